@@ -1,0 +1,56 @@
+"""The one exception family: what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class PreceptorError(Exception):
+    """A failure that is told to the user in one line; the command exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class InputError(PreceptorError):
+    """The user's input (a path, a table, a config) cannot be used; the command exits with 2."""
+
+    exit_code = 2
+
+
+class RunFailedError(PreceptorError):
+    """A computation was started and could not be finished (it diverged, or ran out of disk)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input.
+
+    Args:
+        where: The row, key or file, as a reader finds it ("row 12", "training.lr").
+        what: What is wrong, with the value.
+        mend: What to do about it.
+    """
+
+    where: str
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.mend}"
+
+
+class ProblemsError(InputError):
+    """Everything that is wrong with one input, listed at once, up to a limit."""
+
+    limit = 20
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = list(problems)
+        count = len(self.problems)
+        lines = [f"{source}: {count:,} problem{'s' if count != 1 else ''}"]
+        lines += [f"  {problem}" for problem in self.problems[: self.limit]]
+        if count > self.limit:
+            lines.append(f"  and {count - self.limit:,} more")
+        super().__init__("\n".join(lines))
