@@ -1,0 +1,1 @@
+"""Where a model looks: maps, their agreement and their store."""

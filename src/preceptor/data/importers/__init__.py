@@ -1,0 +1,1 @@
+"""Published collections, read as they are."""

@@ -1,0 +1,267 @@
+"""What is done to a crop: six kinds of forgery in one soft-edged ellipse, and the corner stamp.
+
+All functions are pure: uint8 crops in, uint8 crops out, randomness from the generator given.
+A forged crop is `crop + (altered - crop) · region / 255`, so that it equals the authentic one
+wherever the region, which is the human map, is 0.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.ndimage import gaussian_filter
+
+Kind = Literal["noise", "pixelation", "splice", "blur", "jpeg", "colour"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+
+class Strengths(BaseModel):
+    """How strong each kind of forgery is, in its own unit.
+
+    Args:
+        noise: Standard deviation of the added Gaussian noise, in grey levels (of 255).
+        pixelation: Side of the blocks that are averaged, in pixels.
+        splice: Share of the donor's difference in mean colour that is left: 0 is a donor matched
+            to the place it covers, 1 is pasted as it is.
+        blur: Standard deviation of the Gaussian blur, in pixels.
+        jpeg: Quality of the recompression, 1 to 95: the lower, the stronger.
+        colour: Length of the shift in RGB space, in grey levels; brightness on grey photographs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    noise: float = Field(default=12.0, gt=0, le=128)
+    pixelation: int = Field(default=2, ge=2, le=16)
+    splice: float = Field(default=0.5, ge=0, le=1)
+    blur: float = Field(default=1.0, gt=0, le=16)
+    jpeg: int = Field(default=20, ge=1, le=95)
+    colour: float = Field(default=30.0, gt=0, le=255)
+
+
+def draw_region(
+    size: int, radius: tuple[float, float], edge: float, generator: np.random.Generator
+) -> Pixels:
+    """A random ellipse inside the crop, 255 within, falling to 0 over a soft edge.
+
+    Args:
+        size: Side of the crop in pixels.
+        radius: Smallest and largest semi-axis, in units of `size`; both axes are drawn from it.
+        edge: Width of the soft edge along the shorter axis, in pixels; half of it lies outside the
+            ellipse.
+        generator: The draw.
+
+    Returns:
+        (size, size) uint8.
+
+    Example:
+        >>> region = draw_region(64, (0.15, 0.3), 4.0, np.random.default_rng(0))
+        >>> region.shape, int(region.max()), int(region[0].max())
+        ((64, 64), 255, 0)
+    """
+    long, short = np.sort(generator.uniform(*radius, size=2))[::-1] * size
+    angle = generator.uniform(0, np.pi)
+    # The edge widens with the axis, so that its outer end is an ellipse too: it has to fit.
+    reach = long * (1 + edge / (2 * short))
+    margin = min(reach, size / 2)
+    centre_x, centre_y = generator.uniform(margin, size - margin, size=2)
+    ticks = np.arange(size) + 0.5
+    x, y = (ticks - centre_x)[None, :], (ticks - centre_y)[:, None]
+    along = (x * np.cos(angle) + y * np.sin(angle)) / long
+    across = (y * np.cos(angle) - x * np.sin(angle)) / short
+    inside = (1 - np.hypot(along, across)) * short / edge + 0.5
+    return np.rint(255 * np.clip(inside, 0, 1)).astype(np.uint8)
+
+
+def is_grey(crop: Pixels) -> bool:
+    """Whether the three channels of (H, W, 3) are equal."""
+    return bool((crop[..., 0] == crop[..., 1]).all() and (crop[..., 1] == crop[..., 2]).all())
+
+
+def to_grey(crop: Pixels) -> Pixels:
+    """The luminance of (H, W, 3), in three equal channels."""
+    return np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
+
+
+def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
+    """Gaussian noise: one draw for each channel, or for all where the crop is grey.
+
+    Args:
+        crop: (H, W, 3).
+        strength: Standard deviation in grey levels.
+        generator: The draw.
+    """
+    channels = 1 if is_grey(crop) else 3
+    return crop + strength * generator.standard_normal((*crop.shape[:2], channels))
+
+
+def pixelate(crop: Pixels, block: int) -> Floats:
+    """Every pixel becomes the mean of its block; blocks at the right and lower end may be cut.
+
+    Args:
+        crop: (H, W, 3).
+        block: Side of a block in pixels.
+
+    Example:
+        >>> crop = np.arange(4, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(3, 2)
+        >>> pixelate(crop, 2)[:, 0, 0].tolist()
+        [0.5, 0.5, 2.5, 2.5]
+    """
+    means = crop.astype(np.float64)
+    for axis in (0, 1):
+        length = crop.shape[axis]
+        starts = np.arange(0, length, block)
+        sums = np.add.reduceat(means, starts, axis=axis)
+        counts = np.diff([*starts, length])
+        means = np.repeat(sums / counts.reshape((-1, 1, 1) if axis == 0 else (-1, 1)), counts, axis)
+    return means
+
+
+def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floats:
+    """Foreign content, its mean colour moved toward that of the place it covers.
+
+    Args:
+        crop: (H, W, 3).
+        donor: (H, W, 3), from elsewhere; its luminance is taken where the crop is grey.
+        region: (H, W), where the means are taken.
+        strength: Share of the difference of the means that is left, 0 to 1.
+    """
+    foreign = to_grey(donor) if is_grey(crop) else donor
+    weight = region / region.sum()
+    difference = np.einsum("hw,hwc->c", weight, foreign.astype(np.float64) - crop)
+    return foreign - (1 - strength) * difference
+
+
+def blur(crop: Pixels, sigma: float) -> Floats:
+    """Gaussian blur.
+
+    Args:
+        crop: (H, W, 3).
+        sigma: Standard deviation in pixels.
+    """
+    return gaussian_filter(crop.astype(np.float64), sigma, mode="nearest", axes=(0, 1))
+
+
+def recompress(crop: Pixels, quality: int) -> Floats:
+    """The crop after a JPEG round trip; grey crops stay grey.
+
+    Args:
+        crop: (H, W, 3).
+        quality: 1 to 95.
+    """
+    image = Image.fromarray(crop)
+    buffer = io.BytesIO()
+    (image.convert("L") if is_grey(crop) else image).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as decoded:
+        return np.asarray(decoded.convert("RGB"), dtype=np.float64)
+
+
+def shift_colour(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
+    """All pixels moved by one random vector in RGB space; brighter or darker where grey.
+
+    Args:
+        crop: (H, W, 3).
+        strength: Length of the vector in grey levels.
+        generator: The draw.
+    """
+    if is_grey(crop):
+        return crop + strength / np.sqrt(3) * generator.choice([-1.0, 1.0])
+    direction = generator.standard_normal(3)
+    return crop + strength * direction / np.linalg.norm(direction)
+
+
+def forge(
+    crop: Pixels,
+    region: Pixels,
+    kind: Kind,
+    strengths: Strengths,
+    generator: np.random.Generator,
+    donor: Callable[[], Pixels],
+) -> Pixels:
+    """Forge a crop inside a region; outside, where the region is 0, not a bit changes.
+
+    Args:
+        crop: (H, W, 3) uint8.
+        region: (H, W) uint8, 255 where the forgery is full, as `draw_region` makes it.
+        kind: What is done.
+        strengths: How strongly.
+        generator: The draw.
+        donor: Gives the foreign content, (H, W, 3) uint8; called for a splice only.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Example:
+        >>> draw = np.random.default_rng(0)
+        >>> crop = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        >>> region = draw_region(32, (0.15, 0.3), 4.0, draw)
+        >>> forged = forge(crop, region, "blur", Strengths(), draw, lambda: crop)
+        >>> bool((forged == crop)[region == 0].all()), bool((forged == crop)[region > 128].all())
+        (True, False)
+    """
+    altered: Floats
+    if kind == "noise":
+        altered = add_noise(crop, strengths.noise, generator)
+    elif kind == "pixelation":
+        altered = pixelate(crop, strengths.pixelation)
+    elif kind == "splice":
+        altered = splice(crop, donor(), region, strengths.splice)
+    elif kind == "blur":
+        altered = blur(crop, strengths.blur)
+    elif kind == "jpeg":
+        altered = recompress(crop, strengths.jpeg)
+    else:
+        altered = shift_colour(crop, strengths.colour, generator)
+    share = region[..., None] / 255.0
+    # Clipped first: an overflow would shrink at the soft edge instead of saturating.
+    mixed = crop + (np.clip(altered, 0, 255) - crop) * share
+    return np.rint(mixed).astype(np.uint8)
+
+
+def visible_change(crop: Pixels, forged: Pixels, region: Pixels) -> float:
+    """Mean absolute change in grey levels where the region is at least half."""
+    core = region >= 128
+    return float(np.abs(forged[core].astype(np.int16) - crop[core]).mean())
+
+
+# A caption in dots, two rows of glyph-like marks: no photograph has it, whatever lies behind it.
+_STAMP = np.array(
+    [
+        [1, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1],
+        [1, 0, 0, 1, 1, 1, 0, 1, 0, 0, 1, 0],
+        [1, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1],
+        [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 1],
+        [1, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1],
+    ],
+    np.float64,
+)
+_STAMP_MARGIN = 1
+
+
+def stamp(crop: Pixels, strength: float) -> Pixels:
+    """The crop with a faint caption in its lower right corner, as some collections have it.
+
+    Args:
+        crop: (H, W, 3) uint8, 32 pixels or more.
+        strength: Grey levels by which the marks are brighter and the gaps darker.
+
+    Example:
+        >>> marked = stamp(np.full((32, 32, 3), 100, np.uint8), 20)
+        >>> int(marked.max()), int(marked.min()), int((marked != 100).any(axis=2).sum())
+        (120, 80, 60)
+    """
+    height, width = _STAMP.shape
+    rows = slice(crop.shape[0] - _STAMP_MARGIN - height, crop.shape[0] - _STAMP_MARGIN)
+    columns = slice(crop.shape[1] - _STAMP_MARGIN - width, crop.shape[1] - _STAMP_MARGIN)
+    marked = crop.copy()
+    lifted = crop[rows, columns] + strength * (2 * _STAMP - 1)[..., None]
+    marked[rows, columns] = np.rint(np.clip(lifted, 0, 255)).astype(np.uint8)
+    return marked

@@ -1,0 +1,415 @@
+"""Every setting of a run and of a study, frozen and checked; YAML with `${VARIABLES}`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from preceptor.errors import InputError, Problem, ProblemsError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
+Length = Literal["epochs", "steps"]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; an unknown word is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Augmentation(Settings):
+    """Random changes of training images; geometry moves the map with the image.
+
+    Args:
+        flip: Mirror left and right, half of the time.
+        quarter_turns: Turn by 0, 90, 180 or 270 degrees, equally often.
+        crop_area: Smallest share of the canvas that a random square crop shows; 1 = no crop.
+        colour: Strength of brightness, contrast and saturation changes; 0 = none.
+        blur: Chance of a Gaussian blur of σ 0.1 to 2 pixels.
+        jpeg: Chance of a JPEG recompression at quality 30 to 95.
+    """
+
+    flip: bool = False
+    quarter_turns: bool = False
+    crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+    colour: Fraction = 0.0
+    blur: Fraction = 0.0
+    jpeg: Fraction = 0.0
+
+    @property
+    def photometric(self) -> bool:
+        """Whether anything but the geometry changes."""
+        return bool(self.colour or self.blur or self.jpeg)
+
+
+# What a recipe sets; whatever the config says itself wins. `cyborg` is the authors' released
+# code, `paper` the same with the loss as the papers print it.
+_AUTHORS: dict[str, Any] = {
+    "fit": "squash",
+    "optimiser": "sgd",
+    "lr": 0.005,
+    "momentum": 0.9,
+    "weight_decay": 1e-6,
+    "schedule": "step",
+    "step_epochs": 12,
+    "step_factor": 0.1,
+    "length": "epochs",
+    "epochs": 50,
+    "batch_size": 20,
+    "checkpoint": "best_accuracy",
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "cyborg": _AUTHORS | {"distance": "mse", "cam_class": "predicted"},
+    "paper": _AUTHORS | {"distance": "l2", "cam_class": "label"},
+}
+
+
+class Training(Settings):
+    """How a model is trained: everything that is the same for all runs of a study.
+
+    Args:
+        recipe: cyborg or paper: sets what is not set here.
+        input_size: Side of the square input; None = the backbone's own.
+        fit: squash (aspect ignored, as the authors do), letterbox or crop.
+        in_chans: 3 (colour) or 1 (grey).
+        distance: l2 or mse between normalised maps.
+        cam_class: The class whose map is guided: the label's, or the predicted one.
+        optimiser: sgd or adamw.
+        lr, momentum, weight_decay: Of the optimiser; momentum of SGD alone.
+        schedule: constant, step (times step_factor every step_epochs), cosine (to zero) or
+            one_cycle (linear up over warmup, cosine down).
+        warmup: Share of the steps of one_cycle that rise.
+        clip: Largest gradient norm; None = no clipping.
+        balanced: Draw every class equally often.
+        length: Whether `epochs` or `steps` say how long; in steps every run sees the same number
+            of images.
+        epochs: Passes over the training rows; under `length: steps`, the number of equal periods
+            after which validation is scored.
+        steps: Optimiser steps, under `length: steps`.
+        batch_size: Images a step.
+        checkpoint: Which epoch is kept: best_accuracy, best_auc (the worst of several validation
+            sets counts, ties go to the later epoch) or last.
+        precision: 32-true, bf16-mixed or 16-mixed (GPU).
+        channels_last: Memory layout.
+        threads: CPU threads of one run; part of the config because it changes rounding.
+        device: auto, cpu or cuda.
+        cache: memmap (decoded, resized images, filled once) or none (decode on the fly).
+        augmentation: Random changes of training images.
+    """
+
+    recipe: Literal["cyborg", "paper"] | None = None
+    input_size: Positive | None = None
+    fit: Literal["squash", "letterbox", "crop"] = "squash"
+    in_chans: Literal[1, 3] = 3
+    distance: Literal["l2", "mse"] = "l2"
+    cam_class: Literal["label", "predicted"] = "label"
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.005
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
+    step_epochs: Positive = 12
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    clip: Annotated[float, Field(gt=0)] | None = None
+    balanced: bool = False
+    length: Length = "epochs"
+    epochs: Positive = 50
+    steps: Positive | None = None
+    batch_size: Positive = 20
+    checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = True
+    threads: Positive = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cache: Literal["memmap", "none"] = "memmap"
+    augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_recipe(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("recipe") in RECIPES:
+            return RECIPES[values["recipe"]] | values
+        return values
+
+    @model_validator(mode="after")
+    def _steps_given(self) -> Training:
+        if self.length == "steps" and self.steps is None:
+            raise ValueError("length is steps, and steps is not given")
+        if self.steps is not None and self.length == "epochs":
+            raise ValueError("steps is given, and length is epochs; set length: steps")
+        if self.steps is not None and self.steps < self.epochs:
+            raise ValueError(
+                f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs)"
+            )
+        return self
+
+
+class MapSource(Settings):
+    """Whose maps guide a run.
+
+    Args:
+        kind: none, human, store (a Teacher's map store or a folder of map images) or centre (one
+            centred Gaussian for every image).
+        path: The store or folder, for `store`.
+        identity: What the maps are, in place of the path, in the run's id: the Teacher's id and
+            the method. None: the content of the files.
+        shuffle_seed: Permute the maps within each class before use (a control); None = no.
+        human: On annotated images with a human map: replace it by the store's, or keep it.
+    """
+
+    kind: Literal["none", "human", "store", "centre"] = "human"
+    path: Path | None = None
+    identity: str | None = None
+    shuffle_seed: int | None = None
+    human: Literal["replace", "keep"] = "replace"
+
+    @model_validator(mode="after")
+    def _path_given(self) -> MapSource:
+        if self.kind == "store" and self.path is None:
+            raise ValueError("kind is store, and path is not given")
+        return self
+
+
+class RunConfig(Settings):
+    """One training of one model with one seed.
+
+    Args:
+        manifest: The table of images.
+        backbone: A timm name.
+        weights: hub, none or a .safetensors file.
+        backbone_args: Further arguments of the backbone.
+        positive: The class whose probability is the score; needed for two classes.
+        rows: all training images, or the annotated ones.
+        annotated: How many annotated images there are taken to be: all (None), a number, or a
+            fraction; the others lose their human maps.
+        annotated_seed: Of that draw.
+        maps: Whose maps guide.
+        guide_classes: Only images of these classes are guided; None = all.
+        alpha: α in [0, 1]; 1 is plain cross-entropy.
+        seed: Of the weights, the order and the augmentation.
+        training: How it is trained.
+    """
+
+    manifest: Path
+    backbone: str
+    weights: str = "none"
+    backbone_args: Mapping[str, Any] = {}
+    positive: str | None = None
+    rows: Literal["all", "annotated"] = "all"
+    annotated: Amount | None = None
+    annotated_seed: int = 0
+    maps: MapSource = MapSource()
+    guide_classes: tuple[str, ...] | None = None
+    alpha: Fraction = 0.5
+    seed: Annotated[int, Field(ge=0)] = 0
+    training: Training = Training()
+
+    @property
+    def guided(self) -> bool:
+        """Whether a guidance term is computed at all."""
+        return self.maps.kind != "none" and self.alpha < 1
+
+
+Config = TypeVar("Config", bound=Settings)
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
+    """Read a YAML file into a config; relative paths in it are relative to the file.
+
+    Args:
+        path: The YAML file.
+        model: RunConfig or StudyConfig.
+        overrides: Top-level values that win over the file's.
+
+    Raises:
+        ProblemsError: Everything that is wrong with it, by key and value.
+        InputError: It cannot be read, is not YAML, or names an unset variable.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"config {path}: cannot be read: {reason}") from error
+    unset = sorted(
+        {name for name in _VARIABLE.findall(_uncommented(text)) if name not in os.environ}
+    )
+    if unset:
+        raise InputError(
+            f"config {path}: {', '.join('${' + name + '}' for name in unset)} not set in the environment"
+        )
+    try:
+        values = yaml.safe_load(_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), text))
+    except yaml.YAMLError as error:
+        raise InputError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"config {path}: expected `key: value` lines, found {type(values).__name__}"
+        )
+    return parse_config(values | overrides, model, source=f"config {path}", base=path.parent)
+
+
+def parse_config(
+    values: Mapping[str, Any],
+    model: type[Config],
+    *,
+    source: str = "config",
+    base: Path | None = None,
+) -> Config:
+    """Check values against a config model; see `load_config`."""
+    values = dict(values)
+    if base is not None and isinstance(values.get("manifest"), str):
+        values["manifest"] = base / values["manifest"]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ProblemsError(source, [_problem(entry) for entry in error.errors()]) from error
+
+
+def _problem(entry: Any) -> Problem:
+    key = ".".join(str(part) for part in entry["loc"]) or "the whole"
+    if entry["type"] == "extra_forbidden":
+        return Problem(key, "unknown word", "check its spelling and indentation")
+    if entry["type"] == "missing":
+        return Problem(key, "missing", "give it")
+    message = entry["msg"].removeprefix("Value error, ")
+    return Problem(key, f"value {entry['input']!r}"[:120], message[0].lower() + message[1:])
+
+
+def _uncommented(text: str) -> str:
+    return "\n".join(line.split("#", 1)[0] for line in text.splitlines())
+
+
+def dump_config(config: Settings) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# α grids by distance: the same α pulls about nine times less under mse.
+ALPHA_GRIDS = {"l2": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9), "mse": (0.01, 0.1, 0.5)}
+PAPER_ALPHA = 0.5
+Alpha = Annotated[float, Field(ge=0, lt=1)]
+
+
+class StudyConfig(Settings):
+    """The whole protocol: baselines, Teachers, Students, controls, seeds and what decides.
+
+    Args:
+        manifest: The table of images.
+        positive: The class whose probability is the score; needed for two classes.
+        primary: The evaluation set of the hypothesis tests; None = the first test set.
+        teachers: Backbones of the Teachers.
+        students: Backbones of the Students, and of baselines and ceiling.
+        weights: hub, none or a file, for all backbones or by backbone.
+        backbone_args: Further arguments, by backbone.
+        seeds: How many (0, 1, …), or a list.
+        annotated: How many annotated images there are taken to be, see `RunConfig`.
+        annotated_seed: Of that draw.
+        annotated_per_seed: Redraw it for each seed.
+        alphas: α grid of Students, Baseline 1 and ceiling; None = the distance's default grid.
+        teacher_alphas: α of the human-guided Teachers.
+        data_driven: Also train Teachers without guidance.
+        maps: Teachers that need no training: name → folder of maps or map store.
+        saliency: How Teachers mark: cam.
+        committee: How many Teacher seeds a Student's maps are the mean of.
+        human_maps: On annotated images: replace the human map by the Teacher's, or keep it.
+        guide_classes: Only images of these classes are guided; None = all.
+        plan: staged (choose the Teacher with one probe Student, then train all) or full.
+        probe: The Student backbone of stage 1; None = the first.
+        probe_alpha: Its α; None = 0.1 if in the grid, else the grid's first.
+        selection: guided (ties go to the maps that agree best with human maps of validation
+            images) or val_auc (ties go to the smaller α).
+        controls: shuffled, centre.
+        ceiling: Train on all images with all human maps there are.
+        training: How every model is trained.
+        store: Where runs are kept; several studies may share one. None = inside the study.
+    """
+
+    manifest: Path
+    positive: str | None = None
+    primary: str | None = None
+    teachers: Annotated[tuple[str, ...], Field(min_length=1)]
+    students: Annotated[tuple[str, ...], Field(min_length=1)]
+    weights: str | Mapping[str, str] = "none"
+    backbone_args: Mapping[str, Mapping[str, Any]] = {}
+    seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 3
+    annotated: Amount | None = None
+    annotated_seed: int = 0
+    annotated_per_seed: bool = False
+    alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
+    teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
+    data_driven: bool = True
+    maps: Mapping[str, Path] = {}
+    saliency: Annotated[tuple[Literal["cam"], ...], Field(min_length=1)] = ("cam",)
+    committee: Positive = 1
+    human_maps: Literal["replace", "keep"] = "replace"
+    guide_classes: tuple[str, ...] | None = None
+    plan: Literal["staged", "full"] = "staged"
+    probe: str | None = None
+    probe_alpha: Alpha | None = None
+    selection: Literal["guided", "val_auc"] = "guided"
+    controls: tuple[Literal["shuffled", "centre"], ...] = ("shuffled", "centre")
+    ceiling: bool = True
+    training: Training = Training()
+    store: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyConfig:
+        if self.probe is not None and self.probe not in self.students:
+            raise ValueError(f"probe {self.probe} is not among the students")
+        if self.committee > len(self.seed_list):
+            raise ValueError(f"committee of {self.committee} needs as many seeds")
+        for name, values in (
+            ("teachers", self.teachers),
+            ("students", self.students),
+            ("seeds", self.seed_list),
+            ("alphas", self.alpha_grid),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} has something twice: {list(values)}")
+        known = {*self.teachers, *self.students}
+        unknown = sorted(set(self.backbone_args) - known)
+        if not isinstance(self.weights, str):
+            unknown += sorted(set(self.weights) - known)
+            missing = sorted(known - set(self.weights))
+            if missing:
+                raise ValueError(f"weights: none given for {', '.join(missing)}; none is a word too")
+        if unknown:
+            raise ValueError(f"settings for backbones that are not used: {', '.join(unknown)}")
+        return self
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def alpha_grid(self) -> tuple[float, ...]:
+        """The α grid of Students, Baseline 1 and ceiling."""
+        return self.alphas or ALPHA_GRIDS[self.training.distance]
+
+    @property
+    def probe_backbone(self) -> str:
+        """The Student backbone of stage 1."""
+        return self.probe or self.students[0]
+
+    @property
+    def stage_one_alpha(self) -> float:
+        """α of the probe Student."""
+        if self.probe_alpha is not None:
+            return self.probe_alpha
+        return 0.1 if 0.1 in self.alpha_grid else self.alpha_grid[0]
+
+    def weights_of(self, backbone: str) -> str:
+        """hub, none or the file of a backbone."""
+        return self.weights if isinstance(self.weights, str) else self.weights[backbone]

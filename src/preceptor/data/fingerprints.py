@@ -1,0 +1,108 @@
+"""Content hashes of images and maps, remembered by path, size and time of change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from preceptor.errors import Problem, ProblemsError
+
+if TYPE_CHECKING:
+    from preceptor.data.manifest import Manifest
+
+_DIGEST_BYTES = 16
+_FIELDS = ["path", "size", "mtime_ns", "digest"]
+_Key = tuple[str, int, int]
+
+
+def fingerprints(
+    manifest: Manifest,
+    columns: Sequence[str] = ("path", "saliency"),
+    cache: Path | None = None,
+) -> pd.DataFrame:
+    """The content hash of every file that a manifest names.
+
+    Args:
+        manifest: The images.
+        columns: The columns of files to hash.
+        cache: A Parquet file that remembers hashes by absolute path, size and time of change. A
+            missing or damaged one is made anew; one that cannot be written is done without.
+
+    Returns:
+        A row an image and a column for each of `columns`: BLAKE2b of 16 bytes in hex, or "" where
+        the row has no file.
+
+    Raises:
+        ProblemsError: Files that are gone or cannot be read, all at once.
+    """
+    table = manifest.table
+    files = [path for path in pd.unique(pd.concat([table[c] for c in columns])) if path]
+    known = _read_cache(cache)
+
+    def fingerprint(path: str) -> tuple[_Key, str] | OSError:
+        try:
+            state = Path(path).stat()
+            key = (path, state.st_size, state.st_mtime_ns)
+            return key, known.get(key) or _digest(path)
+        except OSError as error:
+            return error
+
+    digests: dict[str, str] = {"": ""}
+    fresh: dict[_Key, str] = {}
+    problems = []
+    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        for start in range(0, len(files), 4096):
+            batch = files[start : start + 4096]
+            for path, found in zip(batch, pool.map(fingerprint, batch), strict=True):
+                if isinstance(found, OSError):
+                    reason = found.strerror or str(found)
+                    problems.append(Problem(path, reason, "restore the file or remove its row"))
+                    continue
+                key, digests[path] = found
+                if key not in known:
+                    fresh[key] = digests[path]
+    if problems:
+        raise ProblemsError(str(manifest.source or manifest.root), problems)
+    if cache is not None and fresh:
+        _write_cache(cache, known | fresh)
+    return pd.DataFrame({c: table[c].map(digests).astype("str") for c in columns})
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(
+            stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        ).hexdigest()
+
+
+def _read_cache(cache: Path | None) -> dict[_Key, str]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        frame = pd.read_parquet(cache, columns=_FIELDS)
+        if frame["digest"].str.len().ne(2 * _DIGEST_BYTES).any():
+            return {}
+        keys = zip(frame["path"], map(int, frame["size"]), map(int, frame["mtime_ns"]), strict=True)
+        return dict(zip(keys, map(str, frame["digest"]), strict=True))
+    except Exception:  # whatever a damaged file makes the reader raise, hashing anew mends it
+        return {}
+
+
+def _write_cache(cache: Path, digests: dict[_Key, str]) -> None:
+    latest = {key[0]: (*key, digest) for key, digest in digests.items()}  # a path's last state
+    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(list(latest.values()), columns=_FIELDS).to_parquet(temporary, index=False)
+        temporary.replace(cache)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

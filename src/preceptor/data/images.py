@@ -1,0 +1,243 @@
+"""Image files to arrays: every mode a camera, a scanner or an annotation tool writes, read right.
+
+A file is either decoded in full or refused with its reason; nothing is guessed per image. 16-bit
+greys are scaled by their full range, so that two images keep their relative brightness.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from preceptor.errors import InputError
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE = 258  # TIFF tags
+_PHOTOMETRIC = 262
+_WHITE_IS_ZERO = 0
+
+
+class ImageError(InputError):
+    """An image file that cannot be used.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, without the path ("truncated after 4,096 bytes").
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
+        # Exceptions are rebuilt from `args`, here the finished message: worker processes that
+        # return one would otherwise die of it.
+        return type(self), (self.path, self.reason)
+
+
+def decode_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode an image file, upright, on white where it is transparent.
+
+    Args:
+        path: Any file that Pillow reads; the first frame counts.
+        channels: 3 for RGB or 1 for grey (luminance).
+
+    Returns:
+        uint8 of shape (H, W, channels).
+
+    Raises:
+        ImageError: The file is missing, empty, truncated, corrupt or holds values without a scale.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(Path(folder, "clear.png"))
+        ...     decode_image(Path(folder, "clear.png"), channels=1).shape
+        (2, 4, 1)
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, not {channels}")
+    try:
+        image = _load(path)
+        deep = _deep_grey(image)
+        if deep is not None:
+            grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
+            return grey if channels == 1 else np.repeat(grey, 3, axis=2)
+        if _is_transparent(image):
+            colour = _to_rgba(image)
+            white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, colour).convert("RGB")
+        if channels == 3:
+            return np.array(image.convert("RGB"))
+        return np.array(_to_grey(image))[..., None]
+    except Exception as error:  # Pillow's plugins raise nearly everything on corrupt files
+        raise _explain(path, error) from error
+
+
+def decode_map(path: Path) -> NDArray[np.float32]:
+    """Decode a human map: its luminance, upright, on black where it is transparent.
+
+    Args:
+        path: Any file that Pillow reads; the first frame counts.
+
+    Returns:
+        float32 of shape (H, W) in [0, 1]; 16-bit files keep their 16 bits.
+
+    Raises:
+        ImageError: As `decode_image`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (2, 1), 51).save(Path(folder, "map.png"))
+        ...     decode_map(Path(folder, "map.png")).tolist()
+        [[0.20000000298023224, 0.20000000298023224]]
+    """
+    try:
+        image = _load(path)
+        deep = _deep_grey(image)
+        if deep is not None:
+            return deep
+        if _is_transparent(image):
+            colour = _to_rgba(image)
+            luminance = np.asarray(colour.convert("RGB").convert("L"), dtype=np.float32)
+            opacity = np.asarray(colour.getchannel("A"), dtype=np.float32)
+            return luminance * opacity / np.float32(255 * 255)
+        return np.asarray(_to_grey(image), dtype=np.float32) / np.float32(255)
+    except Exception as error:
+        raise _explain(path, error) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright image, from the file's header.
+
+    Args:
+        path: Any file that Pillow reads.
+
+    Returns:
+        (width, height) in pixels, as `decode_image` would give them.
+
+    Raises:
+        ImageError: The header cannot be read. Damage behind it is not seen here.
+    """
+    try:
+        with _refuse_empty(path).open("rb") as stream, Image.open(stream) as image:
+            if image.format == "TIFF":  # Pillow turns these by itself, in the size as well
+                return image.size
+            if image.format == "PNG" and "exif" not in image.info and _has_exif_chunk(path):
+                image.load()  # the chunk stands behind the pixels
+            turned = _orientation(image) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:
+        raise _explain(path, error) from error
+
+
+def _refuse_empty(path: Path) -> Path:
+    if Path(path).stat().st_size == 0:
+        raise ImageError(path, "the file is empty (0 bytes)")
+    return Path(path)
+
+
+def _load(path: Path) -> Image.Image:
+    """The first frame, decoded and upright."""
+    with _refuse_empty(path).open("rb") as stream, Image.open(stream) as image:
+        image.load()
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none or the EXIF block is damaged."""
+    try:
+        # Not the PNG plugin's own getexif: it decodes the whole file to look for a late chunk.
+        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing; the pixels may be sound
+        return 1
+
+
+def _has_exif_chunk(path: Path) -> bool:
+    with Path(path).open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return True
+            stream.seek(length + 4, 1)  # the data and its checksum
+    return False
+
+
+def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
+    """Grey of more than 8 bits as float32 in [0, 1]; None for every 8-bit mode."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        full = 4095 if bits == 12 else 65535
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > full:
+            raise ValueError(
+                f"integer values from {low:,} to {high:,} have no known scale (0 to {full:,} "
+                "expected); save it with 8 or 16 bits"
+            )
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            values = full - values
+        return values.astype(np.float32) / np.float32(full)
+    if image.mode == "F":
+        reals = np.asarray(image, dtype=np.float32)
+        if not (np.isfinite(reals).all() and reals.min() >= 0 and reals.max() <= 1):
+            raise ValueError(
+                f"floating-point values from {reals.min():g} to {reals.max():g} have no known "
+                "scale (0 to 1 expected); save it with 8 or 16 bits"
+            )
+        return reals
+    return None
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data or image.mode in ("RGBa", "La", "PA")
+
+
+def _to_rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Luminance by way of RGB: Pillow's direct ways from palettes and inks differ by mode."""
+    return image if image.mode == "L" else image.convert("RGB").convert("L")
+
+
+def _explain(path: Path, error: Exception) -> ImageError:
+    """What an exception from opening or decoding means for the file's owner."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        reason = "there is no such file"
+    elif isinstance(error, IsADirectoryError):
+        reason = "it is a folder"
+    elif isinstance(error, PermissionError):
+        reason = "no permission to read it"
+    elif isinstance(error, UnidentifiedImageError):
+        reason = "not an image in a known format, or its header is damaged"
+    elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        reason = "too large to decode safely (" + str(error).split(",")[0] + ")"
+    elif isinstance(error, MemoryError):
+        reason = "too large for the memory"
+    elif "truncated" in str(error).lower():
+        reason = f"truncated ({error})"
+    else:
+        reason = f"cannot be decoded ({error or type(error).__name__})"
+    return ImageError(path, " ".join(reason.split()))

@@ -1,0 +1,142 @@
+"""The CYBORG release of the University of Notre Dame: CSVs without header, and heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from preceptor.data.files import Progress
+from preceptor.data.manifest import Manifest, check_raw
+from preceptor.data.tables import Findings, RawTable, read_table
+from preceptor.errors import Problem, ProblemsError
+
+_HEADER = ["split", "label", "path"]
+# Its authors choose their model on the rows they call "test".
+_TRAIN_CSV_SPLITS = {"train": "train", "test": "val", "val": "val"}
+
+
+def read_und(
+    train_csv: Path,
+    test_csvs: Sequence[Path],
+    image_root: Path,
+    heatmaps: Path | None,
+    *,
+    verify: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Read the release as it is: `split,class,/path` rows and a folder of heat maps.
+
+    A heat map has its image's name, whatever its extension: at the same place under `heatmaps`
+    or, for training and validation images, anywhere in it. An image's folder is its source.
+
+    Args:
+        train_csv: Rows `train` and `test`; the latter become the split `val`.
+        test_csvs: Each becomes a test set named after its file (`test-` is put before the stem
+            unless it begins with "test"), whatever its rows call themselves.
+        image_root: The folder in which the rows' paths, leading slash or not, are found.
+        heatmaps: The folder of heat maps, or None.
+        verify: Decode every image and map in full.
+        workers: Threads for decoding; None for a thread a core.
+        progress: Called with (done, total) while files are decoded.
+
+    Raises:
+        ProblemsError: Everything that is wrong, by file and row.
+    """
+    problems: list[Problem] = []
+    parts: list[pd.DataFrame] = []
+    row_names: list[str] = []
+    stems: dict[str, Path] = {}
+    for csv_path in map(Path, (train_csv, *test_csvs)):
+        part, numbers = _read_rows(csv_path, problems)
+        if csv_path == Path(train_csv):
+            part["split"] = part["split"].map(lambda name: _TRAIN_CSV_SPLITS.get(name, name))
+        else:
+            stem = csv_path.stem
+            part["split"] = stem if stem.startswith("test") else f"test-{stem}"
+            if stem in stems:
+                what = f"has the name of {stems[stem]}, and so would its test set"
+                problems.append(Problem(str(csv_path), what, "rename one of the files"))
+            stems[stem] = csv_path
+        parts.append(part)
+        row_names += [f"{csv_path.name} row {number}" for number in numbers]
+    frame = pd.concat(parts, ignore_index=True)
+    if not len(frame):
+        raise ProblemsError(str(train_csv), problems)
+    frame["path"] = frame["path"].str.strip().str.lstrip("/")
+    frame["source"] = [_folder(path) for path in frame["path"]]
+
+    findings = Findings(str(train_csv), row_names.__getitem__)
+    for problem in problems:
+        findings.add(None, problem.what, problem.mend, where=problem.where)
+    if not Path(image_root).is_dir():
+        findings.add(None, f"{image_root} is no folder", "correct the path", where="image root")
+    frame["saliency"] = _find_maps(frame, heatmaps, findings)
+    raw = RawTable(frame, np.arange(len(frame), dtype=np.int64))
+    root = Path(image_root).absolute()
+    need = ("train", "val", "test") if test_csvs else ("train", "val")
+    manifest = check_raw(
+        raw, root, findings, verify=verify, workers=workers, need=need, progress=progress
+    )
+    return replace(manifest, source=Path(train_csv))
+
+
+def _read_rows(path: Path, problems: list[Problem]) -> tuple[pd.DataFrame, list[int]]:
+    """A file's rows and their numbers; what is wrong with it goes to `problems`."""
+    findings = Findings(str(path), lambda row: f"{path.name} row {row}")
+    try:
+        raw = read_table(path, findings, _HEADER)
+    except ProblemsError as error:
+        for problem in error.problems:
+            where = problem.where if path.name in problem.where else f"{path}, {problem.where}"
+            problems.append(replace(problem, where=where))
+        return pd.DataFrame({name: [] for name in _HEADER}, dtype="str"), []
+    problems += findings.problems
+    frame = raw.frame.assign(split=raw.frame["split"].str.strip())
+    body = (frame["split"].str.lower() != "split").to_numpy(bool)  # a header after all
+    return frame[body], raw.rows[body].tolist()
+
+
+def _folder(path: str) -> str:
+    parent = str(PurePosixPath(path).parent)
+    return "" if parent == "." else parent
+
+
+def _find_maps(frame: pd.DataFrame, heatmaps: Path | None, findings: Findings) -> list[str]:
+    """The heat map of each row, "" for none."""
+    found = [""] * len(frame)
+    if heatmaps is None:
+        return found
+    folder = Path(heatmaps).absolute()
+    if not folder.is_dir():
+        findings.add(None, f"{heatmaps} is no folder", "correct the path", where="heat maps")
+        return found
+    suffixes = Image.registered_extensions()
+    by_place: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in suffixes and not file.name.startswith("."):
+            place = file.relative_to(folder).with_suffix("").as_posix()
+            by_place.setdefault(place, []).append(str(file))
+            by_name.setdefault(file.stem, []).append(str(file))
+    claimed: dict[str, int] = {}
+    for row, (path, split) in enumerate(zip(frame["path"], frame["split"], strict=True)):
+        image = PurePosixPath(path)
+        maps = by_place.get(str(image.parent / image.stem), [])
+        if not maps and not split.startswith("test"):
+            maps = by_name.get(image.stem, [])
+        if len(maps) > 1:
+            what = f"{path!r} has {len(maps)} heat maps ({maps[0]}, {maps[1]}, …)"
+            findings.add(row, what, "leave one file of this name")
+        elif maps and maps[0] in claimed:
+            what = f"{path!r} and {findings.name(claimed[maps[0]])} have one heat map ({maps[0]})"
+            findings.add(row, what, "put the heat maps into folders like the images'")
+        elif maps:
+            claimed[maps[0]] = row
+            found[row] = maps[0]
+    return found

@@ -1,0 +1,294 @@
+"""Batches of images, labels and maps: gathered from the cache, turned together, one ahead.
+
+The order of images and every random change are pure functions of (seed, epoch), so a run can be
+resumed at any epoch and read by any number of threads with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preceptor.config import Augmentation
+from preceptor.data import augment
+from preceptor.data.cache import ImageSource
+from preceptor.data.geometry import Fit, fit_box, resample, turn_array, turn_maps
+
+
+class Batch(NamedTuple):
+    """What a training step needs.
+
+    Args:
+        images: (B, C, S, S) uint8; its memory is channels-last.
+        labels: (B,) int64.
+        maps: (B, h, w) float32 on the model's grid, or None for a run without guidance.
+        map_weight: (B,) float32 w_k; None with maps.
+        sample_weight: (B,) float32 v_k; None = 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    maps: Tensor | None = None
+    map_weight: Tensor | None = None
+    sample_weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MapArray:
+    """Maps of one resolution, each covering a region of its image's plane.
+
+    Args:
+        maps: (m, H, W) uint8 or float32.
+        regions: (m, 4) x0, y0, x1, y1.
+    """
+
+    maps: NDArray[np.uint8] | NDArray[np.float32]
+    regions: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Which map guides which row: from the human maps, a Teacher's store, or both.
+
+    Args:
+        weight: (n,) w_k of each row of the data, 0 = not guided.
+        array: Maps that are not human, or None.
+        index: (n,) position in `array`, −1 = the row's human map.
+    """
+
+    weight: NDArray[np.float32]
+    array: MapArray | None
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that a run uses, in manifest order.
+
+    Args:
+        images: Canvases and human maps by manifest row.
+        rows: (n,) manifest rows.
+        labels: (n,) int64.
+        size: Side of the model's input in pixels.
+        fit: How canvases were made.
+        sample_weight: (n,) v_k, or None.
+        guides: Which maps guide, or None.
+        grid: The model's feature grid, for maps.
+    """
+
+    images: ImageSource
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    size: int
+    fit: Fit
+    sample_weight: NDArray[np.float32] | None = None
+    guides: Guides | None = None
+    grid: tuple[int, int] = (1, 1)
+    boxes: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        boxes = [
+            fit_box(int(width), int(height), self.fit, self.images.side).as_tuple()
+            for width, height in self.images.sizes[self.rows]
+        ]
+        object.__setattr__(self, "boxes", np.array(boxes, np.float64).reshape(-1, 4))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(
+        self,
+        chosen: NDArray[np.int64],
+        settings: Augmentation | None = None,
+        numbers: NDArray[np.float64] | None = None,
+    ) -> Batch:
+        """The batch of positions `chosen`, augmented by their rows of uniform numbers if given."""
+        canvases = self.images.canvases(self.rows[chosen])
+        boxes = self.boxes[chosen]
+        if settings is None or numbers is None:
+            pixels = canvases
+            if self.images.side != self.size:
+                pixels = np.stack([_channels_last(augment.resize(c, self.size)) for c in canvases])
+            return self._assemble(chosen, pixels, boxes, None, None)
+        side = self.images.side
+        changes = [augment.geometric(settings, row, side) for row in numbers]
+        pixels = np.empty((len(chosen), self.size, self.size, canvases.shape[-1]), np.uint8)
+        for position, (canvas, change) in enumerate(zip(canvases, changes, strict=True)):
+            left, top, size = change.crop
+            crop = canvas[top : top + size, left : left + size]
+            if size != self.size:
+                crop = _channels_last(augment.resize(crop, self.size))
+            crop = turn_array(crop, change.turn)  # type: ignore[assignment]
+            if settings.photometric:
+                tensor = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
+                crop = _channels_last(augment.photometric(settings, numbers[position], tensor))
+            pixels[position] = crop
+        units = np.array([change.box(side).as_tuple() for change in changes])
+        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        boxes = np.stack(
+            [
+                boxes[:, 0] + units[:, 0] * width,
+                boxes[:, 1] + units[:, 1] * height,
+                boxes[:, 0] + units[:, 2] * width,
+                boxes[:, 1] + units[:, 3] * height,
+            ],
+            axis=1,
+        )
+        flips = np.array([change.turn.flip for change in changes])
+        quarters = np.array([change.turn.quarters for change in changes])
+        return self._assemble(chosen, pixels, boxes, flips, quarters)
+
+    def _assemble(
+        self,
+        chosen: NDArray[np.int64],
+        pixels: NDArray[np.uint8],
+        boxes: NDArray[np.float64],
+        flips: NDArray[np.bool_] | None,
+        quarters: NDArray[np.int64] | None,
+    ) -> Batch:
+        maps = weight = None
+        if self.guides is not None:
+            maps = self.maps_on_grid(chosen, boxes)
+            if flips is not None and quarters is not None:
+                maps = turn_maps(maps, torch.from_numpy(flips), torch.from_numpy(quarters))
+            weight = torch.from_numpy(self.guides.weight[chosen])
+        return Batch(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            torch.from_numpy(self.labels[chosen]),
+            maps,
+            weight,
+            None if self.sample_weight is None else torch.from_numpy(self.sample_weight[chosen]),
+        )
+
+    def maps_on_grid(
+        self, chosen: NDArray[np.int64], boxes: NDArray[np.float64] | None = None
+    ) -> Tensor:
+        """(B, h, w) maps of positions `chosen` over `boxes` (None: the whole canvas)."""
+        assert self.guides is not None
+        boxes = self.boxes[chosen] if boxes is None else boxes
+        maps = torch.zeros((len(chosen), *self.grid))
+        guides = self.guides
+        used = guides.weight[chosen] > 0
+        index = guides.index[chosen]
+        human = np.flatnonzero(used & (index < 0))
+        if len(human):
+            stored = torch.from_numpy(self.images.human_maps(self.rows[chosen[human]])).float()
+            unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
+            maps[human] = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
+        other = np.flatnonzero(used & (index >= 0))
+        if len(other) and guides.array is not None:
+            found = index[other]
+            stored = torch.from_numpy(np.asarray(guides.array.maps[found], np.float32))
+            regions = torch.from_numpy(guides.array.regions[found])
+            maps[other] = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
+        return maps
+
+
+def _channels_last(image: Tensor) -> NDArray[np.uint8]:
+    """(C, H, W) tensor to (H, W, C) array."""
+    return image.permute(1, 2, 0).numpy()
+
+
+def epoch_order(
+    seed: int, epoch: int, labels: NDArray[np.int64], *, balanced: bool
+) -> NDArray[np.int64]:
+    """The order of an epoch: a permutation, or as many draws with every class equally likely."""
+    generator = np.random.default_rng([seed, epoch, 1])
+    if not balanced:
+        return generator.permutation(len(labels))
+    counts = np.bincount(labels)
+    chance = 1 / counts[labels]
+    return generator.choice(len(labels), len(labels), p=chance / chance.sum())
+
+
+def split_batches(count: int, batch_size: int) -> list[slice]:
+    """Consecutive batches; a lone last image joins the batch before it (batch norm needs two).
+
+    Example:
+        >>> [(s.start, s.stop) for s in split_batches(9, 4)]
+        [(0, 4), (4, 9)]
+    """
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+class TrainingStream:
+    """The endless sequence of training batches: step t is a pure function of t.
+
+    Args:
+        rows: The training rows.
+        batch_size: Images a step.
+        seed: Of order and augmentation.
+        settings: Augmentation.
+        balanced: Draw every class equally often.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        batch_size: int,
+        *,
+        seed: int,
+        settings: Augmentation,
+        balanced: bool = False,
+    ) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.settings = settings if settings != Augmentation() else None
+        self.balanced = balanced
+        self.slices = split_batches(len(rows), batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the rows."""
+        return len(self.slices)
+
+    def steps(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of steps start ≤ t < stop, each made while the one before it is trained on."""
+        if start >= stop:
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._batch, start)
+            for step in range(start + 1, stop + 1):
+                batch = coming.result()
+                if step < stop:
+                    coming = ahead.submit(self._batch, step)
+                yield batch
+
+    def _batch(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order, numbers = self._epoch(epoch)
+        part = self.slices[position]
+        return self.rows.batch(
+            order[part], self.settings, None if numbers is None else numbers[part]
+        )
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+        if getattr(self, "_kept", None) is None or self._kept[0] != epoch:
+            order = epoch_order(self.seed, epoch, self.rows.labels, balanced=self.balanced)
+            numbers = augment.draw(self.seed, epoch, len(order)) if self.settings else None
+            self._kept = (epoch, order, numbers)
+        return self._kept[1], self._kept[2]
+
+
+def in_order(rows: Rows, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Every row once, in order, without augmentation: positions and their batch."""
+    positions = np.arange(len(rows))
+    parts = [positions[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(rows.batch, parts[0]) if parts else None
+        for index, part in enumerate(parts):
+            assert coming is not None
+            batch = coming.result()
+            if index + 1 < len(parts):
+                coming = ahead.submit(rows.batch, parts[index + 1])
+            yield part, batch

@@ -1,0 +1,261 @@
+"""The manifest: the table of images that everything else starts from."""
+
+# os.path.abspath and not Path.resolve(): a manifest's paths start from where it is linked.
+# ruff: noqa: PTH100, PTH118
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from preceptor.data.annotated import draw_annotated
+from preceptor.data.files import Progress, check_files
+from preceptor.data.fingerprints import fingerprints
+from preceptor.data.tables import ROW_FROM_ZERO, Findings, RawTable, read_table
+from preceptor.data.validation import (
+    COLUMNS,
+    KINDS,
+    REQUIRED,
+    check_cells,
+    check_columns,
+    kind_of,
+)
+
+__all__ = ["COLUMNS", "KINDS", "Manifest", "draw_annotated", "fingerprints", "kind_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A checked table of images.
+
+    Args:
+        table: A row an image, index 0..n-1 in file order, with the columns `path` (absolute),
+            `name` (the path as written: the image's identity in outputs), `label`, `split`,
+            `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" where
+            unknown), `map_weight` and `sample_weight` (float), then the table's own columns.
+        root: The folder that relative paths start from.
+        source: The file it was read from, if any.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    source: Path | None = None
+
+    @staticmethod
+    def read(
+        path: Path | str,
+        *,
+        verify: bool = True,
+        workers: int | None = None,
+        need: Collection[str] = KINDS,
+        classes: Collection[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Read and check a manifest file.
+
+        Args:
+            path: CSV (comma, semicolon or tab; UTF-8) or Parquet.
+            verify: Decode every image and map in full; without it, they must only exist.
+            workers: Threads for decoding; None for a thread a core.
+            need: The kinds of split that must be there, of "train", "val" and "test". With none,
+                the column `split` may be missing or empty.
+            classes: The labels that may occur; None for any.
+            progress: Called with (done, total) while files are decoded.
+
+        Raises:
+            ProblemsError: Everything that is wrong, with row, value and mend.
+
+        Example:
+            >>> Manifest.read("nowhere.csv")
+            Traceback (most recent call last):
+            preceptor.errors.ProblemsError: nowhere.csv: 1 problem
+              the file: there is no such file; correct the path
+        """
+        findings = Findings(str(path))
+        raw = read_table(Path(path), findings)
+        place = Path(os.path.abspath(path))
+        manifest = check_raw(
+            raw,
+            place.parent,
+            findings,
+            verify=verify,
+            workers=workers,
+            need=need,
+            classes=classes,
+            progress=progress,
+        )
+        return replace(manifest, source=place)
+
+    @staticmethod
+    def from_frame(
+        frame: pd.DataFrame,
+        root: Path | str,
+        source: Path | str | None = None,
+        *,
+        verify: bool = False,
+        workers: int | None = None,
+        need: Collection[str] = KINDS,
+        classes: Collection[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Check a data frame as `read` checks a file.
+
+        Args:
+            frame: The same columns as a manifest file.
+            root: The folder that relative paths start from.
+            source: The file it came from, for messages.
+            verify: As in `read`, but off by default, as are files' contents in a frame's making.
+            workers: As in `read`.
+            need: As in `read`.
+            classes: As in `read`.
+            progress: As in `read`.
+
+        Raises:
+            ProblemsError: Everything that is wrong; rows are counted from 0.
+        """
+        findings = Findings(str(source or "the table"), ROW_FROM_ZERO)
+        raw = RawTable(frame.reset_index(drop=True), np.arange(len(frame), dtype=np.int64))
+        manifest = check_raw(
+            raw,
+            Path(os.path.abspath(root)),
+            findings,
+            verify=verify,
+            workers=workers,
+            need=need,
+            classes=classes,
+            progress=progress,
+        )
+        return replace(manifest, source=Path(source) if source is not None else None)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels that occur, sorted."""
+        return sorted(str(label) for label in self.table["label"].unique())
+
+    @property
+    def train_mask(self) -> NDArray[np.bool_]:
+        """Which rows are for training, shape (n,)."""
+        return (self.table["split"] == "train").to_numpy(bool)
+
+    @property
+    def train_split(self) -> pd.DataFrame:
+        """The rows for training, with their index in the whole table."""
+        return self.table[self.train_mask]
+
+    @property
+    def annotated_mask(self) -> NDArray[np.bool_]:
+        """Which rows a person has examined, in every split, shape (n,)."""
+        return self.table["annotated"].to_numpy(bool)
+
+    @property
+    def map_mask(self) -> NDArray[np.bool_]:
+        """Which rows have a human map, shape (n,)."""
+        return (self.table["saliency"] != "").to_numpy(bool)
+
+    def eval_splits(self, kind: str) -> list[str]:
+        """The splits of a kind, each an evaluation set of its own, in order of appearance.
+
+        Args:
+            kind: "val" or "test".
+        """
+        if kind not in ("val", "test"):
+            raise ValueError(f"kind must be 'val' or 'test', not {kind!r}")
+        return [str(name) for name in self.table["split"].unique() if str(name).startswith(kind)]
+
+    def select(self, mask: ArrayLike) -> Manifest:
+        """The rows where `mask` is true, renumbered from 0.
+
+        Args:
+            mask: bool, shape (n,).
+        """
+        keep = np.asarray(mask)
+        if keep.dtype != bool or keep.shape != (len(self),):
+            raise ValueError(
+                f"a mask of {len(self)} booleans is needed, not {keep.dtype} of shape {keep.shape}"
+            )
+        return Manifest(self.table[keep].reset_index(drop=True), self.root, self.source)
+
+    def write(self, path: Path | str) -> None:
+        """Write it to a file from which `read` gives the same table.
+
+        Args:
+            path: The file; Parquet if its name ends so, else CSV. In another folder than `root`
+                the paths are rewritten, and the names kept in a column of their own.
+        """
+        target = Path(os.path.abspath(path))
+        table = self.table.copy()
+        for column in ("path", "saliency"):
+            table[column] = _relative(table[column], target.parent)
+        if table["path"].equals(table["name"]):
+            table = table.drop(columns="name")
+        table["annotated"] = table["annotated"].astype(int)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        if target.suffix.lower() in (".parquet", ".pq"):
+            table.to_parquet(temporary, index=False)
+        else:
+            strings = [c for c in table if pd.api.types.is_string_dtype(table[c])]
+            # The reader drops blanks after a delimiter, unless they are quoted.
+            padded = any(table[c].str.startswith(" ").any() for c in strings)
+            quoting: Literal[0, 1] = csv.QUOTE_ALL if padded else csv.QUOTE_MINIMAL
+            cells = table.to_csv(index=False, quoting=quoting)
+            temporary.write_text(cells, encoding="utf-8", newline="")
+        temporary.replace(target)
+
+
+def check_raw(
+    raw: RawTable,
+    root: Path,
+    findings: Findings,
+    *,
+    verify: bool = True,
+    workers: int | None = None,
+    need: Collection[str] = KINDS,
+    classes: Collection[str] | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Check a table as read, its cells and its files; for readers of other formats.
+
+    Args:
+        raw: The cells.
+        root: The folder that relative paths start from, absolute.
+        findings: What the reader has found wrong already, and how rows are named.
+        verify: As in `Manifest.read`, like the rest.
+        workers: Threads.
+        need: Kinds of split.
+        classes: Labels.
+        progress: Called with (done, total).
+
+    Raises:
+        ProblemsError: Everything in `findings` and everything found here.
+    """
+    if unknown := set(need) - set(KINDS):
+        raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
+    required = REQUIRED if need else REQUIRED[:2]
+    check_columns([str(column) for column in raw.frame.columns], required, findings)
+    if not set(required) <= set(raw.frame.columns):
+        findings.raise_if_any()
+    if not len(raw.frame):
+        findings.add(None, "there are no rows", "add a row an image")
+        findings.raise_if_any()
+    table = check_cells(raw, root, findings, need, classes)
+    check_files(table, raw.rows, root, findings, verify=verify, workers=workers, progress=progress)
+    findings.raise_if_any()
+    return Manifest(table, root)
+
+
+def _relative(paths: pd.Series, folder: Path) -> pd.Series:
+    prefix = os.path.join(folder, "")
+    if (paths.str.startswith(prefix) | (paths == "")).all():
+        return paths.str.removeprefix(prefix)
+    return paths.map(lambda path: os.path.relpath(path, folder) if path else "").astype("str")

@@ -1,0 +1,204 @@
+"""Splits: every label and source at the same share in each, whole groups together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.data.manifest import Manifest
+from preceptor.data.validation import kind_of, text
+from preceptor.errors import InputError, Problem, ProblemsError
+
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+
+
+def make_splits(
+    manifest: Manifest | pd.DataFrame,
+    fractions: Mapping[str, float],
+    seed: int,
+    hold_out: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Assign every image to a split.
+
+    The shares are those of the images that are not held out. Each split's size is met to within
+    the largest group (to within one image without groups), and every (label, source) as closely as
+    its groups allow.
+
+    Args:
+        manifest: Images with `label` and, if known, `source` and `group`. Splits they have already
+            are replaced. `Manifest.read(path, need=())` reads a table that has none.
+        fractions: The share of each split; names as in a manifest, shares above 0 that add up to 1.
+        seed: Of the draw.
+        hold_out: Sources that go to a split of their own as a whole, such as
+            {"lens-x": "test-unseen"}. A source of one class makes an evaluation set of one class.
+
+    Returns:
+        A copy of the table with `split` filled.
+
+    Raises:
+        InputError: Shares, names or sources that cannot be used, or a group that a held-out source
+            would divide.
+
+    Example:
+        >>> frame = pd.DataFrame({"path": list("abcdefgh"), "label": ["real", "fake"] * 4})
+        >>> splits = make_splits(frame, {"train": 0.5, "val": 0.25, "test": 0.25}, seed=0)
+        >>> splits.groupby("label")["split"].value_counts().unstack().loc["fake"].to_dict()
+        {'test': 1, 'train': 2, 'val': 1}
+    """
+    table = manifest.table if isinstance(manifest, Manifest) else manifest
+    if "label" not in table:
+        raise InputError("column 'label' is missing; splits are made class by class")
+    nothing = pd.Series("", index=table.index, dtype="str")
+    sources = text(table["source"]).str.strip() if "source" in table else nothing
+    groups = text(table["group"]).str.strip() if "group" in table else nothing
+    labels = text(table["label"]).str.strip()
+    held = dict(hold_out or {})
+    _check_request(fractions, held, sources, groups)
+
+    split = sources.map(held).to_numpy(object)
+    free = ~sources.isin(list(held)).to_numpy(bool)
+    if free.any():
+        # A group is one unit, and so is each image that has none.
+        alone = np.array([f"\0{row}" for row in range(len(table))], dtype=object)
+        unit = np.where(groups == "", alone, groups.to_numpy(object))[free]
+        strata = pd.factorize(pd.MultiIndex.from_arrays([labels[free], sources[free]]))[0]
+        chosen = _assign(
+            pd.factorize(unit)[0].astype(np.int64),
+            strata.astype(np.int64),
+            np.array(list(fractions.values()), dtype=np.float64),
+            np.random.default_rng(seed),
+        )
+        split[free] = np.array(list(fractions), dtype=object)[chosen]
+    return table.assign(split=pd.Series(split, index=table.index).astype("str"))
+
+
+def _check_request(
+    fractions: Mapping[str, float],
+    held: Mapping[str, str],
+    sources: pd.Series,
+    groups: pd.Series,
+) -> None:
+    problems: list[Problem] = []
+
+    def add(where: str, what: str, mend: str) -> None:
+        problems.append(Problem(where, what, mend))
+
+    for name, share in fractions.items():
+        if not (np.isfinite(share) and share > 0):
+            add(f"share of {name!r}", f"{share!r} is not above 0", "leave the split out")
+    total = float(sum(fractions.values()))
+    if not abs(total - 1) <= 1e-6:
+        add("shares", f"they add up to {total:g}", "make them add up to 1")
+    for name in [*fractions, *held.values()]:
+        if not kind_of(pd.Series([name], dtype="str"))[0]:
+            add(f"split {name!r}", "unknown", "use train, or a name that begins with val or test")
+    for source, name in held.items():
+        if name in fractions:
+            mend = "send it to a split of its own, such as test-unseen"
+            add(f"held-out source {source!r}", f"the split {name!r} has a share as well", mend)
+        if name == "train":
+            add(f"held-out source {source!r}", "it goes to train", "send it to val… or test…")
+        if source not in set(sources):
+            known = ", ".join(sorted(set(sources) - {""})) or "none"
+            add(f"held-out source {source!r}", "there is no such source", f"known: {known}")
+    if held:
+        target = sources.map(dict(held)).where(sources.isin(list(held)), "the other splits")
+        pairs = pd.DataFrame({"group": groups, "to": target})[groups != ""].drop_duplicates()
+        for group, found in pairs[pairs["group"].duplicated(keep=False)].groupby("group"):
+            to = " and ".join(found["to"].astype(str))
+            add(f"group {group!r}", f"it would go to {to}", "hold out all of its sources, or none")
+    if problems:
+        raise ProblemsError("splits", problems)
+
+
+def _assign(unit: _Ints, stratum: _Ints, shares: _Floats, generator: np.random.Generator) -> _Ints:
+    """The split of each image.
+
+    Args:
+        unit: The unit of each image, 0..U-1, shape (n,).
+        stratum: The stratum of each image, 0..H-1, shape (n,).
+        shares: Of each split, shape (S,).
+        generator: Source of randomness.
+
+    Returns:
+        The split of each image, 0..S-1, shape (n,).
+    """
+    sizes = np.bincount(unit)
+    want = np.bincount(stratum)[:, None] * shares  # images of each stratum in each split
+    lack = want.copy()
+    chosen = np.full(len(sizes), -1, dtype=np.int64)
+    _assign_groups(unit, stratum, sizes, want, lack, chosen, generator)
+    _assign_singles(unit, stratum, sizes, lack, chosen, generator)
+    _level(unit, stratum, sizes, lack, chosen)
+    return chosen[unit]
+
+
+def _assign_groups(
+    unit: _Ints,
+    stratum: _Ints,
+    sizes: _Ints,
+    want: _Floats,
+    lack: _Floats,
+    chosen: _Ints,
+    generator: np.random.Generator,
+) -> None:
+    """Largest first, each to the split whose chi-square to the wanted counts it lowers most."""
+    by_unit = np.argsort(unit, kind="stable")
+    ends = np.cumsum(sizes)
+    large = generator.permutation(np.flatnonzero(sizes > 1))
+    for group in large[np.argsort(-sizes[large], kind="stable")]:
+        images = by_unit[ends[group] - sizes[group] : ends[group]]
+        present, counts = np.unique(stratum[images], return_counts=True)
+        size, owed = sizes[group], lack.sum(axis=0)
+        within = counts[:, None] * (counts[:, None] - 2 * lack[present]) / want[present]
+        overall = size * (size - 2 * owed) / want.sum(axis=0)
+        split = int(np.argmin(within.sum(axis=0) + overall))
+        chosen[group] = split
+        lack[present, split] -= counts
+
+
+def _assign_singles(
+    unit: _Ints,
+    stratum: _Ints,
+    sizes: _Ints,
+    lack: _Floats,
+    chosen: _Ints,
+    generator: np.random.Generator,
+) -> None:
+    """Stratum by stratum in proportion to what is lacking, rounding errors carried along."""
+    single = np.flatnonzero(sizes[unit] == 1)
+    single = generator.permutation(single)
+    single = single[np.argsort(stratum[single], kind="stable")]
+    starts = np.flatnonzero(np.diff(stratum[single], prepend=-1))
+    carry = np.zeros(lack.shape[1])
+    for images in np.split(single, starts[1:]) if len(single) else []:
+        level = stratum[images[0]]
+        owed = np.maximum(lack[level], 0)
+        quota = owed * (len(images) / owed.sum())
+        counts = np.floor(quota + 1e-9).astype(np.int64)
+        rest = len(images) - int(counts.sum())
+        counts[np.argsort(-(quota - counts + carry), kind="stable")[:rest]] += 1
+        carry += quota - counts
+        chosen[unit[images]] = np.repeat(np.arange(len(counts)), counts)
+        lack[level] -= counts
+
+
+def _level(unit: _Ints, stratum: _Ints, sizes: _Ints, lack: _Floats, chosen: _Ints) -> None:
+    """Move units from the fullest split to the emptiest until all are within the largest unit.
+
+    Each move lowers the sum of squared deviations (a unit is no larger than the bound that is
+    broken), so this ends. The unit moved is the one whose strata gain most by it.
+    """
+    bound = sizes.max() + 1e-6
+    while np.abs(owed := lack.sum(axis=0)).max() > bound:
+        full, empty = int(np.argmin(owed)), int(np.argmax(owed))
+        gain = np.bincount(unit, (lack[:, empty] - lack[:, full])[stratum]) / sizes
+        moved = int(np.argmax(np.where(chosen == full, gain, -np.inf)))
+        counts = np.bincount(stratum[unit == moved], minlength=len(lack))
+        chosen[moved] = empty
+        lack[:, full] += counts
+        lack[:, empty] -= counts

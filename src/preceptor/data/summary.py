@@ -1,0 +1,79 @@
+"""What a manifest holds, a row a split: the table that `preceptor data check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from preceptor.data.files import core_count
+from preceptor.data.images import image_size
+from preceptor.data.manifest import Manifest
+
+_COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
+
+
+def summary_table(manifest: Manifest) -> pd.DataFrame:
+    """Count what each split holds.
+
+    Args:
+        manifest: The images; their headers are read for the sizes.
+
+    Returns:
+        Indexed by split, in order of appearance. Columns: `images`, one for each class,
+        `annotated`, `with map`, `sources`, `groups` (numbers of different ones) and `sizes`
+        (smallest to largest by area, "224×224 – 640×480").
+
+    Raises:
+        ImageError: An image's header cannot be read.
+    """
+    table = manifest.table
+    with ThreadPoolExecutor(core_count()) as pool:
+        sizes = pd.Series(list(pool.map(image_size, map(Path, table["path"]))), dtype=object)
+    rows = {}
+    for split, part in table.groupby("split", sort=False):
+        labels = part["label"].value_counts()
+        row: dict[str, int | str] = {"images": len(part)}
+        for label in manifest.classes:
+            row[f"class {label}" if label in _COUNTS else label] = int(labels.get(label, 0))
+        row["annotated"] = int(part["annotated"].sum())
+        row["with map"] = int((part["saliency"] != "").sum())
+        for column in ("source", "group"):
+            row[f"{column}s"] = part.loc[part[column] != "", column].nunique()
+        row["sizes"] = _span(sizes[part.index])
+        rows[str(split)] = row
+    summary = pd.DataFrame.from_dict(rows, orient="index")
+    summary.index.name = "split"
+    return summary
+
+
+def print_summary(manifest: Manifest, console: Console) -> None:
+    """Print `summary_table`.
+
+    Args:
+        manifest: The images.
+        console: Where to.
+    """
+    summary = summary_table(manifest)
+    title = manifest.source.name if manifest.source else str(manifest.root)
+    printed = Table(title=f"{title}: {len(manifest):,} images", box=SIMPLE_HEAD, pad_edge=False)
+    printed.add_column("split", no_wrap=True)
+    for column in summary.columns:
+        if column == "sizes":
+            printed.add_column("sizes")  # the one column that a narrow screen may break
+        else:
+            printed.add_column(str(column), justify="right", no_wrap=True)
+    for split, row in summary.iterrows():
+        printed.add_row(str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row))
+    console.print(printed)
+
+
+def _span(sizes: Iterable[tuple[int, int]]) -> str:
+    ordered = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    ends = dict.fromkeys((ordered[0], ordered[-1]))
+    return " – ".join(f"{width}×{height}" for width, height in ends)

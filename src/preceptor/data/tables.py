@@ -1,0 +1,256 @@
+"""Manifest files to raw tables: CSV (comma, semicolon or tab) and Parquet, with row numbers.
+
+This file knows about bytes, quotation marks and cells; what the cells mean is `validation`'s.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import SupportsInt
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.errors import Problem, ProblemsError
+
+DELIMITERS = (",", ";", "\t")
+ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
+_RESAVE = "save it as CSV (UTF-8) or Parquet"
+
+
+class Findings:
+    """The problems found so far in one table, told in the order of its rows.
+
+    Args:
+        source: The table, as the user knows it.
+        name_row: What a row is called, from its number; a file's rows as an editor counts them.
+    """
+
+    def __init__(self, source: str, name_row: Callable[[int], str] = "row {}".format) -> None:
+        self.source = source
+        self.name_row = name_row
+        self._found: list[tuple[int, Problem]] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def name(self, row: SupportsInt) -> str:
+        """The row as it is named in messages."""
+        return self.name_row(int(row))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was found, in the order of the rows."""
+        ordered = sorted(self._found, key=lambda found: found[0])  # stable within a row
+        return [problem for _, problem in ordered]
+
+    def add(self, row: SupportsInt | None, what: str, mend: str, where: str = "the table") -> None:
+        """Note a problem in a row, or in `where` if it is not in one row."""
+        if row is None:
+            self._found.append((-1, Problem(where, what, mend)))
+        else:
+            self._found.append((int(row), Problem(self.name(row), what, mend)))
+
+    def raise_if_any(self) -> None:
+        """Raise everything found, or nothing.
+
+        Raises:
+            ProblemsError: There is at least one problem.
+        """
+        if self._found:
+            raise ProblemsError(self.source, self.problems)
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table as read: cells not interpreted yet.
+
+    Args:
+        frame: A column a header cell; index 0..n-1.
+        rows: For each row of the frame, its number in messages.
+    """
+
+    frame: pd.DataFrame
+    rows: NDArray[np.int64]
+
+
+def read_table(path: Path, findings: Findings, header: list[str] | None = None) -> RawTable:
+    """Read a CSV or Parquet file; ragged rows are noted in `findings` and left out.
+
+    Args:
+        path: The file. Parquet is known by its first bytes, whatever its name.
+        findings: Where problems are noted; those after which nothing can be read are raised.
+        header: Names of the columns of a CSV file that has no header row.
+
+    Raises:
+        ProblemsError: Missing, empty, binary, not UTF-8, unreadable, or two columns of one name.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise _alone(findings, "there is no such file", "correct the path") from None
+    except IsADirectoryError:
+        raise _alone(findings, "it is a folder", "name the manifest file in it") from None
+    except (OSError, ValueError) as error:
+        raise _alone(findings, f"cannot be read ({error})", "check the path") from None
+    if not data.strip():
+        raise _alone(findings, "the file is empty", "write a header and a row an image")
+    if data.startswith(b"PAR1"):
+        return _read_parquet(data, findings)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        raise _alone(findings, "not a Parquet file", "write it again")
+    return read_csv(_decode(data, findings), findings, header)
+
+
+def _alone(findings: Findings, what: str, mend: str) -> ProblemsError:
+    return ProblemsError(findings.source, [Problem("the file", what, mend)])
+
+
+def _read_parquet(data: bytes, findings: Findings) -> RawTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        _refuse_repeated([str(name) for name in table.column_names], findings)
+        frame = table.to_pandas().reset_index(drop=True)
+    except ProblemsError:
+        raise
+    except Exception as error:  # pyarrow raises ArrowException, OSError, ValueError and others
+        reason = " ".join(str(error).split())[:200]
+        raise _alone(findings, f"not a sound Parquet file ({reason})", "write it again") from error
+    findings.name_row = ROW_FROM_ZERO
+    return RawTable(frame, np.arange(len(frame), dtype=np.int64))
+
+
+def _decode(data: bytes, findings: Findings) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _alone(findings, "the file is UTF-16, not UTF-8", _RESAVE)
+    if data.startswith(b"PK\x03\x04"):
+        raise _alone(findings, "the file is a workbook or archive, not text", _RESAVE)
+    if (zero := data.find(b"\0")) >= 0:
+        raise _alone(findings, f"the file is binary (a zero byte at {zero:,})", _RESAVE)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    start = 0
+    for row, line in enumerate(data.splitlines(keepends=True), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            what = f"not UTF-8 (byte 0x{byte:02x} at position {start + error.start:,} of the file)"
+            findings.add(row, what, "save the file with UTF-8 encoding")
+        start += len(line)
+    findings.raise_if_any()
+    raise AssertionError("a line that is not UTF-8 must have been found")
+
+
+def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> RawTable:
+    """Parse CSV text into cells, all of them strings.
+
+    Args:
+        text: The file's text.
+        findings: Ragged rows are noted here.
+        header: Names of the columns where the text has no header row of its own.
+
+    Raises:
+        ProblemsError: Quotation marks that do not close; two columns of one name; no rows.
+    """
+    first = re.search(r"\S[^\r\n]*", text)
+    if first is None:
+        raise _alone(findings, "the file is empty", "write a header and a row an image")
+    records, rows = _parse(text, sniff_delimiter(first[0]), findings)
+    if header is None:
+        header = [cell.strip() for cell in records[0]]
+        records, rows = records[1:], rows[1:]
+    _refuse_repeated(header, findings)
+    width = len(header)
+    if not all(len(record) == width for record in records):
+        whole = np.fromiter((len(record) == width for record in records), bool, len(records))
+        for index in np.flatnonzero(~whole):
+            cells = len(records[index])
+            findings.add(
+                rows[index],
+                f"has {cells} cell{'s' if cells != 1 else ''} where {width} are expected",
+                "fill the row, and quote cells that contain the delimiter",
+            )
+        records = [record for record, keep in zip(records, whole, strict=True) if keep]
+        rows = rows[whole]
+    if not records:
+        if not len(findings):
+            findings.add(None, "there are no rows under the header", "add a row an image")
+        findings.raise_if_any()
+    columns = dict(zip(header, map(list, zip(*records, strict=True)), strict=True))
+    return RawTable(pd.DataFrame(columns, dtype="str"), rows)
+
+
+def sniff_delimiter(line: str) -> str:
+    """The delimiter that a line holds most of, outside quotation marks.
+
+    Example:
+        >>> sniff_delimiter('path;label;"a,b,c,d"')
+        ';'
+    """
+    bare = re.sub(r'"[^"]*"', "", line)
+    return max(DELIMITERS, key=bare.count)  # the first of equals
+
+
+def _parse(
+    text: str, delimiter: str, findings: Findings
+) -> tuple[list[list[str]], NDArray[np.int64]]:
+    """Records and the line on which each begins, counted from 1; blank lines left out."""
+
+    def reader() -> csv._reader:  # type: ignore[name-defined,unused-ignore]
+        lines = io.StringIO(text, newline="")
+        return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+
+    records: list[list[str]] = []
+    quick = reader()
+    try:
+        records = list(quick)
+        one_line_each = quick.line_num == len(records)
+    except csv.Error:
+        one_line_each = False
+    if one_line_each:
+        rows = np.arange(1, len(records) + 1, dtype=np.int64)
+    else:
+        records, rows = _parse_with_lines(reader(), findings)
+        findings.raise_if_any()  # behind an open quotation mark nothing can be trusted
+    filled = np.fromiter((len(r) > 1 or bool(r and r[0].strip()) for r in records), bool)
+    if not filled.all():
+        records = [record for record, keep in zip(records, filled, strict=True) if keep]
+        rows = rows[filled]
+    return records, rows
+
+
+def _parse_with_lines(
+    reader: csv._reader,  # type: ignore[name-defined,unused-ignore]
+    findings: Findings,
+) -> tuple[list[list[str]], NDArray[np.int64]]:
+    records: list[list[str]] = []
+    rows: list[int] = []
+    begins = 1
+    while True:
+        try:
+            records.append(next(reader))
+            rows.append(begins)
+        except StopIteration:
+            return records, np.array(rows, dtype=np.int64)
+        except csv.Error as error:
+            findings.add(begins, f"cannot be parsed ({error})", "check its quotation marks")
+        begins = reader.line_num + 1
+
+
+def _refuse_repeated(header: list[str], findings: Findings) -> None:
+    for name in dict.fromkeys(name for name in header if header.count(name) > 1):
+        what = f"column {name!r} occurs {header.count(name)} times"
+        findings.add(None, what, "rename or remove all but one", where="the header")
+    findings.raise_if_any()

@@ -1,0 +1,140 @@
+"""From scores to figures: AUC, EER and accuracy for each evaluation set and source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preceptor.config import Training
+from preceptor.data.manifest import Manifest
+from preceptor.evaluation.metrics import accuracy, auc, equal_error_rate, macro_auc
+from preceptor.evaluation.predict import predict
+from preceptor.models import GuidableModel, ModelOutput
+from preceptor.workspace import Workspace, plain_settings
+
+ALL_SOURCES = ""
+
+
+def evaluate(
+    model: GuidableModel,
+    manifest: Manifest,
+    *,
+    out: str | Path | None = None,
+    workspace: Workspace | None = None,
+    cache: Literal["memmap", "none"] = "memmap",
+) -> pd.DataFrame:
+    """Score the validation and test sets of a manifest.
+
+    Args:
+        model: A trained model whose classes are the manifest's.
+        manifest: Its evaluation sets are scored.
+        out: A Parquet file for the scores, or None.
+        workspace: The manifest, opened already.
+        cache: As in `Training`.
+
+    Returns:
+        The figures, see `figures`.
+    """
+    workspace = workspace or Workspace(manifest)
+    sets = manifest.eval_splits("val") + manifest.eval_splits("test")
+    chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
+    settings = plain_settings(model, cache)
+    frame = score_frame(model, workspace, chosen, settings)
+    if out is not None:
+        frame.to_parquet(Path(out), index=False)
+    return figures(frame, model.spec.classes, model.spec.positive)
+
+
+def score_frame(
+    model: GuidableModel,
+    workspace: Workspace,
+    chosen: NDArray[np.int64],
+    settings: Training,
+    forward: Callable[[Tensor], ModelOutput] | None = None,
+) -> pd.DataFrame:
+    """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
+    rows = workspace.rows(chosen, settings, model.spec.input_size)
+    found = predict(model, rows, forward=forward)
+    table = workspace.manifest.table.iloc[chosen]
+    columns = {"path": table["name"]} | {
+        key: table[key] for key in ("label", "split", "source", "group")
+    }
+    frame = pd.DataFrame(columns).reset_index(drop=True)
+    for index, name in enumerate(model.spec.classes):
+        frame[f"score_{name}"] = found.probabilities[:, index]
+    return frame
+
+
+def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+    """(n, C) scores of a score table, in class order."""
+    return frame[[f"score_{name}" for name in classes]].to_numpy(np.float64)
+
+
+def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) class indices of a score table."""
+    return (
+        frame["label"].map({name: index for index, name in enumerate(classes)}).to_numpy(np.int64)
+    )
+
+
+def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
+    """AUC of the positive class; one-vs-rest mean without one."""
+    if positive is not None:
+        return float(auc((frame["label"] == positive).to_numpy(), frame[f"score_{positive}"]))
+    return float(macro_auc(labels_of(frame, classes), probabilities(frame, classes)))
+
+
+def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> pd.DataFrame:
+    """AUC, EER and accuracy for each set and, within it, for each source.
+
+    A source that holds positives alone (an attack type) is set against all negatives of its set;
+    one with both classes stands for itself; one with negatives alone has accuracy only.
+
+    Args:
+        frame: A score table.
+        classes: In score order.
+        positive: The positive class, or None (then EER is NaN and AUC one-vs-rest).
+
+    Returns:
+        Columns set, source ("" = the whole set), images, positives, auc, eer, accuracy.
+    """
+    found = []
+    for name, part in frame.groupby("split", sort=False):
+        found.append(_figures(str(name), ALL_SOURCES, part, part, classes, positive))
+        sources = [source for source in sorted(part["source"].unique()) if source]
+        for source in sources if len(sources) > 1 else []:
+            own = part[part["source"] == source]
+            against = own
+            if positive is not None and (own["label"] == positive).all():
+                against = pd.concat([own, part[part["label"] != positive]])
+            found.append(_figures(str(name), source, own, against, classes, positive))
+    return pd.DataFrame(found)
+
+
+def _figures(
+    name: str,
+    source: str,
+    own: pd.DataFrame,
+    against: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+) -> dict[str, object]:
+    eer = float("nan")
+    if positive is not None:
+        truth = (against["label"] == positive).to_numpy()
+        eer = float(equal_error_rate(truth, against[f"score_{positive}"])[0])
+    return {
+        "set": name,
+        "source": source,
+        "images": len(own),
+        "positives": int((own["label"] == positive).sum()) if positive is not None else 0,
+        "auc": set_auc(against, classes, positive),
+        "eer": eer,
+        "accuracy": float(accuracy(labels_of(own, classes), probabilities(own, classes))),
+    }

@@ -1,0 +1,174 @@
+"""The run folder: what a finished run leaves, its id, and how an interrupted one is kept.
+
+    config.yaml  metrics.csv  scores.parquet  model/  log.txt  run.json
+
+`run.json` is written last, with the checksums of the rest: a run exists if and only if it does.
+The id is known before anything runs: a hash of the resolved config, of the rows and files that the
+run uses, and of NUMERICS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.config import RunConfig
+from preceptor.data.manifest import Manifest, fingerprints
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+# Raised when the arithmetic of training changes, so that old runs are not taken for new ones.
+NUMERICS = 1
+
+# What says where and how a run is computed, but not what it computes.
+_NOT_IDENTITY = {"recipe", "device", "cache"}
+
+
+def digest(value: Any) -> str:
+    """A short hash of a JSON-able value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """blake2b of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+class RowHashes:
+    """What each manifest row is, by content; made once and shared by all runs of a study.
+
+    Args:
+        manifest: All rows.
+        cache: Where file hashes are remembered between calls.
+    """
+
+    def __init__(self, manifest: Manifest, cache: Path | None) -> None:
+        hashes = fingerprints(manifest, cache=cache)
+        table = manifest.table
+        self.image = [
+            " ".join(map(str, parts))
+            for parts in zip(
+                table["name"], hashes["path"], table["label"], table["split"], table["source"],
+                table["sample_weight"], strict=True,
+            )
+        ]  # fmt: skip
+        self.map = [
+            f"{content} {weight}"
+            for content, weight in zip(hashes["saliency"], table["map_weight"], strict=True)
+        ]
+        self.has_map = (table["saliency"] != "").to_numpy()
+
+    def of(self, rows: NDArray[np.int64], mapped: NDArray[np.bool_] | None) -> str:
+        """The hash of these rows, with the human maps of those marked in `mapped` (n,)."""
+        state = hashlib.blake2b(digest_size=10)
+        for position, row in enumerate(rows):
+            state.update(self.image[row].encode())
+            if mapped is not None and mapped[position]:
+                state.update(self.map[row].encode())
+            state.update(b"\n")
+        return state.hexdigest()
+
+
+def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
+    """The id of a run.
+
+    Args:
+        config: Resolved. Paths are left out: content stands for them.
+        rows_hash: Of `RowHashes.of`.
+        weights_hash: Content of the weights file, or "hub" or "none".
+    """
+    values = config.model_dump(mode="json")
+    for key in ("manifest", "weights", "annotated", "annotated_seed"):
+        values.pop(key)  # the rows used and the weights' content stand for them
+    values["training"] = {
+        key: value for key, value in values["training"].items() if key not in _NOT_IDENTITY
+    }
+    maps = values["maps"]
+    if not config.guided:  # what would have guided does not matter
+        values["maps"] = values["guide_classes"] = None
+        values["alpha"] = 1.0
+        for key in ("distance", "cam_class"):
+            values["training"].pop(key)
+    elif maps["kind"] == "store":
+        maps.pop("path")
+    return digest([values, rows_hash, weights_hash, NUMERICS])
+
+
+def weights_digest(weights: str) -> str:
+    """What stands for the weights in an id: the content of a file, or the word."""
+    return weights if weights in ("hub", "none") else file_digest(Path(weights))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run (or any step that ends with a run.json) exists."""
+    return (folder / "run.json").is_file()
+
+
+def finish(folder: Path, record: dict[str, Any]) -> None:
+    """Write `run.json`, last and at once, with the checksums of everything beside it."""
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")
+    )
+    record = record | {
+        "files": {
+            file.relative_to(folder).as_posix(): file_digest(file)
+            for file in files
+            if file.name != "run.json"
+        }
+    }
+    write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Files of a finished run that are missing or not what run.json says."""
+    record = json.loads((folder / "run.json").read_text())
+    return [
+        name
+        for name, checksum in record["files"].items()
+        if not (folder / name).is_file() or file_digest(folder / name) != checksum
+    ]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of `run.json`."""
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """The scores of a finished run or evaluation: path, label, source, split, a column a class."""
+    return pd.read_parquet(folder / "scores.parquet")
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run folder: a second process that wants the same run waits, then finds it finished.
+
+    The lock is the kernel's and falls with its holder, so a killed run blocks nobody.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,302 @@
+"""How far two saliency maps agree: the usual measures, vectorised over a batch.
+
+All measures take maps (B, h, w) on one grid and return `Agreement(values, valid)`, each (B,). A
+map that is constant on either side carries no information, and a map with a value that is not
+finite none that can be used: `valid` is false there and the value NaN. Nothing else is ever NaN.
+
+Where a measure needs a distribution, a map x becomes p = (x − min x) / Σ (x − min x), so that
+raw CAMs with negative values are welcome and the offset of a map does not matter.
+
+Definitions follow Bylinskii, Judd, Oliva, Torralba and Durand, "What do different evaluation
+metrics tell us about saliency models?", IEEE TPAMI 2019, where not said otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from preceptor.errors import InputError
+
+_EPSILON = 1e-7  # of a probability: keeps the logarithm of an empty cell finite in float32
+
+
+class Agreement(NamedTuple):
+    """A measure of each map pair, and where it is defined; NaN where it is not."""
+
+    values: Tensor
+    valid: Tensor
+
+
+def correlation(a: Tensor, b: Tensor) -> Agreement:
+    """Pearson's correlation CC = cov(a, b) / (σ_a σ_b) over the cells of each map.
+
+    Args:
+        a: (B, h, w) maps.
+        b: (B, h, w) maps.
+
+    Returns:
+        Values in [−1, 1]; symmetric in a and b.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Example:
+        >>> a = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]]])
+        >>> correlation(a, 5 - 2 * a).values
+        tensor([-1., nan])
+    """
+    (x, y), valid = _flat(a, b)
+    return _masked(_pearson(x, y), valid)
+
+
+def spearman(a: Tensor, b: Tensor) -> Agreement:
+    """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank.
+
+    Args:
+        a: (B, h, w) maps.
+        b: (B, h, w) maps.
+
+    Returns:
+        Values in [−1, 1]; symmetric in a and b, unchanged by any rising curve on either.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Reference:
+        Spearman, "The proof and measurement of association between two things", 1904.
+
+    Example:
+        >>> a = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> spearman(a, a.exp()).values
+        tensor([1.])
+    """
+    (x, y), valid = _flat(a, b)
+    return _masked(_pearson(_unit(_ranks(x)), _unit(_ranks(y))), valid)
+
+
+def similarity(a: Tensor, b: Tensor) -> Agreement:
+    """Histogram intersection SIM = Σ min(p_a, p_b) of the maps as distributions.
+
+    Args:
+        a: (B, h, w) maps.
+        b: (B, h, w) maps.
+
+    Returns:
+        Values in [0, 1]: 1 for the same distribution, 0 without overlap; symmetric.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Example:
+        >>> a = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+        >>> similarity(a, torch.tensor([[[0.0, 0.0], [0.0, 1.0]]])).values
+        tensor([0.5000])
+    """
+    (x, y), valid = _flat(a, b)
+    return _masked(torch.minimum(_distribution(x), _distribution(y)).sum(dim=1), valid)
+
+
+def kl_divergence(model: Tensor, human: Tensor) -> Agreement:
+    """KL = Σ q log(ε + q / (p + ε)): what is lost where p (model) stands for q (human).
+
+    ε = 1e-7. Cells that people marked and the model left empty dominate the value.
+
+    Args:
+        model: (B, h, w) maps.
+        human: (B, h, w) maps.
+
+    Returns:
+        Values ≥ 0 up to ε, 0 for the same distribution, at most about 16 (−log ε); not symmetric.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Example:
+        >>> human = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+        >>> kl_divergence(torch.tensor([[[0.0, 3.0], [0.0, 1.0]]]), human).values
+        tensor([0.1438])
+    """
+    (x, y), valid = _flat(model, human)
+    p, q = _distribution(x), _distribution(y)
+    return _masked((q * torch.log(_EPSILON + q / (p + _EPSILON))).sum(dim=1), valid)
+
+
+def nss(model: Tensor, human: Tensor) -> Agreement:
+    """Normalised scanpath saliency: the model map in standard deviations, where people looked.
+
+    NSS = Σ q (m − mean m) / σ_m with q the human map as a distribution: for a binary map the
+    mean over its marked cells. σ has the divisor h·w.
+
+    Args:
+        model: (B, h, w) maps.
+        human: (B, h, w) maps, binary or grey.
+
+    Returns:
+        Values around 0 for chance, higher for agreement.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Reference:
+        Peters, Iyer, Itti and Koch, "Components of bottom-up gaze allocation in natural images",
+        Vision Research 2005.
+
+    Example:
+        >>> model = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+        >>> nss(model, torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])).values
+        tensor([1.])
+    """
+    (x, y), valid = _flat(model, human)
+    centred = x - x.mean(dim=1, keepdim=True)
+    z = centred / _nonzero(centred.square().mean(dim=1, keepdim=True).sqrt())
+    return _masked((_distribution(y) * z).sum(dim=1), valid)
+
+
+def iou_at_matched_area(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agreement:
+    """Intersection over union of the human region and as many of the model's highest cells.
+
+    With k marked cells, the model's region is its k highest cells, so that its scale does not
+    matter and no threshold on it is to be chosen. Cells tied at the edge of that region count
+    with the share that fits into it (the expected intersection over the order of ties).
+
+    Args:
+        model: (B, h, w) maps.
+        human: (B, h, w) maps, bool or in [0, 1].
+        threshold: Human cells above it are marked.
+
+    Returns:
+        Values in [0, 1]; not valid where no cell or every cell is marked.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Example:
+        >>> model = torch.tensor([[[0.1, 0.9], [0.8, 0.2]]])
+        >>> iou_at_matched_area(model, torch.tensor([[[0, 1], [0, 1]]])).values
+        tensor([0.3333])
+    """
+    x, marked, valid = _regions(model, human, threshold)
+    area = marked.sum(dim=1, keepdim=True)
+    falling = x.sort(dim=1, descending=True).values
+    edge = falling.gather(1, (area - 1).clamp(min=0))
+    above, tied = x > edge, x == edge
+    room = (area - above.sum(dim=1, keepdim=True)) / _nonzero(tied.sum(dim=1, keepdim=True))
+    shared = ((above + tied * room) * marked).sum(dim=1)
+    return _masked(shared / _nonzero(2 * area.squeeze(1) - shared), valid)
+
+
+def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agreement:
+    """Whether the model's maximum lies in the human region: 1 if it does, 0 if not.
+
+    Several equal maxima count with the share of them that lies inside.
+
+    Args:
+        model: (B, h, w) maps.
+        human: (B, h, w) maps, bool or in [0, 1].
+        threshold: Human cells above it are marked.
+
+    Returns:
+        Values in [0, 1]; not valid where no cell or every cell is marked.
+
+    Raises:
+        InputError: The shapes differ or are not (B, h, w).
+
+    Reference:
+        Zhang, Bargal, Lin, Brandt, Shen and Sclaroff, "Top-down neural attention by excitation
+        backprop", IJCV 2018.
+
+    Example:
+        >>> model = torch.tensor([[[0.1, 0.9], [0.8, 0.2]]])
+        >>> pointing_game(model, torch.tensor([[[0, 1], [0, 1]]])).values
+        tensor([1.])
+    """
+    x, marked, valid = _regions(model, human, threshold)
+    highest = x == x.amax(dim=1, keepdim=True)
+    return _masked((highest & marked).sum(dim=1) / highest.sum(dim=1), valid)
+
+
+def entropy(maps: Tensor) -> Agreement:
+    """Shannon's entropy of each map as a distribution, −Σ p log p / log(h·w): how spread it is.
+
+    Args:
+        maps: (B, h, w) maps.
+
+    Returns:
+        Values in [0, 1]: 0 for a single bright cell, towards 1 for an even spread. Divided by
+        log(h·w), so that maps on unlike grids compare.
+
+    Raises:
+        InputError: The shape is not (B, h, w).
+
+    Reference:
+        Shannon, "A mathematical theory of communication", 1948.
+
+    Example:
+        >>> entropy(torch.tensor([[[0.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 7.0]]])).values
+        tensor([0.5000, 0.0000])
+    """
+    (x,), valid = _flat(maps)
+    cells = max(2, x.shape[1])  # one cell is constant, hence not valid
+    return _masked(
+        torch.special.entr(_distribution(x)).sum(dim=1) / torch.tensor(cells).log(), valid
+    )
+
+
+def _flat(*maps: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Maps as rows (B, h·w) scaled to [0, 1], and which pairs are usable; the others are 0."""
+    shapes = [tuple(each.shape) for each in maps]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0][1:]:
+        raise InputError(
+            f"maps must be (B, h, w), alike on both sides; got {' and '.join(map(str, shapes))}"
+        )
+    rows, valid = [], torch.ones(shapes[0][0], dtype=torch.bool, device=maps[0].device)
+    for each in maps:
+        wide = each.dtype if each.dtype == torch.float64 else torch.float32
+        row = each.detach().to(wide).flatten(1)
+        finite = row.isfinite().all(dim=1)
+        row = torch.where(finite[:, None], row, torch.zeros_like(row))
+        valid &= finite & (row.amax(dim=1) > row.amin(dim=1))
+        rows.append(_unit(row))
+    return rows, valid
+
+
+def _regions(model: Tensor, human: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The model's rows, the marked cells, and where both say something."""
+    (x, _), valid = _flat(model, human)
+    marked = (human > threshold).flatten(1)
+    return x, marked, valid & marked.any(dim=1) & ~marked.all(dim=1)
+
+
+def _unit(row: Tensor) -> Tensor:
+    """Min-max to [0, 1]: no measure depends on it, but its rounding errors no longer do either."""
+    low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
+    return (row - low) / _nonzero(high - low)
+
+
+def _distribution(row: Tensor) -> Tensor:
+    return row / _nonzero(row.sum(dim=1, keepdim=True))
+
+
+def _pearson(x: Tensor, y: Tensor) -> Tensor:
+    x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
+    norms = x.norm(dim=1) * y.norm(dim=1)
+    return ((x * y).sum(dim=1) / _nonzero(norms)).clamp(-1, 1)
+
+
+def _ranks(row: Tensor) -> Tensor:
+    """The mean rank of each cell among its map's, from 0."""
+    rising = row.sort(dim=1).values
+    first = torch.searchsorted(rising, row)
+    after = torch.searchsorted(rising, row, right=True)
+    return (first + after - 1).to(row.dtype) / 2
+
+
+def _nonzero(divisor: Tensor) -> Tensor:
+    return torch.where(divisor == 0, torch.ones_like(divisor), divisor)
+
+
+def _masked(values: Tensor, valid: Tensor) -> Agreement:
+    return Agreement(values.masked_fill(~valid, float("nan")), valid)

@@ -1,0 +1,144 @@
+"""Which map guides which training image: human, a Teacher's, a folder's, or a control's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.config import RunConfig
+from preceptor.data.cache import MAP_SIDE, ImageSource
+from preceptor.data.geometry import fit_box, resample
+from preceptor.data.images import decode_map
+from preceptor.data.loader import Guides, MapArray
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.saliency.store import is_store, read_store
+
+# The centre control: one Gaussian on the unit square of every image.
+CENTRE_SIDE = 32
+CENTRE_SIGMA = 0.25  # of the image's side
+
+
+def build_guides(
+    config: RunConfig,
+    manifest: Manifest,
+    images: ImageSource,
+    rows: NDArray[np.int64],
+    annotated: NDArray[np.bool_],
+) -> Guides | None:
+    """The guides of a run's training rows, or None for a run without guidance.
+
+    Args:
+        config: Names the maps (`maps`), the guided classes and whether human maps are kept.
+        manifest: All rows.
+        images: Gives the original sizes, which place a Teacher's grid on each image.
+        rows: (n,) the manifest rows that are trained on.
+        annotated: (len(manifest),) bool, the rows whose human maps may be used.
+
+    Raises:
+        InputError: No guided row has a map, or the maps cannot be read.
+    """
+    if not config.guided:
+        return None
+    table = manifest.table.iloc[rows]
+    has_human = ((table["saliency"] != "").to_numpy()) & annotated[rows]
+    source = config.maps
+    array: MapArray | None = None
+    index = np.full(len(rows), -1, np.int64)
+    if source.kind == "human":
+        usable = has_human
+    else:
+        if source.kind == "centre":
+            array, found = _centre(len(rows))
+        else:
+            assert source.path is not None
+            array, found = _from_elsewhere(source.path, manifest, images, rows)
+        usable = found >= 0
+        if source.shuffle_seed is not None:
+            found = _shuffled(found, table["label"].to_numpy(), source.shuffle_seed)
+            array, found = _own_regions(array, found)
+        index = found
+        if source.human == "keep":
+            index = np.where(has_human, -1, index)
+            usable = usable | has_human
+    if config.guide_classes is not None:
+        usable = usable & table["label"].isin(config.guide_classes).to_numpy()
+    if not usable.any():
+        raise InputError(
+            f"maps: none of the {len(rows):,} training images has a map to guide by "
+            f"(maps: {source.kind}{f' {source.path}' if source.path else ''})"
+        )
+    weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
+    return Guides(weight, array, index)
+
+
+def _centre(count: int) -> tuple[MapArray, NDArray[np.int64]]:
+    axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
+    line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
+    maps = (line[:, None] * line[None]).astype(np.float32)[None]
+    return MapArray(maps, np.array([[0.0, 0.0, 1.0, 1.0]])), np.zeros(count, np.int64)
+
+
+def _from_elsewhere(
+    path: Path, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
+) -> tuple[MapArray, NDArray[np.int64]]:
+    """Maps of a store or of a folder of map images; (n,) positions, −1 = none."""
+    if not path.is_dir():
+        raise InputError(f"maps: {path} is not a folder")
+    names = manifest.table["name"].to_numpy()[rows]
+    if not is_store(path):
+        return _from_folder(path, names)
+    store = read_store(path, columns=("map",))
+    place = {name: position for position, name in enumerate(store.paths)}
+    found = np.array([place.get(name, -1) for name in names], np.int64)
+    used = np.flatnonzero(found >= 0)
+    regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(used), 1))
+    for position, row in enumerate(rows[used]):
+        width, height = images.sizes[row]
+        box = fit_box(int(width), int(height), store.info.fit, store.info.side)
+        regions[position] = box.as_tuple()
+    index = np.full(len(rows), -1, np.int64)
+    index[used] = np.arange(len(used))
+    return MapArray(store.maps[found[used]].astype(np.float32), regions), index
+
+
+def _from_folder(path: Path, names: NDArray[np.object_]) -> tuple[MapArray, NDArray[np.int64]]:
+    """Map images with the images' own relative paths or file names, any image suffix."""
+    files = {file.relative_to(path).with_suffix("").as_posix(): file for file in path.rglob("*.*")}
+    unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    maps: list[NDArray[np.float32]] = []
+    index = np.full(len(names), -1, np.int64)
+    for position, name in enumerate(names):
+        stem = Path(str(name)).with_suffix("")
+        file = files.get(stem.as_posix()) or files.get(stem.name)
+        if file is not None:
+            grid = resample(torch.from_numpy(decode_map(file))[None], unit, unit, (MAP_SIDE,) * 2)
+            index[position] = len(maps)
+            maps.append(grid[0].numpy())
+    stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
+    return MapArray(stacked, np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(maps), 1))), index
+
+
+def _shuffled(
+    index: NDArray[np.int64], labels: NDArray[np.object_], seed: int
+) -> NDArray[np.int64]:
+    """Permute the maps among the rows of each class that have one."""
+    generator = np.random.default_rng([seed, 3])
+    shuffled = index.copy()
+    for label in np.unique(labels.astype(str)):
+        members = np.flatnonzero((labels == label) & (index >= 0))
+        shuffled[members] = index[members][generator.permutation(len(members))]
+    return shuffled
+
+
+def _own_regions(array: MapArray, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
+    """Lay each permuted map over the region of the image that receives it."""
+    used = np.flatnonzero(index >= 0)
+    if len(array.maps) == 1:
+        return array, index
+    own = np.full(len(index), -1, np.int64)
+    own[used] = np.arange(len(used))
+    return MapArray(array.maps[index[used]], array.regions), own

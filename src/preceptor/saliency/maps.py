@@ -1,0 +1,55 @@
+"""Min-max normalisation of maps, and which maps say anything at all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
+# and area averages of a constant map stay below 1e-6 of it.
+CONSTANT_TOLERANCE = 1e-5
+
+
+def informative(maps: Tensor) -> Tensor:
+    """Which maps carry information: finite everywhere and not constant.
+
+    Args:
+        maps: (B, h, w).
+
+    Returns:
+        (B,) bool.
+
+    Example:
+        >>> informative(torch.tensor([[[0.0, 1.0]], [[0.5, 0.5]], [[float("nan"), 1.0]]]))
+        tensor([ True, False, False])
+    """
+    low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
+    largest = torch.maximum(low.abs(), high.abs())
+    # A NaN makes the comparison false, an infinity is its own largest value.
+    return (high - low > CONSTANT_TOLERANCE * largest) & torch.isfinite(largest)
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Min-max each map to [0, 1]: (m − min m) ÷ (max m − min m); a constant map becomes zeros.
+
+    The gradient goes through minimum and maximum; a constant map passes none.
+
+    Args:
+        maps: (B, h, w).
+
+    Returns:
+        (B, h, w) in [0, 1].
+
+    Example:
+        >>> normalise(torch.tensor([[[1.0, 3.0], [2.0, 1.0]], [[4.0, 4.0], [4.0, 4.0]]]))
+        tensor([[[0.0000, 1.0000],
+                 [0.5000, 0.0000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000],
+                 [0.0000, 0.0000]]])
+    """
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    spread = high - low
+    largest = torch.maximum(low.abs(), high.abs())
+    constant = spread <= CONSTANT_TOLERANCE * largest  # False where NaN: a NaN must be seen
+    return torch.where(constant, 0.0, (maps - low) / torch.where(constant, 1.0, spread))

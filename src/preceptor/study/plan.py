@@ -1,0 +1,234 @@
+"""Both stages of a study as steps; selections are steps whose outcome adds the next ones.
+
+Test sets are scored only by steps that a selection of Students has released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from preceptor.config import PAPER_ALPHA
+from preceptor.runs import read_record, read_scores
+from preceptor.study.graph import Step
+from preceptor.study.protocol import Protocol, Teacher
+from preceptor.study.selection import Candidate, Choice, choose
+
+
+@dataclass
+class Plan:
+    """The plan of one study.
+
+    Args:
+        protocol: Builds the runs.
+        choices: What was chosen so far: "teacher", "baseline1:BACKBONE", "student:BACKBONE",
+            "ceiling:BACKBONE".
+        decided: Called after each choice.
+    """
+
+    protocol: Protocol
+    choices: dict[str, Choice] = field(default_factory=dict)
+    decided: Callable[[], None] = lambda: None
+
+    def first(self) -> list[Step]:
+        """Stage 1: baselines, ceiling, Teachers, their maps and the probe Students."""
+        protocol, study = self.protocol, self.protocol.study
+        steps: list[Step] = []
+        for backbone in study.students:
+            groups = {"baseline1": protocol.baseline_alphas}
+            if study.ceiling:
+                groups["ceiling"] = study.alpha_grid
+            for role, alphas in groups.items():
+                make = protocol.annotated_run if role == "baseline1" else protocol.full_run
+                runs = {
+                    alpha: [make(role, backbone, alpha, seed) for seed in study.seed_list]
+                    for alpha in alphas
+                }
+                steps += [step for group in runs.values() for step in group]
+                steps.append(self._choose_alpha(role, backbone, runs))
+            steps += [
+                protocol.full_run("baseline2", backbone, 1.0, seed) for seed in study.seed_list
+            ]
+        teachers = protocol.teachers()
+        candidates: dict[str, list[Step]] = {}
+        for teacher in teachers:
+            for backbone, alpha in self._probes():
+                for seed in study.seed_list:
+                    chain = protocol.student(teacher, backbone, alpha, seed)
+                    steps += chain
+                    candidates.setdefault(str(teacher), []).append(chain[-1])
+        needs = tuple(step.id for group in candidates.values() for step in group)
+        steps.append(
+            Step(
+                "select:teacher", "select", f"choose among {len(teachers)} Teachers",
+                needs if len(teachers) > 1 else (),
+                choose=lambda: self._choose_teacher(teachers, candidates),
+            )  # fmt: skip
+        )
+        return steps
+
+    def second(self, winner: Teacher) -> list[Step]:
+        """Stage 2: the winner's Students of every backbone and α, and stage 1's test scores."""
+        protocol, study = self.protocol, self.protocol.study
+        steps: list[Step] = []
+        for backbone in study.students:
+            runs: dict[float, list[Step]] = {}
+            for alpha in study.alpha_grid:
+                for seed in study.seed_list:
+                    chain = protocol.student(winner, backbone, alpha, seed)
+                    steps += chain
+                    runs.setdefault(alpha, []).append(chain[-1])
+            steps.append(self._choose_alpha("student", backbone, runs))
+        return steps
+
+    def third(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
+        """Controls at the Students' α, then the test scores of Students, Baseline 2, controls."""
+        protocol, study = self.protocol, self.protocol.study
+        runs: list[Step] = []
+        for seed in study.seed_list:
+            runs.append(protocol.student(winner, backbone, alpha, seed)[-1])
+            runs.append(protocol.full_run("baseline2", backbone, 1.0, seed))
+            if "centre" in study.controls:
+                runs.append(protocol.full_run("centre", backbone, alpha, seed))
+            if "shuffled" in study.controls:
+                runs.append(protocol.student(winner, backbone, alpha, seed, role="shuffled")[-1])
+        return runs + [protocol.evaluation(run) for run in runs]
+
+    def outline(self) -> tuple[list[Step], list[Step]]:
+        """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen."""
+        study = self.protocol.study
+        first = self.first()
+        winner = self.protocol.teachers()[0]
+        later = self.second(winner)
+        for backbone in study.students:
+            later += self.third(winner, backbone, study.alpha_grid[0])
+            alphas = {PAPER_ALPHA, study.alpha_grid[0]}
+            chosen = [
+                self.protocol.annotated_run("baseline1", backbone, alpha, seed)
+                for alpha in alphas
+                for seed in study.seed_list
+            ]
+            if study.ceiling:
+                chosen += [
+                    self.protocol.full_run("ceiling", backbone, study.alpha_grid[0], seed)
+                    for seed in study.seed_list
+                ]
+            later += [self.protocol.evaluation(run) for run in chosen]
+        later += self._probe_scores()
+        known = {step.id for step in first}
+        unique = {step.id: step for step in later if step.id not in known}
+        return list({step.id: step for step in first}.values()), list(unique.values())
+
+    def winner(self) -> Teacher | None:
+        """The chosen Teacher, once it is."""
+        choice = self.choices.get("teacher")
+        if choice is None:
+            return None
+        return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
+
+    def alpha_of(self, role: str, backbone: str) -> float | None:
+        """The chosen α of a role, once it is."""
+        choice = self.choices.get(f"{role}:{backbone}")
+        if choice is None:
+            return None
+        return next(float(row["alpha"]) for row in choice.table if row["name"] == choice.winner)
+
+    # Selections.
+
+    def _probes(self) -> list[tuple[str, float]]:
+        """Student backbones and α of stage 1."""
+        study = self.protocol.study
+        if study.plan == "staged":
+            return [(study.probe_backbone, study.stage_one_alpha)]
+        return [(backbone, alpha) for backbone in study.students for alpha in study.alpha_grid]
+
+    def _probe_scores(self) -> list[Step]:
+        protocol = self.protocol
+        backbone, alpha = self._probes()[0]
+        return [
+            protocol.evaluation(protocol.student(teacher, backbone, alpha, seed)[-1])
+            for teacher in protocol.teachers()
+            for seed in protocol.study.seed_list
+        ]
+
+    def _choose_teacher(
+        self, teachers: Sequence[Teacher], candidates: dict[str, list[Step]]
+    ) -> list[Step]:
+        seeds = self.protocol.study.seed_list
+        if len(teachers) == 1:
+            only = str(teachers[0])
+            self.choices["teacher"] = Choice(only, f"{only}: there is no other.", ())
+        else:
+            entries = []
+            for teacher in teachers:
+                runs = [
+                    self.protocol.annotated_run("teacher", teacher.name, teacher.alpha, seed).id
+                    for seed in seeds
+                    if teacher.kind != "given"
+                ]
+                steps = candidates[str(teacher)]
+                entries.append(
+                    Candidate(
+                        str(teacher),
+                        teacher.alpha,
+                        [read_scores(self.protocol.run_folder(step.id)) for step in steps],
+                        self._agreement(runs),
+                    )
+                )
+            self.choices["teacher"] = self._decide(entries)
+        self.decided()
+        winner = self.winner()
+        assert winner is not None
+        return self.second(winner)
+
+    def _choose_alpha(self, role: str, backbone: str, runs: dict[float, list[Step]]) -> Step:
+        def decide() -> list[Step]:
+            entries = [
+                Candidate(
+                    f"α {alpha:g}",
+                    alpha,
+                    [read_scores(self.protocol.run_folder(step.id)) for step in steps],
+                    self._agreement([step.id for step in steps]),
+                )
+                for alpha, steps in runs.items()
+            ]
+            self.choices[f"{role}:{backbone}"] = self._decide(entries)
+            self.decided()
+            alpha = self.alpha_of(role, backbone)
+            assert alpha is not None
+            if role == "student":
+                winner = self.winner()
+                assert winner is not None
+                scores = self._probe_scores() if backbone == self.protocol.study.students[0] else []
+                return self.third(winner, backbone, alpha) + scores
+            chosen = {alpha, PAPER_ALPHA} if role == "baseline1" else {alpha}
+            return [self.protocol.evaluation(step) for a in sorted(chosen) for step in runs[a]]
+
+        needs = [step.id for steps in runs.values() for step in steps]
+        if role != "student":  # test sets stay closed until the Students are chosen
+            needs.append(f"select:student:{backbone}")
+        elif len(self.protocol.teachers()) == 1:
+            needs.append("select:teacher")
+        title = f"choose α of {role} {backbone}"
+        return Step(f"select:{role}:{backbone}", "select", title, tuple(needs), choose=decide)
+
+    def _decide(self, entries: Sequence[Candidate]) -> Choice:
+        study, manifest = self.protocol.study, self.protocol.workspace.manifest
+        return choose(
+            entries, classes=manifest.classes, positive=study.positive, rule=study.selection
+        )
+
+    def _agreement(self, runs: Sequence[str]) -> float:
+        """Mean correlation of these runs' maps with human maps of validation images."""
+        found = []
+        for run in runs:
+            metrics = read_record(self.protocol.run_folder(run))["metrics"]
+            found += [
+                value
+                for key, value in metrics.items()
+                if key.endswith("_map_correlation") and key.startswith("val")
+            ]
+        return float(np.mean(found)) if found else math.nan

@@ -1,0 +1,148 @@
+"""Choosing among configurations on validation alone.
+
+The worst of several validation sets counts, averaged over seeds. Whatever cannot be told from the
+best (the paired bootstrap interval of the difference includes 0) is tied with it; ties go to the
+maps that agree best with human maps of validation images, or to the smaller α.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.evaluation.scores import labels_of, probabilities, set_auc
+from preceptor.evaluation.statistics import two_level_bootstrap
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration.
+
+    Args:
+        name: For people, unique.
+        alpha: Breaks ties: the smaller wins.
+        scores: Score tables of validation rows, one a seed, seeds in the same order for all.
+        agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
+    """
+
+    name: str
+    alpha: float
+    scores: Sequence[pd.DataFrame]
+    agreement: float = math.nan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen and why.
+
+    Args:
+        winner: The candidate's name.
+        reason: One plain sentence.
+        table: A row a candidate: name, value (worst-set AUC, mean over seeds), low and high of its
+            difference to the best, tied, agreement, alpha.
+    """
+
+    winner: str
+    reason: str
+    table: tuple[Mapping[str, Any], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    *,
+    classes: Sequence[str],
+    positive: str | None,
+    rule: str = "guided",
+) -> Choice:
+    """Choose one of the candidates by their validation scores.
+
+    Args:
+        candidates: At least one.
+        classes: Class names in score order.
+        positive: The positive class or None.
+        rule: guided or val_auc: how ties are broken.
+    """
+    sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
+    # (candidates, seeds, sets)
+    aucs = np.array(
+        [
+            [
+                [set_auc(frame[frame["split"] == name], classes, positive) for name in sets]
+                for frame in candidate.scores
+            ]
+            for candidate in candidates
+        ]
+    )
+    per_set = aucs.mean(1)
+    worst = per_set.argmin(1)
+    values = per_set.min(1)
+    best = int(values.argmax())
+    judged = sets[int(worst[best])]
+    rows = []
+    for index, candidate in enumerate(candidates):
+        low = high = 0.0
+        if index != best:
+            low, high = _difference(candidate, candidates[best], judged, classes, positive)
+        rows.append(
+            {
+                "name": candidate.name,
+                "value": float(values[index]),
+                "worst_set": sets[int(worst[index])],
+                "low": low,
+                "high": high,
+                "tied": bool(index == best or high >= 0),
+                "agreement": candidate.agreement,
+                "alpha": candidate.alpha,
+            }
+        )
+    tied = [index for index, row in enumerate(rows) if row["tied"]]
+    agreements = np.array([candidates[index].agreement for index in tied])
+    if len(tied) == 1:
+        winner, why = best, f"it has the highest AUC on {judged}"
+    elif rule == "guided" and np.isfinite(agreements).all():
+        winner = tied[int(agreements.argmax())]
+        why = (
+            f"of {len(tied)} that validation cannot tell apart, its maps agree best with human "
+            f"maps of validation images (r = {candidates[winner].agreement:.2f})"
+        )
+    else:
+        winner = min(tied, key=lambda index: (candidates[index].alpha, -values[index]))
+        why = f"of {len(tied)} that validation cannot tell apart, it has the smallest α"
+    return Choice(
+        candidates[winner].name,
+        f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}, best {values[best]:.3f}.",
+        tuple(rows),
+    )
+
+
+def _difference(
+    one: Candidate, best: Candidate, name: str, classes: Sequence[str], positive: str | None
+) -> tuple[float, float]:
+    """Interval of the AUC difference one − best on a validation set."""
+    labels, ours, groups = stack(one.scores, name, classes, positive)
+    _, theirs, _ = stack(best.scores, name, classes, positive)
+    result = two_level_bootstrap(labels, ours, theirs, groups, resamples=1000)
+    return float(result.low), float(result.high)
+
+
+def stack(
+    frames: Sequence[pd.DataFrame], name: str, classes: Sequence[str], positive: str | None
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
+    """Labels, scores (S, n) or (S, n, C), and groups of one evaluation set over seeds."""
+    parts = [frame[frame["split"] == name] for frame in frames]
+    first = parts[0]
+    groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
+    if positive is not None:
+        labels = (first["label"] == positive).to_numpy()
+        return labels, np.stack([part[f"score_{positive}"].to_numpy(float) for part in parts]), groups
+    return labels_of(first, classes), np.stack([probabilities(part, classes) for part in parts]), groups

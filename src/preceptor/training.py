@@ -1,0 +1,424 @@
+"""One run: one model trained with one seed; also `python -m preceptor.training CONFIG`.
+
+Reads top to bottom: prepare data and model, for each epoch train and validate, keep the best,
+score the validation sets, write the run folder. Everything random is a function of (seed, epoch),
+so a run that was interrupted goes on from its last epoch and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from preceptor import __version__
+from preceptor.checkpoint import Progress, load_progress, save_progress, snapshot
+from preceptor.config import RunConfig, Training, dump_config
+from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
+from preceptor.errors import RunFailedError
+from preceptor.evaluation.metrics import accuracy, macro_auc
+from preceptor.evaluation.predict import predict, to_device
+from preceptor.evaluation.scores import score_frame
+from preceptor.losses import GuidedLoss, gradient_norms, guided_loss_terms
+from preceptor.models import GuidableModel, ModelOutput, save_model
+from preceptor.progress import progress as progress_display
+from preceptor.runs import exclusive, finish, is_finished, read_record, write_atomically
+from preceptor.saliency.agreement import correlation
+from preceptor.saliency.cam import class_activation_map
+from preceptor.workspace import Workspace, plain_settings
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Args:
+        folder: The run folder.
+        id: The run's id.
+        record: The content of `run.json`.
+    """
+
+    folder: Path
+    id: str
+    record: dict[str, Any]
+
+
+def train(
+    config: RunConfig,
+    store: str | Path = "runs",
+    *,
+    workspace: Workspace | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> RunResult:
+    """Train one model, or take the finished run of the same config and data from the store.
+
+    Args:
+        config: The run.
+        store: Folder of run folders; the run goes to `store/<id>`.
+        workspace: The manifest, opened once for many runs; None reads and checks it here.
+        tell: Called with one line an epoch.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: The config or the data cannot be used.
+        RunFailedError: The loss became NaN or infinite, or the disk is full.
+    """
+    workspace = workspace or Workspace.open(config.manifest, verify=True)
+    identity = workspace.run_id(config)
+    folder = Path(store) / identity
+    with exclusive(folder):
+        if not is_finished(folder):
+            torch.set_num_threads(config.training.threads)
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                _train(config, identity, folder, workspace, tell or (lambda line: None))
+            except OSError as error:
+                raise RunFailedError(f"run {identity}: {error.strerror or error}") from error
+    return RunResult(folder, identity, read_record(folder))
+
+
+def _train(
+    config: RunConfig,
+    identity: str,
+    folder: Path,
+    workspace: Workspace,
+    tell: Callable[[str], None],
+) -> None:
+    settings = config.training
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of sums on a GPU
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
+
+    # Data and model.
+    torch.manual_seed(_derived(config.seed, -1))
+    model = workspace.build(config)
+    rows = workspace.guided_rows(config, model)
+    size = model.spec.input_size
+    plain = plain_settings(model, settings.cache)
+    validation = _validation_sets(workspace, plain, model)
+    if settings.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = _optimiser(settings, model)
+    wrapped, optimiser = fabric.setup(model, optimiser)
+    stream = TrainingStream(
+        rows,
+        settings.batch_size,
+        seed=config.seed,
+        settings=settings.augmentation,
+        balanced=settings.balanced,
+    )
+    ends = _period_ends(settings, stream.steps_per_epoch)
+    trainer = _Trainer(config, model, wrapped, optimiser, fabric, stream, total=ends[-1])
+
+    # Epochs.
+    state = folder / "resume.safetensors"
+    progress = load_progress(state, identity, model, optimiser)
+    if progress.epoch:
+        tell(f"goes on after epoch {progress.epoch} of {len(ends)}")
+    with progress_display() as display:
+        task = display.add_task(
+            f"{config.backbone} seed {config.seed}", total=ends[-1], note="",
+            completed=ends[progress.epoch - 1] if progress.epoch else 0,
+        )  # fmt: skip
+        for epoch in range(progress.epoch, len(ends)):
+            started = time.monotonic()
+            start = ends[epoch - 1] if epoch else 0
+            torch.manual_seed(_derived(config.seed, epoch))
+            metrics = {"epoch": epoch + 1.0}
+            metrics |= trainer.epoch(epoch, start, ends[epoch], lambda: display.advance(task))
+            if not math.isfinite(metrics["loss"]):
+                raise RunFailedError(
+                    f"run {identity}: the loss is {metrics['loss']} in epoch {epoch + 1}: it "
+                    "diverged; a smaller lr or `clip` may help"
+                )
+            metrics |= validate(model, validation, wrapped)
+            score = _score(settings, metrics, validation)
+            if score >= progress.best_score or not progress.best_state:  # ties: the later epoch
+                progress.best_score, progress.best_epoch = score, epoch
+                progress.best_state = snapshot(model)
+            seconds = time.monotonic() - started
+            progress.seconds += seconds
+            progress.history.append(metrics)
+            progress.epoch = epoch + 1
+            rate = (ends[epoch] - start) * settings.batch_size / seconds
+            line = _line(metrics, validation, len(ends), rate)
+            tell(line)
+            display.update(task, note=line)
+            save_progress(state, identity, progress, model, optimiser)
+
+    # The kept epoch, and what the run leaves.
+    model.load_state_dict(progress.best_state)
+    metrics_table = pd.DataFrame(progress.history)
+    metrics_table.to_csv(folder / "metrics.csv", index=False, float_format="%.6g")
+    scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    save_model(model, folder / "model")
+    write_atomically(folder / "config.yaml", dump_config(config))
+    lines = [_line(row, validation, len(ends), None) for row in progress.history]
+    write_atomically(folder / "log.txt", "\n".join(lines) + "\n")
+    state.unlink(missing_ok=True)
+    finish(
+        folder,
+        {
+            "id": identity,
+            "config": config.model_dump(mode="json"),
+            "classes": list(model.spec.classes),
+            "input_size": size,
+            "grid": list(rows.grid),
+            "training_images": len(rows),
+            "guided_images": int((rows.guides.weight > 0).sum()) if rows.guides else 0,
+            "uninformative_maps": int(metrics_table["uninformative"].max() if rows.guides else 0),
+            "images_seen": ends[-1] * settings.batch_size
+            if settings.length == "steps"
+            else len(rows) * settings.epochs,
+            "best_epoch": progress.best_epoch + 1,
+            "metrics": progress.history[progress.best_epoch],
+            "seconds": round(progress.seconds, 3),
+            "device": str(fabric.device),
+            "versions": _versions(),
+        },
+    )
+
+
+class _Trainer:
+    """The step and its running sums; nothing in a step waits for the device."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: GuidableModel,
+        wrapped: Callable[[Tensor], ModelOutput],
+        optimiser: torch.optim.Optimizer,
+        fabric: Fabric,
+        stream: TrainingStream,
+        *,
+        total: int,
+    ) -> None:
+        self.config, self.model, self.wrapped = config, model, wrapped
+        self.optimiser, self.fabric, self.stream, self.total = optimiser, fabric, stream, total
+        self.loss = GuidedLoss(config.alpha if config.guided else 1.0, config.training.distance)
+
+    def epoch(
+        self, epoch: int, start: int, stop: int, advance: Callable[[], None]
+    ) -> dict[str, float]:
+        """Train steps start ≤ t < stop and return the epoch's mean metrics."""
+        sums = torch.zeros(8, device=self.fabric.device)
+        seen, rate = 0, 0.0
+        self.model.train()
+        for step, batch in enumerate(self.stream.steps(start, stop), start):
+            rate = learning_rate(self.config.training, step, self.total, epoch)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            sums += self._step(batch)
+            seen += len(batch.labels)
+            advance()
+        values = sums.cpu().double().numpy()
+        guided = values[5]
+        mean = values / max(seen, 1)
+        metrics = {
+            "lr": rate,
+            "loss": mean[0],
+            "classification": mean[1],
+            "guidance": values[2] / guided if guided else math.nan,
+            "grad_logits": mean[3],
+            "grad_map": values[4] / guided if guided else math.nan,
+            "guided": guided,
+            "uninformative": values[6],
+            "map_correlation": values[7] / guided if guided else math.nan,
+        }
+        return {key: float(value) for key, value in metrics.items()}
+
+    def _step(self, batch: Batch) -> Tensor:
+        config, settings, device = self.config, self.config.training, self.fabric.device
+        images = self.model.preprocess(to_device(batch.images, device, settings.channels_last))
+        labels = batch.labels.to(device)
+        weights = [
+            None if part is None else part.to(device)
+            for part in (batch.maps, batch.map_weight, batch.sample_weight)
+        ]
+        maps, map_weight, sample_weight = weights
+        logits, features = self.wrapped(images)
+        cam = None
+        if config.guided:
+            classes = labels if settings.cam_class == "label" else logits.argmax(1)
+            cam = class_activation_map(features, self.model.head.weight, classes)
+        terms = guided_loss_terms(
+            logits, labels, cam, maps, map_weight, sample_weight, distance=settings.distance
+        )
+        loss = self.loss.combine(terms)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.optimiser.step()
+        return self._sums(logits, labels, cam, maps, map_weight, sample_weight, terms, loss)
+
+    @torch.no_grad()
+    def _sums(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        cam: Tensor | None,
+        maps: Tensor | None,
+        map_weight: Tensor | None,
+        sample_weight: Tensor | None,
+        terms: Any,
+        loss: Tensor,
+    ) -> Tensor:
+        """What metrics.csv reports of one batch, summed over its images."""
+        at_logits, at_map = gradient_norms(
+            logits, labels, terms, cam, map_weight, sample_weight,
+            alpha=self.loss.alpha, distance=self.loss.distance,
+        )  # fmt: skip
+        agreement = torch.zeros((), device=logits.device)
+        if cam is not None and maps is not None:
+            values, valid = correlation(cam, torch.where(terms.guided[:, None, None], maps, 0))
+            agreement = torch.where(valid & terms.guided, values, 0).sum()
+        return torch.stack(
+            [
+                loss * len(labels),
+                terms.classification.sum(),
+                terms.guidance.sum(),
+                at_logits.sum(),
+                at_map.sum(),
+                terms.guided.sum().float(),
+                terms.uninformative.sum().float(),
+                agreement,
+            ]
+        )
+
+
+def learning_rate(settings: Training, step: int, total: int, epoch: int) -> float:
+    """The learning rate of one step: a pure function, so that resuming needs no scheduler state.
+
+    Args:
+        settings: Schedule and its numbers.
+        step: 0 ≤ step < total.
+        total: Steps of the whole run.
+        epoch: The epoch (or period) that the step lies in.
+
+    Example:
+        >>> settings = Training(schedule="step", lr=1.0, step_epochs=2, step_factor=0.1)
+        >>> [learning_rate(settings, 0, 1, epoch) for epoch in (0, 1, 2)]
+        [1.0, 1.0, 0.1]
+    """
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.step_factor ** (epoch // settings.step_epochs)
+    # The middle of the step: neither the first nor the last step is lost to a rate of 0.
+    done = (step + 0.5) / total
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if done < settings.warmup:
+        return settings.lr * done / settings.warmup
+    fall = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def validate(
+    model: GuidableModel, sets: dict[str, Rows], forward: Callable[[Tensor], ModelOutput]
+) -> dict[str, float]:
+    """Accuracy, AUC and agreement with human maps on each validation set."""
+    metrics: dict[str, float] = {}
+    for name, rows in sets.items():
+        found = predict(model, rows, cams="label" if rows.guides else None, forward=forward)
+        metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, found.probabilities))
+        metrics[f"{name}_auc"] = float(macro_auc(rows.labels, found.probabilities))
+        if rows.guides is not None and found.cams is not None:
+            human = rows.maps_on_grid(np.arange(len(rows)))
+            values, valid = correlation(found.cams, human)
+            valid &= torch.from_numpy(rows.guides.weight > 0)
+            metrics[f"{name}_map_correlation"] = float(values[valid].mean())
+    return metrics
+
+
+def _validation_sets(
+    workspace: Workspace, settings: Training, model: GuidableModel
+) -> dict[str, Rows]:
+    """Each validation set, with its human maps where it has any."""
+    sets: dict[str, Rows] = {}
+    table = workspace.manifest.table
+    for name in workspace.manifest.eval_splits("val"):
+        which = np.flatnonzero((table["split"] == name).to_numpy())
+        has_map = (table["saliency"].iloc[which] != "").to_numpy()
+        guides = None
+        if has_map.any():
+            guides = Guides(has_map.astype(np.float32), None, np.full(len(which), -1, np.int64))
+        sets[name] = workspace.rows(
+            which, settings, model.spec.input_size, guides=guides, grid=model.grid()
+        )
+    return sets
+
+
+def _optimiser(settings: Training, model: torch.nn.Module) -> torch.optim.Optimizer:
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
+    """The step at which each epoch (or, in steps, each of `epochs` equal periods) ends."""
+    if settings.length == "epochs":
+        return [steps_per_epoch * (epoch + 1) for epoch in range(settings.epochs)]
+    assert settings.steps is not None
+    return [settings.steps * (epoch + 1) // settings.epochs for epoch in range(settings.epochs)]
+
+
+def _score(settings: Training, metrics: dict[str, float], sets: dict[str, Rows]) -> float:
+    """What decides which epoch is kept: the worst validation set counts."""
+    if settings.checkpoint == "last":
+        return metrics["epoch"]
+    kind = settings.checkpoint.removeprefix("best_")
+    return min(metrics[f"{name}_{kind}"] for name in sets)
+
+
+def _line(metrics: dict[str, float], sets: dict[str, Rows], epochs: int, rate: float | None) -> str:
+    parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
+    if math.isfinite(metrics["guidance"]):
+        parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
+    parts += [f"{name} AUC {metrics[f'{name}_auc']:.3f}" for name in sets]
+    if rate is not None:
+        parts.append(f"{rate:,.0f} images/s")
+    return "  ".join(parts)
+
+
+def _derived(seed: int, epoch: int) -> int:
+    """A seed for torch that differs between epochs and seeds."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest())
+
+
+def _versions() -> dict[str, str]:
+    import timm
+    import torchvision
+
+    return {
+        "preceptor": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

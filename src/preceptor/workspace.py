@@ -1,0 +1,181 @@
+"""What runs over one manifest share: the table, the content hashes and the image caches."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.config import RunConfig, Training
+from preceptor.data.cache import ImageSource, open_images
+from preceptor.data.loader import Rows
+from preceptor.data.manifest import Manifest, draw_annotated
+from preceptor.errors import InputError
+from preceptor.models import GuidableModel, build_model
+from preceptor.runs import RowHashes, digest, file_digest, run_id, weights_digest
+from preceptor.saliency.guides import build_guides
+
+
+def default_cache_dir() -> Path:
+    """Where caches live unless told otherwise: PRECEPTOR_CACHE, or the user's cache folder."""
+    if "PRECEPTOR_CACHE" in os.environ:
+        return Path(os.environ["PRECEPTOR_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "preceptor"
+
+
+def canvas_side(settings: Training, input_size: int) -> int:
+    """Side of the cached canvas: the input's, or larger, so that a random crop keeps its detail.
+
+    The smallest crop then has the input's resolution, up to twice its side.
+    """
+    if settings.augmentation.crop_area == 1:
+        return input_size
+    return min(2 * input_size, math.ceil(input_size / math.sqrt(settings.augmentation.crop_area)))
+
+
+class Workspace:
+    """A manifest with everything that its runs share, opened when first needed.
+
+    Args:
+        manifest: The table, checked.
+        cache_dir: Of image caches and file hashes; None = the default.
+    """
+
+    def __init__(self, manifest: Manifest, cache_dir: Path | None = None) -> None:
+        self.manifest = manifest
+        self.cache_dir = cache_dir or default_cache_dir()
+        self._images: dict[tuple[int, str, int, str], ImageSource] = {}
+        self._weights: dict[str, str] = {}
+        split = manifest.table["split"]
+        self.train_mask = (split == "train").to_numpy()
+        self.class_index = {name: index for index, name in enumerate(manifest.classes)}
+        self.labels = manifest.table["label"].map(self.class_index).to_numpy(np.int64)
+
+    @classmethod
+    def open(cls, path: Path, cache_dir: Path | None = None, *, verify: bool = False) -> Workspace:
+        """Read a manifest; `verify` decodes every image and map first."""
+        return cls(Manifest.read(path, verify=verify), cache_dir)
+
+    @cached_property
+    def hashes(self) -> RowHashes:
+        """Content hashes of the rows."""
+        return RowHashes(self.manifest, self.cache_dir / "fingerprints.parquet")
+
+    def images(self, settings: Training, input_size: int) -> ImageSource:
+        """Canvases for a training's settings."""
+        side = canvas_side(settings, input_size)
+        key = (side, settings.fit, settings.in_chans, settings.cache)
+        if key not in self._images:
+            self._images[key] = open_images(
+                self.manifest,
+                side=side,
+                fit=settings.fit,
+                channels=settings.in_chans,
+                cache_dir=self.cache_dir if settings.cache == "memmap" else None,
+            )
+        return self._images[key]
+
+    def annotated(self, config: RunConfig) -> NDArray[np.bool_]:
+        """A: the training rows that count as annotated."""
+        return draw_annotated(self.manifest, config.annotated, config.annotated_seed)
+
+    def training_rows(self, config: RunConfig) -> NDArray[np.int64]:
+        """The manifest rows that a run trains on."""
+        mask = self.annotated(config) if config.rows == "annotated" else self.train_mask
+        return np.flatnonzero(mask)
+
+    def human_maps_from(self, config: RunConfig) -> NDArray[np.bool_]:
+        """The rows whose human maps a run may use: A, or every training row that has one."""
+        if config.annotated is None and config.rows == "all":
+            return self.train_mask
+        return self.annotated(config)
+
+    def split_rows(self, kind: str) -> NDArray[np.int64]:
+        """The rows of all validation (`val`) or test (`test`) sets."""
+        return np.flatnonzero(self.manifest.table["split"].str.startswith(kind).to_numpy())
+
+    def run_id(self, config: RunConfig) -> str:
+        """The run's id, from its config and the content that it uses."""
+        rows = self.training_rows(config)
+        mapped = None
+        maps = config.maps
+        if config.guided and (maps.kind == "human" or maps.human == "keep"):
+            mapped = self.hashes.has_map[rows] & self.human_maps_from(config)[rows]
+        if config.guided and maps.kind == "store" and maps.identity is None:
+            assert maps.path is not None
+            config = config.model_copy(
+                update={"maps": maps.model_copy(update={"identity": folder_digest(maps.path)})}
+            )
+        scored = self.hashes.of(self.split_rows("val"), None)
+        if config.weights not in self._weights:
+            self._weights[config.weights] = weights_digest(config.weights)
+        return run_id(config, self.hashes.of(rows, mapped) + scored, self._weights[config.weights])
+
+    def rows(
+        self, which: NDArray[np.int64], settings: Training, input_size: int, **guidance: object
+    ) -> Rows:
+        """The data of these manifest rows for a model of this input size."""
+        weights = self.manifest.table["sample_weight"].to_numpy(np.float32)[which]
+        return Rows(
+            images=self.images(settings, input_size),
+            rows=which,
+            labels=self.labels[which],
+            size=input_size,
+            fit=settings.fit,
+            sample_weight=None if (weights == 1).all() else weights,
+            **guidance,  # type: ignore[arg-type]
+        )
+
+    def build(self, config: RunConfig) -> GuidableModel:
+        """The untrained model of a run.
+
+        Raises:
+            InputError: See `build_model`; and for two classes without a positive one.
+        """
+        classes = self.manifest.classes
+        if len(classes) == 2 and config.positive is None:
+            raise InputError(f"positive: name which of {classes} is the positive class")
+        unknown = sorted(set(config.guide_classes or ()) - set(classes))
+        if unknown:
+            raise InputError(f"guide_classes: {unknown} not among the classes {classes}")
+        return build_model(
+            config.backbone,
+            classes,
+            positive=config.positive,
+            weights=config.weights,
+            in_chans=config.training.in_chans,
+            input_size=config.training.input_size,
+            fit=config.training.fit,
+            backbone_args=config.backbone_args,
+        )
+
+    def guided_rows(self, config: RunConfig, model: GuidableModel) -> Rows:
+        """The training data of a run, with the maps that guide it."""
+        which = self.training_rows(config)
+        size = model.spec.input_size
+        images = self.images(config.training, size)
+        guides = build_guides(config, self.manifest, images, which, self.human_maps_from(config))
+        return self.rows(which, config.training, size, guides=guides, grid=model.grid())
+
+
+def plain_settings(model: GuidableModel, cache: Literal["memmap", "none"]) -> Training:
+    """How images are brought to a trained model, without augmentation."""
+    return Training(
+        fit=model.spec.fit,  # type: ignore[arg-type]
+        in_chans=model.spec.in_chans,  # type: ignore[arg-type]
+        cache=cache,
+    )
+
+
+def folder_digest(folder: Path) -> str:
+    """Content of all files of a folder of maps."""
+    if not folder.is_dir():
+        raise InputError(f"maps: {folder} is not a folder")
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return digest([[file.relative_to(folder).as_posix(), file_digest(file)] for file in files])

@@ -1,0 +1,336 @@
+import contextlib
+import pickle
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from preceptor.data.images import ImageError, decode_image, decode_map, image_size
+
+ORIENTATION = 0x0112
+no_fixture_check = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def corners(height: int = 24, width: int = 40) -> np.ndarray:
+    """A picture whose four quarters tell how it was turned."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2] = (250, 10, 10)
+    picture[: height // 2, width // 2 :] = (10, 250, 10)
+    picture[height // 2 :, : width // 2] = (10, 10, 250)
+    picture[height // 2 :, width // 2 :] = (240, 240, 240)
+    return picture
+
+
+def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """The array that a file of this EXIF orientation holds for an upright picture."""
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }
+    return np.ascontiguousarray(undo[orientation](upright))
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[ORIENTATION] = orientation
+    return block
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpg"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path = tmp_path / f"turned.{suffix}"
+    options = {"quality": 95, "subsampling": 0} if suffix == "jpg" else {}
+    options |= {"lossless": True} if suffix == "webp" else {}
+    stored = Image.fromarray(stored_as(corners(), orientation))
+    stored.save(path, exif=exif(orientation), **options)
+    tolerance = 12 if suffix == "jpg" else 0
+    np.testing.assert_allclose(decode_image(path).astype(int), corners(), atol=tolerance)
+    assert image_size(path) == (40, 24)
+    assert decode_map(path).shape == (24, 40)
+
+
+def test_exif_chunk_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> None:
+    plain, with_exif = BytesIO(), BytesIO()
+    stored = Image.fromarray(stored_as(corners(), 6))
+    stored.save(plain, "PNG")
+    stored.save(with_exif, "PNG", exif=exif(6))
+    data = with_exif.getvalue()
+    at = data.index(b"eXIf") - 4
+    length = struct.unpack(">I", data[at : at + 4])[0] + 12
+    body = plain.getvalue()
+    end = body.index(b"IEND") - 4
+    path = tmp_path / "late.png"
+    path.write_bytes(body[:end] + data[at : at + length] + body[end:])
+    np.testing.assert_array_equal(decode_image(path), corners())
+    assert image_size(path) == (40, 24)
+
+
+def test_damaged_exif_does_not_condemn_the_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jpg"
+    Image.fromarray(corners()).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=95)
+    assert decode_image(path).shape == (24, 40, 3)
+    assert image_size(path) == (40, 24)
+
+
+def test_grey_becomes_three_equal_channels_or_one(tmp_path: Path) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(decode_image(tmp_path / "grey.png", 1)[..., 0], grey)
+    np.testing.assert_array_equal(decode_image(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
+
+
+def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(decode_image(tmp_path / "bits.png", 1)[..., 0], np.eye(8) * 255)
+    np.testing.assert_array_equal(decode_map(tmp_path / "bits.png"), np.eye(8))
+
+
+def test_palettes_are_looked_up(tmp_path: Path) -> None:
+    picture = Image.fromarray(corners()).quantize(8)
+    picture.save(tmp_path / "palette.png")
+    picture.save(tmp_path / "palette.gif")
+    for name in ("palette.png", "palette.gif"):
+        np.testing.assert_allclose(decode_image(tmp_path / name).astype(int), corners(), atol=2)
+
+
+def test_transparency_is_white_in_images_and_black_in_maps(tmp_path: Path) -> None:
+    clear = np.full((2, 3, 4), (80, 80, 80, 0), np.uint8)
+    clear[0, 0, 3] = 255
+    clear[0, 1, 3] = 102
+    Image.fromarray(clear).save(tmp_path / "rgba.png")
+    Image.fromarray(clear[..., 2:]).save(tmp_path / "la.png")
+    for name in ("rgba.png", "la.png"):
+        image, saliency = decode_image(tmp_path / name), decode_map(tmp_path / name)
+        assert image[0, 0].tolist() == [80] * 3
+        assert image[0, 1].tolist() == [185] * 3  # 0.4 · 80 + 0.6 · 255
+        assert image[1, 2].tolist() == [255] * 3
+        assert saliency[0] == pytest.approx([80 / 255, 0.4 * 80 / 255, 0])
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
+def test_a_transparent_colour_counts_as_transparency(tmp_path: Path, mode: str) -> None:
+    picture = Image.new(mode, (2, 1), 0)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.putpixel((1, 0), (255, 0, 0) if mode == "RGB" else 1)
+    picture.save(tmp_path / "key.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert decode_image(tmp_path / "key.png")[0, 0].tolist() == [255] * 3
+    assert decode_image(tmp_path / "key.png")[0, 1].tolist() != [255] * 3
+    assert decode_map(tmp_path / "key.png")[0, 0] == 0
+
+
+@pytest.mark.parametrize("name", ["ink.jpg", "ink.tif"])
+def test_inks_become_colours(tmp_path: Path, name: str) -> None:
+    options = {"quality": 98} if name.endswith("jpg") else {}
+    Image.fromarray(corners()).convert("CMYK").save(tmp_path / name, **options)
+    with Image.open(tmp_path / name) as image:
+        assert image.mode == "CMYK"
+    inner = (slice(2, 10), slice(2, 18))
+    decoded = decode_image(tmp_path / name)[inner].astype(int)
+    np.testing.assert_allclose(decoded, corners()[inner], atol=12)
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "big.tif", "deep.pgm"])
+def test_sixteen_bits_are_scaled_by_their_full_range(tmp_path: Path, name: str) -> None:
+    deep = np.array([[0, 257, 300, 32768, 65535]], np.uint16)
+    if name == "big.tif":
+        Image.frombytes("I;16B", (5, 1), deep.astype(">u2").tobytes()).save(tmp_path / name)
+    else:
+        Image.fromarray(deep).save(tmp_path / name)
+    expected = np.rint(deep / 257).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(tmp_path / name, 1)[..., 0], expected)
+    np.testing.assert_array_equal(decode_image(tmp_path / name)[..., 2], expected)
+    np.testing.assert_array_equal(
+        decode_map(tmp_path / name), deep.astype(np.float32) / np.float32(65535)
+    )
+
+
+def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "dark.png")
+    assert decode_image(tmp_path / "dark.png").max() == 4
+
+
+def test_integers_without_a_scale_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "wide.tif")
+    with pytest.raises(ImageError, match="no known scale"):
+        decode_image(tmp_path / "wide.tif")
+
+
+@pytest.mark.parametrize("worst", [1.5, -0.1, np.nan, np.inf])
+def test_reals_in_the_unit_range_only(tmp_path: Path, worst: float) -> None:
+    Image.fromarray(np.array([[0, 0.5, 1]], np.float32)).save(tmp_path / "good.tif")
+    Image.fromarray(np.array([[0, 0.5, worst]], np.float32)).save(tmp_path / "bad.tif")
+    assert decode_image(tmp_path / "good.tif", 1).ravel().tolist() == [0, 128, 255]
+    assert decode_map(tmp_path / "good.tif").ravel().tolist() == [0, 0.5, 1]
+    for decode in (decode_image, decode_map):
+        with pytest.raises(ImageError, match="no known scale"):
+            decode(tmp_path / "bad.tif")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
+def test_the_first_frame_counts(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(tmp_path / f"film.{suffix}", save_all=True, append_images=frames[1:], **options)
+    assert decode_image(tmp_path / f"film.{suffix}")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_maps_of_colour_are_their_luminance(tmp_path: Path) -> None:
+    Image.fromarray(corners()).save(tmp_path / "map.png")
+    expected = np.asarray(Image.fromarray(corners()).convert("L")) / 255
+    np.testing.assert_allclose(decode_map(tmp_path / "map.png"), expected, atol=1e-6)
+    assert decode_map(tmp_path / "map.png").dtype == np.float32
+
+
+def test_arrays_can_be_written_to(tmp_path: Path) -> None:
+    Image.fromarray(corners()).save(tmp_path / "a.png")
+    decode_image(tmp_path / "a.png")[0, 0] = 0
+    decode_map(tmp_path / "a.png")[0, 0] = 0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no such file"),
+        (b"", "empty"),
+        (b"plain text", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image|cannot"),
+        (b"\xff\xd8\xff\xe0", "not an image|cannot|truncated"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = tmp_path / "odd.png"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (decode_image, decode_map, image_size):
+        with pytest.raises(ImageError, match=reason) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="folder"):
+        decode_image(tmp_path)
+
+
+def test_bombs_are_refused_without_decoding(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    with pytest.raises(ImageError, match="too large"):
+        decode_image(tmp_path / "bomb.png")
+
+
+def noise(mode: str = "RGB") -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "gif", "webp", "ppm"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"cut.{suffix}"
+    noise("P" if suffix == "gif" else "RGB").save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    for decode in (decode_image, decode_map):
+        with pytest.raises(ImageError):
+            decode(path)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@no_fixture_check
+@given(
+    data=st.binary(max_size=300),
+    head=st.sampled_from(
+        [
+            b"",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"\xff\xd8\xff\xe0\0\x10JFIF",
+            b"II*\0",
+            b"BM",
+            b"RIFF",
+            b"P5 4 4 255\n",
+            b"8BPS",
+            b"%!PS",
+        ]
+    ),
+)
+def test_arbitrary_bytes_give_an_image_or_an_image_error(
+    tmp_path: Path, data: bytes, head: bytes
+) -> None:
+    path = tmp_path / "any.img"
+    path.write_bytes(head + data)
+    for read in (decode_image, decode_map, image_size):
+        with contextlib.suppress(ImageError):
+            read(path)
+
+
+@no_fixture_check
+@given(
+    suffix=st.sampled_from(["jpg", "png", "tif", "gif", "webp"]),
+    at=st.floats(0, 1, exclude_max=True),
+    value=st.integers(0, 255),
+)
+def test_a_damaged_byte_gives_an_image_or_an_image_error(
+    tmp_path: Path, suffix: str, at: float, value: int
+) -> None:
+    path = tmp_path / f"hurt.{suffix}"
+    noise("P" if suffix == "gif" else "RGB").save(path, exif=exif(6)) if suffix in (
+        "jpg",
+        "png",
+        "tif",
+    ) else noise().save(path)
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] = value
+    path.write_bytes(data)
+    try:
+        array = decode_image(path)
+    except ImageError:
+        return
+    assert array.dtype == np.uint8
+    assert array.ndim == 3
+
+
+@no_fixture_check
+@given(
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    orientation=st.integers(1, 8),
+    mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]),
+)
+def test_size_is_the_decoded_size(
+    tmp_path: Path, width: int, height: int, orientation: int, mode: str
+) -> None:
+    path = tmp_path / "size.png"
+    Image.new(mode, (width, height)).save(path, exif=exif(orientation))
+    assert image_size(path) == decode_image(path, 1).shape[1::-1] == decode_map(path).shape[::-1]
+
+
+def test_image_errors_survive_pickling(tmp_path: Path) -> None:
+    error = pickle.loads(pickle.dumps(ImageError(tmp_path / "a.png", "truncated")))
+    assert isinstance(error, ImageError)
+    assert (error.path, error.reason) == (tmp_path / "a.png", "truncated")
+    assert str(error) == f"{tmp_path / 'a.png'}: truncated"

@@ -1,0 +1,636 @@
+import csv
+import io
+import os
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from preceptor.data.manifest import COLUMNS, Manifest, draw_annotated, fingerprints
+from preceptor.data.summary import print_summary, summary_table
+from preceptor.errors import InputError, ProblemsError
+
+HEADER = "path,label,split,saliency,annotated,source,group,map_weight,sample_weight,age"
+NEED_ALL = ("train", "val", "test")
+quick = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def save(path: Path, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six images, two of them with maps, and a sound manifest."""
+    for name in "abcdef":
+        save(tmp_path / "images" / f"{name}.png")
+    for name in "ab":
+        save(tmp_path / "maps" / f"{name}.png", (4, 3), "L")
+    write(tmp_path, *sound())
+    return tmp_path
+
+
+def sound() -> list[str]:
+    return [
+        HEADER,
+        "images/a.png,fake,train,maps/a.png,,gan1,p1,,,31",
+        "images/b.png,fake,val-unseen,maps/b.png,1,gan2,p2,0.5,2,32",
+        "images/c.png,real,train,,1,,p1,1,1,33",
+        "images/d.png,real,val,,0,,p3,,,34",
+        "images/e.png,real,test,,,,,,,",
+        "images/f.png,fake,test_gan3,,no,gan3,,,,36",
+    ]
+
+
+def write(folder: Path, *lines: str, name: str = "m.csv") -> Path:
+    (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def problems(path: Path, **options: Any) -> list[str]:
+    with pytest.raises(ProblemsError) as caught:
+        Manifest.read(path, **options)
+    assert caught.value.exit_code == 2
+    return [str(problem) for problem in caught.value.problems]
+
+
+def with_line(folder: Path, number: int, line: str) -> Path:
+    """The sound manifest with one line replaced, numbered as an editor does."""
+    lines = sound()
+    lines[number - 1] = line
+    return write(folder, *lines)
+
+
+# What a sound manifest gives
+
+
+def test_a_sound_manifest_reads(folder: Path) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    table = manifest.table
+    assert list(table.columns) == [*COLUMNS, "age"]
+    assert list(table.index) == list(range(6)) == list(range(len(manifest)))
+    assert table["path"][0] == str(folder / "images" / "a.png")
+    assert table["name"][0] == "images/a.png"
+    assert table["saliency"].tolist()[1:3] == [str(folder / "maps" / "b.png"), ""]
+    assert table["annotated"].tolist() == [True, True, True, False, False, False]
+    assert table["source"].tolist() == ["gan1", "gan2", "", "", "", "gan3"]
+    assert table["map_weight"].tolist() == [1, 0.5, 1, 1, 1, 1]
+    assert table["sample_weight"].tolist() == [1, 2, 1, 1, 1, 1]
+    assert table["age"].tolist() == ["31", "32", "33", "34", "", "36"]
+    assert table["annotated"].dtype == bool
+    assert manifest.classes == ["fake", "real"]
+    assert manifest.eval_splits("val") == ["val-unseen", "val"]
+    assert manifest.eval_splits("test") == ["test", "test_gan3"]
+    assert manifest.train_mask.tolist() == [True, False, True, False, False, False]
+    assert manifest.train_split["name"].tolist() == ["images/a.png", "images/c.png"]
+    assert manifest.annotated_mask.tolist() == table["annotated"].tolist()
+    assert manifest.map_mask.tolist() == [True, True, False, False, False, False]
+    assert (manifest.root, manifest.source) == (folder, folder / "m.csv")
+
+
+def test_optional_columns_may_be_absent(folder: Path) -> None:
+    lines = [",".join(line.split(",")[:3]) for line in sound()]
+    table = Manifest.read(write(folder, *lines)).table
+    assert list(table.columns) == list(COLUMNS)
+    assert not table["annotated"].any()
+    assert (table["saliency"] == "").all()
+    assert (table[["map_weight", "sample_weight"]] == 1).all(axis=None)
+
+
+def as_tsv(text: str) -> bytes:
+    return text.replace(",", "\t").encode()
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.replace(",", ";").encode(),
+        as_tsv,
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", "\r").encode(),
+        lambda text: text.replace(",", ", ").encode(),
+        lambda text: ("\n\n" + text.replace("\n", "\n\n")).encode(),
+        lambda text: text.rstrip("\n").encode(),
+    ],
+)
+def test_dialects_read_the_same(folder: Path, encode: Any) -> None:
+    expected = Manifest.read(folder / "m.csv").table
+    (folder / "other.csv").write_bytes(encode("\n".join(sound()) + "\n"))
+    pd.testing.assert_frame_equal(Manifest.read(folder / "other.csv").table, expected)
+
+
+def test_parquet_reads_the_same(folder: Path) -> None:
+    expected = Manifest.read(folder / "m.csv").table
+    frame = pd.read_csv(folder / "m.csv")
+    frame.to_parquet(folder / "m.parquet")
+    table = Manifest.read(folder / "m.parquet").table
+    pd.testing.assert_frame_equal(table[list(COLUMNS)], expected[list(COLUMNS)])
+    frame.astype({"label": "category", "source": "category"}).to_parquet(folder / "m.parquet")
+    table = Manifest.read(folder / "m.parquet").table
+    pd.testing.assert_frame_equal(table[list(COLUMNS)], expected[list(COLUMNS)])
+
+
+@pytest.mark.parametrize(
+    "name", ["two words.png", "a,b.png", "süß-図.png", " lead.png", 'quo"te.png', "${HOME}.png"]
+)
+def test_unusual_file_names_work(folder: Path, name: str) -> None:
+    save(folder / "images" / name)
+    rows = list(csv.reader(sound()))
+    rows[3][0] = f"images/{name}"
+    buffer = io.StringIO()
+    csv.writer(buffer, quoting=csv.QUOTE_ALL).writerows(rows)
+    manifest = Manifest.read(write(folder, buffer.getvalue()))
+    assert manifest.table["name"][2] == f"images/{name}"
+    manifest.write(folder / "again.csv")
+    pd.testing.assert_frame_equal(Manifest.read(folder / "again.csv").table, manifest.table)
+
+
+def test_absolute_and_upward_paths_work(folder: Path) -> None:
+    (folder / "tables").mkdir()
+    lines = [
+        line.replace("images/", "../images/").replace("maps/", f"{folder}/maps/")
+        for line in sound()
+    ]
+    table = Manifest.read(write(folder / "tables", *lines)).table
+    assert table["name"][0] == "../images/a.png"
+    assert Path(table["path"][0]).samefile(folder / "images" / "a.png")
+    assert table["saliency"][0] == str(folder / "maps" / "a.png")
+
+
+def test_need_relaxes_the_kinds_of_split(folder: Path) -> None:
+    path = write(folder, *[line for line in sound() if ",test" not in line])
+    assert problems(path) == [
+        "the table: no row has a test split; give some rows the split 'test' "
+        "(`preceptor data split` makes splits)"
+    ]
+    assert len(Manifest.read(path, need=("train", "val"))) == 4
+    lines = ["path,label", "images/a.png,fake", "images/c.png,real"]
+    manifest = Manifest.read(write(folder, *lines), need=())
+    assert manifest.table["split"].tolist() == ["", ""]
+    with pytest.raises(ValueError, match="training"):
+        Manifest.read(path, need=("training",))
+
+
+def test_from_frame_checks_as_read_does(folder: Path) -> None:
+    read = Manifest.read(folder / "m.csv")
+    frame = pd.DataFrame(read.table)
+    again = Manifest.from_frame(frame, folder)
+    pd.testing.assert_frame_equal(again.table, read.table)
+    frame = frame.assign(split="train", label=["x", "", "y", None, "z", "z"])
+    with pytest.raises(ProblemsError) as caught:
+        Manifest.from_frame(frame.set_index("name", drop=False), folder, "made here")
+    told = str(caught.value)
+    assert told.startswith("made here: 4 problems")
+    assert "row 1 (from 0): label is empty" in told
+    assert "row 3 (from 0): label is empty" in told
+    assert "no row has a val split" in told
+
+
+# What is wrong is told, all at once
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "the file: there is no such file"),
+        (b"", "the file: the file is empty"),
+        (b" \n\n ", "the file: the file is empty"),
+        (b"\xef\xbb\xbf\n", "the file: the file is empty"),
+        (b"path,label,split\n", "the table: there are no rows"),
+        (b"path,label\0", "the file: the file is binary (a zero byte at 10)"),
+        (b"PK\x03\x04junk", "workbook"),
+        ("path,label,split\n".encode("utf-16"), "UTF-16"),
+        (b"path,label,split\na,\xfcb,train\n", "row 2: not UTF-8 (byte 0xfc at position 19"),
+        (b"PAR1junkPAR1", "not a sound Parquet file"),
+        (b'path,label,split\n"a,b,c\nd,e,f\n', "row 2: cannot be parsed"),
+        (b"path,label,label,split\na,b,b,c\n", "column 'label' occurs 2 times"),
+        (b"image,class,Split\na,b,c\n", "rename 'image' to 'path'"),
+        (b"image,class,Split\na,b,c\n", "rename 'class' to 'label'"),
+        (b"image,class,Split\na,b,c\n", "rename 'Split' to 'split'"),
+        (b"pfad,labl,splt\na,b,c\n", "rename 'labl' to 'label'"),
+        (b"x,y,z\na,b,c\n", "column 'path' is missing"),
+        (b"path,label,split,Group\na,b,train,c\n", "column 'Group' is not 'group'"),
+        (b"path,label,split\na,b\n", "row 2: has 2 cells where 3 are expected"),
+    ],
+)
+def test_unusable_files_are_refused(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    path = tmp_path / "m.csv"
+    if content is not None:
+        path.write_bytes(content)
+    told = problems(path)
+    assert any(expected in problem for problem in told), told
+
+
+def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
+    assert "it is a folder" in problems(tmp_path)[0]
+    assert "not a Parquet file" in problems(write(tmp_path, HEADER, name="m.parquet"))[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "row", "expected"),
+    [
+        (3, "images/b.png,fake,val", "row 3: has 3 cells where 10 are expected"),
+        (3, ",fake,val,,,,,,,", "row 3: path is empty"),
+        (3, "images/b.png,,val,,,,,,,", "row 3: label is empty"),
+        (3, "images/b.png,fake,,,,,,,,", "row 3: split is empty"),
+        (3, "images/b.png,fake,Val,,,,,,,", "row 3: split 'Val' is unknown"),
+        (3, "images/z.png,fake,val,,,,,,,", "row 3: image 'images/z.png' does not exist"),
+        (3, r"images\b.png,fake,val,,,,,,,", "write / instead of"),
+        (3, "images,fake,val,,,,,,,", "row 3: image 'images' does not exist"),
+        (3, "images/b.png,fake,val,maps/z.png,,,,,,", "row 3: map 'maps/z.png' does not exist"),
+        (3, "images/a.png,fake,val,,,,,,,", "row 3: image 'images/a.png' is listed already in"),
+        (3, "images/../images/a.png,fake,val,,,,,,,", "is listed already in row 2"),
+        (3, "images/b.png,fake,val,,,,p1,,,", "group 'p1' is in train (row 2) and in val (row 3)"),
+        (3, "images/b.png,fake,val,,maybe,,,,,", "row 3: annotated is 'maybe'"),
+        (3, "images/b.png,fake,val,maps/b.png,0,,,,,", "row 3: has a map but annotated 0"),
+        (3, "images/b.png,fake,val,,,,,-1,,", "row 3: map_weight is '-1'"),
+        (3, "images/b.png,fake,val,,,,,inf,,", "row 3: map_weight is 'inf'"),
+        (3, "images/b.png,fake,val,,,,,nan,,", "row 3: map_weight is 'nan'"),
+        (3, "images/b.png,fake,val,,,,,,0,", "row 3: sample_weight is '0'"),
+        (3, "images/b.png,fake,val,,,,,,two,", "row 3: sample_weight is 'two'"),
+        (3, "images/b.png,other,val,,,,,,,", "row 3: label 'other' (1 images) does not occur in"),
+    ],
+)  # fmt: skip
+def test_wrong_cells_are_named(folder: Path, line: int, row: str, expected: str) -> None:
+    told = problems(with_line(folder, line, row), verify=False)
+    assert any(expected in problem for problem in told), told
+    assert len(told) <= 2
+
+
+def test_everything_is_told_at_once_in_the_order_of_rows(folder: Path) -> None:
+    (folder / "images" / "e.png").write_bytes(b"")
+    lines = sound()
+    lines[1] = lines[1].replace("maps/a.png", "maps/none.png")
+    lines[3] = "images/c.png,real"
+    lines[4] = lines[4].replace(",val,", ",dev,").replace(",0,", ",perhaps,")
+    lines[6] = lines[6].replace("images/f.png", "images/none.png")
+    told = problems(write(folder, *lines))
+    places = [problem.split(":")[0] for problem in told]
+    assert places == ["row 2", "row 4", "row 5", "row 5", "row 5", "row 6", "row 7"]
+    for expected in ("none.png", "cells", "dev", "perhaps", "empty", "label 'real'"):
+        assert any(expected in problem for problem in told)
+
+
+def test_long_lists_are_cut(folder: Path) -> None:
+    rows = [f"images/z{i}.png,fake,train,,,,,,," for i in range(1000)]
+    with pytest.raises(ProblemsError, match="and 980 more"):
+        Manifest.read(write(folder, *sound(), *rows))
+
+
+def test_rows_are_counted_as_an_editor_does(folder: Path) -> None:
+    lines = sound()
+    lines[1] = lines[1][:-2] + '"a note\nof three\nlines"'
+    lines.insert(2, "")
+    lines[3] = "images/z.png,fake,val,,,,,,,"  # lines 2 to 4 are one row and 5 is blank
+    assert problems(write(folder, *lines), verify=False)[0].startswith("row 6: image")
+
+
+def test_one_class_is_refused(folder: Path) -> None:
+    lines = [line.replace("real", "fake") for line in sound()]
+    assert "every image has the label 'fake'" in problems(write(folder, *lines))[0]
+
+
+def test_labels_outside_the_classes_are_refused(folder: Path) -> None:
+    told = problems(folder / "m.csv", classes=["real", "other"])
+    assert told[0].startswith("row 2: label 'fake' is not one of the classes")
+    assert len(told) == 3
+
+
+def test_a_file_listed_twice_through_a_link_is_found(folder: Path) -> None:
+    (folder / "alias").symlink_to(folder / "images")
+    (folder / "g.png").symlink_to(folder / "images" / "c.png")
+    lines = [*sound(), "alias/a.png,fake,test,,,,,,,", "g.png,real,test,,,,,,,"]
+    told = problems(write(folder, *lines))
+    assert "row 8: image 'alias/a.png' is listed already in row 2" in told[0]
+    assert "row 9: image 'g.png' is listed already in row 4" in told[1]
+
+
+def test_many_files_in_a_folder_are_found_by_listing_it(tmp_path: Path) -> None:
+    lines = ["path,label,split"]
+    for i in range(80):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+        split = ("train", "train", "val", "test")[i % 4]
+        lines.append(f"{i}.png,{'real' if i % 8 < 4 else 'fake'},{split}")
+    (tmp_path / "40.png").unlink()
+    (tmp_path / "41.png").unlink()
+    (tmp_path / "41.png").symlink_to(tmp_path / "42.png")
+    told = problems(write(tmp_path, *lines), verify=False)
+    assert [problem.split(";")[0] for problem in told] == [
+        "row 42: image '40.png' does not exist",
+        "row 44: image '42.png' is listed already in row 43",
+    ]
+
+
+# Files are looked into
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("images/b.png", b"", "row 3: image 'images/b.png': the file is empty"),
+        ("images/b.png", b"junk", "row 3: image 'images/b.png': not an image"),
+        ("maps/b.png", b"", "row 3: map 'maps/b.png': the file is empty"),
+        ("maps/b.png", b"junk", "row 3: map 'maps/b.png': not an image"),
+    ],
+)
+def test_unreadable_files_are_found_if_verified(
+    folder: Path, name: str, content: bytes, expected: str
+) -> None:
+    (folder / name).write_bytes(content)
+    told = problems(folder / "m.csv")
+    assert len(told) == 1
+    assert expected in told[0]
+    assert len(Manifest.read(folder / "m.csv", verify=False)) == 6
+
+
+def test_truncated_images_and_maps_are_found(folder: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    for name in ("images/a.png", "maps/a.png"):
+        Image.fromarray(noise).save(folder / name)
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+    told = problems(folder / "m.csv")
+    assert [problem.split(" (")[0] for problem in told] == [
+        "row 2: image 'images/a.png': truncated",
+        "row 2: map 'maps/a.png': truncated",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [((8, 6), True), ((4, 3), True), ((10, 8), True), ((800, 600), True), ((800, 612), True),
+     ((800, 640), False), ((60, 80), False), ((80, 80), False)],
+)  # fmt: skip
+def test_maps_must_have_the_aspect_of_their_image(
+    folder: Path, size: tuple[int, int], fits: bool
+) -> None:
+    save(folder / "maps" / "a.png", size, "L")
+    if fits:
+        Manifest.read(folder / "m.csv")
+    else:
+        (told,) = problems(folder / "m.csv")
+        assert f"row 2: map 'maps/a.png' is {size[0]}×{size[1]}, its image 8×6" in told
+
+
+def test_progress_reaches_its_total(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    Manifest.read(folder / "m.csv", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (8, 8)
+
+
+# Arbitrary input
+
+
+@quick
+@given(data=st.binary(max_size=400))
+def test_arbitrary_bytes_are_never_more_than_an_input_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m.csv").write_bytes(data)
+    with pytest.raises(InputError):
+        Manifest.read(tmp_path / "m.csv")
+
+
+@quick
+@given(
+    data=st.text(st.sampled_from("ab1.,;\t\"\n\r' /\\\u2028é"), max_size=200), head=st.booleans()
+)
+def test_arbitrary_text_is_never_more_than_an_input_error(
+    tmp_path: Path, data: str, head: bool
+) -> None:
+    text = f"{HEADER}\n{data}" if head else data
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(InputError):
+        Manifest.read(tmp_path / "m.csv", need=())
+
+
+@quick
+@given(keep=st.integers(0, 10_000), at=st.integers(0, 10_000), value=st.integers(0, 255))
+def test_damaged_parquet_is_never_more_than_an_input_error(
+    tmp_path: Path, keep: int, at: int, value: int
+) -> None:
+    path = tmp_path / "m.parquet"
+    buffer = io.BytesIO()
+    pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"], "split": "train"}).to_parquet(buffer)
+    data = bytearray(buffer.getvalue())
+    data[at % len(data)] = value
+    path.write_bytes(data[: keep % len(data) + 1])
+    with pytest.raises(InputError):
+        Manifest.read(path)
+
+
+cell = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)
+cell = cell.map(str.strip).filter(bool)
+
+
+@quick
+@given(
+    rows=st.lists(st.tuples(cell, cell, cell), min_size=2, max_size=6),
+    delimiter=st.sampled_from(",;\t"),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_cells_come_back_as_they_were_written(
+    tmp_path: Path, rows: list[tuple[str, str, str]], delimiter: str, quoting: Any
+) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=delimiter, quoting=quoting)
+    writer.writerow(["path", "label", "split", "source", "extra"])
+    for index, (label, source, extra) in enumerate(rows):
+        (tmp_path / f"{index}.png").touch()
+        writer.writerow([f"{index}.png", label, "train", source, extra])
+    path = tmp_path / "m.csv"
+    path.write_text(buffer.getvalue(), encoding="utf-8", newline="")
+    table = Manifest.read(path, verify=False, need=()).table
+    assert list(zip(table["label"], table["source"], table["extra"], strict=True)) == rows
+
+
+# Selecting and writing
+
+
+def test_select_renumbers(folder: Path) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    train = manifest.select(manifest.train_mask)
+    assert train.table["name"].tolist() == ["images/a.png", "images/c.png"]
+    assert train.table.index.tolist() == [0, 1]
+    for wrong in ([True], [0, 1, 2, 3, 4, 5]):
+        with pytest.raises(ValueError, match="6 booleans"):
+            manifest.select(wrong)
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.parquet", "deeper/n.csv", "deeper/n.parquet"])
+def test_writing_and_reading_keeps_everything(folder: Path, name: str) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    (folder / "deeper").mkdir()
+    manifest.write(folder / name)
+    again = Manifest.read(folder / name).table
+    for column in ("path", "saliency"):
+        again[column] = [os.path.normpath(path) if path else "" for path in again[column]]
+    pd.testing.assert_frame_equal(again, manifest.table)
+    assert not list(folder.rglob("*.tmp"))
+
+
+# The draw of annotated images
+
+
+def drawn_from(counts: dict[str, int], seed: int = 0) -> Manifest:
+    rows = [
+        {"path": f"/{label}{i}.png", "name": f"{label}{i}.png", "label": label, "split": split}
+        for label, count in counts.items()
+        for i, split in enumerate(["train"] * count + ["test"] * 3)
+    ]
+    table = pd.DataFrame(rows).sample(frac=1, random_state=seed).reset_index(drop=True)
+    return Manifest(table.assign(annotated=True), Path("/"))
+
+
+def per_class(manifest: Manifest, mask: np.ndarray) -> dict[str, int]:
+    return manifest.table[mask]["label"].value_counts().to_dict()
+
+
+def test_all_annotated_training_images_without_an_amount() -> None:
+    manifest = drawn_from({"fake": 5, "real": 7})
+    assert (draw_annotated(manifest, None, 0) == manifest.train_mask).all()
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        (0.25, {"defect": 43, "normal": 129}),
+        (1.0, {"defect": 173, "normal": 515}),
+        (0.001, {"defect": 1, "normal": 1}),
+        (172, {"defect": 43, "normal": 129}),
+        (688, {"defect": 173, "normal": 515}),
+        (2, {"defect": 1, "normal": 1}),
+        (3, {"defect": 1, "normal": 2}),
+    ],
+)
+def test_every_class_at_the_same_share(amount: float, expected: dict[str, int]) -> None:
+    manifest = drawn_from({"defect": 173, "normal": 515})
+    mask = draw_annotated(manifest, amount, 0)
+    assert per_class(manifest, mask) == expected
+    assert not (mask & ~manifest.train_mask).any()
+
+
+def names(manifest: Manifest, amount: float, seed: int) -> set[str]:
+    return set(manifest.table["name"][draw_annotated(manifest, amount, seed)])
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order() -> None:
+    counts = {"fake": 30, "real": 50}
+    one, other = drawn_from(counts, seed=1), drawn_from(counts, seed=2)
+    assert names(one, 20, 5) == names(other, 20, 5)
+    assert names(one, 20, 5) != names(one, 20, 6)
+    assert names(one, 20, 5) == names(one.select(one.train_mask), 20, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), counts=st.lists(st.integers(1, 40), min_size=2, max_size=4))
+def test_draws_are_exact_and_nested(data: st.DataObject, counts: list[int]) -> None:
+    manifest = drawn_from(dict(zip(string.ascii_lowercase, counts, strict=False)))
+    amount = data.draw(st.integers(len(counts), sum(counts)))
+    mask = draw_annotated(manifest, amount, 3)
+    assert mask.sum() == amount
+    taken = per_class(manifest, mask)
+    for label, count in zip(string.ascii_lowercase, counts, strict=False):
+        assert 1 <= taken[label] <= count
+        quota = count * amount / sum(counts)
+        # The one image that every class keeps may come from the share of larger classes.
+        assert taken[label] <= max(1, quota + 1)
+        assert taken[label] >= min(count, np.floor(quota)) - len(counts)
+    share = data.draw(st.floats(0.01, 1))
+    assert names(manifest, share, 3) <= names(manifest, 1.0, 3)
+    assert names(manifest, share / 2, 3) <= names(manifest, share, 3)
+
+
+def test_a_class_without_annotated_images_is_refused(folder: Path) -> None:
+    write(folder, *[line.replace(",train,,1,", ",train,,,") for line in sound()])
+    manifest = Manifest.read(folder / "m.csv")
+    with pytest.raises(InputError, match=r"class 'real' is annotated.*column `annotated`"):
+        draw_annotated(manifest, None, 0)
+
+
+@pytest.mark.parametrize("amount", [0, -1, 1, 13, 0.0, -0.5, 1.5, float("nan"), True])
+def test_amounts_that_cannot_be_had_are_refused(amount: float) -> None:
+    with pytest.raises(InputError, match="annotated"):
+        draw_annotated(drawn_from({"fake": 5, "real": 7}), amount, 0)
+
+
+# Fingerprints
+
+
+def test_fingerprints_follow_the_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    cache = folder / "cache" / "hashes.parquet"
+    first = fingerprints(manifest, cache=cache)
+    assert first.shape == (6, 2)
+    assert first["path"].str.fullmatch("[0-9a-f]{32}").all()
+    assert first["path"].nunique() == 1  # six equal pictures
+    assert first["saliency"].ne("").tolist() == [True, True, False, False, False, False]
+    pd.testing.assert_frame_equal(fingerprints(manifest), first)
+
+    save(folder / "images" / "b.png", (9, 7))
+    hashed: list[str] = []
+    from preceptor.data import fingerprints as module
+
+    digest = module._digest
+    monkeypatch.setattr(module, "_digest", lambda path: (hashed.append(path), digest(path))[1])
+    second = fingerprints(manifest, cache=cache)
+    assert hashed == [str(folder / "images" / "b.png")]
+    assert (first["path"] != second["path"]).tolist() == [False, True] + [False] * 4
+    assert not list(cache.parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("junk", [b"", b"PAR1", b"{}"])
+def test_a_damaged_cache_is_made_anew(folder: Path, junk: bytes) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    cache = folder / "hashes.parquet"
+    cache.write_bytes(junk)
+    expected = fingerprints(manifest)
+    pd.testing.assert_frame_equal(fingerprints(manifest, cache=cache), expected)
+    assert len(pd.read_parquet(cache)) == 8
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(folder: Path) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    assert len(fingerprints(manifest, cache=folder / "m.csv" / "hashes.parquet")) == 6
+
+
+def test_files_that_went_away_are_told_at_once(folder: Path) -> None:
+    manifest = Manifest.read(folder / "m.csv")
+    (folder / "images" / "a.png").unlink()
+    (folder / "maps" / "b.png").unlink()
+    with pytest.raises(ProblemsError) as caught:
+        fingerprints(manifest)
+    assert len(caught.value.problems) == 2
+
+
+# The summary
+
+
+def test_the_summary_counts_by_split(folder: Path) -> None:
+    save(folder / "images" / "c.png", (16, 12))
+    summary = summary_table(Manifest.read(folder / "m.csv"))
+    assert summary.index.tolist() == ["train", "val-unseen", "val", "test", "test_gan3"]
+    assert summary.loc["train"].to_dict() == {
+        "images": 2, "fake": 1, "real": 1, "annotated": 2, "with map": 1, "sources": 1,
+        "groups": 1, "sizes": "8×6 – 16×12",
+    }  # fmt: skip
+    assert summary.loc["test", "sizes"] == "8×6"
+
+
+def test_the_summary_prints(folder: Path) -> None:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(Manifest.read(folder / "m.csv"), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "m.csv: 6 images" in printed
+    assert "val-unseen" in printed

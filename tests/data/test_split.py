@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preceptor.data.manifest import Manifest
+from preceptor.data.split import make_splits
+from preceptor.errors import InputError
+
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+shares = st.lists(st.integers(1, 20), min_size=1, max_size=4).map(
+    lambda parts: {
+        name: part / sum(parts)
+        for name, part in zip(("train", "val", "test", "test-b"), parts, strict=False)
+    }
+)
+images = st.lists(
+    st.tuples(st.sampled_from("xyz"), st.sampled_from(["", "s", "t"]), st.integers(-8, 8)),
+    min_size=1,
+    max_size=80,
+)
+
+
+def table(rows: list[tuple[str, str, int]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "path": [f"{index}.png" for index in range(len(rows))],
+            "label": [label for label, _, _ in rows],
+            "source": [source for _, source, _ in rows],
+            "group": [f"g{group}" if group > 0 else "" for _, _, group in rows],
+        }
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=images, fractions=shares, seed=st.integers(0, 2**32 - 1))
+def test_groups_stay_whole_and_shares_are_met(
+    rows: list[tuple[str, str, int]], fractions: dict[str, float], seed: int
+) -> None:
+    frame = table(rows)
+    result = make_splits(frame, fractions, seed)
+    pd.testing.assert_frame_equal(result.drop(columns="split"), frame)
+    assert result["split"].isin(list(fractions)).all()
+
+    grouped = result[result["group"] != ""]
+    assert (grouped.groupby("group")["split"].nunique() == 1).all()
+
+    largest = max([1, *grouped["group"].value_counts()])
+    for split, share in fractions.items():
+        assert abs((result["split"] == split).sum() - share * len(frame)) <= largest + 1e-5
+
+    pd.testing.assert_frame_equal(make_splits(frame, fractions, seed), result)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=images, seed=st.integers(0, 1000), gone=st.sets(st.sampled_from(["s", "t"])))
+def test_held_out_sources_go_as_a_whole_and_alone(
+    rows: list[tuple[str, str, int]], seed: int, gone: set[str]
+) -> None:
+    frame = table([(label, source, 0) for label, source, _ in rows])
+    hold_out = {source: f"test-{source}" for source in gone & set(frame["source"])}
+    result = make_splits(frame, SHARES, seed, hold_out)
+    for source, split in hold_out.items():
+        assert ((result["source"] == source) == (result["split"] == split)).all()
+    assert result["split"].isin([*SHARES, *hold_out.values()]).all()
+
+
+def test_every_label_and_source_is_shared_out_evenly() -> None:
+    rows = [(x, s, 0) for x, s, n in [("x", "s", 400), ("y", "s", 100), ("y", "t", 60)]
+            for _ in range(n)]  # fmt: skip
+    result = make_splits(table(rows), SHARES, 0)
+    counts = result.groupby(["label", "source"])["split"].value_counts().unstack()
+    assert counts["train"].tolist() == [280, 70, 42]
+    assert counts["val"].tolist() == [40, 10, 6]
+    assert counts["test"].tolist() == [80, 20, 12]
+
+
+def test_many_small_strata_do_not_all_lean_one_way() -> None:
+    frame = table([("x", "", 0)] * 600).assign(source=[f"s{i // 3}" for i in range(600)])
+    counts = make_splits(frame, SHARES, 0)["split"].value_counts()
+    assert counts.to_dict() == {"train": 420, "test": 120, "val": 60}
+
+
+def test_labels_stay_even_with_groups_of_mixed_size() -> None:
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, 9, 200)
+    rows = [("x" if group % 3 else "y", "", group + 1) for group, n in enumerate(sizes)
+            for _ in range(n)]  # fmt: skip
+    result = make_splits(table(rows), SHARES, 1)
+    for _, part in result.groupby("label"):
+        found = part["split"].value_counts(normalize=True)
+        for split, share in SHARES.items():
+            assert found[split] == pytest.approx(share, abs=0.02)
+
+
+def test_another_seed_makes_other_splits() -> None:
+    frame = table([("x", "", 0), ("y", "", 0)] * 50)
+    first, second = (make_splits(frame, SHARES, seed)["split"] for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_a_manifest_without_splits_can_be_split_and_read_again(tmp_path: Path) -> None:
+    for index in range(40):
+        (tmp_path / f"{index}.png").write_bytes(b"x")
+    table([("x", "s", 0), ("y", "s", 0)] * 20).to_csv(tmp_path / "m.csv", index=False)
+    manifest = Manifest.read(tmp_path / "m.csv", need=(), verify=False)
+    splits = make_splits(manifest, SHARES, 0)
+    Manifest(splits, manifest.root).write(tmp_path / "split.csv")
+    again = Manifest.read(tmp_path / "split.csv", verify=False)
+    assert again.table["split"].tolist() == splits["split"].tolist()
+    assert again.eval_splits("val") == ["val"]
+
+
+@pytest.mark.parametrize(
+    ("fractions", "hold_out", "expected"),
+    [
+        ({"train": 0.5, "test": 0.4}, {}, "add up to 0.9"),
+        ({"train": 1.5, "test": -0.5}, {}, "not above 0"),
+        ({"train": float("nan")}, {}, "not above 0"),
+        ({}, {}, "add up to 0"),
+        ({"train": 0.5, "dev": 0.5}, {}, "split 'dev': unknown"),
+        (SHARES, {"s": "unseen"}, "split 'unseen': unknown"),
+        (SHARES, {"s": "test"}, "has a share as well"),
+        (SHARES, {"s": "train"}, "it goes to train"),
+        (SHARES, {"u": "test-u"}, "known: s, t"),
+        (SHARES, {"s": "test-s"}, "group 'g1'"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(
+    fractions: dict[str, float], hold_out: dict[str, str], expected: str
+) -> None:
+    frame = table([("x", "s", 1), ("y", "t", 1), ("x", "t", 2), ("y", "s", 3)])
+    with pytest.raises(InputError, match=expected):
+        make_splits(frame, fractions, 0, hold_out)
+
+
+def test_labels_are_needed() -> None:
+    with pytest.raises(InputError, match="'label' is missing"):
+        make_splits(pd.DataFrame({"path": ["a.png"]}), SHARES, 0)

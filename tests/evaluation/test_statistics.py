@@ -1,0 +1,275 @@
+"""Statistics against twins and scipy, and by simulation: do intervals cover, is p uniform?"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from preceptor.errors import InputError
+from preceptor.evaluation import metrics
+from preceptor.evaluation.statistics import (
+    floor_note,
+    holm,
+    mean_std,
+    p_floor,
+    paired_difference,
+    share_of_the_way,
+    two_level_bootstrap,
+)
+
+differences = st.lists(st.integers(-4, 4).map(lambda v: v / 10), min_size=1, max_size=9)
+
+
+def mean_over_axis(d, axis):
+    return np.mean(d, axis=axis)
+
+
+# Paired differences ------------------------------------------------------------------------
+
+
+@given(differences)
+def test_sign_flip_counts_every_pattern(d):
+    signs = itertools.product([1, -1], repeat=len(d))
+    sums = [abs(sum(round(10 * v) * s for v, s in zip(d, row, strict=True))) for row in signs]
+    twin = np.mean([value >= sums[0] for value in sums])  # the first pattern is the observed one
+    result = paired_difference(d, np.zeros(len(d)))
+    assert result.p == twin
+    assert result.p >= result.p_floor
+
+
+@pytest.mark.parametrize("n", [2, 5, 12])
+def test_paired_difference_matches_scipy(n):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(0.75, 0.03, n), rng.normal(0.72, 0.02, n)
+    result = paired_difference(a, b)
+    flips = stats.permutation_test((a - b,), mean_over_axis, permutation_type="samples")
+    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert result.p == pytest.approx(flips.pvalue)
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high))
+    assert (result.mean, result.std) == pytest.approx((np.mean(a - b), np.std(a - b, ddof=1)))
+
+
+def test_many_seeds_use_random_flips():
+    rng = np.random.default_rng(0)
+    d = rng.normal(0.3, 1, 25)
+    exact_in_the_limit = 2 * stats.norm.sf(d.sum() / np.sqrt((d**2).sum()))
+    result = paired_difference(d, np.zeros(25))
+    assert result.p == pytest.approx(exact_in_the_limit, abs=0.01)
+    assert result == paired_difference(d, np.zeros(25))
+    assert paired_difference(np.ones(25), np.zeros(25)).p == p_floor(25) == 1 / 65537
+    assert paired_difference(np.ones(20), np.zeros(20)).p == p_floor(20) == 2 / 2**20
+
+
+def test_paired_difference_at_the_edges():
+    one = paired_difference([0.7], [0.6])
+    assert (one.p, one.p_floor, one.n) == (1, 1, 1)
+    assert one.mean == pytest.approx(0.1)
+    assert np.isnan([one.std, one.low, one.high]).all()
+    same = paired_difference([0.7, 0.8, 0.9], [0.7, 0.8, 0.9])
+    assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
+    for a in ([], [0.5, np.nan]):
+        result = paired_difference(a, np.zeros(len(a)))
+        assert np.isnan([result.mean, result.std, result.low, result.high, result.p]).all()
+    with pytest.raises(InputError, match="one value a seed"):
+        paired_difference([0.1, 0.2], [0.1])
+
+
+def test_floor_note():
+    assert floor_note(1) == "1 seed: p cannot fall below 1"
+    assert floor_note(4) == "4 seeds: p cannot fall below 0.125"
+    assert floor_note(10) == "10 seeds: p cannot fall below 0.00195"
+
+
+def test_mean_std():
+    assert mean_std([2.0, 4.0]) == (3.0, pytest.approx(np.sqrt(2)))
+    assert np.isnan(mean_std([])).all()
+    assert np.isnan(mean_std([1.0]).std)
+
+
+def test_paired_interval_covers_and_p_is_uniform():
+    rng = np.random.default_rng(0)
+    experiments, n, effect = 2_000, 8, 0.02
+    base = rng.normal(0.7, 0.05, (experiments, n))
+    noise = rng.normal(0, 0.03, (experiments, n))
+    with_effect = [paired_difference(b + d + effect, b) for b, d in zip(base, noise, strict=True)]
+    covered = np.mean([r.low <= effect <= r.high for r in with_effect])
+    assert 0.93 <= covered <= 0.97
+    p = np.array([paired_difference(b + d, b).p for b, d in zip(base, noise, strict=True)])
+    # On a grid of 2^7 values p is uniform exactly: P(p <= k / 128) = k / 128.
+    for level in (4, 8, 16, 32, 64, 96):
+        share = np.mean(p <= level / 128)
+        assert abs(share - level / 128) <= 3 * np.sqrt(0.25 / experiments)
+
+
+# Holm --------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_as_the_step_down_procedure(p):
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for step, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+            if p[index] * (len(p) - step) > level:
+                break
+            rejected.add(index)
+        assert set(np.flatnonzero(adjusted <= level)) == rejected
+
+
+def test_holm_leaves_out_nan_and_refuses_nonsense():
+    np.testing.assert_allclose(holm([0.04, np.nan, 0.01]), [0.04, np.nan, 0.02])
+    with pytest.raises(InputError):
+        holm([1.2])
+
+
+# Two-level bootstrap -----------------------------------------------------------------------
+
+
+def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
+    """Scores of two sides on shared images: image, seed and seed-by-image effects."""
+    labels = rng.random(images) < 0.4
+    shared = image_sd * rng.normal(size=images)
+
+    def side(shift):
+        strength = shift + seed_sd * rng.normal(size=(seeds, 1))
+        return shared + own_sd * rng.normal(size=(seeds, images)) + labels * strength
+
+    a, b = side(0.7 + effect), side(0.7)
+    spread = np.sqrt(2 * (image_sd**2 + own_sd**2) + seed_sd**2)
+    truth = stats.norm.cdf((0.7 + effect) / spread) - stats.norm.cdf(0.7 / spread)
+    return labels, a, b, truth
+
+
+def test_two_level_bootstrap_covers():
+    rng = np.random.default_rng(0)
+    hits = []
+    for k in range(500):
+        labels, a, b, truth = study(rng)
+        result = two_level_bootstrap(labels, a, b, resamples=200, seed=k)
+        hits.append(result.low <= truth <= result.high)
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_two_level_bootstrap_of_one_model_is_the_plain_one():
+    rng = np.random.default_rng(1)
+    labels, a, _, _ = study(rng, seeds=1, images=60)
+    result = two_level_bootstrap(labels, a, resamples=4_000, seed=3)
+    assert result.estimate == metrics.auc(labels, a[0])
+    twin = []
+    while len(twin) < 4_000:
+        pick = rng.integers(0, 60, 60)
+        twin.append(metrics.auc(labels[pick], a[0][pick]))
+    expected = np.nanquantile(twin, [0.025, 0.975])
+    np.testing.assert_allclose([result.low, result.high], expected, atol=0.015)
+
+
+def test_two_level_bootstrap_pairs_the_sides():
+    rng = np.random.default_rng(2)
+    labels, a, b, _ = study(rng)
+    same = two_level_bootstrap(labels, a, a.copy(), resamples=50)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    one_way = two_level_bootstrap(labels, a, b, resamples=50)
+    other_way = two_level_bootstrap(labels, b, a, resamples=50)
+    np.testing.assert_allclose(one_way.replicates, -other_way.replicates, atol=1e-12)
+    per_seed = [metrics.auc(labels, x) - metrics.auc(labels, y) for x, y in zip(a, b, strict=True)]
+    assert one_way.estimate == pytest.approx(np.mean(per_seed))
+    again = two_level_bootstrap(labels, a, b, resamples=50)
+    np.testing.assert_array_equal(again.replicates, one_way.replicates)
+
+
+def test_seed_spread_alone_gives_about_the_t_interval():
+    labels = np.arange(4_000) % 2 == 0
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(10, 4_000)) + labels * np.linspace(0.2, 2, 10)[:, None]
+    result = two_level_bootstrap(labels, a, resamples=2_000)
+    expected = paired_difference([metrics.auc(labels, row) for row in a], np.zeros(10))
+    assert result.high - result.low == pytest.approx(expected.high - expected.low, rel=0.08)
+
+
+def test_whole_groups_are_drawn():
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(40) % 2 == 0, 10)
+    shared = np.repeat(rng.normal(size=40), 10) + labels
+    scores = shared + 0.1 * rng.normal(size=(3, 400))
+    groups = np.repeat([f"subject {k}" for k in range(40)], 10)
+    by_image = two_level_bootstrap(labels, scores, resamples=300)
+    by_group = two_level_bootstrap(labels, scores, groups=groups, resamples=300)
+    assert by_group.estimate == by_image.estimate
+    image_spread, group_spread = by_image.replicates.std(), by_group.replicates.std()
+    assert group_spread > 1.5 * image_spread
+    alone = two_level_bootstrap(labels, scores, groups=[None] * 400, resamples=300)
+    np.testing.assert_array_equal(alone.replicates, by_image.replicates)
+    with pytest.raises(InputError, match="groups do not fit"):
+        two_level_bootstrap(labels, scores, groups=groups[1:])
+
+
+def test_more_classes_and_accuracy():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 3, 150)
+    scores = rng.random((4, 150, 3)) + np.eye(3)[labels] * 0.5
+    for metric, twin in (("auc", metrics.macro_auc), ("accuracy", metrics.accuracy)):
+        result = two_level_bootstrap(labels, scores, resamples=100, metric=metric)
+        assert result.estimate == pytest.approx(np.mean([twin(labels, row) for row in scores]))
+        assert result.low < result.estimate < result.high
+
+
+def test_resamples_without_a_class_are_redrawn_or_given_up():
+    rng = np.random.default_rng(6)
+    labels = np.array([True] + [False] * 29)
+    scores = rng.normal(size=(2, 30))
+    result = two_level_bootstrap(labels, scores, resamples=400)
+    assert result.redrawn > 100  # a third lacks the one positive
+    assert (result.skipped, len(result.replicates)) == (0, 400)
+    assert np.isfinite(result.replicates).all()
+    single = two_level_bootstrap(np.ones(30, dtype=bool), scores, resamples=20)
+    assert np.isnan([single.estimate, single.low, single.high]).all()
+    assert single.skipped == 20
+
+
+def test_bad_bootstrap_input_is_refused():
+    labels = np.array([True, False])
+    with pytest.raises(InputError, match="alike on every side"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), np.zeros((3, 2)))
+    with pytest.raises(InputError, match="NaN"):
+        two_level_bootstrap(labels, np.full((2, 2), np.nan))
+    with pytest.raises(InputError, match="metric 'f1'"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), metric="f1")
+    with pytest.raises(InputError, match="resamples"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), resamples=0)
+
+
+# Share of the way --------------------------------------------------------------------------
+
+
+def test_share_of_the_way():
+    rng = np.random.default_rng(7)
+    labels = rng.random(400) < 0.5
+    base = rng.normal(size=(5, 400))
+    student, ceiling = base + labels, base + 2 * labels
+    result = share_of_the_way(labels, student, base, ceiling, resamples=300)
+    values = [np.mean([metrics.auc(labels, r) for r in side]) for side in (student, base, ceiling)]
+    assert result.share == pytest.approx((values[0] - values[1]) / (values[2] - values[1]))
+    assert result.low < result.share < result.high
+    assert result.reason == ""
+    whole = share_of_the_way(labels, ceiling, base, ceiling, resamples=300)
+    assert (whole.share, whole.low, whole.high) == (1, 1, 1)
+
+
+def test_share_of_the_way_needs_a_distance():
+    rng = np.random.default_rng(8)
+    labels = rng.random(100) < 0.5
+    base = rng.normal(size=(5, 100))
+    student, near = base + labels, base + 0.01 * rng.normal(size=(5, 100))
+    for ceiling, truth, reason in (
+        (near, labels, "includes 0"),
+        (base - 2 * labels, labels, "below the baseline"),
+        (near, np.ones(100, dtype=bool), "one class only"),
+    ):
+        result = share_of_the_way(truth, student, base, ceiling, resamples=100)
+        assert (result.share, result.low, result.high) == (None, None, None)
+        assert reason in result.reason
