@@ -383,7 +383,9 @@ class StudyConfig(Settings):
             unknown += sorted(set(self.weights) - known)
             missing = sorted(known - set(self.weights))
             if missing:
-                raise ValueError(f"weights: none given for {', '.join(missing)}; none is a word too")
+                raise ValueError(
+                    f"weights: none given for {', '.join(missing)}; none is a word too"
+                )
         if unknown:
             raise ValueError(f"settings for backbones that are not used: {', '.join(unknown)}")
         return self

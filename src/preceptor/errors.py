@@ -54,3 +54,7 @@ class ProblemsError(InputError):
         if count > self.limit:
             lines.append(f"  and {count - self.limit:,} more")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, list[Problem]]]:
+        """Pickled by its parts, so that it survives the way out of a worker process."""
+        return type(self), (self.source, self.problems)

@@ -103,10 +103,15 @@ class Workspace:
     def run_id(self, config: RunConfig) -> str:
         """The run's id, from its config and the content that it uses."""
         rows = self.training_rows(config)
-        mapped = None
+        mapped: NDArray[np.bool_] | None = None
         maps = config.maps
         if config.guided and (maps.kind == "human" or maps.human == "keep"):
             mapped = self.hashes.has_map[rows] & self.human_maps_from(config)[rows]
+        if config.guided and maps.kind == "human" and config.guide_classes is not None:
+            # Classes without human maps cannot be guided by them: naming them changes nothing.
+            labels = self.manifest.table["label"].iloc[rows]
+            mapped = mapped & labels.isin(config.guide_classes).to_numpy()
+            config = config.model_copy(update={"guide_classes": None})
         if config.guided and maps.kind == "store" and maps.identity is None:
             assert maps.path is not None
             config = config.model_copy(

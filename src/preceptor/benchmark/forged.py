@@ -136,9 +136,7 @@ class ForgedSettings(BaseModel):
 
 PRESETS: dict[str, ForgedSettings] = {
     # For tests: enough of everything, in a fraction of a second.
-    "tiny": ForgedSettings(
-        size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24
-    ),
+    "tiny": ForgedSettings(size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24),
     "demo": ForgedSettings(),
 }
 
@@ -240,15 +238,14 @@ def draw_example(
         region = draw_region(settings.size, settings.radius, settings.edge, generator)
         # A grey patch in a colour photograph would give itself away.
         donors = [other for other in areas if other is not area and (area.grey or not other.grey)]
+        donor = donors[int(generator.integers(len(donors)))]
         forged = forge(
             crop,
             region,
             kind,
             settings.strengths,
             generator,
-            lambda donors=donors: _cut(
-                donors[int(generator.integers(len(donors)))], settings.size, generator
-            ),
+            donor=_cut(donor, settings.size, generator),
         )
         if visible_change(crop, forged, region) >= settings.least_change:
             return Example(area.group, crop, forged, region)
@@ -376,7 +373,9 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
             if not _is_there(target, record):
                 raise
     except OSError as error:
-        raise RunFailedError(f"{folder}: the forged photographs cannot be written: {error}") from error
+        raise RunFailedError(
+            f"{folder}: the forged photographs cannot be written: {error}"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder / "manifest.csv"

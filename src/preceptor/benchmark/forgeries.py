@@ -8,7 +8,6 @@ wherever the region, which is the human map, is 0.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -78,7 +77,8 @@ def draw_region(
     along = (x * np.cos(angle) + y * np.sin(angle)) / long
     across = (y * np.cos(angle) - x * np.sin(angle)) / short
     inside = (1 - np.hypot(along, across)) * short / edge + 0.5
-    return np.rint(255 * np.clip(inside, 0, 1)).astype(np.uint8)
+    region: Pixels = np.rint(255 * np.clip(inside, 0, 1)).astype(np.uint8)
+    return region
 
 
 def is_grey(crop: Pixels) -> bool:
@@ -100,7 +100,8 @@ def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> 
         generator: The draw.
     """
     channels = 1 if is_grey(crop) else 3
-    return crop + strength * generator.standard_normal((*crop.shape[:2], channels))
+    noise: Floats = generator.standard_normal((*crop.shape[:2], channels))
+    return crop + strength * noise
 
 
 def pixelate(crop: Pixels, block: int) -> Floats:
@@ -136,7 +137,7 @@ def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floa
     """
     foreign = to_grey(donor) if is_grey(crop) else donor
     weight = region / region.sum()
-    difference = np.einsum("hw,hwc->c", weight, foreign.astype(np.float64) - crop)
+    difference: Floats = np.einsum("hw,hwc->c", weight, foreign.astype(np.float64) - crop)
     return foreign - (1 - strength) * difference
 
 
@@ -172,10 +173,11 @@ def shift_colour(crop: Pixels, strength: float, generator: np.random.Generator) 
         strength: Length of the vector in grey levels.
         generator: The draw.
     """
+    direction: Floats = generator.standard_normal(3)
     if is_grey(crop):
-        return crop + strength / np.sqrt(3) * generator.choice([-1.0, 1.0])
-    direction = generator.standard_normal(3)
-    return crop + strength * direction / np.linalg.norm(direction)
+        direction = np.full(3, direction[0])
+    shift: Floats = strength * direction / np.linalg.norm(direction)
+    return crop + shift
 
 
 def forge(
@@ -184,7 +186,7 @@ def forge(
     kind: Kind,
     strengths: Strengths,
     generator: np.random.Generator,
-    donor: Callable[[], Pixels],
+    donor: Pixels,
 ) -> Pixels:
     """Forge a crop inside a region; outside, where the region is 0, not a bit changes.
 
@@ -194,7 +196,7 @@ def forge(
         kind: What is done.
         strengths: How strongly.
         generator: The draw.
-        donor: Gives the foreign content, (H, W, 3) uint8; called for a splice only.
+        donor: (H, W, 3) uint8, the foreign content; a splice alone uses it.
 
     Returns:
         (H, W, 3) uint8.
@@ -203,7 +205,7 @@ def forge(
         >>> draw = np.random.default_rng(0)
         >>> crop = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         >>> region = draw_region(32, (0.15, 0.3), 4.0, draw)
-        >>> forged = forge(crop, region, "blur", Strengths(), draw, lambda: crop)
+        >>> forged = forge(crop, region, "blur", Strengths(), draw, donor=crop)
         >>> bool((forged == crop)[region == 0].all()), bool((forged == crop)[region > 128].all())
         (True, False)
     """
@@ -213,7 +215,7 @@ def forge(
     elif kind == "pixelation":
         altered = pixelate(crop, strengths.pixelation)
     elif kind == "splice":
-        altered = splice(crop, donor(), region, strengths.splice)
+        altered = splice(crop, donor, region, strengths.splice)
     elif kind == "blur":
         altered = blur(crop, strengths.blur)
     elif kind == "jpeg":

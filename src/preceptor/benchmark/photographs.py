@@ -93,8 +93,8 @@ def photograph_path(photograph: Photograph) -> Path:
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"the forged photographs are cut from those inside scikit-image, and {photograph.package}"
-            " is not installed; run: pip install preceptor[demo]"
+            f"{photograph.package} is not installed, and the forged photographs are cut from those "
+            "inside it; run: pip install preceptor[demo]"
         )
     path = Path(spec.submodule_search_locations[0]) / photograph.file
     if not path.is_file():
@@ -129,7 +129,7 @@ def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
     """
     with Image.open(photograph_path(photograph)) as image:
         colour = image.convert("RGB")
-    return np.asarray(colour.reduce(photograph.reduce) if photograph.reduce > 1 else colour)
+    return np.asarray(colour.reduce(photograph.reduce))
 
 
 def draw_pools(generator: np.random.Generator) -> dict[Pool, list[Photograph]]:

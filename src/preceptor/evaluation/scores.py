@@ -138,3 +138,19 @@ def _figures(
         "eer": eer,
         "accuracy": float(accuracy(labels_of(own, classes), probabilities(own, classes))),
     }
+
+
+def print_figures(table: pd.DataFrame) -> None:
+    """Print the figures of `evaluate` as a table, a line a set or source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("set", "source", "images", "positives", "AUC", "EER", "accuracy")
+    for row in table.itertuples():
+        numbers = [
+            f"{value:.3f}" if value == value else "–" for value in (row.auc, row.eer, row.accuracy)
+        ]
+        shown.add_row(
+            row.set, row.source or "all", f"{row.images:,}", f"{row.positives:,}", *numbers
+        )
+    Console().print(shown)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,7 +63,9 @@ class Plan:
         needs = tuple(step.id for group in candidates.values() for step in group)
         steps.append(
             Step(
-                "select:teacher", "select", f"choose among {len(teachers)} Teachers",
+                "select:teacher",
+                "select",
+                f"choose among {len(teachers)} Teachers",
                 needs if len(teachers) > 1 else (),
                 choose=lambda: self._choose_teacher(teachers, candidates),
             )  # fmt: skip
@@ -98,7 +100,13 @@ class Plan:
         return runs + [protocol.evaluation(run) for run in runs]
 
     def outline(self) -> tuple[list[Step], list[Step]]:
-        """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen."""
+        """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
+
+        Made on a copy: no run of it becomes a member of the study.
+        """
+        return Plan(replace(self.protocol, members=[]))._outline()
+
+    def _outline(self) -> tuple[list[Step], list[Step]]:
         study = self.protocol.study
         first = self.first()
         winner = self.protocol.teachers()[0]

@@ -75,9 +75,7 @@ class Protocol:
     def __post_init__(self) -> None:
         tests = self.workspace.split_rows("test")
         self._test_hash = self.workspace.hashes.of(tests, None)
-        self._train_hash = self.workspace.hashes.of(
-            np.flatnonzero(self.workspace.train_mask), None
-        )
+        self._train_hash = self.workspace.hashes.of(np.flatnonzero(self.workspace.train_mask), None)
 
     # What there is to compare.
 

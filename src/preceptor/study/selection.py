@@ -144,5 +144,13 @@ def stack(
     groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
     if positive is not None:
         labels = (first["label"] == positive).to_numpy()
-        return labels, np.stack([part[f"score_{positive}"].to_numpy(float) for part in parts]), groups
-    return labels_of(first, classes), np.stack([probabilities(part, classes) for part in parts]), groups
+        return (
+            labels,
+            np.stack([part[f"score_{positive}"].to_numpy(float) for part in parts]),
+            groups,
+        )
+    return (
+        labels_of(first, classes),
+        np.stack([probabilities(part, classes) for part in parts]),
+        groups,
+    )

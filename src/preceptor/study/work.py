@@ -99,9 +99,7 @@ def _committee(step: Step, store: Path, folder: Path) -> None:
     )
     maps = np.mean([one.maps.astype(np.float32) for one in stores], axis=0)
     scores = np.mean([one.scores for one in stores], axis=0)
-    write_store(
-        folder, MapStore(info, first.paths, maps.astype(np.float16), first.classes, scores)
-    )
+    write_store(folder, MapStore(info, first.paths, maps.astype(np.float16), first.classes, scores))
     finish(folder, {"id": step.id, "kind": "maps", "teacher": info.teacher, "images": len(maps)})
 
 

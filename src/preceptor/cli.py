@@ -1,0 +1,291 @@
+"""The command line: one thin command each; torch is imported only inside commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train image models with human guidance about where to look, and test whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Check, split and import tables of images.", no_args_is_help=True)
+imports = typer.Typer(help="Read published collections.", no_args_is_help=True)
+app.add_typer(data, name="data")
+data.add_typer(imports, name="import")
+
+ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
+CacheOption = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Folder of image caches.", show_default=False)
+]
+
+
+class Cache(StrEnum):
+    """Whether decoded images are kept."""
+
+    memmap = "memmap"
+    none = "none"
+
+
+def main() -> None:
+    """Run a command: exit code 0, 1 (failed) or 2 (bad input), one clear line for a mistake."""
+    from preceptor.errors import PreceptorError
+
+    try:
+        app(standalone_mode=True)
+    except PreceptorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from preceptor import __version__
+
+    print(__version__)
+
+
+@data.command("check")
+def data_check(manifest: ManifestPath) -> None:
+    """Check a manifest and every image and map in it, and print what is in it."""
+    from rich.console import Console
+
+    from preceptor.data.manifest import Manifest
+    from preceptor.data.summary import print_summary
+    from preceptor.progress import progress
+
+    with progress() as bar:
+        task = bar.add_task("reading images", total=None, note="")
+        table = Manifest.read(
+            manifest, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print_summary(table, Console())
+
+
+@data.command("split")
+def data_split(
+    manifest: ManifestPath,
+    to: Annotated[Path, typer.Option(help="The manifest to write.")],
+    train: Annotated[float, typer.Option(help="Share of training.")] = 0.6,
+    val: Annotated[float, typer.Option(help="Share of validation.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share of testing.")] = 0.2,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="SOURCE=SPLIT: send a whole source to val-unseen or test-unseen."),
+    ] = None,
+    seed: int = 0,
+) -> None:
+    """Make splits: stratified by label and source, whole groups, sources held out."""
+    from preceptor.data.manifest import Manifest
+    from preceptor.data.split import make_splits
+    from preceptor.errors import InputError
+
+    if to.exists():
+        raise InputError(f"--to {to} exists already")
+    held: dict[str, str] = {}
+    for item in hold_out or []:
+        source, separator, split = item.rpartition("=")
+        if not separator:
+            raise InputError(f"--hold-out {item!r}: write SOURCE=SPLIT")
+        held[source] = split
+    table = Manifest.read(manifest, verify=False, need=())
+    shares = {"train": train, "val": val, "test": test}
+    frame = make_splits(table, {name: share for name, share in shares.items() if share}, seed, held)
+    Manifest.from_frame(frame, table.root).write(to)
+    counts = frame["split"].value_counts()
+    print(f"wrote {to}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+
+
+@imports.command("und")
+def import_und(
+    train: Annotated[Path, typer.Option(help="Headerless split,class,path CSV of training.")],
+    images: Annotated[Path, typer.Option(help="Folder of the images.")],
+    heatmaps: Annotated[Path, typer.Option(help="Folder of heat maps with the same file names.")],
+    to: Annotated[Path, typer.Option(help="The manifest to write.")],
+    test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set; repeat.")] = None,
+) -> None:
+    """Read the UND CYBORG release as it is and write a manifest."""
+    from preceptor.data.importers.und import read_und
+
+    table = read_und(train, test or [], images, heatmaps)
+    table.write(to)
+    print(f"wrote {to}: {len(table):,} images")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML of one run.")],
+    out: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    cache_dir: CacheOption = None,
+) -> None:
+    """Train one model; the same command goes on where an interrupted one stopped."""
+    from preceptor.config import RunConfig, load_config
+    from preceptor.training import train as train_run
+    from preceptor.workspace import Workspace
+
+    settings = load_config(config, RunConfig)
+    workspace = Workspace.open(settings.manifest, cache_dir, verify=True)
+    result = train_run(settings, out, workspace=workspace, tell=print)
+    print(f"run {result.folder}")
+
+
+@app.command()
+def annotate(
+    model: Annotated[Path, typer.Argument(help="Model folder of the Teacher.")],
+    manifest: ManifestPath,
+    out: Annotated[Path, typer.Option(help="Folder of the map store.")],
+    method: Annotated[str, typer.Option(help="cam")] = "cam",
+    split: Annotated[str, typer.Option(help="train, all, or a split's name.")] = "train",
+    cache_dir: CacheOption = None,
+    cache: Cache = Cache.memmap,
+) -> None:
+    """Mark images by a model's own saliency."""
+    from preceptor.data.manifest import Manifest
+    from preceptor.errors import InputError
+    from preceptor.models import load_model
+    from preceptor.saliency.annotate import annotate as mark
+    from preceptor.workspace import Workspace
+
+    if method != "cam":
+        raise InputError(f"--method {method!r}: cam is the one there is")
+    table = Manifest.read(manifest, verify=False, need=())
+    store = mark(
+        load_model(model), table, "cam", out=out, splits=split, cache=cache.value,
+        workspace=Workspace(table, cache_dir),
+    )  # fmt: skip
+    print(
+        f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"
+    )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    manifest: ManifestPath,
+    out: Annotated[Path | None, typer.Option(help="Parquet file for the scores.")] = None,
+    cache_dir: CacheOption = None,
+    cache: Cache = Cache.memmap,
+) -> None:
+    """Score the validation and test sets, and print AUC, EER and accuracy by set and source."""
+    from preceptor.data.manifest import Manifest
+    from preceptor.evaluation.scores import evaluate as score
+    from preceptor.evaluation.scores import print_figures
+    from preceptor.models import load_model
+    from preceptor.workspace import Workspace
+
+    loaded = load_model(model)
+    table = Manifest.read(manifest, verify=False, need=())
+    figures = score(
+        loaded, table, out=out, cache=cache.value, workspace=Workspace(table, cache_dir)
+    )
+    print_figures(figures)
+
+
+@app.command(
+    context_settings={"allow_extra_args": False},
+    help="Run the whole protocol: `study FILE --out DIR`; `study init MANIFEST` writes a FILE.",
+)
+def study(
+    what: Annotated[
+        str, typer.Argument(help="A study file, or the word init.", metavar="FILE|init")
+    ],
+    manifest: Annotated[Path | None, typer.Argument(help="For init: the manifest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study folder.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes.", show_default=False)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its time.")
+    ] = False,
+    to: Annotated[Path, typer.Option(help="For init: the file to write.")] = Path("study.yaml"),
+    backbone: Annotated[str, typer.Option(help="For init: Teacher and Student.")] = "resnet50",
+    weights: Annotated[str, typer.Option(help="For init: hub, none or a file.")] = "hub",
+    size: Annotated[int, typer.Option(help="For init: input side in pixels.")] = 224,
+    positive: Annotated[str | None, typer.Option(help="For init: the positive class.")] = None,
+) -> None:
+    """Run a study or write a study file."""
+    from preceptor.errors import InputError
+
+    if what == "init":
+        from preceptor.study.template import write_study_file
+
+        if manifest is None:
+            raise InputError("study init: name the manifest, as in `preceptor study init x.csv`")
+        time = write_study_file(
+            manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
+        )
+        print(f"wrote {to}; on this machine the study takes about {time}")
+        return
+    if manifest is not None:
+        raise InputError(f"study {what}: one file is expected, and {manifest} is given too")
+    if out is None and not dry_run:
+        raise InputError("study: --out names the folder of the study")
+    from preceptor.config import StudyConfig, load_config
+
+    settings = load_config(Path(what), StudyConfig)
+    if dry_run:
+        from preceptor.study.driver import print_plan
+
+        print_plan(settings, out or Path("study"), jobs, print)
+        return
+    from preceptor.study.driver import run_study
+
+    assert out is not None
+    result = run_study(settings, out, jobs=jobs, tell=lambda line: print(line, flush=True))
+    _finish(result)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A study folder.")],
+) -> None:
+    """Write the report again from what has finished, at any time."""
+    from preceptor.report.write import write_results
+    from preceptor.study.driver import reopen
+
+    write_results(reopen(folder), folder, {})
+    print(f"report {folder / 'report.html'}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of images and study.")] = Path("demo-study"),
+    jobs: Annotated[int | None, typer.Option(help="Worker processes.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
+) -> None:
+    """Run a small study on forged photographs: the whole protocol in a few minutes."""
+    from preceptor.benchmark.demo import run_demo
+
+    _finish(run_demo(out, jobs=jobs, seed=seed, tell=lambda line: print(line, flush=True)))
+
+
+def _finish(result: object) -> None:
+    """Print a study's table and where its report is; exit 1 if a step failed."""
+    from preceptor.study.driver import StudyResult
+
+    assert isinstance(result, StudyResult)
+    table = result.folder / "table.md"
+    if table.is_file():
+        print(table.read_text())
+    print(f"report {result.folder / 'report.html'}")
+    if result.failed or result.missing:
+        for title, reason in result.failed.items():
+            print(f"failed: {title}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Where the models look: an image beside the human, Teacher, Student and baseline maps.
+
+Hits and misses both, drawn by a hash of the name and not picked by eye. All maps are of the
+label's class, min-max normalised one by one, over the part of the image that the model sees.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from preceptor.data.geometry import Fit, fit_box, render, resample
+from preceptor.data.images import decode_image, decode_map
+from preceptor.evaluation.predict import predict
+from preceptor.evaluation.scores import labels_of, probabilities
+from preceptor.models import GuidableModel, load_model
+from preceptor.report.figures import scores_of
+from preceptor.runs import is_finished
+from preceptor.saliency.maps import normalise
+from preceptor.saliency.store import is_store, read_store
+from preceptor.study.plan import Plan
+from preceptor.study.results import Results
+from preceptor.workspace import plain_settings
+
+COUNT = 12
+TILE = 160  # pixels of the longest side: sharp at the 110 points that a tile is shown at
+QUALITY = 82
+COLOURS = "magma"
+_UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+
+Maps = dict[int, NDArray[np.float32]]  # by manifest row
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a panel: a data URI, or None and the reason in `note`."""
+
+    heading: str
+    picture: str | None
+    alt: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image with its maps.
+
+    Args:
+        name, label, source: Of the image, as the manifest writes them.
+        score: The Student's score, with the name of its class.
+        hit: Whether the Student's most probable class is the label.
+        tiles: Image, human map, Teacher, Student, Baseline 2.
+    """
+
+    name: str
+    label: str
+    source: str
+    score: str
+    hit: bool
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """All panels and whose they are."""
+
+    backbone: str
+    seed: int
+    teacher: str
+    panels: list[Panel]
+
+
+def median_seed(runs: pd.DataFrame) -> int | None:
+    """The seed in the middle by the worst validation AUC; the lower middle of an even number.
+
+    Args:
+        runs: Finished runs of one arm, rows of `Results.runs`.
+    """
+    columns = [name for name in runs if name.startswith("val") and name.endswith("_auc")]
+    if runs.empty or not columns:
+        return None
+    order = runs.assign(worst=runs[columns].min(axis=1)).sort_values(["worst", "seed"])
+    return int(order["seed"].iloc[(len(order) - 1) // 2])
+
+
+def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
+    """Positions to show: half hits, half misses, with human maps first, sources in turn.
+
+    Args:
+        frame: Columns name, label, source, mapped.
+        hit: (n,) whether the Student is right.
+        count: How many; fewer misses than half leave their places to hits, and the reverse.
+    """
+    lottery = [hashlib.blake2b(name.encode()).hexdigest() for name in frame["name"]]
+    order = frame.assign(hit=hit, draw=lottery).reset_index(drop=True).sort_values("draw")
+    turn = order.groupby(["hit", "mapped", "label", "source"]).cumcount()
+    order = order.assign(turn=turn).sort_values(
+        ["mapped", "turn", "source", "draw"], ascending=[False, True, True, True]
+    )
+    hits = [int(place) for place in order.index[order["hit"].to_numpy(bool)]]
+    misses = [int(place) for place in order.index[~order["hit"].to_numpy(bool)]]
+    wrong = min(len(misses), max(count // 2, count - len(hits)))
+    return hits[: count - wrong] + misses[:wrong]
+
+
+def make_panels(plan: Plan, results: Results) -> Panels | None:
+    """The panels of the first Student backbone that is there; None where no Student is scored.
+
+    Raises:
+        PreceptorError: A model or an image cannot be read.
+    """
+    row = next((row for row in results.rows if row.key == "student"), None)
+    for backbone, arm in row.arms.items() if row is not None else ():
+        scored = scores_of(plan, arm)
+        runs = results.runs
+        mine = runs[
+            (runs["role"] == arm.role) & (runs["backbone"] == backbone)
+            & (runs["alpha"] == arm.alpha) & (runs["teacher"] == arm.teacher)
+            & runs["finished"].astype(bool) & runs["seed"].isin(list(scored))
+        ]  # fmt: skip
+        seed = median_seed(mine)
+        if seed is not None:
+            run = str(mine[mine["seed"] == seed]["run"].iloc[0])
+            return _make(plan, results, backbone, seed, run, scored[seed])
+    return None
+
+
+def _make(
+    plan: Plan, results: Results, backbone: str, seed: int, run: str, scores: pd.DataFrame
+) -> Panels | None:
+    workspace = plan.protocol.workspace
+    table = workspace.manifest.table
+    scores = scores[scores["split"] == results.primary].reset_index(drop=True)
+    if scores.empty:
+        return None
+    tests = table[table["split"] == results.primary]
+    place = dict(zip(tests["name"], tests.index, strict=True))
+    chances = probabilities(scores, results.classes)
+    hit = chances.argmax(1) == labels_of(scores, results.classes)
+    mapped = scores["path"].map(lambda name: table.loc[place[name], "saliency"] != "")
+    frame = scores.assign(name=scores["path"], mapped=mapped)
+    chosen = choose_rows(frame, hit)
+    rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
+
+    student = load_model(plan.protocol.run_folder(run) / "model")
+    looks: dict[str, tuple[Maps, Fit]] = {}
+    teacher_name, teacher = _teacher(plan, seed, rows)
+    if teacher is not None:
+        looks["Teacher"] = teacher
+    looks["Student"] = _maps_of(plan, student, rows), student.spec.fit  # type: ignore[assignment]
+    other = _run_of(plan, "baseline2", backbone, 1.0, seed)
+    if other is not None:
+        model = load_model(plan.protocol.run_folder(other) / "model")
+        looks["Baseline 2"] = _maps_of(plan, model, rows), model.spec.fit  # type: ignore[assignment]
+    panels = []
+    for position, manifest_row in zip(chosen, rows, strict=True):
+        entry = table.loc[manifest_row]
+        shown = results.positive if results.positive is not None else str(entry["label"])
+        score = float(chances[position, results.classes.index(shown)])
+        tiles = _tiles(entry, int(manifest_row), looks, student.spec.fit)  # type: ignore[arg-type]
+        panels.append(
+            Panel(
+                str(entry["name"]), str(entry["label"]), str(entry["source"]),
+                f"{shown} {score:.2f}", bool(hit[position]), tiles,
+            )
+        )  # fmt: skip
+    return Panels(backbone, seed, teacher_name, panels)
+
+
+def _run_of(plan: Plan, role: str, backbone: str, alpha: float, seed: int) -> str | None:
+    """The finished run of a role and seed."""
+    for member in plan.protocol.members_of(role, backbone):
+        finished = is_finished(plan.protocol.run_folder(member.run))
+        if (member.arm.alpha, member.seed) == (alpha, seed) and finished:
+            return member.run
+    return None
+
+
+def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple[Maps, Fit] | None]:
+    """The chosen Teacher's maps of these rows: by its model, or from a given store."""
+    winner = plan.winner()
+    if winner is None:
+        return "", None
+    if winner.kind == "given":
+        folder = plan.protocol.study.maps[winner.name]
+        if not is_store(folder):
+            return str(winner), None
+        store = read_store(folder, columns=("map",))
+        place = {name: position for position, name in enumerate(store.paths)}
+        names = plan.protocol.workspace.manifest.table["name"]
+        found = {
+            int(row): np.asarray(store.maps[place[names[row]]], np.float32)
+            for row in rows
+            if names[row] in place
+        }
+        return str(winner), (found, store.info.fit)
+    run = _run_of(plan, "teacher", winner.name, winner.alpha, seed)
+    if run is None:
+        return str(winner), None
+    model = load_model(plan.protocol.run_folder(run) / "model")
+    return str(winner), (_maps_of(plan, model, rows), model.spec.fit)  # type: ignore[return-value]
+
+
+def _maps_of(plan: Plan, model: GuidableModel, rows: NDArray[np.int64]) -> Maps:
+    """CAMs of the label's class, min-max normalised."""
+    workspace, cache = plan.protocol.workspace, plan.protocol.study.training.cache
+    data = workspace.rows(rows, plain_settings(model, cache), model.spec.input_size)
+    cams = predict(model, data, cams="label").cams
+    assert cams is not None
+    return {int(row): cam for row, cam in zip(rows, normalise(cams).numpy(), strict=True)}
+
+
+def _tiles(
+    entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
+) -> list[Tile]:
+    """The pictures of one image, all of the same part of it."""
+    image = decode_image(Path(entry["path"]), 3)
+    height, width = image.shape[:2]
+    if fit == "squash":  # the model saw all of it: shown in its own proportions
+        scale = TILE / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    else:
+        size = TILE, TILE
+        picture = render(image, fit, TILE)
+    name = entry["name"]
+    tiles = [Tile("Image", _data_uri(picture), f"{name}, {entry['label']}")]
+    if entry["saliency"]:
+        box = torch.tensor([fit_box(width, height, fit, TILE).as_tuple()], dtype=torch.float64)
+        human = resample(torch.from_numpy(decode_map(Path(entry["saliency"])))[None], _UNIT, box,
+                         (size[1], size[0]))  # fmt: skip
+        tiles.append(
+            Tile("Human", _overlay(picture, normalise(human)[0].numpy()), f"{name}: human map")
+        )
+    else:
+        tiles.append(Tile("Human", None, "", "none"))
+    for heading in ("Teacher", "Student", "Baseline 2"):
+        maps, own_fit = looks.get(heading, ({}, fit))
+        if row in maps and own_fit == fit:
+            over = _overlay(picture, _smooth(maps[row], size))
+            tiles.append(Tile(heading, over, f"{name}: where {heading} looks"))
+        else:
+            tiles.append(Tile(heading, None, "", "not there"))
+    return tiles
+
+
+def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A feature grid brought to a picture's size (width, height) without steps."""
+    large = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(large), 0, 1)
+
+
+def _overlay(picture: NDArray[np.uint8], saliency: NDArray[np.float32]) -> str:
+    """The map in colour over the grey picture: the more salient, the more opaque."""
+    grey = picture.astype(np.float32).mean(-1, keepdims=True)
+    colour = colormaps[COLOURS](saliency)[..., :3].astype(np.float32) * 255
+    opacity = (0.25 + 0.5 * saliency)[..., None]
+    return _data_uri((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8))
+
+
+def _data_uri(picture: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

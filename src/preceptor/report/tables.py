@@ -1,0 +1,359 @@
+"""The study's tables: frames for CSV in a fixed order, and cells for Markdown and the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from preceptor.config import PAPER_ALPHA
+from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.study.plan import Plan
+from preceptor.study.results import OVERALL, Results
+
+SHORT = {
+    "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",
+    "baseline1": "Baseline 1, best α",
+    "baseline2": "Baseline 2",
+    "student": "Student",
+    "shuffled": "Shuffled maps",
+    "centre": "Centred map",
+    "ceiling": "Ceiling",
+}
+"""Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
+
+DASH = "–"
+_WHOLE = ["images_seen", "best_epoch", "images", "positives", "n"]
+_QUESTIONS = {
+    "RQ2": "against the baselines",
+    "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
+    "RQ1": "Teachers, human-guided against data-driven",
+    "control": "against the controls",
+    "ceiling": "against the ceiling",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table.
+
+    Args:
+        text: The value.
+        note: What stands small beside it.
+        best: Whether it is the highest of its column (of its row in a table by source).
+    """
+
+    text: str = DASH
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: its heading, its cells, and whether it is the Student's."""
+
+    heading: str
+    cells: list[Cell]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people.
+
+    Args:
+        caption: What it shows, in one sentence.
+        corner: Heading of the first column.
+        columns: Headings of the others.
+        lines: The rows.
+    """
+
+    caption: str
+    corner: str
+    columns: list[str]
+    lines: list[Line]
+
+
+def number(value: Any, digits: int = 3, sign: bool = False) -> str:
+    """A number as people read it; a dash for none.
+
+    Example:
+        >>> number(0.12345), number(0.5, sign=True), number(float("nan"))
+        ('0.123', '+0.500', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: Any, high: Any) -> str:
+    """An interval of differences; a dash where there is none.
+
+    Example:
+        >>> interval(-0.01, 0.2)
+        '−0.010 to +0.200'
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return DASH
+    return f"{number(low, sign=True)} to {number(high, sign=True)}"
+
+
+def mean_std_text(mean: Any, std: Any) -> str:
+    """Mean ± std; the mean alone where one seed gives no spread."""
+    if std is None or not math.isfinite(std):
+        return number(mean)
+    return f"{number(mean)} ± {number(std)}"
+
+
+def set_order(plan: Plan, results: Results) -> list[str]:
+    """The evaluation sets: primary, the other test sets, the validation sets."""
+    manifest = plan.protocol.workspace.manifest
+    return list(
+        dict.fromkeys([results.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")])
+    )
+
+
+def sources_of(results: Results, evaluation: str) -> list[str]:
+    """The sources that an evaluation set is divided into, sorted."""
+    if results.table.empty:
+        return []
+    here = results.table[results.table["set"] == evaluation]
+    return sorted(source for source in here["source"].unique() if source != ALL_SOURCES)
+
+
+def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
+    """Mean ± std of the AUC on one whole set: a line an arm, a column a backbone and "overall"."""
+    if results.table.empty:
+        return None
+    table = results.table
+    table = table[(table["set"] == evaluation) & (table["source"] == ALL_SOURCES)]
+    if table.empty:
+        return None
+    shown = set(table["backbone"])
+    columns = [name for name in [*plan.protocol.study.students, OVERALL] if name in shown]
+    seeds = len(plan.protocol.study.seed_list)
+    best = {
+        column: table[(table["backbone"] == column) & (table["key"] != "ceiling")]["mean"].max()
+        for column in columns
+    }
+    lines = []
+    for row in results.rows:
+        mine = table[table["key"] == row.key].set_index("backbone")
+        if mine.empty:
+            continue
+        cells = []
+        for column in columns:
+            if column not in mine.index:
+                cells.append(Cell())
+                continue
+            notes = []
+            if mine.loc[column, "alpha"] and row.key not in ("baseline1_paper", "baseline2"):
+                notes.append(f"α {mine.loc[column, 'alpha']}")
+            if mine.loc[column, "n"] != seeds:
+                notes.append(f"{mine.loc[column, 'n']} of {seeds} seeds")
+            mean = mine.loc[column, "mean"]
+            cells.append(
+                Cell(
+                    mean_std_text(mean, mine.loc[column, "std"]),
+                    ", ".join(notes),
+                    bool(row.key != "ceiling" and mean == best[column]),
+                )
+            )
+        lines.append(Line(row.title, cells, row.key == "student"))
+    images = int(table["images"].iloc[0])
+    what = "AUC of " + (results.positive if results.positive is not None else "one class vs rest")
+    caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
+    return Table(caption, "", columns, lines)
+
+
+def source_table(results: Results, evaluation: str, backbone: str) -> Table | None:
+    """AUC by source: a line a source, a column an arm."""
+    if results.table.empty:
+        return None
+    table = results.table
+    table = table[(table["set"] == evaluation) & (table["backbone"] == backbone)]
+    keys = [row.key for row in results.rows if (table["key"] == row.key).any()]
+    lines = []
+    for source in sources_of(results, evaluation):
+        mine = table[table["source"] == source].set_index("key")
+        if mine.empty or not mine["mean"].notna().any():
+            continue  # a source of negatives alone has no AUC of its own
+        best = mine["mean"].drop("ceiling", errors="ignore").max()
+        cells = [
+            Cell(
+                mean_std_text(mine.loc[key, "mean"], mine.loc[key, "std"]),
+                best=bool(key != "ceiling" and mine.loc[key, "mean"] == best),
+            )
+            if key in mine.index
+            else Cell()
+            for key in keys
+        ]
+        lines.append(Line(f"{source} ({int(mine['images'].iloc[0]):,})", cells))
+    if not lines:
+        return None
+    caption = f"{backbone} on {evaluation}: AUC by source (images of the source in brackets)."
+    return Table(caption, "Source", [SHORT[key] for key in keys], lines)
+
+
+def comparison_tables(results: Results) -> list[Table]:
+    """Paired comparisons, a table a question, the tested family first."""
+    if results.comparisons.empty:
+        return []
+    tables = []
+    for question, title in _QUESTIONS.items():
+        here = results.comparisons[results.comparisons["question"] == question]
+        if here.empty:
+            continue
+        family = question == "RQ2"
+        columns = ["AUC difference", "95 % interval (seeds)", "p (sign-flip)"]
+        columns += ["p (Holm)"] if family else []
+        columns += ["95 % interval (seeds × images)", "by seed"]
+        lines = []
+        for row in here.itertuples():
+            other = f"{row.a} − {row.b}" if question == "RQ1" else row.b
+            cells = [
+                Cell(number(row.mean, sign=True), "" if row.n > 1 else "one seed"),
+                Cell(interval(row.low, row.high)),
+                Cell(number(row.p), f"floor {number(row.p_floor)}"),
+            ]
+            cells += [Cell(number(row.p_holm))] if family else []
+            cells += [
+                Cell(interval(row.image_low, row.image_high)),
+                Cell(", ".join(number(value, sign=True) for value in row.difference_by_seed)),
+            ]
+            lines.append(Line(f"{row.backbone}: {other}", cells))
+        kind = "the family that is tested" if family else "descriptive"
+        whose = "Difference" if question == "RQ1" else "Student minus the other side"
+        caption = f"{whose} on {results.primary}, {title} ({kind})."
+        tables.append(Table(caption, "Backbone and other side", columns, lines))
+    return tables
+
+
+def teacher_table(plan: Plan, results: Results) -> Table | None:
+    """The candidates of stage 1 as selection saw them."""
+    if results.teachers.empty:
+        return None
+    winner = plan.choices["teacher"].winner
+    lines = [
+        Line(
+            row.name,
+            [
+                Cell(number(row.value), row.worst_set),
+                Cell(interval(row.low, row.high) if row.low or row.high else "the best"),
+                Cell("yes" if row.tied else "no"),
+                Cell(number(row.agreement, 2)),
+                Cell("chosen" if row.name == winner else "", best=row.name == winner),
+            ],
+            row.name == winner,
+        )
+        for row in results.teachers.itertuples(index=False)
+    ]
+    columns = ["Validation AUC of its Students", "Difference to the best", "Tied with the best"]
+    columns += ["Map agreement with people (r)", "Choice"]
+    caption = "Teachers in stage 1, judged by the worst validation set of their probe Students."
+    return Table(caption, "Teacher", columns, lines)
+
+
+def images_seen_table(plan: Plan, results: Results) -> Table | None:
+    """Training images seen by each role, so that a longer training cannot pass for a better one."""
+    runs = results.runs
+    if runs.empty or not runs["finished"].any():
+        return None
+    runs = runs[runs["finished"]]
+    study = plan.protocol.study
+    columns = [name for name in dict.fromkeys([*study.students, *study.teachers])]
+    columns = [name for name in columns if (runs["backbone"] == name).any()]
+    lines = []
+    for role in ("baseline1", "baseline2", "teacher", "student", "shuffled", "centre", "ceiling"):
+        mine = runs[runs["role"] == role]
+        if mine.empty:
+            continue
+        cells = []
+        for column in columns:
+            seen = mine[mine["backbone"] == column]["images_seen"].dropna().astype(int)
+            spread = sorted({int(seen.min()), int(seen.max())}) if len(seen) else []
+            cells.append(Cell(" to ".join(f"{value:,}" for value in spread) or DASH))
+        lines.append(Line(role.replace("baseline", "Baseline ").capitalize(), cells))
+    return Table("Images seen in one training, by role.", "Role", columns, lines)
+
+
+# Files.
+
+
+def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
+    """The CSV files by name, their rows in an order that depends on the study alone."""
+    sets = {name: place for place, name in enumerate(set_order(plan, results))}
+    backbones = [*plan.protocol.study.students, OVERALL]
+    keys = list(SHORT)
+
+    def place(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+        if frame.empty:
+            return frame
+        order = pd.DataFrame(
+            {
+                name: frame[name].map(rank) if rank is not None else frame[name]
+                for name, rank in columns.items()
+            }
+        ).fillna(len(sets) + len(keys) + len(backbones))
+        return frame.loc[order.sort_values(list(columns), kind="stable").index]
+
+    run = ["role", "backbone", "alpha", "teacher", "seed"]
+    by_set: dict[str, Any] = {"set": sets, "source": None}
+    comparisons = results.comparisons
+    if not comparisons.empty:
+        seeds = comparisons["difference_by_seed"].map(
+            lambda values: " ".join(f"{value:.6g}" for value in values)
+        )
+        comparisons = comparisons.assign(difference_by_seed=seeds)
+    figures = place(results.figures, by_set | dict.fromkeys(run))
+    if not figures.empty:
+        first = [*run, "set", "source"]
+        figures = figures[[*first, *(name for name in figures if name not in first)]]
+    table_order = by_set | {
+        "key": {key: position for position, key in enumerate(keys)},
+        "backbone": {name: position for position, name in enumerate(backbones)},
+    }
+    return {
+        "results.csv": figures,
+        "runs.csv": place(results.runs, dict.fromkeys(run)),
+        "table.csv": place(results.table, table_order),
+        "comparisons.csv": comparisons,
+    }
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV: six significant digits, whole numbers whole."""
+    whole = {name: "Int64" for name in _WHOLE if name in frame}
+    text: str = frame.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return text
+
+
+def markdown(title: str, tables: Iterable[Table]) -> str:
+    """Tables as Markdown; the best of a column is bold."""
+    parts = [f"# {title}"]
+    for table in tables:
+        head = [table.corner, *table.columns]
+        rows = [[line.heading, *(_marked(cell) for cell in line.cells)] for line in table.lines]
+        parts.append(
+            "\n".join(
+                [f"**{_plain(table.caption)}**", "", _bars(head), _bars(["---"] * len(head))]
+                + [_bars(row) for row in rows]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _marked(cell: Cell) -> str:
+    text = f"**{_plain(cell.text)}**" if cell.best else _plain(cell.text)
+    return f"{text} ({_plain(cell.note)})" if cell.note else text
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _bars(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

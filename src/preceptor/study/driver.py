@@ -1,0 +1,312 @@
+"""Run a study: check everything, fill the caches, walk the graph, write results and report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preceptor.config import StudyConfig, dump_config, load_config
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.models import build_model
+from preceptor.runs import damaged_files, is_finished, write_atomically
+from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
+from preceptor.study.graph import Graph, Step
+from preceptor.study.local import LocalExecutor
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol, check_study
+from preceptor.workspace import Workspace
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass
+class StudyResult:
+    """How a study ended.
+
+    Args:
+        folder: The study folder, with results.csv, table.md, report.html and best/.
+        failed: Steps that could not be done, by title, with the reason.
+        missing: Steps that were not reached.
+        computed: Steps done now; the others were there already.
+        seconds: Wall time of this call.
+    """
+
+    folder: Path
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+
+
+def open_study(
+    study: StudyConfig, out: Path, *, verify: bool, report_to: Callable[[str], None]
+) -> Protocol:
+    """Read the manifest, check the study against it and make its protocol.
+
+    Raises:
+        InputError: Anything that would stop the study later, all at once where it can be.
+    """
+    report_to(f"reading {study.manifest}")
+    store = (study.store or out / "store").absolute()
+    workspace = Workspace(Manifest.read(study.manifest, verify=verify), store / "cache")
+    check_study(study, workspace)
+    return Protocol(study, workspace, store)
+
+
+def run_study(
+    study: StudyConfig,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    tell: Callable[[str], None] = print,
+) -> StudyResult:
+    """Run the whole protocol, or what is left of it.
+
+    The same call on the same folder goes on where an earlier one stopped: a finished step is
+    never repeated, an interrupted training goes on from its last epoch.
+
+    Args:
+        study: The config.
+        out: The study folder.
+        jobs: Worker processes; None = cores ÷ threads of a run. Never more than that.
+        tell: Receives lines of progress.
+
+    Returns:
+        How it ended; failures are told, not raised.
+
+    Raises:
+        InputError: The study cannot start: its config or data is wrong, or another process is
+            running it.
+    """
+    out = Path(out).absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from error
+    jobs = _slots(jobs, study.training.threads, tell)
+    started = time.monotonic()
+    with _alone(out):
+        protocol = open_study(study, out, verify=True, report_to=tell)
+        write_atomically(out / "study.yaml", dump_config(study))
+        _fill_caches(protocol)
+        plan = Plan(protocol)
+        plan.decided = lambda: _write_choices(plan, out)
+        result = StudyResult(out)
+        executor = LocalExecutor(
+            jobs, study.training.threads, study.manifest, protocol.workspace.cache_dir,
+            protocol.store,
+        )  # fmt: skip
+        try:
+            _walk(plan, Graph(plan.first()), executor, result, tell)
+        finally:
+            executor.close()
+            result.seconds = time.monotonic() - started
+        from preceptor.report.write import write_results
+
+        write_results(plan, out, result.failed)
+    return result
+
+
+def _walk(
+    plan: Plan,
+    graph: Graph,
+    executor: LocalExecutor,
+    result: StudyResult,
+    tell: Callable[[str], None],
+) -> None:
+    """Start what is ready, longest first, until nothing is left."""
+    clock = _Clock(plan)
+    while True:
+        for step in graph.ready():
+            if step.kind == "select":
+                assert step.choose is not None
+                added = step.choose()
+                graph.done.add(step.id)
+                graph.add(added)
+                name = step.id.removeprefix("select:")
+                tell(f"chosen: {plan.choices[name].reason}")
+                break
+            if _there(plan.protocol.folder(step), tell):
+                graph.done.add(step.id)
+                break
+            if executor.free:
+                graph.running.add(step.id)
+                clock.start(step)
+                executor.start(step)
+        else:
+            if not graph.running:
+                break
+            for event in executor.events():
+                step = graph.steps[event.step]
+                if event.kind == "line":
+                    clock.line(step, event.text)
+                    continue
+                graph.running.discard(step.id)
+                if event.kind == "done":
+                    graph.done.add(step.id)
+                    result.computed += 1
+                    tell(clock.finished(step, graph))
+                else:
+                    graph.fail(step.id, event.text)
+                    tell(f"FAILED {step.title}: {event.text}")
+    result.failed = {graph.steps[key].title: reason for key, reason in graph.failed.items()}
+    result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
+
+
+def _there(folder: Path, tell: Callable[[str], None]) -> bool:
+    """Whether a step's result exists and is whole; a damaged one is put aside and redone."""
+    if not is_finished(folder):
+        return False
+    damaged = damaged_files(folder)
+    if damaged:
+        tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is made again")
+        (folder / "run.json").unlink()
+    return not damaged
+
+
+class _Clock:
+    """Says how far the study is and about how long it will take."""
+
+    def __init__(self, plan: Plan) -> None:
+        first, later = plan.outline()
+        self._total = len(first) + len(later)
+        self._left = {
+            step.id: step.cost
+            for step in [*first, *later]
+            if not is_finished(plan.protocol.folder(step))
+        }
+        self._begun: dict[str, float] = {}
+        self._spent = self._done = 0.0
+        self._started = time.monotonic()
+
+    def start(self, step: Step) -> None:
+        self._begun[step.id] = time.monotonic()
+
+    def line(self, step: Step, text: str) -> None:
+        del step, text  # the run's own log keeps them
+
+    def finished(self, step: Step, graph: Graph) -> str:
+        seconds = time.monotonic() - self._begun[step.id]
+        self._done += step.cost
+        self._left.pop(step.id, None)
+        elapsed = time.monotonic() - self._started
+        left = sum(self._left.values()) * elapsed / max(self._done, 1e-9)
+        done = sum(one.kind != "select" for one in graph.steps.values() if one.id in graph.done)
+        return (
+            f"[{done}/{max(self._total, done)}] {step.title}: {seconds:.0f} s; "
+            f"about {left / 60:.0f} min left"
+        )
+
+
+def _slots(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int:
+    """Workers such that jobs × threads fits the cores (together they would be slower)."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    most = max(1, cores // threads)
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}: at least one is needed")
+    if jobs is not None and jobs > most:
+        tell(f"{jobs} jobs of {threads} threads do not fit {cores} cores: {most} at a time")
+    return min(jobs or most, most)
+
+
+def _fill_caches(protocol: Protocol) -> None:
+    """Decode the images once for every input size, before workers start."""
+    study = protocol.study
+    for backbone in dict.fromkeys([*study.teachers, *study.students]):
+        size = study.training.input_size
+        if size is None:
+            model = build_model(backbone, protocol.workspace.manifest.classes)
+            size = model.spec.input_size
+        protocol.workspace.images(study.training, size)
+        plain = study.training.model_copy(
+            update={"augmentation": type(study.training.augmentation)()}
+        )
+        protocol.workspace.images(plain, size)
+
+
+def _write_choices(plan: Plan, out: Path) -> None:
+    text = json.dumps({name: choice.as_dict() for name, choice in plan.choices.items()}, indent=2)
+    write_atomically(out / "selection.json", text + "\n")
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse a second process on the same study folder; the lock falls with its holder."""
+    with (out / ".lock").open("a+") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"{out}: another process is running this study") from error
+        yield
+
+
+def reopen(folder: str | Path) -> Plan:
+    """The plan of a study folder as far as it has got, to report on it at any time.
+
+    Selections whose runs have finished are made (again); nothing is trained.
+
+    Raises:
+        InputError: Not a study folder, or its data has changed.
+    """
+    folder = Path(folder).absolute()
+    file = folder / "study.yaml"
+    if not file.is_file():
+        raise InputError(f"{folder} is not a study folder: it has no study.yaml")
+    study = load_config(file, StudyConfig)
+    plan = Plan(open_study(study, folder, verify=False, report_to=lambda line: None))
+    graph = Graph(plan.first())
+    grown = True
+    while grown:
+        grown = False
+        for step in graph.ready():
+            if step.kind == "select":
+                assert step.choose is not None
+                graph.add(step.choose())
+            elif not is_finished(plan.protocol.folder(step)):
+                continue
+            graph.done.add(step.id)
+            grown = True
+    return plan
+
+
+def print_plan(
+    study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
+) -> None:
+    """Say what a study would do: both stages, their runs, and the time that they would take.
+
+    Args:
+        study: The config.
+        out: The study folder; what has finished there is not counted.
+        jobs: As in `run_study`.
+        tell: Receives the lines.
+    """
+    jobs = _slots(jobs, study.training.threads, tell)
+    protocol = open_study(study, out, verify=False, report_to=tell)
+    validation = len(protocol.workspace.split_rows("val"))
+    total = 0.0
+    stages = Plan(protocol).outline()
+    names = (
+        "stage 1 (baselines, ceiling, Teachers, probe Students)",
+        "stage 2 (Students, controls, tests)",
+    )
+    for name, steps in zip(names, stages, strict=True):
+        left = [step for step in steps if not is_finished(protocol.folder(step))]
+        seconds = estimate_seconds(
+            left, study, protocol.workspace.manifest.classes, validation, jobs
+        )
+        total += seconds
+        tell(f"{name}: {count_kinds(steps)}")
+        tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+    tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")

@@ -1,0 +1,127 @@
+"""A commented study file for a manifest: `preceptor study init`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from preceptor.config import StudyConfig, parse_config
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.study.estimate import as_time, estimate_seconds
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.workspace import Workspace
+
+_TEMPLATE = """\
+# A study of {manifest_name}: {images:,} images, {training:,} of them for training, {annotated:,}
+# of those annotated. Measured on this machine: about {time} with {jobs} job(s).
+# Run it with:  preceptor study {file} --out {stem}-study
+
+manifest: {manifest}
+positive: {positive}            # the class whose probability is the score; the others: {others}
+primary: {primary}            # the evaluation set of the hypothesis tests
+
+teachers: [{backbone}]     # backbones whose maps train others
+students: [{backbone}]     # backbones to be lifted; the paper's: densenet121, resnet50,
+                           # legacy_xception, inception_v3
+weights: {weights}              # hub (pretrained, needs a network), none, or a .safetensors file
+seeds: 3                   # more seeds, smaller p: with 3 it cannot fall below 0.25
+
+# annotated: 200           # act as if only so many images (or this fraction) were annotated
+alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = guided harder
+teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is always tried too
+# guide_classes: [{positive}]   # guide only these classes
+selection: guided          # ties on validation go to the maps closest to human maps; or val_auc
+
+training:
+  # recipe: cyborg         # or paper: the published settings, 50 epochs at 224 or 299 px
+  input_size: {size}
+  batch_size: 20
+  epochs: 20
+  optimiser: sgd
+  lr: 0.005
+  schedule: cosine
+  checkpoint: best_auc
+  threads: {threads}               # of one run; part of what makes two runs equal
+  augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, colour: 0.0}}
+"""
+
+
+def write_study_file(
+    manifest_path: Path,
+    target: Path,
+    *,
+    backbone: str = "resnet50",
+    weights: str = "hub",
+    size: int = 224,
+    positive: str | None = None,
+) -> str:
+    """Write a commented study file with a measured time estimate.
+
+    Args:
+        manifest_path: The manifest; it is read without decoding its images.
+        target: The file to write; an existing one is not overwritten.
+        backbone: Teacher and Student to start from.
+        weights: As in the config.
+        size: Input side in pixels.
+        positive: None takes the rarer class of the training images.
+
+    Returns:
+        The time estimate as text.
+
+    Raises:
+        InputError: The manifest cannot be used, or the target exists.
+    """
+    if target.exists():
+        raise InputError(f"{target} exists already; choose another file with --to")
+    manifest = Manifest.read(manifest_path, verify=False)
+    training = manifest.table[manifest.train_mask]
+    counts = training["label"].value_counts()
+    positive = positive or str(counts.index[-1])
+    if positive not in manifest.classes:
+        raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
+    cores = os.cpu_count() or 1
+    jobs = max(1, cores // 2)
+    threads = max(1, cores // jobs)
+    values = {
+        "manifest_name": manifest_path.name,
+        "images": len(manifest),
+        "training": len(training),
+        "annotated": int((manifest.annotated_mask & manifest.train_mask).sum()),
+        "file": target.name,
+        "stem": target.stem,
+        "manifest": os.path.relpath(manifest_path, target.parent),
+        "positive": _quoted(positive),
+        "others": ", ".join(name for name in manifest.classes if name != positive),
+        "primary": manifest.eval_splits("test")[0],
+        "backbone": backbone,
+        "weights": weights,
+        "size": size,
+        "threads": threads,
+        "jobs": jobs,
+        "time": "…",
+    }
+    import yaml
+
+    study = parse_config(
+        yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
+    )
+    workspace = Workspace(manifest)
+    plan = Plan(Protocol(study, workspace, Path("store")))
+    first, later = plan.outline()
+    seconds = estimate_seconds(
+        [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
+    )
+    values["time"] = as_time(seconds)
+    target.write_text(_TEMPLATE.format(**values), encoding="utf-8")
+    return as_time(seconds)
+
+
+def _quoted(word: str) -> str:
+    """A class name as YAML: quoted where it could be read as a number or a flag."""
+    plain = word.isascii() and word.replace("_", "").replace("-", "").isalpha()
+    if plain and word.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
+        return word
+    escaped = word.replace('"', '\\"')
+    return f'"{escaped}"'

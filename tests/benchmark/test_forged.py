@@ -1,0 +1,439 @@
+import importlib.util
+import io
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from preceptor.benchmark import forged as forged_module
+from preceptor.benchmark.forged import (
+    COLUMNS,
+    PRESETS,
+    SPLITS,
+    ForgedSettings,
+    draw_example,
+    write_forged,
+)
+from preceptor.benchmark.forgeries import (
+    KINDS,
+    Strengths,
+    add_noise,
+    draw_region,
+    forge,
+    is_grey,
+    pixelate,
+    recompress,
+    shift_colour,
+    splice,
+    stamp,
+)
+from preceptor.benchmark.photographs import PHOTOGRAPHS, draw_pools, read_photograph
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError, RunFailedError
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_forged(tmp_path_factory.mktemp("forged") / "tiny", TINY, seed=0).parent
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return {photograph.name: read_photograph(photograph) for photograph in PHOTOGRAPHS}
+
+
+def crop_of(photographs, name, size=64, top=100, left=100):
+    return photographs[name][top : top + size, left : left + size]
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# What is done to a crop
+
+
+@pytest.mark.parametrize("name", ["coffee", "grass"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forgery_changes_its_region_and_nothing_else(photographs, kind, name):
+    generator = np.random.default_rng(1)
+    crop = crop_of(photographs, name)
+    region = draw_region(64, (0.15, 0.3), 4.0, generator)
+    donor = crop_of(photographs, "astronaut")
+    forged = forge(crop, region, kind, Strengths(), generator, donor)
+    assert (forged == crop)[region == 0].all()
+    assert (forged != crop)[region == 255].any()
+    assert is_grey(forged) == is_grey(crop) == (name == "grass")
+
+
+def test_a_stronger_setting_changes_more(photographs):
+    crop, donor = crop_of(photographs, "coffee"), crop_of(photographs, "chelsea")
+    region = draw_region(64, (0.2, 0.3), 4.0, np.random.default_rng(2))
+    weak = Strengths(noise=4, pixelation=2, splice=0, blur=0.5, jpeg=80, colour=8)
+    strong = Strengths(noise=20, pixelation=5, splice=1, blur=2, jpeg=10, colour=40)
+    for kind in KINDS:
+        change = [
+            np.abs(
+                forge(crop, region, kind, strengths, np.random.default_rng(3), donor).astype(int)
+                - crop
+            ).sum()
+            for strengths in (weak, strong)
+        ]
+        assert change[0] < change[1], kind
+
+
+@given(st.integers(0, 2**32), st.sampled_from([32, 47, 64, 128]), st.sampled_from([1.0, 4.0]))
+def test_a_region_is_whole_soft_and_within_its_sizes(seed, size, edge):
+    radius = (0.15, 0.3)
+    region = draw_region(size, radius, edge, np.random.default_rng(seed))
+    assert region.shape == (size, size)
+    assert region.dtype == np.uint8
+    assert region.max() == 255
+    border = np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]])
+    assert border.max() == 0
+    # The area at half height is that of the ellipse: pi times two axes from the given range.
+    area = (region >= 128).sum() / size**2
+    assert np.pi * radius[0] ** 2 * 0.9 < area < np.pi * radius[1] ** 2 * 1.1
+
+
+def test_a_region_equals_its_slow_twin():
+    size, radius, edge = 48, (0.15, 0.3), 4.0
+    region = draw_region(size, radius, edge, np.random.default_rng(5))
+    generator = np.random.default_rng(5)
+    short, long = sorted(generator.uniform(*radius, size=2) * size)
+    angle = generator.uniform(0, np.pi)
+    margin = long * (1 + edge / (2 * short))
+    centre_x, centre_y = generator.uniform(margin, size - margin, size=2)
+    for row in range(size):
+        for column in range(size):
+            x, y = column + 0.5 - centre_x, row + 0.5 - centre_y
+            along = (x * np.cos(angle) + y * np.sin(angle)) / long
+            across = (-x * np.sin(angle) + y * np.cos(angle)) / short
+            share = 0.5 + (1 - np.sqrt(along**2 + across**2)) * short / edge
+            assert abs(region[row, column] - 255 * min(max(share, 0), 1)) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("block", [2, 3, 5])
+def test_pixelation_equals_its_slow_twin(photographs, block):
+    crop = crop_of(photographs, "coffee", size=32)
+    result = pixelate(crop, block)
+    for row in range(32):
+        for column in range(32):
+            top, left = row // block * block, column // block * block
+            mean = crop[top : top + block, left : left + block].mean(axis=(0, 1))
+            np.testing.assert_allclose(result[row, column], mean)
+
+
+def test_noise_has_the_asked_deviation_and_leaves_grey_grey(photographs):
+    colour, grey = crop_of(photographs, "coffee"), crop_of(photographs, "grass")
+    added = add_noise(colour, 12.0, np.random.default_rng(0)) - colour
+    assert added.std() == pytest.approx(12.0, rel=0.05)
+    assert not np.allclose(added[..., 0], added[..., 1])
+    added = add_noise(grey, 12.0, np.random.default_rng(0)) - grey
+    assert np.allclose(added[..., 0], added[..., 1])
+
+
+def test_a_splice_leaves_the_asked_share_of_the_difference_in_colour(photographs):
+    crop, donor = crop_of(photographs, "coffee"), crop_of(photographs, "astronaut")
+    region = draw_region(64, (0.2, 0.3), 4.0, np.random.default_rng(0))
+
+    def mean(image):
+        return (image * (region / region.sum())[..., None]).sum(axis=(0, 1))
+
+    for strength in (0.0, 0.5, 1.0):
+        left = mean(splice(crop, donor, region, strength)) - mean(crop)
+        np.testing.assert_allclose(left, strength * (mean(donor) - mean(crop)), atol=1e-9)
+
+
+def test_a_colour_shift_has_the_asked_length(photographs):
+    for name in ("coffee", "grass"):
+        crop = crop_of(photographs, name)
+        moved = shift_colour(crop, 30.0, np.random.default_rng(0)) - crop
+        np.testing.assert_allclose(np.linalg.norm(moved, axis=2), 30.0)
+
+
+def test_recompression_is_a_jpeg_round_trip(photographs):
+    crop = crop_of(photographs, "coffee")
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "JPEG", quality=20)
+    np.testing.assert_array_equal(recompress(crop, 20), np.asarray(Image.open(buffer)))
+
+
+def test_a_stamp_stays_in_its_corner():
+    crop = np.full((64, 64, 3), 250, np.uint8)
+    marked = stamp(crop, 20)
+    rows, columns = np.nonzero((marked != crop).any(axis=2))
+    assert rows.min() >= 58
+    assert columns.min() >= 51
+    assert marked.max() == 255
+    assert (stamp(crop, 0) == crop).all()
+
+
+# What is in the folder
+
+
+def test_the_manifest_passes_the_librarys_own_checks(folder):
+    manifest = Manifest.read(folder / "manifest.csv")
+    assert manifest.classes == ["authentic", "forged"]
+    assert manifest.eval_splits("val") == ["val", "val-noshort"]
+    assert manifest.eval_splits("test") == ["test-seen", "test-unseen"]
+
+
+def test_the_table(folder, table):
+    assert tuple(table.columns) == COLUMNS
+    assert table.split.value_counts(sort=False).to_dict() == {
+        "train": 48, "val": 24, "val-noshort": 24, "test-seen": 24, "test-unseen": 24
+    }  # fmt: skip
+    assert (table.annotated == 1).all()
+    assert ((table.saliency != "") == (table.label == "forged")).all()
+    for split, rows in table.groupby("split"):
+        kinds = TINY.unseen_kinds if split == "test-unseen" else TINY.kinds
+        counts = rows.source.value_counts()
+        assert counts["authentic"] == len(rows) // 2
+        assert {kind: counts[kind] for kind in kinds} == dict.fromkeys(kinds, len(rows) // 6)
+    written = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+    assert written == set(table.path) | set(table.saliency) - {""}
+
+
+def test_images_and_maps_are_crops_of_the_asked_size(folder, table):
+    for row in table.itertuples():
+        with Image.open(folder / row.path) as image:
+            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (32, 32))
+        if row.saliency:
+            with Image.open(folder / row.saliency) as image:
+                assert (image.format, image.mode, image.size) == ("PNG", "L", (32, 32))
+
+
+def test_pixels_outside_the_map_are_the_photographs_own(folder, table, photographs):
+    def is_cut_from(photograph, image, outside):
+        height, width = photograph.shape[0] - 31, photograph.shape[1] - 31
+        row, column = np.argwhere(outside)[0]
+        starts = photograph[row : row + height, column : column + width]
+        return any(
+            (photograph[top : top + 32, left : left + 32] == image)[outside].all()
+            for top, left in np.argwhere((starts == image[row, column]).all(axis=2))
+        )
+
+    rows = table[table.split.isin(["val-noshort", "test-seen", "test-unseen"])]
+    for row in rows.itertuples():
+        image = pixels(folder / row.path)
+        region = pixels(folder / row.saliency) if row.saliency else np.zeros((32, 32))
+        photograph = photographs[row.group]
+        assert is_cut_from(photograph, image, region == 0), row.path
+        if row.saliency:
+            assert not is_cut_from(photograph, image, np.ones((32, 32), bool)), row.path
+
+
+def test_photographs_are_apart_by_kind_of_split(table):
+    table = table.assign(photograph=table.group.str.split("/").str[0])
+    kinds = table.groupby(table.split.str.split("-").str[0])
+    groups = {kind: set(rows.group) for kind, rows in kinds}
+    assert not groups["train"] & groups["val"]
+    photographs = table.groupby("split").photograph.agg(set)
+    assert photographs["val"] <= photographs["train"]
+    tests = photographs["test-seen"] | photographs["test-unseen"]
+    assert not photographs["train"] & photographs["val-noshort"]
+    assert not photographs["train"] & tests
+    assert not photographs["val-noshort"] & tests
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_pixel_is_in_train_and_in_val(size, seed):
+    areas = forged_module._draw_areas(size, seed)
+    for train, val in zip(areas["train"], areas["val"], strict=True):
+        assert train.group.removesuffix("/a") == val.group.removesuffix("/b")
+        assert not np.shares_memory(train.pixels, val.pixels)
+        assert min(train.pixels.shape[:2]) >= size
+        assert min(val.pixels.shape[:2]) >= size
+
+
+def test_pools_hold_every_sort_and_every_photograph_once():
+    for seed in range(20):
+        pools = draw_pools(np.random.default_rng(seed))
+        names = [photograph.name for pool in pools.values() for photograph in pool]
+        assert sorted(names) == sorted(photograph.name for photograph in PHOTOGRAPHS)
+        for pool in pools.values():
+            assert {photograph.sort for photograph in pool} == {"everyday", "scientific", "grey"}
+
+
+def test_the_sort_of_a_photograph_is_what_its_pixels_say(photographs):
+    for photograph in PHOTOGRAPHS:
+        assert is_grey(photographs[photograph.name]) == (photograph.sort == "grey")
+
+
+def test_the_stamp_goes_with_the_label_in_train_and_val_only(tmp_path):
+    stamped = TINY.model_copy(update={"train": 400, "stamp_rate": 0.9})
+    with_stamp = write_forged(tmp_path / "with", stamped, 0).parent
+    plain = stamped.model_copy(update={"stamp_strength": 0.0})
+    without = write_forged(tmp_path / "without", plain, 0).parent
+    table = pd.read_csv(with_stamp / "manifest.csv")
+    table["stamped"] = [
+        (with_stamp / path).read_bytes() != (without / path).read_bytes() for path in table.path
+    ]
+    rates = table.groupby(["split", "label"]).stamped.mean()
+    assert rates["train", "forged"] == pytest.approx(0.9, abs=0.06)
+    assert rates["train", "authentic"] == pytest.approx(0.1, abs=0.06)
+    assert rates["val", "forged"] > rates["val", "authentic"]
+    for split in ("val-noshort", "test-seen", "test-unseen"):
+        assert rates[split].max() == 0
+    for path in table.path[table.stamped]:
+        rows, columns = np.nonzero((pixels(with_stamp / path) != pixels(without / path)).any(2))
+        assert rows.min() >= 26
+        assert columns.min() >= 19
+
+
+def test_crops_are_chosen_without_regard_to_their_label():
+    areas = forged_module._draw_areas(32, 0)["train"]
+    for kind in KINDS:
+        example = draw_example(areas, kind, TINY, np.random.default_rng(0))
+        outside = example.region == 0
+        assert (example.forged == example.authentic)[outside].all()
+        change = np.abs(example.forged.astype(int) - example.authentic)[example.region >= 128]
+        assert change.mean() >= TINY.least_change
+
+
+# Seeds, folders, failures
+
+
+def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
+    again = write_forged(tmp_path / "again", TINY, seed=0).parent
+    assert contents(again) == contents(folder)
+
+
+def test_another_seed_draws_other_photographs_for_training(tmp_path, table):
+    draws = [
+        frozenset(area.group for area in forged_module._draw_areas(32, seed)["train"])
+        for seed in range(10)
+    ]
+    assert len(set(draws)) >= 9
+    other = pd.read_csv(write_forged(tmp_path / "other", TINY, seed=1))
+    assert set(other.group[other.split == "train"]) != set(table.group[table.split == "train"])
+
+
+def test_a_larger_split_begins_with_the_smaller_one(folder, tmp_path):
+    larger = write_forged(tmp_path / "larger", TINY.model_copy(update={"train": 60}), 0).parent
+    images = contents(folder / "images" / "train")
+    assert images.items() <= contents(larger / "images" / "train").items()
+
+
+def test_a_complete_folder_is_used_again(folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert write_forged(folder, TINY, seed=0) == folder / "manifest.csv"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    record = json.loads((folder / "settings.json").read_text())
+    assert record["seed"] == 0
+    assert ForgedSettings.model_validate(record["settings"]) == TINY
+
+
+def test_a_folder_with_something_else_is_refused_and_left_alone(folder, tmp_path):
+    with pytest.raises(InputError, match="other settings, seed or version"):
+        write_forged(folder, TINY, seed=1)
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        write_forged(tmp_path, TINY, seed=0)
+    with pytest.raises(InputError, match="is a file"):
+        write_forged(tmp_path / "note.txt", TINY, seed=0)
+    assert contents(tmp_path) == {"note.txt": b"mine"}
+
+
+def test_an_empty_folder_and_missing_parents_are_fine(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert write_forged(tmp_path / "empty", TINY, seed=0).is_file()
+    assert write_forged(tmp_path / "a" / "b", TINY, seed=0).is_file()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    saved = []
+
+    def save(image, path):
+        saved.append(path)
+        if len(saved) == 20:
+            raise OSError(28, "No space left on device")
+        Image.fromarray(image).save(path)
+
+    monkeypatch.setattr(forged_module, "_save", save)
+    with pytest.raises(RunFailedError, match="No space left"):
+        write_forged(tmp_path / "forged", TINY, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_at_once_end_with_one_whole_folder(folder, tmp_path):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(write_forged(tmp_path / "both", TINY, seed=0)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [tmp_path / "both" / "manifest.csv"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["both"]
+    assert contents(tmp_path / "both") == contents(folder)
+
+
+def test_without_scikit_image_the_extra_is_named(tmp_path, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "skimage" else real(name)
+    )
+    with pytest.raises(InputError, match=r"pip install preceptor\[demo\]"):
+        write_forged(tmp_path / "forged", TINY, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forgery_too_weak_to_be_seen_is_refused(tmp_path):
+    weak = TINY.model_copy(update={"strengths": Strengths(noise=0.01)})
+    with pytest.raises(InputError, match=r"strengths\.noise = 0\.01.*least_change"):
+        write_forged(tmp_path / "forged", weak, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kinds": ("noise", "blur"), "unseen_kinds": ("blur",)}, "named twice: blur"),
+        ({"kinds": ()}, "at least 1"),
+        ({"kinds": ("sepia",)}, "sepia"),
+        ({"radius": (0.3, 0.2)}, "smallest <= largest"),
+        ({"size": 16}, "32"),
+        ({"train": 1}, "4"),
+        ({"stamp_rate": 0.2}, "0.5"),
+        ({"colour": 3}, "colour"),
+    ],
+)
+def test_bad_settings_are_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        ForgedSettings.model_validate(values)
+
+
+def test_a_negative_seed_is_refused(tmp_path):
+    with pytest.raises(InputError, match="seed -1"):
+        write_forged(tmp_path / "forged", TINY, seed=-1)
+
+
+def test_every_split_has_its_count():
+    assert [TINY.count(split) for split in SPLITS] == [48, 24, 24, 24, 24]
