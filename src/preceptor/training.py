@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from preceptor import __version__
-from preceptor.checkpoint import Progress, load_progress, save_progress, snapshot
+from preceptor.checkpoint import load_progress, save_progress, snapshot
 from preceptor.config import RunConfig, Training, dump_config
 from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
 from preceptor.errors import RunFailedError
@@ -422,3 +422,26 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+def _main() -> None:
+    """`python -m preceptor.training CONFIG [STORE]`: one run, a line an epoch."""
+    import sys
+
+    from preceptor.config import load_config
+    from preceptor.errors import PreceptorError
+
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m preceptor.training CONFIG [STORE]")
+    try:
+        config = load_config(sys.argv[1], RunConfig)
+        store = sys.argv[2] if len(sys.argv) == 3 else "runs"
+        result = train(config, store, tell=lambda line: print(line, flush=True))
+    except PreceptorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(f"run {result.folder}")
+
+
+if __name__ == "__main__":
+    _main()

@@ -55,7 +55,8 @@ class Workspace:
         split = manifest.table["split"]
         self.train_mask = (split == "train").to_numpy()
         self.class_index = {name: index for index, name in enumerate(manifest.classes)}
-        self.labels = manifest.table["label"].map(self.class_index).to_numpy(np.int64)
+        codes = manifest.table["label"].map(self.class_index)
+        self.labels: NDArray[np.int64] = codes.to_numpy().astype(np.int64)
 
     @classmethod
     def open(cls, path: Path, cache_dir: Path | None = None, *, verify: bool = False) -> Workspace:
@@ -110,7 +111,8 @@ class Workspace:
         if config.guided and maps.kind == "human" and config.guide_classes is not None:
             # Classes without human maps cannot be guided by them: naming them changes nothing.
             labels = self.manifest.table["label"].iloc[rows]
-            mapped = mapped & labels.isin(config.guide_classes).to_numpy()
+            assert mapped is not None
+            mapped &= labels.isin(config.guide_classes).to_numpy(bool)
             config = config.model_copy(update={"guide_classes": None})
         if config.guided and maps.kind == "store" and maps.identity is None:
             assert maps.path is not None
@@ -172,8 +174,8 @@ class Workspace:
 def plain_settings(model: GuidableModel, cache: Literal["memmap", "none"]) -> Training:
     """How images are brought to a trained model, without augmentation."""
     return Training(
-        fit=model.spec.fit,  # type: ignore[arg-type]
-        in_chans=model.spec.in_chans,  # type: ignore[arg-type]
+        fit=model.spec.fit,
+        in_chans=model.spec.in_chans,
         cache=cache,
     )
 

@@ -78,9 +78,9 @@ def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.flo
 
 def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
     """(n,) class indices of a score table."""
-    return (
-        frame["label"].map({name: index for index, name in enumerate(classes)}).to_numpy(np.int64)
-    )
+    index = {name: number for number, name in enumerate(classes)}
+    codes: NDArray[np.int64] = np.array([index[label] for label in frame["label"]], np.int64)
+    return codes
 
 
 def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
@@ -146,11 +146,8 @@ def print_figures(table: pd.DataFrame) -> None:
     from rich.table import Table
 
     shown = Table("set", "source", "images", "positives", "AUC", "EER", "accuracy")
-    for row in table.itertuples():
-        numbers = [
-            f"{value:.3f}" if value == value else "–" for value in (row.auc, row.eer, row.accuracy)
-        ]
-        shown.add_row(
-            row.set, row.source or "all", f"{row.images:,}", f"{row.positives:,}", *numbers
-        )
+    for row in table.to_dict("records"):
+        numbers = [f"{row[key]:.3f}".replace("nan", "–") for key in ("auc", "eer", "accuracy")]
+        counts = [f"{row[key]:,}" for key in ("images", "positives")]
+        shown.add_row(str(row["set"]), str(row["source"]) or "all", *counts, *numbers)
     Console().print(shown)

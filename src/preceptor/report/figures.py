@@ -116,7 +116,9 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
         for seed, value in values.items():
             tip = f"{SHORT[key]}, seed {seed}: AUC {number(value)}"
             body.append(_dot(x(value), y, 4.5, f"dot s-{key}", tip))
-    body.append(_text((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle"))
+    body.append(
+        _text((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
+    )
     means = ", ".join(f"{SHORT[key]} {number(part.mean())}" for key, part in found.items())
     return _svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
 
@@ -159,7 +161,9 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
                 body.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="8" class="ring s-{role}"/>')
                 said.append(f"{name} α {row.alpha:g} with AUC {number(row.value)}")
             body.append(_dot(px, py, 4, f"dot s-{role}", tip))
-    body.append(_text((left + right) / 2, bottom + 36, "α (small: much guidance)", "axis", "middle"))
+    body.append(
+        _text((left + right) / 2, bottom + 36, "α (small: much guidance)", "axis", "middle")
+    )
     return _svg(bottom + 44, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
 
 

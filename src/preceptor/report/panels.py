@@ -220,9 +220,7 @@ def _maps_of(plan: Plan, model: GuidableModel, rows: NDArray[np.int64]) -> Maps:
     return {int(row): cam for row, cam in zip(rows, normalise(cams).numpy(), strict=True)}
 
 
-def _tiles(
-    entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
-) -> list[Tile]:
+def _tiles(entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit) -> list[Tile]:
     """The pictures of one image, all of the same part of it."""
     image = decode_image(Path(entry["path"]), 3)
     height, width = image.shape[:2]

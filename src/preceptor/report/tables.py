@@ -112,7 +112,9 @@ def set_order(plan: Plan, results: Results) -> list[str]:
     """The evaluation sets: primary, the other test sets, the validation sets."""
     manifest = plan.protocol.workspace.manifest
     return list(
-        dict.fromkeys([results.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")])
+        dict.fromkeys(
+            [results.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")]
+        )
     )
 
 

@@ -15,6 +15,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.runs import damaged_files, is_finished, write_atomically
+from preceptor.study.best import write_best
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
 from preceptor.study.graph import Graph, Step
 from preceptor.study.local import LocalExecutor
@@ -112,6 +113,7 @@ def run_study(
             result.seconds = time.monotonic() - started
         from preceptor.report.write import write_results
 
+        write_best(plan, out)
         write_results(plan, out, result.failed)
     return result
 

@@ -68,7 +68,7 @@ class Plan:
                 f"choose among {len(teachers)} Teachers",
                 needs if len(teachers) > 1 else (),
                 choose=lambda: self._choose_teacher(teachers, candidates),
-            )  # fmt: skip
+            )
         )
         return steps
 

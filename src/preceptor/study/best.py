@@ -1,0 +1,87 @@
+"""`best/`: the chosen Student as a model folder, with its thresholds fixed on validation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from preceptor.evaluation.metrics import equal_error_rate
+from preceptor.evaluation.scores import set_auc
+from preceptor.models import load_model, save_model
+from preceptor.runs import is_finished, read_scores
+from preceptor.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class Best:
+    """The chosen Student.
+
+    Args:
+        backbone, alpha, seed: Which it is.
+        run: Its run id.
+        value: Its AUC on the worst validation set.
+    """
+
+    backbone: str
+    alpha: float
+    seed: int
+    run: str
+    value: float
+
+
+def chosen_student(plan: Plan) -> Best | None:
+    """The backbone whose Students are best on validation, and of these the median seed.
+
+    The median (the lower of two) stands for what a user gets; the best seed would be luck.
+    """
+    protocol = plan.protocol
+    classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
+    candidates: list[list[Best]] = []
+    winner = plan.winner()
+    for backbone in protocol.study.students:
+        alpha = plan.alpha_of("student", backbone)
+        found = []
+        for member in protocol.members_of("student", backbone):
+            folder = protocol.run_folder(member.run)
+            chosen = member.arm.alpha == alpha and member.arm.teacher == str(winner)
+            if chosen and is_finished(folder):
+                scores = read_scores(folder)
+                value = worst_auc(scores, classes, positive)
+                found.append(Best(backbone, member.arm.alpha, member.seed, member.run, value))
+        if found:
+            candidates.append(sorted(found, key=lambda best: best.value))
+    if not candidates:
+        return None
+    students = max(candidates, key=lambda group: sum(one.value for one in group) / len(group))
+    return students[(len(students) - 1) // 2]
+
+
+def worst_auc(scores: pd.DataFrame, classes: list[str], positive: str | None) -> float:
+    """AUC on the validation set where it is lowest."""
+    return min(set_auc(part, classes, positive) for _, part in scores.groupby("split"))
+
+
+def write_best(plan: Plan, out: Path) -> Best | None:
+    """Write the chosen Student to `out`/best, or nothing if there is none yet."""
+    best = chosen_student(plan)
+    if best is None:
+        return None
+    run = plan.protocol.run_folder(best.run)
+    model = load_model(run / "model")
+    thresholds = {}
+    positive = model.spec.positive
+    if positive is not None:
+        scores = read_scores(run)
+        first = scores[scores["split"] == scores["split"].iloc[0]]
+        truth = (first["label"] == positive).to_numpy()
+        thresholds["eer"] = float(equal_error_rate(truth, first[f"score_{positive}"]).threshold)
+    partial = out / f".best-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(model, partial, thresholds)
+    shutil.rmtree(out / "best", ignore_errors=True)
+    partial.rename(out / "best")
+    return best

@@ -1,0 +1,82 @@
+"""What the numbers support and what they do not, in plain sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from preceptor.evaluation.statistics import floor_note
+from preceptor.study.plan import Plan
+from preceptor.study.rows import records
+
+
+def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
+    """What the numbers support, and what they do not."""
+    said: list[str] = []
+    primary = plan.protocol.primary
+    if compared.empty:
+        return ["No Student has been compared with a baseline yet."]
+    n = int(compared["n"].min())
+    for backbone in plan.protocol.study.students:
+        here = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
+        if here.empty:
+            continue
+        for line in records(here):
+            images = _interval(line["image_low"], line["image_high"])
+            said.append(
+                f"{backbone}: the Student's AUC on {primary} is "
+                f"{_gain(line['mean'], line['low'], line['high'])} {line['b']} "
+                f"({line['mean']:+.3f}, 95 % interval {_interval(line['low'], line['high'])} over "
+                f"{line['n']} seeds; over images too: {images})."
+            )
+        for line in records(
+            compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
+        ):
+            control = line["b"].removeprefix("Control: ")
+            said.append(
+                f"{backbone}: against the control ({control}) the Student "
+                f"is {_gain(line['mean'], line['low'], line['high'])} it ({line['mean']:+.3f}, "
+                f"{_interval(line['low'], line['high'])})."
+            )
+    family = compared[compared["question"] == "RQ2"]
+    if not family.empty:
+        passed = family[family["p_holm"] <= 0.05]
+        both = family.groupby("backbone")["mean"].min()
+        won = int((both > 0).sum())
+        said.insert(
+            0,
+            f"On {primary}, the Student's mean AUC is above both baselines for {won} of "
+            f"{len(both)} backbone{'s' if len(both) != 1 else ''}; "
+            f"{len(passed)} of {len(family)} comparisons hold after Holm's correction "
+            f"({floor_note(n)}).",
+        )
+    for line in records(compared[compared["question"] == "RQ1"]):
+        said.append(
+            f"RQ1: {line['a']} have AUC {line['mean']:+.3f} against {line['b']} "
+            f"(95 % interval {_interval(line['low'], line['high'])})."
+        )
+    for line in records(shares):
+        if line["share"] is not None and np.isfinite(line["share"]):
+            said.append(
+                f"{line['backbone']}: the Student goes {line['share']:.0%} of the way from its "
+                f"best baseline to the ceiling ({line['low']:.0%} to {line['high']:.0%})."
+            )
+        else:
+            said.append(f"{line['backbone']}: no share of the way is given: {line['reason']}.")
+    return said
+
+
+def _gain(mean: float, low: float, high: float) -> str:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "above" if mean > 0 else "not above"
+    if low > 0:
+        return "above"
+    if high < 0:
+        return "below"
+    return "not distinguishable from"
+
+
+def _interval(low: float, high: float) -> str:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "none from one seed"
+    return f"{low:+.3f} to {high:+.3f}"

@@ -1,0 +1,82 @@
+"""The lines of the main table: which arm of the study stands for which line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from preceptor.config import PAPER_ALPHA
+from preceptor.study.graph import Arm
+from preceptor.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the main table: an arm of the study under the name it is shown by.
+
+    Args:
+        key: baseline1_paper, baseline1, baseline2, student, shuffled, centre or ceiling.
+        title: For people, without the backbone.
+        arms: By backbone.
+    """
+
+    key: str
+    title: str
+    arms: dict[str, Arm]
+
+
+def table_rows(plan: Plan) -> list[Row]:
+    """The lines of the main table whose α are chosen."""
+    study, winner = plan.protocol.study, plan.winner()
+    rows: list[Row] = []
+
+    def add(key: str, title: str, arms: dict[str, Arm | None]) -> None:
+        known = {backbone: arm for backbone, arm in arms.items() if arm is not None}
+        if known:
+            rows.append(Row(key, title, known))
+
+    def chosen(role: str, of: str, teacher: str = "") -> dict[str, Arm | None]:
+        arms: dict[str, Arm | None] = {}
+        for backbone in study.students:
+            alpha = plan.alpha_of(of, backbone)
+            arms[backbone] = None if alpha is None else Arm(role, backbone, alpha, teacher)
+        return arms
+
+    paper = {name: Arm("baseline1", name, PAPER_ALPHA) for name in study.students}
+    add("baseline1_paper", f"Baseline 1: annotated, human maps, α {PAPER_ALPHA:g}", {**paper})
+    add("baseline1", "Baseline 1 at its best α", chosen("baseline1", "baseline1"))
+    plain = {name: Arm("baseline2", name, 1.0) for name in study.students}
+    add("baseline2", "Baseline 2: all images, no guidance", {**plain})
+    if winner is not None:
+        add(
+            "student",
+            "Student: all images, Teacher's maps",
+            chosen("student", "student", str(winner)),
+        )
+        if "shuffled" in study.controls:
+            title = "Control: the same maps, shuffled"
+            add("shuffled", title, chosen("shuffled", "student", str(winner)))
+        if "centre" in study.controls:
+            add("centre", "Control: one centred map", chosen("centre", "student"))
+    if study.ceiling:
+        add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
+    return rows
+
+
+def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """The figures of one arm."""
+    mask = (
+        (figures_table["role"] == arm.role)
+        & (figures_table["backbone"] == arm.backbone)
+        & (figures_table["alpha"] == arm.alpha)
+    )
+    if arm.role in ("student", "shuffled"):
+        mask &= figures_table["teacher"] == arm.teacher
+    return figures_table[mask]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dicts."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

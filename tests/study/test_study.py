@@ -1,0 +1,205 @@
+"""A whole study with real worker processes: what it leaves, and that nothing can be lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from preceptor.config import StudyConfig, load_config
+from preceptor.errors import InputError
+from preceptor.models import load_model
+from preceptor.study.driver import open_study, run_study
+from preceptor.study.plan import Plan
+from tests.datasets import squares
+
+SETTINGS: dict[str, Any] = {
+    "positive": "marked",
+    "primary": "test-unseen",
+    "annotated": 0.5,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "seeds": 1,
+    "alphas": [0.5],
+    "data_driven": False,
+    "training": {"input_size": 32, "epochs": 2, "batch_size": 8, "lr": 0.01, "schedule": "constant"},
+}
+TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv", "selection.json")
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    squares(folder / "data")
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(SETTINGS | {"manifest": "data/manifest.csv"}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study_file: Path) -> Path:
+    out = study_file.parent / "undisturbed"
+    result = run_study(load_config(study_file, StudyConfig), out, jobs=1, tell=lambda line: None)
+    assert not result.failed
+    assert result.missing == 0
+    return out
+
+
+def command(file: Path, out: Path, jobs: int = 1) -> list[str]:
+    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
+    return [sys.executable, "-c", "from preceptor.cli import main; main()", *arguments]
+
+
+def same_tables(one: Path, other: Path) -> None:
+    for name in TABLES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_the_table_has_every_side(undisturbed: Path) -> None:
+    table = pd.read_csv(undisturbed / "table.csv")
+    primary = table[(table["set"] == "test-unseen") & table["source"].isna()]
+    assert list(primary["key"]) == [
+        "baseline1_paper", "baseline1", "baseline2", "student", "shuffled", "centre", "ceiling",
+    ]  # fmt: skip
+    assert primary["mean"].between(0, 1).all()
+    assert set(table["set"]) == {"val", "test", "test-unseen"}
+    assert load_model(undisturbed / "best").spec.thresholds.keys() == {"eer"}
+    html = (undisturbed / "report.html").read_text()
+    assert "test-unseen" in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_again_nothing_is_repeated(study_file: Path, undisturbed: Path) -> None:
+    runs = {file: file.stat().st_mtime_ns for file in undisturbed.glob("store/*/*/run.json")}
+    lines: list[str] = []
+    result = run_study(load_config(study_file, StudyConfig), undisturbed, tell=lines.append)
+    assert result.computed == 0
+    assert runs == {file: file.stat().st_mtime_ns for file in undisturbed.glob("store/*/*/run.json")}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_at_three_moments_the_table_is_the_same(
+    study_file: Path, undisturbed: Path, tmp_path: Path, jobs: int
+) -> None:
+    generator = np.random.default_rng(jobs)
+    out = tmp_path / "killed"
+    for lines_before in generator.integers(1, 5, 3):
+        with subprocess.Popen(
+            command(study_file, out, jobs), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for count, _ in enumerate(process.stdout):
+                if count == lines_before:
+                    process.send_signal(signal.SIGKILL)
+                    break
+    done = subprocess.run(command(study_file, out, jobs), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    same_tables(out, undisturbed)
+
+
+def test_a_damaged_run_is_found_and_made_again(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    config = load_config(study_file, StudyConfig)
+    run_study(config, out, jobs=1, tell=lambda line: None)
+    victim = next(iter(sorted(out.glob("store/runs/*/model/model.safetensors"))))
+    victim.write_bytes(victim.read_bytes()[:-10])
+    lines: list[str] = []
+    result = run_study(config, out, jobs=1, tell=lines.append)
+    assert result.computed == 1
+    assert any(line.startswith("damaged: ") for line in lines)
+    same_tables(out, undisturbed)
+
+
+def test_equal_runs_are_shared_by_studies_in_one_store(study_file: Path, tmp_path: Path) -> None:
+    config = load_config(study_file, StudyConfig, store=str(tmp_path / "store"))
+    first = run_study(config, tmp_path / "one", jobs=1, tell=lambda line: None)
+    wider = config.model_copy(update={"alphas": (0.5, 0.1)})
+    second = run_study(wider, tmp_path / "two", jobs=1, tell=lambda line: None)
+    # Baseline 1, Student and ceiling at α 0.1; the winner and its evaluations may differ.
+    assert 0 < second.computed < first.computed + 3
+
+
+def test_a_failing_step_is_told_and_the_rest_goes_on(study_file: Path, tmp_path: Path) -> None:
+    config = load_config(study_file, StudyConfig)
+    # α 0.5 diverges nowhere; an absurd rate does everywhere but leaves the process alive.
+    training = config.training.model_copy(update={"lr": 1e30})
+    result = run_study(
+        config.model_copy(update={"training": training}), tmp_path / "out", jobs=1,
+        tell=lambda line: None,
+    )  # fmt: skip
+    assert result.failed
+    assert any("diverged" in reason for reason in result.failed.values())
+    assert any("which failed" in reason for reason in result.failed.values())
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_two_processes_on_one_folder_are_refused(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command(study_file, out), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it holds the folder now
+        with pytest.raises(InputError, match="another process"):
+            run_study(load_config(study_file, StudyConfig), out, tell=lambda line: None)
+        process.kill()
+
+
+def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> None:
+    values = {"teacher_alphas": (0.5, 0.1), "data_driven": True, "alphas": (0.5, 0.1), "seeds": 2}
+    config = load_config(study_file, StudyConfig).model_copy(update=values)
+    protocol = open_study(config, tmp_path, verify=False, report_to=lambda line: None)
+    plan = Plan(protocol)
+    first, later = plan.outline()
+    assert protocol.members == []
+    kinds = [step.kind for step in first]
+    # Baseline 1 (2 α; the Teachers are the same runs), Baseline 2, ceiling (2 α), the data-driven
+    # Teacher, 3 probe Students: 9 × 2 seeds.
+    assert kinds.count("train") == 18
+    assert kinds.count("annotate") == 6
+    by_id = {step.id: step for step in [*first, *later]}
+    for step in by_id.values():
+        for need in step.needs:
+            assert need in by_id
+        if step.kind == "evaluate":
+            assert step not in first
+    student = next(step for step in later if step.title.startswith("train student"))
+    assert {by_id[need].kind for need in student.needs} == {"annotate"}
+
+
+def test_selection_is_written_down(undisturbed: Path) -> None:
+    choices = json.loads((undisturbed / "selection.json").read_text())
+    assert set(choices) == {
+        "teacher", "student:test_byobnet", "baseline1:test_byobnet", "ceiling:test_byobnet",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"primary": "test-never"}, "primary"),
+        ({"positive": "other"}, "positive"),
+        ({"guide_classes": ("other",)}, "guide_classes"),
+        ({"annotated": 1000}, "annotated"),
+        ({"maps": {"segmenter": Path("nowhere")}}, "maps.segmenter"),
+        ({"students": ("convnext_atto",), "backbone_args": {}}, "no exact class activation map"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    study_file: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    config = load_config(study_file, StudyConfig).model_copy(update=values)
+    with pytest.raises(InputError, match=message):
+        run_study(config, tmp_path, tell=lambda line: None)
+    assert not list(tmp_path.glob("store/runs/*"))
