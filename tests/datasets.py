@@ -37,7 +37,7 @@ def squares(
                 side = min(width, height) // 2
                 top = int(generator.integers(0, height - side + 1))
                 left = int(generator.integers(0, width - side + 1))
-                pixels[top : top + side, left : left + side, index % 3] += 70
+                pixels[top : top + side, left : left + side, index % 3] += 20
                 mark = np.zeros((height, width), np.uint8)
                 mark[top : top + side, left : left + side] = 255
                 saliency = f"maps/{split}-{number}.png"

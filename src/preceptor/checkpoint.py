@@ -84,10 +84,11 @@ def load_progress(
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
+            owner = state["run"]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return Progress()
-    if state["run"] != run:
+    if owner != run:
         return Progress()
 
     def part(prefix: str) -> dict[str, Tensor]:

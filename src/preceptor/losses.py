@@ -90,6 +90,7 @@ def guided_loss_terms(
     distance: Distance = "l2",
 ) -> LossTerms:
     """Both terms of the guided loss for each image; see `GuidedLoss` for the arguments."""
+    _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
     classification = functional.cross_entropy(logits, labels, reduction="none")
     nothing = torch.zeros_like(labels, dtype=torch.bool)
     if cam is None or maps is None:
@@ -111,6 +112,20 @@ def guided_loss_terms(
             guidance=terms.guidance * sample_weight,
         )
     return terms
+
+
+def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> None:
+    """Refuse what would broadcast: a (B, 1) weight makes B × B products whose mean looks sound."""
+    batch = len(logits)
+    if logits.ndim != 2 or labels.shape != (batch,):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must be (B, C) and (B,)"
+        )
+    expected = (("cam", 3), ("maps", 3), ("map_weight", 1), ("sample_weight", 1))
+    for (name, axes), value in zip(expected, others, strict=True):
+        if value is not None and (value.ndim != axes or len(value) != batch):
+            wanted = "(B, h, w)" if axes == 3 else "(B,)"
+            raise ValueError(f"{name} {tuple(value.shape)} must be {wanted} with B = {batch}")
 
 
 class GuidedLoss(nn.Module):

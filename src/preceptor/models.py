@@ -332,10 +332,10 @@ def load_model(folder: str | Path) -> GuidableModel:
             spec.backbone, len(spec.classes), spec.in_chans, spec.backbone_args, "none"
         )
         network.load_state_dict(load_file(folder / "model.safetensors"))
+        return GuidableModel(network, spec)
     except PreceptorError:
         raise
     except Exception as error:  # damaged JSON, missing keys, tensors of another shape
         raise InputError(
             f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
-    return GuidableModel(network, spec)

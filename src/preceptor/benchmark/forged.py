@@ -56,7 +56,7 @@ from preceptor.benchmark.photographs import (
 from preceptor.errors import InputError, RunFailedError
 
 # Raised when the same settings and seed would give other pixels.
-GENERATOR = 1
+GENERATOR = 2
 
 Split = Literal["train", "val", "val-noshort", "test-seen", "test-unseen"]
 # The order is part of the random streams.
@@ -127,6 +127,11 @@ class ForgedSettings(BaseModel):
         smallest, largest = self.radius
         if not 0.05 <= smallest <= largest <= 0.4:
             raise ValueError(f"radius {self.radius}: needs 0.05 <= smallest <= largest <= 0.4")
+        if self.edge > 2 * smallest * self.size:
+            raise ValueError(
+                f"edge {self.edge}: no forgery would be full anywhere; "
+                f"needs at most twice the smallest semi-axis, {2 * smallest * self.size:g} pixels"
+            )
         return self
 
     def count(self, split: Split) -> int:
@@ -137,7 +142,14 @@ class ForgedSettings(BaseModel):
 PRESETS: dict[str, ForgedSettings] = {
     # For tests: enough of everything, in a fraction of a second.
     "tiny": ForgedSettings(size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24),
-    "demo": ForgedSettings(),
+    # Stronger than the defaults, so that a short training learns something. One draw (seed 100),
+    # one training seed, test_byobnet at stride 8, AUC on test-seen: at the defaults, 12 epochs,
+    # 0.48 without maps and 0.65 with every map at alpha 0.1; here 0.53 and 0.67, after 25 epochs
+    # 0.64 and 0.72 (val-noshort 0.48 and 0.72). No Student was looked at.
+    "demo": ForgedSettings(
+        strengths=Strengths(noise=20, pixelation=3, splice=1.0, blur=1.5, jpeg=10, colour=40),
+        stamp_strength=32,
+    ),
 }
 
 

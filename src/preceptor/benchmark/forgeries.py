@@ -68,8 +68,9 @@ def draw_region(
     """
     long, short = np.sort(generator.uniform(*radius, size=2))[::-1] * size
     angle = generator.uniform(0, np.pi)
-    # The edge widens with the axis, so that its outer end is an ellipse too: it has to fit.
-    reach = long * (1 + edge / (2 * short))
+    # The edge widens with the axis, so that its outer end is an ellipse too: it has to fit,
+    # and pixels are taken at their middle.
+    reach = long * (1 + edge / (2 * short)) + 0.5
     margin = min(reach, size / 2)
     centre_x, centre_y = generator.uniform(margin, size - margin, size=2)
     ticks = np.arange(size) + 0.5

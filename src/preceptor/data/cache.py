@@ -190,6 +190,10 @@ def _build(
     folder: Path, manifest: Manifest, side: int, fit: Fit, channels: int, threads: int
 ) -> None:
     """Fill a cache in a temporary sibling and rename it into place."""
+    # A builder that was killed leaves its folder behind; under the lock it can only be dead, and
+    # what it reserved counts as taken until it is gone.
+    for dead in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(dead, ignore_errors=True)
     count = len(manifest)
     has_map = (manifest.table["saliency"] != "").to_numpy()
     needed = count * side * side * channels + int(has_map.sum()) * MAP_SIDE**2
@@ -199,9 +203,6 @@ def _build(
             f"image cache {folder.parent}: needs {needed / 2**20:,.0f} MiB and "
             f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
         )
-    # A builder that was killed leaves its folder behind; under the lock it can only be dead.
-    for dead in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(dead, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         map_index = np.where(has_map, np.cumsum(has_map) - 1, -1).astype(np.int64)

@@ -179,16 +179,27 @@ class Rows:
         index = guides.index[chosen]
         human = np.flatnonzero(used & (index < 0))
         if len(human):
-            stored = torch.from_numpy(self.images.human_maps(self.rows[chosen[human]])).float()
+            stored = _without_constants(self.images.human_maps(self.rows[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             maps[human] = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
         other = np.flatnonzero(used & (index >= 0))
         if len(other) and guides.array is not None:
             found = index[other]
-            stored = torch.from_numpy(np.asarray(guides.array.maps[found], np.float32))
+            stored = _without_constants(guides.array.maps[found])
             regions = torch.from_numpy(guides.array.regions[found])
             maps[other] = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
         return maps
+
+
+def _without_constants(maps: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
+    """(B, H, W) as float32 with zeros for constant maps.
+
+    A constant map says nothing, and on a letterboxed canvas, with zeros around it, it would say
+    "not the margins".
+    """
+    stored = torch.from_numpy(maps)
+    constant = stored.amin((1, 2)) == stored.amax((1, 2))
+    return stored.float().masked_fill(constant[:, None, None], 0)
 
 
 def _channels_last(image: Tensor) -> NDArray[np.uint8]:

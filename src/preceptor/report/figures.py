@@ -20,7 +20,8 @@ from preceptor.report.tables import SHORT, number
 from preceptor.runs import is_finished, read_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results, select_arm
+from preceptor.study.results import Results
+from preceptor.study.rows import records, select_arm
 from preceptor.study.selection import stack
 
 WIDTH = 360
@@ -40,7 +41,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     raw = span / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-9), first + 1)  # an axis has a length
     return [round(step * index, 10) for index in range(first, last + 1)]
 
 
@@ -149,17 +151,18 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
         body.append(_text(at(alpha, marks[0])[0], bottom + 17, f"{alpha:g}", "tick", "middle"))
     said = []
     for role, name in _ROLES.items():
-        mine = table[table["role"] == role].sort_values("alpha")
-        if mine.empty:
+        mine = records(table[table["role"] == role].sort_values("alpha"))
+        if not mine:
             continue
-        points = [at(row.alpha, row.value) for row in mine.itertuples()]
+        points = [at(row["alpha"], row["value"]) for row in mine]
         body.append(_path(points, f"curve s-{role}"))
-        for (px, py), row in zip(points, mine.itertuples(), strict=True):
-            tip = f"{name}, α {row.alpha:g}: AUC {number(row.value)} on {row.worst_set}"
-            if row.chosen:
+        for (px, py), row in zip(points, mine, strict=True):
+            alpha = f"α {row['alpha']:g}"
+            tip = f"{name}, {alpha}: AUC {number(row['value'])} on {row['worst_set']}"
+            if row["chosen"]:
                 tip += ", chosen"
                 body.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="8" class="ring s-{role}"/>')
-                said.append(f"{name} α {row.alpha:g} with AUC {number(row.value)}")
+                said.append(f"{name} {alpha} with AUC {number(row['value'])}")
             body.append(_dot(px, py, 4, f"dot s-{role}", tip))
     body.append(
         _text((left + right) / 2, bottom + 36, "α (small: much guidance)", "axis", "middle")
@@ -253,14 +256,15 @@ def forest_plot(results: Results) -> Markup | None:
         y += 14
         body.append(_text(0, y, str(backbone), "name strong"))
         y += 4
-        for row in part.itertuples():
+        for row in records(part):
             y += step
-            key = keys.get(row.b, "baseline1")
+            key = keys.get(row["b"], "baseline1")
+            mean, low, high = row["mean"], row["low"], row["high"]
             body.append(_text(left - 10, y - 7, f"− {SHORT[key]}", "name", "end"))
-            tip = f"{backbone}: Student − {SHORT[key]} {number(row.mean, sign=True)}"
-            if math.isfinite(row.low) and math.isfinite(row.high):
-                body.append(_line(x(row.low), y - 11, x(row.high), y - 11, f"mean s-{key}"))
-            body.append(_dot(x(row.mean), y - 11, 4.5, f"dot s-{key}", tip))
+            tip = f"{backbone}: Student − {SHORT[key]} {number(mean, sign=True)}"
+            if math.isfinite(low) and math.isfinite(high):
+                body.append(_line(x(low), y - 11, x(high), y - 11, f"mean s-{key}"))
+            body.append(_dot(x(mean), y - 11, 4.5, f"dot s-{key}", tip))
         y += 8
     lines = []
     for mark in marks:

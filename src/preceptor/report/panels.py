@@ -28,6 +28,8 @@ from preceptor.report.figures import scores_of
 from preceptor.runs import is_finished
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.store import is_store, read_store
+from preceptor.study.best import Best, chosen_student
+from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.workspace import plain_settings
@@ -80,19 +82,6 @@ class Panels:
     panels: list[Panel]
 
 
-def median_seed(runs: pd.DataFrame) -> int | None:
-    """The seed in the middle by the worst validation AUC; the lower middle of an even number.
-
-    Args:
-        runs: Finished runs of one arm, rows of `Results.runs`.
-    """
-    columns = [name for name in runs if name.startswith("val") and name.endswith("_auc")]
-    if runs.empty or not columns:
-        return None
-    order = runs.assign(worst=runs[columns].min(axis=1)).sort_values(["worst", "seed"])
-    return int(order["seed"].iloc[(len(order) - 1) // 2])
-
-
 def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
     """Positions to show: half hits, half misses, with human maps first, sources in turn.
 
@@ -114,30 +103,21 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
 
 
 def make_panels(plan: Plan, results: Results) -> Panels | None:
-    """The panels of the first Student backbone that is there; None where no Student is scored.
+    """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
     """
-    row = next((row for row in results.rows if row.key == "student"), None)
-    for backbone, arm in row.arms.items() if row is not None else ():
-        scored = scores_of(plan, arm)
-        runs = results.runs
-        mine = runs[
-            (runs["role"] == arm.role) & (runs["backbone"] == backbone)
-            & (runs["alpha"] == arm.alpha) & (runs["teacher"] == arm.teacher)
-            & runs["finished"].astype(bool) & runs["seed"].isin(list(scored))
-        ]  # fmt: skip
-        seed = median_seed(mine)
-        if seed is not None:
-            run = str(mine[mine["seed"] == seed]["run"].iloc[0])
-            return _make(plan, results, backbone, seed, run, scored[seed])
-    return None
+    best = chosen_student(plan)
+    if best is None:
+        return None
+    scored = scores_of(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
+    if best.seed not in scored:
+        return None
+    return _make(plan, results, best, scored[best.seed])
 
 
-def _make(
-    plan: Plan, results: Results, backbone: str, seed: int, run: str, scores: pd.DataFrame
-) -> Panels | None:
+def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Panels | None:
     workspace = plan.protocol.workspace
     table = workspace.manifest.table
     scores = scores[scores["split"] == results.primary].reset_index(drop=True)
@@ -152,13 +132,13 @@ def _make(
     chosen = choose_rows(frame, hit)
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
 
-    student = load_model(plan.protocol.run_folder(run) / "model")
+    student = load_model(plan.protocol.run_folder(best.run) / "model")
     looks: dict[str, tuple[Maps, Fit]] = {}
-    teacher_name, teacher = _teacher(plan, seed, rows)
+    teacher_name, teacher = _teacher(plan, best.seed, rows)
     if teacher is not None:
         looks["Teacher"] = teacher
     looks["Student"] = _maps_of(plan, student, rows), student.spec.fit  # type: ignore[assignment]
-    other = _run_of(plan, "baseline2", backbone, 1.0, seed)
+    other = _run_of(plan, "baseline2", best.backbone, 1.0, best.seed)
     if other is not None:
         model = load_model(plan.protocol.run_folder(other) / "model")
         looks["Baseline 2"] = _maps_of(plan, model, rows), model.spec.fit  # type: ignore[assignment]
@@ -174,7 +154,7 @@ def _make(
                 f"{shown} {score:.2f}", bool(hit[position]), tiles,
             )
         )  # fmt: skip
-    return Panels(backbone, seed, teacher_name, panels)
+    return Panels(best.backbone, best.seed, teacher_name, panels)
 
 
 def _run_of(plan: Plan, role: str, backbone: str, alpha: float, seed: int) -> str | None:
@@ -255,7 +235,7 @@ def _tiles(entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: 
 def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A feature grid brought to a picture's size (width, height) without steps."""
     large = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(large), 0, 1)
+    return np.asarray(large, np.float32).clip(0, 1)
 
 
 def _overlay(picture: NDArray[np.uint8], saliency: NDArray[np.float32]) -> str:

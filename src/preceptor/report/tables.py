@@ -1,18 +1,16 @@
-"""The study's tables: frames for CSV in a fixed order, and cells for Markdown and the page."""
+"""The study's tables for people: cells for the page and for Markdown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from preceptor.config import PAPER_ALPHA
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.study.plan import Plan
 from preceptor.study.results import OVERALL, Results
+from preceptor.study.rows import records
 
 SHORT = {
     "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",
@@ -26,7 +24,6 @@ SHORT = {
 """Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
 
 DASH = "–"
-_WHOLE = ["images_seen", "best_epoch", "images", "positives", "n"]
 _QUESTIONS = {
     "RQ2": "against the baselines",
     "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
@@ -143,25 +140,25 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     }
     lines = []
     for row in results.rows:
-        mine = table[table["key"] == row.key].set_index("backbone")
-        if mine.empty:
+        mine = {one["backbone"]: one for one in records(table[table["key"] == row.key])}
+        if not mine:
             continue
         cells = []
         for column in columns:
-            if column not in mine.index:
+            if column not in mine:
                 cells.append(Cell())
                 continue
+            one = mine[column]
             notes = []
-            if mine.loc[column, "alpha"] and row.key not in ("baseline1_paper", "baseline2"):
-                notes.append(f"α {mine.loc[column, 'alpha']}")
-            if mine.loc[column, "n"] != seeds:
-                notes.append(f"{mine.loc[column, 'n']} of {seeds} seeds")
-            mean = mine.loc[column, "mean"]
+            if one["alpha"] and row.key not in ("baseline1_paper", "baseline2"):
+                notes.append(f"α {one['alpha']}")
+            if one["n"] != seeds:
+                notes.append(f"{one['n']} of {seeds} seeds")
             cells.append(
                 Cell(
-                    mean_std_text(mean, mine.loc[column, "std"]),
+                    mean_std_text(one["mean"], one["std"]),
                     ", ".join(notes),
-                    bool(row.key != "ceiling" and mean == best[column]),
+                    bool(row.key != "ceiling" and one["mean"] == best[column]),
                 )
             )
         lines.append(Line(row.title, cells, row.key == "student"))
@@ -180,20 +177,21 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     keys = [row.key for row in results.rows if (table["key"] == row.key).any()]
     lines = []
     for source in sources_of(results, evaluation):
-        mine = table[table["source"] == source].set_index("key")
-        if mine.empty or not mine["mean"].notna().any():
+        here = table[table["source"] == source]
+        if not here["mean"].notna().any():
             continue  # a source of negatives alone has no AUC of its own
-        best = mine["mean"].drop("ceiling", errors="ignore").max()
+        best = here[here["key"] != "ceiling"]["mean"].max()
+        mine = {one["key"]: one for one in records(here)}
         cells = [
             Cell(
-                mean_std_text(mine.loc[key, "mean"], mine.loc[key, "std"]),
-                best=bool(key != "ceiling" and mine.loc[key, "mean"] == best),
+                mean_std_text(mine[key]["mean"], mine[key]["std"]),
+                best=bool(key != "ceiling" and mine[key]["mean"] == best),
             )
-            if key in mine.index
+            if key in mine
             else Cell()
             for key in keys
         ]
-        lines.append(Line(f"{source} ({int(mine['images'].iloc[0]):,})", cells))
+        lines.append(Line(f"{source} ({int(here['images'].iloc[0]):,})", cells))
     if not lines:
         return None
     caption = f"{backbone} on {evaluation}: AUC by source (images of the source in brackets)."
@@ -214,19 +212,19 @@ def comparison_tables(results: Results) -> list[Table]:
         columns += ["p (Holm)"] if family else []
         columns += ["95 % interval (seeds × images)", "by seed"]
         lines = []
-        for row in here.itertuples():
-            other = f"{row.a} − {row.b}" if question == "RQ1" else row.b
+        for row in records(here):
+            other = f"{row['a']} − {row['b']}" if question == "RQ1" else row["b"]
             cells = [
-                Cell(number(row.mean, sign=True), "" if row.n > 1 else "one seed"),
-                Cell(interval(row.low, row.high)),
-                Cell(number(row.p), f"floor {number(row.p_floor)}"),
+                Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
+                Cell(interval(row["low"], row["high"])),
+                Cell(number(row["p"]), f"floor {number(row['p_floor'])}"),
             ]
-            cells += [Cell(number(row.p_holm))] if family else []
+            cells += [Cell(number(row["p_holm"]))] if family else []
             cells += [
-                Cell(interval(row.image_low, row.image_high)),
-                Cell(", ".join(number(value, sign=True) for value in row.difference_by_seed)),
+                Cell(interval(row["image_low"], row["image_high"])),
+                Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
-            lines.append(Line(f"{row.backbone}: {other}", cells))
+            lines.append(Line(f"{row['backbone']}: {other}", cells))
         kind = "the family that is tested" if family else "descriptive"
         whose = "Difference" if question == "RQ1" else "Student minus the other side"
         caption = f"{whose} on {results.primary}, {title} ({kind})."
@@ -241,17 +239,19 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
     winner = plan.choices["teacher"].winner
     lines = [
         Line(
-            row.name,
+            row["name"],
             [
-                Cell(number(row.value), row.worst_set),
-                Cell(interval(row.low, row.high) if row.low or row.high else "the best"),
-                Cell("yes" if row.tied else "no"),
-                Cell(number(row.agreement, 2)),
-                Cell("chosen" if row.name == winner else "", best=row.name == winner),
+                Cell(number(row["value"]), row["worst_set"]),
+                Cell(
+                    interval(row["low"], row["high"]) if row["low"] or row["high"] else "the best"
+                ),
+                Cell("yes" if row["tied"] else "no"),
+                Cell(number(row["agreement"], 2)),
+                Cell("chosen" if row["name"] == winner else "", best=row["name"] == winner),
             ],
-            row.name == winner,
+            row["name"] == winner,
         )
-        for row in results.teachers.itertuples(index=False)
+        for row in records(results.teachers)
     ]
     columns = ["Validation AUC of its Students", "Difference to the best", "Tied with the best"]
     columns += ["Map agreement with people (r)", "Choice"]
@@ -266,7 +266,7 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
         return None
     runs = runs[runs["finished"]]
     study = plan.protocol.study
-    columns = [name for name in dict.fromkeys([*study.students, *study.teachers])]
+    columns = list(dict.fromkeys([*study.students, *study.teachers]))
     columns = [name for name in columns if (runs["backbone"] == name).any()]
     lines = []
     for role in ("baseline1", "baseline2", "teacher", "student", "shuffled", "centre", "ceiling"):
@@ -280,82 +280,3 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
             cells.append(Cell(" to ".join(f"{value:,}" for value in spread) or DASH))
         lines.append(Line(role.replace("baseline", "Baseline ").capitalize(), cells))
     return Table("Images seen in one training, by role.", "Role", columns, lines)
-
-
-# Files.
-
-
-def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
-    """The CSV files by name, their rows in an order that depends on the study alone."""
-    sets = {name: place for place, name in enumerate(set_order(plan, results))}
-    backbones = [*plan.protocol.study.students, OVERALL]
-    keys = list(SHORT)
-
-    def place(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
-        if frame.empty:
-            return frame
-        order = pd.DataFrame(
-            {
-                name: frame[name].map(rank) if rank is not None else frame[name]
-                for name, rank in columns.items()
-            }
-        ).fillna(len(sets) + len(keys) + len(backbones))
-        return frame.loc[order.sort_values(list(columns), kind="stable").index]
-
-    run = ["role", "backbone", "alpha", "teacher", "seed"]
-    by_set: dict[str, Any] = {"set": sets, "source": None}
-    comparisons = results.comparisons
-    if not comparisons.empty:
-        seeds = comparisons["difference_by_seed"].map(
-            lambda values: " ".join(f"{value:.6g}" for value in values)
-        )
-        comparisons = comparisons.assign(difference_by_seed=seeds)
-    figures = place(results.figures, by_set | dict.fromkeys(run))
-    if not figures.empty:
-        first = [*run, "set", "source"]
-        figures = figures[[*first, *(name for name in figures if name not in first)]]
-    table_order = by_set | {
-        "key": {key: position for position, key in enumerate(keys)},
-        "backbone": {name: position for position, name in enumerate(backbones)},
-    }
-    return {
-        "results.csv": figures,
-        "runs.csv": place(results.runs, dict.fromkeys(run)),
-        "table.csv": place(results.table, table_order),
-        "comparisons.csv": comparisons,
-    }
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV: six significant digits, whole numbers whole."""
-    whole = {name: "Int64" for name in _WHOLE if name in frame}
-    text: str = frame.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return text
-
-
-def markdown(title: str, tables: Iterable[Table]) -> str:
-    """Tables as Markdown; the best of a column is bold."""
-    parts = [f"# {title}"]
-    for table in tables:
-        head = [table.corner, *table.columns]
-        rows = [[line.heading, *(_marked(cell) for cell in line.cells)] for line in table.lines]
-        parts.append(
-            "\n".join(
-                [f"**{_plain(table.caption)}**", "", _bars(head), _bars(["---"] * len(head))]
-                + [_bars(row) for row in rows]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _marked(cell: Cell) -> str:
-    text = f"**{_plain(cell.text)}**" if cell.best else _plain(cell.text)
-    return f"{text} ({_plain(cell.note)})" if cell.note else text
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _bars(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -18,6 +18,9 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
     Returns:
         (B, h, w), not normalised.
 
+    Raises:
+        ValueError: Not one class an image.
+
     Reference:
         B. Zhou, A. Khosla, A. Lapedriza, A. Oliva, A. Torralba, "Learning Deep Features for
         Discriminative Localization", CVPR 2016.
@@ -29,6 +32,8 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
         tensor([[[0., 4.]]])
     """
     batch, channels, height, width = features.shape
+    if classes.shape != (batch,):
+        raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {batch}")
     chosen = weight[classes]  # (B, Ch)
     # One batched product over a view; with channels_last features no copy is made either way.
     return (chosen[:, None] @ features.reshape(batch, channels, height * width)).reshape(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from preceptor.config import RunConfig
 from preceptor.data.cache import MAP_SIDE, ImageSource
@@ -107,13 +108,26 @@ def _from_elsewhere(
 
 def _from_folder(path: Path, names: NDArray[np.object_]) -> tuple[MapArray, NDArray[np.int64]]:
     """Map images with the images' own relative paths or file names, any image suffix."""
-    files = {file.relative_to(path).with_suffix("").as_posix(): file for file in path.rglob("*.*")}
+    suffixes = Image.registered_extensions()
+    files = {
+        file.relative_to(path).with_suffix("").as_posix(): file
+        for file in sorted(path.rglob("*.*"))
+        if file.suffix.lower() in suffixes and not file.name.startswith(".")
+    }
+    by_name: dict[Path, str] = {}
     unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     maps: list[NDArray[np.float32]] = []
     index = np.full(len(names), -1, np.int64)
     for position, name in enumerate(names):
         stem = Path(str(name)).with_suffix("")
-        file = files.get(stem.as_posix()) or files.get(stem.name)
+        file = files.get(stem.as_posix())
+        if file is None and stem.name in files:
+            file = files[stem.name]
+            if by_name.setdefault(file, str(name)) != name:
+                raise InputError(
+                    f"maps: {file} could be of {by_name[file]} or of {name}; "
+                    "put the maps into folders as the images are"
+                )
         if file is not None:
             grid = resample(torch.from_numpy(decode_map(file))[None], unit, unit, (MAP_SIDE,) * 2)
             index[position] = len(maps)

@@ -24,9 +24,11 @@ def informative(maps: Tensor) -> Tensor:
         tensor([ True, False, False])
     """
     low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
-    largest = torch.maximum(low.abs(), high.abs())
-    # A NaN makes the comparison false, an infinity is its own largest value.
-    return (high - low > CONSTANT_TOLERANCE * largest) & torch.isfinite(largest)
+    spread = high - low
+    # A NaN or an infinity anywhere shows in the spread; so does a range too wide for the type.
+    return (spread > CONSTANT_TOLERANCE * torch.maximum(low.abs(), high.abs())) & torch.isfinite(
+        spread
+    )
 
 
 def normalise(maps: Tensor) -> Tensor:

@@ -1,0 +1,249 @@
+"""What the page says in words: the verdict, the methods, what people annotated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from preceptor.evaluation.statistics import p_floor
+from preceptor.report.tables import number
+from preceptor.runs import is_finished, read_record
+from preceptor.study.plan import Plan
+from preceptor.study.results import Results
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the Student won, plainly.
+
+    Args:
+        kind: won, ahead, mixed, lost or open.
+        headline: A few words.
+        text: One or two sentences.
+    """
+
+    kind: str
+    headline: str
+    text: str
+
+
+def verdict(results: Results) -> Verdict:
+    """What may be concluded on the primary set from this many seeds."""
+    done, total = int(results.runs["finished"].sum()), len(results.runs)
+    progress = f"{done} of {total} trainings are finished"
+    compared = results.comparisons
+    family = compared[compared["question"] == "RQ2"] if not compared.empty else compared
+    if family.empty or family["mean"].isna().any():
+        return Verdict(
+            "open", "No answer yet",
+            f"No Student can be set against the baselines on {results.primary} yet: {progress}.",
+        )  # fmt: skip
+    worst = family.groupby("backbone", sort=False)["mean"].min()
+    whole = family.groupby("backbone", sort=False)["b"].nunique() == 2
+    ahead, count, n = int((worst[whole] > 0).sum()), len(worst), int(family["n"].min())
+    if not whole.all():
+        return Verdict(
+            "open", "No answer yet", f"A baseline is missing for some backbones: {progress}."
+        )
+    where = f"{ahead} of {count} backbones" if count > 1 else str(worst.index[0])
+    if n < 2:
+        lead = f"ahead of both baselines for {where}" if ahead else "not ahead of both baselines"
+        return Verdict(
+            "open", "Nothing can be concluded from one seed",
+            f"With one seed the Student is {lead} on {results.primary}; another seed may well turn "
+            "that round.",
+        )  # fmt: skip
+    proven = bool(((family["p_holm"] <= LEVEL) & (family["mean"] > 0)).all())
+    if ahead == count and proven:
+        return Verdict(
+            "won", "The Student won",
+            f"On {results.primary} its mean AUC is above both baselines for every backbone, and "
+            "every one of these differences holds after correction for their number.",
+        )  # fmt: skip
+    limit = _limit(n, len(family))
+    if ahead == count:
+        return Verdict(
+            "ahead", "The Student is ahead, and it is not proven",
+            f"On {results.primary} its mean AUC is above both baselines for "
+            f"{'every backbone' if count > 1 else where}, but not every difference is beyond "
+            f"chance{limit}.",
+        )  # fmt: skip
+    if ahead:
+        return Verdict(
+            "mixed", f"The Student is ahead for {where}",
+            f"On {results.primary} its mean AUC is above both baselines for {where} only{limit}.",
+        )  # fmt: skip
+    return Verdict(
+        "lost", "The Student did not win",
+        f"On {results.primary} its mean AUC is above both baselines for no backbone{limit}.",
+    )  # fmt: skip
+
+
+def _limit(n: int, family: int) -> str:
+    """What this many seeds cannot show at all, and how many could."""
+    if family * p_floor(n) <= LEVEL:
+        return ""
+    needed = next(seeds for seeds in range(n, 64) if family * p_floor(seeds) <= LEVEL)
+    return (
+        f"; {n} seeds cannot prove any difference ({family} comparisons corrected together need "
+        f"{needed} seeds or more for that)"
+    )
+
+
+def controls_sentence(results: Results) -> str:
+    """What the maps are worth beyond being maps: the gain over the shuffled control."""
+    compared = results.comparisons
+    if compared.empty:
+        return ""
+    here = compared[
+        (compared["question"] == "control") & compared["b"].str.contains("shuffled")
+    ].dropna(subset=["mean"])
+    if here.empty:
+        return ""
+    gain = number(here["mean"].mean(), sign=True)
+    if (here["low"] > 0).all():
+        meaning = "what the Teacher's maps point at matters"
+    elif (here["mean"] > 0).all():
+        meaning = "the maps may point at what matters, within what chance allows"
+    else:
+        meaning = "so far nothing shows that it matters what the maps point at"
+    return f"Against the same maps shuffled among images the Student's AUC is {gain}: {meaning}."
+
+
+def study_name(plan: Plan) -> str:
+    """What the study is called: its manifest's name, or its folder's."""
+    manifest = plan.protocol.study.manifest
+    generic = manifest.stem.lower() == "manifest"
+    return (manifest.absolute().parent.name if generic else manifest.stem).replace("_", " ")
+
+
+def methods(plan: Plan, results: Results) -> list[str]:
+    """How it was done, as sentences that a paper can take over."""
+    study = plan.protocol.study
+    training, seeds = study.training, len(study.seed_list)
+    recipe = f"recipe {training.recipe}: " if training.recipe else ""
+    length = (
+        f"{training.epochs} epochs" if training.length == "epochs" else f"{training.steps} steps"
+    )
+    size = f"{training.input_size} px" if training.input_size else "the backbones' own input size"
+    optimiser = f"SGD, momentum {training.momentum:g}" if training.optimiser == "sgd" else "AdamW"
+    kept = {
+        "last": "the last epoch was kept",
+        "best_accuracy": "the epoch of the best validation accuracy was kept (ties: the later)",
+        "best_auc": "the epoch of the best validation AUC was kept (ties: the later)",
+    }[training.checkpoint]
+    grid = ", ".join(f"{alpha:g}" for alpha in study.alpha_grid)
+    paragraphs = [
+        f"Students of {names_of(study.students)} and Teachers of {names_of(study.teachers)} were "
+        f"trained with {seeds} seed{'s' if seeds != 1 else ''} each ({recipe}{optimiser}, learning "
+        f"rate {training.lr:g}, weight decay {training.weight_decay:g}, schedule "
+        f"{training.schedule}, {length}, batch {training.batch_size}, {size}, fit {training.fit}, "
+        f"precision {training.precision}); {kept}. Guidance distance {training.distance}, class "
+        f"activation map of the {training.cam_class} class, α grid {grid}; guided classes: "
+        f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
+        + (
+            "the Teacher's maps replace the human ones."
+            if study.human_maps == "replace"
+            else "the human maps are kept."
+        ),
+        "Everything was chosen on validation sets alone; of several the worst counts. "
+        "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go "
+        + (
+            "to the maps that agree best with human maps of validation images."
+            if study.selection == "guided"
+            else "to the smaller α."
+        )
+        + " Test sets were scored once, after the choice.",
+        f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
+        "intervals, exact sign-flip tests, Holm's correction over backbones × baselines, and a "
+        "two-level bootstrap over seeds and images (groups where there are any). Standard "
+        "deviations are with n − 1. All other figures are descriptive.",
+    ]
+    record = next(
+        (
+            read_record(plan.protocol.run_folder(member.run))
+            for member in plan.protocol.members
+            if is_finished(plan.protocol.run_folder(member.run))
+        ),
+        None,
+    )
+    if record is not None:
+        versions = record.get("versions", {})
+        said = ", ".join(f"{name} {version}" for name, version in versions.items())
+        paragraphs.append(f"Computed on {record.get('device', 'an unknown device')} with {said}.")
+    seconds = _seconds(results.runs)
+    if seconds:
+        paragraphs.append(f"The finished trainings took {_duration(seconds)} of computing in all.")
+    return paragraphs
+
+
+def budget(plan: Plan) -> list[tuple[str, str, str]]:
+    """What people had to annotate: name, count, remark."""
+    protocol = plan.protocol
+    study, workspace = protocol.study, protocol.workspace
+    manifest = workspace.manifest
+    config = protocol.config(study.students[0], study.seed_list[0])
+    annotated, mapped = workspace.annotated(config), manifest.map_mask
+    share = annotated.sum() / max(int(manifest.train_mask.sum()), 1)
+    remark = f"{share:.0%} of the training images"
+    if study.annotated_per_seed:
+        remark += "; drawn anew for each seed, the first is counted"
+    validation = manifest.table["split"].str.startswith("val").to_numpy(bool) & mapped
+    used = study.selection == "guided"
+    rows = [
+        ("Annotated images (A)", f"{annotated.sum():,}", remark),
+        (
+            "… of these with a human map", f"{(annotated & mapped).sum():,}",
+            "the others were examined and have nothing to point at",
+        ),
+        (
+            "All training images (T)", f"{manifest.train_mask.sum():,}",
+            "marked by the Teacher; they need labels alone",
+        ),
+        (
+            "Human maps of validation images", f"{validation.sum():,}",
+            "used to break ties in selection, so they count as annotations"
+            if used
+            else "reported, and not used to choose",
+        ),
+    ]  # fmt: skip
+    if study.ceiling:
+        ceiling = (manifest.train_mask & mapped).sum()
+        rows.append(("Human maps of the ceiling", f"{ceiling:,}", "all there are; a bound"))
+    return rows
+
+
+def names_of(names: Iterable[str]) -> str:
+    """Names as a sentence takes them.
+
+    Example:
+        >>> names_of(["a", "b", "c"])
+        'a, b and c'
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _seconds(runs: pd.DataFrame) -> float:
+    """Of all trainings, each counted once though it may stand in several rows."""
+    if runs.empty:
+        return 0.0
+    total = float(runs.drop_duplicates("run")["seconds"].astype(float).sum())
+    return total if math.isfinite(total) else 0.0
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> _duration(30), _duration(7260)
+        ('30 s', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,238 @@
+"""The image cache: the same bits as decoding, whole or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preceptor.data import cache
+from preceptor.data.cache import MAP_SIDE, MappedImages, open_images
+from preceptor.data.images import ImageError
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+
+SIZES = [(40, 30), (30, 40), (64, 20), (25, 25), (33, 47)]
+
+
+def make(folder: Path) -> Manifest:
+    """Five images of different sizes and modes, one turned by EXIF, two with maps."""
+    folder.mkdir(exist_ok=True)
+    generator = np.random.default_rng(0)
+    rows = []
+    for index, (width, height) in enumerate(SIZES):
+        pixels = generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        image = Image.fromarray(pixels).convert("L" if index == 3 else "RGB")
+        exif = Image.Exif()
+        if index == 2:
+            exif[0x0112] = 6
+        image.save(folder / f"{index}.png", exif=exif)
+        saliency = ""
+        if index in (1, 4):
+            saliency = f"map{index}.png"
+            Image.fromarray(pixels[..., 0]).save(folder / saliency)
+        rows.append((f"{index}.png", "ab"[index % 2], "train", saliency))
+    frame = pd.DataFrame(rows, columns=["path", "label", "split", "saliency"])
+    return Manifest.from_frame(frame, folder, need=["train"])
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return make(tmp_path / "data")
+
+
+def folders(caches: Path) -> list[Path]:
+    return [entry for entry in caches.iterdir() if entry.is_dir()]
+
+
+ROWS = np.array([3, 1, 4, 1, 0, 2])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])
+def test_the_cache_holds_what_decoding_gives(
+    tmp_path: Path, manifest: Manifest, fit: Any, channels: int
+) -> None:
+    options: dict[str, Any] = {"side": 24, "fit": fit, "channels": channels}
+    plain = open_images(manifest, **options, cache_dir=None)
+    built = open_images(manifest, **options, cache_dir=tmp_path / "c", threads=3)
+    again = open_images(manifest, **options, cache_dir=tmp_path / "c")
+    for mapped in (built, again):
+        assert isinstance(mapped, MappedImages)
+        assert isinstance(mapped.images, np.memmap)
+        canvases = mapped.canvases(ROWS)
+        assert canvases.shape == (6, 24, 24, channels)
+        np.testing.assert_array_equal(canvases, plain.canvases(ROWS))
+        maps = mapped.human_maps(ROWS)
+        assert maps.shape == (6, MAP_SIDE, MAP_SIDE)
+        np.testing.assert_array_equal(maps, plain.human_maps(ROWS))
+        assert [bool(one.any()) for one in maps] == [False, True, True, True, False, False]
+        np.testing.assert_array_equal(mapped.sizes, plain.sizes)
+    upright = [(20, 64) if index == 2 else size for index, size in enumerate(SIZES)]
+    assert plain.sizes.tolist() == [list(size) for size in upright]
+    assert len(folders(tmp_path / "c")) == 1
+
+
+def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:
+    values = np.zeros((200, 200), np.uint16)
+    values[10:12, 20:22] = 9
+    Image.fromarray(values).save(tmp_path / "faint.png")
+    stored = cache._stored_map(tmp_path / "faint.png")
+    assert stored.max() == 255
+    row, column = divmod(int(stored.argmax()), MAP_SIDE)
+    assert 10 / 200 - 1 / MAP_SIDE <= row / MAP_SIDE <= 12 / 200
+    assert 20 / 200 - 1 / MAP_SIDE <= column / MAP_SIDE <= 22 / 200
+
+
+def test_no_maps_at_all(tmp_path: Path, manifest: Manifest) -> None:
+    bare = Manifest(manifest.table.assign(saliency=""), manifest.root)
+    images = open_images(bare, side=16, cache_dir=tmp_path / "c")
+    assert not images.human_maps(ROWS).any()
+
+
+def test_content_and_settings_make_the_key(tmp_path: Path, manifest: Manifest) -> None:
+    def count(**options: Any) -> int:
+        open_images(manifest, **({"side": 16, "cache_dir": tmp_path / "c"} | options))
+        return len(folders(tmp_path / "c"))
+
+    assert count() == 1
+    assert count() == 1
+    assert count(side=17) == 2
+    assert count(fit="crop") == 3
+    assert count(channels=1) == 4
+    for changed, caches in (("0.png", 5), ("map4.png", 6)):
+        file = manifest.root / changed
+        Image.new("L", (33, 47), 90).save(file)
+        os.utime(file, ns=(1, 1))
+        assert count() == caches
+
+
+def test_a_changed_image_is_seen(tmp_path: Path, manifest: Manifest) -> None:
+    open_images(manifest, side=16, cache_dir=tmp_path / "c")
+    Image.new("RGB", SIZES[0], (9, 8, 7)).save(manifest.root / "0.png")
+    os.utime(manifest.root / "0.png", ns=(1, 1))
+    after = open_images(manifest, side=16, cache_dir=tmp_path / "c")
+    assert (after.canvases(np.array([0])) == [9, 8, 7]).all()
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_written(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=2**40, used=0, free=cache.SPARE_DISK)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"needs \d[\d,]* MiB and 256 MiB are free.*cache: none"):
+        open_images(manifest, side=600, cache_dir=tmp_path / "c")
+    assert folders(tmp_path / "c") == []
+
+
+def test_a_damaged_image_leaves_nothing(tmp_path: Path, manifest: Manifest) -> None:
+    whole = (manifest.root / "1.png").read_bytes()
+    (manifest.root / "1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=r"1\.png"):
+        open_images(manifest, side=16, cache_dir=tmp_path / "c")
+    assert folders(tmp_path / "c") == []
+
+
+# Builders in processes of their own.
+
+
+def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> None:
+    manifest = make_again(folder)
+    builds = []
+    build = cache._build
+
+    def counted(*arguments: Any) -> None:
+        builds.append(1)
+        build(*arguments)
+
+    cache._build = counted
+    barrier.wait()
+    images = open_images(manifest, side=24, cache_dir=caches, threads=1)
+    answers.put((len(builds), images.canvases(ROWS).tobytes(), images.human_maps(ROWS).tobytes()))
+
+
+def build_and_die(folder: Path, caches: Path) -> None:
+    done = []
+    render = cache.render
+
+    def deadly(*arguments: Any) -> Any:
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(1)
+        return render(*arguments)
+
+    cache.render = deadly
+    open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
+
+
+def make_again(folder: Path) -> Manifest:
+    """The manifest of images that are there already."""
+    rows = [
+        (f"{index}.png", "ab"[index % 2], "train", f"map{index}.png" if index in (1, 4) else "")
+        for index in range(len(SIZES))
+    ]
+    frame = pd.DataFrame(rows, columns=["path", "label", "split", "saliency"])
+    return Manifest.from_frame(frame, folder, need=["train"])
+
+
+@pytest.fixture(scope="module")
+def start() -> Callable[..., Any]:
+    """Start a function in a new process; one server pays for the imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["preceptor.data.cache"])
+
+    def run(function: Callable[..., None], *arguments: Any) -> Any:
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    run.context = context  # type: ignore[attr-defined]
+    return run
+
+
+def test_two_builders_make_one_cache(tmp_path: Path, manifest: Manifest, start: Any) -> None:
+    barrier, answers = start.context.Barrier(2), start.context.Queue()
+    both = [
+        start(build_together, manifest.root, tmp_path / "c", barrier, answers) for _ in range(2)
+    ]
+    found = [answers.get(timeout=120) for _ in both]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sum(builds for builds, _, _ in found) == 1
+    plain = open_images(manifest, side=24, cache_dir=None)
+    for _, canvases, maps in found:
+        assert canvases == plain.canvases(ROWS).tobytes()
+        assert maps == plain.human_maps(ROWS).tobytes()
+    assert len(folders(tmp_path / "c")) == 1
+
+
+def test_a_killed_builder_trips_nobody(
+    tmp_path: Path, manifest: Manifest, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = tmp_path / "c"
+    process = start(build_and_die, manifest.root, caches)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (dead,) = folders(caches)
+    assert dead.name.startswith(".")
+
+    # What the dead one reserved is free again before the disk is measured.
+    def usage(_: Any) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if dead.exists() else 2**40)
+
+    monkeypatch.setattr(cache.shutil, "disk_usage", usage)
+    images = open_images(manifest, side=24, cache_dir=caches)
+    plain = open_images(manifest, side=24, cache_dir=None)
+    np.testing.assert_array_equal(images.canvases(ROWS), plain.canvases(ROWS))
+    (whole,) = folders(caches)
+    assert not whole.name.startswith(".")

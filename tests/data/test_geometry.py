@@ -1,0 +1,453 @@
+"""Images and maps through one geometry, against point-by-point and sub-cell twins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from preceptor.config import Augmentation, MapSource, RunConfig
+from preceptor.data import augment
+from preceptor.data.cache import MAP_SIDE
+from preceptor.data.geometry import (
+    OUTSIDE_COLOUR,
+    Box,
+    Fit,
+    Turn,
+    content_pixels,
+    fit_box,
+    render,
+    resample,
+    turn_array,
+    turn_maps,
+)
+from preceptor.data.loader import Batch, Guides, Rows
+from preceptor.saliency.guides import build_guides
+from preceptor.saliency.maps import informative
+from preceptor.saliency.store import MapStore, StoreInfo, write_store
+
+FITS: list[Fit] = ["squash", "letterbox", "crop"]
+UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+
+
+@dataclass
+class Pictures:
+    """An `ImageSource` in memory: pictures of any size, each its own human map."""
+
+    pictures: list[NDArray[np.uint8]]
+    side: int
+    fit: Fit
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        return np.array([picture.shape[1::-1] for picture in self.pictures], np.int32)
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack(
+            [render(self.pictures[row][..., None], self.fit, self.side) for row in rows]
+        )
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        grids = [
+            resample(
+                torch.from_numpy(self.pictures[row])[None].float(), UNIT, UNIT, (MAP_SIDE,) * 2
+            )
+            for row in rows
+        ]
+        return torch.cat(grids).round().to(torch.uint8).numpy()
+
+
+def cone(width: int, height: int, x: float, y: float, rx: float, ry: float) -> NDArray[np.uint8]:
+    """A picture, black but for a mark at (x, y) (of the unit square) that falls off linearly."""
+    across = ((np.arange(width) + 0.5) / width - x) / rx
+    down = ((np.arange(height) + 0.5) / height - y) / ry
+    distance = np.hypot(across[None], down[:, None])
+    return np.rint(255 * np.clip(1 - distance, 0, 1)).astype(np.uint8)
+
+
+def marked(width: int, height: int, fit: Fit, u: float, v: float) -> NDArray[np.uint8]:
+    """A picture with a mark that is round on the canvas, well inside the image, at share u, v."""
+    radius = 0.1
+    box = fit_box(width, height, fit, 1000)
+    rx, ry = radius * (box.x1 - box.x0), radius * (box.y1 - box.y0)
+    return cone(width, height, rx + u * (1 - 2 * rx), ry + v * (1 - 2 * ry), rx, ry)
+
+
+def assert_mark_on_its_pixel(batch: Batch, slack: float = 1.5) -> int:
+    """The hottest cell holds the brightest pixel; where the mark left the view, both are blank.
+
+    Args:
+        batch: Grey images and their maps.
+        slack: Pixels by which a mark may cross a cell's border (resampling of the image).
+
+    Returns:
+        How many marks were in view.
+    """
+    assert batch.maps is not None
+    size, (h, w) = batch.images.shape[-1], batch.maps.shape[-2:]
+    seen = 0
+    for image, grid in zip(batch.images[:, 0].float(), batch.maps, strict=True):
+        if grid.max() == 0:
+            assert image.max() <= max(OUTSIDE_COLOUR)
+            continue
+        if image.max() < 200:  # the top of the mark is outside
+            continue
+        seen += 1
+        row, column = divmod(int(image.argmax()), size)
+        i, j = divmod(int(grid.argmax()), w)
+        assert i * size / h - slack <= row + 0.5 <= (i + 1) * size / h + slack
+        assert j * size / w - slack <= column + 0.5 <= (j + 1) * size / w + slack
+    return seen
+
+
+def guided_rows(source: Pictures, size: int, grid: tuple[int, int]) -> Rows:
+    count = len(source.pictures)
+    guides = Guides(np.ones(count, np.float32), None, np.full(count, -1, np.int64))
+    return Rows(
+        source, np.arange(count), np.zeros(count, np.int64), size, source.fit, None, guides, grid
+    )
+
+
+unit = st.floats(0, 1)
+sides = st.integers(24, 160)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), fit=st.sampled_from(FITS), seed=st.integers(0, 2**16))
+def test_a_mark_stays_on_its_pixel(data: st.DataObject, fit: Fit, seed: int) -> None:
+    pictures = []
+    for _ in range(4):
+        width = data.draw(sides)
+        height = max(
+            24, min(160, round(width * data.draw(st.sampled_from([0.4, 0.8, 1, 1.5, 2.5]))))
+        )
+        pictures.append(marked(width, height, fit, data.draw(unit), data.draw(unit)))
+    changes = Augmentation(
+        flip=data.draw(st.booleans()),
+        quarter_turns=data.draw(st.booleans()),
+        crop_area=data.draw(st.sampled_from([1.0, 0.6, 0.25])),
+    )
+    size = 56
+    side = size if changes.crop_area == 1 else 2 * size
+    rows = guided_rows(Pictures(pictures, side, fit), size, (7, 7))
+    chosen = np.arange(4)
+    assert_mark_on_its_pixel(rows.batch(chosen))
+    numbers = augment.draw(seed, 0, 4)
+    assert_mark_on_its_pixel(rows.batch(chosen, changes, numbers))
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_marks_are_seen_and_lost(fit: Fit) -> None:
+    """The property above is not empty: many marks are in view, and crops lose some."""
+    pictures = [marked(90, 40 + 5 * k, fit, k % 5 / 4, k % 3 / 2) for k in range(20)]
+    rows = guided_rows(Pictures(pictures, 112, fit), 56, (7, 7))
+    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.25)
+    batch = rows.batch(np.arange(20), changes, augment.draw(3, 0, 20))
+    seen = assert_mark_on_its_pixel(batch)
+    assert batch.maps is not None
+    assert seen >= 5
+    assert not informative(batch.maps).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(fit=st.sampled_from(["squash", "crop"]), width=sides, height=sides, seed=st.integers(0, 999))
+def test_a_map_is_its_image_at_the_grid(fit: Fit, width: int, height: int, seed: int) -> None:
+    """A picture that is its own map: pooling the augmented image gives the augmented map."""
+    ramp = np.outer(np.linspace(0, 200, height), np.linspace(0.2, 1, width)).astype(np.uint8)
+    rows = guided_rows(Pictures([ramp] * 8, 112, fit), 56, (7, 7))
+    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.4)
+    batch = rows.batch(np.arange(8), changes, augment.draw(seed, 0, 8))
+    assert batch.maps is not None
+    pooled = torch.nn.functional.avg_pool2d(batch.images.float(), 8)[:, 0]
+    # Half a pixel of a small source is up to 4 grey levels of this ramp.
+    torch.testing.assert_close(batch.maps, pooled, atol=6, rtol=0)
+
+
+def point_value(
+    grid: NDArray[np.float64],
+    region: tuple[float, ...],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The piecewise-constant map at points of the source plane, 0 beyond its region."""
+    height, width = grid.shape
+    column = np.floor((x - region[0]) / (region[2] - region[0]) * width).astype(int)
+    row = np.floor((y - region[1]) / (region[3] - region[1]) * height).astype(int)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return np.where(inside, grid[row.clip(0, height - 1), column.clip(0, width - 1)], 0)
+
+
+def twin(
+    grid: NDArray[np.float64],
+    region: tuple[float, ...],
+    view: tuple[float, ...],
+    shape: tuple[int, int],
+    flip: bool = False,
+    quarters: int = 0,
+    fine: int = 60,
+) -> NDArray[np.float64]:
+    """Average a map over cells by walking fine points of the final view back to the source."""
+    h, w = shape
+    down, across = np.meshgrid(
+        (np.arange(h * fine) + 0.5) / (h * fine),
+        (np.arange(w * fine) + 0.5) / (w * fine),
+        indexing="ij",
+    )
+    for _ in range(quarters):  # undo one counter-clockwise turn: the right edge came to the top
+        across, down = 1 - down, across
+    if flip:
+        across = 1 - across
+    x = view[0] + across * (view[2] - view[0])
+    y = view[1] + down * (view[3] - view[1])
+    values = point_value(grid, region, x, y)
+    return values.reshape(h, fine, w, fine).mean((1, 3))
+
+
+boxes = st.tuples(
+    st.floats(-0.5, 0.8), st.floats(-0.5, 0.8), st.floats(0.2, 1.5), st.floats(0.2, 1.5)
+).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    region=boxes,
+    view=boxes,
+    seed=st.integers(0, 999),
+)
+def test_resample_is_the_integral(shape, grid, region, view, seed) -> None:  # type: ignore[no-untyped-def]
+    values = np.random.default_rng(seed).random(shape)
+    got = resample(
+        torch.from_numpy(values)[None], torch.tensor([region]), torch.tensor([view]), grid
+    )[0]
+    # A fine point falls on the wrong side of an edge by at most 1/60 of a cell, and at most 10
+    # edges an axis cross one cell: the twin's error, not the routine's.
+    expected = twin(values, region, view, grid)
+    crossings = 2 + max(
+        (view[2] - view[0]) / grid[1] / (region[2] - region[0]) * shape[1],
+        (view[3] - view[1]) / grid[0] / (region[3] - region[1]) * shape[0],
+    )
+    np.testing.assert_allclose(got.numpy(), expected, atol=2 * crossings / 60)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    times=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_whole_multiples_are_block_means(shape, times, seed) -> None:  # type: ignore[no-untyped-def]
+    values = np.random.default_rng(seed).random((shape[0] * times, shape[1] * times))
+    got = resample(torch.from_numpy(values)[None], UNIT, UNIT, shape)[0].numpy()
+    blocks = values.reshape(shape[0], times, shape[1], times).mean((1, 3))
+    np.testing.assert_allclose(got, blocks, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    region=boxes,
+    seed=st.integers(0, 99),
+)
+def test_mass_is_kept_where_the_view_covers_the_map(shape, grid, region, seed) -> None:  # type: ignore[no-untyped-def]
+    values = torch.from_numpy(np.random.default_rng(seed).random(shape))[None]
+    view = (region[0] - 0.3, region[1] - 0.1, region[2] + 0.2, region[3] + 0.4)
+    got = resample(values, torch.tensor([region]), torch.tensor([view]), grid)
+
+    def area(box: tuple[float, ...]) -> float:
+        return (box[2] - box[0]) * (box[3] - box[1])
+
+    assert float(got.mean()) * area(view) == pytest.approx(float(values.mean()) * area(region))
+
+
+@given(width=st.integers(1, 4000), height=st.integers(1, 4000), side=st.integers(8, 320))
+def test_letterbox_box_says_exactly_where_the_content_is(
+    width: int, height: int, side: int
+) -> None:
+    left, top, inner_width, inner_height = content_pixels(width, height, "letterbox", side)
+    box = fit_box(width, height, "letterbox", side)
+    assert max(inner_width, inner_height) == side
+    scale_x, scale_y = side / (box.x1 - box.x0), side / (box.y1 - box.y0)
+    assert -box.x0 * scale_x == pytest.approx(left)
+    assert -box.y0 * scale_y == pytest.approx(top)
+    assert (1 - box.x0) * scale_x == pytest.approx(left + inner_width)
+    assert (1 - box.y0) * scale_y == pytest.approx(top + inner_height)
+
+
+def test_render_fits() -> None:
+    picture = np.zeros((40, 80, 3), np.uint8)
+    picture[:, 20:60] = 200  # the centred square
+    assert (render(picture, "crop", 16)[:, 1:-1] == 200).all()  # borders mix with neighbours
+    squashed = render(picture, "squash", 16)
+    assert (squashed[:, 5:11] == 200).all()
+    assert (squashed[:, :3] == 0).all()
+    boxed = render(picture, "letterbox", 16)
+    assert (boxed[:4] == OUTSIDE_COLOUR).all()
+    assert (boxed[12:] == OUTSIDE_COLOUR).all()
+    assert (boxed[4:12, 6:10] == 200).all()
+    grey = render(picture[..., :1], "letterbox", 16)
+    assert grey.shape == (16, 16, 1)
+    assert (grey[0] == round(sum(OUTSIDE_COLOUR) / 3)).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
+    values = np.arange(16.0).reshape(4, 4)
+    turned = turn_array(values, Turn(flip, quarters))
+    stack = torch.from_numpy(np.stack([values, values]))
+    maps = turn_maps(stack, torch.tensor([flip, False]), torch.tensor([quarters, 0]))
+    np.testing.assert_array_equal(maps[0].numpy(), turned)
+    np.testing.assert_array_equal(maps[1].numpy(), values)
+    np.testing.assert_allclose(
+        twin(values, (0, 0, 1, 1), (0, 0, 1, 1), (4, 4), flip, quarters, fine=4), turned
+    )
+
+
+def test_boxes_nest() -> None:
+    outer, part = Box(-0.5, 0.0, 1.5, 1.0), Box(0.25, 0.5, 0.75, 1.0)
+    assert outer.inside(part) == Box(0.0, 0.5, 1.0, 1.0)
+    assert Box(0, 0, 1, 1).inside(part) == part
+
+
+def test_a_constant_map_says_nothing_even_beside_margins() -> None:
+    white = np.full((30, 90), 255, np.uint8)
+    half = white.copy()
+    half[:, :45] = 0
+    rows = guided_rows(Pictures([white, half], 56, "letterbox"), 56, (7, 7))
+    maps = rows.batch(np.arange(2)).maps
+    assert maps is not None
+    assert informative(maps).tolist() == [False, True]
+
+
+def test_a_map_without_weight_is_not_read() -> None:
+    rows = guided_rows(Pictures([marked(40, 40, "squash", 0.5, 0.5)] * 2, 56, "squash"), 56, (7, 7))
+    assert rows.guides is not None
+    rows.guides.weight[1] = 0
+    batch = rows.batch(np.arange(2))
+    assert batch.maps is not None
+    assert batch.map_weight is not None
+    assert batch.map_weight.tolist() == [1, 0]
+    assert batch.maps[1].abs().sum() == 0
+
+
+# A Teacher at 299 px with a grid of 10 × 10 guides a Student at 224 px with one of 7 × 7.
+
+ASPECTS = [(120, 120), (160, 90), (80, 150), (200, 100)]
+
+
+def students_rows(
+    folder: Path,
+    pictures: list[NDArray[np.uint8]],
+    maps: NDArray[np.float16],
+    teacher: Fit,
+    student: Fit,
+) -> Rows:
+    """Store → guides → rows, as a run does it."""
+    count = len(pictures)
+    names = np.array([f"images/{k}.png" for k in range(count)], object)
+    info = StoreInfo("t", "cam", teacher, 299, ("a", "b"), {})
+    zeros = np.zeros(count)
+    # In another order than the manifest: maps are found by name.
+    order = np.arange(count)[::-1]
+    write_store(
+        folder,
+        MapStore(info, names[order], maps[order], zeros.astype(np.int32), zeros.astype(np.float32)),
+    )
+    table = pd.DataFrame({"name": names, "label": "a", "saliency": "", "map_weight": 1.0})
+    source = Pictures(pictures, 224, student)
+    config = RunConfig(manifest=Path("m"), backbone="b", maps=MapSource(kind="store", path=folder))
+    guides = build_guides(
+        config,
+        SimpleNamespace(table=table),
+        source,
+        np.arange(count),
+        np.zeros(count, bool),  # type: ignore[arg-type]
+    )
+    return Rows(
+        source, np.arange(count), np.zeros(count, np.int64), 224, student, None, guides, (7, 7)
+    )
+
+
+CHANGES = [Augmentation(), Augmentation(flip=True, quarter_turns=True, crop_area=0.5)]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=["plain", "augmented"])
+@pytest.mark.parametrize("student", FITS)
+@pytest.mark.parametrize("teacher", FITS)
+def test_a_teachers_mark_guides_at_the_right_place(
+    tmp_path: Path, teacher: Fit, student: Fit, changes: Augmentation
+) -> None:
+    pictures = [marked(*ASPECTS[k % 4], student, k % 3 / 2, k % 5 / 4) for k in range(12)]
+    canvases = np.stack([render(picture[..., None], teacher, 299)[..., 0] for picture in pictures])
+    # What a perfect Teacher would see on its own canvas; what is not image shows as nothing.
+    for canvas, picture in zip(canvases, pictures, strict=True):
+        left, top, width, height = content_pixels(*picture.shape[1::-1], teacher, 299)
+        keep = np.zeros_like(canvas, bool)
+        keep[top : top + height, left : left + width] = True
+        canvas[~keep] = 0
+    on_canvas = resample(
+        torch.from_numpy(canvases).float(), UNIT.expand(12, 4), UNIT.expand(12, 4), (10, 10)
+    )
+    rows = students_rows(tmp_path, pictures, on_canvas.numpy().astype(np.float16), teacher, student)
+    numbers = augment.draw(5, 0, 12)
+    batch = rows.batch(np.arange(12), changes, numbers)
+    # The Teacher knows the place to a cell of its own: half of one, in the Student's pixels, where
+    # its letterbox makes them widest (aspect 2) and the Student's crop shows them largest.
+    widest = {"squash": 1.0, "letterbox": 2.0, "crop": 1.0}[teacher]
+    closest = {"squash": 1.0, "letterbox": 1.0, "crop": 2.0}[student]
+    zoom = 1 if changes.crop_area == 1 else 2**0.5
+    assert_seen = 0
+    for position in range(12):
+        assert batch.maps is not None
+        one = Batch(
+            batch.images[position : position + 1],
+            batch.labels[:1],
+            batch.maps[position : position + 1],
+        )
+        if teacher == "crop" and batch.maps[position].max() == 0:
+            continue  # outside the Teacher's view: no map, wherever the mark is
+        # The mark may lie only partly in the Teacher's view.
+        if teacher == "crop" and canvases[position].max() < 200:
+            continue
+        assert_seen += assert_mark_on_its_pixel(one, 0.5 * 22.4 * widest * closest * zoom + 2)
+    assert assert_seen >= 3
+
+
+@pytest.mark.parametrize("student", FITS)
+@pytest.mark.parametrize("teacher", FITS)
+def test_a_teachers_map_is_integrated_exactly(tmp_path: Path, teacher: Fit, student: Fit) -> None:
+    """The Student's grid, against walking points back through turn, crop and both fits."""
+    generator = np.random.default_rng(1)
+    pictures = [np.zeros(size[::-1], np.uint8) for size in ASPECTS]
+    maps = generator.random((4, 10, 10)).astype(np.float16)
+    rows = students_rows(tmp_path, pictures, maps, teacher, student)
+    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.5)
+    numbers = augment.draw(8, 0, 4)
+    got = rows.batch(np.arange(4), changes, numbers).maps
+    assert got is not None
+    for position, (width, height) in enumerate(ASPECTS):
+        change = augment.geometric(changes, numbers[position], 224)
+        left, top, size = change.crop
+        canvas = fit_box(width, height, student, 224)
+        view = canvas.inside(Box(left / 224, top / 224, (left + size) / 224, (top + size) / 224))
+        expected = twin(
+            maps[position].astype(np.float64),
+            fit_box(width, height, teacher, 299).as_tuple(),
+            view.as_tuple(),
+            (7, 7),
+            change.turn.flip,
+            change.turn.quarters,
+        )
+        np.testing.assert_allclose(got[position].numpy(), expected, atol=0.06)
+        assert np.abs(got[position].numpy() - expected).mean() < 0.01

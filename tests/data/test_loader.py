@@ -1,0 +1,201 @@
+"""Batches: pure functions of seed and step."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from preceptor.config import Augmentation
+from preceptor.data.cache import MAP_SIDE
+from preceptor.data.loader import (
+    Batch,
+    Guides,
+    MapArray,
+    Rows,
+    TrainingStream,
+    epoch_order,
+    in_order,
+    split_batches,
+)
+
+CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, colour=0.3, blur=0.5, jpeg=0.5)
+
+
+@dataclass
+class Noise:
+    """An `ImageSource` of random canvases in memory."""
+
+    count: int
+    side: int = 16
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        generator = np.random.default_rng(0)
+        shape = (self.count, self.side, self.side, self.channels)
+        self.pixels = generator.integers(0, 256, shape).astype(np.uint8)
+        self.sizes = np.full((self.count, 2), self.side, np.int32)
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[rows]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
+        for position, row in enumerate(rows):
+            maps[position, int(row) % MAP_SIDE] = 200
+        return maps
+
+
+def rows_of(count: int = 23, side: int = 16, size: int = 16, **options: Any) -> Rows:
+    labels = (np.arange(count) % 3 == 0).astype(np.int64)
+    guides = Guides(np.ones(count, np.float32), None, np.full(count, -1, np.int64))
+    options = {"guides": guides, "grid": (4, 4)} | options
+    return Rows(Noise(count, side), np.arange(count), labels, size, "squash", **options)
+
+
+def assert_equal(one: Batch, other: Batch) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a, b)
+
+
+def stream(seed: int = 1, **options: Any) -> TrainingStream:
+    return TrainingStream(
+        rows_of(side=22), 5, seed=seed, settings=options.pop("settings", CHANGES), **options
+    )
+
+
+@pytest.mark.parametrize("settings", [Augmentation(crop_area=0.9), CHANGES])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_batch_depends_on_seed_and_step_alone(settings: Augmentation, balanced: bool) -> None:
+    options = {"settings": settings, "balanced": balanced}
+    whole = list(stream(**options).steps(0, 13))
+    assert len(whole) == 13
+    for start in (1, 4, 5, 12):
+        resumed = list(stream(**options).steps(start, 13))
+        for batch, same in zip(resumed, whole[start:], strict=True):
+            assert_equal(batch, same)
+    used = stream(**options)
+    list(used.steps(9, 11))  # another history
+    assert_equal(next(iter(used.steps(2, 3))), whole[2])
+    assert not torch.equal(next(iter(stream(2, **options).steps(0, 1))).images, whole[0].images)
+    assert list(used.steps(4, 4)) == []
+
+
+def test_an_epoch_shows_every_image_once() -> None:
+    rows = rows_of()
+    source = TrainingStream(rows, 5, seed=0, settings=Augmentation())
+    assert source.steps_per_epoch == 5
+    orders = []
+    for epoch in range(2):
+        batches = list(source.steps(5 * epoch, 5 * epoch + 5))
+        pixels = torch.cat([batch.images for batch in batches])
+        known = {rows.images.pixels[row].tobytes(): row for row in range(23)}  # type: ignore[attr-defined]
+        seen = [known[image.permute(1, 2, 0).contiguous().numpy().tobytes()] for image in pixels]
+        assert sorted(seen) == list(range(23))
+        orders.append(seen)
+        labels = torch.cat([batch.labels for batch in batches])
+        np.testing.assert_array_equal(labels.numpy(), rows.labels[seen])
+    assert orders[0] != orders[1]
+
+
+def test_no_settings_and_all_settings_off_are_the_same() -> None:
+    rows = rows_of()
+    chosen = np.array([4, 2, 9])
+    numbers = np.random.default_rng(0).random((3, 12))
+    assert_equal(rows.batch(chosen), rows.batch(chosen, Augmentation(), numbers))
+
+
+@given(count=st.integers(1, 200), size=st.integers(1, 30))
+def test_batches_partition_and_no_image_is_alone(count: int, size: int) -> None:
+    parts = split_batches(count, size)
+    joined = [position for part in parts for position in range(part.start, part.stop)]
+    assert joined == list(range(count))
+    lengths = [part.stop - part.start for part in parts]
+    assert all(length == size for length in lengths[:-1])
+    assert lengths[-1] <= size + 1
+    if count > 1 and size > 1:
+        assert min(lengths) > 1
+
+
+def test_balanced_draws_show_every_class_equally() -> None:
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    counts = np.zeros(3)
+    for epoch in range(20):
+        order = epoch_order(0, epoch, labels, balanced=True)
+        assert len(order) == 1000
+        counts += np.bincount(labels[order], minlength=3)
+    # 20,000 draws at 1/3 each: a standard error of 67.
+    assert np.abs(counts - 20_000 / 3).max() < 270
+    plain = epoch_order(0, 0, labels, balanced=False)
+    assert sorted(plain) == list(range(1000))
+
+
+def test_weights_maps_and_labels_follow_their_images() -> None:
+    count = 12
+    weights = np.linspace(0.5, 2, count).astype(np.float32)
+    maps = np.zeros((count, 4, 4), np.float32)
+    maps[np.arange(count), np.arange(count) % 4, np.arange(count) // 4] = np.arange(count) + 1
+    array = MapArray(maps, np.tile([0.0, 0.0, 1.0, 1.0], (count, 1)))
+    index = np.arange(count)
+    index[3] = -1  # guided by its human map
+    guide_weight = np.arange(count, dtype=np.float32)  # row 0 is not guided
+    rows = rows_of(
+        count, sample_weight=weights, guides=Guides(guide_weight, array, index), grid=(4, 4)
+    )
+    chosen = np.array([7, 0, 3, 11])
+    batch = rows.batch(chosen)
+    assert batch.maps is not None
+    assert batch.map_weight is not None
+    assert batch.sample_weight is not None
+    np.testing.assert_array_equal(batch.sample_weight.numpy(), weights[chosen])
+    np.testing.assert_array_equal(batch.map_weight.numpy(), guide_weight[chosen])
+    np.testing.assert_array_equal(batch.labels.numpy(), rows.labels[chosen])
+    np.testing.assert_allclose(batch.maps[0].numpy(), maps[7])
+    np.testing.assert_allclose(batch.maps[3].numpy(), maps[11])
+    assert not batch.maps[1].any()
+    # The human map of row 3 is line 3 of 128, so the top row of four.
+    assert (batch.maps[2][0] > 0).all()
+    assert not batch.maps[2][1:].any()
+
+
+def test_images_are_channels_last_and_resized_where_the_canvas_is_larger() -> None:
+    plain = rows_of().batch(np.arange(4))
+    assert plain.images.shape == (4, 3, 16, 16)
+    assert plain.images.is_contiguous(memory_format=torch.channels_last)
+    larger = rows_of(side=20).batch(np.arange(4))
+    assert larger.images.shape == (4, 3, 16, 16)
+    assert rows_of(guides=None).batch(np.arange(2)).maps is None
+
+
+def test_in_order_gives_every_row_once() -> None:
+    rows = rows_of()
+    pairs = list(in_order(rows, 10))
+    assert [len(part) for part, _ in pairs] == [10, 10, 3]
+    np.testing.assert_array_equal(np.concatenate([part for part, _ in pairs]), np.arange(23))
+    for part, batch in pairs:
+        assert_equal(batch, rows.batch(part))
+    assert list(in_order(rows_of(0), 10)) == []
+
+
+def test_memory_does_not_grow_with_epochs() -> None:
+    source = stream()
+    steps = source.steps_per_epoch
+    for _ in source.steps(0, 2 * steps):  # warm
+        pass
+    tracemalloc.start()
+    for _ in source.steps(2 * steps, 3 * steps):
+        pass
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in source.steps(3 * steps, 9 * steps):
+        pass
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 20_000  # a batch is 5 × 16 × 16 × 3 bytes and its maps
