@@ -1,10 +1,10 @@
 """Memory and speed of the image cache.
 
-    python benchmarks/bench_data.py
+  python benchmarks/bench_data.py
 
-  memory    peak private memory of one training process on 1,000 and on 8,000 images: the growth
-            should be none (the cache is memory-mapped; what the kernel keeps of it is not ours)
-  epoch     an epoch from the cache ÷ the same loop on tensors that lie in memory (target ≤ 1.02)
+memory    peak private memory of one training process on 1,000 and on 8,000 images: the growth
+          should be none (the cache is memory-mapped; what the kernel keeps of it is not ours)
+epoch     an epoch from the cache ÷ the same loop on tensors that lie in memory (target ≤ 1.02)
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ from pathlib import Path
 from preceptor.training import train
 from preceptor.workspace import Workspace
 config = config_of(Path({str(manifest)!r}))
-train(config, {str(folder / "runs")!r}, workspace=Workspace.open(config.manifest, Path({str(folder / "cache")!r})))
+workspace = Workspace.open(config.manifest, Path({str(folder / "cache")!r}))
+train(config, {str(folder / "runs")!r}, workspace=workspace)
 print(peak[0] / 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -245,9 +245,8 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
         {name for name in _VARIABLE.findall(_uncommented(text)) if name not in os.environ}
     )
     if unset:
-        raise InputError(
-            f"config {path}: {', '.join('${' + name + '}' for name in unset)} not set in the environment"
-        )
+        names = ", ".join("${" + name + "}" for name in unset)
+        raise InputError(f"config {path}: {names} not set in the environment")
     try:
         values = yaml.safe_load(_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), text))
     except yaml.YAMLError as error:

@@ -21,7 +21,8 @@ Distance = Literal["l2", "mse"]
 
 
 def _l2(difference: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(difference.flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(difference.flatten(1), dim=1)
+    return norms
 
 
 def _mse(difference: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from preceptor import __version__
@@ -164,12 +165,13 @@ def build_model(
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
     arguments = dict(backbone_args or {})
     network = _create(backbone, len(classes), in_chans, arguments, weights)
-    head = network.get_classifier() if hasattr(network, "get_classifier") else None
+    getter = getattr(network, "get_classifier", None)
+    head = getter() if getter is not None else None
     if isinstance(head, nn.Linear):
         # One start for all backbones: some families give new heads weights 25 times larger, and
         # a first cross-entropy of 2.5 for two classes.
         head.reset_parameters()
-    config = timm.data.resolve_model_data_config(network)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     mean, std = tuple(config["mean"]), tuple(config["std"])
     if in_chans == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)

@@ -31,7 +31,13 @@ SETTINGS: dict[str, Any] = {
     "seeds": 1,
     "alphas": [0.5],
     "data_driven": False,
-    "training": {"input_size": 32, "epochs": 2, "batch_size": 8, "lr": 0.01, "schedule": "constant"},
+    "training": {
+        "input_size": 32,
+        "epochs": 2,
+        "batch_size": 8,
+        "lr": 0.01,
+        "schedule": "constant",
+    },
 }
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv", "selection.json")
 
@@ -83,7 +89,8 @@ def test_again_nothing_is_repeated(study_file: Path, undisturbed: Path) -> None:
     lines: list[str] = []
     result = run_study(load_config(study_file, StudyConfig), undisturbed, tell=lines.append)
     assert result.computed == 0
-    assert runs == {file: file.stat().st_mtime_ns for file in undisturbed.glob("store/*/*/run.json")}
+    for file, written in runs.items():
+        assert file.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -146,9 +153,7 @@ def test_a_failing_step_is_told_and_the_rest_goes_on(study_file: Path, tmp_path:
 
 def test_two_processes_on_one_folder_are_refused(study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with subprocess.Popen(
-        command(study_file, out), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command(study_file, out), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()  # it holds the folder now
         with pytest.raises(InputError, match="another process"):

@@ -80,4 +80,5 @@ def photometric(settings: Augmentation, numbers: NDArray[np.float64], image: Ten
 def resize(image: NDArray[np.uint8], side: int) -> Tensor:
     """An (H, H, C) crop as a (C, side, side) uint8 tensor, antialiased."""
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    return vision.resize(tensor, [side, side], antialias=True)
+    resized: Tensor = vision.resize(tensor, [side, side], antialias=True)
+    return resized

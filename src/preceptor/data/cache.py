@@ -45,15 +45,15 @@ _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
 
 class ImageSource(Protocol):
-    """Canvases and maps by manifest row, decoded on the fly or read from a cache.
+    """Canvases and maps by manifest row, decoded on the fly or read from a cache."""
 
-    Attributes:
-        side: Canvas side in pixels.
-        sizes: (n, 2) width and height of the original images.
-    """
+    @property
+    def side(self) -> int:
+        """Canvas side in pixels."""
 
-    side: int
-    sizes: NDArray[np.int32]
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """(n, 2) width and height of the original images."""
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, side, side, C) of these rows."""
@@ -219,9 +219,11 @@ def _build(
                 maps[map_index[row]] = _stored_map(Path(map_paths[row]))
 
         _fill_all(fill, count, threads, f"decoding {count:,} images at {side} px")
+        for array in (images, maps):
+            if isinstance(array, np.memmap):
+                array.flush()
         np.save(partial / "sizes.npy", sizes)
         np.save(partial / "map_index.npy", map_index)
-        del images, maps  # flushed and closed before the rename
         settings = {"side": side, "fit": fit, "channels": channels, "format": CACHE_FORMAT}
         (partial / "cache.json").write_text(json.dumps(settings) + "\n")
         if folder.exists():  # incomplete leftovers of another format
@@ -234,7 +236,7 @@ def _build(
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A memory-mapped array whose disk blocks exist, so that a full disk is an error, not SIGBUS."""
+    """A memory-mapped array whose disk blocks exist: a full disk is an error then, not SIGBUS."""
     if 0 in shape:
         return np.empty(shape, np.uint8)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)

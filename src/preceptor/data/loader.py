@@ -125,7 +125,7 @@ class Rows:
             crop = canvas[top : top + size, left : left + size]
             if size != self.size:
                 crop = _channels_last(augment.resize(crop, self.size))
-            crop = turn_array(crop, change.turn)  # type: ignore[assignment]
+            crop = turn_array(crop, change.turn)
             if settings.photometric:
                 tensor = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
                 crop = _channels_last(augment.photometric(settings, numbers[position], tensor))
@@ -257,6 +257,7 @@ class TrainingStream:
         self.settings = settings if settings != Augmentation() else None
         self.balanced = balanced
         self.slices = split_batches(len(rows), batch_size)
+        self._kept: tuple[int, NDArray[np.int64], NDArray[np.float64] | None] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -284,7 +285,7 @@ class TrainingStream:
         )
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-        if getattr(self, "_kept", None) is None or self._kept[0] != epoch:
+        if self._kept is None or self._kept[0] != epoch:
             order = epoch_order(self.seed, epoch, self.rows.labels, balanced=self.balanced)
             numbers = augment.draw(self.seed, epoch, len(order)) if self.settings else None
             self._kept = (epoch, order, numbers)
