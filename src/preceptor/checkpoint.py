@@ -63,12 +63,15 @@ def save_progress(
         "optimiser": numbers,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        temporary,
-        metadata={"state": json.dumps(state)},
-    )
-    temporary.replace(path)
+    try:
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            temporary,
+            metadata={"state": json.dumps(state)},
+        )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # on a full disk the room is needed
 
 
 def load_progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from enum import StrEnum
@@ -35,6 +36,13 @@ class Cache(StrEnum):
     none = "none"
 
 
+# What the system says of a path that was given wrongly; anything else (a full disk) is a failure.
+_WRONG_PATH = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
+    errno.EROFS, errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
 def main() -> None:
     """Run a command: exit code 0, 1 (failed) or 2 (bad input), one clear line for a mistake."""
     from preceptor.errors import PreceptorError
@@ -45,11 +53,23 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        _interrupted()
         sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's for an interruption
+            _interrupted()
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2 if error.errno in _WRONG_PATH else 1)
+
+
+def _interrupted() -> None:
+    print("interrupted; the same command goes on from here", file=sys.stderr)
 
 
 @app.command()
@@ -95,8 +115,7 @@ def data_split(
     from preceptor.data.split import make_splits
     from preceptor.errors import InputError
 
-    if to.exists():
-        raise InputError(f"--to {to} exists already")
+    _check_target("--to", to)
     held: dict[str, str] = {}
     for item in hold_out or []:
         source, separator, split = item.rpartition("=")
@@ -122,6 +141,7 @@ def import_und(
     """Read the UND CYBORG release as it is and write a manifest."""
     from preceptor.data.importers.und import read_und
 
+    _check_target("--to", to)
     table = read_und(train, test or [], images, heatmaps)
     table.write(to)
     print(f"wrote {to}: {len(table):,} images")
@@ -135,10 +155,11 @@ def train(
 ) -> None:
     """Train one model; the same command goes on where an interrupted one stopped."""
     from preceptor.config import RunConfig, load_config
+
+    settings = load_config(config, RunConfig)
     from preceptor.training import train as train_run
     from preceptor.workspace import Workspace
 
-    settings = load_config(config, RunConfig)
     workspace = Workspace.open(settings.manifest, cache_dir, verify=True)
     result = train_run(settings, out, workspace=workspace, tell=print)
     print(f"run {result.folder}")
@@ -163,9 +184,10 @@ def annotate(
 
     if method != "cam":
         raise InputError(f"--method {method!r}: cam is the one there is")
-    table = Manifest.read(manifest, verify=False, need=())
+    loaded = load_model(model)
+    table = Manifest.read(manifest, verify=False, need=(), classes=loaded.spec.classes)
     store = mark(
-        load_model(model), table, "cam", out=out, splits=split, cache=cache.value,
+        loaded, table, "cam", out=out, splits=split, cache=cache.value,
         workspace=Workspace(table, cache_dir),
     )  # fmt: skip
     print(
@@ -183,13 +205,18 @@ def evaluate(
 ) -> None:
     """Score the validation and test sets, and print AUC, EER and accuracy by set and source."""
     from preceptor.data.manifest import Manifest
+    from preceptor.errors import InputError
     from preceptor.evaluation.scores import evaluate as score
     from preceptor.evaluation.scores import print_figures
     from preceptor.models import load_model
     from preceptor.workspace import Workspace
 
+    if out is not None:
+        _check_target("--out", out, replace=True)
     loaded = load_model(model)
-    table = Manifest.read(manifest, verify=False, need=())
+    table = Manifest.read(manifest, verify=False, need=(), classes=loaded.spec.classes)
+    if not table.eval_splits("val") + table.eval_splits("test"):
+        raise InputError(f"{manifest}: no row has a val or test split, so there is none to score")
     figures = score(
         loaded, table, out=out, cache=cache.value, workspace=Workspace(table, cache_dir)
     )
@@ -270,6 +297,16 @@ def demo(
     from preceptor.benchmark.demo import run_demo
 
     _finish(run_demo(out, jobs=jobs, seed=seed, tell=lambda line: print(line, flush=True)))
+
+
+def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
+    """Refuse a file that cannot be written before anything is computed for it."""
+    from preceptor.errors import InputError
+
+    if path.is_dir() or (path.exists() and not replace):
+        raise InputError(f"{option} {path} exists already; choose another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
 
 
 def _finish(result: object) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -143,12 +144,13 @@ class Training(Settings):
     @model_validator(mode="after")
     def _steps_given(self) -> Training:
         if self.length == "steps" and self.steps is None:
-            raise ValueError("length is steps, and steps is not given")
+            raise ValueError("length is steps, and steps is not given; add a line `steps: …`")
         if self.steps is not None and self.length == "epochs":
             raise ValueError("steps is given, and length is epochs; set length: steps")
         if self.steps is not None and self.steps < self.epochs:
             raise ValueError(
-                f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs)"
+                f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
+                "lower epochs or raise steps"
             )
         return self
 
@@ -175,7 +177,7 @@ class MapSource(Settings):
     @model_validator(mode="after")
     def _path_given(self) -> MapSource:
         if self.kind == "store" and self.path is None:
-            raise ValueError("kind is store, and path is not given")
+            raise ValueError("kind is store, and path is not given; name the folder of the maps")
         return self
 
 
@@ -221,6 +223,7 @@ class RunConfig(Settings):
 
 Config = TypeVar("Config", bound=Settings)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_COMMENT = re.compile(r"(?m)(?:^|\s)#.*$")
 
 
 def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
@@ -241,20 +244,21 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"config {path}: cannot be read: {reason}") from error
-    unset = sorted(
-        {name for name in _VARIABLE.findall(_uncommented(text)) if name not in os.environ}
-    )
+    names = set(_VARIABLE.findall(_COMMENT.sub("", text)))
+    unset = sorted(name for name in names if name not in os.environ)
     if unset:
-        names = ", ".join("${" + name + "}" for name in unset)
-        raise InputError(f"config {path}: {names} not set in the environment")
-    try:
-        values = yaml.safe_load(_VARIABLE.sub(lambda match: os.environ.get(match[1], ""), text))
-    except yaml.YAMLError as error:
-        raise InputError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
         raise InputError(
-            f"config {path}: expected `key: value` lines, found {type(values).__name__}"
+            f"config {path}: {', '.join('${' + name + '}' for name in unset)} not set in the "
+            f"environment; set it, as in `{unset[0]}=… preceptor …`"
         )
+    text = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
+    try:
+        values = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"config {path}: not YAML: {_yaml_reason(error)}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else type(values).__name__
+        raise InputError(f"config {path}: expected `key: value` lines, found {found}")
     return parse_config(values | overrides, model, source=f"config {path}", base=path.parent)
 
 
@@ -265,28 +269,163 @@ def parse_config(
     source: str = "config",
     base: Path | None = None,
 ) -> Config:
-    """Check values against a config model; see `load_config`."""
-    values = dict(values)
-    if base is not None and isinstance(values.get("manifest"), str):
-        values["manifest"] = base / values["manifest"]
+    """Check values against a config model; see `load_config`.
+
+    Args:
+        values: As YAML gives them.
+        model: RunConfig or StudyConfig.
+        source: What the user knows them as.
+        base: What relative paths are relative to; None = the working folder.
+
+    Raises:
+        ProblemsError: Everything that is wrong with it, by key and value.
+    """
     try:
-        return model.model_validate(values)
+        return model.model_validate(_absolute(values, (base or Path()).absolute()))
     except ValidationError as error:
-        raise ProblemsError(source, [_problem(entry) for entry in error.errors()]) from error
+        raise ProblemsError(source, _problems(error.errors(), model)) from error
 
 
-def _problem(entry: Any) -> Problem:
-    key = ".".join(str(part) for part in entry["loc"]) or "the whole"
-    if entry["type"] == "extra_forbidden":
-        return Problem(key, "unknown word", "check its spelling and indentation")
-    if entry["type"] == "missing":
-        return Problem(key, "missing", "give it")
-    message = entry["msg"].removeprefix("Value error, ")
-    return Problem(key, f"value {entry['input']!r}"[:120], message[0].lower() + message[1:])
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error: else the first would be dropped in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            word = key.value if isinstance(key, yaml.ScalarNode) else None
+            if word in seen:
+                raise yaml.MarkedYAMLError(None, None, f"{word!r} is given twice", key.start_mark)
+            seen |= {word} - {None}
+        return super().construct_mapping(node, deep)
 
 
-def _uncommented(text: str) -> str:
-    return "\n".join(line.split("#", 1)[0] for line in text.splitlines())
+def _yaml_reason(error: Exception) -> str:
+    """Where and why, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    hint = "; indent with spaces" if r"'\t'" in str(error.problem) else ""
+    return f"line {error.problem_mark.line + 1}: {error.problem}{hint}"
+
+
+def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Values with their paths made absolute, so that a resolved config is read from anywhere."""
+
+    def path(value: Any) -> Any:
+        if not isinstance(value, (str, Path)) or str(value) == "":
+            return value
+        # Not resolve(): a manifest's paths start from where it is linked.
+        return Path(os.path.normpath(base / Path(value).expanduser()))
+
+    def weights(value: Any) -> Any:
+        return value if value in ("hub", "none") or not isinstance(value, str) else str(path(value))
+
+    found = dict(values)
+    for key in ("manifest", "store"):
+        if key in found:
+            found[key] = path(found[key])
+    given = found.get("weights")
+    if isinstance(given, Mapping):
+        found["weights"] = {name: weights(value) for name, value in given.items()}
+    elif given is not None:
+        found["weights"] = weights(given)
+    maps = found.get("maps")
+    if isinstance(maps, Mapping):  # a study's name → folder, or a run's map source
+        own = "kind" in maps
+        found["maps"] = {
+            key: path(value) if key == "path" or not own else value for key, value in maps.items()
+        }
+    return found
+
+
+# What to write where several kinds of value are allowed, by key.
+_EITHER = {
+    "seeds": "write a number above 0, or a list of seeds",
+    "annotated": "write a number of images above 0, or a fraction above 0 and up to 1 (as in 1.0)",
+    "weights": "write hub, none or a .safetensors file, or one of these under each backbone",
+}
+_WRITE = {
+    "tuple_type": "write a list, as in [a, b]",
+    "too_short": "name at least one",
+    "dict_type": "write `key: value` lines under it",
+    "mapping_type": "write `key: value` lines under it",
+    "model_type": "write `key: value` lines under it",
+    "path_type": "write a path",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "float_parsing": "write a number",
+    "greater_than": "it must be above {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be below {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "write {expected}",
+    "finite_number": "write a finite number",
+}
+
+
+def _problems(errors: Sequence[Any], model: type[Settings]) -> list[Problem]:
+    """What pydantic found, in words of the file; a union's branches are told once."""
+    found: dict[tuple[Any, ...], list[Problem]] = {}
+    for entry in errors:
+        either = entry["loc"][0] if entry["loc"] else ""
+        loc = entry["loc"][:1] if either in _EITHER and len(entry["loc"]) > 1 else entry["loc"]
+        if loc not in found or either not in _EITHER:
+            found.setdefault(loc, []).extend(_problem(entry, loc, model))
+    inner = {loc[:-1] for loc in found if loc}  # what is wrong inside a list makes it too short
+    return [
+        problem
+        for loc, problems in found.items()
+        if loc == () or loc not in inner
+        for problem in problems
+    ]
+
+
+def _problem(entry: Any, loc: tuple[Any, ...], model: type[Settings]) -> list[Problem]:
+    key = ".".join(str(part) for part in loc) or "settings"
+    kind, value = entry["type"], entry["input"]
+    if kind == "extra_forbidden":
+        return [Problem(key, "unknown word", _near(loc, model))]
+    if kind == "missing":
+        return [Problem(key, "missing", f"add a line `{loc[-1]}: …`")]
+    if kind == "value_error":
+        lines = str(entry["ctx"]["error"]).splitlines()
+        return [Problem(key, *line.split("; ", 1)) for line in lines]
+    shown = "nothing is written" if value is None else f"value {value!r}"[:120]
+    if key in _EITHER:
+        return [Problem(key, shown, _EITHER[key])]
+    if kind == "string_type":
+        scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
+        quotes = f"write it in quotes: '{value}'" if scalar else "write a word"
+        if isinstance(value, bool):
+            quotes = "write it in quotes (YAML takes yes and no for true and false)"
+        return [Problem(key, shown, quotes)]
+    message = entry["msg"][:1].lower() + entry["msg"][1:]
+    return [Problem(key, shown, _WRITE.get(kind, message).format(**entry.get("ctx", {})))]
+
+
+def _near(loc: tuple[Any, ...], model: type[Settings]) -> str:
+    """What to do about an unknown word: where it belongs, or what it may have been meant to be."""
+    word, above = str(loc[-1]), tuple(map(str, loc[:-1]))
+    places = list(_places(model))
+    for place, name in places:
+        if name == word:
+            return f"it belongs under `{'.'.join(place)}:`" if place else "it belongs at the top"
+    near = difflib.get_close_matches(word, [name for place, name in places if place == above], 1)
+    return f"did you mean {near[0]!r}?" if near else "check its spelling and indentation"
+
+
+def _places(
+    model: type[Settings], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every word of a config model with the words that it stands under."""
+    for name, field in model.model_fields.items():
+        yield above, name
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            yield from _places(kind, (*above, name))
 
 
 def dump_config(config: Settings) -> str:
@@ -364,29 +503,39 @@ class StudyConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
+        wrong: list[str] = []
         if self.probe is not None and self.probe not in self.students:
-            raise ValueError(f"probe {self.probe} is not among the students")
+            wrong.append(f"probe {self.probe} is not among the students; name one of them")
         if self.committee > len(self.seed_list):
-            raise ValueError(f"committee of {self.committee} needs as many seeds")
+            wrong.append(
+                f"committee of {self.committee} needs as many seeds, and there are "
+                f"{len(self.seed_list)}; lower committee or raise seeds"
+            )
         for name, values in (
             ("teachers", self.teachers),
             ("students", self.students),
             ("seeds", self.seed_list),
             ("alphas", self.alpha_grid),
+            ("teacher_alphas", self.teacher_alphas),
         ):
             if len(set(values)) != len(values):
-                raise ValueError(f"{name} has something twice: {list(values)}")
+                wrong.append(f"{name} has something twice: {list(values)}; remove one")
         known = {*self.teachers, *self.students}
-        unknown = sorted(set(self.backbone_args) - known)
+        unknown = set(self.backbone_args) - known
         if not isinstance(self.weights, str):
-            unknown += sorted(set(self.weights) - known)
+            unknown |= set(self.weights) - known
             missing = sorted(known - set(self.weights))
             if missing:
-                raise ValueError(
-                    f"weights: none given for {', '.join(missing)}; none is a word too"
+                wrong.append(
+                    f"weights: none given for {', '.join(missing)}; add hub, none or a file"
                 )
         if unknown:
-            raise ValueError(f"settings for backbones that are not used: {', '.join(unknown)}")
+            wrong.append(
+                "backbone_args or weights name backbones that are not used: "
+                f"{', '.join(sorted(unknown))}; remove them, or add the backbones to a list"
+            )
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
     @property

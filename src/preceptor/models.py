@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
@@ -228,7 +229,30 @@ def _create(
                 f"backbone_args {dict(arguments)}: {backbone} does not take them: {reason}"
             ) from error
         raise InputError(f"backbone {backbone} cannot be built: {reason}") from error
+    if overlay is not None and weights != "hub":
+        _check_all_filled(network, Path(overlay["file"]), backbone)
     return network
+
+
+def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
+    """Refuse a weights file that leaves a part of the network random.
+
+    timm loads without `strict` where the number of classes differs from the file's, so a file with
+    other key names would change nothing and say nothing.
+    """
+    with safe_open(file, "pt") as tensors:
+        given = set(tensors.keys())
+    head = {id(value) for value in network.get_classifier().parameters()}  # type: ignore[operator]
+    missing = [
+        key
+        for key, value in network.state_dict(keep_vars=True).items()
+        if key not in given and id(value) not in head and not key.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise InputError(
+            f"weights: {file} does not fit {backbone}: it lacks {len(missing)} tensors under "
+            f"timm's names, the first {missing[0]!r}"
+        )
 
 
 def _hub_file(backbone: str) -> Path:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from safetensors import SafetensorError
 from torch import Tensor
 
 from preceptor import __version__
@@ -86,8 +87,9 @@ def train(
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 _train(config, identity, folder, workspace, tell or (lambda line: None))
-            except OSError as error:
-                raise RunFailedError(f"run {identity}: {error.strerror or error}") from error
+            except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+                reason = getattr(error, "strerror", None) or str(error)
+                raise RunFailedError(f"run {identity}: {reason}") from error
     return RunResult(folder, identity, read_record(folder))
 
 

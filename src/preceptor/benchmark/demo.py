@@ -15,7 +15,7 @@ from preceptor.study.driver import StudyResult, run_study
 # can prove nothing: the report says so.
 DEMO: dict[str, Any] = {
     "positive": "forged",
-    "primary": "test-unseen",
+    "primary": "test-seen",
     "annotated": 0.2,
     "teachers": ["test_byobnet"],
     "students": ["test_byobnet", "test_resnet"],

@@ -25,6 +25,7 @@ from preceptor.study.rows import records, select_arm
 from preceptor.study.selection import stack
 
 WIDTH = 360
+LEFT = 136.0  # of the plot where names stand beside it
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
 _ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}
 _FPR = np.linspace(0, 1, 201)
@@ -97,7 +98,7 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
         return None
     everything = pd.concat(found.values())
     marks = ticks(float(everything.min()), float(everything.max()))
-    left, right, top, step = 126.0, WIDTH - 14.0, 10.0, 30.0
+    left, right, top, step = LEFT, WIDTH - 14.0, 10.0, 28.0
     bottom = top + step * len(found)
     scale = (right - left) / (marks[-1] - marks[0])
 
@@ -233,44 +234,40 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
     return _svg(bottom + 43, title, body)
 
 
-def forest_plot(results: Results) -> Markup | None:
+def forest_plot(results: Results, backbone: str) -> Markup | None:
     """Student minus each other side with its 95 % interval by seeds, a line a comparison."""
     if results.comparisons.empty:
         return None
     table = results.comparisons
     table = table[table["question"].isin(["RQ2", "RQ3", "control", "ceiling"])]
-    table = table[table["mean"].notna()]
+    table = table[(table["backbone"] == backbone) & table["mean"].notna()]
     if table.empty:
         return None
     keys = {row.title: row.key for row in results.rows}
     bounds = table[["mean", "low", "high"]].to_numpy(float)
     marks = ticks(min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds))))
-    left, right, step, y = 126.0, WIDTH - 14.0, 25.0, 10.0
+    left, right, top, step = LEFT, WIDTH - 18.0, 10.0, 28.0
+    bottom = top + step * len(table)
     scale = (right - left) / (marks[-1] - marks[0])
 
     def x(value: float) -> float:
         return left + (value - marks[0]) * scale
 
-    body: list[str] = []
-    for backbone, part in table.groupby("backbone", sort=False):
-        y += 14
-        body.append(_text(0, y, str(backbone), "name strong"))
-        y += 4
-        for row in records(part):
-            y += step
-            key = keys.get(row["b"], "baseline1")
-            mean, low, high = row["mean"], row["low"], row["high"]
-            body.append(_text(left - 10, y - 7, f"− {SHORT[key]}", "name", "end"))
-            tip = f"{backbone}: Student − {SHORT[key]} {number(mean, sign=True)}"
-            if math.isfinite(low) and math.isfinite(high):
-                body.append(_line(x(low), y - 11, x(high), y - 11, f"mean s-{key}"))
-            body.append(_dot(x(mean), y - 11, 4.5, f"dot s-{key}", tip))
-        y += 8
-    lines = []
+    body = []
     for mark in marks:
-        lines.append(_line(x(mark), 10, x(mark), y, "zero" if mark == 0 else "grid"))
+        body.append(_line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
         label = number(mark, _digits(marks), sign=mark != 0)
-        lines.append(_text(x(mark), y + 16, label, "tick", "middle"))
-    body.append(_text((left + right) / 2, y + 34, "AUC difference", "axis", "middle"))
-    title = f"Differences of the Student's AUC on {results.primary} with 95 % intervals by seeds"
-    return _svg(y + 42, title, lines + body)
+        body.append(_text(x(mark), bottom + 16, label, "tick", "middle"))
+    said = []
+    for place, row in enumerate(records(table)):
+        y = top + step * (place + 0.5)
+        key = keys.get(row["b"], "baseline1")
+        mean, low, high = row["mean"], row["low"], row["high"]
+        tip = f"− {SHORT[key]} {number(mean, sign=True)}"
+        said.append(tip)
+        body.append(_text(left - 10, y + 4, f"− {SHORT[key]}", "name", "end"))
+        if math.isfinite(low) and math.isfinite(high):
+            body.append(_line(x(low), y, x(high), y, f"mean s-{key}"))
+        body.append(_dot(x(mean), y, 4.5, f"dot s-{key}", tip))
+    body.append(_text((left + right) / 2, bottom + 34, "AUC difference", "axis", "middle"))
+    return _svg(bottom + 42, f"{backbone}: Student {'; '.join(said)}", body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,7 @@ def render_page(
     per_source = [
         table
         for name in sets
+        if name.startswith("test")
         for backbone in backbones
         if (table := tables.source_table(results, name, backbone)) is not None
     ]
@@ -102,14 +104,17 @@ def render_page(
         "results": results,
         "facts": _facts(plan, results),
         "verdict": found,
-        "summary": [text for text in (found.text, first, controls_sentence(results)) if text],
+        "summary": " ".join(
+            text for text in (found.text, first, controls_sentence(results)) if text
+        ),
         "headlines": headlines(plan, results),
-        "failed": failed,
+        # What failed by itself before what only waited for it.
+        "failed": dict(sorted(failed.items(), key=lambda entry: entry[1].startswith("needs "))),
         "main": tables.set_table(plan, results, results.primary),
         "others": [table for name in sets[1:] if (table := tables.set_table(plan, results, name))],
         "per_source": per_source,
         "comparisons": tables.comparison_tables(results),
-        "forest": figures.forest_plot(results),
+        "forest": _each(backbones, lambda name: figures.forest_plot(results, name)),
         "dots": _each(backbones, lambda name: figures.dot_plot(results, name)),
         "alphas": _each(backbones, lambda name: figures.alpha_curve(results, name)),
         "rocs": _each(backbones, lambda name: figures.roc_plot(plan, results, name)),
@@ -129,7 +134,19 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = _typeset
     return environment.get_template("report.html.j2").render(context)
+
+
+def _typeset(text: str) -> str:
+    """Minus signs for hyphens before numbers, and an α that stays with its value.
+
+    Example:
+        >>> _typeset("(-0.1, best α)") == "(−0.1, best\u00a0α)"
+        True
+    """
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+    return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")
 
 
 def _facts(plan: Plan, results: Results) -> list[str]:

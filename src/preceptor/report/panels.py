@@ -151,7 +151,7 @@ def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Pan
         panels.append(
             Panel(
                 str(entry["name"]), str(entry["label"]), str(entry["source"]),
-                f"{shown} {score:.2f}", bool(hit[position]), tiles,
+                f"{shown} {score:.3f}", bool(hit[position]), tiles,
             )
         )  # fmt: skip
     return Panels(best.backbone, best.seed, teacher_name, panels)

@@ -27,7 +27,7 @@ DASH = "–"
 _QUESTIONS = {
     "RQ2": "against the baselines",
     "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
-    "RQ1": "Teachers, human-guided against data-driven",
+    "RQ1": "human-guided minus data-driven",
     "control": "against the controls",
     "ceiling": "against the ceiling",
 }
@@ -202,18 +202,21 @@ def comparison_tables(results: Results) -> list[Table]:
     """Paired comparisons, a table a question, the tested family first."""
     if results.comparisons.empty:
         return []
+    short = {row.title: SHORT[row.key] for row in results.rows}
     tables = []
     for question, title in _QUESTIONS.items():
         here = results.comparisons[results.comparisons["question"] == question]
         if here.empty:
             continue
         family = question == "RQ2"
-        columns = ["AUC difference", "95 % interval (seeds)", "p (sign-flip)"]
+        columns = ["Difference", "95 % interval, seeds", "p (sign-flip)"]
         columns += ["p (Holm)"] if family else []
-        columns += ["95 % interval (seeds × images)", "by seed"]
+        columns += ["95 %, seeds × images", "By seed"]
         lines = []
         for row in records(here):
-            other = f"{row['a']} − {row['b']}" if question == "RQ1" else row["b"]
+            heading = f"{row['backbone']}: {short.get(row['b'], row['b'])}"
+            if question == "RQ1":
+                heading = f"{row['a']} − {row['b']}".replace("Students of ", "")
             cells = [
                 Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
                 Cell(interval(row["low"], row["high"])),
@@ -224,11 +227,17 @@ def comparison_tables(results: Results) -> list[Table]:
                 Cell(interval(row["image_low"], row["image_high"])),
                 Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
-            lines.append(Line(f"{row['backbone']}: {other}", cells))
+            lines.append(Line(heading, cells))
         kind = "the family that is tested" if family else "descriptive"
-        whose = "Difference" if question == "RQ1" else "Student minus the other side"
+        whose = "Student minus the other side"
+        corner = "Backbone and other side"
+        if question == "RQ1":
+            whose, corner = (
+                f"Probe Students ({here['backbone'].iloc[0]}) by their Teacher",
+                "Teachers",
+            )
         caption = f"{whose} on {results.primary}, {title} ({kind})."
-        tables.append(Table(caption, "Backbone and other side", columns, lines))
+        tables.append(Table(caption, corner, columns, lines))
     return tables
 
 
@@ -247,7 +256,7 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
                 ),
                 Cell("yes" if row["tied"] else "no"),
                 Cell(number(row["agreement"], 2)),
-                Cell("chosen" if row["name"] == winner else "", best=row["name"] == winner),
+                Cell("chosen" if row["name"] == winner else ""),
             ],
             row["name"] == winner,
         )

@@ -54,34 +54,27 @@ def verdict(results: Results) -> Verdict:
     if n < 2:
         lead = f"ahead of both baselines for {where}" if ahead else "not ahead of both baselines"
         return Verdict(
-            "open", "Nothing can be concluded from one seed",
+            "open",
+            "Nothing can be concluded from one seed",
             f"With one seed the Student is {lead} on {results.primary}; another seed may well turn "
             "that round.",
-        )  # fmt: skip
-    proven = bool(((family["p_holm"] <= LEVEL) & (family["mean"] > 0)).all())
-    if ahead == count and proven:
-        return Verdict(
-            "won", "The Student won",
-            f"On {results.primary} its mean AUC is above both baselines for every backbone, and "
-            "every one of these differences holds after correction for their number.",
-        )  # fmt: skip
+        )
     limit = _limit(n, len(family))
+    if ahead == count and ((family["p_holm"] <= LEVEL) & (family["mean"] > 0)).all():
+        text = "It is ahead of both baselines for every backbone, and chance does not explain it."
+        return Verdict("won", "The Student won", text)
     if ahead == count:
-        return Verdict(
-            "ahead", "The Student is ahead, and it is not proven",
-            f"On {results.primary} its mean AUC is above both baselines for "
-            f"{'every backbone' if count > 1 else where}, but not every difference is beyond "
-            f"chance{limit}.",
-        )  # fmt: skip
+        text = f"It is ahead of both baselines for {'every backbone' if count > 1 else where}, but "
+        text += f"not every difference is beyond chance.{limit}"
+        return Verdict("ahead", "The Student is ahead, and it is not proven", text)
     if ahead:
-        return Verdict(
-            "mixed", f"The Student is ahead for {where}",
-            f"On {results.primary} its mean AUC is above both baselines for {where} only{limit}.",
-        )  # fmt: skip
-    return Verdict(
-        "lost", "The Student did not win",
-        f"On {results.primary} its mean AUC is above both baselines for no backbone{limit}.",
-    )  # fmt: skip
+        names = names_of([str(name) for name in worst.index[worst > 0]])
+        text = f"It is ahead of both baselines for {names} only.{limit}"
+        return Verdict("mixed", f"The Student is ahead for {where}", text)
+    text = (
+        f"No gain over the stronger baseline was found{' for any backbone' if count > 1 else ''}."
+    )
+    return Verdict("lost", "The Student did not win", text + limit)
 
 
 def _limit(n: int, family: int) -> str:
@@ -90,8 +83,8 @@ def _limit(n: int, family: int) -> str:
         return ""
     needed = next(seeds for seeds in range(n, 64) if family * p_floor(seeds) <= LEVEL)
     return (
-        f"; {n} seeds cannot prove any difference ({family} comparisons corrected together need "
-        f"{needed} seeds or more for that)"
+        f" {n} seeds cannot prove any difference: {family} comparisons corrected together need "
+        f"{needed} seeds or more."
     )
 
 
@@ -112,7 +105,8 @@ def controls_sentence(results: Results) -> str:
         meaning = "the maps may point at what matters, within what chance allows"
     else:
         meaning = "so far nothing shows that it matters what the maps point at"
-    return f"Against the same maps shuffled among images the Student's AUC is {gain}: {meaning}."
+    against = "Against the same maps shuffled among images"
+    return f"{against} the Student's AUC differs by {gain}: {meaning}."
 
 
 def study_name(plan: Plan) -> str:
@@ -173,9 +167,10 @@ def methods(plan: Plan, results: Results) -> list[str]:
         None,
     )
     if record is not None:
-        versions = record.get("versions", {})
+        versions = dict(record.get("versions", {}))
+        where = f"{record.get('device', 'an unknown device')} ({versions.pop('machine', '?')})"
         said = ", ".join(f"{name} {version}" for name, version in versions.items())
-        paragraphs.append(f"Computed on {record.get('device', 'an unknown device')} with {said}.")
+        paragraphs.append(f"Computed on {where} with {said}.")
     seconds = _seconds(results.runs)
     if seconds:
         paragraphs.append(f"The finished trainings took {_duration(seconds)} of computing in all.")
@@ -190,7 +185,7 @@ def budget(plan: Plan) -> list[tuple[str, str, str]]:
     config = protocol.config(study.students[0], study.seed_list[0])
     annotated, mapped = workspace.annotated(config), manifest.map_mask
     share = annotated.sum() / max(int(manifest.train_mask.sum()), 1)
-    remark = f"{share:.0%} of the training images"
+    remark = f"{100 * share:.0f} % of the training images"
     if study.annotated_per_seed:
         remark += "; drawn anew for each seed, the first is counted"
     validation = manifest.table["split"].str.startswith("val").to_numpy(bool) & mapped

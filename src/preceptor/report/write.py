@@ -20,6 +20,16 @@ from preceptor.study.results import OVERALL, Results, gather
 
 _WHOLE = ["images_seen", "best_epoch", "images", "positives", "n"]
 
+# Of files that have no row yet, so that whatever reads them finds its columns.
+_RUN = "role backbone alpha teacher seed"
+_HEADS = {
+    "results.csv": f"{_RUN} set source images positives auc eer accuracy run",
+    "runs.csv": f"{_RUN} run finished seconds images_seen best_epoch",
+    "table.csv": "key title backbone alpha set source mean std n accuracy eer images",
+    "comparisons.csv": "question backbone a b n mean std low high p p_floor p_holm image_low "
+    "image_high difference_by_seed",
+}
+
 
 def write_results(plan: Plan, out: Path, failed: dict[str, str]) -> None:
     """Gather what has finished and write it into the study folder.
@@ -89,7 +99,7 @@ def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
         ).fillna(len(sets) + len(keys) + len(backbones))
         return frame.loc[order.sort_values(list(columns), kind="stable").index]
 
-    run = ["role", "backbone", "alpha", "teacher", "seed"]
+    run = _RUN.split()
     by_set: dict[str, Any] = {"set": sets, "source": None}
     comparisons = results.comparisons
     if not comparisons.empty:
@@ -105,11 +115,15 @@ def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
         "key": {key: position for position, key in enumerate(keys)},
         "backbone": {name: position for position, name in enumerate(backbones)},
     }
-    return {
+    found = {
         "results.csv": figures,
         "runs.csv": place(results.runs, dict.fromkeys(run)),
         "table.csv": place(results.table, table_order),
         "comparisons.csv": comparisons,
+    }
+    return {
+        name: pd.DataFrame(columns=_HEADS[name].split()) if frame.empty else frame
+        for name, frame in found.items()
     }
 
 

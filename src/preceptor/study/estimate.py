@@ -17,10 +17,12 @@ from preceptor.study.graph import Step
 # A forward is about a third of a training step.
 FORWARD_SHARE = 1 / 3
 _WARM, _TIMED = 2, 5
+_LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
+_rates: dict[str, float] = {}  # measured in this process, so that two stages agree
 
 
 def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
-    """Images a second of guided training, the median of five steps on random images.
+    """Images a second of guided training: the median step on random images.
 
     Args:
         config: Backbone, size, batch, threads and precision are used; weights are not loaded.
@@ -45,8 +47,8 @@ def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
         side, batch = model.spec.input_size, settings.batch_size
         images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
         labels = torch.arange(batch, device=device) % len(classes)
-        times = []
-        for _ in range(_WARM + _TIMED):
+        times: list[float] = []
+        while len(times) < _WARM + _TIMED or sum(times[_WARM:]) < _LEAST:
             started = time.perf_counter()
             with torch.autocast(device.type, enabled=settings.precision != "32-true"):
                 logits, features = model(model.preprocess(images.to(torch.uint8)))
@@ -75,18 +77,18 @@ def estimate_seconds(
         validation: Validation images scored after each epoch.
         jobs: Workers at once.
     """
-    rates: dict[str, float] = {}
     seconds = 0.0
     for step in steps:
         if step.run is None:
             continue
-        backbone = step.run.backbone
-        if backbone not in rates:
-            rates[backbone] = training_rate(step.run, classes)
+        run = step.run
+        key = repr((run.backbone, run.backbone_args, run.training, len(classes)))
+        if key not in _rates:
+            _rates[key] = training_rate(run, classes)
         images = step.cost
         if step.kind == "train":
             images += FORWARD_SHARE * validation * (study.training.epochs + 1)
-        seconds += images / rates[backbone]
+        seconds += images / _rates[key]
     return seconds / max(jobs, 1)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from preceptor.config import StudyConfig, parse_config
+from preceptor.data.files import core_count
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.study.estimate import as_time, estimate_seconds
@@ -75,13 +77,17 @@ def write_study_file(
     """
     if target.exists():
         raise InputError(f"{target} exists already; choose another file with --to")
+    if not target.parent.is_dir():
+        raise InputError(f"--to {target}: there is no folder {target.parent}; make it first")
     manifest = Manifest.read(manifest_path, verify=False)
     training = manifest.table[manifest.train_mask]
     counts = training["label"].value_counts()
     positive = positive or str(counts.index[-1])
     if positive not in manifest.classes:
         raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
-    cores = os.cpu_count() or 1
+    if weights not in ("hub", "none"):  # paths in a config are relative to its file
+        weights = os.path.relpath(weights, target.parent)
+    cores = core_count()
     jobs = max(1, cores // 2)
     threads = max(1, cores // jobs)
     values = {
@@ -91,12 +97,12 @@ def write_study_file(
         "annotated": int((manifest.annotated_mask & manifest.train_mask).sum()),
         "file": target.name,
         "stem": target.stem,
-        "manifest": os.path.relpath(manifest_path, target.parent),
+        "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
         "positive": _quoted(positive),
         "others": ", ".join(name for name in manifest.classes if name != positive),
-        "primary": manifest.eval_splits("test")[0],
-        "backbone": backbone,
-        "weights": weights,
+        "primary": _quoted(manifest.eval_splits("test")[0]),
+        "backbone": _quoted(backbone),
+        "weights": _quoted(weights),
         "size": size,
         "threads": threads,
         "jobs": jobs,
@@ -119,9 +125,10 @@ def write_study_file(
 
 
 def _quoted(word: str) -> str:
-    """A class name as YAML: quoted where it could be read as a number or a flag."""
-    plain = word.isascii() and word.replace("_", "").replace("-", "").isalpha()
+    """A word or path as YAML: quoted where it could be read as anything else."""
+    plain = word[:1].isalpha() and all(
+        letter.isascii() and (letter.isalnum() or letter in "_-./") for letter in word
+    )
     if plain and word.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
         return word
-    escaped = word.replace('"', '\\"')
-    return f'"{escaped}"'
+    return json.dumps(word, ensure_ascii=False)

@@ -1,0 +1,64 @@
+"""Where models of a finished study look: correlation of their CAMs with human maps.
+
+    python benchmarks/map_agreement.py STUDY_FOLDER
+
+A line a role, backbone and α (mean over seeds), a column a split and source: training images with a
+map, validation, seen and unseen kinds. Reads a study folder, trains nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from preceptor.data.loader import Guides
+from preceptor.evaluation.predict import predict
+from preceptor.models import load_model
+from preceptor.runs import is_finished
+from preceptor.saliency.agreement import correlation
+from preceptor.study.driver import reopen
+from preceptor.workspace import plain_settings
+
+
+def main() -> None:
+    plan = reopen(Path(sys.argv[1]))
+    protocol, workspace = plan.protocol, plan.protocol.workspace
+    table = workspace.manifest.table
+    chosen = np.flatnonzero((table["saliency"] != "").to_numpy())
+    # Which training images are among the annotated ones, whose maps a Teacher has seen.
+    config = protocol.config(protocol.study.students[0], protocol.study.seed_list[0])
+    seen = workspace.annotated(config)[chosen]
+    split = table["split"].to_numpy(object)[chosen]
+    where = np.where(split == "train", np.where(seen, "train A", "train not A"), split)
+    winner = str(plan.winner())
+    found: dict[tuple[str, str, float], list[pd.Series]] = defaultdict(list)
+    for member in protocol.members:
+        arm, folder = member.arm, protocol.run_folder(member.run)
+        if not is_finished(folder) or (
+            arm.role in ("student", "shuffled") and arm.teacher != winner
+        ):
+            continue
+        model = load_model(folder / "model")
+        settings = plain_settings(model, protocol.study.training.cache)
+        guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
+        size = model.spec.input_size
+        rows = workspace.rows(chosen, settings, size, guides=guides, grid=model.grid())
+        cams = predict(model, rows, cams="label").cams
+        assert cams is not None
+        values, valid = correlation(cams, rows.maps_on_grid(np.arange(len(rows))))
+        frame = pd.DataFrame({"where": where, "value": np.where(valid, values, np.nan)})
+        key = (arm.role, arm.backbone, arm.alpha)
+        found[key].append(frame.groupby("where")["value"].mean())
+    lines = pd.DataFrame(
+        {key: pd.concat(parts, axis=1).mean(axis=1) for key, parts in found.items()}
+    )
+    print(f"Correlation of CAMs with human maps (mean over images and seeds); Teacher: {winner}")
+    print(lines.T.rename_axis(["role", "backbone", "α"]).to_string(float_format="%.2f"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The `preceptor` command in tests: in this process (quick), or as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+# A shell may start the tests with SIGINT ignored, which a child would inherit.
+_START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from preceptor.cli import main; main()"
+)
+APART = [sys.executable, "-c", _START]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def here(*arguments: object) -> Outcome:
+    """Run the command in this process; an exception that it lets through fails the test."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["preceptor", *map(str, arguments)]),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        from preceptor.cli import main
+
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def apart(*arguments: object, cwd: Path | None = None) -> Outcome:
+    """Run the command as a process of its own."""
+    done = subprocess.run(
+        [*APART, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def assert_refused(outcome: Outcome, expected: Sequence[str], problems: int | None = None) -> None:
+    """Exit code 2, nothing on standard output, one `error:`, and every expected text in it.
+
+    Args:
+        outcome: Of the command.
+        expected: Texts that must occur.
+        problems: How many lines of problems there must be; None = a message of one line.
+    """
+    assert "Traceback" not in outcome.out + outcome.err, outcome.err
+    assert outcome.code == 2, outcome
+    assert outcome.err.startswith("error: "), outcome.err
+    for text in expected:
+        assert text in outcome.err, f"{text!r} is not in:\n{outcome.err}"
+    lines = outcome.err.rstrip("\n").split("\n")
+    assert len(lines) == 1 + (problems or 0), outcome.err
+    if problems is not None:
+        assert f"{problems} problem" in lines[0], outcome.err
+        assert all(line.startswith("  ") and "; " in line for line in lines[1:]), outcome.err

@@ -1,0 +1,258 @@
+"""The report of real, tiny studies: whole, partial, of one seed and of three classes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.config import StudyConfig
+from preceptor.report.write import write_results
+from preceptor.study.graph import Graph
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.work import perform
+from preceptor.workspace import Workspace
+from tests.datasets import squares
+
+TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+def study(manifest: Path, **values: Any) -> StudyConfig:
+    settings: dict[str, Any] = {
+        "manifest": manifest,
+        "positive": "marked",
+        "primary": "test-unseen",
+        "annotated": 0.5,
+        "teachers": ("test_byobnet",),
+        "students": ("test_byobnet",),
+        "backbone_args": {"test_byobnet": {"output_stride": 8}},
+        "seeds": 2,
+        "alphas": (0.5,),
+        "data_driven": False,
+        "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
+    }
+    return StudyConfig.model_validate(settings | values)
+
+
+def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
+    """The plan of a study, its steps done here, without worker processes."""
+    workspace = Workspace.open(config.manifest, store / "cache")
+    plan = Plan(Protocol(config, workspace, store))
+    graph = Graph(plan.first())
+    while compute and (ready := graph.ready()):
+        for step in ready:
+            if step.kind == "select":
+                assert step.choose is not None
+                graph.add(step.choose())
+            else:
+                perform(step, store, workspace)
+            graph.done.add(step.id)
+    return plan
+
+
+class Page(HTMLParser):
+    """Reads a page and keeps what the tests ask about."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.headers: list[dict[str, str | None]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags[tag] += 1
+        if "id" in found:
+            self.ids[str(found["id"])] += 1
+        if tag == "a":
+            self.links.append(str(found["href"]))
+        self.loaded += [str(found[key]) for key in ("src", "srcset", "data") if key in found]
+        if tag == "link":
+            self.loaded.append(str(found["href"]))
+        if tag == "img":
+            self.images.append(found)
+        if tag == "th":
+            self.headers.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def checked(out: Path) -> tuple[str, Page]:
+    """The page of a study folder after what must hold for each of them."""
+    text = (out / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(text) < 3_000_000
+    assert all(link.startswith("data:") for link in page.loaded)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert max(page.ids.values()) == 1
+    targets = {link[1:] for link in page.links if link.startswith("#")}
+    assert targets <= set(page.ids)
+    assert all((out / link).exists() for link in page.links if not link.startswith("#"))
+    assert page.tags["h1"] == 1
+    assert page.tags["table"] == page.tags["caption"]
+    assert all(header.get("scope") in ("col", "row") for header in page.headers)
+    assert all(image.get("alt") for image in page.images)
+    assert not re.search(r">\s*(nan|None|inf)\b", text)
+    return text, page
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("finished")
+    return walk(study(squares(folder / "data", size=(40, 32))), folder / "store")
+
+
+def copy_of(plan: Plan, store: Path) -> Path:
+    shutil.copytree(plan.protocol.store, store)
+    return store
+
+
+def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
+    write_results(finished, tmp_path, {})
+    text, page = checked(tmp_path)
+    for heading in ("Comparisons", "Every seed", "ROC curves", "Methods", "Where they look"):
+        assert f">{heading}</h2>" in text
+    assert "What is missing" not in text
+    hits, misses = text.count("✓ hit"), text.count("✗ miss")
+    assert hits + misses == 12
+    assert len(page.images) >= 4 * 12
+    assert text.count('role="img"') == 4  # differences, seeds, α, ROC
+    assert 'class="best"' in text
+    assert "(best)" in text
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["primary"] == "test-unseen"
+    assert summary["missing"] == []
+    assert summary["sentences"]
+    assert (
+        len((tmp_path / "runs.csv").read_text().splitlines()) == len(finished.protocol.members) + 1
+    )
+
+
+def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_path: Path) -> None:
+    write_results(finished, tmp_path / "one", {})
+    members = finished.protocol.members
+    try:
+        finished.protocol.members = members[::-1]
+        write_results(finished, tmp_path / "two", {})
+    finally:
+        finished.protocol.members = members
+    for name in TABLES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Path) -> None:
+    write_results(finished, tmp_path / "full", {})
+    empty = walk(finished.protocol.study, tmp_path / "store", compute=False)
+    write_results(empty, tmp_path / "empty", {})
+    for name in ("results.csv", "table.csv", "comparisons.csv"):
+        heads = [(tmp_path / side / name).read_text().split("\n")[0] for side in ("full", "empty")]
+        assert heads[0] == heads[1]
+
+
+def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
+    plan = walk(finished.protocol.study, tmp_path / "store", compute=False)
+    write_results(plan, tmp_path, {"train teacher <x>": "the disk is full & more"})
+    text, page = checked(tmp_path)
+    assert "No answer yet" in text
+    assert "What is missing" in text
+    assert "train teacher &lt;x&gt;" in text
+    assert "0 of" in text
+    assert not page.images
+    assert (tmp_path / "table.csv").read_text().startswith("key,title,backbone,")
+
+
+def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
+    store = copy_of(finished, tmp_path / "store")
+    for member in finished.protocol.members_of("student"):
+        shutil.rmtree(store / "runs" / member.run, ignore_errors=True)
+        identity = finished.protocol.evaluation_id(member.run)
+        shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
+    plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspace, store))
+    plan.first()
+    write_results(plan, tmp_path, {})
+    text, _ = checked(tmp_path)
+    assert "No answer yet" in text
+    assert "No Student has been scored" in text
+    assert "Baseline 2" in text
+
+
+def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: Path) -> None:
+    store = copy_of(finished, tmp_path / "store")
+    for member in finished.protocol.members:
+        (store / "runs" / member.run / "model" / "model.json").unlink(missing_ok=True)
+    kept = finished.protocol.store
+    try:
+        finished.protocol.store = store
+        write_results(finished, tmp_path, {})
+    finally:
+        finished.protocol.store = kept
+    text, page = checked(tmp_path)
+    assert "They could not be made" in text
+    assert not page.images
+    assert ">The table</h2>" in text
+
+
+def test_one_seed_and_three_classes(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", classes=("a<b", "c&d", 'e"f'))
+    plan = walk(study(manifest, seeds=1, positive=None), tmp_path / "store")
+    write_results(plan, tmp_path / "out", {})
+    text, page = checked(tmp_path / "out")
+    assert "Nothing can be concluded from one seed" in text
+    assert "A curve needs one positive class" in text
+    assert "a&lt;b" in text
+    assert "<b>" not in text
+    assert page.images
+
+
+LIGHT, DARK = 0, 1
+SURFACES = ("paper", "raised", "tint", "warn-tint")
+SERIES = ("baseline1", "baseline2", "student", "shuffled", "centre", "ceiling")
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_contrast(theme: int) -> None:
+    css = (Path(write_results.__code__.co_filename).parent / "templates" / "report.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[theme]
+    colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+)", block))
+    for name in ("ink", "soft", "accent"):
+        for surface in SURFACES:
+            assert contrast(colour[name], colour[surface]) >= 4.5, (name, surface)
+    for name in ("good", "warn", "bad"):
+        assert contrast(colour[name], colour["raised"]) >= 4.5, name
+    for name in SERIES:
+        assert contrast(colour[name], colour["paper"]) >= 3, name
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio of two hexadecimal colours."""
+
+    def luminance(text: str) -> float:
+        digits = text[1:] if len(text) == 7 else "".join(digit * 2 for digit in text[1:])
+        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

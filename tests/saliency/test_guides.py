@@ -1,0 +1,235 @@
+"""Whose map guides which image: every kind of source, and the controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preceptor.config import MapSource, RunConfig
+from preceptor.data.geometry import fit_box
+from preceptor.data.loader import Guides, Rows
+from preceptor.errors import InputError
+from preceptor.saliency.guides import CENTRE_SIDE, build_guides
+from preceptor.saliency.store import MapStore, StoreInfo, write_store
+
+COUNT = 10
+SIZES = np.array([[40 + 10 * row, 60] for row in range(COUNT)], np.int32)
+IMAGES: Any = SimpleNamespace(sizes=SIZES, side=32)
+ROWS = np.array([1, 2, 3, 5, 6, 7, 8, 9])  # manifest rows that are trained on
+LABELS = np.array(["a", "b"] * 5)
+ANNOTATED = np.isin(np.arange(COUNT), [0, 1, 2, 3, 5])
+
+
+def manifest(**columns: Any) -> Any:
+    """Ten rows; 0 to 4 and 9 have human maps."""
+    table = pd.DataFrame(
+        {
+            "name": [f"d{row % 2}/{row}.png" for row in range(COUNT)],
+            "label": LABELS,
+            "saliency": [f"/m/{row}.png" if row < 5 or row == 9 else "" for row in range(COUNT)],
+            "map_weight": 1 + 0.1 * np.arange(COUNT),
+        }
+    )
+    return SimpleNamespace(table=table.assign(**columns))
+
+
+def guides(
+    maps: MapSource, annotated: Any = ANNOTATED, table: Any = None, **config: Any
+) -> Guides | None:
+    run = RunConfig(manifest=Path("m"), backbone="b", maps=maps, **config)
+    return build_guides(run, table or manifest(), IMAGES, ROWS, annotated)
+
+
+def must(found: Guides | None) -> Guides:
+    assert found is not None
+    return found
+
+
+def write_maps(folder: Path, rows: Any, fit: Any = "squash", grid: int = 5) -> None:
+    """Row r's map has the value r + 1 in one cell, r % grid."""
+    maps = np.zeros((len(rows), grid, grid), np.float16)
+    for position, row in enumerate(rows):
+        maps[position, 0, row % grid] = row + 1
+    names = np.array([f"d{row % 2}/{row}.png" for row in rows], object)
+    zeros = np.zeros(len(rows))
+    info = StoreInfo("t", "cam", fit, 50, ("a", "b"), {})
+    write_store(
+        folder, MapStore(info, names, maps, zeros.astype(np.int32), zeros.astype(np.float32))
+    )
+
+
+def owners(found: Guides) -> list[int]:
+    """Whose store map each row is guided by: −1 = its human map, −2 = not guided."""
+    assert found.array is not None
+    return [
+        -2 if weight == 0 else -1 if index < 0 else round(float(found.array.maps[index].max())) - 1
+        for weight, index in zip(found.weight, found.index, strict=True)
+    ]
+
+
+def test_no_guidance() -> None:
+    assert guides(MapSource(kind="none")) is None
+    assert guides(MapSource(kind="human"), alpha=1.0) is None
+
+
+def test_human_maps_of_annotated_images() -> None:
+    found = must(guides(MapSource(kind="human")))
+    # Of the training rows 1, 2, 3 have a map and are annotated; 5 has none, 9 is not annotated.
+    expected = [1.1, 1.2, 1.3, 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(found.weight, expected, rtol=1e-6)
+    assert (found.index == -1).all()
+    assert found.array is None
+    assert found.weight.dtype == np.float32
+
+
+def test_a_map_weight_of_zero_is_no_guidance() -> None:
+    weights = np.where(np.arange(COUNT) == 2, 0.0, 1.0)
+    found = must(guides(MapSource(kind="human"), table=manifest(map_weight=weights)))
+    assert found.weight.tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_guided_classes() -> None:
+    found = must(guides(MapSource(kind="human"), guide_classes=("a",)))
+    assert (found.weight > 0).tolist() == [False, True] + [False] * 6
+    found = must(guides(MapSource(kind="centre"), guide_classes=("b",)))
+    assert (found.weight > 0).tolist() == [LABELS[row] == "b" for row in ROWS]
+
+
+def test_a_store_guides_by_name(tmp_path: Path) -> None:
+    write_maps(tmp_path, [9, 3, 1, 0, 6, 7])
+    found = must(guides(MapSource(kind="store", path=tmp_path)))
+    assert owners(found) == [1, -2, 3, -2, 6, 7, -2, 9]
+    np.testing.assert_allclose(found.weight, [1.1, 0, 1.3, 0, 1.6, 1.7, 0, 1.9], rtol=1e-6)
+    assert found.array is not None
+    assert found.array.maps.dtype == np.float32
+
+
+@pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])
+@pytest.mark.parametrize("shuffle_seed", [None, 0])
+def test_a_map_lies_where_its_fit_put_the_canvas(
+    tmp_path: Path, fit: Any, shuffle_seed: int | None
+) -> None:
+    """Also a shuffled map: it is laid over the image that receives it."""
+    write_maps(tmp_path, range(COUNT), fit)
+    found = must(guides(MapSource(kind="store", path=tmp_path, shuffle_seed=shuffle_seed)))
+    assert found.array is not None
+    for position, row in enumerate(ROWS):
+        region = found.array.regions[found.index[position]]
+        box = fit_box(int(SIZES[row][0]), int(SIZES[row][1]), fit, 50)
+        np.testing.assert_allclose(region, box.as_tuple())
+
+
+def test_human_maps_are_kept_or_replaced(tmp_path: Path) -> None:
+    write_maps(tmp_path, [1, 3, 6, 9])
+    keep = must(guides(MapSource(kind="store", path=tmp_path, human="keep")))
+    assert owners(keep) == [-1, -1, -1, -2, 6, -2, -2, 9]
+    replaced = must(guides(MapSource(kind="store", path=tmp_path)))
+    assert owners(replaced) == [1, -2, 3, -2, 6, -2, -2, 9]
+    centre = must(guides(MapSource(kind="centre", human="keep")))
+    assert centre.index.tolist() == [-1, -1, -1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffling_stays_within_the_class(tmp_path: Path, seed: int) -> None:
+    write_maps(tmp_path, [1, 2, 3, 5, 6, 7, 9])  # 8 has none
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed)
+    found = owners(must(guides(source)))
+    assert found[6] == -2
+    for label in "ab":
+        members = [k for k, row in enumerate(ROWS) if LABELS[row] == label and row != 8]
+        assert sorted(found[k] for k in members) == [ROWS[k] for k in members]
+    assert found == owners(must(guides(source)))
+
+
+def test_shuffling_moves_maps_and_depends_on_its_seed(tmp_path: Path) -> None:
+    write_maps(tmp_path, range(COUNT))
+    orders = {
+        tuple(owners(must(guides(MapSource(kind="store", path=tmp_path, shuffle_seed=seed)))))
+        for seed in range(5)
+    }
+    assert len(orders) > 2
+    assert orders != {tuple(ROWS.tolist())}
+
+
+def test_the_centre_is_one_gaussian_for_all() -> None:
+    found = must(guides(MapSource(kind="centre")))
+    assert found.array is not None
+    assert found.array.maps.shape == (1, CENTRE_SIDE, CENTRE_SIDE)
+    assert (found.index == 0).all()
+    assert (found.weight > 0).all()
+    grid = found.array.maps[0]
+    np.testing.assert_allclose(grid, grid[::-1])
+    np.testing.assert_allclose(grid, grid.T)
+    assert grid.argmax() in [(15 + i) * 32 + 15 + j for i in (0, 1) for j in (0, 1)]
+    shuffled = must(guides(MapSource(kind="centre", shuffle_seed=1)))
+    assert (shuffled.index == 0).all()
+
+
+# Folders of map images.
+
+
+def write_image(path: Path, column: int) -> None:
+    """A map with one bright column of eight."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros((6, 8), np.uint8)
+    values[:, column] = 255
+    Image.fromarray(values).save(path)
+
+
+def columns(found: Guides) -> list[int]:
+    """The bright column of each row's map, −2 = not guided."""
+    rows = Rows(IMAGES, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (2, 8))
+    grids = rows.maps_on_grid(np.arange(8))
+    return [
+        -2 if weight == 0 else int(grid.sum(0).argmax())
+        for weight, grid in zip(found.weight, grids, strict=True)
+    ]
+
+
+def test_a_folder_of_map_images(tmp_path: Path) -> None:
+    write_image(tmp_path / "d1" / "1.png", 1)  # the image's own place
+    write_image(tmp_path / "d0" / "6.bmp", 6)  # another suffix
+    write_image(tmp_path / "7.png", 7)  # by file name alone
+    (tmp_path / "d1" / "1.txt").write_text("notes beside the map")
+    (tmp_path / "d1" / ".1.png").write_text("a system's leftover")
+    (tmp_path / "readme.md").write_text("more notes")
+    found = must(guides(MapSource(kind="store", path=tmp_path)))
+    assert columns(found) == [1, -2, -2, -2, 6, 7, -2, -2]
+
+
+def test_a_flat_folder_that_fits_two_images_is_refused(tmp_path: Path) -> None:
+    names = [f"{folder}/{row}.png" for row in range(COUNT // 2) for folder in ("x", "y")]
+    write_image(tmp_path / "3.png", 3)
+    with pytest.raises(InputError, match=r"3\.png could be of x/3\.png or of y/3\.png"):
+        guides(MapSource(kind="store", path=tmp_path), table=manifest(name=names))
+    write_image(tmp_path / "x" / "3.png", 5)
+    write_image(tmp_path / "y" / "3.png", 6)
+    found = must(guides(MapSource(kind="store", path=tmp_path), table=manifest(name=names)))
+    assert columns(found) == [-2, -2, -2, -2, 5, 6, -2, -2]
+
+
+def test_a_damaged_map_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "7.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"7\.png"):
+        guides(MapSource(kind="store", path=tmp_path))
+
+
+def test_no_map_at_all_is_refused(tmp_path: Path) -> None:
+    none = "none of the 8 training images has a map"
+    with pytest.raises(InputError, match=none):
+        guides(MapSource(kind="human"), annotated=np.zeros(COUNT, bool))
+    with pytest.raises(InputError, match=none):
+        guides(MapSource(kind="store", path=tmp_path))  # an empty folder
+    write_maps(tmp_path, [0, 4])  # rows that are not trained on
+    with pytest.raises(InputError, match=none):
+        guides(MapSource(kind="store", path=tmp_path))
+    with pytest.raises(InputError, match=none):
+        guides(MapSource(kind="centre"), guide_classes=("c",))
+    with pytest.raises(InputError, match="is not a folder"):
+        guides(MapSource(kind="store", path=tmp_path / "nowhere"))
