@@ -124,8 +124,8 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
         1,
     ),
     "ragged": (
-        lines((3, "b.png,real"), (9, "g.png,real,train,,,,,,,")),
-        ["row 3: has 2 cells where 8", "row 9: has 10 cells where 8"],
+        lines((4, "c.png,fake"), (8, "g.png,real,train,,,,,,,")),
+        ["row 4: has 2 cells where 8", "row 8: has 10 cells where 8"],
         2,
     ),
     "open quote": (lines((4, 'c.png,"fake,val,,,,,')), ["row 4", "quotation marks"], 1),
@@ -163,8 +163,8 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
         1,
     ),
     "file twice": (
-        lines((9, "./a.png,fake,test,,,,,")),
-        ["row 9: image './a.png' is listed already in row 2"],
+        lines((8, "./a.png,fake,test,,,,,")),
+        ["row 8: image './a.png' is listed already in row 2"],
         1,
     ),
     "bad weights": (
@@ -274,8 +274,13 @@ RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
     "word in the wrong place": ({"lr": 0.1}, ["lr: unknown word; it belongs under `training:`"], 1),
     "bad values, all told": (
         {"alpha": 7, "seed": -1, "training": {"lr": 0, "distance": "l3", "epochs": "many"}},
-        ["alpha: value 7", "seed: value -1", "training.lr: value 0", "'l3'; write 'l2' or 'mse'",
-         "training.epochs: value 'many'; write a whole number"],
+        [
+            "alpha: value 7",
+            "seed: value -1",
+            "training.lr: value 0",
+            "'l3'; write 'l2' or 'mse'",
+            "training.epochs: value 'many'; write a whole number",
+        ],
         5,
     ),
     "missing words": ({"backbone": None}, ["backbone: missing"], 1),
@@ -390,7 +395,11 @@ def test_texts_that_are_no_config(text: str, expected: list[str], kind: str, dat
 def test_config_files_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     out = ("--out", tmp_path / "out")
-    for name, reason in (("no.yaml", "No such file"), ("binary.yaml", "not UTF-8"), (".", "directory")):
+    for name, reason in (
+        ("no.yaml", "No such file"),
+        ("binary.yaml", "not UTF-8"),
+        (".", "directory"),
+    ):
         assert_refused(here(kind, tmp_path / name, *out), ["config", reason])
 
 
