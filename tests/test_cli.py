@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import typer
@@ -100,7 +101,7 @@ def test_help_needs_nothing_heavy() -> None:
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'timm', 'pandas', 'numpy', 'pydantic', 'matplotlib', 'rich.console'}\n"
-        "sys.exit(','.join(sorted(heavy & set(sys.modules))))\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -147,12 +148,10 @@ def test_data_split_goes_out_and_comes_back(data: Path, tmp_path: Path) -> None:
     assert list(after["label"]) == list(before["label"])
     assert set(after.loc[after["split"] == "test-unseen", "source"]) == {"kind 0"}
     assert "kind 0" not in set(after.loc[after["split"] != "test-unseen", "source"])
-    counts = after["split"].value_counts()
-    for name, count in counts.items():
-        assert f"{name} {count}" in done.out or name != "train"
-    assert here("data", "check", tmp_path / "one.csv").code in (0, 2)
-    # kind 0 holds one class alone, which an evaluation set may; the files must all be found.
-    assert "does not exist" not in here("data", "check", tmp_path / "one.csv").err
+    for name, count in after["split"].value_counts().items():
+        assert f"{name} {count}" in done.out
+    # The written table lies in another folder, and its files are found from there.
+    assert here("data", "check", tmp_path / "one.csv").code == 0
 
 
 def test_cells_with_commas_quotes_and_line_breaks(data: Path, tmp_path: Path) -> None:
@@ -262,10 +261,29 @@ def test_an_image_that_goes_bad_after_the_check(data: Path, model: Path, tmp_pat
     assert_refused(done, ["test-1.png", "truncated"])
 
 
+@pytest.mark.xfail(reason="maps are taken by the table's class numbers, not the model's names")
+def test_a_table_of_one_class_is_marked_for_that_class(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    text = (data / "manifest.csv").read_text().splitlines(True)
+    (data / "plain.csv").write_text("".join(line for line in text if ",marked," not in line))
+    for name in ("manifest", "plain"):
+        done = here("annotate", model, data / f"{name}.csv", "--out", tmp_path / name)
+        assert done.code == 0, done
+    both, plain = read_store(tmp_path / "manifest"), read_store(tmp_path / "plain")
+    place = {path: position for position, path in enumerate(both.paths)}
+    chosen = [place[path] for path in plain.paths]
+    assert {plain.info.classes[index] for index in plain.classes} == {"plain"}
+    np.testing.assert_allclose(plain.maps, both.maps[chosen], atol=1e-3)
+
+
 # study init
 
 
-def test_study_init_writes_what_dry_run_accepts(data: Path) -> None:
+def test_study_init_writes_what_dry_run_accepts(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.study.template.core_count", lambda: 1)
     folder = data / "studies"
     folder.mkdir()
     file = folder / "my study.yaml"
@@ -278,15 +296,14 @@ def test_study_init_writes_what_dry_run_accepts(data: Path) -> None:
     assert written["positive"] in ("marked", "plain")
     assert file.read_text().count("#") >= 10
 
-    before = sorted(folder.iterdir())
-    done = here("study", file, "--dry-run", "--out", folder / "out", "--jobs", "1")
+    monkeypatch.chdir(folder)
+    done = here("study", file.name, "--dry-run", "--jobs", "1")
     assert (done.code, done.err) == (0, "")
     assert "stage 1 (" in done.out
     assert "stage 2 (" in done.out
     assert "trainings" in done.out
     assert "together about " in done.out
-    assert not list((folder / "out").glob("**/run.json"))
-    assert set(before) <= set(folder.iterdir())
+    assert list(folder.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("a: b", "c # d"), ('"', "null")])
@@ -299,7 +316,9 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     table["label"] = table["label"].map(dict(zip(("plain", "marked"), labels, strict=True)))
     table["split"] = table["split"].replace("test", "test: 1")
     table.to_csv(manifest, index=False)
-    options = ["--backbone", "test_byobnet", "--weights", "my weights.safetensors"]
+    weights = tmp_path / "my weights.safetensors"
+    weights.touch()
+    options = ["--backbone", "test_byobnet", "--weights", weights]
     target = tmp_path / "s.yaml"
     done = here("study", "init", manifest, "--to", target, *options, "--positive", labels[1])
     assert done.code == 0, done
@@ -307,9 +326,7 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert written["positive"] == labels[1]
     assert written["primary"] == "test: 1"
     assert target.parent / written["manifest"] == manifest
-    assert (target.parent / written["weights"]).resolve() == Path(
-        "my weights.safetensors"
-    ).resolve()
+    assert target.parent / written["weights"] == weights
 
 
 # Interruptions
@@ -328,6 +345,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert started.stdout is not None
     assert started.stdout.readline().startswith("epoch 1/12")
+    assert started.stdout.readline().startswith("epoch 2/12")  # so the first has been saved
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130

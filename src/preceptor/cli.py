@@ -48,7 +48,7 @@ def main() -> None:
     from preceptor.errors import PreceptorError
 
     try:
-        app(standalone_mode=True)
+        app(prog_name="preceptor")
     except PreceptorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -264,9 +264,12 @@ def study(
 
     settings = load_config(Path(what), StudyConfig)
     if dry_run:
+        import tempfile
+
         from preceptor.study.driver import print_plan
 
-        print_plan(settings, out or Path("study"), jobs, print)
+        with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
+            print_plan(settings, out or Path(nothing), jobs, print)
         return
     from preceptor.study.driver import run_study
 

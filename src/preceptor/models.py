@@ -105,6 +105,22 @@ class GuidableModel(nn.Module):
         assert isinstance(head, nn.Linear)
         return head
 
+    def guidable_grid(self) -> tuple[int, int]:
+        """The grid, where it has at least 2 × 2 cells.
+
+        Raises:
+            InputError: It is coarser: every map on it is constant or nearly so, and guidance would
+                do nothing in silence.
+        """
+        height, width = self.grid()
+        if min(height, width) < 2:
+            raise InputError(
+                f"{self.spec.backbone} at input size {self.spec.input_size} has a {height} × "
+                f"{width} feature grid, too coarse to guide; raise input_size, or set "
+                "backbone_args: {output_stride: 8} where the backbone takes it"
+            )
+        return height, width
+
     def grid(self) -> tuple[int, int]:
         """(h, w) of the features at the model's input size."""
         training = self.training

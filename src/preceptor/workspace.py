@@ -166,9 +166,10 @@ class Workspace:
         """The training data of a run, with the maps that guide it."""
         which = self.training_rows(config)
         size = model.spec.input_size
+        grid = model.guidable_grid() if config.guided else model.grid()
         images = self.images(config.training, size)
         guides = build_guides(config, self.manifest, images, which, self.human_maps_from(config))
-        return self.rows(which, config.training, size, guides=guides, grid=model.grid())
+        return self.rows(which, config.training, size, guides=guides, grid=grid)
 
 
 def plain_settings(model: GuidableModel, cache: Literal["memmap", "none"]) -> Training:

@@ -198,7 +198,8 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         ({"guide_classes": ("other",)}, "guide_classes"),
         ({"annotated": 1000}, "annotated"),
         ({"maps": {"segmenter": Path("nowhere")}}, "maps.segmenter"),
-        ({"students": ("convnext_atto",), "backbone_args": {}}, "no exact class activation map"),
+        ({"teachers": ("convnext_atto",)}, "no exact class activation map"),
+        ({"backbone_args": {}}, "too coarse to guide"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(
@@ -208,3 +209,44 @@ def test_what_cannot_work_is_refused_before_training(
     with pytest.raises(InputError, match=message):
         run_study(config, tmp_path, tell=lambda line: None)
     assert not list(tmp_path.glob("store/runs/*"))
+
+
+def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", classes=("none", "red", "blue"), size=(40, 32))
+    values = SETTINGS | {
+        "manifest": str(manifest), "positive": None, "seeds": [3, 5], "committee": 2,
+        "students": ["test_byobnet", "test_resnet"], "plan": "full", "alphas": [0.5, 0.1],
+        "maps": {"segmenter": str(tmp_path / "data" / "maps")}, "human_maps": "keep",
+        "selection": "val_auc", "guide_classes": ["red", "blue"], "annotated_per_seed": True,
+        "training": SETTINGS["training"] | {"epochs": 1, "fit": "letterbox"},
+    }  # fmt: skip
+    # Given maps are named by the image's own path: they lie as the images do.
+    (tmp_path / "data" / "maps").rename(tmp_path / "data" / "marks")
+    table = pd.read_csv(manifest)
+    table["saliency"] = table["saliency"].str.replace("maps/", "marks/")
+    table.to_csv(manifest, index=False)
+    (tmp_path / "data" / "maps" / "images").mkdir(parents=True)
+    for mark in (tmp_path / "data" / "marks").glob("train-*.png"):
+        (tmp_path / "data" / "maps" / "images" / mark.name).write_bytes(mark.read_bytes())
+    result = run_study(StudyConfig.model_validate(values), tmp_path / "out", tell=lambda line: None)
+    assert not result.failed
+    assert result.missing == 0
+    shown = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert set(shown["backbone"]) == {"test_byobnet", "test_resnet", "overall"}
+    choice = json.loads((tmp_path / "out" / "selection.json").read_text())["teacher"]
+    assert {row["name"] for row in choice["table"]} == {
+        "test_byobnet human-guided α 0.5, CAM", "segmenter (given maps)",
+    }  # fmt: skip
+
+
+def test_a_worker_that_cannot_start_is_told_at_once(study_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from preceptor import StudyConfig, run_study\n"
+        "from preceptor.config import load_config\n"
+        f"study = load_config({str(study_file)!r}, StudyConfig)\n"
+        f"result = run_study(study, {str(tmp_path / 'out')!r}, jobs=1)\n"
+        "print(next(iter(result.failed.values())))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert "__main__" in done.stdout

@@ -22,11 +22,12 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         if here.empty:
             continue
         for line in records(here):
+            seeds = _interval(line["low"], line["high"])
             images = _interval(line["image_low"], line["image_high"])
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
                 f"{_gain(line['mean'], line['low'], line['high'])} {line['b']} "
-                f"({line['mean']:+.3f}, 95 % interval {_interval(line['low'], line['high'])} over "
+                f"({_signed(line['mean'])}, 95 % interval {seeds} over "
                 f"{line['n']} seeds; over images too: {images})."
             )
         for line in records(
@@ -35,7 +36,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             control = line["b"].removeprefix("Control: ")
             said.append(
                 f"{backbone}: against the control ({control}) the Student "
-                f"is {_gain(line['mean'], line['low'], line['high'])} it ({line['mean']:+.3f}, "
+                f"is {_gain(line['mean'], line['low'], line['high'])} it ({_signed(line['mean'])}, "
                 f"{_interval(line['low'], line['high'])})."
             )
     family = compared[compared["question"] == "RQ2"]
@@ -45,14 +46,14 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         won = int((both > 0).sum())
         said.insert(
             0,
-            f"On {primary}, the Student's mean AUC is above both baselines for {won} of "
-            f"{len(both)} backbone{'s' if len(both) != 1 else ''}; "
+            f"On {primary}, the Student's mean AUC is above both baselines for "
+            f"{_of(won, len(both))}; "
             f"{len(passed)} of {len(family)} comparisons hold after Holm's correction "
             f"({floor_note(n)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
-            f"RQ1: {line['a']} have AUC {line['mean']:+.3f} against {line['b']} "
+            f"RQ1: {line['a']} have AUC {_signed(line['mean'])} against {line['b']} "
             f"(95 % interval {_interval(line['low'], line['high'])})."
         )
     for line in records(shares):
@@ -69,6 +70,8 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
 def _gain(mean: float, low: float, high: float) -> str:
     if not (np.isfinite(low) and np.isfinite(high)):
         return "above" if mean > 0 else "not above"
+    if mean == low == high == 0:
+        return "equal to that of"
     if low > 0:
         return "above"
     if high < 0:
@@ -79,4 +82,14 @@ def _gain(mean: float, low: float, high: float) -> str:
 def _interval(low: float, high: float) -> str:
     if not (np.isfinite(low) and np.isfinite(high)):
         return "none from one seed"
-    return f"{low:+.3f} to {high:+.3f}"
+    return f"{_signed(low)} to {_signed(high)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _of(won: int, backbones: int) -> str:
+    if backbones == 1:
+        return "the backbone" if won else "no backbone"
+    return f"{won or 'none'} of {backbones} backbones"

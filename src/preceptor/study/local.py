@@ -25,7 +25,10 @@ from preceptor.study.graph import Step
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker reports of a step: "line" (progress), "done" or "failed" (with the reason)."""
+    """What a worker reports: "line" (progress of a step), "done" or "failed" (with the reason).
+
+    "ready", once, says that the worker has started.
+    """
 
     kind: str
     step: str
@@ -37,6 +40,7 @@ class _Worker:
     process: Any
     pipe: Connection
     step: Step | None = None
+    ready: bool = False  # it has started and can work
 
 
 class LocalExecutor:
@@ -90,6 +94,9 @@ class LocalExecutor:
             except (EOFError, OSError):
                 yield from self._died(worker, step)
                 continue
+            if event.kind == "ready":
+                worker.ready = True
+                continue
             if event.kind != "line":
                 worker.step = None
             yield event
@@ -107,13 +114,23 @@ class LocalExecutor:
         self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
         worker.process.join()
         code = worker.process.exitcode
+        if not worker.ready:
+            self._workers.remove(worker)
+            worker.pipe.close()
+            reason = (
+                f"a worker process cannot start (exit code {code}); a script that calls run_study "
+                'does so under `if __name__ == "__main__":`'
+            )
+            yield Event("failed", step.id, reason)
+            return
         fresh = self._replace(worker)
         if self._deaths[step.id] == 1:
             fresh.step = step
             fresh.pipe.send(step)
             yield Event("line", step.id, f"its worker died (exit code {code}); tried once more")
         else:
-            reason = f"its worker died twice (exit code {code}; −9 often means out of memory)"
+            memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
+            reason = f"its worker died twice (exit code {code}{memory})"
             yield Event("failed", step.id, reason)
 
     def _replace(self, worker: _Worker) -> _Worker:
@@ -157,6 +174,7 @@ def _serve(pipe: Connection, manifest: str, cache_dir: str, store: str) -> None:
     from preceptor.workspace import Workspace
 
     workspace: Workspace | None = None
+    pipe.send(Event("ready", ""))
     while True:
         try:
             step: Step = pipe.recv()

@@ -284,7 +284,7 @@ def check_study(study: StudyConfig, workspace: Workspace) -> None:
         if not mapped.any():
             raise InputError("annotated: none of the annotated training images has a human map")
     for backbone in dict.fromkeys([*study.teachers, *study.students]):
-        workspace.build(
+        model = workspace.build(
             RunConfig(
                 manifest=study.manifest,
                 backbone=backbone,
@@ -294,3 +294,4 @@ def check_study(study: StudyConfig, workspace: Workspace) -> None:
                 training=study.training,
             )
         )
+        model.guidable_grid()

@@ -40,7 +40,8 @@ class Results:
         comparisons: See `comparisons.compare`.
         shares: A row a backbone: share, low, high, reason.
         teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
-        alphas: A row a role, backbone, α: mean and std of the worst validation AUC, chosen.
+        alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
+            tied, agreement) and whether it was chosen.
         sentences: What was found, in plain words.
         missing: What is not there, in plain words.
     """
@@ -120,6 +121,7 @@ def _table(results: Results) -> pd.DataFrame:
                 here = part[(part["set"] == evaluation) & (part["source"] == source)]
                 if here.empty:
                     continue
+                here = here.sort_values("seed")
                 by_backbone[backbone] = here.set_index("seed")["auc"]
                 lines.append(
                     _line(row, backbone, f"{row.arms[backbone].alpha:g}", str(evaluation),
@@ -129,6 +131,7 @@ def _table(results: Results) -> pd.DataFrame:
                 mean = pd.DataFrame(by_backbone).dropna().mean(axis=1)
                 every = pd.concat(parts.values())
                 here = every[(every["set"] == evaluation) & (every["source"] == source)]
+                here = here.sort_values(["backbone", "seed"])  # one order of summing
                 lines.append(_line(row, OVERALL, "", str(evaluation), str(source), mean, here))
     return pd.DataFrame(lines)
 

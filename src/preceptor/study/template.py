@@ -86,6 +86,10 @@ def write_study_file(
     if positive not in manifest.classes:
         raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
     if weights not in ("hub", "none"):  # paths in a config are relative to its file
+        if not Path(weights).is_file():
+            raise InputError(
+                f"--weights {weights}: not a file; name a .safetensors file, hub or none"
+            )
         weights = os.path.relpath(weights, target.parent)
     cores = core_count()
     jobs = max(1, cores // 2)
