@@ -23,7 +23,7 @@ Length = Literal["epochs", "steps"]
 class Settings(BaseModel):
     """A frozen group of settings; an unknown word is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augmentation(Settings):
@@ -178,6 +178,8 @@ class MapSource(Settings):
     def _path_given(self) -> MapSource:
         if self.kind == "store" and self.path is None:
             raise ValueError("kind is store, and path is not given; name the folder of the maps")
+        if self.kind != "store" and self.shuffle_seed is not None:
+            raise ValueError(f"shuffle_seed permutes the maps of a store, and kind is {self.kind}")
         return self
 
 

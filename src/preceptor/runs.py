@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from preceptor.config import RunConfig
 from preceptor.data.manifest import Manifest, fingerprints
+from preceptor.errors import InputError
 
 try:
     import fcntl
@@ -110,7 +111,11 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
 
 def weights_digest(weights: str) -> str:
     """What stands for the weights in an id: the content of a file, or the word."""
-    return weights if weights in ("hub", "none") else file_digest(Path(weights))
+    if weights in ("hub", "none"):
+        return weights
+    if not Path(weights).is_file():
+        raise InputError(f"weights: {weights} is not a file; use a .safetensors file, hub or none")
+    return file_digest(Path(weights))
 
 
 def is_finished(folder: Path) -> bool:

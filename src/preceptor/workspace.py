@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -125,19 +126,45 @@ class Workspace:
         return run_id(config, self.hashes.of(rows, mapped) + scored, self._weights[config.weights])
 
     def rows(
-        self, which: NDArray[np.int64], settings: Training, input_size: int, **guidance: object
+        self,
+        which: NDArray[np.int64],
+        settings: Training,
+        input_size: int,
+        classes: Sequence[str] | None = None,
+        **guidance: object,
     ) -> Rows:
-        """The data of these manifest rows for a model of this input size."""
+        """The data of these manifest rows for a model of this input size.
+
+        Args:
+            which: Manifest rows.
+            settings: How images are brought to the model.
+            input_size: In pixels.
+            classes: What labels are numbered by; None = the manifest's classes. A trained model
+                brings its own: the manifest at hand may hold some of them only.
+            guidance: `guides` and `grid` of `Rows`.
+
+        Raises:
+            InputError: A label that the classes do not have.
+        """
         weights = self.manifest.table["sample_weight"].to_numpy(np.float32)[which]
         return Rows(
             images=self.images(settings, input_size),
             rows=which,
-            labels=self.labels[which],
+            labels=self.labels[which] if classes is None else self._labels(which, classes),
             size=input_size,
             fit=settings.fit,
             sample_weight=None if (weights == 1).all() else weights,
             **guidance,  # type: ignore[arg-type]
         )
+
+    def _labels(self, which: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
+        index = {name: number for number, name in enumerate(classes)}
+        names = self.manifest.table["label"].to_numpy(object)[which]
+        unknown = sorted({str(name) for name in names} - set(index))
+        if unknown:
+            raise InputError(f"labels {unknown}: the model knows {list(classes)} alone")
+        codes: NDArray[np.int64] = np.array([index[name] for name in names], np.int64)
+        return codes
 
     def build(self, config: RunConfig) -> GuidableModel:
         """The untrained model of a run.

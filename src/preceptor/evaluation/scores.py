@@ -59,7 +59,7 @@ def score_frame(
     forward: Callable[[Tensor], ModelOutput] | None = None,
 ) -> pd.DataFrame:
     """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
-    rows = workspace.rows(chosen, settings, model.spec.input_size)
+    rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
     found = predict(model, rows, forward=forward)
     table = workspace.manifest.table.iloc[chosen]
     columns = {"path": table["name"]} | {

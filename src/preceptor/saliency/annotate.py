@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,6 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.evaluation.predict import predict
 from preceptor.models import GuidableModel, ModelOutput
-from preceptor.runs import digest
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace, plain_settings
@@ -58,7 +58,7 @@ def annotate(
     workspace = workspace or Workspace(manifest)
     chosen = rows_of(manifest, splits)
     settings = plain_settings(model, cache)
-    rows = workspace.rows(chosen, settings, model.spec.input_size)
+    rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
     found = predict(model, rows, cams=cam_class, forward=forward)
     assert found.cams is not None
     assert found.cam_classes is not None
@@ -81,7 +81,7 @@ def annotate(
 
 
 def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
-    """The rows of a split by name, of a kind of split (val, test), or `all`.
+    """The rows of a split by its name, or `all`.
 
     Raises:
         InputError: There are none.
@@ -95,5 +95,8 @@ def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
 
 def model_digest(model: GuidableModel) -> str:
     """A hash of a model's weights."""
-    state = model.backbone.state_dict()
-    return digest([[key, value.cpu().double().sum().item()] for key, value in state.items()])
+    state = hashlib.blake2b(digest_size=10)
+    for key, value in sorted(model.backbone.state_dict().items()):
+        state.update(key.encode())
+        state.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()

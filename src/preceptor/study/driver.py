@@ -89,11 +89,11 @@ def run_study(
             running it.
     """
     out = Path(out).absolute()
+    jobs = _slots(jobs, study.training.threads, tell)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}") from error
-    jobs = _slots(jobs, study.training.threads, tell)
     started = time.monotonic()
     with _alone(out):
         protocol = open_study(study, out, verify=True, report_to=tell)
