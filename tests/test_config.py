@@ -16,10 +16,8 @@ from preceptor.config import (
     RunConfig,
     StudyConfig,
     Training,
-    dump_config,
-    load_config,
-    parse_config,
 )
+from preceptor.configfile import dump_config, load_config, parse_config
 from preceptor.errors import InputError, ProblemsError
 
 RUN = "manifest: data/m.csv\nbackbone: test_resnet\n"

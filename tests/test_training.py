@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.config import Augmentation, MapSource, RunConfig, Training, dump_config
+from preceptor.config import Augmentation, MapSource, RunConfig, Training
+from preceptor.configfile import dump_config
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.metrics import auc
 from preceptor.models import load_model

@@ -154,7 +154,8 @@ def train(
     cache_dir: CacheOption = None,
 ) -> None:
     """Train one model; the same command goes on where an interrupted one stopped."""
-    from preceptor.config import RunConfig, load_config
+    from preceptor.config import RunConfig
+    from preceptor.configfile import load_config
 
     settings = load_config(config, RunConfig)
     from preceptor.training import train as train_run
@@ -260,7 +261,8 @@ def study(
         raise InputError(f"study {what}: one file is expected, and {manifest} is given too")
     if out is None and not dry_run:
         raise InputError("study: --out names the folder of the study")
-    from preceptor.config import StudyConfig, load_config
+    from preceptor.config import StudyConfig
+    from preceptor.configfile import load_config
 
     settings = load_config(Path(what), StudyConfig)
     if dry_run:

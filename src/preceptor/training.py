@@ -26,7 +26,8 @@ from torch import Tensor
 
 from preceptor import __version__
 from preceptor.checkpoint import load_progress, save_progress, snapshot
-from preceptor.config import RunConfig, Training, dump_config
+from preceptor.config import RunConfig, Training
+from preceptor.configfile import dump_config
 from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
 from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
@@ -430,7 +431,7 @@ def _main() -> None:
     """`python -m preceptor.training CONFIG [STORE]`: one run, a line an epoch."""
     import sys
 
-    from preceptor.config import load_config
+    from preceptor.configfile import load_config
     from preceptor.errors import PreceptorError
 
     if len(sys.argv) not in (2, 3):

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config import StudyConfig, load_config
+from preceptor.config import StudyConfig
+from preceptor.configfile import load_config
 from preceptor.errors import InputError
 from preceptor.models import load_model
 from preceptor.study.driver import open_study, run_study
@@ -243,7 +244,7 @@ def test_a_worker_that_cannot_start_is_told_at_once(study_file: Path, tmp_path: 
     script = tmp_path / "unguarded.py"
     script.write_text(
         "from preceptor import StudyConfig, run_study\n"
-        "from preceptor.config import load_config\n"
+        "from preceptor.configfile import load_config\n"
         f"study = load_config({str(study_file)!r}, StudyConfig)\n"
         f"result = run_study(study, {str(tmp_path / 'out')!r}, jobs=1)\n"
         "print(next(iter(result.failed.values())))\n"

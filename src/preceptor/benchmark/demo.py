@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config import StudyConfig, parse_config
+from preceptor.config import StudyConfig
+from preceptor.configfile import parse_config
 from preceptor.study.driver import StudyResult, run_study
 
 # 1,000 crops for training, 200 of them annotated. About 30 trainings of 300 steps on 64 px take

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preceptor.config import StudyConfig, dump_config, load_config
+from preceptor.config import StudyConfig
+from preceptor.configfile import dump_config, load_config
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.models import build_model

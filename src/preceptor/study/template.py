@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from preceptor.config import StudyConfig, parse_config
+from preceptor.config import StudyConfig
+from preceptor.configfile import parse_config
 from preceptor.data.files import core_count
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
