@@ -19,7 +19,7 @@ from preceptor.runs import damaged_files, is_finished, write_atomically
 from preceptor.study.best import write_best
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
 from preceptor.study.graph import Graph, Step
-from preceptor.study.local import LocalExecutor
+from preceptor.study.local import Event, LocalExecutor
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol, check_study
 from preceptor.workspace import Workspace
@@ -129,6 +129,7 @@ def _walk(
     """Start what is ready, longest first, until nothing is left."""
     clock = _Clock(plan)
     while True:
+        more = False  # whether a step was finished here and now, so that others may be ready
         for step in graph.ready():
             if step.kind == "select":
                 assert step.choose is not None
@@ -136,33 +137,42 @@ def _walk(
                 graph.done.add(step.id)
                 graph.add(added)
                 name = step.id.removeprefix("select:")
-                tell(f"chosen: {plan.choices[name].reason}")
-                break
-            if _there(plan.protocol.folder(step), tell):
+                tell(f"chosen: {name.replace(':', ' ')}: {plan.choices[name].reason}")
+                more = True
+            elif _there(plan.protocol.folder(step), tell):
                 graph.done.add(step.id)
-                break
-            if executor.free:
+                more = True
+            elif executor.free:
                 graph.running.add(step.id)
                 clock.start(step)
                 executor.start(step)
-        else:
-            if not graph.running:
-                break
-            for event in executor.events():
-                step = graph.steps[event.step]
-                if event.kind == "line":
-                    clock.line(step, event.text)
-                    continue
-                graph.running.discard(step.id)
-                if event.kind == "done":
-                    graph.done.add(step.id)
-                    result.computed += 1
-                    tell(clock.finished(step, graph))
-                else:
-                    graph.fail(step.id, event.text)
-                    tell(f"FAILED {step.title}: {event.text}")
+        if more:
+            continue
+        if not graph.running:
+            break
+        for event in executor.events():
+            _note(event, graph, result, clock, tell)
     result.failed = {graph.steps[key].title: reason for key, reason in graph.failed.items()}
     result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
+
+
+def _note(
+    event: Event, graph: Graph, result: StudyResult, clock: _Clock, tell: Callable[[str], None]
+) -> None:
+    """Enter a worker's report into the graph."""
+    step = graph.steps[event.step]
+    if event.kind == "line":  # the run's own log keeps an epoch's line
+        if not event.text.startswith("epoch "):
+            tell(f"{step.title}: {event.text}")
+        return
+    graph.running.discard(step.id)
+    if event.kind == "done":
+        graph.done.add(step.id)
+        result.computed += 1
+        tell(clock.finished(step, graph))
+    else:
+        graph.fail(step.id, event.text)
+        tell(f"FAILED {step.title}: {event.text}")
 
 
 def _there(folder: Path, tell: Callable[[str], None]) -> bool:
@@ -181,21 +191,18 @@ class _Clock:
 
     def __init__(self, plan: Plan) -> None:
         first, later = plan.outline()
-        self._total = len(first) + len(later)
+        self._total = sum(step.kind != "select" for step in [*first, *later])
         self._left = {
             step.id: step.cost
             for step in [*first, *later]
             if not is_finished(plan.protocol.folder(step))
         }
         self._begun: dict[str, float] = {}
-        self._spent = self._done = 0.0
+        self._done = 0.0
         self._started = time.monotonic()
 
     def start(self, step: Step) -> None:
         self._begun[step.id] = time.monotonic()
-
-    def line(self, step: Step, text: str) -> None:
-        del step, text  # the run's own log keeps them
 
     def finished(self, step: Step, graph: Graph) -> str:
         seconds = time.monotonic() - self._begun[step.id]
