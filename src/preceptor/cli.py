@@ -286,9 +286,12 @@ def report(
 ) -> None:
     """Write the report again from what has finished, at any time."""
     from preceptor.report.write import write_results
+    from preceptor.study.best import write_best
     from preceptor.study.driver import reopen
 
-    write_results(reopen(folder), folder, {})
+    plan = reopen(folder)
+    write_best(plan, folder)
+    write_results(plan, folder, {})
     print(f"report {folder / 'report.html'}")
 
 

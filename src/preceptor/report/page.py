@@ -155,9 +155,9 @@ def _facts(plan: Plan, results: Results) -> list[str]:
     facts = [f"primary set {results.primary}", f"classes {names_of(results.classes)}"]
     if results.positive is not None:
         facts.append(f"positive {results.positive}")
-    done = int(results.runs["finished"].sum())
+    done, total = results.progress
     facts.append(f"{seeds} seed{'s' if seeds != 1 else ''}")
-    facts.append(f"{done} of {len(results.runs)} trainings finished")
+    facts.append(f"{done} of {total} trainings finished")
     return facts
 
 

@@ -34,7 +34,7 @@ class Verdict:
 
 def verdict(results: Results) -> Verdict:
     """What may be concluded on the primary set from this many seeds."""
-    done, total = int(results.runs["finished"].sum()), len(results.runs)
+    done, total = results.progress
     progress = f"{done} of {total} trainings are finished"
     compared = results.comparisons
     family = compared[compared["question"] == "RQ2"] if not compared.empty else compared

@@ -60,6 +60,12 @@ class Results:
     sentences: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Trainings finished and known so far; one that plays two roles counts once."""
+        once = self.runs.drop_duplicates("run")
+        return int(once["finished"].sum()), len(once)
+
 
 def gather(plan: Plan) -> Results:
     """Collect what has finished.
@@ -97,7 +103,7 @@ def gather(plan: Plan) -> Results:
     results.rows = table_rows(plan)
     results.missing = [
         f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']} is not trained"
-        for row in records(results.runs)
+        for row in records(results.runs.drop_duplicates("run"))
         if not row["finished"]
     ]
     if not results.figures.empty:
