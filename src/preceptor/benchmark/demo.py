@@ -11,7 +11,7 @@ from preceptor.config import StudyConfig
 from preceptor.configfile import parse_config
 from preceptor.study.driver import StudyResult, run_study
 
-# 1,000 crops for training, 200 of them annotated. About 30 trainings of 300 steps on 64 px take
+# 1,000 crops for training, 200 of them annotated. About 30 trainings of 200 steps on 64 px take
 # four minutes on two cores. A stride of 8 keeps 8 × 8 maps. Two seeds show how a study reads and
 # can prove nothing: the report says so.
 DEMO: dict[str, Any] = {
@@ -31,8 +31,8 @@ DEMO: dict[str, Any] = {
         "input_size": 64,
         "batch_size": 32,
         "length": "steps",
-        "steps": 300,
-        "epochs": 5,
+        "steps": 200,
+        "epochs": 4,
         "optimiser": "adamw",
         "lr": 0.002,
         "weight_decay": 0.01,
