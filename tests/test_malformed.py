@@ -246,6 +246,7 @@ STUDY = {
     "positive": "marked",
     "teachers": ["test_byobnet"],
     "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
     "training": RUN["training"],
 }
 

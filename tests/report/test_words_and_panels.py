@@ -37,7 +37,7 @@ def results(
                 "n": n, "mean": control, "low": control - 0.01, "high": control + 0.01,
             }
         )  # fmt: skip
-    runs = pd.DataFrame({"finished": [True, False]})
+    runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
     return Results("test", "fake", ["fake", "real"], runs, pd.DataFrame(),
                    comparisons=pd.DataFrame(lines))  # fmt: skip
 

@@ -216,7 +216,11 @@ def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) ->
     manifest = squares(tmp_path / "data", classes=("none", "red", "blue"), size=(40, 32))
     values = SETTINGS | {
         "manifest": str(manifest), "positive": None, "seeds": [3, 5], "committee": 2,
-        "students": ["test_byobnet", "test_resnet"], "plan": "full", "alphas": [0.5, 0.1],
+        "students": ["test_byobnet", "test_resnet"],
+        "backbone_args": {
+            "test_byobnet": {"output_stride": 8}, "test_resnet": {"output_stride": 8},
+        },
+        "plan": "full", "alphas": [0.5, 0.1],
         "maps": {"segmenter": str(tmp_path / "data" / "maps")}, "human_maps": "keep",
         "selection": "val_auc", "guide_classes": ["red", "blue"], "annotated_per_seed": True,
         "training": SETTINGS["training"] | {"epochs": 1, "fit": "letterbox"},

@@ -14,6 +14,7 @@ import numpy as np
 
 from preceptor.config import PAPER_ALPHA, MapSource, RunConfig, StudyConfig
 from preceptor.errors import InputError
+from preceptor.models import build_model
 from preceptor.runs import digest
 from preceptor.study.graph import Arm, MapsJob, Step
 from preceptor.workspace import Workspace
@@ -251,47 +252,59 @@ class Protocol:
 
 
 def check_study(study: StudyConfig, workspace: Workspace) -> None:
-    """Find what is wrong with a study before anything is trained.
+    """Find what is wrong with a study before anything is trained, all of it at once.
 
     Raises:
         InputError: Unknown primary set, classes, missing annotations, maps that are not there, or
-            a backbone or weights that cannot be used.
+            backbones or weights that cannot be used.
     """
+    problems = list(_problems(study, workspace))
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        lines = "\n  ".join(problems)
+        raise InputError(f"the study has {len(problems)} problems\n  {lines}")
+
+
+def _problems(study: StudyConfig, workspace: Workspace) -> Iterator[str]:
     manifest = workspace.manifest
-    tests = manifest.eval_splits("test")
+    classes, tests = manifest.classes, manifest.eval_splits("test")
     if study.primary is not None and study.primary not in tests:
-        raise InputError(f"primary: {study.primary!r} is not one of the test sets {tests}")
-    if len(manifest.classes) == 2 and study.positive is None:
-        raise InputError(f"positive: name which of {manifest.classes} is the positive class")
-    if study.positive is not None and study.positive not in manifest.classes:
-        raise InputError(f"positive: {study.positive!r} is not among {manifest.classes}")
-    unknown = sorted(set(study.guide_classes or ()) - set(manifest.classes))
+        yield f"primary: {study.primary!r} is not one of the test sets {tests}"
+    if len(classes) == 2 and study.positive is None:
+        yield f"positive: name which of {classes} is the positive class"
+    if study.positive is not None and study.positive not in classes:
+        yield f"positive: {study.positive!r} is not among {classes}"
+    unknown = sorted(set(study.guide_classes or ()) - set(classes))
     if unknown:
-        raise InputError(f"guide_classes: {unknown} not among the classes {manifest.classes}")
+        yield f"guide_classes: {unknown} not among the classes {classes}"
     for name, path in study.maps.items():
         if not path.is_dir():
-            raise InputError(f"maps.{name}: {path} is not a folder")
-    protocol_seeds = study.seed_list if study.annotated_per_seed else study.seed_list[:1]
-    for seed in protocol_seeds:
+            yield f"maps.{name}: {path} is not a folder"
+    for seed in study.seed_list if study.annotated_per_seed else study.seed_list[:1]:
         config = RunConfig(
             manifest=study.manifest,
             backbone=study.teachers[0],
             annotated=study.annotated,
             annotated_seed=study.annotated_seed + (seed if study.annotated_per_seed else 0),
         )
-        mask = workspace.annotated(config)
-        mapped = mask & (manifest.table["saliency"] != "").to_numpy()
-        if not mapped.any():
-            raise InputError("annotated: none of the annotated training images has a human map")
+        try:
+            mask = workspace.annotated(config)
+        except InputError as error:
+            yield str(error)
+            break
+        if not (mask & (manifest.table["saliency"] != "").to_numpy()).any():
+            yield "annotated: none of the annotated training images has a human map"
+            break
     for backbone in dict.fromkeys([*study.teachers, *study.students]):
-        model = workspace.build(
-            RunConfig(
-                manifest=study.manifest,
-                backbone=backbone,
+        try:
+            build_model(
+                backbone,
+                classes,
                 weights=study.weights_of(backbone),
+                in_chans=study.training.in_chans,
+                input_size=study.training.input_size,
                 backbone_args=study.backbone_args.get(backbone, {}),
-                positive=study.positive,
-                training=study.training,
-            )
-        )
-        model.guidable_grid()
+            ).guidable_grid()
+        except InputError as error:
+            yield str(error)
