@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -404,6 +404,7 @@ def test_arbitrary_bytes_are_never_more_than_an_input_error(tmp_path: Path, data
 @given(
     data=st.text(st.sampled_from("ab1.,;\t\"\n\r' /\\\u2028é"), max_size=200), head=st.booleans()
 )
+@example(data='""', head=False)
 def test_arbitrary_text_is_never_more_than_an_input_error(
     tmp_path: Path, data: str, head: bool
 ) -> None:

@@ -168,6 +168,8 @@ def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> 
     if first is None:
         raise _alone(findings, "the file is empty", "write a header and a row an image")
     records, rows = _parse(text, sniff_delimiter(first[0]), findings)
+    if not records:  # nothing but blank cells, as in a file that holds ""
+        raise _alone(findings, "the file is empty", "write a header and a row an image")
     if header is None:
         header = [cell.strip() for cell in records[0]]
         records, rows = records[1:], rows[1:]
