@@ -203,7 +203,8 @@ def test_configs_are_frozen() -> None:
     ("values", "problem"),
     [
         ({"probe": "c"}, "probe c is not among the students"),
-        ({"committee": 4}, "committee of 4"),
+        ({"trust": "agreement"}, "set committee to 2 or more"),
+        ({"variants": {"v": {"trust": "agreement"}}}, "variants.v: trust: agreement"),
         ({"students": ["a", "a"]}, "students has something twice"),
         ({"seeds": [1, 1]}, "seeds has something twice"),
         ({"alphas": [1.0]}, "alphas"),

@@ -333,10 +333,25 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         ["guide_classes", "'lesion'"],
         None,
     ),
-    "committee larger than seeds": (
-        {"committee": 4, "seeds": 3},
-        ["committee of 4", "there are 3"],
+    "agreement of one Teacher": (
+        {"trust": "agreement"},
+        ["trust: agreement", "set committee to 2 or more"],
         1,
+    ),
+    "a variant with an unknown word": (
+        {"variants": {"v": {"comittee": 3}}},
+        ["variants.v.comittee", "unknown word"],
+        1,
+    ),
+    "a variant's class": (
+        {"variants": {"v": {"guide_classes": ["lesion"]}}},
+        ["variants.v.guide_classes", "'lesion'"],
+        None,
+    ),
+    "a committee and seeds from 1000": (
+        {"committee": 2, "seeds": [1, 1000]},
+        ["seeds", "below 1000"],
+        None,
     ),
     "several contradictions, all told": (
         {"seeds": [1, 1], "probe": "resnet50", "weights": {"vgg11": "none"}},
@@ -409,12 +424,12 @@ def test_config_files_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
     [
         (["train", "run.yaml"], ["alpha: value 2"]),
         (["evaluate", "nowhere", "manifest.csv"], ["nowhere is not a model folder"]),
-        (["study", "study.yaml", "--out", "x"], ["committee of 9 needs"]),
+        (["study", "study.yaml", "--out", "x"], ["probe resnet50 is not"]),
     ],
 )
 def test_bad_requests_as_processes(arguments: list[str], expected: list[str], data: Path) -> None:
     (data / "run.yaml").write_text(yaml.safe_dump(RUN | {"alpha": 2}))
-    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"committee": 9}))
+    (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"probe": "resnet50"}))
     problems = 1 if arguments[1].endswith(".yaml") else None
     assert_refused(apart(*arguments, cwd=data), expected, problems)
 

@@ -130,6 +130,28 @@ def data_split(
     print(f"wrote {to}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
 
 
+class Preset(StrEnum):
+    """Sizes and strengths of the forged photographs."""
+
+    tiny = "tiny"
+    demo = "demo"
+    full = "full"
+
+
+@data.command("forged")
+def data_forged(
+    to: Annotated[Path, typer.Option(help="The folder to make.")],
+    preset: Annotated[Preset, typer.Option(help="How many crops, how strongly forged.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Draws: 0, 1, …")] = 1,
+    first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+) -> None:
+    """Draw forged photographs, the built-in benchmark; a manifest a seed."""
+    from preceptor.benchmark.forged import PRESETS, write_draws
+
+    pattern = write_draws(to, PRESETS[preset.value], range(first, first + seeds))
+    print(f"wrote {seeds} draw{'s' if seeds > 1 else ''}: {pattern}")
+
+
 @imports.command("und")
 def import_und(
     train: Annotated[Path, typer.Option(help="Headerless split,class,path CSV of training.")],
@@ -299,12 +321,12 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of images and study.")] = Path("demo-study"),
     jobs: Annotated[int | None, typer.Option(help="Worker processes.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The first draw of the images.")] = 0,
 ) -> None:
     """Run a small study on forged photographs: the whole protocol in a few minutes."""
     from preceptor.benchmark.demo import run_demo
 
-    _finish(run_demo(out, jobs=jobs, seed=seed, tell=lambda line: print(line, flush=True)))
+    _finish(run_demo(out, jobs=jobs, first=seed, tell=lambda line: print(line, flush=True)))
 
 
 def _check_target(option: str, path: Path, *, replace: bool = False) -> None:

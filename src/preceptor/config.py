@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
+Trust = Literal["none", "score", "agreement", "entropy"]
 
 
 class Settings(BaseModel):
@@ -160,6 +161,10 @@ class MapSource(Settings):
             the method. None: the content of the files.
         shuffle_seed: Permute the maps within each class before use (a control); None = no.
         human: On annotated images with a human map: replace it by the store's, or keep it.
+        trust: What a map of the store is worth: all the same (none), or its map weight times the
+            Teacher's score for the image's label (score), the agreement of a committee's members
+            (agreement) or how little of the image the map spreads over (entropy); over the guided
+            images these factors have mean 1, so that α keeps its meaning.
     """
 
     kind: Literal["none", "human", "store", "centre"] = "human"
@@ -167,6 +172,7 @@ class MapSource(Settings):
     identity: str | None = None
     shuffle_seed: int | None = None
     human: Literal["replace", "keep"] = "replace"
+    trust: Trust = "none"
 
     @model_validator(mode="after")
     def _path_given(self) -> MapSource:
@@ -174,7 +180,45 @@ class MapSource(Settings):
             raise ValueError("kind is store, and path is not given; name the folder of the maps")
         if self.kind != "store" and self.shuffle_seed is not None:
             raise ValueError(f"shuffle_seed permutes the maps of a store, and kind is {self.kind}")
+        if self.kind != "store" and self.trust != "none":
+            raise ValueError(f"trust weighs the maps of a store, and kind is {self.kind}")
         return self
+
+
+class PostProcessing(Settings):
+    """What is done to a guiding map on the model's grid before it is normalised (again).
+
+    The order is that of the fields: blur, then power, then threshold.
+
+    Args:
+        blur: Standard deviation of a Gaussian, as a share of the map's side; 0 = none.
+        power: Every value in [0, 1] to this power: above 1 sharpens, below 1 flattens.
+        threshold: Values below this become 0.
+    """
+
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.0
+    power: Annotated[float, Field(gt=0)] = 1.0
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class SoftLabels(Settings):
+    """A Teacher's class probabilities as further targets: distillation without maps.
+
+    The classification term becomes (1 − weight) · CE(y) + weight · T² · CE(teacher^(1/T)), the
+    second at temperature T on both sides (Hinton, Vinyals, Dean, 2015); images that the store
+    lacks keep their plain term.
+
+    Args:
+        path: The Teacher's map store, which holds its probabilities.
+        identity: What stands for the store in the run's id; None: the content of the files.
+        weight: Share of the soft term.
+        temperature: T; above 1 softens.
+    """
+
+    path: Path
+    identity: str | None = None
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
 class RunConfig(Settings):
@@ -193,6 +237,10 @@ class RunConfig(Settings):
         maps: Whose maps guide.
         guide_classes: Only images of these classes are guided; None = all.
         alpha: α in [0, 1]; 1 is plain cross-entropy.
+        alpha_start: α of the first step, from where it moves evenly to `alpha` at the last:
+            saliency first, labels later; None = `alpha` throughout.
+        post: What is done to guiding maps.
+        soft_labels: A Teacher's probabilities as further targets; None = none.
         seed: Of the weights, the order and the augmentation.
         training: How it is trained.
     """
@@ -208,26 +256,103 @@ class RunConfig(Settings):
     maps: MapSource = MapSource()
     guide_classes: tuple[str, ...] | None = None
     alpha: Fraction = 0.5
+    alpha_start: Fraction | None = None
+    post: PostProcessing = PostProcessing()
+    soft_labels: SoftLabels | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()
 
     @property
     def guided(self) -> bool:
         """Whether a guidance term is computed at all."""
-        return self.maps.kind != "none" and self.alpha < 1
+        start = self.alpha if self.alpha_start is None else self.alpha_start
+        return self.maps.kind != "none" and min(self.alpha, start) < 1
 
 
 # α grids by distance: the same α pulls about nine times less under mse.
 ALPHA_GRIDS = {"l2": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9), "mse": (0.01, 0.1, 0.5)}
 PAPER_ALPHA = 0.5
 Alpha = Annotated[float, Field(ge=0, lt=1)]
+Control = Literal["shuffled", "centre", "distilled", "mixed"]
+# Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
+SOFT_TEMPERATURE = 2.0
 
 
-class StudyConfig(Settings):
+class Guiding(Settings):
+    """How a Teacher's maps are made and how they guide a Student: the levers of the method.
+
+    Args:
+        teacher_rows: What a human-guided Teacher is trained on: the annotated images, or all of
+            them, guided where there is a human map.
+        committee: How many Teachers a Student's maps are the mean of: its own seed's, and further
+            ones on the same images that differ in their seed alone.
+        turns: A Teacher's map is the mean over the eight flips and quarter turns of the image.
+        generations: 1: the Teacher's maps guide. 2: they guide a model of the Teacher's backbone
+            on all images, and its maps guide; and so on.
+        human_maps: On annotated images: replace the human map by the Teacher's, or keep it.
+        trust: What a Teacher's map is worth, see `MapSource`.
+        guide_classes: Only images of these classes are guided, Teachers included; None = all.
+        post: What is done to the maps that guide Students.
+        alpha_start: A Student's α at its first step, see `RunConfig`.
+        soft_labels: Weight of the Teacher's probabilities in a Student's classification term; 0 =
+            labels alone.
+    """
+
+    teacher_rows: Literal["annotated", "all"] = "annotated"
+    committee: Positive = 1
+    turns: bool = False
+    generations: Positive = 1
+    human_maps: Literal["replace", "keep"] = "replace"
+    trust: Trust = "none"
+    guide_classes: tuple[str, ...] | None = None
+    post: PostProcessing = PostProcessing()
+    alpha_start: Fraction | None = None
+    soft_labels: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _agreement_of_several(self) -> Guiding:
+        if self.trust == "agreement" and self.committee == 1:
+            raise ValueError("trust: agreement is that of a committee; set committee to 2 or more")
+        return self
+
+
+class Variant(Settings):
+    """What a variant of the Students changes; everything else is as in the study.
+
+    Args:
+        teacher_alpha: α of its human-guided Teacher.
+        distance: Of the Student's guidance; α is comparable only within one distance.
+        alpha: α of the Student; None = the α chosen for the study's own Students.
+        teacher_rows, committee, turns, generations, human_maps, trust, guide_classes, post,
+            alpha_start, soft_labels: See `Guiding`.
+    """
+
+    teacher_alpha: Alpha | None = None
+    distance: Literal["l2", "mse"] | None = None
+    alpha: Alpha | None = None
+    teacher_rows: Literal["annotated", "all"] | None = None
+    committee: Positive | None = None
+    turns: bool | None = None
+    generations: Positive | None = None
+    human_maps: Literal["replace", "keep"] | None = None
+    trust: Trust | None = None
+    guide_classes: tuple[str, ...] | None = None
+    post: PostProcessing | None = None
+    alpha_start: Fraction | None = None
+    soft_labels: Fraction | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The words of `Guiding` that it sets."""
+        given = {name: getattr(self, name) for name in Guiding.model_fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class StudyConfig(Guiding):
     """The whole protocol: baselines, Teachers, Students, controls, seeds and what decides.
 
     Args:
-        manifest: The table of images.
+        manifest: The table of images; with `{seed}` in its path, a table a seed, so that seeds
+            are new draws of the data and intervals are over these draws.
         positive: The class whose probability is the score; needed for two classes.
         primary: The evaluation set of the hypothesis tests; None = the first test set.
         teachers: Backbones of the Teachers.
@@ -243,15 +368,15 @@ class StudyConfig(Settings):
         data_driven: Also train Teachers without guidance.
         maps: Teachers that need no training: name → folder of maps or map store.
         saliency: How Teachers mark: cam.
-        committee: How many Teacher seeds a Student's maps are the mean of.
-        human_maps: On annotated images: replace the human map by the Teacher's, or keep it.
-        guide_classes: Only images of these classes are guided; None = all.
         plan: staged (choose the Teacher with one probe Student, then train all) or full.
         probe: The Student backbone of stage 1; None = the first.
         probe_alpha: Its α; None = 0.1 if in the grid, else the grid's first.
         selection: guided (ties go to the maps that agree best with human maps of validation
             images) or val_auc (ties go to the smaller α).
-        controls: shuffled, centre.
+        controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
+            distilled (no maps, the same Teacher's probabilities as soft labels), mixed (all
+            images, human maps on the annotated ones, no Teacher).
+        variants: Students that differ from the study's own in named words: name → words.
         ceiling: Train on all images with all human maps there are.
         training: How every model is trained.
         store: Where runs are kept; several studies may share one. None = inside the study.
@@ -273,14 +398,12 @@ class StudyConfig(Settings):
     data_driven: bool = True
     maps: Mapping[str, Path] = {}
     saliency: Annotated[tuple[Literal["cam"], ...], Field(min_length=1)] = ("cam",)
-    committee: Positive = 1
-    human_maps: Literal["replace", "keep"] = "replace"
-    guide_classes: tuple[str, ...] | None = None
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
     probe_alpha: Alpha | None = None
     selection: Literal["guided", "val_auc"] = "guided"
-    controls: tuple[Literal["shuffled", "centre"], ...] = ("shuffled", "centre")
+    controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
+    variants: Mapping[str, Variant] = {}
     ceiling: bool = True
     training: Training = Training()
     store: Path | None = None
@@ -290,11 +413,11 @@ class StudyConfig(Settings):
         wrong: list[str] = []
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
-        if self.committee > len(self.seed_list):
-            wrong.append(
-                f"committee of {self.committee} needs as many seeds, and there are "
-                f"{len(self.seed_list)}; lower committee or raise seeds"
-            )
+        for name, variant in self.variants.items():
+            try:
+                self.guiding(variant)
+            except ValueError as error:
+                wrong.append(f"variants.{name}: {_first_line(error)}")
         for name, values in (
             ("teachers", self.teachers),
             ("students", self.students),
@@ -328,6 +451,20 @@ class StudyConfig(Settings):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
+    def draws(self) -> bool:
+        """Whether every seed has a manifest of its own."""
+        return "{seed}" in str(self.manifest)
+
+    def manifest_of(self, seed: int) -> Path:
+        """The manifest of a seed."""
+        return Path(str(self.manifest).replace("{seed}", str(seed)))
+
+    def guiding(self, variant: Variant | None = None) -> Guiding:
+        """The study's levers, or a variant's."""
+        own = {name: getattr(self, name) for name in Guiding.model_fields}
+        return Guiding.model_validate(own | (variant.changes() if variant else {}))
+
+    @property
     def alpha_grid(self) -> tuple[float, ...]:
         """The α grid of Students, Baseline 1 and ceiling."""
         return self.alphas or ALPHA_GRIDS[self.training.distance]
@@ -347,3 +484,10 @@ class StudyConfig(Settings):
     def weights_of(self, backbone: str) -> str:
         """hub, none or the file of a backbone."""
         return self.weights if isinstance(self.weights, str) else self.weights[backbone]
+
+
+def _first_line(error: ValueError) -> str:
+    """What a validation error says, without pydantic's frame."""
+    if isinstance(error, ValidationError):
+        return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+    return str(error)

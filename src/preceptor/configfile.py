@@ -128,6 +128,9 @@ def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
         found["maps"] = {
             key: path(value) if key == "path" or not own else value for key, value in maps.items()
         }
+    soft = found.get("soft_labels")
+    if isinstance(soft, Mapping) and "path" in soft:
+        found["soft_labels"] = {**soft, "path": path(soft["path"])}
     return found
 
 

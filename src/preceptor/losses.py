@@ -64,11 +64,74 @@ def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
     return DISTANCES[distance](normalise(cam) - normalise(maps))
 
 
+def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """How far each image's probabilities are from a Teacher's, both softened.
+
+        T² · −Σ_c q_c log p_c,   q = targets^(1/T) ÷ Σ targets^(1/T),   p = softmax(logits ÷ T)
+
+    T² keeps the gradient's size the same at every temperature.
+
+    Args:
+        logits: (B, C); gradients flow into them.
+        targets: (B, C) probabilities, rows summing to 1.
+        temperature: T > 0; above 1 softens.
+
+    Returns:
+        (B,) ≥ 0: T² times the entropy of q where the two agree, and more elsewhere.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Reference:
+        G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
+        arXiv 1503.02531.
+
+    Example:
+        >>> distillation(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), temperature=1.0)
+        tensor([0.6931])
+    """
+    if logits.shape != targets.shape or logits.ndim != 2:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (B, C)"
+        )
+    softened = _softened(targets.to(logits.dtype), temperature)
+    return -(temperature**2) * (softened * (logits / temperature).log_softmax(1)).sum(1)
+
+
+def _softened(targets: Tensor, temperature: float) -> Tensor:
+    """(B, C) probabilities to the power 1/T, normalised again.
+
+    By logarithms: high powers of small probabilities would underflow together.
+    """
+    return (targets.log() / temperature).softmax(1)
+
+
+class SoftTargets(NamedTuple):
+    """A Teacher's probabilities as further targets of the classification term.
+
+    Args:
+        targets: (B, C); a row with NaN = there are none for this image, which keeps its plain term.
+        weight: Share of the soft term in [0, 1].
+        temperature: T > 0.
+    """
+
+    targets: Tensor
+    weight: float
+    temperature: float
+
+    def known(self) -> tuple[Tensor, Tensor]:
+        """(B, C) targets that may be computed with everywhere, and (B,) the share of each row."""
+        there = ~self.targets.isnan().any(1)
+        even = torch.full_like(self.targets, 1 / self.targets.shape[1])
+        share = there.to(self.targets.dtype) * self.weight
+        return torch.where(there[:, None], self.targets, even), share
+
+
 class LossTerms(NamedTuple):
     """The parts of the guided loss, an image each, before α and the mean.
 
     Args:
-        classification: (B,) v_k · −log p(y_k).
+        classification: (B,) v_k · −log p(y_k), or its mixture with soft targets.
         guidance: (B,) v_k · w_k · d_k; exactly 0 where an image is not guided.
         guided: (B,) bool, the images whose map has weight and carries information.
         uninformative: (B,) bool, the images with map weight > 0 and a constant or non-finite map.
@@ -89,10 +152,19 @@ def guided_loss_terms(
     sample_weight: Tensor | None = None,
     *,
     distance: Distance = "l2",
+    soft: SoftTargets | None = None,
 ) -> LossTerms:
-    """Both terms of the guided loss for each image; see `GuidedLoss` for the arguments."""
+    """Both terms of the guided loss for each image; see `GuidedLoss` for the arguments.
+
+    With `soft` of weight s, an image's classification term is (1 − s) · −log p(y) + s ·
+    `distillation`.
+    """
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
     classification = functional.cross_entropy(logits, labels, reduction="none")
+    if soft is not None:
+        targets, share = soft.known()
+        distilled = distillation(logits, targets, soft.temperature)
+        classification = (1 - share) * classification + share * distilled
     nothing = torch.zeros_like(labels, dtype=torch.bool)
     if cam is None or maps is None:
         terms = LossTerms(classification, torch.zeros_like(classification), nothing, nothing)
@@ -212,16 +284,23 @@ def gradient_norms(
     *,
     alpha: float,
     distance: Distance,
+    soft: SoftTargets | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How hard each term pulls: norms of its gradient for each image, without the mean over K.
 
-    Classification at the logits: α · v ‖p − y‖. Guidance at the normalised map: (1 − α) · v · w
+    Classification at the logits: α · v ‖p − y‖, with soft targets of share s
+    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the normalised map: (1 − α) · v · w
     times 1 for l2 (0 where the maps agree exactly), and 2‖d‖ ÷ (h·w) for mse.
 
     Returns:
         (B,) at the logits and (B,) at the map.
     """
     error = logits.softmax(1) - functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    if soft is not None:
+        targets, share = soft.known()
+        softened = _softened(targets.to(logits.dtype), soft.temperature)
+        apart = soft.temperature * ((logits / soft.temperature).softmax(1) - softened)
+        error = (1 - share)[:, None] * error + share[:, None] * apart
     at_logits = alpha * torch.linalg.vector_norm(error, dim=1)
     if sample_weight is not None:
         at_logits = at_logits * sample_weight

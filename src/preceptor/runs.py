@@ -30,7 +30,8 @@ try:
 except ImportError:
     fcntl = None  # type: ignore[assignment]
 
-# Raised when the arithmetic of training changes, so that old runs are not taken for new ones.
+# Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
+# not taken for new ones.
 NUMERICS = 1
 
 # What says where and how a run is computed, but not what it computes.
@@ -92,20 +93,23 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
         rows_hash: Of `RowHashes.of`.
         weights_hash: Content of the weights file, or "hub" or "none".
     """
-    values = config.model_dump(mode="json")
+    # Defaults are left out, so that a word added later leaves the ids of earlier runs as they
+    # were. Hence a default is part of what NUMERICS numbers: who changes one raises it.
+    values = config.model_dump(mode="json", exclude_defaults=True)
     for key in ("manifest", "weights", "annotated", "annotated_seed"):
-        values.pop(key)  # the rows used and the weights' content stand for them
-    values["training"] = {
-        key: value for key, value in values["training"].items() if key not in _NOT_IDENTITY
-    }
-    maps = values["maps"]
+        values.pop(key, None)  # the rows used and the weights' content stand for them
+    training = values.pop("training", {})
+    values["training"] = {key: value for key, value in training.items() if key not in _NOT_IDENTITY}
     if not config.guided:  # what would have guided does not matter
-        values["maps"] = values["guide_classes"] = None
-        values["alpha"] = 1.0
+        for key in ("maps", "guide_classes", "alpha", "alpha_start", "post"):
+            values.pop(key, None)
         for key in ("distance", "cam_class"):
-            values["training"].pop(key)
-    elif maps["kind"] == "store":
-        maps.pop("path")
+            values["training"].pop(key, None)
+        values["guided"] = False  # a guided run with all defaults would look the same
+    if values.get("alpha_start") == config.alpha:
+        values.pop("alpha_start")  # it starts where it ends
+    for key in ("maps", "soft_labels"):
+        values.get(key, {}).pop("path", None)
     return digest([values, rows_hash, weights_hash, NUMERICS])
 
 

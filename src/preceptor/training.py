@@ -33,12 +33,13 @@ from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.evaluation.predict import predict, to_device
 from preceptor.evaluation.scores import score_frame
-from preceptor.losses import GuidedLoss, gradient_norms, guided_loss_terms
+from preceptor.losses import GuidedLoss, SoftTargets, gradient_norms, guided_loss_terms
 from preceptor.models import GuidableModel, ModelOutput, save_model
 from preceptor.progress import progress as progress_display
 from preceptor.runs import exclusive, finish, is_finished, read_record, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.cam import class_activation_map
+from preceptor.schedules import alpha_at, learning_rate, period_ends
 from preceptor.workspace import Workspace, plain_settings
 
 
@@ -124,7 +125,7 @@ def _train(
         settings=settings.augmentation,
         balanced=settings.balanced,
     )
-    ends = _period_ends(settings, stream.steps_per_epoch)
+    ends = period_ends(settings, stream.steps_per_epoch)
     trainer = _Trainer(config, model, wrapped, optimiser, fabric, stream, total=ends[-1])
 
     # Epochs.
@@ -184,6 +185,9 @@ def _train(
             "grid": list(rows.grid),
             "training_images": len(rows),
             "guided_images": int((rows.guides.weight > 0).sum()) if rows.guides else 0,
+            "soft_labelled_images": 0
+            if rows.soft is None
+            else int((~np.isnan(rows.soft)).all(1).sum()),
             "uninformative_maps": int(metrics_table["uninformative"].max() if rows.guides else 0),
             "images_seen": ends[-1] * settings.batch_size
             if settings.length == "steps"
@@ -219,13 +223,16 @@ class _Trainer:
         self, epoch: int, start: int, stop: int, advance: Callable[[], None]
     ) -> dict[str, float]:
         """Train steps start ≤ t < stop and return the epoch's mean metrics."""
+        config = self.config
         sums = torch.zeros(8, device=self.fabric.device)
         seen, rate = 0, 0.0
         self.model.train()
         for step, batch in enumerate(self.stream.steps(start, stop), start):
-            rate = learning_rate(self.config.training, step, self.total, epoch)
+            rate = learning_rate(config.training, step, self.total, epoch)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
+            if config.guided:
+                self.loss.alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
             sums += self._step(batch)
             seen += len(batch.labels)
             advance()
@@ -254,21 +261,26 @@ class _Trainer:
             for part in (batch.maps, batch.map_weight, batch.sample_weight)
         ]
         maps, map_weight, sample_weight = weights
+        soft = None
+        if batch.soft is not None and config.soft_labels is not None:
+            given = config.soft_labels
+            soft = SoftTargets(batch.soft.to(device), given.weight, given.temperature)
         logits, features = self.wrapped(images)
         cam = None
         if config.guided:
             classes = labels if settings.cam_class == "label" else logits.argmax(1)
             cam = class_activation_map(features, self.model.head.weight, classes)
         terms = guided_loss_terms(
-            logits, labels, cam, maps, map_weight, sample_weight, distance=settings.distance
-        )
+            logits, labels, cam, maps, map_weight, sample_weight,
+            distance=settings.distance, soft=soft,
+        )  # fmt: skip
         loss = self.loss.combine(terms)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimiser.step()
-        return self._sums(logits, labels, cam, maps, map_weight, sample_weight, terms, loss)
+        return self._sums(logits, labels, cam, maps, map_weight, sample_weight, soft, terms, loss)
 
     @torch.no_grad()
     def _sums(
@@ -279,13 +291,14 @@ class _Trainer:
         maps: Tensor | None,
         map_weight: Tensor | None,
         sample_weight: Tensor | None,
+        soft: SoftTargets | None,
         terms: Any,
         loss: Tensor,
     ) -> Tensor:
         """What metrics.csv reports of one batch, summed over its images."""
         at_logits, at_map = gradient_norms(
             logits, labels, terms, cam, map_weight, sample_weight,
-            alpha=self.loss.alpha, distance=self.loss.distance,
+            alpha=self.loss.alpha, distance=self.loss.distance, soft=soft,
         )  # fmt: skip
         agreement = torch.zeros((), device=logits.device)
         if cam is not None and maps is not None:
@@ -303,34 +316,6 @@ class _Trainer:
                 agreement,
             ]
         )
-
-
-def learning_rate(settings: Training, step: int, total: int, epoch: int) -> float:
-    """The learning rate of one step: a pure function, so that resuming needs no scheduler state.
-
-    Args:
-        settings: Schedule and its numbers.
-        step: 0 ≤ step < total.
-        total: Steps of the whole run.
-        epoch: The epoch (or period) that the step lies in.
-
-    Example:
-        >>> settings = Training(schedule="step", lr=1.0, step_epochs=2, step_factor=0.1)
-        >>> [learning_rate(settings, 0, 1, epoch) for epoch in (0, 1, 2)]
-        [1.0, 1.0, 0.1]
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        return settings.lr * settings.step_factor ** (epoch // settings.step_epochs)
-    # The middle of the step: neither the first nor the last step is lost to a rate of 0.
-    done = (step + 0.5) / total
-    if settings.schedule == "cosine":
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
-    if done < settings.warmup:
-        return settings.lr * done / settings.warmup
-    fall = (done - settings.warmup) / (1 - settings.warmup)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * fall))
 
 
 def validate(
@@ -379,14 +364,6 @@ def _optimiser(settings: Training, model: torch.nn.Module) -> torch.optim.Optimi
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-
-
-def _period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
-    """The step at which each epoch (or, in steps, each of `epochs` equal periods) ends."""
-    if settings.length == "epochs":
-        return [steps_per_epoch * (epoch + 1) for epoch in range(settings.epochs)]
-    assert settings.steps is not None
-    return [settings.steps * (epoch + 1) // settings.epochs for epoch in range(settings.epochs)]
 
 
 def _score(settings: Training, metrics: dict[str, float], sets: dict[str, Rows]) -> float:

@@ -20,6 +20,7 @@ from preceptor.errors import InputError
 from preceptor.models import GuidableModel, build_model
 from preceptor.runs import RowHashes, digest, file_digest, run_id, weights_digest
 from preceptor.saliency.guides import build_guides
+from preceptor.saliency.soft_labels import soft_targets
 
 
 def default_cache_dir() -> Path:
@@ -120,6 +121,10 @@ class Workspace:
             config = config.model_copy(
                 update={"maps": maps.model_copy(update={"identity": folder_digest(maps.path)})}
             )
+        soft = config.soft_labels
+        if soft is not None and soft.identity is None:
+            known = soft.model_copy(update={"identity": folder_digest(soft.path, "soft_labels")})
+            config = config.model_copy(update={"soft_labels": known})
         scored = self.hashes.of(self.split_rows("val"), None)
         if config.weights not in self._weights:
             self._weights[config.weights] = weights_digest(config.weights)
@@ -141,7 +146,7 @@ class Workspace:
             input_size: In pixels.
             classes: What labels are numbered by; None = the manifest's classes. A trained model
                 brings its own: the manifest at hand may hold some of them only.
-            guidance: `guides` and `grid` of `Rows`.
+            guidance: `guides`, `grid` and `soft` of `Rows`.
 
         Raises:
             InputError: A label that the classes do not have.
@@ -190,13 +195,17 @@ class Workspace:
         )
 
     def guided_rows(self, config: RunConfig, model: GuidableModel) -> Rows:
-        """The training data of a run, with the maps that guide it."""
+        """The training data of a run, with the maps that guide it and its soft labels."""
         which = self.training_rows(config)
         size = model.spec.input_size
         grid = model.guidable_grid() if config.guided else model.grid()
         images = self.images(config.training, size)
         guides = build_guides(config, self.manifest, images, which, self.human_maps_from(config))
-        return self.rows(which, config.training, size, guides=guides, grid=grid)
+        soft = None
+        if config.soft_labels is not None:
+            names = self.manifest.table["name"].to_numpy(object)[which]
+            soft = soft_targets(config.soft_labels.path, names, model.spec.classes)
+        return self.rows(which, config.training, size, guides=guides, grid=grid, soft=soft)
 
 
 def plain_settings(model: GuidableModel, cache: Literal["memmap", "none"]) -> Training:
@@ -208,9 +217,9 @@ def plain_settings(model: GuidableModel, cache: Literal["memmap", "none"]) -> Tr
     )
 
 
-def folder_digest(folder: Path) -> str:
-    """Content of all files of a folder of maps."""
+def folder_digest(folder: Path, word: str = "maps") -> str:
+    """Content of all files of a folder of maps, which `word` of the config names."""
     if not folder.is_dir():
-        raise InputError(f"maps: {folder} is not a folder")
+        raise InputError(f"{word}: {folder} is not a folder")
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return digest([[file.relative_to(folder).as_posix(), file_digest(file)] for file in files])

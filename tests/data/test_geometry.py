@@ -19,6 +19,7 @@ from preceptor.data import augment
 from preceptor.data.cache import MAP_SIDE
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
+    TURNS,
     Box,
     Fit,
     Turn,
@@ -26,6 +27,7 @@ from preceptor.data.geometry import (
     fit_box,
     render,
     resample,
+    turn_all,
     turn_array,
     turn_maps,
 )
@@ -312,6 +314,25 @@ def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
     np.testing.assert_allclose(
         twin(values, (0, 0, 1, 1), (0, 0, 1, 1), (4, 4), flip, quarters, fine=4), turned
     )
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=str)
+def test_a_turn_and_back_is_nothing(turn: Turn) -> None:
+    values = torch.arange(2 * 3 * 16).view(2, 3, 4, 4)
+    turned = turn_all(values, turn)
+    assert torch.equal(turn_all(turned, turn.back), values)
+    assert turn.back.back == turn
+    for one, other in zip(values.flatten(0, 1), turned.flatten(0, 1), strict=True):
+        np.testing.assert_array_equal(turn_array(one.numpy(), turn), other.numpy())
+    uneven = torch.arange(12).view(3, 4)
+    assert torch.equal(turn_all(turn_all(uneven, turn), turn.back), uneven)
+
+
+def test_the_turns_are_all_symmetries_of_the_square() -> None:
+    values = torch.arange(9).view(3, 3)
+    seen = {tuple(turn_all(values, turn).flatten().tolist()) for turn in TURNS}
+    assert len(TURNS) == len(seen) == 8
+    assert TURNS[0] == Turn()
 
 
 def test_boxes_nest() -> None:

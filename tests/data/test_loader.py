@@ -166,6 +166,22 @@ def test_weights_maps_and_labels_follow_their_images() -> None:
     assert not batch.maps[2][1:].any()
 
 
+def test_soft_labels_follow_their_images() -> None:
+    count = 12
+    soft = np.stack([np.linspace(0, 1, count), np.linspace(1, 0, count)], 1).astype(np.float32)
+    soft[3] = np.nan
+    rows = rows_of(count, soft=soft)
+    chosen = np.array([7, 0, 3, 11])
+    found = rows.batch(chosen).soft
+    assert found is not None
+    np.testing.assert_array_equal(found.numpy(), soft[chosen])
+    draws = np.random.default_rng(0).random((4, 12))
+    turned = rows.batch(chosen, CHANGES, draws).soft
+    assert turned is not None
+    np.testing.assert_array_equal(turned.numpy(), soft[chosen])
+    assert rows_of(count).batch(chosen).soft is None
+
+
 def test_images_are_channels_last_and_resized_where_the_canvas_is_larger() -> None:
     plain = rows_of().batch(np.arange(4))
     assert plain.images.shape == (4, 3, 16, 16)

@@ -228,7 +228,16 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
 
 LIGHT, DARK = 0, 1
 SURFACES = ("paper", "raised", "tint", "warn-tint")
-SERIES = ("baseline1", "baseline2", "student", "shuffled", "centre", "ceiling")
+SERIES = (
+    "baseline1",
+    "baseline2",
+    "student",
+    "shuffled",
+    "centre",
+    "distilled",
+    "mixed",
+    "ceiling",
+)
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])

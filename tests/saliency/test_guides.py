@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from preceptor.config import MapSource, RunConfig
-from preceptor.data.geometry import fit_box
+from preceptor.config import Augmentation, MapSource, PostProcessing, RunConfig
+from preceptor.data.geometry import fit_box, turn_maps
 from preceptor.data.loader import Guides, Rows
 from preceptor.errors import InputError
-from preceptor.saliency.guides import CENTRE_SIDE, build_guides
+from preceptor.saliency.guides import CENTRE_SIDE, build_guides, worth_of
+from preceptor.saliency.maps import post_process
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 
 COUNT = 10
@@ -51,7 +54,7 @@ def must(found: Guides | None) -> Guides:
     return found
 
 
-def write_maps(folder: Path, rows: Any, fit: Any = "squash", grid: int = 5) -> None:
+def write_maps(folder: Path, rows: Any, fit: Any = "squash", grid: int = 5, **columns: Any) -> None:
     """Row r's map has the value r + 1 in one cell, r % grid."""
     maps = np.zeros((len(rows), grid, grid), np.float16)
     for position, row in enumerate(rows):
@@ -59,9 +62,8 @@ def write_maps(folder: Path, rows: Any, fit: Any = "squash", grid: int = 5) -> N
     names = np.array([f"d{row % 2}/{row}.png" for row in rows], object)
     zeros = np.zeros(len(rows))
     info = StoreInfo("t", "cam", fit, 50, ("a", "b"), {})
-    write_store(
-        folder, MapStore(info, names, maps, zeros.astype(np.int32), zeros.astype(np.float32))
-    )
+    store = MapStore(info, names, maps, zeros.astype(np.int32), zeros.astype(np.float32))
+    write_store(folder, replace(store, **columns))
 
 
 def owners(found: Guides) -> list[int]:
@@ -231,3 +233,178 @@ def test_no_map_at_all_is_refused(tmp_path: Path) -> None:
         guides(MapSource(kind="centre"), guide_classes=("c",))
     with pytest.raises(InputError, match="is not a folder"):
         guides(MapSource(kind="store", path=tmp_path / "nowhere"))
+
+
+# What a Teacher's maps are worth.
+
+
+def trusted(folder: Path, trust: Any, **values: Any) -> Guides:
+    config = {name: values.pop(name) for name in ("guide_classes", "table") if name in values}
+    return must(guides(MapSource(kind="store", path=folder, trust=trust, **values), **config))
+
+
+def numbers(rows: Any, values: Any) -> Any:
+    return np.array([values[row] for row in rows], np.float32)
+
+
+# What the Teacher says of each manifest row.
+SCORES = np.array([0.3, 0.9, 0.8, 0.1, 0.6, 0.5, 0.7, 0.2, 0.4, 0.95])
+
+
+def slow_weights(values: Any, from_store: Any, human: Any, weights: Any = None) -> list[float]:
+    """Row by row: map weight times value over the mean of all values that guide."""
+    weights = 1 + 0.1 * np.arange(COUNT) if weights is None else weights
+    mean = sum(values[row] for row in from_store) / len(from_store)
+    return [
+        weights[row] * (1 if row in human else values[row] / mean if row in from_store else 0)
+        for row in ROWS
+    ]
+
+
+def test_a_map_counts_by_its_teachers_score(tmp_path: Path) -> None:
+    rows = [9, 3, 1, 0, 6, 7]
+    write_maps(tmp_path, rows, scores=numbers(rows, SCORES))
+    found = trusted(tmp_path, "score")
+    expected = slow_weights(SCORES, [1, 3, 6, 7, 9], [])
+    np.testing.assert_allclose(found.weight, expected, rtol=1e-6)
+    assert found.weight.dtype == np.float32
+    plain = must(guides(MapSource(kind="store", path=tmp_path)))
+    np.testing.assert_array_equal(plain.index, found.index)
+    weights = 1 + 0.1 * ROWS
+    assert (found.weight / weights)[found.weight > 0].mean() == pytest.approx(1)
+
+
+def test_the_factors_are_of_the_rows_that_the_store_guides(tmp_path: Path) -> None:
+    """Human maps that are kept, other classes and map weights of 0 stay out of the mean."""
+    rows = range(COUNT)
+    write_maps(tmp_path, rows, scores=numbers(rows, SCORES))
+    kept = trusted(tmp_path, "score", human="keep")  # 1, 2, 3 keep theirs
+    expected = slow_weights(SCORES, [5, 6, 7, 8, 9], [1, 2, 3])
+    np.testing.assert_allclose(kept.weight, expected, rtol=1e-6)
+    odd = trusted(tmp_path, "score", guide_classes=("b",))
+    np.testing.assert_allclose(odd.weight, slow_weights(SCORES, [1, 3, 5, 7, 9], []), rtol=1e-6)
+    weights = np.where(np.arange(COUNT) == 9, 0.0, 2.0)
+    some = trusted(tmp_path, "score", table=manifest(map_weight=weights))
+    expected = slow_weights(SCORES, [1, 2, 3, 5, 6, 7, 8], [], weights)
+    np.testing.assert_allclose(some.weight, expected, rtol=1e-6)
+
+
+def test_all_human_maps_kept_need_no_factor(tmp_path: Path) -> None:
+    write_maps(tmp_path, [1, 2], scores=np.zeros(2, np.float32))
+    kept = trusted(tmp_path, "score", human="keep")
+    np.testing.assert_allclose(kept.weight, [1.1, 1.2, 1.3, 0, 0, 0, 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shuffled_map_takes_its_worth_along(tmp_path: Path, seed: int) -> None:
+    rows = [1, 2, 3, 5, 6, 7, 9]  # 8 has none
+    write_maps(tmp_path, rows, scores=numbers(rows, SCORES))
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed, trust="score")
+    found = must(guides(source))
+    owner = owners(found)
+    assert owner == owners(must(guides(source.model_copy(update={"trust": "none"}))))
+    assert owner != [1, 2, 3, 5, 6, 7, -2, 9]
+    mean = sum(SCORES[row] for row in rows) / len(rows)
+    for position, row in enumerate(ROWS):
+        expected = 0 if row == 8 else (1 + 0.1 * row) * SCORES[owner[position]] / mean
+        assert found.weight[position] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_map_counts_by_the_agreement_of_a_committee(tmp_path: Path) -> None:
+    values = np.array([0.5, 0.9, -0.4, 0.3, 0, np.nan, 0.2, 0.8, 0.1, 0.6], np.float32)
+    write_maps(tmp_path, range(COUNT), agreement=values)
+    found = trusted(tmp_path, "agreement")
+    clean = [0 if not value > 0 else float(value) for value in values]
+    np.testing.assert_allclose(found.weight, slow_weights(clean, list(ROWS), []), rtol=1e-6)
+    write_maps(tmp_path, range(COUNT))
+    with pytest.raises(InputError, match="agreement needs a committee's"):
+        trusted(tmp_path, "agreement")
+
+
+def test_a_map_counts_by_how_little_it_spreads(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    maps = generator.random((COUNT, 5, 5)) ** generator.uniform(0.5, 20, COUNT)[:, None, None]
+    maps[5] = 0.5  # constant
+    maps[6] = 0
+    maps[7] = np.nan
+    maps -= maps.min((1, 2), keepdims=True)
+    maps = maps.astype(np.float16)
+    write_maps(tmp_path, range(COUNT), maps=maps)
+    slow = []
+    for grid in maps.astype(np.float64):
+        shares = [cell / grid.sum() for cell in grid.flat if grid.sum() > 0]
+        spread = -sum(share * np.log(share) for share in shares if share > 0) / np.log(25)
+        slow.append(1 - spread if shares else 0.0)
+    found = trusted(tmp_path, "entropy")
+    np.testing.assert_allclose(found.weight, slow_weights(slow, list(ROWS), []), rtol=1e-3)
+    assert np.isfinite(found.weight).all()
+    assert (found.weight[3:6] == 0).all()
+
+
+def test_what_no_map_is_worth_is_refused(tmp_path: Path) -> None:
+    write_maps(tmp_path, range(COUNT))  # scores of 0
+    with pytest.raises(InputError, match="trust: score is 0 for each of the 8 maps"):
+        trusted(tmp_path, "score")
+    write_maps(tmp_path, range(COUNT), maps=np.ones((COUNT, 5, 5), np.float16))
+    with pytest.raises(InputError, match="trust: entropy is 0 for each of the 8 maps"):
+        trusted(tmp_path, "entropy")
+    write_maps(tmp_path, [])
+    with pytest.raises(InputError, match="none of the 8 training images has a map"):
+        trusted(tmp_path, "entropy")
+
+
+def test_a_folder_of_map_images_has_no_scores(tmp_path: Path) -> None:
+    for row in ROWS:
+        write_image(tmp_path / f"d{row % 2}" / f"{row}.png", int(row) % 8)
+    for trust in ("score", "agreement"):
+        with pytest.raises(InputError, match=f"trust: {trust} needs a"):
+            trusted(tmp_path, trust)
+    found = trusted(tmp_path, "entropy")  # one column each: all alike
+    np.testing.assert_allclose(found.weight, 1 + 0.1 * ROWS, rtol=1e-5)
+
+
+def test_worth_is_finite_and_not_negative() -> None:
+    values = np.array([0.5, -1, np.nan, np.inf, -np.inf], np.float32)
+    maps = np.zeros((5, 2, 2), np.float32)
+    for trust in ("score", "agreement"):
+        found = worth_of(trust, maps, scores=values, agreement=values)  # type: ignore[arg-type]
+        assert found is not None
+        assert found.tolist() == [0.5, 0, 0, 0, 0]
+    assert worth_of("none", maps) is None
+
+
+# What is done to guiding maps.
+
+POST = PostProcessing(blur=0.15, power=2, threshold=0.05)
+
+
+def on_grid(found: Guides) -> Any:
+    rows = Rows(IMAGES, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (4, 4))
+    return rows.maps_on_grid(np.arange(8))
+
+
+def test_post_processing_comes_after_the_grid(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).random((COUNT, 7, 7)).astype(np.float16)
+    write_maps(tmp_path, range(COUNT), maps=maps)
+    source = MapSource(kind="store", path=tmp_path)
+    plain, changed = must(guides(source)), must(guides(source, post=POST))
+    assert plain.post is None
+    assert torch.equal(on_grid(changed), post_process(on_grid(plain), POST))
+    assert not torch.equal(on_grid(changed), on_grid(plain))
+
+
+def test_flips_and_turns_commute_with_post_processing(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).random((COUNT, 8, 8)).astype(np.float16)
+    write_maps(tmp_path, range(COUNT), maps=maps)
+    found = must(guides(MapSource(kind="store", path=tmp_path), post=POST))
+    canvases = np.zeros((COUNT, 32, 32, 3), np.uint8)
+    images: Any = SimpleNamespace(sizes=SIZES, side=32, canvases=lambda rows: canvases[rows])
+    rows = Rows(images, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (4, 4))
+    draws = np.random.default_rng(1).random((8, 12))
+    batch = rows.batch(np.arange(8), Augmentation(flip=True, quarter_turns=True), draws)
+    flips, quarters = torch.from_numpy(draws[:, 0] < 0.5), torch.from_numpy(draws[:, 1] * 4).long()
+    assert len({*zip(flips.tolist(), quarters.tolist(), strict=True)}) > 3
+    assert found.post is not None
+    raw = turn_maps(on_grid(replace(found, post=None)), flips, quarters)
+    assert batch.maps is not None
+    torch.testing.assert_close(batch.maps, post_process(raw, POST), atol=1e-6, rtol=0)

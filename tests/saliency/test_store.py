@@ -32,10 +32,12 @@ def make(count: int, grid: tuple[int, int] = (7, 7), seed: int = 0) -> MapStore:
 
 def assert_equal(one: MapStore, other: MapStore) -> None:
     assert one.info == other.info
-    for name in ("paths", "maps", "classes", "scores"):
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "agreement"):
         a, b = getattr(one, name), getattr(other, name)
-        np.testing.assert_array_equal(a, b)
-        assert a.dtype == b.dtype
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (10, 10), (3, 8), (1, 1)])
@@ -86,6 +88,64 @@ def test_only_the_columns_asked_for(tmp_path: Path) -> None:
     found = read_store(tmp_path, columns=("class", "score"))
     np.testing.assert_array_equal(found.classes, store.classes)
     assert len(found.maps) == 0
+
+
+def rich(count: int, seed: int = 0) -> MapStore:
+    """A store with everything that one may keep."""
+    generator = np.random.default_rng(seed + 100)
+    agreement = generator.uniform(-1, 1, count).astype(np.float32)
+    agreement[:1] = np.nan
+    share = generator.random(count).astype(np.float32)
+    return replace(
+        make(count, seed=seed),
+        probabilities=np.stack([share, 1 - share], axis=1),
+        agreement=agreement,
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 11])
+def test_probabilities_and_agreement(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SHARD_ROWS", 4)
+    store = rich(count)
+    write_store(tmp_path, store)
+    found = read_store(tmp_path)
+    for name in ("probabilities", "agreement"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(store, name))
+        assert getattr(found, name).dtype == np.float32
+    assert found.probabilities is not None
+    assert found.probabilities.shape == (count, 2)
+    if count:
+        assert_equal(found, store)
+    found = read_store(tmp_path, columns=("map", "agreement"))
+    assert found.probabilities is None
+    np.testing.assert_array_equal(found.agreement, store.agreement)
+    found = read_store(tmp_path, columns=("probabilities",))
+    assert found.agreement is None
+    assert len(found.maps) == 0
+
+
+def test_a_store_without_them_is_read_all_the_same(tmp_path: Path) -> None:
+    write_store(tmp_path, make(5))
+    names = pq.read_schema(next(tmp_path.iterdir())).names
+    assert names == ["path", "height", "width", "map", "class", "score"]
+    for columns in (("map", "class", "score", "probabilities", "agreement"), ("agreement",)):
+        found = read_store(tmp_path, columns=columns)
+        assert found.probabilities is None
+        assert found.agreement is None
+
+
+def test_probabilities_of_another_number_of_classes_are_damage(tmp_path: Path) -> None:
+    write_store(tmp_path, rich(5))
+    (file,) = tmp_path.iterdir()
+    table = pq.read_table(file)
+    metadata = json.loads(table.schema.metadata[b"preceptor"]) | {"classes": ["a", "b", "c"]}
+    other = {b"preceptor": json.dumps(metadata).encode()}
+    pq.write_table(table.replace_schema_metadata(other), file)
+    with pytest.raises(InputError, match="damaged"):
+        read_store(tmp_path)
+    assert len(read_store(tmp_path, columns=("map",)).maps) == 5
 
 
 def test_a_map_takes_at_most_200_bytes(tmp_path: Path) -> None:

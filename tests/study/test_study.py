@@ -75,7 +75,8 @@ def test_the_table_has_every_side(undisturbed: Path) -> None:
     table = pd.read_csv(undisturbed / "table.csv")
     primary = table[(table["set"] == "test-unseen") & table["source"].isna()]
     assert list(primary["key"]) == [
-        "baseline1_paper", "baseline1", "baseline2", "student", "shuffled", "centre", "ceiling",
+        "baseline1_paper", "baseline1", "baseline2", "student", "shuffled", "centre",
+        "distilled", "mixed", "ceiling",
     ]  # fmt: skip
     assert primary["mean"].between(0, 1).all()
     assert set(table["set"]) == {"val", "test", "test-unseen"}

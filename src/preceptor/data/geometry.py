@@ -187,6 +187,20 @@ class Turn:
     flip: bool = False
     quarters: int = 0
 
+    @property
+    def back(self) -> Turn:
+        """The turn that undoes this one; a flip and quarter turns together undo themselves.
+
+        Example:
+            >>> Turn(quarters=1).back, Turn(flip=True, quarters=1).back
+            (Turn(flip=False, quarters=3), Turn(flip=True, quarters=1))
+        """
+        return self if self.flip else Turn(quarters=-self.quarters % 4)
+
+
+# All symmetries of the square, the untouched one first.
+TURNS = tuple(Turn(flip, quarters) for flip in (False, True) for quarters in range(4))
+
 
 def turn_array(array: NDArray[np.generic], turn: Turn) -> NDArray[np.generic]:
     """Apply `turn` to the first two axes of (H, W, ...)."""
@@ -211,3 +225,15 @@ def turn_maps(maps: Tensor, flips: Tensor, quarters: Tensor) -> Tensor:
                 chosen[:, None, None], torch.rot90(turned, quarter, (-2, -1)), turned
             )
     return turned
+
+
+def turn_all(values: Tensor, turn: Turn) -> Tensor:
+    """Apply one turn to the last two axes of (..., H, W), equal where it is of odd quarters.
+
+    Example:
+        >>> turn_all(torch.tensor([[1, 2], [3, 4]]), Turn(quarters=1))
+        tensor([[2, 4],
+                [1, 3]])
+    """
+    turned = values.flip(-1) if turn.flip else values
+    return torch.rot90(turned, turn.quarters, (-2, -1)) if turn.quarters else turned

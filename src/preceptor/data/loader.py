@@ -6,7 +6,7 @@ resumed at any epoch and read by any number of threads with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -31,6 +31,8 @@ class Batch(NamedTuple):
         maps: (B, h, w) float32 on the model's grid, or None for a run without guidance.
         map_weight: (B,) float32 w_k; None with maps.
         sample_weight: (B,) float32 v_k; None = 1.
+        soft: (B, C) float32 a Teacher's probabilities, NaN for an image it has none of; None =
+            labels alone.
     """
 
     images: Tensor
@@ -38,6 +40,7 @@ class Batch(NamedTuple):
     maps: Tensor | None = None
     map_weight: Tensor | None = None
     sample_weight: Tensor | None = None
+    soft: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,14 @@ class Guides:
         weight: (n,) w_k of each row of the data, 0 = not guided.
         array: Maps that are not human, or None.
         index: (n,) position in `array`, −1 = the row's human map.
+        post: What is done to (B, h, w) maps on the model's grid; None = nothing. It must treat
+            all directions alike: flips and quarter turns come after it.
     """
 
     weight: NDArray[np.float32]
     array: MapArray | None
     index: NDArray[np.int64]
+    post: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Rows:
         sample_weight: (n,) v_k, or None.
         guides: Which maps guide, or None.
         grid: The model's feature grid, for maps.
+        soft: (n, C) soft labels, NaN rows where there are none; or None.
     """
 
     images: ImageSource
@@ -91,6 +98,7 @@ class Rows:
     sample_weight: NDArray[np.float32] | None = None
     guides: Guides | None = None
     grid: tuple[int, int] = (1, 1)
+    soft: NDArray[np.float32] | None = None
     boxes: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +173,7 @@ class Rows:
             maps,
             weight,
             None if self.sample_weight is None else torch.from_numpy(self.sample_weight[chosen]),
+            None if self.soft is None else torch.from_numpy(self.soft[chosen]),
         )
 
     def maps_on_grid(
@@ -188,7 +197,7 @@ class Rows:
             stored = _without_constants(guides.array.maps[found])
             regions = torch.from_numpy(guides.array.regions[found])
             maps[other] = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
-        return maps
+        return maps if guides.post is None else guides.post(maps)
 
 
 def _without_constants(maps: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:

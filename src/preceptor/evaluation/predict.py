@@ -1,4 +1,9 @@
-"""Scores and saliency of a trained model on rows of a manifest, one forward for both."""
+"""Scores and saliency of a trained model on rows of a manifest, one forward for both.
+
+With `turns`, one forward for each of the eight flips and quarter turns of the images: the mean of
+eight looks is less noisy than one, as ensembles over crops and flips are for scores (Krizhevsky,
+Sutskever, Hinton, NeurIPS 2012).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preceptor.data.geometry import TURNS, turn_all
 from preceptor.data.loader import Rows, in_order
 from preceptor.models import GuidableModel, ModelOutput
 from preceptor.saliency.cam import class_activation_map
+from preceptor.saliency.maps import normalise
 
 PREDICT_BATCH = 64
 
@@ -23,7 +30,8 @@ class Predictions:
 
     Args:
         probabilities: (n, C) float32.
-        cams: (n, h, w) float32 raw CAMs of `cam_classes`, or None.
+        cams: (n, h, w) float32 raw CAMs of `cam_classes`, with `turns` means of normalised ones;
+            or None.
         cam_classes: (n,) int64 the class of each map, or None.
     """
 
@@ -39,6 +47,7 @@ def predict(
     cams: str | None = None,
     forward: Callable[[Tensor], ModelOutput] | None = None,
     batch_size: int = PREDICT_BATCH,
+    turns: bool = False,
 ) -> Predictions:
     """Run a model over rows in evaluation mode.
 
@@ -48,10 +57,13 @@ def predict(
         cams: None, or whose class's map to return: label or predicted.
         forward: The forward to call, where precision wraps it; None = the model's own.
         batch_size: Images at once.
+        turns: Probabilities are the mean over the eight flips and quarter turns of the image, maps
+            that of the normalised CAMs, each turned back; the predicted class is that of the mean
+            probabilities.
     """
     call = forward or model
-    head = model.head
-    device, channels_last = head.weight.device, uses_channels_last(model)
+    look = _looks if turns else _look
+    device, channels_last = model.head.weight.device, uses_channels_last(model)
     model.eval()
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
@@ -59,11 +71,10 @@ def predict(
     with torch.inference_mode():
         for _, batch in in_order(rows, batch_size):
             images = to_device(batch.images, device, channels_last)
-            logits, features = call(model.preprocess(images))
-            probabilities.append(logits.float().softmax(1).cpu())
-            if cams is not None:
-                wanted = batch.labels.to(device) if cams == "label" else logits.argmax(1)
-                maps.append(class_activation_map(features.float(), head.weight, wanted).cpu())
+            found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)
+            probabilities.append(found.cpu())
+            if cam is not None:
+                maps.append(cam.cpu())
                 classes.append(wanted.cpu())
     empty = np.zeros((0, len(model.spec.classes)), np.float32)
     return Predictions(
@@ -71,6 +82,50 @@ def predict(
         torch.cat(maps) if maps else None,
         torch.cat(classes).numpy() if classes else None,
     )
+
+
+def _look(
+    call: Callable[[Tensor], ModelOutput],
+    model: GuidableModel,
+    images: Tensor,
+    labels: Tensor,
+    cams: str | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(B, C) probabilities, (B, h, w) raw CAMs or None, and (B,) whose class they are of."""
+    logits, features = call(model.preprocess(images))
+    wanted = labels if cams == "label" else logits.argmax(1)
+    cam = None
+    if cams is not None:
+        cam = class_activation_map(features.float(), model.head.weight, wanted)
+    return logits.float().softmax(1), cam, wanted
+
+
+def _looks(
+    call: Callable[[Tensor], ModelOutput],
+    model: GuidableModel,
+    images: Tensor,
+    labels: Tensor,
+    cams: str | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """As `_look`, the means over the eight turns; each turn's CAMs normalised, then turned back."""
+    channels_last = uses_channels_last(model)
+    probabilities: list[Tensor] = []
+    maps: list[Tensor] = []
+    for turn in TURNS:
+        turned = to_device(turn_all(images, turn), images.device, channels_last)
+        logits, features = call(model.preprocess(turned))
+        probabilities.append(logits.float().softmax(1))
+        if cams is not None:
+            # Of all classes: which one is predicted is known after the last turn only.
+            every = torch.einsum("kc,bchw->bkhw", model.head.weight, features.float())
+            normalised = normalise(every.flatten(0, 1)).view_as(every)
+            maps.append(turn_all(normalised, turn.back))
+    mean = torch.stack(probabilities).mean(0)
+    wanted = labels if cams == "label" else mean.argmax(1)
+    cam = None
+    if cams is not None:
+        cam = torch.stack(maps).mean(0)[torch.arange(len(images), device=images.device), wanted]
+    return mean, cam, wanted
 
 
 def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:

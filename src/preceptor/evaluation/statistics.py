@@ -303,7 +303,45 @@ def share_of_the_way(
         True
     """
     sides = [student, best_baseline, ceiling]
-    sample = _resample(labels, sides, groups, resamples, seed, metric)
+    return _share(_resample(labels, sides, groups, resamples, seed, metric))
+
+
+def share_of_draws(
+    student: npt.ArrayLike,
+    best_baseline: npt.ArrayLike,
+    ceiling: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> ShareResult:
+    """`share_of_the_way` where every seed is tested on images of its own.
+
+    The images are then part of what differs between seeds, so seeds alone are resampled.
+
+    Args:
+        student: (S,) a metric of each seed.
+        best_baseline: (S,) of the better baseline.
+        ceiling: (S,) of the run on all human maps.
+        resamples: How many resamples.
+        seed: Of the resampling.
+
+    Raises:
+        InputError: The three differ in length, or are empty.
+
+    Example:
+        >>> share_of_draws([0.7, 0.72, 0.71], [0.6, 0.61, 0.6], [0.8, 0.8, 0.81]).share.round(2)
+        np.float64(0.54)
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (student, best_baseline, ceiling)]
+    if any(side.shape != sides[0].shape or side.ndim != 1 for side in sides) or not len(sides[0]):
+        raise InputError(f"draws must be paired; got {', '.join(str(s.shape) for s in sides)}")
+    estimates = np.stack(sides)
+    shifts = _seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed))
+    return _share(_Sample(estimates, estimates[..., None].repeat(resamples, 2), shifts, 0))
+
+
+def _share(sample: _Sample) -> ShareResult:
+    """Of the sides Student, best baseline, ceiling."""
     above, numerators = _contrast(sample, [1.0, -1.0, 0.0])
     gap, denominators = _contrast(sample, [0.0, -1.0, 1.0])
     low, high = _interval(denominators)
@@ -353,12 +391,7 @@ def _resample(
         return _Sample(estimates, nothing, np.zeros((resamples, seeds)), 0)
 
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
-    stretch = 1.0
-    if seeds > 1:
-        tails = stats.t.ppf(0.5 + _LEVEL / 2, seeds - 1) / stats.norm.ppf(0.5 + _LEVEL / 2)
-        stretch = float(tails * np.sqrt(seeds / (seeds - 1)))
-    shifts = stretch * (drawn - 1 / seeds)
+    shifts = _seed_shifts(seeds, resamples, rng)
 
     # Accuracy is defined on any resample; the area needs every class that the sample has.
     classes = pd.factorize(given)[0] if metric == "auc" else np.zeros(images, dtype=np.int64)
@@ -367,6 +400,16 @@ def _resample(
         blocks.append([[measure(given, row, counts) for row in side] for side in scores])
         redrawn += again
     return _Sample(estimates, np.concatenate(blocks, axis=2), shifts, redrawn)
+
+
+def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator) -> Array:
+    """(R, S) how much more or less than 1/S each resample weighs each seed, stretched by κ."""
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
+    stretch = 1.0
+    if seeds > 1:
+        tails = stats.t.ppf(0.5 + _LEVEL / 2, seeds - 1) / stats.norm.ppf(0.5 + _LEVEL / 2)
+        stretch = float(tails * np.sqrt(seeds / (seeds - 1)))
+    return stretch * (drawn - 1 / seeds)
 
 
 def _contrast(sample: _Sample, weights: Sequence[float]) -> tuple[float, Array]:

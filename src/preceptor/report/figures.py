@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report.tables import SHORT, number
-from preceptor.runs import is_finished, read_scores
+from preceptor.report.tables import colour, number, short
+from preceptor.study.comparisons import test_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
@@ -113,16 +113,16 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
         y = top + step * (place + 0.5)
         mean = float(values.mean())
         strong = "strong" if key == "student" else ""
-        body.append(_text(left - 10, y + 4, SHORT[key], f"name {strong}", "end"))
+        body.append(_text(left - 10, y + 4, short(key), f"name {strong}", "end"))
         body.append(_line(left, y, right, y, "rule"))
-        body.append(_line(x(mean), y - 9, x(mean), y + 9, f"mean s-{key}"))
+        body.append(_line(x(mean), y - 9, x(mean), y + 9, f"mean s-{colour(key)}"))
         for seed, value in values.items():
-            tip = f"{SHORT[key]}, seed {seed}: AUC {number(value)}"
-            body.append(_dot(x(value), y, 4.5, f"dot s-{key}", tip))
+            tip = f"{short(key)}, seed {seed}: AUC {number(value)}"
+            body.append(_dot(x(value), y, 4.5, f"dot s-{colour(key)}", tip))
     body.append(
         _text((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
     )
-    means = ", ".join(f"{SHORT[key]} {number(part.mean())}" for key, part in found.items())
+    means = ", ".join(f"{short(key)} {number(part.mean())}" for key, part in found.items())
     return _svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
 
 
@@ -173,30 +173,19 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
     """True positive rate at 201 false positive rates, averaged over seeds (vertical averaging)."""
-    frames = scores_of(plan, arm)
+    frames = test_scores(plan, arm)
     if results.positive is None or not frames:
         return None
-    seeds = [frames[seed] for seed in sorted(frames)]
-    labels, scores, _ = stack(seeds, results.primary, results.classes, results.positive)
-    if labels.all() or not labels.any():
-        return None
     curves = []
-    for row in scores:
-        curve = roc_curve(labels, row)
+    for seed in sorted(frames):
+        found = stack([frames[seed]], results.primary, results.classes, results.positive)
+        labels, scores, _ = found
+        if labels.all() or not labels.any():
+            return None
+        curve = roc_curve(labels, scores[0])
         curves.append(np.interp(_FPR, curve.fpr, curve.tpr))
     mean: NDArray[np.float64] = np.mean(curves, axis=0)
     return mean
-
-
-def scores_of(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
-    """The test scores of an arm that are there, by seed."""
-    protocol = plan.protocol
-    found = {}
-    for member in protocol.members:
-        folder = protocol.evaluation_folder(protocol.evaluation_id(member.run))
-        if member.arm == arm and is_finished(folder):
-            found[member.seed] = read_scores(folder)
-    return found
 
 
 def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
@@ -223,13 +212,13 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
     body.append(_line(*at(0, 0), *at(1, 1), "chance"))
     for key in sorted(curves, key=lambda key: key == "student"):  # the Student on top
         points = [(left, bottom), *(at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
-        body.append(_path(points, f"curve s-{key}"))
+        body.append(_path(points, f"curve s-{colour(key)}"))
     body.append(_text((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
     body.append(
         f'<text class="axis" text-anchor="middle" transform="translate(12 {(top + bottom) / 2}) '
         'rotate(-90)">true positive rate</text>'
     )
-    at_tenth = ", ".join(f"{SHORT[key]} {number(c[20], 2)}" for key, c in curves.items())
+    at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
     title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
     return _svg(bottom + 43, title, body)
 
@@ -263,11 +252,11 @@ def forest_plot(results: Results, backbone: str) -> Markup | None:
         y = top + step * (place + 0.5)
         key = keys.get(row["b"], "baseline1")
         mean, low, high = row["mean"], row["low"], row["high"]
-        tip = f"− {SHORT[key]} {number(mean, sign=True)}"
+        tip = f"− {short(key)} {number(mean, sign=True)}"
         said.append(tip)
-        body.append(_text(left - 10, y + 4, f"− {SHORT[key]}", "name", "end"))
+        body.append(_text(left - 10, y + 4, f"− {short(key)}", "name", "end"))
         if math.isfinite(low) and math.isfinite(high):
-            body.append(_line(x(low), y, x(high), y, f"mean s-{key}"))
-        body.append(_dot(x(mean), y, 4.5, f"dot s-{key}", tip))
+            body.append(_line(x(low), y, x(high), y, f"mean s-{colour(key)}"))
+        body.append(_dot(x(mean), y, 4.5, f"dot s-{colour(key)}", tip))
     body.append(_text((left + right) / 2, bottom + 34, "AUC difference", "axis", "middle"))
     return _svg(bottom + 42, f"{backbone}: Student {'; '.join(said)}", body)

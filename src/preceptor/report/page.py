@@ -60,7 +60,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
                 "backbone": backbone,
                 "student": tables.number(means["student"]),
                 "baseline": tables.number(means.get(key)),
-                "name": tables.SHORT[key],
+                "name": tables.short(key),
                 "gain": tables.number(hardest["mean"], sign=True),
                 "interval": "one seed: no interval" if spread == tables.DASH else spread,
             }

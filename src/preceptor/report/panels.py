@@ -24,15 +24,15 @@ from preceptor.data.images import decode_image, decode_map
 from preceptor.evaluation.predict import predict
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.models import GuidableModel, load_model
-from preceptor.report.figures import scores_of
 from preceptor.runs import is_finished
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.store import is_store, read_store
 from preceptor.study.best import Best, chosen_student
+from preceptor.study.comparisons import test_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
-from preceptor.workspace import plain_settings
+from preceptor.workspace import Workspace, plain_settings
 
 COUNT = 12
 TILE = 160  # pixels of the longest side: sharp at the 110 points that a tile is shown at
@@ -111,14 +111,14 @@ def make_panels(plan: Plan, results: Results) -> Panels | None:
     best = chosen_student(plan)
     if best is None:
         return None
-    scored = scores_of(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
+    scored = test_scores(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
     if best.seed not in scored:
         return None
     return _make(plan, results, best, scored[best.seed])
 
 
 def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Panels | None:
-    workspace = plan.protocol.workspace
+    workspace = plan.protocol.workspaces.of(best.seed)
     table = workspace.manifest.table
     scores = scores[scores["split"] == results.primary].reset_index(drop=True)
     if scores.empty:
@@ -137,11 +137,11 @@ def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Pan
     teacher_name, teacher = _teacher(plan, best.seed, rows)
     if teacher is not None:
         looks["Teacher"] = teacher
-    looks["Student"] = _maps_of(plan, student, rows), student.spec.fit  # type: ignore[assignment]
+    looks["Student"] = _maps_of(plan, workspace, student, rows), student.spec.fit  # type: ignore[assignment]
     other = _run_of(plan, "baseline2", best.backbone, 1.0, best.seed)
     if other is not None:
         model = load_model(plan.protocol.run_folder(other) / "model")
-        looks["Baseline 2"] = _maps_of(plan, model, rows), model.spec.fit  # type: ignore[assignment]
+        looks["Baseline 2"] = _maps_of(plan, workspace, model, rows), model.spec.fit  # type: ignore[assignment]
     panels = []
     for position, manifest_row in zip(chosen, rows, strict=True):
         entry = table.loc[manifest_row]
@@ -176,8 +176,9 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
         if not is_store(folder):
             return str(winner), None
         store = read_store(folder, columns=("map",))
+        workspace = plan.protocol.workspaces.of(seed)
         place = {name: position for position, name in enumerate(store.paths)}
-        names = plan.protocol.workspace.manifest.table["name"]
+        names = workspace.manifest.table["name"]
         found = {
             int(row): np.asarray(store.maps[place[names[row]]], np.float32)
             for row in rows
@@ -187,13 +188,16 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
     run = _run_of(plan, "teacher", winner.name, winner.alpha, seed)
     if run is None:
         return str(winner), None
+    workspace = plan.protocol.workspaces.of(seed)
     model = load_model(plan.protocol.run_folder(run) / "model")
-    return str(winner), (_maps_of(plan, model, rows), model.spec.fit)  # type: ignore[return-value]
+    return str(winner), (_maps_of(plan, workspace, model, rows), model.spec.fit)  # type: ignore[return-value]
 
 
-def _maps_of(plan: Plan, model: GuidableModel, rows: NDArray[np.int64]) -> Maps:
+def _maps_of(
+    plan: Plan, workspace: Workspace, model: GuidableModel, rows: NDArray[np.int64]
+) -> Maps:
     """CAMs of the label's class, min-max normalised."""
-    workspace, cache = plan.protocol.workspace, plan.protocol.study.training.cache
+    cache = plan.protocol.study.training.cache
     data = workspace.rows(rows, plain_settings(model, cache), model.spec.input_size)
     cams = predict(model, data, cams="label").cams
     assert cams is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,33 @@ SHORT = {
     "student": "Student",
     "shuffled": "Shuffled maps",
     "centre": "Centred map",
+    "distilled": "Soft labels",
+    "mixed": "Mixed, no Teacher",
     "ceiling": "Ceiling",
 }
 """Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
+
+
+def short(key: str) -> str:
+    """The name of a table's line that fits an axis.
+
+    Example:
+        >>> short("student"), short("variant turns")
+        ('Student', 'Variant turns')
+    """
+    return SHORT.get(key) or key[:1].upper() + key[1:]
+
+
+def colour(key: str) -> str:
+    """The class of a line's colour in the stylesheet: variants are Students."""
+    return "student" if key.startswith("variant ") else key
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """Keys in the order of the tables: variants after the Student."""
+    place = {key: position for position, key in enumerate(SHORT)}
+    return sorted(keys, key=lambda key: place.get(key, place["student"] + 0.5))
+
 
 DASH = "–"
 _QUESTIONS = {
@@ -30,6 +55,7 @@ _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",
     "control": "against the controls",
     "ceiling": "against the ceiling",
+    "variant": "",
 }
 
 
@@ -195,14 +221,14 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     if not lines:
         return None
     caption = f"{backbone} on {evaluation}: AUC by source (images of the source in brackets)."
-    return Table(caption, "Source", [SHORT[key] for key in keys], lines)
+    return Table(caption, "Source", [short(key) for key in keys], lines)
 
 
 def comparison_tables(results: Results) -> list[Table]:
     """Paired comparisons, a table a question, the tested family first."""
     if results.comparisons.empty:
         return []
-    short = {row.title: SHORT[row.key] for row in results.rows}
+    names = {row.title: short(row.key) for row in results.rows}
     tables = []
     for question, title in _QUESTIONS.items():
         here = results.comparisons[results.comparisons["question"] == question]
@@ -214,7 +240,8 @@ def comparison_tables(results: Results) -> list[Table]:
         columns += ["95 %, seeds × images", "By seed"]
         lines = []
         for row in records(here):
-            heading = f"{row['backbone']}: {short.get(row['b'], row['b'])}"
+            other = row["a"] if question == "variant" else row["b"]
+            heading = f"{row['backbone']}: {names.get(other, other)}"
             if question == "RQ1":
                 heading = f"{row['a']} − {row['b']}".replace("Students of ", "")
             cells = [
@@ -231,12 +258,15 @@ def comparison_tables(results: Results) -> list[Table]:
         kind = "the family that is tested" if family else "descriptive"
         whose = "Student minus the other side"
         corner = "Backbone and other side"
+        if question == "variant":
+            whose, corner = "Students of a variant minus the study's own Students", "Variant"
         if question == "RQ1":
             whose, corner = (
                 f"Probe Students ({here['backbone'].iloc[0]}) by their Teacher",
                 "Teachers",
             )
-        caption = f"{whose} on {results.primary}, {title} ({kind})."
+        title = f", {title}" if question != "variant" else ""
+        caption = f"{whose} on {results.primary}{title} ({kind})."
         tables.append(Table(caption, corner, columns, lines))
     return tables
 

@@ -113,7 +113,11 @@ def study_name(plan: Plan) -> str:
     """What the study is called: its manifest's name, or its folder's."""
     manifest = plan.protocol.study.manifest
     generic = manifest.stem.lower() == "manifest"
-    return (manifest.absolute().parent.name if generic else manifest.stem).replace("_", " ")
+    folder = manifest.absolute().parent
+    if "{seed}" in folder.name:  # a draw a seed: what they are draws of
+        folder = folder.parent if folder.name == "{seed}" else folder
+    name = folder.name if generic else manifest.stem
+    return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
 
 
 def methods(plan: Plan, results: Results) -> list[str]:
@@ -154,9 +158,14 @@ def methods(plan: Plan, results: Results) -> list[str]:
         )
         + " Test sets were scored once, after the choice.",
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
-        "intervals, exact sign-flip tests, Holm's correction over backbones × baselines, and a "
-        "two-level bootstrap over seeds and images (groups where there are any). Standard "
-        "deviations are with n − 1. All other figures are descriptive.",
+        + (
+            "intervals, exact sign-flip tests, and Holm's correction over backbones × baselines. "
+            "Every seed is a new draw of the data, so that the intervals are over draws. "
+            if study.draws
+            else "intervals, exact sign-flip tests, Holm's correction over backbones × baselines, "
+            "and a two-level bootstrap over seeds and images (groups where there are any). "
+        )
+        + "Standard deviations are with n − 1. All other figures are descriptive.",
     ]
     record = next(
         (
@@ -186,7 +195,9 @@ def budget(plan: Plan) -> list[tuple[str, str, str]]:
     annotated, mapped = workspace.annotated(config), manifest.map_mask
     share = annotated.sum() / max(int(manifest.train_mask.sum()), 1)
     remark = f"{100 * share:.0f} % of the training images"
-    if study.annotated_per_seed:
+    if study.draws:
+        remark += "; each seed is a new draw, the first is counted"
+    elif study.annotated_per_seed:
         remark += "; drawn anew for each seed, the first is counted"
     validation = manifest.table["split"].str.startswith("val").to_numpy(bool) & mapped
     used = study.selection == "guided"

@@ -86,7 +86,7 @@ def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     """The CSV files by name, their rows in an order that depends on the study alone."""
     sets = {name: place for place, name in enumerate(tables.set_order(plan, results))}
     backbones = [*plan.protocol.study.students, OVERALL]
-    keys = list(tables.SHORT)
+    keys = tables.ordered(row.key for row in results.rows)
 
     def place(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
         if frame.empty:

@@ -28,6 +28,7 @@ def annotate(
     out: str | Path,
     splits: str = "train",
     cam_class: Literal["label", "predicted"] = "label",
+    turns: bool = False,
     teacher: str | None = None,
     workspace: Workspace | None = None,
     cache: Literal["memmap", "none"] = "memmap",
@@ -42,6 +43,9 @@ def annotate(
         out: Folder of the store.
         splits: train, all, or one split's name.
         cam_class: Whose map: of the image's label, or of the predicted class.
+        turns: The map is the mean of the normalised CAMs over the eight flips and quarter turns of
+            the image, each turned back; probabilities are the mean over them too, and the
+            predicted class is that of the mean. Eight forwards instead of one.
         teacher: Name kept in the store; None = a hash of the model's weights.
         workspace: The manifest, opened already.
         cache: As in `Training`.
@@ -59,9 +63,12 @@ def annotate(
     chosen = rows_of(manifest, splits)
     settings = plain_settings(model, cache)
     rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
-    found = predict(model, rows, cams=cam_class, forward=forward)
+    found = predict(model, rows, cams=cam_class, forward=forward, turns=turns)
     assert found.cams is not None
     assert found.cam_classes is not None
+    how: dict[str, float | str] = {"cam_class": cam_class}
+    if turns:
+        how["turns"] = True
     store = MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
@@ -69,12 +76,13 @@ def annotate(
             fit=settings.fit,
             side=model.spec.input_size,
             classes=model.spec.classes,
-            settings={"cam_class": cam_class},
+            settings=how,
         ),
         manifest.table["name"].to_numpy(object)[chosen],
         normalise(found.cams).numpy().astype(np.float16),
         found.cam_classes.astype(np.int32),
         found.probabilities[np.arange(len(chosen)), found.cam_classes],
+        found.probabilities,
     )
     write_store(Path(out), store)
     return store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config import RunConfig
+from preceptor.config import MapSource, PostProcessing, RunConfig, Trust
 from preceptor.data.cache import MAP_SIDE, ImageSource
 from preceptor.data.geometry import fit_box, resample
 from preceptor.data.images import decode_map
 from preceptor.data.loader import Guides, MapArray
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from preceptor.saliency.agreement import entropy
+from preceptor.saliency.maps import post_process
 from preceptor.saliency.store import is_store, read_store
 
 # The centre control: one Gaussian on the unit square of every image.
@@ -33,14 +36,16 @@ def build_guides(
     """The guides of a run's training rows, or None for a run without guidance.
 
     Args:
-        config: Names the maps (`maps`), the guided classes and whether human maps are kept.
+        config: Names the maps (`maps`) and what they are worth, the guided classes, whether human
+            maps are kept, and what is done to the maps (`post`).
         manifest: All rows.
         images: Gives the original sizes, which place a Teacher's grid on each image.
         rows: (n,) the manifest rows that are trained on.
         annotated: (len(manifest),) bool, the rows whose human maps may be used.
 
     Raises:
-        InputError: No guided row has a map, or the maps cannot be read.
+        InputError: No guided row has a map, or the maps cannot be read, or they lack what `trust`
+            asks for.
     """
     if not config.guided:
         return None
@@ -48,18 +53,23 @@ def build_guides(
     has_human = ((table["saliency"] != "").to_numpy()) & annotated[rows]
     source = config.maps
     array: MapArray | None = None
+    factor: NDArray[np.float32] | None = None
     index = np.full(len(rows), -1, np.int64)
     if source.kind == "human":
         usable = has_human
     else:
+        worth: NDArray[np.float32] | None = None
         if source.kind == "centre":
             array, found = _centre(len(rows))
         else:
-            assert source.path is not None
-            array, found = _from_elsewhere(source.path, manifest, images, rows)
+            array, found, worth = _from_elsewhere(source, manifest, images, rows)
         usable = found >= 0
         if source.shuffle_seed is not None:
             found = _shuffled(found, table["label"].to_numpy(), source.shuffle_seed)
+        if worth is not None:
+            factor = np.zeros(len(rows), np.float32)
+            factor[usable] = worth[found[usable]]  # it goes with the map, wherever that went
+        if source.shuffle_seed is not None:
             array, found = _own_regions(array, found)
         index = found
         if source.human == "keep":
@@ -73,7 +83,72 @@ def build_guides(
             f"(maps: {source.kind}{f' {source.path}' if source.path else ''})"
         )
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
-    return Guides(weight, array, index)
+    if factor is not None:
+        weight *= _relative(factor, (weight > 0) & (index >= 0), source)
+    changed = config.post != PostProcessing()
+    post = partial(post_process, settings=config.post) if changed else None
+    return Guides(weight, array, index, post)
+
+
+def _relative(
+    worth: NDArray[np.float32], from_store: NDArray[np.bool_], source: MapSource
+) -> NDArray[np.float32]:
+    """(n,) factors of the map weights: mean 1 over the rows that the store guides, 1 elsewhere.
+
+    Hence the store's maps keep the pull that they have together, and α its meaning.
+    """
+    if not from_store.any():
+        return np.ones_like(worth)
+    mean = worth[from_store].mean(dtype=np.float64)
+    if mean == 0:
+        raise InputError(
+            f"maps: trust: {source.trust} is 0 for each of the {int(from_store.sum()):,} maps of "
+            f"{source.path} that would guide; set trust to none or to another measure"
+        )
+    return np.where(from_store, worth / mean, 1).astype(np.float32)
+
+
+def worth_of(
+    trust: Trust,
+    maps: NDArray[np.float32],
+    scores: NDArray[np.float32] | None = None,
+    agreement: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32] | None:
+    """What each of a Teacher's maps is worth, before it is compared with the others'.
+
+    Args:
+        trust: score, agreement (below 0 counts as 0), entropy (1 − the map's entropy as a
+            distribution, in shares of an even spread's) or none.
+        maps: (m, h, w).
+        scores: (m,) the Teacher's probability of each map's class, where known.
+        agreement: (m,) of the members of a committee, where known.
+
+    Returns:
+        (m,) ≥ 0, 0 for values that are not finite and for the entropy of a constant map; None for
+        none.
+
+    Raises:
+        InputError: It is not known.
+
+    Example:
+        >>> maps = np.array([[[0, 1], [0, 1]], [[0, 0], [0, 1]], [[1, 1], [1, 1]]], np.float32)
+        >>> worth_of("entropy", maps).tolist()
+        [0.5, 1.0, 0.0]
+    """
+    if trust == "none":
+        return None
+    if not len(maps):
+        return np.zeros(0, np.float32)
+    if trust == "entropy":
+        values = 1 - entropy(torch.from_numpy(maps)).values.numpy()
+    else:
+        given = scores if trust == "score" else agreement
+        if given is None:
+            needed = "a Teacher's" if trust == "score" else "a committee's, of 2 or more Teachers,"
+            raise InputError(f"maps: trust: {trust} needs {needed} map store; set another trust")
+        values = given
+    known: NDArray[np.float32] = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    return known.clip(0).astype(np.float32)
 
 
 def _centre(count: int) -> tuple[MapArray, NDArray[np.int64]]:
@@ -84,15 +159,19 @@ def _centre(count: int) -> tuple[MapArray, NDArray[np.int64]]:
 
 
 def _from_elsewhere(
-    path: Path, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
-) -> tuple[MapArray, NDArray[np.int64]]:
-    """Maps of a store or of a folder of map images; (n,) positions, −1 = none."""
+    source: MapSource, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
+) -> tuple[MapArray, NDArray[np.int64], NDArray[np.float32] | None]:
+    """Maps of a store or of a folder of map images; (n,) positions, −1 = none; each map's worth."""
+    path = source.path
+    assert path is not None
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     names = manifest.table["name"].to_numpy()[rows]
     if not is_store(path):
-        return _from_folder(path, names)
-    store = read_store(path, columns=("map",))
+        array, index = _from_folder(path, names)
+        return array, index, worth_of(source.trust, array.maps.astype(np.float32))
+    extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
+    store = read_store(path, columns=("map", *extra))
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
     used = np.flatnonzero(found >= 0)
@@ -103,7 +182,12 @@ def _from_elsewhere(
         regions[position] = box.as_tuple()
     index = np.full(len(rows), -1, np.int64)
     index[used] = np.arange(len(used))
-    return MapArray(store.maps[found[used]].astype(np.float32), regions), index
+    chosen = found[used]
+    maps = store.maps[chosen].astype(np.float32)
+    scores = store.scores[chosen] if source.trust == "score" else None
+    agreement = None if store.agreement is None else store.agreement[chosen]
+    worth = worth_of(source.trust, maps, scores, agreement)
+    return MapArray(maps, regions), index, worth
 
 
 def _from_folder(path: Path, names: NDArray[np.object_]) -> tuple[MapArray, NDArray[np.int64]]:

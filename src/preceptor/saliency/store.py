@@ -2,8 +2,10 @@
 
 One row an image: `path` (as the manifest writes it), `height` and `width` of the grid, `map`
 (float16, row by row, min-max normalised), `class` of the map, `score` (that class's probability).
-The metadata says whose maps these are and which part of the image the grid covers: the canvas of
-`side` pixels under `fit`, see `geometry.fit_box`.
+Two more columns may be there: `probabilities` (a float32 a class of the Teacher, in its order) and
+`agreement` (float32, how far the members of a committee agree on the map, −1 to 1). The metadata
+says whose maps these are and which part of the image the grid covers: the canvas of `side` pixels
+under `fit`, see `geometry.fit_box`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from preceptor.data.geometry import Fit
 from preceptor.errors import InputError
 
 SHARD_ROWS = 100_000
+# What a store need not have: maps from elsewhere may come without.
+OPTIONAL = ("probabilities", "agreement")
 _KEY = b"preceptor"
 
 
@@ -57,6 +61,9 @@ class MapStore:
         maps: (n, h, w) float16.
         classes: (n,) the class of each map, an index into info.classes.
         scores: (n,) its probability.
+        probabilities: (n, C) of all the Teacher's classes, as info.classes has them; None = not
+            kept.
+        agreement: (n,) mean correlation of the maps of a committee's members; None = no committee.
     """
 
     info: StoreInfo
@@ -64,6 +71,8 @@ class MapStore:
     maps: NDArray[np.float16]
     classes: NDArray[np.int32]
     scores: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
+    agreement: NDArray[np.float32] | None = None
 
 
 def write_store(folder: Path, store: MapStore) -> None:
@@ -75,35 +84,40 @@ def write_store(folder: Path, store: MapStore) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     count, height, width = store.maps.shape
-    schema = pa.schema(
-        [
-            ("path", pa.string()),
-            ("height", pa.int16()),
-            ("width", pa.int16()),
-            ("map", pa.binary(height * width * 2)),
-            ("class", pa.int32()),
-            ("score", pa.float32()),
-        ],
-        metadata={_KEY: json.dumps(asdict(store.info)).encode()},
-    )
+    fields = [
+        ("path", pa.string()),
+        ("height", pa.int16()),
+        ("width", pa.int16()),
+        ("map", pa.binary(height * width * 2)),
+        ("class", pa.int32()),
+        ("score", pa.float32()),
+    ]
+    if store.probabilities is not None:
+        fields.append(("probabilities", pa.list_(pa.float32(), len(store.info.classes))))
+    if store.agreement is not None:
+        fields.append(("agreement", pa.float32()))
+    schema = pa.schema(fields, metadata={_KEY: json.dumps(asdict(store.info)).encode()})
     written = set()
     for shard, start in enumerate(range(0, max(count, 1), SHARD_ROWS)):
         part = slice(start, min(start + SHARD_ROWS, count))
         size = part.stop - part.start
         packed = np.ascontiguousarray(store.maps[part]).tobytes()
-        table = pa.Table.from_arrays(
-            [
-                pa.array(store.paths[part], pa.string()),
-                pa.array(np.full(size, height, np.int16)),
-                pa.array(np.full(size, width, np.int16)),
-                pa.FixedSizeBinaryArray.from_buffers(
-                    pa.binary(height * width * 2), size, [None, pa.py_buffer(packed)]
-                ),
-                pa.array(store.classes[part].astype(np.int32)),
-                pa.array(store.scores[part].astype(np.float32)),
-            ],
-            schema=schema,
-        )
+        arrays = [
+            pa.array(store.paths[part], pa.string()),
+            pa.array(np.full(size, height, np.int16)),
+            pa.array(np.full(size, width, np.int16)),
+            pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(height * width * 2), size, [None, pa.py_buffer(packed)]
+            ),
+            pa.array(store.classes[part].astype(np.int32)),
+            pa.array(store.scores[part].astype(np.float32)),
+        ]
+        if store.probabilities is not None:
+            flat = pa.array(store.probabilities[part].astype(np.float32).ravel())
+            arrays.append(pa.FixedSizeListArray.from_arrays(flat, len(store.info.classes)))
+        if store.agreement is not None:
+            arrays.append(pa.array(store.agreement[part].astype(np.float32)))
+        table = pa.Table.from_arrays(arrays, schema=schema)
         target = folder / f"maps-{shard:05d}.parquet"
         handle, name = tempfile.mkstemp(prefix=".maps-", dir=folder)
         os.close(handle)
@@ -119,12 +133,14 @@ def is_store(folder: Path) -> bool:
     return next(iter(folder.glob("maps-*.parquet")), None) is not None
 
 
-def read_store(folder: Path, columns: Sequence[str] = ("map", "class", "score")) -> MapStore:
+def read_store(
+    folder: Path, columns: Sequence[str] = ("map", "class", "score", *OPTIONAL)
+) -> MapStore:
     """Read a whole store.
 
     Args:
         folder: Of the shards.
-        columns: What is needed beside the paths; the rest stays unread and empty.
+        columns: What is needed beside the paths; the rest stays unread and empty, or None.
 
     Raises:
         InputError: No store, a damaged one, or shards that do not belong together.
@@ -133,15 +149,14 @@ def read_store(folder: Path, columns: Sequence[str] = ("map", "class", "score"))
     if not shards:
         raise InputError(f"{folder} is not a map store: it holds no maps-*.parquet")
     try:
-        tables = [
-            pq.read_table(shard, columns=["path", "height", "width", *columns]) for shard in shards
-        ]
+        tables = [_read(shard, columns) for shard in shards]
         infos = {table.schema.metadata[_KEY] for table in tables}
         if len(infos) != 1:
             raise InputError(f"map store {folder}: its shards come from different Teachers")
         values = json.loads(infos.pop())
         table = pa.concat_tables(tables)
         info = StoreInfo(**(values | {"classes": tuple(values["classes"])}))
+        probabilities = _probabilities(table, len(info.classes))
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"map store {folder}: damaged: {error}") from error
     count = len(table)
@@ -157,7 +172,24 @@ def read_store(folder: Path, columns: Sequence[str] = ("map", "class", "score"))
         maps,
         table["class"].to_numpy() if "class" in columns else np.zeros(0, np.int32),
         table["score"].to_numpy() if "score" in columns else np.zeros(0, np.float32),
+        probabilities,
+        table["agreement"].to_numpy() if "agreement" in table.column_names else None,
     )
+
+
+def _read(shard: Path, columns: Sequence[str]) -> pa.Table:
+    """The columns asked for, of the optional ones those that are there."""
+    there: list[str] = pq.read_schema(shard).names if set(columns) & set(OPTIONAL) else []
+    wanted = [name for name in columns if name not in OPTIONAL or name in there]
+    return pq.read_table(shard, columns=["path", "height", "width", *wanted])
+
+
+def _probabilities(table: pa.Table, classes: int) -> NDArray[np.float32] | None:
+    """(n, classes), or None where the column was not read."""
+    if "probabilities" not in table.column_names:
+        return None
+    flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(len(table), classes)
 
 
 def _as_array(chunk: pa.FixedSizeBinaryArray, height: int, width: int) -> NDArray[np.float16]:

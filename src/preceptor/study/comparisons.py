@@ -10,43 +10,46 @@ import pandas as pd
 
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.evaluation.statistics import (
+    ShareResult,
     holm,
     paired_difference,
+    share_of_draws,
     share_of_the_way,
     two_level_bootstrap,
 )
 from preceptor.runs import is_finished, read_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
-from preceptor.study.rows import Row, records, select_arm
+from preceptor.study.rows import CONTROLS, Row, select_arm
 from preceptor.study.selection import stack
 
 
-def _scores(plan: Plan, figures: pd.DataFrame, arm: Arm) -> dict[int, pd.DataFrame]:
-    """Test score tables of an arm by seed."""
+def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
+    """The test scores of an arm that are there, by seed."""
     protocol = plan.protocol
     found = {}
-    part = select_arm(figures, arm)
-    for row in records(part[["seed", "run"]].drop_duplicates()):
-        folder = protocol.evaluation_folder(protocol.evaluation_id(row["run"]))
-        if is_finished(folder):
-            found[int(row["seed"])] = read_scores(folder)
+    for member in protocol.members:
+        if member.arm == arm:
+            folder = protocol.evaluation_folder(protocol.evaluation_id(member))
+            if is_finished(folder):
+                found[member.seed] = read_scores(folder)
     return found
 
 
 def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
-    Columns: question (RQ1, RQ2, control, ceiling), backbone, a, b (titles), n, mean, std, low, high
-    (paired by seed), p, p_floor, p_holm (the family alone, else NaN), image_low, image_high (the
-    two-level bootstrap), difference_by_seed.
+    Columns: question (RQ1, RQ2, RQ3, control, ceiling, variant), backbone, a, b (titles), n, mean,
+    std, low, high (paired by seed), p, p_floor, p_holm (the family alone, else NaN), image_low,
+    image_high (the two-level bootstrap), difference_by_seed. Where every seed is a draw of its own
+    images, they are in the spread between seeds already, and the two intervals are one.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[tuple[str, str, Arm, Arm, str, str]] = []
     if "student" in rows:
         for key, question in (
             ("baseline1", "RQ2"), ("baseline2", "RQ2"), ("baseline1_paper", "RQ3"),
-            ("shuffled", "control"), ("centre", "control"), ("ceiling", "ceiling"),
+            *((control, "control") for control in CONTROLS), ("ceiling", "ceiling"),
         ):  # fmt: skip
             if key in rows:
                 pairs += [
@@ -54,26 +57,35 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
                     for name, arm in rows["student"].arms.items()
                     if name in rows[key].arms
                 ]
+        for row in rows_shown:
+            if row.key.startswith("variant "):
+                pairs += [
+                    ("variant", name, arm, rows["student"].arms[name], row.title, "Student")
+                    for name, arm in row.arms.items()
+                ]
     pairs += _teacher_pairs(plan)
     scored = _scored(plan)
     lines: list[dict[str, Any]] = []
     for question, backbone, a, b, title_a, title_b in pairs:
-        ours, theirs = _scores(plan, figures, a), _scores(plan, figures, b)
+        ours, theirs = test_scores(plan, a), test_scores(plan, b)
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
             continue
-        labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
-        _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
         aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in (a, b)]
         by_seed = (aucs[0] - aucs[1]).to_numpy(float)
         paired = paired_difference(*aucs)
-        images = two_level_bootstrap(labels, left, right, groups)
+        over_images = paired.low, paired.high
+        if not plan.protocol.study.draws:
+            labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
+            _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
+            images = two_level_bootstrap(labels, left, right, groups)
+            over_images = images.low, images.high
         lines.append(
             {
                 "question": question, "backbone": backbone, "a": title_a, "b": title_b,
                 "n": paired.n, "mean": paired.mean, "std": paired.std, "low": paired.low,
                 "high": paired.high, "p": paired.p, "p_floor": paired.p_floor,
-                "p_holm": np.nan, "image_low": images.low, "image_high": images.high,
+                "p_holm": np.nan, "image_low": over_images[0], "image_high": over_images[1],
                 "difference_by_seed": [round(float(value), 6) for value in by_seed],
             }
         )  # fmt: skip
@@ -128,32 +140,47 @@ def best_baseline(
 
 
 def shares(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
-    """The share of the way to the ceiling: a row a backbone: baseline, share, low, high, reason."""
+    """The share of the way to the ceiling, of the Student and of each variant, by backbone.
+
+    Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
+    """
     rows = {row.key: row for row in rows_shown}
     if not {"student", "ceiling"} <= set(rows):
         return pd.DataFrame()
-    scored = _scored(plan)
-    lines = []
-    for backbone, arm in rows["student"].arms.items():
-        best = best_baseline(rows, figures, plan.protocol.primary, backbone)
-        if best is None or backbone not in rows["ceiling"].arms:
+    primary, lines = plan.protocol.primary, []
+    for row in rows_shown:
+        if row.key != "student" and not row.key.startswith("variant "):
             continue
-        arms = (arm, rows[best].arms[backbone], rows["ceiling"].arms[backbone])
-        frames = [_scores(plan, figures, one) for one in arms]
-        seeds = sorted(set.intersection(*(set(part) for part in frames)))
-        if not seeds:
-            continue
-        stacked = [stack([part[seed] for seed in seeds], *scored) for part in frames]
-        labels, _, groups = stacked[0]
-        student, baseline, ceiling = (part[1] for part in stacked)
-        share = share_of_the_way(labels, student, baseline, ceiling, groups)
-        lines.append(
-            {
-                "backbone": backbone, "baseline": best, "share": share.share, "low": share.low,
-                "high": share.high, "reason": share.reason,
-            }
-        )  # fmt: skip
+        for backbone, arm in row.arms.items():
+            best = best_baseline(rows, figures, primary, backbone)
+            if best is None or backbone not in rows["ceiling"].arms:
+                continue
+            arms = (arm, rows[best].arms[backbone], rows["ceiling"].arms[backbone])
+            share = _share(plan, figures, arms)
+            if share is not None:
+                lines.append(
+                    {
+                        "key": row.key, "title": row.title, "backbone": backbone,
+                        "baseline": best, "share": share.share, "low": share.low,
+                        "high": share.high, "reason": share.reason,
+                    }
+                )  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def _share(plan: Plan, figures: pd.DataFrame, arms: tuple[Arm, Arm, Arm]) -> ShareResult | None:
+    """Of Student, baseline and ceiling, over the seeds that all of them have."""
+    frames = [test_scores(plan, arm) for arm in arms]
+    seeds = sorted(set.intersection(*(set(part) for part in frames)))
+    if not seeds:
+        return None
+    if plan.protocol.study.draws:
+        aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in arms]
+        return share_of_draws(*(values.to_numpy(float) for values in aucs))
+    stacked = [stack([part[seed] for seed in seeds], *_scored(plan)) for part in frames]
+    labels, _, groups = stacked[0]
+    student, baseline, ceiling = (part[1] for part in stacked)
+    return share_of_the_way(labels, student, baseline, ceiling, groups)
 
 
 def _scored(plan: Plan) -> tuple[str, list[str], str | None]:

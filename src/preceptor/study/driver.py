@@ -12,17 +12,16 @@ from pathlib import Path
 
 from preceptor.config import StudyConfig
 from preceptor.configfile import dump_config, load_config
-from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.runs import damaged_files, is_finished, write_atomically
 from preceptor.study.best import write_best
+from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
 from preceptor.study.graph import Graph, Step
 from preceptor.study.local import Event, LocalExecutor
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol, check_study
-from preceptor.workspace import Workspace
 
 try:
     import fcntl
@@ -59,9 +58,11 @@ def open_study(
     """
     report_to(f"reading {study.manifest}")
     store = (study.store or out / "store").absolute()
-    workspace = Workspace(Manifest.read(study.manifest, verify=verify), store / "cache")
-    check_study(study, workspace)
-    return Protocol(study, workspace, store)
+    workspaces = Workspaces.of_study(study, store)
+    if verify:
+        workspaces.verify()
+    check_study(study, workspaces)
+    return Protocol(study, workspaces, store)
 
 
 def run_study(
@@ -103,10 +104,7 @@ def run_study(
         plan = Plan(protocol)
         plan.decided = lambda: _write_choices(plan, out)
         result = StudyResult(out)
-        executor = LocalExecutor(
-            jobs, study.training.threads, study.manifest, protocol.workspace.cache_dir,
-            protocol.store,
-        )  # fmt: skip
+        executor = LocalExecutor(jobs, study.training.threads, protocol.workspaces, protocol.store)
         try:
             _walk(plan, Graph(plan.first()), executor, result, tell)
         finally:
@@ -238,11 +236,12 @@ def _fill_caches(protocol: Protocol) -> None:
         if size is None:
             model = build_model(backbone, protocol.workspace.manifest.classes)
             size = model.spec.input_size
-        protocol.workspace.images(study.training, size)
         plain = study.training.model_copy(
             update={"augmentation": type(study.training.augmentation)()}
         )
-        protocol.workspace.images(plain, size)
+        for workspace in protocol.workspaces.all():
+            workspace.images(study.training, size)
+            workspace.images(plain, size)
 
 
 def _write_choices(plan: Plan, out: Path) -> None:

@@ -23,12 +23,16 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             continue
         for line in records(here):
             seeds = _interval(line["low"], line["high"])
-            images = _interval(line["image_low"], line["image_high"])
+            over = f"{line['n']} seeds"
+            if plan.protocol.study.draws:
+                over = f"{line['n']} draws of the data"
+            else:
+                images = _interval(line["image_low"], line["image_high"])
+                over += f"; over images too: {images}"
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
                 f"{_gain(line['mean'], line['low'], line['high'])} {line['b']} "
-                f"({_signed(line['mean'])}, 95 % interval {seeds} over "
-                f"{line['n']} seeds; over images too: {images})."
+                f"({_signed(line['mean'])}, 95 % interval {seeds} over {over})."
             )
         for line in records(
             compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
@@ -56,14 +60,21 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"RQ1: {line['a']} have AUC {_signed(line['mean'])} against {line['b']} "
             f"(95 % interval {_interval(line['low'], line['high'])})."
         )
+    for line in records(compared[compared["question"] == "variant"]):
+        said.append(
+            f"{line['backbone']}: {line['a']} is {_gain(line['mean'], line['low'], line['high'])} "
+            f"the study's own Student ({_signed(line['mean'])}, "
+            f"{_interval(line['low'], line['high'])})."
+        )
     for line in records(shares):
+        whose = "the Student" if line["key"] == "student" else line["title"]
         if line["share"] is not None and np.isfinite(line["share"]):
             said.append(
-                f"{line['backbone']}: the Student goes {line['share']:.0%} of the way from its "
+                f"{line['backbone']}: {whose} goes {line['share']:.0%} of the way from its "
                 f"best baseline to the ceiling ({line['low']:.0%} to {line['high']:.0%})."
             )
         else:
-            said.append(f"{line['backbone']}: no share of the way is given: {line['reason']}.")
+            said.append(f"{line['backbone']}: no share of the way of {whose}: {line['reason']}.")
     return said
 
 

@@ -16,7 +16,9 @@ class Arm:
     """What a run is in the study: the row of a table that it belongs to.
 
     Args:
-        role: baseline1, baseline2, teacher, student, shuffled, centre or ceiling.
+        role: baseline1, baseline2, teacher, student, ceiling; the controls shuffled, centre,
+            distilled and mixed; "variant NAME"; member (a committee's further Teacher) and
+            "generation 2" and up, which stand in no table.
         backbone: Of the model.
         alpha: α; 1 where nothing guides.
         teacher: The Teacher configuration whose maps guide, as text, or "".
@@ -35,10 +37,12 @@ class MapsJob:
     Args:
         teacher: The Teacher's run id, or several for a committee's mean.
         method: cam.
+        turns: Over the eight flips and quarter turns.
     """
 
     teacher: tuple[str, ...]
     method: str
+    turns: bool = False
 
 
 @dataclass(frozen=True)

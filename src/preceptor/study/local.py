@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import PreceptorError
+from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Step
 
 
@@ -49,16 +50,13 @@ class LocalExecutor:
     Args:
         jobs: Workers.
         threads: CPU threads of each.
-        manifest: Opened by each worker.
-        cache_dir: Of image caches.
+        workspaces: The manifests, which each worker opens for itself.
         store: Of results.
     """
 
-    def __init__(
-        self, jobs: int, threads: int, manifest: Path, cache_dir: Path, store: Path
-    ) -> None:
+    def __init__(self, jobs: int, threads: int, workspaces: Workspaces, store: Path) -> None:
         self._jobs, self._threads = jobs, threads
-        self._arguments = (str(manifest), str(cache_dir), str(store))
+        self._arguments = (workspaces, str(store))
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
 
@@ -164,16 +162,14 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _serve(pipe: Connection, manifest: str, cache_dir: str, store: str) -> None:
+def _serve(pipe: Connection, workspaces: Workspaces, store: str) -> None:
     """A worker's life: steps in, events out, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
     from preceptor.study.work import perform
-    from preceptor.workspace import Workspace
 
-    workspace: Workspace | None = None
     pipe.send(Event("ready", ""))
     while True:
         try:
@@ -181,11 +177,10 @@ def _serve(pipe: Connection, manifest: str, cache_dir: str, store: str) -> None:
         except (EOFError, OSError):
             return
         try:
-            workspace = workspace or Workspace.open(Path(manifest), Path(cache_dir))
             perform(
                 step,
                 Path(store),
-                workspace,
+                workspaces,
                 lambda line, step=step: pipe.send(Event("line", step.id, line)),  # type: ignore[misc]
             )
             pipe.send(Event("done", step.id))

@@ -18,6 +18,11 @@ from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.selection import Candidate, Choice, choose
 
 
+def variant_role(name: str) -> str:
+    """The role of a variant's Students."""
+    return f"variant {name}"
+
+
 @dataclass
 class Plan:
     """The plan of one study.
@@ -87,17 +92,28 @@ class Plan:
         return steps
 
     def third(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
-        """Controls at the Students' α, then the test scores of Students, Baseline 2, controls."""
+        """Controls and variants at the Students' α, then the test scores of all of them."""
         protocol, study = self.protocol, self.protocol.study
         runs: list[Step] = []
+        makers: list[Step] = []  # what makes a variant's maps: Teachers, their marks, committees
+
+        def add(chain: list[Step]) -> None:
+            makers.extend(chain[:-1])
+            runs.append(chain[-1])
+
         for seed in study.seed_list:
-            runs.append(protocol.student(winner, backbone, alpha, seed)[-1])
-            runs.append(protocol.full_run("baseline2", backbone, 1.0, seed))
-            if "centre" in study.controls:
-                runs.append(protocol.full_run("centre", backbone, alpha, seed))
-            if "shuffled" in study.controls:
-                runs.append(protocol.student(winner, backbone, alpha, seed, role="shuffled")[-1])
-        return runs + [protocol.evaluation(run) for run in runs]
+            add(protocol.student(winner, backbone, alpha, seed))
+            add([protocol.full_run("baseline2", backbone, 1.0, seed)])
+            for control in study.controls:
+                if control in ("centre", "mixed"):
+                    add([protocol.full_run(control, backbone, alpha, seed)])
+                elif control == "shuffled" or winner.kind != "given":  # given maps have no scores
+                    add(protocol.student(winner, backbone, alpha, seed, role=control))
+            for name, variant in study.variants.items():
+                own = alpha if variant.alpha is None else variant.alpha
+                role = variant_role(name)
+                add(protocol.student(winner, backbone, own, seed, role=role, variant=variant))
+        return makers + runs + [protocol.evaluation(run) for run in runs]
 
     def outline(self) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
@@ -172,8 +188,9 @@ class Plan:
         else:
             entries = []
             for teacher in teachers:
+                guiding = self.protocol.study.guiding()
                 runs = [
-                    self.protocol.annotated_run("teacher", teacher.name, teacher.alpha, seed).id
+                    self.protocol.teacher_run(teacher, seed, guiding).id
                     for seed in seeds
                     if teacher.kind != "given"
                 ]
@@ -226,8 +243,9 @@ class Plan:
     def _decide(self, entries: Sequence[Candidate]) -> Choice:
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         return choose(
-            entries, classes=manifest.classes, positive=study.positive, rule=study.selection
-        )
+            entries, classes=manifest.classes, positive=study.positive, rule=study.selection,
+            draws=study.draws,
+        )  # fmt: skip
 
     def _agreement(self, runs: Sequence[str]) -> float:
         """Mean correlation of these runs' maps with human maps of validation images."""

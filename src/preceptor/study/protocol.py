@@ -7,17 +7,33 @@ Baseline 1 and a Teacher of the same settings) have one id and are trained once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from preceptor.config import PAPER_ALPHA, MapSource, RunConfig, StudyConfig
+from preceptor.config import (
+    PAPER_ALPHA,
+    SOFT_TEMPERATURE,
+    Guiding,
+    MapSource,
+    RunConfig,
+    SoftLabels,
+    StudyConfig,
+    Variant,
+)
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.runs import digest
+from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Arm, MapsJob, Step
 from preceptor.workspace import Workspace
+
+# Further members of a committee have the seed of the Student plus multiples of this, so that no
+# two Students share a Teacher: their differences stay independent.
+MEMBER_STRIDE = 1000
+# The control without maps: half label, half Teacher, as is usual in distillation.
+DISTILLED_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,11 +67,13 @@ class Member:
         arm: The row of the table.
         seed: Its seed.
         run: The run's id.
+        manifest: What it is trained and tested on.
     """
 
     arm: Arm
     seed: int
     run: str
+    manifest: Path
 
 
 @dataclass
@@ -64,19 +82,31 @@ class Protocol:
 
     Args:
         study: The config.
-        workspace: The manifest.
+        workspaces: The manifests.
         store: Folder of runs, maps and evaluations.
     """
 
     study: StudyConfig
-    workspace: Workspace
+    workspaces: Workspaces
     store: Path
     members: list[Member] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        tests = self.workspace.split_rows("test")
-        self._test_hash = self.workspace.hashes.of(tests, None)
-        self._train_hash = self.workspace.hashes.of(np.flatnonzero(self.workspace.train_mask), None)
+        self._hashes: dict[tuple[Path, str], str] = {}
+
+    @property
+    def workspace(self) -> Workspace:
+        """The first seed's; of a study without draws, the only one."""
+        return self.workspaces.first
+
+    def _rows_hash(self, manifest: Path, kind: str) -> str:
+        """What the training or test rows of a manifest are."""
+        if (manifest, kind) not in self._hashes:
+            workspace = self.workspaces.at(manifest)
+            train = np.flatnonzero(workspace.train_mask)
+            rows = train if kind == "train" else workspace.split_rows(kind)
+            self._hashes[manifest, kind] = workspace.hashes.of(rows, None)
+        return self._hashes[manifest, kind]
 
     # What there is to compare.
 
@@ -109,30 +139,37 @@ class Protocol:
 
     # Runs.
 
-    def config(self, backbone: str, seed: int, **values: object) -> RunConfig:
-        """The run config of a backbone and a seed."""
+    def config(self, backbone: str, draw: int, **values: object) -> RunConfig:
+        """The run config of a backbone and a seed of the study.
+
+        Args:
+            backbone: Of the model.
+            draw: The study's seed: of the data and, unless `values` name another, of the training.
+            values: What differs from a guided run on T.
+        """
         study = self.study
-        base = {
-            "manifest": study.manifest,
+        base: dict[str, object] = {
+            "manifest": study.manifest_of(draw),
             "backbone": backbone,
             "weights": study.weights_of(backbone),
             "backbone_args": study.backbone_args.get(backbone, {}),
             "positive": study.positive,
             "annotated": study.annotated,
-            "annotated_seed": study.annotated_seed + (seed if study.annotated_per_seed else 0),
+            "annotated_seed": study.annotated_seed + (draw if study.annotated_per_seed else 0),
             "guide_classes": study.guide_classes,
-            "seed": seed,
+            "seed": draw,
             "training": study.training,
         }
         return RunConfig.model_validate(base | values)
 
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
         """The training step of a run, which is entered as a member of its arm."""
-        identity = self.workspace.run_id(config)
-        member = Member(arm, config.seed, identity)
+        workspace = self.workspaces.at(config.manifest)
+        identity = workspace.run_id(config)
+        member = Member(arm, config.seed, identity, config.manifest)
         if member not in self.members:
             self.members.append(member)
-        rows = len(self.workspace.training_rows(config))
+        rows = len(workspace.training_rows(config))
         training = config.training
         cost = rows * training.epochs
         if training.steps is not None:
@@ -148,45 +185,91 @@ class Protocol:
         return self.train(Arm(role, backbone, alpha), config)
 
     def full_run(self, role: str, backbone: str, alpha: float, seed: int) -> Step:
-        """A run on T: Baseline 2 (α 1), the ceiling (all human maps), or the centre control."""
-        kinds = {"baseline2": "none", "ceiling": "human", "centre": "centre"}
+        """A run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
+        controls `centre` and `mixed` (human maps on A, the other images by their labels alone).
+        """
+        kinds = {"baseline2": "none", "ceiling": "human", "centre": "centre", "mixed": "human"}
+        own = {} if role == "mixed" else {"annotated": None, "annotated_seed": 0}
         config = self.config(
-            backbone, seed, rows="all", alpha=alpha, annotated=None,
-            maps=MapSource.model_validate({"kind": kinds[role]}),
+            backbone, seed, rows="all", alpha=alpha,
+            maps=MapSource.model_validate({"kind": kinds[role]}), **own,
         )  # fmt: skip
         return self.train(Arm(role, backbone, alpha), config)
 
-    def maps_of(self, teacher: Teacher, seed: int) -> tuple[MapSource, list[Step]]:
+    def teacher_run(self, teacher: Teacher, seed: int, guiding: Guiding, place: int = 0) -> Step:
+        """The training of a Teacher, or of a committee's further member (`place` > 0)."""
+        maps = MapSource(kind="human" if teacher.alpha < 1 else "none")
+        config = self.config(
+            teacher.name, seed, rows=guiding.teacher_rows, alpha=teacher.alpha, maps=maps,
+            guide_classes=guiding.guide_classes, seed=seed + MEMBER_STRIDE * place,
+        )  # fmt: skip
+        own = place == 0 and guiding.teacher_rows == "annotated"
+        role = "teacher" if own else "member"
+        return self.train(Arm(role, teacher.name, teacher.alpha), config)
+
+    def maps_of(
+        self, teacher: Teacher, seed: int, guiding: Guiding | None = None
+    ) -> tuple[MapSource, list[Step]]:
         """The maps that guide Student `seed`, and the steps that make them."""
-        study = self.study
+        guiding = guiding or self.study.guiding()
         if teacher.kind == "given":
-            path = study.maps[teacher.name]
-            return MapSource(kind="store", path=path, human=study.human_maps), []
-        order = study.seed_list
-        start = order.index(seed)
+            path = self.study.maps[teacher.name]
+            source = MapSource(
+                kind="store", path=path, human=guiding.human_maps, trust=guiding.trust
+            )
+            return source, []
         steps: list[Step] = []
-        for offset in range(study.committee):
-            teacher_seed = order[(start + offset) % len(order)]
-            training = self.annotated_run("teacher", teacher.name, teacher.alpha, teacher_seed)
-            steps += [training, self._annotate(training, teacher.method)]
-        stores = [step for step in steps if step.kind == "annotate"]
-        if len(stores) > 1:
-            steps.append(self._committee(stores, teacher.method))
-        source = MapSource(
-            kind="store",
-            path=self.maps_folder(steps[-1].id),
-            identity=steps[-1].id,
-            human=study.human_maps,
-        )
+        source = MapSource()
+        for generation in range(guiding.generations):
+            marks = []
+            for place in range(guiding.committee):
+                if generation == 0:
+                    training = self.teacher_run(teacher, seed, guiding, place)
+                else:
+                    training = self._next_teacher(
+                        teacher, seed, place, generation, guiding, source, steps[-1].id
+                    )
+                marks.append(self._annotate(training, teacher.method, guiding.turns))
+                steps += [training, marks[-1]]
+            if len(marks) > 1:
+                steps.append(self._committee(marks, teacher.method))
+            source = MapSource(
+                kind="store", path=self.maps_folder(steps[-1].id), identity=steps[-1].id,
+                human=guiding.human_maps, trust=guiding.trust,
+            )  # fmt: skip
         return source, steps
 
-    def _annotate(self, training: Step, method: str) -> Step:
-        identity = digest(["maps", training.id, method, self._train_hash])
-        images = int(self.workspace.train_mask.sum())
+    def _next_teacher(
+        self,
+        teacher: Teacher,
+        seed: int,
+        place: int,
+        generation: int,
+        guiding: Guiding,
+        maps: MapSource,
+        need: str,
+    ) -> Step:
+        """A model of the Teacher's backbone on T, guided by the maps of the generation before."""
+        alpha = teacher.alpha if teacher.alpha < 1 else self.study.stage_one_alpha
+        config = self.config(
+            teacher.name, seed, rows="all", alpha=alpha, maps=maps,
+            guide_classes=guiding.guide_classes, post=guiding.post,
+            seed=seed + MEMBER_STRIDE * place,
+        )  # fmt: skip
+        config = _of_its_maps_alone(config)
+        role = f"generation {generation + 1}"
+        return self.train(Arm(role, teacher.name, alpha, str(teacher)), config, (need,))
+
+    def _annotate(self, training: Step, method: str, turns: bool) -> Step:
+        assert training.run is not None
+        train_hash = self._rows_hash(training.run.manifest, "train")
+        identity = digest(["maps", training.id, method, train_hash, *(["turns"] if turns else [])])
+        images = int(self.workspaces.at(training.run.manifest).train_mask.sum())
+        forwards = 8 if turns else 1
         return Step(
             identity, "annotate", f"mark by {training.title.removeprefix('train ')}",
-            (training.id,), run=training.run, maps=MapsJob((training.id,), method),
-            cost=images / 3,  # a forward is about a third of a training step
+            (training.id,), run=training.run, maps=MapsJob((training.id,), method, turns),
+            cost=images * forwards / 3,  # a forward is about a third of a training step
         )  # fmt: skip
 
     def _committee(self, stores: list[Step], method: str) -> Step:
@@ -197,30 +280,64 @@ class Protocol:
         )  # fmt: skip
 
     def student(
-        self, teacher: Teacher, backbone: str, alpha: float, seed: int, role: str = "student"
+        self,
+        teacher: Teacher,
+        backbone: str,
+        alpha: float,
+        seed: int,
+        role: str = "student",
+        variant: Variant | None = None,
     ) -> list[Step]:
-        """A Student's run (or the shuffled control's) with what its maps need."""
-        source, steps = self.maps_of(teacher, seed)
+        """A Student's run with what its maps need.
+
+        Args:
+            teacher: Whose maps.
+            backbone, alpha, seed: Of the Student.
+            role: student, the controls shuffled or distilled, or a variant's.
+            variant: What it changes.
+        """
+        study, guiding = self.study, self.study.guiding(variant)
+        if variant is not None and variant.teacher_alpha is not None and teacher.kind == "human":
+            teacher = replace(teacher, alpha=variant.teacher_alpha)
+        source, steps = self.maps_of(teacher, seed, guiding)
+        soft = DISTILLED_WEIGHT if role == "distilled" else guiding.soft_labels
+        values: dict[str, object] = {
+            "alpha": alpha, "maps": source, "guide_classes": guiding.guide_classes,
+            "post": guiding.post, "alpha_start": guiding.alpha_start,
+        }  # fmt: skip
+        if soft:
+            assert source.path is not None
+            values["soft_labels"] = SoftLabels(
+                path=source.path, identity=source.identity, weight=soft,
+                temperature=SOFT_TEMPERATURE,
+            )  # fmt: skip
+        if role == "distilled":
+            values |= {"alpha": 1.0, "alpha_start": None, "maps": MapSource(kind="none")}
         if role == "shuffled":
-            source = source.model_copy(update={"shuffle_seed": seed})
-        config = self.config(backbone, seed, rows="all", alpha=alpha, maps=source)
-        if source.human == "replace":  # how A was drawn is in the Teacher's id already
-            config = config.model_copy(update={"annotated": None, "annotated_seed": 0})
+            values["maps"] = source.model_copy(update={"shuffle_seed": seed})
+        if variant is not None and variant.distance is not None:
+            values["training"] = study.training.model_copy(update={"distance": variant.distance})
+        config = self.config(backbone, seed, rows="all", **values)
+        config = _of_its_maps_alone(config)
         needs = (steps[-1].id,) if steps else ()
         return [*steps, self.train(Arm(role, backbone, alpha, str(teacher)), config, needs)]
 
     def evaluation(self, training: Step) -> Step:
         """Score the test sets with a finished run."""
-        images = len(self.workspace.split_rows("test"))
+        assert training.run is not None
+        images = len(self.workspaces.at(training.run.manifest).split_rows("test"))
         return Step(
-            self.evaluation_id(training.id), "evaluate",
+            self._evaluation_id(training.id, training.run.manifest), "evaluate",
             f"score tests of {training.title.removeprefix('train ')}", (training.id,),
             run=training.run, cost=images / 3,
         )  # fmt: skip
 
-    def evaluation_id(self, run: str) -> str:
-        """The id of a run's evaluation on this manifest's test sets."""
-        return digest(["evaluate", run, self._test_hash])
+    def evaluation_id(self, member: Member) -> str:
+        """The id of a run's evaluation on the test sets of its seed's manifest."""
+        return self._evaluation_id(member.run, member.manifest)
+
+    def _evaluation_id(self, run: str, manifest: Path) -> str:
+        return digest(["evaluate", run, self._rows_hash(manifest, "test")])
 
     # Folders.
 
@@ -251,14 +368,24 @@ class Protocol:
                 yield member
 
 
-def check_study(study: StudyConfig, workspace: Workspace) -> None:
+def _of_its_maps_alone(config: RunConfig) -> RunConfig:
+    """A run's config without the draw of A, where no human map guides it.
+
+    How A was drawn is in the id of the Teacher's maps already.
+    """
+    if config.maps.kind == "store" and config.maps.human == "keep":
+        return config
+    return config.model_copy(update={"annotated": None, "annotated_seed": 0})
+
+
+def check_study(study: StudyConfig, workspaces: Workspaces) -> None:
     """Find what is wrong with a study before anything is trained, all of it at once.
 
     Raises:
         InputError: Unknown primary set, classes, missing annotations, maps that are not there, or
             backbones or weights that cannot be used.
     """
-    problems = list(_problems(study, workspace))
+    problems = list(_problems(study, workspaces))
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
@@ -266,8 +393,8 @@ def check_study(study: StudyConfig, workspace: Workspace) -> None:
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
 
 
-def _problems(study: StudyConfig, workspace: Workspace) -> Iterator[str]:
-    manifest = workspace.manifest
+def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
+    manifest = workspaces.first.manifest
     classes, tests = manifest.classes, manifest.eval_splits("test")
     if study.primary is not None and study.primary not in tests:
         yield f"primary: {study.primary!r} is not one of the test sets {tests}"
@@ -275,15 +402,27 @@ def _problems(study: StudyConfig, workspace: Workspace) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
-    unknown = sorted(set(study.guide_classes or ()) - set(classes))
-    if unknown:
-        yield f"guide_classes: {unknown} not among the classes {classes}"
+    levers = {"": study.guiding()} | {
+        f"variants.{name}.": study.guiding(variant) for name, variant in study.variants.items()
+    }
+    for where, guiding in levers.items():
+        unknown = sorted(set(guiding.guide_classes or ()) - set(classes))
+        if unknown:
+            yield f"{where}guide_classes: {unknown} not among the classes {classes}"
+    crowded = any(guiding.committee > 1 for guiding in levers.values())
+    if crowded and max(study.seed_list) >= MEMBER_STRIDE:
+        yield (
+            f"seeds: committees need seeds below {MEMBER_STRIDE}, since their members have the "
+            f"seeds {MEMBER_STRIDE} and up"
+        )
     for name, path in study.maps.items():
         if not path.is_dir():
             yield f"maps.{name}: {path} is not a folder"
-    for seed in study.seed_list if study.annotated_per_seed else study.seed_list[:1]:
+    every = study.annotated_per_seed or study.draws
+    for seed in study.seed_list if every else study.seed_list[:1]:
+        workspace = workspaces.of(seed)
         config = RunConfig(
-            manifest=study.manifest,
+            manifest=study.manifest_of(seed),
             backbone=study.teachers[0],
             annotated=study.annotated,
             annotated_seed=study.annotated_seed + (seed if study.annotated_per_seed else 0),
@@ -293,7 +432,7 @@ def _problems(study: StudyConfig, workspace: Workspace) -> Iterator[str]:
         except InputError as error:
             yield str(error)
             break
-        if not (mask & (manifest.table["saliency"] != "").to_numpy()).any():
+        if not (mask & workspace.manifest.map_mask).any():
             yield "annotated: none of the annotated training images has a human map"
             break
     for backbone in dict.fromkeys([*study.teachers, *study.students]):

@@ -38,7 +38,7 @@ class Results:
         table: A row a line, backbone (and "overall"), set and source: key, title, backbone, alpha,
             set, source, mean, std, n (AUC over seeds), accuracy, eer (means).
         comparisons: See `comparisons.compare`.
-        shares: A row a backbone: share, low, high, reason.
+        shares: A row a backbone and line (Student, variants): key, title, share, low, high, reason.
         teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
         alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
             tied, agreement) and whether it was chosen.
@@ -88,7 +88,7 @@ def gather(plan: Plan) -> Results:
         kept = {key: record.get(key) for key in ("seconds", "images_seen", "best_epoch")}
         metrics = {key: value for key, value in record.get("metrics", {}).items() if key != "epoch"}
         runs.append(identity | {"finished": done} | kept | metrics)
-        evaluation = protocol.evaluation_folder(protocol.evaluation_id(member.run))
+        evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
         for place in (folder, evaluation):
             if is_finished(place):
                 part = figures(read_scores(place), classes, positive)

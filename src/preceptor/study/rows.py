@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from preceptor.config import PAPER_ALPHA
+from preceptor.config import PAPER_ALPHA, Variant
 from preceptor.study.graph import Arm
-from preceptor.study.plan import Plan
+from preceptor.study.plan import Plan, variant_role
+from preceptor.study.protocol import Teacher
+
+CONTROLS = {
+    "shuffled": "Control: the same maps, shuffled",
+    "centre": "Control: one centred map",
+    "distilled": "Control: no maps, the Teacher's soft labels",
+    "mixed": "Control: all images, human maps on the annotated",
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,8 @@ class Row:
     """One line of the main table: an arm of the study under the name it is shown by.
 
     Args:
-        key: baseline1_paper, baseline1, baseline2, student, shuffled, centre or ceiling.
+        key: baseline1_paper, baseline1, baseline2, student, "variant NAME", shuffled, centre,
+            distilled, mixed or ceiling.
         title: For people, without the backbone.
         arms: By backbone.
     """
@@ -55,14 +64,27 @@ def table_rows(plan: Plan) -> list[Row]:
             "Student: all images, Teacher's maps",
             chosen("student", "student", str(winner)),
         )
-        if "shuffled" in study.controls:
-            title = "Control: the same maps, shuffled"
-            add("shuffled", title, chosen("shuffled", "student", str(winner)))
-        if "centre" in study.controls:
-            add("centre", "Control: one centred map", chosen("centre", "student"))
+        for name, variant in study.variants.items():
+            role = variant_role(name)
+            arms = chosen(role, "student", _teacher_of(variant, winner))
+            if variant.alpha is not None:
+                arms = {key: arm and replace(arm, alpha=variant.alpha) for key, arm in arms.items()}
+            add(role, f"Variant: {name}", arms)
+        for control in study.controls:
+            if control == "distilled" and winner.kind == "given":
+                continue
+            of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
+            add(control, CONTROLS[control], chosen(control, "student", of_teacher))
     if study.ceiling:
         add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
     return rows
+
+
+def _teacher_of(variant: Variant, winner: Teacher) -> str:
+    """The Teacher's name as the variant's arms carry it."""
+    if variant.teacher_alpha is not None and winner.kind == "human":
+        winner = replace(winner, alpha=variant.teacher_alpha)
+    return str(winner)
 
 
 def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
@@ -72,7 +94,7 @@ def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
         & (figures_table["backbone"] == arm.backbone)
         & (figures_table["alpha"] == arm.alpha)
     )
-    if arm.role in ("student", "shuffled"):
+    if arm.teacher:
         mask &= figures_table["teacher"] == arm.teacher
     return figures_table[mask]
 

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.evaluation.scores import labels_of, probabilities, set_auc
-from preceptor.evaluation.statistics import two_level_bootstrap
+from preceptor.evaluation.statistics import paired_difference, two_level_bootstrap
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def choose(
     classes: Sequence[str],
     positive: str | None,
     rule: str = "guided",
+    draws: bool = False,
 ) -> Choice:
     """Choose one of the candidates by their validation scores.
 
@@ -71,6 +72,7 @@ def choose(
         classes: Class names in score order.
         positive: The positive class or None.
         rule: guided or val_auc: how ties are broken.
+        draws: Whether every seed has images of its own: then seeds alone are resampled.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
     # (candidates, seeds, sets)
@@ -92,7 +94,12 @@ def choose(
     for index, candidate in enumerate(candidates):
         low = high = 0.0
         if index != best:
-            low, high = _difference(candidate, candidates[best], judged, classes, positive)
+            if draws:
+                at = sets.index(judged)
+                paired = paired_difference(aucs[index, :, at], aucs[best, :, at])
+                low, high = paired.low, paired.high
+            else:
+                low, high = _difference(candidate, candidates[best], judged, classes, positive)
         rows.append(
             {
                 "name": candidate.name,

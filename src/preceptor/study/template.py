@@ -11,10 +11,10 @@ from preceptor.configfile import parse_config
 from preceptor.data.files import core_count
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.workspace import Workspace
 
 _TEMPLATE = """\
 # A study of {manifest_name}: {images:,} images, {training:,} of them for training, {annotated:,}
@@ -118,8 +118,9 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
-    workspace = Workspace(manifest)
-    plan = Plan(Protocol(study, workspace, Path("store")))
+    workspaces = Workspaces.of_study(study, Path("store"))
+    workspace = workspaces.first
+    plan = Plan(Protocol(study, workspaces, Path("store")))
     first, later = plan.outline()
     seconds = estimate_seconds(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from preceptor.config import RunConfig
@@ -15,21 +14,23 @@ from preceptor.evaluation.scores import score_frame
 from preceptor.models import GuidableModel, load_model
 from preceptor.runs import exclusive, finish, is_finished
 from preceptor.saliency.annotate import annotate
-from preceptor.saliency.store import MapStore, StoreInfo, read_store, write_store
+from preceptor.saliency.committee import mean_store
+from preceptor.saliency.store import read_store, write_store
+from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Step
 from preceptor.training import train
-from preceptor.workspace import Workspace, plain_settings
+from preceptor.workspace import plain_settings
 
 
 def perform(
-    step: Step, store: Path, workspace: Workspace, tell: Callable[[str], None] | None = None
+    step: Step, store: Path, workspaces: Workspaces, tell: Callable[[str], None] | None = None
 ) -> None:
     """Do one step, unless it is finished; leaves its folder with a run.json.
 
     Args:
         step: Anything but a selection.
         store: Of runs, maps and evaluations.
-        workspace: The manifest.
+        workspaces: The manifests.
         tell: Called with lines of progress.
 
     Raises:
@@ -37,7 +38,7 @@ def perform(
     """
     if step.kind == "train":
         assert step.run is not None
-        train(step.run, store / "runs", workspace=workspace, tell=tell)
+        train(step.run, store / "runs", workspace=workspaces.at(step.run.manifest), tell=tell)
         return
     folder = store / ("evaluations" if step.kind == "evaluate" else "maps") / step.id
     with exclusive(folder):
@@ -47,11 +48,11 @@ def perform(
         folder.mkdir(parents=True)
         try:
             if step.kind == "annotate":
-                _annotate(step, store, folder, workspace)
+                _annotate(step, store, folder, workspaces)
             elif step.kind == "committee":
                 _committee(step, store, folder)
             else:
-                _evaluate(step, store, folder, workspace)
+                _evaluate(step, store, folder, workspaces)
         except OSError as error:
             raise RunFailedError(f"{step.title}: {error.strerror or error}") from error
 
@@ -67,8 +68,9 @@ def _trained(run: str, config: RunConfig, store: Path) -> GuidableModel:
     return model
 
 
-def _annotate(step: Step, store: Path, folder: Path, workspace: Workspace) -> None:
+def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> None:
     assert step.run is not None
+    workspace = workspaces.at(step.run.manifest)
     assert step.maps is not None
     run = step.maps.teacher[0]
     model = _trained(run, step.run, store)
@@ -79,6 +81,7 @@ def _annotate(step: Step, store: Path, folder: Path, workspace: Workspace) -> No
         out=folder,
         teacher=run,
         workspace=workspace,
+        turns=step.maps.turns,
         cache=step.run.training.cache,
     )
     finish(folder, {"id": step.id, "kind": "maps", "teacher": run, "images": len(made.paths)})
@@ -87,24 +90,15 @@ def _annotate(step: Step, store: Path, folder: Path, workspace: Workspace) -> No
 def _committee(step: Step, store: Path, folder: Path) -> None:
     """The mean of the normalised maps of several Teachers on one grid."""
     assert step.maps is not None
-    stores = [read_store(store / "maps" / identity) for identity in step.maps.teacher]
-    first = stores[0]
-    info = StoreInfo(
-        teacher="+".join(one.info.teacher for one in stores),
-        method=first.info.method,
-        fit=first.info.fit,
-        side=first.info.side,
-        classes=first.info.classes,
-        settings=first.info.settings,
-    )
-    maps = np.mean([one.maps.astype(np.float32) for one in stores], axis=0)
-    scores = np.mean([one.scores for one in stores], axis=0)
-    write_store(folder, MapStore(info, first.paths, maps.astype(np.float16), first.classes, scores))
-    finish(folder, {"id": step.id, "kind": "maps", "teacher": info.teacher, "images": len(maps)})
+    made = mean_store([read_store(store / "maps" / identity) for identity in step.maps.teacher])
+    write_store(folder, made)
+    record = {"id": step.id, "kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
+    finish(folder, record)
 
 
-def _evaluate(step: Step, store: Path, folder: Path, workspace: Workspace) -> None:
+def _evaluate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> None:
     assert step.run is not None
+    workspace = workspaces.at(step.run.manifest)
     run = step.needs[0]
     model = _trained(run, step.run, store)
     rows = workspace.split_rows("test")

@@ -1,0 +1,91 @@
+"""The manifests of a study: one for all seeds, or one a seed, each a new draw of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preceptor.config import StudyConfig
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.workspace import Workspace
+
+
+@dataclass
+class Workspaces:
+    """Opens each manifest of a study when it is first needed, and keeps it open.
+
+    Args:
+        manifests: By seed; equal paths are opened once.
+        cache_dir: Of image caches and file hashes, one folder a manifest.
+    """
+
+    manifests: dict[int, Path]
+    cache_dir: Path
+    _open: dict[Path, Workspace] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_study(cls, study: StudyConfig, store: Path) -> Workspaces:
+        """Those of a study whose results lie in `store`."""
+        return cls({seed: study.manifest_of(seed) for seed in study.seed_list}, store / "cache")
+
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs: the names, not the open tables."""
+        return {"manifests": self.manifests, "cache_dir": self.cache_dir, "_open": {}}
+
+    def of(self, seed: int) -> Workspace:
+        """The workspace of a seed's manifest."""
+        return self.at(self.manifests[seed])
+
+    def at(self, manifest: Path) -> Workspace:
+        """The workspace of a manifest."""
+        if manifest not in self._open:
+            self._open[manifest] = Workspace(
+                Manifest.read(manifest, verify=False), self._cache(manifest)
+            )
+        return self._open[manifest]
+
+    @property
+    def first(self) -> Workspace:
+        """The first seed's; classes and evaluation sets are the same in all."""
+        return self.of(next(iter(self.manifests)))
+
+    def all(self) -> list[Workspace]:
+        """Each once, in the order of the seeds."""
+        return [self.at(path) for path in dict.fromkeys(self.manifests.values())]
+
+    def verify(self) -> None:
+        """Decode every image and map of every manifest, and see that the tables fit together.
+
+        Raises:
+            ProblemsError: Images, maps or rows that cannot be used.
+            InputError: The draws differ in their classes or evaluation sets.
+        """
+        for path in dict.fromkeys(self.manifests.values()):
+            self._open[path] = Workspace(Manifest.read(path, verify=True), self._cache(path))
+        first, *others = self.all()
+        for other in others:
+            for name, ours, theirs in (
+                ("classes", first.manifest.classes, other.manifest.classes),
+                ("evaluation sets", _sets(first.manifest), _sets(other.manifest)),
+            ):
+                if list(ours) != list(theirs):
+                    raise InputError(
+                        f"manifest: every seed's draw needs the same {name}; one has "
+                        f"{_listed(ours)}, another {_listed(theirs)}"
+                    )
+
+    def _cache(self, manifest: Path) -> Path:
+        if len(set(self.manifests.values())) == 1:
+            return self.cache_dir
+        seed = next(seed for seed, path in self.manifests.items() if path == manifest)
+        return self.cache_dir / f"seed-{seed}"
+
+
+def _sets(manifest: Manifest) -> list[str]:
+    return sorted([*manifest.eval_splits("val"), *manifest.eval_splits("test")])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

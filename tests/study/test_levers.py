@@ -1,0 +1,121 @@
+"""A study over draws with every lever at once: its rows, its sentences, its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.config import StudyConfig
+from preceptor.configfile import load_config, parse_config
+from preceptor.evaluation.statistics import paired_difference
+from preceptor.saliency.store import read_store
+from preceptor.study.driver import reopen, run_study
+from preceptor.study.results import gather
+
+SETTINGS: dict[str, Any] = {
+    "positive": "forged",
+    "primary": "test-seen",
+    "annotated": 0.5,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "seeds": [0, 1],
+    "alphas": [0.1],
+    "teacher_alphas": [0.1],
+    "data_driven": False,
+    "variants": {
+        "everything": {
+            "committee": 2,
+            "turns": True,
+            "generations": 2,
+            "human_maps": "keep",
+            "trust": "agreement",
+            "guide_classes": ["forged"],
+            "post": {"blur": 0.1, "power": 2, "threshold": 0.2},
+            "alpha_start": 0.0,
+            "soft_labels": 0.5,
+        },
+        "other": {"teacher_rows": "all", "distance": "mse", "alpha": 0.01},
+    },
+    "training": {"input_size": 32, "epochs": 1, "batch_size": 16, "lr": 0.01},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
+    folder = tmp_path_factory.mktemp("levers")
+    manifest = write_draws(folder / "tiny_forgeries", PRESETS["tiny"], [0, 1])
+    study = parse_config(SETTINGS | {"manifest": manifest}, StudyConfig)
+    result = run_study(study, folder / "study", jobs=1, tell=lambda line: None)
+    assert not result.failed
+    assert result.missing == 0
+    return folder / "study"
+
+
+def test_controls_and_variants_are_rows(finished: Path) -> None:
+    table = pd.read_csv(finished / "table.csv")
+    primary = table[(table["set"] == "test-seen") & table["source"].isna()]
+    assert list(primary["key"]) == [
+        "baseline1_paper", "baseline1", "baseline2", "student", "variant everything",
+        "variant other", "shuffled", "centre", "distilled", "mixed", "ceiling",
+    ]  # fmt: skip
+    alpha = primary.set_index("key")["alpha"]
+    assert alpha["variant other"] == 0.01
+    assert alpha["variant everything"] == alpha["student"] == 0.1
+
+
+def test_intervals_are_over_draws(finished: Path) -> None:
+    results = pd.read_csv(finished / "results.csv")
+    here = results[(results["set"] == "test-seen") & results["source"].isna()]
+    compared = pd.read_csv(finished / "comparisons.csv")
+    assert set(compared[compared["question"] == "variant"]["a"]) == {
+        "Variant: everything", "Variant: other",
+    }  # fmt: skip
+    student = here[here["role"] == "student"].set_index("seed")["auc"]
+    varied = here[here["role"] == "variant everything"].set_index("seed")["auc"]
+    expected = paired_difference(varied, student)
+    line = compared[compared["a"] == "Variant: everything"].iloc[0]
+    np.testing.assert_allclose(line["mean"], expected.mean, atol=1e-5)
+    np.testing.assert_allclose(
+        [line["low"], line["high"]], [expected.low, expected.high], rtol=1e-4
+    )
+    assert line["image_low"] == line["low"]
+
+
+def test_the_report_says_that_seeds_are_draws(finished: Path) -> None:
+    html = (finished / "report.html").read_text()
+    assert "new draw of the data" in html
+    assert "tiny forgeries" in html
+    assert "Variant everything" in html
+    for name in ("Soft labels", "Mixed, no Teacher"):
+        assert name in html
+
+
+def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None:
+    plan = reopen(finished)
+    protocol = plan.protocol
+    variant = protocol.study.variants["everything"]
+    for seed in (0, 1):
+        steps = protocol.student(
+            protocol.teachers()[0], "test_byobnet", 0.1, seed, "variant everything", variant
+        )
+        store = read_store(protocol.maps_folder(steps[-2].id), ("map", "score", "agreement"))
+        table = protocol.workspaces.of(seed).manifest.table
+        assert set(store.paths) == set(table.loc[table["split"] == "train", "name"])
+        assert store.agreement is not None
+        assert store.agreement.min() >= -1
+    shares = gather(plan).shares
+    assert set(shares["key"]) == {"student", "variant everything", "variant other"}
+
+
+def test_the_study_as_written_reads_back(finished: Path) -> None:
+    again = load_config(finished / "study.yaml", StudyConfig)
+    assert again.variants["everything"].post is not None
+    assert again.variants["other"].distance == "mse"
+    assert again.draws

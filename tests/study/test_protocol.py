@@ -1,0 +1,175 @@
+"""The runs that a study makes, by their ids, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.config import StudyConfig, Variant
+from preceptor.configfile import parse_config
+from preceptor.errors import InputError, ProblemsError
+from preceptor.study.draws import Workspaces
+from preceptor.study.graph import Step
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import MEMBER_STRIDE, Protocol, check_study
+
+SETTINGS: dict[str, Any] = {
+    "positive": "forged",
+    "annotated": 0.5,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "seeds": [0, 1],
+    "alphas": [0.1],
+    "teacher_alphas": [0.1],
+    "training": {"input_size": 32, "epochs": 1, "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def draws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
+    return write_draws(tmp_path_factory.mktemp("draws"), PRESETS["tiny"], [0, 1])
+
+
+def protocol(manifest: Path, **changes: Any) -> Protocol:
+    study = parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
+    store = manifest.parents[1] / "store"
+    return Protocol(study, Workspaces.of_study(study, store), store)
+
+
+def chain(one: Protocol, seed: int = 0, **words: Any) -> list[Step]:
+    teacher = one.teachers()[0]
+    variant = Variant(**words) if words else None
+    return one.student(teacher, "test_byobnet", 0.1, seed, variant=variant)
+
+
+def test_every_seed_is_trained_and_tested_on_its_own_draw(draws: Path) -> None:
+    one = protocol(draws)
+    assert one.study.draws
+    found = [chain(one, seed) for seed in (0, 1)]
+    for seed, steps in enumerate(found):
+        manifest = Path(str(draws).replace("{seed}", str(seed)))
+        assert {step.run.manifest for step in steps if step.run is not None} == {manifest}
+        assert {member.manifest for member in one.members if member.seed == seed} == {manifest}
+    assert not {step.id for step in found[0]} & {step.id for step in found[1]}
+    scored = [one.evaluation(steps[-1]).id for steps in found]
+    assert scored[0] != scored[1]
+
+
+def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
+    manifest = Path(str(draws).replace("{seed}", "0"))  # one table for both seeds
+    one = protocol(manifest)
+    teachers = []
+    for seed in (0, 1):
+        steps = chain(one, seed, committee=3)
+        assert [step.kind for step in steps] == [*["train", "annotate"] * 3, "committee", "train"]
+        trained = [step for step in steps if step.kind == "train"][:-1]
+        seeds = [step.run.seed for step in trained if step.run is not None]
+        assert seeds == [seed, seed + MEMBER_STRIDE, seed + 2 * MEMBER_STRIDE]
+        teachers.append({step.id for step in trained})
+        assert chain(one, seed)[0].id == trained[0].id  # its first member is the study's Teacher
+    assert not teachers[0] & teachers[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        ({"turns": True}, ["train"]),
+        ({"human_maps": "keep"}, ["train", "annotate"]),
+        ({"trust": "score"}, ["train", "annotate"]),
+        ({"guide_classes": ("forged",)}, ["train", "annotate"]),
+        ({"post": {"power": 2.0}}, ["train", "annotate"]),
+        ({"alpha_start": 0.0}, ["train", "annotate"]),
+        ({"distance": "mse"}, ["train", "annotate"]),
+        ({"soft_labels": 0.5}, ["train", "annotate"]),
+        ({"teacher_rows": "all"}, []),
+        ({"teacher_alpha": 0.5}, []),
+    ],
+)
+def test_a_variant_shares_what_it_does_not_change(
+    draws: Path, words: dict[str, Any], shared: list[str]
+) -> None:
+    one = protocol(draws)
+    plain, varied = chain(one), chain(one, **words)
+    common = [step.kind for step in varied if step.id in {other.id for other in plain}]
+    assert common == shared
+    assert varied[-1].id != plain[-1].id
+
+
+def test_the_second_generation_is_taught_by_the_first_student(draws: Path) -> None:
+    one = protocol(draws)
+    plain, second = chain(one), chain(one, generations=2)
+    assert [step.kind for step in second] == ["train", "annotate", "train", "annotate", "train"]
+    assert second[2].id == plain[-1].id  # the backbone and α are the Teacher's here
+    assert second[3].needs == (second[2].id,)
+    assert second[4].id not in {step.id for step in plain}
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+def test_kept_human_maps_are_those_of_the_annotated_alone(draws: Path, generations: int) -> None:
+    one = protocol(draws)
+    for step in chain(one, human_maps="keep", generations=generations):
+        if step.kind == "train":
+            assert step.run is not None
+            workspace = one.workspaces.of(0)
+            used = workspace.human_maps_from(step.run)[workspace.training_rows(step.run)]
+            assert used.sum() == workspace.annotated(step.run).sum() < workspace.train_mask.sum()
+
+
+def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
+    one = protocol(draws)
+    teacher = chain(one, teacher_rows="all")[0]
+    mixed = one.full_run("mixed", "test_byobnet", 0.1, 0)
+    assert teacher.id == mixed.id
+    assert mixed.run is not None
+    workspace = one.workspaces.of(0)
+    guided = workspace.human_maps_from(mixed.run) & workspace.manifest.map_mask
+    everything = workspace.manifest.map_mask & workspace.manifest.train_mask
+    assert 0 < guided.sum() < everything.sum()
+
+
+def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) -> None:
+    one = protocol(draws)
+    teacher = one.teachers()[0]
+    steps = one.student(teacher, "test_byobnet", 0.1, 0, role="distilled")
+    run = steps[-1].run
+    assert run is not None
+    assert not run.guided
+    assert run.soft_labels is not None
+    assert run.soft_labels.path == one.maps_folder(chain(one)[1].id)
+
+
+def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
+    one = protocol(draws, variants={"turns": {"turns": True}})
+    plan = Plan(one)
+    first, later = plan.outline()
+    assert not one.members
+    titles = [step.title for step in [*first, *later]]
+    assert sum("variant turns" in title and title.startswith("train") for title in titles) == 2
+    for control in ("shuffled", "centre", "distilled", "mixed"):
+        assert sum(f"train {control}" in title for title in titles) == 2
+
+
+def test_draws_that_do_not_fit_together_are_refused(draws: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        source = Path(str(draws).replace("{seed}", str(seed)))
+        text = source.read_text().replace("images/", f"{source.parent}/images/")
+        text = text.replace("maps/", f"{source.parent}/maps/")
+        if seed:
+            text = text.replace(",test-unseen,", ",test-other,")
+        (tmp_path / f"{seed}.csv").write_text(text)
+    one = protocol(tmp_path / "{seed}.csv")
+    with pytest.raises(InputError, match="the same evaluation sets.*test-other"):
+        one.workspaces.verify()
+
+
+def test_a_study_names_what_is_wrong_with_its_variants(draws: Path) -> None:
+    with pytest.raises(ProblemsError, match=r"variants\.many: trust: agreement"):
+        protocol(draws, variants={"many": {"trust": "agreement"}})
+    one = protocol(draws, variants={"few": {"guide_classes": ["nobody"]}})
+    with pytest.raises(InputError, match=r"variants\.few\.guide_classes: \['nobody'\]"):
+        check_study(one.study, one.workspaces)
