@@ -141,11 +141,13 @@ def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:
     """The map stores that guide, one a seed, and whose they are: the Student's and variants'."""
     protocol = replace(study.plan.protocol, members=[])  # asking must not add runs to the study
     teacher, found = study.plan.winner(), dict[tuple[Path | None, ...], list[str]]()
+    if teacher is None:
+        return {}
     named: dict[str, Variant | None] = {"student": None}
     named |= {variant_role(name): variant for name, variant in study.config.variants.items()}
     for role, variant in named.items():
         paths = []
-        for seed in study.seeds if teacher is not None else ():
+        for seed in study.seeds:
             step = protocol.student(teacher, study.backbones[0], 0.5, seed, role, variant)[-1]
             paths.append(step.run.maps.path if step.run is not None else None)
         found.setdefault(tuple(paths), []).append(short(role))
@@ -420,7 +422,7 @@ def figure(study: Study, title: str, panel: Callable[[Study, str, str], str]) ->
         body.append(draw._text(10, y - 6, backbone, "strong"))
         highest = 0.0
         for column, test in enumerate(study.tests):
-            svg = panel(study, backbone, test)
+            svg = str(panel(study, backbone, test))  # of Markup, replace would escape
             size = re.search(r'viewBox="0 0 \d+ ([\d.]+)"', svg)
             height = float(size[1]) if size else 0.0
             place = f'x="{column * draw.WIDTH}" y="{y:g}" width="{draw.WIDTH}" height="{height:g}"'

@@ -15,10 +15,10 @@ import pytest
 from preceptor.config import StudyConfig
 from preceptor.report.write import write_results
 from preceptor.study.graph import Graph
+from preceptor.study.draws import Workspaces
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.work import perform
-from preceptor.workspace import Workspace
 from tests.datasets import squares
 
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")
@@ -44,8 +44,8 @@ def study(manifest: Path, **values: Any) -> StudyConfig:
 
 def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
     """The plan of a study, its steps done here, without worker processes."""
-    workspace = Workspace.open(config.manifest, store / "cache")
-    plan = Plan(Protocol(config, workspace, store))
+    workspaces = Workspaces.of_study(config, store)
+    plan = Plan(Protocol(config, workspaces, store))
     graph = Graph(plan.first())
     while compute and (ready := graph.ready()):
         for step in ready:
@@ -53,7 +53,7 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
                 assert step.choose is not None
                 graph.add(step.choose())
             else:
-                perform(step, store, workspace)
+                perform(step, store, workspaces)
             graph.done.add(step.id)
     return plan
 
@@ -187,9 +187,9 @@ def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
     store = copy_of(finished, tmp_path / "store")
     for member in finished.protocol.members_of("student"):
         shutil.rmtree(store / "runs" / member.run, ignore_errors=True)
-        identity = finished.protocol.evaluation_id(member.run)
+        identity = finished.protocol.evaluation_id(member)
         shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
-    plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspace, store))
+    plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspaces, store))
     plan.first()
     write_results(plan, tmp_path, {})
     text, _ = checked(tmp_path)
@@ -228,16 +228,8 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
 
 LIGHT, DARK = 0, 1
 SURFACES = ("paper", "raised", "tint", "warn-tint")
-SERIES = (
-    "baseline1",
-    "baseline2",
-    "student",
-    "shuffled",
-    "centre",
-    "distilled",
-    "mixed",
-    "ceiling",
-)
+CONTROLS = ("shuffled", "centre", "distilled", "mixed")
+SERIES = ("baseline1", "baseline2", "student", *CONTROLS, "ceiling")
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])

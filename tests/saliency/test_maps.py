@@ -211,7 +211,6 @@ def test_a_threshold_keeps_the_peak_of_a_blurred_map() -> None:
     found = post_process(peak, PostProcessing(blur=0.3, threshold=0.5))
     assert found[0, 3, 3] == 1
     assert 0 < (found == 0).sum() < 49
-    assert not found.any()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -163,7 +163,7 @@ def test_draws_that_do_not_fit_together_are_refused(draws: Path, tmp_path: Path)
             text = text.replace(",test-unseen,", ",test-other,")
         (tmp_path / f"{seed}.csv").write_text(text)
     one = protocol(tmp_path / "{seed}.csv")
-    with pytest.raises(InputError, match="the same evaluation sets.*test-other"):
+    with pytest.raises(InputError, match=r"the same evaluation sets.*test-other"):
         one.workspaces.verify()
 
 
