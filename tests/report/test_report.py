@@ -14,8 +14,8 @@ import pytest
 
 from preceptor.config import StudyConfig
 from preceptor.report.write import write_results
-from preceptor.study.graph import Graph
 from preceptor.study.draws import Workspaces
+from preceptor.study.graph import Graph
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.work import perform
