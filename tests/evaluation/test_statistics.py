@@ -18,6 +18,7 @@ from preceptor.evaluation.statistics import (
     mean_std,
     p_floor,
     paired_difference,
+    share_of_draws,
     share_of_the_way,
     two_level_bootstrap,
 )
@@ -273,3 +274,25 @@ def test_share_of_the_way_needs_a_distance():
         result = share_of_the_way(truth, student, base, ceiling, resamples=100)
         assert (result.share, result.low, result.high) == (None, None, None)
         assert reason in result.reason
+
+
+def test_share_of_draws_is_the_ratio_of_means_and_covers():
+    rng = np.random.default_rng(0)
+    truth, covered, trials = 0.6, 0, 300
+    for _ in range(trials):
+        draw = rng.normal(0.7, 0.05, 10)  # an easy draw is easy for all three
+        base, ceiling = draw + rng.normal(0, 0.01, 10), draw + 0.1 + rng.normal(0, 0.01, 10)
+        student = draw + truth * 0.1 + rng.normal(0, 0.02, 10)
+        found = share_of_draws(student, base, ceiling, resamples=400)
+        expected = (student - base).mean() / (ceiling - base).mean()
+        assert found.share == pytest.approx(expected)
+        covered += found.low <= truth <= found.high
+    assert 0.91 <= covered / trials <= 0.985
+
+
+def test_share_of_draws_needs_a_distance_and_pairs():
+    found = share_of_draws([0.6, 0.7, 0.8], [0.7, 0.7, 0.7], [0.6, 0.8, 0.71])
+    assert found.share is None
+    assert "includes 0" in found.reason
+    with pytest.raises(InputError, match="paired"):
+        share_of_draws([0.6, 0.7], [0.5, 0.6, 0.7], [0.8, 0.8, 0.8])

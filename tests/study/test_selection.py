@@ -1,0 +1,78 @@
+"""Choosing by validation scores: which candidate wins, and what ties do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.study.selection import Candidate, choose
+
+CLASSES = ["real", "fake"]
+SEEDS = 4
+
+
+def scores(separation: dict[str, float], seed: int, images: int = 200) -> pd.DataFrame:
+    """Scores of one seed; `separation` of the classes by set, in standard deviations."""
+    generator = np.random.default_rng(seed)
+    frames = []
+    for name, apart in separation.items():
+        label = np.tile(CLASSES, images // 2)
+        score = generator.normal(apart * (label == "fake"), 1)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "path": [f"{name}-{i}.png" for i in range(images)],
+                    "label": label, "split": name, "source": "", "group": "",
+                    "score_real": -score, "score_fake": score,
+                }
+            )
+        )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def candidate(
+    name: str, separation: dict[str, float], agreement: float = 0.5, alpha: float = 0.5
+) -> Candidate:
+    frames = [scores(separation, seed) for seed in range(SEEDS)]
+    return Candidate(name, alpha, frames, agreement)
+
+
+@pytest.mark.parametrize("draws", [False, True])
+@pytest.mark.parametrize("rule", ["guided", "val_auc"])
+def test_the_worst_validation_set_counts(rule: str, draws: bool) -> None:
+    shortcut = candidate("shortcut", {"val": 4.0, "val-unseen": 0.1}, agreement=0.9, alpha=0.1)
+    sound = candidate("sound", {"val": 1.5, "val-unseen": 1.5})
+    found = choose([shortcut, sound], classes=CLASSES, positive="fake", rule=rule, draws=draws)
+    assert found.winner == "sound"
+    assert [row["tied"] for row in found.table] == [False, True]
+    assert found.table[0]["worst_set"] == "val-unseen"
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
+    ahead = candidate("ahead", {"val": 1.02}, agreement=0.1, alpha=0.5)
+    close = candidate("close", {"val": 1.0}, agreement=0.6, alpha=0.9)
+    small = candidate("small", {"val": 1.0}, agreement=0.3, alpha=0.1)
+    # Equal draws of noise: only the separation differs, and by nearly nothing.
+    settings = {"classes": CLASSES, "positive": "fake"}
+    three = [ahead, close, small]
+    apart = [
+        Candidate(
+            one.name, one.alpha, [frame.assign(score_fake=frame["score_fake"] + shake)
+                                  for frame, shake in zip(one.scores, noise, strict=True)],
+            one.agreement,
+        )
+        for one, noise in zip(three, jitter(), strict=True)
+    ]  # fmt: skip
+    guided = choose(apart, **settings, rule="guided", draws=draws)  # type: ignore[arg-type]
+    smaller = choose(apart, **settings, rule="val_auc", draws=draws)  # type: ignore[arg-type]
+    assert all(row["tied"] for row in guided.table)
+    assert guided.winner == "close"
+    assert smaller.winner == "small"
+
+
+def jitter() -> list[list[np.ndarray]]:
+    """Noise on every score, so that seeds differ in who is ahead."""
+    generator = np.random.default_rng(7)
+    return [[generator.normal(0, 0.5, 200) for _ in range(SEEDS)] for _ in range(3)]
