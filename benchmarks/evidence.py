@@ -28,7 +28,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from preceptor.config import Training, Variant
+from preceptor.config import Training
 from preceptor.data.loader import Guides
 from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import statistics
@@ -44,6 +44,7 @@ from preceptor.study.graph import Arm, Step
 from preceptor.study.plan import Plan, variant_role
 from preceptor.study.results import gather
 from preceptor.study.selection import Candidate, choose, stack
+from preceptor.study.settings import Variant
 from preceptor.study.work import perform
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"

@@ -9,16 +9,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from preceptor.config import (
-    RECIPES,
-    Augmentation,
-    MapSource,
-    RunConfig,
-    StudyConfig,
-    Training,
-)
+from preceptor.config import RECIPES, Augmentation, MapSource, RunConfig, Training
 from preceptor.configfile import dump_config, load_config, parse_config
 from preceptor.errors import InputError, ProblemsError
+from preceptor.study.settings import StudyConfig
 
 RUN = "manifest: data/m.csv\nbackbone: test_resnet\n"
 STUDY = {"manifest": "m.csv", "teachers": ["t"], "students": ["a", "b"]}

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from preceptor.config import RunConfig, StudyConfig
+    from preceptor.config import RunConfig
     from preceptor.data.manifest import Manifest
     from preceptor.evaluation.scores import evaluate
     from preceptor.losses import GuidedLoss, guidance
     from preceptor.models import build_model, load_model
     from preceptor.saliency.annotate import annotate
     from preceptor.study.driver import run_study
+    from preceptor.study.settings import StudyConfig
     from preceptor.training import train
 
 _PLACES = {
     "GuidedLoss": "preceptor.losses",
     "Manifest": "preceptor.data.manifest",
     "RunConfig": "preceptor.config",
-    "StudyConfig": "preceptor.config",
+    "StudyConfig": "preceptor.study.settings",
     "annotate": "preceptor.saliency.annotate",
     "build_model": "preceptor.models",
     "evaluate": "preceptor.evaluation.scores",

@@ -283,8 +283,8 @@ def study(
         raise InputError(f"study {what}: one file is expected, and {manifest} is given too")
     if out is None and not dry_run:
         raise InputError("study: --out names the folder of the study")
-    from preceptor.config import StudyConfig
     from preceptor.configfile import load_config
+    from preceptor.study.settings import StudyConfig
 
     settings = load_config(Path(what), StudyConfig)
     if dry_run:

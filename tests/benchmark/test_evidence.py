@@ -17,12 +17,12 @@ from PIL import Image
 from scipy import stats
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.config import StudyConfig
 from preceptor.configfile import parse_config
 from preceptor.evaluation.metrics import auc
 from preceptor.runs import read_scores
 from preceptor.saliency.store import read_store
 from preceptor.study.driver import reopen, run_study
+from preceptor.study.settings import StudyConfig
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "evidence.py"
 TESTS = ("test-seen", "test-unseen")

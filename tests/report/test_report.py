@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from preceptor.config import StudyConfig
 from preceptor.report.write import write_results
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Graph
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.settings import StudyConfig
 from preceptor.study.work import perform
 from tests.datasets import squares
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.config import StudyConfig
 from preceptor.configfile import load_config, parse_config
 from preceptor.evaluation.statistics import paired_difference
 from preceptor.saliency.store import read_store
 from preceptor.study.driver import reopen, run_study
 from preceptor.study.results import gather
+from preceptor.study.settings import StudyConfig
 
 SETTINGS: dict[str, Any] = {
     "positive": "forged",

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.config import StudyConfig, Variant
 from preceptor.configfile import parse_config
 from preceptor.errors import InputError, ProblemsError
+from preceptor.study.checks import check_study
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import MEMBER_STRIDE, Protocol, check_study
+from preceptor.study.protocol import MEMBER_STRIDE, Protocol
+from preceptor.study.settings import StudyConfig, Variant
 
 SETTINGS: dict[str, Any] = {
     "positive": "forged",

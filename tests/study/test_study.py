@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config import StudyConfig
 from preceptor.configfile import load_config
 from preceptor.errors import InputError
 from preceptor.models import load_model
 from preceptor.study.driver import open_study, run_study
 from preceptor.study.plan import Plan
+from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
 
 SETTINGS: dict[str, Any] = {

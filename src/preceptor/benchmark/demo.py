@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.config import StudyConfig
 from preceptor.configfile import parse_config
 from preceptor.study.driver import StudyResult, run_study
+from preceptor.study.settings import StudyConfig
 
 # Three seeds, each a draw of its own, show how a study reads and can prove nothing: the report
 # says so. A stride of 8 keeps 6 × 6 maps of 48 pixels.

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from preceptor.config import PAPER_ALPHA
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.study.plan import Plan
 from preceptor.study.results import OVERALL, Results
 from preceptor.study.rows import records
+from preceptor.study.settings import PAPER_ALPHA
 
 SHORT = {
     "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",

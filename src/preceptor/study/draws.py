@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preceptor.config import StudyConfig
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from preceptor.study.settings import StudyConfig
 from preceptor.workspace import Workspace
 
 

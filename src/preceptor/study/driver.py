@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preceptor.config import StudyConfig
 from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.runs import damaged_files, is_finished, write_atomically
 from preceptor.study.best import write_best
+from preceptor.study.checks import check_study
 from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
 from preceptor.study.graph import Graph, Step
 from preceptor.study.local import Event, LocalExecutor
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Protocol, check_study
+from preceptor.study.protocol import Protocol
+from preceptor.study.settings import StudyConfig
 
 try:
     import fcntl

@@ -9,10 +9,11 @@ from statistics import median
 
 import torch
 
-from preceptor.config import RunConfig, StudyConfig
+from preceptor.config import RunConfig
 from preceptor.models import build_model
 from preceptor.saliency.cam import class_activation_map
 from preceptor.study.graph import Step
+from preceptor.study.settings import StudyConfig
 
 # A forward is about a third of a training step.
 FORWARD_SHARE = 1 / 3

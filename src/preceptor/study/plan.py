@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from preceptor.config import PAPER_ALPHA
 from preceptor.runs import read_record, read_scores
 from preceptor.study.graph import Step
 from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.selection import Candidate, Choice, choose
+from preceptor.study.settings import PAPER_ALPHA
 
 
 def variant_role(name: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.config import PAPER_ALPHA, Variant
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan, variant_role
 from preceptor.study.protocol import Teacher
+from preceptor.study.settings import PAPER_ALPHA, Variant
 
 CONTROLS = {
     "shuffled": "Control: the same maps, shuffled",

@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-from preceptor.config import StudyConfig
 from preceptor.configfile import parse_config
 from preceptor.data.files import core_count
 from preceptor.data.manifest import Manifest
@@ -15,6 +14,7 @@ from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.settings import StudyConfig
 
 _TEMPLATE = """\
 # A study of {manifest_name}: {images:,} images, {training:,} of them for training, {annotated:,}

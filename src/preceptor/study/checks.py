@@ -1,0 +1,83 @@
+"""What is wrong with a study, found before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from preceptor.config import RunConfig
+from preceptor.errors import InputError
+from preceptor.models import build_model
+from preceptor.study.draws import Workspaces
+from preceptor.study.protocol import MEMBER_STRIDE
+from preceptor.study.settings import StudyConfig
+
+
+def check_study(study: StudyConfig, workspaces: Workspaces) -> None:
+    """Find what is wrong with a study before anything is trained, all of it at once.
+
+    Raises:
+        InputError: Unknown primary set, classes, missing annotations, maps that are not there, or
+            backbones or weights that cannot be used.
+    """
+    problems = list(_problems(study, workspaces))
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        lines = "\n  ".join(problems)
+        raise InputError(f"the study has {len(problems)} problems\n  {lines}")
+
+
+def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
+    manifest = workspaces.first.manifest
+    classes, tests = manifest.classes, manifest.eval_splits("test")
+    if study.primary is not None and study.primary not in tests:
+        yield f"primary: {study.primary!r} is not one of the test sets {tests}"
+    if len(classes) == 2 and study.positive is None:
+        yield f"positive: name which of {classes} is the positive class"
+    if study.positive is not None and study.positive not in classes:
+        yield f"positive: {study.positive!r} is not among {classes}"
+    levers = {"": study.guiding()} | {
+        f"variants.{name}.": study.guiding(variant) for name, variant in study.variants.items()
+    }
+    for where, guiding in levers.items():
+        unknown = sorted(set(guiding.guide_classes or ()) - set(classes))
+        if unknown:
+            yield f"{where}guide_classes: {unknown} not among the classes {classes}"
+    crowded = any(guiding.committee > 1 for guiding in levers.values())
+    if crowded and max(study.seed_list) >= MEMBER_STRIDE:
+        yield (
+            f"seeds: committees need seeds below {MEMBER_STRIDE}, since their members have the "
+            f"seeds {MEMBER_STRIDE} and up"
+        )
+    for name, path in study.maps.items():
+        if not path.is_dir():
+            yield f"maps.{name}: {path} is not a folder"
+    every = study.annotated_per_seed or study.draws
+    for seed in study.seed_list if every else study.seed_list[:1]:
+        workspace = workspaces.of(seed)
+        config = RunConfig(
+            manifest=study.manifest_of(seed),
+            backbone=study.teachers[0],
+            annotated=study.annotated,
+            annotated_seed=study.annotated_seed + (seed if study.annotated_per_seed else 0),
+        )
+        try:
+            mask = workspace.annotated(config)
+        except InputError as error:
+            yield str(error)
+            break
+        if not (mask & workspace.manifest.map_mask).any():
+            yield "annotated: none of the annotated training images has a human map"
+            break
+    for backbone in dict.fromkeys([*study.teachers, *study.students]):
+        try:
+            build_model(
+                backbone,
+                classes,
+                weights=study.weights_of(backbone),
+                in_chans=study.training.in_chans,
+                input_size=study.training.input_size,
+                backbone_args=study.backbone_args.get(backbone, {}),
+            ).guidable_grid()
+        except InputError as error:
+            yield str(error)
