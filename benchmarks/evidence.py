@@ -275,9 +275,9 @@ def comparisons_block(study: Study) -> Iterator[str]:
                     adjusted = tested.loc[family & (tested["b"] == title), "p_holm"].to_list()
                     line.append(p_text(adjusted[0]) if adjusted else "")
                 lines.append(line)
-            caption = f"AUC differences paired by seed [95 % interval]; {study.over}; exact "
-            caption += f"sign-flip p ({statistics.floor_note(seeds)}), "
-            caption += "after Holm for the tested family." if primary else "descriptive."
+            caption = f"AUC differences paired by seed [95 % interval]; {study.over}. p: exact, by "
+            caption += f"sign flips ({statistics.floor_note(seeds)}); "
+            caption += "Holm's correction within the tested family." if primary else "descriptive."
             head = ["Student minus", "Difference", "Student above", "p"]
             title = f"{named(study, test)}, {backbone}"
             yield table(f"{title}. {caption}", head + ["p (Holm)"] * primary, lines)
@@ -588,9 +588,9 @@ def update(page: Path, given: Sequence[str], *, everything: bool = False) -> lis
     written: dict[Path, str] = {}
     for kind, name, place in reversed(blocks):
         if name in studies:
-            body = f"\n\n{fill(kind, studies[name])}\n\n"
-            text = text[: place.start] + body + text[place.stop :]
-            if kind in FIGURES:
+            body = fill(kind, studies[name])
+            text = f"{text[: place.start]}\n\n{body}\n\n{text[place.stop :]}"
+            if picture(kind, name) in body:
                 drawn = figure(studies[name], *FIGURES[kind])
                 written[page.parent / "images" / picture(kind, name)] = drawn
     for path, content in (written | {page: text}).items():

@@ -39,7 +39,7 @@ def candidate(
 
 
 @pytest.mark.parametrize("draws", [False, True])
-@pytest.mark.parametrize("rule", ["guided", "val_auc"])
+@pytest.mark.parametrize("rule", ["guided", "val_auc", "highest"])
 def test_the_worst_validation_set_counts(rule: str, draws: bool) -> None:
     shortcut = candidate("shortcut", {"val": 4.0, "val-unseen": 0.1}, agreement=0.9, alpha=0.1)
     sound = candidate("sound", {"val": 1.5, "val-unseen": 1.5})
@@ -68,8 +68,12 @@ def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
     guided = choose(apart, **settings, rule="guided", draws=draws)  # type: ignore[arg-type]
     smaller = choose(apart, **settings, rule="val_auc", draws=draws)  # type: ignore[arg-type]
     assert all(row["tied"] for row in guided.table)
+    highest = choose(apart, **settings, rule="highest", draws=draws)  # type: ignore[arg-type]
     assert guided.winner == "close"
     assert smaller.winner == "small"
+    values = [row["value"] for row in highest.table]
+    assert highest.winner == highest.table[int(np.argmax(values))]["name"]
+    assert sum(row["tied"] for row in highest.table) == 1
 
 
 def jitter() -> list[list[np.ndarray]]:

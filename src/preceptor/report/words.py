@@ -15,6 +15,14 @@ from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 
 LEVEL = 0.05
+_TIED = (
+    "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go to "
+)
+SELECTION = {
+    "highest": "The highest mean AUC over seeds won.",
+    "guided": _TIED + "the maps that agree best with human maps of validation images.",
+    "val_auc": _TIED + "the smaller α.",
+}
 
 
 @dataclass(frozen=True)
@@ -150,12 +158,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
             else "the human maps are kept."
         ),
         "Everything was chosen on validation sets alone; of several the worst counts. "
-        "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go "
-        + (
-            "to the maps that agree best with human maps of validation images."
-            if study.selection == "guided"
-            else "to the smaller α."
-        )
+        + SELECTION[study.selection]
         + " Test sets were scored once, after the choice.",
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
         + (

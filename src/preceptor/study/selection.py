@@ -1,8 +1,9 @@
 """Choosing among configurations on validation alone.
 
-The worst of several validation sets counts, averaged over seeds. Whatever cannot be told from the
-best (the paired bootstrap interval of the difference includes 0) is tied with it; ties go to the
-maps that agree best with human maps of validation images, or to the smaller α.
+The worst of several validation sets counts, averaged over seeds. By the rule `highest` the highest
+AUC wins. By the others, whatever cannot be told from the best (the paired bootstrap interval of the
+difference includes 0) is tied with it, and ties go to the maps that agree best with human maps of
+validation images (`guided`), or to the smaller α (`val_auc`).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def choose(
         candidates: At least one.
         classes: Class names in score order.
         positive: The positive class or None.
-        rule: guided or val_auc: how ties are broken.
+        rule: highest, or how ties are broken: guided or val_auc.
         draws: Whether every seed has images of its own: then seeds alone are resampled.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
@@ -107,7 +108,7 @@ def choose(
                 "worst_set": sets[int(worst[index])],
                 "low": low,
                 "high": high,
-                "tied": bool(index == best or high >= 0),
+                "tied": bool(index == best or (rule != "highest" and high >= 0)),
                 "agreement": candidate.agreement,
                 "alpha": candidate.alpha,
             }

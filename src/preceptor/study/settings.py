@@ -112,8 +112,9 @@ class StudyConfig(Guiding):
         plan: staged (choose the Teacher with one probe Student, then train all) or full.
         probe: The Student backbone of stage 1; None = the first.
         probe_alpha: Its α; None = 0.1 if in the grid, else the grid's first.
-        selection: guided (ties go to the maps that agree best with human maps of validation
-            images) or val_auc (ties go to the smaller α).
+        selection: highest (AUC on the worst validation set decides), or what decides among those
+            that it cannot tell apart: guided (the maps that agree best with human maps of
+            validation images) or val_auc (the smaller α).
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
             distilled (no maps, the same Teacher's probabilities as soft labels), mixed (all
             images, human maps on the annotated ones, no Teacher).
@@ -142,7 +143,7 @@ class StudyConfig(Guiding):
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
     probe_alpha: Alpha | None = None
-    selection: Literal["guided", "val_auc"] = "guided"
+    selection: Literal["guided", "val_auc", "highest"] = "guided"
     controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True
