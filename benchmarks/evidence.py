@@ -79,8 +79,10 @@ class Study:
         self.rows = {row.key: row for row in self.results.rows}
         self.lines = [key for key in self.rows if not key.startswith("variant ")]
         self.backbones, self.seeds = self.config.students, self.config.seed_list
-        what = "each a new draw of all images" if self.config.draws else "on the same images"
-        self.over = f"{len(self.seeds)} seeds, {what}"
+        what = (
+            ", each a new draw of all images" if self.config.draws else " on the same test images"
+        )
+        self.over = f"{len(self.seeds)} seeds{what}"
 
     def arm(self, key: str, backbone: str) -> Arm | None:
         """The arm behind a line, if there is one."""
@@ -332,10 +334,10 @@ def maps_block(study: Study) -> Iterator[str]:
         missing = f" ({len(found)} of {len(paths)} seeds)" if len(found) < len(paths) else ""
         lines.append([", ".join(names), first + missing, *map(number, means[1:])])
     caption = (
-        "Correlation with human maps that nobody used (training images outside the annotated "
-        f"ones): mean over images, then mean ± standard deviation over {study.over}. Quarters are "
-        "by the Teacher's score for the image's label; shuffled: the maps laid on other images of "
-        "their class."
+        "Correlation with human maps that no Teacher was trained on (training images outside the "
+        f"annotated ones): mean over images, then mean ± standard deviation over {study.over}. "
+        "Quarters are by the Teacher's score for the image's label; shuffled: the maps laid on "
+        "other images of their class."
     )
     head = ["Maps of", "All", "Lowest quarter", "Second", "Third", "Highest quarter", "Shuffled"]
     yield table(caption, head, lines)
@@ -407,7 +409,8 @@ def levers_panel(study: Study, backbone: str, test: str) -> str:
         body.append(draw._text(x(mark), bottom + 16, label, "tick", "middle"))
     for place, (name, pair) in enumerate(pairs.items()):
         y = top + step * (place + 0.5)
-        body.append(draw._text(left - 10, y + 4, name, "name", "end"))
+        fitting = name if len(name) <= 20 else f"{name[:19]}…"  # what the margin holds
+        body.append(draw._text(left - 10, y + 4, fitting, "name", "end"))
         if math.isfinite(pair.low):
             body.append(draw._line(x(pair.low), y, x(pair.high), y, "mean s-student"))
         body.append(draw._dot(x(pair.mean), y, 4.5, "dot s-student", number(pair.mean, sign=True)))
@@ -418,7 +421,7 @@ def levers_panel(study: Study, backbone: str, test: str) -> str:
 
 def figure(study: Study, title: str, panel: Callable[[Study, str, str], str]) -> str:
     """The panels as a picture that stands alone."""
-    body, y, width = [], 26.0, draw.WIDTH * len(study.tests)
+    body, y = [], 26.0
     for backbone in study.backbones:
         body.append(draw._text(10, y - 6, backbone, "strong"))
         highest = 0.0
@@ -430,9 +433,11 @@ def figure(study: Study, title: str, panel: Callable[[Study, str, str], str]) ->
             body.append(svg.replace("<svg ", f"<svg {place} ", 1))
             highest = max(highest, height)
         y += highest + 26
+    width, height = draw.WIDTH * len(study.tests), y - 26
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y - 26:g}" '
-        f'width="{width}" role="img"><title>{title}</title><style>{STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" '
+        f'width="{width}" height="{height:g}" role="img"><title>{title}</title>'
+        f"<style>{STYLE}</style>"
         f'<rect width="100%" height="100%" fill="#fff"/>{"".join(body)}</svg>\n'
     )
 
@@ -489,7 +494,8 @@ def percent(found: ShareResult | None) -> str:
     if found is None or found.share is None or found.low is None or found.high is None:
         return "none"
     share, low, high = (f"{value:.0%}" for value in (found.share, found.low, found.high))
-    return f"{share} [{low}, {high}]".replace("%", " %").replace("-", "−").replace("inf", "∞")
+    text = f"{share} [{low}, {high}]".replace("inf%", "∞")
+    return text.replace("%", " %").replace("-", "−")
 
 
 def p_text(value: float) -> str:

@@ -19,6 +19,7 @@ from scipy import stats
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.configfile import parse_config
 from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.statistics import ShareResult
 from preceptor.runs import read_scores
 from preceptor.saliency.store import read_store
 from preceptor.study.driver import reopen, run_study
@@ -209,6 +210,12 @@ def test_shares_are_those_of_the_study_on_the_primary_set(page: Path, study: Pat
         assert share.replace(" %", "%").replace("−", "-") in said
 
 
+def test_a_share_is_a_percentage_whose_interval_may_be_open(evidence: ModuleType) -> None:
+    assert evidence.percent(ShareResult(0.624, -0.1, np.inf, "")) == "62 % [−10 %, ∞]"
+    assert evidence.percent(ShareResult(None, None, None, "why")) == "none"
+    assert evidence.percent(None) == "none"
+
+
 def test_maps_are_compared_with_unused_human_maps(page: Path, study: Path) -> None:
     (table,) = tables(block(page, "maps"))
     assert "Student, Variant kept" in table, "keeping human maps leaves the store as it is"
@@ -274,6 +281,19 @@ def test_a_block_need_not_have_been_filled_once(
     file.write_text("<!-- evidence: main forged --><!-- end -->")
     assert evidence.main([f"forged={study}", "--doc", str(file)]) == 0
     assert block(file, "main") == block(page, "main")
+
+
+def test_a_study_that_has_not_begun_has_no_numbers(
+    evidence: ModuleType, study: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "study.yaml").write_bytes((study / "study.yaml").read_bytes())
+    file = tmp_path / "evidence.md"
+    file.write_text(page_of(*(f"{kind} forged" for kind in KINDS)))
+    assert evidence.main([f"forged={tmp_path / 'begun'}", "--doc", str(file)]) == 0
+    for kind in KINDS:
+        assert block(file, kind) == "\n\nNo Student is chosen yet.\n\n"
+    assert not (tmp_path / "images").exists()
 
 
 @pytest.mark.parametrize(
