@@ -32,7 +32,7 @@ DEMO: dict[str, Any] = {
         "input_size": 48,
         "batch_size": 32,
         "length": "steps",
-        "steps": 160,
+        "steps": 120,
         "epochs": 2,
         "optimiser": "adamw",
         "lr": 0.006,
