@@ -2,6 +2,7 @@ import importlib.util
 import io
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from preceptor.benchmark.forged import (
     SPLITS,
     ForgedSettings,
     draw_example,
+    write_draws,
     write_forged,
 )
 from preceptor.benchmark.forgeries import (
@@ -442,3 +444,22 @@ def test_a_negative_seed_is_refused(tmp_path):
 
 def test_every_split_has_its_count():
     assert [TINY.count(split) for split in SPLITS] == [48, 24, 24, 24, 24]
+
+
+def test_draws_are_one_folder_a_seed(tmp_path: Path) -> None:
+    pattern = write_draws(tmp_path / "draws", TINY, [0, 1])
+    for seed in (0, 1):
+        manifest = Path(str(pattern).replace("{seed}", str(seed)))
+        assert manifest.is_file()
+        assert json.loads((manifest.parent / "settings.json").read_text())["seed"] == seed
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        write_draws(tmp_path / "file", TINY, [0])
+
+
+@pytest.mark.parametrize("name", ["demo", "full"])
+def test_presets_for_studies_have_every_kind_and_a_stamp(name: str) -> None:
+    settings = PRESETS[name]
+    assert {*settings.kinds, *settings.unseen_kinds} == set(KINDS)
+    assert settings.stamp_strength > 0
+    assert settings.stamp_rate == 1

@@ -413,6 +413,8 @@ def write_draws(folder: Path, settings: ForgedSettings, seeds: Sequence[int]) ->
     Raises:
         InputError, RunFailedError: See `write_forged`.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder for the draws")
     for seed in seeds:
         write_forged(folder / str(seed), settings, seed)
     return folder / "{seed}" / "manifest.csv"
