@@ -28,6 +28,7 @@ COMMANDS = [
     ("data",),
     ("data", "check"),
     ("data", "split"),
+    ("data", "forged"),
     ("data", "import"),
     ("data", "import", "und"),
     ("train",),

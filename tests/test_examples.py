@@ -1,0 +1,40 @@
+"""The study files that come with the project: they are read, and say what their comments say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from preceptor.benchmark.demo import DEMO
+from preceptor.config import Training
+from preceptor.configfile import load_config
+from preceptor.study.settings import StudyConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("FORGED", "MAGNETIC_TILE", "WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    study = load_config(file, StudyConfig)
+    assert study.positive in ("forged", "defect")
+    assert study.training.length == "steps"  # every side sees the same number of images
+    for variant in study.variants.values():
+        assert study.guiding(variant)
+
+
+def test_the_forged_studies_train_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FORGED", str(tmp_path))
+    names = (
+        "benchmarks/forged_small.yaml",
+        "benchmarks/forged_levers.yaml",
+        "examples/forged.yaml",
+    )
+    studies = [load_config(ROOT / name, StudyConfig) for name in names]
+    assert len({study.training for study in studies}) == 1
+    assert studies[0].store == studies[1].store
+    demo = Training.model_validate(DEMO["training"])
+    assert demo.model_copy(update={"steps": studies[0].training.steps}) == studies[0].training
