@@ -143,7 +143,7 @@ class StudyConfig(Guiding):
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
     probe_alpha: Alpha | None = None
-    selection: Literal["guided", "val_auc", "highest"] = "guided"
+    selection: Literal["highest", "guided", "val_auc"] = "highest"
     controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True

@@ -35,7 +35,7 @@ seeds: 3                   # more seeds, smaller p: with 3 it cannot fall below 
 alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = guided harder
 teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is always tried too
 # guide_classes: [{positive}]   # guide only these classes
-selection: guided          # or highest, or val_auc: what decides on validation
+selection: highest         # AUC on the worst validation set; guided, val_auc: how ties go
 
 training:
   # recipe: cyborg         # or paper: the published settings, 50 epochs at 224 or 299 px
