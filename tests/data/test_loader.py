@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from dataclasses import dataclass
 from typing import Any
@@ -209,9 +210,13 @@ def test_memory_does_not_grow_with_epochs() -> None:
     tracemalloc.start()
     for _ in source.steps(2 * steps, 3 * steps):
         pass
+    gc.collect()  # what waits for the collector is not growth
     before = tracemalloc.get_traced_memory()[0]
     for _ in source.steps(3 * steps, 9 * steps):
         pass
+    gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 20_000  # a batch is 5 × 16 × 16 × 3 bytes and its maps
+    # Batches that were kept would be 100,000 and more: 3,840 bytes each without their maps. What
+    # there is are torch's own small objects of 65 bytes, which level off.
+    assert grown < 40_000

@@ -329,8 +329,9 @@ def share_of_draws(
         InputError: The three differ in length, or are empty.
 
     Example:
-        >>> share_of_draws([0.7, 0.72, 0.71], [0.6, 0.61, 0.6], [0.8, 0.8, 0.81]).share.round(2)
-        np.float64(0.54)
+        >>> found = share_of_draws([0.7, 0.72, 0.71], [0.6, 0.61, 0.6], [0.8, 0.8, 0.81])
+        >>> round(found.share, 2)
+        0.53
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (student, best_baseline, ceiling)]
     if any(side.shape != sides[0].shape or side.ndim != 1 for side in sides) or not len(sides[0]):
