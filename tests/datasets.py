@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+# A study of tiny forged photographs, two draws of them; each test file adds what it is about.
+FORGED_STUDY: dict[str, Any] = {
+    "positive": "forged",
+    "annotated": 0.5,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "seeds": [0, 1],
+    "teacher_alphas": [0.1],
+}
 
 SPLITS = {"train": 24, "val": 12, "test": 12, "test-unseen": 12}
 

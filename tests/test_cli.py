@@ -281,9 +281,10 @@ def test_a_table_of_one_class_is_marked_for_that_class(
 
 
 def test_study_init_writes_what_dry_run_accepts(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preceptor.study.template.core_count", lambda: 1)
+    monkeypatch.chdir(tmp_path)
     folder = data / "studies"
     folder.mkdir()
     file = folder / "my study.yaml"
@@ -292,6 +293,8 @@ def test_study_init_writes_what_dry_run_accepts(
     assert done.code == 0, done
     assert done.out.startswith(f"wrote {file}; on this machine the study takes about ")
     written = yaml.safe_load(file.read_text())
+    assert list(folder.iterdir()) == [file]
+    assert set(tmp_path.iterdir()) <= {tmp_path / "cache"}  # nothing where the command was run
     assert written["manifest"] == "../manifest.csv"
     assert written["positive"] in ("marked", "plain")
     assert file.read_text().count("#") >= 10

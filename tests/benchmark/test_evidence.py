@@ -24,19 +24,13 @@ from preceptor.runs import read_scores
 from preceptor.saliency.store import read_store
 from preceptor.study.driver import reopen, run_study
 from preceptor.study.settings import StudyConfig
+from tests.datasets import FORGED_STUDY
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "evidence.py"
 TESTS = ("test-seen", "test-unseen")
-SETTINGS: dict[str, Any] = {
-    "positive": "forged",
+SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "primary": "test-seen",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "seeds": [0, 1],
     "alphas": [0.5, 0.1],
-    "teacher_alphas": [0.1],
     "data_driven": False,
     "controls": ["shuffled"],
     "variants": {"kept": {"human_maps": "keep"}},

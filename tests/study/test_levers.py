@@ -16,17 +16,11 @@ from preceptor.saliency.store import read_store
 from preceptor.study.driver import reopen, run_study
 from preceptor.study.results import gather
 from preceptor.study.settings import StudyConfig
+from tests.datasets import FORGED_STUDY
 
-SETTINGS: dict[str, Any] = {
-    "positive": "forged",
+SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "primary": "test-seen",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "seeds": [0, 1],
     "alphas": [0.1],
-    "teacher_alphas": [0.1],
     "data_driven": False,
     "variants": {
         "everything": {

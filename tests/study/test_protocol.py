@@ -16,16 +16,10 @@ from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import MEMBER_STRIDE, Protocol
 from preceptor.study.settings import StudyConfig, Variant
+from tests.datasets import FORGED_STUDY
 
-SETTINGS: dict[str, Any] = {
-    "positive": "forged",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "seeds": [0, 1],
+SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "alphas": [0.1],
-    "teacher_alphas": [0.1],
     "training": {"input_size": 32, "epochs": 1, "batch_size": 16},
 }
 

@@ -19,11 +19,12 @@ class Workspaces:
     Args:
         manifests: By seed; equal paths are opened once.
         cache_dir: Of image caches and file hashes, one folder a manifest.
+        opened: Those opened so far.
     """
 
     manifests: dict[int, Path]
     cache_dir: Path
-    _open: dict[Path, Workspace] = field(default_factory=dict, repr=False)
+    opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_study(cls, study: StudyConfig, store: Path) -> Workspaces:
@@ -32,7 +33,7 @@ class Workspaces:
 
     def __getstate__(self) -> dict[str, object]:
         """What another process needs: the names, not the open tables."""
-        return {"manifests": self.manifests, "cache_dir": self.cache_dir, "_open": {}}
+        return {"manifests": self.manifests, "cache_dir": self.cache_dir, "opened": {}}
 
     def of(self, seed: int) -> Workspace:
         """The workspace of a seed's manifest."""
@@ -40,11 +41,11 @@ class Workspaces:
 
     def at(self, manifest: Path) -> Workspace:
         """The workspace of a manifest."""
-        if manifest not in self._open:
-            self._open[manifest] = Workspace(
+        if manifest not in self.opened:
+            self.opened[manifest] = Workspace(
                 Manifest.read(manifest, verify=False), self._cache(manifest)
             )
-        return self._open[manifest]
+        return self.opened[manifest]
 
     @property
     def first(self) -> Workspace:
@@ -63,7 +64,7 @@ class Workspaces:
             InputError: The draws differ in their classes or evaluation sets.
         """
         for path in dict.fromkeys(self.manifests.values()):
-            self._open[path] = Workspace(Manifest.read(path, verify=True), self._cache(path))
+            self.opened[path] = Workspace(Manifest.read(path, verify=True), self._cache(path))
         first, *others = self.all()
         for other in others:
             for name, ours, theirs in (

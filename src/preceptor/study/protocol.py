@@ -193,8 +193,11 @@ class Protocol:
             teacher.name, seed, rows=guiding.teacher_rows, alpha=teacher.alpha, maps=maps,
             guide_classes=guiding.guide_classes, seed=seed + MEMBER_STRIDE * place,
         )  # fmt: skip
-        own = place == 0 and guiding.teacher_rows == "annotated"
-        role = "teacher" if own else "member"
+        study = self.study
+        own = (guiding.teacher_rows, guiding.guide_classes) == (
+            study.teacher_rows, study.guide_classes,
+        )  # fmt: skip
+        role = "teacher" if own and place == 0 else "member"
         return self.train(Arm(role, teacher.name, teacher.alpha), config)
 
     def maps_of(

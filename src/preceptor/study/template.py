@@ -15,6 +15,7 @@ from preceptor.study.estimate import as_time, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.settings import StudyConfig
+from preceptor.workspace import Workspace
 
 _TEMPLATE = """\
 # A study of {manifest_name}: {images:,} images, {training:,} of them for training, {annotated:,}
@@ -118,10 +119,10 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
-    workspaces = Workspaces.of_study(study, Path("store"))
-    workspace = workspaces.first
-    plan = Plan(Protocol(study, workspaces, Path("store")))
-    first, later = plan.outline()
+    workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
+    manifests = dict.fromkeys(study.seed_list, study.manifest)
+    workspaces = Workspaces(manifests, workspace.cache_dir, {study.manifest: workspace})
+    first, later = Plan(Protocol(study, workspaces, Path("store"))).outline()
     seconds = estimate_seconds(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
     )
