@@ -38,12 +38,12 @@ from preceptor.report.tables import DASH, mean_std_text, number, set_order, shor
 from preceptor.runs import is_finished, read_scores, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.store import is_store, read_store
-from preceptor.study.comparisons import best_baseline, set_aucs, test_scores
+from preceptor.study.comparisons import set_aucs, share_of_way
 from preceptor.study.driver import reopen
 from preceptor.study.graph import Arm, Step
 from preceptor.study.plan import Plan, variant_role
 from preceptor.study.results import gather
-from preceptor.study.selection import Candidate, choose, stack
+from preceptor.study.selection import Candidate, choose
 from preceptor.study.settings import Variant
 from preceptor.study.work import perform
 
@@ -123,21 +123,10 @@ class Study:
 
 
 def share(study: Study, key: str, backbone: str, name: str) -> ShareResult | None:
-    """`comparisons.shares` on any test set; the baseline is the better one on that set."""
-    best = best_baseline(study.rows, study.results.figures, name, backbone)
-    arms = [study.arm(one, backbone) for one in (key, best or "", "ceiling")]
-    frames = [test_scores(study.plan, arm) for arm in arms if arm is not None]
-    seeds = sorted(set.intersection(*(set(part) for part in frames))) if len(frames) == 3 else []
-    if not seeds:
-        return None
-    if study.config.draws:
-        sides = [study.aucs(arm, name).loc[seeds].to_numpy(float) for arm in arms]
-        return statistics.share_of_draws(*sides)
-    known = name, study.results.classes, study.results.positive
-    stacked = [stack([part[seed] for seed in seeds], *known) for part in frames]
-    labels, _, groups = stacked[0]
-    student, baseline, ceiling = (scores for _, scores, _ in stacked)
-    return statistics.share_of_the_way(labels, student, baseline, ceiling, groups)
+    """A line's share of the way on a test set; the baseline is the better one on that set."""
+    figures = study.results.figures
+    found = share_of_way(study.plan, study.rows, figures, key, backbone, name)
+    return found[1] if found else None
 
 
 def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:

@@ -144,20 +144,14 @@ def shares(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.D
 
     Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
     """
-    rows = {row.key: row for row in rows_shown}
-    if not {"student", "ceiling"} <= set(rows):
-        return pd.DataFrame()
-    primary, lines = plan.protocol.primary, []
+    rows, lines = {row.key: row for row in rows_shown}, []
     for row in rows_shown:
         if row.key != "student" and not row.key.startswith("variant "):
             continue
-        for backbone, arm in row.arms.items():
-            best = best_baseline(rows, figures, primary, backbone)
-            if best is None or backbone not in rows["ceiling"].arms:
-                continue
-            arms = (arm, rows[best].arms[backbone], rows["ceiling"].arms[backbone])
-            share = _share(plan, figures, arms)
-            if share is not None:
+        for backbone in row.arms:
+            found = share_of_way(plan, rows, figures, row.key, backbone, plan.protocol.primary)
+            if found is not None:
+                best, share = found
                 lines.append(
                     {
                         "key": row.key, "title": row.title, "backbone": backbone,
@@ -168,19 +162,45 @@ def shares(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.D
     return pd.DataFrame(lines)
 
 
-def _share(plan: Plan, figures: pd.DataFrame, arms: tuple[Arm, Arm, Arm]) -> ShareResult | None:
-    """Of Student, baseline and ceiling, over the seeds that all of them have."""
+def share_of_way(
+    plan: Plan,
+    rows: Mapping[str, Row],
+    figures: pd.DataFrame,
+    key: str,
+    backbone: str,
+    name: str,
+) -> tuple[str, ShareResult] | None:
+    """A line's share of the way from the set's better baseline to the ceiling.
+
+    Args:
+        plan: The study.
+        rows: The main table's lines by key.
+        figures: See `Results.figures`.
+        key: Of the line: the Student's or a variant's.
+        backbone: Of the models.
+        name: A test set.
+
+    Returns:
+        The better baseline's key and the share, over the seeds that all three have scores of; None
+        where there is no such seed, no baseline or no ceiling.
+    """
+    best = best_baseline(rows, figures, name, backbone)
+    keys = (key, best or "", "ceiling")
+    arms = [rows[one].arms[backbone] for one in keys if one in rows and backbone in rows[one].arms]
+    if best is None or len(arms) < len(keys):
+        return None
     frames = [test_scores(plan, arm) for arm in arms]
     seeds = sorted(set.intersection(*(set(part) for part in frames)))
     if not seeds:
         return None
     if plan.protocol.study.draws:
-        aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in arms]
-        return share_of_draws(*(values.to_numpy(float) for values in aucs))
-    stacked = [stack([part[seed] for seed in seeds], *_scored(plan)) for part in frames]
+        aucs = [set_aucs(figures, arm, name).loc[seeds] for arm in arms]
+        return best, share_of_draws(*(values.to_numpy(float) for values in aucs))
+    scored = (name, *_scored(plan)[1:])
+    stacked = [stack([part[seed] for seed in seeds], *scored) for part in frames]
     labels, _, groups = stacked[0]
     student, baseline, ceiling = (part[1] for part in stacked)
-    return share_of_the_way(labels, student, baseline, ceiling, groups)
+    return best, share_of_the_way(labels, student, baseline, ceiling, groups)
 
 
 def _scored(plan: Plan) -> tuple[str, list[str], str | None]:
