@@ -15,12 +15,19 @@ from preceptor.runs import read_record, read_scores
 from preceptor.study.graph import Step
 from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.selection import Candidate, Choice, choose
-from preceptor.study.settings import PAPER_ALPHA
+from preceptor.study.settings import PAPER_ALPHA, Control, StudyConfig
 
 
 def variant_role(name: str) -> str:
     """The role of a variant's Students."""
     return f"variant {name}"
+
+
+def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
+    """The study's controls that this Teacher allows: given maps come without soft labels."""
+    return [
+        control for control in study.controls if control != "distilled" or winner.kind != "given"
+    ]
 
 
 @dataclass
@@ -104,10 +111,10 @@ class Plan:
         for seed in study.seed_list:
             add(protocol.student(winner, backbone, alpha, seed))
             add([protocol.full_run("baseline2", backbone, 1.0, seed)])
-            for control in study.controls:
+            for control in controls_of(study, winner):
                 if control in ("centre", "mixed"):
                     add([protocol.full_run(control, backbone, alpha, seed)])
-                elif control == "shuffled" or winner.kind != "given":  # given maps have no scores
+                else:
                     add(protocol.student(winner, backbone, alpha, seed, role=control))
             for name, variant in study.variants.items():
                 own = alpha if variant.alpha is None else variant.alpha

@@ -313,7 +313,8 @@ class Protocol:
         config = self.config(backbone, seed, rows="all", **values)
         config = _of_its_maps_alone(config)
         needs = (steps[-1].id,) if steps else ()
-        return [*steps, self.train(Arm(role, backbone, alpha, str(teacher)), config, needs)]
+        arm = Arm(role, backbone, 1.0 if role == "distilled" else alpha, str(teacher))
+        return [*steps, self.train(arm, config, needs)]
 
     def evaluation(self, training: Step) -> Step:
         """Score the test sets with a finished run."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from preceptor.study.graph import Arm
-from preceptor.study.plan import Plan, variant_role
+from preceptor.study.plan import Plan, controls_of, variant_role
 from preceptor.study.protocol import Teacher
 from preceptor.study.settings import PAPER_ALPHA, Variant
 
@@ -70,11 +70,12 @@ def table_rows(plan: Plan) -> list[Row]:
             if variant.alpha is not None:
                 arms = {key: arm and replace(arm, alpha=variant.alpha) for key, arm in arms.items()}
             add(role, f"Variant: {name}", arms)
-        for control in study.controls:
-            if control == "distilled" and winner.kind == "given":
-                continue
+        for control in controls_of(study, winner):
             of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
-            add(control, CONTROLS[control], chosen(control, "student", of_teacher))
+            arms = chosen(control, "student", of_teacher)
+            if control == "distilled":  # nothing guides it
+                arms = {key: arm and replace(arm, alpha=1.0) for key, arm in arms.items()}
+            add(control, CONTROLS[control], arms)
     if study.ceiling:
         add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
     return rows
