@@ -162,6 +162,18 @@ def test_draws_that_do_not_fit_together_are_refused(draws: Path, tmp_path: Path)
         one.workspaces.verify()
 
 
+def test_what_is_wrong_with_any_draw_is_told_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
+    pattern = write_draws(tmp_path / "draws", PRESETS["tiny"], [0, 1])
+    (tmp_path / "draws" / "0" / "images" / "train" / "000001.png").write_bytes(b"no picture")
+    (tmp_path / "draws" / "1" / "maps" / "val" / "000003.png").unlink()
+    with pytest.raises(InputError) as caught:
+        protocol(pattern).workspaces.verify()
+    for text in ("0/manifest.csv: 1 problem", "train/000001.png", "1/manifest.csv: 1 problem",
+                 "val/000003.png"):  # fmt: skip
+        assert text in str(caught.value)
+
+
 def test_a_study_names_what_is_wrong_with_its_variants(draws: Path) -> None:
     with pytest.raises(ProblemsError, match=r"variants\.many: trust: agreement"):
         protocol(draws, variants={"many": {"trust": "agreement"}})

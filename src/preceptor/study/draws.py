@@ -60,11 +60,19 @@ class Workspaces:
         """Decode every image and map of every manifest, and see that the tables fit together.
 
         Raises:
-            ProblemsError: Images, maps or rows that cannot be used.
-            InputError: The draws differ in their classes or evaluation sets.
+            InputError: Images, maps or rows that cannot be used, of all manifests; or the draws
+                differ in their classes or evaluation sets.
         """
+        wrong: list[InputError] = []
         for path in dict.fromkeys(self.manifests.values()):
-            self.opened[path] = Workspace(Manifest.read(path, verify=True), self._cache(path))
+            try:
+                self.opened[path] = Workspace(Manifest.read(path, verify=True), self._cache(path))
+            except InputError as error:
+                wrong.append(error)
+        if len(wrong) > 1:
+            raise InputError("\n".join(map(str, wrong)))
+        if wrong:
+            raise wrong[0]
         first, *others = self.all()
         for other in others:
             for name, ours, theirs in (
