@@ -123,6 +123,12 @@ maps: {kind: store}
         ({"training": {"recipe": "home"}}, "training.recipe"),
         ({"training": 3}, "training"),
         ({"maps": {"kind": "alien"}}, "maps.kind"),
+        ({"training": {"distance": "l3"}}, "training.distance"),
+        ({"post": {"dilate": -0.1}}, "post.dilate"),
+        ({"post": {"dilate": 1.5}}, "post.dilate"),
+        ({"post": {"shape": "circle"}}, "post.shape"),
+        ({"post": {"shape": "box"}}, "shape is box, and threshold is 0"),
+        ({"human_post": {"shape": "hull", "dilate": 0.1}}, "set threshold"),
     ],
 )
 def test_bad_values(values: dict[str, Any], problem: str) -> None:
@@ -199,6 +205,9 @@ def test_configs_are_frozen() -> None:
         ({"probe": "c"}, "probe c is not among the students"),
         ({"trust": "agreement"}, "set committee to 2 or more"),
         ({"variants": {"v": {"trust": "agreement"}}}, "variants.v: trust: agreement"),
+        ({"human_post": {"shape": "hull"}}, "set threshold"),
+        ({"variants": {"v": {"human_post": {"shape": "box"}}}}, "set threshold"),
+        ({"variants": {"v": {"distance": "l3"}}}, "variants.v.distance"),
         ({"students": ["a", "a"]}, "students has something twice"),
         ({"seeds": [1, 1]}, "seeds has something twice"),
         ({"alphas": [1.0]}, "alphas"),
@@ -222,6 +231,10 @@ def test_study_defaults() -> None:
     assert study.weights_of("a") == "none"
     mse = parse_config(STUDY | {"training": {"distance": "mse"}}, StudyConfig)
     assert mse.alpha_grid == (0.01, 0.1, 0.5)
+    for distance in ("l1", "kl", "dice"):
+        one = parse_config(STUDY | {"training": {"distance": distance}}, StudyConfig)
+        assert len(one.alpha_grid) == 6
+        assert one.stage_one_alpha == 0.1
     other = parse_config(STUDY | {"alphas": [0.5, 0.9], "probe": "b"}, StudyConfig)
     assert (other.stage_one_alpha, other.probe_backbone) == (0.5, "b")
     assert parse_config(STUDY | {"probe_alpha": 0.0}, StudyConfig).stage_one_alpha == 0.0

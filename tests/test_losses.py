@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from preceptor.distances import DISTANCES
 from preceptor.losses import (
     GuidedLoss,
     SoftTargets,
@@ -30,8 +31,20 @@ def slow_normalise(cells: list[float]) -> list[float]:
 
 def slow_distance(cam: Tensor, grid: Tensor, distance: str) -> float:
     one, other = (slow_normalise(m.flatten().tolist()) for m in (cam, grid))
-    squares = [(a - b) ** 2 for a, b in zip(one, other, strict=True)]
-    return math.sqrt(sum(squares)) if distance == "l2" else sum(squares) / len(squares)
+    pairs = list(zip(one, other, strict=True))
+    squares = [(a - b) ** 2 for a, b in pairs]
+    if distance == "l2":
+        return math.sqrt(sum(squares))
+    if distance == "mse":
+        return sum(squares) / len(squares)
+    if distance == "l1":
+        return sum(abs(a - b) for a, b in pairs) / len(pairs)
+    if distance == "kl":
+        p, q = ([cell + 0.01 for cell in cells] for cells in (one, other))
+        p, q = ([cell / sum(cells) for cell in cells] for cells in (p, q))
+        return sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
+    overlap, sizes = sum(a * b for a, b in pairs), sum(a * a + b * b for a, b in pairs)
+    return 1 - 2 * overlap / sizes if sizes else 0.0
 
 
 def slow_loss(
@@ -82,7 +95,7 @@ def odd_batch(seed: int = 0) -> Any:
     return logits, labels, cam, maps, map_weight, sample_weight
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("alpha", [0, 0.1, 0.5, 1])
 @pytest.mark.parametrize("weighted", ["", "map", "sample", "both"])
 def test_the_loss_is_the_loop(distance: Any, alpha: float, weighted: str) -> None:
@@ -103,7 +116,7 @@ def test_the_loss_is_the_loop(distance: Any, alpha: float, weighted: str) -> Non
     size=st.integers(1, 9),
     grid=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     alpha=st.floats(0, 1),
-    distance=st.sampled_from(["l2", "mse"]),
+    distance=st.sampled_from(list(DISTANCES)),
 )
 def test_the_loss_is_the_loop_at_any_shape(seed, size, grid, alpha, distance) -> None:  # type: ignore[no-untyped-def]
     logits, labels, cam, maps = batch(seed, size, 2, grid)
@@ -112,7 +125,7 @@ def test_the_loss_is_the_loop_at_any_shape(seed, size, grid, alpha, distance) ->
     assert got.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_unusable_maps_are_counted_and_leave_everything_finite(
@@ -145,7 +158,7 @@ def test_a_range_too_wide_for_the_type_is_uninformative() -> None:
     assert cam.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("content", [NAN, INF, 0.0, 0.3])
 def test_all_maps_unusable_leaves_classification(distance: Any, content: float) -> None:
     logits, labels, cam, maps = batch()
@@ -159,7 +172,7 @@ def test_all_maps_unusable_leaves_classification(distance: Any, content: float) 
     assert not cam.grad.any()
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_a_constant_cam_passes_no_gradient_and_no_nan(distance: Any) -> None:
     _, _, cam, maps = batch()
     cam = torch.full_like(cam, 2.5).requires_grad_()
@@ -170,7 +183,7 @@ def test_a_constant_cam_passes_no_gradient_and_no_nan(distance: Any) -> None:
     assert not cam.grad.any()
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_equal_maps_are_at_distance_zero_with_finite_gradient(distance: Any) -> None:
     _, _, cam, _ = batch()
     cam = cam.requires_grad_()
@@ -181,7 +194,7 @@ def test_equal_maps_are_at_distance_zero_with_finite_gradient(distance: Any) -> 
     assert cam.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_gradients_are_finite_differences(distance: Any) -> None:
     logits, labels, cam, maps = batch(3, size=3, grid=(3, 3))
     logits.requires_grad_()
@@ -237,9 +250,9 @@ def test_alpha_is_a_share(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha"):
         GuidedLoss(alpha)
     with pytest.raises(ValueError, match="distance"):
-        GuidedLoss(0.5, "l1")  # type: ignore[arg-type]
+        GuidedLoss(0.5, "l3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="distance"):
-        guidance(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), "l1")  # type: ignore[arg-type]
+        guidance(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), "l3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -278,22 +291,21 @@ def test_nothing_is_broadcast(wrong: dict[str, tuple[int, ...]]) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 9999), distance=st.sampled_from(["l2", "mse"]))
-def test_the_pull_of_each_distance(seed: int, distance: str) -> None:
-    """At the normalised map: gradient norm 1 for l2, 2‖d‖ ÷ (h·w) for mse."""
-    from preceptor.losses import DISTANCES
-
+@given(seed=st.integers(0, 9999), distance=st.sampled_from(["l2", "mse", "l1"]))
+def test_the_pull_of_each_distance(seed: int, distance: Any) -> None:
+    """At the normalised map: gradient norm 1 for l2, 2‖d‖ ÷ (h·w) for mse, 1 ÷ √(h·w) for l1."""
     _, _, cam, maps = batch(seed)
-    difference = (cam - maps).requires_grad_()
-    DISTANCES[distance](difference).sum().backward()
-    assert difference.grad is not None
-    norms = difference.grad.flatten(1).norm(dim=1)
-    size = difference.detach().flatten(1).norm(dim=1)
-    expected = torch.ones(6).double() if distance == "l2" else 2 * size / 20
+    cam.requires_grad_()
+    DISTANCES[distance](cam, maps).sum().backward()
+    assert cam.grad is not None
+    norms = cam.grad.flatten(1).norm(dim=1)
+    size = (cam - maps).detach().flatten(1).norm(dim=1)
+    ones = torch.ones(6).double()
+    expected = {"l2": ones, "mse": 2 * size / 20, "l1": ones / math.sqrt(20)}[distance]
     torch.testing.assert_close(norms, expected)
 
 
-@pytest.mark.parametrize("distance", ["l2", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradient_norms_are_autograds(
@@ -316,7 +328,7 @@ def test_gradient_norms_are_autograds(
     terms = guided_loss_terms(logits, labels, cam, maps, w, v, distance=distance)
     GuidedLoss(alpha, distance).combine(terms).backward()
     at_logits, at_map = gradient_norms(
-        logits.detach(), labels, terms, cam, w, v, alpha=alpha, distance=distance
+        logits.detach(), labels, terms, cam, maps, w, v, alpha=alpha, distance=distance
     )
     zero = torch.zeros_like(logits)
     logit_grad = (logits.grad if logits.grad is not None else zero) * 8
@@ -330,7 +342,7 @@ def test_gradient_norms_without_maps() -> None:
     logits, labels, _, _ = batch()
     terms = guided_loss_terms(logits, labels, None, None)
     at_logits, at_map = gradient_norms(
-        logits, labels, terms, None, None, None, alpha=1.0, distance="l2"
+        logits, labels, terms, None, None, None, None, alpha=1.0, distance="l2"
     )
     assert (at_logits > 0).all()
     assert not at_map.any()
@@ -465,6 +477,18 @@ def test_gradient_norms_with_soft_targets_are_autograds(alpha: float, temperatur
     GuidedLoss(alpha).combine(terms).backward()
     assert logits.grad is not None
     at_logits, _ = gradient_norms(
-        logits.detach(), labels, terms, cam, w, v, alpha=alpha, distance="l2", soft=soft
+        logits.detach(), labels, terms, cam, maps, w, v, alpha=alpha, distance="l2", soft=soft
     )
     torch.testing.assert_close(at_logits, 8 * logits.grad.norm(dim=1))
+
+
+def test_a_single_logit_is_the_logistic_loss() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 1, requires_grad=True), torch.tensor([0, 1, 1, 0, 1, 0])
+    cam, maps = torch.randn(6, 4, 4), torch.rand(6, 4, 4)
+    found = GuidedLoss(0.3)(logits, labels, cam, maps)
+    logistic = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    torch.testing.assert_close(found, 0.7 * guidance(cam, maps).mean() + 0.3 * logistic)
+    (slope,) = torch.autograd.grad(found, logits)
+    error = logits.sigmoid()[:, 0] - labels
+    torch.testing.assert_close(slope[:, 0], 0.3 * error / 6)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from preceptor import models
 from preceptor.errors import InputError
 from preceptor.models import (
     GuidableModel,
@@ -64,16 +61,43 @@ def test_input_size_mean_and_spread_are_timms() -> None:
     ("backbone", "size", "reason"),
     [
         ("test_convnext", 64, "differs from the logits"),
-        ("convnext_atto", 64, "differs from the logits"),
         ("mobilenetv3_small_050", 64, "1024 values and the features have 288"),
-        ("test_vit", None, r"its features are \(2, 101, 64\)"),
+        ("test_vit", 32, "differs from the logits"),
         ("test_mambaout", 64, "something lies between"),
+        ("deit_tiny_distilled_patch16_224", 32, "its classifier is Linear, Linear, not one linear"),
     ],
 )
-def test_a_backbone_that_breaks_the_cam_is_refused(
+def test_a_backbone_that_breaks_the_cam_gets_grad_cam(
+    backbone: str, size: int, reason: str
+) -> None:
+    refusal = f"^{backbone}: no exact class activation map.*{reason}"
+    with pytest.raises(InputError, match=refusal):
+        build_model(backbone, ["a", "b"], input_size=size, cam="cam")
+    model = build_model(backbone, ["a", "b"], input_size=size)
+    assert model.spec.cam == "gradcam"
+    with pytest.raises(InputError, match=refusal):
+        check_cam_identity(model)
+
+
+def test_grad_cam_can_be_asked_for() -> None:
+    assert small().spec.cam == "cam"
+    assert small(cam="cam").spec.cam == "cam"
+    assert small(cam="gradcam").spec.cam == "gradcam"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "reason"),
+    [
+        ("pit_ti_224", None, r"its features are \(2, 1, 256\), and no grid of image places"),
+        ("coat_tiny", 64, "its features are a list of several"),
+        ("volo_d1_224", 64, "no exact class.*; Grad-CAM: the logits do not depend on all places"),
+        ("tnt_s_patch16_224", 64, r"last block: its features are \(32, 24, 4, 4\), of other thing"),
+    ],
+)
+def test_a_backbone_without_a_map_to_train_through_is_refused(
     backbone: str, size: int | None, reason: str
 ) -> None:
-    with pytest.raises(InputError, match=f"{backbone}: no exact class activation map.*{reason}"):
+    with pytest.raises(InputError, match=f"^{backbone}: guidance is refused: .*{reason}"):
         build_model(backbone, ["a", "b"], input_size=size)
 
 
@@ -143,6 +167,32 @@ def test_wrong_words_are_named() -> None:
         small(in_chans=4)
     with pytest.raises(InputError, match="densenet121 at input size 8"):
         small("densenet121", input_size=8)
+    with pytest.raises(InputError, match="sigmoid tells two classes apart, and there are 3"):
+        build_model("test_resnet", ["a", "b", "c"], head="sigmoid")
+    with pytest.raises(InputError, match="cyborg makes CAMs; it does not go with cam: gradcam"):
+        small(cam="gradcam", cam_source="cyborg")
+    with pytest.raises(InputError, match=r"^test_efficientnet: cam_source: cyborg.*head_input"):
+        small("test_efficientnet", cam_source="cyborg")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "grid", "sized"),
+    [
+        ("test_resnet", 96, 3, False),
+        ("test_vit", 32, 2, True),
+        ("mixer_s32_224", 64, 2, True),
+        ("levit_128s", 128, 2, True),
+        ("xcit_nano_12_p16_224", 64, 4, False),
+        ("test_maxvit", 96, 3, True),
+    ],
+)
+def test_networks_made_for_one_size_are_made_for_the_size_asked_for(
+    backbone: str, size: int, grid: int, sized: bool
+) -> None:
+    model = build_model(backbone, ["a", "b"], input_size=size)
+    assert model.spec.backbone_args == ({"img_size": size} if sized else {})
+    assert model.grid() == (grid, grid)
+    assert build_model(backbone, ["a", "b"]).spec.backbone_args == {}
 
 
 def test_one_channel() -> None:
@@ -152,146 +202,57 @@ def test_one_channel() -> None:
     assert model(model.preprocess(images)).logits.shape == (2, 2)
 
 
-# Weights.
-
-
-def timm_weights(path: Path, backbone: str = "test_resnet") -> dict[str, Tensor]:
-    network = timm.create_model(backbone)
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
-    return dict(network.state_dict())
-
-
-@pytest.mark.parametrize("in_chans", [1, 3])
-def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: int) -> None:
-    file = tmp_path / "w.safetensors"
-    state = timm_weights(file)
-    model = small(weights=str(file), in_chans=in_chans)
-    loaded = model.backbone.state_dict()
-    differing = {
-        key for key in state if state[key].shape != loaded[key].shape
-        or not torch.equal(state[key], loaded[key])
-    }  # fmt: skip
-    first = {"conv1.0.weight", "conv1.weight"} if in_chans == 1 else set()
-    assert {"fc.weight", "fc.bias"} <= differing
-    assert differing - first == {"fc.weight", "fc.bias"}
-    assert model.head.weight.shape[0] == 2
-
-
-def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.safetensors is not a file"):
-        small(weights=str(tmp_path / "nowhere.safetensors"))
-    other = tmp_path / "other.safetensors"
-    timm_weights(other, "test_efficientnet")
-    with pytest.raises(InputError, match=r"other\.safetensors does not fit test_resnet"):
-        small(weights=str(other))
-    part = tmp_path / "part.safetensors"
-    state = load_file(other)
-    state.pop(sorted(state)[0])
-    save_file(state, part)
-    with pytest.raises(InputError, match="does not fit test_efficientnet: it lacks 1 tensor"):
-        small("test_efficientnet", weights=str(part))
-    renamed = {f"module.{key}": value for key, value in load_file(other).items()}
-    save_file(renamed, part)
-    with pytest.raises(InputError, match=r"it lacks \d\d+ tensors under timm's names, the first"):
-        small("test_efficientnet", weights=str(part))
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(other.read_bytes()[:1000])
-    with pytest.raises(InputError, match="does not fit test_efficientnet"):
-        small("test_efficientnet", weights=str(broken))
-
-
-class Bomb:
-    """Unpickling it leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
-@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.pt", "w.safetensors", "w"])
-def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
-    mark = tmp_path / "exploded"
-    (tmp_path / name).write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(InputError, match="weights:"):
-        small(weights=str(tmp_path / name))
-    torch.save(Bomb(mark), tmp_path / name)
-    with pytest.raises(InputError, match="weights:"):
-        small(weights=str(tmp_path / name))
-    save_model(small(), tmp_path / "model")
-    (tmp_path / "model" / "model.safetensors").write_bytes((tmp_path / name).read_bytes())
-    with pytest.raises(InputError, match="cannot be loaded"):
-        load_model(tmp_path / "model")
-    assert not mark.exists()
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def refuse(*arguments: Any, **_: Any) -> None:
-        asked.append(arguments)
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(InputError, match=r"test_resnet.*no route to host.*FILE\.safetensors"):
-        small(weights="hub")
-    assert [file for _, file in asked] == ["model.safetensors"]
-
-
-def test_hub_weights_are_a_safetensors_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = timm_weights(tmp_path / "model.safetensors")
-    monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download", lambda *_: str(tmp_path / "model.safetensors")
-    )
-    loaded = small(weights="hub").backbone.state_dict()
-    assert sum(not torch.equal(state[key], loaded[key]) for key in state if "fc" not in key) == 0
-    monkeypatch.setattr(models.timm, "get_pretrained_cfg", lambda _: None)
-    with pytest.raises(InputError, match="no hub weights for test_resnet"):
-        small(weights="hub")
-
-
-@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv2_100"])
-def test_the_shared_imagenet_weights_load(imagenet_weights: Path, backbone: str) -> None:
-    file = imagenet_weights / f"{backbone}.safetensors"
-    model = small(backbone, weights=str(file))
-    state = load_file(file)
-    loaded = model.backbone.state_dict()
-    missing = {key for key in loaded if key not in state}
-    assert all(key.endswith("num_batches_tracked") for key in missing)
-    for key, value in state.items():
-        if not key.startswith("classifier."):
-            assert torch.equal(loaded[key].to(value.dtype), value)
-
-
 # Model folders.
 
 
-@pytest.mark.parametrize("in_chans", [1, 3])
-def test_a_saved_model_is_the_same_model(tmp_path: Path, in_chans: int) -> None:
-    model = small(
-        "test_byobnet", in_chans=in_chans, fit="letterbox", backbone_args={"output_stride": 8}
-    )
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("test_byobnet", {"in_chans": 1, "backbone_args": {"output_stride": 8}}),
+    ("test_byobnet", {"backbone_args": {"output_stride": 8}}),
+    ("test_resnet", {"cam": "gradcam"}),
+    ("test_resnet", {"cam_source": "cyborg", "head": "sigmoid"}),
+    ("test_convnext", {"head": "sigmoid", "in_chans": 1}),
+    ("test_vit", {"head": "sigmoid"}),
+    ("test_vit2", {}),
+    ("deit_tiny_distilled_patch16_224", {}),
+]
+
+
+@pytest.mark.parametrize(("backbone", "options"), KINDS, ids=str)
+def test_a_saved_model_is_the_same_model(
+    tmp_path: Path, backbone: str, options: dict[str, Any]
+) -> None:
+    model = small(backbone, fit="letterbox", **options)
+    in_chans = model.spec.in_chans
     images = torch.randint(0, 256, (4, in_chans, 64, 64), dtype=torch.uint8)
     model.train()(model.preprocess(images))  # batch statistics move
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save_model(model, tmp_path / "m", {"eer": 0.4})
     again = load_model(tmp_path / "m")
     assert again.spec.thresholds == {"eer": 0.4}
-    for name in ("backbone", "classes", "positive", "mean", "std", "fit", "backbone_args", "cam"):
-        assert getattr(again.spec, name) == getattr(model.spec, name)
+    assert replace(again.spec, thresholds={}) == model.spec
+    for name in ("head", "cam_source"):
+        assert getattr(again.spec, name) == options.get(name, getattr(small().spec, name))
     with torch.inference_mode():
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        one, two = (m.eval()(m.preprocess(images)) for m in (model, again))
-    assert torch.equal(one.logits, two.logits)
-    assert torch.equal(one.features, two.features)
+        one, two = (m.eval()(m.preprocess(images), "every") for m in (model, again))
+    assert one.saliency.shape == (4, 2, *model.grid())
+    for part, other in zip(one, two, strict=True):
+        assert torch.equal(part, other)
     assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
         "model.json", "model.safetensors"
     ]  # fmt: skip
     save_model(again, tmp_path / "n")
     assert load_model(tmp_path / "n").spec == again.spec
+
+
+def test_a_model_folder_of_the_first_version_loads(tmp_path: Path) -> None:
+    save_model(small(), tmp_path)
+    file = tmp_path / "model.json"
+    values = json.loads(file.read_text())
+    for key in ("head", "cam_source", "tap"):  # it had none of them
+        del values[key]
+    file.write_text(json.dumps(values))
+    assert load_model(tmp_path).spec == small().spec
 
 
 def test_damaged_model_folders(tmp_path: Path) -> None:
@@ -315,6 +276,9 @@ def test_damaged_model_folders(tmp_path: Path) -> None:
         {"backbone_args": {"bogus": 1}},
         {"backbone_args": "x"},
         {"unknown": 1},
+        {"head": "sigmoid"},
+        {"tap": "last_block"},
+        {"backbone": "test_efficientnet", "cam_source": "cyborg"},
     ]
     damages += [json.dumps(values | change) for change in changes]
     damages += [json.dumps({k: v for k, v in values.items() if k != "classes"})]

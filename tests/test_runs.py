@@ -11,7 +11,7 @@ import pytest
 from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels, Training
 from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
-from preceptor.runs import run_id
+from preceptor.runs import NUMERICS, digest, run_id
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace
 from tests.datasets import squares
@@ -37,7 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "guide_classes": None,
     "alpha": 0.5,
     "alpha_start": None,
-    "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0},
+    "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
+    "human_post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
     "soft_labels": None,
     "seed": 0,
     "training": {
@@ -47,6 +48,8 @@ DEFAULTS: dict[str, Any] = {
         "in_chans": 3,
         "distance": "l2",
         "cam_class": "label",
+        "cam_source": "head_input",
+        "head": "softmax",
         "optimiser": "sgd",
         "lr": 0.005,
         "momentum": 0.9,
@@ -113,12 +116,11 @@ def test_a_guided_run_with_all_defaults_is_not_an_unguided_one() -> None:
     "values",
     [
         {"alpha_start": 0.1},
-        {"post": {"blur": 0.1}},
-        {"post": {"power": 2.0}},
-        {"post": {"threshold": 0.5}},
+        {"human_post": {"blur": 0.1}},
         {"maps": {"kind": "centre"}},
         {"guide_classes": ("a",)},
         {"training": {"distance": "mse"}},
+        {"training": {"distance": "kl"}},
         {"training": {"cam_class": "predicted"}},
     ],
     ids=str,
@@ -129,6 +131,54 @@ def test_what_guides_is_part_of_the_id_of_a_guided_run_alone(values: dict[str, A
         assert identity(**values, alpha=1.0) == identity(alpha=1.0)
     plain = {"maps": {"kind": "none"}}
     assert identity(**(values | plain)) == identity(alpha=1.0)
+
+
+STORE = {"kind": "store", "path": "x", "identity": "t"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blur": 0.1},
+        {"power": 2.0},
+        {"threshold": 0.5},
+        {"dilate": 0.1},
+        {"threshold": 0.5, "shape": "box"},
+        {"threshold": 0.5, "shape": "hull"},
+    ],
+    ids=str,
+)
+def test_post_processing_counts_where_there_are_maps_that_it_is_done_to(
+    change: dict[str, Any],
+) -> None:
+    assert identity(human_post=change) != identity() == identity(post=change)
+    for maps in ({"kind": "centre"}, STORE):
+        assert identity(maps=maps, post=change) != identity(maps=maps)
+        assert identity(maps=maps, human_post=change) == identity(maps=maps)
+        kept = maps | {"human": "keep"}
+        ids = {
+            identity(maps=kept, **words) for words in ({}, {"post": change}, {"human_post": change})
+        }
+        ids.add(identity(maps=kept, post=change, human_post=change))
+        assert len(ids) == 4
+    for maps in ({"kind": "human"}, STORE, STORE | {"human": "keep"}, {"kind": "none"}):
+        for word in ("post", "human_post"):
+            assert identity(maps=maps, alpha=1.0, **{word: change}) == identity(alpha=1.0)
+
+
+def test_ids_are_as_before_human_maps_had_their_own_post_processing() -> None:
+    """But for kept human maps under `post`: it was done to them too, and no longer is."""
+
+    def earlier(**values: Any) -> str:
+        return digest([{"backbone": "b", "training": {}} | values, "rows", "none", NUMERICS])
+
+    known = {"kind": "store", "identity": "t"}
+    post = {"blur": 0.1}
+    assert identity() == earlier()
+    assert identity(maps=STORE, post=post) == earlier(maps=known, post=post)
+    kept, known_kept = STORE | {"human": "keep"}, known | {"human": "keep"}
+    assert identity(maps=kept) == earlier(maps=known_kept)
+    assert identity(maps=kept, post=post) != earlier(maps=known_kept, post=post)
 
 
 def test_trust_is_part_of_the_id() -> None:
@@ -185,6 +235,7 @@ def test_a_resolved_config_reads_back_to_the_same_run(tmp_path: Path) -> None:
     config = run(
         soft_labels={"path": tmp_path / "s", "weight": 1.0},
         post=PostProcessing(blur=0.1),
+        human_post=PostProcessing(threshold=0.5, dilate=0.1, shape="hull"),
         alpha_start=0.0,
         training=Training(epochs=3),
         manifest=tmp_path / "m.csv",

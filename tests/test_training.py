@@ -154,7 +154,12 @@ def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path)
         {"maps": MapSource(kind="none"), "alpha": 1.0},
         {"maps": MapSource(kind="centre")},
         {"guide_classes": ("marked",), "alpha": 0.0},
-        {"training": {"recipe": "cyborg", "epochs": 1, "input_size": 32, "batch_size": 8}},
+        {
+            "training": {
+                "recipe": "cyborg", "cam_source": "head_input", "epochs": 1, "input_size": 32,
+                "batch_size": 8,
+            }
+        },
         {"training": {"recipe": "paper", "epochs": 1, "input_size": 32, "in_chans": 1}},
         {
             "training": {
@@ -272,7 +277,7 @@ def test_post_processing_changes_what_is_learnt_and_not_what_is_measured(
 ) -> None:
     training = SMALL.model_copy(update={"epochs": 1})
     plain = small(manifest, training=training)
-    sharper = small(manifest, training=training, post=PostProcessing(blur=0.3, power=3))
+    sharper = small(manifest, training=training, human_post=PostProcessing(blur=0.3, power=3))
     one, other = numbers(plain, tmp_path), numbers(sharper, tmp_path)
     assert one["guidance"][0] != other["guidance"][0]
     # Not trained on, α = 1 tells the two apart by what validation measures: nothing.

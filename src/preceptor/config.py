@@ -13,6 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
 Trust = Literal["none", "score", "agreement", "entropy"]
+Distance = Literal["l2", "mse", "l1", "kl", "dice"]
 
 
 class Settings(BaseModel):
@@ -63,7 +64,7 @@ _AUTHORS: dict[str, Any] = {
     "checkpoint": "best_accuracy",
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    "cyborg": _AUTHORS | {"distance": "mse", "cam_class": "predicted"},
+    "cyborg": _AUTHORS | {"distance": "mse", "cam_class": "predicted", "cam_source": "cyborg"},
     "paper": _AUTHORS | {"distance": "l2", "cam_class": "label"},
 }
 
@@ -76,8 +77,11 @@ class Training(Settings):
         input_size: Side of the square input; None = the backbone's own.
         fit: squash (aspect ignored, as the authors do), letterbox or crop.
         in_chans: 3 (colour) or 1 (grey).
-        distance: l2 or mse between normalised maps.
+        distance: Between normalised maps: l2 (the paper), mse (the authors' code), l1, kl or dice.
         cam_class: The class whose map is guided: the label's, or the predicted one.
+        cam_source: What the map is made of: head_input, the features that the head sees, or cyborg,
+            those that the authors' released code takes, on the families it knows.
+        head: softmax (a logit a class) or sigmoid (one logit for two classes).
         optimiser: sgd or adamw.
         lr, momentum, weight_decay: Of the optimiser; momentum of SGD alone.
         schedule: constant, step (times step_factor every step_epochs), cosine (to zero) or
@@ -105,8 +109,10 @@ class Training(Settings):
     input_size: Positive | None = None
     fit: Literal["squash", "letterbox", "crop"] = "squash"
     in_chans: Literal[1, 3] = 3
-    distance: Literal["l2", "mse"] = "l2"
+    distance: Distance = "l2"
     cam_class: Literal["label", "predicted"] = "label"
+    cam_source: Literal["head_input", "cyborg"] = "head_input"
+    head: Literal["softmax", "sigmoid"] = "softmax"
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.005
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -188,17 +194,35 @@ class MapSource(Settings):
 class PostProcessing(Settings):
     """What is done to a guiding map on the model's grid before it is normalised (again).
 
-    The order is that of the fields: blur, then power, then threshold.
+    The order is that of the fields: blur, power, threshold, dilate, shape. How fine a map should
+    be is a question of its own (Crum, Webster, Czajka, "Grains of Saliency: Optimizing
+    Saliency-based Training of Biometric Attack Detection Models", IJCB 2024).
 
     Args:
         blur: Standard deviation of a Gaussian, as a share of the map's side; 0 = none.
         power: Every value in [0, 1] to this power: above 1 sharpens, below 1 flattens.
         threshold: Values below this become 0.
+        dilate: Every cell becomes the largest of a square around it, which reaches this share of
+            the map's side in each direction, rounded to whole cells, at least one; 0 = none.
+        shape: map (as it is), box (1 in the bounding box of the cells above 0, else 0) or hull (1
+            where the centre of a cell lies in the convex hull of their centres, else 0). box and
+            hull need a threshold.
     """
 
     blur: Annotated[float, Field(ge=0, le=1)] = 0.0
     power: Annotated[float, Field(gt=0)] = 1.0
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dilate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shape: Literal["map", "box", "hull"] = "map"
+
+    @model_validator(mode="after")
+    def _shape_of_something(self) -> PostProcessing:
+        if self.shape != "map" and self.threshold == 0:
+            raise ValueError(
+                f"shape is {self.shape}, and threshold is 0: nearly every cell of a smooth map is "
+                f"above 0, and the {self.shape} would be the whole map; set threshold, as to 0.5"
+            )
+        return self
 
 
 class SoftLabels(Settings):
@@ -239,7 +263,8 @@ class RunConfig(Settings):
         alpha: α in [0, 1]; 1 is plain cross-entropy.
         alpha_start: α of the first step, from where it moves evenly to `alpha` at the last:
             saliency first, labels later; None = `alpha` throughout.
-        post: What is done to guiding maps.
+        post: What is done to guiding maps that are not human: a Teacher's, a folder's, the centre.
+        human_post: What is done to human maps that guide.
         soft_labels: A Teacher's probabilities as further targets; None = none.
         seed: Of the weights, the order and the augmentation.
         training: How it is trained.
@@ -258,6 +283,7 @@ class RunConfig(Settings):
     alpha: Fraction = 0.5
     alpha_start: Fraction | None = None
     post: PostProcessing = PostProcessing()
+    human_post: PostProcessing = PostProcessing()
     soft_labels: SoftLabels | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()

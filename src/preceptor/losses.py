@@ -8,41 +8,29 @@ Deep Learning-Based Synthetic Face Detection", WACV 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from preceptor.distances import DISTANCES, Distance
+from preceptor.saliency.cam import two_sided
 from preceptor.saliency.maps import informative, normalise
-
-Distance = Literal["l2", "mse"]
-
-
-def _l2(difference: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(difference.flatten(1), dim=1)
-    return norms
-
-
-def _mse(difference: Tensor) -> Tensor:
-    return difference.flatten(1).square().mean(1)
-
-
-DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {"l2": _l2, "mse": _mse}
 
 
 def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
     """How far each image's normalised saliency is from its normalised map.
 
     l2 is the norm of the flattened difference, as the CYBORG paper prints it; mse is the mean
-    square, as the authors' released code computes it. On the same batch the two pull with very
-    different force: l2 with gradient norm 1 an image, mse with 2‖d‖ ÷ (h·w).
+    square, as the authors' released code computes it; the others are in `preceptor.distances`. On
+    the same batch they pull with very different force: l2 with gradient norm 1 an image, mse with
+    2‖d‖ ÷ (h·w).
 
     Args:
         cam: (B, h, w) raw saliency of the model; gradients flow into it.
         maps: (B, h, w) on the same grid, any scale.
-        distance: l2 or mse.
+        distance: l2, mse, l1, kl or dice.
 
     Returns:
         (B,) distances ≥ 0.
@@ -61,7 +49,7 @@ def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
         )
     if distance not in DISTANCES:
         raise ValueError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
-    return DISTANCES[distance](normalise(cam) - normalise(maps))
+    return DISTANCES[distance](normalise(cam), normalise(maps))
 
 
 def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -160,6 +148,7 @@ def guided_loss_terms(
     `distillation`.
     """
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
+    logits = two_sided(logits)
     classification = functional.cross_entropy(logits, labels, reduction="none")
     if soft is not None:
         targets, share = soft.known()
@@ -171,9 +160,7 @@ def guided_loss_terms(
     else:
         weighted = nothing.logical_not() if map_weight is None else map_weight > 0
         guided = weighted & informative(maps)
-        # An unguided map may hold anything: it is replaced before any arithmetic sees it.
-        known = torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype))
-        distances = guidance(cam, known.to(cam.dtype), distance)
+        distances = guidance(cam, _known(maps, guided, cam), distance)
         if map_weight is not None:
             distances = distances * torch.where(guided, map_weight, 0).to(distances.dtype)
         terms = LossTerms(
@@ -185,6 +172,14 @@ def guided_loss_terms(
             guidance=terms.guidance * sample_weight,
         )
     return terms
+
+
+def _known(maps: Tensor, guided: Tensor, cam: Tensor) -> Tensor:
+    """The maps in the type of the CAMs; an unguided one may hold anything, here zeros.
+
+    It is replaced before any arithmetic sees it: NaN times 0 is NaN.
+    """
+    return torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype)).to(cam.dtype)
 
 
 def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> None:
@@ -207,7 +202,7 @@ class GuidedLoss(nn.Module):
     Args:
         alpha: α in [0, 1]: 1 is plain cross-entropy, 0 saliency alone. Comparable only within one
             distance.
-        distance: l2 (the paper) or mse (the authors' code).
+        distance: l2 (the paper), mse (the authors' code), l1, kl or dice.
 
     Raises:
         ValueError: α outside [0, 1], or an unknown distance.
@@ -239,7 +234,7 @@ class GuidedLoss(nn.Module):
         """The loss of one batch.
 
         Args:
-            logits: (B, C).
+            logits: (B, C); (B, 1) are single logits of class 1 against class 0.
             labels: (B,) int64.
             cam: (B, h, w) raw saliency of the model; may be None at α = 1.
             maps: (B, h, w) target maps on the same grid; may be None at α = 1.
@@ -279,6 +274,7 @@ def gradient_norms(
     labels: Tensor,
     terms: LossTerms,
     cam: Tensor | None,
+    maps: Tensor | None,
     map_weight: Tensor | None,
     sample_weight: Tensor | None,
     *,
@@ -289,12 +285,36 @@ def gradient_norms(
     """How hard each term pulls: norms of its gradient for each image, without the mean over K.
 
     Classification at the logits: α · v ‖p − y‖, with soft targets of share s
-    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the normalised map: (1 − α) · v · w
-    times 1 for l2 (0 where the maps agree exactly), and 2‖d‖ ÷ (h·w) for mse.
+    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the normalised map s_model:
+    (1 − α) · v · w ‖∂d ÷ ∂s_model‖, exactly 0 where an image is not guided.
+
+    Works under `torch.no_grad` as well, leaves no gradient behind, and never waits for the device.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64.
+        terms: Of `guided_loss_terms` on the same batch.
+        cam: (B, h, w) raw saliency of the model, or None.
+        maps: (B, h, w) target maps as they were given, or None.
+        map_weight: (B,) w_k; None = 1.
+        sample_weight: (B,) v_k; None = 1.
+        alpha: α of the step.
+        distance: l2, mse, l1, kl or dice.
+        soft: Soft targets, where there are any.
 
     Returns:
-        (B,) at the logits and (B,) at the map.
+        (B,) at the logits and (B,) at the map; without a graph at the map.
+
+    Example:
+        >>> logits, labels = torch.zeros(1, 2), torch.tensor([0])
+        >>> cam, maps = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+        >>> terms = guided_loss_terms(logits, labels, cam, maps)
+        >>> gradient_norms(
+        ...     logits, labels, terms, cam, maps, None, None, alpha=0.25, distance="l2"
+        ... )
+        (tensor([0.1768]), tensor([0.7500]))
     """
+    logits = two_sided(logits)
     error = logits.softmax(1) - functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
     if soft is not None:
         targets, share = soft.known()
@@ -304,17 +324,15 @@ def gradient_norms(
     at_logits = alpha * torch.linalg.vector_norm(error, dim=1)
     if sample_weight is not None:
         at_logits = at_logits * sample_weight
-    if cam is None:
+    if cam is None or maps is None:
         return at_logits, torch.zeros_like(at_logits)
-    weight = terms.guided.to(at_logits.dtype)
+    target = normalise(_known(maps, terms.guided, cam))
+    with torch.enable_grad():  # by autograd on a leaf of its own: no closed form a distance
+        model = normalise(cam.detach()).requires_grad_()
+        (gradient,) = torch.autograd.grad(DISTANCES[distance](model, target).sum(), model)
+    pull = torch.linalg.vector_norm(gradient.flatten(1), dim=1).to(at_logits.dtype)
     if map_weight is not None:
-        weight = torch.where(terms.guided, weight * map_weight, 0)
+        pull = pull * map_weight
     if sample_weight is not None:
-        weight = weight * sample_weight
-    if distance == "l2":
-        pull = weight * (terms.guidance > 0)
-    else:
-        # v·w·d is known: ‖d‖ ÷ √(h·w) is its root, and v·w is put back outside.
-        cells = cam.shape[-2] * cam.shape[-1]
-        pull = 2 * (terms.guidance * weight / cells).sqrt()
-    return at_logits, (1 - alpha) * pull
+        pull = pull * sample_weight
+    return at_logits, (1 - alpha) * torch.where(terms.guided, pull, 0)

@@ -1,137 +1,45 @@
-"""timm backbones that answer with logits and the features under them, checked at building.
+"""Build, check, save and load models.
 
-The class activation map is exact only where the logits are a linear head on pooled features.
-`build_model` measures that on the built network and refuses a backbone that breaks it, naming the
-reason, rather than hand out a wrong map.
+The class activation map is exact only where the logits are a linear head on mean-pooled features.
+`build_model` measures that on the built network; a backbone that breaks it gets Grad-CAM through
+its head instead, or is refused with the reason. Never a wrong map.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-import timm
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
-from torch import Tensor, nn
+from torch import nn
 
-from preceptor import __version__
+from preceptor.backbones import classifiers, create_network
 from preceptor.errors import InputError, PreceptorError
+from preceptor.features import CamSource, last_block
+from preceptor.guidable import GuidableModel, GuidedOutput, Head, ModelOutput, ModelSpec
+from preceptor.saliency.cam import two_sided
+
+__all__ = [
+    "GuidableModel",
+    "GuidedOutput",
+    "ModelOutput",
+    "ModelSpec",
+    "build_model",
+    "check_cam_identity",
+    "check_grad_cam",
+    "load_model",
+    "save_model",
+]
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4
 
-
-class ModelOutput(NamedTuple):
-    """What one forward gives.
-
-    Args:
-        logits: (B, C).
-        features: (B, Ch, h, w), exactly what the pooled linear head sees.
-    """
-
-    logits: Tensor
-    features: Tensor
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Everything needed to build the model again and to feed it: the content of `model.json`.
-
-    Args:
-        backbone: timm's name.
-        classes: Class names in logit order.
-        positive: The class whose probability is the score (two classes), or None.
-        in_chans: 1 or 3.
-        input_size: Side of the square input in pixels.
-        mean, std: Of the input in [0, 1], a value a channel.
-        fit: How an image is brought to the square input.
-        backbone_args: Further arguments of the backbone.
-        cam: How saliency is taken: "cam", exact on this backbone.
-        thresholds: Decision thresholds by name, fixed on validation.
-        version: The library's version when the model was built.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    positive: str | None
-    in_chans: int
-    input_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fit: str = "squash"
-    backbone_args: Mapping[str, Any] = field(default_factory=dict)
-    cam: str = "cam"
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    version: str = __version__
-
-
-class GuidableModel(nn.Module):
-    """A timm backbone whose forward returns logits and features; made by `build_model`.
-
-    Args:
-        backbone: The timm network, its classifier included.
-        spec: What it is.
-    """
-
-    def __init__(self, backbone: nn.Module, spec: ModelSpec) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.spec = spec
-        shape = (1, spec.in_chans, 1, 1)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
-
-    def forward(self, images: Tensor) -> ModelOutput:
-        """Logits and features of normalised images (B, in_chans, H, W), in one pass."""
-        features = self.backbone.forward_features(images)  # type: ignore[operator]
-        return ModelOutput(self.backbone.forward_head(features), features)  # type: ignore[operator]
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Normalise (B, in_chans, H, W) uint8 images to the backbone's mean and spread."""
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
-
-    @property
-    def head(self) -> nn.Linear:
-        """The linear classifier: weight (C, Ch), bias (C,)."""
-        head = self.backbone.get_classifier()  # type: ignore[operator]
-        assert isinstance(head, nn.Linear)
-        return head
-
-    def guidable_grid(self) -> tuple[int, int]:
-        """The grid, where it has at least 2 × 2 cells.
-
-        Raises:
-            InputError: It is coarser: every map on it is constant or nearly so, and guidance would
-                do nothing in silence.
-        """
-        height, width = self.grid()
-        if min(height, width) < 2:
-            raise InputError(
-                f"{self.spec.backbone} at input size {self.spec.input_size} has a {height} × "
-                f"{width} feature grid, too coarse to guide; raise input_size, or set "
-                "backbone_args: {output_stride: 8} where the backbone takes it"
-            )
-        return height, width
-
-    def grid(self) -> tuple[int, int]:
-        """(h, w) of the features at the model's input size."""
-        training = self.training
-        self.eval()
-        weight = self.head.weight
-        size = (1, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
-        with torch.inference_mode():
-            blank = torch.zeros(size, dtype=weight.dtype, device=weight.device)
-            shape = self(blank).features.shape
-        self.train(training)
-        return int(shape[-2]), int(shape[-1])
+CamKind = Literal["auto", "cam", "gradcam"]
 
 
 def build_model(
@@ -144,8 +52,11 @@ def build_model(
     input_size: int | None = None,
     fit: str = "squash",
     backbone_args: Mapping[str, Any] | None = None,
+    head: Head = "softmax",
+    cam: CamKind = "auto",
+    cam_source: CamSource = "head_input",
 ) -> GuidableModel:
-    """Build a timm backbone for guided training and check that its CAM is exact.
+    """Build a timm backbone for guided training and find out how its saliency is to be taken.
 
     Args:
         backbone: A timm name. The paper's four: densenet121, resnet50, legacy_xception,
@@ -158,16 +69,24 @@ def build_model(
         input_size: Side in pixels; None takes the backbone's own.
         fit: Kept in the model's description, so that it is fed as it was trained.
         backbone_args: Passed to the backbone, for example {"output_stride": 8}.
+        head: softmax, a logit a class; or sigmoid, one logit z for two classes, handed out as
+            (−z/2, z/2), whose softmax it is.
+        cam: auto takes the exact CAM where the backbone has one and Grad-CAM elsewhere; cam or
+            gradcam insist.
+        cam_source: head_input, the features that the head sees; or cyborg, those that the authors'
+            released code takes, whose maps do not add up to the logits.
 
     Raises:
         InputError: Unknown backbone or argument, weights that do not fit or cannot be had, or a
-            backbone whose CAM would be wrong.
+            backbone that has neither an exact CAM nor a Grad-CAM to train through.
 
     Example:
         >>> model = build_model("test_resnet", ["real", "fake"], positive="fake", input_size=64)
         >>> out = model(torch.zeros(2, 3, 64, 64))
         >>> out.logits.shape, out.features.shape
         (torch.Size([2, 2]), torch.Size([2, 96, 2, 2]))
+        >>> model(torch.zeros(2, 3, 64, 64), torch.tensor([0, 1])).saliency.shape
+        torch.Size([2, 2, 2])
     """
     classes = tuple(classes)
     if len(classes) < 2 or len(set(classes)) != len(classes):
@@ -176,18 +95,26 @@ def build_model(
         raise InputError(f"positive {positive!r} is not one of the classes {list(classes)}")
     if in_chans not in (1, 3):
         raise InputError(f"in_chans is {in_chans}; images have 1 or 3 channels")
-    if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone.split(".")[0], timm.list_models(), n=3)
-        hint = f"; near names: {', '.join(near)}" if near else ""
-        raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
+    if head == "sigmoid" and len(classes) != 2:
+        raise InputError(f"head: sigmoid tells two classes apart, and there are {len(classes)}")
     arguments = dict(backbone_args or {})
-    network = _create(backbone, len(classes), in_chans, arguments, weights)
-    getter = getattr(network, "get_classifier", None)
-    head = getter() if getter is not None else None
-    if isinstance(head, nn.Linear):
-        # One start for all backbones: some families give new heads weights 25 times larger, and
-        # a first cross-entropy of 2.5 for two classes.
-        head.reset_parameters()
+    outputs = 1 if head == "sigmoid" else len(classes)
+    network = create_network(backbone, outputs, in_chans, arguments, weights)
+    if input_size and "img_size" not in arguments and not _is_for(network, in_chans, input_size):
+        # Networks with a place for every patch or window are made for one size.
+        sized = arguments | {"img_size": input_size}
+        try:
+            network = create_network(backbone, outputs, in_chans, sized, weights)
+        except InputError:  # no such argument: the trial below tells what the size does
+            pass
+        else:
+            arguments = sized
+    for part in classifiers(network):
+        for layer in part.modules():
+            if isinstance(layer, nn.Linear):
+                # One start for all backbones: some families give new heads weights 25 times larger,
+                # and a first cross-entropy of 2.5 for two classes; others zeros, and no saliency.
+                layer.reset_parameters()
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     mean, std = tuple(config["mean"]), tuple(config["std"])
     if in_chans == 1:
@@ -202,92 +129,90 @@ def build_model(
         std=std,
         fit=fit,
         backbone_args=arguments,
+        head=head,
+        cam_source=cam_source,
     )
-    model = GuidableModel(network, spec)
-    check_cam_identity(model)
+    if cam_source == "cyborg":
+        if cam == "gradcam":
+            raise InputError("cam_source: cyborg makes CAMs; it does not go with cam: gradcam")
+        return _published(network, spec)
+    return _probed(network, spec, cam)
+
+
+def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
+    """Whether a network takes square images of this side, and not by stretching its places."""
+    embedding = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    if embedding and embedding[0] != side:
+        return False
+    network.eval()
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, in_chans, side, side))
+    except Exception:  # what it is, `_trial` tells
+        return False
+    finally:
+        network.train()
+    return True
+
+
+def _published(network: nn.Module, spec: ModelSpec) -> GuidableModel:
+    """The model with the authors' taps, where its head takes that many channels."""
+    try:
+        model = GuidableModel(network, spec)
+    except InputError as error:
+        raise InputError(f"{spec.backbone}: {error}") from error
+    channels = int(_trial(model).features.shape[1])
+    if channels != model.head.in_features:
+        raise InputError(
+            f"{spec.backbone}: cam_source: cyborg gives {channels} channels and the head takes "
+            f"{model.head.in_features}; set cam_source: head_input"
+        )
     return model
 
 
-def _create(
-    backbone: str, classes: int, in_chans: int, arguments: Mapping[str, Any], weights: str
-) -> nn.Module:
-    """The timm network with its weights; every way that can fail named in one line."""
-    overlay: dict[str, Any] | None = None
-    if weights != "none":
-        file = _hub_file(backbone) if weights == "hub" else Path(weights)
-        if not file.is_file():
-            raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
-        if file.suffix != ".safetensors":
-            raise InputError(f"weights: {file} is not a .safetensors file; others are never loaded")
-        overlay = {"file": str(file)}
-    try:
-        network: nn.Module = timm.create_model(
-            backbone,
-            pretrained=overlay is not None,
-            pretrained_cfg_overlay=overlay,
-            num_classes=classes,
-            in_chans=in_chans,
-            **arguments,
-        )
-    except Exception as error:  # timm and torch raise many kinds, each about the arguments
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if overlay is not None:
-            try:
-                timm.create_model(backbone, num_classes=classes, in_chans=in_chans, **arguments)
-            except Exception:  # the weights are not to blame
-                pass
-            else:
-                raise InputError(
-                    f"weights: {overlay['file']} does not fit {backbone}: {reason}"
-                ) from error
-        if arguments:
-            raise InputError(
-                f"backbone_args {dict(arguments)}: {backbone} does not take them: {reason}"
-            ) from error
-        raise InputError(f"backbone {backbone} cannot be built: {reason}") from error
-    if overlay is not None and weights != "hub":
-        _check_all_filled(network, Path(overlay["file"]), backbone)
-    return network
+def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
+    """The model with the kind of saliency that its network allows."""
+    model = GuidableModel(network, spec)
+    _trial(model)
+    reason = ""
+    if cam != "gradcam":
+        try:
+            check_cam_identity(model)
+        except InputError as error:
+            if cam == "cam":
+                raise
+            reason = f"{error}; ".removeprefix(f"{spec.backbone}: ")
+        else:
+            return model
+    for tap in ("", "last_block") if last_block(network) is not None else ("",):
+        model = GuidableModel(network, replace(spec, cam="gradcam", tap=tap))
+        wrong = check_grad_cam(model)
+        if wrong is None:
+            return model
+        reason += f"Grad-CAM{' from the last block' if tap else ''}: {wrong}; "
+    raise InputError(f"{spec.backbone}: guidance is refused: {reason.removesuffix('; ')}")
 
 
-def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
-    """Refuse a weights file that leaves a part of the network random.
+def _trial(model: GuidableModel) -> ModelOutput:
+    """One forward, so that what the network cannot take is told as such.
 
-    timm loads without `strict` where the number of classes differs from the file's, so a file with
-    other key names would change nothing and say nothing.
+    Raises:
+        InputError: The network does not take the input size, or gives no grid of features.
     """
-    with safe_open(file, "pt") as tensors:
-        given = set(tensors.keys())
-    head = {id(value) for value in network.get_classifier().parameters()}  # type: ignore[operator]
-    missing = [
-        key
-        for key, value in network.state_dict(keep_vars=True).items()
-        if key not in given and id(value) not in head and not key.endswith("num_batches_tracked")
-    ]
-    if missing:
-        raise InputError(
-            f"weights: {file} does not fit {backbone}: it lacks {len(missing)} tensors under "
-            f"timm's names, the first {missing[0]!r}"
-        )
-
-
-def _hub_file(backbone: str) -> Path:
-    """Fetch a backbone's pretrained weights from timm's hub, as safetensors only."""
-    from huggingface_hub import hf_hub_download
-
-    config = timm.get_pretrained_cfg(backbone)
-    if config is None or not config.hf_hub_id:
-        raise InputError(
-            f"weights: timm has no hub weights for {backbone}; use weights: FILE or none"
-        )
+    spec, training = model.spec, model.training
+    model.eval()
+    side = spec.input_size
     try:
-        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
-    except Exception as error:  # the hub client raises its own and the network's kinds
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be fetched: "
-            f"{reason}; with no network use weights: FILE.safetensors"
-        ) from error
+        with torch.inference_mode():
+            out: ModelOutput = model(torch.zeros(2, spec.in_chans, side, side))
+    except InputError as error:
+        raise InputError(f"{spec.backbone}: guidance is refused: {error}") from error
+    except Exception as error:  # an input size that the backbone cannot take
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{spec.backbone} at input size {side}: {reason}") from error
+    finally:
+        model.train(training)
+    return out
 
 
 def check_cam_identity(model: GuidableModel) -> float:
@@ -300,11 +225,12 @@ def check_cam_identity(model: GuidableModel) -> float:
         InputError: It does not hold, with the reason.
     """
     spec = model.spec
-    refuse = f"{spec.backbone}: no exact class activation map, so guidance is refused: "
-    getter = getattr(model.backbone, "get_classifier", None)
-    head = getter() if getter is not None else None
-    if not isinstance(head, nn.Linear):
-        raise InputError(f"{refuse}its classifier is {type(head).__name__}, not one linear layer")
+    refuse = f"{spec.backbone}: no exact class activation map: "
+    heads = classifiers(model.backbone)
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
+        names = ", ".join(type(part).__name__ for part in heads) or "missing"
+        raise InputError(f"{refuse}its classifier is {names}, not one linear layer")
+    head = heads[0]
     training = model.training
     model.eval()
     generator = torch.Generator().manual_seed(0)
@@ -315,26 +241,17 @@ def check_cam_identity(model: GuidableModel) -> float:
         with torch.inference_mode():
             for value in head.state_dict().values():
                 value.copy_(torch.randn(value.shape, generator=generator))
-            out = model(torch.randn((2, spec.in_chans, side, side), generator=generator))
-            pooled_logits = (
-                head(out.features.mean((2, 3)))
-                if out.features.ndim == 4 and out.features.shape[1] == head.in_features
-                else None
-            )
-    except Exception as error:  # an input size that the backbone cannot take
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{spec.backbone} at input size {side}: {reason}") from error
+            images = torch.randn((2, spec.in_chans, side, side), generator=generator)
+            logits, features = model(images)
+            if features.shape[1] != head.in_features:
+                raise InputError(
+                    f"{refuse}the head takes {head.in_features} values and the features have "
+                    f"{features.shape[1]} channels, so something lies between them"
+                )
+            pooled_logits = two_sided(head(features.mean((2, 3))))
     finally:
         head.load_state_dict(kept)
         model.train(training)
-    logits, features = out
-    if features.ndim != 4:
-        raise InputError(f"{refuse}its features are {tuple(features.shape)}, not (B, Ch, h, w)")
-    if pooled_logits is None:
-        raise InputError(
-            f"{refuse}the head takes {head.in_features} values and the features have "
-            f"{features.shape[1]} channels, so something lies between them"
-        )
     gap = float((pooled_logits - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
     if not gap <= IDENTITY_TOLERANCE:
         raise InputError(
@@ -342,6 +259,37 @@ def check_cam_identity(model: GuidableModel) -> float:
             "(pooling is not a plain mean, or a layer lies between pooling and head)"
         )
     return gap
+
+
+def check_grad_cam(model: GuidableModel) -> str | None:
+    """Whether Grad-CAM can be taken and trained through on this model.
+
+    Returns:
+        None if so, else what is wrong: the head does not depend on the features place by place, or
+        has no second derivative, or a loss on the map does not reach through the trunk.
+    """
+    spec, training = model.spec, model.training
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    side = spec.input_size
+    try:
+        with torch.enable_grad():
+            images = torch.randn((2, spec.in_chans, side, side), generator=generator)
+            images.requires_grad_()
+            out = model(images, torch.tensor([0, 1]))
+            if out.saliency.shape != (2, *out.features.shape[2:]):
+                return f"its features are {tuple(out.features.shape)}, of other things than images"
+            (slope,) = torch.autograd.grad(out.logits[:, 1].sum(), out.features, retain_graph=True)
+            if not bool((slope.abs().sum(1).flatten(1) > 0).all()):
+                return "the logits do not depend on all places of the features"
+            (reach,) = torch.autograd.grad(out.saliency.square().sum(), images)
+            if bool(reach.isfinite().all()) and bool(reach.flatten(1).any(1).all()):
+                return None
+            return "its gradient does not reach through to the image"
+    except Exception as error:  # no second derivative, features that are no ancestors, …
+        return " ".join(str(error).split())[:160]
+    finally:
+        model.train(training)
 
 
 def save_model(
@@ -370,9 +318,8 @@ def load_model(folder: str | Path) -> GuidableModel:
         for key in ("classes", "mean", "std"):
             values[key] = tuple(values[key])
         spec = ModelSpec(**values)
-        network = _create(
-            spec.backbone, len(spec.classes), spec.in_chans, spec.backbone_args, "none"
-        )
+        outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
+        network = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")
         network.load_state_dict(load_file(folder / "model.safetensors"))
         return GuidableModel(network, spec)
     except PreceptorError:

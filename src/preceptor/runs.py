@@ -101,11 +101,18 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     training = values.pop("training", {})
     values["training"] = {key: value for key, value in training.items() if key not in _NOT_IDENTITY}
     if not config.guided:  # what would have guided does not matter
-        for key in ("maps", "guide_classes", "alpha", "alpha_start", "post"):
+        for key in ("maps", "guide_classes", "alpha", "alpha_start", "post", "human_post"):
             values.pop(key, None)
         for key in ("distance", "cam_class"):
             values["training"].pop(key, None)
         values["guided"] = False  # a guided run with all defaults would look the same
+    elif config.maps.kind == "human":
+        values.pop("post", None)  # it guides by no map but human ones
+    elif config.maps.human == "replace":
+        values.pop("human_post", None)  # it guides by no human map
+    elif "post" in values:
+        # Before there was human_post, post was done to kept human maps as well: other runs.
+        values.setdefault("human_post", {})
     if values.get("alpha_start") == config.alpha:
         values.pop("alpha_start")  # it starts where it ends
     for key in ("maps", "soft_labels"):

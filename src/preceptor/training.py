@@ -34,11 +34,10 @@ from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.evaluation.predict import predict, to_device
 from preceptor.evaluation.scores import score_frame
 from preceptor.losses import GuidedLoss, SoftTargets, gradient_norms, guided_loss_terms
-from preceptor.models import GuidableModel, ModelOutput, save_model
+from preceptor.models import GuidableModel, save_model
 from preceptor.progress import progress as progress_display
 from preceptor.runs import exclusive, finish, is_finished, read_record, write_atomically
 from preceptor.saliency.agreement import correlation
-from preceptor.saliency.cam import class_activation_map
 from preceptor.schedules import alpha_at, learning_rate, period_ends
 from preceptor.workspace import Workspace, plain_settings
 
@@ -183,6 +182,7 @@ def _train(
             "classes": list(model.spec.classes),
             "input_size": size,
             "grid": list(rows.grid),
+            "saliency": model.spec.cam,
             "training_images": len(rows),
             "guided_images": int((rows.guides.weight > 0).sum()) if rows.guides else 0,
             "soft_labelled_images": 0
@@ -208,7 +208,7 @@ class _Trainer:
         self,
         config: RunConfig,
         model: GuidableModel,
-        wrapped: Callable[[Tensor], ModelOutput],
+        wrapped: Callable[..., Any],
         optimiser: torch.optim.Optimizer,
         fabric: Fabric,
         stream: TrainingStream,
@@ -265,11 +265,13 @@ class _Trainer:
         if batch.soft is not None and config.soft_labels is not None:
             given = config.soft_labels
             soft = SoftTargets(batch.soft.to(device), given.weight, given.temperature)
-        logits, features = self.wrapped(images)
         cam = None
         if config.guided:
-            classes = labels if settings.cam_class == "label" else logits.argmax(1)
-            cam = class_activation_map(features, self.model.head.weight, classes)
+            logits, _, cam, _ = self.wrapped(
+                images, labels if settings.cam_class == "label" else "predicted"
+            )
+        else:
+            logits, _ = self.wrapped(images)
         terms = guided_loss_terms(
             logits, labels, cam, maps, map_weight, sample_weight,
             distance=settings.distance, soft=soft,
@@ -297,7 +299,7 @@ class _Trainer:
     ) -> Tensor:
         """What metrics.csv reports of one batch, summed over its images."""
         at_logits, at_map = gradient_norms(
-            logits, labels, terms, cam, map_weight, sample_weight,
+            logits, labels, terms, cam, maps, map_weight, sample_weight,
             alpha=self.loss.alpha, distance=self.loss.distance, soft=soft,
         )  # fmt: skip
         agreement = torch.zeros((), device=logits.device)
@@ -319,7 +321,7 @@ class _Trainer:
 
 
 def validate(
-    model: GuidableModel, sets: dict[str, Rows], forward: Callable[[Tensor], ModelOutput]
+    model: GuidableModel, sets: dict[str, Rows], forward: Callable[..., Any]
 ) -> dict[str, float]:
     """Accuracy, AUC and agreement with human maps on each validation set."""
     metrics: dict[str, float] = {}

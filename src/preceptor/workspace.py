@@ -192,6 +192,8 @@ class Workspace:
             input_size=config.training.input_size,
             fit=config.training.fit,
             backbone_args=config.backbone_args,
+            head=config.training.head,
+            cam_source=config.training.cam_source,
         )
 
     def guided_rows(self, config: RunConfig, model: GuidableModel) -> Rows:

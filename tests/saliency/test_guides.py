@@ -18,7 +18,7 @@ from preceptor.data.geometry import fit_box, turn_maps
 from preceptor.data.loader import Guides, Rows
 from preceptor.errors import InputError
 from preceptor.saliency.guides import CENTRE_SIDE, build_guides, worth_of
-from preceptor.saliency.maps import post_process
+from preceptor.saliency.post import post_process
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 
 COUNT = 10
@@ -376,11 +376,19 @@ def test_worth_is_finite_and_not_negative() -> None:
 # What is done to guiding maps.
 
 POST = PostProcessing(blur=0.15, power=2, threshold=0.05)
+HUMAN_POST = PostProcessing(threshold=0.6, dilate=0.1, shape="hull")
 
 
-def on_grid(found: Guides) -> Any:
-    rows = Rows(IMAGES, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (4, 4))
+def on_grid(found: Guides, images: Any = IMAGES) -> Any:
+    rows = Rows(images, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (4, 4))
     return rows.maps_on_grid(np.arange(8))
+
+
+def with_human_maps() -> Any:
+    """The images, whose human maps are noise that is dark in the last columns."""
+    maps = np.random.default_rng(2).integers(0, 256, (COUNT, 16, 16)).astype(np.uint8)
+    maps[:, :, 9:] = 0
+    return SimpleNamespace(sizes=SIZES, side=32, human_maps=lambda rows: maps[rows])
 
 
 def test_post_processing_comes_after_the_grid(tmp_path: Path) -> None:
@@ -391,6 +399,38 @@ def test_post_processing_comes_after_the_grid(tmp_path: Path) -> None:
     assert plain.post is None
     assert torch.equal(on_grid(changed), post_process(on_grid(plain), POST))
     assert not torch.equal(on_grid(changed), on_grid(plain))
+
+
+def test_human_maps_and_those_of_a_store_are_changed_each_in_their_own_way(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).random((COUNT, 7, 7)).astype(np.float16)
+    write_maps(tmp_path, range(COUNT), maps=maps)
+    source, images = MapSource(kind="store", path=tmp_path, human="keep"), with_human_maps()
+    plain = must(guides(source))
+    assert plain.human_post is None
+    both = must(guides(source, post=POST, human_post=HUMAN_POST))
+    human = torch.from_numpy(plain.index < 0)  # rows 1, 2 and 3
+    assert human.sum() == 3
+    before, after = on_grid(plain, images), on_grid(both, images)
+    torch.testing.assert_close(after[human], post_process(before[human], HUMAN_POST))
+    torch.testing.assert_close(after[~human], post_process(before[~human], POST))
+    assert after[human].unique().tolist() == [0, 1]
+    assert (after != before).flatten(1).any(1).all()
+    # Each alone leaves the other's maps as they are.
+    alone = on_grid(must(guides(source, post=POST)), images)
+    assert torch.equal(alone[human], before[human])
+    alone = on_grid(must(guides(source, human_post=HUMAN_POST)), images)
+    assert torch.equal(alone[~human], before[~human])
+
+
+@pytest.mark.parametrize("kind", ["human", "centre", "store"])
+def test_what_is_done_to_maps_that_do_not_guide_changes_nothing(tmp_path: Path, kind: Any) -> None:
+    write_maps(tmp_path, range(COUNT))
+    source = MapSource(kind=kind, path=tmp_path if kind == "store" else None)
+    own, other = ("human_post", "post") if kind == "human" else ("post", "human_post")
+    images = with_human_maps()
+    plain = on_grid(must(guides(source)), images)
+    assert torch.equal(on_grid(must(guides(source, **{other: HUMAN_POST})), images), plain)
+    assert not torch.equal(on_grid(must(guides(source, **{own: HUMAN_POST})), images), plain)
 
 
 def test_flips_and_turns_commute_with_post_processing(tmp_path: Path) -> None:

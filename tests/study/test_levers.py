@@ -30,11 +30,12 @@ SETTINGS: dict[str, Any] = FORGED_STUDY | {
             "human_maps": "keep",
             "trust": "agreement",
             "guide_classes": ["forged"],
-            "post": {"blur": 0.1, "power": 2, "threshold": 0.2},
+            "post": {"blur": 0.1, "power": 2, "threshold": 0.2, "dilate": 0.1},
+            "human_post": {"threshold": 0.2, "shape": "hull"},
             "alpha_start": 0.0,
             "soft_labels": 0.5,
         },
-        "other": {"teacher_rows": "all", "distance": "mse", "alpha": 0.01},
+        "other": {"teacher_rows": "all", "distance": "kl", "alpha": 0.01},
     },
     "training": {"input_size": 32, "epochs": 1, "batch_size": 16, "lr": 0.01},
 }
@@ -112,5 +113,6 @@ def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None
 def test_the_study_as_written_reads_back(finished: Path) -> None:
     again = load_config(finished / "study.yaml", StudyConfig)
     assert again.variants["everything"].post is not None
-    assert again.variants["other"].distance == "mse"
+    assert again.variants["everything"].human_post is not None
+    assert again.variants["other"].distance == "kl"
     assert again.draws

@@ -78,8 +78,10 @@ def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
         ({"trust": "score"}, ["train", "annotate"]),
         ({"guide_classes": ("forged",)}, ["train", "annotate"]),
         ({"post": {"power": 2.0}}, ["train", "annotate"]),
+        ({"human_post": {"power": 2.0}}, []),
         ({"alpha_start": 0.0}, ["train", "annotate"]),
         ({"distance": "mse"}, ["train", "annotate"]),
+        ({"distance": "dice"}, ["train", "annotate"]),
         ({"soft_labels": 0.5}, ["train", "annotate"]),
         ({"teacher_rows": "all"}, []),
         ({"teacher_alpha": 0.5}, []),
@@ -113,6 +115,62 @@ def test_kept_human_maps_are_those_of_the_annotated_alone(draws: Path, generatio
             workspace = one.workspaces.of(0)
             used = workspace.human_maps_from(step.run)[workspace.training_rows(step.run)]
             assert used.sum() == workspace.annotated(step.run).sum() < workspace.train_mask.sum()
+
+
+HULL: dict[str, Any] = {"threshold": 0.5, "shape": "hull"}
+
+
+def test_what_is_done_to_human_maps_reaches_every_run_that_they_guide(draws: Path) -> None:
+    plain, other = protocol(draws), protocol(draws, human_post=HULL)
+    human, data = other.teachers()
+    assert (human.kind, data.kind) == ("human", "data")
+    changed, kept = [], []
+    for one in (plain, other):
+        mixed = one.full_run("mixed", "test_byobnet", 0.1, 0)
+        ceiling = one.full_run("ceiling", "test_byobnet", 0.1, 0)
+        baseline = one.annotated_run("baseline1", "test_byobnet", 0.1, 0)
+        changed.append([baseline, ceiling, mixed, *chain(one)])
+        kept.append(
+            [
+                one.full_run("baseline2", "test_byobnet", 1.0, 0),
+                one.full_run("centre", "test_byobnet", 0.1, 0),
+                *one.student(data, "test_byobnet", 0.1, 0),  # it never sees a human map
+            ]
+        )
+        assert chain(one)[0].id == baseline.id  # a Baseline 1 is a Teacher still
+        assert next(member.run for member in one.members_of("teacher")) == baseline.id
+    assert not {step.id for step in changed[0]} & {step.id for step in changed[1]}
+    assert [step.id for step in kept[0]] == [step.id for step in kept[1]]
+    for step in changed[1][:3]:
+        assert step.run is not None
+        assert step.run.human_post.shape == "hull"
+    student = changed[1][-1].run
+    assert student is not None
+    assert student.human_post.shape == "map"  # no human map guides it
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+def test_kept_human_maps_are_changed_as_the_variant_says(draws: Path, generations: int) -> None:
+    one = protocol(draws)
+    post = {"power": 2.0}
+    steps = chain(one, human_maps="keep", post=post, human_post=HULL, generations=generations)
+    for step in steps:
+        if step.kind == "train":
+            assert step.run is not None
+            assert step.run.human_post.shape == "hull"
+            assert step.run.post.power == (1 if step is steps[0] else 2)
+    # A variant that changes its Teacher is no candidate of the study's own.
+    roles = {member.arm.role for member in one.members if member.run == steps[0].id}
+    assert roles == {"member"}
+    chain(one)
+    teachers = list(one.members_of("teacher"))
+    assert [member.run for member in teachers] == [chain(one)[0].id]
+
+
+def test_a_variant_of_a_study_may_leave_human_maps_as_they_are(draws: Path) -> None:
+    plain, other = protocol(draws), protocol(draws, human_post=HULL)
+    undone = chain(other, human_post={})
+    assert [step.id for step in undone] == [step.id for step in chain(plain)]
 
 
 def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:

@@ -64,14 +64,16 @@ class Guides:
         weight: (n,) w_k of each row of the data, 0 = not guided.
         array: Maps that are not human, or None.
         index: (n,) position in `array`, −1 = the row's human map.
-        post: What is done to (B, h, w) maps on the model's grid; None = nothing. It must treat
-            all directions alike: flips and quarter turns come after it.
+        post: What is done to the (B, h, w) maps of `array` on the model's grid; None = nothing.
+            It must treat all directions alike: flips and quarter turns come after it.
+        human_post: The same for human maps.
     """
 
     weight: NDArray[np.float32]
     array: MapArray | None
     index: NDArray[np.int64]
     post: Callable[[Tensor], Tensor] | None = None
+    human_post: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,14 +192,16 @@ class Rows:
         if len(human):
             stored = _without_constants(self.images.human_maps(self.rows[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
-            maps[human] = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
+            found = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
+            maps[human] = found if guides.human_post is None else guides.human_post(found)
         other = np.flatnonzero(used & (index >= 0))
         if len(other) and guides.array is not None:
-            found = index[other]
-            stored = _without_constants(guides.array.maps[found])
-            regions = torch.from_numpy(guides.array.regions[found])
-            maps[other] = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
-        return maps if guides.post is None else guides.post(maps)
+            places = index[other]
+            stored = _without_constants(guides.array.maps[places])
+            regions = torch.from_numpy(guides.array.regions[places])
+            found = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
+            maps[other] = found if guides.post is None else guides.post(found)
+        return maps
 
 
 def _without_constants(maps: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:

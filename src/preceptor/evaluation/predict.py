@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,7 @@ from torch import Tensor
 
 from preceptor.data.geometry import TURNS, turn_all
 from preceptor.data.loader import Rows, in_order
-from preceptor.models import GuidableModel, ModelOutput
-from preceptor.saliency.cam import class_activation_map
+from preceptor.models import GuidableModel
 from preceptor.saliency.maps import normalise
 
 PREDICT_BATCH = 64
@@ -30,8 +30,8 @@ class Predictions:
 
     Args:
         probabilities: (n, C) float32.
-        cams: (n, h, w) float32 raw CAMs of `cam_classes`, with `turns` means of normalised ones;
-            or None.
+        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `turns` means of
+            normalised ones; or None.
         cam_classes: (n,) int64 the class of each map, or None.
     """
 
@@ -45,7 +45,7 @@ def predict(
     rows: Rows,
     *,
     cams: str | None = None,
-    forward: Callable[[Tensor], ModelOutput] | None = None,
+    forward: Callable[..., Any] | None = None,
     batch_size: int = PREDICT_BATCH,
     turns: bool = False,
 ) -> Predictions:
@@ -58,12 +58,12 @@ def predict(
         forward: The forward to call, where precision wraps it; None = the model's own.
         batch_size: Images at once.
         turns: Probabilities are the mean over the eight flips and quarter turns of the image, maps
-            that of the normalised CAMs, each turned back; the predicted class is that of the mean
+            that of the normalised ones, each turned back; the predicted class is that of the mean
             probabilities.
     """
     call = forward or model
     look = _looks if turns else _look
-    device, channels_last = model.head.weight.device, uses_channels_last(model)
+    device, channels_last = model.device, uses_channels_last(model)
     model.eval()
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
@@ -85,39 +85,39 @@ def predict(
 
 
 def _look(
-    call: Callable[[Tensor], ModelOutput],
+    call: Callable[..., Any],
     model: GuidableModel,
     images: Tensor,
     labels: Tensor,
     cams: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(B, C) probabilities, (B, h, w) raw CAMs or None, and (B,) whose class they are of."""
-    logits, features = call(model.preprocess(images))
-    wanted = labels if cams == "label" else logits.argmax(1)
-    cam = None
-    if cams is not None:
-        cam = class_activation_map(features.float(), model.head.weight, wanted)
-    return logits.float().softmax(1), cam, wanted
+    """(B, C) probabilities, (B, h, w) raw maps or None, and (B,) whose class they are of."""
+    prepared = model.preprocess(images)
+    if cams is None:
+        logits, _ = call(prepared)
+        return logits.float().softmax(1), None, labels
+    logits, _, cam, wanted = call(prepared, labels if cams == "label" else "predicted")
+    return logits.float().softmax(1), cam.float(), wanted
 
 
 def _looks(
-    call: Callable[[Tensor], ModelOutput],
+    call: Callable[..., Any],
     model: GuidableModel,
     images: Tensor,
     labels: Tensor,
     cams: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """As `_look`, the means over the eight turns; each turn's CAMs normalised, then turned back."""
+    """As `_look`, the means over the eight turns; each turn's maps normalised, then turned back."""
     channels_last = uses_channels_last(model)
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
     for turn in TURNS:
         turned = to_device(turn_all(images, turn), images.device, channels_last)
-        logits, features = call(model.preprocess(turned))
-        probabilities.append(logits.float().softmax(1))
+        # Of all classes: which one is predicted is known after the last turn only.
+        out = call(model.preprocess(turned), *(() if cams is None else ("every",)))
+        probabilities.append(out.logits.float().softmax(1))
         if cams is not None:
-            # Of all classes: which one is predicted is known after the last turn only.
-            every = torch.einsum("kc,bchw->bkhw", model.head.weight, features.float())
+            every = out.saliency.float()
             normalised = normalise(every.flatten(0, 1)).view_as(every)
             maps.append(turn_all(normalised, turn.back))
     mean = torch.stack(probabilities).mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -12,7 +13,8 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
 
     Args:
         features: (B, Ch, h, w).
-        weight: (C, Ch) weight of the linear head.
+        weight: (C, Ch) weight of the linear head; of a single-logit head (1, Ch), whose CAMs of the
+            classes 0 and 1 are those of its `two_sided` logits.
         classes: (B,) the class of each map, int64 in [0, C).
 
     Returns:
@@ -34,8 +36,30 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
     batch, channels, height, width = features.shape
     if classes.shape != (batch,):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {batch}")
-    chosen = weight[classes]  # (B, Ch)
+    chosen = two_sided(weight.T).T[classes]  # (B, Ch)
     # One batched product over a view; with channels_last features no copy is made either way.
     return (chosen[:, None] @ features.reshape(batch, channels, height * width)).reshape(
         batch, height, width
     )
+
+
+def two_sided(values: Tensor) -> Tensor:
+    """A single logit z as the two logits (−z/2, z/2); more than one are returned as they are.
+
+    Their softmax is (σ(−z), σ(z)), so cross-entropy on them is the logistic loss on z. The head's
+    weight is split in the same way, and each class has a CAM that adds up to its logit.
+
+    Args:
+        values: (..., C).
+
+    Returns:
+        (..., 2) for C = 1, else `values`.
+
+    Example:
+        >>> import torch
+        >>> two_sided(torch.tensor([[3.0]]))
+        tensor([[-1.5000,  1.5000]])
+    """
+    if values.shape[-1] != 1:
+        return values
+    return torch.cat((-values, values), -1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from preceptor.config import MapSource, PostProcessing, RunConfig, Trust
 from preceptor.data.cache import MAP_SIDE, ImageSource
@@ -18,7 +20,7 @@ from preceptor.data.loader import Guides, MapArray
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.saliency.agreement import entropy
-from preceptor.saliency.maps import post_process
+from preceptor.saliency.post import post_process
 from preceptor.saliency.store import is_store, read_store
 
 # The centre control: one Gaussian on the unit square of every image.
@@ -37,7 +39,8 @@ def build_guides(
 
     Args:
         config: Names the maps (`maps`) and what they are worth, the guided classes, whether human
-            maps are kept, and what is done to the maps (`post`).
+            maps are kept, and what is done to the maps (`human_post` to human ones, `post` to the
+            others).
         manifest: All rows.
         images: Gives the original sizes, which place a Teacher's grid on each image.
         rows: (n,) the manifest rows that are trained on.
@@ -85,9 +88,12 @@ def build_guides(
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
     if factor is not None:
         weight *= _relative(factor, (weight > 0) & (index >= 0), source)
-    changed = config.post != PostProcessing()
-    post = partial(post_process, settings=config.post) if changed else None
-    return Guides(weight, array, index, post)
+    return Guides(weight, array, index, _applied(config.post), _applied(config.human_post))
+
+
+def _applied(settings: PostProcessing) -> Callable[[Tensor], Tensor] | None:
+    """The post-processing as a function of maps; None where nothing is to be done."""
+    return None if settings == PostProcessing() else partial(post_process, settings=settings)
 
 
 def _relative(

@@ -1,11 +1,9 @@
-"""Min-max normalisation of maps, which maps say anything at all, and what may be done to them."""
+"""Min-max normalisation of maps, and which maps say anything at all."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from preceptor.config import PostProcessing
 
 # A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
 # and area averages of a constant map stay below 1e-6 of it.
@@ -57,41 +55,3 @@ def normalise(maps: Tensor) -> Tensor:
     largest = torch.maximum(low.abs(), high.abs())
     constant = spread <= CONSTANT_TOLERANCE * largest  # False where NaN: a NaN must be seen
     return torch.where(constant, 0.0, (maps - low) / torch.where(constant, 1.0, spread))
-
-
-def post_process(maps: Tensor, settings: PostProcessing) -> Tensor:
-    """Blur maps, raise them to a power and threshold them, in this order; normalised throughout.
-
-    A blurred map is stretched to [0, 1] again: else a threshold would clear a narrow peak.
-
-    Args:
-        maps: (B, h, w) of any scale.
-        settings: What is done; with the defaults this is `normalise`.
-
-    Returns:
-        (B, h, w) in [0, 1]; zeros for a constant map; a map with a value that is not finite
-        keeps none that is.
-
-    Example:
-        >>> maps = torch.tensor([[[0.0, 2.0, 4.0, 8.0]]])
-        >>> post_process(maps, PostProcessing(power=2))
-        tensor([[[0.0000, 0.0625, 0.2500, 1.0000]]])
-        >>> post_process(maps, PostProcessing(threshold=0.4))
-        tensor([[[0.0000, 0.0000, 0.5000, 1.0000]]])
-    """
-    maps = normalise(maps)
-    if settings.blur > 0:
-        rows, columns = (_gaussian(side, settings.blur, maps) for side in maps.shape[-2:])
-        maps = normalise(rows @ maps @ columns.T)
-    if settings.power != 1:
-        maps = maps.clamp_min(0) ** settings.power
-    if settings.threshold > 0:
-        maps = torch.where(maps < settings.threshold, 0, maps)
-    return normalise(maps)
-
-
-def _gaussian(side: int, sigma: float, like: Tensor) -> Tensor:
-    """(side, side) weights of a blur of `sigma` sides: each row sums to 1, at the border too."""
-    places = torch.arange(side, device=like.device, dtype=torch.float64) / side
-    weights = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
-    return (weights / weights.sum(1, keepdim=True)).to(like.dtype)

@@ -11,7 +11,6 @@ import torch
 
 from preceptor.config import RunConfig
 from preceptor.models import build_model
-from preceptor.saliency.cam import class_activation_map
 from preceptor.study.graph import Step
 from preceptor.study.settings import StudyConfig
 
@@ -52,10 +51,10 @@ def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
         while len(times) < _WARM + _TIMED or sum(times[_WARM:]) < _LEAST:
             started = time.perf_counter()
             with torch.autocast(device.type, enabled=settings.precision != "32-true"):
-                logits, features = model(model.preprocess(images.to(torch.uint8)))
-            cam = class_activation_map(features.float(), model.head.weight, labels)
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels) + cam.std()
-            loss.backward()  # type: ignore[no-untyped-call]
+                out = model(model.preprocess(images.to(torch.uint8)), labels)
+            loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
+            loss = loss + out.saliency.std()
+            loss.backward()
             optimiser.step()
             optimiser.zero_grad()
             if cuda:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.config import MapSource, RunConfig, SoftLabels
+from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels
 from preceptor.runs import digest
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Arm, MapsJob, Step
@@ -147,6 +147,7 @@ class Protocol:
             "annotated": study.annotated,
             "annotated_seed": study.annotated_seed + (draw if study.annotated_per_seed else 0),
             "guide_classes": study.guide_classes,
+            "human_post": study.human_post,
             "seed": draw,
             "training": study.training,
         }
@@ -191,11 +192,12 @@ class Protocol:
         maps = MapSource(kind="human" if teacher.alpha < 1 else "none")
         config = self.config(
             teacher.name, seed, rows=guiding.teacher_rows, alpha=teacher.alpha, maps=maps,
-            guide_classes=guiding.guide_classes, seed=seed + MEMBER_STRIDE * place,
+            guide_classes=guiding.guide_classes, human_post=guiding.human_post,
+            seed=seed + MEMBER_STRIDE * place,
         )  # fmt: skip
         study = self.study
-        own = (guiding.teacher_rows, guiding.guide_classes) == (
-            study.teacher_rows, study.guide_classes,
+        own = (guiding.teacher_rows, guiding.guide_classes, guiding.human_post) == (
+            study.teacher_rows, study.guide_classes, study.human_post,
         )  # fmt: skip
         role = "teacher" if own and place == 0 else "member"
         return self.train(Arm(role, teacher.name, teacher.alpha), config)
@@ -246,7 +248,7 @@ class Protocol:
         alpha = teacher.alpha if teacher.alpha < 1 else self.study.stage_one_alpha
         config = self.config(
             teacher.name, seed, rows="all", alpha=alpha, maps=maps,
-            guide_classes=guiding.guide_classes, post=guiding.post,
+            guide_classes=guiding.guide_classes, post=guiding.post, human_post=guiding.human_post,
             seed=seed + MEMBER_STRIDE * place,
         )  # fmt: skip
         config = _of_its_maps_alone(config)
@@ -296,7 +298,8 @@ class Protocol:
         soft = DISTILLED_WEIGHT if role == "distilled" else guiding.soft_labels
         values: dict[str, object] = {
             "alpha": alpha, "maps": source, "guide_classes": guiding.guide_classes,
-            "post": guiding.post, "alpha_start": guiding.alpha_start,
+            "post": guiding.post, "human_post": guiding.human_post,
+            "alpha_start": guiding.alpha_start,
         }  # fmt: skip
         if soft:
             assert source.path is not None
@@ -363,10 +366,12 @@ class Protocol:
 
 
 def _of_its_maps_alone(config: RunConfig) -> RunConfig:
-    """A run's config without the draw of A, where no human map guides it.
+    """A run's config without the draw of A and what is done to human maps, where none guides it.
 
-    How A was drawn is in the id of the Teacher's maps already.
+    How A was drawn and its maps changed is in the id of the Teacher's maps already.
     """
     if config.maps.kind == "store" and config.maps.human == "keep":
         return config
-    return config.model_copy(update={"annotated": None, "annotated_seed": 0})
+    return config.model_copy(
+        update={"annotated": None, "annotated_seed": 0, "human_post": PostProcessing()}
+    )

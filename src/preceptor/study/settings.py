@@ -8,10 +8,28 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from preceptor.config import Amount, Fraction, Positive, PostProcessing, Settings, Training, Trust
+from preceptor.config import (
+    Amount,
+    Distance,
+    Fraction,
+    Positive,
+    PostProcessing,
+    Settings,
+    Training,
+    Trust,
+)
 
-# α grids by distance: the same α pulls about nine times less under mse.
-ALPHA_GRIDS = {"l2": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9), "mse": (0.01, 0.1, 0.5)}
+# α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
+# pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells (benchmarks/distance_pull.py): mse 0.10 to
+# 0.17, l1 0.10 to 0.17, dice 0.12 to 0.21, kl 0.6 to 1.0. Hence the grid of l1 and dice acts like
+# l2 at about 0.01, 0.05, 0.1, 0.25, 0.4 and 0.9, and kl has l2's own. All hold 0.1, for probes.
+ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
+    "l2": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
+    "mse": (0.01, 0.1, 0.5),
+    "l1": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
+    "kl": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
+    "dice": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
+}
 PAPER_ALPHA = 0.5
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Control = Literal["shuffled", "centre", "distilled", "mixed"]
@@ -33,7 +51,9 @@ class Guiding(Settings):
         human_maps: On annotated images: replace the human map by the Teacher's, or keep it.
         trust: What a Teacher's map is worth, see `MapSource`.
         guide_classes: Only images of these classes are guided, Teachers included; None = all.
-        post: What is done to the maps that guide Students.
+        post: What is done to the Teachers' and given maps that guide Students.
+        human_post: What is done to human maps wherever they guide: Baseline 1, human-guided
+            Teachers, ceiling, the control mixed, and human maps that Students keep.
         alpha_start: A Student's α at its first step, see `RunConfig`.
         soft_labels: Weight of the Teacher's probabilities in a Student's classification term; 0 =
             labels alone.
@@ -47,6 +67,7 @@ class Guiding(Settings):
     trust: Trust = "none"
     guide_classes: tuple[str, ...] | None = None
     post: PostProcessing = PostProcessing()
+    human_post: PostProcessing = PostProcessing()
     alpha_start: Fraction | None = None
     soft_labels: Fraction = 0.0
 
@@ -64,12 +85,13 @@ class Variant(Settings):
         teacher_alpha: α of its human-guided Teacher.
         distance: Of the Student's guidance; α is comparable only within one distance.
         alpha: α of the Student; None = the α chosen for the study's own Students.
+        human_post: Of the human maps that guide its Teachers, and of those that its Students keep.
         teacher_rows, committee, turns, generations, human_maps, trust, guide_classes, post,
             alpha_start, soft_labels: See `Guiding`.
     """
 
     teacher_alpha: Alpha | None = None
-    distance: Literal["l2", "mse"] | None = None
+    distance: Distance | None = None
     alpha: Alpha | None = None
     teacher_rows: Literal["annotated", "all"] | None = None
     committee: Positive | None = None
@@ -79,6 +101,7 @@ class Variant(Settings):
     trust: Trust | None = None
     guide_classes: tuple[str, ...] | None = None
     post: PostProcessing | None = None
+    human_post: PostProcessing | None = None
     alpha_start: Fraction | None = None
     soft_labels: Fraction | None = None
 

@@ -1,0 +1,302 @@
+"""The model of a run: a timm network that hands out its features and where it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from preceptor import __version__
+from preceptor.backbones import classifiers
+from preceptor.errors import InputError
+from preceptor.features import (
+    CamSource,
+    Layout,
+    allow_second_derivatives,
+    last_block,
+    layout_of,
+    tap_published,
+)
+from preceptor.saliency.cam import class_activation_map, two_sided
+from preceptor.saliency.gradcam import grad_cam
+
+Head = Literal["softmax", "sigmoid"]
+
+
+class ModelOutput(NamedTuple):
+    """What one forward gives.
+
+    Args:
+        logits: (B, C).
+        features: (B, Ch, h, w), exactly what the maps are made of.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+class GuidedOutput(NamedTuple):
+    """What one forward gives that was asked where the model looks.
+
+    Args:
+        logits: (B, C).
+        features: (B, Ch, h, w), exactly what the maps are made of.
+        saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) where every class was asked for.
+        classes: (B,) whose maps these are; (B, C) where every class was asked for.
+    """
+
+    logits: Tensor
+    features: Tensor
+    saliency: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build the model again and to feed it: the content of `model.json`.
+
+    Args:
+        backbone: timm's name.
+        classes: Class names in logit order.
+        positive: The class whose probability is the score (two classes), or None.
+        in_chans: 1 or 3.
+        input_size: Side of the square input in pixels.
+        mean, std: Of the input in [0, 1], a value a channel.
+        fit: How an image is brought to the square input.
+        backbone_args: Further arguments of the backbone.
+        head: softmax (a logit a class) or sigmoid (one logit for two classes).
+        cam: How saliency is taken: "cam", exact on this backbone, or "gradcam".
+        cam_source: head_input, or cyborg: what the authors' released code takes.
+        tap: Where Grad-CAM's features are: "" (what the head gets), or "last_block" (what goes into
+            the last transformer block, where the head sees the class token alone).
+        thresholds: Decision thresholds by name, fixed on validation.
+        version: The library's version when the model was built.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    positive: str | None
+    in_chans: int
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: str = "squash"
+    backbone_args: Mapping[str, Any] = field(default_factory=dict)
+    head: Head = "softmax"
+    cam: str = "cam"
+    cam_source: CamSource = "head_input"
+    tap: str = ""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    version: str = __version__
+
+
+class GuidableModel(nn.Module):
+    """A timm backbone that hands out its features and its saliency; made by `build_model`.
+
+    Args:
+        backbone: The timm network, its classifier included.
+        spec: What it is.
+    """
+
+    def __init__(self, backbone: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.spec = spec
+        shape = (1, spec.in_chans, 1, 1)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
+        self._trunk: Callable[[Tensor], Any] = backbone.forward_features  # type: ignore[assignment]
+        self._layout: Layout | None = None
+        self._tapped: Tensor | None = None
+        self._differentiate = False  # whether the forward under way needs a graph from its tap on
+        self._taps = spec.cam_source == "cyborg" or spec.tap != ""
+        if spec.cam_source == "cyborg":
+            tap_published(backbone, self._keep)
+        elif spec.cam == "gradcam":
+            allow_second_derivatives(backbone, spec.tap)
+        if spec.tap == "last_block":
+            block = last_block(backbone)
+            assert block is not None
+            block.register_forward_pre_hook(self._tap_block)
+
+    def forward(
+        self, images: Tensor, of: Tensor | Literal["predicted", "every"] | None = None
+    ) -> ModelOutput | GuidedOutput:
+        """Logits and features in one pass and, if asked, saliency.
+
+        Args:
+            images: (B, in_chans, H, W) normalised.
+            of: Whose map is wanted: (B,) classes, "predicted", or "every" class; None = no map.
+
+        Returns:
+            `ModelOutput`, or with `of` a `GuidedOutput`. The map carries gradients in training; it
+            is made inside the forward, so that precision and parallelism wrap it too.
+
+        Raises:
+            ValueError: `of` is another word, or not one class an image.
+        """
+        if isinstance(of, Tensor):
+            if of.shape != (len(images),):
+                raise ValueError(f"of {tuple(of.shape)} must be (B,) with B = {len(images)}")
+        elif of not in (None, "predicted", "every"):
+            raise ValueError(f"of {of!r} is neither classes nor predicted nor every")
+        if self.spec.cam == "cam" or of is None:
+            logits, features = self._pass(images)
+            if of is None:
+                return ModelOutput(logits, features)
+            return self._with_cam(logits, features, of)
+        if torch.is_inference_mode_enabled():  # whose tensors can never be differentiated
+            with torch.inference_mode(False), torch.no_grad():
+                return self.forward(images.clone(), of.clone() if isinstance(of, Tensor) else of)
+        trainable = torch.is_grad_enabled()
+        self._differentiate = True
+        try:
+            with torch.set_grad_enabled(trainable):  # ends what a tap in the trunk switches on
+                logits, features = self._pass(images)
+                return self._with_grad_cam(logits, features, of, trainable)
+        finally:
+            self._differentiate = False
+
+    def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C) logits and (B, Ch, h, w) features, the one a function of the other."""
+        raw = self._trunk(images)
+        if self._tapped is None:
+            assert not self._taps
+            features = self._as_features(raw)
+            with torch.set_grad_enabled(self._differentiate or torch.is_grad_enabled()):
+                logits = self._head(self._layout_of(raw).from_grid(features, raw))
+        else:
+            features, self._tapped = self._tapped, None
+            logits = self._head(raw)
+        return logits, features
+
+    def _head(self, raw: Tensor) -> Tensor:
+        logits: Tensor = self.backbone.forward_head(raw)  # type: ignore[operator]
+        return two_sided(logits)
+
+    def _as_features(self, raw: Tensor) -> Tensor:
+        """Features as a grid; the start of a graph where one is needed and none is there."""
+        features = self._layout_of(raw).to_grid(raw)
+        if self._differentiate and not features.requires_grad:
+            features = features.detach().requires_grad_()
+        return features
+
+    def _layout_of(self, raw: Tensor) -> Layout:
+        layout = self._layout
+        if layout is None or (layout.kind == "tokens" and raw.shape[1] != layout.tokens):
+            layout = self._layout = layout_of(self.backbone, raw)
+        return layout
+
+    def _keep(self, features: Tensor) -> None:
+        self._tapped = features
+
+    def _tap_block(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Lead the tokens that enter the last block through the features."""
+        raw = arguments[0]
+        self._tapped = self._as_features(raw)
+        if self._differentiate:
+            torch.set_grad_enabled(True)  # from here to the end of the forward
+        return (self._layout_of(raw).from_grid(self._tapped, raw), *arguments[1:])
+
+    def _with_cam(self, logits: Tensor, features: Tensor, of: Tensor | str) -> GuidedOutput:
+        # In float32 whatever the precision: the map is a small product, and its min-max is not kind
+        # to rounding.
+        with torch.autocast(features.device.type, enabled=False):
+            wide = torch.promote_types(features.dtype, torch.float32)
+            weight, dense = self.class_weight.to(wide), features.to(wide)
+            classes = self._classes(logits, of)
+            if classes.ndim == 2:
+                maps = torch.einsum("kc,bchw->bkhw", weight, dense)
+            else:
+                maps = class_activation_map(dense, weight, classes)
+        return GuidedOutput(logits, features, maps, classes)
+
+    def _with_grad_cam(
+        self, logits: Tensor, features: Tensor, of: Tensor | str, trainable: bool
+    ) -> GuidedOutput:
+        classes = self._classes(logits, of)
+        if classes.ndim == 2:
+            every = [grad_cam(logits, features, c, trainable=trainable) for c in classes.unbind(1)]
+            maps = torch.stack(every, 1)
+        else:
+            maps = grad_cam(logits, features, classes, trainable=trainable)
+        if not trainable:
+            logits, features = logits.detach(), features.detach()
+        return GuidedOutput(logits, features, maps, classes)
+
+    @staticmethod
+    def _classes(logits: Tensor, of: Tensor | str) -> Tensor:
+        if isinstance(of, Tensor):
+            return of
+        if of == "predicted":
+            return logits.detach().argmax(1)
+        return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Normalise (B, in_chans, H, W) uint8 images to the backbone's mean and spread."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
+
+    def compile_trunk(self) -> None:
+        """Let torch.compile have the trunk; head and saliency stay as they are.
+
+        The state dict does not change. Costs some seconds to minutes at the first forward of each
+        input shape and mode.
+        """
+        self._trunk = torch.compile(self.backbone.forward_features)  # type: ignore[arg-type]
+
+    @property
+    def head(self) -> nn.Linear:
+        """The linear classifier: weight (C, Ch), bias (C,); of a sigmoid head (1, Ch) and (1,).
+
+        Raises:
+            InputError: There is none, or there are two; such models have Grad-CAM alone.
+        """
+        heads = classifiers(self.backbone)
+        if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
+            names = ", ".join(type(part).__name__ for part in heads) or "missing"
+            raise InputError(
+                f"{self.spec.backbone}: its classifier is {names}, not one linear layer"
+            )
+        return heads[0]
+
+    @property
+    def class_weight(self) -> Tensor:
+        """(C, Ch) weight of each class's logit; of a sigmoid head both signs of half of it."""
+        return two_sided(self.head.weight.T).T
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def guidable_grid(self) -> tuple[int, int]:
+        """The grid, where it has at least 2 × 2 cells.
+
+        Raises:
+            InputError: It is coarser: every map on it is constant or nearly so, and guidance would
+                do nothing in silence.
+        """
+        height, width = self.grid()
+        if min(height, width) < 2:
+            raise InputError(
+                f"{self.spec.backbone} at input size {self.spec.input_size} has a {height} × "
+                f"{width} feature grid, too coarse to guide; raise input_size, or set "
+                "backbone_args: {output_stride: 8} where the backbone takes it"
+            )
+        return height, width
+
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the features at the model's input size."""
+        training = self.training
+        self.eval()
+        some = next(self.parameters())
+        size = (1, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
+        with torch.inference_mode():
+            blank = torch.zeros(size, dtype=some.dtype, device=some.device)
+            shape = self(blank).features.shape
+        self.train(training)
+        return int(shape[-2]), int(shape[-1])

@@ -1,0 +1,55 @@
+"""Grad-CAM through a head, for heads that are not linear on pooled features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def grad_cam(
+    logits: Tensor, features: Tensor, classes: Tensor, *, trainable: bool = True
+) -> Tensor:
+    """The raw Grad-CAM of one class an image, differentiated from the logits to the features only.
+
+        g_ch = mean over positions of ∂logit_c / ∂feature[ch],   map = Σ_ch g_ch · feature[ch]
+
+    On a linear head over mean-pooled features it is the CAM divided by h·w. There is no ReLU: a
+    map that is guided must be able to say "against", and min-max follows anyway.
+
+    Args:
+        logits: (B, C), computed from `features` in a graph that is still there.
+        features: (B, Ch, h, w), ancestors of the logits. The trunk below is never entered.
+        classes: (B,) the class of each map, int64 in [0, C).
+        trainable: Keep the graph of the derivative, so that a loss on the map reaches the head and,
+            through the features, the trunk.
+
+    Returns:
+        (B, h, w), not normalised, float32 or wider.
+
+    Raises:
+        ValueError: Not one class an image.
+
+    Reference:
+        R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+        Localization", ICCV 2017.
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]], requires_grad=True)
+        >>> logits = features.mean((2, 3)) @ torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> grad_cam(logits, features, torch.tensor([0]), trainable=False)
+        tensor([[[0.5000, 1.5000]]])
+    """
+    if classes.shape != (len(logits),):
+        raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {len(logits)}")
+    # Without autocast, as the CAM: it would make the last product one of bfloat16.
+    with torch.autocast(features.device.type, enabled=False):
+        # The derivative of the sum of the chosen logits, which is that of each image's own where
+        # images do not meet in the head; in training they do where it has batch norm.
+        chosen = torch.zeros_like(logits).scatter(1, classes[:, None], 1.0)
+        (slope,) = torch.autograd.grad(
+            logits, features, chosen, create_graph=trainable, retain_graph=True
+        )
+        wide = torch.promote_types(features.dtype, torch.float32)
+        weight = slope.to(wide).mean((2, 3))  # (B, Ch)
+        kept = features if trainable else features.detach()
+        return torch.einsum("bc,bchw->bhw", weight, kept.to(wide))

@@ -1,0 +1,378 @@
+"""RISE: saliency from how a class score depends on random masks; any model, no look inside.
+
+The published map is E[f · m] / p, for scores f under masks m that are on with probability p. Up to
+scale and offset it is the covariance E[(f − f̄)(m − m̄)], which min-max cannot tell from it. Hence
+the default estimator: blocks of balanced masks (`balanced_block`), in which the mean score and the
+interactions of two cells cancel exactly, and whose blocks say how far the map has settled.
+docs/saliency.md has the curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from preceptor.data.geometry import resample
+from preceptor.folding import folded
+from preceptor.guidable import GuidableModel
+from preceptor.saliency.cam import two_sided
+from preceptor.saliency.masks import (
+    Block,
+    balanced_block,
+    full_block,
+    ramps,
+    random_block,
+    render,
+    spread_shift,
+)
+
+Estimator = Literal["default", "published"]
+Score = Literal["probability", "logit"]
+
+# As published: 7 × 7 cells, each on with probability ½.
+CELLS = 7
+ON = 0.5
+# Images at once. On a CPU small batches stay in the cache: 8 to 16 are fastest there.
+BATCH_CPU, BATCH_GPU = 16, 256
+# Blocks that must be there before a map can be said to have settled: one can agree with nothing,
+# and two agree by chance now and then.
+LEAST_BLOCKS = 3
+# σ of the blurred fill, as a share of the image's shorter side.
+BLUR_SHARE = 0.1
+
+
+class RiseResult(NamedTuple):
+    """Maps, and how sure they are.
+
+    Args:
+        maps: (B, h, w) float32, raw: scale and offset mean nothing.
+        masks_used: (B,) int64 model evaluations spent on each.
+        error: (B,) 1 − the estimated correlation with the map that endless masks would give, 0 to
+            1; 1 where the scores do not depend on the masks.
+    """
+
+    maps: Tensor
+    masks_used: Tensor
+    error: Tensor
+
+
+def published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
+    """The published estimator Σ f m / (n p).
+
+    Args:
+        scores: (..., n) of the masked images.
+        masks: (n, h, w).
+        on: p, the probability that a cell is on.
+
+    Returns:
+        (..., h, w).
+    """
+    return torch.einsum("...n,nhw->...hw", scores, masks) / (len(masks) * on)
+
+
+def self_normalised(scores: Tensor, masks: Tensor) -> Tensor:
+    """Σ f m / Σ m, pixel by pixel; see `published`."""
+    return torch.einsum("...n,nhw->...hw", scores, masks) / masks.sum(0)
+
+
+def covariance(scores: Tensor, masks: Tensor) -> Tensor:
+    """The mean of (f − f̄)(m − m̄); see `published`."""
+    centred = scores - scores.mean(-1, keepdim=True)
+    return torch.einsum("...n,nhw->...hw", centred, masks - masks.mean(0)) / len(masks)
+
+
+def rise(
+    model: nn.Module | Callable[[Tensor], Any],
+    images: Tensor,
+    classes: Tensor,
+    *,
+    max_masks: int = 8000,
+    tolerance: float = 0.05,
+    estimator: Estimator = "default",
+    score: Score = "probability",
+    fill: float | Literal["mean", "blur"] = 0.0,
+    size: Literal["grid", "image"] | tuple[int, int] = "grid",
+    seed: int = 0,
+    cells: int = CELLS,
+    batch_size: int | None = None,
+) -> RiseResult:
+    """RISE maps of one class an image.
+
+    Masks are added in blocks until the blocks agree so well that the map's estimated correlation
+    with its own limit is at least 1 − tolerance, image by image. The masks are a function of the
+    seed alone, the same for all images: results do not depend on how images are batched, but for
+    rounding (about 1e-5 of the map's range in float32). No global random state is touched.
+
+    An ambient `torch.autocast` is respected; images and model may be channels_last.
+
+    Args:
+        model: A `GuidableModel`, or anything that maps (N, C, H, W) to logits (N, K) or to a tuple
+            that begins with them; one logit counts as two classes. A module is put into evaluation
+            mode meanwhile, and its batch norms are folded into its convolutions in a copy.
+        images: (B, C, H, W) as the model takes them, normalised; any height and width.
+        classes: (B,) int64.
+        max_masks: Most model evaluations an image; whole blocks are used (of 128 masks at 7 × 7
+            cells, of a third of max_masks where that is less).
+        tolerance: The error at which an image is done; 0 uses all masks.
+        estimator: default, or published (independent masks and E[f · m] / p).
+        score: probability, or logit: the log-odds of the class, ln p / (1 − p).
+        fill: What a mask shows instead of the image: a value in input space (0 = the mean colour of
+            the model's normalisation), the image's mean colour, or the blurred image.
+        size: Of the maps: grid (the model's feature grid; of other models cells × cells), image, or
+            (h, w).
+        seed: Of the masks.
+        cells: s, cells a side.
+        batch_size: Images at once; None = what suits the device.
+
+    Raises:
+        ValueError: Shapes or values that make no sense.
+
+    Reference:
+        V. Petsiuk, A. Das, K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+        Models", BMVC 2018.
+
+    Example:
+        >>> def bright(images):  # looks at the upper left quarter alone
+        ...     return images[:, :, :8, :8].mean((1, 2, 3))[:, None] * 4
+        >>> found = rise(bright, torch.ones(1, 3, 16, 16), torch.tensor([1]), size=(2, 2))
+        >>> found.maps.argmax().item()
+        0
+    """
+    _check(images, classes, max_masks, tolerance, cells)
+    if not len(images):
+        raise ValueError("images: there is none")
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.inference_mode():
+            grid = _grid(model, images, size, cells)
+            logits = _logits_of(model, images[:1])
+            seen = _Seen(images, classes, logits, score, fill, batch_size)
+            return _estimate(
+                seen, grid, cells=cells, max_masks=max_masks, tolerance=tolerance,
+                estimator=estimator, seed=seed,
+            )  # fmt: skip
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(training)
+
+
+def _estimate(
+    seen: _Seen,
+    grid: tuple[int, int],
+    *,
+    cells: int,
+    max_masks: int,
+    tolerance: float,
+    estimator: Estimator,
+    seed: int,
+) -> RiseResult:
+    """Add blocks until each image's map has settled."""
+    height, width = seen.images.shape[-2:]
+    device = seen.images.device
+    rows, columns = ramps(height, cells), ramps(width, cells)
+    # The same ramps averaged over the cells of the map: what a block says goes straight there.
+    rows_out, columns_out = (
+        _averaged(rows, grid[0]).to(device),
+        _averaged(columns, grid[1]).to(device),
+    )
+    rows, columns = rows.to(device), columns.to(device)
+    count = len(seen.images)
+    total = torch.zeros(count, *grid, dtype=torch.float64, device=device)
+    squares = torch.zeros(count, dtype=torch.float64, device=device)
+    used = torch.zeros(count, dtype=torch.int64, device=device)
+    error = torch.ones(count, dtype=torch.float64, device=device)
+    active = torch.arange(count, device=device)
+    shifts = (len(rows), len(columns))
+    size = min(full_block(cells), max(2, max_masks // LEAST_BLOCKS // 2 * 2))
+    for number, block in enumerate(_blocks(estimator, cells, size, shifts, seed), 1):
+        block = Block(block.cells.to(device), block.shifts.to(device))
+        scores = seen.scores(active, render(block, rows, columns)).double()
+        found = _block_map(estimator, scores, block, rows_out, columns_out)
+        total[active] += found
+        squares[active] += _centred(found).square().sum((1, 2))
+        used[active] += size
+        if number >= LEAST_BLOCKS:
+            error[active] = _error(total[active], squares[active], number)
+            # One look at the device a block: what goes on is decided here.
+            active = active[error[active] > tolerance]
+        if not len(active) or (number + 1) * size > max_masks:
+            break
+    maps = total / (used / size)[:, None, None]
+    return RiseResult(maps.float(), used.cpu(), error.float())
+
+
+def _blocks(
+    estimator: Estimator, cells: int, count: int, shifts: tuple[int, int], seed: int
+) -> Iterator[Block]:
+    """The endless sequence of blocks of a seed, `count` masks each."""
+    generator = torch.Generator().manual_seed(seed)
+    row, column = torch.rand(2, generator=generator).tolist()
+    index = 0
+    while True:
+        if estimator == "published":
+            yield random_block(cells, count, shifts, generator)
+        else:
+            shift = spread_shift(index, (row, column), shifts)
+            yield balanced_block(cells, count, shift, generator)
+        index += 1
+
+
+def _block_map(
+    estimator: Estimator, scores: Tensor, block: Block, rows: Tensor, columns: Tensor
+) -> Tensor:
+    """(B, h, w) what the scores (B, n) of one block say."""
+    if estimator == "published":
+        return published(scores, render(block, rows, columns).double())
+    # All masks share their shift: the covariance with the cells, enlarged like a mask.
+    with_cells = covariance(scores, block.cells.double())
+    return render(Block(with_cells, block.shifts), rows.double(), columns.double())
+
+
+def _error(total: Tensor, squares: Tensor, number: int) -> Tensor:
+    """(B,) 1 − the estimated correlation of the mean map with its limit.
+
+    With b_k the blocks' maps less their means over the cells, b̄ their mean over k = 1 … K, and
+    ν = Σ‖b_k − b̄‖² / (K (K − 1)) the noise in b̄, the reliability is 1 − ν / ‖b̄‖², and the
+    correlation its root. For K = 2 the reliability is the split-half correlation r stepped up by
+    the Spearman-Brown formula, 2r / (1 + r); for more it is like the mean over all ways to split.
+    """
+    mean = (_centred(total) / number).square().sum((1, 2))
+    noise = (squares / number - mean).clamp_min(0) / (number - 1)
+    reliability = 1 - noise / mean.clamp_min(torch.finfo(mean.dtype).tiny)
+    return 1 - torch.where(mean > 0, reliability.clamp(0, 1), 0).sqrt()
+
+
+def _centred(maps: Tensor) -> Tensor:
+    return maps - maps.mean((1, 2), keepdim=True)
+
+
+class _Seen:
+    """The images, and the scores of their masked versions."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        classes: Tensor,
+        logits: Callable[[Tensor], Tensor],
+        score: Score,
+        fill: float | Literal["mean", "blur"],
+        batch_size: int | None,
+    ) -> None:
+        self.images, self.classes = images, classes.to(images.device)
+        self.logits, self.score = logits, score
+        self.batch_size = batch_size or (BATCH_GPU if images.is_cuda else BATCH_CPU)
+        self.fill = _fill(images, fill)
+
+    def scores(self, which: Tensor, masks: Tensor) -> Tensor:
+        """(len(which), n) scores of these images under the masks (n, H, W)."""
+        count = len(masks)
+        at_once = min(count, self.batch_size)
+        together = max(1, self.batch_size // at_once)
+        found = torch.empty(len(which), count, device=masks.device)
+        # Masks lie last for products over the channels, whichever the images' layout.
+        for first in range(0, len(which), together):
+            some = which[first : first + together]
+            images, classes = self.images[some], self.classes[some]
+            fill = None if self.fill is None else self.fill[some]
+            for start in range(0, count, at_once):
+                part = slice(start, start + at_once)
+                masked = _masked(images, masks[part], fill)
+                logits = two_sided(self.logits(masked).float())
+                wanted = classes.repeat_interleave(len(masks[part]))
+                values = _score(logits, wanted, self.score)
+                found[first : first + len(some), part] = values.view(len(some), -1)
+        return found
+
+
+def _masked(images: Tensor, masks: Tensor, fill: Tensor | None) -> Tensor:
+    """(k · n, C, H, W): every image under every mask, in the images' memory layout."""
+    count, channels, height, width = images.shape
+    total = count * len(masks)
+    if images.is_contiguous(memory_format=torch.channels_last) and channels > 1:
+        last = images.permute(0, 2, 3, 1)[:, None]
+        shown = masks[None, ..., None]
+        filled = None if fill is None else fill.permute(0, 2, 3, 1)[:, None]
+        mixed = last * shown if filled is None else torch.addcmul(filled, last - filled, shown)
+        return mixed.reshape(total, height, width, channels).permute(0, 3, 1, 2)
+    shown, first = masks[None, :, None], images[:, None]
+    filled = None if fill is None else fill[:, None]
+    mixed = first * shown if filled is None else torch.addcmul(filled, first - filled, shown)
+    return mixed.reshape(total, channels, height, width)
+
+
+def _fill(images: Tensor, fill: float | Literal["mean", "blur"]) -> Tensor | None:
+    """(B, C, H or 1, W or 1) what masks show instead, or None for zeros."""
+    if fill == "mean":
+        return images.mean((2, 3), keepdim=True)
+    if fill == "blur":
+        sigma = BLUR_SHARE * min(images.shape[-2:])
+        reach = 2 * int(min(3 * sigma, (min(images.shape[-2:]) - 1) // 2)) + 1
+        blurred: Tensor = gaussian_blur(images, [reach, reach], [sigma, sigma])
+        return blurred
+    assert not isinstance(fill, str)
+    return None if fill == 0 else torch.full_like(images[:, :, :1, :1], fill)
+
+
+def _score(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
+    """(N,) probability or log-odds of the classes."""
+    own = logits.gather(1, classes[:, None])[:, 0]
+    if score == "probability":
+        return (own - logits.logsumexp(1)).exp()
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return own - others.logsumexp(1)
+
+
+def _logits_of(
+    model: nn.Module | Callable[[Tensor], Any], example: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """What is called for logits: a folded copy of a module, without the rest of its answers."""
+    network: Callable[[Tensor], Any] = model
+    if isinstance(model, nn.Module):
+        network = folded(model.backbone if isinstance(model, GuidableModel) else model, example)
+
+    def call(images: Tensor) -> Tensor:
+        found = network(images)
+        logits: Tensor = found if isinstance(found, Tensor) else found[0]
+        return logits
+
+    return call
+
+
+def _grid(
+    model: nn.Module | Callable[[Tensor], Any],
+    images: Tensor,
+    size: Literal["grid", "image"] | tuple[int, int],
+    cells: int,
+) -> tuple[int, int]:
+    if isinstance(size, tuple):
+        return size
+    if size == "image":
+        return int(images.shape[-2]), int(images.shape[-1])
+    if isinstance(model, GuidableModel):
+        height, width = model(images[:1]).features.shape[-2:]
+        return int(height), int(width)
+    return cells, cells
+
+
+def _averaged(weights: Tensor, cells: int) -> Tensor:
+    """(shifts, cells, s): ramps averaged over the cells of a map along their axis."""
+    unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(weights), 4)
+    return resample(weights, unit, unit, (cells, weights.shape[-1]))
+
+
+def _check(images: Tensor, classes: Tensor, max_masks: int, tolerance: float, cells: int) -> None:
+    if images.ndim != 4 or classes.shape != (len(images),):
+        raise ValueError(
+            f"images {tuple(images.shape)} and classes {tuple(classes.shape)} must be "
+            "(B, C, H, W) and (B,)"
+        )
+    if cells < 2 or min(images.shape[-2:]) < cells:
+        raise ValueError(f"cells is {cells}; at least 2, and no more than pixels a side")
+    if max_masks < 2 or not 0 <= tolerance < 1:
+        raise ValueError(f"max_masks {max_masks} must be above 1, tolerance {tolerance} in [0, 1)")

@@ -1,0 +1,297 @@
+"""Deletion and insertion: curves known in closed form, a loop over pixels, batches, modes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from preceptor.errors import InputError
+from preceptor.saliency.deletion import deletion, insertion
+
+MEASURES = {"deletion": deletion, "insertion": insertion}
+NAN, INF = float("nan"), float("inf")
+both = pytest.mark.parametrize("name", MEASURES)
+
+
+class Share:
+    """The probability of class 0 is Σ weight · image over all pixels; counts what it is shown."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.batches: list[int] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.batches.append(len(images))
+        chance = (images * self.weight).sum((1, 2, 3)).clamp(0, 1)
+        return torch.stack([chance, 1 - chance], 1).log()
+
+
+def cells_to_pixels(cells: Tensor, side: int) -> Tensor:
+    """(h, w) cells as blocks of side × side pixels."""
+    return cells.repeat_interleave(side, 0).repeat_interleave(side, 1)
+
+
+def falling(count: int) -> Tensor:
+    """What each of n cells is worth: n, n − 1, …, 1, together 1, in a random place."""
+    worth = torch.arange(count, 0, -1).double() / (count * (count + 1) / 2)
+    return worth[torch.randperm(count, generator=torch.Generator().manual_seed(count))]
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (4, 2), (7, 7)])
+def test_curves_in_closed_form(height: int, width: int) -> None:
+    """After k of n cells the best order leaves (n − k)(n − k + 1) ÷ n(n + 1) of the probability.
+
+    Its sum over k is (n + 2) ÷ 3, so the area is ((n + 2) ÷ 3 − ½) ÷ n = (2n + 1) ÷ 6n. The worst
+    order leaves what the best has removed, at n − k; insertion is the other way round.
+    """
+    count = height * width
+    worth = falling(count).view(height, width)
+    model = Share(cells_to_pixels(worth, 4) / 16)
+    images = torch.ones(1, 1, 4 * height, 4 * width, dtype=torch.float64)
+    low = (2 * count + 1) / (6 * count)
+    for maps, expected in ((worth[None], low), (-worth[None], 1 - low)):
+        found = deletion(model, images, maps, torch.tensor([0]), steps=count + 1)
+        assert found.valid.tolist() == [True]
+        assert found.values.item() == pytest.approx(expected, abs=1e-12)
+        found = insertion(model, images, maps, torch.tensor([0]), steps=count + 1)
+        assert found.values.item() == pytest.approx(1 - expected, abs=1e-12)
+        other = deletion(model, images, maps, torch.tensor([1]), steps=count + 1)
+        assert other.values.item() == pytest.approx(1 - expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 50])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_linear_fall_has_area_one_half_whatever_the_steps(steps: int, seed: int) -> None:
+    """Also where the cells do not divide by the steps: the points' true shares are used."""
+    model = Share(torch.full((1, 10, 10), 0.01, dtype=torch.float64))
+    images = torch.ones(4, 1, 10, 10, dtype=torch.float64)
+    maps = torch.rand(4, 5, 5, generator=torch.Generator().manual_seed(seed))
+    for measure in MEASURES.values():
+        found = measure(model, images, maps, torch.zeros(4, dtype=torch.int64), steps=steps)
+        torch.testing.assert_close(found.values, torch.full((4,), 0.5).double())
+
+
+class Linear(nn.Module):
+    """A random linear model of three classes; in training mode it adds noise."""
+
+    class Output(NamedTuple):
+        logits: Tensor
+        features: Tensor
+
+    def __init__(self, pixels: int, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.head = nn.Linear(pixels, 3).double()
+        self.dropout = nn.Dropout(0.5)
+        with torch.no_grad():
+            for part in self.head.parameters():
+                part.copy_(torch.randn(part.shape, generator=generator).double() / 3)
+
+    def forward(self, images: Tensor) -> Output:
+        flat = images.flatten(1)
+        return self.Output(self.head(self.dropout(flat)), flat)
+
+
+def slow(
+    model: Linear, image: Tensor, grid: Tensor, label: int, steps: int, fill: float, name: str
+) -> float:
+    """One image, one point, one pixel at a time."""
+    _, height, width = image.shape
+    rows, columns = grid.shape
+    places = [(i, j) for i in range(rows) for j in range(columns)]
+    order = sorted(places, key=lambda place: -float(grid[place]))  # stable: row by row
+    points = min(steps, len(order) + 1)
+    curve, shares = [], []
+    for point in range(points):
+        count = point * len(order) // (points - 1)
+        reached = set(order[:count])
+        shown = image.clone()
+        for y in range(height):
+            for x in range(width):
+                cell = (y * rows // height, x * columns // width)
+                if (cell in reached) == (name == "deletion"):
+                    shown[:, y, x] = fill
+        with torch.no_grad():
+            curve.append(model(shown[None]).logits.softmax(1)[0, label].item())
+        shares.append(count / len(order))
+    return float(np.trapezoid(curve, shares))
+
+
+@both
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 9999),
+    grid=st.tuples(st.integers(1, 4), st.integers(2, 5)),
+    steps=st.integers(2, 25),
+    fill=st.sampled_from([0.0, -1.5]),
+    coarse=st.booleans(),
+)
+def test_the_loop(
+    name: str, seed: int, grid: tuple[int, int], steps: int, fill: float, coarse: bool
+) -> None:
+    """Grids that do not divide the image; with coarse maps, ties."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(3, 2, 5, 7, generator=generator, dtype=torch.float64)
+    maps = torch.rand(3, *grid, generator=generator)
+    if coarse:
+        maps = (3 * maps).round()
+        maps[:, 0, 0] += 5  # none is constant
+    labels = torch.randint(0, 3, (3,), generator=generator)
+    model = Linear(70, seed).eval()
+    found = MEASURES[name](model, images, maps, labels, steps=steps, fill=fill)
+    assert found.valid.all()
+    for row in range(3):
+        expected = slow(model, images[row], maps[row], int(labels[row]), steps, fill, name)
+        assert found.values[row].item() == pytest.approx(expected, rel=1e-9)
+
+
+def example(seed: int = 0) -> tuple[Linear, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(5, 2, 6, 6, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (5,), generator=generator)
+    return Linear(72, seed), images, torch.rand(5, 3, 3, generator=generator), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_perfect_map_beats_its_reverse(seed: int) -> None:
+    """What each cell adds to the logit, of a model with two classes: p falls with every cell."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(6, 3, 8, 8, generator=generator)
+    weight = torch.randn(3, 8, 8, generator=generator)
+
+    def model(shown: Tensor) -> tuple[Tensor, None]:
+        z = (shown * weight).sum((1, 2, 3))
+        return torch.stack([torch.zeros_like(z), z], 1), None
+
+    perfect = nn.functional.avg_pool2d((images * weight).sum(1, keepdim=True), 2)[:, 0]
+    labels = torch.ones(6, dtype=torch.int64)
+    good, bad = (deletion(model, images, maps, labels).values for maps in (perfect, -perfect))
+    assert (good < bad).all()
+    some = torch.rand(6, 4, 4, generator=generator)
+    assert (good <= deletion(model, images, some, labels).values).all()
+    good, bad = (insertion(model, images, maps, labels).values for maps in (perfect, -perfect))
+    assert (good > bad).all()
+
+
+@both
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 49, 50, 1000])
+def test_the_batch_size_does_not_matter_and_is_never_exceeded(name: str, batch_size: int) -> None:
+    model, images, maps, labels = example()
+    expected = MEASURES[name](model, images, maps, labels)
+    shown: list[int] = []
+
+    def counted(part: Tensor) -> Any:
+        shown.append(len(part))
+        return model.eval()(part)
+
+    found = MEASURES[name](counted, images, maps, labels, batch_size=batch_size)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-12, atol=0)
+    assert max(shown) <= batch_size
+    assert sum(shown) == 5 * 10  # 9 cells and none
+    assert len(shown) == -(-50 // batch_size)
+
+
+@both
+def test_ties_go_row_by_row(name: str) -> None:
+    """Equal cells are as if each were a little less than the one before it."""
+    model, images, _, labels = example()
+    maps = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]).expand(5, 3, 3)
+    broken = maps - 1e-3 * torch.arange(9).view(3, 3)
+    one, other = (MEASURES[name](model, images, m, labels).values for m in (maps, broken))
+    assert torch.equal(one, other)
+
+
+@both
+def test_scale_and_type_of_a_map_do_not_matter(name: str) -> None:
+    model, images, maps, labels = example()
+    whole = (100 * maps).round()
+    expected = MEASURES[name](model, images, whole, labels).values
+    for same in (3 * whole - 7, whole.to(torch.uint8), whole.double(), (whole / 128).half()):
+        assert torch.equal(MEASURES[name](model, images, same, labels).values, expected)
+
+
+@both
+def test_maps_without_order_are_not_valid(name: str) -> None:
+    model, images, maps, labels = example()
+    alone = MEASURES[name](model, images, maps, labels).values
+    maps[1] = 0.3
+    maps[2, 0, 0] = NAN
+    maps[3, 1, 1] = INF
+    found = MEASURES[name](model, images, maps, labels)
+    assert found.valid.tolist() == [True, False, False, False, True]
+    assert found.values.isnan().tolist() == [False, True, True, True, False]
+    torch.testing.assert_close(found.values[[0, 4]], alone[[0, 4]], rtol=1e-12, atol=0)
+
+    def never(part: Tensor) -> Tensor:
+        raise AssertionError
+
+    found = MEASURES[name](never, images, torch.zeros(5, 3, 3), labels)
+    assert not found.valid.any()
+    assert found.values.isnan().all()
+    found = MEASURES[name](never, images[:0], maps[:0], labels[:0])
+    assert found.values.shape == found.valid.shape == (0,)
+
+
+@both
+def test_modes_are_restored_module_by_module_and_nothing_is_left_behind(name: str) -> None:
+    model, images, maps, labels = example()
+    expected = MEASURES[name](model.eval(), images, maps, labels).values
+    model.train()
+    model.head.eval()  # as of a frozen part
+    before = images.clone()
+    found = MEASURES[name](model, images.requires_grad_(), maps.requires_grad_(), labels).values
+    assert torch.equal(found, expected)  # without dropout
+    assert (model.training, model.dropout.training, model.head.training) == (True, True, False)
+    assert torch.equal(images, before)
+    assert not found.requires_grad
+    assert not found.is_inference()
+    assert torch.is_grad_enabled()
+
+    class Broken(Linear):
+        def forward(self, images: Tensor) -> Any:
+            raise RuntimeError("out of memory")
+
+    broken = Broken(72).train()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        MEASURES[name](broken, images, maps, labels)
+    assert broken.training
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_probabilities_are_summed_in_float32(dtype: torch.dtype) -> None:
+    model, images, maps, labels = example()
+    found = deletion(model.to(dtype), images.to(dtype), maps, labels).values
+    assert found.dtype == torch.float32
+    exact = deletion(model.double(), images.to(dtype).double(), maps, labels).values
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": torch.zeros(5, 6, 6)}, "must be"),
+        ({"maps": torch.zeros(5, 9)}, "must be"),
+        ({"maps": torch.zeros(1, 3, 3)}, "must be"),
+        ({"maps": torch.zeros(5, 7, 3)}, "h ≤ H"),
+        ({"maps": torch.zeros(5, 3, 7)}, "w ≤ W"),
+        ({"maps": torch.zeros(5, 0, 3)}, "must be"),
+        ({"classes": torch.zeros(1, dtype=torch.int64)}, "must be"),
+        ({"classes": torch.zeros(5, 1, dtype=torch.int64)}, "must be"),
+        ({"steps": 1}, "steps is 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+@both
+def test_what_does_not_fit_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    model, images, maps, classes = example()
+    values: dict[str, Any] = {"images": images, "maps": maps, "classes": classes} | changes
+    with pytest.raises(InputError, match=message):
+        MEASURES[name](model, **values)
