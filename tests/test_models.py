@@ -182,7 +182,7 @@ def test_wrong_words_are_named() -> None:
         ("test_vit", 32, 2, True),
         ("mixer_s32_224", 64, 2, True),
         ("levit_128s", 128, 2, True),
-        ("xcit_nano_12_p16_224", 64, 4, False),
+        ("xcit_nano_12_p16_224", 64, 4, True),
         ("test_maxvit", 96, 3, True),
     ],
 )

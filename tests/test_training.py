@@ -26,6 +26,7 @@ from preceptor.config import (
 from preceptor.configfile import dump_config
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.predict import predict
 from preceptor.models import load_model
 from preceptor.runs import damaged_files, file_digest, read_record
 from preceptor.saliency.annotate import annotate
@@ -33,7 +34,7 @@ from preceptor.saliency.committee import mean_store
 from preceptor.saliency.store import read_store, write_store
 from preceptor.schedules import alpha_at
 from preceptor.training import train
-from preceptor.workspace import Workspace
+from preceptor.workspace import Workspace, plain_settings
 from tests.datasets import squares
 
 SMALL = Training(input_size=32, epochs=2, batch_size=8, lr=0.01, schedule="constant")
@@ -402,6 +403,89 @@ def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
     for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
         one, other = (file_digest(run.folder / name) for run in (resumed, undisturbed))
         assert one == other, name
+
+
+# Other saliency than the exact CAM of a softmax head.
+
+KINDS: list[tuple[str, dict[str, Any], str]] = [
+    ("test_vit", {}, "gradcam"),
+    ("test_vit", {"precision": "bf16-mixed"}, "gradcam"),
+    ("test_convnext", {}, "gradcam"),
+    ("test_convnext", {"precision": "bf16-mixed", "channels_last": False}, "gradcam"),
+    ("test_mambaout", {"cam_class": "predicted", "distance": "mse"}, "gradcam"),
+    ("test_resnet", {"cam_source": "cyborg", "cam_class": "predicted"}, "cam"),
+    ("test_resnet", {"head": "sigmoid", "in_chans": 1}, "cam"),
+    ("test_vit", {"head": "sigmoid", "in_chans": 1}, "gradcam"),
+    ("test_convnext", {"head": "sigmoid", "in_chans": 1}, "gradcam"),
+]
+
+
+@pytest.mark.parametrize(("backbone", "training", "kind"), KINDS, ids=str)
+def test_every_kind_of_saliency_trains_annotates_and_predicts(
+    manifest: Path, tmp_path: Path, backbone: str, training: dict[str, Any], kind: str
+) -> None:
+    settings = {"input_size": 64, "lr": 1e-3, "optimiser": "adamw", "epochs": 3, "batch_size": 8}
+    config = small(
+        manifest, backbone=backbone, backbone_args={}, alpha=0.1, training=settings | training
+    )
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    result = train(config, tmp_path / "runs", workspace=workspace)
+    assert result.record["saliency"] == kind
+    assert result.record["guided_images"] == 12
+    metrics = pd.read_csv(result.folder / "metrics.csv")
+    for column in ("loss", "guidance", "grad_logits", "grad_map", "map_correlation",
+                   "val_map_correlation", "val_auc"):  # fmt: skip
+        assert np.isfinite(metrics[column]).all(), column
+    assert (metrics["grad_map"] > 0).all()
+    assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
+    scores = pd.read_parquet(result.folder / "scores.parquet")
+    kept = auc(scores["label"] == "marked", scores["score_marked"])
+    assert kept == pytest.approx(result.record["metrics"]["val_auc"], abs=1e-9)
+    # What it left marks images and scores them as the run did.
+    model = load_model(result.folder / "model")
+    assert model.spec.cam == kind
+    assert model.spec.head == training.get("head", "softmax")
+    store = annotate(model, workspace.manifest, out=tmp_path / "maps", workspace=workspace)
+    assert store.maps.shape == (24, *model.grid())
+    assert np.isfinite(store.maps).all()
+    assert (store.maps.max((1, 2)) == 1).all()
+    assert store.probabilities is not None
+    np.testing.assert_allclose(store.probabilities.sum(1), 1, atol=1e-5)
+    turned = annotate(
+        model, workspace.manifest, out=tmp_path / "turned", workspace=workspace, turns=True,
+        cam_class="predicted",
+    )  # fmt: skip
+    assert turned.probabilities is not None
+    assert (turned.classes == turned.probabilities.argmax(1)).all()
+    rows = workspace.rows(
+        workspace.split_rows("val"), plain_settings(model, "memmap"), model.spec.input_size,
+        model.spec.classes,
+    )  # fmt: skip
+    found, bare = predict(model, rows, cams="predicted"), predict(model, rows)
+    assert bare.cams is None
+    np.testing.assert_allclose(bare.probabilities, found.probabilities, atol=1e-6)
+    marked = found.probabilities[:, model.spec.classes.index("marked")]
+    close = 0.05 if "precision" in training else 1e-5
+    np.testing.assert_allclose(marked, scores["score_marked"], atol=close)
+
+
+def test_a_run_through_grad_cam_has_the_same_bits_again(manifest: Path, tmp_path: Path) -> None:
+    training = SMALL.model_copy(update={"epochs": 1, "input_size": 64})
+    config = small(manifest, backbone="test_vit", backbone_args={}, training=training)
+    one, other = (train(config, tmp_path / name) for name in "ab")
+    for name in ("model/model.safetensors", "metrics.csv"):
+        assert file_digest(one.folder / name) == file_digest(other.folder / name)
+
+
+def test_a_student_may_look_through_another_kind_than_its_teacher(
+    manifest: Path, marked: Path, tmp_path: Path
+) -> None:
+    source = MapSource(kind="store", path=marked, identity="teacher")
+    training = SMALL.model_copy(update={"input_size": 64})
+    config = small(manifest, backbone="test_vit", backbone_args={}, maps=source, training=training)
+    result = train(config, tmp_path)
+    assert result.record["guided_images"] == 24
+    assert result.record["grid"] == [4, 4]
 
 
 def test_training_leaves_torchs_settings_usable(manifest: Path, tmp_path: Path) -> None:

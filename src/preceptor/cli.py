@@ -29,6 +29,13 @@ CacheOption = Annotated[
 ]
 
 
+class Method(StrEnum):
+    """How a model marks."""
+
+    cam = "cam"
+    rise = "rise"
+
+
 class Cache(StrEnum):
     """Whether decoded images are kept."""
 
@@ -193,25 +200,28 @@ def annotate(
     model: Annotated[Path, typer.Argument(help="Model folder of the Teacher.")],
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option(help="Folder of the map store.")],
-    method: Annotated[str, typer.Option(help="cam")] = "cam",
+    method: Annotated[Method, typer.Option(help="The model's own map, or RISE.")] = Method.cam,
     split: Annotated[str, typer.Option(help="train, all, or a split's name.")] = "train",
+    max_masks: Annotated[int, typer.Option(min=2, help="Of RISE: most forwards an image.")] = 8000,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Of RISE: error at which an image is done.")
+    ] = 0.05,
     cache_dir: CacheOption = None,
     cache: Cache = Cache.memmap,
 ) -> None:
     """Mark images by a model's own saliency."""
+    from preceptor.config import RiseSettings
     from preceptor.data.manifest import Manifest
-    from preceptor.errors import InputError
     from preceptor.models import load_model
     from preceptor.saliency.annotate import annotate as mark
     from preceptor.workspace import Workspace
 
-    if method != "cam":
-        raise InputError(f"--method {method!r}: cam is the one there is")
     loaded = load_model(model)
     table = Manifest.read(manifest, verify=False, need=(), classes=loaded.spec.classes)
     store = mark(
-        loaded, table, "cam", out=out, splits=split, cache=cache.value,
+        loaded, table, method.value, out=out, splits=split, cache=cache.value,
         workspace=Workspace(table, cache_dir),
+        rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),
     )  # fmt: skip
     print(
         f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"

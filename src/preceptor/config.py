@@ -12,6 +12,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
 Distance = Literal["l2", "mse", "l1", "kl", "dice"]
 
@@ -128,7 +129,7 @@ class Training(Settings):
     steps: Positive | None = None
     batch_size: Positive = 20
     checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     channels_last: bool = True
     threads: Positive = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -223,6 +224,30 @@ class PostProcessing(Settings):
                 f"above 0, and the {self.shape} would be the whole map; set threshold, as to 0.5"
             )
         return self
+
+
+class RiseSettings(Settings):
+    """How RISE marks images; see `preceptor.saliency.rise.rise`.
+
+    Args:
+        max_masks: Most model evaluations an image.
+        tolerance: An image is done when its map's estimated correlation with the map of endless
+            masks is 1 − tolerance; one that never gets there has map weight 0.
+        estimator: default (balanced masks), or published.
+        score: probability, or logit (log-odds of the class).
+        fill: What masks show instead of the image: a value in input space (0 = mean colour), the
+            image's mean colour, or the blurred image.
+        cells: Of a mask, a side.
+        seed: Of the masks.
+    """
+
+    max_masks: Annotated[int, Field(ge=2)] = 8000
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    estimator: Literal["default", "published"] = "default"
+    score: Literal["probability", "logit"] = "probability"
+    fill: float | Literal["mean", "blur"] = 0.0
+    cells: Annotated[int, Field(ge=2)] = 7
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class SoftLabels(Settings):

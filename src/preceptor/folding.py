@@ -31,8 +31,9 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
         >>> folded(network, torch.randn(1, 3, 8, 8))[1]
         Identity()
     """
-    plain = _bare_copy(network)
-    with torch.inference_mode():
+    # Not in inference mode: weights made in it could not be used outside.
+    with torch.inference_mode(False), torch.no_grad():
+        plain, example = _bare_copy(network), example.clone()
         pairs = _pairs(plain, example)
         if not pairs:
             return plain

@@ -25,11 +25,12 @@ from preceptor.evaluation.predict import predict
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.models import GuidableModel, load_model
 from preceptor.runs import is_finished
+from preceptor.saliency.annotate import rise_rows
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.store import is_store, read_store
 from preceptor.study.best import Best, chosen_student
 from preceptor.study.comparisons import test_scores
-from preceptor.study.graph import Arm
+from preceptor.study.graph import Arm, Method
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.workspace import Workspace, plain_settings
@@ -190,17 +191,26 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
         return str(winner), None
     workspace = plan.protocol.workspaces.of(seed)
     model = load_model(plan.protocol.run_folder(run) / "model")
-    return str(winner), (_maps_of(plan, workspace, model, rows), model.spec.fit)  # type: ignore[return-value]
+    maps = _maps_of(plan, workspace, model, rows, winner.method)
+    return str(winner), (maps, model.spec.fit)  # type: ignore[return-value]
 
 
 def _maps_of(
-    plan: Plan, workspace: Workspace, model: GuidableModel, rows: NDArray[np.int64]
+    plan: Plan,
+    workspace: Workspace,
+    model: GuidableModel,
+    rows: NDArray[np.int64],
+    method: Method = "cam",
 ) -> Maps:
-    """CAMs of the label's class, min-max normalised."""
-    cache = plan.protocol.study.training.cache
-    data = workspace.rows(rows, plain_settings(model, cache), model.spec.input_size)
-    cams = predict(model, data, cams="label").cams
-    assert cams is not None
+    """Maps of the label's class, min-max normalised."""
+    study = plan.protocol.study
+    data = workspace.rows(rows, plain_settings(model, study.training.cache), model.spec.input_size)
+    if method == "rise":
+        cams = rise_rows(model, data, data.labels, study.rise).maps
+    else:
+        found = predict(model, data, cams="label").cams
+        assert found is not None
+        cams = found
     return {int(row): cam for row, cam in zip(rows, normalise(cams).numpy(), strict=True)}
 
 

@@ -53,10 +53,14 @@ _QUESTIONS = {
     "RQ2": "against the baselines",
     "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
     "RQ1": "human-guided minus data-driven",
+    "saliency": "marked by RISE minus marked by CAM",
     "control": "against the controls",
     "ceiling": "against the ceiling",
     "variant": "",
 }
+
+
+_BY_TEACHER = ("RQ1", "saliency")  # between probe Students, by what taught them
 
 
 @dataclass(frozen=True)
@@ -242,7 +246,7 @@ def comparison_tables(results: Results) -> list[Table]:
         for row in records(here):
             other = row["a"] if question == "variant" else row["b"]
             heading = f"{row['backbone']}: {names.get(other, other)}"
-            if question == "RQ1":
+            if question in _BY_TEACHER:
                 heading = f"{row['a']} − {row['b']}".replace("Students of ", "")
             cells = [
                 Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
@@ -260,7 +264,7 @@ def comparison_tables(results: Results) -> list[Table]:
         corner = "Backbone and other side"
         if question == "variant":
             whose, corner = "Students of a variant minus the study's own Students", "Variant"
-        if question == "RQ1":
+        if question in _BY_TEACHER:
             whose, corner = (
                 f"Probe Students ({here['backbone'].iloc[0]}) by their Teacher",
                 "Teachers",

@@ -5,87 +5,151 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from preceptor.config import Precision, RiseSettings
+from preceptor.data.loader import Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.evaluation.predict import predict
-from preceptor.models import GuidableModel, ModelOutput
+from preceptor.evaluation.predict import predict, to_device, uses_channels_last
+from preceptor.models import GuidableModel
 from preceptor.saliency.maps import normalise
+from preceptor.saliency.rise import RiseResult
+from preceptor.saliency.rise import rise as estimate_rise
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace, plain_settings
+
+METHODS = ("cam", "rise")
+# Images whose masks are made together; each takes as many model evaluations as it needs.
+RISE_IMAGES = 32
 
 
 def annotate(
     model: GuidableModel,
     manifest: Manifest,
-    method: Literal["cam"] = "cam",
+    method: Literal["cam", "rise"] = "cam",
     *,
     out: str | Path,
     splits: str = "train",
     cam_class: Literal["label", "predicted"] = "label",
     turns: bool = False,
+    rise: RiseSettings | None = None,
+    precision: Precision = "32-true",
     teacher: str | None = None,
     workspace: Workspace | None = None,
     cache: Literal["memmap", "none"] = "memmap",
-    forward: Callable[[Tensor], ModelOutput] | None = None,
+    forward: Callable[..., Any] | None = None,
 ) -> MapStore:
     """Mark the images of a manifest by a model's saliency and write the map store.
 
     Args:
         model: The Teacher.
         manifest: What to mark.
-        method: cam, the class activation map.
+        method: cam, what the model is guided by (the class activation map, or Grad-CAM where its
+            head has none), or rise, which looks at scores alone.
         out: Folder of the store.
         splits: train, all, or one split's name.
         cam_class: Whose map: of the image's label, or of the predicted class.
-        turns: The map is the mean of the normalised CAMs over the eight flips and quarter turns of
-            the image, each turned back; probabilities are the mean over them too, and the
+        turns: Of cam: the map is the mean of the normalised CAMs over the eight flips and quarter
+            turns of the image, each turned back; probabilities are the mean over them too, and the
             predicted class is that of the mean. Eight forwards instead of one.
+        rise: Settings of rise; None = its defaults.
+        precision: Of rise's forwards.
         teacher: Name kept in the store; None = a hash of the model's weights.
         workspace: The manifest, opened already.
         cache: As in `Training`.
         forward: The model's forward, where precision wraps it.
 
     Returns:
-        The store, as written.
+        The store, as written; of rise with an error a map, and settings that say above which error
+        a map counts as noise.
 
     Raises:
-        InputError: No image to mark.
+        InputError: No image to mark, or turns with rise.
     """
-    if method != "cam":
-        raise ValueError(f"method {method!r} is not cam")
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    if turns and method == "rise":
+        raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
     workspace = workspace or Workspace(manifest)
     chosen = rows_of(manifest, splits)
     settings = plain_settings(model, cache)
     rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
-    found = predict(model, rows, cams=cam_class, forward=forward, turns=turns)
-    assert found.cams is not None
-    assert found.cam_classes is not None
     how: dict[str, float | str] = {"cam_class": cam_class}
-    if turns:
-        how["turns"] = True
+    error: NDArray[np.float32] | None = None
+    if method == "cam":
+        found = predict(model, rows, cams=cam_class, forward=forward, turns=turns)
+        assert found.cams is not None
+        assert found.cam_classes is not None
+        maps, classes = found.cams, found.cam_classes
+        if turns:
+            how["turns"] = True
+    else:
+        rise = rise or RiseSettings()
+        found = predict(model, rows, forward=forward)
+        classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)
+        marked = rise_rows(model, rows, classes, rise, precision)
+        maps, error = marked.maps, marked.error.numpy()
+        how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
     store = MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
-            method=method,
+            method=model.spec.cam if method == "cam" else "rise",
             fit=settings.fit,
             side=model.spec.input_size,
             classes=model.spec.classes,
             settings=how,
         ),
         manifest.table["name"].to_numpy(object)[chosen],
-        normalise(found.cams).numpy().astype(np.float16),
-        found.cam_classes.astype(np.int32),
-        found.probabilities[np.arange(len(chosen)), found.cam_classes],
+        normalise(maps).numpy().astype(np.float16),
+        classes.astype(np.int32),
+        found.probabilities[np.arange(len(chosen)), classes],
         found.probabilities,
+        error=error,
     )
     write_store(Path(out), store)
     return store
+
+
+def rise_rows(
+    model: GuidableModel,
+    rows: Rows,
+    classes: NDArray[np.int64],
+    settings: RiseSettings,
+    precision: Precision = "32-true",
+) -> RiseResult:
+    """RISE maps of rows, on the model's grid and the CPU.
+
+    Args:
+        model: Its device and memory layout are used.
+        rows: In order, without augmentation.
+        classes: (n,) whose score is followed.
+        settings: Of rise.
+        precision: Of the forwards.
+    """
+    parts: list[RiseResult] = []
+    layout = uses_channels_last(model)
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    for positions, batch in in_order(rows, RISE_IMAGES):
+        images = model.preprocess(to_device(batch.images, model.device, layout))
+        with torch.autocast(model.device.type, dtype=kind, enabled=kind is not None):
+            found = estimate_rise(
+                model, images, torch.from_numpy(classes[positions]), **settings.model_dump()
+            )
+        parts.append(RiseResult(*(part.cpu() for part in found)))
+    return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def marking_record(store: MapStore) -> dict[str, int]:
+    """What a marking cost and what it is worth, for the record: of RISE the model evaluations, and
+    how many maps never settled and will not guide."""
+    if store.error is None:
+        return {}
+    return {"masks": int(store.info.settings["masks"]), "unsettled": int((~store.settled).sum())}
 
 
 def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:

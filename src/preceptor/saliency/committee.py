@@ -26,8 +26,8 @@ def mean_store(stores: Sequence[MapStore]) -> MapStore:
         Mean maps (not normalised again: their maximum says how far the members agree where), mean
         scores and, where every member has them, mean probabilities. `agreement` is the mean over
         the pairs of members of the correlation of their maps, a pair with a constant map counting
-        as 0; None for a single store. Teacher ids are joined by "+"; method and settings are the
-        first store's.
+        as 0; None for a single store. `error` is the mean of theirs. Teacher ids are joined by "+";
+        method and settings are the first store's.
 
     Raises:
         InputError: No store, or stores that cannot be averaged, with what differs.
@@ -51,6 +51,7 @@ def mean_store(stores: Sequence[MapStore]) -> MapStore:
     teacher = "+".join(one.info.teacher for one in stores)
     maps = np.mean([one.maps.astype(np.float32) for one in stores], axis=0)
     scores = np.mean([one.scores for one in stores], axis=0)
+    errors = [one.error for one in stores if one.error is not None]
     known = [one.probabilities for one in stores if one.probabilities is not None]
     return MapStore(
         replace(first.info, teacher=teacher),
@@ -60,6 +61,7 @@ def mean_store(stores: Sequence[MapStore]) -> MapStore:
         scores,
         np.mean(known, axis=0) if len(known) == len(stores) else None,
         _agreement([one.maps for one in stores]) if len(stores) > 1 else None,
+        np.mean(errors, axis=0) if len(errors) == len(stores) else None,
     )
 
 

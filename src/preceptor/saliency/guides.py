@@ -177,8 +177,9 @@ def _from_elsewhere(
         array, index = _from_folder(path, names)
         return array, index, worth_of(source.trust, array.maps.astype(np.float32))
     extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
-    store = read_store(path, columns=("map", *extra))
-    place = {name: position for position, name in enumerate(store.paths)}
+    store = read_store(path, columns=("map", "error", *extra))
+    settled = store.settled  # min-max would blow noise up to a map like any other
+    place = {name: position for position, name in enumerate(store.paths) if settled[position]}
     found = np.array([place.get(name, -1) for name in names], np.int64)
     used = np.flatnonzero(found >= 0)
     regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(used), 1))

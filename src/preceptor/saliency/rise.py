@@ -14,12 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.data.geometry import resample
 from preceptor.folding import folded
 from preceptor.guidable import GuidableModel
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.masked import Fill, MaskedScores, Score
 from preceptor.saliency.masks import (
     Block,
     balanced_block,
@@ -31,18 +30,13 @@ from preceptor.saliency.masks import (
 )
 
 Estimator = Literal["default", "published"]
-Score = Literal["probability", "logit"]
 
 # As published: 7 × 7 cells, each on with probability ½.
 CELLS = 7
 ON = 0.5
-# Images at once. On a CPU small batches stay in the cache: 8 to 16 are fastest there.
-BATCH_CPU, BATCH_GPU = 16, 256
 # Blocks that must be there before a map can be said to have settled: one can agree with nothing,
 # and two agree by chance now and then.
 LEAST_BLOCKS = 3
-# σ of the blurred fill, as a share of the image's shorter side.
-BLUR_SHARE = 0.1
 
 
 class RiseResult(NamedTuple):
@@ -94,7 +88,7 @@ def rise(
     tolerance: float = 0.05,
     estimator: Estimator = "default",
     score: Score = "probability",
-    fill: float | Literal["mean", "blur"] = 0.0,
+    fill: Fill = 0.0,
     size: Literal["grid", "image"] | tuple[int, int] = "grid",
     seed: int = 0,
     cells: int = CELLS,
@@ -152,7 +146,9 @@ def rise(
         with torch.inference_mode():
             grid = _grid(model, images, size, cells)
             logits = _logits_of(model, images[:1])
-            seen = _Seen(images, classes, logits, score, fill, batch_size)
+            seen = MaskedScores(
+                images, classes, logits, score=score, fill=fill, batch_size=batch_size
+            )
             return _estimate(
                 seen, grid, cells=cells, max_masks=max_masks, tolerance=tolerance,
                 estimator=estimator, seed=seed,
@@ -163,7 +159,7 @@ def rise(
 
 
 def _estimate(
-    seen: _Seen,
+    seen: MaskedScores,
     grid: tuple[int, int],
     *,
     cells: int,
@@ -192,7 +188,7 @@ def _estimate(
     size = min(full_block(cells), max(2, max_masks // LEAST_BLOCKS // 2 * 2))
     for number, block in enumerate(_blocks(estimator, cells, size, shifts, seed), 1):
         block = Block(block.cells.to(device), block.shifts.to(device))
-        scores = seen.scores(active, render(block, rows, columns)).double()
+        scores = seen(active, render(block, rows, columns)).double()
         found = _block_map(estimator, scores, block, rows_out, columns_out)
         total[active] += found
         squares[active] += _centred(found).square().sum((1, 2))
@@ -250,82 +246,6 @@ def _error(total: Tensor, squares: Tensor, number: int) -> Tensor:
 
 def _centred(maps: Tensor) -> Tensor:
     return maps - maps.mean((1, 2), keepdim=True)
-
-
-class _Seen:
-    """The images, and the scores of their masked versions."""
-
-    def __init__(
-        self,
-        images: Tensor,
-        classes: Tensor,
-        logits: Callable[[Tensor], Tensor],
-        score: Score,
-        fill: float | Literal["mean", "blur"],
-        batch_size: int | None,
-    ) -> None:
-        self.images, self.classes = images, classes.to(images.device)
-        self.logits, self.score = logits, score
-        self.batch_size = batch_size or (BATCH_GPU if images.is_cuda else BATCH_CPU)
-        self.fill = _fill(images, fill)
-
-    def scores(self, which: Tensor, masks: Tensor) -> Tensor:
-        """(len(which), n) scores of these images under the masks (n, H, W)."""
-        count = len(masks)
-        at_once = min(count, self.batch_size)
-        together = max(1, self.batch_size // at_once)
-        found = torch.empty(len(which), count, device=masks.device)
-        # Masks lie last for products over the channels, whichever the images' layout.
-        for first in range(0, len(which), together):
-            some = which[first : first + together]
-            images, classes = self.images[some], self.classes[some]
-            fill = None if self.fill is None else self.fill[some]
-            for start in range(0, count, at_once):
-                part = slice(start, start + at_once)
-                masked = _masked(images, masks[part], fill)
-                logits = two_sided(self.logits(masked).float())
-                wanted = classes.repeat_interleave(len(masks[part]))
-                values = _score(logits, wanted, self.score)
-                found[first : first + len(some), part] = values.view(len(some), -1)
-        return found
-
-
-def _masked(images: Tensor, masks: Tensor, fill: Tensor | None) -> Tensor:
-    """(k · n, C, H, W): every image under every mask, in the images' memory layout."""
-    count, channels, height, width = images.shape
-    total = count * len(masks)
-    if images.is_contiguous(memory_format=torch.channels_last) and channels > 1:
-        last = images.permute(0, 2, 3, 1)[:, None]
-        shown = masks[None, ..., None]
-        filled = None if fill is None else fill.permute(0, 2, 3, 1)[:, None]
-        mixed = last * shown if filled is None else torch.addcmul(filled, last - filled, shown)
-        return mixed.reshape(total, height, width, channels).permute(0, 3, 1, 2)
-    shown, first = masks[None, :, None], images[:, None]
-    filled = None if fill is None else fill[:, None]
-    mixed = first * shown if filled is None else torch.addcmul(filled, first - filled, shown)
-    return mixed.reshape(total, channels, height, width)
-
-
-def _fill(images: Tensor, fill: float | Literal["mean", "blur"]) -> Tensor | None:
-    """(B, C, H or 1, W or 1) what masks show instead, or None for zeros."""
-    if fill == "mean":
-        return images.mean((2, 3), keepdim=True)
-    if fill == "blur":
-        sigma = BLUR_SHARE * min(images.shape[-2:])
-        reach = 2 * int(min(3 * sigma, (min(images.shape[-2:]) - 1) // 2)) + 1
-        blurred: Tensor = gaussian_blur(images, [reach, reach], [sigma, sigma])
-        return blurred
-    assert not isinstance(fill, str)
-    return None if fill == 0 else torch.full_like(images[:, :, :1, :1], fill)
-
-
-def _score(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
-    """(N,) probability or log-odds of the classes."""
-    own = logits.gather(1, classes[:, None])[:, 0]
-    if score == "probability":
-        return (own - logits.logsumexp(1)).exp()
-    others = logits.scatter(1, classes[:, None], -torch.inf)
-    return own - others.logsumexp(1)
 
 
 def _logits_of(

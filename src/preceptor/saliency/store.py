@@ -2,10 +2,11 @@
 
 One row an image: `path` (as the manifest writes it), `height` and `width` of the grid, `map`
 (float16, row by row, min-max normalised), `class` of the map, `score` (that class's probability).
-Two more columns may be there: `probabilities` (a float32 a class of the Teacher, in its order) and
-`agreement` (float32, how far the members of a committee agree on the map, −1 to 1). The metadata
-says whose maps these are and which part of the image the grid covers: the canvas of `side` pixels
-under `fit`, see `geometry.fit_box`.
+More columns may be there: `probabilities` (a float32 a class of the Teacher, in its order),
+`agreement` (float32, how far the members of a committee agree on the map, −1 to 1) and `error`
+(float32, of RISE: 1 − the map's estimated correlation with its limit). The metadata says whose maps
+these are and which part of the image the grid covers: the canvas of `side` pixels under `fit`, see
+`geometry.fit_box`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from preceptor.errors import InputError
 
 SHARD_ROWS = 100_000
 # What a store need not have: maps from elsewhere may come without.
-OPTIONAL = ("probabilities", "agreement")
+OPTIONAL = ("probabilities", "agreement", "error")
 _KEY = b"preceptor"
 
 
@@ -37,10 +38,11 @@ class StoreInfo:
 
     Args:
         teacher: The Teacher's run id, or a name for maps from elsewhere.
-        method: cam or rise.
+        method: cam, gradcam or rise.
         fit, side: The canvas that the grid covers.
         classes: The Teacher's class names; a map's class is one of them.
-        settings: Of the method, as JSON-able values.
+        settings: Of the method, as JSON-able values; `tolerance` says above which error a map is
+            noise.
     """
 
     teacher: str
@@ -64,6 +66,8 @@ class MapStore:
         probabilities: (n, C) of all the Teacher's classes, as info.classes has them; None = not
             kept.
         agreement: (n,) mean correlation of the maps of a committee's members; None = no committee.
+        error: (n,) how far each map may be from the one that endless masks would give; None = the
+            method has no such error.
     """
 
     info: StoreInfo
@@ -73,6 +77,14 @@ class MapStore:
     scores: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None = None
     agreement: NDArray[np.float32] | None = None
+    error: NDArray[np.float32] | None = None
+
+    @property
+    def settled(self) -> NDArray[np.bool_]:
+        """(n,) whether each map is more than noise: its error is within the method's tolerance."""
+        if self.error is None:
+            return np.ones(len(self.paths), bool)
+        return self.error <= float(self.info.settings.get("tolerance", 1))
 
 
 def write_store(folder: Path, store: MapStore) -> None:
@@ -96,6 +108,8 @@ def write_store(folder: Path, store: MapStore) -> None:
         fields.append(("probabilities", pa.list_(pa.float32(), len(store.info.classes))))
     if store.agreement is not None:
         fields.append(("agreement", pa.float32()))
+    if store.error is not None:
+        fields.append(("error", pa.float32()))
     schema = pa.schema(fields, metadata={_KEY: json.dumps(asdict(store.info)).encode()})
     written = set()
     for shard, start in enumerate(range(0, max(count, 1), SHARD_ROWS)):
@@ -117,6 +131,8 @@ def write_store(folder: Path, store: MapStore) -> None:
             arrays.append(pa.FixedSizeListArray.from_arrays(flat, len(store.info.classes)))
         if store.agreement is not None:
             arrays.append(pa.array(store.agreement[part].astype(np.float32)))
+        if store.error is not None:
+            arrays.append(pa.array(store.error[part].astype(np.float32)))
         table = pa.Table.from_arrays(arrays, schema=schema)
         target = folder / f"maps-{shard:05d}.parquet"
         handle, name = tempfile.mkstemp(prefix=".maps-", dir=folder)
@@ -174,6 +190,7 @@ def read_store(
         table["score"].to_numpy() if "score" in columns else np.zeros(0, np.float32),
         probabilities,
         table["agreement"].to_numpy() if "agreement" in table.column_names else None,
+        table["error"].to_numpy() if "error" in table.column_names else None,
     )
 
 

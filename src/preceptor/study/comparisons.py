@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,10 @@ def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
 def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
-    Columns: question (RQ1, RQ2, RQ3, control, ceiling, variant), backbone, a, b (titles), n, mean,
-    std, low, high (paired by seed), p, p_floor, p_holm (the family alone, else NaN), image_low,
-    image_high (the two-level bootstrap), difference_by_seed. Where every seed is a draw of its own
-    images, they are in the spread between seeds already, and the two intervals are one.
+    Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant), backbone, a, b (titles),
+    n, mean, std, low, high (paired by seed), p, p_floor, p_holm (the family alone, else NaN),
+    image_low, image_high (the two-level bootstrap), difference_by_seed. Where every seed is a draw
+    of its own images, they are in the spread between seeds already, and the two intervals are one.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[tuple[str, str, Arm, Arm, str, str]] = []
@@ -97,27 +99,24 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
 
 
 def _teacher_pairs(plan: Plan) -> list[tuple[str, str, Arm, Arm, str, str]]:
-    """RQ1: the probe Students of each human-guided Teacher against the data-driven one's."""
+    """The probe Students by their Teachers: human-guided against data-driven (RQ1), and maps by
+    RISE against the Teacher's own (saliency)."""
     study, teachers = plan.protocol.study, plan.protocol.teachers()
     backbone = study.probe_backbone
     alpha = study.stage_one_alpha if study.plan == "staged" else study.alpha_grid[0]
     pairs = []
-    for human in teachers:
-        for data in teachers:
-            if (human.kind, data.kind) == ("human", "data") and (human.name, human.method) == (
-                data.name,
-                data.method,
-            ):
-                pairs.append(
-                    (
-                        "RQ1",
-                        backbone,
-                        Arm("student", backbone, alpha, str(human)),
-                        Arm("student", backbone, alpha, str(data)),
-                        f"Students of {human}",
-                        f"Students of {data}",
-                    )
-                )
+    for one, other in product(teachers, teachers):
+        if one.kind == "given" or one.name != other.name:
+            continue
+        if (one.kind, other.kind) == ("human", "data") and one.method == other.method:
+            question = "RQ1"
+        elif one == replace(other, method="rise") and other.method == "cam":
+            question = "saliency"
+        else:
+            continue
+        ours, theirs = (Arm("student", backbone, alpha, str(by)) for by in (one, other))
+        titles = f"Students of {one}", f"Students of {other}"
+        pairs.append((question, backbone, ours, theirs, *titles))
     return pairs
 
 

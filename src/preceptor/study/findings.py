@@ -60,6 +60,14 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"RQ1: {line['a']} have AUC {_signed(line['mean'])} against {line['b']} "
             f"(95 % interval {_interval(line['low'], line['high'])})."
         )
+    for line in records(compared[compared["question"] == "saliency"]):
+        better = _gain(line["mean"], line["low"], line["high"])
+        said.append(
+            f"RISE or CAM: {line['a']} are {better} {line['b']} "
+            f"({_signed(line['mean'])}, {_interval(line['low'], line['high'])})."
+        )
+    if len(plan.protocol.study.saliency) > 1 and "teacher" in plan.choices:
+        said.append(f"The better Teacher by validation: {plan.choices['teacher'].reason}")
     for line in records(compared[compared["question"] == "variant"]):
         said.append(
             f"{line['backbone']}: {line['a']} is {_gain(line['mean'], line['low'], line['high'])} "

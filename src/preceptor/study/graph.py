@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from preceptor.config import RunConfig
+from preceptor.config import RiseSettings, RunConfig
 
+Method = Literal["cam", "rise"]
 Kind = Literal["train", "annotate", "committee", "evaluate", "select"]
 
 
@@ -36,13 +37,15 @@ class MapsJob:
 
     Args:
         teacher: The Teacher's run id, or several for a committee's mean.
-        method: cam.
+        method: cam or rise.
         turns: Over the eight flips and quarter turns.
+        rise: Settings of rise.
     """
 
     teacher: tuple[str, ...]
-    method: str
+    method: Method
     turns: bool = False
+    rise: RiseSettings | None = None
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ import numpy as np
 from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels
 from preceptor.runs import digest
 from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Arm, MapsJob, Step
+from preceptor.study.graph import Arm, MapsJob, Method, Step
 from preceptor.study.settings import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
 from preceptor.workspace import Workspace
 
 # Further members of a committee have the seed of the Student plus multiples of this, so that no
 # two Students share a Teacher: their differences stay independent.
 MEMBER_STRIDE = 1000
+# What an image takes of RISE's masks, for time estimates: it stops by itself.
+USUAL_MASKS = 1000
 # The control without maps: half label, half Teacher, as is usual in distillation.
 DISTILLED_WEIGHT = 0.5
 
@@ -40,7 +42,7 @@ class Teacher:
     name: str
     kind: str
     alpha: float
-    method: str
+    method: Method
 
     def __str__(self) -> str:
         if self.kind == "given":
@@ -120,7 +122,7 @@ class Protocol:
                 for name in study.teachers
                 for method in study.saliency
             ]
-        return found + [Teacher(name, "given", 1.0, "") for name in study.maps]
+        return found + [Teacher(name, "given", 1.0, "cam") for name in study.maps]
 
     @property
     def baseline_alphas(self) -> tuple[float, ...]:
@@ -255,19 +257,22 @@ class Protocol:
         role = f"generation {generation + 1}"
         return self.train(Arm(role, teacher.name, alpha, str(teacher)), config, (need,))
 
-    def _annotate(self, training: Step, method: str, turns: bool) -> Step:
+    def _annotate(self, training: Step, method: Method, turns: bool) -> Step:
         assert training.run is not None
         train_hash = self._rows_hash(training.run.manifest, "train")
-        identity = digest(["maps", training.id, method, train_hash, *(["turns"] if turns else [])])
+        rise = self.study.rise if method == "rise" else None
+        how = [*(["turns"] if turns else []), *([rise.model_dump(mode="json")] if rise else [])]
+        identity = digest(["maps", training.id, method, train_hash, *how])
         images = int(self.workspaces.at(training.run.manifest).train_mask.sum())
-        forwards = 8 if turns else 1
+        forwards = min(rise.max_masks, USUAL_MASKS) if rise else 8 if turns else 1
         return Step(
-            identity, "annotate", f"mark by {training.title.removeprefix('train ')}",
-            (training.id,), run=training.run, maps=MapsJob((training.id,), method, turns),
+            identity, "annotate",
+            f"mark by {training.title.removeprefix('train ')}{', RISE' if rise else ''}",
+            (training.id,), run=training.run, maps=MapsJob((training.id,), method, turns, rise),
             cost=images * forwards / 3,  # a forward is about a third of a training step
         )  # fmt: skip
 
-    def _committee(self, stores: list[Step], method: str) -> Step:
+    def _committee(self, stores: list[Step], method: Method) -> Step:
         ids = tuple(step.id for step in stores)
         return Step(
             digest(["committee", *ids]), "committee", f"mean map of {len(ids)} Teachers", ids,

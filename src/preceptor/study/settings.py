@@ -14,6 +14,7 @@ from preceptor.config import (
     Fraction,
     Positive,
     PostProcessing,
+    RiseSettings,
     Settings,
     Training,
     Trust,
@@ -131,7 +132,8 @@ class StudyConfig(Guiding):
         teacher_alphas: α of the human-guided Teachers.
         data_driven: Also train Teachers without guidance.
         maps: Teachers that need no training: name → folder of maps or map store.
-        saliency: How Teachers mark: cam.
+        saliency: How Teachers mark: cam (their own guided map), rise, or both.
+        rise: How RISE marks.
         plan: staged (choose the Teacher with one probe Student, then train all) or full.
         probe: The Student backbone of stage 1; None = the first.
         probe_alpha: Its α; None = 0.1 if in the grid, else the grid's first.
@@ -162,7 +164,8 @@ class StudyConfig(Guiding):
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
     maps: Mapping[str, Path] = {}
-    saliency: Annotated[tuple[Literal["cam"], ...], Field(min_length=1)] = ("cam",)
+    saliency: Annotated[tuple[Literal["cam", "rise"], ...], Field(min_length=1)] = ("cam",)
+    rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
     probe_alpha: Alpha | None = None
@@ -189,9 +192,16 @@ class StudyConfig(Guiding):
             ("seeds", self.seed_list),
             ("alphas", self.alpha_grid),
             ("teacher_alphas", self.teacher_alphas),
+            ("saliency", self.saliency),
         ):
             if len(set(values)) != len(values):
                 wrong.append(f"{name} has something twice: {list(values)}; remove one")
+        if "rise" in self.saliency:
+            turned = ["turns"] if self.turns else []
+            turned += [f"variants.{name}.turns" for name, one in self.variants.items() if one.turns]
+            wrong += [
+                f"{where} goes with cam, and saliency has rise; remove one" for where in turned
+            ]
         known = {*self.teachers, *self.students}
         unknown = set(self.backbone_args) - known
         if not isinstance(self.weights, str):

@@ -13,7 +13,7 @@ from preceptor.errors import RunFailedError
 from preceptor.evaluation.scores import score_frame
 from preceptor.models import GuidableModel, load_model
 from preceptor.runs import exclusive, finish, is_finished
-from preceptor.saliency.annotate import annotate
+from preceptor.saliency.annotate import annotate, marking_record
 from preceptor.saliency.committee import mean_store
 from preceptor.saliency.store import read_store, write_store
 from preceptor.study.draws import Workspaces
@@ -77,14 +77,17 @@ def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> 
     made = annotate(
         model,
         workspace.manifest,
-        step.maps.method,  # type: ignore[arg-type]
+        step.maps.method,
         out=folder,
         teacher=run,
         workspace=workspace,
         turns=step.maps.turns,
+        rise=step.maps.rise,
+        precision=step.run.training.precision,
         cache=step.run.training.cache,
     )
-    finish(folder, {"id": step.id, "kind": "maps", "teacher": run, "images": len(made.paths)})
+    record = {"id": step.id, "kind": "maps", "teacher": run, "images": len(made.paths)}
+    finish(folder, record | marking_record(made))
 
 
 def _committee(step: Step, store: Path, folder: Path) -> None:
