@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +144,36 @@ def test_the_shared_imagenet_weights_load(imagenet_weights: Path, backbone: str)
     for key, value in state.items():
         if not key.startswith("classifier."):
             assert torch.equal(loaded[key].to(value.dtype), value)
+
+
+# Convolutions that torch computes outside its memory.
+
+STEP = """
+import torch
+from preceptor.models import build_model
+model = build_model("{backbone}", ["a", "b"], input_size=64)
+model = model.to(memory_format=torch.channels_last).train()
+images = torch.randn(16, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+for _ in range(3):
+    model(images).logits.sum().backward()
+    litter = [torch.randn(7 * number + 3) for number in range(200)]
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_a_strided_point_convolution_is_the_same_without_its_stride(backbone: str) -> None:
+    model = build_model(backbone, ["a", "b"], input_size=64).eval()
+    original = timm.create_model(backbone, num_classes=2).eval()
+    original.load_state_dict(model.backbone.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images).logits, original(images), rtol=1e-4, atol=1e-5)
+    # In a process of its own: what goes wrong there is no exception.
+    run = subprocess.run(
+        [sys.executable, "-c", STEP.format(backbone=backbone)],
+        env=os.environ | {"MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == "alive", run.stderr[-500:]

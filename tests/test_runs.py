@@ -67,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
         "checkpoint": "best_accuracy",
         "precision": "32-true",
         "channels_last": True,
+        "compile": False,
         "threads": 1,
         "device": "auto",
         "cache": "memmap",

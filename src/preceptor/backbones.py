@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from preceptor.errors import InputError
 
@@ -68,6 +69,7 @@ def create_network(
         raise InputError(f"backbone {backbone} cannot be built: {reason}") from error
     if overlay is not None and weights != "hub":
         _check_all_filled(network, Path(overlay["file"]), backbone)
+    _thin_before_points(network)
     return network
 
 
@@ -76,6 +78,30 @@ def classifiers(network: nn.Module) -> list[nn.Module]:
     getter = getattr(network, "get_classifier", None)
     found = getter() if getter is not None else None
     return [part for part in (found if isinstance(found, tuple) else [found]) if part is not None]
+
+
+def _thin_before_points(network: nn.Module) -> None:
+    """Let 1 × 1 convolutions with a stride on an image take every nth pixel first; the same sums.
+
+    torch 2.13 writes outside its memory on a CPU where it differentiates one of 2 to 5 channels in
+    float32 by its weights, channels-last: training RepVGG, MobileOne or FastViT would crash.
+    """
+    for part in network.modules():
+        if (
+            isinstance(part, nn.Conv2d)
+            and part.kernel_size == (1, 1)
+            and part.stride != (1, 1)
+            and part.padding == (0, 0)
+            and part.in_channels < 8
+        ):
+            part.register_forward_pre_hook(partial(_every_nth, part.stride))
+            part.stride = (1, 1)
+
+
+def _every_nth(
+    step: tuple[int, ...], _: nn.Module, arguments: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    return (arguments[0][:, :, :: step[0], :: step[1]], *arguments[1:])
 
 
 def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:

@@ -70,6 +70,26 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+class Speed(Settings):
+    """What makes a training step faster and changes its rounding.
+
+    Args:
+        precision: Of the forward and backward pass.
+        channels_last: Memory layout of images and convolutions.
+        compile: Whether torch.compile has the trunk in training.
+    """
+
+    precision: Precision = "32-true"
+    channels_last: bool = True
+    compile: bool = False
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        layout = "channels-last" if self.channels_last else "channels-first"
+        return f"{self.precision}, {layout}{', compiled' if self.compile else ''}"
+
+
 class Training(Settings):
     """How a model is trained: everything that is the same for all runs of a study.
 
@@ -98,8 +118,9 @@ class Training(Settings):
         batch_size: Images a step.
         checkpoint: Which epoch is kept: best_accuracy, best_auc (the worst of several validation
             sets counts, ties go to the later epoch) or last.
-        precision: 32-true, bf16-mixed or 16-mixed (GPU).
-        channels_last: Memory layout.
+        precision: 32-true, bf16-mixed or 16-mixed (GPU); auto in a study: chosen by a probe.
+        channels_last: Memory layout; auto as for precision.
+        compile: Whether torch.compile has the trunk in training; auto as for precision.
         threads: CPU threads of one run; part of the config because it changes rounding.
         device: auto, cpu or cuda.
         cache: memmap (decoded, resized images, filled once) or none (decode on the fly).
@@ -129,12 +150,23 @@ class Training(Settings):
     steps: Positive | None = None
     batch_size: Positive = 20
     checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
-    precision: Precision = "32-true"
-    channels_last: bool = True
+    precision: Precision | Literal["auto"] = "32-true"
+    channels_last: bool | Literal["auto"] = True
+    compile: bool | Literal["auto"] = False
     threads: Positive = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cache: Literal["memmap", "none"] = "memmap"
     augmentation: Augmentation = Augmentation()
+
+    @property
+    def left_to_probe(self) -> tuple[str, ...]:
+        """Which of precision, channels_last and compile are auto."""
+        return tuple(name for name in Speed.model_fields if getattr(self, name) == "auto")
+
+    @property
+    def speed(self) -> Speed:
+        """Precision, layout and compiler, where none of them is auto."""
+        return Speed.model_validate({name: getattr(self, name) for name in Speed.model_fields})
 
     @model_validator(mode="before")
     @classmethod
@@ -312,6 +344,14 @@ class RunConfig(Settings):
     soft_labels: SoftLabels | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _decided(self) -> RunConfig:
+        for name in self.training.left_to_probe:
+            raise ValueError(
+                f"training.{name} is auto, which a study decides once for all of its runs; name one"
+            )
+        return self
 
     @property
     def guided(self) -> bool:

@@ -109,6 +109,7 @@ class GuidableModel(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
         self._trunk: Callable[[Tensor], Any] = backbone.forward_features  # type: ignore[assignment]
+        self._compiled: Callable[[Tensor], Any] | None = None
         self._layout: Layout | None = None
         self._tapped: Tensor | None = None
         self._differentiate = False  # whether the forward under way needs a graph from its tap on
@@ -162,7 +163,8 @@ class GuidableModel(nn.Module):
 
     def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C) logits and (B, Ch, h, w) features, the one a function of the other."""
-        raw = self._trunk(images)
+        trunk = self._compiled if self.training and self._compiled is not None else self._trunk
+        raw = trunk(images)
         if self._tapped is None:
             assert not self._taps
             features = self._as_features(raw)
@@ -241,12 +243,12 @@ class GuidableModel(nn.Module):
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
     def compile_trunk(self) -> None:
-        """Let torch.compile have the trunk; head and saliency stay as they are.
+        """Let torch.compile have the trunk in training; head and saliency stay as they are.
 
-        The state dict does not change. Costs some seconds to minutes at the first forward of each
-        input shape and mode.
+        The state dict does not change. Evaluation stays eager: it comes in batches of other sizes,
+        each of which would be compiled anew.
         """
-        self._trunk = torch.compile(self.backbone.forward_features)  # type: ignore[arg-type]
+        self._compiled = torch.compile(self.backbone.forward_features)  # type: ignore[arg-type]
 
     @property
     def head(self) -> nn.Linear:

@@ -104,7 +104,8 @@ def _train(
     settings = config.training
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of sums on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
-    fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
+    speed = settings.speed
+    fabric = Fabric(accelerator=settings.device, devices=1, precision=speed.precision)
 
     # Data and model.
     torch.manual_seed(_derived(config.seed, -1))
@@ -113,7 +114,9 @@ def _train(
     size = model.spec.input_size
     plain = plain_settings(model, settings.cache)
     validation = _validation_sets(workspace, plain, model)
-    if settings.channels_last:
+    if speed.compile:
+        model.compile_trunk()
+    if speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(settings, model)
     wrapped, optimiser = fabric.setup(model, optimiser)
@@ -254,7 +257,8 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         config, settings, device = self.config, self.config.training, self.fabric.device
-        images = self.model.preprocess(to_device(batch.images, device, settings.channels_last))
+        images = to_device(batch.images, device, settings.speed.channels_last)
+        images = self.model.preprocess(images)
         labels = batch.labels.to(device)
         weights = [
             None if part is None else part.to(device)

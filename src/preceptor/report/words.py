@@ -149,7 +149,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         f"trained with {seeds} seed{'s' if seeds != 1 else ''} each ({recipe}{optimiser}, learning "
         f"rate {training.lr:g}, weight decay {training.weight_decay:g}, schedule "
         f"{training.schedule}, {length}, batch {training.batch_size}, {size}, fit {training.fit}, "
-        f"precision {training.precision}); {kept}. Guidance distance {training.distance}, class "
+        f"{_computed(plan)}); {kept}. Guidance distance {training.distance}, class "
         f"activation map of the {training.cam_class} class, α grid {grid}; guided classes: "
         f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
         + (
@@ -187,6 +187,15 @@ def methods(plan: Plan, results: Results) -> list[str]:
     if seconds:
         paragraphs.append(f"The finished trainings took {_duration(seconds)} of computing in all.")
     return paragraphs
+
+
+def _computed(plan: Plan) -> str:
+    """Precision and layout, by backbone where a probe chose them."""
+    study = plan.protocol.study
+    if not study.training.left_to_probe:
+        return study.training.speed.words
+    names = dict.fromkeys([*study.teachers, *study.students])
+    return "; ".join(f"{name}: {study.training_of(name).speed.words}" for name in names)
 
 
 def budget(plan: Plan) -> list[tuple[str, str, str]]:

@@ -23,6 +23,7 @@ from preceptor.study.local import Event, LocalExecutor
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.settings import StudyConfig
+from preceptor.study.speed import decide_speed
 
 try:
     import fcntl
@@ -63,6 +64,7 @@ def open_study(
     if verify:
         workspaces.verify()
     check_study(study, workspaces)
+    study = decide_speed(study, workspaces.first.manifest, out / "study.yaml", report_to)
     return Protocol(study, workspaces, store)
 
 
@@ -100,6 +102,7 @@ def run_study(
     started = time.monotonic()
     with _alone(out):
         protocol = open_study(study, out, verify=True, report_to=tell)
+        study = protocol.study
         write_atomically(out / "study.yaml", dump_config(study))
         _fill_caches(protocol)
         plan = Plan(protocol)

@@ -151,7 +151,7 @@ class Protocol:
             "guide_classes": study.guide_classes,
             "human_post": study.human_post,
             "seed": draw,
-            "training": study.training,
+            "training": study.training_of(backbone),
         }
         return RunConfig.model_validate(base | values)
 
@@ -317,7 +317,8 @@ class Protocol:
         if role == "shuffled":
             values["maps"] = source.model_copy(update={"shuffle_seed": seed})
         if variant is not None and variant.distance is not None:
-            values["training"] = study.training.model_copy(update={"distance": variant.distance})
+            training = study.training_of(backbone)
+            values["training"] = training.model_copy(update={"distance": variant.distance})
         config = self.config(backbone, seed, rows="all", **values)
         config = _of_its_maps_alone(config)
         needs = (steps[-1].id,) if steps else ()

@@ -16,6 +16,7 @@ from preceptor.config import (
     PostProcessing,
     RiseSettings,
     Settings,
+    Speed,
     Training,
     Trust,
 )
@@ -145,7 +146,8 @@ class StudyConfig(Guiding):
             images, human maps on the annotated ones, no Teacher).
         variants: Students that differ from the study's own in named words: name → words.
         ceiling: Train on all images with all human maps there are.
-        training: How every model is trained.
+        training: How every model is trained; precision, channels_last and compile may be auto.
+        speed: What stands for auto, by backbone; filled by a probe when the study starts.
         store: Where runs are kept; several studies may share one. None = inside the study.
     """
 
@@ -174,6 +176,7 @@ class StudyConfig(Guiding):
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True
     training: Training = Training()
+    speed: Mapping[str, Speed] = {}
     store: Path | None = None
 
     @model_validator(mode="after")
@@ -203,7 +206,7 @@ class StudyConfig(Guiding):
                 f"{where} goes with cam, and saliency has rise; remove one" for where in turned
             ]
         known = {*self.teachers, *self.students}
-        unknown = set(self.backbone_args) - known
+        unknown = (set(self.backbone_args) | set(self.speed)) - known
         if not isinstance(self.weights, str):
             unknown |= set(self.weights) - known
             missing = sorted(known - set(self.weights))
@@ -213,7 +216,7 @@ class StudyConfig(Guiding):
                 )
         if unknown:
             wrong.append(
-                "backbone_args or weights name backbones that are not used: "
+                "backbone_args, weights or speed name backbones that are not used: "
                 f"{', '.join(sorted(unknown))}; remove them, or add the backbones to a list"
             )
         if wrong:
@@ -255,6 +258,14 @@ class StudyConfig(Guiding):
         if self.probe_alpha is not None:
             return self.probe_alpha
         return 0.1 if 0.1 in self.alpha_grid else self.alpha_grid[0]
+
+    def training_of(self, backbone: str) -> Training:
+        """How a backbone is trained: what was auto is what the probe chose for it."""
+        chosen = self.speed.get(backbone)
+        if chosen is None:
+            return self.training
+        free = self.training.left_to_probe
+        return self.training.model_copy(update={name: getattr(chosen, name) for name in free})
 
     def weights_of(self, backbone: str) -> str:
         """hub, none or the file of a backbone."""

@@ -15,6 +15,7 @@ from preceptor.study.estimate import as_time, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.settings import StudyConfig
+from preceptor.study.speed import decide_speed
 from preceptor.workspace import Workspace
 
 _TEMPLATE = """\
@@ -47,6 +48,9 @@ training:
   lr: 0.005
   schedule: cosine
   checkpoint: best_auc
+  precision: auto          # auto: measured once, when the study starts; or 32-true, bf16-mixed
+  channels_last: auto
+  compile: auto            # pays in long runs alone
   threads: {threads}               # of one run; part of what makes two runs equal
   augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, colour: 0.0}}
 """
@@ -119,6 +123,7 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
+    study = decide_speed(study, manifest)
     workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
     manifests = dict.fromkeys(study.seed_list, study.manifest)
     workspaces = Workspaces(manifests, workspace.cache_dir, {study.manifest: workspace})

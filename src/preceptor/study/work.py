@@ -63,7 +63,7 @@ def _trained(run: str, config: RunConfig, store: Path) -> GuidableModel:
     model = load_model(store / "runs" / run / "model")
     if config.training.device != "cpu" and torch.cuda.is_available():
         model = model.cuda()
-    if config.training.channels_last:
+    if config.training.speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
@@ -83,7 +83,7 @@ def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> 
         workspace=workspace,
         turns=step.maps.turns,
         rise=step.maps.rise,
-        precision=step.run.training.precision,
+        precision=step.run.training.speed.precision,
         cache=step.run.training.cache,
     )
     record = {"id": step.id, "kind": "maps", "teacher": run, "images": len(made.paths)}
