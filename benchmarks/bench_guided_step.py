@@ -19,7 +19,6 @@ from measure import in_turn, machine, ratio
 
 from preceptor.losses import GuidedLoss
 from preceptor.models import GuidableModel, build_model
-from preceptor.saliency.cam import class_activation_map
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 
@@ -54,8 +53,7 @@ class Sides:
         self.finish(torch.nn.functional.cross_entropy(logits, self.labels))
 
     def guided(self) -> None:
-        logits, features = self.model(self.images)
-        cam = class_activation_map(features, self.model.head.weight, logits.argmax(1))
+        logits, _, cam, _ = self.model(self.images, "predicted")
         self.finish(self.loss(logits, self.labels, cam, self.maps))
 
     def published(self) -> None:

@@ -315,7 +315,9 @@ def gradient_norms(
         (tensor([0.1768]), tensor([0.7500]))
     """
     logits = two_sided(logits)
-    error = logits.softmax(1) - functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    # Not by one_hot, which looks at the labels' values and so may wait for the device.
+    own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+    error = logits.softmax(1) - own.to(logits.dtype)
     if soft is not None:
         targets, share = soft.known()
         softened = _softened(targets.to(logits.dtype), soft.temperature)

@@ -78,6 +78,8 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
                 in_chans=study.training.in_chans,
                 input_size=study.training.input_size,
                 backbone_args=study.backbone_args.get(backbone, {}),
+                head=study.training.head,
+                cam_source=study.training.cam_source,
             ).guidable_grid()
         except InputError as error:
             yield str(error)
