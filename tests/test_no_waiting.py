@@ -27,7 +27,8 @@ class NoReads(TorchDispatchMode):
         masked = function is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        assert not (function in READS or masked), f"{function} waits for the device"
+        waits = masked or function in READS
+        assert not waits, f"{function} waits for the device"
         return function(*args, **(kwargs or {}))
 
 
