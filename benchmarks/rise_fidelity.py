@@ -77,7 +77,7 @@ def photographs(weights: Path) -> list[Case]:
 
 
 def tiles(weights: Path, data: Path, out: Path) -> list[Case]:
-    """Tiles of the test set under a detector trained here, three a class, with their labels."""
+    """Tiles of the test set under a detector trained here, two a class, with their labels."""
     config = RunConfig(
         manifest=data / "manifest.csv",
         backbone="tf_efficientnet_lite0",
@@ -98,7 +98,7 @@ def tiles(weights: Path, data: Path, out: Path) -> list[Case]:
     call = in_channels_last(model.backbone)
     for index, label in enumerate(model.spec.classes):
         where = np.flatnonzero(((table["split"] == "test") & (table["label"] == label)).to_numpy())
-        chosen = np.sort(generator.choice(where, 3, replace=False))
+        chosen = np.sort(generator.choice(where, 2, replace=False))
         rows = workspace.rows(chosen, plain_settings(model, "none"), SIDE, model.spec.classes)
         images = model.preprocess(rows.batch(np.arange(len(chosen))).images)
         cases += [

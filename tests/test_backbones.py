@@ -57,6 +57,20 @@ def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: 
     assert model.head.weight.shape[0] == 2
 
 
+def test_weights_fit_a_transformer_made_for_another_size(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    state = timm_weights(file, "test_vit")
+    model = small("test_vit", weights=str(file))
+    assert model.spec.backbone_args == {"img_size": 64}
+    loaded = model.backbone.state_dict()
+    differing = {
+        key for key in state if state[key].shape != loaded[key].shape
+        or not torch.equal(state[key], loaded[key])
+    }  # fmt: skip
+    assert differing == {"pos_embed", "head.weight", "head.bias"}  # stretched, and new
+    assert loaded["pos_embed"].shape == (1, 1 + 16, state["pos_embed"].shape[2])
+
+
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.safetensors is not a file"):
         small(weights=str(tmp_path / "nowhere.safetensors"))

@@ -218,6 +218,51 @@ def test_a_model_is_trained_marks_and_is_scored(data: Path, model: Path, tmp_pat
     assert "guide" in done.out
 
 
+def test_a_model_marks_by_rise(data: Path, model: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    command = ["annotate", model, data / "manifest.csv", "--out", maps]
+    few = ["--max-masks", "24", "--tolerance", "0.5"]
+    done = here(*command, "--method", "rise", *few)
+    assert (done.code, done.err) == (0, "")
+    store = read_store(maps)
+    wanted = {"max_masks": 24, "tolerance": 0.5, "masks": 20 * 24}
+    assert store.info.settings.items() >= wanted.items()
+    assert store.info.method == "rise"
+    unsettled = int((~store.settled).sum())
+    assert done.out == (
+        f"wrote 20 maps of 4 × 4 to {maps}\n"
+        f"24 forwards an image; {unsettled} of the maps have not settled and will not guide\n"
+    )
+    assert 0 < unsettled < 20
+    # Those that have settled guide a run.
+    source = {"kind": "store", "path": str(maps)}
+    student = write_run(data, "by rise.yaml", maps=source, alpha=0.1)
+    done = here("train", student, "--out", tmp_path / "runs")
+    assert done.code == 0, done
+    record = json.loads(next((tmp_path / "runs").glob("*/run.json")).read_text())
+    assert record["guided_images"] == 20 - unsettled
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--method", "lime", "'lime' is not one of 'cam', 'rise'"),
+        ("--max-masks", "1", "greater than or equal to 2"),
+        ("--tolerance", "1", "less than or equal to 0.99"),
+    ],
+)
+def test_options_of_marking_that_cannot_be(
+    option: str, value: str, reason: str, data: Path, model: Path, tmp_path: Path
+) -> None:
+    done = here("annotate", model, data / "manifest.csv", "--out", tmp_path / "maps", option, value)
+    assert (done.code, done.out) == (2, "")
+    usage, line = done.err.strip().rsplit("\n", 1)
+    assert usage.startswith("Usage: preceptor annotate")
+    assert line.startswith(f"Error: Invalid value for '{option}': ")
+    assert reason in line
+    assert not (tmp_path / "maps").exists()
+
+
 def test_models_meet_tables_that_they_cannot_score(data: Path, model: Path, tmp_path: Path) -> None:
     text = (data / "manifest.csv").read_text()
     other = data / "other.csv"

@@ -513,26 +513,45 @@ def test_too_coarse_a_grid_is_refused() -> None:
         small("test_convnext", input_size=32).guidable_grid()
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_vit"])
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("test_resnet", {}),
+        ("test_resnet", {"cam_source": "cyborg"}),
+        ("test_convnext", {}),
+        ("test_vit", {}),
+    ],
+)
 def test_a_compiled_trunk_gives_the_same_saliency(
-    backbone: str, monkeypatch: pytest.MonkeyPatch
+    backbone: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = small(backbone)
+    model = small(backbone, **options).train()
     images, of = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f: compiler(f, backend="eager"))
+    compiler, calls = torch.compile, []
+
+    def compiled(trunk: Any) -> Any:
+        inner: Any = compiler(trunk, backend="eager")
+
+        def run(images: Tensor) -> Any:
+            calls.append(len(images))
+            return inner(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
     expected = model(images, of).saliency
-    with torch.no_grad():
-        off = model(images, of).saliency
     keys = list(model.state_dict())
     model.compile_trunk()
     assert list(model.state_dict()) == keys
     got = model(images, of).saliency
+    assert calls == [2]
     torch.testing.assert_close(got, expected)
     got.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    model.eval()
     with torch.inference_mode():
-        torch.testing.assert_close(model(images, of).saliency, off)
+        off = model(images, of).saliency
+    torch.testing.assert_close(off, model(images, of).saliency.detach())
 
 
 def test_the_toy_is_what_it_seems() -> None:

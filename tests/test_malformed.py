@@ -442,7 +442,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     for arguments, expected in [
         (["evaluate", nowhere, manifest], "not a model folder"),
         (["annotate", nowhere, manifest, "--out", out], "not a model folder"),
-        (["annotate", nowhere, manifest, "--out", out, "--method", "rise"], "'rise'"),
+        (["annotate", nowhere, manifest, "--out", out, "--method", "rise"], "not a model folder"),
         (["evaluate", nowhere, manifest, "--out", nowhere / "s.parquet"], "there is no folder"),
         (["report", nowhere], "not a study folder"),
         (["report", tmp_path], "not a study folder"),

@@ -214,6 +214,7 @@ def annotate(
     from preceptor.data.manifest import Manifest
     from preceptor.models import load_model
     from preceptor.saliency.annotate import annotate as mark
+    from preceptor.saliency.annotate import marking_record
     from preceptor.workspace import Workspace
 
     loaded = load_model(model)
@@ -226,6 +227,11 @@ def annotate(
     print(
         f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"
     )
+    if record := marking_record(store):
+        print(
+            f"{record['masks'] / len(store.paths):,.0f} forwards an image; {record['unsettled']:,} "
+            "of the maps have not settled and will not guide"
+        )
 
 
 @app.command()

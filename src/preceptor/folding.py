@@ -20,23 +20,38 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
     result is the same network is measured on it; where it is not, the copy is left unfolded.
 
     Args:
-        network: Any network; it is not changed. The copy is in evaluation mode and has no hooks.
+        network: Any network; it is not changed.
         example: (B, C, H, W), as the network is fed.
 
     Returns:
-        The copy.
+        The copy, in evaluation mode, without hooks unless they change what comes out; the network
+        itself where it cannot be copied (weights that are computed from others).
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
         >>> folded(network, torch.randn(1, 3, 8, 8))[1]
         Identity()
     """
-    # Not in inference mode: weights made in it could not be used outside.
-    with torch.inference_mode(False), torch.no_grad():
-        plain, example = _bare_copy(network), example.clone()
+    # Not in inference mode: weights made in it could not be used outside. Nor under autocast, whose
+    # rounding would hide whether two networks are the same.
+    device = example.device.type
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device, enabled=False),
+    ):
+        try:
+            plain = copy.deepcopy(network).eval()
+        except (RuntimeError, TypeError):
+            return network
+        example = example.clone()
+        if any(part.dtype != example.dtype for part in plain.parameters()):
+            return plain  # it needs autocast
+        expected = _first(plain(example))
+        _strip(plain)
+        if not _alike(_first(plain(example)), expected):
+            return copy.deepcopy(network).eval()
         pairs = _pairs(plain, example)
-        if not pairs:
-            return plain
         candidate = copy.deepcopy(plain)
         modules = dict(candidate.named_modules())
         for convolution, norm in pairs:
@@ -44,19 +59,20 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
             _replace(candidate, convolution, fuse_conv_bn_eval(modules[convolution], old))
             # timm's batch norms may carry dropout and activation.
             rest = nn.Sequential(old.drop, old.act) if hasattr(old, "act") else nn.Identity()
-            _replace(candidate, norm, rest)
-        expected, found = _first(plain(example)), _first(candidate(example))
-    gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-12)
-    return candidate.eval() if bool(gap < TOLERANCE) else plain
+            _replace(candidate, norm, rest.eval())
+        return candidate if _alike(_first(candidate(example)), expected) else plain
 
 
-def _bare_copy(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, without the hooks through which others look into the original."""
-    own = copy.deepcopy(network).eval()
-    for module in own.modules():
+def _strip(network: nn.Module) -> None:
+    """Remove the hooks through which others look into the original."""
+    for module in network.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
-    return own
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    gap = (expected - found).abs().max() / expected.abs().max().clamp_min(1e-12)
+    return bool(gap < TOLERANCE)
 
 
 def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
@@ -70,7 +86,7 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
 
     def meet(name: str) -> Any:
         def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if id(arguments[0]) in made:
+            if arguments and id(arguments[0]) in made:
                 pairs.append((made[id(arguments[0])][0], name))
 
         return hook
@@ -78,7 +94,7 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     for name, module in network.named_modules():
         if type(module) is nn.Conv2d:
             handles.append(module.register_forward_hook(watch(name)))
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(meet(name)))
     network(example)
     for handle in handles:

@@ -248,6 +248,8 @@ class GuidableModel(nn.Module):
         The state dict does not change. Evaluation stays eager: it comes in batches of other sizes,
         each of which would be compiled anew.
         """
+        # A trunk with a tap must not run what was compiled for one of the same class without.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         self._compiled = torch.compile(self.backbone.forward_features)  # type: ignore[arg-type]
 
     @property

@@ -103,6 +103,22 @@ def test_probabilities_need_all_members() -> None:
     assert found.agreement is not None
 
 
+def test_the_error_is_the_mean_of_the_members() -> None:
+    errors = np.random.default_rng(0).random((3, 6)).astype(np.float32)
+    info = replace(INFO, method="rise", settings={"tolerance": 0.4})
+    stores = [member(seed, error=errors[seed], info=info) for seed in range(3)]
+    found = mean_store(stores)
+    assert found.error is not None
+    assert found.error.dtype == np.float32
+    for row in range(6):
+        mean = sum(float(errors[seed, row]) for seed in range(3)) / 3
+        assert found.error[row] == pytest.approx(mean, rel=1e-6)
+        assert found.settled[row] == (mean <= 0.4)
+    assert 0 < found.settled.sum() < 6
+    assert mean_store([stores[0], member(1)]).error is None
+    assert mean_store([member(0), member(1)]).error is None
+
+
 def test_it_is_written_and_read_as_any_store(tmp_path: Path) -> None:
     made = mean_store([member(0), member(1)])
     for seed in (0, 1):

@@ -171,6 +171,61 @@ def test_the_centre_is_one_gaussian_for_all() -> None:
     assert grid.argmax() in [(15 + i) * 32 + 15 + j for i in (0, 1) for j in (0, 1)]
 
 
+# Maps that have not settled.
+
+
+def errors(*unsettled: int) -> dict[str, Any]:
+    """Columns of `write_maps` of all rows for maps by RISE, some of which are noise."""
+    error = np.full(COUNT, 0.01, np.float32)
+    error[list(unsettled)] = [0.06, 1.0, np.nan, 0.3][: len(unsettled)]
+    return {"error": error, "info": StoreInfo("t", "rise", "squash", 50, ("a", "b"), TOLERANCE)}
+
+
+TOLERANCE: dict[str, float | str] = {"tolerance": 0.05}
+
+
+def test_a_map_that_has_not_settled_does_not_guide(tmp_path: Path) -> None:
+    write_maps(tmp_path, range(COUNT), **errors(2, 6, 7))
+    found = must(guides(MapSource(kind="store", path=tmp_path)))
+    assert owners(found) == [1, -2, 3, 5, -2, -2, 8, 9]
+    assert found.weight.tolist() == [
+        pytest.approx(0 if row in (2, 6, 7) else 1 + 0.1 * row) for row in ROWS
+    ]
+    keep = must(guides(MapSource(kind="store", path=tmp_path, human="keep")))
+    assert owners(keep) == [-1, -1, -1, 5, -2, -2, 8, 9]  # a person's map is no noise
+    assert keep.weight[1] == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_map_that_has_not_settled_is_not_shuffled_either(tmp_path: Path, seed: int) -> None:
+    write_maps(tmp_path, range(COUNT), **errors(2, 6, 7))
+    found = owners(must(guides(MapSource(kind="store", path=tmp_path, shuffle_seed=seed))))
+    assert [found[position] for position in (1, 4, 5)] == [-2, -2, -2]
+    for label, rows in (("a", [8]), ("b", [1, 3, 5, 9])):
+        places = [k for k, row in enumerate(ROWS) if row in rows]
+        assert sorted(found[k] for k in places) == rows, label
+
+
+def test_what_a_map_is_worth_is_among_those_that_settled(tmp_path: Path) -> None:
+    write_maps(tmp_path, range(COUNT), scores=numbers(range(COUNT), SCORES), **errors(2, 6, 7))
+    found = trusted(tmp_path, "score")
+    np.testing.assert_allclose(found.weight, slow_weights(SCORES, [1, 3, 5, 8, 9], []), rtol=1e-6)
+
+
+def test_maps_of_which_none_has_settled_are_refused(tmp_path: Path) -> None:
+    write_maps(tmp_path, range(COUNT), **(errors() | {"error": np.full(COUNT, 0.4, np.float32)}))
+    source = MapSource(kind="store", path=tmp_path)
+    with pytest.raises(InputError, match=r"none of the 8 maps .* has settled; mark with more mask"):
+        guides(source)
+    kept = must(guides(source.model_copy(update={"human": "keep"})))
+    assert owners(kept) == [-1, -1, -1] + [-2] * 5
+    write_maps(tmp_path, range(COUNT), **errors(2, 6, 8))
+    with pytest.raises(InputError, match=r"none of the 3 maps .* has settled"):
+        guides(source, guide_classes=("a",))
+    with pytest.raises(InputError, match="none of the 8 training images has a map"):
+        guides(source, guide_classes=("c",))
+
+
 # Folders of map images.
 
 

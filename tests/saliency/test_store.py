@@ -32,7 +32,7 @@ def make(count: int, grid: tuple[int, int] = (7, 7), seed: int = 0) -> MapStore:
 
 def assert_equal(one: MapStore, other: MapStore) -> None:
     assert one.info == other.info
-    for name in ("paths", "maps", "classes", "scores", "probabilities", "agreement"):
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "agreement", "error"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None) == (b is None)
         if a is not None:
@@ -100,18 +100,19 @@ def rich(count: int, seed: int = 0) -> MapStore:
         make(count, seed=seed),
         probabilities=np.stack([share, 1 - share], axis=1),
         agreement=agreement,
+        error=generator.random(count).astype(np.float32),
     )
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 11])
-def test_probabilities_and_agreement(
+def test_probabilities_agreement_and_error(
     tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "SHARD_ROWS", 4)
     store = rich(count)
     write_store(tmp_path, store)
     found = read_store(tmp_path)
-    for name in ("probabilities", "agreement"):
+    for name in ("probabilities", "agreement", "error"):
         np.testing.assert_array_equal(getattr(found, name), getattr(store, name))
         assert getattr(found, name).dtype == np.float32
     assert found.probabilities is not None
@@ -120,20 +121,47 @@ def test_probabilities_and_agreement(
         assert_equal(found, store)
     found = read_store(tmp_path, columns=("map", "agreement"))
     assert found.probabilities is None
+    assert found.error is None
     np.testing.assert_array_equal(found.agreement, store.agreement)
     found = read_store(tmp_path, columns=("probabilities",))
     assert found.agreement is None
     assert len(found.maps) == 0
+    found = read_store(tmp_path, columns=("error",))
+    assert found.agreement is None
+    np.testing.assert_array_equal(found.error, store.error)
 
 
 def test_a_store_without_them_is_read_all_the_same(tmp_path: Path) -> None:
     write_store(tmp_path, make(5))
     names = pq.read_schema(next(tmp_path.iterdir())).names
     assert names == ["path", "height", "width", "map", "class", "score"]
-    for columns in (("map", "class", "score", "probabilities", "agreement"), ("agreement",)):
+    everything = ("map", "class", "score", "probabilities", "agreement", "error")
+    for columns in (everything, ("agreement",), ("error",)):
         found = read_store(tmp_path, columns=columns)
         assert found.probabilities is None
         assert found.agreement is None
+        assert found.error is None
+        assert found.settled.tolist() == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"tolerance": 0.05}, [True, True, False, False, False, False]),
+        ({"tolerance": 0.3}, [True, True, True, True, False, False]),
+        # All masks were asked for, not a perfect map: half of it may be noise.
+        ({"tolerance": 0.0}, [True, True, True, False, False, False]),
+        ({}, [True, True, True, False, False, False]),
+    ],
+)
+def test_a_map_has_settled_within_the_tolerance(
+    tmp_path: Path, settings: dict[str, float], expected: list[bool]
+) -> None:
+    error = np.array([0, 0.05, 0.29, 0.295, 1, np.nan], np.float32)
+    info = replace(INFO, method="rise", settings=settings)
+    write_store(tmp_path, replace(make(6), info=info, error=error))
+    assert read_store(tmp_path).settled.tolist() == expected
+    assert read_store(tmp_path, columns=("error",)).settled.tolist() == expected
 
 
 def test_probabilities_of_another_number_of_classes_are_damage(tmp_path: Path) -> None:

@@ -2,5 +2,6 @@
 
 from preceptor.saliency.cam import class_activation_map
 from preceptor.saliency.maps import normalise
+from preceptor.saliency.rise import rise
 
-__all__ = ["class_activation_map", "normalise"]
+__all__ = ["class_activation_map", "normalise", "rise"]

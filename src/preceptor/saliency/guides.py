@@ -58,6 +58,7 @@ def build_guides(
     array: MapArray | None = None
     factor: NDArray[np.float32] | None = None
     index = np.full(len(rows), -1, np.int64)
+    noise = np.zeros(len(rows), bool)
     if source.kind == "human":
         usable = has_human
     else:
@@ -65,7 +66,7 @@ def build_guides(
         if source.kind == "centre":
             array, found = _centre(len(rows))
         else:
-            array, found, worth = _from_elsewhere(source, manifest, images, rows)
+            array, found, worth, noise = _from_elsewhere(source, manifest, images, rows)
         usable = found >= 0
         if source.shuffle_seed is not None:
             found = _shuffled(found, table["label"].to_numpy(), source.shuffle_seed)
@@ -79,7 +80,13 @@ def build_guides(
             index = np.where(has_human, -1, index)
             usable = usable | has_human
     if config.guide_classes is not None:
-        usable = usable & table["label"].isin(config.guide_classes).to_numpy()
+        guided = table["label"].isin(config.guide_classes).to_numpy()
+        usable, noise = usable & guided, noise & guided
+    if noise.any() and not usable.any():
+        raise InputError(
+            f"maps: none of the {int(noise.sum()):,} maps of {source.path} that could guide has "
+            "settled; mark with more masks (max_masks) or a larger tolerance"
+        )
     if not usable.any():
         raise InputError(
             f"maps: none of the {len(rows):,} training images has a map to guide by "
@@ -166,8 +173,9 @@ def _centre(count: int) -> tuple[MapArray, NDArray[np.int64]]:
 
 def _from_elsewhere(
     source: MapSource, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
-) -> tuple[MapArray, NDArray[np.int64], NDArray[np.float32] | None]:
-    """Maps of a store or of a folder of map images; (n,) positions, −1 = none; each map's worth."""
+) -> tuple[MapArray, NDArray[np.int64], NDArray[np.float32] | None, NDArray[np.bool_]]:
+    """Maps of a store or of a folder of map images; (n,) positions, −1 = none; each map's worth;
+    (n,) whether there would be one, had it settled."""
     path = source.path
     assert path is not None
     if not path.is_dir():
@@ -175,12 +183,15 @@ def _from_elsewhere(
     names = manifest.table["name"].to_numpy()[rows]
     if not is_store(path):
         array, index = _from_folder(path, names)
-        return array, index, worth_of(source.trust, array.maps.astype(np.float32))
+        worth = worth_of(source.trust, array.maps.astype(np.float32))
+        return array, index, worth, np.zeros(len(rows), bool)
     extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
     store = read_store(path, columns=("map", "error", *extra))
-    settled = store.settled  # min-max would blow noise up to a map like any other
-    place = {name: position for position, name in enumerate(store.paths) if settled[position]}
+    place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
+    # Min-max would blow noise up to a map like any other. At the end, for −1: no map, no noise.
+    noise = np.append(~store.settled, False)[found]
+    found[noise] = -1
     used = np.flatnonzero(found >= 0)
     regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(used), 1))
     for position, row in enumerate(rows[used]):
@@ -194,7 +205,7 @@ def _from_elsewhere(
     scores = store.scores[chosen] if source.trust == "score" else None
     agreement = None if store.agreement is None else store.agreement[chosen]
     worth = worth_of(source.trust, maps, scores, agreement)
-    return MapArray(maps, regions), index, worth
+    return MapArray(maps, regions), index, worth, noise
 
 
 def _from_folder(path: Path, names: NDArray[np.object_]) -> tuple[MapArray, NDArray[np.int64]]:

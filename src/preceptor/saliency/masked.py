@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ from preceptor.saliency.cam import two_sided
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]
 
-# Images at once. On a CPU small batches stay in the cache: 8 to 16 are fastest there.
-BATCH_CPU, BATCH_GPU = 16, 256
+# Images at once on a GPU; on a CPU as many as this many pixels make, within limits: small batches
+# stay in the cache (8 images of 224 px), and tiny images would spend their time between calls.
+BATCH_GPU = 256
+PIXELS_CPU, LEAST_CPU, MOST_CPU = 400_000, 8, 128
 # σ of the blurred fill, as a share of the image's shorter side.
 BLUR_SHARE = 0.1
 
@@ -30,6 +32,10 @@ class MaskedScores:
         score: probability or logit (log-odds).
         fill: What a mask shows instead of the image.
         batch_size: Images at once; None = what suits the device.
+
+    Raises:
+        ValueError: There is no such score, fill or batch; or, when it is called, the logits are not
+            of that shape, or classes not among them.
     """
 
     def __init__(
@@ -42,14 +48,20 @@ class MaskedScores:
         fill: Fill = 0.0,
         batch_size: int | None = None,
     ) -> None:
+        if score not in get_args(Score):
+            raise ValueError(f"score {score!r} is not one of {', '.join(get_args(Score))}")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} must be at least 1")
         self.images, self.classes = images, classes.to(images.device)
         self.logits, self.score = logits, score
-        self.batch_size = batch_size or (BATCH_GPU if images.is_cuda else BATCH_CPU)
+        self.batch_size = batch_size or _usual_batch(images)
         self.fill = _fill(images, fill)
+        self.least, self.most = int(classes.min()), int(classes.max())
 
     def __call__(self, which: Tensor, masks: Tensor) -> Tensor:
         """(b, n) scores of the images at the positions `which` (b,) under the masks (n, H, W)."""
         count = len(masks)
+        masks = masks.to(self.images.dtype)  # a model in half precision takes nothing wider
         at_once = min(count, self.batch_size)
         together = max(1, self.batch_size // at_once)
         found = torch.empty(len(which), count, device=masks.device)
@@ -60,27 +72,54 @@ class MaskedScores:
             for start in range(0, count, at_once):
                 part = slice(start, start + at_once)
                 masked = _masked(images, masks[part], fill)
-                logits = two_sided(self.logits(masked).float())
+                logits = self._checked(self.logits(masked), len(masked))
                 wanted = classes.repeat_interleave(len(masks[part]))
                 values = _score(logits, wanted, self.score)
                 found[first : first + len(some), part] = values.view(len(some), -1)
         return found
 
+    def _checked(self, logits: Tensor, count: int) -> Tensor:
+        """(N, K) float32 logits, K ≥ 2."""
+        if logits.ndim != 2 or len(logits) != count:
+            raise ValueError(
+                f"the model gives {tuple(logits.shape)} for {count} images; it must be (N, K)"
+            )
+        logits = two_sided(logits.float())
+        if not 0 <= self.least <= self.most < logits.shape[1]:
+            raise ValueError(
+                f"classes from {self.least} to {self.most}; the model knows 0 to "
+                f"{logits.shape[1] - 1}"
+            )
+        return logits
+
+
+def _usual_batch(images: Tensor) -> int:
+    """Images at once that suit the device."""
+    if images.is_cuda:
+        return BATCH_GPU
+    pixels = images.shape[-2] * images.shape[-1]
+    return max(LEAST_CPU, min(MOST_CPU, PIXELS_CPU // pixels))
+
 
 def _masked(images: Tensor, masks: Tensor, fill: Tensor | None) -> Tensor:
     """(k · n, C, H, W): every image under every mask, in the images' memory layout."""
     count, channels, height, width = images.shape
-    total = count * len(masks)
-    if images.is_contiguous(memory_format=torch.channels_last) and channels > 1:
-        last = images.permute(0, 2, 3, 1)[:, None]
-        shown = masks[None, ..., None]
-        filled = None if fill is None else fill.permute(0, 2, 3, 1)[:, None]
-        mixed = last * shown if filled is None else torch.addcmul(filled, last - filled, shown)
-        return mixed.reshape(total, height, width, channels).permute(0, 3, 1, 2)
+    last = channels > 1 and images.is_contiguous(memory_format=torch.channels_last)
+    # Laid out beforehand: a bare product would take on the layout of the masks, which is nobody's.
+    mixed = torch.empty(
+        (count * len(masks), channels, height, width),
+        dtype=images.dtype,
+        device=images.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
+    parts = mixed.view(count, len(masks), *images.shape[1:])
     shown, first = masks[None, :, None], images[:, None]
-    filled = None if fill is None else fill[:, None]
-    mixed = first * shown if filled is None else torch.addcmul(filled, first - filled, shown)
-    return mixed.reshape(total, channels, height, width)
+    if fill is None:
+        torch.mul(first, shown, out=parts)
+    else:
+        hidden = fill[:, None]
+        torch.addcmul(hidden, first - hidden, shown, out=parts)
+    return mixed
 
 
 def _fill(images: Tensor, fill: Fill) -> Tensor | None:
@@ -92,7 +131,8 @@ def _fill(images: Tensor, fill: Fill) -> Tensor | None:
         reach = 2 * int(min(3 * sigma, (min(images.shape[-2:]) - 1) // 2)) + 1
         blurred: Tensor = gaussian_blur(images, [reach, reach], [sigma, sigma])
         return blurred
-    assert not isinstance(fill, str)
+    if isinstance(fill, str):
+        raise ValueError(f"fill {fill!r} is not a number, mean or blur")
     return None if fill == 0 else torch.full_like(images[:, :, :1, :1], fill)
 
 

@@ -10,14 +10,14 @@ docs/saliency.md has the curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from preceptor.data.geometry import resample
 from preceptor.folding import folded
-from preceptor.guidable import GuidableModel
 from preceptor.saliency.masked import Fill, MaskedScores, Score
 from preceptor.saliency.masks import (
     Block,
@@ -29,7 +29,11 @@ from preceptor.saliency.masks import (
     spread_shift,
 )
 
+if TYPE_CHECKING:
+    from preceptor.guidable import GuidableModel
+
 Estimator = Literal["default", "published"]
+Size = Literal["grid", "image"] | tuple[int, int]
 
 # As published: 7 × 7 cells, each on with probability ½.
 CELLS = 7
@@ -89,7 +93,7 @@ def rise(
     estimator: Estimator = "default",
     score: Score = "probability",
     fill: Fill = 0.0,
-    size: Literal["grid", "image"] | tuple[int, int] = "grid",
+    size: Size = "grid",
     seed: int = 0,
     cells: int = CELLS,
     batch_size: int | None = None,
@@ -107,7 +111,7 @@ def rise(
         model: A `GuidableModel`, or anything that maps (N, C, H, W) to logits (N, K) or to a tuple
             that begins with them; one logit counts as two classes. A module is put into evaluation
             mode meanwhile, and its batch norms are folded into its convolutions in a copy.
-        images: (B, C, H, W) as the model takes them, normalised; any height and width.
+        images: (B, C, H, W) as the model takes them, normalised floats; any height and width.
         classes: (B,) int64.
         max_masks: Most model evaluations an image; whole blocks are used (of 128 masks at 7 × 7
             cells, of a third of max_masks where that is less).
@@ -136,26 +140,30 @@ def rise(
         >>> found.maps.argmax().item()
         0
     """
-    _check(images, classes, max_masks, tolerance, cells)
-    if not len(images):
-        raise ValueError("images: there is none")
-    training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
+    _check(images, classes, max_masks, tolerance, estimator, size, cells)
+    with _evaluating(model), torch.inference_mode():
+        grid = _grid(model, images, size, cells)
+        logits = _logits_of(model, images[:1])
+        seen = MaskedScores(images, classes, logits, score=score, fill=fill, batch_size=batch_size)
+        found = _estimate(
+            seen, grid, cells=cells, max_masks=max_masks, tolerance=tolerance, estimator=estimator,
+            seed=seed,
+        )  # fmt: skip
+    return RiseResult(*(part.clone() for part in found))  # tensors like any other
+
+
+@contextmanager
+def _evaluating(model: nn.Module | Callable[[Tensor], Any]) -> Iterator[None]:
+    """Evaluation mode meanwhile; then every part has its own mode again."""
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [part.training for part in parts]
     try:
-        with torch.inference_mode():
-            grid = _grid(model, images, size, cells)
-            logits = _logits_of(model, images[:1])
-            seen = MaskedScores(
-                images, classes, logits, score=score, fill=fill, batch_size=batch_size
-            )
-            return _estimate(
-                seen, grid, cells=cells, max_masks=max_masks, tolerance=tolerance,
-                estimator=estimator, seed=seed,
-            )  # fmt: skip
-    finally:
         if isinstance(model, nn.Module):
-            model.train(training)
+            model.eval()
+        yield
+    finally:
+        for part, training in zip(parts, modes, strict=True):
+            part.training = training
 
 
 def _estimate(
@@ -195,12 +203,12 @@ def _estimate(
         used[active] += size
         if number >= LEAST_BLOCKS:
             error[active] = _error(total[active], squares[active], number)
-            # One look at the device a block: what goes on is decided here.
-            active = active[error[active] > tolerance]
+            # One look at the device a block: what goes on is decided here. At tolerance 0 all do.
+            active = active[error[active] >= tolerance]
         if not len(active) or (number + 1) * size > max_masks:
             break
     maps = total / (used / size)[:, None, None]
-    return RiseResult(maps.float(), used.cpu(), error.float())
+    return RiseResult(maps.float(), used, error.float())
 
 
 def _blocks(
@@ -241,20 +249,30 @@ def _error(total: Tensor, squares: Tensor, number: int) -> Tensor:
     mean = (_centred(total) / number).square().sum((1, 2))
     noise = (squares / number - mean).clamp_min(0) / (number - 1)
     reliability = 1 - noise / mean.clamp_min(torch.finfo(mean.dtype).tiny)
-    return 1 - torch.where(mean > 0, reliability.clamp(0, 1), 0).sqrt()
+    # Constant maps say nothing, nor do those that are not finite.
+    known = (mean > 0) & reliability.isfinite()
+    return 1 - torch.where(known, reliability.clamp(0, 1), 0).sqrt()
 
 
 def _centred(maps: Tensor) -> Tensor:
     return maps - maps.mean((1, 2), keepdim=True)
 
 
+def _guidable(model: nn.Module | Callable[[Tensor], Any]) -> GuidableModel | None:
+    # guidable needs this package, which offers rise: an import at the top would be a circle.
+    from preceptor.guidable import GuidableModel
+
+    return model if isinstance(model, GuidableModel) else None
+
+
 def _logits_of(
     model: nn.Module | Callable[[Tensor], Any], example: Tensor
 ) -> Callable[[Tensor], Tensor]:
     """What is called for logits: a folded copy of a module, without the rest of its answers."""
-    network: Callable[[Tensor], Any] = model
-    if isinstance(model, nn.Module):
-        network = folded(model.backbone if isinstance(model, GuidableModel) else model, example)
+    guidable = _guidable(model)
+    network: Callable[[Tensor], Any] = model if guidable is None else guidable.backbone
+    if isinstance(network, nn.Module):
+        network = folded(network, example)
 
     def call(images: Tensor) -> Tensor:
         found = network(images)
@@ -265,19 +283,17 @@ def _logits_of(
 
 
 def _grid(
-    model: nn.Module | Callable[[Tensor], Any],
-    images: Tensor,
-    size: Literal["grid", "image"] | tuple[int, int],
-    cells: int,
+    model: nn.Module | Callable[[Tensor], Any], images: Tensor, size: Size, cells: int
 ) -> tuple[int, int]:
     if isinstance(size, tuple):
         return size
     if size == "image":
         return int(images.shape[-2]), int(images.shape[-1])
-    if isinstance(model, GuidableModel):
-        height, width = model(images[:1]).features.shape[-2:]
-        return int(height), int(width)
-    return cells, cells
+    guidable = _guidable(model)
+    if guidable is None:
+        return cells, cells
+    height, width = guidable(images[:1]).features.shape[-2:]
+    return int(height), int(width)
 
 
 def _averaged(weights: Tensor, cells: int) -> Tensor:
@@ -286,13 +302,29 @@ def _averaged(weights: Tensor, cells: int) -> Tensor:
     return resample(weights, unit, unit, (cells, weights.shape[-1]))
 
 
-def _check(images: Tensor, classes: Tensor, max_masks: int, tolerance: float, cells: int) -> None:
+def _check(
+    images: Tensor,
+    classes: Tensor,
+    max_masks: int,
+    tolerance: float,
+    estimator: Estimator,
+    size: Size,
+    cells: int,
+) -> None:
     if images.ndim != 4 or classes.shape != (len(images),):
         raise ValueError(
             f"images {tuple(images.shape)} and classes {tuple(classes.shape)} must be "
             "(B, C, H, W) and (B,)"
         )
+    if not len(images):
+        raise ValueError("images: there is none")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; they must be normalised floats")
     if cells < 2 or min(images.shape[-2:]) < cells:
         raise ValueError(f"cells is {cells}; at least 2, and no more than pixels a side")
     if max_masks < 2 or not 0 <= tolerance < 1:
         raise ValueError(f"max_masks {max_masks} must be above 1, tolerance {tolerance} in [0, 1)")
+    if estimator not in get_args(Estimator):
+        raise ValueError(f"estimator {estimator!r} is not one of {', '.join(get_args(Estimator))}")
+    if size not in ("grid", "image") and not (isinstance(size, tuple) and min(size) > 0):
+        raise ValueError(f"size {size!r} is not grid, image or (h, w)")

@@ -29,6 +29,8 @@ from preceptor.errors import InputError
 SHARD_ROWS = 100_000
 # What a store need not have: maps from elsewhere may come without.
 OPTIONAL = ("probabilities", "agreement", "error")
+# Error of a map with as much noise in it as signal: 1 − the root of a reliability of ½.
+HALF_NOISE = 1 - 0.5**0.5
 _KEY = b"preceptor"
 
 
@@ -41,8 +43,8 @@ class StoreInfo:
         method: cam, gradcam or rise.
         fit, side: The canvas that the grid covers.
         classes: The Teacher's class names; a map's class is one of them.
-        settings: Of the method, as JSON-able values; `tolerance` says above which error a map is
-            noise.
+        settings: Of the method, as JSON-able values; `tolerance` says above which error a map has
+            not settled.
     """
 
     teacher: str
@@ -81,10 +83,14 @@ class MapStore:
 
     @property
     def settled(self) -> NDArray[np.bool_]:
-        """(n,) whether each map is more than noise: its error is within the method's tolerance."""
+        """(n,) whether each map is more than noise: its error is within the method's tolerance.
+
+        A tolerance of 0 asks for all masks, which no map survives; then, and where none is named,
+        half of the map may be noise.
+        """
         if self.error is None:
             return np.ones(len(self.paths), bool)
-        return self.error <= float(self.info.settings.get("tolerance", 1))
+        return self.error <= (float(self.info.settings.get("tolerance", 0)) or HALF_NOISE)
 
 
 def write_store(folder: Path, store: MapStore) -> None:

@@ -36,6 +36,7 @@ seeds: 3                   # more seeds, smaller p: with 3 it cannot fall below 
 # annotated: 200           # act as if only so many images (or this fraction) were annotated
 alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = guided harder
 teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is always tried too
+saliency: [cam]            # how Teachers mark: cam (their own map), rise (from scores alone)
 # guide_classes: [{positive}]   # guide only these classes
 selection: highest         # AUC on the worst validation set; guided, val_auc: how ties go
 

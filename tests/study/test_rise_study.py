@@ -1,0 +1,211 @@
+"""A study that marks by CAM and by RISE: whose maps teach better, and what is asked of RISE."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.configfile import load_config, parse_config
+from preceptor.errors import InputError
+from preceptor.runs import read_record
+from preceptor.saliency.store import MapStore, read_store
+from preceptor.study.driver import open_study, reopen, run_study
+from preceptor.study.plan import Plan
+from preceptor.study.settings import StudyConfig
+from tests.datasets import squares
+
+RISE: dict[str, Any] = {"max_masks": 60, "tolerance": 0.6}
+SETTINGS: dict[str, Any] = {
+    "positive": "marked",
+    "primary": "test-unseen",
+    "annotated": 0.5,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "seeds": [0, 1],
+    "alphas": [0.5],
+    "teacher_alphas": [0.5],
+    "saliency": ["cam", "rise"],
+    "rise": RISE,
+    "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},
+}
+HUMAN, DATA = "test_byobnet human-guided α 0.5", "test_byobnet data-driven"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("rise study") / "data")
+
+
+@pytest.fixture(scope="module")
+def finished(manifest: Path) -> Path:
+    study = parse_config(SETTINGS | {"manifest": manifest}, StudyConfig)
+    out = manifest.parents[1] / "study"
+    result = run_study(study, out, jobs=1, tell=lambda line: None)
+    assert not result.failed
+    assert result.missing == 0
+    return out
+
+
+def stores(out: Path) -> dict[str, MapStore]:
+    return {str(folder): read_store(folder) for folder in sorted(out.glob("store/maps/[!.]*"))}
+
+
+def test_every_teacher_marks_in_both_ways(finished: Path) -> None:
+    found = list(stores(finished).values())
+    methods = sorted((store.info.method, store.info.teacher) for store in found)
+    teachers = {teacher for _, teacher in methods}
+    assert len(teachers) == 4  # human-guided and data-driven, two seeds
+    assert methods == sorted((method, one) for method in ("cam", "rise") for one in teachers)
+    for store in found:
+        assert store.maps.shape == (24, 4, 4)
+        assert store.probabilities is not None
+        if store.info.method == "cam":
+            assert store.error is None
+            continue
+        assert store.error is not None
+        for name, value in RISE.items():
+            assert store.info.settings[name] == value
+        assert 24 * 60 >= int(store.info.settings["masks"]) > 0
+
+
+def test_what_rise_took_is_in_the_record(finished: Path) -> None:
+    for folder, store in stores(finished).items():
+        record = read_record(Path(folder))
+        if store.info.method == "rise":
+            assert record["masks"] == store.info.settings["masks"]
+            assert record["unsettled"] == (~store.settled).sum()
+        else:
+            assert "masks" not in record
+
+
+def test_students_learn_from_the_maps_that_settled(finished: Path) -> None:
+    plan = reopen(finished)
+    protocol = plan.protocol
+    unsettled = 0
+    for teacher in protocol.teachers():
+        for seed in (0, 1):
+            *_, marking, student = protocol.student(teacher, "test_byobnet", 0.5, seed)
+            store = read_store(protocol.maps_folder(marking.id))
+            record = read_record(protocol.run_folder(student.id))
+            assert record["guided_images"] == store.settled.sum()
+            unsettled += int((~store.settled).sum())
+    assert unsettled > 0  # so that it was about something
+
+
+def test_rise_is_compared_with_cam(finished: Path) -> None:
+    compared = pd.read_csv(finished / "comparisons.csv")
+    lines = compared[compared["question"] == "saliency"]
+    assert set(zip(lines["a"], lines["b"], strict=True)) == {
+        (f"Students of {whose}, RISE", f"Students of {whose}, CAM") for whose in (HUMAN, DATA)
+    }
+    questions = compared[compared["question"] == "RQ1"]
+    assert set(zip(questions["a"], questions["b"], strict=True)) == {
+        (f"Students of {HUMAN}, {how}", f"Students of {DATA}, {how}") for how in ("CAM", "RISE")
+    }
+    results = pd.read_csv(finished / "results.csv")
+    here = results[(results["set"] == "test-unseen") & results["source"].isna()]
+    here = here[here["role"] == "student"].set_index(["teacher", "seed"])["auc"]
+    for line in lines.itertuples():
+        whose = str(line.a).removeprefix("Students of ").removesuffix(", RISE")
+        expected = [here[f"{whose}, RISE", seed] - here[f"{whose}, CAM", seed] for seed in (0, 1)]
+        by_seed = [float(value) for value in str(line.difference_by_seed).split()]
+        np.testing.assert_allclose(by_seed, expected, atol=1e-5)
+        assert line.mean == pytest.approx(np.mean(expected), abs=1e-5)
+        assert np.isnan(line.p_holm)
+
+
+def test_the_report_says_which_teacher_is_better(finished: Path) -> None:
+    choice = json.loads((finished / "selection.json").read_text())["teacher"]
+    assert {row["name"] for row in choice["table"]} == {
+        f"{whose}, {how}" for whose in (HUMAN, DATA) for how in ("CAM", "RISE")
+    }
+    html = (finished / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert f"The better Teacher by validation: {choice['winner']}" in html
+    assert html.count("RISE or CAM: Students of test_byobnet") == 2
+    assert "marked by RISE minus marked by CAM" in html
+
+
+def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_path: Path) -> None:
+    def ids(**changes: Any) -> dict[str, set[str]]:
+        study = parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
+        plan = Plan(open_study(study, tmp_path / "none", verify=False, report_to=lambda _: None))
+        first, _ = plan.outline()
+        found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
+        for step in first:
+            if step.kind == "annotate":
+                assert step.maps is not None
+                found[step.maps.method].add(step.id)
+            elif step.kind == "train":
+                found["train"].add(step.id)
+        return found
+
+    usual = ids()
+    assert {len(usual["cam"]), len(usual["rise"])} == {4}
+    assert usual == ids()
+    folders = {folder.name for folder in finished.glob("store/maps/[!.]*")}
+    assert folders == usual["cam"] | usual["rise"]
+    for changes in (
+        {"max_masks": 62}, {"tolerance": 0.5}, {"estimator": "published"}, {"score": "logit"},
+        {"fill": "mean"}, {"cells": 6}, {"seed": 1},
+    ):  # fmt: skip
+        other = ids(rise=RISE | changes)
+        assert other["cam"] == usual["cam"]
+        assert not other["rise"] & usual["rise"], changes
+        # Of the Students those by RISE alone are others: two Teachers, two seeds.
+        assert len(usual["train"] - other["train"]) == 4
+    assert ids(saliency=["cam"], rise=RISE | {"seed": 1})["cam"] == usual["cam"]
+
+
+def test_a_marking_that_was_cut_short_is_made_again(
+    manifest: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(finished, out)
+    whole = stores(out)
+    (victim, store) = next(item for item in whole.items() if item[1].info.method == "rise")
+    (Path(victim) / "run.json").unlink()  # written last: without it nothing is finished
+    (Path(victim) / "maps-00000.parquet").write_bytes(b"half")
+    result = run_study(
+        load_config(out / "study.yaml", StudyConfig), out, jobs=1, tell=lambda _: None
+    )
+    assert result.computed == 1
+    again = read_store(Path(victim))
+    for name in ("paths", "maps", "classes", "scores", "error"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(store, name))
+    assert again.info == store.info
+    for name in ("results.csv", "comparisons.csv", "selection.json"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"turns": True}, "turns goes with cam"),
+        ({"variants": {"turned": {"turns": True}}}, r"variants\.turned\.turns goes with cam"),
+        ({"saliency": ["rise", "rise"]}, "saliency has something twice"),
+        ({"saliency": ["lime"]}, "saliency"),
+        ({"rise": {"max_masks": 1}}, r"rise\.max_masks"),
+        ({"rise": {"tolerance": 1}}, r"rise\.tolerance"),
+        ({"rise": {"masks": 10}}, r"rise\.masks"),
+    ],
+)
+def test_what_rise_cannot_do_is_refused(
+    manifest: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
+
+
+def test_a_study_whose_maps_never_settle_says_so(manifest: Path, tmp_path: Path) -> None:
+    values = SETTINGS | {"manifest": manifest, "seeds": 1, "data_driven": False, "ceiling": False}
+    values |= {"saliency": ["rise"], "rise": {"max_masks": 4, "tolerance": 0.01}}
+    result = run_study(parse_config(values, StudyConfig), tmp_path, jobs=1, tell=lambda line: None)
+    assert any("none of the 24 maps" in reason for reason in result.failed.values())
+    assert any("max_masks" in reason for reason in result.failed.values())

@@ -1,0 +1,32 @@
+"""What the documents show is run: a reader's first paste must work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(block, id=f"{file.relative_to(ROOT)} {number}")
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for number, block in enumerate(BLOCK.findall(file.read_text(encoding="utf-8")), 1)
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_of_the_documents_runs(block: str) -> None:
+    exec(compile(block, "document", "exec"), {})
+
+
+def test_there_is_something_to_run() -> None:
+    assert BLOCKS
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for file in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", file.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (file.parent / target).exists(), f"{file.name}: {target}"
