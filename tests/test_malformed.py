@@ -279,7 +279,7 @@ RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
             "alpha: value 7",
             "seed: value -1",
             "training.lr: value 0",
-            "'l3'; write 'l2' or 'mse'",
+            "'l3'; write 'l2', 'mse', 'l1', 'kl' or 'dice'",
             "training.epochs: value 'many'; write a whole number",
         ],
         5,
@@ -302,8 +302,8 @@ RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         None,
     ),
     "a backbone with no exact map": (
-        {"backbone": "test_vit"},
-        ["test_vit: no exact class activation map"],
+        {"backbone": "pit_ti_224"},
+        ["pit_ti_224"],
         None,
     ),
     "weights that do not exist": (

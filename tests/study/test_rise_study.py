@@ -209,3 +209,12 @@ def test_a_study_whose_maps_never_settle_says_so(manifest: Path, tmp_path: Path)
     result = run_study(parse_config(values, StudyConfig), tmp_path, jobs=1, tell=lambda line: None)
     assert any("none of the 24 maps" in reason for reason in result.failed.values())
     assert any("max_masks" in reason for reason in result.failed.values())
+
+
+def test_each_method_answers_for_its_own_maps(finished: Path) -> None:
+    choice = json.loads((finished / "selection.json").read_text())["teacher"]
+    agreement = {row["name"]: row["agreement"] for row in choice["table"]}
+    for name, value in agreement.items():
+        if name.endswith("RISE"):
+            assert value != agreement[name.replace("RISE", "CAM")]
+            assert -1 <= value <= 1

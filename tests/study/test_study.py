@@ -200,7 +200,7 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         ({"guide_classes": ("other",)}, "guide_classes"),
         ({"annotated": 1000}, "annotated"),
         ({"maps": {"segmenter": Path("nowhere")}}, "maps.segmenter"),
-        ({"teachers": ("convnext_atto",)}, "no exact class activation map"),
+        ({"teachers": ("pit_ti_224",)}, "pit_ti_224: guidance is refused"),
         ({"backbone_args": {}}, "too coarse to guide"),
     ],
 )

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.config import Precision, RiseSettings
-from preceptor.data.loader import Rows, in_order
+from preceptor.data.loader import Guides, Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.evaluation.predict import predict, to_device, uses_channels_last
 from preceptor.models import GuidableModel
+from preceptor.saliency.agreement import correlation
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.rise import RiseResult
 from preceptor.saliency.rise import rise as estimate_rise
@@ -142,6 +143,36 @@ def rise_rows(
             )
         parts.append(RiseResult(*(part.cpu() for part in found)))
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def rise_agreement(
+    model: GuidableModel,
+    workspace: Workspace,
+    settings: RiseSettings,
+    precision: Precision = "32-true",
+    *,
+    cache: Literal["memmap", "none"] = "memmap",
+) -> dict[str, float]:
+    """How well RISE's maps of validation images agree with human ones, as `validate` says of a
+    model's own: `VAL_map_correlation` of each set that has human maps, their mean correlation."""
+    found: dict[str, float] = {}
+    table = workspace.manifest.table
+    size, grid = model.spec.input_size, model.grid()
+    for name in workspace.manifest.eval_splits("val"):
+        mask = (table["split"] == name) & (table["saliency"] != "")
+        which = np.flatnonzero(mask.to_numpy(bool))
+        if not len(which):
+            continue
+        guides = Guides(np.ones(len(which), np.float32), None, np.full(len(which), -1, np.int64))
+        rows = workspace.rows(
+            which, plain_settings(model, cache), size, model.spec.classes, guides=guides, grid=grid
+        )
+        human = rows.maps_on_grid(np.arange(len(rows)))
+        maps = rise_rows(model, rows, rows.labels, settings, precision).maps
+        values, valid = correlation(maps, human)
+        if bool(valid.any()):
+            found[f"{name}_map_correlation"] = float(values[valid].mean())
+    return found
 
 
 def marking_record(store: MapStore) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -188,26 +189,19 @@ class Plan:
     def _choose_teacher(
         self, teachers: Sequence[Teacher], candidates: dict[str, list[Step]]
     ) -> list[Step]:
-        seeds = self.protocol.study.seed_list
         if len(teachers) == 1:
             only = str(teachers[0])
             self.choices["teacher"] = Choice(only, f"{only}: there is no other.", ())
         else:
             entries = []
             for teacher in teachers:
-                guiding = self.protocol.study.guiding()
-                runs = [
-                    self.protocol.teacher_run(teacher, seed, guiding).id
-                    for seed in seeds
-                    if teacher.kind != "given"
-                ]
                 steps = candidates[str(teacher)]
                 entries.append(
                     Candidate(
                         str(teacher),
                         teacher.alpha,
                         [read_scores(self.protocol.run_folder(step.id)) for step in steps],
-                        self._agreement(runs),
+                        self._agreement(self._lookers(teacher)),
                     )
                 )
             self.choices["teacher"] = self._decide(entries)
@@ -223,7 +217,7 @@ class Plan:
                     f"α {alpha:g}",
                     alpha,
                     [read_scores(self.protocol.run_folder(step.id)) for step in steps],
-                    self._agreement([step.id for step in steps]),
+                    self._agreement([self.protocol.folder(step) for step in steps]),
                 )
                 for alpha, steps in runs.items()
             ]
@@ -254,11 +248,26 @@ class Plan:
             draws=study.draws,
         )  # fmt: skip
 
-    def _agreement(self, runs: Sequence[str]) -> float:
-        """Mean correlation of these runs' maps with human maps of validation images."""
+    def _lookers(self, teacher: Teacher) -> list[Path]:
+        """The folders whose records say how a Teacher's maps agree with people's, one a seed: its
+        trainings' for its own maps, its markings' for RISE's."""
+        if teacher.kind == "given":
+            return []
+        protocol, guiding = self.protocol, self.protocol.study.guiding()
         found = []
-        for run in runs:
-            metrics = read_record(self.protocol.run_folder(run))["metrics"]
+        for seed in protocol.study.seed_list:
+            training = protocol.teacher_run(teacher, seed, guiding)
+            step = (
+                training if teacher.method == "cam" else protocol.mark(training, teacher, guiding)
+            )
+            found.append(protocol.folder(step))
+        return found
+
+    def _agreement(self, folders: Sequence[Path]) -> float:
+        """Mean correlation of these folders' maps with human maps of validation images."""
+        found = []
+        for folder in folders:
+            metrics = read_record(folder).get("metrics", {})
             found += [
                 value
                 for key, value in metrics.items()

@@ -22,6 +22,8 @@ from preceptor.workspace import Workspace
 # Further members of a committee have the seed of the Student plus multiples of this, so that no
 # two Students share a Teacher: their differences stay independent.
 MEMBER_STRIDE = 1000
+# Raised when the arithmetic of RISE changes, so that old maps are not taken for new ones.
+RISE_NUMERICS = 1
 # What an image takes of RISE's masks, for time estimates: it stops by itself.
 USUAL_MASKS = 1000
 # The control without maps: half label, half Teacher, as is usual in distillation.
@@ -226,7 +228,7 @@ class Protocol:
                     training = self._next_teacher(
                         teacher, seed, place, generation, guiding, source, steps[-1].id
                     )
-                marks.append(self._annotate(training, teacher.method, guiding.turns))
+                marks.append(self.mark(training, teacher, guiding))
                 steps += [training, marks[-1]]
             if len(marks) > 1:
                 steps.append(self._committee(marks, teacher.method))
@@ -257,11 +259,14 @@ class Protocol:
         role = f"generation {generation + 1}"
         return self.train(Arm(role, teacher.name, alpha, str(teacher)), config, (need,))
 
-    def _annotate(self, training: Step, method: Method, turns: bool) -> Step:
+    def mark(self, training: Step, teacher: Teacher, guiding: Guiding) -> Step:
+        """A trained Teacher marks T."""
+        method, turns = teacher.method, guiding.turns
         assert training.run is not None
         train_hash = self._rows_hash(training.run.manifest, "train")
         rise = self.study.rise if method == "rise" else None
-        how = [*(["turns"] if turns else []), *([rise.model_dump(mode="json")] if rise else [])]
+        how: list[object] = ["turns"] if turns else []
+        how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
         identity = digest(["maps", training.id, method, train_hash, *how])
         images = int(self.workspaces.at(training.run.manifest).train_mask.sum())
         forwards = min(rise.max_masks, USUAL_MASKS) if rise else 8 if turns else 1

@@ -13,7 +13,7 @@ from preceptor.errors import RunFailedError
 from preceptor.evaluation.scores import score_frame
 from preceptor.models import GuidableModel, load_model
 from preceptor.runs import exclusive, finish, is_finished
-from preceptor.saliency.annotate import annotate, marking_record
+from preceptor.saliency.annotate import annotate, marking_record, rise_agreement
 from preceptor.saliency.committee import mean_store
 from preceptor.saliency.store import read_store, write_store
 from preceptor.study.draws import Workspaces
@@ -87,6 +87,11 @@ def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> 
         cache=step.run.training.cache,
     )
     record = {"id": step.id, "kind": "maps", "teacher": run, "images": len(made.paths)}
+    if step.maps.rise is not None:
+        record["metrics"] = rise_agreement(
+            model, workspace, step.maps.rise, step.run.training.speed.precision,
+            cache=step.run.training.cache,
+        )  # fmt: skip
     finish(folder, record | marking_record(made))
 
 
