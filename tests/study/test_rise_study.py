@@ -135,7 +135,7 @@ def test_the_report_says_which_teacher_is_better(finished: Path) -> None:
 def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_path: Path) -> None:
     def ids(**changes: Any) -> dict[str, set[str]]:
         study = parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
-        plan = Plan(open_study(study, tmp_path / "none", verify=False, report_to=lambda _: None))
+        plan = Plan(open_study(study, tmp_path / "none", run=False, report_to=lambda _: None))
         first, _ = plan.outline()
         found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
         for step in first:

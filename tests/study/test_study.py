@@ -166,7 +166,7 @@ def test_two_processes_on_one_folder_are_refused(study_file: Path, tmp_path: Pat
 def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> None:
     values = {"teacher_alphas": (0.5, 0.1), "data_driven": True, "alphas": (0.5, 0.1), "seeds": 2}
     config = load_config(study_file, StudyConfig).model_copy(update=values)
-    protocol = open_study(config, tmp_path, verify=False, report_to=lambda line: None)
+    protocol = open_study(config, tmp_path, run=False, report_to=lambda line: None)
     plan = Plan(protocol)
     first, later = plan.outline()
     assert protocol.members == []

@@ -51,9 +51,15 @@ class StudyResult:
 
 
 def open_study(
-    study: StudyConfig, out: Path, *, verify: bool, report_to: Callable[[str], None]
+    study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
 ) -> Protocol:
     """Read the manifest, check the study against it and make its protocol.
+
+    Args:
+        study: The config.
+        out: The study folder.
+        run: It is going to be run: every image is decoded first, and what is auto is measured.
+        report_to: Receives lines of progress.
 
     Raises:
         InputError: Anything that would stop the study later, all at once where it can be.
@@ -61,10 +67,10 @@ def open_study(
     report_to(f"reading {study.manifest}")
     store = (study.store or out / "store").absolute()
     workspaces = Workspaces.of_study(study, store)
-    if verify:
+    if run:
         workspaces.verify()
     check_study(study, workspaces)
-    study = decide_speed(study, workspaces.first.manifest, out / "study.yaml", report_to)
+    study = decide_speed(study, workspaces.first.manifest, out / "study.yaml", report_to, probe=run)
     return Protocol(study, workspaces, store)
 
 
@@ -101,7 +107,7 @@ def run_study(
         raise InputError(f"--out {out}: {error.strerror}") from error
     started = time.monotonic()
     with _alone(out):
-        protocol = open_study(study, out, verify=True, report_to=tell)
+        protocol = open_study(study, out, run=True, report_to=tell)
         study = protocol.study
         write_atomically(out / "study.yaml", dump_config(study))
         _fill_caches(protocol)
@@ -278,7 +284,7 @@ def reopen(folder: str | Path) -> Plan:
     if not file.is_file():
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
-    plan = Plan(open_study(study, folder, verify=False, report_to=lambda line: None))
+    plan = Plan(open_study(study, folder, run=False, report_to=lambda line: None))
     graph = Graph(plan.first())
     grown = True
     while grown:
@@ -306,7 +312,7 @@ def print_plan(
         tell: Receives the lines.
     """
     jobs = _slots(jobs, study.training.threads, tell)
-    protocol = open_study(study, out, verify=False, report_to=tell)
+    protocol = open_study(study, out, run=False, report_to=tell)
     validation = len(protocol.workspace.split_rows("val"))
     total = 0.0
     stages = Plan(protocol).outline()

@@ -18,6 +18,8 @@ def decide_speed(
     manifest: Manifest,
     before: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    probe: bool = True,
 ) -> StudyConfig:
     """The study with `speed` filled for every backbone, where its training leaves anything auto.
 
@@ -27,6 +29,8 @@ def decide_speed(
         before: The resolved config of an earlier call, where there was one. What it decided stays,
             whatever a probe would say now: a study's runs must not change with the machine's mood.
         tell: Receives what was measured.
+        probe: Measure what is not decided yet; else the plain way stands for it, as a plan that is
+            only looked at needs.
     """
     free = study.training.left_to_probe
     if not free:
@@ -37,7 +41,9 @@ def decide_speed(
         if earlier.training == study.training:
             known = dict(earlier.speed) | known
     for backbone in dict.fromkeys([*study.teachers, *study.students]):
-        if backbone not in known:
+        if backbone not in known and not probe:
+            known[backbone] = Speed()
+        elif backbone not in known:
             tell(f"{backbone}: how fast is a step? ({', '.join(free)} is auto)")
             known[backbone] = choose_speed(
                 _typical(study, backbone, free), manifest.classes, free=free,

@@ -124,7 +124,7 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
-    study = decide_speed(study, manifest)
+    study = decide_speed(study, manifest, probe=False)
     workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
     manifests = dict.fromkeys(study.seed_list, study.manifest)
     workspaces = Workspaces(manifests, workspace.cache_dir, {study.manifest: workspace})
