@@ -181,11 +181,14 @@ def markdown(table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         kind, _, tap = str(row["saliency"]).partition(" ")
         extra = f" ({row['arguments']})" if row["arguments"] else ""
+        before = f"{row['agreement_before']:.2f}"
+        if before == "nan":  # every map is constant: LeViT's batch norms have not seen an image
+            before = "none"
         lines.append(
             f"| {row['family']} | {row['backbone']}{extra} | {names[kind]} {tap}".rstrip()
             + f" | {row['parameters'] / 1e6:.1f} M | {row['input']} | {row['grid']} "
             f"| {row['ratio']:.2f} ({row['ratio_least']:.2f}-{row['ratio_most']:.2f}) "
-            f"| {row['agreement_before']:.2f} → {row['agreement_after']:.2f} |"
+            f"| {before} → {row['agreement_after']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -207,7 +210,8 @@ def main() -> None:
     order = {family[1]: position for position, family in enumerate(FAMILIES)}
     rows: list[dict[str, Any]] = []
     if arguments.out.is_file():
-        rows = pd.read_csv(arguments.out, keep_default_na=False).to_dict("records")  # type: ignore[assignment]
+        table = pd.read_csv(arguments.out).fillna({"arguments": ""})
+        rows = table.to_dict("records")  # type: ignore[assignment]
     done = {row["backbone"] for row in rows}
     for family in FAMILIES:
         if family[1] in done or (arguments.only and family[1] not in arguments.only):
