@@ -1,6 +1,6 @@
 """How far the maps of the authors' released CYBORG code are from the exact CAM.
 
-    python benchmarks/tap_distance.py [--data FOLDER] [--steps 100]
+    python benchmarks/tap_distance.py [--data FOLDER] [--steps 100] [--backbones ...]
 
 The released code weighs, with the head's weights of a class, features that are not what the head
 pools, except in Inception-v3 (`cam_source: cyborg`); the exact CAM weighs those that are. Both are
@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("families-data"))
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--backbones", nargs="+", choices=list(PAPER), default=list(PAPER))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())
@@ -81,7 +82,8 @@ def main() -> None:
     split = workspace.manifest.table["split"].to_numpy()
     print("| backbone | input | random weights | trained | cross-entropy |")
     print("| --- | --- | --- | --- | --- |")
-    for backbone, size in PAPER.items():
+    for backbone in arguments.backbones:
+        size = PAPER[backbone]
         torch.manual_seed(0)
         published = build_model(
             backbone, workspace.manifest.classes, positive="forged", input_size=size,
