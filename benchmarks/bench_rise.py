@@ -1,12 +1,13 @@
 """RISE's speed: a mask, the whole against a plain loop over the same masks, and against XAITK.
 
-    pip install xaitk-saliency
+    pip install 'preceptor[bench]'
     WEIGHTS=folder python benchmarks/bench_rise.py [--turns 5] [--masks 512] [--backbones ...]
 
 masks      milliseconds a mask at 224 px on one core (target ≤ 0.03)
 plain      `rise` ÷ a batched loop with the same masks, network, batch, precision and layout: masks
            enlarged by torch's interpolation and cut out one by one, image × mask, forward, softmax,
            sum of f · m (target ≤ 0.7)
+network    milliseconds an image of the network alone, as it is and folded, in the same batches
 xaitk      `rise` ÷ xaitk-saliency's RISE with as many masks of as many cells, its classifier being
            the same network in batches of the same size (target ≤ 0.3)
 
@@ -20,6 +21,7 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ import torch
 from measure import in_turn, machine, ratio
 from torch.nn import functional
 
+from preceptor.folding import folded
 from preceptor.models import GuidableModel, build_model
 from preceptor.saliency.masks import (
     Block,
@@ -81,6 +84,19 @@ def plain(model: GuidableModel, image: torch.Tensor, group: list[Block]) -> torc
     return total / (count * 0.5)
 
 
+def network_milliseconds(
+    model: GuidableModel, image: torch.Tensor, turns: int
+) -> tuple[float, float]:
+    """Of an image in a batch: the network as it is, and with its batch norms folded."""
+    images = image.repeat(BATCH, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    quick = folded(model.backbone, images)
+    with torch.inference_mode():
+        sides = {"plain": lambda: model.backbone(images), "folded": lambda: quick(images)}
+        seconds = in_turn(sides, turns=turns)
+    plain, less = (1e3 * median(times) / BATCH for times in seconds.values())
+    return plain, less
+
+
 def xaitk(model: GuidableModel, picture: np.ndarray, masks: int) -> Any:
     """xaitk-saliency's RISE of the same network."""
     from smqtk_classifier.interfaces.classify_image import ClassifyImage
@@ -133,8 +149,9 @@ def main() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     print(f"\n{count} masks, one image, batches of {BATCH}")
     print(
-        "| backbone | rise, s | ÷ plain (min-max) | ÷ xaitk (min-max) |\n| --- | --- | --- | --- |"
+        "| backbone | rise, s | ÷ plain (min-max) | ÷ xaitk (min-max) | network, ms | folded, ms |"
     )
+    print("| --- |" + " --- |" * 5)
     for backbone in arguments.backbones:
         file = folder / f"{backbone}.safetensors"
         weights = str(file) if file.is_file() else "none"
@@ -156,8 +173,10 @@ def main() -> None:
             "xaitk": lambda model=model: xaitk(model, picture, count),
         }
         seconds = in_turn(sides, turns=arguments.turns)
+        bare = network_milliseconds(model, tensor, turns=3 * arguments.turns)
         against = [ratio(seconds, "rise", other) for other in ("plain", "xaitk")]
         cells = " | ".join(f"{mid:.3f} ({low:.3f}-{high:.3f})" for mid, low, high in against)
+        cells += " | " + " | ".join(f"{milliseconds:.1f}" for milliseconds in bare)
         print(f"| {backbone} | {min(seconds['rise']):.2f} | {cells} |", flush=True)
 
 

@@ -11,7 +11,7 @@ import pytest
 from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels, Training
 from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
-from preceptor.runs import NUMERICS, digest, run_id
+from preceptor.runs import run_id
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace
 from tests.datasets import squares
@@ -165,21 +165,6 @@ def test_post_processing_counts_where_there_are_maps_that_it_is_done_to(
     for maps in ({"kind": "human"}, STORE, STORE | {"human": "keep"}, {"kind": "none"}):
         for word in ("post", "human_post"):
             assert identity(maps=maps, alpha=1.0, **{word: change}) == identity(alpha=1.0)
-
-
-def test_ids_are_as_before_human_maps_had_their_own_post_processing() -> None:
-    """But for kept human maps under `post`: it was done to them too, and no longer is."""
-
-    def earlier(**values: Any) -> str:
-        return digest([{"backbone": "b", "training": {}} | values, "rows", "none", NUMERICS])
-
-    known = {"kind": "store", "identity": "t"}
-    post = {"blur": 0.1}
-    assert identity() == earlier()
-    assert identity(maps=STORE, post=post) == earlier(maps=known, post=post)
-    kept, known_kept = STORE | {"human": "keep"}, known | {"human": "keep"}
-    assert identity(maps=kept) == earlier(maps=known_kept)
-    assert identity(maps=kept, post=post) != earlier(maps=known_kept, post=post)
 
 
 def test_trust_is_part_of_the_id() -> None:

@@ -12,6 +12,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
+Method = Literal["cam", "rise"]  # how a Teacher marks
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
 Distance = Literal["l2", "mse", "l1", "kl", "dice"]

@@ -32,7 +32,7 @@ except ImportError:
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
 # not taken for new ones.
-NUMERICS = 1
+NUMERICS = 2
 
 # What says where and how a run is computed, but not what it computes.
 _NOT_IDENTITY = {"recipe", "device", "cache"}
@@ -110,9 +110,6 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
         values.pop("post", None)  # it guides by no map but human ones
     elif config.maps.human == "replace":
         values.pop("human_post", None)  # it guides by no human map
-    elif "post" in values:
-        # Before there was human_post, post was done to kept human maps as well: other runs.
-        values.setdefault("human_post", {})
     if values.get("alpha_start") == config.alpha:
         values.pop("alpha_start")  # it starts where it ends
     for key in ("maps", "soft_labels"):

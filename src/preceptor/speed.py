@@ -15,6 +15,7 @@ import torch
 
 from preceptor.config import Precision, RunConfig, Speed
 from preceptor.models import build_model
+from preceptor.precision import autocast
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
@@ -35,7 +36,7 @@ def step_seconds(
         config: Backbone, size, batch, threads and device are used; weights are not loaded.
         classes: Class names.
         speed: How it is computed.
-        give_up: Stop after one step that took longer than this; it is what is returned.
+        give_up: Stop after the warm-up if its last step took longer than this; that is returned.
 
     Returns:
         The median step and the first, which compiles where that is asked for.
@@ -45,7 +46,6 @@ def step_seconds(
     torch.set_num_threads(settings.threads)
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(speed.precision)
     try:
         model = build_model(
             config.backbone,
@@ -70,7 +70,7 @@ def step_seconds(
         times: list[float] = []
         while len(times) < _WARM + _TIMED or sum(times[_WARM:]) < _LEAST:
             started = time.perf_counter()
-            with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
+            with autocast(device, speed.precision):
                 out = model(model.preprocess(images.to(torch.uint8)), labels)
             loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
             (loss + out.saliency.std()).backward()

@@ -220,6 +220,7 @@ class _Trainer:
     ) -> None:
         self.config, self.model, self.wrapped = config, model, wrapped
         self.optimiser, self.fabric, self.stream, self.total = optimiser, fabric, stream, total
+        self.channels_last = config.training.speed.channels_last
         self.loss = GuidedLoss(config.alpha if config.guided else 1.0, config.training.distance)
 
     def epoch(
@@ -257,8 +258,7 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         config, settings, device = self.config, self.config.training, self.fabric.device
-        images = to_device(batch.images, device, settings.speed.channels_last)
-        images = self.model.preprocess(images)
+        images = self.model.preprocess(to_device(batch.images, device, self.channels_last))
         labels = batch.labels.to(device)
         weights = [
             None if part is None else part.to(device)

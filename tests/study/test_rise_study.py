@@ -13,10 +13,12 @@ import pytest
 
 from preceptor.configfile import load_config, parse_config
 from preceptor.errors import InputError
+from preceptor.report.words import methods
 from preceptor.runs import read_record
 from preceptor.saliency.store import MapStore, read_store
 from preceptor.study.driver import open_study, reopen, run_study
 from preceptor.study.plan import Plan
+from preceptor.study.results import gather
 from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
 
@@ -218,3 +220,21 @@ def test_each_method_answers_for_its_own_maps(finished: Path) -> None:
         if name.endswith("RISE"):
             assert value != agreement[name.replace("RISE", "CAM")]
             assert -1 <= value <= 1
+
+
+def test_the_methods_say_which_maps_were_guided_and_how_teachers_marked(
+    finished: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(finished, copy)
+
+    def said() -> str:
+        plan = reopen(copy)
+        return methods(plan, gather(plan))[0]
+
+    assert "map of the label class (class activation map)" in said()
+    assert "marked by the map that is guided and RISE (default estimator of the" in said()
+    for file in (copy / "store" / "runs").glob("*/run.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps(record | {"saliency": "gradcam"}))
+    assert "map of the label class (Grad-CAM through the head)" in said()

@@ -19,6 +19,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from preceptor.config import Method
 from preceptor.data.geometry import Fit, fit_box, render, resample
 from preceptor.data.images import decode_image, decode_map
 from preceptor.evaluation.predict import predict
@@ -30,7 +31,7 @@ from preceptor.saliency.maps import normalise
 from preceptor.saliency.store import is_store, read_store
 from preceptor.study.best import Best, chosen_student
 from preceptor.study.comparisons import test_scores
-from preceptor.study.graph import Arm, Method
+from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.workspace import Workspace, plain_settings

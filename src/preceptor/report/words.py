@@ -149,8 +149,9 @@ def methods(plan: Plan, results: Results) -> list[str]:
         f"trained with {seeds} seed{'s' if seeds != 1 else ''} each ({recipe}{optimiser}, learning "
         f"rate {training.lr:g}, weight decay {training.weight_decay:g}, schedule "
         f"{training.schedule}, {length}, batch {training.batch_size}, {size}, fit {training.fit}, "
-        f"{_computed(plan)}); {kept}. Guidance distance {training.distance}, class "
-        f"activation map of the {training.cam_class} class, α grid {grid}; guided classes: "
+        f"{_computed(plan)}); {kept}. Guidance distance {training.distance}, map of the "
+        f"{training.cam_class} class ({_guided_map(plan)}), α grid {grid}; Teachers marked by "
+        f"{_marking(plan)}; guided classes: "
         f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
         + (
             "the Teacher's maps replace the human ones."
@@ -196,6 +197,35 @@ def _computed(plan: Plan) -> str:
         return study.training.speed.words
     names = dict.fromkeys([*study.teachers, *study.students])
     return "; ".join(f"{name}: {study.training_of(name).speed.words}" for name in names)
+
+
+def _guided_map(plan: Plan) -> str:
+    """What was guided, by backbone where they differ: each finished run says it of its model."""
+    study = plan.protocol.study
+    if study.training.cam_source == "cyborg":
+        return "class activation map of what the released CYBORG code taps"
+    names = {"cam": "class activation map", "gradcam": "Grad-CAM through the head"}
+    kinds: dict[str, str] = {}
+    for member in plan.protocol.members:
+        folder = plan.protocol.run_folder(member.run)
+        if member.arm.backbone not in kinds and is_finished(folder):
+            kinds[member.arm.backbone] = names[read_record(folder)["saliency"]]
+    if len(set(kinds.values())) < 2:
+        return next(iter(kinds.values()), "no training has finished yet")
+    return "; ".join(f"{backbone}: {kind}" for backbone, kind in kinds.items())
+
+
+def _marking(plan: Plan) -> str:
+    """How Teachers marked, with what RISE needs to be done again."""
+    study = plan.protocol.study
+    rise = study.rise
+    methods = {
+        "cam": "the map that is guided",
+        "rise": f"RISE ({rise.estimator} estimator of the {rise.score}, {rise.cells} × "
+        f"{rise.cells} cells, up to {rise.max_masks:,} masks an image, tolerance "
+        f"{rise.tolerance:g}, fill {rise.fill}; maps that did not settle do not guide)",
+    }
+    return names_of(methods[method] for method in study.saliency)
 
 
 def budget(plan: Plan) -> list[tuple[str, str, str]]:

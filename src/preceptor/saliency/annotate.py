@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config import Precision, RiseSettings
+from preceptor.config import Method, Precision, RiseSettings
 from preceptor.data.loader import Guides, Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.evaluation.predict import predict, to_device, uses_channels_last
 from preceptor.models import GuidableModel
+from preceptor.precision import autocast
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.rise import RiseResult
@@ -24,7 +25,6 @@ from preceptor.saliency.rise import rise as estimate_rise
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace, plain_settings
 
-METHODS = ("cam", "rise")
 # Images whose masks are made together; each takes as many model evaluations as it needs.
 RISE_IMAGES = 32
 
@@ -32,7 +32,7 @@ RISE_IMAGES = 32
 def annotate(
     model: GuidableModel,
     manifest: Manifest,
-    method: Literal["cam", "rise"] = "cam",
+    method: Method = "cam",
     *,
     out: str | Path,
     splits: str = "train",
@@ -72,8 +72,8 @@ def annotate(
     Raises:
         InputError: No image to mark, or turns with rise.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    if method not in get_args(Method):
+        raise ValueError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
     if turns and method == "rise":
         raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
     workspace = workspace or Workspace(manifest)
@@ -134,10 +134,9 @@ def rise_rows(
     """
     parts: list[RiseResult] = []
     layout = uses_channels_last(model)
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     for positions, batch in in_order(rows, RISE_IMAGES):
         images = model.preprocess(to_device(batch.images, model.device, layout))
-        with torch.autocast(model.device.type, dtype=kind, enabled=kind is not None):
+        with autocast(model.device, precision):
             found = estimate_rise(
                 model, images, torch.from_numpy(classes[positions]), **settings.model_dump()
             )

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from preceptor.config import RiseSettings, RunConfig
+from preceptor.config import Method, RiseSettings, RunConfig
 
-Method = Literal["cam", "rise"]
 Kind = Literal["train", "annotate", "committee", "evaluate", "select"]
 
 

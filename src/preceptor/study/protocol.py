@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels
+from preceptor.config import MapSource, Method, PostProcessing, RunConfig, SoftLabels
 from preceptor.runs import digest
 from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Arm, MapsJob, Method, Step
+from preceptor.study.graph import Arm, MapsJob, Step
 from preceptor.study.settings import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
 from preceptor.workspace import Workspace
 

@@ -12,6 +12,7 @@ from preceptor.config import (
     Amount,
     Distance,
     Fraction,
+    Method,
     Positive,
     PostProcessing,
     RiseSettings,
@@ -166,7 +167,7 @@ class StudyConfig(Guiding):
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
     maps: Mapping[str, Path] = {}
-    saliency: Annotated[tuple[Literal["cam", "rise"], ...], Field(min_length=1)] = ("cam",)
+    saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
