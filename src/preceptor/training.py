@@ -32,7 +32,7 @@ from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
 from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.evaluation.predict import predict, to_device
-from preceptor.evaluation.scores import score_frame
+from preceptor.evaluation.scores import fixed_thresholds, score_frame
 from preceptor.losses import GuidedLoss, SoftTargets, gradient_norms, guided_loss_terms
 from preceptor.models import GuidableModel, save_model
 from preceptor.progress import progress as progress_display
@@ -172,7 +172,7 @@ def _train(
     metrics_table.to_csv(folder / "metrics.csv", index=False, float_format="%.6g")
     scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
     scores.to_parquet(folder / "scores.parquet", index=False)
-    save_model(model, folder / "model")
+    save_model(model, folder / "model", fixed_thresholds(scores, model.spec.positive))
     write_atomically(folder / "config.yaml", dump_config(config))
     lines = [_line(row, validation, len(ends), None) for row in progress.history]
     write_atomically(folder / "log.txt", "\n".join(lines) + "\n")

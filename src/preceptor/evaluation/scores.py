@@ -14,6 +14,7 @@ from torch import Tensor
 from preceptor.config import Training
 from preceptor.data.manifest import Manifest
 from preceptor.evaluation.metrics import accuracy, auc, equal_error_rate, macro_auc
+from preceptor.evaluation.operating import RULES, fixed_threshold
 from preceptor.evaluation.predict import predict
 from preceptor.models import GuidableModel, ModelOutput
 from preceptor.workspace import Workspace, plain_settings
@@ -88,6 +89,27 @@ def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
     if positive is not None:
         return float(auc((frame["label"] == positive).to_numpy(), frame[f"score_{positive}"]))
     return float(macro_auc(labels_of(frame, classes), probabilities(frame, classes)))
+
+
+def fixed_thresholds(
+    frame: pd.DataFrame, positive: str | None, rules: Sequence[str] = RULES
+) -> dict[str, float]:
+    """The thresholds that rules place on validation scores, all validation sets taken together.
+
+    Args:
+        frame: A score table; its validation rows are used.
+        positive: The positive class; None = no threshold.
+        rules: See `fixed_threshold`.
+
+    Returns:
+        By rule; a rule that the validation images cannot fix is left out.
+    """
+    if positive is None:
+        return {}
+    own = frame[frame["split"].str.startswith("val")]
+    truth, scores = (own["label"] == positive).to_numpy(), own[f"score_{positive}"].to_numpy(float)
+    found = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
+    return {rule: value for rule, value in found.items() if value is not None}
 
 
 def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> pd.DataFrame:

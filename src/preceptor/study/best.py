@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from preceptor.evaluation.metrics import equal_error_rate
 from preceptor.evaluation.scores import set_auc
 from preceptor.models import load_model, save_model
 from preceptor.runs import is_finished, read_scores
@@ -72,16 +71,9 @@ def write_best(plan: Plan, out: Path) -> Best | None:
         return None
     run = plan.protocol.run_folder(best.run)
     model = load_model(run / "model")
-    thresholds = {}
-    positive = model.spec.positive
-    if positive is not None:
-        scores = read_scores(run)
-        first = scores[scores["split"] == scores["split"].iloc[0]]
-        truth = (first["label"] == positive).to_numpy()
-        thresholds["eer"] = float(equal_error_rate(truth, first[f"score_{positive}"]).threshold)
     partial = out / f".best-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(model, partial, thresholds)
+    save_model(model, partial)
     shutil.rmtree(out / "best", ignore_errors=True)
     partial.rename(out / "best")
     return best

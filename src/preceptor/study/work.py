@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,13 +48,15 @@ def perform(
             return
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        started = time.monotonic()
         try:
             if step.kind == "annotate":
-                _annotate(step, store, folder, workspaces)
+                record = _annotate(step, store, folder, workspaces)
             elif step.kind == "committee":
-                _committee(step, store, folder)
+                record = _committee(step, store, folder)
             else:
-                _evaluate(step, store, folder, workspaces)
+                record = _evaluate(step, store, folder, workspaces)
+            finish(folder, record | {"seconds": round(time.monotonic() - started, 3)})
         except OSError as error:
             raise RunFailedError(f"{step.title}: {error.strerror or error}") from error
 
@@ -68,7 +72,7 @@ def _trained(run: str, config: RunConfig, store: Path) -> GuidableModel:
     return model
 
 
-def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> None:
+def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     assert step.run is not None
     workspace = workspaces.at(step.run.manifest)
     assert step.maps is not None
@@ -86,25 +90,29 @@ def _annotate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> 
         precision=step.run.training.speed.precision,
         cache=step.run.training.cache,
     )
-    record = {"id": step.id, "kind": "maps", "teacher": run, "images": len(made.paths)}
+    record: dict[str, Any] = {
+        "id": step.id,
+        "kind": "maps",
+        "teacher": run,
+        "images": len(made.paths),
+    }
     if step.maps.rise is not None:
         record["metrics"] = rise_agreement(
             model, workspace, step.maps.rise, step.run.training.speed.precision,
             cache=step.run.training.cache,
         )  # fmt: skip
-    finish(folder, record | marking_record(made))
+    return record | marking_record(made)
 
 
-def _committee(step: Step, store: Path, folder: Path) -> None:
+def _committee(step: Step, store: Path, folder: Path) -> dict[str, Any]:
     """The mean of the normalised maps of several Teachers on one grid."""
     assert step.maps is not None
     made = mean_store([read_store(store / "maps" / identity) for identity in step.maps.teacher])
     write_store(folder, made)
-    record = {"id": step.id, "kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
-    finish(folder, record)
+    return {"id": step.id, "kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
 
 
-def _evaluate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> None:
+def _evaluate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
     assert step.run is not None
     workspace = workspaces.at(step.run.manifest)
     run = step.needs[0]
@@ -113,4 +121,4 @@ def _evaluate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> 
     settings = plain_settings(model, step.run.training.cache)
     frame = score_frame(model, workspace, rows, settings)
     frame.to_parquet(folder / "scores.parquet", index=False)
-    finish(folder, {"id": step.id, "kind": "evaluation", "run": run, "images": len(frame)})
+    return {"id": step.id, "kind": "evaluation", "run": run, "images": len(frame)}
