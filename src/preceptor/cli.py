@@ -43,6 +43,14 @@ class Cache(StrEnum):
     none = "none"
 
 
+class Naming(StrEnum):
+    """Whose names the error rates go by."""
+
+    pad = "pad"
+    medical = "medical"
+    generic = "generic"
+
+
 # What the system says of a path that was given wrongly; anything else (a full disk) is a failure.
 _WRONG_PATH = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
@@ -238,28 +246,54 @@ def annotate(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: ManifestPath,
+    against: Annotated[
+        Path | None, typer.Option(help="Model folder B: DeLong's test of the AUC on each set.")
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Print errors at the model's threshold by this rule: eer, or fdr=x.",
+            show_default="eer",
+        ),
+    ] = None,
+    terms: Annotated[Naming, typer.Option(help="Names of the errors.")] = Naming.generic,
     out: Annotated[Path | None, typer.Option(help="Parquet file for the scores.")] = None,
     cache_dir: CacheOption = None,
     cache: Cache = Cache.memmap,
 ) -> None:
-    """Score the validation and test sets, and print AUC, EER and accuracy by set and source."""
+    """Score the validation and test sets, and print AUC, EER and more by set and source."""
     from preceptor.data.manifest import Manifest
     from preceptor.errors import InputError
-    from preceptor.evaluation.scores import evaluate as score
-    from preceptor.evaluation.scores import print_figures
+    from preceptor.evaluation.operating import known_threshold
+    from preceptor.evaluation.printed import print_comparison, print_figures, print_rates
+    from preceptor.evaluation.scores import check_comparable, compare_sets, figures, score_sets
     from preceptor.models import load_model
     from preceptor.workspace import Workspace
 
     if out is not None:
         _check_target("--out", out, replace=True)
     loaded = load_model(model)
-    table = Manifest.read(manifest, verify=False, need=(), classes=loaded.spec.classes)
+    spec = loaded.spec
+    rule, fixed = "eer" if threshold is None else threshold, None
+    if threshold is not None or rule in spec.thresholds:
+        fixed = known_threshold(rule, spec.thresholds, str(model))
+    other = None if against is None else load_model(against)
+    if other is not None:
+        check_comparable(loaded, other, (str(model), str(against)))
+    table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
     if not table.eval_splits("val") + table.eval_splits("test"):
         raise InputError(f"{manifest}: no row has a val or test split, so there is none to score")
-    figures = score(
-        loaded, table, out=out, cache=cache.value, workspace=Workspace(table, cache_dir)
-    )
-    print_figures(figures)
+    workspace = Workspace(table, cache_dir)
+    scores = score_sets(loaded, workspace, cache.value)
+    if out is not None:
+        scores.to_parquet(out, index=False)
+    print_figures(figures(scores, spec.classes, spec.positive))
+    if spec.positive is not None:
+        print_rates(scores, spec.positive, rule, fixed, terms.value)
+        if other is not None:
+            theirs = score_sets(other, workspace, cache.value)
+            compared = compare_sets(scores, theirs, spec.positive)
+            print_comparison(compared, (str(model), str(against)))
 
 
 @app.command(
@@ -324,12 +358,9 @@ def report(
 ) -> None:
     """Write the report again from what has finished, at any time."""
     from preceptor.report.write import write_results
-    from preceptor.study.best import write_best
     from preceptor.study.driver import reopen
 
-    plan = reopen(folder)
-    write_best(plan, folder)
-    write_results(plan, folder, {})
+    write_results(reopen(folder), folder)
     print(f"report {folder / 'report.html'}")
 
 

@@ -128,6 +128,12 @@ def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
         found["maps"] = {
             key: path(value) if key == "path" or not own else value for key, value in maps.items()
         }
+    domains = found.get("domains")
+    if isinstance(domains, Mapping):
+        found["domains"] = {
+            name: _absolute(one, base) if isinstance(one, Mapping) else one
+            for name, one in domains.items()
+        }
     soft = found.get("soft_labels")
     if isinstance(soft, Mapping) and "path" in soft:
         found["soft_labels"] = {**soft, "path": path(soft["path"])}

@@ -18,6 +18,7 @@ from preceptor.evaluation.statistics import (
     mean_std,
     p_floor,
     paired_difference,
+    seeds_needed,
     share_of_draws,
     share_of_the_way,
     two_level_bootstrap,
@@ -105,6 +106,51 @@ def test_paired_interval_covers_and_p_is_uniform():
     for level in (4, 8, 16, 32, 64, 96):
         share = np.mean(p <= level / 128)
         assert abs(share - level / 128) <= 3 * np.sqrt(0.25 / experiments)
+
+
+# Seeds needed ------------------------------------------------------------------------------
+
+
+def slow_fewest(std, half_width):
+    for n in range(2, 100_000):
+        if stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) <= half_width:
+            return n
+    raise AssertionError("further than the twin counts")
+
+
+@given(st.lists(st.integers(-40, 40).map(lambda v: v / 1000), min_size=2, max_size=12))
+def test_seeds_needed_counts_up(d):
+    k, std = len(d), np.std(d, ddof=1)
+    found = seeds_needed(d)
+    assert found is not None
+    assert found.expected == slow_fewest(std, 0.01)
+    # (k − 1) s² / σ² is χ² with k − 1, so that σ lies above the bound in 20 % of studies.
+    assert found.cautious == slow_fewest(std * np.sqrt((k - 1) / stats.chi2.ppf(0.2, k - 1)), 0.01)
+    assert 2 <= found.expected <= found.cautious
+
+
+def test_cautious_seeds_bound_the_spread_in_eighty_percent_of_studies():
+    rng = np.random.default_rng(0)
+    truly_needed = slow_fewest(0.02, 0.01)
+    enough = [seeds_needed(rng.normal(0, 0.02, 4)) for _ in range(2_000)]
+    share = np.mean([found.cautious >= truly_needed for found in enough if found])
+    assert abs(share - 0.8) <= 3 * np.sqrt(0.16 / 2_000) + 0.01  # seeds are whole numbers
+    assert np.mean([found.expected >= truly_needed for found in enough if found]) < 0.5
+
+
+def test_seeds_needed_far_out_is_the_normal_number():
+    found = seeds_needed([0.0, 1.0], half_width=1e-7)
+    assert found is not None
+    assert found.expected == pytest.approx((stats.norm.ppf(0.975) * 0.5**0.5 / 1e-7) ** 2, rel=1e-9)
+
+
+def test_seeds_needed_at_the_edges():
+    assert seeds_needed([0.02, 0.02, 0.02]) == (2, 2)
+    for d in ([], [0.02], [0.02, np.nan], [0.02, np.inf]):
+        assert seeds_needed(d) is None
+    for d, half_width in (([[0.1, 0.2]], 0.01), ([0.1, 0.2], 0.0), ([0.1, 0.2], float("nan"))):
+        with pytest.raises(InputError, match="half width"):
+            seeds_needed(d, half_width)
 
 
 # Holm --------------------------------------------------------------------------------------
@@ -203,8 +249,9 @@ def test_whole_groups_are_drawn():
     assert by_group.estimate == by_image.estimate
     image_spread, group_spread = by_image.replicates.std(), by_group.replicates.std()
     assert group_spread > 1.5 * image_spread
-    alone = two_level_bootstrap(labels, scores, groups=[None] * 400, resamples=300)
-    np.testing.assert_array_equal(alone.replicates, by_image.replicates)
+    for missing in (None, ""):
+        alone = two_level_bootstrap(labels, scores, groups=[missing] * 400, resamples=300)
+        np.testing.assert_array_equal(alone.replicates, by_image.replicates)
     with pytest.raises(InputError, match="groups do not fit"):
         two_level_bootstrap(labels, scores, groups=groups[1:])
 

@@ -40,7 +40,8 @@ class Manifest:
         table: A row an image, index 0..n-1 in file order, with the columns `path` (absolute),
             `name` (the path as written: the image's identity in outputs), `label`, `split`,
             `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" where
-            unknown), `map_weight` and `sample_weight` (float), then the table's own columns.
+            unknown), `map_weight` and `sample_weight` (float), `annotation_seconds` (float, NaN
+            where unknown), then the table's own columns.
         root: The folder that relative paths start from.
         source: The file it was read from, if any.
     """

@@ -24,6 +24,7 @@ OPTIONAL = (
     "group",
     "map_weight",
     "sample_weight",
+    "annotation_seconds",
 )
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 KINDS = ("train", "val", "test")
@@ -106,6 +107,7 @@ def check_cells(
         table[column] = text(frame[column]).str.strip() if column in frame else empty
     for column in ("map_weight", "sample_weight"):
         table[column] = _weights(frame, column, rows, findings)
+    table["annotation_seconds"] = _times(frame, rows, findings)
     if "name" in frame:
         _check_names(table["name"], rows, findings)
     _check_labels(table, rows, findings, need, classes)
@@ -190,6 +192,23 @@ def _weights(
         ~np.isfinite(values.to_numpy()) | low.to_numpy(),
         lambda i: f"{column} is {written.iloc[i]!r}",
         f"write a finite number, {bound} (empty means 1)",
+    )
+    return values
+
+
+def _times(frame: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> pd.Series:
+    """Seconds that the annotation of each image took; NaN where that is not known."""
+    if "annotation_seconds" not in frame:
+        return pd.Series(np.nan, index=frame.index, dtype="float64")
+    written = text(frame["annotation_seconds"]).str.strip()
+    values = pd.to_numeric(written.where(written != "", "nan"), errors="coerce").astype("float64")
+    wrong = (written != "") & ~(np.isfinite(values) & (values >= 0))
+    note(
+        findings,
+        rows,
+        wrong,
+        lambda i: f"annotation_seconds is {written.iloc[i]!r}",
+        "write a finite number of seconds, 0 or more (empty means unknown)",
     )
     return values
 

@@ -1,4 +1,4 @@
-"""From scores to figures: AUC, EER and accuracy for each evaluation set and source."""
+"""From scores to figures: AUC, EER, accuracy and more for each evaluation set and source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from torch import Tensor
 
 from preceptor.config import Training
 from preceptor.data.manifest import Manifest
-from preceptor.evaluation.metrics import accuracy, auc, equal_error_rate, macro_auc
+from preceptor.errors import InputError
+from preceptor.evaluation.delong import delong
+from preceptor.evaluation.metrics import (
+    accuracy,
+    auc,
+    average_precision,
+    brier,
+    equal_error_rate,
+    macro_auc,
+)
 from preceptor.evaluation.operating import RULES, fixed_threshold
 from preceptor.evaluation.predict import predict
 from preceptor.models import GuidableModel, ModelOutput
@@ -42,14 +51,20 @@ def evaluate(
     Returns:
         The figures, see `figures`.
     """
-    workspace = workspace or Workspace(manifest)
-    sets = manifest.eval_splits("val") + manifest.eval_splits("test")
-    chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
-    settings = plain_settings(model, cache)
-    frame = score_frame(model, workspace, chosen, settings)
+    frame = score_sets(model, workspace or Workspace(manifest), cache)
     if out is not None:
         frame.to_parquet(Path(out), index=False)
     return figures(frame, model.spec.classes, model.spec.positive)
+
+
+def score_sets(
+    model: GuidableModel, workspace: Workspace, cache: Literal["memmap", "none"] = "memmap"
+) -> pd.DataFrame:
+    """Scores of all validation and test sets of a manifest: see `score_frame`."""
+    manifest = workspace.manifest
+    sets = manifest.eval_splits("val") + manifest.eval_splits("test")
+    chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
+    return score_frame(model, workspace, chosen, plain_settings(model, cache))
 
 
 def score_frame(
@@ -113,10 +128,13 @@ def fixed_thresholds(
 
 
 def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> pd.DataFrame:
-    """AUC, EER and accuracy for each set and, within it, for each source.
+    """AUC, EER, accuracy and more for each set and, within it, for each source.
 
     A source that holds positives alone (an attack type) is set against all negatives of its set;
-    one with both classes stands for itself; one with negatives alone has accuracy only.
+    one with both classes stands for itself; one with negatives alone has accuracy and Brier score
+    only. Without a positive class, average precision is the mean over the classes present, each
+    against the rest, as the AUC is. The Brier score of two classes is that of one probability, in
+    [0, 1]; of more, in [0, 2]; it is NaN where scores are no probabilities.
 
     Args:
         frame: A score table.
@@ -124,7 +142,9 @@ def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
         positive: The positive class, or None (then EER is NaN and AUC one-vs-rest).
 
     Returns:
-        Columns set, source ("" = the whole set), images, positives, auc, eer, accuracy.
+        Columns set, source ("" = the whole set), images, positives, auc, eer, accuracy,
+        average_precision, brier; and, for more than two classes, `auc_CLASS` of each against the
+        rest.
     """
     found = []
     for name, part in frame.groupby("split", sort=False):
@@ -151,25 +171,109 @@ def _figures(
     if positive is not None:
         truth = (against["label"] == positive).to_numpy()
         eer = float(equal_error_rate(truth, against[f"score_{positive}"])[0])
-    return {
+    labels, scores = labels_of(own, classes), probabilities(own, classes)
+    found: dict[str, object] = {
         "set": name,
         "source": source,
         "images": len(own),
         "positives": int((own["label"] == positive).sum()) if positive is not None else 0,
         "auc": set_auc(against, classes, positive),
         "eer": eer,
-        "accuracy": float(accuracy(labels_of(own, classes), probabilities(own, classes))),
+        "accuracy": float(accuracy(labels, scores)),
+        "average_precision": _set_precision(against, classes, positive),
+        "brier": _set_brier(labels, scores),
     }
+    if len(classes) > 2:
+        found |= {f"auc_{one}": set_auc(against, classes, one) for one in classes}
+    return found
 
 
-def print_figures(table: pd.DataFrame) -> None:
-    """Print the figures of `evaluate` as a table, a line a set or source."""
-    from rich.console import Console
-    from rich.table import Table
+def _set_precision(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
+    """Average precision of the positive class; one-vs-rest mean over those present without one."""
+    wanted = classes if positive is None else [positive]
+    present = [one for one in wanted if (frame["label"] == one).any()]
+    found = [average_precision(frame["label"] == one, frame[f"score_{one}"]) for one in present]
+    return float(np.mean(found)) if found else float("nan")
 
-    shown = Table("set", "source", "images", "positives", "AUC", "EER", "accuracy")
-    for row in table.to_dict("records"):
-        numbers = [f"{row[key]:.3f}".replace("nan", "–") for key in ("auc", "eer", "accuracy")]
-        counts = [f"{row[key]:,}" for key in ("images", "positives")]
-        shown.add_row(str(row["set"]), str(row["source"]) or "all", *counts, *numbers)
-    Console().print(shown)
+
+def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
+    """Brier score; NaN where scores are no probabilities."""
+    if ((scores < -1e-6) | (scores > 1 + 1e-6)).any():
+        return float("nan")
+    chances = np.clip(scores, 0.0, 1.0)  # means of float32 may exceed 1 in the last place
+    return brier(labels == 1, chances[:, 1]) if scores.shape[1] == 2 else brier(labels, chances)
+
+
+def check_comparable(
+    model: GuidableModel, other: GuidableModel, names: tuple[str, str] = ("a", "b")
+) -> str:
+    """The positive class that two models share, so that their AUCs can be compared.
+
+    Args:
+        model: One model.
+        other: The other.
+        names: What messages call them.
+
+    Raises:
+        InputError: Different classes or positive classes, or none.
+    """
+    first, second = model.spec, other.spec
+    if set(first.classes) != set(second.classes):
+        raise InputError(
+            f"{names[1]} knows the classes {sorted(second.classes)} and {names[0]} "
+            f"{sorted(first.classes)}: models of the same classes can be compared"
+        )
+    if first.positive != second.positive:
+        raise InputError(
+            f"the positive class of {names[1]} is {second.positive!r} and that of {names[0]} "
+            f"{first.positive!r}: their AUCs are of different questions"
+        )
+    if first.positive is None:
+        raise InputError(
+            f"{names[0]} has no positive class: DeLong's test is of the AUC of one class; "
+            "name `positive` in the config and train again"
+        )
+    return first.positive
+
+
+def compare_sets(ours: pd.DataFrame, theirs: pd.DataFrame, positive: str) -> pd.DataFrame:
+    """DeLong's test of two models' score tables of the same images, a line an evaluation set.
+
+    Args:
+        ours: Score table of model a.
+        theirs: Score table of model b, the same rows in the same order.
+        positive: The positive class.
+
+    Returns:
+        Columns set, images, groups (0 where the set names none: images are then independent),
+        auc_a, auc_b, difference, low, high, p.
+
+    Raises:
+        InputError: Tables of different images.
+    """
+    if list(ours["path"]) != list(theirs["path"]):
+        raise InputError("the two score tables are of different images, or in different order")
+    found = []
+    for name, own in ours.groupby("split", sort=False):
+        other = theirs.loc[own.index]
+        grouped = bool((own["group"] != "").any())
+        result = delong(
+            own["label"] == positive,
+            own[f"score_{positive}"],
+            other[f"score_{positive}"],
+            own["group"] if grouped else None,
+        )
+        found.append(
+            {
+                "set": str(name),
+                "images": len(own),
+                "groups": result.units if grouped else 0,
+                "auc_a": result.auc_a,
+                "auc_b": result.auc_b,
+                "difference": result.difference,
+                "low": result.low,
+                "high": result.high,
+                "p": result.p,
+            }
+        )
+    return pd.DataFrame(found)

@@ -1,85 +1,48 @@
-"""Figures as inline SVG that takes its colours from the page, so it is legible in light and dark.
-
-Every figure is drawn for a phone (360 units wide) and repeated per backbone, instead of one wide
-figure whose letters shrink. Colours are CSS classes (`s-KEY`); lines differ in dash as well.
-"""
+"""Figures of what a domain's study found: seeds, choice of α, ROC curves, differences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report.tables import colour, number, short
+from preceptor.report.cells import colour, number, short
+from preceptor.report.svg import LEFT, WIDTH, digits, dot, label, line, path, svg, ticks
 from preceptor.study.comparisons import test_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
-from preceptor.study.rows import records, select_arm
+from preceptor.study.rows import OVERALL, records, select_arm
 from preceptor.study.selection import stack
 
-WIDTH = 360
-LEFT = 136.0  # of the plot where names stand beside it
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
 _ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}
 _FPR = np.linspace(0, 1, 201)
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that cover [low, high] in about `count` steps.
+@dataclass(frozen=True)
+class Difference:
+    """One mark of a figure of differences.
 
-    Example:
-        >>> ticks(0.52, 0.83)
-        [0.5, 0.6, 0.7, 0.8, 0.9]
+    Args:
+        name: What it is of, in a tip.
+        mean, low, high: With its 95 % interval; NaN where one seed gives none.
+        key: Of its colour.
     """
-    span = max(high - low, 1e-3)
-    raw = span / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first = math.floor(low / step + 1e-9)
-    last = max(math.ceil(high / step - 1e-9), first + 1)  # an axis has a length
-    return [round(step * index, 10) for index in range(first, last + 1)]
 
-
-def _svg(height: float, title: str, body: Sequence[str]) -> Markup:
-    label = escape(title)
-    return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">'
-        f"<title>{label}</title>{''.join(body)}</svg>"
-    )
-
-
-def _text(x: float, y: float, text: str, classes: str = "", anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{classes}">'
-        f"{escape(text)}</text>"
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, classes: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{classes}"/>'
-
-
-def _dot(x: float, y: float, radius: float, classes: str, title: str) -> str:
-    return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{classes}">'
-        f"<title>{escape(title)}</title></circle>"
-    )
-
-
-def _path(points: Sequence[tuple[float, float]], classes: str) -> str:
-    return f'<path d="M{"L".join(f"{x:.1f},{y:.1f}" for x, y in points)}" class="{classes}"/>'
-
-
-def _digits(values: Sequence[float]) -> int:
-    """Decimals that tell tick labels apart."""
-    return next((d for d in (1, 2, 3) if all(abs(v - round(v, d)) < 1e-9 for v in values)), 4)
+    name: str
+    mean: float
+    low: float
+    high: float
+    key: str
 
 
 def dot_plot(results: Results, backbone: str) -> Markup | None:
@@ -107,23 +70,23 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
 
     body = []
     for mark in marks:
-        body.append(_line(x(mark), top, x(mark), bottom, "grid"))
-        body.append(_text(x(mark), bottom + 16, number(mark, _digits(marks)), "tick", "middle"))
+        body.append(line(x(mark), top, x(mark), bottom, "grid"))
+        body.append(label(x(mark), bottom + 16, number(mark, digits(marks)), "tick", "middle"))
     for place, (key, values) in enumerate(found.items()):
         y = top + step * (place + 0.5)
         mean = float(values.mean())
         strong = "strong" if key == "student" else ""
-        body.append(_text(left - 10, y + 4, short(key), f"name {strong}", "end"))
-        body.append(_line(left, y, right, y, "rule"))
-        body.append(_line(x(mean), y - 9, x(mean), y + 9, f"mean s-{colour(key)}"))
+        body.append(label(left - 10, y + 4, short(key), f"name {strong}", "end"))
+        body.append(line(left, y, right, y, "rule"))
+        body.append(line(x(mean), y - 9, x(mean), y + 9, f"mean s-{colour(key)}"))
         for seed, value in values.items():
             tip = f"{short(key)}, seed {seed}: AUC {number(value)}"
-            body.append(_dot(x(value), y, 4.5, f"dot s-{colour(key)}", tip))
+            body.append(dot(x(value), y, 4.5, f"dot s-{colour(key)}", tip))
     body.append(
-        _text((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
+        label((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
     )
     means = ", ".join(f"{short(key)} {number(part.mean())}" for key, part in found.items())
-    return _svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
+    return svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
 
 
 def alpha_curve(results: Results, backbone: str) -> Markup | None:
@@ -146,17 +109,17 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
     body = []
     for mark in marks:
         y = at(alphas[0], mark)[1]
-        body.append(_line(left, y, right, y, "grid"))
-        body.append(_text(left - 7, y + 4, number(mark, _digits(marks)), "tick", "end"))
+        body.append(line(left, y, right, y, "grid"))
+        body.append(label(left - 7, y + 4, number(mark, digits(marks)), "tick", "end"))
     for alpha in alphas:
-        body.append(_text(at(alpha, marks[0])[0], bottom + 17, f"{alpha:g}", "tick", "middle"))
+        body.append(label(at(alpha, marks[0])[0], bottom + 17, f"{alpha:g}", "tick", "middle"))
     said = []
     for role, name in _ROLES.items():
         mine = records(table[table["role"] == role].sort_values("alpha"))
         if not mine:
             continue
         points = [at(row["alpha"], row["value"]) for row in mine]
-        body.append(_path(points, f"curve s-{role}"))
+        body.append(path(points, f"curve s-{role}"))
         for (px, py), row in zip(points, mine, strict=True):
             alpha = f"α {row['alpha']:g}"
             tip = f"{name}, {alpha}: AUC {number(row['value'])} on {row['worst_set']}"
@@ -164,11 +127,11 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
                 tip += ", chosen"
                 body.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="8" class="ring s-{role}"/>')
                 said.append(f"{name} {alpha} with AUC {number(row['value'])}")
-            body.append(_dot(px, py, 4, f"dot s-{role}", tip))
+            body.append(dot(px, py, 4, f"dot s-{role}", tip))
     body.append(
-        _text((left + right) / 2, bottom + 36, "α (small: much guidance)", "axis", "middle")
+        label((left + right) / 2, bottom + 36, "α (small: much guidance)", "axis", "middle")
     )
-    return _svg(bottom + 44, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
+    return svg(bottom + 44, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
 
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
@@ -205,58 +168,146 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
 
     body = []
     for mark in (0, 0.25, 0.5, 0.75, 1):
-        (x, y), label = at(mark, mark), f"{mark:g}"
-        body += [_line(x, top, x, bottom, "grid"), _line(left, y, right, y, "grid")]
-        body.append(_text(x, bottom + 16, label, "tick", "middle"))
-        body.append(_text(left - 7, y + 4, label, "tick", "end"))
-    body.append(_line(*at(0, 0), *at(1, 1), "chance"))
+        (x, y), told = at(mark, mark), f"{mark:g}"
+        body += [line(x, top, x, bottom, "grid"), line(left, y, right, y, "grid")]
+        body.append(label(x, bottom + 16, told, "tick", "middle"))
+        body.append(label(left - 7, y + 4, told, "tick", "end"))
+    body.append(line(*at(0, 0), *at(1, 1), "chance"))
     for key in sorted(curves, key=lambda key: key == "student"):  # the Student on top
         points = [(left, bottom), *(at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
-        body.append(_path(points, f"curve s-{colour(key)}"))
-    body.append(_text((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
+        body.append(path(points, f"curve s-{colour(key)}"))
+    body.append(label((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
     body.append(
         f'<text class="axis" text-anchor="middle" transform="translate(12 {(top + bottom) / 2}) '
         'rotate(-90)">true positive rate</text>'
     )
     at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
     title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
-    return _svg(bottom + 43, title, body)
+    return svg(bottom + 43, title, body)
+
+
+def differences(
+    rows: Sequence[tuple[str, Sequence[Difference]]], title: str, axis: str = "AUC difference"
+) -> Markup | None:
+    """Differences with their 95 % intervals about zero, one row a name, one or more marks a row.
+
+    Args:
+        rows: The name of each row, and its marks.
+        title: What the figure shows, for readers who cannot see it; the marks are added.
+        axis: What is measured.
+    """
+    rows = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
+    rows = [(name, marks) for name, marks in rows if marks]
+    if not rows:
+        return None
+    bounds = [
+        value
+        for _, marks in rows
+        for one in marks
+        for value in (one.mean, one.low, one.high)
+        if math.isfinite(value)
+    ]
+    scale_marks = ticks(min(0.0, *bounds), max(0.0, *bounds))
+    left, right, top = LEFT, WIDTH - 18.0, 10.0
+    heights = [28.0 + 14.0 * (len(marks) - 1) for _, marks in rows]
+    bottom = top + sum(heights)
+    scale = (right - left) / (scale_marks[-1] - scale_marks[0])
+
+    def x(value: float) -> float:
+        return left + (value - scale_marks[0]) * scale
+
+    body = []
+    for mark in scale_marks:
+        body.append(line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
+        text = number(mark, digits(scale_marks), sign=mark != 0)
+        body.append(label(x(mark), bottom + 16, text, "tick", "middle"))
+    said, start = [], top
+    for (name, marks), height in zip(rows, heights, strict=True):
+        middle = start + height / 2
+        body.append(label(left - 10, middle + 4, _fit(name), "name", "end"))
+        for place, one in enumerate(marks):
+            y = middle + 14.0 * (place - (len(marks) - 1) / 2)
+            tip = f"{one.name} {number(one.mean, sign=True)}"
+            said.append(tip)
+            if math.isfinite(one.low) and math.isfinite(one.high):
+                body.append(line(x(one.low), y, x(one.high), y, f"mean s-{colour(one.key)}"))
+            body.append(dot(x(one.mean), y, 4.5, f"dot s-{colour(one.key)}", tip))
+        start += height
+    body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
+    return svg(bottom + 42, f"{title}: {'; '.join(said)}", body)
+
+
+def _fit(name: str, letters: int = 20) -> str:
+    """A name that fits beside the axis."""
+    return name if len(name) <= letters else name[: letters - 1].rstrip() + "…"
+
+
+def _mark(row: dict[str, Any], name: str, key: str) -> Difference:
+    return Difference(name, row["mean"], row["low"], row["high"], key)
 
 
 def forest_plot(results: Results, backbone: str) -> Markup | None:
-    """Student minus each other side with its 95 % interval by seeds, a line a comparison."""
+    """Student minus each other side, a row a comparison; the backbone may be `OVERALL`."""
     if results.comparisons.empty:
         return None
     table = results.comparisons
-    table = table[table["question"].isin(["RQ2", "RQ3", "control", "ceiling"])]
-    table = table[(table["backbone"] == backbone) & table["mean"].notna()]
-    if table.empty:
-        return None
+    wanted = ["overall"] if backbone == OVERALL else ["RQ2", "RQ3", "control", "ceiling"]
+    table = table[table["question"].isin(wanted) & (table["backbone"] == backbone)]
     keys = {row.title: row.key for row in results.rows}
-    bounds = table[["mean", "low", "high"]].to_numpy(float)
-    marks = ticks(min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds))))
-    left, right, top, step = LEFT, WIDTH - 18.0, 10.0, 28.0
-    bottom = top + step * len(table)
-    scale = (right - left) / (marks[-1] - marks[0])
-
-    def x(value: float) -> float:
-        return left + (value - marks[0]) * scale
-
-    body = []
-    for mark in marks:
-        body.append(_line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
-        label = number(mark, _digits(marks), sign=mark != 0)
-        body.append(_text(x(mark), bottom + 16, label, "tick", "middle"))
-    said = []
-    for place, row in enumerate(records(table)):
-        y = top + step * (place + 0.5)
+    rows = []
+    for row in records(table):
         key = keys.get(row["b"], "baseline1")
-        mean, low, high = row["mean"], row["low"], row["high"]
-        tip = f"− {short(key)} {number(mean, sign=True)}"
-        said.append(tip)
-        body.append(_text(left - 10, y + 4, f"− {short(key)}", "name", "end"))
-        if math.isfinite(low) and math.isfinite(high):
-            body.append(_line(x(low), y, x(high), y, f"mean s-{colour(key)}"))
-        body.append(_dot(x(mean), y, 4.5, f"dot s-{colour(key)}", tip))
-    body.append(_text((left + right) / 2, bottom + 34, "AUC difference", "axis", "middle"))
-    return _svg(bottom + 42, f"{backbone}: Student {'; '.join(said)}", body)
+        name = f"− {short(key)}"
+        rows.append((name, [_mark(row, name, key)]))
+    return differences(rows, f"{backbone}: Student")
+
+
+def backbone_plot(results: Results) -> Markup | None:
+    """RQ2: Student minus each baseline, a row a backbone."""
+    if results.comparisons.empty:
+        return None
+    table = results.comparisons[results.comparisons["question"] == "RQ2"]
+    keys = {row.title: row.key for row in results.rows}
+    rows = []
+    for backbone, part in table.groupby("backbone", sort=False):
+        marks = [
+            _mark(row, f"{backbone} − {short(keys[row['b']])}", keys[row["b"]])
+            for row in records(part)
+        ]
+        rows.append((str(backbone), marks))
+    return differences(rows, "Student minus baseline, by backbone")
+
+
+def domain_plot(domains: pd.DataFrame, keys: dict[str, str]) -> Markup | None:
+    """RQ4: Student minus each baseline, a row a domain and backbone.
+
+    Args:
+        domains: See `StudyResults.domains`.
+        keys: The main table's keys by title.
+    """
+    if domains.empty:
+        return None
+    several = domains["backbone"].nunique() > 1
+    rows = []
+    for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
+        name = f"{domain}, {backbone}" if several else str(domain)
+        marks = [
+            _mark(row, f"{name} − {short(keys[row['b']])}", keys[row["b"]]) for row in records(part)
+        ]
+        rows.append((name, marks))
+    return differences(rows, "Student minus baseline, by domain")
+
+
+def teacher_plot(plan: Plan, results: Results, name: str) -> Markup | None:
+    """RQ1: Students of human-guided minus Students of data-driven Teachers of one backbone."""
+    if results.comparisons.empty:
+        return None
+    table = results.comparisons[results.comparisons["question"] == "RQ1"]
+    rows = []
+    for teacher in plan.protocol.teachers():
+        if teacher.kind != "human" or teacher.name != name:
+            continue
+        for row in records(table[table["a"] == f"Students of {teacher}"]):
+            text = f"α {teacher.alpha:g}, {teacher.method.upper()}"
+            rows.append((text, [_mark(row, f"human-guided {text} − data-driven", "student")]))
+    return differences(rows, f"Students of {name} Teachers, human-guided minus data-driven")

@@ -1,25 +1,23 @@
-"""The report: what the page shows, in the order in which it shows it; the template lays it out."""
+"""The report as one HTML file: `chapters` says what stands in it, the templates how it looks."""
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report import figures, tables
-from preceptor.report.panels import Panels
-from preceptor.report.words import (
-    budget,
-    controls_sentence,
-    methods,
-    names_of,
-    study_name,
-    verdict,
-)
+from preceptor.report import export, figures, more_tables
+from preceptor.report.cells import DASH, interval, number, short
+from preceptor.report.chapters import Chapter, Drawn, Section, Shown, Text
+from preceptor.report.words import controls_sentence, names_of, study_name, verdict
+from preceptor.study.answers import QUESTIONS
+from preceptor.study.domains import StudyPlan
+from preceptor.study.overview import StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.rows import records
@@ -28,13 +26,106 @@ FILES = {
     "table.csv": "the main table, every evaluation set and source",
     "table.md": "the same as Markdown",
     "results.csv": "figures of every run, set and source",
+    "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
+    "domains.csv": "the Student against both baselines in every domain",
+    "budget.csv": "what each number of annotated images reached",
     "runs.csv": "every training, with times",
+    "tables/": "every table of this page as CSV and LaTeX",
+    "figures/": "every figure of this page as SVG",
     "summary.json": "the sentences of this page, what is missing and what failed",
     "selection.json": "what was chosen on validation, and why",
     "study.yaml": "the resolved study file",
-    "best/": "the chosen Student as a model folder",
+    "best/": "the chosen Student as a model folder with its card",
 }
+
+
+_WORDS = ("Remark", "Why there is none", "By seed")  # columns that hold words, or many numbers
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file that the page carries in itself."""
+
+    text: str
+    file: str
+    data: str
+
+
+def overview(study: StudyPlan, found: StudyResults) -> Section | None:
+    """RQ4, over all domains."""
+    if not study.many:
+        return None
+    keys = {row.title: row.key for one in found.by_domain.values() for row in one.rows}
+    drawing = figures.domain_plot(found.domains, keys)
+    table = more_tables.domain_table(found.domains)
+    question = QUESTIONS["RQ4"]
+    blocks: list[Any] = [Text(found.answer, "answer")]
+    if drawing is not None:
+        legend = [("baseline1", "− Baseline 1, best α"), ("baseline2", "− Baseline 2")]
+        caption = "Student minus each baseline, mean and 95 % interval"
+        blocks.append(Drawn("domains", [(caption, drawing)], legend))
+    if table is not None:
+        blocks.append(Shown("domains", table))
+    return Section("rq4", "RQ4", f"RQ4: {question[:1].lower()}{question[1:]}", blocks)
+
+
+def render_page(
+    study: StudyPlan,
+    found: StudyResults,
+    chapters: list[Chapter],
+    *,
+    failed: dict[str, str],
+    files: list[str],
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        study, found: The study and what it found.
+        chapters: One a domain.
+        failed: Steps that could not be done, with the reason.
+        files: Names of the files beside the page.
+    """
+    top = verdict(found)
+    first = found.first
+    lead = first.sentences[0] if first.sentences and top.kind != "open" and not study.many else ""
+    maps = "" if study.many else controls_sentence(first)
+    across = found.answer if study.many and top.kind != "open" else ""
+    rq4 = overview(study, found)
+    context: dict[str, Any] = {
+        "name": study_name(study),
+        "facts": _facts(study, found),
+        "verdict": top,
+        "summary": " ".join(text for text in (top.text, lead, across, maps) if text),
+        "headlines": [
+            card | {"domain": name}
+            for name, plan in study.plans.items()
+            for card in headlines(plan, found.by_domain[name])
+        ],
+        # What failed by itself before what only waited for it.
+        "failed": dict(sorted(failed.items(), key=lambda entry: entry[1].startswith("needs "))),
+        "missing": [
+            f"{one.domain}: {text}" if one.domain else text
+            for one in found.by_domain.values()
+            for text in one.missing
+        ],
+        "progress": found.progress,
+        "rq4": rq4,
+        "chapters": chapters,
+        "links": _links([*([rq4] if rq4 else []), *export.all_sections(chapters)]),
+        "files": [(name, text) for name, text in FILES.items() if name in files],
+    }
+    environment = Environment(
+        loader=PackageLoader("preceptor.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = typeset
+    environment.filters["figures"] = _figures
+    environment.globals["words"] = _WORDS
+    return environment.get_template("report.html.j2").render(context)
 
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
@@ -54,113 +145,62 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
             continue
         hardest = records(pairs)[0]
         key = next(row.key for row in results.rows if row.title == hardest["b"])
-        spread = tables.interval(hardest["low"], hardest["high"])
+        spread = interval(hardest["low"], hardest["high"])
         found.append(
             {
                 "backbone": backbone,
-                "student": tables.number(means["student"]),
-                "baseline": tables.number(means.get(key)),
-                "name": tables.short(key),
-                "gain": tables.number(hardest["mean"], sign=True),
-                "interval": "one seed: no interval" if spread == tables.DASH else spread,
+                "student": number(means["student"]),
+                "baseline": number(means.get(key)),
+                "name": short(key),
+                "gain": number(hardest["mean"], sign=True),
+                "interval": "one seed: no interval" if spread == DASH else spread,
             }
         )
     return found
 
 
-def render_page(
-    plan: Plan,
-    results: Results,
-    *,
-    panels: Panels | None,
-    panels_note: str,
-    failed: dict[str, str],
-    files: list[str],
-) -> str:
-    """The whole page as HTML.
-
-    Args:
-        plan: The study.
-        results: What it found.
-        panels: Images with maps, or None.
-        panels_note: Why there are none.
-        failed: Steps that could not be done, with the reason.
-        files: Names of the files beside the page.
-    """
-    sets = tables.set_order(plan, results)
-    backbones = list(plan.protocol.study.students)
-    choice = plan.choices.get("teacher")
-    per_source = [
-        table
-        for name in sets
-        if name.startswith("test")
-        for backbone in backbones
-        if (table := tables.source_table(results, name, backbone)) is not None
-    ]
-    found = verdict(results)
-    first = results.sentences[0] if results.sentences and found.kind != "open" else ""
-    context: dict[str, Any] = {
-        "name": study_name(plan),
-        "results": results,
-        "facts": _facts(plan, results),
-        "verdict": found,
-        "summary": " ".join(
-            text for text in (found.text, first, controls_sentence(results)) if text
-        ),
-        "headlines": headlines(plan, results),
-        # What failed by itself before what only waited for it.
-        "failed": dict(sorted(failed.items(), key=lambda entry: entry[1].startswith("needs "))),
-        "main": tables.set_table(plan, results, results.primary),
-        "others": [table for name in sets[1:] if (table := tables.set_table(plan, results, name))],
-        "per_source": per_source,
-        "comparisons": tables.comparison_tables(results),
-        "forest": _each(backbones, lambda name: figures.forest_plot(results, name)),
-        "dots": _each(backbones, lambda name: figures.dot_plot(results, name)),
-        "alphas": _each(backbones, lambda name: figures.alpha_curve(results, name)),
-        "rocs": _each(backbones, lambda name: figures.roc_plot(plan, results, name)),
-        "teachers": tables.teacher_table(plan, results),
-        "teacher_reason": choice.reason if choice is not None else "",
-        "panels": panels,
-        "panels_note": panels_note,
-        "methods": methods(plan, results),
-        "images_seen": tables.images_seen_table(plan, results),
-        "budget": budget(plan),
-        "files": [(name, text) for name, text in FILES.items() if name in files],
-    }
-    environment = Environment(
-        loader=PackageLoader("preceptor.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = _typeset
-    return environment.get_template("report.html.j2").render(context)
-
-
-def _typeset(text: str) -> str:
+def typeset(text: str) -> str:
     """Minus signs for hyphens before numbers, and an α that stays with its value.
 
     Example:
-        >>> _typeset("(-0.1, best α)") == "(−0.1, best\u00a0α)"
+        >>> typeset("(-0.1, best α)") == "(−0.1, best\u00a0α)"
         True
     """
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
     return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")
 
 
-def _facts(plan: Plan, results: Results) -> list[str]:
-    study = plan.protocol.study
-    seeds = len(study.seed_list)
-    facts = [f"primary set {results.primary}", f"classes {names_of(results.classes)}"]
-    if results.positive is not None:
-        facts.append(f"positive {results.positive}")
-    done, total = results.progress
+def _links(sections: list[Section]) -> dict[str, list[Link]]:
+    """The downloads of every table and figure, by `tables/NAME` and `figures/NAME`."""
+    kinds = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "text/plain"),
+             "svg": ("SVG", "image/svg+xml")}  # fmt: skip
+    found: dict[str, list[Link]] = {}
+    for path, content in export.exported(sections):
+        stem, _, ending = path.rpartition(".")
+        name, kind = kinds[ending]
+        data = base64.b64encode(content.encode()).decode("ascii")
+        link = Link(name, path.rpartition("/")[2], f"data:{kind};base64,{data}")
+        found.setdefault(stem, []).append(link)
+    return found
+
+
+def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Markup]]:
+    """File name, caption and drawing of each figure of a block."""
+    names = export.drawing_names(section, block)
+    return [
+        (file, caption, drawing)
+        for (file, _), (caption, drawing) in zip(names, block.drawings, strict=True)
+    ]
+
+
+def _facts(study: StudyPlan, found: StudyResults) -> list[str]:
+    facts = []
+    for one in found.by_domain.values():
+        of = f"{one.domain}: " if one.domain else ""
+        positive = f", positive {one.positive}" if one.positive is not None else ""
+        facts.append(f"{of}primary set {one.primary}, classes {names_of(one.classes)}{positive}")
+    done, total = found.progress
+    seeds = len(study.config.seed_list)
     facts.append(f"{seeds} seed{'s' if seeds != 1 else ''}")
     facts.append(f"{done} of {total} trainings finished")
     return facts
-
-
-def _each(backbones: list[str], draw: Callable[[str], Markup | None]) -> list[tuple[str, Markup]]:
-    """The figure of each backbone that has one."""
-    return [(name, made) for name in backbones if (made := draw(name)) is not None]

@@ -1,4 +1,7 @@
-"""Where the models look: an image beside the human, Teacher, Student and baseline maps.
+"""Where the models look: an image under the human, Teacher, Student and baseline maps.
+
+Each map is a small picture of its own that is transparent where there is little saliency, so that
+the page can lay it over the image, beside the others or in turn.
 
 Hits and misses both, drawn by a hash of the name and not picked by eye. All maps are of the
 label's class, min-max normalised one by one, over the part of the image that the model sees.
@@ -9,8 +12,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +31,7 @@ from preceptor.evaluation.predict import predict
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.models import GuidableModel, load_model
 from preceptor.runs import is_finished
+from preceptor.saliency.agreement import correlation
 from preceptor.saliency.annotate import rise_rows
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.store import is_store, read_store
@@ -36,22 +42,23 @@ from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.workspace import Workspace, plain_settings
 
-COUNT = 12
-TILE = 160  # pixels of the longest side: sharp at the 110 points that a tile is shown at
-QUALITY = 82
+COUNT = 40  # of a whole report
+TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
+FINE, COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
+QUALITY = 80
 COLOURS = "magma"
+LAYERS = ("Human", "Teacher", "Student", "Baseline 2")
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 Maps = dict[int, NDArray[np.float32]]  # by manifest row
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One picture of a panel: a data URI, or None and the reason in `note`."""
+class Layer:
+    """One map of a panel: a data URI, or None and the reason in `note`."""
 
     heading: str
     picture: str | None
-    alt: str
     note: str = ""
 
 
@@ -63,7 +70,11 @@ class Panel:
         name, label, source: Of the image, as the manifest writes them.
         score: The Student's score, with the name of its class.
         hit: Whether the Student's most probable class is the label.
-        tiles: Image, human map, Teacher, Student, Baseline 2.
+        agreement: Correlation of the Student's map with the human map on the Student's grid; NaN
+            without a human map.
+        image: The image as a data URI.
+        ratio: Its width ÷ height.
+        layers: Human map, Teacher, Student, Baseline 2.
     """
 
     name: str
@@ -71,7 +82,10 @@ class Panel:
     source: str
     score: str
     hit: bool
-    tiles: list[Tile]
+    agreement: float
+    image: str
+    ratio: float
+    layers: list[Layer]
 
 
 @dataclass(frozen=True)
@@ -104,8 +118,13 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
     return hits[: count - wrong] + misses[:wrong]
 
 
-def make_panels(plan: Plan, results: Results) -> Panels | None:
+def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
     """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
+
+    Args:
+        plan: The study.
+        results: What it found.
+        count: How many images.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
@@ -116,10 +135,12 @@ def make_panels(plan: Plan, results: Results) -> Panels | None:
     scored = test_scores(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
     if best.seed not in scored:
         return None
-    return _make(plan, results, best, scored[best.seed])
+    return _make(plan, results, best, scored[best.seed], count)
 
 
-def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Panels | None:
+def _make(
+    plan: Plan, results: Results, best: Best, scores: pd.DataFrame, count: int
+) -> Panels | None:
     workspace = plan.protocol.workspaces.of(best.seed)
     table = workspace.manifest.table
     scores = scores[scores["split"] == results.primary].reset_index(drop=True)
@@ -131,7 +152,7 @@ def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Pan
     hit = chances.argmax(1) == labels_of(scores, results.classes)
     mapped = scores["path"].map(lambda name: table.loc[place[name], "saliency"] != "")
     frame = scores.assign(name=scores["path"], mapped=mapped)
-    chosen = choose_rows(frame, hit)
+    chosen = choose_rows(frame, hit, count)
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
 
     student = load_model(plan.protocol.run_folder(best.run) / "model")
@@ -149,11 +170,12 @@ def _make(plan: Plan, results: Results, best: Best, scores: pd.DataFrame) -> Pan
         entry = table.loc[manifest_row]
         shown = results.positive if results.positive is not None else str(entry["label"])
         score = float(chances[position, results.classes.index(shown)])
-        tiles = _tiles(entry, int(manifest_row), looks, student.spec.fit)  # type: ignore[arg-type]
+        image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)  # type: ignore[arg-type]
         panels.append(
             Panel(
                 str(entry["name"]), str(entry["label"]), str(entry["source"]),
-                f"{shown} {score:.3f}", bool(hit[position]), tiles,
+                f"{shown} {score:.3f}", bool(hit[position]),
+                _agreement(entry, looks["Student"], int(manifest_row)), image, ratio, layers,
             )
         )  # fmt: skip
     return Panels(best.backbone, best.seed, teacher_name, panels)
@@ -215,36 +237,55 @@ def _maps_of(
     return {int(row): cam for row, cam in zip(rows, normalise(cams).numpy(), strict=True)}
 
 
-def _tiles(entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit) -> list[Tile]:
-    """The pictures of one image, all of the same part of it."""
+def _agreement(entry: pd.Series, look: tuple[Maps, Fit], row: int) -> float:
+    """Correlation of a model's map with the human map, on the model's grid."""
+    maps, fit = look
+    if not entry["saliency"] or row not in maps:
+        return math.nan
+    own = torch.from_numpy(maps[row])[None]
+    human = _human(entry, fit, own.shape[1:])
+    value, valid = correlation(own, human)
+    return float(value[0]) if bool(valid[0]) else math.nan
+
+
+def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
+    """(1, h, w) the human map on the part of the image that a model sees, on a grid."""
+    human = torch.from_numpy(decode_map(Path(entry["saliency"])))[None]
+    width, height = Image.open(entry["path"]).size
+    box = torch.tensor([fit_box(width, height, fit, TILE).as_tuple()], dtype=torch.float64)
+    return resample(human, _UNIT, box, (size[0], size[1]))
+
+
+def _layers(
+    entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
+) -> tuple[str, float, list[Layer]]:
+    """The image as the model sees it, its proportions, and the maps over the same part of it."""
     image = decode_image(Path(entry["path"]), 3)
     height, width = image.shape[:2]
     if fit == "squash":  # the model saw all of it: shown in its own proportions
-        scale = TILE / max(height, width)
+        scale = min(1.0, TILE / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     else:
         size = TILE, TILE
         picture = render(image, fit, TILE)
-    name = entry["name"]
-    tiles = [Tile("Image", _data_uri(picture), f"{name}, {entry['label']}")]
+    layers = [Layer("Human", None, "no human map")]
     if entry["saliency"]:
-        box = torch.tensor([fit_box(width, height, fit, TILE).as_tuple()], dtype=torch.float64)
-        human = resample(torch.from_numpy(decode_map(Path(entry["saliency"])))[None], _UNIT, box,
-                         (size[1], size[0]))  # fmt: skip
-        tiles.append(
-            Tile("Human", _overlay(picture, normalise(human)[0].numpy()), f"{name}: human map")
-        )
-    else:
-        tiles.append(Tile("Human", None, "", "none"))
-    for heading in ("Teacher", "Student", "Baseline 2"):
+        human = normalise(_human(entry, fit, _within(size, FINE)[::-1]))[0].numpy()
+        layers = [Layer("Human", _overlay(human))]
+    for heading in LAYERS[1:]:
         maps, own_fit = looks.get(heading, ({}, fit))
         if row in maps and own_fit == fit:
-            over = _overlay(picture, _smooth(maps[row], size))
-            tiles.append(Tile(heading, over, f"{name}: where {heading} looks"))
+            layers.append(Layer(heading, _overlay(_smooth(maps[row], _within(size, COARSE)))))
         else:
-            tiles.append(Tile(heading, None, "", "not there"))
-    return tiles
+            layers.append(Layer(heading, None, "not there"))
+    return _data_uri(Image.fromarray(picture), "JPEG", quality=QUALITY), size[0] / size[1], layers
+
+
+def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """A size (width, height) in the same proportions whose longer side is at most so long."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -253,15 +294,21 @@ def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.floa
     return np.asarray(large, np.float32).clip(0, 1)
 
 
-def _overlay(picture: NDArray[np.uint8], saliency: NDArray[np.float32]) -> str:
-    """The map in colour over the grey picture: the more salient, the more opaque."""
-    grey = picture.astype(np.float32).mean(-1, keepdims=True)
-    colour = colormaps[COLOURS](saliency)[..., :3].astype(np.float32) * 255
-    opacity = (0.25 + 0.5 * saliency)[..., None]
-    return _data_uri((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8))
+def _overlay(saliency: NDArray[np.float32]) -> str:
+    """A map in [0, 1] as a picture: the more salient, the brighter and the more opaque.
+
+    A palette of 64 colours with an opacity each: a tenth of the size of four channels.
+    """
+    levels = np.linspace(0, 1, 64)
+    picture = Image.fromarray((saliency * 63).round().astype(np.uint8), "P")
+    colours = (colormaps[COLOURS](levels)[:, :3] * 255).round().astype(np.uint8)
+    picture.putpalette(colours.tobytes())
+    opacity = ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8)
+    return _data_uri(picture, "PNG", transparency=opacity.tobytes())
 
 
-def _data_uri(picture: NDArray[np.uint8]) -> str:
+def _data_uri(picture: Image.Image, kind: str, **how: Any) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture.save(buffer, kind, optimize=True, **how)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{encoded}"

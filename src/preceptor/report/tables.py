@@ -1,138 +1,41 @@
-"""The study's tables for people: cells for the page and for Markdown."""
+"""The study's tables for people: cells for the page, for Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+
+import pandas as pd
 
 from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.evaluation.statistics import mean_std
+from preceptor.report.cells import (
+    DASH,
+    SHORT,
+    Cell,
+    Line,
+    Table,
+    interval,
+    mean_std_text,
+    number,
+    short,
+)
 from preceptor.study.plan import Plan
-from preceptor.study.results import OVERALL, Results
-from preceptor.study.rows import records
+from preceptor.study.results import Results
+from preceptor.study.rows import CONTROLS, OVERALL, records, select_arm
 from preceptor.study.settings import PAPER_ALPHA
 
-SHORT = {
-    "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",
-    "baseline1": "Baseline 1, best α",
-    "baseline2": "Baseline 2",
-    "student": "Student",
-    "shuffled": "Shuffled maps",
-    "centre": "Centred map",
-    "distilled": "Soft labels",
-    "mixed": "Mixed, no Teacher",
-    "ceiling": "Ceiling",
-}
-"""Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
-
-
-def short(key: str) -> str:
-    """The name of a table's line that fits an axis.
-
-    Example:
-        >>> short("student"), short("variant turns")
-        ('Student', 'Variant turns')
-    """
-    return SHORT.get(key) or key[:1].upper() + key[1:]
-
-
-def colour(key: str) -> str:
-    """The class of a line's colour in the stylesheet: variants are Students."""
-    return "student" if key.startswith("variant ") else key
-
-
-def ordered(keys: Iterable[str]) -> list[str]:
-    """Keys in the order of the tables: variants after the Student."""
-    place = {key: position for position, key in enumerate(SHORT)}
-    return sorted(keys, key=lambda key: place.get(key, place["student"] + 0.5))
-
-
-DASH = "–"
 _QUESTIONS = {
-    "RQ2": "against the baselines",
-    "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
     "RQ1": "human-guided minus data-driven",
     "saliency": "marked by RISE minus marked by CAM",
+    "RQ2": "against the baselines",
+    "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
+    "overall": "the mean over backbones, seed by seed",
     "control": "against the controls",
     "ceiling": "against the ceiling",
     "variant": "",
 }
-
-
 _BY_TEACHER = ("RQ1", "saliency")  # between probe Students, by what taught them
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One value of a table.
-
-    Args:
-        text: The value.
-        note: What stands small beside it.
-        best: Whether it is the highest of its column (of its row in a table by source).
-    """
-
-    text: str = DASH
-    note: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table: its heading, its cells, and whether it is the Student's."""
-
-    heading: str
-    cells: list[Cell]
-    strong: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for people.
-
-    Args:
-        caption: What it shows, in one sentence.
-        corner: Heading of the first column.
-        columns: Headings of the others.
-        lines: The rows.
-    """
-
-    caption: str
-    corner: str
-    columns: list[str]
-    lines: list[Line]
-
-
-def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    """A number as people read it; a dash for none.
-
-    Example:
-        >>> number(0.12345), number(0.5, sign=True), number(float("nan"))
-        ('0.123', '+0.500', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def interval(low: Any, high: Any) -> str:
-    """An interval of differences; a dash where there is none.
-
-    Example:
-        >>> interval(-0.01, 0.2)
-        '−0.010 to +0.200'
-    """
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return DASH
-    return f"{number(low, sign=True)} to {number(high, sign=True)}"
-
-
-def mean_std_text(mean: Any, std: Any) -> str:
-    """Mean ± std; the mean alone where one seed gives no spread."""
-    if std is None or not math.isfinite(std):
-        return number(mean)
-    return f"{number(mean)} ± {number(std)}"
 
 
 def set_order(plan: Plan, results: Results) -> list[str]:
@@ -198,6 +101,28 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     return Table(caption, "", columns, lines)
 
 
+def class_table(results: Results, evaluation: str, backbone: str) -> Table | None:
+    """AUC of each class against the rest, where there are more than two."""
+    if results.positive is not None or results.figures.empty or len(results.classes) < 3:
+        return None
+    whole = results.figures
+    whole = whole[(whole["set"] == evaluation) & (whole["source"] == ALL_SOURCES)]
+    found: dict[str, pd.DataFrame] = {
+        row.key: part
+        for row in results.rows
+        if backbone in row.arms and len(part := select_arm(whole, row.arms[backbone]))
+    }
+    if not found:
+        return None
+    lines = []
+    for name in results.classes:
+        spreads = {key: mean_std(part[f"auc_{name}"]) for key, part in found.items()}
+        cells = [Cell(mean_std_text(*spread)) for spread in spreads.values()]
+        lines.append(Line(name, cells))
+    caption = f"{backbone} on {evaluation}: AUC of each class against the rest, mean ± std."
+    return Table(caption, "Class", [short(key) for key in found], lines)
+
+
 def source_table(results: Results, evaluation: str, backbone: str) -> Table | None:
     """AUC by source: a line a source, a column an arm."""
     if results.table.empty:
@@ -225,23 +150,24 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     if not lines:
         return None
     caption = f"{backbone} on {evaluation}: AUC by source (images of the source in brackets)."
-    return Table(caption, "Source", [short(key) for key in keys], lines)
+    return Table(caption, "Source", [short(key) for key in keys], lines, sortable=True)
 
 
-def comparison_tables(results: Results) -> list[Table]:
-    """Paired comparisons, a table a question, the tested family first."""
+def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[str, Table]]:
+    """Paired comparisons, a table a question with its name."""
     if results.comparisons.empty:
         return []
     names = {row.title: short(row.key) for row in results.rows}
     tables = []
-    for question, title in _QUESTIONS.items():
+    for question in questions:
+        title = _QUESTIONS[question]
         here = results.comparisons[results.comparisons["question"] == question]
         if here.empty:
             continue
         family = question == "RQ2"
         columns = ["Difference", "95 % interval, seeds", "p (sign-flip)"]
         columns += ["p (Holm)"] if family else []
-        columns += ["95 %, seeds × images", "By seed"]
+        columns += ["95 %, seeds × images", "Seeds for ±0.01", "By seed"]
         lines = []
         for row in records(here):
             other = row["a"] if question == "variant" else row["b"]
@@ -256,6 +182,7 @@ def comparison_tables(results: Results) -> list[Table]:
             cells += [Cell(number(row["p_holm"]))] if family else []
             cells += [
                 Cell(interval(row["image_low"], row["image_high"])),
+                seeds_cell(row["seeds_needed"], row["seeds_cautious"]),
                 Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
             lines.append(Line(heading, cells))
@@ -271,8 +198,42 @@ def comparison_tables(results: Results) -> list[Table]:
             )
         title = f", {title}" if question != "variant" else ""
         caption = f"{whose} on {results.primary}{title} ({kind})."
-        tables.append(Table(caption, corner, columns, lines))
+        tables.append((question, Table(caption, corner, columns, lines)))
     return tables
+
+
+def seeds_cell(expected: float, cautious: float) -> Cell:
+    """How many seeds an interval of ±0.01 takes."""
+    if not math.isfinite(expected):
+        return Cell()
+    return Cell(f"{expected:,.0f}", f"up to {cautious:,.0f}" if cautious > expected else "")
+
+
+def share_table(results: Results) -> Table | None:
+    """The share of the way from the better baseline to the ceiling."""
+    if results.shares.empty:
+        return None
+    lines = []
+    for row in records(results.shares):
+        known = row["share"] is not None and math.isfinite(row["share"])
+        told = f"{row['share']:.0%}" if known else DASH
+        spread = f"{_percent(row['low'])} to {_percent(row['high'])}" if known else DASH
+        cells = [Cell(short(row["baseline"])), Cell(told), Cell(spread), Cell(row["reason"])]
+        heading = f"{row['backbone']}: {short(row['key'])}"
+        lines.append(Line(heading, cells, row["key"] == "student"))
+    columns = ["Better baseline", "Share of the way", "95 % interval", "Why there is none"]
+    if all(cell.cells[-1].text == "" for cell in lines):
+        columns.pop()
+        lines = [Line(line.heading, line.cells[:-1], line.strong) for line in lines]
+    caption = (
+        "(Student − better baseline) ÷ (ceiling − better baseline), of AUC on "
+        f"{results.primary}; given where the denominator's interval lies above 0."
+    )
+    return Table(caption, "Backbone", columns, lines)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}".replace("-", "−") if math.isfinite(value) else "∞"
 
 
 def teacher_table(plan: Plan, results: Results) -> Table | None:
@@ -312,7 +273,8 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
     columns = list(dict.fromkeys([*study.students, *study.teachers]))
     columns = [name for name in columns if (runs["backbone"] == name).any()]
     lines = []
-    for role in ("baseline1", "baseline2", "teacher", "student", "shuffled", "centre", "ceiling"):
+    known = ("baseline1", "baseline2", "teacher", "student", *CONTROLS, "ceiling")
+    for role in known:
         mine = runs[runs["role"] == role]
         if mine.empty:
             continue
@@ -321,5 +283,5 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
             seen = mine[mine["backbone"] == column]["images_seen"].dropna().astype(int)
             spread = sorted({int(seen.min()), int(seen.max())}) if len(seen) else []
             cells.append(Cell(" to ".join(f"{value:,}" for value in spread) or DASH))
-        lines.append(Line(role.replace("baseline", "Baseline ").capitalize(), cells))
+        lines.append(Line(short(role) if role in SHORT else role.capitalize(), cells))
     return Table("Images seen in one training, by role.", "Role", columns, lines)

@@ -1,9 +1,11 @@
-"""Write what a study found: tables as CSV and Markdown, the summary and the page."""
+"""Write what a study found: tables as CSV and Markdown, the summary, the page, the model card."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,82 +13,184 @@ import pandas as pd
 
 from preceptor.errors import PreceptorError
 from preceptor.report import tables
-from preceptor.report.page import FILES, render_page
-from preceptor.report.panels import make_panels
+from preceptor.report.card import markdown_table, model_card
+from preceptor.report.cells import ordered
+from preceptor.report.chapters import chapter, slug
+from preceptor.report.export import all_sections, exported
+from preceptor.report.more_tables import budget_table, domain_table, fixed_rate_table
+from preceptor.report.page import FILES, overview, render_page
+from preceptor.report.panels import COUNT, make_panels
 from preceptor.report.words import study_name, verdict
-from preceptor.runs import write_atomically
+from preceptor.runs import is_finished, write_atomically
+from preceptor.study.best import chosen_student, write_best
+from preceptor.study.domains import StudyPlan
+from preceptor.study.overview import StudyResults, gather_study
 from preceptor.study.plan import Plan
-from preceptor.study.results import OVERALL, Results, gather
+from preceptor.study.results import Results
+from preceptor.study.rows import OVERALL
 
-_WHOLE = ["images_seen", "best_epoch", "images", "positives", "n"]
+_WHOLE = ["images_seen", "best_epoch", "images", "positives", "n", "size", "seeds_needed"]
+_WHOLE += ["seeds_cautious"]
 
 # Of files that have no row yet, so that whatever reads them finds its columns.
 _RUN = "role backbone alpha teacher seed"
 _HEADS = {
-    "results.csv": f"{_RUN} set source images positives auc eer accuracy run",
+    "results.csv": f"{_RUN} set source images positives auc eer accuracy average_precision brier "
+    "run",
+    "rates.csv": f"{_RUN} set kind measure at source value note run",
     "runs.csv": f"{_RUN} run finished seconds images_seen best_epoch",
-    "table.csv": "key title backbone alpha set source mean std n accuracy eer images",
+    "table.csv": "key title backbone alpha set source mean std n accuracy eer average_precision "
+    "brier images",
     "comparisons.csv": "question backbone a b n mean std low high p p_floor p_holm image_low "
-    "image_high difference_by_seed",
+    "image_high seeds_needed seeds_cautious difference_by_seed",
+    "budget.csv": "backbone line size minutes mean std low high n by_seed seeds",
 }
 
 
-def write_results(plan: Plan, out: Path, failed: dict[str, str]) -> None:
+def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = None) -> None:
     """Gather what has finished and write it into the study folder.
 
     Two equal studies give byte-identical tables, whatever order their runs finished in; times are
     in runs.csv and on the page alone.
 
     Args:
-        plan: The study; its choices say which runs are shown.
+        study: Its choices say which runs are shown.
         out: The study folder.
-        failed: Steps that could not be done, by title, with the reason.
+        failed: Steps that could not be done, by title, with the reason; None takes those that the
+            folder's summary tells of, as far as they are still missing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results = gather(plan)
-    for name, frame in frames(plan, results).items():
+    found = gather_study(study)
+    if failed is None:
+        failed = _failed_before(study, out / "summary.json")
+    for name, frame in study_frames(study, found).items():
         write_atomically(out / name, csv_text(frame))
-    write_atomically(out / "table.md", markdown(study_name(plan), _tables(plan, results)))
-    found = verdict(results)
-    summary = {
-        "primary": results.primary,
-        "verdict": {"kind": found.kind, "headline": found.headline, "text": found.text},
-        "sentences": results.sentences,
-        "missing": results.missing,
-        "failed": failed,
+    write_atomically(out / "table.md", _markdown(study, found))
+    top = verdict(found)
+    first = found.first
+    summary: dict[str, Any] = {
+        "primary": first.primary,
+        "verdict": {"kind": top.kind, "headline": top.headline, "text": top.text},
+        "answers": first.answers,
+        "sentences": first.sentences,
+        "missing": first.missing,
     }
+    if study.many:
+        summary = {
+            "verdict": summary["verdict"],
+            "answers": {"RQ4": found.answer},
+            "domains": {
+                name: {
+                    "primary": one.primary,
+                    "answers": one.answers,
+                    "sentences": one.sentences,
+                    "missing": one.missing,
+                }
+                for name, one in found.by_domain.items()
+            },
+        }
+    summary["failed"] = failed
     write_atomically(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    panels, note = None, "No Student has been scored on the primary set yet."
-    try:
-        panels = make_panels(plan, results)
-    except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
-        note = f"They could not be made: {error}"
+    chapters = []
+    for name, plan in study.plans.items():
+        results = found.by_domain[name]
+        best = chosen_student(plan)
+        if best is not None:
+            folder = out / "best" / slug(name) if name else out / "best"
+            folder.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(PreceptorError):  # its files went away: the report says so
+                write_best(plan, folder, model_card(plan, results, best))
+        panels, note = None, "No Student has been scored on the primary set yet."
+        try:
+            panels = make_panels(plan, results, COUNT // len(study.plans))
+        except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
+            note = f"They could not be made: {error}"
+        chapters.append(chapter(plan, results, panels, note))
+    top_section = overview(study, found)
+    sections = [*([top_section] if top_section else []), *all_sections(chapters)]
+    for folder_name in ("tables", "figures"):
+        shutil.rmtree(out / folder_name, ignore_errors=True)
+        (out / folder_name).mkdir()
+    for path, content in exported(sections):
+        (out / path).write_text(content, encoding="utf-8")
     page = render_page(
-        plan,
-        results,
-        panels=panels,
-        panels_note=note,
+        study,
+        found,
+        chapters,
         failed=failed,
         files=[name for name in FILES if (out / name).exists()],
     )
     write_atomically(out / "report.html", page)
 
 
-def _tables(plan: Plan, results: Results) -> list[tables.Table]:
-    """Every set, the primary one first, then by source."""
-    sets = tables.set_order(plan, results)
-    found = [tables.set_table(plan, results, name) for name in sets]
-    for name in sets:
+def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
+    """The failures that the last run of the study told of, less what has been done since."""
+    try:
+        before: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))["failed"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    done = {
+        step.title
+        for plan in study
+        for step in plan.steps.values()
+        if step.kind != "select" and is_finished(study.folder(step))
+    }
+    return {title: reason for title, reason in before.items() if title not in done}
+
+
+def _markdown(study: StudyPlan, found: StudyResults) -> str:
+    """The main tables for a terminal and for a page of Markdown: every set, then by source."""
+    parts = [f"# {study_name(study)}"]
+    across = domain_table(found.domains)
+    if across is not None:
+        parts.append(markdown_table(across))
+    for name, plan in study.plans.items():
+        results = found.by_domain[name]
+        if name:
+            parts.append(f"## {name}")
+        sets = tables.set_order(plan, results)
+        shown = [tables.set_table(plan, results, one) for one in sets]
         for backbone in plan.protocol.study.students:
-            found.append(tables.source_table(results, name, backbone))
-    return [table for table in found if table is not None]
+            shown += [tables.source_table(results, one, backbone) for one in sets]
+            shown.append(budget_table(plan.protocol.study, results, backbone))
+            shown.append(fixed_rate_table(plan.protocol.study, results, results.primary, backbone))
+        parts += [markdown_table(table) for table in shown if table is not None]
+    return "\n\n".join(parts) + "\n"
+
+
+def study_frames(study: StudyPlan, found: StudyResults) -> dict[str, pd.DataFrame]:
+    """The CSV files of all domains; where there are several, the first column says which."""
+    if not study.many:
+        return frames(study.first, found.first)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for name, plan in study.plans.items():
+        for file, frame in frames(plan, found.by_domain[name]).items():
+            fresh = frame.copy()
+            fresh.insert(0, "domain", name)
+            parts.setdefault(file, []).append(fresh)
+    joined = {
+        file: pd.concat([one for one in several if len(one)] or several[:1], ignore_index=True)
+        for file, several in parts.items()
+    }
+    return joined | {"domains.csv": _listed(found.domains)}
+
+
+def _listed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lists of numbers as text."""
+    lists = [name for name in ("difference_by_seed", "by_seed", "seeds") if name in frame]
+    return frame.assign(
+        **{
+            name: frame[name].map(lambda values: " ".join(f"{value:.6g}" for value in values))
+            for name in lists
+        }
+    )
 
 
 def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     """The CSV files by name, their rows in an order that depends on the study alone."""
     sets = {name: place for place, name in enumerate(tables.set_order(plan, results))}
     backbones = [*plan.protocol.study.students, OVERALL]
-    keys = tables.ordered(row.key for row in results.rows)
+    keys = ordered(row.key for row in results.rows)
 
     def place(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
         if frame.empty:
@@ -101,12 +205,7 @@ def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
 
     run = _RUN.split()
     by_set: dict[str, Any] = {"set": sets, "source": None}
-    comparisons = results.comparisons
-    if not comparisons.empty:
-        seeds = comparisons["difference_by_seed"].map(
-            lambda values: " ".join(f"{value:.6g}" for value in values)
-        )
-        comparisons = comparisons.assign(difference_by_seed=seeds)
+    comparisons = _listed(results.comparisons)
     figures = place(results.figures, by_set | dict.fromkeys(run))
     if not figures.empty:
         first = [*run, "set", "source"]
@@ -117,14 +216,27 @@ def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     }
     found = {
         "results.csv": figures,
+        "rates.csv": _rates(results, place),
         "runs.csv": place(results.runs, dict.fromkeys(run)),
         "table.csv": place(results.table, table_order),
         "comparisons.csv": comparisons,
     }
+    if plan.protocol.study.budgets:
+        found["budget.csv"] = _listed(results.budget)
     return {
         name: pd.DataFrame(columns=_HEADS[name].split()) if frame.empty else frame
         for name, frame in found.items()
     }
+
+
+def _rates(
+    results: Results, place: Callable[[pd.DataFrame, dict[str, Any]], pd.DataFrame]
+) -> pd.DataFrame:
+    run = _RUN.split()
+    if results.rates.empty:
+        return results.rates
+    rates = place(results.rates, {"set": None} | dict.fromkeys(run))
+    return rates[[*run, "set", *(name for name in rates if name not in {*run, "set"})]]
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -132,31 +244,3 @@ def csv_text(frame: pd.DataFrame) -> str:
     whole = {name: "Int64" for name in _WHOLE if name in frame}
     text: str = frame.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return text
-
-
-def markdown(title: str, shown: Iterable[tables.Table]) -> str:
-    """Tables as Markdown; the best of a column is bold."""
-    parts = [f"# {title}"]
-    for table in shown:
-        head = [table.corner, *table.columns]
-        rows = [[line.heading, *(_marked(cell) for cell in line.cells)] for line in table.lines]
-        parts.append(
-            "\n".join(
-                [f"**{_plain(table.caption)}**", "", _bars(head), _bars(["---"] * len(head))]
-                + [_bars(row) for row in rows]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _marked(cell: tables.Cell) -> str:
-    text = f"**{_plain(cell.text)}**" if cell.best else _plain(cell.text)
-    return f"{text} ({_plain(cell.note)})" if cell.note else text
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _bars(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from preceptor.evaluation.scores import set_auc
+from preceptor.evaluation.scores import fixed_thresholds, set_auc
 from preceptor.models import load_model, save_model
 from preceptor.runs import is_finished, read_scores
 from preceptor.study.plan import Plan
@@ -64,16 +64,27 @@ def worst_auc(scores: pd.DataFrame, classes: list[str], positive: str | None) ->
     return min(set_auc(part, classes, positive) for _, part in scores.groupby("split"))
 
 
-def write_best(plan: Plan, out: Path) -> Best | None:
-    """Write the chosen Student to `out`/best, or nothing if there is none yet."""
+def write_best(plan: Plan, folder: Path, card: str) -> Best | None:
+    """Write the chosen Student as a model folder with its card, or nothing if there is none yet.
+
+    The thresholds are the run's, and that of the study's own rule, all fixed on validation.
+
+    Args:
+        plan: Of one domain.
+        folder: The model folder; one that is there is replaced at once.
+        card: Its README.
+    """
     best = chosen_student(plan)
     if best is None:
         return None
     run = plan.protocol.run_folder(best.run)
     model = load_model(run / "model")
-    partial = out / f".best-{os.getpid()}"
+    positive = plan.protocol.study.positive
+    own = fixed_thresholds(read_scores(run), positive, [plan.protocol.study.threshold])
+    partial = folder.with_name(f".best-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(model, partial)
-    shutil.rmtree(out / "best", ignore_errors=True)
-    partial.rename(out / "best")
+    save_model(model, partial, {**model.spec.thresholds, **own})
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
     return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preceptor.config import RunConfig
+from preceptor.data.annotated import draw_annotated
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.study.draws import Workspaces
@@ -49,6 +50,17 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             f"seeds: committees need seeds below {MEMBER_STRIDE}, since their members have the "
             f"seeds {MEMBER_STRIDE} and up"
         )
+    for size in study.budgets:
+        for seed in study.seed_list:
+            workspace = workspaces.of(seed)
+            try:
+                drawn = draw_annotated(workspace.manifest, size, study.annotated_seed + seed)
+            except InputError as error:
+                yield f"budget: {error}"
+                break
+            if not (drawn & workspace.manifest.map_mask).any():
+                yield f"budget: none of the {size} images drawn for seed {seed} has a human map"
+                break
     for name, path in study.maps.items():
         if not path.is_dir():
             yield f"maps.{name}: {path} is not a folder"

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.evaluation.statistics import (
+    PairedResult,
     ShareResult,
     holm,
     paired_difference,
+    seeds_needed,
     share_of_draws,
     share_of_the_way,
     two_level_bootstrap,
@@ -22,8 +25,10 @@ from preceptor.evaluation.statistics import (
 from preceptor.runs import is_finished, read_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
-from preceptor.study.rows import CONTROLS, Row, select_arm
+from preceptor.study.rows import CONTROLS, OVERALL, Row, select_arm
 from preceptor.study.selection import stack
+
+HALF_WIDTH = 0.01  # of the interval for which the seeds needed are told
 
 
 def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
@@ -41,10 +46,12 @@ def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
 def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
-    Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant), backbone, a, b (titles),
-    n, mean, std, low, high (paired by seed), p, p_floor, p_holm (the family alone, else NaN),
-    image_low, image_high (the two-level bootstrap), difference_by_seed. Where every seed is a draw
-    of its own images, they are in the spread between seeds already, and the two intervals are one.
+    Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
+    (titles), n, mean, std, low, high (paired by seed), p, p_floor, p_holm (the family alone, else
+    NaN), image_low, image_high (the two-level bootstrap), seeds_needed and seeds_cautious (for an
+    interval of ±0.01, see `seeds_needed`), difference_by_seed. Where every seed is a draw of its
+    own images, they are in the spread between seeds already, and the two intervals are one. Lines
+    of the backbone `OVERALL` are of the mean over backbones, seed by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[tuple[str, str, Arm, Arm, str, str]] = []
@@ -83,19 +90,70 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
             images = two_level_bootstrap(labels, left, right, groups)
             over_images = images.low, images.high
         lines.append(
-            {
-                "question": question, "backbone": backbone, "a": title_a, "b": title_b,
-                "n": paired.n, "mean": paired.mean, "std": paired.std, "low": paired.low,
-                "high": paired.high, "p": paired.p, "p_floor": paired.p_floor,
-                "p_holm": np.nan, "image_low": over_images[0], "image_high": over_images[1],
-                "difference_by_seed": [round(float(value), 6) for value in by_seed],
-            }
-        )  # fmt: skip
-    table = pd.DataFrame(lines)
-    if not table.empty:
-        family = table["question"] == "RQ2"
-        table.loc[family, "p_holm"] = holm(table.loc[family, "p"].to_numpy(float))
-    return table
+            {"question": question, "backbone": backbone, "a": title_a, "b": title_b}
+            | _paired_line(by_seed, paired, over_images)
+        )
+    lines += _over_backbones(plan, rows, figures)
+    return correct([pd.DataFrame(lines)])[0]
+
+
+def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The comparisons of one study, one table a domain, with Holm's correction over the family."""
+    parts = [
+        table.loc[table["question"] == "RQ2", "p"] if len(table) else pd.Series(dtype=float)
+        for table in tables
+    ]
+    adjusted = holm(np.concatenate([part.to_numpy(float) for part in parts]))
+    found, start = [], 0
+    for table, part in zip(tables, parts, strict=True):
+        fresh = table.copy()
+        if len(part):
+            fresh.loc[part.index, "p_holm"] = adjusted[start : start + len(part)]
+        start += len(part)
+        found.append(fresh)
+    return found
+
+
+def _over_backbones(
+    plan: Plan, rows: Mapping[str, Row], figures: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The Student against each baseline and the ceiling, the mean over backbones seed by seed."""
+    study, lines = plan.protocol.study, []
+    for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling"):
+        if len(study.students) < 2 or key not in rows or "student" not in rows:
+            continue
+        sides = []
+        for row in (rows["student"], rows[key]):
+            aucs = [
+                set_aucs(figures, row.arms[name], plan.protocol.primary)
+                for name in study.students
+                if name in row.arms
+            ]
+            sides.append(pd.concat(aucs, axis=1) if len(aucs) == len(study.students) else None)
+        ours, theirs = sides
+        if ours is None or theirs is None:
+            continue
+        seeds = sorted(set(ours.dropna().index) & set(theirs.dropna().index))
+        if seeds:
+            both = [side.loc[seeds].mean(axis=1).to_numpy(float) for side in (ours, theirs)]
+            at = {"question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title}
+            paired = paired_difference(*both)
+            lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
+    return lines
+
+
+def _paired_line(
+    by_seed: NDArray[np.float64], paired: PairedResult, over_images: tuple[float, float]
+) -> dict[str, Any]:
+    seeds = seeds_needed(by_seed, HALF_WIDTH)
+    return {
+        "n": paired.n, "mean": paired.mean, "std": paired.std, "low": paired.low,
+        "high": paired.high, "p": paired.p, "p_floor": paired.p_floor, "p_holm": np.nan,
+        "image_low": over_images[0], "image_high": over_images[1],
+        "seeds_needed": seeds.expected if seeds else np.nan,
+        "seeds_cautious": seeds.cautious if seeds else np.nan,
+        "difference_by_seed": [round(float(value), 6) for value in by_seed],
+    }  # fmt: skip
 
 
 def _teacher_pairs(plan: Plan) -> list[tuple[str, str, Arm, Arm, str, str]]:

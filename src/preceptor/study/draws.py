@@ -18,22 +18,34 @@ class Workspaces:
 
     Args:
         manifests: By seed; equal paths are opened once.
-        cache_dir: Of image caches and file hashes, one folder a manifest.
+        caches: By manifest: the folder of its image caches and file hashes.
         opened: Those opened so far.
     """
 
     manifests: dict[int, Path]
-    cache_dir: Path
+    caches: dict[Path, Path]
     opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_study(cls, study: StudyConfig, store: Path) -> Workspaces:
-        """Those of a study whose results lie in `store`."""
-        return cls({seed: study.manifest_of(seed) for seed in study.seed_list}, store / "cache")
+    def of_study(cls, study: StudyConfig, store: Path, domain: str = "") -> Workspaces:
+        """Those of a study of one domain, whose results lie in `store`."""
+        manifests = {seed: study.manifest_of(seed) for seed in study.seed_list}
+        folder = store / "cache" / domain
+        caches: dict[Path, Path] = {}
+        for seed, path in manifests.items():
+            caches.setdefault(path, folder / f"seed-{seed}" if study.draws else folder)
+        return cls(manifests, caches)
+
+    @classmethod
+    def together(cls, several: Sequence[Workspaces]) -> Workspaces:
+        """The manifests of several domains, to be opened by path alone."""
+        caches = {path: folder for one in several for path, folder in one.caches.items()}
+        opened = {path: space for one in several for path, space in one.opened.items()}
+        return cls({}, caches, opened)
 
     def __getstate__(self) -> dict[str, object]:
         """What another process needs: the names, not the open tables."""
-        return {"manifests": self.manifests, "cache_dir": self.cache_dir, "opened": {}}
+        return {"manifests": self.manifests, "caches": self.caches, "opened": {}}
 
     def of(self, seed: int) -> Workspace:
         """The workspace of a seed's manifest."""
@@ -43,7 +55,7 @@ class Workspaces:
         """The workspace of a manifest."""
         if manifest not in self.opened:
             self.opened[manifest] = Workspace(
-                Manifest.read(manifest, verify=False), self._cache(manifest)
+                Manifest.read(manifest, verify=False), self.caches[manifest]
             )
         return self.opened[manifest]
 
@@ -66,7 +78,7 @@ class Workspaces:
         wrong: list[InputError] = []
         for path in dict.fromkeys(self.manifests.values()):
             try:
-                self.opened[path] = Workspace(Manifest.read(path, verify=True), self._cache(path))
+                self.opened[path] = Workspace(Manifest.read(path, verify=True), self.caches[path])
             except InputError as error:
                 wrong.append(error)
         if len(wrong) > 1:
@@ -84,12 +96,6 @@ class Workspaces:
                         f"manifest: every seed's draw needs the same {name}; one has "
                         f"{_listed(ours)}, another {_listed(theirs)}"
                     )
-
-    def _cache(self, manifest: Path) -> Path:
-        if len(set(self.manifests.values())) == 1:
-            return self.cache_dir
-        seed = next(seed for seed, path in self.manifests.items() if path == manifest)
-        return self.cache_dir / f"seed-{seed}"
 
 
 def _sets(manifest: Manifest) -> list[str]:

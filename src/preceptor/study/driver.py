@@ -14,8 +14,8 @@ from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.runs import damaged_files, is_finished, write_atomically
-from preceptor.study.best import write_best
 from preceptor.study.checks import check_study
+from preceptor.study.domains import StudyPlan
 from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
 from preceptor.study.graph import Graph, Step
@@ -52,8 +52,8 @@ class StudyResult:
 
 def open_study(
     study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
-) -> Protocol:
-    """Read the manifest, check the study against it and make its protocol.
+) -> StudyPlan:
+    """Read the manifests, check the study against them and make its plans.
 
     Args:
         study: The config.
@@ -64,14 +64,30 @@ def open_study(
     Raises:
         InputError: Anything that would stop the study later, all at once where it can be.
     """
-    report_to(f"reading {study.manifest}")
     store = (study.store or out / "store").absolute()
-    workspaces = Workspaces.of_study(study, store)
-    if run:
-        workspaces.verify()
-    check_study(study, workspaces)
-    study = decide_speed(study, workspaces.first.manifest, out / "study.yaml", report_to, probe=run)
-    return Protocol(study, workspaces, store)
+    opened: dict[str, Workspaces] = {}
+    wrong: list[InputError] = []
+    for name, own in study.by_domain().items():
+        report_to(f"reading {own.manifest}")
+        workspaces = Workspaces.of_study(own, store, name)
+        try:
+            if run:
+                workspaces.verify()
+            check_study(own, workspaces)
+        except InputError as error:
+            wrong.append(InputError(f"domain {name}: {error}") if name else error)
+        opened[name] = workspaces
+    if len(wrong) > 1:
+        raise InputError("\n".join(map(str, wrong)))
+    if wrong:
+        raise wrong[0]
+    manifest = next(iter(opened.values())).first.manifest
+    study = decide_speed(study, manifest, out / "study.yaml", report_to, probe=run)
+    plans = {
+        name: Plan(Protocol(own, opened[name], store), domain=name)
+        for name, own in study.by_domain().items()
+    }
+    return StudyPlan(study, plans)
 
 
 def run_study(
@@ -107,35 +123,35 @@ def run_study(
         raise InputError(f"--out {out}: {error.strerror}") from error
     started = time.monotonic()
     with _alone(out):
-        protocol = open_study(study, out, run=True, report_to=tell)
-        study = protocol.study
+        opened = open_study(study, out, run=True, report_to=tell)
+        study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
-        _fill_caches(protocol)
-        plan = Plan(protocol)
-        plan.decided = lambda: _write_choices(plan, out)
+        for plan in opened:
+            _fill_caches(plan.protocol)
+            plan.decided = lambda: _write_choices(opened, out)
         result = StudyResult(out)
-        executor = LocalExecutor(jobs, study.training.threads, protocol.workspaces, protocol.store)
+        store = opened.first.protocol.store
+        executor = LocalExecutor(jobs, study.training.threads, opened.workspaces, store)
         try:
-            _walk(plan, Graph(plan.first()), executor, result, tell)
+            _walk(opened, Graph(opened.start()), executor, result, tell)
         finally:
             executor.close()
             result.seconds = time.monotonic() - started
         from preceptor.report.write import write_results
 
-        write_best(plan, out)
-        write_results(plan, out, result.failed)
+        write_results(opened, out, result.failed)
     return result
 
 
 def _walk(
-    plan: Plan,
+    study: StudyPlan,
     graph: Graph,
     executor: LocalExecutor,
     result: StudyResult,
     tell: Callable[[str], None],
 ) -> None:
     """Start what is ready, longest first, until nothing is left."""
-    clock = _Clock(plan)
+    clock = _Clock(study)
     while True:
         more = False  # whether a step was finished here and now, so that others may be ready
         for step in graph.ready():
@@ -144,10 +160,12 @@ def _walk(
                 added = step.choose()
                 graph.done.add(step.id)
                 graph.add(added)
-                name = step.id.removeprefix("select:")
-                tell(f"chosen: {name.replace(':', ' ')}: {plan.choices[name].reason}")
+                _, domain, name = step.id.split(":", 2)
+                where = f"{domain}: " if domain else ""
+                reason = study.plans[domain].chosen(step).reason
+                tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
                 more = True
-            elif _there(plan.protocol.folder(step), tell):
+            elif _there(study.folder(step), tell):
                 graph.done.add(step.id)
                 more = True
             elif executor.free:
@@ -197,13 +215,11 @@ def _there(folder: Path, tell: Callable[[str], None]) -> bool:
 class _Clock:
     """Says how far the study is and about how long it will take."""
 
-    def __init__(self, plan: Plan) -> None:
-        first, later = plan.outline()
+    def __init__(self, study: StudyPlan) -> None:
+        first, later = study.outline()
         self._total = sum(step.kind != "select" for step in [*first, *later])
         self._left = {
-            step.id: step.cost
-            for step in [*first, *later]
-            if not is_finished(plan.protocol.folder(step))
+            step.id: step.cost for step in [*first, *later] if not is_finished(study.folder(step))
         }
         self._begun: dict[str, float] = {}
         self._done = 0.0
@@ -254,8 +270,12 @@ def _fill_caches(protocol: Protocol) -> None:
             workspace.images(plain, size)
 
 
-def _write_choices(plan: Plan, out: Path) -> None:
-    text = json.dumps({name: choice.as_dict() for name, choice in plan.choices.items()}, indent=2)
+def _write_choices(study: StudyPlan, out: Path) -> None:
+    chosen = {
+        domain: {name: choice.as_dict() for name, choice in plan.choices.items()}
+        for domain, plan in study.plans.items()
+    }
+    text = json.dumps(chosen if study.many else chosen[""], indent=2)
     write_atomically(out / "selection.json", text + "\n")
 
 
@@ -271,8 +291,8 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def reopen(folder: str | Path) -> Plan:
-    """The plan of a study folder as far as it has got, to report on it at any time.
+def reopen(folder: str | Path) -> StudyPlan:
+    """The plans of a study folder as far as it has got, to report on it at any time.
 
     Selections whose runs have finished are made (again); nothing is trained.
 
@@ -284,8 +304,8 @@ def reopen(folder: str | Path) -> Plan:
     if not file.is_file():
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
-    plan = Plan(open_study(study, folder, run=False, report_to=lambda line: None))
-    graph = Graph(plan.first())
+    opened = open_study(study, folder, run=False, report_to=lambda line: None)
+    graph = Graph(opened.start())
     grown = True
     while grown:
         grown = False
@@ -293,11 +313,11 @@ def reopen(folder: str | Path) -> Plan:
             if step.kind == "select":
                 assert step.choose is not None
                 graph.add(step.choose())
-            elif not is_finished(plan.protocol.folder(step)):
+            elif not is_finished(opened.folder(step)):
                 continue
             graph.done.add(step.id)
             grown = True
-    return plan
+    return opened
 
 
 def print_plan(
@@ -312,20 +332,21 @@ def print_plan(
         tell: Receives the lines.
     """
     jobs = _slots(jobs, study.training.threads, tell)
-    protocol = open_study(study, out, run=False, report_to=tell)
-    validation = len(protocol.workspace.split_rows("val"))
+    opened = open_study(study, out, run=False, report_to=tell)
     total = 0.0
-    stages = Plan(protocol).outline()
     names = (
         "stage 1 (baselines, ceiling, Teachers, probe Students)",
         "stage 2 (Students, controls, tests)",
     )
-    for name, steps in zip(names, stages, strict=True):
-        left = [step for step in steps if not is_finished(protocol.folder(step))]
-        seconds = estimate_seconds(
-            left, study, protocol.workspace.manifest.classes, validation, jobs
-        )
-        total += seconds
-        tell(f"{name}: {count_kinds(steps)}")
-        tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+    for domain, plan in opened.plans.items():
+        if domain:
+            tell(f"{domain}:")
+        workspace = plan.protocol.workspace
+        validation = len(workspace.split_rows("val"))
+        for name, steps in zip(names, plan.outline(), strict=True):
+            left = [step for step in steps if not is_finished(opened.folder(step))]
+            seconds = estimate_seconds(left, study, workspace.manifest.classes, validation, jobs)
+            total += seconds
+            tell(f"{name}: {count_kinds(steps)}")
+            tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
     tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")

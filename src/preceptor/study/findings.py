@@ -22,17 +22,17 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         if here.empty:
             continue
         for line in records(here):
-            seeds = _interval(line["low"], line["high"])
+            seeds = interval_words(line["low"], line["high"])
             over = f"{line['n']} seeds"
             if plan.protocol.study.draws:
                 over = f"{line['n']} draws of the data"
             else:
-                images = _interval(line["image_low"], line["image_high"])
+                images = interval_words(line["image_low"], line["image_high"])
                 over += f"; over images too: {images}"
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
-                f"{_gain(line['mean'], line['low'], line['high'])} {line['b']} "
-                f"({_signed(line['mean'])}, 95 % interval {seeds} over {over})."
+                f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
+                f"({signed(line['mean'])}, 95 % interval {seeds} over {over})."
             )
         for line in records(
             compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
@@ -40,8 +40,8 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             control = line["b"].removeprefix("Control: ")
             said.append(
                 f"{backbone}: against the control ({control}) the Student "
-                f"is {_gain(line['mean'], line['low'], line['high'])} it ({_signed(line['mean'])}, "
-                f"{_interval(line['low'], line['high'])})."
+                f"is {gain_words(line['mean'], line['low'], line['high'])} it "
+                f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
             )
     family = compared[compared["question"] == "RQ2"]
     if not family.empty:
@@ -51,28 +51,28 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         said.insert(
             0,
             f"On {primary}, the Student's mean AUC is above both baselines for "
-            f"{_of(won, len(both))}; "
+            f"{of_words(won, len(both))}; "
             f"{len(passed)} of {len(family)} comparisons hold after Holm's correction "
             f"({floor_note(n)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
-            f"RQ1: {line['a']} have AUC {_signed(line['mean'])} against {line['b']} "
-            f"(95 % interval {_interval(line['low'], line['high'])})."
+            f"RQ1: {line['a']} have AUC {signed(line['mean'])} against {line['b']} "
+            f"(95 % interval {interval_words(line['low'], line['high'])})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
-        better = _gain(line["mean"], line["low"], line["high"])
+        better = gain_words(line["mean"], line["low"], line["high"])
         said.append(
             f"RISE or CAM: {line['a']} are {better} {line['b']} "
-            f"({_signed(line['mean'])}, {_interval(line['low'], line['high'])})."
+            f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
         )
     if len(plan.protocol.study.saliency) > 1 and "teacher" in plan.choices:
         said.append(f"The better Teacher by validation: {plan.choices['teacher'].reason}")
     for line in records(compared[compared["question"] == "variant"]):
+        better = gain_words(line["mean"], line["low"], line["high"])
         said.append(
-            f"{line['backbone']}: {line['a']} is {_gain(line['mean'], line['low'], line['high'])} "
-            f"the study's own Student ({_signed(line['mean'])}, "
-            f"{_interval(line['low'], line['high'])})."
+            f"{line['backbone']}: {line['a']} is {better} the study's own Student "
+            f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
         )
     for line in records(shares):
         whose = "the Student" if line["key"] == "student" else line["title"]
@@ -86,7 +86,8 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     return said
 
 
-def _gain(mean: float, low: float, high: float) -> str:
+def gain_words(mean: float, low: float, high: float) -> str:
+    """How two sides stand to each other, by the interval of their difference."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return "above" if mean > 0 else "not above"
     if mean == low == high == 0:
@@ -98,17 +99,20 @@ def _gain(mean: float, low: float, high: float) -> str:
     return "not distinguishable from"
 
 
-def _interval(low: float, high: float) -> str:
+def interval_words(low: float, high: float) -> str:
+    """An interval of differences, in a sentence."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return "none from one seed"
-    return f"{_signed(low)} to {_signed(high)}"
+    return f"{signed(low)} to {signed(high)}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign."""
     return f"{value:+.3f}".replace("-", "−")
 
 
-def _of(won: int, backbones: int) -> str:
+def of_words(won: int, backbones: int) -> str:
+    """For how many of the backbones."""
     if backbones == 1:
         return "the backbone" if won else "no backbone"
     return f"{won or 'none'} of {backbones} backbones"

@@ -18,7 +18,8 @@ class Arm:
     Args:
         role: baseline1, baseline2, teacher, student, ceiling; the controls shuffled, centre,
             distilled and mixed; "variant NAME"; member (a committee's further Teacher) and
-            "generation 2" and up, which stand in no table.
+            "generation 2" and up, which stand in no table; with " @ SIZE" behind it where the study
+            has that many annotated images.
         backbone: Of the model.
         alpha: α; 1 where nothing guides.
         teacher: The Teacher configuration whose maps guide, as text, or "".

@@ -40,11 +40,21 @@ class Plan:
         choices: What was chosen so far: "teacher", "baseline1:BACKBONE", "student:BACKBONE",
             "ceiling:BACKBONE".
         decided: Called after each choice.
+        domain: Which of the study's it is of, or "".
+        steps: All that were made so far, by id.
+        origin: The selection that added a step, by the step's id; "" for those of the start.
     """
 
     protocol: Protocol
     choices: dict[str, Choice] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
+    domain: str = ""
+    steps: dict[str, Step] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> list[Step]:
+        """The steps to begin with; selections among them add the others."""
+        return self._made(self.first())
 
     def first(self) -> list[Step]:
         """Stage 1: baselines, ceiling, Teachers, their maps and the probe Students."""
@@ -76,11 +86,13 @@ class Plan:
         needs = tuple(step.id for group in candidates.values() for step in group)
         steps.append(
             Step(
-                "select:teacher",
+                self._selection("teacher"),
                 "select",
                 f"choose among {len(teachers)} Teachers",
                 needs if len(teachers) > 1 else (),
-                choose=lambda: self._choose_teacher(teachers, candidates),
+                choose=lambda: self._made(
+                    self._choose_teacher(teachers, candidates), self._selection("teacher")
+                ),
             )
         )
         return steps
@@ -123,20 +135,45 @@ class Plan:
                 add(protocol.student(winner, backbone, own, seed, role=role, variant=variant))
         return makers + runs + [protocol.evaluation(run) for run in runs]
 
+    def budget(self, role: str, backbone: str, alpha: float) -> list[Step]:
+        """Baseline 1's trainings, or the Students', at each number of annotated images.
+
+        Args:
+            role: baseline1 or student.
+            backbone: Of the model.
+            alpha: The α that was chosen for this role.
+        """
+        winner = self.winner()
+        assert winner is not None
+        runs, makers = [], []
+        for size in self.protocol.study.budgets:
+            protocol = self.protocol.of_budget(size)
+            for seed in protocol.study.seed_list:
+                if role == "baseline1":
+                    runs.append(protocol.annotated_run(role, backbone, alpha, seed))
+                elif winner.kind != "given":  # given maps do not depend on what is annotated
+                    *before, run = protocol.student(winner, backbone, alpha, seed)
+                    makers += before
+                    runs.append(run)
+        return makers + runs + [self.protocol.evaluation(run) for run in runs]
+
     def outline(self) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
 
         Made on a copy: no run of it becomes a member of the study.
         """
-        return Plan(replace(self.protocol, members=[]))._outline()
+        return Plan(replace(self.protocol, members=[]), domain=self.domain)._outline()
 
     def _outline(self) -> tuple[list[Step], list[Step]]:
         study = self.protocol.study
         first = self.first()
         winner = self.protocol.teachers()[0]
+        self.choices["teacher"] = Choice(str(winner), "", ())
         later = self.second(winner)
         for backbone in study.students:
             later += self.third(winner, backbone, study.alpha_grid[0])
+            later += self.budget("baseline1", backbone, study.alpha_grid[0])
+            later += self.budget("student", backbone, study.alpha_grid[0])
             alphas = {PAPER_ALPHA, study.alpha_grid[0]}
             chosen = [
                 self.protocol.annotated_run("baseline1", backbone, alpha, seed)
@@ -229,17 +266,35 @@ class Plan:
                 winner = self.winner()
                 assert winner is not None
                 scores = self._probe_scores() if backbone == self.protocol.study.students[0] else []
-                return self.third(winner, backbone, alpha) + scores
+                later = self.third(winner, backbone, alpha) + scores
+                return later + self.budget(role, backbone, alpha)
             chosen = {alpha, PAPER_ALPHA} if role == "baseline1" else {alpha}
-            return [self.protocol.evaluation(step) for a in sorted(chosen) for step in runs[a]]
+            later = [self.protocol.evaluation(step) for a in sorted(chosen) for step in runs[a]]
+            return later + (self.budget(role, backbone, alpha) if role == "baseline1" else [])
 
         needs = [step.id for steps in runs.values() for step in steps]
         if role != "student":  # test sets stay closed until the Students are chosen
-            needs.append(f"select:student:{backbone}")
+            needs.append(self._selection(f"student:{backbone}"))
         elif len(self.protocol.teachers()) == 1:
-            needs.append("select:teacher")
+            needs.append(self._selection("teacher"))
         title = f"choose α of {role} {backbone}"
-        return Step(f"select:{role}:{backbone}", "select", title, tuple(needs), choose=decide)
+        name = self._selection(f"{role}:{backbone}")
+        return Step(name, "select", title, tuple(needs), choose=lambda: self._made(decide(), name))
+
+    def _selection(self, what: str) -> str:
+        """The id of a selection: it is one of this domain alone."""
+        return f"select:{self.domain}:{what}"
+
+    def chosen(self, step: Step) -> Choice:
+        """What a selection chose."""
+        return self.choices[step.id.split(":", 2)[2]]
+
+    def _made(self, steps: list[Step], by: str = "") -> list[Step]:
+        """Keep what is known, so that the report can show the graph."""
+        for step in steps:
+            self.steps.setdefault(step.id, step)
+            self.origin.setdefault(step.id, by)
+        return steps
 
     def _decide(self, entries: Sequence[Candidate]) -> Choice:
         study, manifest = self.protocol.study, self.protocol.workspace.manifest

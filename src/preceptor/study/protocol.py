@@ -53,6 +53,16 @@ class Teacher:
         return f"{self.name} {guided}, {self.method.upper()}"
 
 
+def at_size(role: str, size: int) -> str:
+    """A role with so many annotated images.
+
+    Example:
+        >>> at_size("student", 50)
+        'student @ 50'
+    """
+    return f"{role} @ {size}"
+
+
 @dataclass(frozen=True)
 class Member:
     """One run's place in the study.
@@ -78,12 +88,15 @@ class Protocol:
         study: The config.
         workspaces: The manifests.
         store: Folder of runs, maps and evaluations.
+        members: Every run that was built, with its place.
+        suffix: Of the roles of these runs, see `of_budget`.
     """
 
     study: StudyConfig
     workspaces: Workspaces
     store: Path
     members: list[Member] = field(default_factory=list)
+    suffix: str = ""
 
     def __post_init__(self) -> None:
         self._hashes: dict[tuple[Path, str], str] = {}
@@ -101,6 +114,14 @@ class Protocol:
             rows = train if kind == "train" else workspace.split_rows(kind)
             self._hashes[manifest, kind] = workspace.hashes.of(rows, None)
         return self._hashes[manifest, kind]
+
+    def of_budget(self, size: int) -> Protocol:
+        """The protocol with this many annotated images, drawn anew for every seed.
+
+        Its runs are entered as members here too, in roles that end in the size.
+        """
+        study = self.study.model_copy(update={"annotated": size, "annotated_per_seed": True})
+        return replace(self, study=study, suffix=at_size("", size))
 
     # What there is to compare.
 
@@ -161,6 +182,7 @@ class Protocol:
         """The training step of a run, which is entered as a member of its arm."""
         workspace = self.workspaces.at(config.manifest)
         identity = workspace.run_id(config)
+        arm = replace(arm, role=arm.role + self.suffix)
         member = Member(arm, config.seed, identity, config.manifest)
         if member not in self.members:
             self.members.append(member)

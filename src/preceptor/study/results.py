@@ -1,4 +1,4 @@
-"""What a study found, as plain tables: figures by run, the main table, comparisons, sentences.
+"""What a study found on one domain, as plain tables: figures by run, main table, comparisons.
 
 Everything is made from finished folders, so it can be made at any time; what is missing is left
 out and counted.
@@ -6,20 +6,21 @@ out and counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from preceptor.evaluation.scores import figures
+from preceptor.evaluation.operating import roc_rates, threshold_rates
+from preceptor.evaluation.scores import figures, fixed_thresholds
 from preceptor.evaluation.statistics import mean_std
 from preceptor.runs import is_finished, read_record, read_scores
+from preceptor.study.answers import answers
+from preceptor.study.budgets import budget_curve, budget_steps
 from preceptor.study.comparisons import compare, shares
 from preceptor.study.findings import sentences
 from preceptor.study.plan import Plan
-from preceptor.study.rows import Row, records, select_arm, table_rows
-
-OVERALL = "overall"  # the mean over backbones, seed by seed
+from preceptor.study.rows import OVERALL, Row, records, select_arm, table_rows
 
 
 @dataclass
@@ -36,14 +37,22 @@ class Results:
             source ("" = whole set), images, positives, auc, eer, accuracy.
         rows: The lines of the main table that the study has, in order.
         table: A row a line, backbone (and "overall"), set and source: key, title, backbone, alpha,
-            set, source, mean, std, n (AUC over seeds), accuracy, eer (means).
+            set, source, mean, std, n (AUC over seeds), accuracy, eer, average_precision, brier
+            (means).
+        rates: A row a run, test set and error rate: role, backbone, alpha, teacher, seed, run, set,
+            kind (roc: from the test scores; fixed: at the threshold that validation fixed), and
+            measure, at, source, value, note as in `operating.Rate`.
         comparisons: See `comparisons.compare`.
         shares: A row a backbone and line (Student, variants): key, title, share, low, high, reason.
         teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
         alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
             tied, agreement) and whether it was chosen.
+        budget: See `budgets.budget_curve`.
+        budget_steps: See `budgets.budget_steps`.
         sentences: What was found, in plain words.
+        answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
         missing: What is not there, in plain words.
+        domain: Which, or "".
     """
 
     primary: str
@@ -53,12 +62,24 @@ class Results:
     figures: pd.DataFrame
     rows: list[Row] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rates: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     shares: pd.DataFrame = field(default_factory=pd.DataFrame)
     teachers: pd.DataFrame = field(default_factory=pd.DataFrame)
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budget: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
     sentences: list[str] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    domain: str = ""
+
+    @property
+    def family(self) -> pd.DataFrame:
+        """The comparisons that are tested."""
+        if self.comparisons.empty:
+            return pd.DataFrame()
+        return self.comparisons[self.comparisons["question"] == "RQ2"].assign(domain=self.domain)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -68,14 +89,14 @@ class Results:
 
 
 def gather(plan: Plan) -> Results:
-    """Collect what has finished.
+    """Collect what has finished on one domain.
 
     Args:
         plan: Its choices say which runs the table shows.
     """
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
-    runs, found = [], []
+    runs, found, rates = [], [], []
     for member in protocol.members:
         folder = protocol.run_folder(member.run)
         arm = member.arm
@@ -93,12 +114,19 @@ def gather(plan: Plan) -> Results:
             if is_finished(place):
                 part = figures(read_scores(place), classes, positive)
                 found.append(part.assign(**identity))
+        if is_finished(folder) and is_finished(evaluation) and positive is not None:
+            fixed = fixed_thresholds(read_scores(folder), positive, [protocol.study.threshold])
+            tested = read_scores(evaluation)
+            part = _rates(tested, positive, fixed.get(protocol.study.threshold))
+            rates.append(part.assign(**identity))
     results = Results(
         primary=protocol.primary,
         positive=positive,
         classes=classes,
         runs=pd.DataFrame(runs),
         figures=pd.concat(found, ignore_index=True) if found else pd.DataFrame(),
+        rates=pd.concat(rates, ignore_index=True) if rates else pd.DataFrame(),
+        domain=plan.domain,
     )
     results.rows = table_rows(plan)
     results.missing = [
@@ -113,8 +141,29 @@ def gather(plan: Plan) -> Results:
     choice = plan.choices.get("teacher")
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
-    results.sentences = sentences(plan, results.comparisons, results.shares)
+    if not results.figures.empty:
+        results.budget = budget_curve(plan, results.figures, results.runs)
+        results.budget_steps = budget_steps(results.budget)
     return results
+
+
+def say(plan: Plan, results: Results) -> None:
+    """Put into words what was found, once all p-values are there."""
+    results.sentences = sentences(plan, results.comparisons, results.shares)
+    results.answers = answers(plan, results)
+
+
+def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> pd.DataFrame:
+    """Error rates of one run on each test set."""
+    lines: list[dict[str, Any]] = []
+    for name, part in tested.groupby("split", sort=False):
+        truth = (part["label"] == positive).to_numpy()
+        given = truth, part[f"score_{positive}"].to_numpy(float), list(part["source"])
+        own = [("roc", rate) for rate in roc_rates(*given)]
+        if threshold is not None:
+            own += [("fixed", rate) for rate in threshold_rates(*given, threshold)]
+        lines += [{"set": str(name), "kind": kind} | asdict(rate) for kind, rate in own]
+    return pd.DataFrame(lines)
 
 
 def _table(results: Results) -> pd.DataFrame:
@@ -156,7 +205,9 @@ def _line(
         "key": row.key, "title": row.title, "backbone": backbone, "alpha": alpha,
         "set": evaluation, "source": source, "mean": summary.mean, "std": summary.std,
         "n": len(aucs), "accuracy": float(part["accuracy"].mean()),
-        "eer": float(part["eer"].mean()), "images": int(part["images"].iloc[0]),
+        "eer": float(part["eer"].mean()),
+        "average_precision": float(part["average_precision"].mean()),
+        "brier": float(part["brier"].mean()), "images": int(part["images"].iloc[0]),
     }  # fmt: skip
 
 

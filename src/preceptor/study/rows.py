@@ -12,6 +12,7 @@ from preceptor.study.plan import Plan, controls_of, variant_role
 from preceptor.study.protocol import Teacher
 from preceptor.study.settings import PAPER_ALPHA, Variant
 
+OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {
     "shuffled": "Control: the same maps, shuffled",
     "centre": "Control: one centred map",

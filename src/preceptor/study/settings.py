@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,9 @@ from preceptor.config import (
     Training,
     Trust,
 )
+from preceptor.errors import InputError
+from preceptor.evaluation.operating import rule_rate
+from preceptor.evaluation.terms import Field as TermsField
 
 # α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
 # pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells (benchmarks/distance_pull.py): mse 0.10 to
@@ -35,6 +39,7 @@ ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
 }
 PAPER_ALPHA = 0.5
 Alpha = Annotated[float, Field(ge=0, lt=1)]
+Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Control = Literal["shuffled", "centre", "distilled", "mixed"]
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
@@ -114,12 +119,30 @@ class Variant(Settings):
         return {name: value for name, value in given.items() if value is not None}
 
 
+class Domain(Settings):
+    """One of several tables of images in a study; what it leaves open is as in the study.
+
+    Args:
+        manifest, positive, primary, annotated, guide_classes, budget, maps: See `StudyConfig`.
+    """
+
+    manifest: Path
+    positive: str | None = None
+    primary: str | None = None
+    annotated: Amount | None = None
+    guide_classes: tuple[str, ...] | None = None
+    budget: Sizes | None = None
+    maps: Mapping[str, Path] | None = None
+
+
 class StudyConfig(Guiding):
     """The whole protocol: baselines, Teachers, Students, controls, seeds and what decides.
 
     Args:
         manifest: The table of images; with `{seed}` in its path, a table a seed, so that seeds
             are new draws of the data and intervals are over these draws.
+        domains: In the place of `manifest`, several tables: name → manifest and what differs. The
+            protocol is run on each by itself; the tested family is over all of them.
         positive: The class whose probability is the score; needed for two classes.
         primary: The evaluation set of the hypothesis tests; None = the first test set.
         teachers: Backbones of the Teachers.
@@ -147,12 +170,19 @@ class StudyConfig(Guiding):
             images, human maps on the annotated ones, no Teacher).
         variants: Students that differ from the study's own in named words: name → words.
         ceiling: Train on all images with all human maps there are.
+        budget: Numbers of annotated images at which Baseline 1, the chosen Teacher and its Student
+            are trained again, each drawn anew for every seed: how many are enough?
+        budget_gain: The gain in AUC from one of these numbers to the next that is worth having.
+        threshold: Where test sets are decided: the rule by which each model's validation scores
+            fix its threshold: eer or fdr=x, see `fixed_threshold`.
+        terms: What error rates are called: pad, medical or generic.
         training: How every model is trained; precision, channels_last and compile may be auto.
         speed: What stands for auto, by backbone; filled by a probe when the study starts.
         store: Where runs are kept; several studies may share one. None = inside the study.
     """
 
-    manifest: Path
+    manifest: Path | None = None
+    domains: Mapping[str, Domain] = {}
     positive: str | None = None
     primary: str | None = None
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -176,6 +206,10 @@ class StudyConfig(Guiding):
     controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True
+    budget: Sizes | None = None
+    budget_gain: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    threshold: str = "eer"
+    terms: TermsField = "generic"
     training: Training = Training()
     speed: Mapping[str, Speed] = {}
     store: Path | None = None
@@ -183,6 +217,17 @@ class StudyConfig(Guiding):
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         wrong: list[str] = []
+        if (self.manifest is None) == (not self.domains):
+            wrong.append("a study has one of manifest and domains; name the table, or several")
+        for name in self.domains:
+            if re.fullmatch(r"[^\W_][\w .-]*", name) is None:
+                wrong.append(
+                    f"domains: {name!r} is no name; letters, digits, blanks, . and - make one"
+                )
+        try:
+            rule_rate(self.threshold)
+        except InputError as error:
+            wrong.append(str(error))
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
         for name, variant in self.variants.items():
@@ -197,6 +242,8 @@ class StudyConfig(Guiding):
             ("alphas", self.alpha_grid),
             ("teacher_alphas", self.teacher_alphas),
             ("saliency", self.saliency),
+            ("budget", self.budget or ()),
+            *((f"domains.{name}.budget", one.budget or ()) for name, one in self.domains.items()),
         ):
             if len(set(values)) != len(values):
                 wrong.append(f"{name} has something twice: {list(values)}; remove one")
@@ -230,12 +277,28 @@ class StudyConfig(Guiding):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
+    def budgets(self) -> tuple[int, ...]:
+        """The numbers of annotated images to compare, rising."""
+        return tuple(sorted(self.budget or ()))
+
+    def by_domain(self) -> dict[str, StudyConfig]:
+        """A study of one manifest for each domain; itself under "" where it has no domains."""
+        if not self.domains:
+            return {"": self}
+        found = {}
+        for name, domain in self.domains.items():
+            own = {key: value for key, value in domain if value is not None}
+            found[name] = self.model_copy(update={"domains": {}} | own)
+        return found
+
+    @property
     def draws(self) -> bool:
         """Whether every seed has a manifest of its own."""
         return "{seed}" in str(self.manifest)
 
     def manifest_of(self, seed: int) -> Path:
-        """The manifest of a seed."""
+        """The manifest of a seed, of a study without domains."""
+        assert self.manifest is not None, "a study of several domains has several manifests"
         return Path(str(self.manifest).replace("{seed}", str(seed)))
 
     def guiding(self, variant: Variant | None = None) -> Guiding:

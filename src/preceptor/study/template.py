@@ -126,8 +126,9 @@ def write_study_file(
     )
     study = decide_speed(study, manifest, probe=False)
     workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
-    manifests = dict.fromkeys(study.seed_list, study.manifest)
-    workspaces = Workspaces(manifests, workspace.cache_dir, {study.manifest: workspace})
+    path = study.manifest_of(study.seed_list[0])
+    manifests = dict.fromkeys(study.seed_list, path)
+    workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
     first, later = Plan(Protocol(study, workspaces, Path("store"))).outline()
     seconds = estimate_seconds(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs

@@ -1,0 +1,120 @@
+"""The figure of what annotations buy: AUC, and the Teacher's maps, over the annotated images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from preceptor.report.cells import number
+from preceptor.report.svg import WIDTH, area, digits, dot, label, line, path, svg, ticks
+from preceptor.study.budgets import enough
+from preceptor.study.results import Results
+from preceptor.study.rows import records
+
+_NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teacher's maps"}
+
+
+def budget_plot(results: Results, backbone: str, gain: float) -> Markup | None:
+    """AUC on the primary set of Baseline 1 and the Student over the annotated images.
+
+    Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not
+    depend on how many are annotated, are drawn across; the point after which more annotations
+    bought the Student less than `gain` is marked.
+    """
+    if results.budget.empty:
+        return None
+    curve = results.budget
+    curve = curve[(curve["backbone"] == backbone) & (curve["line"] != "teacher_maps")]
+    across: dict[str, float] = {}
+    if not results.table.empty:
+        whole = results.table
+        whole = whole[(whole["set"] == results.primary) & (whole["source"] == "")]
+        means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
+        across = {key: float(means[key]) for key in ("baseline2", "ceiling") if key in means}
+    found = enough(results.budget_steps, backbone, "student", gain)
+    mark = found.size if found is not None else None
+    title = f"{backbone}: AUC on {results.primary} over the number of annotated images"
+    return _curves(curve, title, f"AUC on {results.primary}", across, mark)
+
+
+def maps_plot(results: Results, backbone: str) -> Markup | None:
+    """Correlation of the Teacher's maps with human maps of validation images."""
+    if results.budget.empty:
+        return None
+    curve = results.budget
+    curve = curve[(curve["backbone"] == backbone) & (curve["line"] == "teacher_maps")]
+    title = "The Teacher's maps over the number of annotated images"
+    return _curves(curve, title, "r with human maps (validation)", {}, None)
+
+
+def _curves(
+    curve: pd.DataFrame, title: str, axis: str, across: dict[str, float], mark: int | None
+) -> Markup | None:
+    curve = curve[curve["mean"].notna()]
+    if curve.empty:
+        return None
+    values = [*curve["mean"], *curve["low"].dropna(), *curve["high"].dropna(), *across.values()]
+    lowest, highest = max(min(values), -1.0), min(max(values), 1.0)  # of an AUC and of r
+    scale = ticks(lowest, highest)
+    sizes = sorted(int(size) for size in curve["size"].unique())
+    left, right, top, bottom = 46.0, WIDTH - 20.0, 24.0, 220.0
+    first, span = math.log(sizes[0]), math.log(sizes[-1] / sizes[0]) or 1.0
+
+    def x(size: float) -> float:
+        return left + 16 + (math.log(size) - first) / span * (right - left - 32)
+
+    def y(value: float) -> float:
+        share = (min(max(value, scale[0]), scale[-1]) - scale[0]) / (scale[-1] - scale[0])
+        return bottom - share * (bottom - top)
+
+    body = []
+    for value in scale:
+        body.append(line(left, y(value), right, y(value), "grid"))
+        body.append(label(left - 7, y(value) + 4, number(value, digits(scale)), "tick", "end"))
+    minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
+    for size in sizes:
+        body.append(label(x(size), bottom + 17, f"{size:,}", "tick", "middle"))
+        if math.isfinite(minutes[size]):
+            text = f"{minutes[size]:,.0f} min"
+            body.append(label(x(size), bottom + 32, text, "tick", "middle"))
+    if mark is not None:
+        body.append(line(x(mark), top, x(mark), bottom, "chance"))
+        anchor = "start" if x(mark) < (left + right) / 2 else "end"
+        body.append(label(x(mark), top - 8, "enough, by the stated gain", "axis", anchor))
+    for key, value in across.items():
+        body.append(line(left, y(value), right, y(value), f"curve across s-{key}"))
+    said = []
+    for name in _NAMES:
+        mine = records(curve[curve["line"] == name].sort_values("size"))
+        if not mine:
+            continue
+        key = {"teacher_maps": "teacher"}.get(name, name)
+        known = [row for row in mine if math.isfinite(row["low"])]
+        upper, lower = (
+            [(x(row["size"]), y(row[side])) for row in known] for side in ("high", "low")
+        )
+        body.append(area(upper, lower, f"band s-{key}") if len(known) > 1 else "")
+        body.append(path([(x(row["size"]), y(row["mean"])) for row in mine], f"curve s-{key}"))
+        for row in mine:
+            body.append(dot(x(row["size"]), y(row["mean"]), 4, f"dot s-{key}", _tip(name, row)))
+        said.append(
+            f"{_NAMES[name]} "
+            + ", ".join(f"{number(row['mean'])} at {row['size']:,}" for row in mine)
+        )
+    timed = minutes.notna().any()
+    under = "annotated images (log scale)" + (", minutes of annotating" if timed else "")
+    deep = bottom + (50 if timed else 36)
+    body.append(label((left + right) / 2, deep, under, "axis", "middle"))
+    body.append(
+        f'<text class="axis" text-anchor="middle" transform="translate(11 {(top + bottom) / 2}) '
+        f'rotate(-90)">{axis}</text>'
+    )
+    return svg(deep + 8, f"{title}: {'; '.join(said)}", body)
+
+
+def _tip(name: str, row: dict[str, Any]) -> str:
+    spread = f" ({number(row['low'])} to {number(row['high'])})" if row["n"] > 1 else ""
+    return f"{_NAMES[name]}, {row['size']:,} annotated: {number(row['mean'])}{spread}"

@@ -1,0 +1,131 @@
+"""The cells of a table for people: numbers as text, names that fit an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from preceptor.study.settings import PAPER_ALPHA
+
+DASH = "–"
+SHORT = {
+    "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",
+    "baseline1": "Baseline 1, best α",
+    "baseline2": "Baseline 2",
+    "student": "Student",
+    "shuffled": "Shuffled maps",
+    "centre": "Centred map",
+    "distilled": "Soft labels",
+    "mixed": "Mixed, no Teacher",
+    "ceiling": "Ceiling",
+}
+"""Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
+
+
+def short(key: str) -> str:
+    """The name of a table's line that fits an axis.
+
+    Example:
+        >>> short("student"), short("variant turns")
+        ('Student', 'Variant turns')
+    """
+    return SHORT.get(key) or key[:1].upper() + key[1:]
+
+
+def colour(key: str) -> str:
+    """The class of a line's colour in the stylesheet: variants are Students."""
+    return "student" if key.startswith("variant ") else key
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """Keys in the order of the tables: variants after the Student."""
+    place = {key: position for position, key in enumerate(SHORT)}
+    return sorted(keys, key=lambda key: place.get(key, place["student"] + 0.5))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table.
+
+    Args:
+        text: The value.
+        note: What stands small beside it.
+        best: Whether it is the highest of its column (of its row in a table by source).
+    """
+
+    text: str = DASH
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: its heading, its cells, and whether it is the Student's."""
+
+    heading: str
+    cells: list[Cell]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people.
+
+    Args:
+        caption: What it shows, in one sentence.
+        corner: Heading of the first column.
+        columns: Headings of the others.
+        lines: The rows.
+        sortable: Whether the page offers to sort its rows.
+    """
+
+    caption: str
+    corner: str
+    columns: list[str]
+    lines: list[Line]
+    sortable: bool = False
+
+
+def number(value: Any, digits: int = 3, sign: bool = False) -> str:
+    """A number as people read it; a dash for none.
+
+    Example:
+        >>> number(0.12345), number(0.5, sign=True), number(float("nan"))
+        ('0.123', '+0.500', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: Any, high: Any) -> str:
+    """An interval of differences; a dash where there is none.
+
+    Example:
+        >>> interval(-0.01, 0.2)
+        '−0.010 to +0.200'
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return DASH
+    return f"{number(low, sign=True)} to {number(high, sign=True)}"
+
+
+def mean_std_text(mean: Any, std: Any) -> str:
+    """Mean ± std; the mean alone where one seed gives no spread."""
+    if std is None or not math.isfinite(std):
+        return number(mean)
+    return f"{number(mean)} ± {number(std)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> duration(30), duration(7260)
+        ('30 s', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

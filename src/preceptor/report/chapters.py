@@ -1,0 +1,359 @@
+"""What the report shows of one domain, section by section; the template only lays it out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from preceptor.report import figures, more_tables, tables
+from preceptor.report.budget_figure import budget_plot, maps_plot
+from preceptor.report.cells import Cell, Line, Table
+from preceptor.report.graph_figure import graph_plot, work_groups
+from preceptor.report.methods import methods
+from preceptor.report.panels import Panels
+from preceptor.report.words import budget
+from preceptor.study.answers import QUESTIONS
+from preceptor.study.plan import Plan
+from preceptor.study.results import Results
+from preceptor.study.rows import OVERALL
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph: plain text, an answer, what is not there ("none"), or a heading."""
+
+    text: str
+    kind: str = "plain"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table, under a name that its files have too."""
+
+    name: str
+    table: Table
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Figures side by side, each with its caption, under a name that their files have too.
+
+    Args:
+        name: Of the files.
+        drawings: Caption and figure.
+        legend: Colour key and name of each line.
+        wide: Too wide for a phone: it scrolls there.
+    """
+
+    name: str
+    drawings: list[tuple[str, Markup]]
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The panels, or why there are none."""
+
+    panels: Panels | None
+    note: str
+
+
+Block = Text | Shown | Drawn | Looks
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Args:
+        key: Its anchor and the start of its files' names, unique on the page.
+        short: In the list of contents.
+        title: Its heading.
+        blocks: What stands in it.
+    """
+
+    key: str
+    short: str
+    title: str
+    blocks: list[Block]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """All of one domain; `title` is "" where the study has no domains."""
+
+    title: str
+    sections: list[Section]
+
+
+def chapter(plan: Plan, results: Results, panels: Panels | None, note: str) -> Chapter:
+    """The sections of one domain.
+
+    Args:
+        plan, results: Of the domain.
+        panels: Images with maps, or None.
+        note: Why there are none.
+    """
+    prefix = f"{slug(plan.domain)}-" if plan.domain else ""
+
+    def section(key: str, short: str, title: str, blocks: Sequence[Block | None]) -> Section:
+        return Section(prefix + key, short, title, [block for block in blocks if block is not None])
+
+    def asked(key: str, blocks: Sequence[Block | None]) -> Section:
+        name = key.upper() if key.startswith("rq") else "Annotations"
+        question = QUESTIONS[key.upper() if key.startswith("rq") else key]
+        title = (
+            f"{name}: {question[:1].lower()}{question[1:]}" if name != "Annotations" else question
+        )
+        answer = results.answers.get(key.upper() if key.startswith("rq") else key, "")
+        return section(key, name, title, [Text(answer, "answer") if answer else None, *blocks])
+
+    sections = [
+        asked("rq1", _which_teacher(plan, results)),
+        asked("rq2", _every_backbone(plan, results)),
+        asked("rq3", _how_much(plan, results)),
+    ]
+    if plan.protocol.study.budgets:
+        sections.append(asked("budget", _annotations(plan, results)))
+    sections += [
+        section("errors", "Error rates", "Error rates", _errors(plan, results)),
+        section("sources", "Sources", "Sources and other sets", _sources(plan, results)),
+        section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
+        section("alpha", "Choice of α", "The choice of α", _alphas(plan, results)),
+        section("roc", "ROC", "ROC curves", _rocs(plan, results)),
+        section("images", "Images", "Where they look", [Looks(panels, note)]),
+        section("methods", "Methods", "Methods", _methods(plan, results)),
+        section("graph", "Graph", "What was computed", _graph(plan)),
+    ]
+    return Chapter(plan.domain, sections)
+
+
+def slug(name: str) -> str:
+    """A name as part of an anchor and of a file's name.
+
+    Example:
+        >>> slug("Magnetic tiles, 2020")
+        'magnetic-tiles-2020'
+    """
+    return re.sub(r"[^\w]+", "-", name.lower()).strip("-")
+
+
+def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
+    study = plan.protocol.study
+    choice = plan.choices.get("teacher")
+    chosen = tables.teacher_table(plan, results)
+    blocks: list[Block | None] = [
+        _drawn("teachers", _each(study.teachers, lambda n: figures.teacher_plot(plan, results, n)))
+    ]
+    blocks += _compared(results, ("RQ1", "saliency"))
+    blocks.append(Text("How the Teacher was chosen", "heading"))
+    blocks.append(
+        Text(choice.reason) if choice else Text("No Teacher has been chosen yet.", "none")
+    )
+    blocks.append(Shown("chosen", chosen) if chosen else None)
+    return blocks
+
+
+def _every_backbone(plan: Plan, results: Results) -> list[Block | None]:
+    main = tables.set_table(plan, results, results.primary)
+    blocks: list[Block | None] = []
+    if main is not None:
+        blocks += [
+            Text(
+                "▲ marks the highest mean of a column, the ceiling aside: the ceiling had every "
+                "human map there is and bounds what annotations could bring."
+            ),
+            Shown("main", main),
+        ]
+    else:
+        blocks.append(Text(f"No model has been scored on {results.primary} yet.", "none"))
+    drawing = figures.backbone_plot(results)
+    if drawing is not None:
+        where = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
+        blocks.append(Drawn("backbones", [(where, drawing)], _BASELINES))
+    return blocks + _compared(results, ("RQ2",))
+
+
+def _how_much(plan: Plan, results: Results) -> list[Block | None]:
+    study = plan.protocol.study
+    names = [*study.students, OVERALL]
+    blocks: list[Block | None] = []
+    drawings = _each(names, lambda name: figures.forest_plot(results, name))
+    if drawings:
+        blocks.append(
+            Text(
+                f"The Student's AUC on {results.primary} minus the other side's: mean over seeds "
+                "and 95 % interval. Right of zero, the Student is better."
+            )
+        )
+    blocks.append(_drawn("differences", drawings))
+    share = tables.share_table(results)
+    blocks.append(Shown("share", share) if share else None)
+    blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant"))
+    if results.sentences:
+        blocks += [Text("In words", "heading"), *(Text(said, "item") for said in results.sentences)]
+    return blocks
+
+
+def _annotations(plan: Plan, results: Results) -> list[Block | None]:
+    study = plan.protocol.study
+    blocks: list[Block | None] = [
+        Text(
+            "Bands are 95 % intervals of the mean over seeds, each with annotated images of its "
+            "own; lines across are Baseline 2 and the ceiling, which have every label."
+        )
+    ]
+    if results.budget.empty:
+        return [Text("No number of annotated images has been tried to the end yet.", "none")]
+    for backbone in study.students:
+        drawings = [
+            (title, drawing)
+            for title, drawing in (
+                (f"{backbone}: what annotations buy", budget_plot(results, backbone,
+                                                                  study.budget_gain)),
+                ("The Teacher's maps", maps_plot(results, backbone)),
+            )
+            if drawing is not None
+        ]  # fmt: skip
+        legend = [*_AT_BEST[:1], ("student", "Student"), *_AT_BEST[1:]]
+        legend.append(("teacher", "Teacher's maps"))
+        blocks.append(_drawn(f"curve-{slug(backbone)}", drawings, legend))
+        table = more_tables.budget_table(study, results, backbone)
+        blocks.append(Shown(f"table-{slug(backbone)}", table) if table else None)
+    return blocks
+
+
+def _errors(plan: Plan, results: Results) -> list[Block | None]:
+    study, blocks = plan.protocol.study, list[Block | None]()
+    if results.positive is None:
+        blocks.append(
+            Text(
+                f"Error rates need one positive class; this study has {len(results.classes)} "
+                "classes.", "none",
+            )
+        )  # fmt: skip
+    elif results.rates.empty:
+        blocks.append(Text("No model has been scored on a test set yet.", "none"))
+    tests = [name for name in tables.set_order(plan, results) if name.startswith("test")]
+    for name in tests:
+        for backbone in study.students:
+            for kind, make in (
+                ("fixed", more_tables.fixed_rate_table),
+                ("roc", more_tables.roc_rate_table),
+            ):
+                table = make(study, results, name, backbone)
+                key = f"{kind}-{slug(name)}-{slug(backbone)}"
+                blocks.append(Shown(key, table) if table else None)
+            further = more_tables.further_table(results, name, backbone)
+            key = f"further-{slug(name)}-{slug(backbone)}"
+            blocks.append(Shown(key, further) if further else None)
+    return blocks
+
+
+def _sources(plan: Plan, results: Results) -> list[Block | None]:
+    blocks: list[Block | None] = []
+    sets = tables.set_order(plan, results)
+    for name in sets:
+        for backbone in plan.protocol.study.students:
+            for kind, make in (("source", tables.source_table), ("class", tables.class_table)):
+                table = make(results, name, backbone) if name.startswith("test") else None
+                key = f"{kind}-{slug(name)}-{slug(backbone)}"
+                blocks.append(Shown(key, table) if table else None)
+    if any(blocks):
+        text = (
+            "A source of positives alone is set against all negatives of its set. ▲ marks the "
+            "highest mean of a row, the ceiling aside. Validation sets by source are in table.csv."
+        )
+        blocks.insert(0, Text(text))
+    others: list[Block | None] = []
+    for name in sets[1:]:
+        table = tables.set_table(plan, results, name)
+        others.append(Shown(f"set-{slug(name)}", table) if table else None)
+    if any(others):
+        blocks += [Text("The other sets", "heading"), *others]
+    return blocks if any(blocks) else [Text("Nothing has been scored yet.", "none")]
+
+
+def _seeds(plan: Plan, results: Results) -> list[Block | None]:
+    drawings = _each(plan.protocol.study.students, lambda name: figures.dot_plot(results, name))
+    if not drawings:
+        return [Text(f"No model has been scored on {results.primary} yet.", "none")]
+    text = f"A dot is one training's AUC on {results.primary}, the bar their mean."
+    return [Text(text), Drawn("dots", drawings)]
+
+
+def _alphas(plan: Plan, results: Results) -> list[Block | None]:
+    drawings = _each(plan.protocol.study.students, lambda name: figures.alpha_curve(results, name))
+    if not drawings:
+        return [Text("No α has been chosen yet.", "none")]
+    text = (
+        "AUC on validation (the worst set, mean over seeds) at each α; the chosen α is ringed. "
+        "Test sets had no part in it."
+    )
+    legend = [("baseline1", "Baseline 1"), ("student", "Student"), ("ceiling", "Ceiling")]
+    return [Text(text), Drawn("curves", drawings, legend)]
+
+
+def _rocs(plan: Plan, results: Results) -> list[Block | None]:
+    drawings = _each(
+        plan.protocol.study.students, lambda name: figures.roc_plot(plan, results, name)
+    )
+    if drawings:
+        text = f"On {results.primary}, mean over seeds at each false positive rate."
+        legend = [*_BASELINES, ("student", "Student"), ("ceiling", "Ceiling")]
+        return [Text(text), Drawn("curves", drawings, legend)]
+    if results.positive is None:
+        text = (
+            f"A curve needs one positive class; this study has {len(results.classes)} classes and "
+            "its AUC is the mean of one class against the rest."
+        )
+        return [Text(text, "none")]
+    return [Text(f"No model has been scored on {results.primary} yet.", "none")]
+
+
+def _methods(plan: Plan, results: Results) -> list[Block | None]:
+    blocks: list[Block | None] = [Text(text) for text in methods(plan, results)]
+    seen = tables.images_seen_table(plan, results)
+    blocks.append(Shown("images-seen", seen) if seen else None)
+    lines = [Line(title, [Cell(count), Cell(remark)]) for title, count, remark in budget(plan)]
+    table = Table("What people annotated for this study.", "What", ["Images", "Remark"], lines)
+    return [*blocks, Shown("annotated", table)]
+
+
+def _graph(plan: Plan) -> list[Block | None]:
+    groups = work_groups(plan)
+    drawing = graph_plot(groups)
+    table = more_tables.work_table(groups)
+    text = (
+        "Steps of one kind are one box: how many there are, and the computing time of those that "
+        "have finished. A box stands below what it needs."
+    )
+    return [
+        Text(text),
+        Drawn("steps", [("", drawing)], wide=True) if drawing is not None else None,
+        Shown("steps", table) if table else None,
+    ]
+
+
+_BASELINES = [("baseline1", "Baseline 1, best α"), ("baseline2", "Baseline 2")]
+_AT_BEST = [("baseline1", "Baseline 1"), ("baseline2", "Baseline 2"), ("ceiling", "Ceiling")]
+
+
+def _compared(results: Results, questions: Sequence[str]) -> list[Block | None]:
+    found = tables.comparison_tables(results, questions)
+    return [Shown(f"comparison-{question.lower()}", table) for question, table in found]
+
+
+def _drawn(
+    name: str, drawings: list[tuple[str, Markup]], legend: list[tuple[str, str]] | None = None
+) -> Drawn | None:
+    return Drawn(name, drawings, legend or []) if drawings else None
+
+
+def _each(names: Sequence[str], draw: Callable[[str], Markup | None]) -> list[tuple[str, Markup]]:
+    """The figure of each backbone that has one."""
+    return [(name, made) for name in names if (made := draw(name)) is not None]

@@ -1,0 +1,206 @@
+"""The graph of the study: what was computed, what needed what, and how long it took.
+
+Steps of one kind are drawn as one box: a study has hundreds of steps and a dozen kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from markupsafe import Markup
+
+from preceptor.report.cells import SHORT, duration
+from preceptor.report.svg import label, svg
+from preceptor.runs import is_finished, read_record
+from preceptor.study.graph import Step
+from preceptor.study.plan import Plan
+
+WIDE = 720.0
+_BOX, _LEVEL = 46.0, 84.0  # height of a box, and from one level to the next
+
+
+@dataclass
+class Work:
+    """Steps that are drawn as one.
+
+    Args:
+        title: For people.
+        count, done: Steps, and those that have finished.
+        times: Seconds of each finished step.
+        needs: Titles of the groups that come before.
+    """
+
+    title: str
+    count: int = 0
+    done: int = 0
+    times: list[float] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Of all finished steps together."""
+        return sum(self.times)
+
+    @property
+    def median(self) -> float:
+        """Of one step."""
+        return median(self.times) if self.times else 0.0
+
+
+def work_groups(plan: Plan) -> list[Work]:
+    """The steps known so far, grouped, in an order in which needs come first."""
+    titles = _titles(plan)
+    groups: dict[str, Work] = {}
+    for identity, step in plan.steps.items():
+        group = groups.setdefault(titles[identity], Work(titles[identity]))
+        group.count += 1
+        folder = plan.protocol.folder(step)
+        if step.kind == "select":
+            group.done += step.id.split(":", 2)[2] in plan.choices
+        elif is_finished(folder):
+            group.done += 1
+            group.times.append(float(read_record(folder).get("seconds") or 0.0))
+        before = list(step.needs)
+        inner = any(need in plan.origin and _same(plan, need, identity) for need in step.needs)
+        if plan.origin.get(identity) and not inner:
+            before.append(plan.origin[identity])
+        for need in before:
+            name = titles.get(need)
+            if name and name != group.title and name not in group.needs:
+                group.needs.append(name)
+    return _sorted(groups)
+
+
+def _same(plan: Plan, one: str, other: str) -> bool:
+    """Whether two steps were added by the same selection."""
+    return plan.origin.get(one) == plan.origin.get(other)
+
+
+def _titles(plan: Plan) -> dict[str, str]:
+    """The group of each step, by id."""
+    roles: dict[str, set[str]] = {}
+    for member in plan.protocol.members:
+        roles.setdefault(member.run, set()).add(_role(member.arm.role, member.arm.alpha))
+    probes: set[str] = set()
+    for step in plan.steps.values():
+        if step.id.endswith(":teacher"):
+            probes |= set(step.needs)
+    found: dict[str, str] = {}
+    for identity, step in plan.steps.items():  # a step's needs stand before it
+        found[identity] = _title(step, roles.get(identity, set()), identity in probes, found)
+    return found
+
+
+def _title(step: Step, roles: set[str], probe: bool, known: dict[str, str]) -> str:
+    if step.kind == "select":
+        what = step.id.split(":", 2)[2].split(":")[0]
+        if what == "teacher":
+            return "Teacher chosen"
+        return f"α of the {SHORT.get(what, what).split(',')[0]} chosen"
+    if step.kind == "evaluate":
+        return "Test sets scored"
+    if step.kind in ("annotate", "committee"):
+        whose = known.get(step.needs[0], "a Teacher").split(" = ")[-1]
+        return (
+            f"Maps of {whose}"
+            if step.kind == "annotate"
+            else f"Mean {whose[:1].lower()}{whose[1:]}"
+        )
+    plain = {role for role in roles if " @ " not in role}
+    names = sorted(plain or {f"{role.split(' @ ')[0]}, other budgets" for role in roles})
+    if names == ["Student"] and probe:
+        return "Probe Students"
+    return " = ".join(names) or "Training"
+
+
+def _role(role: str, alpha: float) -> str:
+    name, _, size = role.partition(" @ ")
+    if name == "teacher":
+        text = "Teacher, data-driven" if alpha == 1 else "Teacher, human-guided"
+    elif name == "baseline1":
+        text = "Baseline 1"
+    elif name == "student":
+        text = "Student"
+    else:
+        text = SHORT.get(name, name[:1].upper() + name[1:])
+    return f"{text} @ {size}" if size else text
+
+
+def _sorted(groups: dict[str, Work]) -> list[Work]:
+    """Needs first; a need that would close a circle is left out."""
+    order: list[str] = []
+    open_now: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in order:
+            return
+        open_now.add(name)
+        group = groups[name]
+        group.needs = [need for need in group.needs if need not in open_now]
+        for need in group.needs:
+            visit(need)
+        open_now.discard(name)
+        order.append(name)
+
+    for name in groups:
+        visit(name)
+    return [groups[name] for name in order]
+
+
+def graph_plot(groups: list[Work]) -> Markup | None:
+    """Boxes from top to bottom in the order of needs, with how many steps and how long."""
+    if not groups:
+        return None
+    depth: dict[str, int] = {}
+    for group in groups:
+        depth[group.title] = 1 + max((depth[need] for need in group.needs), default=-1)
+    levels = [
+        [group for group in groups if depth[group.title] == level]
+        for level in range(max(depth.values()) + 1)
+    ]
+    places: dict[str, tuple[float, float, float]] = {}  # centre, top and width
+    for level, members in enumerate(levels):
+        width = min(190.0, (WIDE - 12.0) / len(members) - 12.0)
+        step = WIDE / len(members)
+        for place, group in enumerate(members):
+            places[group.title] = (step * (place + 0.5), 6 + _LEVEL * level, width)
+    body = []
+    for group in groups:
+        x, y, _ = places[group.title]
+        for need in group.needs:
+            from_x, from_y, _ = places[need]
+            low = from_y + _BOX
+            bend = (y - low) / 2
+            body.append(
+                f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{low + bend:.1f} '
+                f'{x:.1f},{y - bend:.1f} {x:.1f},{y:.1f}" class="edge"/>'
+            )
+    for group in groups:
+        x, y, width = places[group.title]
+        state = "whole" if group.done == group.count else "part"
+        body.append(
+            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_BOX:g}" '
+            f'rx="6" class="box {state}"/>'
+        )
+        lines = _wrapped(group.title, int(width / 6.3))
+        told = f"{group.done} of {group.count}" if group.done < group.count else f"{group.count}"
+        told += f" · {duration(group.seconds)}" if group.times else ""
+        top = y + (18 if len(lines) == 1 else 14)
+        for place, text in enumerate(lines):
+            body.append(label(x, top + 13 * place, text, "small strong", "middle"))
+        body.append(label(x, top + 13 * len(lines) + 2, told, "small tick", "middle"))
+    said = "; ".join(f"{group.title}: {group.done} of {group.count}" for group in groups)
+    height = 12 + _LEVEL * (len(levels) - 1) + _BOX
+    return svg(height, f"The graph of the study. {said}", body, WIDE)
+
+
+def _wrapped(text: str, letters: int) -> list[str]:
+    """A title in at most two lines."""
+    if len(text) <= letters:
+        return [text]
+    words, first = text.split(), ""
+    while words and len(f"{first} {words[0]}".strip()) <= letters:
+        first = f"{first} {words.pop(0)}".strip()
+    rest = " ".join(words)
+    return [first, rest if len(rest) <= letters else rest[: letters - 1] + "…"] if first else [rest]

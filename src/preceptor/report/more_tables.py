@@ -1,0 +1,255 @@
+"""Tables of error rates, of domains, of what annotations bought, and of where the time went."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from preceptor.evaluation.operating import APCERS, FDRS, TOO_SMALL, rule_rate
+from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.evaluation.statistics import mean_std
+from preceptor.evaluation.terms import TERMS, Terms
+from preceptor.report.cells import (
+    DASH,
+    Cell,
+    Line,
+    Table,
+    duration,
+    interval,
+    mean_std_text,
+    number,
+)
+from preceptor.report.graph_figure import Work
+from preceptor.study.budgets import LINES
+from preceptor.study.results import Results
+from preceptor.study.rows import records, select_arm
+from preceptor.study.settings import StudyConfig
+
+
+def roc_rate_table(
+    study: StudyConfig, results: Results, evaluation: str, backbone: str
+) -> Table | None:
+    """Error rates read off the test ROC: the threshold is placed on the test scores themselves."""
+    terms = TERMS[study.terms]
+    columns: list[tuple[str, str, float]] = [(terms.eer, "eer", math.nan)]
+    columns += [(f"{terms.tdr} at {terms.fdr} {_share(rate)}", "tdr", rate) for rate in FDRS]
+    columns += [(_bpcer_at(study, terms, rate), "bpcer", rate) for rate in APCERS]
+    lines = []
+    for key, title, mine in _by_row(results, evaluation, backbone, "roc"):
+        cells = [_rate_cell(mine, measure, at) for _, measure, at in columns]
+        lines.append(Line(title, cells, key == "student"))
+    if not lines:
+        return None
+    caption = (
+        f"{backbone} on {evaluation}: error rates from the test ROC, mean ± std over seeds. Each "
+        "figure has the threshold that suits it best, which nobody knows in use."
+    )
+    return Table(caption, "", [name for name, _, _ in columns], lines)
+
+
+def fixed_rate_table(
+    study: StudyConfig, results: Results, evaluation: str, backbone: str
+) -> Table | None:
+    """Error rates at the threshold that each model's validation scores fixed."""
+    terms = TERMS[study.terms]
+    if results.rates.empty:
+        return None
+    here = results.rates
+    here = here[(here["set"] == evaluation) & (here["measure"] == "apcer")]
+    sources = sorted(source for source in here["source"].unique() if source)
+    columns = [(f"{terms.apcer}: {name}", "apcer", name) for name in sources]
+    columns += [
+        (terms.worst_apcer if sources else terms.apcer, "worst_apcer", ""),
+        (terms.bpcer, "bpcer", ""),
+        (terms.acer, "acer", ""),
+    ]
+    lines = []
+    for key, title, mine in _by_row(results, evaluation, backbone, "fixed"):
+        cells = [_rate_cell(mine, measure, math.nan, source) for _, measure, source in columns]
+        lines.append(Line(title, cells, key == "student"))
+    if not lines:
+        return None
+    caption = (
+        f"{backbone} on {evaluation}: error rates at the threshold fixed on validation "
+        f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
+        f"{terms.acer} is half the sum of the two before it."
+    )
+    return Table(caption, "", [name for name, _, _ in columns], lines)
+
+
+def rule_words(rule: str, terms: Terms) -> str:
+    """A threshold rule for people.
+
+    Example:
+        >>> rule_words("fdr=0.01", TERMS["pad"])
+        'FDR 1 %'
+    """
+    rate = rule_rate(rule)
+    return terms.eer if rate is None else f"{terms.fdr} {_share(rate)}"
+
+
+def _bpcer_at(study: StudyConfig, terms: Terms, rate: float) -> str:
+    if study.terms == "medical":
+        return f"{terms.bpcer} at sensitivity {_share(1 - rate)}"
+    short_name = {"pad": "APCER", "generic": "FNR"}[study.terms]
+    return f"{terms.bpcer} at {short_name} {_share(rate)}"
+
+
+def _share(rate: float) -> str:
+    return f"{100 * rate:g} %"
+
+
+def _by_row(
+    results: Results, evaluation: str, backbone: str, kind: str
+) -> list[tuple[str, str, pd.DataFrame]]:
+    """Key, title and rates of each line of the main table that has some."""
+    if results.rates.empty:
+        return []
+    here = results.rates
+    here = here[(here["set"] == evaluation) & (here["kind"] == kind)]
+    found = []
+    for row in results.rows:
+        if backbone in row.arms:
+            mine = select_arm(here, row.arms[backbone])
+            if len(mine):
+                found.append((row.key, row.title, mine))
+    return found
+
+
+def _rate_cell(mine: pd.DataFrame, measure: str, at: float, source: str | None = None) -> Cell:
+    own = mine[mine["measure"] == measure]
+    if math.isfinite(at):
+        own = own[own["at"] == at]
+    if measure == "apcer":
+        own = own[own["source"] == source]
+    own = own.drop_duplicates("seed")
+    if own.empty:
+        return Cell()
+    if (own["note"] != "").any():
+        return Cell(TOO_SMALL, str(own["note"].max()).removeprefix(f"{TOO_SMALL}: "))
+    return Cell(mean_std_text(*mean_std(own["value"])))
+
+
+def further_table(results: Results, evaluation: str, backbone: str) -> Table | None:
+    """AUC, average precision, accuracy, Brier score and EER of each line on a whole set."""
+    if results.figures.empty:
+        return None
+    whole = results.figures
+    whole = whole[(whole["set"] == evaluation) & (whole["source"] == ALL_SOURCES)]
+    names = {
+        "auc": "AUC", "average_precision": "Average precision", "accuracy": "Accuracy",
+        "brier": "Brier score", "eer": "EER",
+    }  # fmt: skip
+    if results.positive is None:
+        names.pop("eer")
+    lines = []
+    for row in results.rows:
+        if backbone in row.arms:
+            mine = select_arm(whole, row.arms[backbone]).drop_duplicates("seed")
+            if len(mine):
+                cells = [Cell(mean_std_text(*mean_std(mine[name]))) for name in names]
+                lines.append(Line(row.title, cells, row.key == "student"))
+    if not lines:
+        return None
+    caption = (
+        f"{backbone} on {evaluation}: further measures, mean ± std over seeds. Accuracy calls the "
+        "most probable class; for Brier score and EER, lower is better."
+    )
+    return Table(caption, "", list(names.values()), lines)
+
+
+def domain_table(domains: pd.DataFrame) -> Table | None:
+    """RQ4: a row a domain (and backbone), the Student against both baselines."""
+    if domains.empty:
+        return None
+    lines = []
+    several = domains["backbone"].nunique() > 1
+    for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
+        rows = records(part)
+        hardest = min(rows, key=lambda row: row["mean"])
+        heading = f"{domain}: {backbone}" if several else str(domain)
+        cells = [Cell(f"{hardest['primary']}", f"{hardest['images']:,} images")]
+        cells += [Cell(mean_std_text(row["baseline"], row["baseline_std"])) for row in rows]
+        cells += [Cell("–")] * (2 - len(rows))
+        cells += [
+            Cell(mean_std_text(hardest["student"], hardest["student_std"])),
+            Cell(number(hardest["mean"], sign=True)),
+            Cell(interval(hardest["low"], hardest["high"])),
+            Cell(interval(hardest["image_low"], hardest["image_high"])),
+            Cell(number(max(row["p_holm"] for row in rows)), f"floor {number(rows[0]['p_floor'])}"),
+        ]
+        lines.append(Line(heading, cells))
+    columns = [
+        "Set", "Baseline 1, best α", "Baseline 2", "Student", "Student − stronger baseline",
+        "95 % interval, seeds", "95 %, seeds × images", "larger p (Holm, all domains)",
+    ]  # fmt: skip
+    return Table("AUC by domain, mean ± std over seeds.", "Domain", columns, lines)
+
+
+def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table | None:
+    """What each number of annotated images reached, and what the step to the next bought."""
+    if results.budget.empty:
+        return None
+    curve = results.budget[results.budget["backbone"] == backbone]
+    if curve.empty:
+        return None
+    timed = curve["minutes"].notna().all()
+    lines = []
+    for size in study.budgets:
+        here = {row["line"]: row for row in records(curve[curve["size"] == size])}
+        if not here:
+            continue
+        cells = [Cell(number(next(iter(here.values()))["minutes"], 1))] if timed else []
+        cells += [_curve_cell(here.get(line)) for line in LINES]
+        step = _step(results, backbone, "student", size)
+        cells.append(
+            Cell(number(step["mean"], sign=True), interval(step["low"], step["high"]))
+            if step
+            else Cell()
+        )
+        lines.append(Line(f"{size:,}", cells))
+    columns = ["Minutes"] if timed else []
+    columns += [*LINES.values(), "Student's gain by the next step"]
+    caption = (
+        f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
+        "interval over seeds; the images are drawn anew for every seed."
+    )
+    return Table(caption, "Annotated", columns, lines)
+
+
+def _curve_cell(point: dict[str, Any] | None) -> Cell:
+    if point is None:
+        return Cell()
+    spread = f"{number(point['low'])} to {number(point['high'])}"
+    return Cell(number(point["mean"]), spread if math.isfinite(point["low"]) else "")
+
+
+def _step(results: Results, backbone: str, line: str, size: int) -> dict[str, Any] | None:
+    steps = results.budget_steps
+    if steps.empty:
+        return None
+    mine = steps[
+        (steps["backbone"] == backbone) & (steps["line"] == line) & (steps["size"] == size)
+    ]
+    return records(mine)[0] if len(mine) else None
+
+
+def work_table(groups: list[Work]) -> Table | None:
+    """Every group of steps of the graph, with how many are done and the time that they took."""
+    if not groups:
+        return None
+    lines = [
+        Line(
+            group.title,
+            [
+                Cell(f"{group.done} of {group.count}"),
+                Cell(duration(group.seconds) if group.done else DASH),
+                Cell(duration(group.median) if group.done else DASH),
+            ],
+        )
+        for group in groups
+    ]
+    columns = ["Done", "Computing in all", "Median of one"]
+    return Table("What the study computed, in the order of the graph.", "Steps", columns, lines)
