@@ -34,7 +34,8 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import statistics
 from preceptor.evaluation.statistics import PairedResult, ShareResult, mean_std, paired_difference
 from preceptor.report import figures as draw
-from preceptor.report.tables import DASH, mean_std_text, number, set_order, short
+from preceptor.report.cells import DASH, mean_std_text, number, short
+from preceptor.report.tables import set_order
 from preceptor.runs import is_finished, read_scores, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.store import is_store, read_store
@@ -576,7 +577,7 @@ def update(page: Path, given: Sequence[str], *, everything: bool = False) -> lis
             raise InputError(f"{one}: write NAME=STUDY_FOLDER, each name once")
         if name not in {study for _, study, _ in blocks}:
             raise InputError(f"{one}: {page} has no block of a study {name!r}")
-        plan = reopen(folder)
+        plan = reopen(folder).first
         if everything:
             score_all(plan)
         studies[name] = Study(name, plan)

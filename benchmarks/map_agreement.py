@@ -25,7 +25,7 @@ from preceptor.workspace import plain_settings
 
 
 def main() -> None:
-    plan = reopen(Path(sys.argv[1]))
+    plan = reopen(Path(sys.argv[1])).first
     protocol, workspace = plan.protocol, plan.protocol.workspace
     table = workspace.manifest.table
     chosen = np.flatnonzero((table["saliency"] != "").to_numpy())

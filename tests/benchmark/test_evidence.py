@@ -213,7 +213,7 @@ def test_a_share_is_a_percentage_whose_interval_may_be_open(evidence: ModuleType
 def test_maps_are_compared_with_unused_human_maps(page: Path, study: Path) -> None:
     (table,) = tables(block(page, "maps"))
     assert "Student, Variant kept" in table, "keeping human maps leaves the store as it is"
-    plan = reopen(study)
+    plan = reopen(study).first
     found = []
     for seed in (0, 1):
         chain = plan.protocol.student(plan.protocol.teachers()[0], "test_byobnet", 0.5, seed)
@@ -351,7 +351,7 @@ def test_selection_says_what_rules_cost(
         for line in text.split("\n")
         if line.startswith("| Student")
     ]
-    plan = reopen(study)
+    plan = reopen(study).first
     found: dict[float, dict[str, list[float]]] = {0.5: {}, 0.1: {}}
     for member in plan.protocol.members_of("student"):
         for folder in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from preceptor.report.write import write_results
+from preceptor.study.domains import StudyPlan
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Graph
 from preceptor.study.plan import Plan
@@ -46,7 +48,7 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
     """The plan of a study, its steps done here, without worker processes."""
     workspaces = Workspaces.of_study(config, store)
     plan = Plan(Protocol(config, workspaces, store))
-    graph = Graph(plan.first())
+    graph = Graph(plan.start())
     while compute and (ready := graph.ready()):
         for step in ready:
             if step.kind == "select":
@@ -104,12 +106,20 @@ def checked(out: Path) -> tuple[str, Page]:
     page = Page(text)
     assert len(text) < 3_000_000
     assert all(link.startswith("data:") for link in page.loaded)
-    assert "url(" not in text
+    assert all(found.startswith("data:image/") for found in re.findall(r"url\(([^)]*)", text))
     assert "@import" not in text
     assert max(page.ids.values()) == 1
     targets = {link[1:] for link in page.links if link.startswith("#")}
     assert targets <= set(page.ids)
-    assert all((out / link).exists() for link in page.links if not link.startswith("#"))
+    carried = [link for link in page.links if link.startswith("data:")]
+    beside = [link for link in page.links if not link.startswith(("#", "data:"))]
+    assert all((out / link).exists() for link in beside)
+    # Every table and figure is a file too, and the page carries the same file in itself.
+    files = [*(out / "tables").iterdir(), *(out / "figures").iterdir()]
+    assert Counter(base64.b64decode(link.split(",", 1)[1]) for link in carried) == Counter(
+        file.read_bytes() for file in files
+    )
+    assert 2 * page.tags["table"] == len(list((out / "tables").iterdir()))
     assert page.tags["h1"] == 1
     assert page.tags["table"] == page.tags["caption"]
     assert all(header.get("scope") in ("col", "row") for header in page.headers)
@@ -130,15 +140,21 @@ def copy_of(plan: Plan, store: Path) -> Path:
 
 
 def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
-    write_results(finished, tmp_path, {})
+    write_results(StudyPlan.of(finished), tmp_path, {})
     text, page = checked(tmp_path)
-    for heading in ("Comparisons", "Every seed", "ROC curves", "Methods", "Where they look"):
+    for heading in (
+        "RQ1: which Teacher?", "RQ2: does it lift every architecture?", "RQ3: by how much?",
+        "Error rates", "Every seed", "ROC curves", "Methods", "Where they look",
+        "What was computed",
+    ):  # fmt: skip
         assert f">{heading}</h2>" in text
+    assert ">RQ4" not in text
     assert "What is missing" not in text
     hits, misses = text.count("✓ hit"), text.count("✗ miss")
     assert hits + misses == 12
-    assert len(page.images) >= 4 * 12
-    assert text.count('role="img"') == 4  # differences, seeds, α, ROC
+    assert len(page.images) >= 3 * 12
+    drawn = text.count("<svg viewBox") - text.count('<svg viewBox="0 0 34 12"')  # less legends
+    assert drawn == 6  # by backbone, differences, seeds, α, ROC, graph
     assert 'class="best"' in text
     assert "(best)" in text
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -151,11 +167,11 @@ def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
 
 
 def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_path: Path) -> None:
-    write_results(finished, tmp_path / "one", {})
+    write_results(StudyPlan.of(finished), tmp_path / "one", {})
     members = finished.protocol.members
     try:
         finished.protocol.members = members[::-1]
-        write_results(finished, tmp_path / "two", {})
+        write_results(StudyPlan.of(finished), tmp_path / "two", {})
     finally:
         finished.protocol.members = members
     for name in TABLES:
@@ -163,9 +179,9 @@ def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_pa
 
 
 def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Path) -> None:
-    write_results(finished, tmp_path / "full", {})
+    write_results(StudyPlan.of(finished), tmp_path / "full", {})
     empty = walk(finished.protocol.study, tmp_path / "store", compute=False)
-    write_results(empty, tmp_path / "empty", {})
+    write_results(StudyPlan.of(empty), tmp_path / "empty", {})
     for name in ("results.csv", "table.csv", "comparisons.csv"):
         heads = [(tmp_path / side / name).read_text().split("\n")[0] for side in ("full", "empty")]
         assert heads[0] == heads[1]
@@ -173,7 +189,7 @@ def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Pat
 
 def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
     plan = walk(finished.protocol.study, tmp_path / "store", compute=False)
-    write_results(plan, tmp_path, {"train teacher <x>": "the disk is full & more"})
+    write_results(StudyPlan.of(plan), tmp_path, {"train teacher <x>": "the disk is full & more"})
     text, page = checked(tmp_path)
     assert "No answer yet" in text
     assert "What is missing" in text
@@ -190,8 +206,8 @@ def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
         identity = finished.protocol.evaluation_id(member)
         shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
     plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspaces, store))
-    plan.first()
-    write_results(plan, tmp_path, {})
+    plan.start()
+    write_results(StudyPlan.of(plan), tmp_path, {})
     text, _ = checked(tmp_path)
     assert "No answer yet" in text
     assert "No Student has been scored" in text
@@ -205,19 +221,20 @@ def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: P
     kept = finished.protocol.store
     try:
         finished.protocol.store = store
-        write_results(finished, tmp_path, {})
+        write_results(StudyPlan.of(finished), tmp_path, {})
     finally:
         finished.protocol.store = kept
     text, page = checked(tmp_path)
     assert "They could not be made" in text
     assert not page.images
-    assert ">The table</h2>" in text
+    assert ">RQ2: does it lift every architecture?</h2>" in text
+    assert "test-unseen: AUC of marked" in text
 
 
 def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", classes=("a<b", "c&d", 'e"f'))
     plan = walk(study(manifest, seeds=1, positive=None), tmp_path / "store")
-    write_results(plan, tmp_path / "out", {})
+    write_results(StudyPlan.of(plan), tmp_path / "out", {})
     text, page = checked(tmp_path / "out")
     assert "Nothing can be concluded from one seed" in text
     assert "A curve needs one positive class" in text

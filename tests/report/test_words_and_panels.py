@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.report.figures import ticks
 from preceptor.report.panels import choose_rows
+from preceptor.report.svg import ticks
 from preceptor.report.words import controls_sentence, verdict
 from preceptor.study.results import Results
 
@@ -97,17 +97,17 @@ def frame(count: int, mapped: list[bool]) -> pd.DataFrame:
 def test_panels_are_half_hits_half_misses_with_maps_first() -> None:
     mapped = [number % 2 == 0 for number in range(60)]
     hit = np.array([number % 3 != 0 for number in range(60)])
-    chosen = choose_rows(frame(60, mapped), hit)
+    chosen = choose_rows(frame(60, mapped), hit, 12)
     assert [bool(hit[place]) for place in chosen] == [True] * 6 + [False] * 6
     assert all(mapped[place] for place in chosen)
-    assert chosen == choose_rows(frame(60, mapped), hit)
+    assert chosen == choose_rows(frame(60, mapped), hit, 12)
     assert {place % 3 for place in chosen[:6]} == {1, 2}
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> None:
     hit = np.array([row[0] for row in rows])
-    chosen = choose_rows(frame(len(rows), [row[1] for row in rows]), hit)
+    chosen = choose_rows(frame(len(rows), [row[1] for row in rows]), hit, 12)
     assert len(chosen) == len(set(chosen)) == min(12, len(rows))
     assert int((~hit[chosen]).sum()) >= min(6, int((~hit).sum()))
 

@@ -94,7 +94,7 @@ def test_the_report_says_that_seeds_are_draws(finished: Path) -> None:
 
 
 def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None:
-    plan = reopen(finished)
+    plan = reopen(finished).first
     protocol = plan.protocol
     variant = protocol.study.variants["everything"]
     for seed in (0, 1):

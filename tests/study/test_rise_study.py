@@ -13,11 +13,10 @@ import pytest
 
 from preceptor.configfile import load_config, parse_config
 from preceptor.errors import InputError
-from preceptor.report.words import methods
+from preceptor.report.methods import methods
 from preceptor.runs import read_record
 from preceptor.saliency.store import MapStore, read_store
 from preceptor.study.driver import open_study, reopen, run_study
-from preceptor.study.plan import Plan
 from preceptor.study.results import gather
 from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
@@ -88,7 +87,7 @@ def test_what_rise_took_is_in_the_record(finished: Path) -> None:
 
 
 def test_students_learn_from_the_maps_that_settled(finished: Path) -> None:
-    plan = reopen(finished)
+    plan = reopen(finished).first
     protocol = plan.protocol
     unsettled = 0
     for teacher in protocol.teachers():
@@ -137,7 +136,7 @@ def test_the_report_says_which_teacher_is_better(finished: Path) -> None:
 def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_path: Path) -> None:
     def ids(**changes: Any) -> dict[str, set[str]]:
         study = parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
-        plan = Plan(open_study(study, tmp_path / "none", run=False, report_to=lambda _: None))
+        plan = open_study(study, tmp_path / "none", run=False, report_to=lambda _: None).first
         first, _ = plan.outline()
         found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
         for step in first:
@@ -229,8 +228,8 @@ def test_the_methods_say_which_maps_were_guided_and_how_teachers_marked(
     shutil.copytree(finished, copy)
 
     def said() -> str:
-        plan = reopen(copy)
-        return methods(plan, gather(plan))[0]
+        plan = reopen(copy).first
+        return methods(plan, gather(plan))[1]
 
     assert "map of the label class (class activation map)" in said()
     assert "marked by the map that is guided and RISE (default estimator of the" in said()

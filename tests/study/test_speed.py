@@ -45,14 +45,15 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[str]) -> None:
     manifest = squares(tmp_path / "data")
     asked = study(manifest, **AUTO)
-    protocol = open_study(asked, tmp_path, run=True, report_to=lambda line: None)
+    opened = open_study(asked, tmp_path, run=True, report_to=lambda line: None)
+    protocol = opened.first.protocol
     assert probes == ["test_byobnet", "test_resnet"]
     assert protocol.study.speed == {"test_byobnet": QUICK, "test_resnet": SLOW}
     runs = [protocol.full_run("baseline2", name, 1.0, 0).run for name in asked.students]
     assert [run.training.speed for run in runs if run] == [QUICK, SLOW]
 
     (tmp_path / "study.yaml").write_text(dump_config(protocol.study))
-    again = open_study(asked, tmp_path, run=True, report_to=lambda line: None)
+    again = open_study(asked, tmp_path, run=True, report_to=lambda line: None).first.protocol
     assert len(probes) == 2  # the earlier decision stands
     assert again.study == protocol.study
     reread = load_config(tmp_path / "study.yaml", StudyConfig)
@@ -65,7 +66,7 @@ def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[st
 def test_another_training_is_probed_anew(tmp_path: Path, probes: list[str]) -> None:
     manifest = squares(tmp_path / "data")
     first = open_study(study(manifest, **AUTO), tmp_path, run=True, report_to=print)
-    (tmp_path / "study.yaml").write_text(dump_config(first.study))
+    (tmp_path / "study.yaml").write_text(dump_config(first.config))
     open_study(study(manifest, **AUTO, batch_size=7), tmp_path, run=True, report_to=print)
     assert len(probes) == 4
 
@@ -73,11 +74,11 @@ def test_another_training_is_probed_anew(tmp_path: Path, probes: list[str]) -> N
 def test_what_is_named_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
     manifest = squares(tmp_path / "data")
     plain = study(manifest)
-    found = open_study(plain, tmp_path, run=True, report_to=lambda line: None).study
+    found = open_study(plain, tmp_path, run=True, report_to=lambda line: None).config
     assert found == plain
     assert not probes
     half = study(manifest, precision="auto", channels_last=True)
-    found = open_study(half, tmp_path, run=True, report_to=lambda line: None).study
+    found = open_study(half, tmp_path, run=True, report_to=lambda line: None).config
     kept = found.training_of("test_byobnet").speed
     assert kept == Speed(precision="bf16-mixed", channels_last=True)
 
@@ -101,7 +102,7 @@ def test_the_real_probe_chooses_something(tmp_path: Path) -> None:
     told: list[str] = []
     workspaces = open_study(
         study(manifest), tmp_path, run=True, report_to=lambda line: None
-    ).workspaces
+    ).first.protocol.workspaces
     found = decide_speed(asked, workspaces.first.manifest, None, told.append)
     assert set(found.speed) == {"test_byobnet"}
     assert not found.speed["test_byobnet"].compile  # a run of seconds
@@ -111,6 +112,6 @@ def test_the_real_probe_chooses_something(tmp_path: Path) -> None:
 def test_a_plan_that_is_looked_at_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
     manifest = squares(tmp_path / "data")
     asked = study(manifest, **AUTO)
-    found = open_study(asked, tmp_path, run=False, report_to=lambda line: None).study
+    found = open_study(asked, tmp_path, run=False, report_to=lambda line: None).config
     assert not probes
     assert found.training_of("test_byobnet").speed == SLOW

@@ -18,7 +18,6 @@ from preceptor.configfile import load_config
 from preceptor.errors import InputError
 from preceptor.models import load_model
 from preceptor.study.driver import open_study, run_study
-from preceptor.study.plan import Plan
 from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
 
@@ -166,8 +165,8 @@ def test_two_processes_on_one_folder_are_refused(study_file: Path, tmp_path: Pat
 def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> None:
     values = {"teacher_alphas": (0.5, 0.1), "data_driven": True, "alphas": (0.5, 0.1), "seeds": 2}
     config = load_config(study_file, StudyConfig).model_copy(update=values)
-    protocol = open_study(config, tmp_path, run=False, report_to=lambda line: None)
-    plan = Plan(protocol)
+    plan = open_study(config, tmp_path, run=False, report_to=lambda line: None).first
+    protocol = plan.protocol
     first, later = plan.outline()
     assert protocol.members == []
     kinds = [step.kind for step in first]

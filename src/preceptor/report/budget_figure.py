@@ -60,7 +60,7 @@ def _curves(
     lowest, highest = max(min(values), -1.0), min(max(values), 1.0)  # of an AUC and of r
     scale = ticks(lowest, highest)
     sizes = sorted(int(size) for size in curve["size"].unique())
-    left, right, top, bottom = 46.0, WIDTH - 20.0, 24.0, 220.0
+    left, right, top, bottom = 58.0, WIDTH - 20.0, 24.0, 220.0
     first, span = math.log(sizes[0]), math.log(sizes[-1] / sizes[0]) or 1.0
 
     def x(size: float) -> float:

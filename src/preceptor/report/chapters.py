@@ -62,7 +62,15 @@ class Looks:
     note: str
 
 
-Block = Text | Shown | Drawn | Looks
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown on demand, and in print."""
+
+    title: str
+    blocks: list[Text | Shown]
+
+
+Block = Text | Shown | Drawn | Looks | Fold
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,7 @@ def _how_much(plan: Plan, results: Results) -> list[Block | None]:
     blocks.append(Shown("share", share) if share else None)
     blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant"))
     if results.sentences:
-        blocks += [Text("In words", "heading"), *(Text(said, "item") for said in results.sentences)]
+        blocks.append(Fold("Every comparison in words", [Text(one) for one in results.sentences]))
     return blocks
 
 
@@ -240,6 +248,7 @@ def _errors(plan: Plan, results: Results) -> list[Block | None]:
         blocks.append(Text("No model has been scored on a test set yet.", "none"))
     tests = [name for name in tables.set_order(plan, results) if name.startswith("test")]
     for name in tests:
+        own: list[Shown] = []
         for backbone in study.students:
             for kind, make in (
                 ("fixed", more_tables.fixed_rate_table),
@@ -247,10 +256,14 @@ def _errors(plan: Plan, results: Results) -> list[Block | None]:
             ):
                 table = make(study, results, name, backbone)
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
-                blocks.append(Shown(key, table) if table else None)
+                own += [Shown(key, table)] if table else []
             further = more_tables.further_table(results, name, backbone)
             key = f"further-{slug(name)}-{slug(backbone)}"
-            blocks.append(Shown(key, further) if further else None)
+            own += [Shown(key, further)] if further else []
+        if name == results.primary:
+            blocks += own
+        elif own:
+            blocks.append(Fold(f"The same on {name}", [*own]))
     return blocks
 
 
@@ -269,12 +282,12 @@ def _sources(plan: Plan, results: Results) -> list[Block | None]:
             "highest mean of a row, the ceiling aside. Validation sets by source are in table.csv."
         )
         blocks.insert(0, Text(text))
-    others: list[Block | None] = []
+    others: list[Text | Shown] = []
     for name in sets[1:]:
         table = tables.set_table(plan, results, name)
-        others.append(Shown(f"set-{slug(name)}", table) if table else None)
-    if any(others):
-        blocks += [Text("The other sets", "heading"), *others]
+        others += [Shown(f"set-{slug(name)}", table)] if table else []
+    if others:
+        blocks.append(Fold("The main table on the other sets", others))
     return blocks if any(blocks) else [Text("Nothing has been scored yet.", "none")]
 
 

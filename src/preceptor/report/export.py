@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from preceptor.report.cells import Cell, Table
-from preceptor.report.chapters import Chapter, Drawn, Section, Shown, slug
+from preceptor.report.chapters import Chapter, Drawn, Fold, Section, Shown, slug
 
 _SYMBOLS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -24,7 +24,12 @@ _SYMBOLS = {
 def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
     """Name and content of the file of every figure and table, as `figures/…` and `tables/…`."""
     for section in sections:
-        for block in section.blocks:
+        flat = [
+            inner
+            for block in section.blocks
+            for inner in (block.blocks if isinstance(block, Fold) else [block])
+        ]
+        for block in flat:
             if isinstance(block, Shown):
                 name = f"{section.key}-{block.name}"
                 yield f"tables/{name}.csv", table_csv(block.table)

@@ -17,7 +17,8 @@ from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
 
 WIDE = 720.0
-_BOX, _LEVEL = 46.0, 84.0  # height of a box, and from one level to the next
+_BOX, _LEVEL = 50.0, 86.0  # height of a box, and from one level to the next
+_LETTER = 7.3  # width of a bold letter at 11 units
 
 
 @dataclass
@@ -145,6 +146,15 @@ def _sorted(groups: dict[str, Work]) -> list[Work]:
 
     for name in groups:
         visit(name)
+    above: dict[str, set[str]] = {}  # all that comes before, at any distance
+    for name in order:
+        needs = groups[name].needs
+        above[name] = set(needs).union(*(above[need] for need in needs))
+    for name in order:  # what a need needs itself is not drawn once more
+        needs = groups[name].needs
+        groups[name].needs = [
+            need for need in needs if not any(need in above[other] for other in needs)
+        ]
     return [groups[name] for name in order]
 
 
@@ -161,7 +171,7 @@ def graph_plot(groups: list[Work]) -> Markup | None:
     ]
     places: dict[str, tuple[float, float, float]] = {}  # centre, top and width
     for level, members in enumerate(levels):
-        width = min(190.0, (WIDE - 12.0) / len(members) - 12.0)
+        width = min(200.0, WIDE / len(members) - 10.0)
         step = WIDE / len(members)
         for place, group in enumerate(members):
             places[group.title] = (step * (place + 0.5), 6 + _LEVEL * level, width)
@@ -183,10 +193,10 @@ def graph_plot(groups: list[Work]) -> Markup | None:
             f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_BOX:g}" '
             f'rx="6" class="box {state}"/>'
         )
-        lines = _wrapped(group.title, int(width / 6.3))
+        lines = _wrapped(group.title, int(width / _LETTER))
         told = f"{group.done} of {group.count}" if group.done < group.count else f"{group.count}"
         told += f" · {duration(group.seconds)}" if group.times else ""
-        top = y + (18 if len(lines) == 1 else 14)
+        top = y + (21 if len(lines) == 1 else 16)
         for place, text in enumerate(lines):
             body.append(label(x, top + 13 * place, text, "small strong", "middle"))
         body.append(label(x, top + 13 * len(lines) + 2, told, "small tick", "middle"))

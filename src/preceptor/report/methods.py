@@ -31,7 +31,9 @@ def methods(plan: Plan, results: Results) -> list[str]:
     training, seeds = study.training, len(study.seed_list)
     recipe = f"recipe {training.recipe}: " if training.recipe else ""
     length = (
-        f"{training.epochs} epochs" if training.length == "epochs" else f"{training.steps} steps"
+        f"{training.epochs} epoch{'s' if training.epochs != 1 else ''}"
+        if training.length == "epochs"
+        else f"{training.steps} steps"
     )
     size = f"{training.input_size} px" if training.input_size else "the backbones' own input size"
     optimiser = f"SGD, momentum {training.momentum:g}" if training.optimiser == "sgd" else "AdamW"

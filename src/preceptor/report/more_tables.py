@@ -45,7 +45,7 @@ def roc_rate_table(
     caption = (
         f"{backbone} on {evaluation}: error rates from the test ROC, mean ± std over seeds. Each "
         "figure has the threshold that suits it best, which nobody knows in use."
-    )
+    ) + _why(columns, results, evaluation)
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
 
@@ -128,8 +128,19 @@ def _rate_cell(mine: pd.DataFrame, measure: str, at: float, source: str | None =
     if own.empty:
         return Cell()
     if (own["note"] != "").any():
-        return Cell(TOO_SMALL, str(own["note"].max()).removeprefix(f"{TOO_SMALL}: "))
+        return Cell(TOO_SMALL)
     return Cell(mean_std_text(*mean_std(own["value"])))
+
+
+def _why(columns: list[tuple[str, str, float]], results: Results, evaluation: str) -> str:
+    """Which points are finer than the set, with what they would need."""
+    rates = results.rates[(results.rates["set"] == evaluation) & (results.rates["note"] != "")]
+    said = []
+    for name, measure, at in columns:
+        own = rates[(rates["measure"] == measure) & (rates["at"] == at)]
+        if len(own):
+            said.append(f"{name}: {str(own['note'].max()).removeprefix(f'{TOO_SMALL}: ')}")
+    return f" Too small a set for {'; '.join(said)}." if said else ""
 
 
 def further_table(results: Results, evaluation: str, backbone: str) -> Table | None:

@@ -90,13 +90,12 @@ def render_page(
     first = found.first
     lead = first.sentences[0] if first.sentences and top.kind != "open" and not study.many else ""
     maps = "" if study.many else controls_sentence(first)
-    across = found.answer if study.many and top.kind != "open" else ""
     rq4 = overview(study, found)
     context: dict[str, Any] = {
         "name": study_name(study),
         "facts": _facts(study, found),
         "verdict": top,
-        "summary": " ".join(text for text in (top.text, lead, across, maps) if text),
+        "summary": " ".join(text for text in (top.text, lead, maps) if text),
         "headlines": [
             card | {"domain": name}
             for name, plan in study.plans.items()

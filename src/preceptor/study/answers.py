@@ -127,7 +127,7 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
     line = records(lines.sort_values("mean", kind="stable"))[0]
     over = "the mean over backbones" if not overall.empty else "one backbone"
     said = (
-        f"Against the stronger baseline ({line['b']}) the Student's AUC differs by "
+        f"The Student's AUC differs from the stronger baseline's ({line['b']}) by "
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {line['n']} seeds)"
     )
@@ -136,10 +136,12 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
     ].dropna(subset=["mean"])
     if not controls.empty:
         worst = records(controls.sort_values("low", kind="stable"))[0]
-        shown = "is what the maps point at" if worst["low"] > 0 else "cannot be laid to the maps"
+        shown = "what the maps point at matters"
+        if not worst["low"] > 0:
+            shown = "nothing shows that it matters what the maps point at"
         said += (
-            f"; against the same maps shuffled by {signed(worst['mean'])} "
-            f"({interval_words(worst['low'], worst['high'])}), so that a gain {shown}"
+            f"; from that with the same maps shuffled by {signed(worst['mean'])} "
+            f"({interval_words(worst['low'], worst['high'])}): {shown}"
         )
     known = (
         shares[(shares["key"] == "student") & shares["share"].notna()] if len(shares) else shares
@@ -164,7 +166,8 @@ def _enough(plan: Plan, results: Results) -> str:
                 _enough_words(found, study.budgets, study.budget_gain, backbone, study.students)
             )
     if said:
-        return " ".join(said)
+        words = " ".join(said)
+        return words[:1].upper() + words[1:] if len(study.students) == 1 else words
     if len(study.budgets) < 2:
         return "One number of annotated images was tried; how much more would buy needs two."
     return "Students at several numbers of annotated images have not been scored yet."

@@ -50,6 +50,10 @@ for (const section of document.querySelectorAll(".looks")) {
   filter();
 }
 
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("details.fold")) fold.open = true;
+});
+
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
