@@ -51,6 +51,14 @@ class Naming(StrEnum):
     generic = "generic"
 
 
+class State(StrEnum):
+    """How far a training is."""
+
+    finished = "finished"
+    begun = "begun"
+    waiting = "waiting"
+
+
 # What the system says of a path that was given wrongly; anything else (a full disk) is a failure.
 _WRONG_PATH = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
@@ -298,18 +306,22 @@ def evaluate(
 
 @app.command(
     context_settings={"allow_extra_args": False},
-    help="Run the whole protocol: `study FILE --out DIR`; `study init MANIFEST` writes a FILE.",
+    help="Run the whole protocol: `study FILE --out DIR`; `study init MANIFEST` writes a FILE; "
+    "`study --status DIR` says from another shell how far it is.",
 )
 def study(
     what: Annotated[
-        str, typer.Argument(help="A study file, or the word init.", metavar="FILE|init")
-    ],
+        str | None, typer.Argument(help="A study file, or the word init.", metavar="FILE|init")
+    ] = None,
     manifest: Annotated[Path | None, typer.Argument(help="For init: the manifest.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study folder.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes.", show_default=False)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its time.")
     ] = False,
+    status: Annotated[
+        Path | None, typer.Option("--status", help="A study folder: how far is it?")
+    ] = None,
     to: Annotated[Path, typer.Option(help="For init: the file to write.")] = Path("study.yaml"),
     backbone: Annotated[str, typer.Option(help="For init: Teacher and Student.")] = "resnet50",
     weights: Annotated[str, typer.Option(help="For init: hub, none or a file.")] = "hub",
@@ -319,6 +331,18 @@ def study(
     """Run a study or write a study file."""
     from preceptor.errors import InputError
 
+    if status is not None:
+        if what is not None:
+            raise InputError(f"study --status looks at a folder alone, and {what} is given too")
+        from rich.console import Console
+
+        from preceptor.study.board import read_status
+        from preceptor.study.view import tell_status
+
+        tell_status(*read_status(status), Console())
+        return
+    if what is None:
+        raise InputError("study: name a study file, as in `preceptor study study.yaml --out study`")
     if what == "init":
         from preceptor.study.template import write_study_file
 
@@ -348,8 +372,38 @@ def study(
     from preceptor.study.driver import run_study
 
     assert out is not None
-    result = run_study(settings, out, jobs=jobs, tell=lambda line: print(line, flush=True))
-    _finish(result)
+    from rich.console import Console
+
+    from preceptor.study.view import live
+
+    console = Console()
+    show = (lambda board: live(board, console)) if console.is_terminal else None
+    tell = lambda line: print(line, flush=True)  # noqa: E731
+    _finish(run_study(settings, out, jobs=jobs, tell=tell, show=show))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A study folder, or a store.")],
+    role: Annotated[str | None, typer.Option(help="As in student, baseline1.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the training.")] = None,
+    state: Annotated[
+        State | None, typer.Option(help="finished, begun or waiting.", show_default=False)
+    ] = None,
+) -> None:
+    """List the trainings of a study or a store: what, how far, how good."""
+    from preceptor.study.listing import list_runs, print_runs
+
+    found = list_runs(folder)
+    if role is not None:
+        found = [one for one in found if role in one.role.split(" = ")]
+    for name, value in (("backbone", backbone), ("seed", seed)):
+        if value is not None:
+            found = [one for one in found if getattr(one, name) == value]
+    if state is not None:
+        found = [one for one in found if one.state == state.value]
+    print_runs(found)
 
 
 @app.command()

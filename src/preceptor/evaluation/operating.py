@@ -72,7 +72,9 @@ def rule_rate(rule: str) -> float | None:
         return None
     found = re.fullmatch(r"fdr=(\d*\.?\d+(?:e-?\d+)?)", rule)
     if found is None or not 0 < float(found[1]) < 1:
-        raise InputError(f"threshold {rule!r} is no rule; write eer, or fdr=x with x between 0 and 1")
+        raise InputError(
+            f"threshold {rule!r} is no rule; write eer, or fdr=x with x between 0 and 1"
+        )
     return float(found[1])
 
 

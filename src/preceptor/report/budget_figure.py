@@ -9,7 +9,19 @@ import pandas as pd
 from markupsafe import Markup
 
 from preceptor.report.cells import number
-from preceptor.report.svg import WIDTH, area, digits, dot, label, line, path, svg, ticks
+from preceptor.report.svg import (
+    LETTER,
+    WIDTH,
+    area,
+    digits,
+    dot,
+    label,
+    line,
+    path,
+    sideways,
+    svg,
+    ticks,
+)
 from preceptor.study.budgets import enough
 from preceptor.study.results import Results
 from preceptor.study.rows import records
@@ -75,11 +87,17 @@ def _curves(
         body.append(line(left, y(value), right, y(value), "grid"))
         body.append(label(left - 7, y(value) + 4, number(value, digits(scale)), "tick", "end"))
     minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
+    free = 0.0  # from where on a label does not touch the one before
     for size in sizes:
-        body.append(label(x(size), bottom + 17, f"{size:,}", "tick", "middle"))
+        texts = [f"{size:,}"]
         if math.isfinite(minutes[size]):
-            text = f"{minutes[size]:,.0f} min"
-            body.append(label(x(size), bottom + 32, text, "tick", "middle"))
+            texts.append(f"{minutes[size]:,.0f} min")
+        half = LETTER * max(map(len, texts)) / 2
+        if x(size) - half < free:
+            continue
+        free = x(size) + half + 6
+        for place, text in enumerate(texts):
+            body.append(label(x(size), bottom + 17 + 15 * place, text, "tick", "middle"))
     if mark is not None:
         body.append(line(x(mark), top, x(mark), bottom, "chance"))
         anchor = "start" if x(mark) < (left + right) / 2 else "end"
@@ -108,10 +126,7 @@ def _curves(
     under = "annotated images (log scale)" + (", minutes of annotating" if timed else "")
     deep = bottom + (50 if timed else 36)
     body.append(label((left + right) / 2, deep, under, "axis", "middle"))
-    body.append(
-        f'<text class="axis" text-anchor="middle" transform="translate(11 {(top + bottom) / 2}) '
-        f'rotate(-90)">{axis}</text>'
-    )
+    body.append(sideways(11, (top + bottom) / 2, axis))
     return svg(deep + 8, f"{title}: {'; '.join(said)}", body)
 
 

@@ -92,12 +92,15 @@ def number(value: Any, digits: int = 3, sign: bool = False) -> str:
     """A number as people read it; a dash for none.
 
     Example:
-        >>> number(0.12345), number(0.5, sign=True), number(float("nan"))
-        ('0.123', '+0.500', '–')
+        >>> number(0.12345), number(0.5, sign=True), number(-0.0001), number(float("nan"))
+        ('0.123', '+0.500', '0.000', '–')
     """
     if value is None or not math.isfinite(value):
         return DASH
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    if not text.strip("+-0."):  # what rounds to zero has no sign
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
 
 
 def interval(low: Any, high: Any) -> str:
@@ -123,9 +126,11 @@ def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     Example:
-        >>> duration(30), duration(7260)
-        ('30 s', '2.0 h')
+        >>> duration(0.52), duration(30), duration(7260)
+        ('0.5 s', '30 s', '2.0 h')
     """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

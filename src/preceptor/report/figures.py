@@ -15,7 +15,21 @@ from numpy.typing import NDArray
 from preceptor.evaluation.metrics import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.report.cells import colour, number, short
-from preceptor.report.svg import LEFT, WIDTH, digits, dot, label, line, path, svg, ticks
+from preceptor.report.svg import (
+    LEFT,
+    NAME,
+    WIDTH,
+    digits,
+    dot,
+    label,
+    line,
+    names,
+    path,
+    sideways,
+    svg,
+    thinned,
+    ticks,
+)
 from preceptor.study.comparisons import test_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan
@@ -69,14 +83,16 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
         return left + (value - marks[0]) * scale
 
     body = []
-    for mark in marks:
+    texts = [number(mark, digits(marks)) for mark in marks]
+    written = thinned(texts, x(marks[1]) - x(marks[0]))
+    for mark, text, told in zip(marks, texts, written, strict=True):
         body.append(line(x(mark), top, x(mark), bottom, "grid"))
-        body.append(label(x(mark), bottom + 16, number(mark, digits(marks)), "tick", "middle"))
+        body.append(label(x(mark), bottom + 16, text, "tick", "middle") if told else "")
     for place, (key, values) in enumerate(found.items()):
         y = top + step * (place + 0.5)
         mean = float(values.mean())
-        strong = "strong" if key == "student" else ""
-        body.append(label(left - 10, y + 4, short(key), f"name {strong}", "end"))
+        strong = "name strong" if key == "student" else "name"
+        body += names(left - 10, y, short(key), strong)
         body.append(line(left, y, right, y, "rule"))
         body.append(line(x(mean), y - 9, x(mean), y + 9, f"mean s-{colour(key)}"))
         for seed, value in values.items():
@@ -177,10 +193,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
         points = [(left, bottom), *(at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
         body.append(path(points, f"curve s-{colour(key)}"))
     body.append(label((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
-    body.append(
-        f'<text class="axis" text-anchor="middle" transform="translate(12 {(top + bottom) / 2}) '
-        'rotate(-90)">true positive rate</text>'
-    )
+    body.append(sideways(12, (top + bottom) / 2, "true positive rate"))
     at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
     title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
     return svg(bottom + 43, title, body)
@@ -209,7 +222,9 @@ def differences(
     ]
     scale_marks = ticks(min(0.0, *bounds), max(0.0, *bounds))
     left, right, top = LEFT, WIDTH - 18.0, 10.0
-    heights = [28.0 + 14.0 * (len(marks) - 1) for _, marks in rows]
+    heights = [
+        14.0 * (len(marks) - 1) + (28.0 if len(name) <= NAME else 34.0) for name, marks in rows
+    ]
     bottom = top + sum(heights)
     scale = (right - left) / (scale_marks[-1] - scale_marks[0])
 
@@ -217,14 +232,16 @@ def differences(
         return left + (value - scale_marks[0]) * scale
 
     body = []
-    for mark in scale_marks:
+    texts = [number(mark, digits(scale_marks), sign=True) for mark in scale_marks]
+    gap = x(scale_marks[1]) - x(scale_marks[0])
+    written = thinned(texts, gap, scale_marks.index(0.0))
+    for mark, text, told in zip(scale_marks, texts, written, strict=True):
         body.append(line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
-        text = number(mark, digits(scale_marks), sign=mark != 0)
-        body.append(label(x(mark), bottom + 16, text, "tick", "middle"))
+        body.append(label(x(mark), bottom + 16, text, "tick", "middle") if told else "")
     said, start = [], top
     for (name, marks), height in zip(rows, heights, strict=True):
         middle = start + height / 2
-        body.append(label(left - 10, middle + 4, _fit(name), "name", "end"))
+        body += names(left - 10, middle, name)
         for place, one in enumerate(marks):
             y = middle + 14.0 * (place - (len(marks) - 1) / 2)
             tip = f"{one.name} {number(one.mean, sign=True)}"
@@ -235,11 +252,6 @@ def differences(
         start += height
     body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
     return svg(bottom + 42, f"{title}: {'; '.join(said)}", body)
-
-
-def _fit(name: str, letters: int = 20) -> str:
-    """A name that fits beside the axis."""
-    return name if len(name) <= letters else name[: letters - 1].rstrip() + "…"
 
 
 def _mark(row: dict[str, Any], name: str, key: str) -> Difference:

@@ -8,17 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import median
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from preceptor.report.cells import SHORT, duration
-from preceptor.report.svg import label, svg
+from preceptor.report.graph_layout import levels, links, ordered_rows, positions
+from preceptor.report.svg import LETTER, label, svg, wrapped
 from preceptor.runs import is_finished, read_record
 from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
 
 WIDE = 720.0
-_BOX, _LEVEL = 50.0, 86.0  # height of a box, and from one level to the next
-_LETTER = 7.3  # width of a bold letter at 11 units
+_MOST, _BOX = 4, 176.0  # boxes on a level, and the widest one
+_LANE, _GAP, _BETWEEN = 8.0, 10.0, 34.0  # of a line that passes, beside, and between two levels
 
 
 @dataclass
@@ -162,55 +163,49 @@ def graph_plot(groups: list[Work]) -> Markup | None:
     """Boxes from top to bottom in the order of needs, with how many steps and how long."""
     if not groups:
         return None
-    depth: dict[str, int] = {}
-    for group in groups:
-        depth[group.title] = 1 + max((depth[need] for need in group.needs), default=-1)
-    levels = [
-        [group for group in groups if depth[group.title] == level]
-        for level in range(max(depth.values()) + 1)
-    ]
-    places: dict[str, tuple[float, float, float]] = {}  # centre, top and width
-    for level, members in enumerate(levels):
-        width = min(200.0, WIDE / len(members) - 10.0)
-        step = WIDE / len(members)
-        for place, group in enumerate(members):
-            places[group.title] = (step * (place + 0.5), 6 + _LEVEL * level, width)
+    needs = {group.title: group.needs for group in groups}
+    level = levels(needs, _MOST)
+    joined = links(needs, level)
+    rows = ordered_rows(level, joined)
+    lanes = max(sum(at != level[name] for name, at in row) for row in rows)
+    width = min(_BOX, (WIDE - lanes * (_LANE + _GAP)) / _MOST - _GAP)
+    widths = {(name, at): width if at == level[name] else _LANE for row in rows for name, at in row}
+    centre = positions(rows, joined, widths, WIDE, _GAP)
+    letters = int(width / LETTER)
+    written = {group.title: (wrapped(group.title, letters, 4), _told(group)) for group in groups}
+    tops: list[float] = []
+    bottoms: list[float] = []
+    for row in rows:
+        tops.append(bottoms[-1] + _BETWEEN if bottoms else 1.0)
+        most = max(len(written[name][0]) for name, at in row if at == level[name])
+        bottoms.append(tops[-1] + 13 * (most + 1) + 15)
     body = []
-    for group in groups:
-        x, y, _ = places[group.title]
-        for need in group.needs:
-            from_x, from_y, _ = places[need]
-            low = from_y + _BOX
-            bend = (y - low) / 2
-            body.append(
-                f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{low + bend:.1f} '
-                f'{x:.1f},{y - bend:.1f} {x:.1f},{y:.1f}" class="edge"/>'
-            )
-    for group in groups:
-        x, y, width = places[group.title]
-        state = "whole" if group.done == group.count else "part"
+    for (name, at), (other, under) in joined:
+        x, y, low = centre[other, under], tops[under], bottoms[at]
+        from_x, bend = centre[name, at], (y - low) / 2
+        down = "" if under == level[other] else f"V{bottoms[under]:.1f}"
         body.append(
-            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_BOX:g}" '
-            f'rx="6" class="box {state}"/>'
+            f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{low + bend:.1f} '
+            f'{x:.1f},{y - bend:.1f} {x:.1f},{y:.1f}{down}" class="edge"/>'
         )
-        lines = _wrapped(group.title, int(width / _LETTER))
-        told = f"{group.done} of {group.count}" if group.done < group.count else f"{group.count}"
-        told += f" · {duration(group.seconds)}" if group.times else ""
-        top = y + (21 if len(lines) == 1 else 16)
+    for group in groups:
+        at = level[group.title]
+        x, y, high = centre[group.title, at], tops[at], bottoms[at] - tops[at]
+        state = "whole" if group.done == group.count else "part"
+        lines, told = written[group.title]
+        body.append(
+            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{high:.1f}" '
+            f'rx="6" class="box {state}"><title>{escape(group.title)}: {told}</title></rect>'
+        )
+        top = y + (high - 13 * len(lines)) / 2 + 4
         for place, text in enumerate(lines):
             body.append(label(x, top + 13 * place, text, "small strong", "middle"))
-        body.append(label(x, top + 13 * len(lines) + 2, told, "small tick", "middle"))
+        body.append(label(x, top + 13 * len(lines) + 1, told, "small tick", "middle"))
     said = "; ".join(f"{group.title}: {group.done} of {group.count}" for group in groups)
-    height = 12 + _LEVEL * (len(levels) - 1) + _BOX
-    return svg(height, f"The graph of the study. {said}", body, WIDE)
+    return svg(bottoms[-1] + 1, f"The graph of the study. {said}", body, WIDE)
 
 
-def _wrapped(text: str, letters: int) -> list[str]:
-    """A title in at most two lines."""
-    if len(text) <= letters:
-        return [text]
-    words, first = text.split(), ""
-    while words and len(f"{first} {words[0]}".strip()) <= letters:
-        first = f"{first} {words.pop(0)}".strip()
-    rest = " ".join(words)
-    return [first, rest if len(rest) <= letters else rest[: letters - 1] + "…"] if first else [rest]
+def _told(group: Work) -> str:
+    """How many steps, and how long they took."""
+    told = f"{group.done} of {group.count}" if group.done < group.count else f"{group.count}"
+    return f"{told} · {duration(group.seconds)}" if group.times else told

@@ -256,8 +256,8 @@ def work_table(groups: list[Work]) -> Table | None:
             group.title,
             [
                 Cell(f"{group.done} of {group.count}"),
-                Cell(duration(group.seconds) if group.done else DASH),
-                Cell(duration(group.median) if group.done else DASH),
+                Cell(duration(group.seconds) if group.times else DASH),
+                Cell(duration(group.median) if group.times else DASH),
             ],
         )
         for group in groups

@@ -13,6 +13,8 @@ from markupsafe import Markup, escape
 
 WIDTH = 360
 LEFT = 136.0  # of the plot where names stand beside it
+NAME = 20  # letters of a line beside the plot
+LETTER = 7.3  # width of a letter at 12 units, and of a bold one at 11
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -46,6 +48,65 @@ def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{classes}">'
         f"{escape(text)}</text>"
     )
+
+
+def sideways(x: float, middle: float, text: str) -> str:
+    """The name of an upright axis."""
+    return (
+        f'<text class="axis" text-anchor="middle" transform="translate({x:g} {middle:g}) '
+        f'rotate(-90)">{escape(text)}</text>'
+    )
+
+
+def names(right: float, middle: float, text: str, classes: str = "name") -> list[str]:
+    """A name beside a plot, in two lines where one is too short for it."""
+    parts = wrapped(text, NAME, 2)
+    top = middle + 4 - 6.5 * (len(parts) - 1)
+    return [
+        label(right, top + 13 * place, part, classes, "end") for place, part in enumerate(parts)
+    ]
+
+
+def wrapped(text: str, letters: int, lines: int) -> list[str]:
+    """A text in lines of at most so many letters; what does not fit ends in an ellipsis.
+
+    Example:
+        >>> wrapped("Teacher, human-guided", 15, 2), wrapped("mobilenetv3_large", 10, 2)
+        (['Teacher,', 'human-guided'], ['mobilenetv', '3_large'])
+        >>> wrapped("one two three", 5, 2)
+        ['one', 'two …']
+    """
+    found = [""]
+    for word in text.split():
+        joined = f"{found[-1]} {word}".strip()
+        if len(joined) <= letters:
+            found[-1] = joined
+            continue
+        parts = [word[place : place + letters] for place in range(0, len(word), letters)]
+        found += parts if found[-1] else []
+        found = found if found[-1] else parts
+    if len(found) <= lines:
+        return found
+    last = found[lines - 1]
+    last = f"{last} …" if len(last) + 2 <= letters else f"{last[: letters - 1].rstrip()}…"
+    return [*found[: lines - 1], last]
+
+
+def thinned(texts: Sequence[str], gap: float, keep: int = 0) -> list[bool]:
+    """Which labels of an axis to write, so that none touches the next.
+
+    Args:
+        texts: All of them, in order.
+        gap: From one to the next.
+        keep: The place of one that is written in any case; the others are counted from it.
+
+    Example:
+        >>> thinned(["−0.02", "0.00", "+0.02", "+0.04"], 41.0, 1)
+        [False, True, False, True]
+    """
+    need = LETTER * max(map(len, texts)) + 6
+    step = max(1, math.ceil(need / gap - 1e-9))
+    return [(place - keep) % step == 0 for place in range(len(texts))]
 
 
 def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> str:

@@ -43,6 +43,9 @@ _HEADS = {
     "brier images",
     "comparisons.csv": "question backbone a b n mean std low high p p_floor p_holm image_low "
     "image_high seeds_needed seeds_cautious difference_by_seed",
+    "domains.csv": "domain backbone b n mean std low high p p_floor p_holm image_low image_high "
+    "seeds_needed seeds_cautious difference_by_seed primary images student student_std baseline "
+    "baseline_std",
     "budget.csv": "backbone line size minutes mean std low high n by_seed seeds",
 }
 
@@ -172,7 +175,10 @@ def study_frames(study: StudyPlan, found: StudyResults) -> dict[str, pd.DataFram
         file: pd.concat([one for one in several if len(one)] or several[:1], ignore_index=True)
         for file, several in parts.items()
     }
-    return joined | {"domains.csv": _listed(found.domains)}
+    domains = _listed(found.domains)
+    if domains.empty:
+        domains = pd.DataFrame(columns=_HEADS["domains.csv"].split())
+    return joined | {"domains.csv": domains[_HEADS["domains.csv"].split()]}
 
 
 def _listed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.runs import damaged_files, is_finished, write_atomically
+from preceptor.study.board import Board
 from preceptor.study.checks import check_study
 from preceptor.study.domains import StudyPlan
 from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
-from preceptor.study.graph import Graph, Step
+from preceptor.study.graph import Graph
 from preceptor.study.local import Event, LocalExecutor
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
@@ -84,7 +86,7 @@ def open_study(
     manifest = next(iter(opened.values())).first.manifest
     study = decide_speed(study, manifest, out / "study.yaml", report_to, probe=run)
     plans = {
-        name: Plan(Protocol(own, opened[name], store), domain=name)
+        name: Plan(Protocol(own, opened[name], store, domain=name))
         for name, own in study.by_domain().items()
     }
     return StudyPlan(study, plans)
@@ -96,6 +98,7 @@ def run_study(
     *,
     jobs: int | None = None,
     tell: Callable[[str], None] = print,
+    show: Callable[[Board], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
     """Run the whole protocol, or what is left of it.
 
@@ -107,6 +110,7 @@ def run_study(
         out: The study folder.
         jobs: Worker processes; None = cores ÷ threads of a run. Never more than that.
         tell: Receives lines of progress.
+        show: Shows the board while steps are done, and gives what tells lines meanwhile.
 
     Returns:
         How it ended; failures are told, not raised.
@@ -132,8 +136,10 @@ def run_study(
         result = StudyResult(out)
         store = opened.first.protocol.store
         executor = LocalExecutor(jobs, study.training.threads, opened.workspaces, store)
+        board = Board(opened, out)
         try:
-            _walk(opened, Graph(opened.start()), executor, result, tell)
+            with show(board) if show is not None else contextlib.nullcontext(tell) as told:
+                _walk(opened, Graph(opened.start()), executor, board, result, told)
         finally:
             executor.close()
             result.seconds = time.monotonic() - started
@@ -147,11 +153,11 @@ def _walk(
     study: StudyPlan,
     graph: Graph,
     executor: LocalExecutor,
+    board: Board,
     result: StudyResult,
     tell: Callable[[str], None],
 ) -> None:
     """Start what is ready, longest first, until nothing is left."""
-    clock = _Clock(study)
     while True:
         more = False  # whether a step was finished here and now, so that others may be ready
         for step in graph.ready():
@@ -170,24 +176,26 @@ def _walk(
                 more = True
             elif executor.free:
                 graph.running.add(step.id)
-                clock.start(step)
+                board.started(step)
                 executor.start(step)
         if more:
             continue
         if not graph.running:
             break
         for event in executor.events():
-            _note(event, graph, result, clock, tell)
+            _note(event, graph, result, board, tell)
+    board.count(graph)
     result.failed = {graph.steps[key].title: reason for key, reason in graph.failed.items()}
     result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
 
 def _note(
-    event: Event, graph: Graph, result: StudyResult, clock: _Clock, tell: Callable[[str], None]
+    event: Event, graph: Graph, result: StudyResult, board: Board, tell: Callable[[str], None]
 ) -> None:
     """Enter a worker's report into the graph."""
     step = graph.steps[event.step]
     if event.kind == "line":  # the run's own log keeps an epoch's line
+        board.said(step, event.text)
         if not event.text.startswith("epoch "):
             tell(f"{step.title}: {event.text}")
         return
@@ -195,9 +203,10 @@ def _note(
     if event.kind == "done":
         graph.done.add(step.id)
         result.computed += 1
-        tell(clock.finished(step, graph))
+        tell(board.finished(step, graph))
     else:
         graph.fail(step.id, event.text)
+        board.failed(step, graph)
         tell(f"FAILED {step.title}: {event.text}")
 
 
@@ -210,35 +219,6 @@ def _there(folder: Path, tell: Callable[[str], None]) -> bool:
         tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is made again")
         (folder / "run.json").unlink()
     return not damaged
-
-
-class _Clock:
-    """Says how far the study is and about how long it will take."""
-
-    def __init__(self, study: StudyPlan) -> None:
-        first, later = study.outline()
-        self._total = sum(step.kind != "select" for step in [*first, *later])
-        self._left = {
-            step.id: step.cost for step in [*first, *later] if not is_finished(study.folder(step))
-        }
-        self._begun: dict[str, float] = {}
-        self._done = 0.0
-        self._started = time.monotonic()
-
-    def start(self, step: Step) -> None:
-        self._begun[step.id] = time.monotonic()
-
-    def finished(self, step: Step, graph: Graph) -> str:
-        seconds = time.monotonic() - self._begun[step.id]
-        self._done += step.cost
-        self._left.pop(step.id, None)
-        elapsed = time.monotonic() - self._started
-        left = sum(self._left.values()) * elapsed / max(self._done, 1e-9)
-        done = sum(one.kind != "select" for one in graph.steps.values() if one.id in graph.done)
-        return (
-            f"[{done}/{max(self._total, done)}] {step.title}: {seconds:.0f} s; "
-            f"about {left / 60:.0f} min left"
-        )
 
 
 def _slots(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int:

@@ -40,7 +40,6 @@ class Plan:
         choices: What was chosen so far: "teacher", "baseline1:BACKBONE", "student:BACKBONE",
             "ceiling:BACKBONE".
         decided: Called after each choice.
-        domain: Which of the study's it is of, or "".
         steps: All that were made so far, by id.
         origin: The selection that added a step, by the step's id; "" for those of the start.
     """
@@ -48,9 +47,13 @@ class Plan:
     protocol: Protocol
     choices: dict[str, Choice] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
-    domain: str = ""
     steps: dict[str, Step] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def domain(self) -> str:
+        """Which of the study's it is of, or ""."""
+        return self.protocol.domain
 
     def start(self) -> list[Step]:
         """The steps to begin with; selections among them add the others."""
@@ -162,7 +165,7 @@ class Plan:
 
         Made on a copy: no run of it becomes a member of the study.
         """
-        return Plan(replace(self.protocol, members=[]), domain=self.domain)._outline()
+        return Plan(replace(self.protocol, members=[]))._outline()
 
     def _outline(self) -> tuple[list[Step], list[Step]]:
         study = self.protocol.study
@@ -277,7 +280,8 @@ class Plan:
             needs.append(self._selection(f"student:{backbone}"))
         elif len(self.protocol.teachers()) == 1:
             needs.append(self._selection("teacher"))
-        title = f"choose α of {role} {backbone}"
+        where = f" ({self.domain})" if self.domain else ""
+        title = f"choose α of {role} {backbone}{where}"
         name = self._selection(f"{role}:{backbone}")
         return Step(name, "select", title, tuple(needs), choose=lambda: self._made(decide(), name))
 

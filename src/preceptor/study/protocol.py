@@ -90,6 +90,7 @@ class Protocol:
         store: Folder of runs, maps and evaluations.
         members: Every run that was built, with its place.
         suffix: Of the roles of these runs, see `of_budget`.
+        domain: Which of the study's it is of, or ""; told in the titles of steps.
     """
 
     study: StudyConfig
@@ -97,6 +98,7 @@ class Protocol:
     store: Path
     members: list[Member] = field(default_factory=list)
     suffix: str = ""
+    domain: str = ""
 
     def __post_init__(self) -> None:
         self._hashes: dict[tuple[Path, str], str] = {}
@@ -192,7 +194,8 @@ class Protocol:
         if training.steps is not None:
             cost = training.steps * training.batch_size
         guided = f" α {config.alpha:g}" if config.guided else ""
-        title = f"train {arm.role} {arm.backbone}{guided} seed {config.seed}"
+        where = f" ({self.domain})" if self.domain else ""
+        title = f"train {arm.role} {arm.backbone}{guided} seed {config.seed}{where}"
         return Step(identity, "train", title, needs, run=config, cost=float(cost))
 
     def annotated_run(self, role: str, backbone: str, alpha: float, seed: int) -> Step:

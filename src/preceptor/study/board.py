@@ -1,0 +1,157 @@
+"""What a study is doing, for whoever looks: its terminal, and `status.json` for other shells."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import InputError
+from preceptor.runs import is_finished, write_atomically
+from preceptor.study.domains import StudyPlan
+from preceptor.study.graph import Graph, Step
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+FILE = "status.json"
+
+
+@dataclass
+class Running:
+    """A step that is being done.
+
+    Args:
+        title: For people.
+        since: When it was started, in seconds of the epoch.
+        line: The last that it said: of a training, the losses and AUCs of its last epoch.
+    """
+
+    title: str
+    since: float
+    line: str = ""
+
+
+@dataclass
+class Status:
+    """How far a study is.
+
+    Args:
+        done, total: Steps finished, and in all as far as they are known or foreseen.
+        running: Steps being done.
+        failed: Steps that could not be done, by title, with the reason.
+        left: Seconds that the rest will take at the pace so far; None before the first step ended.
+        updated: When this was written, in seconds of the epoch.
+        host, pid: Of the process that runs the study.
+    """
+
+    done: int = 0
+    total: int = 0
+    running: list[Running] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: float | None = None
+    updated: float = 0.0
+    host: str = ""
+    pid: int = 0
+
+
+class Board:
+    """Keeps the status of a study and writes it beside the results whenever it changes.
+
+    Args:
+        study: The plans; what has finished in earlier calls is counted as done.
+        out: The study folder.
+    """
+
+    def __init__(self, study: StudyPlan, out: Path) -> None:
+        first, later = study.outline()
+        foreseen = [step for step in [*first, *later] if step.kind != "select"]
+        self._file = out / FILE
+        self._foreseen = len(foreseen)
+        self._costs = {
+            step.id: step.cost for step in foreseen if not is_finished(study.folder(step))
+        }
+        self._running: dict[str, Running] = {}
+        self._done_cost = 0.0
+        self._started = time.monotonic()
+        self.status = Status(total=len(foreseen), host=socket.gethostname(), pid=os.getpid())
+
+    def started(self, step: Step) -> None:
+        """A step has been given to a worker."""
+        self._running[step.id] = Running(step.title, time.time())
+        self._write()
+
+    def said(self, step: Step, text: str) -> None:
+        """A running step said something."""
+        if step.id in self._running:
+            self._running[step.id].line = text
+        self._write()
+
+    def finished(self, step: Step, graph: Graph) -> str:
+        """A step is done; returns a line that tells it."""
+        seconds = time.time() - self._running.pop(step.id).since
+        self._done_cost += step.cost
+        self._costs.pop(step.id, None)
+        elapsed = time.monotonic() - self._started
+        self.status.left = sum(self._costs.values()) * elapsed / max(self._done_cost, 1e-9)
+        self.count(graph)
+        left = f"about {self.status.left / 60:.0f} min left"
+        return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
+
+    def failed(self, step: Step, graph: Graph) -> None:
+        """A step could not be done, and what needs it is blocked."""
+        self._running.pop(step.id, None)
+        for identity in graph.failed:
+            self._costs.pop(identity, None)
+        self.count(graph)
+
+    def count(self, graph: Graph) -> None:
+        """Take over what the graph knows."""
+        steps = graph.steps
+        self.status.done = sum(steps[one].kind != "select" for one in graph.done)
+        known = sum(step.kind != "select" for step in steps.values())
+        self.status.total = max(self._foreseen, known)
+        self.status.failed = {steps[one].title: why for one, why in graph.failed.items()}
+        self._write()
+
+    def _write(self) -> None:
+        self.status.running = list(self._running.values())
+        self.status.updated = time.time()
+        with contextlib.suppress(OSError):  # a full disk must not end what still can go on
+            write_atomically(self._file, json.dumps(asdict(self.status), indent=2) + "\n")
+
+
+def read_status(out: Path) -> tuple[Status, bool]:
+    """The status of a study folder, and whether a process is running it now.
+
+    Raises:
+        InputError: Not a study folder, or one that no study was run in yet.
+    """
+    try:
+        values: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
+        values["running"] = [Running(**one) for one in values["running"]]
+        status = Status(**values)
+    except FileNotFoundError as error:
+        raise InputError(f"{out}: no study has been run here: it has no {FILE}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / FILE}: cannot be read; the study writes it again") from error
+    return status, is_held(out)
+
+
+def is_held(out: Path) -> bool:
+    """Whether a process holds the study folder: its lock falls with it."""
+    if fcntl is None or not (out / ".lock").exists():
+        return False
+    with (out / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
