@@ -34,6 +34,12 @@ def progress() -> Progress:
     )
 
 
+def silence() -> None:
+    """Show no bars from here on: of a worker, whose terminal is its parent's to draw on."""
+    global console
+    console = Console(stderr=True, force_terminal=False)
+
+
 def track(items: Iterable[Item], *, total: int, title: str) -> Iterator[Item]:
     """Yield items under a progress bar."""
     with progress() as bar:

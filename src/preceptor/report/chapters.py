@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -46,12 +46,21 @@ class Drawn:
         drawings: Caption and figure.
         legend: Colour key and name of each line.
         wide: Too wide for a phone: it scrolls there.
+        marks: It shows means with their intervals, and no curves.
     """
 
     name: str
     drawings: list[tuple[str, Markup]]
     legend: list[tuple[str, str]] = field(default_factory=list)
     wide: bool = False
+    marks: bool = False
+
+    @property
+    def stems(self) -> list[str]:
+        """The name of each figure's file, after the section's key and without its end."""
+        if len(self.drawings) == 1:
+            return [self.name]
+        return [f"{self.name}-{own}" for own in slugs(caption for caption, _ in self.drawings)]
 
 
 @dataclass(frozen=True)
@@ -92,24 +101,35 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """All of one domain; `title` is "" where the study has no domains."""
+    """All of one domain.
+
+    Args:
+        title: The domain, or "" where the study has none.
+        sections: In their order.
+        key: The start of its sections' keys, unique on the page.
+    """
 
     title: str
     sections: list[Section]
+    key: str = ""
 
 
-def chapter(plan: Plan, results: Results, panels: Panels | None, note: str) -> Chapter:
+def chapter(
+    plan: Plan, results: Results, panels: Panels | None, note: str, key: str = ""
+) -> Chapter:
     """The sections of one domain.
 
     Args:
         plan, results: Of the domain.
         panels: Images with maps, or None.
         note: Why there are none.
+        key: Of the domain among the others, see `slugs`; "" where there are none.
     """
-    prefix = f"{slug(plan.domain)}-" if plan.domain else ""
+    prefix = f"{key}-" if key else ""
 
     def section(key: str, short: str, title: str, blocks: Sequence[Block | None]) -> Section:
-        return Section(prefix + key, short, title, [block for block in blocks if block is not None])
+        there = [block for block in blocks if block is not None]
+        return Section(prefix + key, short, title, apart(there))
 
     def asked(key: str, blocks: Sequence[Block | None]) -> Section:
         name = key.upper() if key.startswith("rq") else "Annotations"
@@ -137,7 +157,55 @@ def chapter(plan: Plan, results: Results, panels: Panels | None, note: str) -> C
         section("methods", "Methods", "Methods", _methods(plan, results)),
         section("graph", "Graph", "What was computed", _graph(plan)),
     ]
-    return Chapter(plan.domain, sections)
+    return Chapter(plan.domain, sections, key)
+
+
+def apart(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks of a section, none of whose files has the name of another's.
+
+    Names of sets and backbones are shortened, so that two may become the same; a later one gets a
+    number.
+    """
+    taken: set[tuple[type, str]] = set()
+
+    def free(block: Shown | Drawn) -> bool:
+        stems = block.stems if isinstance(block, Drawn) else [block.name]
+        names = {(type(block), stem) for stem in stems}
+        fits = not names & taken
+        if fits:
+            taken.update(names)
+        return fits
+
+    def own(block: Block) -> Block:
+        if isinstance(block, Fold):
+            inner = [own(one) for one in block.blocks]
+            return replace(block, blocks=[one for one in inner if isinstance(one, Text | Shown)])
+        if not isinstance(block, Shown | Drawn):
+            return block
+        found, count = block, 1
+        while not free(found):
+            count += 1
+            found = replace(block, name=f"{block.name}-{count}")
+        return found
+
+    return [own(block) for block in blocks]
+
+
+def slugs(names: Iterable[str]) -> list[str]:
+    """The slug of each name; of names that would have the same, later ones have a number.
+
+    Example:
+        >>> slugs(["Tiles 1", "tiles-1", "Tiles"])
+        ['tiles-1', 'tiles-1-2', 'tiles']
+    """
+    found: list[str] = []
+    for name in names:
+        own, count = slug(name), 1
+        while own in found:
+            count += 1
+            own = f"{slug(name)}-{count}"
+        found.append(own)
+    return found
 
 
 def slug(name: str) -> str:
@@ -182,7 +250,7 @@ def _every_backbone(plan: Plan, results: Results) -> list[Block | None]:
     drawing = figures.backbone_plot(results)
     if drawing is not None:
         where = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
-        blocks.append(Drawn("backbones", [(where, drawing)], _BASELINES))
+        blocks.append(Drawn("backbones", [(where, drawing)], _BASELINES, marks=True))
     return blocks + _compared(results, ("RQ2",))
 
 

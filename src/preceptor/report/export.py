@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from preceptor.report.cells import Cell, Table
-from preceptor.report.chapters import Chapter, Drawn, Fold, Section, Shown, slug
+from preceptor.report.chapters import Chapter, Drawn, Fold, Section, Shown
 
 _SYMBOLS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -18,6 +18,8 @@ _SYMBOLS = {
     "±": r"$\pm$", "−": r"$-$", "α": r"$\alpha$", "×": r"$\times$", "→": r"$\rightarrow$",
     "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "–": "--", "…": r"\dots{}",
     "÷": r"$\div$", "·": r"$\cdot$", "▲": "", "\u00a0": "~",
+    # In the font encoding that is LaTeX's own, these would print as other signs.
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 
@@ -41,10 +43,10 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
 
 def drawing_names(section: Section, block: Drawn) -> list[tuple[str, str]]:
     """The file name (without its end) and the SVG of each figure of a block."""
-    several = len(block.drawings) > 1
+    drawings = [str(drawing) for _, drawing in block.drawings]
     return [
-        (f"{section.key}-{block.name}" + (f"-{slug(caption)}" if several else ""), str(drawing))
-        for caption, drawing in block.drawings
+        (f"{section.key}-{stem}", drawing)
+        for stem, drawing in zip(block.stems, drawings, strict=True)
     ]
 
 
@@ -77,7 +79,9 @@ def table_latex(table: Table, name: str) -> str:
         for cell in line.cells:
             text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
             cells.append(f"{text} ({latex(cell.note)})" if cell.note else text)
-        rows.append(" & ".join(cells) + r" \\")
+        # After the end of a row, LaTeX takes a bracket or a star for an argument of it.
+        guard = "{}" if line.heading.startswith(("[", "*")) else ""
+        rows.append(guard + " & ".join(cells) + r" \\")
     return "\n".join(
         [
             r"% Needs \usepackage{booktabs}.",
@@ -135,7 +139,7 @@ def _styles() -> str:
         for key in re.findall(r"\.(s-\w+)", rule)
     }
     rules = ["text{font-family:Helvetica,Arial,sans-serif}"]
-    for selectors, style in re.findall(r"^(svg [^{\n]*?) \{ ([^}]*) \}", css, re.MULTILINE):
+    for selectors, style in re.findall(r"(?:^|\} )(?=svg )([^{\n]*?) \{ ([^}]*)(?= \})", css, re.M):
         plain = re.sub(r"var\(--(?!c\b)([\w-]+)\)", lambda name: colours[name[1]], style)
         if "inherit" in plain:
             plain = plain.replace("font-family: inherit; ", "")

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from preceptor.report.cells import SHORT, duration
 from preceptor.report.graph_layout import levels, links, ordered_rows, positions
-from preceptor.report.svg import LETTER, label, svg, wrapped
+from preceptor.report.svg import LETTER, label, line, svg, wrapped
 from preceptor.runs import is_finished, read_record
 from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
@@ -179,14 +179,18 @@ def graph_plot(groups: list[Work]) -> Markup | None:
         tops.append(bottoms[-1] + _BETWEEN if bottoms else 1.0)
         most = max(len(written[name][0]) for name, at in row if at == level[name])
         bottoms.append(tops[-1] + 13 * (most + 1) + 15)
-    body = []
+    body = [
+        line(centre[name, at], tops[at], centre[name, at], bottoms[at], "edge")
+        for row in rows
+        for name, at in row
+        if at != level[name]
+    ]
     for (name, at), (other, under) in joined:
-        x, y, low = centre[other, under], tops[under], bottoms[at]
-        from_x, bend = centre[name, at], (y - low) / 2
-        down = "" if under == level[other] else f"V{bottoms[under]:.1f}"
+        from_x, x, low, y = centre[name, at], centre[other, under], bottoms[at], tops[under]
+        half = (low + y) / 2
         body.append(
-            f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{low + bend:.1f} '
-            f'{x:.1f},{y - bend:.1f} {x:.1f},{y:.1f}{down}" class="edge"/>'
+            f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{half:.1f} {x:.1f},{half:.1f} '
+            f'{x:.1f},{y:.1f}" class="edge"/>'
         )
     for group in groups:
         at = level[group.title]

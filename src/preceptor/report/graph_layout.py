@@ -12,7 +12,7 @@ from itertools import pairwise
 Place = tuple[str, int]
 """A box and a level: the box itself on its own level, its lane on one above."""
 
-_SWEEPS = 12
+_SWEEPS = 24
 
 
 def levels(needs: Mapping[str, Sequence[str]], most: int) -> dict[str, int]:
@@ -110,6 +110,8 @@ def positions(
 ) -> dict[Place, float]:
     """The centre of every box and lane from left to right, near those that it is joined with.
 
+    A lane wants to be above what it leads to, so that it is straight.
+
     Args:
         rows: See `ordered_rows`.
         joined: See `links`.
@@ -117,14 +119,22 @@ def positions(
         wide: Width of the figure.
         gap: Between two places of a row.
     """
-    around = _neighbours(joined, True, True)
+    around, below = _neighbours(joined, True, True), _neighbours(joined, False, True)
+    lanes = {(name, at) for name, at in widths if (name, at + 1) in widths}
     centre: dict[Place, float] = {}
     for row in rows:
         centre |= _apart(row, [wide / 2] * len(row), widths, wide, gap)
     for _ in range(_SWEEPS):
-        for row in rows:
+        for row in reversed(rows):
             wanted = [
-                _mean([centre[other] for other in around.get(place, [])], wide / 2) for place in row
+                _mean(
+                    [
+                        centre[other]
+                        for other in (below if place in lanes else around).get(place, [])
+                    ],
+                    wide / 2,
+                )
+                for place in row
             ]
             centre |= _apart(row, wanted, widths, wide, gap)
     return centre

@@ -64,7 +64,7 @@ def overview(study: StudyPlan, found: StudyResults) -> Section | None:
     if drawing is not None:
         legend = [("baseline1", "− Baseline 1, best α"), ("baseline2", "− Baseline 2")]
         caption = "Student minus each baseline, mean and 95 % interval"
-        blocks.append(Drawn("domains", [(caption, drawing)], legend))
+        blocks.append(Drawn("domains", [(caption, drawing)], legend, marks=True))
     if table is not None:
         blocks.append(Shown("domains", table))
     return Section("rq4", "RQ4", f"RQ4: {question[:1].lower()}{question[1:]}", blocks)
@@ -159,13 +159,14 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
 
 
 def typeset(text: str) -> str:
-    """Minus signs for hyphens before numbers, and an α that stays with its value.
+    """Minus signs for hyphens before numbers; α, % and − stay with what they belong to.
 
     Example:
-        >>> typeset("(-0.1, best α)") == "(−0.1, best\u00a0α)"
+        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best\u00a0α, 95\u00a0%)"
         True
     """
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+    text = re.sub(r"(?<=\d) %", "\u00a0%", text).replace(" − ", "\u00a0− ")
     return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")
 
 
@@ -192,14 +193,14 @@ def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Markup]]:
     ]
 
 
-def _facts(study: StudyPlan, found: StudyResults) -> list[str]:
-    facts = []
+def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
+    """What stands under the title, line by line: a line a domain where there are several."""
+    about = []
     for one in found.by_domain.values():
         of = f"{one.domain}: " if one.domain else ""
         positive = f", positive {one.positive}" if one.positive is not None else ""
-        facts.append(f"{of}primary set {one.primary}, classes {names_of(one.classes)}{positive}")
+        about.append(f"{of}primary set {one.primary}, classes {names_of(one.classes)}{positive}")
     done, total = found.progress
     seeds = len(study.config.seed_list)
-    facts.append(f"{seeds} seed{'s' if seeds != 1 else ''}")
-    facts.append(f"{done} of {total} trainings finished")
-    return facts
+    work = [f"{seeds} seed{'s' if seeds != 1 else ''}", f"{done} of {total} trainings finished"]
+    return [*([fact] for fact in about), work] if study.many else [about + work]

@@ -15,7 +15,7 @@ from preceptor.errors import PreceptorError
 from preceptor.report import tables
 from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import ordered
-from preceptor.report.chapters import chapter, slug
+from preceptor.report.chapters import chapter, slugs
 from preceptor.report.export import all_sections, exported
 from preceptor.report.more_tables import budget_table, domain_table, fixed_rate_table
 from preceptor.report.page import FILES, overview, render_page
@@ -95,11 +95,12 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
     summary["failed"] = failed
     write_atomically(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     chapters = []
+    keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     for name, plan in study.plans.items():
         results = found.by_domain[name]
         best = chosen_student(plan)
         if best is not None:
-            folder = out / "best" / slug(name) if name else out / "best"
+            folder = out / "best" / keys[name] if name else out / "best"
             folder.parent.mkdir(exist_ok=True)
             with contextlib.suppress(PreceptorError):  # its files went away: the report says so
                 write_best(plan, folder, model_card(plan, results, best))
@@ -108,7 +109,7 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
             panels = make_panels(plan, results, COUNT // len(study.plans))
         except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
             note = f"They could not be made: {error}"
-        chapters.append(chapter(plan, results, panels, note))
+        chapters.append(chapter(plan, results, panels, note, keys[name]))
     top_section = overview(study, found)
     sections = [*([top_section] if top_section else []), *all_sections(chapters)]
     for folder_name in ("tables", "figures"):

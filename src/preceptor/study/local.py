@@ -168,8 +168,10 @@ def _serve(pipe: Connection, workspaces: Workspaces, store: str) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    from preceptor.progress import silence
     from preceptor.study.work import perform
 
+    silence()
     pipe.send(Event("ready", ""))
     while True:
         try:

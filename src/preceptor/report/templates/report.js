@@ -19,16 +19,17 @@ for (const section of document.querySelectorAll(".looks")) {
     panel.classList.add("live");
     const slider = panel.querySelector("input");
     slider.addEventListener("input", () => show(panel, Number(slider.value)));
-    show(panel, Number(slider.value));
   }
 
   const bar = section.querySelector(".filters");
   bar.hidden = false;
   const together = bar.querySelector("input[type=range]");
-  together.addEventListener("input", () => {
+  const all = () => {
     for (const panel of panels) show(panel, Number(together.value));
     together.setAttribute("aria-valuetext", panels[0].querySelector("output").textContent);
-  });
+  };
+  together.addEventListener("input", all);
+  all();
   const choices = [...bar.querySelectorAll("select")];
   const fits = {
     source: (panel, value) => panel.dataset.source === value,
@@ -50,8 +51,13 @@ for (const section of document.querySelectorAll(".looks")) {
   filter();
 }
 
+let folded = [];
 addEventListener("beforeprint", () => {
-  for (const fold of document.querySelectorAll("details.fold")) fold.open = true;
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const one of folded) one.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const one of folded) one.open = false;
 });
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -65,15 +71,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const falling = head.getAttribute("aria-sort") !== "descending";
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      const value = (row) => {
-        const text = row.cells[column].textContent.replace("▲", "").replace("−", "-").trim();
-        const number = Number.parseFloat(text);
-        return Number.isNaN(number) ? text : number;
+      const text = (row) => row.cells[column].textContent.replace("▲", "").replace("−", "-").trim();
+      const number = (row) => Number.parseFloat(text(row));
+      const sign = falling ? -1 : 1;
+      const byName = (a, b) => sign * text(a).localeCompare(text(b), "en", { numeric: true });
+      const byNumber = (a, b) => {
+        const [one, other] = [number(a), number(b)];
+        if (Number.isNaN(one) || Number.isNaN(other)) return Number.isNaN(one) - Number.isNaN(other);
+        return sign * (one - other); // what has no number stays below
       };
-      const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
       const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => (falling ? -1 : 1) * order(value(a), value(b)));
-      table.tBodies[0].append(...rows);
+      table.tBodies[0].append(...rows.sort(column ? byNumber : byName));
     });
   });
 }
