@@ -34,6 +34,7 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import statistics
 from preceptor.evaluation.statistics import PairedResult, ShareResult, mean_std, paired_difference
 from preceptor.report import figures as draw
+from preceptor.report import svg as parts
 from preceptor.report.cells import DASH, mean_std_text, number, short
 from preceptor.report.tables import set_order
 from preceptor.runs import is_finished, read_scores, write_atomically
@@ -385,8 +386,8 @@ def levers_panel(study: Study, backbone: str, test: str) -> str:
     if not pairs:
         return ""
     bounds = np.array([[0.0, pair.mean, pair.low, pair.high] for pair in pairs.values()])
-    marks = draw.ticks(float(np.nanmin(bounds)), float(np.nanmax(bounds)))
-    left, right, top, step = draw.LEFT, draw.WIDTH - 18.0, 10.0, 28.0
+    marks = parts.ticks(float(np.nanmin(bounds)), float(np.nanmax(bounds)))
+    left, right, top, step = parts.LEFT, parts.WIDTH - 18.0, 10.0, 28.0
     bottom = top + step * len(pairs)
 
     def x(value: float) -> float:
@@ -394,36 +395,37 @@ def levers_panel(study: Study, backbone: str, test: str) -> str:
 
     body = []
     for mark in marks:
-        label = number(mark, draw._digits(marks), sign=mark != 0)
-        body.append(draw._line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
-        body.append(draw._text(x(mark), bottom + 16, label, "tick", "middle"))
+        label = number(mark, parts.digits(marks), sign=mark != 0)
+        body.append(parts.line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
+        body.append(parts.label(x(mark), bottom + 16, label, "tick", "middle"))
     for place, (name, pair) in enumerate(pairs.items()):
         y = top + step * (place + 0.5)
         fitting = name if len(name) <= 20 else f"{name[:19]}…"  # what the margin holds
-        body.append(draw._text(left - 10, y + 4, fitting, "name", "end"))
+        body.append(parts.label(left - 10, y + 4, fitting, "name", "end"))
         if math.isfinite(pair.low):
-            body.append(draw._line(x(pair.low), y, x(pair.high), y, "mean s-student"))
-        body.append(draw._dot(x(pair.mean), y, 4.5, "dot s-student", number(pair.mean, sign=True)))
+            body.append(parts.line(x(pair.low), y, x(pair.high), y, "mean s-student"))
+        body.append(parts.dot(x(pair.mean), y, 4.5, "dot s-student", number(pair.mean, sign=True)))
     axis = f"AUC difference on {test}"
-    body.append(draw._text((left + right) / 2, bottom + 34, axis, "axis", "middle"))
-    return draw._svg(bottom + 42, f"{backbone}: variants minus Student on {test}", body)
+    body.append(parts.label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
+    return parts.svg(bottom + 42, f"{backbone}: variants minus Student on {test}", body)
 
 
 def figure(study: Study, title: str, panel: Callable[[Study, str, str], str]) -> str:
     """The panels as a picture that stands alone."""
     body, y = [], 26.0
     for backbone in study.backbones:
-        body.append(draw._text(10, y - 6, backbone, "strong"))
+        body.append(parts.label(10, y - 6, backbone, "strong"))
         highest = 0.0
         for column, test in enumerate(study.tests):
             svg = str(panel(study, backbone, test))  # of Markup, replace would escape
             size = re.search(r'viewBox="0 0 \d+ ([\d.]+)"', svg)
             height = float(size[1]) if size else 0.0
-            place = f'x="{column * draw.WIDTH}" y="{y:g}" width="{draw.WIDTH}" height="{height:g}"'
+            at = f'x="{column * parts.WIDTH}" y="{y:g}"'
+            place = f'{at} width="{parts.WIDTH}" height="{height:g}"'
             body.append(svg.replace("<svg ", f"<svg {place} ", 1))
             highest = max(highest, height)
         y += highest + 26
-    width, height = draw.WIDTH * len(study.tests), y - 26
+    width, height = parts.WIDTH * len(study.tests), y - 26
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" '
         f'width="{width}" height="{height:g}" role="img"><title>{title}</title>'

@@ -36,6 +36,7 @@ COMMANDS = [
     ("evaluate",),
     ("study",),
     ("report",),
+    ("runs",),
     ("demo",),
 ]
 RUN: dict[str, Any] = {

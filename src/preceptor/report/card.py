@@ -47,7 +47,9 @@ def model_card(plan: Plan, results: Results, best: Best) -> str:
         tables.source_table(results, primary, best.backbone),
     ]
     parts += [markdown_table(table) for table in shown if table is not None]
-    thresholds = fixed_thresholds(read_scores(folder), positive)
+    scores = read_scores(folder)
+    thresholds = fixed_thresholds(scores, positive)
+    thresholds |= fixed_thresholds(scores, positive, [study.threshold])
     if thresholds:
         terms = TERMS[study.terms]
         parts += [
@@ -83,10 +85,10 @@ def model_card(plan: Plan, results: Results, best: Best) -> str:
 def markdown_table(table: Table) -> str:
     """A table as Markdown with its caption; the best of a column is bold."""
     rows = [
-        [line.heading, *(_marked(cell.text, cell.note, cell.best) for cell in line.cells)]
+        [plain(line.heading), *(_marked(cell.text, cell.note, cell.best) for cell in line.cells)]
         for line in table.lines
     ]
-    head = [table.corner, *table.columns]
+    head = [plain(name) for name in (table.corner, *table.columns)]
     return "\n".join(
         [f"**{plain(table.caption)}**", "", _bars(head), _bars(["---"] * len(head))]
         + [_bars(row) for row in rows]

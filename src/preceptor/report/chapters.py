@@ -55,6 +55,11 @@ class Drawn:
     wide: bool = False
     marks: bool = False
 
+    def used(self, drawing: str | None = None) -> list[tuple[str, str]]:
+        """The entries of the legend that a figure has, or any of them."""
+        drawn = drawing or "".join(text for _, text in self.drawings)
+        return [entry for entry in self.legend if re.search(rf's-{entry[0]}[" ]', drawn)]
+
     @property
     def stems(self) -> list[str]:
         """The name of each figure's file, after the section's key and without its end."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 
 from preceptor.report.cells import Cell, Table
 from preceptor.report.chapters import Chapter, Drawn, Fold, Section, Shown
+from preceptor.report.svg import label, line
 
 _SYMBOLS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -38,7 +40,10 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
                 yield f"tables/{name}.tex", table_latex(block.table, name)
             elif isinstance(block, Drawn):
                 for file, drawing in drawing_names(section, block):
-                    yield f"figures/{file}.svg", standalone(drawing)
+                    yield (
+                        f"figures/{file}.svg",
+                        standalone(drawing, block.used(drawing), block.marks),
+                    )
 
 
 def drawing_names(section: Section, block: Drawn) -> list[tuple[str, str]]:
@@ -60,8 +65,8 @@ def table_csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([table.corner, *table.columns])
-    for line in table.lines:
-        writer.writerow([line.heading, *(_plain(cell) for cell in line.cells)])
+    for row in table.lines:
+        writer.writerow([row.heading, *(_plain(cell) for cell in row.cells)])
     return buffer.getvalue()
 
 
@@ -74,13 +79,13 @@ def table_latex(table: Table, name: str) -> str:
     """A table for a paper: a `table` with booktabs rules; the best of a column is bold."""
     head = [table.corner, *table.columns]
     rows = []
-    for line in table.lines:
-        cells = [latex(line.heading)]
-        for cell in line.cells:
+    for row in table.lines:
+        cells = [latex(row.heading)]
+        for cell in row.cells:
             text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
             cells.append(f"{text} ({latex(cell.note)})" if cell.note else text)
         # After the end of a row, LaTeX takes a bracket or a star for an argument of it.
-        guard = "{}" if line.heading.startswith(("[", "*")) else ""
+        guard = "{}" if row.heading.startswith(("[", "*")) else ""
         rows.append(guard + " & ".join(cells) + r" \\")
     return "\n".join(
         [
@@ -112,14 +117,34 @@ def latex(text: str) -> str:
     return "".join(_SYMBOLS.get(letter, letter) for letter in text)
 
 
-def standalone(drawing: str) -> str:
-    """A figure of the page as an SVG file: namespace, white ground, and its own plain styles."""
+def standalone(drawing: str, legend: Sequence[tuple[str, str]] = (), marks: bool = False) -> str:
+    """A figure of the page as an SVG file: namespace, white ground, its legend, its own styles.
+
+    Args:
+        drawing: The figure.
+        legend: Colour key and name of each line, written below the figure.
+        marks: The legend shows means with their intervals, and no curves.
+    """
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
     assert size is not None
-    ground = f'<rect width="{size[1]}" height="{size[2]}" fill="#fff"/>'
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[1]}" height="{size[2]}" '
-    body = re.sub(r"<svg ", opening, drawing, count=1)
-    return body.replace("</title>", f"</title><style>{_styles()}</style>{ground}", 1) + "\n"
+    width, height = float(size[1]), float(size[2])
+    below = [_legend_entry(place, height, *entry, marks) for place, entry in enumerate(legend)]
+    height += 20 * math.ceil(len(legend) / 2)
+    head = re.sub(r'viewBox="[^"]*"', f'viewBox="0 0 {width:g} {height:g}"', drawing, count=1)
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+    ground = f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>'
+    body = head.replace("<svg ", opening, 1).removesuffix("</svg>")
+    body = body.replace("</title>", f"</title><style>{_styles()}</style>{ground}", 1)
+    return body + (f'<g class="legend">{"".join(below)}</g>' if below else "") + "</svg>\n"
+
+
+def _legend_entry(place: int, top: float, key: str, name: str, marks: bool) -> str:
+    """A line of the legend, two side by side."""
+    x, y = 14.0 + 180 * (place % 2), top + 8 + 20 * (place // 2)
+    sample = line(x, y, x + 32, y, f"{'mean' if marks else 'curve'} s-{key}")
+    if marks:
+        sample += f'<circle cx="{x + 16:g}" cy="{y:g}" r="4.5" class="dot s-{key}"/>'
+    return sample + label(x + 40, y + 4, name)
 
 
 @cache

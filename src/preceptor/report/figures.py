@@ -128,7 +128,7 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
         body.append(line(left, y, right, y, "grid"))
         body.append(label(left - 7, y + 4, number(mark, digits(marks)), "tick", "end"))
     for alpha in alphas:
-        body.append(label(at(alpha, marks[0])[0], bottom + 17, f"{alpha:g}", "tick", "middle"))
+        body.append(label(at(alpha, marks[0])[0], bottom + 20, f"{alpha:g}", "tick", "middle"))
     said = []
     for role, name in _ROLES.items():
         mine = records(table[table["role"] == role].sort_values("alpha"))
@@ -145,9 +145,9 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
                 said.append(f"{name} {alpha} with AUC {number(row['value'])}")
             body.append(dot(px, py, 4, f"dot s-{role}", tip))
     body.append(
-        label((left + right) / 2, bottom + 36, "α (small: much guidance)", "axis", "middle")
+        label((left + right) / 2, bottom + 39, "α (small: much guidance)", "axis", "middle")
     )
-    return svg(bottom + 44, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
+    return svg(bottom + 47, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
 
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:

@@ -1,0 +1,106 @@
+"""A finished study of two tiny domains with a budget, and its report, made once for these tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preceptor.configfile import parse_config
+from preceptor.report.write import write_results
+from preceptor.study.domains import StudyPlan
+from preceptor.study.driver import open_study
+from preceptor.study.graph import Graph
+from preceptor.study.settings import StudyConfig
+from preceptor.study.work import perform
+from tests.datasets import squares
+
+NASTY = "a_b & 50% {x} #1 $y ~^\\ α ± − × <b>|"
+"""A source's name that HTML, SVG, LaTeX and CSV must each write in their own way."""
+PRIMARY = "test-unseen & <new> 50 %"
+DOMAINS = ("Squares A", "squares-a")  # both would be squares-a in an anchor or a file's name
+
+
+@dataclass(frozen=True)
+class Written:
+    """A study with the folder of its report."""
+
+    study: StudyPlan
+    out: Path
+
+
+def _manifest(folder: Path, size: tuple[int, int], *, timed: bool, nasty: bool) -> Path:
+    """Squares of three sources; with what annotating took, or with names that need care."""
+    manifest = squares(folder, size=size)
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    own = table["label"] == "marked"
+    names = [NASTY, "[kind] 2", "*kind 10"] if nasty else ["kind 1", "kind 2", "kind 10"]
+    table.loc[own, "source"] = [names[place % 3] for place in range(own.sum())]
+    if nasty:
+        table["split"] = table["split"].replace("test-unseen", PRIMARY)
+    if timed:
+        table["annotation_seconds"] = ["12" if s == "train" else "" for s in table["split"]]
+    table.to_csv(manifest, index=False)
+    return manifest
+
+
+def opened(folder: Path, store: Path) -> StudyPlan:
+    """The study's plans; nothing of it is computed."""
+    plain, nasty = (folder / name for name in ("plain", "nasty"))
+    config = {
+        "domains": {
+            DOMAINS[0]: {
+                "manifest": str(_manifest(plain, (40, 32), timed=True, nasty=False)),
+                "primary": "test-unseen",
+            },
+            DOMAINS[1]: {
+                "manifest": str(_manifest(nasty, (32, 48), timed=False, nasty=True)),
+                "primary": PRIMARY,
+            },
+        },
+        "positive": "marked",
+        "annotated": 0.5,
+        "teachers": ["test_byobnet"],
+        "students": ["test_byobnet"],
+        "backbone_args": {"test_byobnet": {"output_stride": 8}},
+        "seeds": 3,
+        "alphas": [0.5, 0.1],
+        "budget": [4, 8],
+        "threshold": "fdr=0.5",
+        "terms": "pad",
+        "store": str(store),
+        "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
+    }
+    study = parse_config(config, StudyConfig)
+    return open_study(study, store.parent, run=False, report_to=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def two_domains(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """All of it computed here, without worker processes."""
+    folder = tmp_path_factory.mktemp("two-domains")
+    study = opened(folder, folder / "store")
+    graph = Graph(study.start())
+    while ready := graph.ready():
+        for step in ready:
+            if step.kind == "select":
+                assert step.choose is not None
+                graph.add(step.choose())
+            else:
+                perform(step, folder / "store", study.workspaces)
+            graph.done.add(step.id)
+    write_results(study, folder / "out", {})
+    return Written(study, folder / "out")
+
+
+@pytest.fixture(scope="session")
+def not_begun(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The same study before anything is computed, and what a page says of much that failed."""
+    folder = tmp_path_factory.mktemp("not-begun")
+    study = opened(folder, folder / "store")
+    study.start()
+    failed = {f"train teacher <{number}>": "the disk is full & more" for number in range(12)}
+    write_results(study, folder / "out", failed)
+    return Written(study, folder / "out")

@@ -1,0 +1,156 @@
+"""`best/`: the card's numbers are the table's, the thresholds those of the run's validation."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from preceptor.evaluation.operating import RULES
+from preceptor.evaluation.scores import fixed_thresholds, set_auc
+from preceptor.evaluation.terms import TERMS
+from preceptor.models import load_model
+from preceptor.report.write import write_results
+from preceptor.runs import read_scores
+from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
+
+FOLDERS = dict(zip(DOMAINS, ("squares-a", "squares-a-2"), strict=True))
+
+
+@pytest.fixture(params=DOMAINS)
+def domain(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def card_of(written: Written, domain: str) -> str:
+    return (written.out / "best" / FOLDERS[domain] / "README.md").read_text(encoding="utf-8")
+
+
+def run_of(written: Written, domain: str) -> Path:
+    found = re.search(r"^Run `(\w+)`", card_of(written, domain), re.MULTILINE)
+    assert found is not None
+    return written.study.plans[domain].protocol.run_folder(found[1])
+
+
+def tables_of(card: str) -> list[list[list[str]]]:
+    """The tables of a card, by row and cell, without marks of the best."""
+    found: list[list[list[str]]] = []
+    for block in card.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("| ")]
+        cells = [re.split(r"(?<!\\) \| ", line[2:-2].replace("**", "")) for line in lines]
+        found += [[row for row in cells if set(row) != {"---"}]] if lines else []
+    return found
+
+
+def mean_std(row: Any) -> str:
+    """As the tables show it."""
+    return f"{row['mean']:.3f} ± {row['std']:.3f}"
+
+
+@pytest.fixture
+def table(two_domains: Written, domain: str) -> pd.DataFrame:
+    frame = pd.read_csv(two_domains.out / "table.csv", dtype={"source": str})
+    return frame[frame["domain"] == domain].fillna({"source": ""})
+
+
+def test_there_is_a_model_for_every_domain(two_domains: Written) -> None:
+    assert {folder.name for folder in (two_domains.out / "best").iterdir()} == {*FOLDERS.values()}
+    runs = {run_of(two_domains, domain) for domain in DOMAINS}
+    assert len(runs) == 2
+    for domain, folder in FOLDERS.items():
+        model = load_model(two_domains.out / "best" / folder)
+        own = load_model(run_of(two_domains, domain) / "model").state_dict()
+        for name, value in model.state_dict().items():
+            assert (value == own[name]).all()
+
+
+def test_the_numbers_are_those_of_the_table(
+    two_domains: Written, domain: str, table: pd.DataFrame
+) -> None:
+    primary = two_domains.study.plans[domain].protocol.primary
+    assert primary == ("test-unseen" if domain == DOMAINS[0] else PRIMARY)
+    here = table[table["set"] == primary]
+    shown = tables_of(card_of(two_domains, domain))
+    whole = here[(here["source"] == "") & (here["backbone"] == "test_byobnet")]
+    main = {row[0]: row[1] for row in shown[0][1:]}
+    assert set(main) == set(whole["title"])
+    for _, row in whole.iterrows():
+        assert main[row["title"]].startswith(mean_std(row)), row["title"]
+
+    by_source = {row[0]: row[1:] for row in shown[3][1:]}
+    parts = here[(here["source"] != "") & (here["backbone"] == "test_byobnet")]
+    keys = list(whole["key"])
+    assert len(shown[3][0]) == len(keys) + 1
+    checked = 0
+    for source, group in parts.groupby("source"):
+        if source == "plain":  # negatives alone have no AUC
+            continue
+        name = f"{source} ({group['images'].iloc[0]})".replace("|", "\\|")
+        for key, cell in zip(keys, by_source[name], strict=True):
+            assert cell == mean_std(group[group["key"] == key].iloc[0])
+            checked += 1
+    assert checked == 3 * len(keys)
+    assert (NASTY.replace("|", "\\|") in card_of(two_domains, domain)) == (domain == DOMAINS[1])
+
+
+def test_error_rates_are_those_of_the_file(two_domains: Written, domain: str) -> None:
+    rates = pd.read_csv(two_domains.out / "rates.csv", keep_default_na=False)
+    primary = two_domains.study.plans[domain].protocol.primary
+    own = rates[(rates["domain"] == domain) & (rates["set"] == primary)]
+    shown = tables_of(card_of(two_domains, domain))
+    head, *rows = shown[1]
+    student = next(row for row in rows if row[0].startswith("Student"))
+    chosen = own[(own["run"] == run_of(two_domains, domain).name) & (own["kind"] == "fixed")]
+    arm = chosen.iloc[0]
+    same = own[(own["role"] == "student") & (own["alpha"] == arm["alpha"])]
+    same = same[(same["teacher"] == arm["teacher"]) & (same["kind"] == "fixed")]
+    for name, measure in (("BPCER", "bpcer"), ("ACER", "acer")):
+        values = same[same["measure"] == measure].drop_duplicates("seed")["value"].astype(float)
+        assert len(values) == 3
+        assert student[head.index(name)] == f"{values.mean():.3f} ± {values.std():.3f}"
+
+
+def test_what_it_says_of_itself(two_domains: Written, domain: str) -> None:
+    card, plan = card_of(two_domains, domain), two_domains.study.plans[domain]
+    scores = read_scores(run_of(two_domains, domain))
+    values = [set_auc(part, ["marked", "plain"], "marked") for _, part in scores.groupby("split")]
+    assert f"(AUC {min(values):.3f} on the worst validation set)" in card
+    alpha = plan.alpha_of("student", "test_byobnet")
+    assert f"guided at α {alpha:g} by the saliency maps of a Teacher ({plan.winner()})" in card
+    seed = yaml.safe_load((run_of(two_domains, domain) / "config.yaml").read_text())["seed"]
+    assert f"Of 3 seeds this is seed {seed}, the median" in card
+
+
+def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domain: str) -> None:
+    scores = read_scores(run_of(two_domains, domain))
+    expected = fixed_thresholds(scores, "marked", [*RULES, "fdr=0.5"])
+    assert "fdr=0.5" in expected  # the study's own rule, which is not among all models' rules
+    assert "eer" in expected
+    folder = two_domains.out / "best" / FOLDERS[domain]
+    written = json.loads((folder / "model.json").read_text())["thresholds"]
+    assert written == pytest.approx(expected)
+    rules = tables_of(card_of(two_domains, domain))[-1]
+    assert rules[0] == ["rule", "threshold"]
+    told = {}
+    for name, value in rules[1:]:
+        words, rule = re.fullmatch(r"(.*) \(`(.*)`\)", name).groups()  # type: ignore[union-attr]
+        told[rule] = float(value)
+        assert words == {"eer": TERMS["pad"].eer, "fdr=0.5": "FDR 50 %"}[rule]
+    assert told == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_second_report_replaces_the_folder_whole(two_domains: Written, tmp_path: Path) -> None:
+    write_results(two_domains.study, tmp_path, {})
+    folder = tmp_path / "best" / "squares-a"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert {"README.md", "model.json"} <= set(before)
+    (folder / "README.md").write_text("of another model")
+    (folder / "left.over").write_text("of another model")
+    write_results(two_domains.study, tmp_path, {})
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert sorted(one.name for one in (tmp_path / "best").iterdir()) == sorted(FOLDERS.values())

@@ -1,0 +1,268 @@
+"""Tables and figures as files: CSV read back, LaTeX compiled, SVG that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from preceptor.report.cells import Cell, Line, Table
+from preceptor.report.chapters import Drawn, Fold, Section, Shown, Text, apart, slug, slugs
+from preceptor.report.export import exported, latex, standalone, table_csv, table_latex
+from preceptor.report.svg import dot, label, sideways, svg
+from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
+
+CSS = (files("preceptor.report") / "templates" / "report.css").read_text(encoding="utf-8")
+SPACE = "{http://www.w3.org/2000/svg}"
+MANY = "…–÷·→≤≥∞▲\u00a0éß \"quoted\" 'so' `so` [x] *y* <z> a--b , ; \\textbf{no}"
+
+
+def nasty_table() -> Table:
+    cells = [Cell(NASTY, MANY, best=True), Cell("−0.100", "α 0.5"), Cell()]
+    lines = [
+        Line(heading, cells)
+        for heading in (NASTY, MANY, "[2pt]", "*", "", "α − β".replace("β", "b"))
+    ]
+    return Table(f"{NASTY} {MANY}", NASTY, ["AUC, %", NASTY, "x & y"], lines)
+
+
+def test_csv_holds_what_the_table_shows() -> None:
+    table = nasty_table()
+    head, *rows = csv.reader(io.StringIO(table_csv(table)))
+    assert head == [NASTY, "AUC, %", NASTY, "x & y"]
+    assert [row[0] for row in rows] == [line.heading for line in table.lines]
+    for row in rows:
+        assert row[1] == f"{NASTY} ({MANY})".replace("−", "-")
+        assert float(row[2].split()[0]) == -0.1
+        assert row[3] == "–"
+
+
+def test_csv_files_of_a_report_are_whole(two_domains: Written) -> None:
+    found = list((two_domains.out / "tables").glob("*.csv"))
+    assert len(found) > 40
+    said = Counter()
+    for file in found:
+        rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
+        assert len(rows) > 1
+        assert {len(row) for row in rows} == {len(rows[0])}
+        said.update(
+            name for name in (NASTY, "[kind] 2", "*kind 10") for row in rows if name in row[0]
+        )
+    assert min(said.values()) >= 2
+
+
+def cells_of(line: str) -> int:
+    """The columns of a row of LaTeX: ampersands that are no text."""
+    return len(re.findall(r"(?<!\\)&", line)) + 1
+
+
+def assert_even(text: str) -> None:
+    """As many columns in every row as the table has."""
+    columns = re.search(r"\\begin\{tabular\}\{(l[lr]*)\}", text)
+    assert columns is not None
+    inner = text.split("\\toprule")[1].split("\\bottomrule")[0]
+    rows = [line for line in inner.splitlines() if line.endswith(r"\\")]
+    assert len(rows) >= 2
+    assert {cells_of(row) for row in rows} == {len(columns[1])}
+
+
+def test_latex_has_as_many_cells_in_every_row(two_domains: Written) -> None:
+    assert_even(table_latex(nasty_table(), "nasty"))
+    for file in (two_domains.out / "tables").glob("*.tex"):
+        assert_even(file.read_text(encoding="utf-8"))
+
+
+def test_latex_says_every_sign_as_text() -> None:
+    assert latex("a_b & 50% {x} #1 $y ~^\\") == (
+        r"a\_b \& 50\% \{x\} \#1 \$y \textasciitilde{}\textasciicircum{}\textbackslash{}"
+    )
+    assert latex("α ± − × ÷ · → ≤ ≥ ∞") == (
+        r"$\alpha$ $\pm$ $-$ $\times$ $\div$ $\cdot$ $\rightarrow$ $\leq$ $\geq$ $\infty$"
+    )
+    assert latex("<b>|") == r"\textless{}b\textgreater{}\textbar{}"
+    assert latex("a\u00a0b – … ▲c") == r"a~b -- \dots{} c"
+
+
+@given(st.text("\\&%$#_{}~^<>|[]*−α±ax- "))
+@settings(deadline=None)
+def test_latex_leaves_no_sign_bare(text: str) -> None:
+    bare = re.sub(r"\\[a-z]+\{\}|\\[&%$#_{}]|\$\\?[a-z-]+\$", "", latex(text))
+    assert not set(bare) & set("\\&%$#_{}^<>|")
+
+
+@pytest.fixture(scope="module")
+def pdflatex() -> str:
+    found = shutil.which("pdflatex")
+    if found is None:
+        pytest.skip("pdflatex is not installed")
+    return found
+
+
+def compiled(pdflatex: str, folder: Path, tables: list[str]) -> str:
+    """The log of a document of these tables; fails where LaTeX finds an error."""
+    document = "\n".join(
+        [
+            r"\documentclass{article}",
+            r"\usepackage{booktabs}",
+            r"\usepackage[paperwidth=90cm,paperheight=30cm,textwidth=85cm]{geometry}",
+            r"\begin{document}",
+            *(f"{table}\n\\clearpage" for table in tables),
+            r"\end{document}",
+        ]
+    )
+    (folder / "all.tex").write_text(document, encoding="utf-8")
+    done = subprocess.run(
+        [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=folder, capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (folder / "all.pdf").read_bytes().startswith(b"%PDF")
+    return done.stdout
+
+
+def test_latex_compiles(pdflatex: str, two_domains: Written, tmp_path: Path) -> None:
+    files_of_report = sorted((two_domains.out / "tables").glob("*.tex"))
+    tables = [file.read_text(encoding="utf-8") for file in files_of_report]
+    log = compiled(pdflatex, tmp_path, [*tables, table_latex(nasty_table(), "nasty-ü")])
+    assert "Missing character" not in log
+    assert "multiply defined" not in log
+    pages = re.search(r"Output written on all\.pdf \((\d+) pages", log)
+    assert pages is not None
+    assert int(pages[1]) == len(tables) + 1
+
+
+def test_latex_that_does_not_compile_is_noticed(pdflatex: str, tmp_path: Path) -> None:
+    broken = table_latex(nasty_table(), "nasty").replace(r"\&", "&", 1)
+    with pytest.raises(AssertionError):
+        compiled(pdflatex, tmp_path, [broken])
+
+
+def drawings(written: Written) -> list[Path]:
+    found = sorted((written.out / "figures").glob("*.svg"))
+    assert len(found) >= 19
+    return found
+
+
+def test_svg_files_stand_alone(two_domains: Written) -> None:
+    said = ""
+    for file in drawings(two_domains):
+        text = file.read_text(encoding="utf-8")
+        root = ElementTree.fromstring(text)
+        assert root.tag == f"{SPACE}svg"
+        width, height = (float(size) for size in root.attrib["viewBox"].split()[2:])
+        assert (float(root.attrib["width"]), float(root.attrib["height"])) == (width, height)
+        for word in ("var(", "inherit", "currentColor", "href", "url(", "@import", "script"):
+            assert word not in text
+        ground = root.find(f"{SPACE}rect")
+        assert ground is not None
+        assert ground.attrib == {
+            "width": root.attrib["width"], "height": root.attrib["height"], "fill": "#fff",
+        }  # fmt: skip
+        drawn = [one for one in root if one.tag not in (f"{SPACE}title", f"{SPACE}style")]
+        assert drawn[0] is ground  # nothing lies under it
+        assert len(drawn) > 5
+        said += " ".join(root.itertext())
+    assert f"AUC on {PRIMARY}" in said
+
+
+def rules(css: str) -> dict[str, set[str]]:
+    """The properties that a stylesheet sets, by selector."""
+    found: dict[str, set[str]] = {}
+    for selectors, body in re.findall(r"([^{}]+)\{([^{}]*)\}", css):
+        names = {part.split(":")[0].strip() for part in body.split(";") if part.strip()}
+        for selector in selectors.split(","):
+            found.setdefault(selector.strip(), set()).update(names)
+    return found
+
+
+def test_every_class_of_a_figure_has_its_rule_in_the_file(two_domains: Written) -> None:
+    on_page, checked = rules(CSS), set[str]()
+    for file in drawings(two_domains):
+        root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
+        there = rules(root.findtext(f"{SPACE}style") or "")
+        for one in root.iter():
+            classes = one.attrib.get("class", "").split()
+            pairs = [f"{a}.{b}" for a in classes for b in classes if a != b]
+            for name in (*classes, *pairs):
+                wanted = on_page.get(f"svg .{name}", set())
+                given_there = set[str]()
+                for selector in (name, *(pair for pair in pairs if pair.startswith(f"{name}."))):
+                    given_there |= there.get(f".{selector}", set())
+                assert wanted <= given_there, (file.name, classes, name)
+                checked |= {name} if wanted else set()
+    assert {"strong", "rule", "chance", "ring", "grid", "tick", "edge", "box", "band"} <= checked
+    assert {"curve.s-student", "curve.s-baseline2", "curve.s-ceiling"} <= checked
+
+
+def test_names_in_figures_are_escaped() -> None:
+    body = [label(1, 2, NASTY), sideways(1, 2, NASTY), dot(1, 2, 3, "dot s-student", NASTY)]
+    root = ElementTree.fromstring(standalone(svg(10, NASTY, body)))
+    assert root.attrib["aria-label"] == NASTY
+    assert [text for text in root.itertext() if text.strip() == NASTY.strip()] == [NASTY] * 4
+
+
+def shown(name: str) -> Shown:
+    return Shown(name, Table("", "", ["a"], [Line("b", [Cell("c")])]))
+
+
+def drawn(name: str, *captions: str) -> Drawn:
+    return Drawn(name, [(caption, Markup('<svg viewBox="0 0 1 1">')) for caption in captions])
+
+
+NAMES = st.lists(st.sampled_from(["a", "a-2", "a b", "A.B", "a-b", "b", "é", "*"]), max_size=9)
+
+
+@given(NAMES)
+@settings(deadline=None)
+def test_slugs_differ(names: list[str]) -> None:
+    found = slugs(names)
+    assert len(set(found)) == len(found) == len(names)
+    assert all(re.fullmatch(r"[\w-]*", one) for one in found)
+    if len({slug(name) for name in names}) == len(names):
+        assert found == [slug(name) for name in names]
+
+
+@given(NAMES, NAMES, st.lists(NAMES, max_size=3))
+@settings(deadline=None)
+def test_no_two_files_of_a_page_have_the_same_name(
+    tables: list[str], folded: list[str], captions: list[list[str]]
+) -> None:
+    blocks = [
+        Text("between"),
+        *(shown(slug(name)) for name in tables),
+        Fold("more", [Text("in a fold"), *(shown(slug(name)) for name in folded)]),
+        *(drawn("a", *some) for some in captions if some),
+        *(drawn(slug(name), "") for name in tables),
+    ]
+    section = Section("key", "", "", apart(blocks))
+    found = [name for name, _ in exported([section])]
+    assert len(found) == len(set(found))
+    many = 2 * (len(tables) + len(folded)) + sum(map(len, captions)) + len(tables)
+    assert len(found) == many
+    assert [type(block) for block in section.blocks] == [type(block) for block in blocks]
+
+
+def test_domains_whose_names_are_alike_have_files_of_their_own(two_domains: Written) -> None:
+    assert slug(DOMAINS[0]) == slug(DOMAINS[1])
+    for kind in ("tables", "figures"):
+        names = Counter(
+            re.sub(r"^squares-a-(2-)?", "", file.name)
+            for file in (two_domains.out / kind).iterdir()
+            if "unseen" not in file.name and not file.name.startswith("rq4")
+        )
+        assert set(names.values()) == {2}
+    page = (two_domains.out / "report.html").read_text(encoding="utf-8")
+    ids = Counter(re.findall(r'\bid="([^"]+)"', page))
+    assert set(ids.values()) == {1}
+    assert {"squares-a-rq1", "squares-a-2-rq1"} <= set(ids)
