@@ -100,7 +100,7 @@ def _curves(
             body.append(label(x(size), bottom + 17 + 15 * place, text, "tick", "middle"))
     if mark is not None:
         body.append(line(x(mark), top, x(mark), bottom, "chance"))
-        anchor = "start" if x(mark) < (left + right) / 2 else "end"
+        anchor = "start" if x(mark) + 170 < WIDTH else "end"  # the words are 165 wide
         body.append(label(x(mark), top - 8, "enough, by the stated gain", "axis", anchor))
     for key, value in across.items():
         body.append(line(left, y(value), right, y(value), f"curve across s-{key}"))
