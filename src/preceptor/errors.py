@@ -22,6 +22,14 @@ class RunFailedError(PreceptorError):
     """A computation was started and could not be finished (it diverged, or ran out of disk)."""
 
 
+class HeldError(PreceptorError):
+    """Another process works on what was asked for."""
+
+
+class LeaseLostError(PreceptorError):
+    """Another process took over what this one was working on."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with an input.

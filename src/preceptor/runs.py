@@ -9,11 +9,9 @@ run uses, and of NUMERICS.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,6 @@ from numpy.typing import NDArray
 from preceptor.config import RunConfig
 from preceptor.data.manifest import Manifest, fingerprints
 from preceptor.errors import InputError
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
 # not taken for new ones.
@@ -172,16 +165,3 @@ def write_atomically(path: Path, text: str) -> None:
 def read_scores(folder: Path) -> pd.DataFrame:
     """The scores of a finished run or evaluation: path, label, source, split, a column a class."""
     return pd.read_parquet(folder / "scores.parquet")
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run folder: a second process that wants the same run waits, then finds it finished.
-
-    The lock is the kernel's and falls with its holder, so a killed run blocks nobody.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

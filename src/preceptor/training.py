@@ -33,10 +33,11 @@ from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.evaluation.predict import predict, to_device
 from preceptor.evaluation.scores import fixed_thresholds, score_frame
+from preceptor.leases import Lease, lease
 from preceptor.losses import GuidedLoss, SoftTargets, gradient_norms, guided_loss_terms
 from preceptor.models import GuidableModel, save_model
 from preceptor.progress import progress as progress_display
-from preceptor.runs import exclusive, finish, is_finished, read_record, write_atomically
+from preceptor.runs import finish, is_finished, read_record, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.schedules import alpha_at, learning_rate, period_ends
 from preceptor.workspace import Workspace, plain_settings
@@ -63,6 +64,7 @@ def train(
     *,
     workspace: Workspace | None = None,
     tell: Callable[[str], None] | None = None,
+    wait: float | None = None,
 ) -> RunResult:
     """Train one model, or take the finished run of the same config and data from the store.
 
@@ -71,6 +73,7 @@ def train(
         store: Folder of run folders; the run goes to `store/<id>`.
         workspace: The manifest, opened once for many runs; None reads and checks it here.
         tell: Called with one line an epoch.
+        wait: Seconds to wait where another process trains the same run; None = until it ends.
 
     Returns:
         The finished run.
@@ -78,16 +81,18 @@ def train(
     Raises:
         InputError: The config or the data cannot be used.
         RunFailedError: The loss became NaN or infinite, or the disk is full.
+        HeldError: Another process trains the same run.
+        LeaseLostError: Another process took it over while this one was asleep.
     """
     workspace = workspace or Workspace.open(config.manifest, verify=True)
     identity = workspace.run_id(config)
     folder = Path(store) / identity
-    with exclusive(folder):
+    with lease(folder, wait=wait) as held:
         if not is_finished(folder):
             torch.set_num_threads(config.training.threads)
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                _train(config, identity, folder, workspace, tell or (lambda line: None))
+                _train(config, identity, folder, workspace, held, tell or (lambda line: None))
             except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
                 reason = getattr(error, "strerror", None) or str(error)
                 raise RunFailedError(f"run {identity}: {reason}") from error
@@ -99,6 +104,7 @@ def _train(
     identity: str,
     folder: Path,
     workspace: Workspace,
+    held: Lease,
     tell: Callable[[str], None],
 ) -> None:
     settings = config.training
@@ -164,6 +170,7 @@ def _train(
             line = _line(metrics, validation, len(ends), rate)
             tell(line)
             display.update(task, note=line)
+            held.check()
             save_progress(state, identity, progress, model, optimiser)
 
     # The kept epoch, and what the run leaves.
@@ -171,11 +178,13 @@ def _train(
     metrics_table = pd.DataFrame(progress.history)
     metrics_table.to_csv(folder / "metrics.csv", index=False, float_format="%.6g")
     scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
+    held.check()
     scores.to_parquet(folder / "scores.parquet", index=False)
     save_model(model, folder / "model", fixed_thresholds(scores, model.spec.positive))
     write_atomically(folder / "config.yaml", dump_config(config))
     lines = [_line(row, validation, len(ends), None) for row in progress.history]
     write_atomically(folder / "log.txt", "\n".join(lines) + "\n")
+    held.check()
     state.unlink(missing_ok=True)
     finish(
         folder,

@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import InputError
+from preceptor.leases import holder_of
 from preceptor.runs import is_finished, write_atomically
 from preceptor.study.domains import StudyPlan
 from preceptor.study.graph import Graph, Step
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
 
 FILE = "status.json"
 
@@ -94,6 +90,11 @@ class Board:
             self._running[step.id].line = text
         self._write()
 
+    def dropped(self, step: Step) -> None:
+        """A step was given back: another process does it."""
+        self._running.pop(step.id, None)
+        self._write()
+
     def finished(self, step: Step, graph: Graph) -> str:
         """A step is done; returns a line that tells it."""
         seconds = time.time() - self._running.pop(step.id).since
@@ -146,12 +147,5 @@ def read_status(out: Path) -> tuple[Status, bool]:
 
 
 def is_held(out: Path) -> bool:
-    """Whether a process holds the study folder: its lock falls with it."""
-    if fcntl is None or not (out / ".lock").exists():
-        return False
-    with (out / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
+    """Whether a process runs the study of this folder."""
+    return out.is_dir() and holder_of(out / "study") is not None

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preceptor.configfile import dump_config, load_config
-from preceptor.errors import InputError
+from preceptor.errors import HeldError, InputError
+from preceptor.leases import holder_of, lease
 from preceptor.models import build_model
 from preceptor.runs import damaged_files, is_finished, write_atomically
 from preceptor.study.board import Board
@@ -27,10 +28,7 @@ from preceptor.study.protocol import Protocol
 from preceptor.study.settings import StudyConfig
 from preceptor.study.speed import decide_speed
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
+AGAIN = 2.0  # seconds after which a step that another process does is asked for again
 
 
 @dataclass
@@ -157,7 +155,11 @@ def _walk(
     result: StudyResult,
     tell: Callable[[str], None],
 ) -> None:
-    """Start what is ready, longest first, until nothing is left."""
+    """Start what is ready, longest first, until nothing is left.
+
+    A step that another process does, of another study in the same store, is asked for again later.
+    """
+    later: dict[str, float] = {}  # by id: when
     while True:
         more = False  # whether a step was finished here and now, so that others may be ready
         for step in graph.ready():
@@ -174,16 +176,28 @@ def _walk(
             elif _there(study.folder(step), tell):
                 graph.done.add(step.id)
                 more = True
-            elif executor.free:
+            elif executor.free and later.get(step.id, 0.0) <= time.monotonic():
                 graph.running.add(step.id)
                 board.started(step)
                 executor.start(step)
         if more:
             continue
-        if not graph.running:
+        if not graph.running and not graph.ready():
             break
-        for event in executor.events():
-            _note(event, graph, result, board, tell)
+        if not graph.running:
+            time.sleep(AGAIN / 4)
+            continue
+        waiting = any(step.id in later for step in graph.ready())
+        for event in executor.events(AGAIN if waiting else None):
+            if event.kind == "busy":
+                step = graph.steps[event.step]
+                if step.id not in later:
+                    tell(f"{step.title}: another process does it; what it leaves is used")
+                later[step.id] = time.monotonic() + AGAIN
+                graph.running.discard(step.id)
+                board.dropped(step)
+            else:
+                _note(event, graph, result, board, tell)
     board.count(graph)
     result.failed = {graph.steps[key].title: reason for key, reason in graph.failed.items()}
     result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
@@ -261,13 +275,14 @@ def _write_choices(study: StudyPlan, out: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Refuse a second process on the same study folder; the lock falls with its holder."""
-    with (out / ".lock").open("a+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(f"{out}: another process is running this study") from error
+    """Refuse a second process on the same study folder, on this machine or another."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lease(out / "study", wait=0.0))
+        except HeldError as error:
+            who = holder_of(out / "study")
+            where = f" ({who.host}, process {who.pid})" if who else ""
+            raise InputError(f"{out}: another process is running this study{where}") from error
         yield
 
 

@@ -19,14 +19,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from preceptor.errors import PreceptorError
+from preceptor.errors import HeldError, LeaseLostError, PreceptorError
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Step
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker reports: "line" (progress of a step), "done" or "failed" (with the reason).
+    """What a worker reports: "line" (progress of a step), "done", "busy" (another process does it)
+    or "failed" (with the reason).
 
     "ready", once, says that the worker has started.
     """
@@ -184,8 +185,11 @@ def _serve(pipe: Connection, workspaces: Workspaces, store: str) -> None:
                 Path(store),
                 workspaces,
                 lambda line, step=step: pipe.send(Event("line", step.id, line)),  # type: ignore[misc]
+                wait=0.0,
             )
             pipe.send(Event("done", step.id))
+        except (HeldError, LeaseLostError) as error:
+            pipe.send(Event("busy", step.id, str(error)))
         except PreceptorError as error:
             pipe.send(Event("failed", step.id, str(error)))
         except Exception as error:  # a fault of ours: kept whole beside the store, told in a line

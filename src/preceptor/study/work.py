@@ -13,8 +13,9 @@ import torch
 from preceptor.config import RunConfig
 from preceptor.errors import RunFailedError
 from preceptor.evaluation.scores import score_frame
+from preceptor.leases import lease
 from preceptor.models import GuidableModel, load_model
-from preceptor.runs import exclusive, finish, is_finished
+from preceptor.runs import finish, is_finished
 from preceptor.saliency.annotate import annotate, marking_record, rise_agreement
 from preceptor.saliency.committee import mean_store
 from preceptor.saliency.store import read_store, write_store
@@ -25,7 +26,11 @@ from preceptor.workspace import plain_settings
 
 
 def perform(
-    step: Step, store: Path, workspaces: Workspaces, tell: Callable[[str], None] | None = None
+    step: Step,
+    store: Path,
+    workspaces: Workspaces,
+    tell: Callable[[str], None] | None = None,
+    wait: float | None = None,
 ) -> None:
     """Do one step, unless it is finished; leaves its folder with a run.json.
 
@@ -34,16 +39,19 @@ def perform(
         store: Of runs, maps and evaluations.
         workspaces: The manifests.
         tell: Called with lines of progress.
+        wait: Seconds to wait where another process does the same step; None = until it ends.
 
     Raises:
+        HeldError: Another process does it.
         PreceptorError: It cannot be done.
     """
     if step.kind == "train":
         assert step.run is not None
-        train(step.run, store / "runs", workspace=workspaces.at(step.run.manifest), tell=tell)
+        workspace = workspaces.at(step.run.manifest)
+        train(step.run, store / "runs", workspace=workspace, tell=tell, wait=wait)
         return
     folder = store / ("evaluations" if step.kind == "evaluate" else "maps") / step.id
-    with exclusive(folder):
+    with lease(folder, wait=wait) as held:
         if is_finished(folder):
             return
         shutil.rmtree(folder, ignore_errors=True)
@@ -56,6 +64,7 @@ def perform(
                 record = _committee(step, store, folder)
             else:
                 record = _evaluate(step, store, folder, workspaces)
+            held.check()
             finish(folder, record | {"seconds": round(time.monotonic() - started, 3)})
         except OSError as error:
             raise RunFailedError(f"{step.title}: {error.strerror or error}") from error

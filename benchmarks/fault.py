@@ -1,0 +1,263 @@
+"""Faults put into a running study: whatever happens, it ends with the undisturbed tables.
+
+    python benchmarks/fault.py [--points 20] [--seed 0] [--jobs 1]
+
+A small study of forged photographs has every kind of step. It is run undisturbed, and then, each
+time from nothing: killed with SIGKILL at `points` moments, the study and a worker in turn, while a
+training, a marking, a committee or a test scoring was being done, or while it wrote its report; on
+a disk that is full half-way (a tmpfs, where this user may mount one); with human maps that become
+unreadable; with a finished run's file damaged. Each time the same command must go on, do no
+finished step again (but the damaged one), and leave the undisturbed tables, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from preceptor.benchmark.forged import PRESETS, write_draws
+
+TABLES = (
+    "table.csv",
+    "results.csv",
+    "rates.csv",
+    "comparisons.csv",
+    "budget.csv",
+    "selection.json",
+)
+# What the title of a running step begins with, by the kind of fault.
+MOMENTS = {
+    "training": "train ", "marking": "mark by ", "committee": "mean map ",
+    "scoring": "score tests ", "report": "",
+}  # fmt: skip
+STUDY: dict[str, Any] = {
+    "positive": "forged", "primary": "test-seen", "annotated": 24, "budget": [12],
+    "teachers": ["test_byobnet"], "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "seeds": [0], "alphas": [0.1], "teacher_alphas": [0.1], "data_driven": False,
+    "committee": 2, "controls": ["shuffled"],
+    "training": {"input_size": 32, "epochs": 3, "batch_size": 8, "schedule": "constant"},
+}  # fmt: skip
+
+
+class FaultError(Exception):
+    """Something did not go on as it must."""
+
+
+def command(file: Path, out: Path, jobs: int) -> list[str]:
+    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
+    return [sys.executable, "-c", "from preceptor.cli import main; main()", *arguments]
+
+
+def started(file: Path, out: Path, jobs: int) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(file, out, jobs), stdout=pipe, stderr=pipe, text=True)
+
+
+def running(out: Path) -> list[str]:
+    """Titles of the steps that are being done."""
+    with contextlib.suppress(OSError, ValueError):
+        return [one["title"] for one in json.loads((out / "status.json").read_text())["running"]]
+    return []
+
+
+def finished(out: Path) -> dict[Path, int]:
+    """When each step was finished, by its run.json."""
+    return {file: file.stat().st_mtime_ns for file in out.glob("store/*/*/run.json")}
+
+
+def workers(pid: int) -> list[int]:
+    """The worker processes of a study."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
+
+
+def wait_for(moment: str, process: subprocess.Popen[str], out: Path, after: int) -> None:
+    """Until a step of a kind is done, or the report is written, and `after` steps have finished."""
+    while process.poll() is None:
+        if moment == "report":
+            done = (out / "figures").exists() or (out / "table.csv").exists()
+            if done:
+                return
+        elif len(finished(out)) >= after and any(
+            title.startswith(MOMENTS[moment]) for title in running(out)
+        ):
+            return
+        time.sleep(0.002)
+
+
+def same_as(out: Path, undisturbed: Path) -> None:
+    for name in TABLES:
+        if (out / name).read_bytes() != (undisturbed / name).read_bytes():
+            raise FaultError(f"{name} differs from the undisturbed one")
+
+
+def goes_on(file: Path, out: Path, jobs: int, but: frozenset[str] = frozenset()) -> int:
+    """Run the same command to its end; returns how many steps were left."""
+    before = finished(out)
+    done = subprocess.run(command(file, out, jobs), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FaultError(f"the same command ended with {done.returncode}: {done.stderr[-300:]}")
+    after = finished(out)
+    again = [path.parent.name for path, when in before.items() if after.get(path) != when]
+    if set(again) - but:
+        raise FaultError(f"finished steps were done again: {again}")
+    return len(after) - len(before) + len(again)
+
+
+def killed(
+    file: Path, out: Path, undisturbed: Path, jobs: int, moment: str, whom: str,
+    generator: np.random.Generator,
+) -> str:  # fmt: skip
+    """SIGKILL to the study or to its workers while a step of a kind is done."""
+    after = int(generator.integers(0, 6)) if moment in ("training", "scoring") else 0
+    delay = float(generator.uniform(0, 0.3))
+    with started(file, out, jobs) as process:
+        wait_for(moment, process, out, after)
+        time.sleep(delay)
+        if process.poll() is not None:
+            process.communicate()
+            hit = "it had ended"
+        elif whom == "study":
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            hit = f"{len(finished(out))} steps finished"
+        else:
+            for worker in workers(process.pid):
+                os.kill(worker, signal.SIGKILL)
+            _, errors = process.communicate()
+            if process.returncode:
+                raise FaultError(f"it did not replace its workers: {errors[-300:]}")
+            hit = "it replaced them"
+    left = goes_on(file, out, jobs)
+    same_as(out, undisturbed)
+    return f"{hit}, {left} left for the same command"
+
+
+def full_disk(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """The study folder on a disk that is full half-way, and then is not."""
+    out.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(out)],
+        capture_output=True,
+        check=False,
+    ).returncode:
+        return "SKIPPED: this user may not mount a tmpfs"
+    try:
+        done = subprocess.run(command(file, out, jobs), capture_output=True, text=True, check=False)
+        if done.returncode != 1 or "Traceback" in done.stderr:
+            raise FaultError(f"a full disk ended it with {done.returncode}: {done.stderr[-300:]}")
+        reasons = "No space left" in done.stderr + done.stdout
+        if not reasons:
+            raise FaultError(f"a full disk is not told: {done.stderr[-300:]}")
+        subprocess.run(["mount", "-o", "remount,size=200m", str(out)], check=True)
+        left = goes_on(file, out, jobs)
+        same_as(out, undisturbed)
+        return f"told, exit code 1; {left} left for the same command"
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
+def unreadable_map(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """A human map becomes unreadable while the study runs, and then is mended."""
+    maps = sorted((file.parent / "forged" / "0").glob("maps/*.png"))
+    kept = {path: path.read_bytes() for path in maps}
+    try:
+        with started(file, out, jobs) as process:
+            wait_for("training", process, out, 1)
+            for path in maps:
+                path.write_bytes(b"no picture")
+            _, errors = process.communicate()
+            if process.returncode not in (0, 1) or "Traceback" in errors:
+                raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
+            told = f"exit code {process.returncode}"
+            if process.returncode == 1 and not (out / "report.html").is_file():
+                raise FaultError("there is no report of what went on")
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+    left = goes_on(file, out, jobs)
+    same_as(out, undisturbed)
+    return f"{told}; {left} left for the same command"
+
+
+def damaged(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """A file of a finished run is cut."""
+    shutil.copytree(undisturbed, out)
+    victim = sorted(out.glob("store/runs/*/model/model.safetensors"))[0]
+    victim.write_bytes(victim.read_bytes()[:-100])
+    left = goes_on(file, out, jobs, frozenset({victim.parents[1].name}))
+    if left != 1:
+        raise FaultError(f"{left} steps were done again, and one was damaged")
+    same_as(out, undisturbed)
+    return "the damaged run alone was done again"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--points", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    arguments = parser.parse_args()
+    generator = np.random.default_rng(arguments.seed)
+    failures = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_draws(folder / "forged", PRESETS["tiny"], range(1))
+        file = folder / "study.yaml"
+        file.write_text(yaml.safe_dump(STUDY | {"manifest": "forged/0/manifest.csv"}))
+        undisturbed = folder / "undisturbed"
+        began = time.monotonic()
+        goes_on(file, undisturbed, arguments.jobs)
+        steps = len(finished(undisturbed))
+        print(f"undisturbed: {steps} steps, {time.monotonic() - began:.0f} s", flush=True)
+        faults: list[tuple[str, Any]] = []
+        for place in range(arguments.points):
+            moment = list(MOMENTS)[place % len(MOMENTS)]
+            whom = "study" if moment == "report" or (place // len(MOMENTS)) % 2 == 0 else "worker"
+            faults.append(
+                (
+                    f"{place + 1:2d} SIGKILL to the {whom} in {moment}",
+                    lambda out, moment=moment, whom=whom: killed(
+                        file, out, undisturbed, arguments.jobs, moment, whom, generator
+                    ),
+                )
+            )
+        for name, fault in (
+            ("full disk", full_disk), ("unreadable maps", unreadable_map), ("damaged run", damaged),
+        ):  # fmt: skip
+            faults.append(
+                (name, lambda out, fault=fault: fault(file, out, undisturbed, arguments.jobs))
+            )
+        for name, fault in faults:
+            out = folder / "faulty"
+            try:
+                print(f"{name}: {fault(out)}", flush=True)
+            except FaultError as error:
+                failures += 1
+                print(f"{name}: FAILED: {error}", flush=True)
+            shutil.rmtree(out, ignore_errors=True)
+    print(f"{failures} of {len(faults)} faults were not survived" if failures else
+          f"all {len(faults)} faults were survived, with the same tables")  # fmt: skip
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
