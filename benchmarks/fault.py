@@ -5,9 +5,10 @@
 A small study of forged photographs has every kind of step. It is run undisturbed, and then, each
 time from nothing: killed with SIGKILL at `points` moments, the study and a worker in turn, while a
 training, a marking, a committee or a test scoring was being done, or while it wrote its report; on
-a disk that is full half-way (a tmpfs, where this user may mount one); with human maps that become
-unreadable; with a finished run's file damaged. Each time the same command must go on, do no
-finished step again (but the damaged one), and leave the undisturbed tables, byte for byte.
+a disk that becomes full (a tmpfs, where this user may mount one); with images and maps that become
+unreadable, decoded on the fly; with a finished run's file damaged. Each time the same command must
+go on, do no finished step again (but the damaged one), and leave the undisturbed tables, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -152,50 +153,56 @@ def killed(
 
 
 def full_disk(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
-    """The study folder on a disk that is full half-way, and then is not."""
+    """The disk of the study folder becomes full while it runs, and then is not."""
     out.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(out)],
-        capture_output=True,
-        check=False,
-    ).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", str(out)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
         return "SKIPPED: this user may not mount a tmpfs"
+    resize = ["mount", "-o"]
     try:
-        done = subprocess.run(command(file, out, jobs), capture_output=True, text=True, check=False)
-        if done.returncode != 1 or "Traceback" in done.stderr:
-            raise FaultError(f"a full disk ended it with {done.returncode}: {done.stderr[-300:]}")
-        reasons = "No space left" in done.stderr + done.stdout
-        if not reasons:
-            raise FaultError(f"a full disk is not told: {done.stderr[-300:]}")
-        subprocess.run(["mount", "-o", "remount,size=200m", str(out)], check=True)
+        with started(file, out, jobs) as process:
+            wait_for("training", process, out, 2)
+            size = f"remount,size={shutil.disk_usage(out).used + 2**20}"
+            subprocess.run([*resize, size, str(out)], check=True)
+            text, errors = process.communicate()
+        if process.returncode != 1 or "Traceback" in errors:
+            raise FaultError(f"a full disk ended it with {process.returncode}: {errors[-300:]}")
+        if "No space left" not in text + errors:
+            raise FaultError(f"a full disk is not told: {errors[-300:]}")
+        done = len(finished(out))
+        subprocess.run([*resize, "remount,size=4g", str(out)], check=True)
         left = goes_on(file, out, jobs)
         same_as(out, undisturbed)
-        return f"told, exit code 1; {left} left for the same command"
+        return f"told, exit code 1, {done} steps finished; {left} left for the same command"
     finally:
         subprocess.run(["umount", str(out)], check=True)
 
 
-def unreadable_map(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
-    """A human map becomes unreadable while the study runs, and then is mended."""
-    maps = sorted((file.parent / "forged" / "0").glob("maps/*.png"))
-    kept = {path: path.read_bytes() for path in maps}
+def unreadable(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """Images and maps become unreadable while the study runs without a cache, and are mended."""
+    study = yaml.safe_load(file.read_text())
+    study["training"]["cache"] = "none"
+    uncached = file.with_name("uncached.yaml")
+    uncached.write_text(yaml.safe_dump(study))
+    victims = sorted((file.parent / "forged" / "0").glob("*/train/*.png"))
+    kept = {path: path.read_bytes() for path in victims}
     try:
-        with started(file, out, jobs) as process:
-            wait_for("training", process, out, 1)
-            for path in maps:
+        with started(uncached, out, jobs) as process:
+            wait_for("training", process, out, 2)
+            for path in victims:
                 path.write_bytes(b"no picture")
             _, errors = process.communicate()
-            if process.returncode not in (0, 1) or "Traceback" in errors:
-                raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
-            told = f"exit code {process.returncode}"
-            if process.returncode == 1 and not (out / "report.html").is_file():
-                raise FaultError("there is no report of what went on")
+        if process.returncode != 1 or "Traceback" in errors:
+            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
+        if not (out / "report.html").is_file():
+            raise FaultError("there is no report of what had finished")
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
-    left = goes_on(file, out, jobs)
+    done = len(finished(out))
+    left = goes_on(uncached, out, jobs)
     same_as(out, undisturbed)
-    return f"{told}; {left} left for the same command"
+    return f"told, exit code 1, {done} steps finished; {left} left for the same command"
 
 
 def damaged(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
@@ -241,7 +248,7 @@ def main() -> int:
                 )
             )
         for name, fault in (
-            ("full disk", full_disk), ("unreadable maps", unreadable_map), ("damaged run", damaged),
+            ("full disk", full_disk), ("unreadable files", unreadable), ("damaged run", damaged),
         ):  # fmt: skip
             faults.append(
                 (name, lambda out, fault=fault: fault(file, out, undisturbed, arguments.jobs))
