@@ -51,11 +51,13 @@ class RunResult:
         folder: The run folder.
         id: The run's id.
         record: The content of `run.json`.
+        trained: Whether it was trained now, and not taken from the store.
     """
 
     folder: Path
     id: str
     record: dict[str, Any]
+    trained: bool = True
 
 
 def train(
@@ -88,7 +90,8 @@ def train(
     identity = workspace.run_id(config)
     folder = Path(store) / identity
     with lease(folder, wait=wait) as held:
-        if not is_finished(folder):
+        there = is_finished(folder)
+        if not there:
             torch.set_num_threads(config.training.threads)
             folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -96,7 +99,7 @@ def train(
             except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
                 reason = getattr(error, "strerror", None) or str(error)
                 raise RunFailedError(f"run {identity}: {reason}") from error
-    return RunResult(folder, identity, read_record(folder))
+    return RunResult(folder, identity, read_record(folder), not there)
 
 
 def _train(

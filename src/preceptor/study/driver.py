@@ -214,10 +214,12 @@ def _note(
             tell(f"{step.title}: {event.text}")
         return
     graph.running.discard(step.id)
-    if event.kind == "done":
+    if event.kind in ("done", "there"):
         graph.done.add(step.id)
-        result.computed += 1
-        tell(board.finished(step, graph))
+        line = board.finished(step, graph)
+        if event.kind == "done":
+            result.computed += 1
+            tell(line)
     else:
         graph.fail(step.id, event.text)
         board.failed(step, graph)

@@ -26,8 +26,8 @@ from preceptor.study.graph import Step
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker reports: "line" (progress of a step), "done", "busy" (another process does it)
-    or "failed" (with the reason).
+    """What a worker reports: "line" (progress of a step), "done", "there" (another process has done
+    it), "busy" (another process does it) or "failed" (with the reason).
 
     "ready", once, says that the worker has started.
     """
@@ -180,14 +180,14 @@ def _serve(pipe: Connection, workspaces: Workspaces, store: str) -> None:
         except (EOFError, OSError):
             return
         try:
-            perform(
+            done = perform(
                 step,
                 Path(store),
                 workspaces,
                 lambda line, step=step: pipe.send(Event("line", step.id, line)),  # type: ignore[misc]
                 wait=0.0,
             )
-            pipe.send(Event("done", step.id))
+            pipe.send(Event("done" if done else "there", step.id))
         except (HeldError, LeaseLostError) as error:
             pipe.send(Event("busy", step.id, str(error)))
         except PreceptorError as error:

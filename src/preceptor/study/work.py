@@ -31,7 +31,7 @@ def perform(
     workspaces: Workspaces,
     tell: Callable[[str], None] | None = None,
     wait: float | None = None,
-) -> None:
+) -> bool:
     """Do one step, unless it is finished; leaves its folder with a run.json.
 
     Args:
@@ -41,6 +41,9 @@ def perform(
         tell: Called with lines of progress.
         wait: Seconds to wait where another process does the same step; None = until it ends.
 
+    Returns:
+        Whether it was done now; false where another process finished it in the meantime.
+
     Raises:
         HeldError: Another process does it.
         PreceptorError: It cannot be done.
@@ -48,12 +51,12 @@ def perform(
     if step.kind == "train":
         assert step.run is not None
         workspace = workspaces.at(step.run.manifest)
-        train(step.run, store / "runs", workspace=workspace, tell=tell, wait=wait)
-        return
+        found = train(step.run, store / "runs", workspace=workspace, tell=tell, wait=wait)
+        return found.trained
     folder = store / ("evaluations" if step.kind == "evaluate" else "maps") / step.id
     with lease(folder, wait=wait) as held:
         if is_finished(folder):
-            return
+            return False
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         started = time.monotonic()
@@ -68,6 +71,7 @@ def perform(
             finish(folder, record | {"seconds": round(time.monotonic() - started, 3)})
         except OSError as error:
             raise RunFailedError(f"{step.title}: {error.strerror or error}") from error
+    return True
 
 
 def _trained(run: str, config: RunConfig, store: Path) -> GuidableModel:
