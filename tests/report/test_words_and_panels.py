@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.report.panels import choose_rows
@@ -104,6 +104,7 @@ def test_panels_are_half_hits_half_misses_with_maps_first() -> None:
     assert {place % 3 for place in chosen[:6]} == {1, 2}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> None:
     hit = np.array([row[0] for row in rows])
@@ -112,6 +113,7 @@ def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> No
     assert int((~hit[chosen]).sum()) >= min(6, int((~hit).sum()))
 
 
+@settings(deadline=None)
 @given(st.floats(-2, 2), st.floats(0, 3))
 def test_ticks_cover_what_they_measure(low: float, span: float) -> None:
     marks = ticks(low, low + span)

@@ -93,12 +93,25 @@ def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> f
         >>> known_threshold("fdr=0.010", {"eer": 0.5, "fdr=0.01": 0.75}, "the model")
         0.75
     """
-    rate = rule_rate(rule)
-    key = rule if rate is None else f"fdr={rate:g}"
+    key = normal_rule(rule)
     if key not in thresholds:
         has = ", ".join(thresholds) or "none (its validation images could not fix any)"
         raise InputError(f"{owner} carries no threshold {key!r}; it has {has}")
     return thresholds[key]
+
+
+def normal_rule(rule: str) -> str:
+    """A threshold rule as model folders write it.
+
+    Raises:
+        InputError: See `rule_rate`.
+
+    Example:
+        >>> normal_rule("fdr=0.50")
+        'fdr=0.5'
+    """
+    rate = rule_rate(rule)
+    return rule if rate is None else f"fdr={rate:g}"
 
 
 def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:

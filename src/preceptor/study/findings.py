@@ -108,7 +108,8 @@ def interval_words(low: float, high: float) -> str:
 
 def signed(value: float) -> str:
     """A difference with its sign."""
-    return f"{value:+.3f}".replace("-", "−")
+    text = f"{value:+.3f}".replace("-", "−")
+    return text if text.strip("+−0.") else "0.000"  # what rounds to zero has no sign
 
 
 def of_words(won: int, backbones: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from preceptor.config import (
     Amount,
@@ -23,7 +23,7 @@ from preceptor.config import (
     Trust,
 )
 from preceptor.errors import InputError
-from preceptor.evaluation.operating import rule_rate
+from preceptor.evaluation.operating import normal_rule
 from preceptor.evaluation.terms import Field as TermsField
 
 # α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
@@ -43,6 +43,14 @@ Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Control = Literal["shuffled", "centre", "distilled", "mixed"]
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
+
+
+def _rule(rule: str) -> str:
+    """A threshold rule in its one spelling."""
+    try:
+        return normal_rule(rule)
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 class Guiding(Settings):
@@ -208,7 +216,7 @@ class StudyConfig(Guiding):
     ceiling: bool = True
     budget: Sizes | None = None
     budget_gain: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    threshold: str = "eer"
+    threshold: Annotated[str, AfterValidator(_rule)] = "eer"
     terms: TermsField = "generic"
     training: Training = Training()
     speed: Mapping[str, Speed] = {}
@@ -224,10 +232,6 @@ class StudyConfig(Guiding):
                 wrong.append(
                     f"domains: {name!r} is no name; letters, digits, blanks, . and - make one"
                 )
-        try:
-            rule_rate(self.threshold)
-        except InputError as error:
-            wrong.append(str(error))
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
         for name, variant in self.variants.items():
