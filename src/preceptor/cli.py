@@ -440,14 +440,33 @@ def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
         raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
 
 
+def _first_tables(text: str) -> list[str]:
+    """Of the tables in Markdown, the first under each heading."""
+    found: list[str] = []
+    wanted = 0  # parts that are left to show: a caption, and its table
+    for part in text.strip().split("\n\n"):
+        if part.startswith("#"):
+            wanted = 3
+        if wanted:
+            found.append(part)
+            wanted -= 1
+    return found
+
+
 def _finish(result: object) -> None:
-    """Print a study's table and where its report is; exit 1 if a step failed."""
+    """Print a study's main tables, its verdict and where its report is; exit 1 if a step failed."""
+    import json
+
     from preceptor.study.driver import StudyResult
 
     assert isinstance(result, StudyResult)
-    table = result.folder / "table.md"
+    table, summary = result.folder / "table.md", result.folder / "summary.json"
     if table.is_file():
-        print(table.read_text())
+        for part in _first_tables(table.read_text(encoding="utf-8")):
+            print(f"{part}\n")
+    if summary.is_file():
+        verdict = json.loads(summary.read_text(encoding="utf-8"))["verdict"]
+        print(f"{verdict['headline']}. {verdict['text']}\n")
     print(f"report {result.folder / 'report.html'}")
     if result.failed or result.missing:
         for title, reason in result.failed.items():

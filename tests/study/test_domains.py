@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from preceptor.models import load_model
 from preceptor.report.write import write_results
 from preceptor.study.driver import open_study, reopen, run_study
 from preceptor.study.settings import StudyConfig
+from tests.commands import here
 from tests.datasets import squares
 
 SETTINGS: dict[str, Any] = {
@@ -125,6 +127,19 @@ def test_a_domain_trains_what_a_study_of_its_own_would(finished: Path, file: Pat
     known = {folder.parent.name for folder in (finished / "store").glob("*/*/run.json")}
     mine = {step.id for step in [*first, *later] if step.kind != "select"}
     assert mine <= known
+
+
+def test_a_terminal_gets_the_first_table_of_each_domain_and_the_verdict(
+    file: Path, finished: Path
+) -> None:
+    done = here("study", file, "--out", finished, "--jobs", 1)
+    assert done.code == 0, done.err
+    verdict = json.loads((finished / "summary.json").read_text())["verdict"]
+    assert f"{verdict['headline']}. {verdict['text']}" in done.out
+    assert re.findall(r"^\*\*(.*?)(?::|, mean)", done.out, re.MULTILINE) == [
+        "AUC by domain", "test-unseen", "test",
+    ]  # fmt: skip
+    assert done.out.rstrip().endswith("report.html")
 
 
 def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
