@@ -113,7 +113,7 @@ class LocalExecutor:
         self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
         worker.process.join()
         code = worker.process.exitcode
-        if not worker.ready:
+        if not worker.ready and code is not None and code >= 0:  # killed, it may start yet
             self._workers.remove(worker)
             worker.pipe.close()
             reason = (
