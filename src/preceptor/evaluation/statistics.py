@@ -328,9 +328,11 @@ def two_level_bootstrap(
     - λ² = 1 − (seed-by-image variance) / (variance of m*): that part is in the spread of the
       m_s already. It is the residual mean square of the two-way table seeds × resamples.
 
-    In simulations of 3, 5 and 10 seeds on 200 images it covered 94 to 98 %, least where seeds
-    differ much. With one seed only images are resampled, and the interval is about this one
-    model.
+    In simulations of 3, 5 and 10 seeds (1,500 to 3,000 of each, ±1.5 % at most) on 200 and 1,000
+    images it covered 94 to 96 % for a difference and 94 to 97 % for one side, most at three seeds.
+    Over 40 to 100 groups it covered 94 to 96 % and 93 to 97 %, least at ten seeds and 40 groups: a
+    percentile interval over few groups is narrow. With one seed only images are resampled, and the
+    interval is about this one model.
 
     Args:
         labels: (n,) bool for scores (S, n), class indices for (S, n, C).
