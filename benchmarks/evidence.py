@@ -32,7 +32,8 @@ from preceptor.config import Training
 from preceptor.data.loader import Guides
 from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import statistics
-from preceptor.evaluation.statistics import PairedResult, ShareResult, mean_std, paired_difference
+from preceptor.evaluation.bootstrap import ShareResult
+from preceptor.evaluation.statistics import PairedResult, mean_std, paired_difference
 from preceptor.report import figures as draw
 from preceptor.report import svg as parts
 from preceptor.report.cells import DASH, mean_std_text, number, short

@@ -272,9 +272,10 @@ def evaluate(
     """Score the validation and test sets, and print AUC, EER and more by set and source."""
     from preceptor.data.manifest import Manifest
     from preceptor.errors import InputError
+    from preceptor.evaluation.against import check_comparable, compare_sets
     from preceptor.evaluation.operating import known_threshold
     from preceptor.evaluation.printed import print_comparison, print_figures, print_rates
-    from preceptor.evaluation.scores import check_comparable, compare_sets, figures, score_sets
+    from preceptor.evaluation.scores import figures, score_sets
     from preceptor.models import load_model
     from preceptor.workspace import Workspace
 

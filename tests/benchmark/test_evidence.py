@@ -18,8 +18,8 @@ from scipy import stats
 
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.configfile import parse_config
+from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.metrics import auc
-from preceptor.evaluation.statistics import ShareResult
 from preceptor.runs import read_scores
 from preceptor.saliency.store import read_store
 from preceptor.study.driver import reopen, run_study

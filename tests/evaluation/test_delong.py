@@ -13,8 +13,8 @@ from scipy import stats
 
 from preceptor.errors import InputError
 from preceptor.evaluation import metrics
+from preceptor.evaluation.bootstrap import unit_codes
 from preceptor.evaluation.delong import AucInterval, DelongResult, auc_interval, delong
-from preceptor.evaluation.statistics import unit_codes
 
 LABELS = np.array([False] * 5 + [True] * 4)
 

@@ -23,15 +23,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from preceptor.evaluation.bootstrap import share_of_the_way, two_level_bootstrap
 from preceptor.evaluation.delong import delong
 from preceptor.evaluation.metrics import auc_weighted
-from preceptor.evaluation.statistics import (
-    holm,
-    p_floor,
-    paired_difference,
-    share_of_the_way,
-    two_level_bootstrap,
-)
+from preceptor.evaluation.statistics import holm, p_floor, paired_difference
 
 Array = NDArray[np.float64]
 IMAGE, OWN = 0.9, 0.4  # standard deviations of what sides share, and of what they do not

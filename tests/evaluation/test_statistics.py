@@ -12,6 +12,7 @@ from scipy import stats
 
 from preceptor.errors import InputError
 from preceptor.evaluation import metrics
+from preceptor.evaluation.bootstrap import share_of_draws, share_of_the_way, two_level_bootstrap
 from preceptor.evaluation.statistics import (
     floor_note,
     holm,
@@ -19,9 +20,6 @@ from preceptor.evaluation.statistics import (
     p_floor,
     paired_difference,
     seeds_needed,
-    share_of_draws,
-    share_of_the_way,
-    two_level_bootstrap,
 )
 
 differences = st.lists(st.integers(-4, 4).map(lambda v: v / 10), min_size=1, max_size=9)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from preceptor.evaluation.bootstrap import unit_codes
 from preceptor.evaluation.metrics import Array, auc
-from preceptor.evaluation.statistics import unit_codes
 
 _NORMAL = float(stats.norm.ppf(0.975))
 

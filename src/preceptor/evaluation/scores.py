@@ -13,8 +13,6 @@ from torch import Tensor
 
 from preceptor.config import Training
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError
-from preceptor.evaluation.delong import delong
 from preceptor.evaluation.metrics import (
     accuracy,
     auc,
@@ -202,78 +200,3 @@ def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
         return float("nan")
     chances = np.clip(scores, 0.0, 1.0)  # means of float32 may exceed 1 in the last place
     return brier(labels == 1, chances[:, 1]) if scores.shape[1] == 2 else brier(labels, chances)
-
-
-def check_comparable(
-    model: GuidableModel, other: GuidableModel, names: tuple[str, str] = ("a", "b")
-) -> str:
-    """The positive class that two models share, so that their AUCs can be compared.
-
-    Args:
-        model: One model.
-        other: The other.
-        names: What messages call them.
-
-    Raises:
-        InputError: Different classes or positive classes, or none.
-    """
-    first, second = model.spec, other.spec
-    if set(first.classes) != set(second.classes):
-        raise InputError(
-            f"{names[1]} knows the classes {sorted(second.classes)} and {names[0]} "
-            f"{sorted(first.classes)}: models of the same classes can be compared"
-        )
-    if first.positive != second.positive:
-        raise InputError(
-            f"the positive class of {names[1]} is {second.positive!r} and that of {names[0]} "
-            f"{first.positive!r}: their AUCs are of different questions"
-        )
-    if first.positive is None:
-        raise InputError(
-            f"{names[0]} has no positive class: DeLong's test is of the AUC of one class; "
-            "name `positive` in the config and train again"
-        )
-    return first.positive
-
-
-def compare_sets(ours: pd.DataFrame, theirs: pd.DataFrame, positive: str) -> pd.DataFrame:
-    """DeLong's test of two models' score tables of the same images, a line an evaluation set.
-
-    Args:
-        ours: Score table of model a.
-        theirs: Score table of model b, the same rows in the same order.
-        positive: The positive class.
-
-    Returns:
-        Columns set, images, groups (0 where the set names none: images are then independent),
-        auc_a, auc_b, difference, low, high, p.
-
-    Raises:
-        InputError: Tables of different images.
-    """
-    if list(ours["path"]) != list(theirs["path"]):
-        raise InputError("the two score tables are of different images, or in different order")
-    found = []
-    for name, own in ours.groupby("split", sort=False):
-        other = theirs.loc[own.index]
-        grouped = bool((own["group"] != "").any())
-        result = delong(
-            own["label"] == positive,
-            own[f"score_{positive}"],
-            other[f"score_{positive}"],
-            own["group"] if grouped else None,
-        )
-        found.append(
-            {
-                "set": str(name),
-                "images": len(own),
-                "groups": result.units if grouped else 0,
-                "auc_a": result.auc_a,
-                "auc_b": result.auc_b,
-                "difference": result.difference,
-                "low": result.low,
-                "high": result.high,
-                "p": result.p,
-            }
-        )
-    return pd.DataFrame(found)

@@ -11,17 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.evaluation.statistics import (
-    PairedResult,
+from preceptor.evaluation.bootstrap import (
     ShareResult,
-    holm,
-    paired_difference,
-    seeds_needed,
     share_of_draws,
     share_of_the_way,
     two_level_bootstrap,
 )
+from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.evaluation.statistics import PairedResult, holm, paired_difference, seeds_needed
 from preceptor.runs import is_finished, read_scores
 from preceptor.study.graph import Arm
 from preceptor.study.plan import Plan

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.scores import labels_of, probabilities, set_auc
-from preceptor.evaluation.statistics import paired_difference, two_level_bootstrap
+from preceptor.evaluation.statistics import paired_difference
 
 
 @dataclass(frozen=True)
