@@ -36,7 +36,7 @@ from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.statistics import PairedResult, mean_std, paired_difference
 from preceptor.report import figures as draw
 from preceptor.report import svg as parts
-from preceptor.report.cells import DASH, mean_std_text, number, short
+from preceptor.report.cells import mean_std_text, short
 from preceptor.report.tables import set_order
 from preceptor.runs import is_finished, read_scores, write_atomically
 from preceptor.saliency.agreement import correlation
@@ -49,6 +49,7 @@ from preceptor.study.results import gather
 from preceptor.study.selection import Candidate, choose
 from preceptor.study.settings import Variant
 from preceptor.study.work import perform
+from preceptor.wording import DASH, number
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 MARK = re.compile(r"<!-- evidence:(.*?)-->|<!-- end -->")

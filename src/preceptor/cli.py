@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -378,9 +379,8 @@ def study(
     from preceptor.study.view import live
 
     console = Console()
-    show = (lambda board: live(board, console)) if console.is_terminal else None
-    tell = lambda line: print(line, flush=True)  # noqa: E731
-    _finish(run_study(settings, out, jobs=jobs, tell=tell, show=show))
+    show = partial(live, console=console) if console.is_terminal else None
+    _finish(run_study(settings, out, jobs=jobs, tell=partial(print, flush=True), show=show))
 
 
 @app.command()
@@ -428,7 +428,7 @@ def demo(
     """Run a small study on forged photographs: the whole protocol in a few minutes."""
     from preceptor.benchmark.demo import run_demo
 
-    _finish(run_demo(out, jobs=jobs, first=seed, tell=lambda line: print(line, flush=True)))
+    _finish(run_demo(out, jobs=jobs, first=seed, tell=partial(print, flush=True)))
 
 
 def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
@@ -441,33 +441,14 @@ def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
         raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
 
 
-def _first_tables(text: str) -> list[str]:
-    """Of the tables in Markdown, the first under each heading."""
-    found: list[str] = []
-    wanted = 0  # parts that are left to show: a caption, and its table
-    for part in text.strip().split("\n\n"):
-        if part.startswith("#"):
-            wanted = 3
-        if wanted:
-            found.append(part)
-            wanted -= 1
-    return found
-
-
 def _finish(result: object) -> None:
     """Print a study's main tables, its verdict and where its report is; exit 1 if a step failed."""
-    import json
-
     from preceptor.study.driver import StudyResult
 
     assert isinstance(result, StudyResult)
-    table, summary = result.folder / "table.md", result.folder / "summary.json"
-    if table.is_file():
-        for part in _first_tables(table.read_text(encoding="utf-8")):
-            print(f"{part}\n")
+    summary = result.folder / "summary.md"
     if summary.is_file():
-        verdict = json.loads(summary.read_text(encoding="utf-8"))["verdict"]
-        print(f"{verdict['headline']}. {verdict['text']}\n")
+        print(summary.read_text(encoding="utf-8"))
     print(f"report {result.folder / 'report.html'}")
     if result.failed or result.missing:
         for title, reason in result.failed.items():

@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -160,13 +160,13 @@ def _lease_file(folder: Path) -> Path:
 def _take(path: Path, holder: Holder) -> bool:
     """Make the lease file, whole and only if there is none."""
     own = path.with_name(f"{path.name}.{holder.token}")
-    own.write_text(json.dumps(holder.__dict__), encoding="utf-8")
     try:
+        own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
         os.link(own, path)
     except FileExistsError:
         return False
     finally:
-        own.unlink()
+        own.unlink(missing_ok=True)
     return True
 
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from preceptor.report.blocks import Drawn, Fold, Section, Shown, Text, apart, slug, slugs
 from preceptor.report.cells import Cell, Line, Table
-from preceptor.report.chapters import Drawn, Fold, Section, Shown, Text, apart, slug, slugs
 from preceptor.report.export import exported, latex, standalone, table_csv, table_latex
 from preceptor.report.svg import dot, label, sideways, svg
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from preceptor.report.cells import number
 from preceptor.report.svg import (
     LETTER,
     WIDTH,
@@ -25,6 +24,7 @@ from preceptor.report.svg import (
 from preceptor.study.budgets import enough
 from preceptor.study.results import Results
 from preceptor.study.rows import records
+from preceptor.wording import number
 
 _NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teacher's maps"}
 

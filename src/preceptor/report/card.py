@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.evaluation.terms import TERMS
-from preceptor.report import more_tables, tables
+from preceptor.report import rate_tables, tables
 from preceptor.report.cells import Table
 from preceptor.report.methods import methods
 from preceptor.report.words import controls_sentence, names_of, verdict
-from preceptor.runs import read_record, read_scores
-from preceptor.study.best import Best
+from preceptor.runs import read_record
+from preceptor.study.best import Best, kept_thresholds
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 
@@ -33,23 +32,20 @@ def model_card(plan: Plan, results: Results, best: Best) -> str:
         f"# {best.backbone}: {' or '.join(results.classes)}",
         f"A {best.backbone} network that tells {names_of(results.classes)} apart in images of "
         f"{record['input_size']} × {record['input_size']} pixels. {scored} It is a Student: it was "
-        "trained "
-        f"on all training images, guided at α {best.alpha:g} by the saliency maps of a Teacher "
-        f"({plan.winner()}). Of {len(study.seed_list)} seeds this is seed {best.seed}, the median "
-        f"on validation (AUC {best.value:.3f} on the worst validation set).",
+        f"trained on all training images, guided at α {best.alpha:g} by the saliency maps of a "
+        f"Teacher ({plan.winner()}). Of {len(study.seed_list)} seeds this is seed {best.seed}, the "
+        f"median on validation (AUC {best.value:.3f} on the worst validation set).",
         "## What the study found",
         f"**{found.headline}.** {found.text} {controls_sentence(results)}".strip(),
     ]
     shown = [
         tables.set_table(plan, results, primary),
-        more_tables.fixed_rate_table(study, results, primary, best.backbone),
-        more_tables.roc_rate_table(study, results, primary, best.backbone),
+        rate_tables.fixed_rate_table(study, results, primary, best.backbone),
+        rate_tables.roc_rate_table(study, results, primary, best.backbone),
         tables.source_table(results, primary, best.backbone),
     ]
     parts += [markdown_table(table) for table in shown if table is not None]
-    scores = read_scores(folder)
-    thresholds = fixed_thresholds(scores, positive)
-    thresholds |= fixed_thresholds(scores, positive, [study.threshold])
+    thresholds = kept_thresholds(plan, best)
     if thresholds:
         terms = TERMS[study.terms]
         parts += [
@@ -62,7 +58,7 @@ def model_card(plan: Plan, results: Results, best: Best) -> str:
                     "| rule | threshold |",
                     "| --- | --- |",
                     *(
-                        f"| {more_tables.rule_words(rule, terms)} (`{rule}`) | {value:.6f} |"
+                        f"| {rate_tables.rule_words(rule, terms)} (`{rule}`) | {value:.6f} |"
                         for rule, value in thresholds.items()
                     ),
                 ]

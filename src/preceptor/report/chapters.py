@@ -2,121 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from preceptor.report import figures, more_tables, tables
+from preceptor.report import figures, rate_tables, study_tables, tables
+from preceptor.report.blocks import (
+    Block,
+    Chapter,
+    Drawn,
+    Fold,
+    Looks,
+    Section,
+    Shown,
+    Text,
+    apart,
+    slug,
+)
 from preceptor.report.budget_figure import budget_plot, maps_plot
 from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.methods import methods
 from preceptor.report.panels import Panels
-from preceptor.report.words import budget
+from preceptor.report.words import annotation_counts
 from preceptor.study.answers import QUESTIONS
+from preceptor.study.overview import StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.rows import OVERALL
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph: plain text, an answer, what is not there ("none"), or a heading."""
-
-    text: str
-    kind: str = "plain"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A table, under a name that its files have too."""
-
-    name: str
-    table: Table
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Figures side by side, each with its caption, under a name that their files have too.
-
-    Args:
-        name: Of the files.
-        drawings: Caption and figure.
-        legend: Colour key and name of each line.
-        wide: Too wide for a phone: it scrolls there.
-        marks: It shows means with their intervals, and no curves.
-    """
-
-    name: str
-    drawings: list[tuple[str, Markup]]
-    legend: list[tuple[str, str]] = field(default_factory=list)
-    wide: bool = False
-    marks: bool = False
-
-    def used(self, drawing: str | None = None) -> list[tuple[str, str]]:
-        """The entries of the legend that a figure has, or any of them."""
-        drawn = drawing or "".join(text for _, text in self.drawings)
-        return [entry for entry in self.legend if re.search(rf's-{entry[0]}[" ]', drawn)]
-
-    @property
-    def stems(self) -> list[str]:
-        """The name of each figure's file, after the section's key and without its end."""
-        if len(self.drawings) == 1:
-            return [self.name]
-        return [f"{self.name}-{own}" for own in slugs(caption for caption, _ in self.drawings)]
-
-
-@dataclass(frozen=True)
-class Looks:
-    """The panels, or why there are none."""
-
-    panels: Panels | None
-    note: str
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Blocks that are shown on demand, and in print."""
-
-    title: str
-    blocks: list[Text | Shown]
-
-
-Block = Text | Shown | Drawn | Looks | Fold
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page.
-
-    Args:
-        key: Its anchor and the start of its files' names, unique on the page.
-        short: In the list of contents.
-        title: Its heading.
-        blocks: What stands in it.
-    """
-
-    key: str
-    short: str
-    title: str
-    blocks: list[Block]
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """All of one domain.
-
-    Args:
-        title: The domain, or "" where the study has none.
-        sections: In their order.
-        key: The start of its sections' keys, unique on the page.
-    """
-
-    title: str
-    sections: list[Section]
-    key: str = ""
 
 
 def chapter(
@@ -136,22 +49,18 @@ def chapter(
         there = [block for block in blocks if block is not None]
         return Section(prefix + key, short, title, apart(there))
 
-    def asked(key: str, blocks: Sequence[Block | None]) -> Section:
-        name = key.upper() if key.startswith("rq") else "Annotations"
-        question = QUESTIONS[key.upper() if key.startswith("rq") else key]
-        title = (
-            f"{name}: {question[:1].lower()}{question[1:]}" if name != "Annotations" else question
-        )
-        answer = results.answers.get(key.upper() if key.startswith("rq") else key, "")
-        return section(key, name, title, [Text(answer, "answer") if answer else None, *blocks])
+    def asked(name: str, short: str, blocks: Sequence[Block | None]) -> Section:
+        answer = results.answers.get(name, "")
+        lead = Text(answer, "answer") if answer else None
+        return section(name.lower(), short, _question(name), [lead, *blocks])
 
     sections = [
-        asked("rq1", _which_teacher(plan, results)),
-        asked("rq2", _every_backbone(plan, results)),
-        asked("rq3", _how_much(plan, results)),
+        asked("RQ1", "RQ1", _which_teacher(plan, results)),
+        asked("RQ2", "RQ2", _every_backbone(plan, results)),
+        asked("RQ3", "RQ3", _how_much(plan, results)),
     ]
     if plan.protocol.study.budgets:
-        sections.append(asked("budget", _annotations(plan, results)))
+        sections.append(asked("budget", "Annotations", _annotations(plan, results)))
     sections += [
         section("errors", "Error rates", "Error rates", _errors(plan, results)),
         section("sources", "Sources", "Sources and other sets", _sources(plan, results)),
@@ -165,62 +74,25 @@ def chapter(
     return Chapter(plan.domain, sections, key)
 
 
-def apart(blocks: Sequence[Block]) -> list[Block]:
-    """The blocks of a section, none of whose files has the name of another's.
-
-    Names of sets and backbones are shortened, so that two may become the same; a later one gets a
-    number.
-    """
-    taken: set[tuple[type, str]] = set()
-
-    def free(block: Shown | Drawn) -> bool:
-        stems = block.stems if isinstance(block, Drawn) else [block.name]
-        names = {(type(block), stem) for stem in stems}
-        fits = not names & taken
-        if fits:
-            taken.update(names)
-        return fits
-
-    def own(block: Block) -> Block:
-        if isinstance(block, Fold):
-            inner = [own(one) for one in block.blocks]
-            return replace(block, blocks=[one for one in inner if isinstance(one, Text | Shown)])
-        if not isinstance(block, Shown | Drawn):
-            return block
-        found, count = block, 1
-        while not free(found):
-            count += 1
-            found = replace(block, name=f"{block.name}-{count}")
-        return found
-
-    return [own(block) for block in blocks]
+def domains_section(found: StudyResults) -> Section:
+    """RQ4, over all domains."""
+    keys = {row.title: row.key for one in found.by_domain.values() for row in one.rows}
+    drawing = figures.domain_plot(found.domains, keys)
+    table = study_tables.domain_table(found.domains)
+    blocks: list[Block] = [Text(found.answer, "answer")]
+    if drawing is not None:
+        legend = [(key, f"− {name}") for key, name in _BASELINES]
+        caption = "Student minus each baseline, mean and 95 % interval"
+        blocks.append(Drawn("domains", [(caption, drawing)], legend, marks=True))
+    if table is not None:
+        blocks.append(Shown("domains", table))
+    return Section("rq4", "RQ4", _question("RQ4"), blocks)
 
 
-def slugs(names: Iterable[str]) -> list[str]:
-    """The slug of each name; of names that would have the same, later ones have a number.
-
-    Example:
-        >>> slugs(["Tiles 1", "tiles-1", "Tiles"])
-        ['tiles-1', 'tiles-1-2', 'tiles']
-    """
-    found: list[str] = []
-    for name in names:
-        own, count = slug(name), 1
-        while own in found:
-            count += 1
-            own = f"{slug(name)}-{count}"
-        found.append(own)
-    return found
-
-
-def slug(name: str) -> str:
-    """A name as part of an anchor and of a file's name.
-
-    Example:
-        >>> slug("Magnetic tiles, 2020")
-        'magnetic-tiles-2020'
-    """
-    return re.sub(r"[^\w]+", "-", name.lower()).strip("-")
+def _question(name: str) -> str:
+    """A question as a heading."""
+    question = QUESTIONS[name]
+    return f"{name}: {question[:1].lower()}{question[1:]}" if name.startswith("RQ") else question
 
 
 def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
@@ -282,14 +154,14 @@ def _how_much(plan: Plan, results: Results) -> list[Block | None]:
 
 def _annotations(plan: Plan, results: Results) -> list[Block | None]:
     study = plan.protocol.study
+    if results.budget.empty:
+        return [Text("No number of annotated images has been tried to the end yet.", "none")]
     blocks: list[Block | None] = [
         Text(
             "Bands are 95 % intervals of the mean over seeds, each with annotated images of its "
             "own; lines across are Baseline 2 and the ceiling, which have every label."
         )
     ]
-    if results.budget.empty:
-        return [Text("No number of annotated images has been tried to the end yet.", "none")]
     for backbone in study.students:
         drawings = [
             (title, drawing)
@@ -303,7 +175,7 @@ def _annotations(plan: Plan, results: Results) -> list[Block | None]:
         legend = [*_AT_BEST[:1], ("student", "Student"), *_AT_BEST[1:]]
         legend.append(("teacher", "Teacher's maps"))
         blocks.append(_drawn(f"curve-{slug(backbone)}", drawings, legend))
-        table = more_tables.budget_table(study, results, backbone)
+        table = study_tables.budget_table(study, results, backbone)
         blocks.append(Shown(f"table-{slug(backbone)}", table) if table else None)
     return blocks
 
@@ -324,13 +196,13 @@ def _errors(plan: Plan, results: Results) -> list[Block | None]:
         own: list[Shown] = []
         for backbone in study.students:
             for kind, make in (
-                ("fixed", more_tables.fixed_rate_table),
-                ("roc", more_tables.roc_rate_table),
+                ("fixed", rate_tables.fixed_rate_table),
+                ("roc", rate_tables.roc_rate_table),
             ):
                 table = make(study, results, name, backbone)
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
                 own += [Shown(key, table)] if table else []
-            further = more_tables.further_table(results, name, backbone)
+            further = rate_tables.further_table(results, name, backbone)
             key = f"further-{slug(name)}-{slug(backbone)}"
             own += [Shown(key, further)] if further else []
         if name == results.primary:
@@ -405,7 +277,9 @@ def _methods(plan: Plan, results: Results) -> list[Block | None]:
     blocks: list[Block | None] = [Text(text) for text in methods(plan, results)]
     seen = tables.images_seen_table(plan, results)
     blocks.append(Shown("images-seen", seen) if seen else None)
-    lines = [Line(title, [Cell(count), Cell(remark)]) for title, count, remark in budget(plan)]
+    lines = [
+        Line(title, [Cell(count), Cell(remark)]) for title, count, remark in annotation_counts(plan)
+    ]
     table = Table("What people annotated for this study.", "What", ["Images", "Remark"], lines)
     return [*blocks, Shown("annotated", table)]
 
@@ -413,7 +287,7 @@ def _methods(plan: Plan, results: Results) -> list[Block | None]:
 def _graph(plan: Plan) -> list[Block | None]:
     groups = work_groups(plan)
     drawing = graph_plot(groups)
-    table = more_tables.work_table(groups)
+    table = study_tables.work_table(groups)
     text = (
         "Steps of one kind are one box: how many there are, and the computing time of those that "
         "have finished. A box stands below what it needs."

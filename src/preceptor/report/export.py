@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 
+from preceptor.report.blocks import Drawn, Fold, Section, Shown
 from preceptor.report.cells import Cell, Table
-from preceptor.report.chapters import Chapter, Drawn, Fold, Section, Shown
 from preceptor.report.svg import label, line
 
 _SYMBOLS = {
@@ -53,11 +53,6 @@ def drawing_names(section: Section, block: Drawn) -> list[tuple[str, str]]:
         (f"{section.key}-{stem}", drawing)
         for stem, drawing in zip(block.stems, drawings, strict=True)
     ]
-
-
-def all_sections(chapters: Iterable[Chapter]) -> list[Section]:
-    """The sections of all chapters."""
-    return [section for one in chapters for section in one.sections]
 
 
 def table_csv(table: Table) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report.cells import colour, number, short
+from preceptor.report.cells import colour, short
 from preceptor.report.svg import (
     LEFT,
     NAME,
@@ -36,6 +36,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.rows import OVERALL, records, select_arm
 from preceptor.study.selection import stack
+from preceptor.wording import number
 
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
 _ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}

@@ -10,12 +10,13 @@ from statistics import median
 
 from markupsafe import Markup, escape
 
-from preceptor.report.cells import SHORT, duration
+from preceptor.report.cells import SHORT, duration, short
 from preceptor.report.graph_layout import levels, links, ordered_rows, positions
 from preceptor.report.svg import LETTER, label, line, svg, wrapped
 from preceptor.runs import is_finished, read_record
-from preceptor.study.graph import Step
+from preceptor.study.graph import Step, selected
 from preceptor.study.plan import Plan
+from preceptor.study.protocol import without_size
 
 WIDE = 720.0
 _MOST, _BOX = 4, 176.0  # boxes on a level, and the widest one
@@ -59,7 +60,7 @@ def work_groups(plan: Plan) -> list[Work]:
         group.count += 1
         folder = plan.protocol.folder(step)
         if step.kind == "select":
-            group.done += step.id.split(":", 2)[2] in plan.choices
+            group.done += selected(step)[1] in plan.choices
         elif is_finished(folder):
             group.done += 1
             group.times.append(float(read_record(folder).get("seconds") or 0.0))
@@ -81,7 +82,7 @@ def _same(plan: Plan, one: str, other: str) -> bool:
 
 def _titles(plan: Plan) -> dict[str, str]:
     """The group of each step, by id."""
-    roles: dict[str, set[str]] = {}
+    roles: dict[str, set[tuple[str, bool]]] = {}
     for member in plan.protocol.members:
         roles.setdefault(member.run, set()).add(_role(member.arm.role, member.arm.alpha))
     probes: set[str] = set()
@@ -94,9 +95,9 @@ def _titles(plan: Plan) -> dict[str, str]:
     return found
 
 
-def _title(step: Step, roles: set[str], probe: bool, known: dict[str, str]) -> str:
+def _title(step: Step, roles: set[tuple[str, bool]], probe: bool, known: dict[str, str]) -> str:
     if step.kind == "select":
-        what = step.id.split(":", 2)[2].split(":")[0]
+        what = selected(step)[1].split(":")[0]
         if what == "teacher":
             return "Teacher chosen"
         return f"α of the {SHORT.get(what, what).split(',')[0]} chosen"
@@ -109,24 +110,19 @@ def _title(step: Step, roles: set[str], probe: bool, known: dict[str, str]) -> s
             if step.kind == "annotate"
             else f"Mean {whose[:1].lower()}{whose[1:]}"
         )
-    plain = {role for role in roles if " @ " not in role}
-    names = sorted(plain or {f"{role.split(' @ ')[0]}, other budgets" for role in roles})
+    plain = {role for role, sized in roles if not sized}
+    names = sorted(plain or {f"{role}, other budgets" for role, _ in roles})
     if names == ["Student"] and probe:
         return "Probe Students"
     return " = ".join(names) or "Training"
 
 
-def _role(role: str, alpha: float) -> str:
-    name, _, size = role.partition(" @ ")
+def _role(role: str, alpha: float) -> tuple[str, bool]:
+    """A role for people, and whether it is one at a number of annotated images of its own."""
+    name, sized = without_size(role)
     if name == "teacher":
-        text = "Teacher, data-driven" if alpha == 1 else "Teacher, human-guided"
-    elif name == "baseline1":
-        text = "Baseline 1"
-    elif name == "student":
-        text = "Student"
-    else:
-        text = SHORT.get(name, name[:1].upper() + name[1:])
-    return f"{text} @ {size}" if size else text
+        return ("Teacher, data-driven" if alpha == 1 else "Teacher, human-guided"), sized
+    return ("Baseline 1" if name == "baseline1" else short(name)), sized
 
 
 def _sorted(groups: dict[str, Work]) -> list[Work]:

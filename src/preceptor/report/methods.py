@@ -8,7 +8,7 @@ import pandas as pd
 
 from preceptor.evaluation.terms import TERMS
 from preceptor.report.cells import duration
-from preceptor.report.more_tables import rule_words
+from preceptor.report.rate_tables import rule_words
 from preceptor.report.words import names_of
 from preceptor.runs import is_finished, read_record
 from preceptor.study.plan import Plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +12,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report import export, figures, more_tables
-from preceptor.report.cells import DASH, interval, number, short
-from preceptor.report.chapters import Chapter, Drawn, Section, Shown, Text
+from preceptor.report import export
+from preceptor.report.blocks import Chapter, Drawn, Section
+from preceptor.report.cells import short
 from preceptor.report.words import controls_sentence, names_of, study_name, verdict
-from preceptor.study.answers import QUESTIONS
 from preceptor.study.domains import StudyPlan
 from preceptor.study.overview import StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.rows import records
+from preceptor.wording import DASH, interval, number
 
 FILES = {
     "table.csv": "the main table, every evaluation set and source",
     "table.md": "the same as Markdown",
+    "summary.md": "the first table of every domain and what was found, as the terminal shows it",
     "results.csv": "figures of every run, set and source",
     "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
@@ -52,29 +54,13 @@ class Link:
     data: str
 
 
-def overview(study: StudyPlan, found: StudyResults) -> Section | None:
-    """RQ4, over all domains."""
-    if not study.many:
-        return None
-    keys = {row.title: row.key for one in found.by_domain.values() for row in one.rows}
-    drawing = figures.domain_plot(found.domains, keys)
-    table = more_tables.domain_table(found.domains)
-    question = QUESTIONS["RQ4"]
-    blocks: list[Any] = [Text(found.answer, "answer")]
-    if drawing is not None:
-        legend = [("baseline1", "− Baseline 1, best α"), ("baseline2", "− Baseline 2")]
-        caption = "Student minus each baseline, mean and 95 % interval"
-        blocks.append(Drawn("domains", [(caption, drawing)], legend, marks=True))
-    if table is not None:
-        blocks.append(Shown("domains", table))
-    return Section("rq4", "RQ4", f"RQ4: {question[:1].lower()}{question[1:]}", blocks)
-
-
 def render_page(
     study: StudyPlan,
     found: StudyResults,
+    domains: Section | None,
     chapters: list[Chapter],
     *,
+    exports: Sequence[tuple[str, str]],
     failed: dict[str, str],
     files: list[str],
 ) -> str:
@@ -82,20 +68,23 @@ def render_page(
 
     Args:
         study, found: The study and what it found.
+        domains: The section over all domains, where there are several.
         chapters: One a domain.
+        exports: Path and content of the file of every figure and table, see `export.exported`.
         failed: Steps that could not be done, with the reason.
         files: Names of the files beside the page.
     """
     top = verdict(found)
     first = found.first
-    lead = first.sentences[0] if first.sentences and top.kind != "open" and not study.many else ""
-    maps = "" if study.many else controls_sentence(first)
-    rq4 = overview(study, found)
+    said = [top.text]
+    if not study.has_domains:
+        said += first.sentences[:1] if top.kind != "open" else []
+        said.append(controls_sentence(first))
     context: dict[str, Any] = {
         "name": study_name(study),
         "facts": _facts(study, found),
         "verdict": top,
-        "summary": " ".join(text for text in (top.text, lead, maps) if text),
+        "summary": " ".join(text for text in said if text),
         "headlines": [
             card | {"domain": name}
             for name, plan in study.plans.items()
@@ -109,9 +98,9 @@ def render_page(
             for text in one.missing
         ],
         "progress": found.progress,
-        "rq4": rq4,
+        "domains": domains,
         "chapters": chapters,
-        "links": _links([*([rq4] if rq4 else []), *export.all_sections(chapters)]),
+        "links": _links(exports),
         "files": [(name, text) for name, text in FILES.items() if name in files],
     }
     environment = Environment(
@@ -170,12 +159,12 @@ def typeset(text: str) -> str:
     return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")
 
 
-def _links(sections: list[Section]) -> dict[str, list[Link]]:
+def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
     """The downloads of every table and figure, by `tables/NAME` and `figures/NAME`."""
     kinds = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "text/plain"),
              "svg": ("SVG", "image/svg+xml")}  # fmt: skip
     found: dict[str, list[Link]] = {}
-    for path, content in export.exported(sections):
+    for path, content in exports:
         stem, _, ending = path.rpartition(".")
         name, kind = kinds[ending]
         data = base64.b64encode(content.encode()).decode("ascii")
@@ -203,4 +192,4 @@ def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
     done, total = found.progress
     seeds = len(study.config.seed_list)
     work = [f"{seeds} seed{'s' if seeds != 1 else ''}", f"{done} of {total} trainings finished"]
-    return [*([fact] for fact in about), work] if study.many else [about + work]
+    return [*([fact] for fact in about), work] if study.has_domains else [about + work]

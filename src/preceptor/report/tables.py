@@ -9,21 +9,12 @@ import pandas as pd
 
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.evaluation.statistics import mean_std
-from preceptor.report.cells import (
-    DASH,
-    SHORT,
-    Cell,
-    Line,
-    Table,
-    interval,
-    mean_std_text,
-    number,
-    short,
-)
+from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.rows import CONTROLS, OVERALL, records, select_arm
 from preceptor.study.settings import PAPER_ALPHA
+from preceptor.wording import DASH, interval, number
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from preceptor.evaluation.statistics import p_floor
-from preceptor.report.cells import number
+from preceptor.study.answers import LEVEL
 from preceptor.study.domains import StudyPlan
 from preceptor.study.overview import StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.rows import records
-
-LEVEL = 0.05
+from preceptor.wording import number
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def controls_sentence(results: Results) -> str:
 
 def study_name(study: StudyPlan) -> str:
     """What the study is called: its domains, or its manifest's name, or its folder's."""
-    if study.many:
+    if study.has_domains:
         return names_of(study.plans)
     manifest = study.first.protocol.study.manifest
     assert manifest is not None
@@ -128,7 +127,7 @@ def study_name(study: StudyPlan) -> str:
     return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
 
 
-def budget(plan: Plan) -> list[tuple[str, str, str]]:
+def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
     """What people had to annotate: name, count, remark."""
     protocol = plan.protocol
     study, workspace = protocol.study, protocol.workspace

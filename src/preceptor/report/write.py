@@ -13,13 +13,15 @@ import pandas as pd
 
 from preceptor.errors import PreceptorError
 from preceptor.report import tables
+from preceptor.report.blocks import Chapter, slugs
 from preceptor.report.card import markdown_table, model_card
-from preceptor.report.cells import ordered
-from preceptor.report.chapters import chapter, slugs
-from preceptor.report.export import all_sections, exported
-from preceptor.report.more_tables import budget_table, domain_table, fixed_rate_table
-from preceptor.report.page import FILES, overview, render_page
+from preceptor.report.cells import Table, ordered
+from preceptor.report.chapters import chapter, domains_section
+from preceptor.report.export import exported
+from preceptor.report.page import FILES, render_page
 from preceptor.report.panels import COUNT, make_panels
+from preceptor.report.rate_tables import fixed_rate_table
+from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.report.words import study_name, verdict
 from preceptor.runs import is_finished, write_atomically
 from preceptor.study.best import chosen_student, write_best
@@ -68,63 +70,66 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
         failed = _failed_before(study, out / "summary.json")
     for name, frame in study_frames(study, found).items():
         write_atomically(out / name, csv_text(frame))
-    write_atomically(out / "table.md", _markdown(study, found))
-    top = verdict(found)
-    first = found.first
-    summary: dict[str, Any] = {
-        "primary": first.primary,
-        "verdict": {"kind": top.kind, "headline": top.headline, "text": top.text},
-        "answers": first.answers,
-        "sentences": first.sentences,
-        "missing": first.missing,
-    }
-    if study.many:
-        summary = {
-            "verdict": summary["verdict"],
-            "answers": {"RQ4": found.answer},
-            "domains": {
-                name: {
-                    "primary": one.primary,
-                    "answers": one.answers,
-                    "sentences": one.sentences,
-                    "missing": one.missing,
-                }
-                for name, one in found.by_domain.items()
-            },
-        }
-    summary["failed"] = failed
-    write_atomically(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    chapters = []
+    write_atomically(out / "table.md", _markdown(study, found, first=False))
+    write_atomically(out / "summary.md", _markdown(study, found, first=True))
+    text = json.dumps(_summary(study, found) | {"failed": failed}, indent=2, ensure_ascii=False)
+    write_atomically(out / "summary.json", text + "\n")
+
+    domains = domains_section(found) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
+    chapters = []
     for name, plan in study.plans.items():
-        results = found.by_domain[name]
-        best = chosen_student(plan)
-        if best is not None:
-            folder = out / "best" / keys[name] if name else out / "best"
-            folder.parent.mkdir(exist_ok=True)
-            with contextlib.suppress(PreceptorError):  # its files went away: the report says so
-                write_best(plan, folder, model_card(plan, results, best))
-        panels, note = None, "No Student has been scored on the primary set yet."
-        try:
-            panels = make_panels(plan, results, COUNT // len(study.plans))
-        except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
-            note = f"They could not be made: {error}"
-        chapters.append(chapter(plan, results, panels, note, keys[name]))
-    top_section = overview(study, found)
-    sections = [*([top_section] if top_section else []), *all_sections(chapters)]
-    for folder_name in ("tables", "figures"):
-        shutil.rmtree(out / folder_name, ignore_errors=True)
-        (out / folder_name).mkdir()
-    for path, content in exported(sections):
+        _write_best(plan, found.by_domain[name], out / "best" / keys[name])
+        chapters.append(_chapter(study, plan, found.by_domain[name], keys[name]))
+    sections = [section for one in chapters for section in one.sections]
+    exports = list(exported([domains, *sections] if domains else sections))
+    for folder in ("tables", "figures"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+        (out / folder).mkdir()
+    for path, content in exports:
         (out / path).write_text(content, encoding="utf-8")
+    there = [name for name in FILES if (out / name).exists()]
     page = render_page(
-        study,
-        found,
-        chapters,
-        failed=failed,
-        files=[name for name in FILES if (out / name).exists()],
-    )
+        study, found, domains, chapters, exports=exports, failed=failed, files=there
+    )  # fmt: skip
     write_atomically(out / "report.html", page)
+
+
+def _summary(study: StudyPlan, found: StudyResults) -> dict[str, Any]:
+    """What was found, for programs: the verdict, and by domain answers and sentences."""
+    top = verdict(found)
+    parts: dict[str, dict[str, Any]] = {
+        name: {
+            "primary": one.primary,
+            "answers": one.answers,
+            "sentences": one.sentences,
+            "missing": one.missing,
+        }
+        for name, one in found.by_domain.items()
+    }
+    said = {"verdict": {"kind": top.kind, "headline": top.headline, "text": top.text}}
+    if not study.has_domains:
+        return said | parts[""]
+    return said | {"answers": {"RQ4": found.answer}, "domains": parts}
+
+
+def _write_best(plan: Plan, results: Results, folder: Path) -> None:
+    """The chosen Student of a domain with its card, once there is one."""
+    best = chosen_student(plan)
+    if best is not None:
+        folder.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(PreceptorError):  # its files went away: the report says so
+            write_best(plan, folder, model_card(plan, results, best))
+
+
+def _chapter(study: StudyPlan, plan: Plan, results: Results, key: str) -> Chapter:
+    """The page's part of a domain, with or without panels."""
+    panels, note = None, "No Student has been scored on the primary set yet."
+    try:
+        panels = make_panels(plan, results, COUNT // len(study.plans))
+    except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
+        note = f"They could not be made: {error}"
+    return chapter(plan, results, panels, note, key)
 
 
 def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
@@ -142,29 +147,39 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
     return {title: reason for title, reason in before.items() if title not in done}
 
 
-def _markdown(study: StudyPlan, found: StudyResults) -> str:
-    """The main tables for a terminal and for a page of Markdown: every set, then by source."""
+def _markdown(study: StudyPlan, found: StudyResults, *, first: bool) -> str:
+    """The tables as Markdown: every set, then by source; or the first of each domain and what was
+    found, for a terminal."""
     parts = [f"# {study_name(study)}"]
     across = domain_table(found.domains)
     if across is not None:
         parts.append(markdown_table(across))
     for name, plan in study.plans.items():
-        results = found.by_domain[name]
         if name:
             parts.append(f"## {name}")
-        sets = tables.set_order(plan, results)
-        shown = [tables.set_table(plan, results, one) for one in sets]
-        for backbone in plan.protocol.study.students:
-            shown += [tables.source_table(results, one, backbone) for one in sets]
-            shown.append(budget_table(plan.protocol.study, results, backbone))
-            shown.append(fixed_rate_table(plan.protocol.study, results, results.primary, backbone))
-        parts += [markdown_table(table) for table in shown if table is not None]
+        shown = _tables(plan, found.by_domain[name])
+        parts += [markdown_table(table) for table in (shown[:1] if first else shown)]
+    if first:
+        top = verdict(found)
+        parts.append(f"{top.headline}. {top.text}")
     return "\n\n".join(parts) + "\n"
+
+
+def _tables(plan: Plan, results: Results) -> list[Table]:
+    """The tables of one domain, that of the primary set first."""
+    study = plan.protocol.study
+    sets = tables.set_order(plan, results)
+    found = [tables.set_table(plan, results, one) for one in sets]
+    for backbone in study.students:
+        found += [tables.source_table(results, one, backbone) for one in sets]
+        found.append(budget_table(study, results, backbone))
+        found.append(fixed_rate_table(study, results, results.primary, backbone))
+    return [table for table in found if table is not None]
 
 
 def study_frames(study: StudyPlan, found: StudyResults) -> dict[str, pd.DataFrame]:
     """The CSV files of all domains; where there are several, the first column says which."""
-    if not study.many:
+    if not study.has_domains:
         return frames(study.first, found.first)
     parts: dict[str, list[pd.DataFrame]] = {}
     for name, plan in study.plans.items():

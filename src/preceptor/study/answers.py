@@ -24,6 +24,7 @@ QUESTIONS = {
     "budget": "How many annotations are enough?",
 }
 LEVEL = 0.05
+"""At which a corrected p-value is taken for more than chance."""
 
 
 def answers(plan: Plan, results: Results) -> dict[str, str]:
@@ -50,11 +51,7 @@ def across_domains(found: pd.DataFrame) -> str:
         return "No domain has a Student to be compared yet."
     least = found.groupby("domain", sort=False)["mean"].min()
     ahead = [str(name) for name in names if least[name] > 0]
-    sure = [
-        str(name)
-        for name, part in found.groupby("domain", sort=False)
-        if (part["p_holm"] <= LEVEL).all() and (part["mean"] > 0).all()
-    ]
+    sure = _proven(found, "domain")
     said = (
         f"The Student's mean AUC is above both baselines in {len(ahead)} of {len(names)} domains"
         f"{_some(ahead, names)}; beyond chance, corrected over all domains, in "
@@ -63,6 +60,15 @@ def across_domains(found: pd.DataFrame) -> str:
     floor = floor_note(int(found["n"].min()))
     limit = ". The domains are those at hand and no sample of domains"
     return f"{said} ({floor}){limit}: this is no statement on further ones."
+
+
+def _proven(family: pd.DataFrame, by: str) -> list[str]:
+    """The backbones or domains whose Student is above both baselines beyond chance."""
+    return [
+        str(name)
+        for name, part in family.groupby(by, sort=False)
+        if (part["p_holm"] <= LEVEL).all() and (part["mean"] > 0).all()
+    ]
 
 
 def _some(which: list[str], of: list[str]) -> str:
@@ -103,11 +109,7 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
         return "No Student has been compared with a baseline yet."
     n = int(family["n"].min())
     least = family.groupby("backbone", sort=False)["mean"].min()
-    proven = [
-        str(name)
-        for name, part in family.groupby("backbone", sort=False)
-        if (part["p_holm"] <= LEVEL).all() and (part["mean"] > 0).all()
-    ]
+    proven = _proven(family, "backbone")
     scope = "" if len(least) > 1 else " One backbone says nothing of others."
     return (
         f"On {plan.protocol.primary} the Student's mean AUC is above both baselines for "
@@ -157,7 +159,7 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
 
 
 def _enough(plan: Plan, results: Results) -> str:
-    """For the Student of each backbone, or Baseline 1 where no Teacher depends on annotations."""
+    """For the Student of each backbone."""
     study, said = plan.protocol.study, []
     for backbone in study.students:
         found = enough(results.budget_steps, backbone, "student", study.budget_gain)
@@ -168,6 +170,9 @@ def _enough(plan: Plan, results: Results) -> str:
     if said:
         words = " ".join(said)
         return words[:1].upper() + words[1:] if len(study.students) == 1 else words
+    winner = plan.winner()
+    if winner is not None and winner.kind == "given":
+        return "The chosen maps were given: no Student depends on how many images are annotated."
     if len(study.budgets) < 2:
         return "One number of annotated images was tried; how much more would buy needs two."
     return "Students at several numbers of annotated images have not been scored yet."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from preceptor.evaluation.operating import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc
 from preceptor.models import load_model, save_model
 from preceptor.runs import is_finished, read_scores
@@ -64,10 +65,15 @@ def worst_auc(scores: pd.DataFrame, classes: list[str], positive: str | None) ->
     return min(set_auc(part, classes, positive) for _, part in scores.groupby("split"))
 
 
+def kept_thresholds(plan: Plan, best: Best) -> dict[str, float]:
+    """By rule, all fixed on its validation scores: those of every run, and the study's own."""
+    study = plan.protocol.study
+    scores = read_scores(plan.protocol.run_folder(best.run))
+    return fixed_thresholds(scores, study.positive, (*RULES, study.threshold))
+
+
 def write_best(plan: Plan, folder: Path, card: str) -> Best | None:
     """Write the chosen Student as a model folder with its card, or nothing if there is none yet.
-
-    The thresholds are the run's, and that of the study's own rule, all fixed on validation.
 
     Args:
         plan: Of one domain.
@@ -77,13 +83,10 @@ def write_best(plan: Plan, folder: Path, card: str) -> Best | None:
     best = chosen_student(plan)
     if best is None:
         return None
-    run = plan.protocol.run_folder(best.run)
-    model = load_model(run / "model")
-    positive = plan.protocol.study.positive
-    own = fixed_thresholds(read_scores(run), positive, [plan.protocol.study.threshold])
+    model = load_model(plan.protocol.run_folder(best.run) / "model")
     partial = folder.with_name(f".best-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(model, partial, {**model.spec.thresholds, **own})
+    save_model(model, partial, kept_thresholds(plan, best))
     (partial / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -35,8 +35,8 @@ class StudyPlan:
         return next(iter(self.plans.values()))
 
     @property
-    def many(self) -> bool:
-        """Whether there are several domains, or one with a name."""
+    def has_domains(self) -> bool:
+        """Whether it was written with domains, be it one."""
         return list(self.plans) != [""]
 
     def __iter__(self) -> Iterator[Plan]:

@@ -21,7 +21,7 @@ from preceptor.study.checks import check_study
 from preceptor.study.domains import StudyPlan
 from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
-from preceptor.study.graph import Graph
+from preceptor.study.graph import Graph, selected
 from preceptor.study.local import Event, LocalExecutor
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
@@ -162,13 +162,14 @@ def _walk(
     later: dict[str, float] = {}  # by id: when
     while True:
         more = False  # whether a step was finished here and now, so that others may be ready
+        waiting = False  # whether one that another process did is ready
         for step in graph.ready():
             if step.kind == "select":
                 assert step.choose is not None
                 added = step.choose()
                 graph.done.add(step.id)
                 graph.add(added)
-                _, domain, name = step.id.split(":", 2)
+                domain, name = selected(step)
                 where = f"{domain}: " if domain else ""
                 reason = study.plans[domain].chosen(step).reason
                 tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
@@ -176,18 +177,19 @@ def _walk(
             elif _there(study.folder(step), tell):
                 graph.done.add(step.id)
                 more = True
-            elif executor.free and later.get(step.id, 0.0) <= time.monotonic():
+            elif later.get(step.id, 0.0) > time.monotonic():
+                waiting = True
+            elif executor.free:
                 graph.running.add(step.id)
                 board.started(step)
                 executor.start(step)
         if more:
             continue
-        if not graph.running and not graph.ready():
+        if not graph.running and not waiting:
             break
         if not graph.running:
             time.sleep(AGAIN / 4)
             continue
-        waiting = any(step.id in later for step in graph.ready())
         for event in executor.events(AGAIN if waiting else None):
             if event.kind == "busy":
                 step = graph.steps[event.step]
@@ -271,7 +273,7 @@ def _write_choices(study: StudyPlan, out: Path) -> None:
         domain: {name: choice.as_dict() for name, choice in plan.choices.items()}
         for domain, plan in study.plans.items()
     }
-    text = json.dumps(chosen if study.many else chosen[""], indent=2)
+    text = json.dumps(chosen if study.has_domains else chosen[""], indent=2)
     write_atomically(out / "selection.json", text + "\n")
 
 

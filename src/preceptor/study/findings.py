@@ -8,6 +8,7 @@ import pandas as pd
 from preceptor.evaluation.statistics import floor_note
 from preceptor.study.plan import Plan
 from preceptor.study.rows import records
+from preceptor.wording import DASH, interval, number
 
 
 def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
@@ -101,15 +102,13 @@ def gain_words(mean: float, low: float, high: float) -> str:
 
 def interval_words(low: float, high: float) -> str:
     """An interval of differences, in a sentence."""
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "none from one seed"
-    return f"{signed(low)} to {signed(high)}"
+    found = interval(low, high)
+    return "none from one seed" if found == DASH else found
 
 
 def signed(value: float) -> str:
     """A difference with its sign."""
-    text = f"{value:+.3f}".replace("-", "−")
-    return text if text.strip("+−0.") else "0.000"  # what rounds to zero has no sign
+    return number(value, sign=True)
 
 
 def of_words(won: int, backbones: int) -> str:

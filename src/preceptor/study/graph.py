@@ -73,6 +73,17 @@ class Step:
     cost: float = 0.0
 
 
+def selection_id(domain: str, what: str) -> str:
+    """The id of a selection: it is one of its domain alone."""
+    return f"select:{domain}:{what}"
+
+
+def selected(step: Step) -> tuple[str, str]:
+    """The domain of a selection, and what it selects: teacher, or ROLE:BACKBONE."""
+    _, domain, what = step.id.split(":", 2)
+    return domain, what
+
+
 class Graph:
     """The steps known so far; grows when a selection is made.
 

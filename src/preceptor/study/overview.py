@@ -56,7 +56,7 @@ def gather_study(study: StudyPlan) -> StudyResults:
     for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):
         one.comparisons = comparisons
         say(study.plans[one.domain], one)
-    if study.many:
+    if study.has_domains:
         found.domains = _domains(found)
         found.answer = across_domains(found.domains)
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from preceptor.runs import read_record, read_scores
-from preceptor.study.graph import Step
+from preceptor.study.graph import Step, selected, selection_id
 from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.settings import PAPER_ALPHA, Control, StudyConfig
@@ -286,12 +286,11 @@ class Plan:
         return Step(name, "select", title, tuple(needs), choose=lambda: self._made(decide(), name))
 
     def _selection(self, what: str) -> str:
-        """The id of a selection: it is one of this domain alone."""
-        return f"select:{self.domain}:{what}"
+        return selection_id(self.domain, what)
 
     def chosen(self, step: Step) -> Choice:
         """What a selection chose."""
-        return self.choices[step.id.split(":", 2)[2]]
+        return self.choices[selected(step)[1]]
 
     def _made(self, steps: list[Step], by: str = "") -> list[Step]:
         """Keep what is known, so that the report can show the graph."""

@@ -63,6 +63,17 @@ def at_size(role: str, size: int) -> str:
     return f"{role} @ {size}"
 
 
+def without_size(role: str) -> tuple[str, bool]:
+    """A role without its number of annotated images, and whether it had one.
+
+    Example:
+        >>> without_size("student @ 50"), without_size("student")
+        (('student', True), ('student', False))
+    """
+    name, sized, _ = role.partition(" @ ")
+    return name, bool(sized)
+
+
 @dataclass(frozen=True)
 class Member:
     """One run's place in the study.

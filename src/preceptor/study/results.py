@@ -110,15 +110,17 @@ def gather(plan: Plan) -> Results:
         metrics = {key: value for key, value in record.get("metrics", {}).items() if key != "epoch"}
         runs.append(identity | {"finished": done} | kept | metrics)
         evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
-        for place in (folder, evaluation):
-            if is_finished(place):
-                part = figures(read_scores(place), classes, positive)
-                found.append(part.assign(**identity))
-        if is_finished(folder) and is_finished(evaluation) and positive is not None:
-            fixed = fixed_thresholds(read_scores(folder), positive, [protocol.study.threshold])
-            tested = read_scores(evaluation)
-            part = _rates(tested, positive, fixed.get(protocol.study.threshold))
-            rates.append(part.assign(**identity))
+        validated = read_scores(folder) if done else None
+        tested = read_scores(evaluation) if is_finished(evaluation) else None
+        found += [
+            figures(scores, classes, positive).assign(**identity)
+            for scores in (validated, tested)
+            if scores is not None
+        ]
+        if validated is not None and tested is not None and positive is not None:
+            rule = protocol.study.threshold
+            fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
+            rates.append(_rates(tested, positive, fixed).assign(**identity))
     results = Results(
         primary=protocol.primary,
         positive=positive,

@@ -1,0 +1,111 @@
+"""Tables of a whole study: its domains, what annotations bought, where the time went."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from preceptor.report.cells import Cell, Line, Table, duration, mean_std_text
+from preceptor.report.graph_figure import Work
+from preceptor.study.budgets import LINES
+from preceptor.study.results import Results
+from preceptor.study.rows import records
+from preceptor.study.settings import StudyConfig
+from preceptor.wording import DASH, interval, number
+
+
+def domain_table(domains: pd.DataFrame) -> Table | None:
+    """RQ4: a row a domain (and backbone), the Student against both baselines."""
+    if domains.empty:
+        return None
+    lines = []
+    several = domains["backbone"].nunique() > 1
+    for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
+        rows = records(part)
+        hardest = min(rows, key=lambda row: row["mean"])
+        heading = f"{domain}: {backbone}" if several else str(domain)
+        cells = [Cell(f"{hardest['primary']}", f"{hardest['images']:,} images")]
+        cells += [Cell(mean_std_text(row["baseline"], row["baseline_std"])) for row in rows]
+        cells += [Cell()] * (2 - len(rows))
+        cells += [
+            Cell(mean_std_text(hardest["student"], hardest["student_std"])),
+            Cell(number(hardest["mean"], sign=True)),
+            Cell(interval(hardest["low"], hardest["high"])),
+            Cell(interval(hardest["image_low"], hardest["image_high"])),
+            Cell(number(max(row["p_holm"] for row in rows)), f"floor {number(rows[0]['p_floor'])}"),
+        ]
+        lines.append(Line(heading, cells))
+    columns = [
+        "Set", "Baseline 1, best α", "Baseline 2", "Student", "Student − stronger baseline",
+        "95 % interval, seeds", "95 %, seeds × images", "larger p (Holm, all domains)",
+    ]  # fmt: skip
+    return Table("AUC by domain, mean ± std over seeds.", "Domain", columns, lines)
+
+
+def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table | None:
+    """What each number of annotated images reached, and what the step to the next bought."""
+    if results.budget.empty:
+        return None
+    curve = results.budget[results.budget["backbone"] == backbone]
+    if curve.empty:
+        return None
+    timed = curve["minutes"].notna().all()
+    lines = []
+    for size in study.budgets:
+        here = {row["line"]: row for row in records(curve[curve["size"] == size])}
+        if not here:
+            continue
+        cells = [Cell(number(next(iter(here.values()))["minutes"], 1))] if timed else []
+        cells += [_curve_cell(here.get(line)) for line in LINES]
+        step = _step(results, backbone, "student", size)
+        cells.append(
+            Cell(number(step["mean"], sign=True), interval(step["low"], step["high"]))
+            if step
+            else Cell()
+        )
+        lines.append(Line(f"{size:,}", cells))
+    columns = ["Minutes"] if timed else []
+    columns += [*LINES.values(), "Student's gain by the next step"]
+    caption = (
+        f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
+        "interval over seeds; the images are drawn anew for every seed."
+    )
+    return Table(caption, "Annotated", columns, lines)
+
+
+def _curve_cell(point: dict[str, Any] | None) -> Cell:
+    if point is None:
+        return Cell()
+    spread = f"{number(point['low'])} to {number(point['high'])}"
+    return Cell(number(point["mean"]), spread if math.isfinite(point["low"]) else "")
+
+
+def _step(results: Results, backbone: str, line: str, size: int) -> dict[str, Any] | None:
+    steps = results.budget_steps
+    if steps.empty:
+        return None
+    mine = steps[
+        (steps["backbone"] == backbone) & (steps["line"] == line) & (steps["size"] == size)
+    ]
+    return records(mine)[0] if len(mine) else None
+
+
+def work_table(groups: list[Work]) -> Table | None:
+    """Every group of steps of the graph, with how many are done and the time that they took."""
+    if not groups:
+        return None
+    lines = [
+        Line(
+            group.title,
+            [
+                Cell(f"{group.done} of {group.count}"),
+                Cell(duration(group.seconds) if group.times else DASH),
+                Cell(duration(group.median) if group.times else DASH),
+            ],
+        )
+        for group in groups
+    ]
+    columns = ["Done", "Computing in all", "Median of one"]
+    return Table("What the study computed, in the order of the graph.", "Steps", columns, lines)
