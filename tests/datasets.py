@@ -20,6 +20,18 @@ FORGED_STUDY: dict[str, Any] = {
     "teacher_alphas": [0.1],
 }
 
+# A study of `squares`; each test file adds what it is about.
+SQUARES_STUDY: dict[str, Any] = {
+    "positive": "marked",
+    "primary": "test-unseen",
+    "annotated": 0.5,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "alphas": [0.5],
+    "data_driven": False,
+}
+
 SPLITS = {"train": 24, "val": 12, "test": 12, "test-unseen": 12}
 
 

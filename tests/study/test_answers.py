@@ -119,6 +119,15 @@ def test_nothing_compared_is_said(plan: Plan) -> None:
     assert all("yet" in text for text in found.values())
 
 
+def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
+    study = plan.protocol.study
+    given = study.model_copy(update={"maps": {"masks": study.manifest}, "budget": (4, 8)})
+    found = Plan(
+        replace(plan.protocol, study=given), {"teacher": Choice("masks (given maps)", "", ())}
+    )
+    assert "no Student depends on how many images are annotated" in said(found)["budget"]
+
+
 def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
     return [{"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_holm": p} for mean in pair]
 

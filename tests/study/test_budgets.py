@@ -21,19 +21,11 @@ from preceptor.study.overview import gather_study
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
 from preceptor.study.settings import StudyConfig
-from tests.datasets import squares
+from tests.datasets import SQUARES_STUDY, squares
 from tests.report.test_report import walk
 
-SETTINGS: dict[str, Any] = {
-    "positive": "marked",
-    "primary": "test-unseen",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
-    "alphas": [0.5],
-    "data_driven": False,
     "controls": [],
     "budget": [12, 4],
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},

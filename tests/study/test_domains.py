@@ -20,18 +20,10 @@ from preceptor.report.write import write_results
 from preceptor.study.driver import open_study, reopen, run_study
 from preceptor.study.settings import StudyConfig
 from tests.commands import here
-from tests.datasets import squares
+from tests.datasets import SQUARES_STUDY, squares
 
-SETTINGS: dict[str, Any] = {
-    "positive": "marked",
-    "primary": "test-unseen",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
-    "alphas": [0.5],
-    "data_driven": False,
     "controls": ["shuffled"],
     "budget": [8],
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},

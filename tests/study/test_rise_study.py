@@ -19,18 +19,12 @@ from preceptor.saliency.store import MapStore, read_store
 from preceptor.study.driver import open_study, reopen, run_study
 from preceptor.study.results import gather
 from preceptor.study.settings import StudyConfig
-from tests.datasets import squares
+from tests.datasets import SQUARES_STUDY, squares
 
 RISE: dict[str, Any] = {"max_masks": 60, "tolerance": 0.6}
-SETTINGS: dict[str, Any] = {
-    "positive": "marked",
-    "primary": "test-unseen",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
+    "data_driven": True,
     "seeds": [0, 1],
-    "alphas": [0.5],
     "teacher_alphas": [0.5],
     "saliency": ["cam", "rise"],
     "rise": RISE,

@@ -19,18 +19,10 @@ from preceptor.errors import InputError
 from preceptor.models import load_model
 from preceptor.study.driver import open_study, run_study
 from preceptor.study.settings import StudyConfig
-from tests.datasets import squares
+from tests.datasets import SQUARES_STUDY, squares
 
-SETTINGS: dict[str, Any] = {
-    "positive": "marked",
-    "primary": "test-unseen",
-    "annotated": 0.5,
-    "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"],
-    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
-    "alphas": [0.5],
-    "data_driven": False,
     "training": {
         "input_size": 32,
         "epochs": 2,

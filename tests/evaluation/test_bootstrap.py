@@ -1,0 +1,180 @@
+"""The bootstrap over seeds and images, and the share of the way: what they resample and cover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from preceptor.errors import InputError
+from preceptor.evaluation import metrics
+from preceptor.evaluation.bootstrap import share_of_draws, share_of_the_way, two_level_bootstrap
+from preceptor.evaluation.statistics import paired_difference
+
+
+def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
+    """Scores of two sides on shared images: image, seed and seed-by-image effects."""
+    labels = rng.random(images) < 0.4
+    shared = image_sd * rng.normal(size=images)
+
+    def side(shift):
+        strength = shift + seed_sd * rng.normal(size=(seeds, 1))
+        return shared + own_sd * rng.normal(size=(seeds, images)) + labels * strength
+
+    a, b = side(0.7 + effect), side(0.7)
+    spread = np.sqrt(2 * (image_sd**2 + own_sd**2) + seed_sd**2)
+    truth = stats.norm.cdf((0.7 + effect) / spread) - stats.norm.cdf(0.7 / spread)
+    return labels, a, b, truth
+
+
+def test_two_level_bootstrap_covers():
+    rng = np.random.default_rng(0)
+    hits = []
+    for k in range(500):
+        labels, a, b, truth = study(rng)
+        result = two_level_bootstrap(labels, a, b, resamples=200, seed=k)
+        hits.append(result.low <= truth <= result.high)
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_two_level_bootstrap_of_one_model_is_the_plain_one():
+    rng = np.random.default_rng(1)
+    labels, a, _, _ = study(rng, seeds=1, images=60)
+    result = two_level_bootstrap(labels, a, resamples=4_000, seed=3)
+    assert result.estimate == metrics.auc(labels, a[0])
+    twin = []
+    while len(twin) < 4_000:
+        pick = rng.integers(0, 60, 60)
+        twin.append(metrics.auc(labels[pick], a[0][pick]))
+    expected = np.nanquantile(twin, [0.025, 0.975])
+    np.testing.assert_allclose([result.low, result.high], expected, atol=0.015)
+
+
+def test_two_level_bootstrap_pairs_the_sides():
+    rng = np.random.default_rng(2)
+    labels, a, b, _ = study(rng)
+    same = two_level_bootstrap(labels, a, a.copy(), resamples=50)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    one_way = two_level_bootstrap(labels, a, b, resamples=50)
+    other_way = two_level_bootstrap(labels, b, a, resamples=50)
+    np.testing.assert_allclose(one_way.replicates, -other_way.replicates, atol=1e-12)
+    per_seed = [metrics.auc(labels, x) - metrics.auc(labels, y) for x, y in zip(a, b, strict=True)]
+    assert one_way.estimate == pytest.approx(np.mean(per_seed))
+    again = two_level_bootstrap(labels, a, b, resamples=50)
+    np.testing.assert_array_equal(again.replicates, one_way.replicates)
+
+
+def test_seed_spread_alone_gives_about_the_t_interval():
+    labels = np.arange(4_000) % 2 == 0
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(10, 4_000)) + labels * np.linspace(0.2, 2, 10)[:, None]
+    result = two_level_bootstrap(labels, a, resamples=2_000)
+    expected = paired_difference([metrics.auc(labels, row) for row in a], np.zeros(10))
+    assert result.high - result.low == pytest.approx(expected.high - expected.low, rel=0.08)
+
+
+def test_whole_groups_are_drawn():
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(40) % 2 == 0, 10)
+    shared = np.repeat(rng.normal(size=40), 10) + labels
+    scores = shared + 0.1 * rng.normal(size=(3, 400))
+    groups = np.repeat([f"subject {k}" for k in range(40)], 10)
+    by_image = two_level_bootstrap(labels, scores, resamples=300)
+    by_group = two_level_bootstrap(labels, scores, groups=groups, resamples=300)
+    assert by_group.estimate == by_image.estimate
+    image_spread, group_spread = by_image.replicates.std(), by_group.replicates.std()
+    assert group_spread > 1.5 * image_spread
+    for missing in (None, ""):
+        alone = two_level_bootstrap(labels, scores, groups=[missing] * 400, resamples=300)
+        np.testing.assert_array_equal(alone.replicates, by_image.replicates)
+    with pytest.raises(InputError, match="groups do not fit"):
+        two_level_bootstrap(labels, scores, groups=groups[1:])
+
+
+def test_more_classes_and_accuracy():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 3, 150)
+    scores = rng.random((4, 150, 3)) + np.eye(3)[labels] * 0.5
+    for metric, twin in (("auc", metrics.macro_auc), ("accuracy", metrics.accuracy)):
+        result = two_level_bootstrap(labels, scores, resamples=100, metric=metric)
+        assert result.estimate == pytest.approx(np.mean([twin(labels, row) for row in scores]))
+        assert result.low < result.estimate < result.high
+
+
+def test_resamples_without_a_class_are_redrawn_or_given_up():
+    rng = np.random.default_rng(6)
+    labels = np.array([True] + [False] * 29)
+    scores = rng.normal(size=(2, 30))
+    result = two_level_bootstrap(labels, scores, resamples=400)
+    assert result.redrawn > 100  # a third lacks the one positive
+    assert (result.skipped, len(result.replicates)) == (0, 400)
+    assert np.isfinite(result.replicates).all()
+    single = two_level_bootstrap(np.ones(30, dtype=bool), scores, resamples=20)
+    assert np.isnan([single.estimate, single.low, single.high]).all()
+    assert single.skipped == 20
+
+
+def test_bad_bootstrap_input_is_refused():
+    labels = np.array([True, False])
+    with pytest.raises(InputError, match="alike on every side"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), np.zeros((3, 2)))
+    with pytest.raises(InputError, match="NaN"):
+        two_level_bootstrap(labels, np.full((2, 2), np.nan))
+    with pytest.raises(InputError, match="metric 'f1'"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), metric="f1")
+    with pytest.raises(InputError, match="resamples"):
+        two_level_bootstrap(labels, np.zeros((2, 2)), resamples=0)
+
+
+# Share of the way --------------------------------------------------------------------------
+
+
+def test_share_of_the_way():
+    rng = np.random.default_rng(7)
+    labels = rng.random(400) < 0.5
+    base = rng.normal(size=(5, 400))
+    student, ceiling = base + labels, base + 2 * labels
+    result = share_of_the_way(labels, student, base, ceiling, resamples=300)
+    values = [np.mean([metrics.auc(labels, r) for r in side]) for side in (student, base, ceiling)]
+    assert result.share == pytest.approx((values[0] - values[1]) / (values[2] - values[1]))
+    assert result.low < result.share < result.high
+    assert result.reason == ""
+    whole = share_of_the_way(labels, ceiling, base, ceiling, resamples=300)
+    assert (whole.share, whole.low, whole.high) == (1, 1, 1)
+
+
+def test_share_of_the_way_needs_a_distance():
+    rng = np.random.default_rng(8)
+    labels = rng.random(100) < 0.5
+    base = rng.normal(size=(5, 100))
+    student, near = base + labels, base + 0.01 * rng.normal(size=(5, 100))
+    for ceiling, truth, reason in (
+        (near, labels, "includes 0"),
+        (base - 2 * labels, labels, "below the baseline"),
+        (near, np.ones(100, dtype=bool), "one class only"),
+    ):
+        result = share_of_the_way(truth, student, base, ceiling, resamples=100)
+        assert (result.share, result.low, result.high) == (None, None, None)
+        assert reason in result.reason
+
+
+def test_share_of_draws_is_the_ratio_of_means_and_covers():
+    rng = np.random.default_rng(0)
+    truth, covered, trials = 0.6, 0, 300
+    for _ in range(trials):
+        draw = rng.normal(0.7, 0.05, 10)  # an easy draw is easy for all three
+        base, ceiling = draw + rng.normal(0, 0.01, 10), draw + 0.1 + rng.normal(0, 0.01, 10)
+        student = draw + truth * 0.1 + rng.normal(0, 0.02, 10)
+        found = share_of_draws(student, base, ceiling, resamples=400)
+        expected = (student - base).mean() / (ceiling - base).mean()
+        assert found.share == pytest.approx(expected)
+        covered += found.low <= truth <= found.high
+    assert 0.91 <= covered / trials <= 0.985
+
+
+def test_share_of_draws_needs_a_distance_and_pairs():
+    found = share_of_draws([0.6, 0.7, 0.8], [0.7, 0.7, 0.7], [0.6, 0.8, 0.71])
+    assert found.share is None
+    assert "includes 0" in found.reason
+    with pytest.raises(InputError, match="paired"):
+        share_of_draws([0.6, 0.7], [0.5, 0.6, 0.7], [0.8, 0.8, 0.8])
