@@ -6,15 +6,18 @@ A small study of forged photographs has every kind of step. It is run undisturbe
 time from nothing: killed with SIGKILL at `points` moments, the study and a worker in turn, while a
 training, a marking, a committee or a test scoring was being done, or while it wrote its report; on
 a disk that becomes full (a tmpfs, where this user may mount one); with images and maps that become
-unreadable, decoded on the fly; with a finished run's file damaged. Each time the same command must
-go on, do no finished step again (but the damaged one), and leave the undisturbed tables, byte for
-byte.
+unreadable, decoded on the fly; with images that block who opens them; with a finished run's file
+damaged; on a Ray cluster one of whose nodes dies in a training. Each time the same command must go
+on, do no finished step again (but the damaged one), and leave the undisturbed tables, byte for
+byte. At last a Ray node dies while a Teacher marks by RISE: the map store must be that of one
+process, and a shard is all that is done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -23,11 +26,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from ray_cluster import ray_nodes
 
 from preceptor.benchmark.forged import PRESETS, write_draws
 
@@ -54,18 +63,25 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
+Fault = Callable[[Path, Path, Path, int], str]
+"""Study file, study folder, the undisturbed one, jobs; returns what happened."""
+
+
 class FaultError(Exception):
     """Something did not go on as it must."""
 
 
-def command(file: Path, out: Path, jobs: int) -> list[str]:
-    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return [sys.executable, "-c", "from preceptor.cli import main; main()", *arguments]
+def preceptor(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from preceptor.cli import main; main()", *map(str, arguments)]
 
 
-def started(file: Path, out: Path, jobs: int) -> subprocess.Popen[str]:
+def command(file: Path, out: Path, jobs: int, *more: str) -> list[str]:
+    return preceptor("study", file, "--out", out, "--jobs", jobs, *more)
+
+
+def started(file: Path, out: Path, jobs: int, *more: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(command(file, out, jobs), stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command(file, out, jobs, *more), stdout=pipe, stderr=pipe, text=True)
 
 
 def running(out: Path) -> list[str]:
@@ -73,6 +89,13 @@ def running(out: Path) -> list[str]:
     with contextlib.suppress(OSError, ValueError):
         return [one["title"] for one in json.loads((out / "status.json").read_text())["running"]]
     return []
+
+
+def failed(out: Path) -> bool:
+    """Whether a step is known to have failed."""
+    with contextlib.suppress(OSError, ValueError):
+        return bool(json.loads((out / "status.json").read_text())["failed"])
+    return False
 
 
 def finished(out: Path) -> dict[Path, int]:
@@ -125,11 +148,9 @@ def goes_on(file: Path, out: Path, jobs: int, but: frozenset[str] = frozenset())
 
 def killed(
     file: Path, out: Path, undisturbed: Path, jobs: int, moment: str, whom: str,
-    generator: np.random.Generator,
+    after: int, delay: float,
 ) -> str:  # fmt: skip
     """SIGKILL to the study or to its workers while a step of a kind is done."""
-    after = int(generator.integers(0, 6)) if moment in ("training", "scoring") else 0
-    delay = float(generator.uniform(0, 0.3))
     with started(file, out, jobs) as process:
         wait_for(moment, process, out, after)
         time.sleep(delay)
@@ -178,31 +199,72 @@ def full_disk(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
         subprocess.run(["umount", str(out)], check=True)
 
 
-def unreadable(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
-    """Images and maps become unreadable while the study runs without a cache, and are mended."""
-    study = yaml.safe_load(file.read_text())
-    study["training"]["cache"] = "none"
-    uncached = file.with_name("uncached.yaml")
-    uncached.write_text(yaml.safe_dump(study))
-    victims = sorted((file.parent / "forged" / "0").glob("*/train/*.png"))
-    kept = {path: path.read_bytes() for path in victims}
+@contextlib.contextmanager
+def spoiled(paths: list[Path]) -> Iterator[None]:
+    """Files that are no pictures while the block runs."""
+    kept = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        path.write_bytes(b"no picture")
     try:
-        with started(uncached, out, jobs) as process:
-            wait_for("training", process, out, 2)
-            for path in victims:
-                path.write_bytes(b"no picture")
-            _, errors = process.communicate()
-        if process.returncode != 1 or "Traceback" in errors:
-            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
-        if not (out / "report.html").is_file():
-            raise FaultError("there is no report of what had finished")
+        yield
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
-    done = len(finished(out))
-    left = goes_on(uncached, out, jobs)
-    same_as(out, undisturbed)
-    return f"told, exit code 1, {done} steps finished; {left} left for the same command"
+
+
+@contextlib.contextmanager
+def blocked(paths: list[Path]) -> Iterator[None]:
+    """Files that nobody else can open while the block runs: who tries waits in the kernel, as on a
+    network folder whose server is gone."""
+    leased = [os.open(path, os.O_RDWR) for path in paths]
+    for file in leased:
+        while True:
+            try:
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                break
+            except BlockingIOError:  # it is being read just now
+                time.sleep(0.001)
+    try:
+        yield
+    finally:
+        for file in leased:
+            os.close(file)
+
+
+def without(
+    spoil: Callable[[list[Path]], AbstractContextManager[None]],
+    told: str,
+    *more: str,
+) -> Fault:
+    """The training images of a study without a cache cannot be read for a while."""
+
+    def fault(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+        shutil.copytree(file.parent / "forged", out.with_name(f"{out.name}-data") / "forged")
+        study = yaml.safe_load(file.read_text())
+        study["training"]["cache"] = "none"
+        uncached = out.with_name(f"{out.name}-data") / "study.yaml"
+        uncached.write_text(yaml.safe_dump(study))
+        victims = sorted((uncached.parent / "forged" / "0").glob("*/train/*.png"))
+        with started(uncached, out, jobs, *more) as process:
+            wait_for("training", process, out, 2)
+            with spoil(victims):
+                while process.poll() is None and not failed(out):
+                    time.sleep(0.05)
+            _, errors = process.communicate()
+        if process.returncode != 1 or "Traceback" in errors:
+            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
+        if told not in errors:
+            raise FaultError(f"{told!r} is not told: {errors[-300:]}")
+        if not (out / "report.html").is_file():
+            raise FaultError("there is no report of what had finished")
+        if not list(out.glob("store/failed/*.log")):
+            raise FaultError("there is no log of what failed")
+        done = len(finished(out))
+        left = goes_on(uncached, out, jobs)
+        same_as(out, undisturbed)
+        return f"told, exit code 1, {done} steps finished; {left} left for the same command"
+
+    return fault
 
 
 def damaged(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
@@ -217,14 +279,80 @@ def damaged(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
     return "the damaged run alone was done again"
 
 
+def node_lost(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """One of two Ray nodes dies while it trains."""
+    with ray_nodes(2) as cluster:
+        more = ["--engine", "ray", "--address", cluster.address]
+        with subprocess.Popen(
+            preceptor("study", file, "--out", out, *more),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            before, hit = None, False
+            while process.poll() is None and not hit:
+                before = finished(out)
+                for node in cluster.nodes:
+                    if len(before) >= 2 and cluster.busy_with(node, "train"):
+                        cluster.kill(node)
+                        hit = True
+                        break
+                time.sleep(0.002)
+            _, errors = process.communicate()
+        if process.returncode:
+            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
+    assert before is not None
+    again = [path.parent.name for path, when in before.items() if finished(out).get(path) != when]
+    if again:
+        raise FaultError(f"finished steps were done again: {again}")
+    same_as(out, undisturbed)
+    left = goes_on(file, out, jobs)
+    return f"{len(before)} steps finished, the other node did the rest, {left} left"
+
+
+def node_lost_in_annotation(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """One of two Ray nodes dies while it marks a shard by RISE."""
+    model = next(iter(sorted(undisturbed.glob("store/runs/*/model"))))
+    manifest = file.parent / "forged" / "0" / "manifest.csv"
+    arguments = ["annotate", model, manifest, "--method", "rise", "--split", "all"]
+    arguments += ["--max-masks", 512, "--device", "cpu"]
+    here = out / "here"
+    subprocess.run(preceptor(*arguments, "--out", here, "--jobs", 1), check=True,
+                   capture_output=True)  # fmt: skip
+    there = out / "there"
+    shards = there / ".marking" / "shards"
+    with ray_nodes(2) as cluster:
+        with subprocess.Popen(
+            preceptor(*arguments, "--out", there, "--engine", "ray", "--address", cluster.address),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            done: list[Path] = []
+            hit = False
+            while process.poll() is None and not hit:
+                done = list(shards.glob("*/run.json"))
+                for node in cluster.nodes:
+                    if len(done) >= 2 and cluster.busy_with(node, "mark, shard"):
+                        cluster.kill(node)
+                        hit = True
+                        break
+                time.sleep(0.002)
+            _, errors = process.communicate()
+        if process.returncode:
+            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
+    if not hit:
+        raise FaultError("the marking ended before a node could be killed")
+    for one in sorted(here.glob("maps-*.parquet")):
+        if one.read_bytes() != (there / one.name).read_bytes():
+            raise FaultError("the maps differ from those of one process")
+    return f"{len(done)} shards finished, the other node did the rest; the same map store"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody tries to open what is blocked
     generator = np.random.default_rng(arguments.seed)
-    failures = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_draws(folder / "forged", PRESETS["tiny"], range(1))
@@ -235,32 +363,50 @@ def main() -> int:
         goes_on(file, undisturbed, arguments.jobs)
         steps = len(finished(undisturbed))
         print(f"undisturbed: {steps} steps, {time.monotonic() - began:.0f} s", flush=True)
-        faults: list[tuple[str, Any]] = []
+        faults: list[tuple[str, Fault]] = []
         for place in range(arguments.points):
             moment = list(MOMENTS)[place % len(MOMENTS)]
             whom = "study" if moment == "report" or (place // len(MOMENTS)) % 2 == 0 else "worker"
-            faults.append(
-                (
-                    f"{place + 1:2d} SIGKILL to the {whom} in {moment}",
-                    lambda out, moment=moment, whom=whom: killed(
-                        file, out, undisturbed, arguments.jobs, moment, whom, generator
-                    ),
-                )
-            )
-        for name, fault in (
-            ("full disk", full_disk), ("unreadable files", unreadable), ("damaged run", damaged),
-        ):  # fmt: skip
-            faults.append(
-                (name, lambda out, fault=fault: fault(file, out, undisturbed, arguments.jobs))
-            )
-        for name, fault in faults:
-            out = folder / "faulty"
+            after = int(generator.integers(0, 6)) if moment in ("training", "scoring") else 0
+            delay = float(generator.uniform(0, 0.3))
+            kill = partial(killed, moment=moment, whom=whom, after=after, delay=delay)
+            faults.append((f"{place + 1:2d} SIGKILL to the {whom} in {moment}", kill))
+        faults += [
+            ("full disk", full_disk),
+            ("unreadable files", without(spoiled, "not an image in a known format")),
+            ("files that block", without(blocked, "hung: silent for", "--patience", "0.15")),
+            ("damaged run", damaged),
+            ("Ray node killed in training", node_lost),
+            ("Ray node killed in annotation", node_lost_in_annotation),
+        ]
+
+        def survived(place: int) -> bool:
+            name, fault = faults[place]
+            out = folder / f"fault-{place}"
             try:
-                print(f"{name}: {fault(out)}", flush=True)
+                print(f"{name}: {fault(file, out, undisturbed, arguments.jobs)}", flush=True)
             except FaultError as error:
-                failures += 1
                 print(f"{name}: FAILED: {error}", flush=True)
-            shutil.rmtree(out, ignore_errors=True)
+                return False
+            finally:
+                shutil.rmtree(out, ignore_errors=True)
+            return True
+
+        # Ray starts its nodes from the main thread alone, which then helps with the others.
+        on_ray = [place for place, (name, _) in enumerate(faults) if name.startswith("Ray")]
+        waiting = deque(place for place in range(len(faults)) if place not in on_ray)
+
+        def others() -> list[bool]:
+            found = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    found.append(survived(waiting.popleft()))
+            return found
+
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(others)
+            mine = [survived(place) for place in on_ray] + others()
+            failures = (mine + beside.result()).count(False)
     print(f"{failures} of {len(faults)} faults were not survived" if failures else
           f"all {len(faults)} faults were survived, with the same tables")  # fmt: skip
     return 1 if failures else 0

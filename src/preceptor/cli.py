@@ -29,6 +29,27 @@ CacheOption = Annotated[
     Path | None, typer.Option("--cache-dir", help="Folder of image caches.", show_default=False)
 ]
 
+JobsOption = Annotated[
+    int | None,
+    typer.Option(help="Most at once; otherwise what the machines hold.", show_default=False),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --engine ray: a cluster, or auto for this machine's.", show_default=False
+    ),
+]
+PerGpuOption = Annotated[
+    int | None,
+    typer.Option(
+        "--runs-per-gpu", min=1, show_default=False,
+        help="How many share a GPU; otherwise by measured memory.",
+    ),
+]  # fmt: skip
+PatienceOption = Annotated[
+    float, typer.Option(min=0.01, help="Minutes of silence after which something hangs.")
+]
+
 
 class Method(StrEnum):
     """How a model marks."""
@@ -42,6 +63,24 @@ class Cache(StrEnum):
 
     memmap = "memmap"
     none = "none"
+
+
+class Engine(StrEnum):
+    """Who does the work."""
+
+    local = "local"
+    ray = "ray"
+
+
+EngineOption = Annotated[Engine, typer.Option(help="Processes here, or a Ray cluster.")]
+
+
+class Device(StrEnum):
+    """Where a model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class Naming(StrEnum):
@@ -223,23 +262,28 @@ def annotate(
     tolerance: Annotated[
         float, typer.Option(min=0, max=0.99, help="Of RISE: error at which an image is done.")
     ] = 0.05,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each at once.")] = 1,
+    device: Device = Device.auto,
+    engine: Annotated[
+        Engine, typer.Option(help="Processes here, or a Ray cluster.")
+    ] = Engine.local,
+    jobs: JobsOption = None,
+    runs_per_gpu: PerGpuOption = None,
+    address: AddressOption = None,
+    patience: PatienceOption = 30.0,
     cache_dir: CacheOption = None,
     cache: Cache = Cache.memmap,
 ) -> None:
-    """Mark images by a model's own saliency."""
+    """Mark images by a model's own saliency; the same command goes on where one stopped."""
     from preceptor.config import RiseSettings
-    from preceptor.data.manifest import Manifest
-    from preceptor.models import load_model
-    from preceptor.saliency.annotate import annotate as mark
     from preceptor.saliency.annotate import marking_record
-    from preceptor.workspace import Workspace
+    from preceptor.study.marking import annotate_in_shards
 
-    loaded = load_model(model)
-    table = Manifest.read(manifest, verify=False, need=(), classes=loaded.spec.classes)
-    store = mark(
-        loaded, table, method.value, out=out, splits=split, cache=cache.value,
-        workspace=Workspace(table, cache_dir),
-        rise=RiseSettings(max_masks=max_masks, tolerance=tolerance),
+    store = annotate_in_shards(
+        model, manifest, out, method.value, splits=split, cache=cache.value, cache_dir=cache_dir,
+        rise=RiseSettings(max_masks=max_masks, tolerance=tolerance), threads=threads,
+        device=device.value, engine=engine.value, jobs=jobs, runs_per_gpu=runs_per_gpu,
+        address=address, patience=patience,
     )  # fmt: skip
     print(
         f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"
@@ -317,7 +361,20 @@ def study(
     ] = None,
     manifest: Annotated[Path | None, typer.Argument(help="For init: the manifest.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study folder.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Worker processes.", show_default=False)] = None,
+    jobs: JobsOption = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Processes here, or a Ray cluster.")
+    ] = Engine.local,
+    address: AddressOption = None,
+    runs_per_gpu: PerGpuOption = None,
+    patience: PatienceOption = 30.0,
+    track: Annotated[
+        list[str] | None, typer.Option(help="tensorboard or mlflow; repeat.", show_default=False)
+    ] = None,
+    track_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's server; otherwise a file in the study.", show_default=False),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its time.")
     ] = False,
@@ -380,7 +437,12 @@ def study(
 
     console = Console()
     show = partial(live, console=console) if console.is_terminal else None
-    _finish(run_study(settings, out, jobs=jobs, tell=partial(print, flush=True), show=show))
+    result = run_study(
+        settings, out, jobs=jobs, engine=engine.value, address=address, runs_per_gpu=runs_per_gpu,
+        patience=patience, track=track or (), track_uri=track_uri,
+        tell=partial(print, flush=True), show=show,
+    )  # fmt: skip
+    _finish(result)
 
 
 @app.command()
@@ -422,7 +484,7 @@ def report(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of images and study.")] = Path("demo-study"),
-    jobs: Annotated[int | None, typer.Option(help="Worker processes.", show_default=False)] = None,
+    jobs: JobsOption = None,
     seed: Annotated[int, typer.Option(min=0, help="The first draw of the images.")] = 0,
 ) -> None:
     """Run a small study on forged photographs: the whole protocol in a few minutes."""

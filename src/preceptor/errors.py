@@ -26,6 +26,10 @@ class HeldError(PreceptorError):
     """Another process works on what was asked for."""
 
 
+class CrowdedError(PreceptorError):
+    """A device that several computations share has no room for this one."""
+
+
 class LeaseLostError(PreceptorError):
     """Another process took over what this one was working on."""
 

@@ -14,8 +14,8 @@ from preceptor.study.domains import StudyPlan
 from preceptor.study.driver import open_study
 from preceptor.study.graph import Graph
 from preceptor.study.settings import StudyConfig
-from preceptor.study.work import perform
 from tests.datasets import squares
+from tests.report.test_report import do_all
 
 NASTY = "a_b & 50% {x} #1 $y ~^\\ α ± − × <b>|"
 """A source's name that HTML, SVG, LaTeX and CSV must each write in their own way."""
@@ -82,15 +82,7 @@ def two_domains(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """All of it computed here, without worker processes."""
     folder = tmp_path_factory.mktemp("two-domains")
     study = opened(folder, folder / "store")
-    graph = Graph(study.start())
-    while ready := graph.ready():
-        for step in ready:
-            if step.kind == "select":
-                assert step.choose is not None
-                graph.add(step.choose())
-            else:
-                perform(step, folder / "store", study.workspaces)
-            graph.done.add(step.id)
+    do_all(Graph(study.start()), folder / "store", study.workspaces)
     write_results(study, folder / "out", {})
     return Written(study, folder / "out")
 

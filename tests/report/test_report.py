@@ -49,15 +49,20 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
     workspaces = Workspaces.of_study(config, store)
     plan = Plan(Protocol(config, workspaces, store))
     graph = Graph(plan.start())
-    while compute and (ready := graph.ready()):
-        for step in ready:
-            if step.kind == "select":
-                assert step.choose is not None
-                graph.add(step.choose())
-            else:
-                perform(step, store, workspaces)
-            graph.done.add(step.id)
+    if compute:
+        do_all(graph, store, workspaces)
     return plan
+
+
+def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
+    """Every step of a graph, in this process."""
+    while step := graph.take():
+        if step.kind == "select":
+            assert step.choose is not None
+            graph.add(step.choose())
+        else:
+            perform(step, store, workspaces)
+        graph.finish(step.id)
 
 
 class Page(HTMLParser):

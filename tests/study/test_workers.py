@@ -6,8 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from preceptor.study.executors import Work
+from preceptor.study.executors.local import LocalExecutor
 from preceptor.study.graph import Step
-from preceptor.study.local import LocalExecutor
 from preceptor.study.plan import Plan
 from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
@@ -29,7 +30,7 @@ def events(executor: LocalExecutor) -> list[str]:
 
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(1, 1, plan.protocol.workspaces, plan.protocol.store)
+    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     try:
         executor.start(step)
         (worker,) = executor._workers
@@ -44,7 +45,7 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
 
 def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(1, 1, plan.protocol.workspaces, plan.protocol.store)
+    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     told: list[str] = []
     try:
         executor.start(step)

@@ -56,6 +56,8 @@ def work_groups(plan: Plan) -> list[Work]:
     titles = _titles(plan)
     groups: dict[str, Work] = {}
     for identity, step in plan.steps.items():
+        if step.kind == "shard":  # told by the marking that joins them, with their seconds
+            continue
         group = groups.setdefault(titles[identity], Work(titles[identity]))
         group.count += 1
         folder = plan.protocol.folder(step)
@@ -91,6 +93,8 @@ def _titles(plan: Plan) -> dict[str, str]:
             probes |= set(step.needs)
     found: dict[str, str] = {}
     for identity, step in plan.steps.items():  # a step's needs stand before it
+        if step.kind == "shard":
+            continue
         found[identity] = _title(step, roles.get(identity, set()), identity in probes, found)
     return found
 

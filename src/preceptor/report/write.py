@@ -23,7 +23,7 @@ from preceptor.report.panels import COUNT, make_panels
 from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.report.words import study_name, verdict
-from preceptor.runs import is_finished, write_atomically
+from preceptor.runs import write_atomically
 from preceptor.study.best import chosen_student, write_best
 from preceptor.study.domains import StudyPlan
 from preceptor.study.overview import StudyResults, gather_study
@@ -142,7 +142,7 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
         step.title
         for plan in study
         for step in plan.steps.values()
-        if step.kind != "select" and is_finished(study.folder(step))
+        if study.is_finished(step)
     }
     return {title: reason for title, reason in before.items() if title not in done}
 

@@ -22,11 +22,11 @@ from preceptor.saliency.agreement import correlation
 from preceptor.saliency.maps import normalise
 from preceptor.saliency.rise import RiseResult
 from preceptor.saliency.rise import rise as estimate_rise
+from preceptor.saliency.shards import RISE_IMAGES
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace, plain_settings
 
-# Images whose masks are made together; each takes as many model evaluations as it needs.
-RISE_IMAGES = 32
+CamClass = Literal["label", "predicted"]
 
 
 def annotate(
@@ -36,7 +36,7 @@ def annotate(
     *,
     out: str | Path,
     splits: str = "train",
-    cam_class: Literal["label", "predicted"] = "label",
+    cam_class: CamClass = "label",
     turns: bool = False,
     rise: RiseSettings | None = None,
     precision: Precision = "32-true",
@@ -72,12 +72,38 @@ def annotate(
     Raises:
         InputError: No image to mark, or turns with rise.
     """
+    workspace = workspace or Workspace(manifest)
+    store = mark_rows(
+        model, workspace, rows_of(manifest, splits), method, cam_class=cam_class, turns=turns,
+        rise=rise, precision=precision, teacher=teacher, cache=cache, forward=forward,
+    )  # fmt: skip
+    write_store(Path(out), store)
+    return store
+
+
+def mark_rows(
+    model: GuidableModel,
+    workspace: Workspace,
+    chosen: NDArray[np.int64],
+    method: Method = "cam",
+    *,
+    cam_class: CamClass = "label",
+    turns: bool = False,
+    rise: RiseSettings | None = None,
+    precision: Precision = "32-true",
+    teacher: str | None = None,
+    cache: Literal["memmap", "none"] = "memmap",
+    forward: Callable[..., Any] | None = None,
+) -> MapStore:
+    """The maps of these manifest rows; arguments and errors as in `annotate`.
+
+    Args:
+        chosen: (n,) manifest rows.
+    """
     if method not in get_args(Method):
         raise ValueError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
     if turns and method == "rise":
         raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
-    workspace = workspace or Workspace(manifest)
-    chosen = rows_of(manifest, splits)
     settings = plain_settings(model, cache)
     rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
     how: dict[str, float | str] = {"cam_class": cam_class}
@@ -96,7 +122,7 @@ def annotate(
         marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
-    store = MapStore(
+    return MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
             method=model.spec.cam if method == "cam" else "rise",
@@ -105,15 +131,13 @@ def annotate(
             classes=model.spec.classes,
             settings=how,
         ),
-        manifest.table["name"].to_numpy(object)[chosen],
+        workspace.manifest.table["name"].to_numpy(object)[chosen],
         normalise(maps).numpy().astype(np.float16),
         classes.astype(np.int32),
         found.probabilities[np.arange(len(chosen)), classes],
         found.probabilities,
         error=error,
     )
-    write_store(Path(out), store)
-    return store
 
 
 def rise_rows(
@@ -144,34 +168,32 @@ def rise_rows(
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def rise_agreement(
+def rise_correlations(
     model: GuidableModel,
     workspace: Workspace,
+    chosen: NDArray[np.int64],
     settings: RiseSettings,
     precision: Precision = "32-true",
     *,
     cache: Literal["memmap", "none"] = "memmap",
-) -> dict[str, float]:
-    """How well RISE's maps of validation images agree with human ones, as `validate` says of a
-    model's own: `VAL_map_correlation` of each set that has human maps, their mean correlation."""
-    found: dict[str, float] = {}
-    table = workspace.manifest.table
-    size, grid = model.spec.input_size, model.grid()
-    for name in workspace.manifest.eval_splits("val"):
-        mask = (table["split"] == name) & (table["saliency"] != "")
-        which = np.flatnonzero(mask.to_numpy(bool))
-        if not len(which):
-            continue
-        guides = Guides(np.ones(len(which), np.float32), None, np.full(len(which), -1, np.int64))
-        rows = workspace.rows(
-            which, plain_settings(model, cache), size, model.spec.classes, guides=guides, grid=grid
-        )
-        human = rows.maps_on_grid(np.arange(len(rows)))
-        maps = rise_rows(model, rows, rows.labels, settings, precision).maps
-        values, valid = correlation(maps, human)
-        if bool(valid.any()):
-            found[f"{name}_map_correlation"] = float(values[valid].mean())
-    return found
+) -> list[float]:
+    """How well RISE's maps of images agree with human ones, as `validate` says of a model's own.
+
+    Args:
+        chosen: (n,) manifest rows with human maps.
+
+    Returns:
+        The correlation of each image whose maps have one: neither is constant.
+    """
+    guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
+    rows = workspace.rows(
+        chosen, plain_settings(model, cache), model.spec.input_size, model.spec.classes,
+        guides=guides, grid=model.grid(),
+    )  # fmt: skip
+    human = rows.maps_on_grid(np.arange(len(rows)))
+    maps = rise_rows(model, rows, rows.labels, settings, precision).maps
+    values, valid = correlation(maps, human)
+    return [float(value) for value in values[valid]]
 
 
 def marking_record(store: MapStore) -> dict[str, int]:

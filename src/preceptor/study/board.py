@@ -13,7 +13,7 @@ from typing import Any
 
 from preceptor.errors import InputError
 from preceptor.leases import holder_of
-from preceptor.runs import is_finished, write_atomically
+from preceptor.runs import write_atomically
 from preceptor.study.domains import StudyPlan
 from preceptor.study.graph import Graph, Step
 
@@ -28,11 +28,14 @@ class Running:
         title: For people.
         since: When it was started, in seconds of the epoch.
         line: The last that it said: of a training, the losses and AUCs of its last epoch.
+        where: The machine of a cluster that does it; "" where there is one machine alone, or while
+            it waits for one.
     """
 
     title: str
     since: float
     line: str = ""
+    where: str = ""
 
 
 @dataclass
@@ -71,9 +74,7 @@ class Board:
         foreseen = [step for step in [*first, *later] if step.kind != "select"]
         self._file = out / FILE
         self._foreseen = len(foreseen)
-        self._costs = {
-            step.id: step.cost for step in foreseen if not is_finished(study.folder(step))
-        }
+        self._costs = {step.id: step.cost for step in foreseen if not study.is_finished(step)}
         self._running: dict[str, Running] = {}
         self._done_cost = 0.0
         self._started = time.monotonic()
@@ -82,6 +83,13 @@ class Board:
     def started(self, step: Step) -> None:
         """A step has been given to a worker."""
         self._running[step.id] = Running(step.title, time.time())
+        self._write()
+
+    def placed(self, step: Step, where: str) -> None:
+        """A machine of a cluster has begun with it."""
+        if step.id in self._running:
+            self._running[step.id].where = where
+            self._running[step.id].since = time.time()
         self._write()
 
     def said(self, step: Step, text: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from preceptor.runs import is_finished
 from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Step
+from preceptor.study.graph import ROOMS, Step
 from preceptor.study.plan import Plan
 from preceptor.study.settings import StudyConfig
 
@@ -54,6 +55,14 @@ class StudyPlan:
     def folder(self, step: Step) -> Path:
         """Where a step leaves its result."""
         return self.first.protocol.folder(step)
+
+    def is_finished(self, step: Step) -> bool:
+        """Whether a step's result is there; of a shard also the marking that it is a part of."""
+        store = self.first.protocol.store
+        folders = [step.folder(store)]
+        if step.part_of:
+            folders.append(store / ROOMS["annotate"] / step.part_of)
+        return step.kind != "select" and any(map(is_finished, folders))
 
     def outline(self) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and of stage 2, see `Plan.outline`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
@@ -20,11 +21,13 @@ class Workspaces:
         manifests: By seed; equal paths are opened once.
         caches: By manifest: the folder of its image caches and file hashes.
         opened: Those opened so far.
+        reading: Further arguments of `Manifest.read`.
     """
 
     manifests: dict[int, Path]
     caches: dict[Path, Path]
     opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
+    reading: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_study(cls, study: StudyConfig, store: Path, domain: str = "") -> Workspaces:
@@ -45,7 +48,7 @@ class Workspaces:
 
     def __getstate__(self) -> dict[str, object]:
         """What another process needs: the names, not the open tables."""
-        return {"manifests": self.manifests, "caches": self.caches, "opened": {}}
+        return self.__dict__ | {"opened": {}}
 
     def of(self, seed: int) -> Workspace:
         """The workspace of a seed's manifest."""
@@ -55,7 +58,7 @@ class Workspaces:
         """The workspace of a manifest."""
         if manifest not in self.opened:
             self.opened[manifest] = Workspace(
-                Manifest.read(manifest, verify=False), self.caches[manifest]
+                Manifest.read(manifest, verify=False, **self.reading), self.caches[manifest]
             )
         return self.opened[manifest]
 

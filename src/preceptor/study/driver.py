@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +14,21 @@ from preceptor.configfile import dump_config, load_config
 from preceptor.errors import HeldError, InputError
 from preceptor.leases import holder_of, lease
 from preceptor.models import build_model
-from preceptor.runs import damaged_files, is_finished, write_atomically
+from preceptor.runs import write_atomically
 from preceptor.study.board import Board
 from preceptor.study.checks import check_study
 from preceptor.study.domains import StudyPlan
 from preceptor.study.draws import Workspaces
 from preceptor.study.estimate import as_time, count_kinds, estimate_seconds
-from preceptor.study.graph import Graph, selected
-from preceptor.study.local import Event, LocalExecutor
+from preceptor.study.executors import PATIENCE, Engine, Work, check_engine, open_executor
+from preceptor.study.executors.cores import checked_jobs, usable_cores
+from preceptor.study.graph import Graph, Step, selected
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.settings import StudyConfig
 from preceptor.study.speed import decide_speed
-
-AGAIN = 2.0  # seconds after which a step that another process does is asked for again
+from preceptor.study.walk import walk
+from preceptor.tracking import Trackers, check_trackers, open_trackers
 
 
 @dataclass
@@ -95,6 +95,12 @@ def run_study(
     out: str | Path,
     *,
     jobs: int | None = None,
+    engine: Engine = "local",
+    address: str | None = None,
+    runs_per_gpu: int | None = None,
+    patience: float = PATIENCE,
+    track: Sequence[str] = (),
+    track_uri: str | None = None,
     tell: Callable[[str], None] = print,
     show: Callable[[Board], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
@@ -105,8 +111,15 @@ def run_study(
 
     Args:
         study: The config.
-        out: The study folder.
-        jobs: Worker processes; None = cores ÷ threads of a run. Never more than that.
+        out: The study folder; on a cluster one that all machines see.
+        jobs: Most steps at once; None = what cores, GPUs or the cluster allow.
+        engine: local (worker processes of this machine) or ray (a cluster).
+        address: Of the Ray cluster, see `executors.open_executor`.
+        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
+        patience: Minutes of silence after which a step counts as hung and has failed.
+        track: tensorboard, mlflow, or both: who else is told of parameters and curves.
+        track_uri: Of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database in
+            the study folder.
         tell: Receives lines of progress.
         show: Shows the board while steps are done, and gives what tells lines meanwhile.
 
@@ -114,11 +127,13 @@ def run_study(
         How it ended; failures are told, not raised.
 
     Raises:
-        InputError: The study cannot start: its config or data is wrong, or another process is
-            running it.
+        InputError: The study cannot start: its config or data is wrong, another process is running
+            it, or what it was told to use is not installed.
     """
+    check_engine(engine, address)
+    check_trackers(track, track_uri)
     out = Path(out).absolute()
-    jobs = _slots(jobs, study.training.threads, tell)
+    jobs = checked_jobs(jobs, study.training.threads, tell) if engine == "local" else jobs
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,123 +148,81 @@ def run_study(
             plan.decided = lambda: _write_choices(opened, out)
         result = StudyResult(out)
         store = opened.first.protocol.store
-        executor = LocalExecutor(jobs, study.training.threads, opened.workspaces, store)
-        board = Board(opened, out)
-        try:
-            with show(board) if show is not None else contextlib.nullcontext(tell) as told:
-                _walk(opened, Graph(opened.start()), executor, board, result, told)
-        finally:
-            executor.close()
-            result.seconds = time.monotonic() - started
-        from preceptor.report.write import write_results
+        training = study.training
+        work = Work(opened.workspaces, store, training.threads, training.device, 60 * patience)
+        with contextlib.ExitStack() as stack:
+            trackers = open_trackers(track, opened, out, track_uri, tell)
+            stack.callback(trackers.close)
+            executor = open_executor(
+                work, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address
+            )
+            stack.callback(executor.close)
+            board = Board(opened, out)
+            graph = Graph(opened.start())
+            try:
+                with show(board) if show is not None else contextlib.nullcontext(tell) as told:
+                    watcher = _Watcher(opened, graph, board, trackers, result, told)
+                    walk(graph, executor, store, watcher, told)
+                board.count(graph)
+            finally:
+                executor.close()
+                result.seconds = time.monotonic() - started
+            result.failed = {graph.steps[key].title: why for key, why in graph.failed.items()}
+            result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
+            from preceptor.report.write import write_results
 
-        write_results(opened, out, result.failed)
+            write_results(opened, out, result.failed)
+            trackers.study(result.failed)
     return result
 
 
-def _walk(
-    study: StudyPlan,
-    graph: Graph,
-    executor: LocalExecutor,
-    board: Board,
-    result: StudyResult,
-    tell: Callable[[str], None],
-) -> None:
-    """Start what is ready, longest first, until nothing is left.
+@dataclass
+class _Watcher:
+    """Enters what happens to steps into the board, the trackers and the result, and tells it."""
 
-    A step that another process does, of another study in the same store, is asked for again later.
-    """
-    later: dict[str, float] = {}  # by id: when
-    while True:
-        more = False  # whether a step was finished here and now, so that others may be ready
-        waiting = False  # whether one that another process did is ready
-        for step in graph.ready():
-            if step.kind == "select":
-                assert step.choose is not None
-                added = step.choose()
-                graph.done.add(step.id)
-                graph.add(added)
-                domain, name = selected(step)
-                where = f"{domain}: " if domain else ""
-                reason = study.plans[domain].chosen(step).reason
-                tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
-                more = True
-            elif _there(study.folder(step), tell):
-                graph.done.add(step.id)
-                more = True
-            elif later.get(step.id, 0.0) > time.monotonic():
-                waiting = True
-            elif executor.free:
-                graph.running.add(step.id)
-                board.started(step)
-                executor.start(step)
-        if more:
-            continue
-        if not graph.running and not waiting:
-            break
-        if not graph.running:
-            time.sleep(AGAIN / 4)
-            continue
-        for event in executor.events(AGAIN if waiting else None):
-            if event.kind == "busy":
-                step = graph.steps[event.step]
-                if step.id not in later:
-                    tell(f"{step.title}: another process does it; what it leaves is used")
-                later[step.id] = time.monotonic() + AGAIN
-                graph.running.discard(step.id)
-                board.dropped(step)
-            else:
-                _note(event, graph, result, board, tell)
-    board.count(graph)
-    result.failed = {graph.steps[key].title: reason for key, reason in graph.failed.items()}
-    result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
+    study: StudyPlan
+    graph: Graph
+    board: Board
+    trackers: Trackers
+    result: StudyResult
+    tell: Callable[[str], None]
 
+    def chosen(self, step: Step) -> None:
+        domain, name = selected(step)
+        where = f"{domain}: " if domain else ""
+        reason = self.study.plans[domain].chosen(step).reason
+        self.tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
 
-def _note(
-    event: Event, graph: Graph, result: StudyResult, board: Board, tell: Callable[[str], None]
-) -> None:
-    """Enter a worker's report into the graph."""
-    step = graph.steps[event.step]
-    if event.kind == "line":  # the run's own log keeps an epoch's line
-        board.said(step, event.text)
-        if not event.text.startswith("epoch "):
-            tell(f"{step.title}: {event.text}")
-        return
-    graph.running.discard(step.id)
-    if event.kind in ("done", "there"):
-        graph.done.add(step.id)
-        line = board.finished(step, graph)
-        if event.kind == "done":
-            result.computed += 1
-            tell(line)
-    else:
-        graph.fail(step.id, event.text)
-        board.failed(step, graph)
-        tell(f"FAILED {step.title}: {event.text}")
+    def there(self, step: Step) -> None:
+        self.trackers.finished(step)
 
+    def started(self, step: Step) -> None:
+        self.board.started(step)
+        self.trackers.begun(step)
 
-def _there(folder: Path, tell: Callable[[str], None]) -> bool:
-    """Whether a step's result exists and is whole; a damaged one is put aside and redone."""
-    if not is_finished(folder):
-        return False
-    damaged = damaged_files(folder)
-    if damaged:
-        tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is made again")
-        (folder / "run.json").unlink()
-    return not damaged
+    def placed(self, step: Step, where: str) -> None:
+        self.board.placed(step, where)
 
+    def said(self, step: Step, line: str) -> None:
+        self.board.said(step, line)
+        self.trackers.said(step, line)
+        if not line.startswith("epoch "):  # the run's own log keeps an epoch's line
+            self.tell(f"{step.title}: {line}")
 
-def _slots(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int:
-    """Workers such that jobs × threads fits the cores (together they would be slower)."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    most = max(1, cores // threads)
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs {jobs}: at least one is needed")
-    if jobs is not None and jobs > most:
-        tell(f"{jobs} jobs of {threads} threads do not fit {cores} cores: {most} at a time")
-    return min(jobs or most, most)
+    def dropped(self, step: Step) -> None:
+        self.board.dropped(step)
+
+    def finished(self, step: Step, here: bool) -> None:
+        line = self.board.finished(step, self.graph)
+        self.trackers.finished(step)
+        if here:
+            self.result.computed += 1
+            self.tell(line)
+
+    def failed(self, step: Step, reason: str) -> None:
+        self.board.failed(step, self.graph)
+        self.trackers.failed(step, reason)
+        self.tell(f"FAILED {step.title}: {reason}")
 
 
 def _fill_caches(protocol: Protocol) -> None:
@@ -305,17 +278,13 @@ def reopen(folder: str | Path) -> StudyPlan:
     study = load_config(file, StudyConfig)
     opened = open_study(study, folder, run=False, report_to=lambda line: None)
     graph = Graph(opened.start())
-    grown = True
-    while grown:
-        grown = False
-        for step in graph.ready():
-            if step.kind == "select":
-                assert step.choose is not None
-                graph.add(step.choose())
-            elif not is_finished(opened.folder(step)):
-                continue
-            graph.done.add(step.id)
-            grown = True
+    while (step := graph.take()) is not None:
+        if step.kind == "select":
+            assert step.choose is not None
+            graph.add(step.choose())
+            graph.finish(step.id)
+        elif opened.is_finished(step):
+            graph.finish(step.id)
     return opened
 
 
@@ -330,7 +299,8 @@ def print_plan(
         jobs: As in `run_study`.
         tell: Receives the lines.
     """
-    jobs = _slots(jobs, study.training.threads, tell)
+    threads = study.training.threads
+    jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
     opened = open_study(study, out, run=False, report_to=tell)
     total = 0.0
     names = (
@@ -343,7 +313,7 @@ def print_plan(
         workspace = plan.protocol.workspace
         validation = len(workspace.split_rows("val"))
         for name, steps in zip(names, plan.outline(), strict=True):
-            left = [step for step in steps if not is_finished(opened.folder(step))]
+            left = [step for step in steps if not opened.is_finished(step)]
             seconds = estimate_seconds(left, study, workspace.manifest.classes, validation, jobs)
             total += seconds
             tell(f"{name}: {count_kinds(steps)}")

@@ -58,7 +58,7 @@ def estimate_seconds(
 def count_kinds(steps: Sequence[Step]) -> str:
     """ "12 trainings, 3 markings" of a list of steps."""
     names = {
-        "train": "training", "annotate": "marking", "committee": "committee",
+        "train": "training", "shard": "shard", "annotate": "marking", "committee": "committee",
         "evaluate": "test scoring", "select": "selection",
     }  # fmt: skip
     counts = Counter(step.kind for step in steps)

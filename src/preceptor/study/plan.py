@@ -316,7 +316,9 @@ class Plan:
         for seed in protocol.study.seed_list:
             training = protocol.teacher_run(teacher, seed, guiding)
             step = (
-                training if teacher.method == "cam" else protocol.mark(training, teacher, guiding)
+                training
+                if teacher.method == "cam"
+                else protocol.mark(training, teacher, guiding)[-1]
             )
             found.append(protocol.folder(step))
         return found

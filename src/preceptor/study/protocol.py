@@ -14,8 +14,9 @@ import numpy as np
 
 from preceptor.config import MapSource, Method, PostProcessing, RunConfig, SoftLabels
 from preceptor.runs import digest
+from preceptor.saliency.shards import forwards_of, parts_of
 from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Arm, MapsJob, Step
+from preceptor.study.graph import Arm, MapsJob, Step, marking_steps
 from preceptor.study.settings import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
 from preceptor.workspace import Workspace
 
@@ -24,8 +25,6 @@ from preceptor.workspace import Workspace
 MEMBER_STRIDE = 1000
 # Raised when the arithmetic of RISE changes, so that old maps are not taken for new ones.
 RISE_NUMERICS = 1
-# What an image takes of RISE's masks, for time estimates: it stops by itself.
-USUAL_MASKS = 1000
 # The control without maps: half label, half Teacher, as is usual in distillation.
 DISTILLED_WEIGHT = 0.5
 
@@ -264,8 +263,9 @@ class Protocol:
                     training = self._next_teacher(
                         teacher, seed, place, generation, guiding, source, steps[-1].id
                     )
-                marks.append(self.mark(training, teacher, guiding))
-                steps += [training, marks[-1]]
+                marking = self.mark(training, teacher, guiding)
+                marks.append(marking[-1])
+                steps += [training, *marking]
             if len(marks) > 1:
                 steps.append(self._committee(marks, teacher.method))
             source = MapSource(
@@ -295,8 +295,9 @@ class Protocol:
         role = f"generation {generation + 1}"
         return self.train(Arm(role, teacher.name, alpha, str(teacher)), config, (need,))
 
-    def mark(self, training: Step, teacher: Teacher, guiding: Guiding) -> Step:
-        """A trained Teacher marks T."""
+    def mark(self, training: Step, teacher: Teacher, guiding: Guiding) -> list[Step]:
+        """A trained Teacher marks T: the step that leaves its map store, and before it those of its
+        shards where there are several."""
         method, turns = teacher.method, guiding.turns
         assert training.run is not None
         train_hash = self._rows_hash(training.run.manifest, "train")
@@ -304,13 +305,13 @@ class Protocol:
         how: list[object] = ["turns"] if turns else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
         identity = digest(["maps", training.id, method, train_hash, *how])
-        images = int(self.workspaces.at(training.run.manifest).train_mask.sum())
-        forwards = min(rise.max_masks, USUAL_MASKS) if rise else 8 if turns else 1
-        return Step(
-            identity, "annotate",
-            f"mark by {training.title.removeprefix('train ')}{', RISE' if rise else ''}",
-            (training.id,), run=training.run, maps=MapsJob((training.id,), method, turns, rise),
-            cost=images * forwards / 3,  # a forward is about a third of a training step
+        forwards = forwards_of(method, turns, rise)
+        manifest = self.workspaces.at(training.run.manifest).manifest
+        parts = parts_of(manifest, "train", method, forwards, agreement=True)
+        whose = training.title.removeprefix("train ") + (", RISE" if rise else "")
+        return marking_steps(
+            MapsJob((training.id,), method, turns, rise, parts), identity, f"mark by {whose}",
+            (training.id,), training.run, forwards / 3,  # a forward is about a third of a step
         )  # fmt: skip
 
     def _committee(self, stores: list[Step], method: Method) -> Step:
@@ -399,11 +400,7 @@ class Protocol:
 
     def folder(self, step: Step) -> Path:
         """Where a step leaves its result."""
-        if step.kind in ("annotate", "committee"):
-            return self.maps_folder(step.id)
-        if step.kind == "evaluate":
-            return self.evaluation_folder(step.id)
-        return self.run_folder(step.id)
+        return step.folder(self.store)
 
     def members_of(self, role: str, backbone: str | None = None) -> Iterator[Member]:
         """The members of a role."""

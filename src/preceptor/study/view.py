@@ -47,8 +47,14 @@ def render(status: Status, now: float | None = None) -> RenderableType:
     steps.add_column(no_wrap=True, overflow="ellipsis", max_width=56)
     steps.add_column(justify="right", no_wrap=True)
     steps.add_column(no_wrap=True, overflow="ellipsis")
+    cluster = any(one.where for one in status.running)
+    if cluster:
+        steps.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     for one in status.running:
-        steps.add_row(Text(one.title), f"{now - one.since:.0f} s", Text(one.line))
+        waits = cluster and not one.where
+        took = "waits" if waits else f"{now - one.since:.0f} s"
+        places = [Text(one.where)] if cluster else []
+        steps.add_row(Text(one.title), took, Text(one.line), *places)
     failed = [
         Text(f"failed: {title}: {reason}", style="red")
         for title, reason in list(status.failed.items())[:5]

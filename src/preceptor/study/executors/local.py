@@ -1,0 +1,224 @@
+"""Local execution: worker processes, one step at a time each.
+
+A worker imports torch and opens a manifest once. It ends when its parent does, however that dies,
+so a killed study leaves no process behind; a worker that dies is replaced, and its step is tried
+once more. On a machine with GPUs each worker sees one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from preceptor.runs import read_record
+from preceptor.study.executors import Event, Work
+from preceptor.study.executors.cores import usable_cores
+from preceptor.study.executors.sharing import Sharing
+from preceptor.study.executors.worker import carry_out, log_of, silent
+from preceptor.study.graph import Step
+from preceptor.watch import hung
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    gpu: str | None
+    step: Step | None = None
+    ready: bool = False  # it has started and can work
+
+
+class LocalExecutor:
+    """Worker processes on this machine.
+
+    Args:
+        work: What a worker needs to know.
+        jobs: Most steps at once; None = cores ÷ threads of a step, on GPUs what their memory holds.
+        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
+        gpus: Names of GPUs as CUDA_VISIBLE_DEVICES takes them; None = those that are there.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        jobs: int | None = None,
+        runs_per_gpu: int | None = None,
+        gpus: list[str] | None = None,
+    ) -> None:
+        self._work = work
+        self._gpus = _visible_gpus(work) if gpus is None else gpus
+        slots = max(1, usable_cores() // work.threads)
+        self._jobs = slots if jobs is None else jobs
+        each = max(1, slots // len(self._gpus)) if self._gpus else 1
+        self.sharing = Sharing(runs_per_gpu, each)
+        self._workers: list[_Worker] = []
+        self._deaths: dict[str, int] = {}
+
+    @property
+    def free(self) -> int:
+        """Steps that can be started now."""
+        slots = self._jobs
+        if self._gpus:
+            slots = min(slots, len(self._gpus) * self.sharing.runs)
+        return max(0, slots - sum(worker.step is not None for worker in self._workers))
+
+    def start(self, step: Step) -> None:
+        """Give a step to an idle worker, started if need be, on the GPU with the fewest."""
+        log = log_of(step.id, self._work.store)
+        if hung(log):  # of an earlier call: it may go well now
+            log.unlink(missing_ok=True)
+        gpu = min(self._gpus, key=self._busy_on) if self._gpus else None
+        idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
+        self._give(idle[0] if idle else self._spawn(gpu), step)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Wait for the workers' next reports.
+
+        Args:
+            timeout: Seconds after which nothing is returned; None waits.
+        """
+        busy = {worker.pipe: worker for worker in self._workers if worker.step is not None}
+        for pipe in wait(list(busy), timeout):
+            worker = busy[pipe]  # type: ignore[index]
+            step = worker.step
+            assert step is not None
+            try:
+                event: Event = worker.pipe.recv()
+            except (EOFError, OSError):
+                yield from self._died(worker, step)
+                continue
+            if event.kind == "ready":
+                worker.ready = True
+                continue
+            if event.ends:
+                worker.step = None
+                self._learn(step, event)
+            yield event
+
+    def close(self) -> None:
+        """End all workers; what they were doing is left as it stands on disk."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+        self._workers.clear()
+
+    def _busy_on(self, gpu: str | None) -> int:
+        return sum(one.step is not None and one.gpu == gpu for one in self._workers)
+
+    def _give(self, worker: _Worker, step: Step) -> None:
+        worker.step = step
+        alone = worker.gpu is None or self.sharing.runs == 1
+        try:
+            worker.pipe.send((step, alone))
+        except OSError:  # it died idle
+            self._give(self._replace(worker), step)
+
+    def _learn(self, step: Step, event: Event) -> None:
+        """Take over what a training on a GPU says of its memory."""
+        if not self._gpus:
+            return
+        if event.kind == "crowded":
+            self.sharing.crowded()
+        elif event.kind == "done" and step.kind == "train":
+            self.sharing.learn(read_record(step.folder(self._work.store)))
+
+    def _died(self, worker: _Worker, step: Step) -> Iterator[Event]:
+        self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
+        worker.process.join()
+        code = worker.process.exitcode
+        if not worker.ready and code is not None and code >= 0:  # killed, it may start yet
+            self._workers.remove(worker)
+            worker.pipe.close()
+            reason = (
+                f"a worker process cannot start (exit code {code}); a script that calls run_study "
+                'does so under `if __name__ == "__main__":`'
+            )
+            yield Event("failed", step.id, reason)
+            return
+        fresh = self._replace(worker)
+        if hung(log_of(step.id, self._work.store)):
+            yield Event("failed", step.id, silent(self._work.patience, step.id))
+        elif self._deaths[step.id] == 1:
+            self._give(fresh, step)
+            yield Event("line", step.id, f"its worker died (exit code {code}); tried once more")
+        else:
+            memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
+            reason = f"its worker died twice (exit code {code}{memory})"
+            yield Event("failed", step.id, reason)
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        return self._spawn(worker.gpu)
+
+    def _spawn(self, gpu: str | None) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
+        seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        with _environment(OMP_NUM_THREADS=str(self._work.threads), **seen):
+            process.start()
+        theirs.close()
+        worker = _Worker(process, ours, gpu)
+        self._workers.append(worker)
+        return worker
+
+
+def _visible_gpus(work: Work) -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    if work.device == "cpu" or not torch.cuda.device_count():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _serve(pipe: Connection, work: Work) -> None:
+    """A worker's life: steps in, events out, until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    from preceptor.progress import silence
+
+    silence()
+    pipe.send(Event("ready", ""))
+    while True:
+        try:
+            step, alone = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(carry_out(step, work, pipe.send, alone=alone))
+
+
+def _follow(sentinel: int) -> None:
+    """End this process when its parent ends."""
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,266 @@
+"""Execution on a Ray cluster: a task a step, on whatever machines see the store.
+
+Ray places tasks and tries those again whose worker or machine was lost; what is done when, and that
+nothing is done twice, is said by the graph and the leases of the store. A step that was half done
+goes on where it stood, on whichever machine: a training from its last epoch, a marking from its
+last shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from preceptor.errors import InputError
+from preceptor.runs import read_record
+from preceptor.study.executors import Event, Work
+from preceptor.study.executors.sharing import Sharing
+from preceptor.study.executors.worker import carry_out, log_of
+from preceptor.study.graph import Step
+from preceptor.watch import hung
+
+# How often Ray starts a step anew whose worker or machine was lost, before it counts as failed.
+LOST_RETRIES = 3
+# Seconds between two looks at the lines that workers tell, and at which machines there are.
+LISTEN, LOOK = 0.5, 2.0
+# Steps that wait at the cluster for each that it can do: none of its slots idles while the next
+# step is chosen, and a cluster that grows with its queue sees one.
+AHEAD = 2
+
+
+class RayExecutor:
+    """Steps as tasks of a Ray cluster.
+
+    Args:
+        work: What a worker needs to know; its store is a folder that all machines see.
+        jobs: Most steps at once; None = what the cluster holds, which may change at any time.
+        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
+        address: Of the cluster, or auto for the one of this machine; None = RAY_ADDRESS, or a Ray
+            of this machine alone, which is started for this study. A connection that this process
+            has already is used as it is.
+
+    Raises:
+        InputError: Ray is not installed, there is no cluster at the address, or it has no machine
+            that a step fits.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        jobs: int | None = None,
+        runs_per_gpu: int | None = None,
+        address: str | None = None,
+    ) -> None:
+        self._ray = ray = _imported()
+        self._work, self._jobs = work, jobs
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            _connect(ray, address)
+        self._gpu = work.device != "cpu" and self._total("GPU") > 0
+        if work.device == "cuda" and not self._gpu:
+            self.close()
+            raise InputError("training.device is cuda, and the cluster has no GPU")
+        self.sharing = Sharing(runs_per_gpu, most=self._runs_beside_a_gpu() if self._gpu else 1)
+        self._tasks: dict[Any, Step] = {}
+        self._looked = -LOOK
+        self._slots = 0
+        if not self._count_slots():
+            self.close()
+            raise InputError(
+                f"no machine of the cluster has {work.threads} free-standing "
+                f"core{'s' if work.threads > 1 else ''} for a step (training.threads)"
+            )
+        self._token = uuid.uuid4().hex
+        self._shared = ray.put(work)
+        self._lines = self._mailbox()
+
+    @property
+    def free(self) -> int:
+        """Steps that the cluster takes now; some of them wait there."""
+        if time.monotonic() - self._looked > LOOK:
+            self._count_slots()
+        most = self._slots * AHEAD
+        return max(0, (most if self._jobs is None else min(most, self._jobs)) - len(self._tasks))
+
+    def start(self, step: Step) -> None:
+        """Hand a step to the cluster."""
+        log = log_of(step.id, self._work.store)
+        if hung(log):  # of an earlier call: it may go well now
+            log.unlink(missing_ok=True)
+        alone = not self._gpu or self.sharing.runs == 1
+        task = self._ray.remote(_do).options(
+            name=step.title,
+            num_cpus=self._work.threads,
+            num_gpus=1 / self.sharing.runs if self._gpu else 0,
+            max_retries=LOST_RETRIES,
+            retry_exceptions=False,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._work.threads)}},
+        )
+        self._tasks[task.remote(self._token, self._shared, step, self._lines, alone)] = step
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Wait for what is heard next.
+
+        Args:
+            timeout: Seconds after which nothing is returned; None waits.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            pause = LISTEN if until is None else min(LISTEN, max(0.0, until - time.monotonic()))
+            waiting = list(self._tasks)
+            ended, _ = self._ray.wait(waiting, num_returns=1, timeout=pause)
+            ended, _ = (
+                self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if ended else ([], [])
+            )
+            heard = list(self._told())
+            yield from heard
+            for reference in ended:
+                yield self._ended(reference)
+            if heard or ended or (until is not None and time.monotonic() >= until):
+                return
+            if time.monotonic() - self._looked > LOOK and self.free:
+                return  # a machine has joined: more can be started
+
+    def close(self) -> None:
+        """End what is being done; a Ray that was started for this study ends as well."""
+        for reference in getattr(self, "_tasks", {}):
+            with contextlib.suppress(Exception):
+                self._ray.cancel(reference, force=True)
+        self._tasks = {}
+        if self._ours:
+            self._ray.shutdown()
+        elif getattr(self, "_lines", None) is not None:
+            self._ray.kill(self._lines)
+
+    def _ended(self, reference: Any) -> Event:
+        """How a task ended: with its own event, or lost for good."""
+        step = self._tasks.pop(reference)
+        exceptions = self._ray.exceptions
+        try:
+            event: Event = self._ray.get(reference)
+        except exceptions.OutOfMemoryError:
+            return Event("failed", step.id, "its machine ran out of memory, each time it was tried")
+        except (exceptions.WorkerCrashedError, exceptions.NodeDiedError) as error:
+            told = " ".join(str(error).split())[:200]
+            return Event("failed", step.id, f"lost {1 + LOST_RETRIES} times: {told}")
+        except exceptions.RayError as error:
+            told = " ".join(str(error).split())[-300:]
+            return Event("failed", step.id, f"{type(error).__name__}: {told}")
+        if event.kind == "crowded":
+            self.sharing.crowded()
+        elif self._gpu and event.kind == "done" and step.kind == "train":
+            self.sharing.learn(read_record(step.folder(self._work.store)))
+        return event
+
+    def _told(self) -> Iterator[Event]:
+        """The lines that workers have told since; a lost mailbox is replaced."""
+        known = {step.id for step in self._tasks.values()}
+        try:
+            events = self._ray.get(self._lines.take.remote(), timeout=10.0)
+        except self._ray.exceptions.RayError:
+            self._lines = self._mailbox()
+            return
+        yield from (event for event in events if event.step in known)
+
+    def _mailbox(self) -> Any:
+        """An actor that keeps lines until they are asked for, beside this process."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = self._ray.get_runtime_context().get_node_id()
+        return (
+            self._ray.remote(_Mailbox)
+            .options(
+                num_cpus=0, max_restarts=-1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            )
+            .remote()
+        )  # fmt: skip
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """The resources of each machine that is alive."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _total(self, resource: str) -> float:
+        return sum(node.get(resource, 0.0) for node in self._nodes())
+
+    def _runs_beside_a_gpu(self) -> int:
+        """Runs that the cores of the poorest machine with GPUs allow on each."""
+        with_gpus = [node for node in self._nodes() if node.get("GPU")]
+        cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
+        return max(1, int(cores // self._work.threads))
+
+    def _count_slots(self) -> int:
+        """Steps that the machines can do at once."""
+        self._looked = time.monotonic()
+        self._slots = 0
+        for node in self._nodes():
+            fit = int(node.get("CPU", 0.0) // self._work.threads)
+            if self._gpu:
+                fit = min(fit, int(node.get("GPU", 0.0) * self.sharing.runs))
+            self._slots += fit
+        return self._slots
+
+
+class _Mailbox:
+    """Keeps events until they are asked for."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+
+_known: dict[str, Work] = {}  # by study: a worker process keeps its manifests open
+
+
+def _do(token: str, work: Work, step: Step, lines: Any, alone: bool) -> Event:
+    """One step, in a worker process of the cluster."""
+    import socket
+
+    from preceptor.progress import silence
+
+    silence()
+    work = _known.setdefault(token, work)
+
+    def say(event: Event) -> None:
+        with contextlib.suppress(Exception):  # lines are for people: losing one harms nothing
+            lines.put.remote(event)
+
+    say(Event("place", step.id, socket.gethostname()))
+    return carry_out(step, work, say, alone=alone)
+
+
+def _imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start one of this machine alone."""
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address=where,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"include_dashboard": False} if where == "local" else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--address {where}: no Ray cluster there ({told}); start one with `ray start --head`"
+        ) from error

@@ -1,0 +1,386 @@
+"""MLflow: an experiment a study, a run a training under one of the study, in SQLite or on a server.
+
+What has been logged is asked for once, when the experiment is opened, and read back for a training
+that an earlier process left unfinished: each point of a curve is logged once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from preceptor.report.page import FILES
+from preceptor.runs import digest, read_record
+from preceptor.study.domains import StudyPlan
+from preceptor.study.graph import Step
+from preceptor.tracking.curves import Curves, kept_epoch, read_curves
+from preceptor.tracking.described import Value, flat, parameters, roles_of, title_of
+from preceptor.tracking.panels import pictures
+
+# Before MLflow is imported. A server that does not answer costs seconds, not the usual minutes,
+# and nobody is told that MLflow is used.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "GIT_PYTHON_REFRESH": "quiet",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
+from mlflow.entities import Run as MlflowRun  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+
+# What a request may hold, by MLflow's own limits.
+MOST_METRICS, MOST_PARAMS = 1000, 100
+LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+# Between epochs the driver rests this many times as long as the last logging took: whatever the
+# server, logging takes a twentieth of its time at most. The end of a training waits for nothing.
+REST = 20.0
+
+STUDY = "study"
+_RUN, _CURVES, _ROLES = "preceptor.run", "preceptor.curves", "preceptor.roles"
+_PARENT, _NOTE, _FAILED = "mlflow.parentRunId", "mlflow.note.content", "preceptor.failed"
+_COUNTS = ("best_epoch", "seconds", "images_seen", "training_images", "guided_images")
+_NO_REASON = {_NOTE: "", _FAILED: ""}
+
+Points = dict[tuple[str, int], float]  # by metric and epoch
+T = TypeVar("T")
+
+
+@dataclass
+class _Run:
+    """A run as MLflow has it.
+
+    Args:
+        id: MLflow's.
+        status: MLflow's word.
+        params, tags: Logged.
+        metrics: The last value of each.
+        points: Of the curves; None where they have not been read back.
+        since: When it began, in seconds of the epoch.
+    """
+
+    id: str
+    status: str = "RUNNING"
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    points: Points | None = None
+    since: float = 0.0
+
+    @classmethod
+    def of(cls, run: MlflowRun) -> _Run:
+        info, data = run.info, run.data
+        since = (info.start_time or 0) / 1000
+        return cls(info.run_id, info.status, data.params, data.tags, data.metrics, since=since)
+
+
+class MlflowTracker:
+    """Follows a study in MLflow.
+
+    Args:
+        study: Its plans.
+        out: The study folder.
+        uri: A server or a database; None = MLFLOW_TRACKING_URI, or `out/mlflow.db`.
+        tell: Receives how to look at it.
+    """
+
+    def __init__(
+        self, study: StudyPlan, out: Path, uri: str | None, tell: Callable[[str], None]
+    ) -> None:
+        self._study, self._out = study, out.absolute()
+        own = f"sqlite:///{(self._out / 'mlflow.db').as_posix()}"
+        uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or own
+        for name in ("alembic", "mlflow", "sqlalchemy"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._client = MlflowClient(tracking_uri=uri)
+        self._experiment = self._opened(uri)
+        self._touched: set[str] = set()
+        self._rest = 0.0
+        self._runs = self._known()
+        self._parent = self._study_run()
+        where = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri == own else uri
+        tell(f"to look: {where}")
+
+    def begun(self, step: Step) -> None:
+        """A training's parameters; it is running."""
+        if step.kind == "train":
+            self._running(step)
+
+    def said(self, step: Step, line: str) -> None:
+        """The next rows of the curves, unless the last ones were logged just now."""
+        started = time.monotonic()
+        if step.kind == "train" and started >= self._rest:
+            self._running(step)
+            self._log_curves(step, read_curves(self._study.folder(step)), whole=False)
+            now = time.monotonic()
+            self._rest = now + REST * (now - started)
+
+    def finished(self, step: Step) -> None:
+        """The whole curves, the values of the kept epoch, and what the run is in the study."""
+        if step.kind != "train":
+            return
+        folder = self._study.folder(step)
+        curves = read_curves(folder)
+        tags = {_CURVES: curves.digest(len(curves.rows)), _ROLES: roles_of(step, self._study)}
+        run = self._runs.get(step.id)
+        ended = run is not None and run.status == "FINISHED"
+        if run is not None and ended and run.tags.get(_CURVES) == tags[_CURVES]:
+            self._log(run, tags=tags)
+            return
+        record = read_record(folder)
+        end = (folder / "run.json").stat().st_mtime
+        if run is None:
+            self._create(step, end - record["seconds"])
+        elif ended:  # the run was made again
+            self._replaced(step)
+        run = self._log_curves(step, curves, whole=True)
+        tags |= {"preceptor.device": record["device"]} | _NO_REASON
+        self._log(run, metrics=_kept(record), tags=tags, step=record["best_epoch"])
+        self._end(run, "FINISHED", end)
+        run.points = None  # a thousand runs would hold them all
+
+    def failed(self, step: Step, reason: str) -> None:
+        """What there is of the curves, and the reason."""
+        if step.kind != "train":
+            return
+        run = self._log_curves(step, read_curves(self._study.folder(step)), whole=False)
+        self._log(run, tags={_NOTE: reason, _FAILED: reason})
+        self._end(run, "FAILED")
+        run.points = None
+
+    def study(self, failed: dict[str, str]) -> None:
+        """The tables as metrics, and what the study folder holds as artifacts."""
+        run = self._parent
+        table, summary = self._out / "table.csv", self._out / "summary.md"
+        if table.is_file():
+            self._log(run, metrics=_table(pd.read_csv(table)))
+        lines = [f"- {title}: {reason}" for title, reason in failed.items()]
+        text = summary.read_text(encoding="utf-8") if summary.is_file() else ""
+        self._log(run, tags={_NOTE: text, _FAILED: "\n".join(lines)})
+        for name in [*FILES, "report.html"]:
+            path = self._out / name
+            if path.is_file():
+                self._client.log_artifact(run.id, str(path))
+            elif path.is_dir() and name != "best/":  # a model is large, and stands there already
+                self._client.log_artifacts(run.id, str(path), name.rstrip("/"))
+        with tempfile.TemporaryDirectory() as folder:
+            for name, _, png in pictures(self._out / "report.html"):
+                (Path(folder) / f"{name}.png").write_bytes(png)
+            if any(Path(folder).iterdir()):
+                self._client.log_artifacts(run.id, folder, "panels")
+        self._end(run, "FAILED" if failed else "FINISHED")
+
+    def close(self) -> None:
+        """What is still running was interrupted."""
+        for run in [*(self._runs[key] for key in self._touched), self._parent]:
+            if run.status == "RUNNING":
+                self._end(run, "KILLED")
+
+    # Opening.
+
+    def _opened(self, uri: str) -> str:
+        """The id of the study's experiment, which is made where there is none."""
+        name = f"{self._out.name} {digest(str(self._out))[:8]}"
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            served = uri.startswith(("http:", "https:", "databricks", "uc:"))
+            place = None if served else (self._out / "mlflow-artifacts").as_uri()
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # not of language models
+            made: str = self._client.create_experiment(name, artifact_location=place, tags=kind)
+            return made
+        if found.lifecycle_stage != "active":
+            self._client.restore_experiment(found.experiment_id)
+        identity: str = found.experiment_id
+        return identity
+
+    def _known(self) -> dict[str, _Run]:
+        """What earlier calls logged, by preceptor's id of the run."""
+        found: dict[str, _Run] = {}
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000,
+                page_token=token,
+            )  # fmt: skip
+            runs = [_Run.of(run) for run in page]
+            found |= {run.tags[_RUN]: run for run in runs if _RUN in run.tags}
+            token = page.token
+            if not token:
+                return found
+
+    def _study_run(self) -> _Run:
+        """The run that all others stand under.
+
+        Parameters cannot be changed in MLflow: a study whose settings have been gets a new one.
+        """
+        settings = _as_params(flat(self._study.config.model_dump(mode="json")))
+        run = self._runs.pop(STUDY, None)
+        if run is not None and run.params != settings:
+            self._client.delete_run(run.id)
+            run = None
+        if run is None:
+            tags = {_RUN: STUDY}
+            made = self._client.create_run(self._experiment, run_name=STUDY, tags=tags)
+            run = _Run(made.info.run_id, tags=tags, points={})
+            self._log(run, params=settings)
+            for child in self._runs.values():
+                self._log(child, tags={_PARENT: run.id})
+        self._resume(run)
+        return run
+
+    # Trainings.
+
+    def _running(self, step: Step) -> _Run:
+        run = self._runs.get(step.id) or self._create(step)
+        if run.status == "FINISHED":  # it was damaged, and is made again
+            run = self._replaced(step)
+        self._touched.add(step.id)
+        self._resume(run)
+        return run
+
+    def _create(self, step: Step, since: float | None = None) -> _Run:
+        since = since or time.time()
+        tags = {_RUN: step.id, _PARENT: self._parent.id, _ROLES: roles_of(step, self._study)}
+        made = self._client.create_run(
+            self._experiment, run_name=title_of(step), tags=tags,
+            start_time=_milliseconds(since),
+        )  # fmt: skip
+        run = self._runs[step.id] = _Run(made.info.run_id, tags=tags, points={}, since=since)
+        self._log(run, params=_as_params(parameters(step, self._study)))
+        return run
+
+    def _replaced(self, step: Step) -> _Run:
+        self._client.delete_run(self._runs[step.id].id)
+        return self._create(step)
+
+    def _log_curves(self, step: Step, curves: Curves, *, whole: bool) -> _Run:
+        """Log what is missing; a run that has other values is not this one and is replaced.
+
+        Args:
+            step: The training.
+            curves: Of its run folder.
+            whole: There is no more to come: a run that has more is another one too.
+        """
+        run = self._runs.get(step.id) or self._create(step)
+        points = {
+            (_key(name), epoch): value for epoch, row in curves.rows for name, value in row.items()
+        }
+        if run.points is None:
+            run.points = self._logged(run)
+        known = run.points
+        other = any(points.get(key, value) != value for key, value in known.items())
+        if other or (whole and known.keys() - points.keys()):
+            run = self._replaced(step)
+            known = {}
+        fresh = {key: value for key, value in points.items() if key not in known}
+        now = _milliseconds(time.time())
+        metrics = [Metric(name, value, now, epoch) for (name, epoch), value in fresh.items()]
+        for part in _parts(metrics, MOST_METRICS):
+            self._client.log_batch(run.id, metrics=part)
+        run.points = known | fresh
+        return run
+
+    def _logged(self, run: _Run) -> Points:
+        """The points that a run has of its curves."""
+        return {
+            (name, metric.step): metric.value
+            for name in sorted(run.metrics)
+            if not name.startswith("kept/") and name not in _COUNTS
+            for metric in self._client.get_metric_history(run.id, name)
+        }
+
+    # Runs.
+
+    def _log(
+        self,
+        run: _Run,
+        *,
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+    ) -> None:
+        """Log what a run does not have yet, or has another value of."""
+        now = _milliseconds(time.time())
+        new_params = {key: one for key, one in (params or {}).items() if key not in run.params}
+        new_metrics = {k: v for k, v in (metrics or {}).items() if run.metrics.get(k) != v}
+        new_tags = {
+            key: value[:LONGEST_TAG]
+            for key, value in (tags or {}).items()
+            if run.tags.get(key, "") != value[:LONGEST_TAG]
+        }
+        for part in _parts([Param(*pair) for pair in new_params.items()], MOST_PARAMS):
+            self._client.log_batch(run.id, params=part)
+        points = [Metric(name, value, now, step) for name, value in new_metrics.items()]
+        for some in _parts(points, MOST_METRICS):
+            self._client.log_batch(run.id, metrics=some)
+        if new_tags:
+            self._client.log_batch(run.id, tags=[RunTag(*pair) for pair in new_tags.items()])
+        run.params = run.params | new_params
+        run.metrics = run.metrics | new_metrics
+        run.tags = run.tags | new_tags
+
+    def _resume(self, run: _Run) -> None:
+        if run.status != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+            self._log(run, tags=_NO_REASON)
+            run.status = "RUNNING"
+
+    def _end(self, run: _Run, status: str, when: float | None = None) -> None:
+        when = max(when or time.time(), run.since)
+        self._client.set_terminated(run.id, status, _milliseconds(when))
+        run.status = status
+
+
+def _kept(record: dict[str, Any]) -> dict[str, float]:
+    """The values of the kept epoch, and what the training took."""
+    found = {_key(name): value for name, value in kept_epoch(record).items()}
+    return found | {name: float(record[name]) for name in _COUNTS}
+
+
+def _table(table: pd.DataFrame) -> dict[str, float]:
+    """AUC of every row of the tables over all sources: mean and standard deviation over seeds."""
+    found = {}
+    for line in table[table["source"].isna()].to_dict("records"):
+        where = [line[name] for name in ("domain", "set", "backbone", "key") if name in line]
+        for name in ("mean", "std"):
+            if line[name] == line[name]:
+                found[_key("/".join(map(str, [*where, f"auc_{name}"])))] = float(line[name])
+    return found
+
+
+def _key(name: str) -> str:
+    """A name as MLflow allows it.
+
+    Example:
+        >>> _key("val (day 2)_auc")
+        'val _day 2__auc'
+    """
+    return re.sub(r"[^\w./ :-]", "_", name).strip("/.")[:250]
+
+
+def _as_params(values: Mapping[str, Value]) -> dict[str, str]:
+    """Parameters as MLflow has them: text, and none of it too long."""
+    return {_key(name): str(value)[:LONGEST_PARAM] for name, value in values.items()}
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:
+    """In as many parts as a request's limit asks for."""
+    return [values[start : start + size] for start in range(0, len(values), size)]

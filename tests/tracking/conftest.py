@@ -1,0 +1,73 @@
+"""One tiny study that the tests of all trackers follow."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from preceptor.configfile import dump_config
+from preceptor.report.write import write_results
+from preceptor.study.domains import StudyPlan
+from preceptor.study.graph import Step
+from preceptor.study.plan import Plan
+from tests.datasets import squares
+from tests.report.test_report import study, walk
+
+TRAINING = {"input_size": 32, "epochs": 4, "batch_size": 8, "schedule": "constant"}
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A study whose runs a test may take back and give again.
+
+    Args:
+        plan: Its plans, with a store of the test's own.
+        out: The study folder.
+        whole: The store that has everything.
+    """
+
+    plan: StudyPlan
+    out: Path
+    whole: Path
+
+    @property
+    def trainings(self) -> list[Step]:
+        return [step for step in self.plan.first.steps.values() if step.kind == "train"]
+
+    def curves(self, step: Step) -> Path:
+        return self.plan.folder(step) / "metrics.csv"
+
+    def train(self, step: Step, epochs: int | None = None) -> None:
+        """Leave what a training leaves after some epochs, or (None) when it has ended."""
+        there, here = self.whole / "runs" / step.id, self.plan.folder(step)
+        shutil.rmtree(here, ignore_errors=True)
+        if epochs is None:
+            shutil.copytree(there, here)
+        else:
+            here.mkdir(parents=True)
+            lines = (there / "metrics.csv").read_text().splitlines(keepends=True)
+            (here / "metrics.csv").write_text("".join(lines[: epochs + 1]))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """The plan of a study that was run, and its folder."""
+    folder = tmp_path_factory.mktemp("tracked")
+    config = study(squares(folder / "data", size=(40, 32)), seeds=1, training=TRAINING)
+    plan = walk(config, folder / "store")
+    out = folder / "out"
+    write_results(StudyPlan.of(plan), out, {})
+    (out / "study.yaml").write_text(dump_config(config))
+    return plan, out
+
+
+@pytest.fixture
+def followed(finished: tuple[Plan, Path], tmp_path: Path) -> Followed:
+    """The study in the test's own folder, none of its runs trained yet."""
+    plan, results = finished
+    own = Plan(replace(plan.protocol, store=tmp_path / "store"), plan.choices, steps=plan.steps)
+    shutil.copytree(results, tmp_path / "a study")
+    return Followed(StudyPlan.of(own), tmp_path / "a study", plan.protocol.store)
