@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from preceptor import training
 from preceptor.config import MapSource, RunConfig, Training
+from preceptor.trainer import Trainer
 from preceptor.training import train
 from tests.datasets import squares
 
@@ -52,14 +52,14 @@ def test_no_step_of_a_training_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, settings: dict[str, Any]
 ) -> None:
     steps = []
-    original = training._Trainer._step
+    original = Trainer._step
 
-    def step(self: Any, batch: Any) -> Any:
+    def step(self: Any, batch: Any, share: float) -> Any:
         steps.append(len(batch.labels))
         with NoReads():
-            return original(self, batch)
+            return original(self, batch, share)
 
-    monkeypatch.setattr(training._Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_step", step)
     config = RunConfig(
         manifest=squares(tmp_path / "data"),
         backbone=backbone,

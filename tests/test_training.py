@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from preceptor import watch
 from preceptor.config import (
     Augmentation,
     MapSource,
@@ -28,7 +29,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.metrics import auc
 from preceptor.evaluation.predict import predict
 from preceptor.models import load_model
-from preceptor.runs import damaged_files, file_digest, read_record
+from preceptor.runs import damaged_files, file_digest, read_record, run_id
 from preceptor.saliency.annotate import annotate
 from preceptor.saliency.committee import mean_store
 from preceptor.saliency.store import read_store, write_store
@@ -217,6 +218,37 @@ def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
     # All annotated images and all images differ, and so does the draw.
     few = small(manifest, rows="annotated", annotated=0.5)
     assert len({identity(few), same, identity(few.model_copy(update={"annotated_seed": 1}))}) == 3
+
+
+def test_ids_of_earlier_versions_are_known() -> None:
+    """A word that is added to the config later leaves them as they were."""
+    plain = RunConfig(manifest=Path("m.csv"), backbone="test_vit")
+    settings = Training(epochs=3, batch_size=8, threads=2)
+    other = plain.model_copy(update={"alpha": 1.0, "training": settings})
+    assert run_id(plain, "rows", "none") == "32c79a3dae1613ec0f2c"
+    assert run_id(other, "rows", "none") == "8aef020f52073ecd3021"
+    several = plain.model_copy(update={"training": Training(devices=2)})
+    nodes = plain.model_copy(update={"training": Training(nodes=2)})
+    ids = {run_id(config, "rows", "none") for config in (plain, several, nodes)}
+    assert len(ids) == 3
+
+
+def test_a_running_training_can_be_followed(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[int] = []
+    monkeypatch.setattr(watch, "beat", lambda: beats.append(1))
+    written: list[str] = []
+
+    def told(line: str) -> None:
+        written.extend(file.read_text() for file in tmp_path.glob("*/metrics.csv"))
+
+    result = train(small(manifest, training=SMALL.model_copy(update={"epochs": 3})), tmp_path,
+                   tell=told)  # fmt: skip
+    final = (result.folder / "metrics.csv").read_text()
+    assert [text.count("\n") for text in written] == [2, 3]  # before the lines of epochs 2 and 3
+    assert all(final.startswith(text) for text in written)
+    assert len(beats) == 1 + 3 * (3 + 1 + 1) + 1  # begin, steps, validation, epochs, last scores
 
 
 def test_a_changed_image_changes_the_id(tmp_path: Path) -> None:

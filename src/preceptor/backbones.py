@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from preceptor.errors import InputError
+from preceptor.memory import out_of_memory
 
 
 def create_network(
@@ -52,6 +53,8 @@ def create_network(
             **arguments,
         )
     except Exception as error:  # timm and torch raise many kinds, each about the arguments
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if overlay is not None:
             try:

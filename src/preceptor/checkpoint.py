@@ -25,6 +25,7 @@ class Progress:
         best_epoch: Its number, from 0; −1 before the first.
         best_state: Its weights, on the CPU.
         seconds: Training time so far, over all interruptions.
+        parts: In how many parts each batch is computed, for want of memory.
     """
 
     epoch: int = 0
@@ -33,6 +34,7 @@ class Progress:
     best_epoch: int = -1
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    parts: int = 1
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -60,6 +62,7 @@ def save_progress(
         "best_score": progress.best_score,
         "best_epoch": progress.best_epoch,
         "seconds": progress.seconds,
+        "parts": progress.parts,
         "optimiser": numbers,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -118,4 +121,5 @@ def load_progress(
         best_epoch=state["best_epoch"],
         best_state=part("best."),
         seconds=state["seconds"],
+        parts=state.get("parts", 1),  # states of earlier versions have none
     )

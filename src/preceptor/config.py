@@ -122,8 +122,12 @@ class Training(Settings):
         precision: 32-true, bf16-mixed or 16-mixed (GPU); auto in a study: chosen by a probe.
         channels_last: Memory layout; auto as for precision.
         compile: Whether torch.compile has the trunk in training; auto as for precision.
-        threads: CPU threads of one run; part of the config because it changes rounding.
+        threads: CPU threads of one run, on several devices of each of its processes; part of the
+            config because it changes rounding.
         device: auto, cpu or cuda.
+        devices: Devices of one run on each node, a process each; more than one only where the run
+            is started as `python -m preceptor.training CONFIG`.
+        nodes: Machines of one run; the command is started on each.
         cache: memmap (decoded, resized images, filled once) or none (decode on the fly).
         augmentation: Random changes of training images.
     """
@@ -156,8 +160,15 @@ class Training(Settings):
     compile: bool | Literal["auto"] = False
     threads: Positive = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Positive = 1
+    nodes: Positive = 1
     cache: Literal["memmap", "none"] = "memmap"
     augmentation: Augmentation = Augmentation()
+
+    @property
+    def processes(self) -> int:
+        """Of one run, on all nodes together."""
+        return self.devices * self.nodes
 
     @property
     def left_to_probe(self) -> tuple[str, ...]:
@@ -186,6 +197,15 @@ class Training(Settings):
             raise ValueError(
                 f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
                 "lower epochs or raise steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_image_each(self) -> Training:
+        if self.batch_size < self.processes:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, fewer than the {self.processes} devices that "
+                "share a batch; raise batch_size or lower devices"
             )
         return self
 

@@ -22,6 +22,7 @@ from preceptor.backbones import classifiers, create_network
 from preceptor.errors import InputError, PreceptorError
 from preceptor.features import CamSource, last_block
 from preceptor.guidable import GuidableModel, GuidedOutput, Head, ModelOutput, ModelSpec
+from preceptor.memory import out_of_memory
 from preceptor.saliency.cam import two_sided
 
 __all__ = [
@@ -208,6 +209,8 @@ def _trial(model: GuidableModel) -> ModelOutput:
     except InputError as error:
         raise InputError(f"{spec.backbone}: guidance is refused: {error}") from error
     except Exception as error:  # an input size that the backbone cannot take
+        if out_of_memory(error):  # it says nothing of the model
+            raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{spec.backbone} at input size {side}: {reason}") from error
     finally:
@@ -287,6 +290,8 @@ def check_grad_cam(model: GuidableModel) -> str | None:
                 return None
             return "its gradient does not reach through to the image"
     except Exception as error:  # no second derivative, features that are no ancestors, …
+        if out_of_memory(error):  # it says nothing of the model
+            raise
         return " ".join(str(error).split())[:160]
     finally:
         model.train(training)
@@ -325,6 +330,8 @@ def load_model(folder: str | Path) -> GuidableModel:
     except PreceptorError:
         raise
     except Exception as error:  # damaged JSON, missing keys, tensors of another shape
+        if out_of_memory(error):  # it says nothing of the model
+            raise
         raise InputError(
             f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error

@@ -7,6 +7,8 @@ so a run that was interrupted goes on from its last epoch and ends with the same
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import math
 import os
@@ -14,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +25,25 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError
-from torch import Tensor
 
-from preceptor import __version__
-from preceptor.checkpoint import load_progress, save_progress, snapshot
+from preceptor import __version__, watch
+from preceptor.accumulation import more_parts
+from preceptor.batch_norm import synchronise
+from preceptor.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.config import RunConfig, Training
 from preceptor.configfile import dump_config
-from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
-from preceptor.errors import RunFailedError
-from preceptor.evaluation.metrics import accuracy, macro_auc
-from preceptor.evaluation.predict import predict, to_device
+from preceptor.data.loader import Rows, TrainingStream
+from preceptor.devices import Ranks, Shared, make_fabric
+from preceptor.errors import CrowdedError, InputError, PreceptorError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds, score_frame
+from preceptor.evaluation.validate import validate, validation_sets
 from preceptor.leases import Lease, lease
-from preceptor.losses import GuidedLoss, SoftTargets, gradient_norms, guided_loss_terms
+from preceptor.memory import device_memory, out_of_memory, peak_memory, release_memory
 from preceptor.models import GuidableModel, save_model
 from preceptor.progress import progress as progress_display
 from preceptor.runs import finish, is_finished, read_record, write_atomically
-from preceptor.saliency.agreement import correlation
-from preceptor.schedules import alpha_at, learning_rate, period_ends
+from preceptor.schedules import period_ends
+from preceptor.trainer import Trainer
 from preceptor.workspace import Workspace, plain_settings
 
 
@@ -67,83 +71,178 @@ def train(
     workspace: Workspace | None = None,
     tell: Callable[[str], None] | None = None,
     wait: float | None = None,
+    alone: bool = True,
 ) -> RunResult:
     """Train one model, or take the finished run of the same config and data from the store.
 
     Args:
-        config: The run.
+        config: The run, on one device.
         store: Folder of run folders; the run goes to `store/<id>`.
         workspace: The manifest, opened once for many runs; None reads and checks it here.
         tell: Called with one line an epoch.
         wait: Seconds to wait where another process trains the same run; None = until it ends.
+        alone: Whether nothing else uses the device: only then a training that runs out of memory
+            goes on in smaller parts.
 
     Returns:
         The finished run.
 
     Raises:
         InputError: The config or the data cannot be used.
-        RunFailedError: The loss became NaN or infinite, or the disk is full.
+        RunFailedError: The loss became NaN or infinite, or memory or the disk is full.
+        CrowdedError: Memory ran out, and the device is shared.
         HeldError: Another process trains the same run.
         LeaseLostError: Another process took it over while this one was asleep.
     """
-    workspace = workspace or Workspace.open(config.manifest, verify=True)
-    identity = workspace.run_id(config)
-    folder = Path(store) / identity
-    with lease(folder, wait=wait) as held:
-        there = is_finished(folder)
-        if not there:
-            torch.set_num_threads(config.training.threads)
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                _train(config, identity, folder, workspace, held, tell or (lambda line: None))
-            except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
-                reason = getattr(error, "strerror", None) or str(error)
-                raise RunFailedError(f"run {identity}: {reason}") from error
-    return RunResult(folder, identity, read_record(folder), not there)
+    if config.training.processes > 1:
+        raise InputError(
+            f"training: devices × nodes is {config.training.processes}, and a run on several "
+            "devices is a command of its own, started as python -m preceptor.training CONFIG"
+        )
+    return train_joined(
+        config, store, Ranks(), None, workspace=workspace, tell=tell, wait=wait, alone=alone
+    )
 
 
-def _train(
+def train_joined(
     config: RunConfig,
-    identity: str,
-    folder: Path,
-    workspace: Workspace,
-    held: Lease,
-    tell: Callable[[str], None],
-) -> None:
-    settings = config.training
+    store: str | Path,
+    ranks: Ranks,
+    fabric: Fabric | None,
+    *,
+    workspace: Workspace | None = None,
+    tell: Callable[[str], None] | None = None,
+    wait: float | None = None,
+    alone: bool = True,
+) -> RunResult:
+    """`train` in each of the processes that have joined for a run.
+
+    Args:
+        config: The run.
+        store: A folder that all of them see.
+        ranks, fabric: Of `devices.join`; None makes a Fabric for one device.
+        workspace, tell, wait, alone: As of `train`.
+
+    Raises:
+        RelayedError: Another process failed, and tells why.
+        PreceptorError: As of `train`.
+    """
+    held: Lease | None = None
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> tuple[Path, bool]:
+            nonlocal workspace, held
+            workspace = workspace or Workspace.open(config.manifest, verify=True)
+            folder = Path(store) / workspace.run_id(config)
+            held = stack.enter_context(lease(folder, wait=wait))
+            return folder, is_finished(folder)
+
+        folder, there = ranks.first(begin)
+        watch.beat()
+        if not there:
+            run = _Run(config, folder, ranks, held, tell or (lambda line: None), alone)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                workspace = workspace or Workspace.open(config.manifest)
+                _train(run, workspace, fabric or make_fabric(config.training))
+            except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise run.out_of_memory() from error
+                if isinstance(error, RuntimeError):
+                    raise
+                reason = getattr(error, "strerror", None) or str(error)
+                raise RunFailedError(f"run {folder.name}: {reason}") from error
+        return RunResult(folder, folder.name, ranks.first(lambda: read_record(folder)), not there)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run, and who computes it.
+
+    Args:
+        config, folder: What it is, and where it goes.
+        ranks: The processes.
+        held: The lease, in the first of them.
+        tell: Receives lines, in the first.
+        alone: As of `train`.
+    """
+
+    config: RunConfig
+    folder: Path
+    ranks: Ranks
+    held: Lease | None
+    tell: Callable[[str], None]
+    alone: bool
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def state(self) -> Path:
+        """What it goes on from after an interruption."""
+        return self.folder / "resume.safetensors"
+
+    def check(self) -> None:
+        """See that it is still ours, before anything is written that others will read."""
+        assert self.held is not None
+        self.held.check()
+
+    def out_of_memory(self, images: int | None = None) -> PreceptorError:
+        """The error of a run whose memory does not do, not even for so many images at once."""
+        settings = self.config.training
+        given = f"batch_size {settings.batch_size}"
+        given += f", input_size {settings.input_size}" if settings.input_size else ""
+        if not self.alone:
+            return CrowdedError(f"run {self.id}: out of memory on a shared device ({given})")
+        if self.ranks.world > 1:
+            return RunFailedError(
+                f"run {self.id}: out of memory on device {self.ranks.rank + 1} of "
+                f"{self.ranks.world} ({given}); lower batch_size or take more devices"
+            )
+        even = f" even with {images} image{'s' * (images > 1)} at a time" if images else ""
+        return RunFailedError(
+            f"run {self.id}: out of memory{even} ({given}); lower input_size, or take a smaller "
+            "backbone or a device with more memory"
+        )
+
+
+def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
+    config, settings, ranks = run.config, run.config.training, run.ranks
+    torch.set_num_threads(settings.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of sums on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
-    speed = settings.speed
-    fabric = Fabric(accelerator=settings.device, devices=1, precision=speed.precision)
+    release_memory(fabric.device)
 
     # Data and model.
-    torch.manual_seed(_derived(config.seed, -1))
-    model = workspace.build(config)
-    rows = workspace.guided_rows(config, model)
-    size = model.spec.input_size
-    plain = plain_settings(model, settings.cache)
-    validation = _validation_sets(workspace, plain, model)
-    if speed.compile:
+    model, rows, validation = ranks.together(lambda: _prepare(run, workspace, fabric.device))
+    if settings.speed.compile:
         model.compile_trunk()
-    if speed.channels_last:
+    if settings.speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(settings, model)
-    wrapped, optimiser = fabric.setup(model, optimiser)
+    wrapped, optimiser = fabric.setup(model if ranks.world == 1 else Shared(model), optimiser)
     stream = TrainingStream(
         rows,
         settings.batch_size,
         seed=config.seed,
         settings=settings.augmentation,
         balanced=settings.balanced,
+        rank=ranks.rank,
+        world=ranks.world,
     )
     ends = period_ends(settings, stream.steps_per_epoch)
-    trainer = _Trainer(config, model, wrapped, optimiser, fabric, stream, total=ends[-1])
+    trainer = Trainer(
+        config, model, wrapped, optimiser, fabric, stream, total=ends[-1], ranks=ranks
+    )
 
     # Epochs.
-    state = folder / "resume.safetensors"
-    progress = load_progress(state, identity, model, optimiser)
+    progress = load_progress(run.state, run.id, model, optimiser)
+    if len(set(ranks.gather(progress.epoch))) > 1:
+        raise InputError(f"{run.folder}: not all nodes see the same files in it; share the store")
+    trainer.parts = progress.parts
     if progress.epoch:
-        tell(f"goes on after epoch {progress.epoch} of {len(ends)}")
+        run.tell(f"goes on after epoch {progress.epoch} of {len(ends)}")
     with progress_display() as display:
         task = display.add_task(
             f"{config.backbone} seed {config.seed}", total=ends[-1], note="",
@@ -152,223 +251,151 @@ def _train(
         for epoch in range(progress.epoch, len(ends)):
             started = time.monotonic()
             start = ends[epoch - 1] if epoch else 0
-            torch.manual_seed(_derived(config.seed, epoch))
-            metrics = {"epoch": epoch + 1.0}
-            metrics |= trainer.epoch(epoch, start, ends[epoch], lambda: display.advance(task))
-            if not math.isfinite(metrics["loss"]):
-                raise RunFailedError(
-                    f"run {identity}: the loss is {metrics['loss']} in epoch {epoch + 1}: it "
-                    "diverged; a smaller lr or `clip` may help"
-                )
-            metrics |= validate(model, validation, wrapped)
+            while True:
+                found = _attempt(trainer, epoch, start, ends[epoch], partial(display.advance, task))
+                if found is not None:
+                    break
+                _divide(run, trainer, workspace, epoch)
+                display.update(task, completed=start)
+            metrics = {"epoch": epoch + 1.0} | found
+            ranks.first(partial(_check_loss, run, metrics))
+            metrics |= validate(model, validation, wrapped, ranks)
             score = _score(settings, metrics, validation)
-            if score >= progress.best_score or not progress.best_state:  # ties: the later epoch
+            if score >= progress.best_score or progress.best_epoch < 0:  # ties: the later epoch
                 progress.best_score, progress.best_epoch = score, epoch
-                progress.best_state = snapshot(model)
+                progress.best_state = snapshot(model) if ranks.leads else {}
             seconds = time.monotonic() - started
             progress.seconds += seconds
             progress.history.append(metrics)
-            progress.epoch = epoch + 1
+            progress.epoch, progress.parts = epoch + 1, trainer.parts
             rate = (ends[epoch] - start) * settings.batch_size / seconds
             line = _line(metrics, validation, len(ends), rate)
-            tell(line)
+            run.tell(line)
             display.update(task, note=line)
-            held.check()
-            save_progress(state, identity, progress, model, optimiser)
+            ranks.first(partial(_keep, run, progress, model, optimiser))
+            watch.beat()
 
     # The kept epoch, and what the run leaves.
-    model.load_state_dict(progress.best_state)
-    metrics_table = pd.DataFrame(progress.history)
-    metrics_table.to_csv(folder / "metrics.csv", index=False, float_format="%.6g")
-    scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
-    held.check()
-    scores.to_parquet(folder / "scores.parquet", index=False)
-    save_model(model, folder / "model", fixed_thresholds(scores, model.spec.positive))
-    write_atomically(folder / "config.yaml", dump_config(config))
+    peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
+    record = {
+        "id": run.id,
+        "config": config.model_dump(mode="json"),
+        "classes": list(model.spec.classes),
+        "input_size": model.spec.input_size,
+        "grid": list(rows.grid),
+        "saliency": model.spec.cam,
+        "training_images": len(rows),
+        "guided_images": int((rows.guides.weight > 0).sum()) if rows.guides else 0,
+        "soft_labelled_images": 0
+        if rows.soft is None
+        else int((~np.isnan(rows.soft)).all(1).sum()),
+        "uninformative_maps": int(max(row["uninformative"] for row in progress.history))
+        if rows.guides
+        else 0,
+        "images_seen": ends[-1] * settings.batch_size
+        if settings.length == "steps"
+        else len(rows) * settings.epochs,
+        "best_epoch": progress.best_epoch + 1,
+        "metrics": progress.history[progress.best_epoch],
+        "seconds": round(progress.seconds, 3),
+        **({"parts": progress.parts} if progress.parts > 1 else {}),
+        **({"peak_memory": max(peaks)} if peaks else {}),
+        **({"device_memory": room} if (room := device_memory(fabric.device)) else {}),
+        "device": str(fabric.device),
+        "versions": _versions(),
+    }
     lines = [_line(row, validation, len(ends), None) for row in progress.history]
-    write_atomically(folder / "log.txt", "\n".join(lines) + "\n")
-    held.check()
-    state.unlink(missing_ok=True)
-    finish(
-        folder,
-        {
-            "id": identity,
-            "config": config.model_dump(mode="json"),
-            "classes": list(model.spec.classes),
-            "input_size": size,
-            "grid": list(rows.grid),
-            "saliency": model.spec.cam,
-            "training_images": len(rows),
-            "guided_images": int((rows.guides.weight > 0).sum()) if rows.guides else 0,
-            "soft_labelled_images": 0
-            if rows.soft is None
-            else int((~np.isnan(rows.soft)).all(1).sum()),
-            "uninformative_maps": int(metrics_table["uninformative"].max() if rows.guides else 0),
-            "images_seen": ends[-1] * settings.batch_size
-            if settings.length == "steps"
-            else len(rows) * settings.epochs,
-            "best_epoch": progress.best_epoch + 1,
-            "metrics": progress.history[progress.best_epoch],
-            "seconds": round(progress.seconds, 3),
-            "device": str(fabric.device),
-            "versions": _versions(),
-        },
-    )
+
+    def leave() -> None:
+        model.load_state_dict(progress.best_state)
+        write_atomically(run.folder / "metrics.csv", _table(progress.history))
+        plain = plain_settings(model, settings.cache)
+        scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
+        run.check()
+        scores.to_parquet(run.folder / "scores.parquet", index=False)
+        save_model(model, run.folder / "model", fixed_thresholds(scores, model.spec.positive))
+        write_atomically(run.folder / "config.yaml", dump_config(config))
+        write_atomically(run.folder / "log.txt", "\n".join(lines) + "\n")
+        run.check()
+        run.state.unlink(missing_ok=True)
+        finish(run.folder, record)
+
+    ranks.first(leave)
 
 
-class _Trainer:
-    """The step and its running sums; nothing in a step waits for the device."""
+def _prepare(
+    run: _Run, workspace: Workspace, device: torch.device
+) -> tuple[GuidableModel, Rows, dict[str, Rows]]:
+    """The untrained model, the training rows and the validation sets."""
+    config, ranks = run.config, run.ranks
+    torch.manual_seed(_derived(config.seed, -1))
+    model = workspace.build(config)
+    if ranks.world > 1:
+        synchronise(model, device, config.backbone)
+    rows = workspace.guided_rows(config, model)
+    if len(rows) < ranks.world:
+        raise InputError(
+            f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "
+            "devices that share a batch; lower training.devices"
+        )
+    plain = plain_settings(model, config.training.cache)
+    return model, rows, validation_sets(workspace, plain, model)
 
-    def __init__(
-        self,
-        config: RunConfig,
-        model: GuidableModel,
-        wrapped: Callable[..., Any],
-        optimiser: torch.optim.Optimizer,
-        fabric: Fabric,
-        stream: TrainingStream,
-        *,
-        total: int,
-    ) -> None:
-        self.config, self.model, self.wrapped = config, model, wrapped
-        self.optimiser, self.fabric, self.stream, self.total = optimiser, fabric, stream, total
-        self.channels_last = config.training.speed.channels_last
-        self.loss = GuidedLoss(config.alpha if config.guided else 1.0, config.training.distance)
 
-    def epoch(
-        self, epoch: int, start: int, stop: int, advance: Callable[[], None]
-    ) -> dict[str, float]:
-        """Train steps start ≤ t < stop and return the epoch's mean metrics."""
-        config = self.config
-        sums = torch.zeros(8, device=self.fabric.device)
-        seen, rate = 0, 0.0
-        self.model.train()
-        for step, batch in enumerate(self.stream.steps(start, stop), start):
-            rate = learning_rate(config.training, step, self.total, epoch)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            if config.guided:
-                self.loss.alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
-            sums += self._step(batch)
-            seen += len(batch.labels)
-            advance()
-        values = sums.cpu().double().numpy()
-        guided = values[5]
-        mean = values / max(seen, 1)
-        metrics = {
-            "lr": rate,
-            "loss": mean[0],
-            "classification": mean[1],
-            "guidance": values[2] / guided if guided else math.nan,
-            "grad_logits": mean[3],
-            "grad_map": values[4] / guided if guided else math.nan,
-            "guided": guided,
-            "uninformative": values[6],
-            "map_correlation": values[7] / guided if guided else math.nan,
-        }
-        return {key: float(value) for key, value in metrics.items()}
+def _attempt(
+    trainer: Trainer, epoch: int, start: int, stop: int, advance: Callable[[], None]
+) -> dict[str, float] | None:
+    """An epoch's metrics; None where memory ran out, and the model is anywhere within the epoch."""
+    torch.manual_seed(_derived(trainer.config.seed, epoch, trainer.ranks.rank))
+    try:
+        return trainer.epoch(epoch, start, stop, advance)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+    return None  # the error is gone by now, and with it what its frames held
 
-    def _step(self, batch: Batch) -> Tensor:
-        config, settings, device = self.config, self.config.training, self.fabric.device
-        images = self.model.preprocess(to_device(batch.images, device, self.channels_last))
-        labels = batch.labels.to(device)
-        weights = [
-            None if part is None else part.to(device)
-            for part in (batch.maps, batch.map_weight, batch.sample_weight)
-        ]
-        maps, map_weight, sample_weight = weights
-        soft = None
-        if batch.soft is not None and config.soft_labels is not None:
-            given = config.soft_labels
-            soft = SoftTargets(batch.soft.to(device), given.weight, given.temperature)
-        cam = None
-        if config.guided:
-            logits, _, cam, _ = self.wrapped(
-                images, labels if settings.cam_class == "label" else "predicted"
-            )
-        else:
-            logits, _ = self.wrapped(images)
-        terms = guided_loss_terms(
-            logits, labels, cam, maps, map_weight, sample_weight,
-            distance=settings.distance, soft=soft,
-        )  # fmt: skip
-        loss = self.loss.combine(terms)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        if settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        self.optimiser.step()
-        return self._sums(logits, labels, cam, maps, map_weight, sample_weight, soft, terms, loss)
 
-    @torch.no_grad()
-    def _sums(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        cam: Tensor | None,
-        maps: Tensor | None,
-        map_weight: Tensor | None,
-        sample_weight: Tensor | None,
-        soft: SoftTargets | None,
-        terms: Any,
-        loss: Tensor,
-    ) -> Tensor:
-        """What metrics.csv reports of one batch, summed over its images."""
-        at_logits, at_map = gradient_norms(
-            logits, labels, terms, cam, maps, map_weight, sample_weight,
-            alpha=self.loss.alpha, distance=self.loss.distance, soft=soft,
-        )  # fmt: skip
-        agreement = torch.zeros((), device=logits.device)
-        if cam is not None and maps is not None:
-            values, valid = correlation(cam, torch.where(terms.guided[:, None, None], maps, 0))
-            agreement = torch.where(valid & terms.guided, values, 0).sum()
-        return torch.stack(
-            [
-                loss * len(labels),
-                terms.classification.sum(),
-                terms.guidance.sum(),
-                at_logits.sum(),
-                at_map.sum(),
-                terms.guided.sum().float(),
-                terms.uninformative.sum().float(),
-                agreement,
-            ]
+def _divide(run: _Run, trainer: Trainer, workspace: Workspace, epoch: int) -> None:
+    """Go back to the start of an epoch, whose batches are then computed in more parts."""
+    largest = trainer.stream.largest
+    parts = more_parts(trainer.parts, largest, trainer.least)
+    if parts is None or not run.alone or run.ranks.world > 1:
+        raise run.out_of_memory(math.ceil(largest / trainer.parts))
+    trainer.parts = parts
+    trainer.optimiser.zero_grad(set_to_none=True)
+    gc.collect()
+    release_memory(trainer.fabric.device)
+    if not epoch:
+        torch.manual_seed(_derived(run.config.seed, -1))
+        trainer.model.load_state_dict(workspace.build(run.config).state_dict())
+        groups = trainer.optimiser.state_dict()["param_groups"]
+        trainer.optimiser.load_state_dict({"state": {}, "param_groups": groups})
+    elif load_progress(run.state, run.id, trainer.model, trainer.optimiser).epoch != epoch:
+        raise RunFailedError(f"run {run.id}: {run.state} was changed by someone else")
+    run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
+
+
+def _check_loss(run: _Run, metrics: dict[str, float]) -> None:
+    if not math.isfinite(metrics["loss"]):
+        raise RunFailedError(
+            f"run {run.id}: the loss is {metrics['loss']} in epoch {metrics['epoch']:.0f}: it "
+            "diverged; a smaller lr or `clip` may help"
         )
 
 
-def validate(
-    model: GuidableModel, sets: dict[str, Rows], forward: Callable[..., Any]
-) -> dict[str, float]:
-    """Accuracy, AUC and agreement with human maps on each validation set."""
-    metrics: dict[str, float] = {}
-    for name, rows in sets.items():
-        found = predict(model, rows, cams="label" if rows.guides else None, forward=forward)
-        metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, found.probabilities))
-        metrics[f"{name}_auc"] = float(macro_auc(rows.labels, found.probabilities))
-        if rows.guides is not None and found.cams is not None:
-            human = rows.maps_on_grid(np.arange(len(rows)))
-            values, valid = correlation(found.cams, human)
-            valid &= torch.from_numpy(rows.guides.weight > 0)
-            metrics[f"{name}_map_correlation"] = float(values[valid].mean())
-    return metrics
+def _keep(
+    run: _Run, progress: Progress, model: GuidableModel, optimiser: torch.optim.Optimizer
+) -> None:
+    """Write where the run stands after an epoch."""
+    run.check()
+    save_progress(run.state, run.id, progress, model, optimiser)
+    write_atomically(run.folder / "metrics.csv", _table(progress.history))
 
 
-def _validation_sets(
-    workspace: Workspace, settings: Training, model: GuidableModel
-) -> dict[str, Rows]:
-    """Each validation set, with its human maps where it has any."""
-    sets: dict[str, Rows] = {}
-    table = workspace.manifest.table
-    for name in workspace.manifest.eval_splits("val"):
-        which = np.flatnonzero((table["split"] == name).to_numpy())
-        has_map = (table["saliency"].iloc[which] != "").to_numpy()
-        guides = None
-        if has_map.any():
-            guides = Guides(has_map.astype(np.float32), None, np.full(len(which), -1, np.int64))
-        sets[name] = workspace.rows(
-            which, settings, model.spec.input_size, guides=guides, grid=model.grid()
-        )
-    return sets
+def _table(history: list[dict[str, float]]) -> str:
+    """The content of metrics.csv: a row an epoch."""
+    text: str = pd.DataFrame(history).to_csv(index=False, float_format="%.6g")
+    return text
 
 
 def _optimiser(settings: Training, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -402,9 +429,10 @@ def _line(metrics: dict[str, float], sets: dict[str, Rows], epochs: int, rate: f
     return "  ".join(parts)
 
 
-def _derived(seed: int, epoch: int) -> int:
-    """A seed for torch that differs between epochs and seeds."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest())
+def _derived(seed: int, epoch: int, rank: int = 0) -> int:
+    """A seed for torch that differs between epochs, seeds and processes."""
+    text = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
 
 
 def _versions() -> dict[str, str]:
@@ -427,17 +455,23 @@ def _main() -> None:
     import sys
 
     from preceptor.configfile import load_config
-    from preceptor.errors import PreceptorError
+    from preceptor.launch import launch
 
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: python -m preceptor.training CONFIG [STORE]")
     try:
         config = load_config(sys.argv[1], RunConfig)
         store = sys.argv[2] if len(sys.argv) == 3 else "runs"
+        if config.training.processes > 1:
+            launch(config, store)
+            return
         result = train(config, store, tell=lambda line: print(line, flush=True))
     except PreceptorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     print(f"run {result.folder}")
 
 

@@ -140,3 +140,35 @@ def test_scores_alone_and_no_rows(turns: bool) -> None:
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-6)
     nothing = predict(model, rows_of(0), cams="label", turns=turns)
     assert nothing.probabilities.shape == (0, 3)
+
+
+def test_where_memory_runs_out_fewer_images_are_looked_at_at_once() -> None:
+    """More than what a machine has is really asked for, as long as the batch is larger than 3."""
+    model, seen = equivariant(), list[int]()
+
+    def forward(images: Tensor, *further: Any) -> Any:
+        seen.append(len(images))
+        if len(images) > 3:
+            torch.empty(2**55)
+        return model(images, *further)
+
+    rows = rows_of(12)
+    found = predict(model, rows, cams="label", forward=forward, batch_size=8)
+    whole = predict(model, rows, cams="label", batch_size=2)
+    assert seen[:3] == [8, 4, 2]
+    assert sum(seen[2:]) == len(rows)
+    np.testing.assert_array_equal(found.probabilities, whole.probabilities)
+    with pytest.raises(RuntimeError, match="allocate"):
+        predict(model, rows, forward=lambda images: torch.empty(2**55))
+
+
+def test_another_error_is_not_taken_for_want_of_memory() -> None:
+    model, seen = equivariant(), list[int]()
+
+    def forward(images: Tensor) -> Any:
+        seen.append(len(images))
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        predict(model, rows_of(12), forward=forward, batch_size=8)
+    assert seen == [8]

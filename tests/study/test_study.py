@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from preceptor.config import Training
 from preceptor.configfile import load_config
 from preceptor.errors import InputError
 from preceptor.models import load_model
@@ -193,6 +194,7 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         ({"maps": {"segmenter": Path("nowhere")}}, "maps.segmenter"),
         ({"teachers": ("pit_ti_224",)}, "pit_ti_224: guidance is refused"),
         ({"backbone_args": {}}, "too coarse to guide"),
+        ({"training": Training(devices=2)}, "trains each run on one device"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(

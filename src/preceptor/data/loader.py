@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -112,6 +113,20 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def part(self, which: slice) -> Rows:
+        """The rows of consecutive positions."""
+        guides = self.guides
+        if guides is not None:
+            guides = replace(guides, weight=guides.weight[which], index=guides.index[which])
+        return replace(
+            self,
+            rows=self.rows[which],
+            labels=self.labels[which],
+            sample_weight=None if self.sample_weight is None else self.sample_weight[which],
+            guides=guides,
+            soft=None if self.soft is None else self.soft[which],
+        )
 
     def batch(
         self,
@@ -232,17 +247,34 @@ def epoch_order(
     return generator.choice(len(labels), len(labels), p=chance / chance.sum())
 
 
-def split_batches(count: int, batch_size: int) -> list[slice]:
-    """Consecutive batches; a lone last image joins the batch before it (batch norm needs two).
+def split_batches(count: int, batch_size: int, least: int = 2) -> list[slice]:
+    """Consecutive batches; a last one that is too small joins the batch before it.
+
+    Args:
+        count: Images.
+        batch_size: Images a batch.
+        least: Fewest images of a batch: batch norm needs two, several devices one each.
 
     Example:
         >>> [(s.start, s.stop) for s in split_batches(9, 4)]
         [(0, 4), (4, 9)]
     """
     starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] == 1:
+    if len(starts) > 1 and count - starts[-1] < least:
         starts.pop()
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """Consecutive shares of `count` positions whose sizes differ by one at most.
+
+    Example:
+        >>> [(s.start, s.stop) for s in shares(5, 3)]
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    size, larger = divmod(count, parts)
+    starts = [size * part + min(part, larger) for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
 class TrainingStream:
@@ -254,6 +286,8 @@ class TrainingStream:
         seed: Of order and augmentation.
         settings: Augmentation.
         balanced: Draw every class equally often.
+        rank, world: Which of how many processes this is: each gets its share of every batch, and
+            all shares together are the batch of one.
     """
 
     def __init__(
@@ -264,18 +298,32 @@ class TrainingStream:
         seed: int,
         settings: Augmentation,
         balanced: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.rows = rows
         self.seed = seed
         self.settings = settings if settings != Augmentation() else None
         self.balanced = balanced
-        self.slices = split_batches(len(rows), batch_size)
+        self.rank, self.world = rank, world
+        self.slices = split_batches(len(rows), batch_size, max(2, world))
         self._kept: tuple[int, NDArray[np.int64], NDArray[np.float64] | None] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the rows."""
         return len(self.slices)
+
+    @property
+    def largest(self) -> int:
+        """Images of the largest batch."""
+        return max(self.size(step) for step in range(self.steps_per_epoch))
+
+    def size(self, step: int) -> int:
+        """Images of the batch of step t, all shares together."""
+        part = self.slices[step % self.steps_per_epoch]
+        size: int = part.stop - part.start
+        return size
 
     def steps(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of steps start ≤ t < stop, each made while the one before it is trained on."""
@@ -292,7 +340,9 @@ class TrainingStream:
     def _batch(self, step: int) -> Batch:
         epoch, position = divmod(step, self.steps_per_epoch)
         order, numbers = self._epoch(epoch)
-        part = self.slices[position]
+        whole = self.slices[position]
+        share = shares(self.size(step), self.world)[self.rank]
+        part = slice(whole.start + share.start, whole.start + share.stop)
         return self.rows.batch(
             order[part], self.settings, None if numbers is None else numbers[part]
         )

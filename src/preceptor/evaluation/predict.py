@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preceptor import watch
 from preceptor.data.geometry import TURNS, turn_all
 from preceptor.data.loader import Rows, in_order
+from preceptor.memory import out_of_memory
 from preceptor.models import GuidableModel
 from preceptor.saliency.maps import normalise
 
@@ -56,12 +58,30 @@ def predict(
         rows: In order, without augmentation.
         cams: None, or whose class's map to return: label or predicted.
         forward: The forward to call, where precision wraps it; None = the model's own.
-        batch_size: Images at once.
+        batch_size: Images at once; halved as long as memory runs out.
         turns: Probabilities are the mean over the eight flips and quarter turns of the image, maps
             that of the normalised ones, each turned back; the predicted class is that of the mean
             probabilities.
     """
-    call = forward or model
+    while True:
+        try:
+            return _predict(model, rows, cams, forward or model, batch_size, turns)
+        except (MemoryError, RuntimeError) as error:
+            if batch_size == 1 or not out_of_memory(error):
+                raise
+        batch_size //= 2  # out here the error is gone, and with it what its frames held
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _predict(
+    model: GuidableModel,
+    rows: Rows,
+    cams: str | None,
+    call: Callable[..., Any],
+    batch_size: int,
+    turns: bool,
+) -> Predictions:
     look = _looks if turns else _look
     device, channels_last = model.device, uses_channels_last(model)
     model.eval()
@@ -73,6 +93,7 @@ def predict(
             images = to_device(batch.images, device, channels_last)
             found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)
             probabilities.append(found.cpu())
+            watch.beat()
             if cam is not None:
                 maps.append(cam.cpu())
                 classes.append(wanted.cpu())

@@ -138,12 +138,7 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
         before: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))["failed"]
     except (OSError, ValueError, KeyError):
         return {}
-    done = {
-        step.title
-        for plan in study
-        for step in plan.steps.values()
-        if study.is_finished(step)
-    }
+    done = {step.title for plan in study for step in plan.steps.values() if study.is_finished(step)}
     return {title: reason for title, reason in before.items() if title not in done}
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from preceptor import watch
 from preceptor.saliency.cam import two_sided
 
 Score = Literal["probability", "logit"]
@@ -76,6 +77,7 @@ class MaskedScores:
                 wanted = classes.repeat_interleave(len(masks[part]))
                 values = _score(logits, wanted, self.score)
                 found[first : first + len(some), part] = values.view(len(some), -1)
+                watch.beat()
         return found
 
     def _checked(self, logits: Tensor, count: int) -> Tensor:

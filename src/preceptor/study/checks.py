@@ -29,6 +29,11 @@ def check_study(study: StudyConfig, workspaces: Workspaces) -> None:
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
+    if study.training.processes > 1:
+        yield (
+            "training: a study trains each run on one device, several at a time; leave out devices "
+            "and nodes, which are for `python -m preceptor.training CONFIG`"
+        )
     manifest = workspaces.first.manifest
     classes, tests = manifest.classes, manifest.eval_splits("test")
     if study.primary is not None and study.primary not in tests:

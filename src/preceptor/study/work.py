@@ -56,7 +56,9 @@ def perform(
     if step.kind == "train":
         assert step.run is not None
         workspace = workspaces.at(step.run.manifest)
-        found = train(step.run, store / "runs", workspace=workspace, tell=tell, wait=wait)
+        found = train(
+            step.run, store / "runs", workspace=workspace, tell=tell, wait=wait, alone=alone
+        )
         return found.trained
     folder = step.folder(store)
     with lease(folder, wait=wait) as held:

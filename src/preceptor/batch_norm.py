@@ -1,0 +1,51 @@
+"""Batch norm over the batch of all devices, where a run has several."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from preceptor.errors import InputError
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a model computes with statistics of its batch while it is trained."""
+    return any(_of_the_batch(module) for module in model.modules())
+
+
+def synchronise(model: nn.Module, device: torch.device, name: str) -> None:
+    """Let a model's batch norm see the batch of all devices; its state dict does not change.
+
+    Args:
+        model: Its children are replaced in place.
+        device: Where it will be trained.
+        name: Of the backbone, for people.
+
+    Raises:
+        InputError: It cannot: without a GPU, or a batch norm of another make than torch's.
+    """
+    if not has_batch_norm(model):
+        return
+    if device.type != "cuda":
+        raise InputError(
+            f"{name} has batch norm, which over several devices needs GPUs (SyncBatchNorm), and "
+            "these are CPU processes; set training.devices: 1, or take a backbone without batch "
+            "norm"
+        )
+    # Not torch's: it would drop the activation that timm's layers carry.
+    for child, module in list(model.named_children()):
+        setattr(model, child, convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
+    for module in model.modules():
+        if _of_the_batch(module) and not isinstance(module, nn.SyncBatchNorm):
+            raise InputError(
+                f"{name}: its {type(module).__name__} sees the images of one device alone; set "
+                "training.devices: 1, or take another backbone"
+            )
+
+
+def _of_the_batch(module: nn.Module) -> bool:
+    # Norms of another make (EvoNorm-B) are known by what they keep; a frozen one has no momentum.
+    running = getattr(module, "running_var", None) is not None and hasattr(module, "momentum")
+    return isinstance(module, _BatchNorm) or running

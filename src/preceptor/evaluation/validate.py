@@ -1,0 +1,62 @@
+"""What is measured after each epoch: the validation sets, shared out among a run's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from preceptor.config import Training
+from preceptor.data.loader import Guides, Rows
+from preceptor.devices import Ranks
+from preceptor.evaluation.metrics import accuracy, macro_auc
+from preceptor.evaluation.predict import predict
+from preceptor.models import GuidableModel
+from preceptor.saliency.agreement import correlation
+from preceptor.workspace import Workspace
+
+
+def validation_sets(
+    workspace: Workspace, settings: Training, model: GuidableModel
+) -> dict[str, Rows]:
+    """Each validation set, with its human maps where it has any."""
+    sets: dict[str, Rows] = {}
+    table = workspace.manifest.table
+    for name in workspace.manifest.eval_splits("val"):
+        which = np.flatnonzero((table["split"] == name).to_numpy())
+        has_map = (table["saliency"].iloc[which] != "").to_numpy()
+        guides = None
+        if has_map.any():
+            guides = Guides(has_map.astype(np.float32), None, np.full(len(which), -1, np.int64))
+        sets[name] = workspace.rows(
+            which, settings, model.spec.input_size, guides=guides, grid=model.grid()
+        )
+    return sets
+
+
+def validate(
+    model: GuidableModel,
+    sets: dict[str, Rows],
+    forward: Callable[..., Any],
+    ranks: Ranks = Ranks(),  # noqa: B008
+) -> dict[str, float]:
+    """Accuracy, AUC and agreement with human maps on each validation set, of all processes."""
+    metrics: dict[str, float] = {}
+    for name, rows in sets.items():
+        own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
+        found = predict(model, own, cams="label" if rows.guides else None, forward=forward)
+        probabilities = np.concatenate(ranks.gather(found.probabilities))
+        metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, probabilities))
+        metrics[f"{name}_auc"] = float(macro_auc(rows.labels, probabilities))
+        if rows.guides is not None:
+            values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+            if found.cams is not None:
+                values, valid = correlation(found.cams, own.maps_on_grid(np.arange(len(own))))
+            each = ranks.gather((values.numpy(), valid.numpy()))
+            values = torch.from_numpy(np.concatenate([part for part, _ in each]))
+            valid = torch.from_numpy(np.concatenate([part for _, part in each]))
+            valid &= torch.from_numpy(rows.guides.weight > 0)
+            metrics[f"{name}_map_correlation"] = float(values[valid].mean())
+    return metrics
