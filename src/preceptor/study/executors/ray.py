@@ -8,6 +8,7 @@ last shard.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -26,8 +27,10 @@ from preceptor.watch import hung
 
 # How often Ray starts a step anew whose worker or machine was lost, before it counts as failed.
 LOST_RETRIES = 3
-# Seconds between two looks at the lines that workers tell, and at which machines there are.
-LISTEN, LOOK = 0.5, 2.0
+# Seconds between two looks at which machines there are.
+LOOK = 2.0
+# Seconds before a mailbox that was lost is replaced.
+AGAIN = 0.5
 # Steps that wait at the cluster for each that it can do: none of its slots idles while the next
 # step is chosen, and a cluster that grows with its queue sees one.
 AHEAD = 2
@@ -79,6 +82,7 @@ class RayExecutor:
         self._token = uuid.uuid4().hex
         self._shared = ray.put(work)
         self._lines = self._mailbox()
+        self._next = self._lines.take.remote()
 
     @property
     def free(self) -> int:
@@ -112,19 +116,21 @@ class RayExecutor:
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            pause = LISTEN if until is None else min(LISTEN, max(0.0, until - time.monotonic()))
-            waiting = list(self._tasks)
+            pause = LOOK if until is None else min(LOOK, max(0.0, until - time.monotonic()))
+            waiting = [self._next, *self._tasks]
             ended, _ = self._ray.wait(waiting, num_returns=1, timeout=pause)
-            ended, _ = (
-                self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if ended else ([], [])
-            )
-            heard = list(self._told())
-            yield from heard
+            if ended:  # and all that ended meanwhile
+                ended, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+            if self._next in ended:
+                ended.remove(self._next)
+                yield from self._told()
+                if not ended:
+                    return
             for reference in ended:
                 yield self._ended(reference)
-            if heard or ended or (until is not None and time.monotonic() >= until):
+            if ended or (until is not None and time.monotonic() >= until):
                 return
-            if time.monotonic() - self._looked > LOOK and self.free:
+            if self.free:
                 return  # a machine has joined: more can be started
 
     def close(self) -> None:
@@ -162,10 +168,11 @@ class RayExecutor:
         """The lines that workers have told since; a lost mailbox is replaced."""
         known = {step.id for step in self._tasks.values()}
         try:
-            events = self._ray.get(self._lines.take.remote(), timeout=10.0)
+            events = self._ray.get(self._next)
         except self._ray.exceptions.RayError:
-            self._lines = self._mailbox()
-            return
+            time.sleep(AGAIN)
+            self._lines, events = self._mailbox(), []
+        self._next = self._lines.take.remote()
         yield from (event for event in events if event.step in known)
 
     def _mailbox(self) -> Any:
@@ -212,11 +219,16 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._some = asyncio.Event()
 
-    def put(self, event: Event) -> None:
+    async def put(self, event: Event) -> None:
         self._events.append(event)
+        self._some.set()
 
-    def take(self) -> list[Event]:
+    async def take(self) -> list[Event]:
+        """All that have come; where there is none, it waits for one."""
+        await self._some.wait()
+        self._some.clear()
         events, self._events = self._events, []
         return events
 
