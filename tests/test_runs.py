@@ -70,6 +70,8 @@ DEFAULTS: dict[str, Any] = {
         "compile": False,
         "threads": 1,
         "device": "auto",
+        "devices": 1,
+        "nodes": 1,
         "cache": "memmap",
         "augmentation": {
             "flip": False,

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config import RunConfig, Training
+from preceptor.config import Amount, RunConfig, Training
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.loader import Rows
 from preceptor.data.manifest import Manifest, draw_annotated
@@ -54,6 +54,7 @@ class Workspace:
         self.cache_dir = cache_dir or default_cache_dir()
         self._images: dict[tuple[int, str, int, str], ImageSource] = {}
         self._weights: dict[str, str] = {}
+        self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
         split = manifest.table["split"]
         self.train_mask = (split == "train").to_numpy()
         self.class_index = {name: index for index, name in enumerate(manifest.classes)}
@@ -86,7 +87,11 @@ class Workspace:
 
     def annotated(self, config: RunConfig) -> NDArray[np.bool_]:
         """A: the training rows that count as annotated."""
-        return draw_annotated(self.manifest, config.annotated, config.annotated_seed)
+        key = (config.annotated, config.annotated_seed)
+        if key not in self._annotated:
+            self._annotated[key] = draw_annotated(self.manifest, *key)
+            self._annotated[key].flags.writeable = False
+        return self._annotated[key]
 
     def training_rows(self, config: RunConfig) -> NDArray[np.int64]:
         """The manifest rows that a run trains on."""

@@ -161,7 +161,7 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
     plan = open_study(config, tmp_path, run=False, report_to=lambda line: None).first
     protocol = plan.protocol
     first, later = plan.outline()
-    assert protocol.members == []
+    assert not protocol.members
     kinds = [step.kind for step in first]
     # Baseline 1 (2 α; the Teachers are the same runs), Baseline 2, ceiling (2 α), the data-driven
     # Teacher, 3 probe Students: 9 × 2 seeds.

@@ -75,6 +75,7 @@ class Board:
         self._file = out / FILE
         self._foreseen = len(foreseen)
         self._costs = {step.id: step.cost for step in foreseen if not study.is_finished(step)}
+        self._left_cost = sum(self._costs.values())
         self._running: dict[str, Running] = {}
         self._done_cost = 0.0
         self._started = time.monotonic()
@@ -107,9 +108,9 @@ class Board:
         """A step is done; returns a line that tells it."""
         seconds = time.time() - self._running.pop(step.id).since
         self._done_cost += step.cost
-        self._costs.pop(step.id, None)
+        self._left_cost -= self._costs.pop(step.id, 0.0)
         elapsed = time.monotonic() - self._started
-        self.status.left = sum(self._costs.values()) * elapsed / max(self._done_cost, 1e-9)
+        self.status.left = max(0.0, self._left_cost) * elapsed / max(self._done_cost, 1e-9)
         self.count(graph)
         left = f"about {self.status.left / 60:.0f} min left"
         return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
@@ -118,16 +119,15 @@ class Board:
         """A step could not be done, and what needs it is blocked."""
         self._running.pop(step.id, None)
         for identity in graph.failed:
-            self._costs.pop(identity, None)
+            self._left_cost -= self._costs.pop(identity, 0.0)
         self.count(graph)
 
     def count(self, graph: Graph) -> None:
         """Take over what the graph knows."""
-        steps = graph.steps
-        self.status.done = sum(steps[one].kind != "select" for one in graph.done)
-        known = sum(step.kind != "select" for step in steps.values())
-        self.status.total = max(self._foreseen, known)
-        self.status.failed = {steps[one].title: why for one, why in graph.failed.items()}
+        self.status.done = graph.work_done
+        self.status.total = max(self._foreseen, graph.work)
+        if len(graph.failed) != len(self.status.failed):
+            self.status.failed = {graph.steps[one].title: why for one, why in graph.failed.items()}
         self._write()
 
     def _write(self) -> None:

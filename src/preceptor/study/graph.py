@@ -157,6 +157,7 @@ class Graph:
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         self.running: set[str] = set()
+        self.work, self.work_done = 0, 0  # steps that are no selections
         self._missing: dict[str, int] = {}  # of a waiting step: how many needs are not done
         self._dependents: dict[str, list[str]] = {}
         self._ready: list[tuple[float, int, str]] = []  # a heap
@@ -169,6 +170,7 @@ class Graph:
             if step.id in self.steps:
                 continue
             self.steps[step.id] = step
+            self.work += step.kind != "select"
             open_needs = [need for need in dict.fromkeys(step.needs) if need not in self.done]
             for need in open_needs:
                 self._dependents.setdefault(need, []).append(step.id)
@@ -205,6 +207,7 @@ class Graph:
         """Mark a step done; what waited for it alone becomes ready."""
         self.running.discard(identity)
         self.done.add(identity)
+        self.work_done += self.steps[identity].kind != "select"
         for one in self._dependents.pop(identity, ()):
             if one in self._missing:
                 self._missing[one] -= 1

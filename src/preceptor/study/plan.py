@@ -165,7 +165,7 @@ class Plan:
 
         Made on a copy: no run of it becomes a member of the study.
         """
-        return Plan(replace(self.protocol, members=[]))._outline()
+        return Plan(replace(self.protocol, members={}))._outline()
 
     def _outline(self) -> tuple[list[Step], list[Step]]:
         study = self.protocol.study

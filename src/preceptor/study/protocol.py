@@ -98,7 +98,7 @@ class Protocol:
         study: The config.
         workspaces: The manifests.
         store: Folder of runs, maps and evaluations.
-        members: Every run that was built, with its place.
+        members: Every run that was built, with its place; a set that keeps its order.
         suffix: Of the roles of these runs, see `of_budget`.
         domain: Which of the study's it is of, or ""; told in the titles of steps.
     """
@@ -106,7 +106,7 @@ class Protocol:
     study: StudyConfig
     workspaces: Workspaces
     store: Path
-    members: list[Member] = field(default_factory=list)
+    members: dict[Member, None] = field(default_factory=dict)
     suffix: str = ""
     domain: str = ""
 
@@ -196,8 +196,7 @@ class Protocol:
         identity = workspace.run_id(config)
         arm = replace(arm, role=arm.role + self.suffix)
         member = Member(arm, config.seed, identity, config.manifest)
-        if member not in self.members:
-            self.members.append(member)
+        self.members.setdefault(member)
         rows = len(workspace.training_rows(config))
         training = config.training
         cost = rows * training.epochs
