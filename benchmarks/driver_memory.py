@@ -3,8 +3,9 @@
     python benchmarks/driver_memory.py [--steps 10000]
 
 The paper's grid (four backbones, human-guided and data-driven Teachers, CAM and RISE, four
-Students, the full plan) with as many seeds as it takes; planned, put into a graph, and walked with the real
-board and an executor that does nothing and says done. So all that is measured is the driver.
+Students, the full plan) with as many seeds as it takes; planned, put into a graph, and walked with
+the real board and an executor that does nothing and says done. So all that is measured is the
+driver.
 """
 
 from __future__ import annotations

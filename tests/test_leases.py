@@ -200,3 +200,29 @@ def test_many_processes_inherit_from_the_dead_and_never_meet(tmp_path: Path) -> 
         process.wait()
         assert [process.wait() for process in processes] == [0] * 4
     assert (tmp_path / "count").read_text() == "40"
+
+
+def test_a_moment_without_an_answer_does_not_stop_the_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network folder: the file is not to be read for a while, and then it is."""
+    monkeypatch.setattr(leases, "BEAT", 0.05)
+    folder = tmp_path / "run"
+    with lease(folder) as held:
+        file = tmp_path / ".run.lease"
+        away = tmp_path / "away"
+        file.rename(away)
+        time.sleep(0.2)
+        away.rename(file)
+        before = file.stat().st_mtime_ns
+        time.sleep(0.3)
+        assert file.stat().st_mtime_ns > before
+        held.check()
+    assert not file.exists()
+
+
+def test_a_lease_that_is_gone_for_good_is_lost(tmp_path: Path) -> None:
+    with lease(tmp_path / "run") as held:
+        (tmp_path / ".run.lease").unlink()
+        with pytest.raises(LeaseLostError):
+            held.check()

@@ -11,7 +11,7 @@ import pytest
 from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels, Training
 from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
-from preceptor.runs import run_id
+from preceptor.runs import damaged_files, finish, read_record, run_id
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace
 from tests.datasets import squares
@@ -238,3 +238,20 @@ def test_a_relative_path_of_soft_labels_is_relative_to_the_file(tmp_path: Path) 
     found = load_config(tmp_path / "config.yaml", RunConfig)
     assert found.soft_labels is not None
     assert found.soft_labels.path == tmp_path / "maps" / "teacher"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 1}', '{"id": "x"}'])
+def test_a_torn_record_counts_as_damaged(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    assert damaged_files(tmp_path) == ["run.json"]
+
+
+def test_what_is_not_part_of_the_result_may_go(tmp_path: Path) -> None:
+    for name in ("scores.parquet", "resume.safetensors"):
+        (tmp_path / name).write_text(name)
+    finish(tmp_path, {}, without="resume.safetensors")
+    assert list(read_record(tmp_path)["files"]) == ["scores.parquet"]
+    (tmp_path / "resume.safetensors").unlink()
+    assert damaged_files(tmp_path) == []
+    (tmp_path / "scores.parquet").unlink()
+    assert damaged_files(tmp_path) == ["scores.parquet"]

@@ -26,6 +26,7 @@ class Progress:
         best_state: Its weights, on the CPU.
         seconds: Training time so far, over all interruptions.
         parts: In how many parts each batch is computed, for want of memory.
+        scaler: The scale of 16-bit gradients, see `preceptor.precision`.
     """
 
     epoch: int = 0
@@ -35,6 +36,7 @@ class Progress:
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     parts: int = 1
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -63,6 +65,7 @@ def save_progress(
         "best_epoch": progress.best_epoch,
         "seconds": progress.seconds,
         "parts": progress.parts,
+        "scaler": progress.scaler,
         "optimiser": numbers,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -90,7 +93,7 @@ def load_progress(
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
-            owner = state["run"]
+            owner, parts, scaler = state["run"], state["parts"], state["scaler"]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return Progress()
@@ -121,5 +124,6 @@ def load_progress(
         best_epoch=state["best_epoch"],
         best_state=part("best."),
         seconds=state["seconds"],
-        parts=state.get("parts", 1),  # states of earlier versions have none
+        parts=parts,
+        scaler=scaler,
     )

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -161,7 +162,11 @@ def _serve(pipe: Connection, config: RunConfig, store: str) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
-    code = _take_part(config, store, pipe.send)
+    try:
+        code = _take_part(config, store, pipe.send)
+    except BaseException:  # a fault of ours: told whole
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no threads of a network whose other ends are gone are waited for

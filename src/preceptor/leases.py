@@ -30,6 +30,8 @@ from preceptor.errors import HeldError, LeaseLostError
 
 BEAT = 5.0
 """Seconds between two heartbeats."""
+PAUSES = (0.05, 0.2, 0.5)
+"""Seconds between looks at a lease that cannot be read, before it counts as lost."""
 DEAD_AFTER = 60.0
 """Seconds without a heartbeat after which a holder on another machine is taken for dead."""
 
@@ -72,9 +74,13 @@ class Lease:
         self._heart.start()
 
     def held(self) -> bool:
-        """Whether it is still ours."""
-        found = read_holder(self._path)
-        return found is not None and found.token == self._holder.token
+        """Whether it is still ours; a file that cannot be read for a moment is looked at again."""
+        for pause in (*PAUSES, 0.0):
+            found = read_holder(self._path)
+            if found is not None:
+                return found.token == self._holder.token
+            time.sleep(pause)
+        return False
 
     def check(self) -> None:
         """See that it is still ours.
@@ -97,7 +103,10 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            if not self.held():
+            found = read_holder(self._path)
+            if found is None:  # it cannot be read just now, or is lost, which `check` will find
+                continue
+            if found.token != self._holder.token:
                 return
             with contextlib.suppress(OSError):
                 os.utime(self._path)

@@ -132,10 +132,18 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
-def finish(folder: Path, record: dict[str, Any]) -> None:
-    """Write `run.json`, last and at once, with the checksums of everything beside it."""
+def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
+    """Write `run.json`, last and at once, with the checksums of everything beside it.
+
+    Args:
+        folder: Of the run or step.
+        record: What run.json says besides.
+        without: A file that is not part of the result and may go.
+    """
     files = sorted(
-        file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not file.name.startswith(".") and file.name != without
     )
     record = record | {
         "files": {
@@ -148,13 +156,19 @@ def finish(folder: Path, record: dict[str, Any]) -> None:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Files of a finished run that are missing or not what run.json says."""
-    record = json.loads((folder / "run.json").read_text())
-    return [
-        name
-        for name, checksum in record["files"].items()
-        if not (folder / name).is_file() or file_digest(folder / name) != checksum
-    ]
+    """Files of a finished run that are missing, cannot be read, or are not what run.json says."""
+    try:
+        files = read_record(folder)["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ["run.json"]
+    return [name for name, checksum in files if not _is(folder / name, checksum)]
+
+
+def _is(path: Path, checksum: str) -> bool:
+    try:
+        return file_digest(path) == checksum
+    except OSError:
+        return False
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from preceptor.evaluation.validate import validate, validation_sets
 from preceptor.leases import Lease, lease
 from preceptor.memory import device_memory, out_of_memory, peak_memory, release_memory
 from preceptor.models import GuidableModel, save_model
+from preceptor.precision import renew_scaler, scaler_state
 from preceptor.progress import progress as progress_display
 from preceptor.runs import finish, is_finished, read_record, write_atomically
 from preceptor.schedules import period_ends
@@ -241,6 +242,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
     if len(set(ranks.gather(progress.epoch))) > 1:
         raise InputError(f"{run.folder}: not all nodes see the same files in it; share the store")
     trainer.parts = progress.parts
+    renew_scaler(fabric.strategy.precision, progress.scaler)
     if progress.epoch:
         run.tell(f"goes on after epoch {progress.epoch} of {len(ends)}")
     with progress_display() as display:
@@ -268,6 +270,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
             progress.seconds += seconds
             progress.history.append(metrics)
             progress.epoch, progress.parts = epoch + 1, trainer.parts
+            progress.scaler = scaler_state(fabric.strategy.precision)
             rate = (ends[epoch] - start) * settings.batch_size / seconds
             line = _line(metrics, validation, len(ends), rate)
             run.tell(line)
@@ -317,8 +320,8 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
         write_atomically(run.folder / "config.yaml", dump_config(config))
         write_atomically(run.folder / "log.txt", "\n".join(lines) + "\n")
         run.check()
+        finish(run.folder, record, without=run.state.name)
         run.state.unlink(missing_ok=True)
-        finish(run.folder, record)
 
     ranks.first(leave)
 
@@ -370,8 +373,10 @@ def _divide(run: _Run, trainer: Trainer, workspace: Workspace, epoch: int) -> No
         trainer.model.load_state_dict(workspace.build(run.config).state_dict())
         groups = trainer.optimiser.state_dict()["param_groups"]
         trainer.optimiser.load_state_dict({"state": {}, "param_groups": groups})
-    elif load_progress(run.state, run.id, trainer.model, trainer.optimiser).epoch != epoch:
+    before = load_progress(run.state, run.id, trainer.model, trainer.optimiser)
+    if before.epoch != epoch:
         raise RunFailedError(f"run {run.id}: {run.state} was changed by someone else")
+    renew_scaler(trainer.fabric.strategy.precision, before.scaler)
     run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,16 +36,22 @@ _current: _Watch | None = None
 
 @contextlib.contextmanager
 def watched(log: Path, patience: float) -> Iterator[None]:
-    """From the first beat on, end this process where no further one is heard for a while.
+    """End this process where no beat is heard for a while.
 
     Args:
         log: The file that receives the stacks; made at the first beat, and removed at the end.
-        patience: Seconds.
+            Whoever is silent before its first beat is ended without.
+        patience: Seconds; infinite = no watch.
     """
     global _current
+    if not math.isfinite(patience):
+        yield
+        return
     watch = _current = _Watch(log, patience)
     try:
-        yield
+        with Path(os.devnull).open("wb") as nowhere:
+            faulthandler.dump_traceback_later(patience, exit=True, file=nowhere)
+            yield
     finally:
         faulthandler.cancel_dump_traceback_later()
         _current = None

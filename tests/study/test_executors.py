@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 from preceptor.errors import InputError
 from preceptor.study.draws import Workspaces
@@ -16,6 +18,8 @@ from preceptor.study.executors import Work, check_engine, open_executor
 from preceptor.study.executors.cores import checked_jobs, usable_cores
 from preceptor.study.executors.local import LocalExecutor
 from preceptor.study.executors.sharing import OVERHEAD, USABLE, Sharing
+from preceptor.study.executors.worker import carry_out
+from preceptor.study.graph import Step
 from preceptor.watch import hung
 
 GIB = 2**30
@@ -84,10 +88,12 @@ def test_cores_limit_the_sharing() -> None:
 def test_who_finds_no_room_makes_fewer_share() -> None:
     sharing = Sharing(None, most=8)
     sharing.learn(record(1))
-    sharing.crowded()
+    sharing.crowded(8)
     assert sharing.runs == 7
-    for _ in range(20):
-        sharing.crowded()
+    sharing.crowded(8)  # another that had been handed out before: it says nothing new
+    assert sharing.runs == 7
+    for among in range(7, 0, -1):
+        sharing.crowded(among)
     assert sharing.runs == 1
 
 
@@ -95,7 +101,7 @@ def test_what_the_user_says_wins_until_there_is_no_room() -> None:
     sharing = Sharing(3, most=1)
     sharing.learn(record(79))
     assert sharing.runs == 3
-    sharing.crowded()
+    sharing.crowded(3)
     assert sharing.runs == 2
 
 
@@ -119,6 +125,41 @@ def test_slots_of_gpus_and_what_a_worker_sees(tmp_path: Path) -> None:
     finally:
         executor.close()
     assert LocalExecutor(work, gpus=["0", "1"], runs_per_gpu=1).free <= 2
+
+
+def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:
+    executor = LocalExecutor(Work(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
+    try:
+        for gpu in ("0", "1"):
+            executor._give(executor._spawn(gpu), Step(gpu, "train", gpu))
+        assert executor.free == 0
+        executor.sharing.most = 4
+        executor.sharing.learn(record(1))  # both run alone still, whatever was measured
+        assert executor.sharing.runs == 4
+        assert executor.free == 0
+        executor._workers[1].step = None
+        assert executor.free == 4
+        for name in ("a", "b"):
+            executor._give(executor._spawn("1"), Step(name, "train", name))
+        assert executor.free == 2
+    finally:
+        executor.close()
+
+
+def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A marking that asks for more memory than there is, of the machine's allocator."""
+    from preceptor.study import work
+
+    monkeypatch.setattr(work, "perform", lambda *_, **__: torch.empty(2**55))
+    step, needed = Step("x", "shard", "mark"), Work(Workspaces({}, {}), tmp_path)
+    assert carry_out(step, needed, print, alone=False).kind == "crowded"
+    assert not (tmp_path / "failed" / "x.log").exists()
+    alone = carry_out(step, needed, print, alone=True)
+    assert alone.kind == "failed"
+    assert "allocate" in alone.text
+    assert "Traceback" in (tmp_path / "failed" / "x.log").read_text()
 
 
 # Engines.
@@ -146,6 +187,7 @@ def watched(body: str, log: Path, patience: float) -> subprocess.CompletedProces
     script = f"""
         import time
         from pathlib import Path
+        from math import inf
         from preceptor.watch import beat, watched
         with watched(Path({str(log)!r}), {patience}):
             {body}
@@ -162,7 +204,7 @@ def test_who_is_silent_is_ended_and_leaves_its_stacks(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "ended" not in done.stdout
     assert hung(log)
-    assert "line 6 in <module>" in log.read_text()
+    assert "line 7 in <module>" in log.read_text()
 
 
 def test_a_call_that_holds_the_interpreter_lock_is_ended_as_well(tmp_path: Path) -> None:
@@ -179,9 +221,13 @@ def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path) -> None:
     assert not hung(log)
 
 
-def test_before_the_first_beat_and_after_the_end_nothing_is_watched(tmp_path: Path) -> None:
-    done = watched("time.sleep(0.5)", tmp_path / "x.log", 0.2)
-    assert done.stdout == "ended\n"
+def test_who_is_silent_from_the_start_is_ended_without_a_log(tmp_path: Path) -> None:
+    assert watched("time.sleep(60)", tmp_path / "x.log", 0.3).returncode == 1
+    assert not (tmp_path / "x.log").exists()
+    assert watched("time.sleep(0.3)", tmp_path / "x.log", math.inf).stdout == "ended\n"
+
+
+def test_after_the_end_nothing_is_watched(tmp_path: Path) -> None:
     done = watched("beat()\n        time.sleep(0.5)", tmp_path / "x.log", 0.2)
     assert done.stdout == "ended\n"
 

@@ -171,6 +171,7 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
             from preceptor.report.write import write_results
 
+            _write_choices(opened, out)
             write_results(opened, out, result.failed)
             trackers.study(result.failed)
     return result
@@ -243,11 +244,13 @@ def _fill_caches(protocol: Protocol) -> None:
 
 def _write_choices(study: StudyPlan, out: Path) -> None:
     chosen = {
-        domain: {name: choice.as_dict() for name, choice in plan.choices.items()}
+        # In one order, whichever was made first.
+        domain: {name: plan.choices[name].as_dict() for name in sorted(plan.choices)}
         for domain, plan in study.plans.items()
     }
     text = json.dumps(chosen if study.has_domains else chosen[""], indent=2)
-    write_atomically(out / "selection.json", text + "\n")
+    with contextlib.suppress(OSError):  # a full disk must not end what still can go on
+        write_atomically(out / "selection.json", text + "\n")
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def annotate_in_shards(
                 )
             store, _, _ = join_shards(last, work)
             write_store(out, store)
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)  # on a network folder an open file lingers
     except HeldError as error:
         raise InputError(f"{out}: another process is marking into this folder") from error
     return store

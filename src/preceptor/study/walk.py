@@ -112,12 +112,22 @@ class Walk:
             self.graph.finish(step.id)
             self.graph.add(added)
             self.watcher.chosen(step)
-        elif self._there(step):
+            return
+        try:
+            there = self._there(step)
+        except OSError as error:
+            self._fail(step, f"{error.filename or step.id}: {error.strerror or error}")
+            return
+        if there:
             self.graph.finish(step.id)
             self.watcher.there(step)
         else:
             self.watcher.started(step)
             self.executor.start(step)
+
+    def _fail(self, step: Step, reason: str) -> None:
+        self.graph.fail(step.id, reason)
+        self.watcher.failed(step, reason)
 
     def _note(self, event: Event) -> None:
         step, watcher = self.graph.steps[event.step], self.watcher
@@ -130,8 +140,7 @@ class Walk:
                 self.graph.finish(step.id)
                 watcher.finished(step, event.kind == "done")
             case "failed":
-                self.graph.fail(step.id, event.text)
-                watcher.failed(step, event.text)
+                self._fail(step, event.text)
             case "crowded":
                 watcher.dropped(step)
                 self.tell(f"{step.title}: {event.text}; it is done again with fewer beside it")
@@ -139,7 +148,10 @@ class Walk:
             case "busy":
                 watcher.dropped(step)
                 if step.id not in self._asked:
-                    self.tell(f"{step.title}: another process does it; what it leaves is used")
+                    self.tell(
+                        f"{step.title}: another process does it, or did until its machine was "
+                        "lost; what it leaves is used"
+                    )
                 self._asked.add(step.id)
                 self.graph.running.discard(step.id)
                 heapq.heappush(self._later, (time.monotonic() + AGAIN, step.id))
@@ -165,5 +177,5 @@ class Walk:
         damaged = damaged_files(folder)
         if damaged:
             self.tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is made again")
-            (folder / "run.json").unlink()
+            (folder / "run.json").unlink(missing_ok=True)
         return not damaged

@@ -68,7 +68,7 @@ def perform(
         if step.part_of and is_finished(store / ROOMS["annotate"] / step.part_of):
             return False  # another process joined the shards in the meantime
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
             if step.kind == "annotate" and step.maps is not None and len(step.maps.parts) > 1:

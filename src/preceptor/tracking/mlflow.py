@@ -111,7 +111,7 @@ class MlflowTracker:
         self._rest = 0.0
         self._runs = self._known()
         self._parent = self._study_run()
-        where = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri == own else uri
+        where = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri == own else _shown(uri)
         tell(f"to look: {where}")
 
     def begun(self, step: Step) -> None:
@@ -146,6 +146,8 @@ class MlflowTracker:
             self._create(step, end - record["seconds"])
         elif ended:  # the run was made again
             self._replaced(step)
+        else:
+            self._log(run, params=_as_params(parameters(step, self._study)))
         run = self._log_curves(step, curves, whole=True)
         tags |= {"preceptor.device": record["device"]} | _NO_REASON
         self._log(run, metrics=_kept(record), tags=tags, step=record["best_epoch"])
@@ -247,6 +249,8 @@ class MlflowTracker:
         run = self._runs.get(step.id) or self._create(step)
         if run.status == "FINISHED":  # it was damaged, and is made again
             run = self._replaced(step)
+        if step.id not in self._touched:  # a process that died may not have come to it
+            self._log(run, params=_as_params(parameters(step, self._study)))
         self._touched.add(step.id)
         self._resume(run)
         return run
@@ -384,3 +388,15 @@ def _milliseconds(seconds: float) -> int:
 def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:
     """In as many parts as a request's limit asks for."""
     return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _shown(uri: str) -> str:
+    """An address without the password in it.
+
+    Example:
+        >>> _shown("https://me:secret@host/path"), _shown("sqlite:///x.db")
+        ('https://host/path', 'sqlite:///x.db')
+    """
+    scheme, mark, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

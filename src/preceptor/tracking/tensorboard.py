@@ -103,7 +103,7 @@ class TensorboardTracker:
         """The tables as text, the panels as images, the columns of the table of runs."""
         folder = self._root / STUDY
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # a page that is open may hold an old file
         _append(_fresh(folder), self._results(failed))
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class TensorboardTracker:
             file, done, events = folder / before.file, before.epochs, []
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)  # a page that is open may hold an old file
             file, done, events = _fresh(folder), 0, _head(self._parameters[step.id])
         events += _points(curves, done)
         if state == "finished":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from preceptor.study.executors import Event, Work
 from preceptor.study.executors.worker import carry_out
@@ -17,7 +19,7 @@ class HereExecutor:
     """
 
     def __init__(self, work: Work) -> None:
-        self._work = work
+        self._work = replace(work, patience=math.inf)  # nobody is there to tell of its end
         self._step: Step | None = None
 
     @property

@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 
-from preceptor.runs import read_record
 from preceptor.study.executors import Event, Work
 from preceptor.study.executors.cores import usable_cores
 from preceptor.study.executors.sharing import Sharing
-from preceptor.study.executors.worker import carry_out, log_of, silent
+from preceptor.study.executors.worker import carry_out, keep_reason, log_of, silent
 from preceptor.study.graph import Step
 from preceptor.watch import hung
 
@@ -34,6 +33,7 @@ class _Worker:
     pipe: Connection
     gpu: str | None
     step: Step | None = None
+    sharing: int = 1  # how many were to share its GPU when the step was given
     ready: bool = False  # it has started and can work
 
 
@@ -67,17 +67,17 @@ class LocalExecutor:
     @property
     def free(self) -> int:
         """Steps that can be started now."""
-        slots = self._jobs
+        slots = self._jobs - sum(worker.step is not None for worker in self._workers)
         if self._gpus:
-            slots = min(slots, len(self._gpus) * self.sharing.runs)
-        return max(0, slots - sum(worker.step is not None for worker in self._workers))
+            slots = min(slots, sum(map(self._room_on, self._gpus)))
+        return max(0, slots)
 
     def start(self, step: Step) -> None:
         """Give a step to an idle worker, started if need be, on the GPU with the fewest."""
         log = log_of(step.id, self._work.store)
         if hung(log):  # of an earlier call: it may go well now
             log.unlink(missing_ok=True)
-        gpu = min(self._gpus, key=self._busy_on) if self._gpus else None
+        gpu = max(self._gpus, key=self._room_on) if self._gpus else None
         idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
         self._give(idle[0] if idle else self._spawn(gpu), step)
 
@@ -102,7 +102,7 @@ class LocalExecutor:
                 continue
             if event.ends:
                 worker.step = None
-                self._learn(step, event)
+                self._learn(worker, step, event)
             yield event
 
     def close(self) -> None:
@@ -114,25 +114,36 @@ class LocalExecutor:
             worker.pipe.close()
         self._workers.clear()
 
-    def _busy_on(self, gpu: str | None) -> int:
-        return sum(one.step is not None and one.gpu == gpu for one in self._workers)
+    def _room_on(self, gpu: str) -> int:
+        """Steps that a GPU takes now; beside one that was told that it is alone, none."""
+        busy = [one for one in self._workers if one.step is not None and one.gpu == gpu]
+        if any(one.sharing == 1 for one in busy):
+            return 0
+        return max(0, self.sharing.runs - len(busy))
 
     def _give(self, worker: _Worker, step: Step) -> None:
         worker.step = step
-        alone = worker.gpu is None or self.sharing.runs == 1
+        worker.sharing = 1 if worker.gpu is None else self.sharing.runs
         try:
-            worker.pipe.send((step, alone))
+            worker.pipe.send((step, worker.sharing == 1))
         except OSError:  # it died idle
             self._give(self._replace(worker), step)
 
-    def _learn(self, step: Step, event: Event) -> None:
+    def _learn(self, worker: _Worker, step: Step, event: Event) -> None:
         """Take over what a training on a GPU says of its memory."""
-        if not self._gpus:
+        if worker.gpu is None:
             return
         if event.kind == "crowded":
-            self.sharing.crowded()
+            self.sharing.crowded(worker.sharing)
+            self._end(worker)  # an idle process takes room as well
         elif event.kind == "done" and step.kind == "train":
-            self.sharing.learn(read_record(step.folder(self._work.store)))
+            self.sharing.learn_from(step.folder(self._work.store))
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
 
     def _died(self, worker: _Worker, step: Step) -> Iterator[Event]:
         self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
@@ -156,7 +167,7 @@ class LocalExecutor:
         else:
             memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
             reason = f"its worker died twice (exit code {code}{memory})"
-            yield Event("failed", step.id, reason)
+            yield Event("failed", step.id, keep_reason(step, self._work.store, reason))
 
     def _replace(self, worker: _Worker) -> _Worker:
         self._workers.remove(worker)

@@ -18,10 +18,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from preceptor.errors import InputError
-from preceptor.runs import read_record
 from preceptor.study.executors import Event, Work
 from preceptor.study.executors.sharing import Sharing
-from preceptor.study.executors.worker import carry_out, log_of
+from preceptor.study.executors.worker import carry_out, keep_reason, log_of
 from preceptor.study.graph import Step
 from preceptor.watch import hung
 
@@ -65,19 +64,20 @@ class RayExecutor:
         self._ours = not ray.is_initialized()
         if self._ours:
             _connect(ray, address)
-        self._gpu = work.device != "cpu" and self._total("GPU") > 0
+        self._gpu = False
+        self.sharing = Sharing(runs_per_gpu, most=1)
+        self._tasks: dict[Any, tuple[Step, int]] = {}  # with how many were to share its GPU
+        self._looked = -LOOK
+        self._slots = 0
+        self._count_slots()
         if work.device == "cuda" and not self._gpu:
             self.close()
             raise InputError("training.device is cuda, and the cluster has no GPU")
-        self.sharing = Sharing(runs_per_gpu, most=self._runs_beside_a_gpu() if self._gpu else 1)
-        self._tasks: dict[Any, Step] = {}
-        self._looked = -LOOK
-        self._slots = 0
-        if not self._count_slots():
+        if not self._slots:
             self.close()
             raise InputError(
-                f"no machine of the cluster has {work.threads} free-standing "
-                f"core{'s' if work.threads > 1 else ''} for a step (training.threads)"
+                f"no machine of the cluster has {work.threads} core"
+                f"{'s' if work.threads > 1 else ''} for a step (training.threads)"
             )
         self._token = uuid.uuid4().hex
         self._shared = ray.put(work)
@@ -98,15 +98,19 @@ class RayExecutor:
         if hung(log):  # of an earlier call: it may go well now
             log.unlink(missing_ok=True)
         alone = not self._gpu or self.sharing.runs == 1
-        task = self._ray.remote(_do).options(
+        # On GPUs a process does one step: torch keeps to the GPU that it saw first.
+        remote = self._ray.remote(max_calls=1)(_do) if self._gpu else self._ray.remote(_do)
+        hidden = {} if self._gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        task = remote.options(
             name=step.title,
             num_cpus=self._work.threads,
             num_gpus=1 / self.sharing.runs if self._gpu else 0,
             max_retries=LOST_RETRIES,
             retry_exceptions=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._work.threads)}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._work.threads)} | hidden},
         )
-        self._tasks[task.remote(self._token, self._shared, step, self._lines, alone)] = step
+        reference = task.remote(self._token, self._shared, step, self._lines, alone)
+        self._tasks[reference] = (step, self.sharing.runs)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Wait for what is heard next.
@@ -146,27 +150,33 @@ class RayExecutor:
 
     def _ended(self, reference: Any) -> Event:
         """How a task ended: with its own event, or lost for good."""
-        step = self._tasks.pop(reference)
+        step, sharing = self._tasks.pop(reference)
         exceptions = self._ray.exceptions
         try:
             event: Event = self._ray.get(reference)
         except exceptions.OutOfMemoryError:
-            return Event("failed", step.id, "its machine ran out of memory, each time it was tried")
+            return self._lost(step, "its machine ran out of memory, each time it was tried")
         except (exceptions.WorkerCrashedError, exceptions.NodeDiedError) as error:
             told = " ".join(str(error).split())[:200]
-            return Event("failed", step.id, f"lost {1 + LOST_RETRIES} times: {told}")
+            return self._lost(
+                step, f"its worker or machine was lost {1 + LOST_RETRIES} times: {told}"
+            )
         except exceptions.RayError as error:
             told = " ".join(str(error).split())[-300:]
-            return Event("failed", step.id, f"{type(error).__name__}: {told}")
+            return self._lost(step, f"{type(error).__name__}: {told}")
         if event.kind == "crowded":
-            self.sharing.crowded()
+            self.sharing.crowded(sharing)
         elif self._gpu and event.kind == "done" and step.kind == "train":
-            self.sharing.learn(read_record(step.folder(self._work.store)))
+            self.sharing.learn_from(step.folder(self._work.store))
         return event
+
+    def _lost(self, step: Step, reason: str) -> Event:
+        """A step whose worker could not say itself why it failed."""
+        return Event("failed", step.id, keep_reason(step, self._work.store, reason))
 
     def _told(self) -> Iterator[Event]:
         """The lines that workers have told since; a lost mailbox is replaced."""
-        known = {step.id for step in self._tasks.values()}
+        known = {step.id for step, _ in self._tasks.values()}
         try:
             events = self._ray.get(self._next)
         except self._ray.exceptions.RayError:
@@ -193,20 +203,17 @@ class RayExecutor:
         """The resources of each machine that is alive."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-    def _total(self, resource: str) -> float:
-        return sum(node.get(resource, 0.0) for node in self._nodes())
-
-    def _runs_beside_a_gpu(self) -> int:
-        """Runs that the cores of the poorest machine with GPUs allow on each."""
-        with_gpus = [node for node in self._nodes() if node.get("GPU")]
-        cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
-        return max(1, int(cores // self._work.threads))
-
     def _count_slots(self) -> int:
-        """Steps that the machines can do at once."""
+        """Steps that the machines can do at once; GPUs that have joined are used from here on."""
         self._looked = time.monotonic()
         self._slots = 0
-        for node in self._nodes():
+        nodes = self._nodes()
+        with_gpus = [node for node in nodes if node.get("GPU")]
+        self._gpu = self._work.device != "cpu" and bool(with_gpus)
+        if self._gpu:  # what the cores of the poorest of them allow on each GPU
+            cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
+            self.sharing.most = max(1, int(cores // self._work.threads))
+        for node in nodes:
             fit = int(node.get("CPU", 0.0) // self._work.threads)
             if self._gpu:
                 fit = min(fit, int(node.get("GPU", 0.0) * self.sharing.runs))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from preceptor.runs import read_record
 
 # Of a GPU's memory; the rest is for the allocator's fragments.
 USABLE = 0.9
@@ -55,6 +59,12 @@ class Sharing:
         self._peak = max(self._peak, int(record["peak_memory"]))
         self._room = int(record["device_memory"])
 
-    def crowded(self) -> None:
-        """A step found no room beside the others."""
-        self._limit = max(1, self.runs - 1)
+    def learn_from(self, folder: Path) -> None:
+        """The same from its run folder; one that cannot be read teaches nothing."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            self.learn(read_record(folder))
+
+    def crowded(self, among: int) -> None:
+        """A step found no room where so many were to share."""
+        fewer = max(1, among - 1)
+        self._limit = fewer if self._limit is None else min(self._limit, fewer)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from preceptor import watch
 from preceptor.errors import CrowdedError, HeldError, LeaseLostError, PreceptorError
+from preceptor.memory import out_of_memory
 from preceptor.study.executors import Event, Work
 from preceptor.study.graph import Step
 
@@ -46,6 +50,8 @@ def carry_out(step: Step, work: Work, say: Callable[[Event], None], *, alone: bo
     except (HeldError, LeaseLostError) as error:
         return Event("busy", step.id, str(error))
     except Exception as error:
+        if not alone and out_of_memory(error):
+            return Event("crowded", step.id, "out of memory on a shared device")
         reason = str(error)
         if not isinstance(error, PreceptorError):  # a fault of ours
             reason = f"{type(error).__name__}: {' '.join(reason.split())[:200]}"
@@ -54,7 +60,25 @@ def carry_out(step: Step, work: Work, say: Callable[[Event], None], *, alone: bo
             told = "".join(f"{line}\n" for line in lines)
             log.write_text(f"{step.title}\n{told}{traceback.format_exc()}", encoding="utf-8")
             reason += f" (see {logged(step.id)})"
+    finally:
+        _leave_device()
     return Event("failed", step.id, reason)
+
+
+def _leave_device() -> None:
+    """Give back what torch keeps of a GPU between steps: others share it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def keep_reason(step: Step, store: Path, reason: str) -> str:
+    """Write the log of a step whose worker could not; returns the reason with where it is."""
+    log = log_of(step.id, store)
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"{step.title}\n{reason}\n", encoding="utf-8")
+    return f"{reason} (see {logged(step.id)})"
 
 
 def log_of(identity: str, store: Path) -> Path:
