@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,25 @@ def test_a_damaged_run_is_found_and_made_again(
     result = run_study(config, out, jobs=1, tell=lines.append)
     assert result.computed == 1
     assert any(line.startswith("damaged: ") for line in lines)
+    same_tables(out, undisturbed)
+
+
+def test_a_record_that_was_torn_by_a_power_cut_is_made_again(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(undisturbed, out)
+    victims = [
+        next(iter(sorted(out.glob(f"store/{room}/*/run.json")))) for room in ("runs", "maps")
+    ]
+    for victim, content in zip(victims, ("", '{"id": '), strict=True):
+        victim.write_text(content)
+    lines: list[str] = []
+    config = load_config(study_file, StudyConfig)
+    result = run_study(config, out, jobs=1, tell=lines.append)
+    assert not result.failed
+    assert result.computed == 2
+    assert sum("damaged: " in line for line in lines) == 2
     same_tables(out, undisturbed)
 
 

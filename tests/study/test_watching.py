@@ -83,6 +83,15 @@ def test_what_is_running_is_shown() -> None:
     assert "step 5" not in text
 
 
+def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> None:
+    running = [Running("train one", 100.0, "epoch 1/2", "node-7"), Running("train two", 100.0)]
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(render(Status(0, 2, running), now=130.0))
+    one, two = console.export_text().splitlines()[-2:]
+    assert one.split() == ["train", "one", "30", "s", "epoch", "1/2", "node-7"]
+    assert two.split() == ["train", "two", "waits"]
+
+
 @pytest.mark.parametrize(
     ("status", "held", "words"),
     [

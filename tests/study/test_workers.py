@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
 
-from preceptor.study.executors import Work
+from preceptor.study.executors import Event, Work
 from preceptor.study.executors.local import LocalExecutor
 from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
@@ -56,3 +57,48 @@ def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
         executor.close()
     assert "tried once more" in told[0]
     assert "died twice (exit code -9; it was killed, perhaps for want of memory)" in told[-1]
+
+
+def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> None:
+    """An image that nobody else can open: who tries waits in the kernel, as for a dead server."""
+    config = study(squares(tmp_path / "data"), seeds=1, controls=())
+    uncached = config.training.model_copy(update={"cache": "none"})
+    config = config.model_copy(update={"training": uncached})
+    plan = walk(config, tmp_path / "store", compute=False)
+    step = next(step for step in plan.steps.values() if step.kind == "train")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
+    fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    work = Work(plan.protocol.workspaces, plan.protocol.store, patience=4.0)
+    executor = LocalExecutor(work, jobs=1)
+    told: list[Event] = []
+    try:
+        executor.start(step)
+        while not told or not told[-1].ends:
+            told += executor.events()
+        assert told[-1].kind == "failed"
+        assert told[-1].text.startswith("hung: silent for 4 seconds")
+        assert len([one for one in told if one.ends]) == 1
+        assert executor.free == 1, "the worker was replaced"
+    finally:
+        executor.close()
+        os.close(blocked)
+        signal.signal(signal.SIGIO, before)
+    log = (tmp_path / "store" / "failed" / f"{step.id}.log").read_text()
+    assert log.startswith("Timeout")
+    assert "images.py" in log, "it says where it stood"
+
+
+def test_the_log_of_a_step_that_failed_goes_when_it_is_done(tmp_path: Path) -> None:
+    _, plan, step = first_training(tmp_path)
+    work = Work(plan.protocol.workspaces, plan.protocol.store)
+    log = tmp_path / "store" / "failed" / f"{step.id}.log"
+    log.parent.mkdir()
+    log.write_text("it diverged")
+    executor = LocalExecutor(work, jobs=1)
+    try:
+        executor.start(step)
+        assert events(executor)[-1] == "done"
+    finally:
+        executor.close()
+    assert not log.exists()
