@@ -428,6 +428,10 @@ def study(
         with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
             print_plan(settings, out or Path(nothing), jobs, print)
         return
+    from preceptor.processes import start_process
+
+    # It imports torch while this process does.
+    early = start_process(settings.training.threads) if engine is Engine.local else None
     from preceptor.study.driver import run_study
 
     assert out is not None
@@ -439,7 +443,7 @@ def study(
     show = partial(live, console=console) if console.is_terminal else None
     result = run_study(
         settings, out, jobs=jobs, engine=engine.value, address=address, runs_per_gpu=runs_per_gpu,
-        patience=patience, track=track or (), track_uri=track_uri,
+        patience=patience, track=track or (), track_uri=track_uri, early=early,
         tell=partial(print, flush=True), show=show,
     )  # fmt: skip
     _finish(result)

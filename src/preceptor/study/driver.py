@@ -14,6 +14,7 @@ from preceptor.configfile import dump_config, load_config
 from preceptor.errors import HeldError, InputError
 from preceptor.leases import holder_of, lease
 from preceptor.models import build_model
+from preceptor.processes import Process
 from preceptor.runs import write_atomically
 from preceptor.study.board import Board
 from preceptor.study.checks import check_study
@@ -101,6 +102,7 @@ def run_study(
     patience: float = PATIENCE,
     track: Sequence[str] = (),
     track_uri: str | None = None,
+    early: Process | None = None,
     tell: Callable[[str], None] = print,
     show: Callable[[Board], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
@@ -120,6 +122,7 @@ def run_study(
         track: tensorboard, mlflow, or both: who else is told of parameters and curves.
         track_uri: Of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database in
             the study folder.
+        early: A worker process that was started before all this was imported, for `local`.
         tell: Receives lines of progress.
         show: Shows the board while steps are done, and gives what tells lines meanwhile.
 
@@ -154,8 +157,9 @@ def run_study(
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.close)
             executor = open_executor(
-                work, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address
-            )
+                work, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
+                early=early,
+            )  # fmt: skip
             stack.callback(executor.close)
             board = Board(opened, out)
             graph = Graph(opened.start())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from preceptor.errors import InputError
+from preceptor.processes import Process
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Step
 
@@ -102,6 +103,7 @@ def open_executor(
     jobs: int | None = None,
     runs_per_gpu: int | None = None,
     address: str | None = None,
+    early: Process | None = None,
 ) -> Executor:
     """The executor of a study.
 
@@ -111,6 +113,7 @@ def open_executor(
         jobs: Most steps at once; None = what the cores or GPUs allow.
         runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
         address: Of the Ray cluster, or auto; None = RAY_ADDRESS, or a Ray on this machine.
+        early: A worker process that was started before, for `local`.
 
     Raises:
         InputError: Ray is not installed or not found, or the cluster lacks what a step needs.
@@ -121,4 +124,4 @@ def open_executor(
         return RayExecutor(work, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address)
     from preceptor.study.executors.local import LocalExecutor
 
-    return LocalExecutor(work, jobs=jobs, runs_per_gpu=runs_per_gpu)
+    return LocalExecutor(work, jobs=jobs, runs_per_gpu=runs_per_gpu, early=early)

@@ -8,28 +8,26 @@ once more. On a machine with GPUs each worker sees one of them.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.process import BaseProcess
 
 import torch
 
+from preceptor.processes import Process, start_process
 from preceptor.study.executors import Event, Work
 from preceptor.study.executors.cores import usable_cores
 from preceptor.study.executors.sharing import Sharing
-from preceptor.study.executors.worker import carry_out, keep_reason, log_of, silent
+from preceptor.study.executors.worker import keep_reason, log_of, silent
 from preceptor.study.graph import Step
 from preceptor.watch import hung
 
 
 @dataclass
 class _Worker:
-    process: Any
+    process: BaseProcess
     pipe: Connection
     gpu: str | None
     step: Step | None = None
@@ -45,6 +43,7 @@ class LocalExecutor:
         jobs: Most steps at once; None = cores ÷ threads of a step, on GPUs what their memory holds.
         runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
         gpus: Names of GPUs as CUDA_VISIBLE_DEVICES takes them; None = those that are there.
+        early: A worker that was started before, of as many threads; without GPUs it is used.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class LocalExecutor:
         jobs: int | None = None,
         runs_per_gpu: int | None = None,
         gpus: list[str] | None = None,
+        early: Process | None = None,
     ) -> None:
         self._work = work
         self._gpus = _visible_gpus(work) if gpus is None else gpus
@@ -63,6 +63,10 @@ class LocalExecutor:
         self.sharing = Sharing(runs_per_gpu, each)
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
+        if early is not None and self._gpus:  # it would see all of them
+            early.end()
+        elif early is not None:
+            self._employ(early, None)
 
     @property
     def free(self) -> int:
@@ -175,14 +179,12 @@ class LocalExecutor:
         return self._spawn(worker.gpu)
 
     def _spawn(self, gpu: str | None) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
-        seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        with _environment(OMP_NUM_THREADS=str(self._work.threads), **seen):
-            process.start()
-        theirs.close()
-        worker = _Worker(process, ours, gpu)
+        return self._employ(start_process(self._work.threads, gpu), gpu)
+
+    def _employ(self, process: Process, gpu: str | None) -> _Worker:
+        worker = _Worker(process.process, process.pipe, gpu)
+        with contextlib.suppress(OSError):  # it died; `events` finds that out
+            worker.pipe.send(self._work)
         self._workers.append(worker)
         return worker
 
@@ -195,41 +197,3 @@ def _visible_gpus(work: Work) -> list[str]:
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-def _serve(pipe: Connection, work: Work) -> None:
-    """A worker's life: steps in, events out, until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
-    from preceptor.progress import silence
-
-    silence()
-    pipe.send(Event("ready", ""))
-    while True:
-        try:
-            step, alone = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(carry_out(step, work, pipe.send, alone=alone))
-
-
-def _follow(sentinel: int) -> None:
-    """End this process when its parent ends."""
-    wait([sentinel])
-    os._exit(1)
