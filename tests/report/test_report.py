@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from preceptor.report.methods import methods
 from preceptor.report.write import write_results
 from preceptor.study.domains import StudyPlan
 from preceptor.study.draws import Workspaces
 from preceptor.study.graph import Graph
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.results import gather
 from preceptor.study.settings import StudyConfig
 from preceptor.study.work import perform
 from tests.datasets import squares
@@ -181,6 +183,24 @@ def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_pa
         finished.protocol.members = members
     for name in TABLES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
+    finished: Plan, tmp_path: Path
+) -> None:
+    store = copy_of(finished, tmp_path / "store")
+    plan = walk(finished.protocol.study, store)
+    records = sorted(store.glob("runs/*/run.json"))
+    plain = " ".join(methods(plan, gather(plan)))
+    assert plain.count("Computed on cpu (") == 1
+    assert "out of memory" not in plain
+    for file, parts in zip(records[:2], (2, 8), strict=True):
+        record = json.loads(file.read_text()) | {"parts": parts, "device": "cuda:0"}
+        file.write_text(json.dumps(record))
+    told = " ".join(methods(plan, gather(plan)))
+    assert f"2 of {len(records)} trainings ran out of memory" in told
+    assert "in up to 8 parts" in told
+    assert "; on c" in told
 
 
 def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Path) -> None:

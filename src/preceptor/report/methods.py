@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -87,23 +88,36 @@ def methods(plan: Plan, results: Results) -> list[str]:
             "the study; a step that bought the Student less than "
             f"{study.budget_gain:g} AUC counts as not worth it."
         )
-    record = next(
-        (
-            read_record(plan.protocol.run_folder(member.run))
-            for member in plan.protocol.members
-            if is_finished(plan.protocol.run_folder(member.run))
-        ),
-        None,
-    )
-    if record is not None:
-        versions = dict(record.get("versions", {}))
-        where = f"{record.get('device', 'an unknown device')} ({versions.pop('machine', '?')})"
-        said = ", ".join(f"{name} {version}" for name, version in versions.items())
-        paragraphs.append(f"Computed on {where} with {said}.")
+    records = _records(plan)
+    if records:
+        places = dict.fromkeys(map(_place, records))
+        paragraphs.append(f"Computed on {'; on '.join(places)}.")
+    divided = [record for record in records if record.get("parts", 1) > 1]
+    if divided:
+        most = max(record["parts"] for record in divided)
+        paragraphs.append(
+            f"{len(divided)} of {len(records)} trainings ran out of memory and computed each batch "
+            f"in up to {most} parts, whose gradients were added up: where there is batch norm, it "
+            "saw the statistics of parts."
+        )
     seconds = _computing(results.runs)
     if seconds:
         paragraphs.append(f"The finished trainings took {duration(seconds)} of computing in all.")
     return paragraphs
+
+
+def _records(plan: Plan) -> list[dict[str, Any]]:
+    """What the finished trainings say of themselves, each once."""
+    folders = {plan.protocol.run_folder(member.run) for member in plan.protocol.members}
+    return [read_record(folder) for folder in sorted(folders) if is_finished(folder)]
+
+
+def _place(record: dict[str, Any]) -> str:
+    """The device, the machine and the versions of a training."""
+    versions = dict(record.get("versions", {}))
+    where = f"{record.get('device', 'an unknown device')} ({versions.pop('machine', '?')})"
+    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{where} with {said}"
 
 
 def _computed(plan: Plan) -> str:
