@@ -33,10 +33,11 @@ class Nodes:
         """What `--address` takes."""
         return str(self._cluster.address)
 
-    def add(self) -> None:
-        """A node joins."""
+    def add(self, gpus: int = 0) -> None:
+        """A node joins, with as many GPUs as it says it has."""
         store = 100 * 2**20
-        self.nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=store))
+        node = self._cluster.add_node(num_cpus=1, num_gpus=gpus, object_store_memory=store)
+        self.nodes.append(node)
 
     def kill(self, node: Any) -> None:
         """SIGKILL to all processes of a node: its raylet, its agents and its workers."""

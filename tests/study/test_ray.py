@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,13 +18,16 @@ import yaml
 
 from preceptor.configfile import load_config
 from preceptor.errors import InputError
+from preceptor.leases import holder_of
 from preceptor.saliency.store import read_store
 from preceptor.study.board import read_status
 from preceptor.study.draws import Workspaces
 from preceptor.study.driver import run_study
 from preceptor.study.executors import Event, Work
+from preceptor.study.executors.ray import RayExecutor
 from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
+from tests.report.test_report import walk
 from tests.study.test_study import SETTINGS, same_tables
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -146,8 +151,6 @@ def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
 
 
 def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> None:
-    from preceptor.study.executors.ray import RayExecutor
-
     empty = Workspaces({}, {})
     with pytest.raises(InputError, match="has no GPU"):
         RayExecutor(Work(empty, tmp_path, device="cuda"), address=cluster.address)
@@ -159,12 +162,6 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
     file: Path, cluster: Nodes, tmp_path: Path
 ) -> None:
     """An image that nobody can open: who tries waits in the kernel."""
-    import fcntl
-    import signal
-
-    from preceptor.study.executors.ray import RayExecutor
-    from tests.report.test_report import walk
-
     values = yaml.safe_load(file.read_text())
     values["training"]["cache"] = "none"
     values["manifest"] = str(squares(tmp_path / "data"))
@@ -190,3 +187,31 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
         signal.signal(signal.SIGIO, before)
     log = tmp_path / "store" / "failed" / f"{step.id}.log"
     assert "Thread" in log.read_text()
+
+
+def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) -> None:
+    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
+    in its books alone; what is looked at is who holds the leases of the steps."""
+    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
+    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
+    work = Work(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    holders: dict[str, int] = {}
+    with ray_nodes(0) as cluster:
+        cluster.add(gpus=1)
+        executor = RayExecutor(work, address=cluster.address)
+        try:
+            for step in steps:
+                executor.start(step)
+            done: list[str] = []
+            while len(done) < len(steps):
+                heard = list(executor.events(0.01))
+                assert all(event.kind != "failed" for event in heard), heard
+                done += [event.step for event in heard if event.ends]
+                for step in steps:
+                    holder = holder_of(plan.protocol.folder(step))
+                    if holder is not None:
+                        holders[step.id] = holder.pid
+        finally:
+            executor.close()
+    assert len(holders) == len(steps)
+    assert len(set(holders.values())) == len(steps)

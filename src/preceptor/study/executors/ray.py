@@ -79,6 +79,8 @@ class RayExecutor:
                 f"no machine of the cluster has {work.threads} core"
                 f"{'s' if work.threads > 1 else ''} for a step (training.threads)"
             )
+        # On GPUs a process does one step: torch keeps to the GPU that it saw first.
+        self._do = {False: ray.remote(_do), True: ray.remote(max_calls=1)(_do)}
         self._token = uuid.uuid4().hex
         self._shared = ray.put(work)
         self._lines = self._mailbox()
@@ -98,10 +100,8 @@ class RayExecutor:
         if hung(log):  # of an earlier call: it may go well now
             log.unlink(missing_ok=True)
         alone = not self._gpu or self.sharing.runs == 1
-        # On GPUs a process does one step: torch keeps to the GPU that it saw first.
-        remote = self._ray.remote(max_calls=1)(_do) if self._gpu else self._ray.remote(_do)
         hidden = {} if self._gpu else {"CUDA_VISIBLE_DEVICES": ""}
-        task = remote.options(
+        task = self._do[self._gpu].options(
             name=step.title,
             num_cpus=self._work.threads,
             num_gpus=1 / self.sharing.runs if self._gpu else 0,
