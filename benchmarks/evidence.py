@@ -135,7 +135,7 @@ def share(study: Study, key: str, backbone: str, name: str) -> ShareResult | Non
 
 def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:
     """The map stores that guide, one a seed, and whose they are: the Student's and variants'."""
-    protocol = replace(study.plan.protocol, members=[])  # asking must not add runs to the study
+    protocol = replace(study.plan.protocol, members={})  # asking must not add runs to the study
     teacher, found = study.plan.winner(), dict[tuple[Path | None, ...], list[str]]()
     if teacher is None:
         return {}

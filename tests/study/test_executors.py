@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,10 @@ def test_slots_of_gpus_and_what_a_worker_sees(tmp_path: Path) -> None:
         assert executor.free == 3
         for gpu in ("0", "MIG-1"):
             worker = executor._spawn(gpu)
-            environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
-            assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in environment
+            seen, until = b"", time.monotonic() + 30
+            while not seen and time.monotonic() < until:  # a process that begins has none yet
+                seen = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
+            assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
     finally:
         executor.close()
