@@ -24,7 +24,7 @@ from preceptor.study.driver import open_study
 from preceptor.study.executors import Event
 from preceptor.study.graph import Graph, Step
 from preceptor.study.settings import StudyConfig
-from preceptor.study.walk import walk
+from preceptor.study.walk import Walk
 
 FOUR = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 
@@ -110,7 +110,7 @@ def main() -> None:
         board = Board(opened, folder / "many")
         graph = Graph(steps)
         started = time.monotonic()
-        walk(graph, Nothing(), folder / "store", Watching(board, graph), print)
+        Walk(graph, Nothing(), folder / "store", Watching(board, graph), print).run()
         took = time.monotonic() - started
         assert len(graph.done) == len(steps)
         print(f"walked in {took:.1f} s, {1000 * took / len(steps):.2f} ms a step; peak of the "

@@ -279,28 +279,44 @@ def damaged(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
     return "the damaged run alone was done again"
 
 
-def node_lost(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
-    """One of two Ray nodes dies while it trains."""
+def kills_a_node(arguments: list[Any], title: str, done: Callable[[], Any]) -> Any:
+    """Run a command on two Ray nodes and kill one while it does a step whose title begins so.
+
+    Args:
+        arguments: Of the command.
+        title: Of the step.
+        done: What has finished; the node is killed once these are two.
+
+    Returns:
+        What had finished just before.
+    """
     with ray_nodes(2) as cluster:
-        more = ["--engine", "ray", "--address", cluster.address]
+        where = ["--engine", "ray", "--address", cluster.address]
         with subprocess.Popen(
-            preceptor("study", file, "--out", out, *more),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            before, hit = None, False
+            preceptor(*arguments, *where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            before, hit = done(), False
             while process.poll() is None and not hit:
-                before = finished(out)
-                for node in cluster.nodes:
-                    if len(before) >= 2 and cluster.busy_with(node, "train"):
+                before = done()
+                for node in list(cluster.nodes):
+                    if len(before) >= 2 and cluster.busy_with(node, title):
                         cluster.kill(node)
                         hit = True
                         break
                 time.sleep(0.002)
             _, errors = process.communicate()
-        if process.returncode:
-            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
-    assert before is not None
-    again = [path.parent.name for path, when in before.items() if finished(out).get(path) != when]
+    if process.returncode:
+        raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
+    if not hit:
+        raise FaultError("it ended before a node could be killed")
+    return before
+
+
+def node_lost(file: Path, out: Path, undisturbed: Path, jobs: int) -> str:
+    """One of two Ray nodes dies while it trains."""
+    before = kills_a_node(["study", file, "--out", out], "train", lambda: finished(out))
+    after = finished(out)
+    again = [path.parent.name for path, when in before.items() if after.get(path) != when]
     if again:
         raise FaultError(f"finished steps were done again: {again}")
     same_as(out, undisturbed)
@@ -313,32 +329,11 @@ def node_lost_in_annotation(file: Path, out: Path, undisturbed: Path, jobs: int)
     model = next(iter(sorted(undisturbed.glob("store/runs/*/model"))))
     manifest = file.parent / "forged" / "0" / "manifest.csv"
     arguments = ["annotate", model, manifest, "--method", "rise", "--split", "all"]
-    arguments += ["--max-masks", 512, "--device", "cpu"]
-    here = out / "here"
-    subprocess.run(preceptor(*arguments, "--out", here, "--jobs", 1), check=True,
-                   capture_output=True)  # fmt: skip
-    there = out / "there"
+    arguments += ["--max-masks", 512, "--device", "cpu", "--out"]
+    here, there = out / "here", out / "there"
+    subprocess.run(preceptor(*arguments, here, "--jobs", 1), check=True, capture_output=True)
     shards = there / ".marking" / "shards"
-    with ray_nodes(2) as cluster:
-        with subprocess.Popen(
-            preceptor(*arguments, "--out", there, "--engine", "ray", "--address", cluster.address),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            done: list[Path] = []
-            hit = False
-            while process.poll() is None and not hit:
-                done = list(shards.glob("*/run.json"))
-                for node in cluster.nodes:
-                    if len(done) >= 2 and cluster.busy_with(node, "mark, shard"):
-                        cluster.kill(node)
-                        hit = True
-                        break
-                time.sleep(0.002)
-            _, errors = process.communicate()
-        if process.returncode:
-            raise FaultError(f"it ended with {process.returncode}: {errors[-300:]}")
-    if not hit:
-        raise FaultError("the marking ended before a node could be killed")
+    done = kills_a_node([*arguments, there], "mark, shard", lambda: list(shards.glob("*/run.json")))
     for one in sorted(here.glob("maps-*.parquet")):
         if one.read_bytes() != (there / one.name).read_bytes():
             raise FaultError("the maps differ from those of one process")

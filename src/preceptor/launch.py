@@ -5,15 +5,13 @@ A cluster's own launcher (torchrun, srun) may start them as well: then each comm
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,6 +22,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from preceptor.config import RunConfig, Training
 from preceptor.devices import RelayedError, join, lost, make_fabric
 from preceptor.errors import InputError, PreceptorError, RunFailedError
+from preceptor.processes import belong_to_parent, environment_of
 from preceptor.progress import silence
 
 GRACE = 10.0
@@ -69,7 +68,7 @@ def launch(config: RunConfig, store: str) -> None:
     members: list[_Member] = []
     try:
         for local in range(settings.devices):
-            with _environment(**variables, LOCAL_RANK=str(local)):
+            with environment_of(**variables, LOCAL_RANK=str(local)):
                 members.append(_start(config, store, first + local))
         _attend(members)
         _judge(members, settings.processes)
@@ -158,10 +157,7 @@ def _judge(members: list[_Member], world: int) -> None:
 
 def _serve(pipe: Connection, config: RunConfig, store: str) -> None:
     """A process's life, which ends with that of the command."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to handle
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    belong_to_parent()
     try:
         code = _take_part(config, store, pipe.send)
     except BaseException:  # a fault of ours: told whole
@@ -201,23 +197,3 @@ def _tell(line: str) -> None:
 
 def _say(error: PreceptorError) -> None:
     print(f"error: {error}", file=sys.stderr, flush=True)
-
-
-def _follow(sentinel: int) -> None:
-    """End this process when its parent ends."""
-    wait([sentinel])
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value

@@ -49,14 +49,15 @@ def start_process(threads: int, gpu: str | None = None) -> Process:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-    with _environment(OMP_NUM_THREADS=str(threads), **seen):
+    with environment_of(OMP_NUM_THREADS=str(threads), **seen):
         process.start()
     theirs.close()
     return Process(process, ours)
 
 
 @contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment_of(**values: str) -> Iterator[None]:
+    """Environment variables of the processes that are started in the block."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
@@ -71,10 +72,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 def _serve(pipe: Connection) -> None:
     """A worker's life: steps in, events out, until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    belong_to_parent()
     import preceptor.study.work  # noqa: F401 - now, and not when the first step has come
     from preceptor.progress import silence
     from preceptor.study.executors import Event
@@ -89,6 +87,14 @@ def _serve(pipe: Connection) -> None:
             pipe.send(carry_out(step, work, pipe.send, alone=alone))
     except (EOFError, OSError):
         return
+
+
+def belong_to_parent() -> None:
+    """Leave Ctrl-C to the parent of this process, and end when it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
 
 
 def _follow(sentinel: int) -> None:

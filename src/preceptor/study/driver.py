@@ -28,7 +28,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.settings import StudyConfig
 from preceptor.study.speed import decide_speed
-from preceptor.study.walk import walk
+from preceptor.study.walk import Walk
 from preceptor.tracking import Trackers, check_trackers, open_trackers
 
 
@@ -166,7 +166,7 @@ def run_study(
             try:
                 with show(board) if show is not None else contextlib.nullcontext(tell) as told:
                     watcher = _Watcher(opened, graph, board, trackers, result, told)
-                    walk(graph, executor, store, watcher, told)
+                    Walk(graph, executor, store, watcher, told).run()
                 board.count(graph)
             finally:
                 executor.close()

@@ -28,7 +28,7 @@ from preceptor.study.executors import PATIENCE, Engine, Work, check_engine, open
 from preceptor.study.executors.cores import checked_jobs
 from preceptor.study.executors.here import HereExecutor
 from preceptor.study.graph import Graph, MapsJob, Step, marking_steps
-from preceptor.study.walk import walk
+from preceptor.study.walk import Walk
 from preceptor.study.work import join_shards
 from preceptor.workspace import default_cache_dir, plain_settings
 
@@ -123,7 +123,7 @@ def annotate_in_shards(
             )
             try:
                 with watcher.shown:
-                    walk(Graph(shards), executor, work, watcher, tell)
+                    Walk(Graph(shards), executor, work, watcher, tell).run()
             finally:
                 executor.close()
             if watcher.reasons:

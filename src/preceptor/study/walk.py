@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -44,14 +45,9 @@ class Watcher(Protocol):
         """It could not be done, and what needs it is blocked."""
 
 
-def walk(
-    graph: Graph,
-    executor: Executor,
-    store: Path,
-    watcher: Watcher,
-    tell: Callable[[str], None],
-) -> None:
-    """Start what is ready, longest first, until nothing is left.
+@dataclass
+class Walk:
+    """Starts what is ready, longest first, until nothing is left.
 
     A step that another process does, of another study in the same store, is asked for again later.
 
@@ -62,22 +58,14 @@ def walk(
         watcher: Is told of each.
         tell: Receives lines.
     """
-    Walk(graph, executor, store, watcher, tell).run()
 
+    graph: Graph
+    executor: Executor
+    store: Path
+    watcher: Watcher
+    tell: Callable[[str], None]
 
-class Walk:
-    """One walk; see `walk`."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        executor: Executor,
-        store: Path,
-        watcher: Watcher,
-        tell: Callable[[str], None],
-    ) -> None:
-        self.graph, self.executor, self.store = graph, executor, store
-        self.watcher, self.tell = watcher, tell
+    def __post_init__(self) -> None:
         self._later: list[tuple[float, str]] = []  # a heap: when, and which
         self._asked: set[str] = set()  # those that another process was found to do
         self._joined: dict[str, bool] = {}  # markings, and whether they are finished
