@@ -121,6 +121,15 @@ def pair(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(run_of(manifest, LONGER), tmp_path_factory.mktemp("pair") / "runs")
 
 
+def test_two_devices_see_as_many_images_as_one(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 25, "val": 4, "test": 2})
+    steps = {"batch_size": 20, "length": "steps", "steps": 40, "epochs": 2}
+    one = train(run_of(manifest, steps), tmp_path / "one").folder
+    two = finished(run_of(manifest, steps | {"devices": 2}), tmp_path / "two")
+    assert [read_record(folder)["images_seen"] for folder in (one, two)] == [800, 800]
+    assert apart(one, two) < 2e-4
+
+
 @pytest.mark.parametrize(
     ("values", "training"),
     [

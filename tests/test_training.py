@@ -57,6 +57,30 @@ def small(manifest: Path, **values: Any) -> RunConfig:
     return RunConfig.model_validate(base | values)
 
 
+def test_images_seen_are_counted_and_steps_have_full_batches(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 25, "val": 4, "test": 2})
+    settings = {"input_size": 32, "batch_size": 20, "length": "steps", "steps": 40, "epochs": 3}
+    config = small(manifest, training=Training.model_validate(settings))
+    folder = train(config, tmp_path / "runs").folder
+    assert read_record(folder)["images_seen"] == 800
+    assert pd.read_csv(folder / "metrics.csv")["images"].tolist() == [260, 260, 280]
+    by_passes = {"input_size": 32, "batch_size": 20, "epochs": 2}
+    config = small(manifest, training=Training.model_validate(by_passes))
+    assert read_record(train(config, tmp_path / "runs").folder)["images_seen"] == 50
+
+
+def test_batches_of_one_image_are_refused_where_a_network_has_batch_norm(
+    manifest: Path, tmp_path: Path
+) -> None:
+    one = SMALL.model_copy(update={"batch_size": 1, "epochs": 1})
+    with pytest.raises(InputError, match="batch_size is 1, and the batch norm of test_byobnet"):
+        train(small(manifest, training=one), tmp_path / "runs")
+    without = {"backbone": "test_vit", "backbone_args": {}}
+    sized = one.model_copy(update={"input_size": 64})
+    folder = train(small(manifest, training=sized, **without), tmp_path / "runs").folder
+    assert read_record(folder)["images_seen"] == 24
+
+
 def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = train(small(manifest), tmp_path / "runs", tell=lines.append)

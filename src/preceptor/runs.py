@@ -25,7 +25,7 @@ from preceptor.errors import InputError
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
 # not taken for new ones.
-NUMERICS = 2
+NUMERICS = 3
 
 # What says where and how a run is computed, but not what it computes.
 _NOT_IDENTITY = {"recipe", "device", "cache"}

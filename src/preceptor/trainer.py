@@ -64,7 +64,7 @@ class Trainer:
         """Train steps start ≤ t < stop and return the epoch's mean metrics, of all processes."""
         config = self.config
         sums = torch.zeros(8, device=self.fabric.device)
-        seen, rate = 0, 0.0
+        own, rate = 0, 0.0  # images of this process
         self.model.train()
         for step, batch in enumerate(self.stream.steps(start, stop), start):
             rate = learning_rate(config.training, step, self.total, epoch)
@@ -74,14 +74,16 @@ class Trainer:
                 self.loss.alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
             whole = self.stream.size(step)
             sums += self._step(batch, self.ranks.world * len(batch.labels) / whole)
-            seen += whole
+            own += len(batch.labels)
             advance()
             watch.beat()
-        values = self.ranks.total(sums.cpu().double()).numpy()
-        guided = values[5]
+        counted = torch.tensor([float(own)], dtype=torch.float64)
+        values = self.ranks.total(torch.cat([sums.cpu().double(), counted])).numpy()
+        guided, seen = values[5], values[8]
         mean = values / max(seen, 1)
         metrics = {
             "lr": rate,
+            "images": seen,
             "loss": mean[0],
             "classification": mean[1],
             "guidance": values[2] / guided if guided else math.nan,

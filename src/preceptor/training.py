@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 
 from preceptor import __version__, watch
 from preceptor.accumulation import more_parts
-from preceptor.batch_norm import synchronise
+from preceptor.batch_norm import has_batch_norm, synchronise
 from preceptor.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.config import RunConfig, Training
 from preceptor.configfile import dump_config
@@ -228,10 +228,12 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
         settings.batch_size,
         seed=config.seed,
         settings=settings.augmentation,
+        length=settings.length,
         balanced=settings.balanced,
         rank=ranks.rank,
         world=ranks.world,
     )
+    _check_batches(config, stream, model)
     ends = period_ends(settings, stream.steps_per_epoch)
     trainer = Trainer(
         config, model, wrapped, optimiser, fabric, stream, total=ends[-1], ranks=ranks
@@ -271,8 +273,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
             progress.history.append(metrics)
             progress.epoch, progress.parts = epoch + 1, trainer.parts
             progress.scaler = scaler_state(fabric.strategy.precision)
-            rate = (ends[epoch] - start) * settings.batch_size / seconds
-            line = _line(metrics, validation, len(ends), rate)
+            line = _line(metrics, validation, len(ends), metrics["images"] / seconds)
             run.tell(line)
             display.update(task, note=line)
             ranks.first(partial(_keep, run, progress, model, optimiser))
@@ -295,9 +296,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
         "uninformative_maps": int(max(row["uninformative"] for row in progress.history))
         if rows.guides
         else 0,
-        "images_seen": ends[-1] * settings.batch_size
-        if settings.length == "steps"
-        else len(rows) * settings.epochs,
+        "images_seen": int(sum(row["images"] for row in progress.history)),
         "best_epoch": progress.best_epoch + 1,
         "metrics": progress.history[progress.best_epoch],
         "seconds": round(progress.seconds, 3),
@@ -345,6 +344,15 @@ def _prepare(
     return model, rows, validation_sets(workspace, plain, model)
 
 
+def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidableModel) -> None:
+    """Refuse batches of one image for a network with batch norm: their variance is 0 or NaN."""
+    if stream.sizes[0] < 2 and has_batch_norm(model):
+        raise InputError(
+            f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images a "
+            "batch; raise batch_size, or take a backbone without batch norm"
+        )
+
+
 def _attempt(
     trainer: Trainer, epoch: int, start: int, stop: int, advance: Callable[[], None]
 ) -> dict[str, float] | None:
@@ -360,7 +368,7 @@ def _attempt(
 
 def _divide(run: _Run, trainer: Trainer, workspace: Workspace, epoch: int) -> None:
     """Go back to the start of an epoch, whose batches are then computed in more parts."""
-    largest = trainer.stream.largest
+    largest = trainer.stream.sizes[-1]
     parts = more_parts(trainer.parts, largest, trainer.least)
     if parts is None or not run.alone or run.ranks.world > 1:
         raise run.out_of_memory(math.ceil(largest / trainer.parts))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config import Augmentation
+from preceptor.config import Augmentation, Length
 from preceptor.data.cache import MAP_SIDE
 from preceptor.data.loader import (
     Batch,
@@ -75,8 +75,11 @@ def stream(seed: int = 1, **options: Any) -> TrainingStream:
 
 @pytest.mark.parametrize("settings", [Augmentation(crop_area=0.9), CHANGES])
 @pytest.mark.parametrize("balanced", [False, True])
-def test_a_batch_depends_on_seed_and_step_alone(settings: Augmentation, balanced: bool) -> None:
-    options = {"settings": settings, "balanced": balanced}
+@pytest.mark.parametrize("length", ["epochs", "steps"])
+def test_a_batch_depends_on_seed_and_step_alone(
+    settings: Augmentation, balanced: bool, length: Length
+) -> None:
+    options = {"settings": settings, "balanced": balanced, "length": length}
     whole = list(stream(**options).steps(0, 13))
     assert len(whole) == 13
     for start in (1, 4, 5, 12):
@@ -112,6 +115,58 @@ def test_no_settings_and_all_settings_off_are_the_same() -> None:
     chosen = np.array([4, 2, 9])
     numbers = np.random.default_rng(0).random((3, 12))
     assert_equal(rows.batch(chosen), rows.batch(chosen, Augmentation(), numbers))
+
+
+@given(
+    count=st.integers(1, 60),
+    size=st.integers(1, 70),
+    steps=st.integers(1, 40),
+    world=st.integers(1, 4),
+    length=st.sampled_from(["epochs", "steps"]),
+    start=st.integers(0, 39),
+)
+def test_every_index_comes_as_often_as_it_should(
+    count: int, size: int, steps: int, world: int, length: Length, start: int
+) -> None:
+    """Over any number of rows, batches, steps and processes, and from any step on."""
+    size = max(size, world)
+    if length == "epochs":
+        count = max(count, world)
+    rows = rows_of(count, 2, 2, guides=None)
+    streams = [
+        TrainingStream(
+            rows, size, seed=3, settings=Augmentation(), length=length, rank=rank, world=world
+        )
+        for rank in range(world)
+    ]
+    known = {pixels.tobytes(): index for index, pixels in enumerate(rows.images.pixels)}  # type: ignore[attr-defined]
+    assert len(known) == count
+
+    def indices(first: int) -> list[list[int]]:
+        """By step, those of all processes together."""
+        shares = [list(stream.steps(first, steps)) for stream in streams]
+        return [
+            [
+                known[image.permute(1, 2, 0).contiguous().numpy().tobytes()]
+                for share in together
+                for image in share.images
+            ]
+            for together in zip(*shares, strict=True)
+        ]
+
+    seen = indices(0)
+    assert [len(batch) for batch in seen] == [streams[0].size(step) for step in range(steps)]
+    joined = [index for batch in seen for index in batch]
+    if length == "steps":
+        assert len(joined) == steps * size
+    orders = [
+        epoch_order(3, epoch, rows.labels, balanced=False)
+        for epoch in range(len(joined) // count + 1)
+    ]
+    assert joined == np.concatenate(orders)[: len(joined)].tolist()
+    times = np.bincount(joined, minlength=count)
+    assert times.max() - times.min() <= 1
+    assert indices(min(start, steps)) == seen[min(start, steps) :]
 
 
 @given(count=st.integers(1, 200), size=st.integers(1, 30))

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.config import Augmentation
+from preceptor.config import Augmentation, Length
 from preceptor.data import augment
 from preceptor.data.cache import ImageSource
 from preceptor.data.geometry import Fit, fit_box, resample, turn_array, turn_maps
@@ -280,11 +280,17 @@ def shares(count: int, parts: int) -> list[slice]:
 class TrainingStream:
     """The endless sequence of training batches: step t is a pure function of t.
 
+    Every pass over the rows has an order of its own, a permutation. By passes (`length: epochs`),
+    the last batch of a pass holds what is left. In steps (`length: steps`), batches run on over
+    the borders of passes: step t has the positions t·B … t·B + B − 1 of all orders in a row, so
+    that every step has B images and two runs of the same steps see the same number of images.
+
     Args:
         rows: The training rows.
-        batch_size: Images a step.
+        batch_size: B, images a step.
         seed: Of order and augmentation.
         settings: Augmentation.
+        length: Whether batches end with a pass (epochs) or run on (steps).
         balanced: Draw every class equally often.
         rank, world: Which of how many processes this is: each gets its share of every batch, and
             all shares together are the batch of one.
@@ -297,33 +303,45 @@ class TrainingStream:
         *,
         seed: int,
         settings: Augmentation,
+        length: Length = "epochs",
         balanced: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.rows = rows
+        self.batch_size = batch_size
         self.seed = seed
+        self.length = length
         self.settings = settings if settings != Augmentation() else None
         self.balanced = balanced
         self.rank, self.world = rank, world
         self.slices = split_batches(len(rows), batch_size, max(2, world))
-        self._kept: tuple[int, NDArray[np.int64], NDArray[np.float64] | None] | None = None
+        self._kept: dict[int, tuple[NDArray[np.int64], NDArray[np.float64] | None]] = {}
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the rows."""
+        """Batches in one pass over the rows, where batches end with a pass."""
         return len(self.slices)
 
     @property
-    def largest(self) -> int:
-        """Images of the largest batch."""
-        return max(self.size(step) for step in range(self.steps_per_epoch))
+    def sizes(self) -> list[int]:
+        """Every number of images that a batch may have, all shares together."""
+        if self.length == "steps":
+            return [self.batch_size]
+        return sorted({part.stop - part.start for part in self.slices})
 
     def size(self, step: int) -> int:
         """Images of the batch of step t, all shares together."""
-        part = self.slices[step % self.steps_per_epoch]
-        size: int = part.stop - part.start
-        return size
+        start, stop = self._range(step)
+        return stop - start
+
+    def _range(self, step: int) -> tuple[int, int]:
+        """The positions of step t's batch among the orders of all passes in a row."""
+        if self.length == "steps":
+            return step * self.batch_size, (step + 1) * self.batch_size
+        epoch, position = divmod(step, self.steps_per_epoch)
+        part, before = self.slices[position], epoch * len(self.rows)
+        return before + part.start, before + part.stop
 
     def steps(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of steps start ≤ t < stop, each made while the one before it is trained on."""
@@ -338,21 +356,34 @@ class TrainingStream:
                 yield batch
 
     def _batch(self, step: int) -> Batch:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order, numbers = self._epoch(epoch)
-        whole = self.slices[position]
-        share = shares(self.size(step), self.world)[self.rank]
-        part = slice(whole.start + share.start, whole.start + share.stop)
-        return self.rows.batch(
-            order[part], self.settings, None if numbers is None else numbers[part]
-        )
+        start, stop = self._range(step)
+        share = shares(stop - start, self.world)[self.rank]
+        chosen, numbers = self._positions(start + share.start, start + share.stop)
+        return self.rows.batch(chosen, self.settings, numbers)
+
+    def _positions(
+        self, start: int, stop: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+        """The rows at start ≤ position < stop of all orders in a row, and their uniform numbers."""
+        count = len(self.rows)
+        found = []
+        for epoch in range(start // count, (stop - 1) // count + 1):
+            order, numbers = self._epoch(epoch)
+            part = slice(max(start - epoch * count, 0), min(stop - epoch * count, count))
+            found.append((order[part], None if numbers is None else numbers[part]))
+        orders, drawn = zip(*found, strict=True)
+        if self.settings is None:
+            return np.concatenate(orders), None
+        return np.concatenate(orders), np.concatenate(drawn)
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-        if self._kept is None or self._kept[0] != epoch:
+        if epoch not in self._kept:
             order = epoch_order(self.seed, epoch, self.rows.labels, balanced=self.balanced)
             numbers = augment.draw(self.seed, epoch, len(order)) if self.settings else None
-            self._kept = (epoch, order, numbers)
-        return self._kept[1], self._kept[2]
+            # The pass before is kept too: in steps, a batch may lie in both.
+            self._kept = {key: self._kept[key] for key in self._kept if key == epoch - 1}
+            self._kept[epoch] = order, numbers
+        return self._kept[epoch]
 
 
 def in_order(rows: Rows, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
