@@ -193,6 +193,7 @@ def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) 
     assert run is not None
     assert not run.guided
     assert run.soft_labels is not None
+    assert run.soft_labels.weight == pytest.approx(0.9)  # α is what the labels' own term weighs
     assert run.soft_labels.path == one.maps_folder(chain(one)[1].id)
 
 
@@ -205,6 +206,43 @@ def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     assert sum("variant turns" in title and title.startswith("train") for title in titles) == 2
     for control in ("shuffled", "centre", "distilled", "mixed"):
         assert sum(f"train {control}" in title for title in titles) == 2
+
+
+CONTROLS = ("shuffled", "centre", "distilled", "mixed")
+
+
+@pytest.mark.parametrize("controls_alpha", ["own", "student"])
+def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
+    draws: Path, controls_alpha: str
+) -> None:
+    grid = [0.9, 0.5, 0.1]
+    plan = Plan(protocol(draws, alphas=grid, controls_alpha=controls_alpha))
+    winner = plan.protocol.teachers()[0]
+    steps = plan.second(winner)
+    own = controls_alpha == "own"
+    for role in ("student", *CONTROLS):
+        trained = {
+            (member.arm.alpha, member.seed)
+            for member in plan.protocol.members_of(role, "test_byobnet")
+        }
+        expected = {(alpha, seed) for alpha in grid for seed in (0, 1)}
+        assert trained == (expected if own or role == "student" else set()), role
+    selections = [step for step in steps if step.kind == "select"]
+    assert len(selections) == (5 if own else 1)
+    runs = {step.id for step in steps if step.kind == "train"}
+    for step in selections:
+        needed = [need for need in step.needs if need in runs]
+        assert len(set(needed)) == 6  # every α and seed of its role
+    student = selections[0].id
+    # Test sets stay closed until the Students are chosen.
+    assert all(student in step.needs for step in selections[1:])
+    later = plan.third(winner, "test_byobnet", 0.5)
+    for role in CONTROLS:
+        trained = [step for step in later if step.title.startswith(f"train {role} ")]
+        assert len(trained) == (0 if own else 2)
+        assert all("α 0.5" in step.title for step in trained)
+    titles = [step.title for step in {step.id: step for step in steps}.values()]
+    assert len(titles) == len(set(titles))
 
 
 def test_draws_that_do_not_fit_together_are_refused(draws: Path, tmp_path: Path) -> None:

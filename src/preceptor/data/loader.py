@@ -68,6 +68,7 @@ class Guides:
         post: What is done to the (B, h, w) maps of `array` on the model's grid; None = nothing.
             It must treat all directions alike: flips and quarter turns come after it.
         human_post: The same for human maps.
+        human_rows: (n,) the manifest row whose human map guides a row; None = its own.
     """
 
     weight: NDArray[np.float32]
@@ -75,6 +76,7 @@ class Guides:
     index: NDArray[np.int64]
     post: Callable[[Tensor], Tensor] | None = None
     human_post: Callable[[Tensor], Tensor] | None = None
+    human_rows: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,13 @@ class Rows:
         """The rows of consecutive positions."""
         guides = self.guides
         if guides is not None:
-            guides = replace(guides, weight=guides.weight[which], index=guides.index[which])
+            whose = None if guides.human_rows is None else guides.human_rows[which]
+            guides = replace(
+                guides,
+                weight=guides.weight[which],
+                index=guides.index[which],
+                human_rows=whose,
+            )
         return replace(
             self,
             rows=self.rows[which],
@@ -205,7 +213,8 @@ class Rows:
         index = guides.index[chosen]
         human = np.flatnonzero(used & (index < 0))
         if len(human):
-            stored = _without_constants(self.images.human_maps(self.rows[chosen[human]]))
+            whose = self.rows if guides.human_rows is None else guides.human_rows
+            stored = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             found = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
             maps[human] = found if guides.human_post is None else guides.human_post(found)

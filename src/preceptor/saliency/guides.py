@@ -58,27 +58,32 @@ def build_guides(
     array: MapArray | None = None
     factor: NDArray[np.float32] | None = None
     index = np.full(len(rows), -1, np.int64)
+    human_rows: NDArray[np.int64] | None = None
     noise = np.zeros(len(rows), bool)
     if source.kind == "human":
         usable = has_human
     else:
         worth: NDArray[np.float32] | None = None
         if source.kind == "centre":
-            array, found = _centre(len(rows))
+            array, index = _centre(len(rows))
         else:
-            array, found, worth, noise = _from_elsewhere(source, manifest, images, rows)
-        usable = found >= 0
-        if source.shuffle_seed is not None:
-            found = _shuffled(found, table["label"].to_numpy(), source.shuffle_seed)
-        if worth is not None:
-            factor = np.zeros(len(rows), np.float32)
-            factor[usable] = worth[found[usable]]  # it goes with the map, wherever that went
-        if source.shuffle_seed is not None:
-            array, found = _own_regions(array, found)
-        index = found
+            maps, regions, index, worth, noise = _from_elsewhere(source, manifest, images, rows)
+            array = MapArray(maps, regions[index >= 0])
+        usable = index >= 0
         if source.human == "keep":
             index = np.where(has_human, -1, index)
             usable = usable | has_human
+        if source.shuffle_seed is not None:
+            whose = _shuffled(usable, table["label"].to_numpy(), source.shuffle_seed)
+            index, human_rows = index[whose], rows[whose]
+        if worth is not None:
+            factor = np.zeros(len(rows), np.float32)
+            stored = usable & (index >= 0)
+            factor[stored] = worth[index[stored]]  # it goes with the map, wherever that went
+        if source.shuffle_seed is not None:  # each over the region of the image that receives it
+            received = index >= 0
+            array = MapArray(maps[index[received]], regions[received])
+            index = np.where(received, np.cumsum(received) - 1, -1)
     if config.guide_classes is not None:
         guided = table["label"].isin(config.guide_classes).to_numpy()
         usable, noise = usable & guided, noise & guided
@@ -95,7 +100,8 @@ def build_guides(
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
     if factor is not None:
         weight *= _relative(factor, (weight > 0) & (index >= 0), source)
-    return Guides(weight, array, index, _applied(config.post), _applied(config.human_post))
+    post, human_post = _applied(config.post), _applied(config.human_post)
+    return Guides(weight, array, index, post, human_post, human_rows)
 
 
 def _applied(settings: PostProcessing) -> Callable[[Tensor], Tensor] | None:
@@ -173,18 +179,30 @@ def _centre(count: int) -> tuple[MapArray, NDArray[np.int64]]:
 
 def _from_elsewhere(
     source: MapSource, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
-) -> tuple[MapArray, NDArray[np.int64], NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """Maps of a store or of a folder of map images; (n,) positions, −1 = none; each map's worth;
-    (n,) whether there would be one, had it settled."""
+) -> tuple[
+    NDArray[np.uint8] | NDArray[np.float32],
+    NDArray[np.float64],
+    NDArray[np.int64],
+    NDArray[np.float32] | None,
+    NDArray[np.bool_],
+]:
+    """Maps of a store or of a folder of map images, of the rows that have one, in their order.
+
+    Returns:
+        (m, h, w) maps; (n, 4) the region of each row's image that a map of this origin covers;
+        (n,) positions in the maps, −1 = none; (m,) each map's worth, or None; (n,) whether there
+        would be one, had it settled.
+    """
     path = source.path
     assert path is not None
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     names = manifest.table["name"].to_numpy()[rows]
+    regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(rows), 1))
     if not is_store(path):
         array, index = _from_folder(path, names)
-        worth = worth_of(source.trust, array.maps.astype(np.float32))
-        return array, index, worth, np.zeros(len(rows), bool)
+        worth = worth_of(source.trust, array.astype(np.float32))
+        return array, regions, index, worth, np.zeros(len(rows), bool)
     extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
     store = read_store(path, columns=("map", "error", *extra))
     place = {name: position for position, name in enumerate(store.paths)}
@@ -192,12 +210,11 @@ def _from_elsewhere(
     # Min-max would blow noise up to a map like any other. At the end, for −1: no map, no noise.
     noise = np.append(~store.settled, False)[found]
     found[noise] = -1
-    used = np.flatnonzero(found >= 0)
-    regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(used), 1))
-    for position, row in enumerate(rows[used]):
+    for position, row in enumerate(rows):
         width, height = images.sizes[row]
         box = fit_box(int(width), int(height), store.info.fit, store.info.side)
         regions[position] = box.as_tuple()
+    used = np.flatnonzero(found >= 0)
     index = np.full(len(rows), -1, np.int64)
     index[used] = np.arange(len(used))
     chosen = found[used]
@@ -205,10 +222,12 @@ def _from_elsewhere(
     scores = store.scores[chosen] if source.trust == "score" else None
     agreement = None if store.agreement is None else store.agreement[chosen]
     worth = worth_of(source.trust, maps, scores, agreement)
-    return MapArray(maps, regions), index, worth, noise
+    return maps, regions, index, worth, noise
 
 
-def _from_folder(path: Path, names: NDArray[np.object_]) -> tuple[MapArray, NDArray[np.int64]]:
+def _from_folder(
+    path: Path, names: NDArray[np.object_]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Map images with the images' own relative paths or file names, any image suffix."""
     suffixes = Image.registered_extensions()
     files = {
@@ -235,26 +254,16 @@ def _from_folder(path: Path, names: NDArray[np.object_]) -> tuple[MapArray, NDAr
             index[position] = len(maps)
             maps.append(grid[0].numpy())
     stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
-    return MapArray(stacked, np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(maps), 1))), index
+    return stacked, index
 
 
 def _shuffled(
-    index: NDArray[np.int64], labels: NDArray[np.object_], seed: int
+    usable: NDArray[np.bool_], labels: NDArray[np.object_], seed: int
 ) -> NDArray[np.int64]:
-    """Permute the maps among the rows of each class that have one."""
+    """(n,) whose map each row gets: a permutation within each class of the rows that have one."""
     generator = np.random.default_rng([seed, 3])
-    shuffled = index.copy()
+    whose = np.arange(len(usable))
     for label in np.unique(labels.astype(str)):
-        members = np.flatnonzero((labels == label) & (index >= 0))
-        shuffled[members] = index[members][generator.permutation(len(members))]
-    return shuffled
-
-
-def _own_regions(array: MapArray, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
-    """Lay each permuted map over the region of the image that receives it."""
-    used = np.flatnonzero(index >= 0)
-    if len(array.maps) == 1:
-        return array, index
-    own = np.full(len(index), -1, np.int64)
-    own[used] = np.arange(len(used))
-    return MapArray(array.maps[index[used]], array.regions), own
+        members = np.flatnonzero((labels == label) & usable)
+        whose[members] = members[generator.permutation(len(members))]
+    return whose

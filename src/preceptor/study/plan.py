@@ -37,8 +37,8 @@ class Plan:
 
     Args:
         protocol: Builds the runs.
-        choices: What was chosen so far: "teacher", "baseline1:BACKBONE", "student:BACKBONE",
-            "ceiling:BACKBONE".
+        choices: What was chosen so far: "teacher" and "ROLE:BACKBONE" for the roles baseline1,
+            student and ceiling, and for each control that has an α of its own.
         decided: Called after each choice.
         steps: All that were made so far, by id.
         origin: The selection that added a step, by the step's id; "" for those of the start.
@@ -101,21 +101,34 @@ class Plan:
         return steps
 
     def second(self, winner: Teacher) -> list[Step]:
-        """Stage 2: the winner's Students of every backbone and α, and stage 1's test scores."""
-        protocol, study = self.protocol, self.protocol.study
+        """Stage 2: the winner's Students of every backbone and α, and the controls likewise."""
+        study = self.protocol.study
+        roles: list[str] = ["student"]
+        if study.controls_alpha == "own":
+            roles += controls_of(study, winner)
         steps: list[Step] = []
         for backbone in study.students:
-            runs: dict[float, list[Step]] = {}
-            for alpha in study.alpha_grid:
-                for seed in study.seed_list:
-                    chain = protocol.student(winner, backbone, alpha, seed)
-                    steps += chain
-                    runs.setdefault(alpha, []).append(chain[-1])
-            steps.append(self._choose_alpha("student", backbone, runs))
+            for role in roles:
+                runs: dict[float, list[Step]] = {}
+                for alpha in study.alpha_grid:
+                    for seed in study.seed_list:
+                        chain = self._like_a_student(role, winner, backbone, alpha, seed)
+                        steps += chain
+                        runs.setdefault(alpha, []).append(chain[-1])
+                steps.append(self._choose_alpha(role, backbone, runs))
         return steps
 
+    def _like_a_student(
+        self, role: str, winner: Teacher, backbone: str, alpha: float, seed: int
+    ) -> list[Step]:
+        """A Student's or a control's run, the last of the steps, with what its maps need."""
+        if role in ("centre", "mixed"):
+            return [self.protocol.full_run(role, backbone, alpha, seed)]
+        return self.protocol.student(winner, backbone, alpha, seed, role=role)
+
     def third(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
-        """Controls and variants at the Students' α, then the test scores of all of them."""
+        """Variants, and controls without an α of their own, at the Students' α; then the test
+        scores of all of them and of Baseline 2."""
         protocol, study = self.protocol, self.protocol.study
         runs: list[Step] = []
         makers: list[Step] = []  # what makes a variant's maps: Teachers, their marks, committees
@@ -127,11 +140,9 @@ class Plan:
         for seed in study.seed_list:
             add(protocol.student(winner, backbone, alpha, seed))
             add([protocol.full_run("baseline2", backbone, 1.0, seed)])
-            for control in controls_of(study, winner):
-                if control in ("centre", "mixed"):
-                    add([protocol.full_run(control, backbone, alpha, seed)])
-                else:
-                    add(protocol.student(winner, backbone, alpha, seed, role=control))
+            if study.controls_alpha == "student":
+                for control in controls_of(study, winner):
+                    add(self._like_a_student(control, winner, backbone, alpha, seed))
             for name, variant in study.variants.items():
                 own = alpha if variant.alpha is None else variant.alpha
                 role = variant_role(name)
@@ -186,6 +197,12 @@ class Plan:
             if study.ceiling:
                 chosen += [
                     self.protocol.full_run("ceiling", backbone, study.alpha_grid[0], seed)
+                    for seed in study.seed_list
+                ]
+            if study.controls_alpha == "own":
+                chosen += [
+                    self._like_a_student(control, winner, backbone, study.alpha_grid[0], seed)[-1]
+                    for control in controls_of(study, winner)
                     for seed in study.seed_list
                 ]
             later += [self.protocol.evaluation(run) for run in chosen]

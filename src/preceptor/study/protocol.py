@@ -25,8 +25,6 @@ from preceptor.workspace import Workspace
 MEMBER_STRIDE = 1000
 # Raised when the arithmetic of RISE changes, so that old maps are not taken for new ones.
 RISE_NUMERICS = 1
-# The control without maps: half label, half Teacher, as is usual in distillation.
-DISTILLED_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ class Protocol:
         cost = rows * training.epochs
         if training.steps is not None:
             cost = training.steps * training.batch_size
-        guided = f" α {config.alpha:g}" if config.guided else ""
+        guided = f" α {arm.alpha:g}" if arm.alpha < 1 else ""
         where = f" ({self.domain})" if self.domain else ""
         title = f"train {arm.role} {arm.backbone}{guided} seed {config.seed}{where}"
         return Step(identity, "train", title, needs, run=config, cost=float(cost))
@@ -333,7 +331,8 @@ class Protocol:
 
         Args:
             teacher: Whose maps.
-            backbone, alpha, seed: Of the Student.
+            backbone, alpha, seed: Of the Student; α is the share of the labels' own cross-entropy
+                in the loss, so that the soft labels of the control distilled weigh 1 − α.
             role: student, the controls shuffled or distilled, or a variant's.
             variant: What it changes.
         """
@@ -341,7 +340,7 @@ class Protocol:
         if variant is not None and variant.teacher_alpha is not None and teacher.kind == "human":
             teacher = replace(teacher, alpha=variant.teacher_alpha)
         source, steps = self.maps_of(teacher, seed, guiding)
-        soft = DISTILLED_WEIGHT if role == "distilled" else guiding.soft_labels
+        soft = 1 - alpha if role == "distilled" else guiding.soft_labels
         values: dict[str, object] = {
             "alpha": alpha, "maps": source, "guide_classes": guiding.guide_classes,
             "post": guiding.post, "human_post": guiding.human_post,
@@ -363,7 +362,7 @@ class Protocol:
         config = self.config(backbone, seed, rows="all", **values)
         config = _of_its_maps_alone(config)
         needs = (steps[-1].id,) if steps else ()
-        arm = Arm(role, backbone, 1.0 if role == "distilled" else alpha, str(teacher))
+        arm = Arm(role, backbone, alpha, str(teacher))
         return [*steps, self.train(arm, config, needs)]
 
     def evaluation(self, training: Step) -> Step:

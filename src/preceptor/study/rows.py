@@ -73,10 +73,8 @@ def table_rows(plan: Plan) -> list[Row]:
             add(role, f"Variant: {name}", arms)
         for control in controls_of(study, winner):
             of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
-            arms = chosen(control, "student", of_teacher)
-            if control == "distilled":  # nothing guides it
-                arms = {key: arm and replace(arm, alpha=1.0) for key, arm in arms.items()}
-            add(control, CONTROLS[control], arms)
+            of = control if study.controls_alpha == "own" else "student"
+            add(control, CONTROLS[control], chosen(control, of, of_teacher))
     if study.ceiling:
         add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
     return rows

@@ -161,7 +161,8 @@ class StudyConfig(Guiding):
         annotated: How many annotated images there are taken to be, see `RunConfig`.
         annotated_seed: Of that draw.
         annotated_per_seed: Redraw it for each seed.
-        alphas: α grid of Students, Baseline 1 and ceiling; None = the distance's default grid.
+        alphas: α grid of Students, Baseline 1, controls and ceiling; None = the distance's default
+            grid.
         teacher_alphas: α of the human-guided Teachers.
         data_driven: Also train Teachers without guidance.
         maps: Teachers that need no training: name → folder of maps or map store.
@@ -174,8 +175,11 @@ class StudyConfig(Guiding):
             that it cannot tell apart: guided (the maps that agree best with human maps of
             validation images) or val_auc (the smaller α).
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
-            distilled (no maps, the same Teacher's probabilities as soft labels), mixed (all
-            images, human maps on the annotated ones, no Teacher).
+            distilled (no maps, the same Teacher's probabilities as soft labels of weight 1 − α),
+            mixed (all images, human maps on the annotated ones, no Teacher).
+        controls_alpha: own (each control is trained at every α of the Student's grid and chosen by
+            the Student's rule) or student (at the α that was chosen for the Student, which suits
+            the Teacher's maps and not the control's; fewer trainings).
         variants: Students that differ from the study's own in named words: name → words.
         ceiling: Train on all images with all human maps there are.
         budget: Numbers of annotated images at which Baseline 1, the chosen Teacher and its Student
@@ -212,6 +216,7 @@ class StudyConfig(Guiding):
     probe_alpha: Alpha | None = None
     selection: Literal["highest", "guided", "val_auc"] = "highest"
     controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
+    controls_alpha: Literal["own", "student"] = "own"
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True
     budget: Sizes | None = None
@@ -312,7 +317,7 @@ class StudyConfig(Guiding):
 
     @property
     def alpha_grid(self) -> tuple[float, ...]:
-        """The α grid of Students, Baseline 1 and ceiling."""
+        """The α grid of Students, Baseline 1, controls and ceiling."""
         return self.alphas or ALPHA_GRIDS[self.training.distance]
 
     @property
