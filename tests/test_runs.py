@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
     "human_post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
     "soft_labels": None,
+    "validation_negatives": None,
     "seed": 0,
     "training": {
         "recipe": None,

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from preceptor.runtime.strict_json import strict_json, with_nan
+
 
 @dataclass
 class Progress:
@@ -73,7 +75,7 @@ def save_progress(
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
             temporary,
-            metadata={"state": json.dumps(state)},
+            metadata={"state": strict_json(state, indent=None)},
         )
         temporary.replace(path)
     finally:
@@ -119,8 +121,8 @@ def load_progress(
     )
     return Progress(
         epoch=state["epoch"],
-        history=state["history"],
-        best_score=state["best_score"],
+        history=[with_nan(row) for row in state["history"]],
+        best_score=float("-inf") if state["best_score"] is None else state["best_score"],
         best_epoch=state["best_epoch"],
         best_state=part("best."),
         seconds=state["seconds"],

@@ -344,6 +344,9 @@ class RunConfig(Settings):
         post: What is done to guiding maps that are not human: a Teacher's, a folder's, the centre.
         human_post: What is done to human maps that guide.
         soft_labels: A Teacher's probabilities as further targets; None = none.
+        validation_negatives: A validation set whose images stand in for the classes that another
+            validation set lacks, when its AUC is taken: a held-out attack type has no negatives of
+            its own. None = such a set has no AUC.
         seed: Of the weights, the order and the augmentation.
         training: How it is trained.
     """
@@ -363,6 +366,7 @@ class RunConfig(Settings):
     post: PostProcessing = PostProcessing()
     human_post: PostProcessing = PostProcessing()
     soft_labels: SoftLabels | None = None
+    validation_negatives: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()
 

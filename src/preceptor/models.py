@@ -23,6 +23,7 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.features import CamSource, last_block
 from preceptor.guidable import GuidableModel, GuidedOutput, Head, ModelOutput, ModelSpec
 from preceptor.memory import out_of_memory
+from preceptor.runtime.strict_json import strict_json
 from preceptor.saliency.cam import two_sided
 
 __all__ = [
@@ -305,7 +306,7 @@ def save_model(
     state = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
-    (folder / "model.json").write_text(json.dumps(asdict(spec), indent=2) + "\n")
+    (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
 
 
 def load_model(folder: str | Path) -> GuidableModel:

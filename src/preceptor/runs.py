@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from preceptor.config import RunConfig
 from preceptor.data.manifest import Manifest, fingerprints
 from preceptor.errors import InputError
+from preceptor.runtime.strict_json import strict_json, with_nan
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
 # not taken for new ones.
@@ -54,29 +55,45 @@ class RowHashes:
     def __init__(self, manifest: Manifest, cache: Path | None) -> None:
         hashes = fingerprints(manifest, cache=cache)
         table = manifest.table
+        # The group is part of what scores.parquet says, and intervals resample groups. Values are
+        # listed as JSON, so that no two rows can be written the same.
         self.image = [
-            " ".join(map(str, parts))
+            json.dumps(parts, ensure_ascii=False, default=float)
             for parts in zip(
                 table["name"], hashes["path"], table["label"], table["split"], table["source"],
-                table["sample_weight"], strict=True,
+                table["group"], table["sample_weight"], strict=True,
             )
         ]  # fmt: skip
-        self.map = [
-            f"{content} {weight}"
-            for content, weight in zip(hashes["saliency"], table["map_weight"], strict=True)
-        ]
+        self.map = list(hashes["saliency"])
+        self.map_weight = table["map_weight"].to_numpy(np.float64)
         self.has_map = (table["saliency"] != "").to_numpy()
         self._known: dict[str, str] = {}
 
-    def of(self, rows: NDArray[np.int64], mapped: NDArray[np.bool_] | None) -> str:
-        """The hash of these rows, with the human maps of those marked in `mapped` (n,)."""
-        key = digest([_bytes_digest(rows), None if mapped is None else _bytes_digest(mapped)])
+    def of(
+        self,
+        rows: NDArray[np.int64],
+        mapped: NDArray[np.bool_] | None = None,
+        *,
+        weighted: bool = False,
+    ) -> str:
+        """The hash of manifest rows.
+
+        Args:
+            rows: (n,) row numbers.
+            mapped: (n,) whether the content of a row's human map counts; None = of no row.
+            weighted: Whether map weights count, as wherever maps guide, human or not.
+        """
+        key = digest(
+            [_bytes_digest(rows), None if mapped is None else _bytes_digest(mapped), weighted]
+        )
         if key not in self._known:  # a study has thousands of runs on a few choices of rows
             state = hashlib.blake2b(digest_size=10)
             for position, row in enumerate(rows):
                 state.update(self.image[row].encode())
                 if mapped is not None and mapped[position]:
                     state.update(self.map[row].encode())
+                if weighted:
+                    state.update(self.map_weight[row].tobytes())
                 state.update(b"\n")
             self._known[key] = state.hexdigest()
         return self._known[key]
@@ -152,7 +169,7 @@ def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
             if file.name != "run.json"
         }
     }
-    write_atomically(folder / "run.json", json.dumps(record, indent=2) + "\n")
+    write_atomically(folder / "run.json", strict_json(record) + "\n")
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -172,8 +189,10 @@ def _is(path: Path, checksum: str) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The content of `run.json`."""
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    """The content of `run.json`; a metric that is null there is NaN here."""
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if isinstance(record.get("metrics"), dict):
+        record["metrics"] = with_nan(record["metrics"])
     return record
 
 

@@ -32,6 +32,7 @@ from preceptor.batch_norm import has_batch_norm, synchronise
 from preceptor.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.config import RunConfig, Training
 from preceptor.configfile import dump_config
+from preceptor.data.complete_sets import lacking_classes
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.devices import Ranks, Shared, make_fabric
 from preceptor.errors import CrowdedError, InputError, PreceptorError, RunFailedError
@@ -263,7 +264,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
                 display.update(task, completed=start)
             metrics = {"epoch": epoch + 1.0} | found
             ranks.first(partial(_check_loss, run, metrics))
-            metrics |= validate(model, validation, wrapped, ranks)
+            metrics |= validate(model, validation, wrapped, ranks, config.validation_negatives)
             score = _score(settings, metrics, validation)
             if score >= progress.best_score or progress.best_epoch < 0:  # ties: the later epoch
                 progress.best_score, progress.best_epoch = score, epoch
@@ -340,6 +341,9 @@ def _prepare(
             f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "
             "devices that share a batch; lower training.devices"
         )
+    problems = lacking_classes(workspace.manifest, "val", config.validation_negatives)
+    if problems and (config.training.checkpoint == "best_auc" or config.validation_negatives):
+        raise InputError(f"{config.manifest}: {problems[0]}")
     plain = plain_settings(model, config.training.cache)
     return model, rows, validation_sets(workspace, plain, model)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,10 +130,16 @@ class Workspace:
         if soft is not None and soft.identity is None:
             known = soft.model_copy(update={"identity": folder_digest(soft.path, "soft_labels")})
             config = config.model_copy(update={"soft_labels": known})
-        scored = self.hashes.of(self.split_rows("val"), None)
         if config.weights not in self._weights:
             self._weights[config.weights] = weights_digest(config.weights)
-        return run_id(config, self.hashes.of(rows, mapped) + scored, self._weights[config.weights])
+        used = self.hashes.of(rows, mapped, weighted=config.guided) + self.validation_hash()
+        files = files_digest(config.backbone_args)
+        return run_id(config, used + files, self._weights[config.weights])
+
+    def validation_hash(self) -> str:
+        """The hash of all validation rows and of their human maps, with which maps are compared."""
+        rows = self.split_rows("val")
+        return self.hashes.of(rows, self.hashes.has_map[rows])
 
     def rows(
         self,
@@ -222,6 +228,16 @@ def plain_settings(model: GuidableModel, cache: Literal["memmap", "none"]) -> Tr
         in_chans=model.spec.in_chans,
         cache=cache,
     )
+
+
+def files_digest(arguments: Mapping[str, Any]) -> str:
+    """The content of the files that arguments name; "" where they name none."""
+    named = {
+        key: file_digest(Path(value))
+        for key, value in arguments.items()
+        if isinstance(value, str | Path) and Path(value).is_file()
+    }
+    return digest(named) if named else ""
 
 
 def folder_digest(folder: Path, word: str = "maps") -> str:

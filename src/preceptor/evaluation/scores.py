@@ -104,6 +104,24 @@ def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
     return float(macro_auc(labels_of(frame, classes), probabilities(frame, classes)))
 
 
+def validation_rows(
+    frame: pd.DataFrame, name: str, classes: Sequence[str], negatives: str | None
+) -> pd.DataFrame:
+    """The rows that an evaluation set's AUC is taken over.
+
+    Args:
+        frame: A score table.
+        name: The set.
+        classes: All of them.
+        negatives: A set whose rows stand in for the classes that `name` lacks; None = no set.
+    """
+    own = frame["split"] == name
+    if negatives is not None:
+        lacking = set(classes) - set(frame["label"][own])
+        own |= (frame["split"] == negatives) & frame["label"].isin(lacking)
+    return frame[own]
+
+
 def fixed_thresholds(
     frame: pd.DataFrame, positive: str | None, rules: Sequence[str] = RULES
 ) -> dict[str, float]:
@@ -125,7 +143,12 @@ def fixed_thresholds(
     return {rule: value for rule, value in found.items() if value is not None}
 
 
-def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> pd.DataFrame:
+def figures(
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
+) -> pd.DataFrame:
     """AUC, EER, accuracy and more for each set and, within it, for each source.
 
     A source that holds positives alone (an attack type) is set against all negatives of its set;
@@ -138,6 +161,7 @@ def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
         frame: A score table.
         classes: In score order.
         positive: The positive class, or None (then EER is NaN and AUC one-vs-rest).
+        negatives: As of `validation_rows`, for the AUC, EER and average precision of whole sets.
 
     Returns:
         Columns set, source ("" = the whole set), images, positives, auc, eer, accuracy,
@@ -146,7 +170,8 @@ def figures(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
     """
     found = []
     for name, part in frame.groupby("split", sort=False):
-        found.append(_figures(str(name), ALL_SOURCES, part, part, classes, positive))
+        whole = validation_rows(frame, str(name), classes, negatives)
+        found.append(_figures(str(name), ALL_SOURCES, part, whole, classes, positive))
         sources = [source for source in sorted(part["source"].unique()) if source]
         for source in sources if len(sources) > 1 else []:
             own = part[part["source"] == source]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from preceptor.config import Training
 from preceptor.data.loader import Guides, Rows
@@ -41,15 +43,27 @@ def validate(
     sets: dict[str, Rows],
     forward: Callable[..., Any],
     ranks: Ranks = Ranks(),  # noqa: B008
+    negatives: str | None = None,
 ) -> dict[str, float]:
-    """Accuracy, AUC and agreement with human maps on each validation set, of all processes."""
+    """Accuracy, AUC and agreement with human maps on each validation set, of all processes.
+
+    Args:
+        model: In any mode.
+        sets: By name.
+        forward: What computes the model's output.
+        ranks: The processes; each gets all metrics.
+        negatives: The set whose images stand in for the classes that another set lacks, in its
+            AUC; None = the AUC of such a set is NaN.
+    """
     metrics: dict[str, float] = {}
+    scored: dict[str, NDArray[np.float64]] = {}
     for name, rows in sets.items():
         own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
         found = predict(model, own, cams="label" if rows.guides else None, forward=forward)
         probabilities = np.concatenate(ranks.gather(found.probabilities))
+        scored[name] = probabilities
         metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, probabilities))
-        metrics[f"{name}_auc"] = float(macro_auc(rows.labels, probabilities))
+        metrics[f"{name}_auc"] = math.nan
         if rows.guides is not None:
             values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
             if found.cams is not None:
@@ -59,4 +73,11 @@ def validate(
             valid = torch.from_numpy(np.concatenate([part for _, part in each]))
             valid &= torch.from_numpy(rows.guides.weight > 0)
             metrics[f"{name}_map_correlation"] = float(values[valid].mean())
+    for name, rows in sets.items():
+        labels, probabilities = rows.labels, scored[name]
+        if negatives is not None:
+            others = ~np.isin(sets[negatives].labels, labels)
+            labels = np.concatenate([labels, sets[negatives].labels[others]])
+            probabilities = np.concatenate([probabilities, scored[negatives][others]])
+        metrics[f"{name}_auc"] = float(macro_auc(labels, probabilities))
     return metrics

@@ -24,6 +24,7 @@ from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.report.words import study_name, verdict
 from preceptor.runs import write_atomically
+from preceptor.runtime.strict_json import strict_json
 from preceptor.study.best import chosen_student, write_best
 from preceptor.study.domains import StudyPlan
 from preceptor.study.overview import StudyResults, gather_study
@@ -72,7 +73,7 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
         write_atomically(out / name, csv_text(frame))
     write_atomically(out / "table.md", _markdown(study, found, first=False))
     write_atomically(out / "summary.md", _markdown(study, found, first=True))
-    text = json.dumps(_summary(study, found) | {"failed": failed}, indent=2, ensure_ascii=False)
+    text = strict_json(_summary(study, found) | {"failed": failed})
     write_atomically(out / "summary.json", text + "\n")
 
     domains = domains_section(found) if study.has_domains else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from preceptor.evaluation.operating import RULES
-from preceptor.evaluation.scores import fixed_thresholds, set_auc
+from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
 from preceptor.models import load_model, save_model
 from preceptor.runs import is_finished, read_scores
 from preceptor.study.plan import Plan
@@ -50,7 +50,8 @@ def chosen_student(plan: Plan) -> Best | None:
             chosen = member.arm.alpha == alpha and member.arm.teacher == str(winner)
             if chosen and is_finished(folder):
                 scores = read_scores(folder)
-                value = worst_auc(scores, classes, positive)
+                negatives = protocol.study.validation_negatives
+                value = worst_auc(scores, classes, positive, negatives)
                 found.append(Best(backbone, member.arm.alpha, member.seed, member.run, value))
         if found:
             candidates.append(sorted(found, key=lambda best: best.value))
@@ -60,9 +61,14 @@ def chosen_student(plan: Plan) -> Best | None:
     return students[(len(students) - 1) // 2]
 
 
-def worst_auc(scores: pd.DataFrame, classes: list[str], positive: str | None) -> float:
-    """AUC on the validation set where it is lowest."""
-    return min(set_auc(part, classes, positive) for _, part in scores.groupby("split"))
+def worst_auc(
+    scores: pd.DataFrame, classes: list[str], positive: str | None, negatives: str | None = None
+) -> float:
+    """AUC on the validation set where it is lowest; `negatives` as of `validation_rows`."""
+    return min(
+        set_auc(validation_rows(scores, name, classes, negatives), classes, positive)
+        for name in scores["split"].unique()
+    )
 
 
 def kept_thresholds(plan: Plan, best: Best) -> dict[str, float]:

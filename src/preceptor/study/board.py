@@ -14,6 +14,7 @@ from typing import Any
 from preceptor.errors import InputError
 from preceptor.leases import holder_of
 from preceptor.runs import write_atomically
+from preceptor.runtime.strict_json import strict_json
 from preceptor.study.domains import StudyPlan
 from preceptor.study.graph import Graph, Step
 
@@ -134,7 +135,7 @@ class Board:
         self.status.running = list(self._running.values())
         self.status.updated = time.time()
         with contextlib.suppress(OSError):  # a full disk must not end what still can go on
-            write_atomically(self._file, json.dumps(asdict(self.status), indent=2) + "\n")
+            write_atomically(self._file, strict_json(asdict(self.status)) + "\n")
 
 
 def read_status(out: Path) -> tuple[Status, bool]:

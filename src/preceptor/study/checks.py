@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from preceptor.config import RunConfig
 from preceptor.data.annotated import draw_annotated
+from preceptor.data.complete_sets import lacking_classes
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.study.draws import Workspaces
@@ -42,6 +43,15 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
+    for seed in study.seed_list if study.draws else study.seed_list[:1]:
+        one = workspaces.of(seed).manifest
+        where = f"{study.manifest_of(seed)}: " if study.draws else ""
+        negatives = study.validation_negatives
+        for problem in lacking_classes(one, "val", negatives):
+            yield f"{where}{problem}"
+        primary = study.primary if study.primary is not None else tests[0]
+        for problem in lacking_classes(one, primary):
+            yield f"{where}{problem}"
     levers = {"": study.guiding()} | {
         f"variants.{name}.": study.guiding(variant) for name, variant in study.variants.items()
     }

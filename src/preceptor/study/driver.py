@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from preceptor.leases import holder_of, lease
 from preceptor.models import build_model
 from preceptor.processes import Process
 from preceptor.runs import write_atomically
+from preceptor.runtime.strict_json import strict_json
 from preceptor.study.board import Board
 from preceptor.study.checks import check_study
 from preceptor.study.domains import StudyPlan
@@ -252,7 +252,7 @@ def _write_choices(study: StudyPlan, out: Path) -> None:
         domain: {name: plan.choices[name].as_dict() for name in sorted(plan.choices)}
         for domain, plan in study.plans.items()
     }
-    text = json.dumps(chosen if study.has_domains else chosen[""], indent=2)
+    text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not end what still can go on
         write_atomically(out / "selection.json", text + "\n")
 

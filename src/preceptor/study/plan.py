@@ -223,7 +223,7 @@ class Plan:
         choice = self.choices.get(f"{role}:{backbone}")
         if choice is None:
             return None
-        return next(float(row["alpha"]) for row in choice.table if row["name"] == choice.winner)
+        return choice.alpha
 
     # Selections.
 
@@ -256,7 +256,7 @@ class Plan:
                 entries.append(
                     Candidate(
                         str(teacher),
-                        teacher.alpha,
+                        teacher.alpha if teacher.kind == "human" else None,
                         [read_scores(self.protocol.run_folder(step.id)) for step in steps],
                         self._agreement(self._lookers(teacher)),
                     )
@@ -320,7 +320,7 @@ class Plan:
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         return choose(
             entries, classes=manifest.classes, positive=study.positive, rule=study.selection,
-            draws=study.draws,
+            draws=study.draws, negatives=study.validation_negatives,
         )  # fmt: skip
 
     def _lookers(self, teacher: Teacher) -> list[Path]:

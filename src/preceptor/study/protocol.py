@@ -122,7 +122,7 @@ class Protocol:
             workspace = self.workspaces.at(manifest)
             train = np.flatnonzero(workspace.train_mask)
             rows = train if kind == "train" else workspace.split_rows(kind)
-            self._hashes[manifest, kind] = workspace.hashes.of(rows, None)
+            self._hashes[manifest, kind] = workspace.hashes.of(rows)
         return self._hashes[manifest, kind]
 
     def of_budget(self, size: int) -> Protocol:
@@ -183,6 +183,7 @@ class Protocol:
             "annotated_seed": study.annotated_seed + (draw if study.annotated_per_seed else 0),
             "guide_classes": study.guide_classes,
             "human_post": study.human_post,
+            "validation_negatives": study.validation_negatives,
             "seed": draw,
             "training": study.training_of(backbone),
         }
@@ -301,7 +302,9 @@ class Protocol:
         rise = self.study.rise if method == "rise" else None
         how: list[object] = ["turns"] if turns else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
-        identity = digest(["maps", training.id, method, train_hash, *how])
+        # A marking's record says how its maps agree with human maps of validation images.
+        compared = self.workspaces.at(training.run.manifest).validation_hash()
+        identity = digest(["maps", training.id, method, train_hash, compared, *how])
         forwards = forwards_of(method, turns, rise)
         manifest = self.workspaces.at(training.run.manifest).manifest
         parts = parts_of(manifest, "train", method, forwards, agreement=True)

@@ -113,8 +113,11 @@ def gather(plan: Plan) -> Results:
         validated = read_scores(folder) if done else None
         tested = read_scores(evaluation) if is_finished(evaluation) else None
         found += [
-            figures(scores, classes, positive).assign(**identity)
-            for scores in (validated, tested)
+            figures(scores, classes, positive, negatives).assign(**identity)
+            for scores, negatives in (
+                (validated, protocol.study.validation_negatives),
+                (tested, None),
+            )
             if scores is not None
         ]
         if validated is not None and tested is not None and positive is not None:

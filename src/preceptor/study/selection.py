@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.errors import InputError
 from preceptor.evaluation.bootstrap import two_level_bootstrap
-from preceptor.evaluation.scores import labels_of, probabilities, set_auc
+from preceptor.evaluation.scores import labels_of, probabilities, set_auc, validation_rows
 from preceptor.evaluation.statistics import paired_difference
 
 
@@ -28,13 +29,13 @@ class Candidate:
 
     Args:
         name: For people, unique.
-        alpha: Breaks ties: the smaller wins.
+        alpha: Breaks ties: the smaller wins. None where it has none (a Teacher without guidance).
         scores: Score tables of validation rows, one a seed, seeds in the same order for all.
         agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
     """
 
     name: str
-    alpha: float
+    alpha: float | None
     scores: Sequence[pd.DataFrame]
     agreement: float = math.nan
 
@@ -54,6 +55,16 @@ class Choice:
     reason: str
     table: tuple[Mapping[str, Any], ...]
 
+    @property
+    def alpha(self) -> float:
+        """The winner's α.
+
+        Raises:
+            ValueError: It has none.
+        """
+        values = {row["name"]: row["alpha"] for row in self.table}
+        return float(values[self.winner])
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -66,6 +77,7 @@ def choose(
     positive: str | None,
     rule: str = "guided",
     draws: bool = False,
+    negatives: str | None = None,
 ) -> Choice:
     """Choose one of the candidates by their validation scores.
 
@@ -75,22 +87,39 @@ def choose(
         positive: The positive class or None.
         rule: highest, or how ties are broken: guided or val_auc.
         draws: Whether every seed has images of its own: then seeds alone are resampled.
+        negatives: As of `validation_rows`.
+
+    Raises:
+        InputError: A candidate has no AUC on a validation set.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
     # (candidates, seeds, sets)
     aucs = np.array(
         [
             [
-                [set_auc(frame[frame["split"] == name], classes, positive) for name in sets]
+                [
+                    set_auc(validation_rows(frame, name, classes, negatives), classes, positive)
+                    for name in sets
+                ]
                 for frame in candidate.scores
             ]
             for candidate in candidates
         ]
     )
+    if np.isnan(aucs).any():
+        at, seed, place = (int(found[0]) for found in np.isnan(aucs).nonzero())
+        raise InputError(
+            f"selection: {candidates[at].name} has no AUC on {sets[place]} (seed number {seed}); "
+            "every validation set needs images of every class, or set validation_negatives"
+        )
     per_set = aucs.mean(1)
     worst = per_set.argmin(1)
     values = per_set.min(1)
-    best = int(values.argmax())
+    # Of equal values the one with the smaller α, whatever the order of the candidates.
+    best = min(
+        range(len(candidates)),
+        key=lambda index: (-values[index], _or_inf(candidates[index].alpha)),
+    )
     judged = sets[int(worst[best])]
     rows = []
     for index, candidate in enumerate(candidates):
@@ -101,7 +130,9 @@ def choose(
                 paired = paired_difference(aucs[index, :, at], aucs[best, :, at])
                 low, high = paired.low, paired.high
             else:
-                low, high = _difference(candidate, candidates[best], judged, classes, positive)
+                low, high = _difference(
+                    candidate, candidates[best], judged, classes, positive, negatives
+                )
         rows.append(
             {
                 "name": candidate.name,
@@ -116,16 +147,25 @@ def choose(
         )
     tied = [index for index, row in enumerate(rows) if row["tied"]]
     agreements = np.array([candidates[index].agreement for index in tied])
+    equal = int((values == values[best]).sum())
     if len(tied) == 1:
         winner, why = best, f"it has the highest AUC on {judged}"
+        if equal > 1:
+            why = f"of {equal} with the same, highest AUC on {judged}, it has the smallest α"
     elif rule == "guided" and np.isfinite(agreements).all():
         winner = tied[int(agreements.argmax())]
         why = (
             f"of {len(tied)} that validation cannot tell apart, its maps agree best with human "
             f"maps of validation images (r = {candidates[winner].agreement:.2f})"
         )
+    elif any(candidates[index].alpha is None for index in tied):
+        # α says nothing between a Teacher that is guided and one that is not.
+        winner = best
+        why = (
+            f"of {len(tied)} that validation cannot tell apart, it has the highest AUC on {judged}"
+        )
     else:
-        winner = min(tied, key=lambda index: (candidates[index].alpha, -values[index]))
+        winner = min(tied, key=lambda index: (_or_inf(candidates[index].alpha), -values[index]))
         why = f"of {len(tied)} that validation cannot tell apart, it has the smallest α"
     return Choice(
         candidates[winner].name,
@@ -134,21 +174,34 @@ def choose(
     )
 
 
+def _or_inf(alpha: float | None) -> float:
+    return math.inf if alpha is None else alpha
+
+
 def _difference(
-    one: Candidate, best: Candidate, name: str, classes: Sequence[str], positive: str | None
+    one: Candidate,
+    best: Candidate,
+    name: str,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None,
 ) -> tuple[float, float]:
     """Interval of the AUC difference one − best on a validation set."""
-    labels, ours, groups = stack(one.scores, name, classes, positive)
-    _, theirs, _ = stack(best.scores, name, classes, positive)
+    labels, ours, groups = stack(one.scores, name, classes, positive, negatives)
+    _, theirs, _ = stack(best.scores, name, classes, positive, negatives)
     result = two_level_bootstrap(labels, ours, theirs, groups, resamples=1000)
     return float(result.low), float(result.high)
 
 
 def stack(
-    frames: Sequence[pd.DataFrame], name: str, classes: Sequence[str], positive: str | None
+    frames: Sequence[pd.DataFrame],
+    name: str,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
     """Labels, scores (S, n) or (S, n, C), and groups of one evaluation set over seeds."""
-    parts = [frame[frame["split"] == name] for frame in frames]
+    parts = [validation_rows(frame, name, classes, negatives) for frame in frames]
     first = parts[0]
     groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
     if positive is not None:

@@ -174,6 +174,8 @@ class StudyConfig(Guiding):
         selection: highest (AUC on the worst validation set decides), or what decides among those
             that it cannot tell apart: guided (the maps that agree best with human maps of
             validation images) or val_auc (the smaller α).
+        validation_negatives: A validation set whose images stand in for the classes that another
+            validation set lacks, see `RunConfig`; None = every set must have every class.
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
             distilled (no maps, the same Teacher's probabilities as soft labels of weight 1 − α),
             mixed (all images, human maps on the annotated ones, no Teacher).
@@ -215,6 +217,7 @@ class StudyConfig(Guiding):
     probe: str | None = None
     probe_alpha: Alpha | None = None
     selection: Literal["highest", "guided", "val_auc"] = "highest"
+    validation_negatives: str | None = None
     controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
     controls_alpha: Literal["own", "student"] = "own"
     variants: Mapping[str, Variant] = {}
