@@ -24,7 +24,8 @@ def results(
     """Results with the differences to Baseline 1 and Baseline 2 of each backbone."""
     lines = [
         {
-            "question": "RQ2", "backbone": name, "b": f"Baseline {place}", "n": n, "mean": mean,
+            "question": "RQ2", "backbone": name, "b": f"Baseline {place}",
+            "key_b": f"baseline{place}", "n": n, "mean": mean,
             "low": mean - 0.1, "high": mean + 0.1, "p_holm": p,
         }
         for name, pair in means.items()
@@ -33,8 +34,9 @@ def results(
     if control is not None:
         lines.append(
             {
-                "question": "control", "backbone": "a", "b": "Control: the same maps, shuffled",
-                "n": n, "mean": control, "low": control - 0.01, "high": control + 0.01,
+                "question": "control", "backbone": "a", "b": "a title", "key_b": "shuffled",
+                "alpha_b": 0.5, "n": n, "mean": control, "low": control - 0.01,
+                "high": control + 0.01,
             }
         )  # fmt: skip
     runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
@@ -76,7 +78,7 @@ def test_how_many_seeds_could_prove_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("control", "words"), [(0.05, "matters"), (0.005, "may point"), (-0.02, "nothing shows")]
+    ("control", "words"), [(0.05, "matters"), (0.005, "may matter"), (-0.02, "nothing shows")]
 )
 def test_what_the_maps_are_worth(control: float, words: str) -> None:
     assert words in controls_sentence(results({"a": (0.1, 0.2)}, control=control))

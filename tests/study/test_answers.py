@@ -35,8 +35,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[str, Any]:
     plain = {
-        "question": question, "backbone": "test_byobnet", "a": "A", "b": b, "n": 8, "mean": mean,
-        "low": mean - half, "high": mean + half, "p_holm": 0.5,
+        "question": question, "backbone": "test_byobnet", "a": "A", "b": b, "key_a": "student",
+        "key_b": "", "alpha_a": 0.1, "alpha_b": 0.9, "n": 8, "mean": mean, "low": mean - half,
+        "high": mean + half, "p_holm": 0.5,
     }  # fmt: skip
     return plain | more
 
@@ -100,17 +101,26 @@ def test_how_much_is_against_the_stronger_baseline_and_the_shuffled_maps(plan: P
     lines = [
         line("RQ2", "Baseline 1", 0.09, 0.02),
         line("RQ2", "Baseline 2", 0.04, 0.02),
-        line("control", "Control: the same maps, shuffled", 0.03, 0.01),
+        line("control", "the words do not count", 0.03, 0.01, key_b="shuffled"),
     ]
     shares = pd.DataFrame(
         [{"key": "student", "backbone": "test_byobnet", "share": 0.6, "low": 0.2, "high": 1.1}]
     )
     found = said(plan, *lines, shares=shares)["RQ3"]
     assert "stronger baseline's (Baseline 2) by +0.040" in found
-    assert "+0.030 (+0.020 to +0.040): what the maps point at matters" in found
+    told = "with the same maps shuffled (α 0.9) by +0.030 (+0.020 to +0.040): where the Teacher's "
+    assert f"{told}maps point matters" in found
     assert "60% of the way to the ceiling (20% to 110%)" in found
-    lines[2] = line("control", "Control: the same maps, shuffled", 0.03, 0.05)
-    assert "nothing shows that it matters" in said(plan, *lines)["RQ3"]
+    lines[2] = line("control", "the words do not count", 0.03, 0.05, key_b="shuffled")
+    assert "within what chance allows" in said(plan, *lines)["RQ3"]
+    lines[2] = line("control", "the words do not count", -0.03, 0.05, key_b="shuffled")
+    assert "nothing shows so far" in said(plan, *lines)["RQ3"]
+    study = plan.protocol.study.model_copy(update={"controls_alpha": "student"})
+    lines[2] = line("control", "the words do not count", 0.03, 0.01, key_b="shuffled")
+    at_students = Plan(replace(plan.protocol, study=study), choices=plan.choices)
+    found = said(at_students, *lines)["RQ3"]
+    assert "at the Student's α and not at its own" in found
+    assert "matters" not in found
 
 
 def test_nothing_compared_is_said(plan: Plan) -> None:

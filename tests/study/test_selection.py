@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from preceptor.errors import InputError
 from preceptor.study.selection import Candidate, choose
 
 CLASSES = ["real", "fake"]
@@ -74,6 +77,58 @@ def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
     values = [row["value"] for row in highest.table]
     assert highest.winner == highest.table[int(np.argmax(values))]["name"]
     assert sum(row["tied"] for row in highest.table) == 1
+
+
+def of_positives(one: Candidate, name: str) -> Candidate:
+    """A candidate whose set `name` has no negatives."""
+    frames = [frame[(frame["split"] != name) | (frame["label"] == "fake")] for frame in one.scores]
+    return Candidate(one.name, one.alpha, frames, one.agreement)
+
+
+@pytest.mark.parametrize("draws", [False, True])
+@pytest.mark.parametrize("rule", ["guided", "val_auc", "highest"])
+def test_a_set_of_one_class_never_decides_by_nan(rule: str, draws: bool) -> None:
+    bad = of_positives(candidate("bad", {"val": 0.0, "val-unseen": 0.0}), "val-unseen")
+    good = of_positives(candidate("good", {"val": 2.9, "val-unseen": 2.9}), "val-unseen")
+    settings: Any = {"classes": CLASSES, "positive": "fake", "rule": rule, "draws": draws}
+    with pytest.raises(InputError, match="bad has no AUC on val-unseen"):
+        choose([bad, good], **settings)
+    found = choose([bad, good], **settings, negatives="val")
+    assert found.winner == "good"
+    low, high = (row["value"] for row in found.table)
+    assert low == pytest.approx(0.5, abs=0.06)
+    assert high == pytest.approx(0.98, abs=0.01)
+    for row, one in zip(found.table, (bad, good), strict=True):
+        slow = []
+        for frame in one.scores:
+            ours = frame["score_fake"][frame["split"] == "val-unseen"]
+            theirs = frame["score_fake"][(frame["split"] == "val") & (frame["label"] == "real")]
+            slow.append((ours.to_numpy()[:, None] > theirs.to_numpy()).mean())
+        if row["worst_set"] == "val-unseen":
+            assert row["value"] == pytest.approx(np.mean(slow))
+
+
+def test_equal_candidates_do_not_depend_on_their_order() -> None:
+    large, small = (candidate(f"α {alpha}", {"val": 9.0}, alpha=alpha) for alpha in (0.5, 0.1))
+    for rule in ("highest", "val_auc"):
+        settings: Any = {"classes": CLASSES, "positive": "fake", "rule": rule}
+        found = [choose(order, **settings) for order in ([large, small], [small, large])]
+        assert [one.winner for one in found] == ["α 0.1", "α 0.1"]
+        assert all("smallest α" in one.reason for one in found)
+
+
+def test_a_tie_with_a_teacher_without_an_alpha_goes_to_the_highest_auc() -> None:
+    guided = candidate("guided", {"val": 1.0}, agreement=float("nan"), alpha=0.1)
+    plain = Candidate("plain", None, [
+        frame.assign(score_fake=frame["score_fake"] + 0.03 * (frame["label"] == "fake"))
+        for frame in guided.scores
+    ])  # fmt: skip
+    for rule in ("guided", "val_auc"):
+        settings: Any = {"classes": CLASSES, "positive": "fake", "rule": rule}
+        found = choose([guided, plain], **settings)
+        assert all(row["tied"] for row in found.table) or found.winner == "plain"
+        assert found.winner == "plain"
+        assert "highest AUC on val" in found.reason
 
 
 def jitter() -> list[list[np.ndarray]]:

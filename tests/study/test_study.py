@@ -14,13 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 
-from preceptor.config import Training
+from preceptor.config import RunConfig, Training
 from preceptor.configfile import load_config
 from preceptor.errors import InputError
 from preceptor.models import load_model
 from preceptor.study.driver import open_study, run_study
 from preceptor.study.settings import StudyConfig
+from preceptor.training import train
+from tests.commands import assert_refused, here
 from tests.datasets import SQUARES_STUDY, squares
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
@@ -200,7 +203,12 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
 def test_selection_is_written_down(undisturbed: Path) -> None:
     choices = json.loads((undisturbed / "selection.json").read_text())
     assert set(choices) == {
-        "teacher", "student:test_byobnet", "baseline1:test_byobnet", "ceiling:test_byobnet",
+        "teacher",
+        *(
+            f"{role}:test_byobnet"
+            for role in ("student", "baseline1", "ceiling", "shuffled", "centre", "distilled",
+                         "mixed")
+        ),
     }  # fmt: skip
 
 
@@ -224,6 +232,81 @@ def test_what_cannot_work_is_refused_before_training(
     with pytest.raises(InputError, match=message):
         run_study(config, tmp_path, tell=lambda line: None)
     assert not list(tmp_path.glob("store/runs/*"))
+
+
+def one_class_validation(folder: Path) -> Path:
+    """25 training images, `val` of both classes, `val-unseen` of three positives."""
+    manifest = squares(folder, splits={"train": 25, "val": 10, "val-unseen": 6, "test-unseen": 6})
+    table = pd.read_csv(manifest, keep_default_na=False)
+    table = table[(table["split"] != "val-unseen") | (table["label"] == "marked")]
+    table.to_csv(manifest, index=False)
+    return manifest
+
+
+def test_a_validation_set_of_one_class_is_refused_or_scored_against_others(tmp_path: Path) -> None:
+    settings = SETTINGS | {
+        "manifest": str(one_class_validation(tmp_path / "data")), "controls": ["shuffled"],
+        "alphas": [0.9, 0.5], "training": SETTINGS["training"] | {"epochs": 1},
+    }  # fmt: skip
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    refused = here("study", file, "--out", tmp_path / "out")
+    expected = ["val-unseen has images of 'marked' alone and none of 'plain'",
+                "validation_negatives: val"]  # fmt: skip
+    assert_refused(refused, expected)
+    assert not list(tmp_path.glob("out/store/runs/*"))
+    wrong = {
+        "val-other": "is not one of the validation sets",
+        "val-unseen": "val-unseen has images of 'marked' alone",
+    }
+    for negatives, message in wrong.items():
+        file.write_text(yaml.safe_dump(settings | {"validation_negatives": negatives}))
+        assert_refused(here("study", file, "--out", tmp_path / "out"), [message])
+    file.write_text(yaml.safe_dump(settings | {"validation_negatives": "val"}))
+    done = here("study", file, "--out", tmp_path / "out", "--jobs", 1)
+    assert done.code == 0, done.err
+    choices = json.loads((tmp_path / "out" / "selection.json").read_text(), parse_constant=fail)
+    for row in choices["student:test_byobnet"]["table"]:
+        assert 0 <= row["value"] <= 1
+        assert row["worst_set"] in ("val", "val-unseen")
+    figures = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
+    whole = figures[(figures["set"] == "val-unseen") & (figures["source"] == "")]
+    assert (whole["auc"] != "").all()
+    for file in tmp_path.glob("out/**/*.json"):
+        json.loads(file.read_text(), parse_constant=fail)
+
+
+def fail(word: str) -> None:
+    raise AssertionError(f"{word} is not JSON")
+
+
+@pytest.mark.parametrize("primary", ["test-unseen", None])
+def test_a_primary_set_of_one_class_is_refused(tmp_path: Path, primary: str | None) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 12, "val": 4, "test-unseen": 1})
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(SETTINGS | {"manifest": str(manifest), "primary": primary}))
+    told = "test-unseen has images of 'plain' alone and none of 'marked', so that it has no AUC"
+    assert_refused(here("study", file, "--out", tmp_path / "out"), [told, "primary"])
+
+
+def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> None:
+    manifest = one_class_validation(tmp_path / "data")
+    training = {"input_size": 32, "batch_size": 8, "epochs": 3, "checkpoint": "best_auc"}
+    values = {
+        "manifest": manifest, "backbone": "test_byobnet", "positive": "marked",
+        "backbone_args": {"output_stride": 8}, "training": training,
+    }  # fmt: skip
+    with pytest.raises(InputError, match="val-unseen has images of 'marked' alone"):
+        train(RunConfig.model_validate(values), tmp_path / "runs")
+    found = train(
+        RunConfig.model_validate(values | {"validation_negatives": "val"}), tmp_path / "runs"
+    )
+    scores = pd.read_parquet(found.folder / "scores.parquet")
+    unseen = scores["split"] == "val-unseen"
+    used = unseen | ((scores["split"] == "val") & (scores["label"] == "plain"))
+    for name, mask in (("val-unseen", used), ("val", scores["split"] == "val")):
+        value = roc_auc_score(scores["label"][mask] == "marked", scores["score_marked"][mask])
+        assert found.record["metrics"][f"{name}_auc"] == pytest.approx(value)
 
 
 def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) -> None:

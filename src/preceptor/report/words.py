@@ -9,6 +9,7 @@ from typing import Any
 from preceptor.evaluation.statistics import p_floor
 from preceptor.study.answers import LEVEL
 from preceptor.study.domains import StudyPlan
+from preceptor.study.findings import shuffled_maps_words
 from preceptor.study.overview import StudyResults
 from preceptor.study.plan import Plan
 from preceptor.study.results import Results
@@ -93,24 +94,20 @@ def _limit(n: int, family: int) -> str:
 
 
 def controls_sentence(results: Results) -> str:
-    """What the maps are worth beyond being maps: the gain over the shuffled control."""
+    """The Student's gain over the shuffled control, and what it supports."""
     compared = results.comparisons
     if compared.empty:
         return ""
-    here = compared[
-        (compared["question"] == "control") & compared["b"].str.contains("shuffled")
-    ].dropna(subset=["mean"])
+    here = compared[compared["key_b"] == "shuffled"].dropna(subset=["mean"])
     if here.empty:
         return ""
     gain = number(here["mean"].mean(), sign=True)
-    if (here["low"] > 0).all():
-        meaning = "what the Teacher's maps point at matters"
-    elif (here["mean"] > 0).all():
-        meaning = "the maps may point at what matters, within what chance allows"
-    else:
-        meaning = "so far nothing shows that it matters what the maps point at"
-    against = "Against the same maps shuffled among images"
-    return f"{against} the Student's AUC differs by {gain}: {meaning}."
+    alphas = ", ".join(f"{alpha:g}" for alpha in here["alpha_b"].unique())
+    meaning = shuffled_maps_words(here, results.controls_alpha)
+    return (
+        f"Against the same maps shuffled among images (α {alphas}) the Student's AUC differs by "
+        f"{gain}: {meaning}."
+    )
 
 
 def study_name(study: StudyPlan) -> str:

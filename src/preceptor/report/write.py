@@ -44,8 +44,8 @@ _HEADS = {
     "runs.csv": f"{_RUN} run finished seconds images_seen best_epoch",
     "table.csv": "key title backbone alpha set source mean std n accuracy eer average_precision "
     "brier images",
-    "comparisons.csv": "question backbone a b n mean std low high p p_floor p_holm image_low "
-    "image_high seeds_needed seeds_cautious difference_by_seed",
+    "comparisons.csv": "question backbone a b key_a key_b alpha_a alpha_b n mean std low high p "
+    "p_floor p_holm image_low image_high seeds_needed seeds_cautious difference_by_seed",
     "domains.csv": "domain backbone b n mean std low high p p_floor p_holm image_low image_high "
     "seeds_needed seeds_cautious difference_by_seed primary images student student_std baseline "
     "baseline_std",

@@ -9,7 +9,13 @@ import pandas as pd
 
 from preceptor.evaluation.statistics import floor_note
 from preceptor.study.budgets import Enough, enough
-from preceptor.study.findings import gain_words, interval_words, of_words, signed
+from preceptor.study.findings import (
+    gain_words,
+    interval_words,
+    of_words,
+    shuffled_maps_words,
+    signed,
+)
 from preceptor.study.plan import Plan
 from preceptor.study.rows import OVERALL, records
 
@@ -133,17 +139,13 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {line['n']} seeds)"
     )
-    controls = compared[
-        (compared["question"] == "control") & compared["b"].str.contains("shuffled")
-    ].dropna(subset=["mean"])
+    controls = compared[compared["key_b"] == "shuffled"].dropna(subset=["mean"])
     if not controls.empty:
         worst = records(controls.sort_values("low", kind="stable"))[0]
-        shown = "what the maps point at matters"
-        if not worst["low"] > 0:
-            shown = "nothing shows that it matters what the maps point at"
+        shown = shuffled_maps_words(controls, plan.protocol.study.controls_alpha)
         said += (
-            f"; from that with the same maps shuffled by {signed(worst['mean'])} "
-            f"({interval_words(worst['low'], worst['high'])}): {shown}"
+            f"; from that with the same maps shuffled (α {worst['alpha_b']:g}) by "
+            f"{signed(worst['mean'])} ({interval_words(worst['low'], worst['high'])}): {shown}"
         )
     known = (
         shares[(shares["key"] == "student") & shares["share"].notna()] if len(shares) else shares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -25,6 +25,29 @@ from preceptor.study.plan import Plan
 from preceptor.study.rows import CONTROLS, OVERALL, Row, select_arm
 from preceptor.study.selection import stack
 
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms that are compared.
+
+    Args:
+        question: RQ1, RQ2, RQ3, saliency, control, ceiling or variant.
+        backbone: Of the models.
+        a, b: The arms; differences are a − b.
+        key_a, key_b: Keys of their lines in the main table; "" for probe Students.
+        title_a, title_b: For people.
+    """
+
+    question: str
+    backbone: str
+    a: Arm
+    b: Arm
+    key_a: str
+    key_b: str
+    title_a: str
+    title_b: str
+
+
 HALF_WIDTH = 0.01  # of the interval for which the seeds needed are told
 
 
@@ -44,14 +67,16 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
     """Paired comparisons on the primary set.
 
     Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
-    (titles), n, mean, std, low, high (paired by seed), p, p_floor, p_holm (the family alone, else
-    NaN), image_low, image_high (the two-level bootstrap), seeds_needed and seeds_cautious (for an
-    interval of ±0.01, see `seeds_needed`), difference_by_seed. Where every seed is a draw of its
+    (titles), key_a, key_b (of lines in the main table, see `Row`; "" for probe Students), alpha_a,
+    alpha_b (NaN for a mean over backbones), n, mean, std, low, high (paired by seed), p, p_floor,
+    p_holm (of the family; else NaN), image_low, image_high (the two-level bootstrap), seeds_needed
+    and seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. Where
+    every seed is a draw of its
     own images, they are in the spread between seeds already, and the two intervals are one. Lines
     of the backbone `OVERALL` are of the mean over backbones, seed by seed.
     """
     rows = {row.key: row for row in rows_shown}
-    pairs: list[tuple[str, str, Arm, Arm, str, str]] = []
+    pairs: list[Pair] = []
     if "student" in rows:
         for key, question in (
             ("baseline1", "RQ2"), ("baseline2", "RQ2"), ("baseline1_paper", "RQ3"),
@@ -59,20 +84,27 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
         ):  # fmt: skip
             if key in rows:
                 pairs += [
-                    (question, name, arm, rows[key].arms[name], "Student", rows[key].title)
+                    Pair(
+                        question, name, arm, rows[key].arms[name], "student", key, "Student",
+                        rows[key].title,
+                    )
                     for name, arm in rows["student"].arms.items()
                     if name in rows[key].arms
-                ]
+                ]  # fmt: skip
         for row in rows_shown:
             if row.key.startswith("variant "):
                 pairs += [
-                    ("variant", name, arm, rows["student"].arms[name], row.title, "Student")
+                    Pair(
+                        "variant", name, arm, rows["student"].arms[name], row.key, "student",
+                        row.title, "Student",
+                    )
                     for name, arm in row.arms.items()
-                ]
+                ]  # fmt: skip
     pairs += _teacher_pairs(plan)
     scored = _scored(plan)
     lines: list[dict[str, Any]] = []
-    for question, backbone, a, b, title_a, title_b in pairs:
+    for pair in pairs:
+        a, b = pair.a, pair.b
         ours, theirs = test_scores(plan, a), test_scores(plan, b)
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
@@ -87,9 +119,13 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
             images = two_level_bootstrap(labels, left, right, groups)
             over_images = images.low, images.high
         lines.append(
-            {"question": question, "backbone": backbone, "a": title_a, "b": title_b}
+            {
+                "question": pair.question, "backbone": pair.backbone, "a": pair.title_a,
+                "b": pair.title_b, "key_a": pair.key_a, "key_b": pair.key_b,
+                "alpha_a": a.alpha, "alpha_b": b.alpha,
+            }
             | _paired_line(by_seed, paired, over_images)
-        )
+        )  # fmt: skip
     lines += _over_backbones(plan, rows, figures)
     return correct([pd.DataFrame(lines)])[0]
 
@@ -133,7 +169,10 @@ def _over_backbones(
         seeds = sorted(set(ours.dropna().index) & set(theirs.dropna().index))
         if seeds:
             both = [side.loc[seeds].mean(axis=1).to_numpy(float) for side in (ours, theirs)]
-            at = {"question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title}
+            at = {
+                "question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title,
+                "key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan,
+            }  # fmt: skip
             paired = paired_difference(*both)
             lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
     return lines
@@ -153,7 +192,7 @@ def _paired_line(
     }  # fmt: skip
 
 
-def _teacher_pairs(plan: Plan) -> list[tuple[str, str, Arm, Arm, str, str]]:
+def _teacher_pairs(plan: Plan) -> list[Pair]:
     """The probe Students by their Teachers: human-guided against data-driven (RQ1), and maps by
     RISE against the Teacher's own (saliency)."""
     study, teachers = plan.protocol.study, plan.protocol.teachers()
@@ -171,7 +210,7 @@ def _teacher_pairs(plan: Plan) -> list[tuple[str, str, Arm, Arm, str, str]]:
             continue
         ours, theirs = (Arm("student", backbone, alpha, str(by)) for by in (one, other))
         titles = f"Students of {one}", f"Students of {other}"
-        pairs.append((question, backbone, ours, theirs, *titles))
+        pairs.append(Pair(question, backbone, ours, theirs, "", "", *titles))
     return pairs
 
 

@@ -38,9 +38,10 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         for line in records(
             compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
         ):
-            control = line["b"].removeprefix("Control: ")
+            own = plan.protocol.study.controls_alpha == "own"
+            which = "its own α" if own else "the Student's α"
             said.append(
-                f"{backbone}: against the control ({control}) the Student "
+                f"{backbone}: against “{line['b']}” (at {which}, {line['alpha_b']:g}) the Student "
                 f"is {gain_words(line['mean'], line['low'], line['high'])} it "
                 f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
             )
@@ -85,6 +86,26 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         else:
             said.append(f"{line['backbone']}: no share of the way of {whose}: {line['reason']}.")
     return said
+
+
+def shuffled_maps_words(lines: pd.DataFrame, controls_alpha: str) -> str:
+    """What the Student's gain over the shuffled control supports.
+
+    Args:
+        lines: Of `compare`, of that control.
+        controls_alpha: own or student: at the Student's α, which suits its maps and not shuffled
+            ones, a gain says nothing of the maps.
+    """
+    if controls_alpha == "student":
+        return (
+            "the control was trained at the Student's α and not at its own, so that this is no "
+            "measure of what the place of the maps is worth"
+        )
+    if (lines["low"] > 0).all():
+        return "where the Teacher's maps point matters"
+    if (lines["mean"] > 0).all():
+        return "where the maps point may matter, within what chance allows"
+    return "nothing shows so far that it matters where the maps point"
 
 
 def gain_words(mean: float, low: float, high: float) -> str:

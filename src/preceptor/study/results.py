@@ -7,7 +7,7 @@ out and counted.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -52,6 +52,7 @@ class Results:
         sentences: What was found, in plain words.
         answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
         missing: What is not there, in plain words.
+        controls_alpha: own or student, see `StudyConfig`.
         domain: Which, or "".
     """
 
@@ -72,6 +73,7 @@ class Results:
     sentences: list[str] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    controls_alpha: Literal["own", "student"] = "own"
     domain: str = ""
 
     @property
@@ -131,6 +133,7 @@ def gather(plan: Plan) -> Results:
         runs=pd.DataFrame(runs),
         figures=pd.concat(found, ignore_index=True) if found else pd.DataFrame(),
         rates=pd.concat(rates, ignore_index=True) if rates else pd.DataFrame(),
+        controls_alpha=protocol.study.controls_alpha,
         domain=plan.domain,
     )
     results.rows = table_rows(plan)
