@@ -20,6 +20,7 @@ from preceptor.features import (
     layout_of,
     tap_published,
 )
+from preceptor.modes import evaluating
 from preceptor.saliency.cam import class_activation_map, two_sided
 from preceptor.saliency.gradcam import grad_cam
 
@@ -295,12 +296,10 @@ class GuidableModel(nn.Module):
 
     def grid(self) -> tuple[int, int]:
         """(h, w) of the features at the model's input size."""
-        training = self.training
-        self.eval()
         some = next(self.parameters())
         size = (1, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
-        with torch.inference_mode():
+        # Not in inference mode: what a network then caches cannot be trained with.
+        with evaluating(self), torch.no_grad():
             blank = torch.zeros(size, dtype=some.dtype, device=some.device)
             shape = self(blank).features.shape
-        self.train(training)
         return int(shape[-2]), int(shape[-1])
