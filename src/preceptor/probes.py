@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.backbones import classifiers
+from preceptor.batch_norm import statistics
 from preceptor.errors import InputError
 from preceptor.guidable import GuidableModel
 from preceptor.memory import out_of_memory
@@ -120,12 +121,16 @@ def check_grad_cam(model: GuidableModel) -> str | None:
     """Whether Grad-CAM can be taken and trained through on this model.
 
     Returns:
-        None if so, else what is wrong: the head does not depend on the features place by place, or
-        has no second derivative, or a loss on the map does not reach through the trunk.
+        None if so, else what is wrong: images meet in the head even in evaluation, or it does not
+        depend on the features place by place, or has no second derivative, or a loss on the map
+        does not reach through the trunk.
     """
     generator = torch.Generator().manual_seed(0)
     try:
         with evaluating(model), torch.enable_grad():
+            for name in model.norms_after_features():
+                if not statistics(model.backbone.get_submodule(name)):
+                    return f"its {name} is batch norm without running statistics, where images meet"
             images = _images(model, generator).requires_grad_()
             out = model(images, torch.tensor([0, 1], device=images.device))
             if out.saliency.shape != (2, *out.features.shape[2:]):
