@@ -205,6 +205,24 @@ def test_hooks_that_change_what_comes_out_stay() -> None:
     assert_same(network, found)
 
 
+def test_a_network_that_cannot_compute_without_its_hooks_keeps_them() -> None:
+    network = trained(small(nn.BatchNorm2d(4)))
+    network[0].register_forward_pre_hook(lambda _, images: images[0][:, :3])
+    example = torch.cat([EXAMPLE, EXAMPLE], 1)
+    found = folded(network, example)
+    assert found is not network
+    assert_same(network, found, example)
+
+
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_our_own_changes_of_a_backbone_are_no_hooks(backbone: str) -> None:
+    network = build_model(backbone, ["a", "b"], input_size=64).backbone
+    assert not any(part._forward_pre_hooks for part in network.modules())
+    found = folded(trained(network), EXAMPLE)
+    assert count(found) < count(network)
+    assert_same(network, found)
+
+
 def test_the_taps_of_a_guidable_model_stay_its_own() -> None:
     torch.manual_seed(0)
     model = build_model(

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
 
 from preceptor.errors import InputError
 from preceptor.models import (
     GuidableModel,
-    ModelSpec,
     build_model,
     check_cam_identity,
     load_model,
@@ -99,55 +97,6 @@ def test_a_backbone_without_a_map_to_train_through_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"^{backbone}: guidance is refused: .*{reason}"):
         build_model(backbone, ["a", "b"], input_size=size)
-
-
-class Odd(nn.Module):
-    """A backbone by hand, with chosen pooling and classifier."""
-
-    def __init__(self, classifier: nn.Module, power: float = 1.0) -> None:
-        super().__init__()
-        self.classifier, self.power = classifier, power
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        return images.abs().repeat(1, 2, 1, 1)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        pooled: Tensor = features.pow(self.power).mean((2, 3)).pow(1 / self.power)
-        out: Tensor = self.classifier(pooled)
-        return out
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-
-def odd(classifier: nn.Module, power: float = 1.0) -> GuidableModel:
-    spec = ModelSpec("odd", ("a", "b"), None, 3, 8, (0.5,) * 3, (0.5,) * 3)
-    return GuidableModel(Odd(classifier, power), spec)
-
-
-def test_the_check_is_of_pooling_and_head() -> None:
-    assert check_cam_identity(odd(nn.Linear(6, 2))) < 1e-6
-    with pytest.raises(InputError, match="differs from the logits"):
-        check_cam_identity(odd(nn.Linear(6, 2), power=3.0))
-    with pytest.raises(InputError, match="its classifier is Sequential, not one linear layer"):
-        check_cam_identity(odd(nn.Sequential(nn.Linear(6, 2))))
-    zero = nn.Linear(6, 2)
-    nn.init.zeros_(zero.weight)
-    nn.init.zeros_(zero.bias)
-    with pytest.raises(InputError, match="differs from the logits"):  # a zero head hides nothing
-        check_cam_identity(odd(zero, power=3.0))
-    assert not zero.weight.any()
-
-
-def test_the_check_leaves_the_model_as_it_was() -> None:
-    model = small().train()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    check_cam_identity(model)
-    assert model.training
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key])
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
 
 
 def test_wrong_words_are_named() -> None:
@@ -298,3 +247,15 @@ def test_damaged_model_folders(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(tmp_path)
+
+
+def test_a_model_folder_that_claims_an_exact_map_and_has_none_is_refused(tmp_path: Path) -> None:
+    model = small("mobilenetv3_small_050")
+    save_model(model, tmp_path)
+    file = tmp_path / "model.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"cam": "cam"}))
+    with pytest.raises(InputError, match=r"mobilenetv3_small_050: no exact class activation map"):
+        load_model(tmp_path)
+    file.write_text(json.dumps(values))
+    assert load_model(tmp_path).spec == model.spec

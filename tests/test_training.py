@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from torch import Tensor, nn
 
 from preceptor import watch
 from preceptor.config import (
@@ -28,7 +30,7 @@ from preceptor.configfile import dump_config
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.metrics import auc
 from preceptor.evaluation.predict import predict
-from preceptor.models import load_model
+from preceptor.models import build_model, load_model
 from preceptor.runs import damaged_files, file_digest, read_record, run_id
 from preceptor.saliency.annotate import annotate
 from preceptor.saliency.committee import mean_store
@@ -79,6 +81,47 @@ def test_batches_of_one_image_are_refused_where_a_network_has_batch_norm(
     sized = one.model_copy(update={"input_size": 64})
     folder = train(small(manifest, training=sized, **without), tmp_path / "runs").folder
     assert read_record(folder)["images_seen"] == 24
+
+
+class Branched(nn.Module):
+    """A network whose head has a branch that is nothing until it is trained."""
+
+    output_fmt = "NCHW"
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, stride=8)
+        self.branch, self.fc = nn.Linear(8, 8, bias=False), nn.Linear(8, outputs)
+        nn.init.zeros_(self.branch.weight)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return torch.relu(self.stem(images))  # type: ignore[no-any-return]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        out: Tensor = self.fc(features.mean((2, 3)) + self.branch(features.square().mean((2, 3))))
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+
+def test_a_model_whose_maps_went_wrong_in_training_is_not_left(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry_points = timm.models._registry._model_entrypoints
+    monkeypatch.setitem(
+        entry_points, "branched", lambda pretrained, num_classes, **_: Branched(num_classes)
+    )
+    model = build_model("branched", ["plain", "marked"], input_size=32)
+    assert model.spec.cam == "cam"  # a matrix of zeros hides until it has learnt
+    config = small(manifest, backbone="branched", backbone_args={})
+    with pytest.raises(RunFailedError, match=r"after training its maps.*branched: .*differs from"):
+        train(config, tmp_path / "runs")
+    assert not list(tmp_path.rglob("run.json"))
+    assert not list(tmp_path.rglob("model.json"))
 
 
 def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> None:

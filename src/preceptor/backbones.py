@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,28 +82,46 @@ def classifiers(network: nn.Module) -> list[nn.Module]:
     return [part for part in (found if isinstance(found, tuple) else [found]) if part is not None]
 
 
-def _thin_before_points(network: nn.Module) -> None:
-    """Let 1 × 1 convolutions with a stride on an image take every nth pixel first; the same sums.
+class ThinnedConv2d(nn.Conv2d):
+    """A 1 × 1 convolution without padding that takes every nth pixel first; the same sums.
 
     torch 2.13 writes outside its memory on a CPU where it differentiates one of 2 to 5 channels in
-    float32 by its weights, channels-last: training RepVGG, MobileOne or FastViT would crash.
+    float32 by its weights, channels-last, with a stride: training RepVGG, MobileOne or FastViT
+    would crash.
+
+    Args:
+        convolution: One with a stride; the result has its weights.
     """
-    for part in network.modules():
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(
+            convolution.in_channels,
+            convolution.out_channels,
+            1,
+            groups=convolution.groups,
+            bias=convolution.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.every = convolution.stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, Ch, h, w) of every nth pixel."""
+        return super().forward(images[:, :, :: self.every[0], :: self.every[1]])
+
+
+def _thin_before_points(network: nn.Module) -> None:
+    """Let 1 × 1 convolutions with a stride on an image take every nth pixel first."""
+    for name, part in list(network.named_modules()):
         if (
-            isinstance(part, nn.Conv2d)
+            type(part) is nn.Conv2d
             and part.kernel_size == (1, 1)
             and part.stride != (1, 1)
             and part.padding == (0, 0)
             and part.in_channels < 8
         ):
-            part.register_forward_pre_hook(partial(_every_nth, part.stride))
-            part.stride = (1, 1)
-
-
-def _every_nth(
-    step: tuple[int, ...], _: nn.Module, arguments: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    return (arguments[0][:, :, :: step[0], :: step[1]], *arguments[1:])
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, ThinnedConv2d(part))
 
 
 def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from preceptor import __version__
 from preceptor.backbones import classifiers
+from preceptor.batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.errors import InputError
 from preceptor.features import (
     CamSource,
@@ -20,6 +22,7 @@ from preceptor.features import (
     layout_of,
     tap_published,
 )
+from preceptor.modes import evaluating
 from preceptor.saliency.cam import class_activation_map, two_sided
 from preceptor.saliency.gradcam import grad_cam
 
@@ -113,6 +116,9 @@ class GuidableModel(nn.Module):
         self._layout: Layout | None = None
         self._tapped: Tensor | None = None
         self._differentiate = False  # whether the forward under way needs a graph from its tap on
+        self._entered: tuple[Any, ...] | None = None  # what went into the tapped block
+        self._after: list[str] | None = None  # see `norms_after_features`
+        self._watched: list[str] = []
         self._taps = spec.cam_source == "cyborg" or spec.tap != ""
         if spec.cam_source == "cyborg":
             tap_published(backbone, self._keep)
@@ -153,27 +159,82 @@ class GuidableModel(nn.Module):
             with torch.inference_mode(False), torch.no_grad():
                 return self.forward(images.clone(), of.clone() if isinstance(of, Tensor) else of)
         trainable = torch.is_grad_enabled()
+        norms = self._norms_in_training()
         self._differentiate = True
         try:
             with torch.set_grad_enabled(trainable):  # ends what a tap in the trunk switches on
-                logits, features = self._pass(images)
-                return self._with_grad_cam(logits, features, of, trainable)
+                logits, features, alone = self._pass_apart(images, norms)
+                return self._with_grad_cam(logits, features, alone, of, trainable)
         finally:
-            self._differentiate = False
+            self._differentiate, self._entered = False, None
 
     def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C) logits and (B, Ch, h, w) features, the one a function of the other."""
+        raw, features = self._features(images)
+        return self._head(raw), features
+
+    def _pass_apart(self, images: Tensor, norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_pass`, and the logits to be differentiated, in which no image meets another.
+
+        Through a batch norm in training the sum of an image's own logit moves with all features of
+        the batch: in a batch of one class their derivatives add up to zero, and the map to
+        rounding. So what follows the features is computed again with the running statistics that
+        the batch norms had before this batch, as evaluation would.
+        """
+        before = [statistics(norm) for norm in norms]
+        raw, features = self._features(images)
+        with torch.enable_grad():
+            logits = self._head(raw)
+            if not norms:
+                return logits, features, logits
+            with as_evaluated(norms, before):
+                return logits, features, self._head(self._from_tap(images) if self._taps else raw)
+
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head takes, and the features (B, Ch, h, w) that it is a function of."""
         trunk = self._compiled if self.training and self._compiled is not None else self._trunk
         raw = trunk(images)
         if self._tapped is None:
             assert not self._taps
             features = self._as_features(raw)
             with torch.set_grad_enabled(self._differentiate or torch.is_grad_enabled()):
-                logits = self._head(self._layout_of(raw).from_grid(features, raw))
+                raw = self._layout_of(raw).from_grid(features, raw)
         else:
             features, self._tapped = self._tapped, None
-            logits = self._head(raw)
-        return logits, features
+        return raw, features
+
+    def _from_tap(self, images: Tensor) -> Tensor:
+        """What the trunk gives where what entered the tapped block enters it once more."""
+        norms = [part for part in self.backbone.modules() if of_the_batch(part)]
+        with as_evaluated(norms, [{}] * len(norms)), torch.no_grad():
+            raw: Tensor = self._trunk(images)
+        return raw
+
+    def norms_after_features(self) -> list[str]:
+        """Names of the batch norms through which the features go on their way to the logits."""
+        if self._after is None:
+            handles = [
+                part.register_forward_pre_hook(partial(self._watch, name))
+                for name, part in self.backbone.named_modules()
+                if of_the_batch(part)
+            ]
+            self._watched = []
+            if handles:
+                self._blank()
+            for handle in handles:
+                handle.remove()
+            self._after = list(self._watched)
+        return self._after
+
+    def _watch(self, name: str, *_: Any) -> None:
+        self._watched.append(name)
+
+    def _norms_in_training(self) -> list[nn.Module]:
+        if not self.training:
+            return []
+        # By name: synchronised batch norms may have taken the place of those that were seen.
+        norms = [self.backbone.get_submodule(name) for name in self.norms_after_features()]
+        return [norm for norm in norms if norm.training]
 
     def _head(self, raw: Tensor) -> Tensor:
         logits: Tensor = self.backbone.forward_head(raw)  # type: ignore[operator]
@@ -182,6 +243,7 @@ class GuidableModel(nn.Module):
     def _as_features(self, raw: Tensor) -> Tensor:
         """Features as a grid; the start of a graph where one is needed and none is there."""
         features = self._layout_of(raw).to_grid(raw)
+        self._watched.clear()  # those before the features
         if self._differentiate and not features.requires_grad:
             features = features.detach().requires_grad_()
         return features
@@ -197,11 +259,17 @@ class GuidableModel(nn.Module):
 
     def _tap_block(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Lead the tokens that enter the last block through the features."""
+        if self._entered is not None:
+            torch.set_grad_enabled(True)
+            return self._entered
         raw = arguments[0]
         self._tapped = self._as_features(raw)
         if self._differentiate:
             torch.set_grad_enabled(True)  # from here to the end of the forward
-        return (self._layout_of(raw).from_grid(self._tapped, raw), *arguments[1:])
+        entered = (self._layout_of(raw).from_grid(self._tapped, raw), *arguments[1:])
+        if self._differentiate:
+            self._entered = entered
+        return entered
 
     def _with_cam(self, logits: Tensor, features: Tensor, of: Tensor | str) -> GuidedOutput:
         # In float32 whatever the precision: the map is a small product, and its min-max is not kind
@@ -217,14 +285,19 @@ class GuidableModel(nn.Module):
         return GuidedOutput(logits, features, maps, classes)
 
     def _with_grad_cam(
-        self, logits: Tensor, features: Tensor, of: Tensor | str, trainable: bool
+        self,
+        logits: Tensor,
+        features: Tensor,
+        alone: Tensor,
+        of: Tensor | str,
+        trainable: bool,
     ) -> GuidedOutput:
         classes = self._classes(logits, of)
         if classes.ndim == 2:
-            every = [grad_cam(logits, features, c, trainable=trainable) for c in classes.unbind(1)]
+            every = [grad_cam(alone, features, c, trainable=trainable) for c in classes.unbind(1)]
             maps = torch.stack(every, 1)
         else:
-            maps = grad_cam(logits, features, classes, trainable=trainable)
+            maps = grad_cam(alone, features, classes, trainable=trainable)
         if not trainable:
             logits, features = logits.detach(), features.detach()
         return GuidedOutput(logits, features, maps, classes)
@@ -295,12 +368,14 @@ class GuidableModel(nn.Module):
 
     def grid(self) -> tuple[int, int]:
         """(h, w) of the features at the model's input size."""
-        training = self.training
-        self.eval()
-        some = next(self.parameters())
-        size = (1, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
-        with torch.inference_mode():
-            blank = torch.zeros(size, dtype=some.dtype, device=some.device)
-            shape = self(blank).features.shape
-        self.train(training)
+        shape = self._blank().features.shape
         return int(shape[-2]), int(shape[-1])
+
+    def _blank(self) -> ModelOutput:
+        """What two blank images give in evaluation mode."""
+        some = next(self.parameters())
+        size = (2, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
+        # Not in inference mode: what a network then caches cannot be trained with.
+        with evaluating(self), torch.no_grad():
+            blank = torch.zeros(size, dtype=some.dtype, device=some.device)
+            return ModelOutput(*self._pass(blank))

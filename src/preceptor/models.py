@@ -1,8 +1,8 @@
-"""Build, check, save and load models.
+"""Build, save and load models.
 
 The class activation map is exact only where the logits are a linear head on mean-pooled features.
-`build_model` measures that on the built network; a backbone that breaks it gets Grad-CAM through
-its head instead, or is refused with the reason. Never a wrong map.
+`build_model` measures that on the built network (`preceptor.probes`); a backbone that breaks it
+gets Grad-CAM through its head instead, or is refused with the reason. Never a wrong map.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from preceptor.errors import InputError, PreceptorError
 from preceptor.features import CamSource, last_block
 from preceptor.guidable import GuidableModel, GuidedOutput, Head, ModelOutput, ModelSpec
 from preceptor.memory import out_of_memory
+from preceptor.modes import evaluating
+from preceptor.probes import check_cam_identity, check_grad_cam, check_trained
 from preceptor.runtime.strict_json import strict_json
-from preceptor.saliency.cam import two_sided
 
 __all__ = [
     "GuidableModel",
@@ -37,9 +38,6 @@ __all__ = [
     "load_model",
     "save_model",
 ]
-
-# Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
-IDENTITY_TOLERANCE = 1e-4
 
 CamKind = Literal["auto", "cam", "gradcam"]
 
@@ -146,14 +144,11 @@ def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
     embedding = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if embedding and embedding[0] != side:
         return False
-    network.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(network), torch.no_grad():
             network(torch.zeros(1, in_chans, side, side))
     except Exception:  # what it is, `_trial` tells
         return False
-    finally:
-        network.train()
     return True
 
 
@@ -201,11 +196,10 @@ def _trial(model: GuidableModel) -> ModelOutput:
     Raises:
         InputError: The network does not take the input size, or gives no grid of features.
     """
-    spec, training = model.spec, model.training
-    model.eval()
-    side = spec.input_size
+    spec, side = model.spec, model.spec.input_size
     try:
-        with torch.inference_mode():
+        # Not in inference mode: what a network then caches cannot be trained with.
+        with evaluating(model), torch.no_grad():
             out: ModelOutput = model(torch.zeros(2, spec.in_chans, side, side))
     except InputError as error:
         raise InputError(f"{spec.backbone}: guidance is refused: {error}") from error
@@ -214,88 +208,7 @@ def _trial(model: GuidableModel) -> ModelOutput:
             raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{spec.backbone} at input size {side}: {reason}") from error
-    finally:
-        model.train(training)
     return out
-
-
-def check_cam_identity(model: GuidableModel) -> float:
-    """Check that mean(cam_c) + bias_c = logit_c, so that the CAM is what the head sees.
-
-    Returns:
-        The largest error ÷ the largest |logit|, on random input in evaluation mode.
-
-    Raises:
-        InputError: It does not hold, with the reason.
-    """
-    spec = model.spec
-    refuse = f"{spec.backbone}: no exact class activation map: "
-    heads = classifiers(model.backbone)
-    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
-        names = ", ".join(type(part).__name__ for part in heads) or "missing"
-        raise InputError(f"{refuse}its classifier is {names}, not one linear layer")
-    head = heads[0]
-    training = model.training
-    model.eval()
-    generator = torch.Generator().manual_seed(0)
-    side = spec.input_size
-    # A head that starts at zero would pass whatever lies under it: check with a random one.
-    kept = {key: value.clone() for key, value in head.state_dict().items()}
-    try:
-        with torch.inference_mode():
-            for value in head.state_dict().values():
-                value.copy_(torch.randn(value.shape, generator=generator))
-            images = torch.randn((2, spec.in_chans, side, side), generator=generator)
-            logits, features = model(images)
-            if features.shape[1] != head.in_features:
-                raise InputError(
-                    f"{refuse}the head takes {head.in_features} values and the features have "
-                    f"{features.shape[1]} channels, so something lies between them"
-                )
-            pooled_logits = two_sided(head(features.mean((2, 3))))
-    finally:
-        head.load_state_dict(kept)
-        model.train(training)
-    gap = float((pooled_logits - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
-    if not gap <= IDENTITY_TOLERANCE:
-        raise InputError(
-            f"{refuse}mean(CAM) + bias differs from the logits by {gap:.1e} of the largest "
-            "(pooling is not a plain mean, or a layer lies between pooling and head)"
-        )
-    return gap
-
-
-def check_grad_cam(model: GuidableModel) -> str | None:
-    """Whether Grad-CAM can be taken and trained through on this model.
-
-    Returns:
-        None if so, else what is wrong: the head does not depend on the features place by place, or
-        has no second derivative, or a loss on the map does not reach through the trunk.
-    """
-    spec, training = model.spec, model.training
-    model.eval()
-    generator = torch.Generator().manual_seed(0)
-    side = spec.input_size
-    try:
-        with torch.enable_grad():
-            images = torch.randn((2, spec.in_chans, side, side), generator=generator)
-            images.requires_grad_()
-            out = model(images, torch.tensor([0, 1]))
-            if out.saliency.shape != (2, *out.features.shape[2:]):
-                return f"its features are {tuple(out.features.shape)}, of other things than images"
-            (slope,) = torch.autograd.grad(out.logits[:, 1].sum(), out.features, retain_graph=True)
-            if not bool((slope.abs().sum(1).flatten(1) > 0).all()):
-                return "the logits do not depend on all places of the features"
-            (reach,) = torch.autograd.grad(out.saliency.square().sum(), images)
-            if bool(reach.isfinite().all()) and bool(reach.flatten(1).any(1).all()):
-                return None
-            return "its gradient does not reach through to the image"
-    except Exception as error:  # no second derivative, features that are no ancestors, …
-        if out_of_memory(error):  # it says nothing of the model
-            raise
-        return " ".join(str(error).split())[:160]
-    finally:
-        model.train(training)
 
 
 def save_model(
@@ -313,7 +226,8 @@ def load_model(folder: str | Path) -> GuidableModel:
     """Load a model folder; nothing is unpickled.
 
     Raises:
-        InputError: No model folder, or one that does not fit together.
+        InputError: No model folder, one that does not fit together, or one that claims an exact CAM
+            whose sum is not the logit.
     """
     folder = Path(folder)
     file = folder / "model.json"
@@ -327,7 +241,11 @@ def load_model(folder: str | Path) -> GuidableModel:
         outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
         network = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")
         network.load_state_dict(load_file(folder / "model.safetensors"))
-        return GuidableModel(network, spec)
+        model = GuidableModel(network, spec)
+        check_trained(model)
+        return model
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
     except PreceptorError:
         raise
     except Exception as error:  # damaged JSON, missing keys, tensors of another shape

@@ -42,6 +42,7 @@ from preceptor.leases import Lease, lease
 from preceptor.memory import device_memory, out_of_memory, peak_memory, release_memory
 from preceptor.models import GuidableModel, save_model
 from preceptor.precision import renew_scaler, scaler_state
+from preceptor.probes import check_trained
 from preceptor.progress import progress as progress_display
 from preceptor.runs import finish, is_finished, read_record, write_atomically
 from preceptor.schedules import period_ends
@@ -311,6 +312,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
 
     def leave() -> None:
         model.load_state_dict(progress.best_state)
+        _check_maps(run, model)
         write_atomically(run.folder / "metrics.csv", _table(progress.history))
         plain = plain_settings(model, settings.cache)
         scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
@@ -398,6 +400,17 @@ def _check_loss(run: _Run, metrics: dict[str, float]) -> None:
             f"run {run.id}: the loss is {metrics['loss']} in epoch {metrics['epoch']:.0f}: it "
             "diverged; a smaller lr or `clip` may help"
         )
+
+
+def _check_maps(run: _Run, model: GuidableModel) -> None:
+    """Leave no model whose maps are not what its logits are made of."""
+    try:
+        check_trained(model)
+    except InputError as error:
+        raise RunFailedError(
+            f"run {run.id}: after training its maps no longer add up to its logits: {error}; take "
+            "another backbone"
+        ) from error
 
 
 def _keep(

@@ -451,6 +451,21 @@ def test_a_guidable_model_is_marked_on_its_grid(head: Any, in_chans: int) -> Non
     assert rise(model, batch_of(1, in_chans, (64, 32)), ONE, max_masks=40).maps.shape == (1, 8, 4)
 
 
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_backbones_with_strided_point_convolutions_are_marked(backbone: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(backbone, ["a", "b"], input_size=64)
+    images = torch.randn(8, 3, 64, 64)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        model(images)  # without statistics of images the signal fades on its way
+    found = rise(model, images[:1], ONE, max_masks=48)
+    assert found.maps.shape == (1, 2, 2)
+    assert float(found.maps.std()) > 0
+
+
 def test_the_other_class_has_the_opposite_map() -> None:
     torch.manual_seed(0)
     model = build_model("test_byobnet", ("a", "b"), positive="b", input_size=32, head="sigmoid")

@@ -10,14 +10,14 @@ Models", BMVC 2018.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from preceptor.errors import InputError
+from preceptor.modes import evaluating
 from preceptor.saliency.agreement import Agreement
 from preceptor.saliency.maps import informative
 
@@ -135,7 +135,7 @@ def _area(
         for side, pixels in zip(maps.shape[1:], images.shape[2:], strict=True)
     )
     curves = torch.zeros(len(used) * points, dtype=wide, device=device)
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         for start in range(0, len(curves), batch_size):
             part = torch.arange(start, min(start + batch_size, len(curves)), device=device)
             which, point = part // points, part % points
@@ -171,18 +171,3 @@ def _check(images: Tensor, maps: Tensor, classes: Tensor, steps: int, batch_size
         raise InputError(f"steps is {steps}; a curve needs 2 points or more")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
-
-
-@contextlib.contextmanager
-def _evaluating(model: object) -> Iterator[None]:
-    """Evaluation mode, and afterwards for each module the mode that it had."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

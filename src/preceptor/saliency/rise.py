@@ -10,7 +10,6 @@ docs/saliency.md has the curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from preceptor.data.geometry import resample
 from preceptor.folding import folded
+from preceptor.modes import evaluating
 from preceptor.saliency.masked import Fill, MaskedScores, Score
 from preceptor.saliency.masks import (
     Block,
@@ -141,7 +141,7 @@ def rise(
         0
     """
     _check(images, classes, max_masks, tolerance, estimator, size, cells)
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         grid = _grid(model, images, size, cells)
         logits = _logits_of(model, images[:1])
         seen = MaskedScores(images, classes, logits, score=score, fill=fill, batch_size=batch_size)
@@ -150,20 +150,6 @@ def rise(
             seed=seed,
         )  # fmt: skip
     return RiseResult(*(part.clone() for part in found))  # tensors like any other
-
-
-@contextmanager
-def _evaluating(model: nn.Module | Callable[[Tensor], Any]) -> Iterator[None]:
-    """Evaluation mode meanwhile; then every part has its own mode again."""
-    parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [part.training for part in parts]
-    try:
-        if isinstance(model, nn.Module):
-            model.eval()
-        yield
-    finally:
-        for part, training in zip(parts, modes, strict=True):
-            part.training = training
 
 
 def _estimate(

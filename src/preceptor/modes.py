@@ -1,0 +1,34 @@
+"""Training and evaluation mode, changed for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every part has the mode that it had.
+
+    Args:
+        model: A module; anything else has no modes and is left alone.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluating(model):
+        ...     any(part.training for part in model.modules())
+        False
+        >>> [part.training for part in model]
+        [True, False]
+    """
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [part.training for part in parts]
+    try:
+        if isinstance(model, nn.Module):
+            model.eval()
+        yield
+    finally:
+        for part, training in zip(parts, modes, strict=True):
+            part.training = training
