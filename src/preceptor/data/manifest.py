@@ -19,17 +19,24 @@ from numpy.typing import ArrayLike, NDArray
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.files import Progress, check_files
 from preceptor.data.fingerprints import fingerprints
+from preceptor.data.split_names import KINDS, kind_of, kind_or_none, split_kind
 from preceptor.data.tables import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.data.validation import (
     COLUMNS,
-    KINDS,
     REQUIRED,
     check_cells,
     check_columns,
-    kind_of,
 )
 
-__all__ = ["COLUMNS", "KINDS", "Manifest", "draw_annotated", "fingerprints", "kind_of"]
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "Manifest",
+    "draw_annotated",
+    "fingerprints",
+    "kind_of",
+    "split_kind",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +179,8 @@ class Manifest:
         """
         if kind not in ("val", "test"):
             raise ValueError(f"kind must be 'val' or 'test', not {kind!r}")
-        return [str(name) for name in self.table["split"].unique() if str(name).startswith(kind)]
+        names = map(str, self.table["split"].unique())
+        return [name for name in names if kind_or_none(name) == kind]
 
     def select(self, mask: ArrayLike) -> Manifest:
         """The rows where `mask` is true, renumbered from 0.

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.data.manifest import Manifest
-from preceptor.data.validation import kind_of, text
+from preceptor.data.split_names import kind_of, split_hint
+from preceptor.data.validation import text
 from preceptor.errors import InputError, Problem, ProblemsError
 
 _Floats = NDArray[np.float64]
@@ -95,7 +96,7 @@ def _check_request(
         add("shares", f"they add up to {total:g}", "make them add up to 1")
     for name in [*fractions, *held.values()]:
         if not kind_of(pd.Series([name], dtype="str"))[0]:
-            add(f"split {name!r}", "unknown", "use train, or a name that begins with val or test")
+            add(f"split {name!r}", "unknown", split_hint(name))
     for source, name in held.items():
         if name in fractions:
             mend = "send it to a split of its own, such as test-unseen"
