@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from preceptor.config import Training
 from preceptor.data.loader import Guides
+from preceptor.data.split_names import split_kind
 from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import statistics
 from preceptor.evaluation.bootstrap import ShareResult
@@ -78,8 +79,8 @@ class Study:
         self.name, self.plan, self.config = name, plan, plan.protocol.study
         self.results = gather(plan)
         sets = set_order(plan, self.results)
-        self.tests = [name for name in sets if name.startswith("test")]  # the primary one first
-        self.vals = [name for name in sets if name.startswith("val")]
+        self.tests = [name for name in sets if split_kind(name) == "test"]  # the primary one first
+        self.vals = [name for name in sets if split_kind(name) == "val"]
         self.rows = {row.key: row for row in self.results.rows}
         self.lines = [key for key in self.rows if not key.startswith("variant ")]
         self.backbones, self.seeds = self.config.students, self.config.seed_list

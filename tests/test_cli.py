@@ -148,12 +148,46 @@ def test_data_split_goes_out_and_comes_back(data: Path, tmp_path: Path) -> None:
 
     before, after = pd.read_csv(data / "manifest.csv"), pd.read_csv(tmp_path / "one.csv")
     assert list(after["label"]) == list(before["label"])
-    assert set(after.loc[after["split"] == "test-unseen", "source"]) == {"kind 0"}
-    assert "kind 0" not in set(after.loc[after["split"] != "test-unseen", "source"])
+    assert set(after.loc[after["source"] == "kind 0", "split"]) == {"test-unseen"}
+    added = after[(after["split"] == "test-unseen") & (after["source"] != "kind 0")]
+    assert set(added["label"]) == {"plain"}
+    said = f"test-unseen lacked a class: images were moved into it from other sources ({len(added)}"
+    assert f"{said} of plain)" in done.out
     for name, count in after["split"].value_counts().items():
         assert f"{name} {count}" in done.out
     # The written table lies in another folder, and its files are found from there.
     assert here("data", "check", tmp_path / "one.csv").code == 0
+
+
+@pytest.mark.parametrize("kind", ["train", "val", "test"])
+def test_a_split_without_a_share_is_refused_by_its_option(
+    data: Path, tmp_path: Path, kind: str
+) -> None:
+    shares = {"train": 0.5, "val": 0.5, "test": 0.5} | {kind: 0}
+    options = [text for name, share in shares.items() for text in (f"--{name}", share)]
+    done = here("data", "split", data / "manifest.csv", "--to", tmp_path / "x.csv", *options)
+    assert_refused(done, [f"--{kind} 0: no image would be in a {kind} split; give it a share"])
+    assert ("--hold-out SOURCE=" in done.err) == (kind != "train")
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_held_out_source_may_be_the_only_test_set(data: Path, tmp_path: Path) -> None:
+    shares = ["--train", 0.5, "--val", 0.5, "--test", 0, "--hold-out", "kind 0=test-unseen"]
+    done = here("data", "split", data / "manifest.csv", "--to", tmp_path / "x.csv", *shares)
+    assert done.code == 0, done
+    assert set(pd.read_csv(tmp_path / "x.csv")["split"]) == {"train", "val", "test-unseen"}
+
+
+def test_data_check_names_sets_that_lack_a_class(data: Path) -> None:
+    table = pd.read_csv(data / "manifest.csv")
+    marked = (table["label"] == "marked") & (table["split"] == "val")
+    table.loc[marked & (table["source"] == "kind 0"), "split"] = "val-unseen"
+    table.to_csv(data / "lacking.csv", index=False)
+    done = here("data", "check", data / "lacking.csv")
+    assert done.code == 0, done
+    (note,) = [line for line in done.out.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: val-unseen: there is no image of class plain, so it has no AUC")
+    assert "validation_negatives: val" in note
 
 
 def test_cells_with_commas_quotes_and_line_breaks(data: Path, tmp_path: Path) -> None:

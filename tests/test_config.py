@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from preceptor.config import RECIPES, Augmentation, MapSource, RunConfig, Training
+from preceptor.config import (
+    RECIPES,
+    Augmentation,
+    MapSource,
+    RunConfig,
+    Settings,
+    Training,
+    plain_types,
+)
 from preceptor.configfile import dump_config, load_config, parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.settings import StudyConfig
@@ -238,3 +247,67 @@ def test_study_defaults() -> None:
     other = parse_config(STUDY | {"alphas": [0.5, 0.9], "probe": "b"}, StudyConfig)
     assert (other.stage_one_alpha, other.probe_backbone) == (0.5, "b")
     assert parse_config(STUDY | {"probe_alpha": 0.0}, StudyConfig).stage_one_alpha == 0.0
+
+
+def numbers(model: type[Settings], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every word of a config that takes numbers and no truth values, with those above it."""
+    for name, field in model.model_fields.items():
+        kinds = set(plain_types(field.annotation))
+        if kinds & {int, float} and bool not in kinds:
+            yield *above, name
+        for kind in kinds:
+            if issubclass(kind, Settings) and not get_args(field.annotation):
+                yield from numbers(kind, (*above, name))
+
+
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    return {path[0]: nested(path[1:], value) if path[1:] else value}
+
+
+@pytest.mark.parametrize("value", [True, False, [True], [1, False]])
+@pytest.mark.parametrize(
+    ("model", "base"), [(RunConfig, {"manifest": "m", "backbone": "b"}), (StudyConfig, STUDY)]
+)
+def test_a_truth_value_is_never_a_number(
+    model: type[Settings], base: dict[str, Any], value: Any
+) -> None:
+    words = list(numbers(model))
+    assert len(words) > 25
+    for path in words:
+        (problem,) = problems(base | nested(path, value), model)
+        assert problem.startswith(f"{'.'.join(path)}: value {value!r}; write "), problem
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"variants": {"x": {"committee": True}}},
+        {"variants": {"x": {"post": {"blur": True}}}},
+        {"domains": {"x": {"manifest": "m", "annotated": True}}},
+    ],
+)
+def test_nor_is_it_one_under_a_name_of_the_user(values: dict[str, Any]) -> None:
+    base = {key: value for key, value in STUDY.items() if key != "manifest"}
+    base |= {} if "domains" in values else {"manifest": "m.csv"}
+    (problem,) = problems(base | values, StudyConfig)
+    assert "value True; write a number" in problem
+
+
+def test_truth_values_stay_what_they_are() -> None:
+    training = {"balanced": True, "channels_last": False, "augmentation": {"flip": True}}
+    config = parse_config({"manifest": "m", "backbone": "b", "training": training}, RunConfig)
+    assert config.training.balanced
+    assert config.training.channels_last is False
+    assert config.training.augmentation.flip
+    text = {"manifest": "m", "backbone": True}
+    assert problems(text) == [
+        "backbone: value True; write it in quotes (YAML takes yes and no for true and false)"
+    ]
+
+
+@pytest.mark.parametrize("seeds", [[-1, 2], [-1], -1, 0, [0, True], True])
+def test_seeds_that_cannot_seed_are_refused(seeds: Any) -> None:
+    (problem,) = problems(STUDY | {"seeds": seeds}, StudyConfig)
+    assert problem == (
+        f"seeds: value {seeds!r}; write a number above 0, or a list of seeds from 0 up"
+    )

@@ -141,8 +141,11 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
     ),
     "unknown split": (
         lines((4, "c.png,fake,validate,,,,,"), (5, "d.png,real,dev,,,,,")),
-        ["row 5: split 'dev' is unknown", "begins with val or test"],
-        1,
+        [
+            f"row {row}: split {name!r} is unknown; did you mean val?"
+            for row, name in ((4, "validate"), (5, "dev"))
+        ],
+        3,
     ),
     "no val": (only("train", "test"), ["no row has a val split", "data split"], 1),
     "no test": (only("train", "val"), ["no row has a test split"], 1),

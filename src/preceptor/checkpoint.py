@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
 
@@ -70,16 +70,12 @@ def save_progress(
         "scaler": progress.scaler,
         "optimiser": numbers,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as partial:
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            temporary,
+            partial,
             metadata={"state": strict_json(state, indent=None)},
         )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # on a full disk the room is needed
 
 
 def load_progress(

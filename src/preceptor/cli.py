@@ -149,6 +149,7 @@ def data_check(manifest: ManifestPath) -> None:
     from rich.console import Console
 
     from preceptor.data.manifest import Manifest
+    from preceptor.data.notes import notes
     from preceptor.data.summary import print_summary
     from preceptor.progress import progress
 
@@ -158,6 +159,8 @@ def data_check(manifest: ManifestPath) -> None:
             manifest, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     print_summary(table, Console())
+    for note in notes(table):
+        print(f"note: {note}")
 
 
 @data.command("split")
@@ -169,13 +172,18 @@ def data_split(
     test: Annotated[float, typer.Option(help="Share of testing.")] = 0.2,
     hold_out: Annotated[
         list[str] | None,
-        typer.Option(help="SOURCE=SPLIT: send a whole source to val-unseen or test-unseen."),
+        typer.Option(
+            help="SOURCE=SPLIT: send a whole source to val-unseen or test-unseen; a class that it "
+            "lacks comes from the other sources."
+        ),
     ] = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
 ) -> None:
     """Make splits: stratified by label and source, whole groups, sources held out."""
+    from preceptor.data.hold_out import added_classes, missing_class_notes
     from preceptor.data.manifest import Manifest
     from preceptor.data.split import make_splits
+    from preceptor.data.split_names import kind_or_none
     from preceptor.errors import InputError
 
     _check_target("--to", to)
@@ -185,12 +193,24 @@ def data_split(
         if not separator:
             raise InputError(f"--hold-out {item!r}: write SOURCE=SPLIT")
         held[source] = split
+    shares: dict[str, float] = {"train": train, "val": val, "test": test}
+    for kind, share in shares.items():
+        if not share and all(kind_or_none(split) != kind for split in held.values()):
+            other = "" if kind == "train" else f", or add --hold-out SOURCE={kind}-NAME"
+            raise InputError(
+                f"--{kind} 0: no image would be in a {kind} split; give it a share{other}"
+            )
     table = Manifest.read(manifest, verify=False, need=())
-    shares = {"train": train, "val": val, "test": test}
     frame = make_splits(table, {name: share for name, share in shares.items() if share}, seed, held)
-    Manifest.from_frame(frame, table.root).write(to)
+    made = Manifest.from_frame(frame, table.root)
+    made.write(to)
     counts = frame["split"].value_counts()
     print(f"wrote {to}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    for name, added in added_classes(frame, held).items():
+        images = ", ".join(f"{count:,} of {label}" for label, count in added.items())
+        print(f"{name} lacked a class: images were moved into it from other sources ({images})")
+    for note in missing_class_notes(made):
+        print(f"note: {note}")
 
 
 class Preset(StrEnum):

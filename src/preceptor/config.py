@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -19,9 +20,36 @@ Distance = Literal["l2", "mse", "l1", "kl", "dice"]
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; an unknown word is an error."""
+    """A frozen group of settings; unknown words and truth values as numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes True for 1, which `batch_size: true` or `yes` does not mean."""
+        assert info.field_name is not None
+        kinds = set(plain_types(cls.model_fields[info.field_name].annotation))
+        if kinds & {int, float} and bool not in kinds and _holds_truth_value(value):
+            raise PydanticCustomError("number_type", "a number is expected")
+        return value
+
+
+def plain_types(annotation: Any) -> Iterator[type]:
+    """The plain types that an annotation is made of, in unions, lists and literals too."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for part in get_args(annotation):
+        if get_origin(annotation) is Literal:
+            yield type(part)
+        else:
+            yield from plain_types(part)
+
+
+def _holds_truth_value(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_truth_value, value))
+    return isinstance(value, bool)
 
 
 class Augmentation(Settings):

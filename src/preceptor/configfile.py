@@ -142,7 +142,7 @@ def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 # What to write where several kinds of value are allowed, by key.
 _EITHER = {
-    "seeds": "write a number above 0, or a list of seeds",
+    "seeds": "write a number above 0, or a list of seeds from 0 up",
     "annotated": "write a number of images above 0, or a fraction above 0 and up to 1 (as in 1.0)",
     "weights": "write hub, none or a .safetensors file, or one of these under each backbone",
 }
@@ -153,6 +153,7 @@ _WRITE = {
     "mapping_type": "write `key: value` lines under it",
     "model_type": "write `key: value` lines under it",
     "path_type": "write a path",
+    "number_type": "write a number (YAML takes yes and no for true and false)",
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
     "int_type": "write a whole number",

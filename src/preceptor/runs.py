@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from preceptor.config import RunConfig
 from preceptor.data.manifest import Manifest, fingerprints
 from preceptor.errors import InputError
+from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
@@ -196,11 +196,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
+    """Write a text file so that readers see the old one or the new one, never a part.
+
+    Args:
+        path: The file.
+        text: Its content.
+        flush: See `replacing`.
+    """
+    with replacing(path, flush=flush) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_scores(folder: Path) -> pd.DataFrame:

@@ -419,7 +419,7 @@ def _keep(
     """Write where the run stands after an epoch."""
     run.check()
     save_progress(run.state, run.id, progress, model, optimiser)
-    write_atomically(run.folder / "metrics.csv", _table(progress.history))
+    write_atomically(run.folder / "metrics.csv", _table(progress.history), flush=False)
 
 
 def _table(history: list[dict[str, float]]) -> str:

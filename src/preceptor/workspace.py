@@ -16,6 +16,7 @@ from preceptor.config import Amount, RunConfig, Training
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.loader import Rows
 from preceptor.data.manifest import Manifest, draw_annotated
+from preceptor.data.split_names import kind_of
 from preceptor.errors import InputError
 from preceptor.models import GuidableModel, build_model
 from preceptor.runs import RowHashes, digest, file_digest, run_id, weights_digest
@@ -106,7 +107,7 @@ class Workspace:
 
     def split_rows(self, kind: str) -> NDArray[np.int64]:
         """The rows of all validation (`val`) or test (`test`) sets."""
-        return np.flatnonzero(self.manifest.table["split"].str.startswith(kind).to_numpy())
+        return np.flatnonzero(kind_of(self.manifest.table["split"]) == kind)
 
     def run_id(self, config: RunConfig) -> str:
         """The run's id, from its config and the content that it uses."""

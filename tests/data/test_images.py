@@ -166,9 +166,30 @@ def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
 
 
 def test_integers_without_a_scale_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "wide.tif")
-    with pytest.raises(ImageError, match="no known scale"):
-        decode_image(tmp_path / "wide.tif")
+    """A scale of 16 bits would turn values from 0 to 255 into a picture that is nearly black."""
+    for largest in (1, 200, 255, 256, 65_535, 70_000, 2**31 - 1):
+        Image.fromarray(np.array([[0, largest]], np.int32)).save(tmp_path / "wide.tif")
+        for channels in (1, 3):
+            with pytest.raises(ImageError, match=r"no known scale.*save it with 8 or 16 bits"):
+                decode_image(tmp_path / "wide.tif", channels)
+
+
+def test_maps_of_integers_need_no_scale(tmp_path: Path) -> None:
+    for largest in (1, 200, 70_000, 2**31 - 1):
+        values = np.array([[0, largest, largest // 2]], np.int32)
+        Image.fromarray(values).save(tmp_path / "map.tif")
+        expected = values.ravel() / largest
+        np.testing.assert_allclose(decode_map(tmp_path / "map.tif").ravel(), expected, rtol=1e-6)
+    Image.fromarray(np.zeros((2, 2), np.int32)).save(tmp_path / "map.tif")
+    assert not decode_map(tmp_path / "map.tif").any()
+    Image.fromarray(np.array([[-1, 5]], np.int32)).save(tmp_path / "map.tif")
+    with pytest.raises(ImageError, match="no values below 0"):
+        decode_map(tmp_path / "map.tif")
+
+
+def test_a_grey_file_whose_header_has_its_largest_value_is_scaled_by_it(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 1000\n" + np.array([500, 1000], ">u2").tobytes())
+    assert decode_image(tmp_path / "a.pgm", 1).ravel().tolist() == [128, 255]
 
 
 @pytest.mark.parametrize("worst", [1.5, -0.1, np.nan, np.inf])

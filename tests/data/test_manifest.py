@@ -48,7 +48,7 @@ def sound() -> list[str]:
         "images/c.png,real,train,,1,,p1,1,1,33",
         "images/d.png,real,val,,0,,p3,,,34",
         "images/e.png,real,test,,,,,,,",
-        "images/f.png,fake,test_gan3,,no,gan3,,,,36",
+        "images/f.png,fake,test-gan3,,no,gan3,,,,36",
     ]
 
 
@@ -90,7 +90,7 @@ def test_a_sound_manifest_reads(folder: Path) -> None:
     assert table["annotated"].dtype == bool
     assert manifest.classes == ["fake", "real"]
     assert manifest.eval_splits("val") == ["val-unseen", "val"]
-    assert manifest.eval_splits("test") == ["test", "test_gan3"]
+    assert manifest.eval_splits("test") == ["test", "test-gan3"]
     assert manifest.train_mask.tolist() == [True, False, True, False, False, False]
     assert manifest.train_split["name"].tolist() == ["images/a.png", "images/c.png"]
     assert manifest.annotated_mask.tolist() == table["annotated"].tolist()
@@ -619,7 +619,7 @@ def test_files_that_went_away_are_told_at_once(folder: Path) -> None:
 def test_the_summary_counts_by_split(folder: Path) -> None:
     save(folder / "images" / "c.png", (16, 12))
     summary = summary_table(Manifest.read(folder / "m.csv"))
-    assert summary.index.tolist() == ["train", "val-unseen", "val", "test", "test_gan3"]
+    assert summary.index.tolist() == ["train", "val-unseen", "val", "test", "test-gan3"]
     assert summary.loc["train"].to_dict() == {
         "images": 2, "fake": 1, "real": 1, "annotated": 2, "with map": 1, "sources": 1,
         "groups": 1, "sizes": "8×6 – 16×12",

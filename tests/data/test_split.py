@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preceptor.data.hold_out import missing_class_notes, missing_classes
 from preceptor.data.manifest import Manifest
 from preceptor.data.split import make_splits
 from preceptor.errors import InputError
@@ -65,7 +66,10 @@ def test_held_out_sources_go_as_a_whole_and_alone(
     hold_out = {source: f"test-{source}" for source in gone & set(frame["source"])}
     result = make_splits(frame, SHARES, seed, hold_out)
     for source, split in hold_out.items():
-        assert ((result["source"] == source) == (result["split"] == split)).all()
+        own = result["source"] == source
+        assert (result.loc[own, "split"] == split).all()
+        added = result[~own & (result["split"] == split)]  # only classes that the source lacks
+        assert not set(added["label"]) & set(result.loc[own, "label"])
     assert result["split"].isin([*SHARES, *hold_out.values()]).all()
 
 
@@ -141,3 +145,92 @@ def test_requests_that_cannot_be_met_are_refused(
 def test_labels_are_needed() -> None:
     with pytest.raises(InputError, match="'label' is missing"):
         make_splits(pd.DataFrame({"path": ["a.png"]}), SHARES, 0)
+
+
+def attacks(real: int, kinds: dict[str, int], group: int = 0) -> pd.DataFrame:
+    """Real images of one source, and a source of fake images for each kind of attack."""
+    rows = [("real", "camera", 0)] * real
+    rows += [("fake", kind, 0) for kind, count in kinds.items() for _ in range(count)]
+    frame = table(rows)
+    if group:
+        frame["group"] = [f"{s} {i // group}" for i, s in enumerate(frame["source"])]
+    return frame
+
+
+def test_a_held_out_attack_type_gets_real_images_in_proportion() -> None:
+    frame = attacks(300, {"noise": 20, "print": 80})
+    result = make_splits(frame, SHARES, 0, {"noise": "val-unseen"})
+    counts = result.groupby("split")["label"].value_counts().unstack()
+    assert counts.loc["val-unseen"].to_dict() == {"fake": 20, "real": 60}  # 3 to 1, as in the whole
+    assert set(result.loc[result["source"] == "noise", "split"]) == {"val-unseen"}
+    assert counts.loc["train"].to_dict() == {"fake": 56, "real": 168}  # shares of the rest
+    pd.testing.assert_frame_equal(make_splits(frame, SHARES, 0, {"noise": "val-unseen"}), result)
+    other = make_splits(frame, SHARES, 1, {"noise": "val-unseen"})
+    assert (other["split"] == "val-unseen").ne(result["split"] == "val-unseen").any()
+
+
+def test_held_out_sets_share_at_most_half_of_a_class_that_they_lack() -> None:
+    frame = attacks(31, {"noise": 40, "mask": 20, "print": 40})
+    held = {"noise": "val-unseen", "mask": "test-unseen"}
+    result = make_splits(frame, SHARES, 3, held)
+    real = result[result["label"] == "real"]["split"].value_counts()
+    assert real["val-unseen"] + real["test-unseen"] <= 15
+    assert real["val-unseen"] >= 5
+    assert real["test-unseen"] >= 3
+    assert real["train"] >= 8
+
+
+def test_a_held_out_set_that_has_every_class_gets_nothing() -> None:
+    frame = table([("x", "s", 0), ("y", "s", 0), ("x", "t", 0), ("y", "t", 0)] * 10)
+    result = make_splits(frame, SHARES, 0, {"s": "val-s"})
+    assert (result["source"] == "s").eq(result["split"] == "val-s").all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=images, seed=st.integers(0, 1000), sets=st.sampled_from(["one", "two", "both"]))
+def test_sets_are_filled_with_whole_groups_of_what_they_lack(
+    rows: list[tuple[str, str, int]], seed: int, sets: str
+) -> None:
+    frame = table([(label, source or "free", group) for label, source, group in rows])
+    frame["group"] = np.where(frame["group"] == "", "", frame["group"] + frame["source"])
+    targets = {"one": ("val-a",), "two": ("val-a", "test-b"), "both": ("val-a", "val-a")}[sets]
+    held = dict(zip("st", targets, strict=False))
+    held = {source: name for source, name in held.items() if source in set(frame["source"])}
+    result = make_splits(frame, SHARES, seed, held)
+    own = result["source"].isin(list(held))
+    for name in set(held.values()):
+        inside = result["split"] == name
+        assert set(result.loc[inside & own, "source"].map(held)) == {name}
+        assert not set(result.loc[inside & own, "label"]) & set(result.loc[inside & ~own, "label"])
+    grouped = result[result["group"] != ""]
+    assert (grouped.groupby("group")["split"].nunique() == 1).all()
+    for label, free in result[~own].groupby("label"):
+        moved = free["split"].isin(list(held.values())).sum()
+        assert moved <= len(free) / 2, label
+
+
+def test_groups_that_are_larger_than_what_is_wanted_still_fill_a_set() -> None:
+    frame = attacks(60, {"noise": 2, "print": 58}, group=10)
+    result = make_splits(frame, SHARES, 0, {"noise": "val-unseen"})
+    inside = result[result["split"] == "val-unseen"]
+    assert inside["label"].value_counts().to_dict() == {"real": 10, "fake": 2}
+
+
+def test_a_class_whose_groups_hold_other_classes_too_stays_missing() -> None:
+    frame = table([("real", "camera", 1), ("fake", "print", 1)] * 5 + [("fake", "noise", 0)] * 4)
+    frame["group"] = ["" if s == "noise" else f"g{i // 2}" for i, s in enumerate(frame["source"])]
+    result = make_splits(frame, SHARES, 0, {"noise": "val-unseen"})
+    assert set(result.loc[result["split"] == "val-unseen", "source"]) == {"noise"}
+    manifest = Manifest(result, Path())
+    assert missing_classes(manifest)["val-unseen"] == ["real"]
+    (note,) = [one for one in missing_class_notes(manifest) if one.startswith("val-unseen")]
+    assert "validation_negatives: val" in note
+
+
+def test_sets_that_lack_a_class_are_found_by_name() -> None:
+    splits = {"train": "xyz", "val": "xyz", "val-b": "x", "test": "xy", "test-b": "zxy"}
+    rows = [(split, label) for split, labels in splits.items() for label in labels]
+    manifest = Manifest(pd.DataFrame(rows, columns=["split", "label"]), Path())
+    assert missing_classes(manifest) == {"val-b": ["y", "z"], "test": ["z"]}
+    assert [note.partition(":")[0] for note in missing_class_notes(manifest)] == ["val-b", "test"]
+    assert "validation_negatives" not in missing_class_notes(manifest)[1]

@@ -80,8 +80,15 @@ def test_no_heat_maps_and_a_header_row_are_fine(release: Path) -> None:
     (release / "gan9.csv").rename(release / "test_gan9.csv")
     table = read(release, "test_gan9.csv", heatmaps=False).table
     assert (table["saliency"] == "").all()
-    assert table["split"].tolist()[-1] == "test_gan9"
+    assert table["split"].tolist()[-1] == "test-gan9"
     assert len(table) == 6
+
+
+def test_two_files_that_would_make_one_test_set_are_refused(release: Path) -> None:
+    (release / "test-gan9.csv").write_text((release / "gan9.csv").read_text())
+    (told,) = [one for one in problems(release, "gan9.csv", "test-gan9.csv") if "test set" in one]
+    assert "its test set would be test-gan9, as that of" in told
+    assert told.endswith("gan9.csv; rename one of the files")
 
 
 def test_everything_wrong_is_told_at_once(release: Path) -> None:

@@ -3,7 +3,8 @@
 A cache is a folder named by a hash of its content and settings: `images.npy` (n, side, side, C),
 `maps.npy` (m, 128, 128) with the maps on the unit square of their images, `sizes.npy` (n, 2) and
 `cache.json`. It is built beside its place and renamed into it, so it is there as a whole or not at
-all; a file lock makes the second of two builders wait for the first.
+all; a file lock makes the second of two builders wait for the first. A cache that was damaged later
+(a file of it is gone or was cut short) is built again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.manifest import Manifest, fingerprints
 from preceptor.errors import InputError, RunFailedError
 from preceptor.progress import track
+from preceptor.runtime.replace_file import replacing
 
 try:
     import fcntl
@@ -38,9 +39,11 @@ except ImportError:  # Windows: builders do not wait, and the last rename is har
 # Side of the stored maps: four cells of it lie in one of the finest usual feature grid (32 × 32).
 MAP_SIDE = 128
 # Raised when the decoded pixels of the same file would change.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 # Bytes that must stay free on the disk after the cache is written.
 SPARE_DISK = 256 * 2**20
+# Error of a mean of float32 values, relative to the largest: a smaller difference is no mark.
+_ROUNDING = 1e-6
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
 
@@ -113,13 +116,40 @@ class DecodedImages:
         return found
 
 
-def _stored_map(path: Path) -> NDArray[np.uint8]:
-    """A map on the 128 × 128 grid of its unit square, stretched to the full range of uint8.
+def map_on_unit_square(path: Path) -> NDArray[np.float32]:
+    """Read a map onto the 128 × 128 grid of its unit square, its minimum taken off.
 
-    The stretch keeps a tiny mark from being rounded away; guidance normalises the scale anyway.
+    So a bright ground is no mark beside the empty margins of a letterboxed canvas, and a constant
+    map is 0 everywhere.
+
+    Args:
+        path: The map file.
+
+    Returns:
+        float32 of shape (128, 128), from 0 up.
+
+    Raises:
+        ImageError: It cannot be decoded.
     """
-    grid = resample(torch.from_numpy(decode_map(path))[None], _UNIT, _UNIT, (MAP_SIDE, MAP_SIDE))[0]
-    return (grid * (255 / max(float(grid.max()), 1e-12))).round_().to(torch.uint8).numpy()
+    values = decode_map(path)
+    values = values - values.min()  # before sums are taken: a constant map is then exactly 0
+    grid = resample(torch.from_numpy(values)[None], _UNIT, _UNIT, (MAP_SIDE, MAP_SIDE))[0]
+    grid -= grid.min()
+    if float(grid.max()) <= _ROUNDING * float(values.max()):
+        grid.zero_()
+    found: NDArray[np.float32] = grid.numpy()
+    return found
+
+
+def _stored_map(path: Path) -> NDArray[np.uint8]:
+    """A map on its unit square, stretched to the full range of uint8.
+
+    The stretch keeps a tiny mark, or a faint one on a bright ground, from being rounded away;
+    guidance normalises the scale anyway.
+    """
+    grid = map_on_unit_square(path)
+    stretched: NDArray[np.float32] = grid * np.float32(255 / max(float(grid.max()), 1e-12))
+    return np.rint(stretched).astype(np.uint8)
 
 
 def open_images(
@@ -160,21 +190,37 @@ def open_images(
     for image, saliency in zip(hashes["path"], hashes["saliency"], strict=True):
         digest.update(f"{image} {saliency}\n".encode())
     folder = cache_dir / f"{side}-{fit}-{digest.hexdigest()}"
-    if not (folder / "cache.json").is_file():
+    shape = (len(manifest), side, side, channels)
+    found = _open(folder, shape)
+    if found is None:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _lock(cache_dir / f"{folder.name}.lock"):
-            if not (folder / "cache.json").is_file():
+            found = _open(folder, shape)
+            if found is None:
                 _build(folder, manifest, side, fit, channels, threads or os.cpu_count() or 1)
-    index = np.load(folder / "map_index.npy")
-    return MappedImages(
-        side,
-        np.load(folder / "sizes.npy"),
-        np.load(folder / "images.npy", mmap_mode="r"),
-        np.load(folder / "maps.npy", mmap_mode="r")
-        if (index >= 0).any()
-        else np.empty((0, MAP_SIDE, MAP_SIDE), np.uint8),
-        index,
-    )
+                found = _open(folder, shape)
+    if found is None:
+        raise RunFailedError(
+            f"image cache {folder}: cannot be read after it was written; remove the folder, or set "
+            "cache: none"
+        )
+    return found
+
+
+def _open(folder: Path, shape: tuple[int, int, int, int]) -> MappedImages | None:
+    """A cache that is there as a whole; None where it is missing, or a file of it was cut short."""
+    if not (folder / "cache.json").is_file():
+        return None
+    maps: NDArray[np.uint8] = np.empty((0, MAP_SIDE, MAP_SIDE), np.uint8)
+    try:
+        sizes, index = np.load(folder / "sizes.npy"), np.load(folder / "map_index.npy")
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        if (index >= 0).any():
+            maps = np.load(folder / "maps.npy", mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    there = images.shape == shape and len(sizes) == len(index) == shape[0]
+    return MappedImages(shape[1], sizes, images, maps, index) if there else None
 
 
 @contextlib.contextmanager
@@ -192,7 +238,7 @@ def _build(
     """Fill a cache in a temporary sibling and rename it into place."""
     # A builder that was killed leaves its folder behind; under the lock it can only be dead, and
     # what it reserved counts as taken until it is gone.
-    for dead in folder.parent.glob(f".{folder.name}-*"):
+    for dead in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(dead, ignore_errors=True)
     count = len(manifest)
     has_map = (manifest.table["saliency"] != "").to_numpy()
@@ -203,36 +249,41 @@ def _build(
             f"image cache {folder.parent}: needs {needed / 2**20:,.0f} MiB and "
             f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
         )
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        map_index = np.where(has_map, np.cumsum(has_map) - 1, -1).astype(np.int64)
-        images = _reserve(partial / "images.npy", (count, side, side, channels))
-        maps = _reserve(partial / "maps.npy", (int(has_map.sum()), MAP_SIDE, MAP_SIDE))
-        sizes = np.zeros((count, 2), np.int32)
-        paths, map_paths = list(manifest.table["path"]), list(manifest.table["saliency"])
-
-        def fill(row: int) -> None:
-            image = decode_image(Path(paths[row]), channels)
-            sizes[row] = image.shape[1], image.shape[0]
-            images[row] = render(image, fit, side)
-            if map_index[row] >= 0:
-                maps[map_index[row]] = _stored_map(Path(map_paths[row]))
-
-        _fill_all(fill, count, threads, f"decoding {count:,} images at {side} px")
-        for array in (images, maps):
-            if isinstance(array, np.memmap):
-                array.flush()
-        np.save(partial / "sizes.npy", sizes)
-        np.save(partial / "map_index.npy", map_index)
-        settings = {"side": side, "fit": fit, "channels": channels, "format": CACHE_FORMAT}
-        (partial / "cache.json").write_text(json.dumps(settings) + "\n")
-        if folder.exists():  # incomplete leftovers of another format
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        with replacing(folder) as partial:
+            partial.mkdir()
+            _fill(partial, manifest, side, fit, channels, threads)
     except OSError as error:
         raise RunFailedError(f"image cache {folder.parent}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(
+    partial: Path, manifest: Manifest, side: int, fit: Fit, channels: int, threads: int
+) -> None:
+    """Write the files of a cache into a folder."""
+    count = len(manifest)
+    has_map = (manifest.table["saliency"] != "").to_numpy()
+    map_index = np.where(has_map, np.cumsum(has_map) - 1, -1).astype(np.int64)
+    images = _reserve(partial / "images.npy", (count, side, side, channels))
+    maps = _reserve(partial / "maps.npy", (int(has_map.sum()), MAP_SIDE, MAP_SIDE))
+    sizes = np.zeros((count, 2), np.int32)
+    paths, map_paths = list(manifest.table["path"]), list(manifest.table["saliency"])
+
+    def fill(row: int) -> None:
+        image = decode_image(Path(paths[row]), channels)
+        sizes[row] = image.shape[1], image.shape[0]
+        images[row] = render(image, fit, side)
+        if map_index[row] >= 0:
+            maps[map_index[row]] = _stored_map(Path(map_paths[row]))
+
+    _fill_all(fill, count, threads, f"decoding {count:,} images at {side} px")
+    for array in (images, maps):
+        if isinstance(array, np.memmap):
+            array.flush()
+    np.save(partial / "sizes.npy", sizes)
+    np.save(partial / "map_index.npy", map_index)
+    settings = {"side": side, "fit": fit, "channels": channels, "format": CACHE_FORMAT}
+    (partial / "cache.json").write_text(json.dumps(settings) + "\n")
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -1,11 +1,10 @@
-"""Content hashes of images and maps, remembered by path, size and time of change."""
+"""Content hashes of images and maps, remembered by path, size and times of change."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from preceptor.errors import Problem, ProblemsError
+from preceptor.runtime.replace_file import replacing
 
 if TYPE_CHECKING:
     from preceptor.data.manifest import Manifest
 
 _DIGEST_BYTES = 16
 _BATCH = 64  # files a task: handing over one at a time costs more than a look into the cache
-_FIELDS = ["path", "size", "mtime_ns", "digest"]
-_Key = tuple[str, int, int]
+_FIELDS = ["path", "size", "mtime_ns", "ctime_ns", "digest"]
+_Key = tuple[str, int, int, int]
 
 
 def fingerprints(
@@ -34,7 +34,7 @@ def fingerprints(
     Args:
         manifest: The images.
         columns: The columns of files to hash.
-        cache: A Parquet file that remembers hashes by absolute path, size and time of change. A
+        cache: A Parquet file that remembers hashes by absolute path, size and times of change. A
             missing or damaged one is made anew; one that cannot be written is done without.
 
     Returns:
@@ -51,7 +51,8 @@ def fingerprints(
     def fingerprint(path: str) -> tuple[_Key, str] | OSError:
         try:
             state = os.stat(path)  # noqa: PTH116 (a Path for each of a million files is dear)
-            key = (path, state.st_size, state.st_mtime_ns)
+            # The time of change as well: programs may set the time of modification to what it was.
+            key = (path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
             return key, known.get(key) or _digest(path)
         except OSError as error:
             return error
@@ -94,7 +95,8 @@ def _read_cache(cache: Path | None) -> dict[_Key, str]:
         frame = pd.read_parquet(cache, columns=_FIELDS)
         if frame["digest"].str.len().ne(2 * _DIGEST_BYTES).any():
             return {}
-        keys = zip(frame["path"], map(int, frame["size"]), map(int, frame["mtime_ns"]), strict=True)
+        numbers = (map(int, frame[field]) for field in _FIELDS[1:4])
+        keys = zip(frame["path"], *numbers, strict=True)
         return dict(zip(keys, map(str, frame["digest"]), strict=True))
     except Exception:  # whatever a damaged file makes the reader raise, hashing anew mends it
         return {}
@@ -102,11 +104,7 @@ def _read_cache(cache: Path | None) -> dict[_Key, str]:
 
 def _write_cache(cache: Path, digests: dict[_Key, str]) -> None:
     latest = {key[0]: (*key, digest) for key, digest in digests.items()}  # a path's last state
-    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(list(latest.values()), columns=_FIELDS).to_parquet(temporary, index=False)
-        temporary.replace(cache)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        with replacing(cache) as partial:
+            pd.DataFrame(list(latest.values()), columns=_FIELDS).to_parquet(partial, index=False)

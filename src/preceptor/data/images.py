@@ -1,7 +1,9 @@
 """Image files to arrays: every mode a camera, a scanner or an annotation tool writes, read right.
 
 A file is either decoded in full or refused with its reason; nothing is guessed per image. 16-bit
-greys are scaled by their full range, so that two images keep their relative brightness.
+greys are scaled by their full range, so that two images keep their relative brightness. Images of
+32-bit integers are refused: nothing in the file says which value is white. In a map only the
+differences count, so there they are scaled by the largest value.
 """
 
 from __future__ import annotations
@@ -74,6 +76,11 @@ def decode_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
     try:
         image = _load(path)
         deep = _deep_grey(image)
+        if image.mode == "I" and deep is None:
+            raise ValueError(
+                "32-bit integers have no known scale: nothing says which value is white; save it "
+                "with 8 or 16 bits"
+            )
         if deep is not None:
             grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
             return grey if channels == 1 else np.repeat(grey, 3, axis=2)
@@ -95,7 +102,8 @@ def decode_map(path: Path) -> NDArray[np.float32]:
         path: Any file that Pillow reads; the first frame counts.
 
     Returns:
-        float32 of shape (H, W) in [0, 1]; 16-bit files keep their 16 bits.
+        float32 of shape (H, W) in [0, 1]; 16-bit files keep their 16 bits, and 32-bit integers are
+        divided by the largest.
 
     Raises:
         ImageError: As `decode_image`.
@@ -112,6 +120,8 @@ def decode_map(path: Path) -> NDArray[np.float32]:
         deep = _deep_grey(image)
         if deep is not None:
             return deep
+        if image.mode == "I":
+            return _scaled_by_largest(image)
         if _is_transparent(image):
             colour = _to_rgba(image)
             luminance = np.asarray(colour.convert("RGB").convert("L"), dtype=np.float32)
@@ -181,11 +191,16 @@ def _has_exif_chunk(path: Path) -> bool:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
-    """Grey of more than 8 bits as float32 in [0, 1]; None for every 8-bit mode."""
+    """Grey of 9 to 16 bits or of reals as float32 in [0, 1]; None where the scale is not known.
+
+    8-bit modes have none here, and neither have 32-bit integers (mode I).
+    """
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         tags = getattr(image, "tag_v2", {})
-        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        bits = tags.get(_BITS_PER_SAMPLE, (_bits(image),))[0]
+        if bits > 16:
+            return None
         full = 4095 if bits == 12 else 65535
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > full:
@@ -205,6 +220,20 @@ def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
             )
         return reals
     return None
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of an integer grey whose file has no TIFF tag that says so."""
+    # Pillow opens 16-bit files of these formats in mode I, scaled to 16 bits where they have fewer.
+    return 16 if image.mode != "I" or image.format in ("PPM", "PNG") else 32
+
+
+def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
+    """Integers without a scale as float32 in [0, 1], the largest as 1."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0:
+        raise ValueError(f"a map has no values below 0, and the smallest is {values.min():,}")
+    return (values / max(int(values.max()), 1)).astype(np.float32)
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -19,17 +19,25 @@ from numpy.typing import ArrayLike, NDArray
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.files import Progress, check_files
 from preceptor.data.fingerprints import fingerprints
+from preceptor.data.split_names import KINDS, kind_of, kind_or_none, split_kind
 from preceptor.data.tables import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.data.validation import (
     COLUMNS,
-    KINDS,
     REQUIRED,
     check_cells,
     check_columns,
-    kind_of,
 )
+from preceptor.runtime.replace_file import replacing
 
-__all__ = ["COLUMNS", "KINDS", "Manifest", "draw_annotated", "fingerprints", "kind_of"]
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "Manifest",
+    "draw_annotated",
+    "fingerprints",
+    "kind_of",
+    "split_kind",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +180,8 @@ class Manifest:
         """
         if kind not in ("val", "test"):
             raise ValueError(f"kind must be 'val' or 'test', not {kind!r}")
-        return [str(name) for name in self.table["split"].unique() if str(name).startswith(kind)]
+        names = map(str, self.table["split"].unique())
+        return [name for name in names if kind_or_none(name) == kind]
 
     def select(self, mask: ArrayLike) -> Manifest:
         """The rows where `mask` is true, renumbered from 0.
@@ -201,17 +210,11 @@ class Manifest:
         if table["path"].equals(table["name"]):
             table = table.drop(columns="name")
         table["annotated"] = table["annotated"].astype(int)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        if target.suffix.lower() in (".parquet", ".pq"):
-            table.to_parquet(temporary, index=False)
-        else:
-            strings = [c for c in table if pd.api.types.is_string_dtype(table[c])]
-            # The reader drops blanks after a delimiter, unless they are quoted.
-            padded = any(table[c].str.startswith(" ").any() for c in strings)
-            quoting: Literal[0, 1] = csv.QUOTE_ALL if padded else csv.QUOTE_MINIMAL
-            cells = table.to_csv(index=False, quoting=quoting)
-            temporary.write_text(cells, encoding="utf-8", newline="")
-        temporary.replace(target)
+        with replacing(target) as partial:
+            if target.suffix.lower() in (".parquet", ".pq"):
+                table.to_parquet(partial, index=False)
+            else:
+                partial.write_text(_csv(table), encoding="utf-8", newline="")
 
 
 def check_raw(
@@ -253,6 +256,14 @@ def check_raw(
     check_files(table, raw.rows, root, findings, verify=verify, workers=workers, progress=progress)
     findings.raise_if_any()
     return Manifest(table, root)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    strings = [c for c in table if pd.api.types.is_string_dtype(table[c])]
+    # The reader drops blanks after a delimiter, unless they are quoted.
+    padded = any(table[c].str.startswith(" ").any() for c in strings)
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if padded else csv.QUOTE_MINIMAL
+    return str(table.to_csv(index=False, quoting=quoting))
 
 
 def _relative(paths: pd.Series, folder: Path) -> pd.Series:

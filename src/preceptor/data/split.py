@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.data.hold_out import drawn_for_missing_classes
 from preceptor.data.manifest import Manifest
-from preceptor.data.validation import kind_of, text
+from preceptor.data.split_names import kind_of, split_hint
+from preceptor.data.validation import text
 from preceptor.errors import InputError, Problem, ProblemsError
 
 _Floats = NDArray[np.float64]
@@ -34,7 +36,8 @@ def make_splits(
         fractions: The share of each split; names as in a manifest, shares above 0 that add up to 1.
         seed: Of the draw.
         hold_out: Sources that go to a split of their own as a whole, such as
-            {"lens-x": "test-unseen"}. A source of one class makes an evaluation set of one class.
+            {"lens-x": "test-unseen"}. A set that lacks a class gets images of it from the other
+            sources, see `hold_out.drawn_for_missing_classes`.
 
     Returns:
         A copy of the table with `split` filled.
@@ -59,8 +62,11 @@ def make_splits(
     held = dict(hold_out or {})
     _check_request(fractions, held, sources, groups)
 
-    split = sources.map(held).to_numpy(object)
-    free = ~sources.isin(list(held)).to_numpy(bool)
+    split = np.array([held.get(source) for source in sources], dtype=object)
+    if held:
+        for name, rows in drawn_for_missing_classes(labels, groups, split, seed).items():
+            split[rows] = name
+    free = np.array([name is None for name in split])
     if free.any():
         # A group is one unit, and so is each image that has none.
         alone = np.array([f"\0{row}" for row in range(len(table))], dtype=object)
@@ -95,13 +101,14 @@ def _check_request(
         add("shares", f"they add up to {total:g}", "make them add up to 1")
     for name in [*fractions, *held.values()]:
         if not kind_of(pd.Series([name], dtype="str"))[0]:
-            add(f"split {name!r}", "unknown", "use train, or a name that begins with val or test")
+            add(f"split {name!r}", "unknown", split_hint(name))
     for source, name in held.items():
         if name in fractions:
             mend = "send it to a split of its own, such as test-unseen"
             add(f"held-out source {source!r}", f"the split {name!r} has a share as well", mend)
         if name == "train":
-            add(f"held-out source {source!r}", "it goes to train", "send it to val… or test…")
+            mend = "send it to val-NAME or test-NAME"
+            add(f"held-out source {source!r}", "it goes to train", mend)
         if source not in set(sources):
             known = ", ".join(sorted(set(sources) - {""})) or "none"
             add(f"held-out source {source!r}", "there is no such source", f"known: {known}")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.data.split_names import KNOWN_SPLITS, kind_of, split_hint
 from preceptor.data.tables import Findings, RawTable
 
 REQUIRED = ("path", "label", "split")
@@ -27,7 +28,6 @@ OPTIONAL = (
     "annotation_seconds",
 )
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
-KINDS = ("train", "val", "test")
 
 _OTHER_NAMES = {
     "path": ("file", "filename", "filepath", "file_path", "image", "image_path", "img"),
@@ -36,21 +36,6 @@ _OTHER_NAMES = {
 }
 _YES_NO = {"1": True, "true": True, "yes": True, "1.0": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
-
-
-def kind_of(splits: pd.Series) -> NDArray[np.object_]:
-    """The kind of each split name: "train", "val", "test", or "" for an unknown name.
-
-    Example:
-        >>> kind_of(pd.Series(["train", "val-unseen", "test_gan1", "trainer"])).tolist()
-        ['train', 'val', 'test', '']
-    """
-    codes, names = pd.factorize(splits)
-    kinds = [
-        "train" if name == "train" else next((k for k in ("val", "test") if name.startswith(k)), "")
-        for name in map(str, names)
-    ]
-    return np.array([*kinds, ""], dtype=object)[codes]
 
 
 def check_columns(columns: Sequence[str], required: Sequence[str], findings: Findings) -> None:
@@ -141,11 +126,12 @@ def note(
     rows: NDArray[np.int64],
     wrong: pd.Series | NDArray[np.bool_],
     what: str | Callable[[int], str],
-    mend: str,
+    mend: str | Callable[[int], str],
 ) -> None:
-    """Note one problem for every row where `wrong` is true; `what` may tell it by the index."""
+    """Note one problem for every row where `wrong` is true; texts may be functions of its index."""
     for index in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
-        findings.add(rows[index], what if isinstance(what, str) else what(index), mend)
+        said, advice = (text if isinstance(text, str) else text(index) for text in (what, mend))
+        findings.add(rows[index], said, advice)
 
 
 def _check_annotated(
@@ -255,11 +241,15 @@ def _check_splits(
     table: pd.DataFrame, rows: NDArray[np.int64], findings: Findings, need: Collection[str]
 ) -> None:
     splits, kinds = table["split"], kind_of(table["split"])
-    known = "train, or a name that begins with val or test"
     if need:
-        note(findings, rows, splits == "", "split is empty", f"write {known}")
-    unknown = (kinds == "") & (splits != "").to_numpy()
-    note(findings, rows, unknown, lambda i: f"split {splits.iloc[i]!r} is unknown", f"use {known}")
+        note(findings, rows, splits == "", "split is empty", f"write {KNOWN_SPLITS}")
+    note(
+        findings,
+        rows,
+        (kinds == "") & (splits != "").to_numpy(),
+        lambda i: f"split {splits.iloc[i]!r} is unknown",
+        lambda i: split_hint(splits.iloc[i]),
+    )
     for kind in need:
         if not (kinds == kind).any():
             mend = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"

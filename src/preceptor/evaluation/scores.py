@@ -13,6 +13,7 @@ from torch import Tensor
 
 from preceptor.config import Training
 from preceptor.data.manifest import Manifest
+from preceptor.data.split_names import kind_of
 from preceptor.evaluation.metrics import (
     accuracy,
     auc,
@@ -137,7 +138,7 @@ def fixed_thresholds(
     """
     if positive is None:
         return {}
-    own = frame[frame["split"].str.startswith("val")]
+    own = frame[kind_of(frame["split"]) == "val"]
     truth, scores = (own["label"] == positive).to_numpy(), own[f"score_{positive}"].to_numpy(float)
     found = {rule: fixed_threshold(rule, truth, scores) for rule in rules}
     return {rule: value for rule, value in found.items() if value is not None}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from preceptor.data.split_names import split_kind
 from preceptor.report import figures, rate_tables, study_tables, tables
 from preceptor.report.blocks import (
     Block,
@@ -191,7 +192,7 @@ def _errors(plan: Plan, results: Results) -> list[Block | None]:
         )  # fmt: skip
     elif results.rates.empty:
         blocks.append(Text("No model has been scored on a test set yet.", "none"))
-    tests = [name for name in tables.set_order(plan, results) if name.startswith("test")]
+    tests = [name for name in tables.set_order(plan, results) if split_kind(name) == "test"]
     for name in tests:
         own: list[Shown] = []
         for backbone in study.students:
@@ -218,7 +219,7 @@ def _sources(plan: Plan, results: Results) -> list[Block | None]:
     for name in sets:
         for backbone in plan.protocol.study.students:
             for kind, make in (("source", tables.source_table), ("class", tables.class_table)):
-                table = make(results, name, backbone) if name.startswith("test") else None
+                table = make(results, name, backbone) if split_kind(name) == "test" else None
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
                 blocks.append(Shown(key, table) if table else None)
     if any(blocks):

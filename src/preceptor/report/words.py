@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from preceptor.data.split_names import kind_of
 from preceptor.evaluation.statistics import p_floor
 from preceptor.study.answers import LEVEL
 from preceptor.study.domains import StudyPlan
@@ -137,7 +138,7 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
         remark += "; each seed is a new draw, the first is counted"
     elif study.annotated_per_seed:
         remark += "; drawn anew for each seed, the first is counted"
-    validation = manifest.table["split"].str.startswith("val").to_numpy(bool) & mapped
+    validation = (kind_of(manifest.table["split"]) == "val") & mapped
     used = study.selection == "guided"
     rows = [
         ("Annotated images (A)", f"{annotated.sum():,}", remark),

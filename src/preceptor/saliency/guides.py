@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config import MapSource, PostProcessing, RunConfig, Trust
-from preceptor.data.cache import MAP_SIDE, ImageSource
-from preceptor.data.geometry import fit_box, resample
-from preceptor.data.images import decode_map
+from preceptor.data.cache import MAP_SIDE, ImageSource, map_on_unit_square
+from preceptor.data.geometry import fit_box
 from preceptor.data.loader import Guides, MapArray
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
@@ -236,7 +235,6 @@ def _from_folder(
         if file.suffix.lower() in suffixes and not file.name.startswith(".")
     }
     by_name: dict[Path, str] = {}
-    unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     maps: list[NDArray[np.float32]] = []
     index = np.full(len(names), -1, np.int64)
     for position, name in enumerate(names):
@@ -250,9 +248,8 @@ def _from_folder(
                     "put the maps into folders as the images are"
                 )
         if file is not None:
-            grid = resample(torch.from_numpy(decode_map(file))[None], unit, unit, (MAP_SIDE,) * 2)
             index[position] = len(maps)
-            maps.append(grid[0].numpy())
+            maps.append(map_on_unit_square(file))
     stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
     return stacked, index
 

@@ -12,8 +12,6 @@ these are and which part of the image the grid covers: the canvas of `side` pixe
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 
 from preceptor.data.geometry import Fit
 from preceptor.errors import InputError
+from preceptor.runtime.replace_file import replacing
 
 SHARD_ROWS = 100_000
 # What a store need not have: maps from elsewhere may come without.
@@ -141,10 +140,10 @@ def write_store(folder: Path, store: MapStore) -> None:
             arrays.append(pa.array(store.error[part].astype(np.float32)))
         table = pa.Table.from_arrays(arrays, schema=schema)
         target = folder / f"maps-{shard:05d}.parquet"
-        handle, name = tempfile.mkstemp(prefix=".maps-", dir=folder)
-        os.close(handle)
-        pq.write_table(table, name, compression="zstd", use_dictionary=["height", "width", "class"])
-        Path(name).replace(target)
+        with replacing(target) as partial:
+            pq.write_table(
+                table, partial, compression="zstd", use_dictionary=["height", "width", "class"]
+            )
         written.add(target)
     for old in set(folder.glob("maps-*.parquet")) - written:
         old.unlink()

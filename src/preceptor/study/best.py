@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from preceptor.evaluation.operating import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
 from preceptor.models import load_model, save_model
 from preceptor.runs import is_finished, read_scores
+from preceptor.runtime.replace_file import replacing
 from preceptor.study.plan import Plan
 
 
@@ -90,10 +89,7 @@ def write_best(plan: Plan, folder: Path, card: str) -> Best | None:
     if best is None:
         return None
     model = load_model(plan.protocol.run_folder(best.run) / "model")
-    partial = folder.with_name(f".best-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_model(model, partial, kept_thresholds(plan, best))
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replacing(folder) as partial:
+        save_model(model, partial, kept_thresholds(plan, best))
+        (partial / "README.md").write_text(card, encoding="utf-8")
     return best

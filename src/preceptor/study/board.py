@@ -135,7 +135,8 @@ class Board:
         self.status.running = list(self._running.values())
         self.status.updated = time.time()
         with contextlib.suppress(OSError):  # a full disk must not end what still can go on
-            write_atomically(self._file, strict_json(asdict(self.status)) + "\n")
+            text = strict_json(asdict(self.status)) + "\n"
+            write_atomically(self._file, text, flush=False)
 
 
 def read_status(out: Path) -> tuple[Status, bool]:

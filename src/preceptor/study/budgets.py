@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.data.annotated import draw_annotated
+from preceptor.data.split_names import kind_or_none
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.evaluation.statistics import mean_std, paired_difference, t_interval
 from preceptor.study.plan import Plan
@@ -151,7 +152,8 @@ def _map_agreement(runs: pd.DataFrame, size: int, backbone: str, alpha: float) -
     known = [
         name
         for name in map(str, mine)
-        if name.startswith("val") and name.endswith("_map_correlation")
+        if name.endswith("_map_correlation")
+        and kind_or_none(name.removesuffix("_map_correlation")) == "val"
     ]
     return mine[known].astype(float).mean(axis=1)
 

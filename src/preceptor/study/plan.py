@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preceptor.data.split_names import kind_or_none
 from preceptor.runs import read_record, read_scores
 from preceptor.study.graph import Step, selected, selection_id
 from preceptor.study.protocol import Protocol, Teacher
@@ -348,6 +349,7 @@ class Plan:
             found += [
                 value
                 for key, value in metrics.items()
-                if key.endswith("_map_correlation") and key.startswith("val")
+                if key.endswith("_map_correlation")
+                and kind_or_none(key.removesuffix("_map_correlation")) == "val"
             ]
         return float(np.mean(found)) if found else math.nan

@@ -203,7 +203,7 @@ class StudyConfig(Guiding):
     students: Annotated[tuple[str, ...], Field(min_length=1)]
     weights: str | Mapping[str, str] = "none"
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
-    seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 3
+    seeds: Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 3
     annotated: Amount | None = None
     annotated_seed: int = 0
     annotated_per_seed: bool = False

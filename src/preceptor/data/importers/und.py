@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from PIL import Image
 
 from preceptor.data.files import Progress
 from preceptor.data.manifest import Manifest, check_raw
+from preceptor.data.split_names import kind_or_none
 from preceptor.data.tables import Findings, RawTable, read_table
 from preceptor.errors import Problem, ProblemsError
 
@@ -37,8 +39,8 @@ def read_und(
 
     Args:
         train_csv: Rows `train` and `test`; the latter become the split `val`.
-        test_csvs: Each becomes a test set named after its file (`test-` is put before the stem
-            unless it begins with "test"), whatever its rows call themselves.
+        test_csvs: Each becomes a test set named after its file, whatever its rows call themselves:
+            gan9.csv, test-gan9.csv and test_gan9.csv all give test-gan9.
         image_root: The folder in which the rows' paths, leading slash or not, are found.
         heatmaps: The folder of heat maps, or None.
         verify: Decode every image and map in full.
@@ -51,18 +53,18 @@ def read_und(
     problems: list[Problem] = []
     parts: list[pd.DataFrame] = []
     row_names: list[str] = []
-    stems: dict[str, Path] = {}
+    names: dict[str, Path] = {}
     for csv_path in map(Path, (train_csv, *test_csvs)):
         part, numbers = _read_rows(csv_path, problems)
         if csv_path == Path(train_csv):
             part["split"] = part["split"].map(lambda name: _TRAIN_CSV_SPLITS.get(name, name))
         else:
-            stem = csv_path.stem
-            part["split"] = stem if stem.startswith("test") else f"test-{stem}"
-            if stem in stems:
-                what = f"has the name of {stems[stem]}, and so would its test set"
+            name = _test_set(csv_path.stem)
+            part["split"] = name
+            if name in names:
+                what = f"its test set would be {name}, as that of {names[name]}"
                 problems.append(Problem(str(csv_path), what, "rename one of the files"))
-            stems[stem] = csv_path
+            names[name] = csv_path
         parts.append(part)
         row_names += [f"{csv_path.name} row {number}" for number in numbers]
     frame = pd.concat(parts, ignore_index=True)
@@ -84,6 +86,13 @@ def read_und(
         raw, root, findings, verify=verify, workers=workers, need=need, progress=progress
     )
     return replace(manifest, source=Path(train_csv))
+
+
+def _test_set(stem: str) -> str:
+    """The test set of a file of this name."""
+    if kind_or_none(stem) == "test":
+        return stem
+    return f"test-{re.sub('^test[^a-zA-Z0-9]+', '', stem)}"
 
 
 def _read_rows(path: Path, problems: list[Problem]) -> tuple[pd.DataFrame, list[int]]:
@@ -128,7 +137,7 @@ def _find_maps(frame: pd.DataFrame, heatmaps: Path | None, findings: Findings) -
     for row, (path, split) in enumerate(zip(frame["path"], frame["split"], strict=True)):
         image = PurePosixPath(path)
         maps = by_place.get(str(image.parent / image.stem), [])
-        if not maps and not split.startswith("test"):
+        if not maps and kind_or_none(split) != "test":
             maps = by_name.get(image.stem, [])
         if len(maps) > 1:
             what = f"{path!r} has {len(maps)} heat maps ({maps[0]}, {maps[1]}, …)"

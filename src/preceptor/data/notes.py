@@ -1,0 +1,97 @@
+"""Notes on a manifest: what is allowed in one, but is seldom meant."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from preceptor.data.fingerprints import fingerprints
+from preceptor.data.hold_out import missing_class_notes
+from preceptor.data.manifest import Manifest
+from preceptor.data.split_names import KINDS, kind_of
+
+
+def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
+    """What the owner of a manifest should know, a line each.
+
+    Args:
+        manifest: The images; all of its files exist.
+        cache: A file that remembers content hashes, see `fingerprints`.
+
+    Returns:
+        Sets that lack a class, byte-identical images in two kinds of split, and labels that look
+        the same.
+    """
+    return [
+        *missing_class_notes(manifest),
+        *repeated_image_notes(manifest, cache),
+        *similar_label_notes(manifest),
+    ]
+
+
+def repeated_images(manifest: Manifest, cache: Path | None = None) -> pd.DataFrame:
+    """The images of a kind of split that are byte for byte images of an earlier kind as well.
+
+    Args:
+        manifest: The images.
+        cache: A file that remembers content hashes, see `fingerprints`.
+
+    Returns:
+        Columns `kinds` ("train, test"), `first` and `second`, the names of the two images; a row
+        an image of the second kind.
+    """
+    content = fingerprints(manifest, ["path"], cache)["path"]
+    frame = pd.DataFrame({"content": content, "name": manifest.table["name"]})
+    frame["kind"] = kind_of(manifest.table["split"])
+    parts = []
+    for one, other in combinations(KINDS, 2):
+        known = frame[frame["kind"] == one].drop_duplicates("content")
+        both = known.merge(frame[frame["kind"] == other], on="content", suffixes=("", "_second"))
+        found = pd.DataFrame({"first": both["name"], "second": both["name_second"]})
+        parts.append(found.assign(kinds=f"{one}, {other}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def repeated_image_notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
+    """A line for each two kinds of split that have byte-identical images, with their number."""
+    found = []
+    for kinds, part in repeated_images(manifest, cache).groupby("kinds", sort=False):
+        one, other = str(kinds).split(", ")
+        images = f"{len(part):,} image{'s' if len(part) > 1 else ''}"
+        found.append(
+            f"{images} of {other} {'are' if len(part) > 1 else 'is'} byte for byte in {one} too "
+            f"({part['second'].iloc[0]} = {part['first'].iloc[0]}): {other} results are better "
+            "than they would be on new images; remove them, or give each pair a `group` of its own "
+            "and split again"
+        )
+    return found
+
+
+def similar_labels(manifest: Manifest) -> list[list[str]]:
+    """Labels that differ only in case, in blanks, or in how a number is written (1 and 1.0)."""
+    alike: dict[str, list[str]] = {}
+    for label in manifest.classes:
+        alike.setdefault(_plain(label), []).append(label)
+    return [labels for labels in alike.values() if len(labels) > 1]
+
+
+def similar_label_notes(manifest: Manifest) -> list[str]:
+    """A line for each group of labels that look the same, with the number of images of each."""
+    counts = manifest.table["label"].value_counts()
+    return [
+        "the labels "
+        + " and ".join(f"{label!r} ({counts[label]:,} images)" for label in labels)
+        + " are different classes; write them in one way if they are not meant to be"
+        for labels in similar_labels(manifest)
+    ]
+
+
+def _plain(label: str) -> str:
+    """A label without what may be a slip of the pen."""
+    text = "".join(label.split()).casefold()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text

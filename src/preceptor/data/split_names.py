@@ -1,0 +1,90 @@
+"""Names of splits: which kind of split a name stands for, and what a wrong name may mean."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.errors import InputError
+
+SplitKind = Literal["train", "val", "test"]
+KINDS: tuple[SplitKind, ...] = get_args(SplitKind)
+KNOWN_SPLITS = "train, val, val-NAME, test or test-NAME"
+
+_TRAIN = ("train", "training", "tr")
+_VAL = ("val", "valid", "validation", "dev", "development", "eval", "evaluation")
+_TEST = ("test", "testing", "tests", "te")
+_WORDS: dict[str, SplitKind] = {
+    **dict.fromkeys(_TRAIN, "train"),
+    **dict.fromkeys(_VAL, "val"),
+    **dict.fromkeys(_TEST, "test"),
+}
+
+
+def split_kind(name: str) -> SplitKind:
+    """The kind of a split: train, val (`val` or `val-NAME`) or test (`test` or `test-NAME`).
+
+    Args:
+        name: Of the split.
+
+    Raises:
+        InputError: No split may have this name; the message has the nearest one that may.
+
+    Example:
+        >>> split_kind("val-unseen")
+        'val'
+        >>> split_kind("vall")
+        Traceback (most recent call last):
+        preceptor.errors.InputError: split 'vall' is unknown; did you mean val?
+    """
+    kind = kind_or_none(name)
+    if kind is None:
+        raise InputError(f"split {name!r} is unknown; {split_hint(name)}")
+    return kind
+
+
+def kind_or_none(name: str) -> SplitKind | None:
+    """As `split_kind`, but None for a name that no split may have.
+
+    Example:
+        >>> kind_or_none("val"), kind_or_none("validated")
+        ('val', None)
+    """
+    if name == "train":
+        return "train"
+    return next((kind for kind in KINDS[1:] if name == kind or name.startswith(f"{kind}-")), None)
+
+
+def kind_of(splits: pd.Series) -> NDArray[np.object_]:
+    """The kind of each split name, as `split_kind`, but "" for a name that no split may have.
+
+    Example:
+        >>> kind_of(pd.Series(["train", "val-unseen", "test_gan1", "trainer"])).tolist()
+        ['train', 'val', '', '']
+    """
+    codes, names = pd.factorize(splits)
+    kinds = [kind_or_none(str(name)) or "" for name in names]
+    return np.array([*kinds, ""], dtype=object)[codes]
+
+
+def split_hint(name: str) -> str:
+    """What to do about a name that no split may have: the nearest one that may, or all of them.
+
+    Example:
+        >>> split_hint("test_gan1"), split_hint("holdout")
+        ('did you mean test-gan1?', 'write train, val, val-NAME, test or test-NAME')
+    """
+    parts = re.fullmatch(r"[\W_]*([^\W\d_]*)[\W_]*(.*)", name.strip(), re.DOTALL)
+    assert parts is not None, "every text matches"
+    word, rest = parts[1].lower(), parts[2]
+    near = difflib.get_close_matches(word, _WORDS, 1, cutoff=0.6)
+    if not near:
+        return f"write {KNOWN_SPLITS}"
+    kind = _WORDS[near[0]]
+    meant = f"{kind}-{rest}" if rest and kind != "train" else kind
+    return f"did you mean {meant}?"

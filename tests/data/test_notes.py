@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from preceptor.data.manifest import Manifest
+from preceptor.data.notes import notes, repeated_images, similar_labels
+from tests.commands import here
+from tests.datasets import squares
+
+
+def test_sound_data_have_no_notes(tmp_path: Path) -> None:
+    assert notes(Manifest.read(squares(tmp_path))) == []
+
+
+def test_byte_identical_images_in_two_kinds_of_split_are_counted(tmp_path: Path) -> None:
+    file = squares(tmp_path)
+    for source, target in (
+        ("train-0", "test-2"), ("train-0", "test-unseen-4"), ("train-1", "test-3"),
+        ("val-0", "test-6"), ("train-3", "train-5"), ("test-8", "test-unseen-8"),
+    ):  # fmt: skip
+        data = (tmp_path / f"images/{source}.png").read_bytes()
+        (tmp_path / f"images/{target}.png").write_bytes(data)
+    manifest = Manifest.read(file)
+    found = repeated_images(manifest)
+    assert found["kinds"].value_counts().to_dict() == {"train, test": 3, "val, test": 1}
+    assert dict(zip(found["second"], found["first"], strict=True)) == {
+        "images/test-2.png": "images/train-0.png",
+        "images/test-unseen-4.png": "images/train-0.png",
+        "images/test-3.png": "images/train-1.png",
+        "images/test-6.png": "images/val-0.png",
+    }
+    first, second = notes(manifest)
+    assert first.startswith("3 images of test are byte for byte in train too (images/test-2.png = ")
+    assert second.startswith("1 image of test is byte for byte in val too")
+    done = here("data", "check", file)
+    assert done.code == 0
+    assert f"note: {first}" in done.out
+
+
+def test_the_same_pixels_in_another_file_are_not_the_same_bytes(tmp_path: Path) -> None:
+    file = squares(tmp_path)
+    pixels = np.asarray(Image.open(tmp_path / "images/train-0.png"))
+    Image.fromarray(pixels).save(tmp_path / "images/test-0.png", compress_level=1)
+    assert len(repeated_images(Manifest.read(file))) == 0
+
+
+def test_labels_that_differ_in_case_blanks_or_spelling_of_a_number_are_noted() -> None:
+    labels = ["Fake", "fake", "fa ke", "real", "1", "1.0", "01", "nan", "NaN"]
+    table = pd.DataFrame({"label": [*labels, "fake"], "split": "train"})
+    manifest = Manifest(table.assign(name="", path=""), Path())
+    alike = [["01", "1", "1.0"], ["Fake", "fa ke", "fake"], ["NaN", "nan"]]
+    assert similar_labels(manifest) == alike
+
+
+def test_similar_labels_are_told_with_their_numbers(tmp_path: Path) -> None:
+    file = squares(tmp_path)
+    table = pd.read_csv(file)
+    table.loc[[1, 25, 37, 49], "label"] = "Marked"
+    table.to_csv(file, index=False)
+    (note,) = notes(Manifest.read(file))
+    assert note == (
+        "the labels 'Marked' (4 images) and 'marked' (26 images) are different classes; write them "
+        "in one way if they are not meant to be"
+    )

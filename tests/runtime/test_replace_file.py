@@ -1,0 +1,98 @@
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import preceptor
+from preceptor.runtime.replace_file import replacing
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+        assert partial.parent == tmp_path
+        assert partial.name.startswith(".")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "best"
+    path.mkdir()
+    (path / "old").touch()
+    with replacing(path) as partial:
+        (partial / "deep").mkdir(parents=True)
+        (partial / "deep" / "new").write_text("x")
+    assert [file.name for file in path.rglob("*") if file.is_file()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_fails_leaves_the_old_and_nothing_else(
+    tmp_path: Path, folder: bool, error: BaseException
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def half() -> None:
+        with replacing(path) as partial:
+            if folder:
+                partial.mkdir()
+            (partial / "x" if folder else partial).write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_names_and_names_beyond_ascii_fit(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 120 + ".csv")
+    with replacing(path) as partial:
+        partial.write_text("x")
+    assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_the_content_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool
+) -> None:
+    """The order of what the system is asked for: files, their folder, the name, its folder."""
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushed(handle: int) -> None:
+        done.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append("renamed")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    with replacing(tmp_path / "a", flush=flush) as partial:
+        partial.mkdir()
+        (partial / "inside").write_text("x")
+    wanted = ["inside", partial.name, "renamed", tmp_path.name] if flush else ["renamed"]
+    assert done == wanted
+
+
+def test_nothing_else_writes_and_renames_by_itself() -> None:
+    source = Path(preceptor.__file__).parent
+    renames = re.compile(r"(temporary|partial|tmp)\.(replace|rename)\(|os\.(replace|rename)\(")
+    found = {path.name for path in source.rglob("*.py") if renames.search(path.read_text())}
+    # forged.py makes way for another process that was quicker.
+    assert found == {"replace_file.py", "forged.py"}
