@@ -180,7 +180,8 @@ def data_split(
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
 ) -> None:
     """Make splits: stratified by label and source, whole groups, sources held out."""
-    from preceptor.data.hold_out import added_classes, missing_class_notes
+    from preceptor.data.complete_sets import missing_class_notes
+    from preceptor.data.hold_out import added_classes
     from preceptor.data.manifest import Manifest
     from preceptor.data.split import make_splits
     from preceptor.data.split_names import kind_or_none

@@ -32,7 +32,7 @@ from preceptor.batch_norm import has_batch_norm, synchronise
 from preceptor.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.config import RunConfig, Training
 from preceptor.configfile import dump_config
-from preceptor.data.complete_sets import lacking_classes
+from preceptor.data.complete_sets import selection_problems
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.devices import Ranks, Shared, make_fabric
 from preceptor.errors import CrowdedError, InputError, PreceptorError, RunFailedError
@@ -343,7 +343,7 @@ def _prepare(
             f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "
             "devices that share a batch; lower training.devices"
         )
-    problems = lacking_classes(workspace.manifest, "val", config.validation_negatives)
+    problems = selection_problems(workspace.manifest, config.validation_negatives)
     if problems and (config.training.checkpoint == "best_auc" or config.validation_negatives):
         raise InputError(f"{config.manifest}: {problems[0]}")
     plain = plain_settings(model, config.training.cache)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.data.hold_out import missing_class_notes, missing_classes
+from preceptor.data.complete_sets import missing_class_notes, missing_classes
 from preceptor.data.manifest import Manifest
 from preceptor.data.split import make_splits
 from preceptor.errors import InputError

@@ -1,50 +1,101 @@
-"""Evaluation sets that lack a class: without each of them a set has no AUC."""
+"""Evaluation sets that lack a class: without each of the classes a set has no AUC."""
 
 from __future__ import annotations
 
 from preceptor.data.manifest import Manifest
 
 
-def lacking_classes(manifest: Manifest, which: str, negatives: str | None = None) -> list[str]:
-    """What is wrong with evaluation sets that select or are tested: a line each.
+def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[str, list[str]]:
+    """The classes that each validation and test set lacks; sets that have all are left out.
+
+    A set without one of the classes has no AUC for it. The usual case is a held-out attack type,
+    whose images are all positive.
 
     Args:
         manifest: The table.
-        which: `val` for all validation sets, or the name of one evaluation set.
-        negatives: A validation set whose images stand in for the classes that others lack; None =
-            no set.
+        negatives: A validation set whose images stand in for the classes that other validation
+            sets lack; None = no set.
 
-    Returns:
-        Sentences that name the set, the class that it lacks, and what to do.
+    Example:
+        >>> from pathlib import Path
+        >>> splits, labels = ["train", "train", "val-noise"], ["real", "fake", "fake"]
+        >>> table = pd.DataFrame({"split": splits, "label": labels})
+        >>> missing_classes(Manifest(table, Path()))
+        {'val-noise': ['real']}
     """
-    labels = manifest.table["label"].groupby(manifest.table["split"], sort=False)
-    present = {str(name): set(part) for name, part in labels}
-    sets = manifest.eval_splits("val") if which == "val" else [which]
+    there = manifest.table.groupby("split", sort=False)["label"].agg(set)
+    validation = manifest.eval_splits("val")
+    found = {}
+    for name in [*validation, *manifest.eval_splits("test")]:
+        present = there[name]
+        if negatives is not None and name in validation:
+            present = present | there[negatives]
+        missing = [one for one in manifest.classes if one not in present]
+        if missing:
+            found[name] = missing
+    return found
+
+
+def missing_class_notes(manifest: Manifest) -> list[str]:
+    """A line for each validation and test set that lacks a class: what that means, what to do."""
+    tests, notes = manifest.eval_splits("test"), []
+    auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
+    for name, missing in missing_classes(manifest).items():
+        classes = ", ".join(missing)
+        lack = auc if name in tests else f"{auc} and cannot select"
+        note = (
+            f"{name}: there is no image of class {classes}, so it has {lack}; move images of "
+            f"{classes} into it, or make it with `preceptor data split --hold-out`"
+        )
+        if name not in tests:
+            note += (
+                ", or set `validation_negatives: val` in the study file, which scores its "
+                "positives against the negatives of val"
+            )
+        notes.append(note)
+    return notes
+
+
+def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
+    """What keeps validation sets from selecting: a line each.
+
+    Args:
+        manifest: The table.
+        negatives: As of `missing_classes`; a name that is no validation set is a problem as well.
+    """
+    sets = manifest.eval_splits("val")
     if negatives is not None and negatives not in sets:
         return [
             f"validation_negatives: {negatives!r} is not one of the validation sets {sets}; "
             "name one of them"
         ]
+    lacking = missing_classes(manifest, negatives)
+    whole = missing_classes(manifest)
     found = []
     for name in sets:
-        own = present.get(name, set())
-        borrowed = present.get(negatives, set()) if negatives is not None else set()
-        missing = [one for one in manifest.classes if one not in own | borrowed]
-        if not own or not missing:
+        if name not in lacking:
             continue
-        has = ", ".join(repr(one) for one in sorted(own))
-        line = f"{name} has images of {has} alone and none of {', '.join(map(repr, missing))}, "
-        if which == "val":
-            line += "so that it has no AUC to select by; add such images"
-            complete = [
-                other for other in sets if other != negatives and not set(missing) - present[other]
-            ]
-            if complete:
-                line += (
-                    f", or set validation_negatives: {complete[0]}, which scores it against those "
-                    f"of {complete[0]}"
-                )
-        else:
-            line += "so that it has no AUC to test; add such images, or name another primary set"
+        classes = ", ".join(lacking[name])
+        line = (
+            f"{name}: there is no image of class {classes}, so it has no AUC to select by; move "
+            f"images of {classes} into it"
+        )
+        others = [other for other in sets if other not in whole]
+        if others:
+            line += (
+                f", or set validation_negatives: {others[0]}, which scores it against the images "
+                f"of {classes} in {others[0]}"
+            )
         found.append(line)
     return found
+
+
+def primary_problems(manifest: Manifest, primary: str) -> list[str]:
+    """What keeps a test set from being the primary one: a line, or none."""
+    missing = missing_classes(manifest).get(primary)
+    if not missing:
+        return []
+    return [
+        f"primary: {primary} has no image of class {', '.join(missing)}, so it has no AUC to test; "
+        "add such images, or name another test set"
+    ]

@@ -8,29 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.manifest import Manifest
-
 _Ints = NDArray[np.int64]
-
-
-def missing_classes(manifest: Manifest) -> dict[str, list[str]]:
-    """The classes that each validation and test set lacks; sets that have all are left out.
-
-    A set without one of the classes has no AUC for it. The usual case is a held-out attack type,
-    whose images are all positive.
-
-    Example:
-        >>> from pathlib import Path
-        >>> splits, labels = ["train", "train", "val-noise"], ["real", "fake", "fake"]
-        >>> table = pd.DataFrame({"split": splits, "label": labels})
-        >>> missing_classes(Manifest(table, Path()))
-        {'val-noise': ['real']}
-    """
-    classes = manifest.classes
-    there = manifest.table.groupby("split", sort=False)["label"].agg(set)
-    sets = [*manifest.eval_splits("val"), *manifest.eval_splits("test")]
-    lacking = {name: [one for one in classes if one not in there[name]] for name in sets}
-    return {name: missing for name, missing in lacking.items() if missing}
 
 
 def drawn_for_missing_classes(
@@ -130,23 +108,3 @@ def added_classes(table: pd.DataFrame, hold_out: Mapping[str, str]) -> dict[str,
     for (name, label), part in moved.groupby(["split", "label"]):
         found.setdefault(str(name), {})[str(label)] = len(part)
     return found
-
-
-def missing_class_notes(manifest: Manifest) -> list[str]:
-    """A line for each validation and test set that lacks a class: what that means, what to do."""
-    tests, notes = manifest.eval_splits("test"), []
-    auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
-    for name, missing in missing_classes(manifest).items():
-        classes = ", ".join(missing)
-        lack = auc if name in tests else f"{auc} and cannot select"
-        note = (
-            f"{name}: there is no image of class {classes}, so it has {lack}; move images of "
-            f"{classes} into it, or make it with `preceptor data split --hold-out`"
-        )
-        if name not in tests:
-            note += (
-                ", or set `validation_negatives: val` in the study file, which scores its "
-                "positives against the negatives of val"
-            )
-        notes.append(note)
-    return notes

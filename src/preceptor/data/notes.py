@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from preceptor.data.complete_sets import missing_class_notes
 from preceptor.data.fingerprints import fingerprints
-from preceptor.data.hold_out import missing_class_notes
 from preceptor.data.manifest import Manifest
 from preceptor.data.split_names import KINDS, kind_of
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from preceptor.config import RunConfig
 from preceptor.data.annotated import draw_annotated
-from preceptor.data.complete_sets import lacking_classes
+from preceptor.data.complete_sets import primary_problems, selection_problems
 from preceptor.errors import InputError
 from preceptor.models import build_model
 from preceptor.study.draws import Workspaces
@@ -47,10 +47,8 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         one = workspaces.of(seed).manifest
         where = f"{study.manifest_of(seed)}: " if study.draws else ""
         negatives = study.validation_negatives
-        for problem in lacking_classes(one, "val", negatives):
-            yield f"{where}{problem}"
         primary = study.primary if study.primary is not None else tests[0]
-        for problem in lacking_classes(one, primary):
+        for problem in (*selection_problems(one, negatives), *primary_problems(one, primary)):
             yield f"{where}{problem}"
     levers = {"": study.guiding()} | {
         f"variants.{name}.": study.guiding(variant) for name, variant in study.variants.items()
