@@ -11,11 +11,16 @@ import torch
 from preceptor.config import Training
 from preceptor.data.loader import Guides, Rows
 from preceptor.devices import Ranks
+from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.evaluation.predict import predict
 from preceptor.models import GuidableModel
 from preceptor.saliency.agreement import correlation
 from preceptor.workspace import Workspace
+
+
+class NotANumberError(RunFailedError):
+    """The scores of a validation set are NaN."""
 
 
 def validation_sets(
@@ -42,12 +47,18 @@ def validate(
     forward: Callable[..., Any],
     ranks: Ranks = Ranks(),  # noqa: B008
 ) -> dict[str, float]:
-    """Accuracy, AUC and agreement with human maps on each validation set, of all processes."""
+    """Accuracy, AUC and agreement with human maps on each validation set, of all processes.
+
+    Raises:
+        NotANumberError: A score is NaN, in all processes alike.
+    """
     metrics: dict[str, float] = {}
     for name, rows in sets.items():
         own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
         found = predict(model, own, cams="label" if rows.guides else None, forward=forward)
         probabilities = np.concatenate(ranks.gather(found.probabilities))
+        if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
+            raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
         metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, probabilities))
         metrics[f"{name}_auc"] = float(macro_auc(rows.labels, probabilities))
         if rows.guides is not None:
