@@ -11,7 +11,7 @@ import pytest
 from preceptor.config import MapSource, PostProcessing, RunConfig, SoftLabels, Training
 from preceptor.configfile import dump_config, load_config
 from preceptor.errors import InputError
-from preceptor.runs import damaged_files, finish, read_record, run_id
+from preceptor.runs import damaged_files, file_digest, finish, read_record, run_id
 from preceptor.saliency.store import MapStore, StoreInfo, write_store
 from preceptor.workspace import Workspace
 from tests.datasets import squares
@@ -256,3 +256,21 @@ def test_what_is_not_part_of_the_result_may_go(tmp_path: Path) -> None:
     assert damaged_files(tmp_path) == []
     (tmp_path / "scores.parquet").unlink()
     assert damaged_files(tmp_path) == ["scores.parquet"]
+
+
+def test_the_content_of_given_maps_is_read_once_for_all_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace.open(squares(tmp_path / "data"), tmp_path / "cache")
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("preceptor.workspace.file_digest", counted)
+    maps = MapSource(kind="store", path=tmp_path / "data" / "maps")
+    base = RunConfig(manifest=Path("m"), backbone="b", positive="marked", maps=maps)
+    ids = {workspace.run_id(base.model_copy(update={"seed": seed})) for seed in range(3)}
+    assert len(ids) == 3
+    assert len(read) == len(set(read)) == 30

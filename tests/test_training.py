@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from preceptor import watch
@@ -27,11 +28,13 @@ from preceptor.config import (
     Training,
 )
 from preceptor.configfile import dump_config
+from preceptor.data.split_names import kind_of
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.metrics import auc
 from preceptor.evaluation.predict import predict
+from preceptor.evaluation.scores import fixed_thresholds, score_sets
 from preceptor.models import build_model, load_model
-from preceptor.runs import damaged_files, file_digest, read_record, run_id
+from preceptor.runs import damaged_files, file_digest, read_record, read_scores, run_id
 from preceptor.saliency.annotate import annotate
 from preceptor.saliency.committee import mean_store
 from preceptor.saliency.store import read_store, write_store
@@ -213,6 +216,45 @@ def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
 def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path) -> None:
     training = SMALL.model_copy(update={"lr": 1e30})
     with pytest.raises(RunFailedError, match="diverged; a smaller lr"):
+        train(small(manifest, training=training), tmp_path)
+
+
+def test_divergence_in_the_last_step_of_an_epoch_names_the_run(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """The losses of the epoch are finite: it is the scores after it that are not."""
+    training = SMALL.model_copy(update={"lr": 1e30, "batch_size": 24, "epochs": 1})
+    with pytest.raises(RunFailedError) as caught:
+        train(small(manifest, training=training), tmp_path / "runs")
+    (folder,) = [entry for entry in (tmp_path / "runs").iterdir() if entry.is_dir()]
+    assert str(caught.value) == (
+        f"run {folder.name}: after epoch 1, 12 of 12 scores of val are NaN: it diverged; a smaller "
+        "lr or `clip` may help"
+    )
+
+
+def test_thresholds_are_fixed_in_the_precision_in_which_tests_are_scored(
+    manifest: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    training = SMALL.model_copy(update={"precision": "bf16-mixed", "epochs": 1})
+    run = train(small(manifest, training=training), tmp_path / "runs", workspace=workspace)
+    model = load_model(run.folder / "model").to(memory_format=torch.channels_last)
+    again = score_sets(model, workspace)
+    again = again[kind_of(again["split"]) == "val"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read_scores(run.folder), again, rtol=0, atol=1e-6)
+    assert model.spec.thresholds == fixed_thresholds(read_scores(run.folder), "marked")
+
+
+def test_half_precision_is_refused_on_a_cpu(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValidationError, match="set precision to bf16-mixed or 32-true"):
+        Training(precision="16-mixed", device="cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    training = SMALL.model_copy(update={"precision": "16-mixed", "device": "auto"})
+    with pytest.raises(InputError, match=r"training\.precision is 16-mixed.*set it to bf16-mixed"):
         train(small(manifest, training=training), tmp_path)
 
 

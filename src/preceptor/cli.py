@@ -331,7 +331,10 @@ def evaluate(
         ),
     ] = None,
     terms: Annotated[Naming, typer.Option(help="Names of the errors.")] = Naming.generic,
-    out: Annotated[Path | None, typer.Option(help="Parquet file for the scores.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Parquet file for the scores; only a score table is replaced."),
+    ] = None,
     cache_dir: CacheOption = None,
     cache: Cache = Cache.memmap,
 ) -> None:
@@ -341,12 +344,13 @@ def evaluate(
     from preceptor.evaluation.against import check_comparable, compare_sets
     from preceptor.evaluation.operating import known_threshold
     from preceptor.evaluation.printed import print_comparison, print_figures, print_rates
-    from preceptor.evaluation.scores import figures, score_sets
+    from preceptor.evaluation.scores import check_score_file, figures, score_sets, write_scores
     from preceptor.models import load_model
     from preceptor.workspace import Workspace
 
     if out is not None:
         _check_target("--out", out, replace=True)
+        check_score_file(out)
     loaded = load_model(model)
     spec = loaded.spec
     rule, fixed = "eer" if threshold is None else threshold, None
@@ -361,7 +365,7 @@ def evaluate(
     workspace = Workspace(table, cache_dir)
     scores = score_sets(loaded, workspace, cache.value)
     if out is not None:
-        scores.to_parquet(out, index=False)
+        write_scores(scores, out)
     print_figures(figures(scores, spec.classes, spec.positive))
     if spec.positive is not None:
         print_rates(scores, spec.positive, rule, fixed, terms.value)

@@ -147,7 +147,9 @@ class Training(Settings):
         batch_size: Images a step.
         checkpoint: Which epoch is kept: best_accuracy, best_auc (the worst of several validation
             sets counts, ties go to the later epoch) or last.
-        precision: 32-true, bf16-mixed or 16-mixed (GPU); auto in a study: chosen by a probe.
+        precision: Of the training steps and of the validation after each epoch: 32-true, bf16-mixed
+            or 16-mixed (GPU); auto in a study: chosen by a probe. Thresholds are fixed, and
+            validation and test sets finally scored, in 32-true.
         channels_last: Memory layout; auto as for precision.
         compile: Whether torch.compile has the trunk in training; auto as for precision.
         threads: CPU threads of one run, on several devices of each of its processes; part of the
@@ -225,6 +227,15 @@ class Training(Settings):
             raise ValueError(
                 f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
                 "lower epochs or raise steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _half_precision_on_a_gpu(self) -> Training:
+        if self.precision == "16-mixed" and self.device == "cpu":
+            raise ValueError(
+                "precision is 16-mixed, and device is cpu, which has no such training; set "
+                "precision to bf16-mixed or 32-true"
             )
         return self
 

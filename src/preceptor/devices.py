@@ -129,7 +129,7 @@ def make_fabric(settings: Training) -> Fabric:
     """Devices and precision of a run; several processes still have to find each other (`join`).
 
     Raises:
-        InputError: This machine does not have the devices.
+        InputError: This machine does not have the devices, or they do not train in this precision.
     """
     # Unused parameters are looked for because DDP then leaves its buckets as they are: after its
     # usual rearrangement in the second step three devices or more would add in another order, and
@@ -139,7 +139,7 @@ def make_fabric(settings: Training) -> Fabric:
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
     try:
-        return Fabric(
+        fabric = Fabric(
             accelerator=settings.device,
             devices=settings.devices,
             num_nodes=settings.nodes,
@@ -151,6 +151,13 @@ def make_fabric(settings: Training) -> Fabric:
             f"training.device {settings.device}, training.devices {settings.devices}: "
             f"{' '.join(str(error).split())}"
         ) from error
+    # lightning-fabric would compute in bf16 there, under the id of another precision.
+    if settings.speed.precision == "16-mixed" and fabric.device.type == "cpu":
+        raise InputError(
+            "training.precision is 16-mixed, and the run would be on a CPU, which has no such "
+            "training; set it to bf16-mixed or 32-true, or run where there is a GPU"
+        )
+    return fabric
 
 
 def join(settings: Training) -> tuple[Fabric, Ranks]:

@@ -37,7 +37,7 @@ from preceptor.data.loader import Rows, TrainingStream
 from preceptor.devices import Ranks, Shared, make_fabric
 from preceptor.errors import CrowdedError, InputError, PreceptorError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds, score_frame
-from preceptor.evaluation.validate import validate, validation_sets
+from preceptor.evaluation.validate import NotANumberError, validate, validation_sets
 from preceptor.leases import Lease, lease
 from preceptor.memory import device_memory, out_of_memory, peak_memory, release_memory
 from preceptor.models import GuidableModel, save_model
@@ -265,7 +265,10 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
                 display.update(task, completed=start)
             metrics = {"epoch": epoch + 1.0} | found
             ranks.first(partial(_check_loss, run, metrics))
-            metrics |= validate(model, validation, wrapped, ranks, config.validation_negatives)
+            measure = partial(
+                validate, model, validation, wrapped, ranks, config.validation_negatives
+            )
+            metrics |= _validated(run, epoch, measure)
             score = _score(settings, metrics, validation)
             if score >= progress.best_score or progress.best_epoch < 0:  # ties: the later epoch
                 progress.best_score, progress.best_epoch = score, epoch
@@ -315,7 +318,8 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
         _check_maps(run, model)
         write_atomically(run.folder / "metrics.csv", _table(progress.history))
         plain = plain_settings(model, settings.cache)
-        scores = score_frame(model, workspace, workspace.split_rows("val"), plain, wrapped)
+        # In 32-true, as test sets are scored: a threshold must not depend on the precision.
+        scores = score_frame(model, workspace, workspace.split_rows("val"), plain)
         run.check()
         scores.to_parquet(run.folder / "scores.parquet", index=False)
         save_model(model, run.folder / "model", fixed_thresholds(scores, model.spec.positive))
@@ -410,6 +414,17 @@ def _check_maps(run: _Run, model: GuidableModel) -> None:
         raise RunFailedError(
             f"run {run.id}: after training its maps no longer add up to its logits: {error}; take "
             "another backbone"
+        ) from error
+
+
+def _validated(run: _Run, epoch: int, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What is measured after an epoch; where the last steps diverged, the loss cannot tell yet."""
+    try:
+        return measure()
+    except NotANumberError as error:
+        raise RunFailedError(
+            f"run {run.id}: after epoch {epoch + 1}, {error}: it diverged; a smaller lr or `clip` "
+            "may help"
         ) from error
 
 

@@ -55,6 +55,7 @@ class Workspace:
         self.cache_dir = cache_dir or default_cache_dir()
         self._images: dict[tuple[int, str, int, str], ImageSource] = {}
         self._weights: dict[str, str] = {}
+        self._folders: dict[Path, str] = {}
         self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
         split = manifest.table["split"]
         self.train_mask = (split == "train").to_numpy()
@@ -124,12 +125,11 @@ class Workspace:
             config = config.model_copy(update={"guide_classes": None})
         if config.guided and maps.kind == "store" and maps.identity is None:
             assert maps.path is not None
-            config = config.model_copy(
-                update={"maps": maps.model_copy(update={"identity": folder_digest(maps.path)})}
-            )
+            known_maps = maps.model_copy(update={"identity": self._folder(maps.path, "maps")})
+            config = config.model_copy(update={"maps": known_maps})
         soft = config.soft_labels
         if soft is not None and soft.identity is None:
-            known = soft.model_copy(update={"identity": folder_digest(soft.path, "soft_labels")})
+            known = soft.model_copy(update={"identity": self._folder(soft.path, "soft_labels")})
             config = config.model_copy(update={"soft_labels": known})
         if config.weights not in self._weights:
             self._weights[config.weights] = weights_digest(config.weights)
@@ -141,6 +141,12 @@ class Workspace:
         """The hash of all validation rows and of their human maps, with which maps are compared."""
         rows = self.split_rows("val")
         return self.hashes.of(rows, self.hashes.has_map[rows])
+
+    def _folder(self, path: Path, word: str) -> str:
+        """`folder_digest`, once for all runs of a study."""
+        if path not in self._folders:
+            self._folders[path] = folder_digest(path, word)
+        return self._folders[path]
 
     def rows(
         self,
@@ -241,7 +247,7 @@ def files_digest(arguments: Mapping[str, Any]) -> str:
     return digest(named) if named else ""
 
 
-def folder_digest(folder: Path, word: str = "maps") -> str:
+def folder_digest(folder: Path, word: str) -> str:
     """Content of all files of a folder of maps, which `word` of the config names."""
     if not folder.is_dir():
         raise InputError(f"{word}: {folder} is not a folder")

@@ -8,12 +8,15 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
 from preceptor.config import Training
 from preceptor.data.manifest import Manifest
 from preceptor.data.split_names import kind_of
+from preceptor.errors import InputError
 from preceptor.evaluation.metrics import (
     accuracy,
     auc,
@@ -25,6 +28,7 @@ from preceptor.evaluation.metrics import (
 from preceptor.evaluation.operating import RULES, fixed_threshold
 from preceptor.evaluation.predict import predict
 from preceptor.models import GuidableModel, ModelOutput
+from preceptor.runtime.replace_file import replacing
 from preceptor.workspace import Workspace, plain_settings
 
 ALL_SOURCES = ""
@@ -43,17 +47,50 @@ def evaluate(
     Args:
         model: A trained model whose classes are the manifest's.
         manifest: Its evaluation sets are scored.
-        out: A Parquet file for the scores, or None.
+        out: A Parquet file for the scores, or None; an earlier score table there is replaced.
         workspace: The manifest, opened already.
         cache: As in `Training`.
 
     Returns:
         The figures, see `figures`.
+
+    Raises:
+        InputError: `out` is a file of another kind.
     """
+    if out is not None:
+        check_score_file(Path(out))
     frame = score_sets(model, workspace or Workspace(manifest), cache)
     if out is not None:
-        frame.to_parquet(Path(out), index=False)
+        write_scores(frame, Path(out))
     return figures(frame, model.spec.classes, model.spec.positive)
+
+
+def check_score_file(path: Path) -> None:
+    """Refuse to replace a file that is not a score table.
+
+    Raises:
+        InputError: The path is a folder, or a file without the columns of a score table.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file for the scores")
+    try:
+        columns = set(map(str, pq.read_schema(path).names))
+    except (OSError, pa.ArrowException):
+        columns = set()
+    scores = {name for name in columns if name.startswith("score_")}
+    if not scores or columns - scores - {"group"} != {"path", "label", "split", "source"}:
+        raise InputError(
+            f"{path} exists already and is not a score table, which alone is replaced; choose "
+            "another name"
+        )
+
+
+def write_scores(frame: pd.DataFrame, path: Path) -> None:
+    """Write a score table as Parquet, at once."""
+    with replacing(path) as partial:
+        frame.to_parquet(partial, index=False)
 
 
 def score_sets(

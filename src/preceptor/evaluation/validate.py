@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from preceptor.config import Training
 from preceptor.data.loader import Guides, Rows
 from preceptor.devices import Ranks
+from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.evaluation.predict import predict
 from preceptor.models import GuidableModel
 from preceptor.saliency.agreement import correlation
 from preceptor.workspace import Workspace
+
+
+class NotANumberError(RunFailedError):
+    """The scores of a validation set are NaN."""
 
 
 def validation_sets(
@@ -54,6 +59,9 @@ def validate(
         ranks: The processes; each gets all metrics.
         negatives: The set whose images stand in for the classes that another set lacks, in its
             AUC; None = the AUC of such a set is NaN.
+
+    Raises:
+        NotANumberError: A score is NaN, in all processes alike.
     """
     metrics: dict[str, float] = {}
     scored: dict[str, NDArray[np.float64]] = {}
@@ -61,6 +69,8 @@ def validate(
         own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
         found = predict(model, own, cams="label" if rows.guides else None, forward=forward)
         probabilities = np.concatenate(ranks.gather(found.probabilities))
+        if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
+            raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
         scored[name] = probabilities
         metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, probabilities))
         metrics[f"{name}_auc"] = math.nan
