@@ -21,10 +21,10 @@ from measure import in_turn, machine, ratio
 from PIL import Image
 
 from preceptor.data.loader import in_order
-from preceptor.evaluation.predict import PREDICT_BATCH, to_device
-from preceptor.models import build_model
-from preceptor.saliency.annotate import annotate
-from preceptor.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.inference.annotate import annotate
+from preceptor.inference.predict import PREDICT_BATCH, to_device
+from preceptor.models.build import build_model
 
 SIDE = 224
 

@@ -20,12 +20,12 @@ import torch
 from measure import in_turn, machine, ratio
 from PIL import Image
 
-from preceptor.config import Augmentation, RunConfig, Training
+from preceptor.config.run import Augmentation, RunConfig, Training
 from preceptor.data.loader import Batch, TrainingStream
-from preceptor.losses import GuidedLoss
+from preceptor.data.workspace import Workspace
+from preceptor.losses.guided import GuidedLoss
 from preceptor.saliency.cam import class_activation_map
-from preceptor.training import train
-from preceptor.workspace import Workspace
+from preceptor.training.run import train
 
 SIDE = 96
 SIZES = (1000, 8000)
@@ -83,7 +83,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from bench_data import config_of
 from pathlib import Path
 from preceptor.training import train
-from preceptor.workspace import Workspace
+from preceptor.data.workspace import Workspace
 config = config_of(Path({str(manifest)!r}))
 workspace = Workspace.open(config.manifest, Path({str(folder / "cache")!r}))
 train(config, {str(folder / "runs")!r}, workspace=workspace)

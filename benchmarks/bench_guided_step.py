@@ -17,8 +17,9 @@ import argparse
 import torch
 from measure import in_turn, machine, ratio
 
-from preceptor.losses import GuidedLoss
-from preceptor.models import GuidableModel, build_model
+from preceptor.losses.guided import GuidedLoss
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 

@@ -22,11 +22,11 @@ from typing import Any
 import yaml
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.configfile import load_config
-from preceptor.study.domains import StudyPlan
-from preceptor.study.driver import reopen
-from preceptor.study.settings import StudyConfig
-from preceptor.study.work import perform
+from preceptor.config.yaml_file import load_config
+from preceptor.driver import reopen
+from preceptor.execution.perform import perform
+from preceptor.study.config import StudyConfig
+from preceptor.study.study_plan import StudyPlan
 
 # Baseline 1 at two α, Baseline 2, Student, shuffled, centre, ceiling and mixed, five seeds each.
 STUDY: dict[str, Any] = {
@@ -47,7 +47,7 @@ def plain(folder: Path, out: Path) -> None:
     study = reopen(folder)
     config = load_config(folder / "study.yaml", StudyConfig)
     steps = [step for plan in study for step in plan.steps.values() if step.kind != "select"]
-    from preceptor.study.draws import Workspaces
+    from preceptor.study.workspaces import Workspaces
 
     workspaces = Workspaces.of_study(config, out)
     for step in steps:
@@ -80,7 +80,7 @@ def main() -> None:
         values = STUDY | {"manifest": "forged/0/manifest.csv"}
         values["training"] = values["training"] | {"steps": arguments.steps}
         file.write_text(yaml.safe_dump(values))
-        cli = "from preceptor.cli import main; main()"
+        cli = "from preceptor.cli.main import main; main()"
         ratios, wall, loop = [], [], []
         for place in range(arguments.repeats):
             out = folder / f"study-{place}"

@@ -29,9 +29,11 @@ import torch
 from measure import in_turn, machine, ratio
 from torch.nn import functional
 
-from preceptor.folding import folded
-from preceptor.models import GuidableModel, build_model
-from preceptor.saliency.masks import (
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
+from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.rise import CELLS, rise
+from preceptor.saliency.rise_masks import (
     Block,
     balanced_block,
     full_block,
@@ -39,7 +41,6 @@ from preceptor.saliency.masks import (
     render,
     spread_shift,
 )
-from preceptor.saliency.rise import CELLS, rise
 
 SIDE, BATCH = 224, 16
 

@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 from measure import in_turn, machine
 
-from preceptor.saliency.store import MapStore, StoreInfo, read_store, write_store
+from preceptor.maps.store import MapStore, StoreInfo, read_store, write_store
 
 
 def main() -> None:

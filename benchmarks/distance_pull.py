@@ -9,7 +9,7 @@ area and normalised, as in training. Pull is the norm of a distance's gradient a
 model map, an image; l2's is 1. Relative to classification it acts with (1 − α) ÷ α times that, so
 a distance of relative pull r at α' is l2 at α where (1 − α') ÷ α' · r = (1 − α) ÷ α.
 
-Trains nothing; seconds. The α grids of `preceptor.study.settings` come from its last table.
+Trains nothing; seconds. The α grids of `preceptor.study.config` come from its last table.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import math
 import torch
 from torch import Tensor
 
-from preceptor.config import PostProcessing
+from preceptor.config.run import Distance, PostProcessing
 from preceptor.data.geometry import resample
-from preceptor.distances import DISTANCES, Distance
-from preceptor.losses import gradient_norms, guided_loss_terms
-from preceptor.saliency.post import post_process
-from preceptor.study.settings import ALPHA_GRIDS
+from preceptor.losses.distances import DISTANCES
+from preceptor.losses.guided import gradient_norms, guided_loss_terms
+from preceptor.saliency.postprocess import post_process
+from preceptor.study.config import ALPHA_GRIDS
 
 FINE = 64
 GRIDS = (6, 7, 10)

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.study.board import Board
-from preceptor.study.driver import open_study
-from preceptor.study.executors import Event
-from preceptor.study.graph import Graph, Step
-from preceptor.study.settings import StudyConfig
-from preceptor.study.walk import Walk
+from preceptor.driver import open_study
+from preceptor.execution.events import Event
+from preceptor.execution.graph import Graph
+from preceptor.execution.scheduler import Walk
+from preceptor.execution.status import Board
+from preceptor.study.config import StudyConfig
+from preceptor.study.steps import Step
 
 FOUR = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 

@@ -28,29 +28,29 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from preceptor.config import Training
+from preceptor.config.run import Training
 from preceptor.data.loader import Guides
-from preceptor.data.split_names import split_kind
+from preceptor.driver import reopen
 from preceptor.errors import InputError, PreceptorError
-from preceptor.evaluation import statistics
+from preceptor.evaluation import paired_tests
 from preceptor.evaluation.bootstrap import ShareResult
-from preceptor.evaluation.statistics import PairedResult, mean_std, paired_difference
+from preceptor.evaluation.paired_tests import PairedResult, mean_std, paired_difference
+from preceptor.evaluation.split_names import split_kind
+from preceptor.execution.perform import perform
+from preceptor.maps.store import is_store, read_store
 from preceptor.report import figures as draw
 from preceptor.report import svg as parts
 from preceptor.report.cells import mean_std_text, short
 from preceptor.report.tables import set_order
-from preceptor.runs import is_finished, read_scores, write_atomically
+from preceptor.results.comparisons import set_aucs, share_of_way
+from preceptor.results.domain import gather
+from preceptor.runtime.formatting import DASH, number
+from preceptor.runtime.result_folder import is_finished, read_scores, write_atomically
 from preceptor.saliency.agreement import correlation
-from preceptor.saliency.store import is_store, read_store
-from preceptor.study.comparisons import set_aucs, share_of_way
-from preceptor.study.driver import reopen
-from preceptor.study.graph import Arm, Step
+from preceptor.study.config import Variant
 from preceptor.study.plan import Plan, variant_role
-from preceptor.study.results import gather
 from preceptor.study.selection import Candidate, choose
-from preceptor.study.settings import Variant
-from preceptor.study.work import perform
-from preceptor.wording import DASH, number
+from preceptor.study.steps import Arm, Step
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 MARK = re.compile(r"<!-- evidence:(.*?)-->|<!-- end -->")
@@ -272,7 +272,7 @@ def comparisons_block(study: Study) -> Iterator[str]:
                     line.append(p_text(adjusted[0]) if adjusted else "")
                 lines.append(line)
             caption = f"AUC differences paired by seed [95 % interval]; {study.over}. p: exact, by "
-            caption += f"sign flips ({statistics.floor_note(seeds)}); "
+            caption += f"sign flips ({paired_tests.floor_note(seeds)}); "
             caption += "Holm's correction within the tested family." if primary else "descriptive."
             head = ["Student minus", "Difference", "Student above", "p"]
             title = f"{named(study, test)}, {backbone}"

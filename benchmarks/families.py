@@ -27,14 +27,15 @@ from measure import in_turn, machine, ratio
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config import Augmentation, Training
+from preceptor.config.run import Augmentation, Training
 from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.evaluation.predict import predict, to_device
-from preceptor.losses import GuidedLoss
-from preceptor.models import GuidableModel, build_model
+from preceptor.inference.predict import predict, to_device
+from preceptor.losses.guided import GuidedLoss
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
 from preceptor.saliency.agreement import correlation
-from preceptor.workspace import Workspace
 
 TRAINED_ON, MEASURED_ON = 256, 64
 # At lr 1e-3 without a warm-up the plain ViT stays where it is (0.12); at 3e-4 every family moves.

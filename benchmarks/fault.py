@@ -72,7 +72,12 @@ class FaultError(Exception):
 
 
 def preceptor(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from preceptor.cli import main; main()", *map(str, arguments)]
+    return [
+        sys.executable,
+        "-c",
+        "from preceptor.cli.main import main; main()",
+        *map(str, arguments),
+    ]
 
 
 def command(file: Path, out: Path, jobs: int, *more: str) -> list[str]:

@@ -27,7 +27,7 @@ TABLES = ("table.csv", "results.csv", "comparisons.csv", "selection.json")
 
 def command(file: Path, out: Path, jobs: int) -> list[str]:
     arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return [sys.executable, "-c", "from preceptor.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from preceptor.cli.main import main; main()", *arguments]
 
 
 def finished(out: Path) -> int:

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from preceptor.data.loader import Guides
-from preceptor.evaluation.predict import predict
-from preceptor.models import load_model
-from preceptor.runs import is_finished
+from preceptor.data.workspace import plain_settings
+from preceptor.driver import reopen
+from preceptor.inference.predict import predict
+from preceptor.models.build import load_model
+from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
-from preceptor.study.driver import reopen
-from preceptor.workspace import plain_settings
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def study(
     """Seconds of a study from nothing."""
     shutil.rmtree(out, ignore_errors=True)
     arguments = ["study", str(file), "--out", str(out), *more]
-    command = [sys.executable, "-c", "from preceptor.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from preceptor.cli.main import main; main()", *arguments]
     started = time.monotonic()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -32,12 +32,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config import MapSource, RunConfig, Training
+from preceptor.config.run import MapSource, RunConfig, Training
 from preceptor.data.geometry import resample
-from preceptor.folding import folded
-from preceptor.models import load_model
-from preceptor.saliency.masked import MaskedScores
-from preceptor.saliency.masks import (
+from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.models.build import load_model
+from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.masked_scores import MaskedScores
+from preceptor.saliency.rise import covariance, published, self_normalised
+from preceptor.saliency.rise_masks import (
     Block,
     balanced_block,
     ramps,
@@ -45,9 +47,7 @@ from preceptor.saliency.masks import (
     render,
     spread_shift,
 )
-from preceptor.saliency.rise import covariance, published, self_normalised
-from preceptor.training import train
-from preceptor.workspace import Workspace, plain_settings
+from preceptor.training.run import train
 
 SIDE, CELLS, GRID, BLOCK = 128, 7, 7, 128
 INDEPENDENT, CURVE_BLOCKS, LIMIT_BLOCKS = 16384, 64, 96

@@ -23,13 +23,14 @@ from measure import machine
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config import Augmentation, Training
+from preceptor.config.run import Augmentation, Training
 from preceptor.data.loader import Rows, TrainingStream
-from preceptor.evaluation.predict import predict, to_device
-from preceptor.models import GuidableModel, build_model
+from preceptor.data.workspace import Workspace
+from preceptor.inference.predict import predict, to_device
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
 from preceptor.saliency.agreement import correlation
-from preceptor.saliency.maps import normalise
-from preceptor.workspace import Workspace
+from preceptor.saliency.normalise import normalise
 
 # The paper's backbones, at sizes with a feature grid of 4 × 4.
 PAPER = {"resnet50": 112, "densenet121": 128, "legacy_xception": 112, "inception_v3": 171}

@@ -15,7 +15,7 @@ from unittest import mock
 # A shell may start the tests with SIGINT ignored, which a child would inherit.
 _START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from preceptor.cli import main; main()"
+    "from preceptor.cli.main import main; main()"
 )
 APART = [sys.executable, "-c", _START]
 
@@ -38,7 +38,7 @@ def here(*arguments: object) -> Outcome:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        from preceptor.cli import main
+        from preceptor.cli.main import main
 
         try:
             main()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.benchmark.demo import DEMO
-from preceptor.config import Training
-from preceptor.configfile import load_config
-from preceptor.study.settings import StudyConfig
+from preceptor.cli.demo import DEMO
+from preceptor.config.run import Training
+from preceptor.config.yaml_file import load_config
+from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])

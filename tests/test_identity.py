@@ -12,13 +12,13 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from preceptor.config import RunConfig
-from preceptor.data.validation import COLUMNS
-from preceptor.models import build_model, save_model
-from preceptor.runs import file_digest
-from preceptor.saliency.store import MapStore, StoreInfo, write_store
-from preceptor.training import train
-from preceptor.workspace import Workspace
+from preceptor.config.run import RunConfig
+from preceptor.data.manifest_cells import COLUMNS
+from preceptor.data.workspace import Workspace
+from preceptor.maps.store import MapStore, StoreInfo, write_store
+from preceptor.models.build import build_model, save_model
+from preceptor.runtime.result_folder import file_digest
+from preceptor.training.run import train
 from tests.datasets import squares
 
 RESULT = ("metrics.csv", "scores.parquet", "model/model.safetensors", "model/model.json")

@@ -9,31 +9,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from preceptor.version import __version__
 
 if TYPE_CHECKING:
-    from preceptor.config import RunConfig
+    from preceptor.config.run import RunConfig
     from preceptor.data.manifest import Manifest
-    from preceptor.evaluation.scores import evaluate
-    from preceptor.losses import GuidedLoss, guidance
-    from preceptor.models import build_model, load_model
-    from preceptor.saliency.annotate import annotate
-    from preceptor.study.driver import run_study
-    from preceptor.study.settings import StudyConfig
-    from preceptor.training import train
+    from preceptor.driver import run_study
+    from preceptor.inference.annotate import annotate
+    from preceptor.inference.score import evaluate
+    from preceptor.losses.guided import GuidedLoss, guidance
+    from preceptor.models.build import build_model, load_model
+    from preceptor.study.config import StudyConfig
+    from preceptor.training.run import train
 
 _PLACES = {
-    "GuidedLoss": "preceptor.losses",
+    "GuidedLoss": "preceptor.losses.guided",
     "Manifest": "preceptor.data.manifest",
-    "RunConfig": "preceptor.config",
-    "StudyConfig": "preceptor.study.settings",
-    "annotate": "preceptor.saliency.annotate",
-    "build_model": "preceptor.models",
-    "evaluate": "preceptor.evaluation.scores",
-    "guidance": "preceptor.losses",
-    "load_model": "preceptor.models",
-    "run_study": "preceptor.study.driver",
-    "train": "preceptor.training",
+    "RunConfig": "preceptor.config.run",
+    "StudyConfig": "preceptor.study.config",
+    "annotate": "preceptor.inference.annotate",
+    "build_model": "preceptor.models.build",
+    "evaluate": "preceptor.inference.score",
+    "guidance": "preceptor.losses.guided",
+    "load_model": "preceptor.models.build",
+    "run_study": "preceptor.driver",
+    "train": "preceptor.training.run",
 }
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Manifest",
     "RunConfig",
     "StudyConfig",
+    "__version__",
     "annotate",
     "build_model",
     "evaluate",

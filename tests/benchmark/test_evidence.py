@@ -17,13 +17,13 @@ from PIL import Image
 from scipy import stats
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.configfile import parse_config
+from preceptor.config.yaml_file import parse_config
+from preceptor.driver import reopen, run_study
 from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.metrics import auc
-from preceptor.runs import read_scores
-from preceptor.saliency.store import read_store
-from preceptor.study.driver import reopen, run_study
-from preceptor.study.settings import StudyConfig
+from preceptor.maps.store import read_store
+from preceptor.runtime.result_folder import read_scores
+from preceptor.study.config import StudyConfig
 from tests.datasets import FORGED_STUDY
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "evidence.py"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config import Augmentation
+from preceptor.config.run import Augmentation
 from preceptor.data import augment
 from preceptor.data.geometry import Box, Turn
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config import Augmentation, MapSource, RunConfig
+from preceptor.config.run import Augmentation, MapSource, RunConfig
 from preceptor.data import augment
 from preceptor.data.cache import MAP_SIDE
 from preceptor.data.geometry import (
@@ -32,9 +32,9 @@ from preceptor.data.geometry import (
     turn_maps,
 )
 from preceptor.data.loader import Batch, Guides, Rows
-from preceptor.saliency.guides import build_guides
-from preceptor.saliency.maps import informative
-from preceptor.saliency.store import MapStore, StoreInfo, write_store
+from preceptor.maps.store import MapStore, StoreInfo, write_store
+from preceptor.maps.targets import build_guides
+from preceptor.saliency.normalise import informative
 
 FITS: list[Fit] = ["squash", "letterbox", "crop"]
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)

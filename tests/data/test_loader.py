@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config import Augmentation, Length
+from preceptor.config.run import Augmentation, Length
 from preceptor.data.cache import MAP_SIDE
 from preceptor.data.loader import (
     Batch,

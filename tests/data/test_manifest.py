@@ -12,8 +12,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preceptor.data.manifest import COLUMNS, Manifest, draw_annotated, fingerprints
-from preceptor.data.summary import print_summary, summary_table
+from preceptor.cli.data import print_summary
+from preceptor.data.annotated import draw_annotated
+from preceptor.data.fingerprints import fingerprints
+from preceptor.data.manifest import Manifest
+from preceptor.data.manifest_cells import COLUMNS
+from preceptor.data.summary import summary_table
 from preceptor.errors import InputError, ProblemsError
 
 HEADER = "path,label,split,saliency,annotated,source,group,map_weight,sample_weight,age"

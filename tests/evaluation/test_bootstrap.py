@@ -9,7 +9,7 @@ from scipy import stats
 from preceptor.errors import InputError
 from preceptor.evaluation import metrics
 from preceptor.evaluation.bootstrap import share_of_draws, share_of_the_way, two_level_bootstrap
-from preceptor.evaluation.statistics import paired_difference
+from preceptor.evaluation.paired_tests import paired_difference
 
 
 def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):

@@ -6,8 +6,9 @@ from PIL import Image
 
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.evaluation.scores import check_score_file, evaluate, write_scores
-from preceptor.models import build_model
+from preceptor.evaluation.scores import check_score_file, write_scores
+from preceptor.inference.score import evaluate
+from preceptor.models.build import build_model
 from tests.datasets import squares
 
 SCORES = pd.DataFrame(

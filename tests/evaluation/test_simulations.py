@@ -26,7 +26,7 @@ from scipy import stats
 from preceptor.evaluation.bootstrap import share_of_the_way, two_level_bootstrap
 from preceptor.evaluation.delong import delong
 from preceptor.evaluation.metrics import auc_weighted
-from preceptor.evaluation.statistics import holm, p_floor, paired_difference
+from preceptor.evaluation.paired_tests import holm, p_floor, paired_difference
 
 Array = NDArray[np.float64]
 IMAGE, OWN = 0.9, 0.4  # standard deviations of what sides share, and of what they do not

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preceptor.configfile import parse_config
+from preceptor.config.yaml_file import parse_config
+from preceptor.driver import open_study
+from preceptor.execution.graph import Graph
 from preceptor.report.write import write_results
-from preceptor.study.domains import StudyPlan
-from preceptor.study.driver import open_study
-from preceptor.study.graph import Graph
-from preceptor.study.settings import StudyConfig
+from preceptor.study.config import StudyConfig
+from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
 from tests.report.test_report import do_all
 

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.evaluation.operating import RULES
+from preceptor.evaluation.operating_points import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc
 from preceptor.evaluation.terms import TERMS
-from preceptor.models import load_model
+from preceptor.models.build import load_model
 from preceptor.report.write import write_results
-from preceptor.runs import read_scores
+from preceptor.runtime.result_folder import read_scores
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
 
 FOLDERS = dict(zip(DOMAINS, ("squares-a", "squares-a-2"), strict=True))

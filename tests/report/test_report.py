@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
+from preceptor.execution.graph import Graph
+from preceptor.execution.perform import perform
 from preceptor.report.methods import methods
 from preceptor.report.write import write_results
-from preceptor.study.domains import StudyPlan
-from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Graph
+from preceptor.results.domain import gather
+from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.results import gather
-from preceptor.study.settings import StudyConfig
-from preceptor.study.work import perform
+from preceptor.study.study_plan import StudyPlan
+from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")

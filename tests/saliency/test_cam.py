@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor.models import build_model
+from preceptor.models.build import build_model
 from preceptor.saliency.cam import class_activation_map
 
 BACKBONES: list[tuple[str, int, dict[str, Any]]] = [

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import preceptor.saliency
-from preceptor.models import GuidableModel, build_model
-from preceptor.saliency.masks import full_block
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
 from preceptor.saliency.rise import RiseResult, covariance, published, rise, self_normalised
+from preceptor.saliency.rise_masks import full_block
 
 Model = Callable[[Tensor], Tensor]
 ONE = torch.tensor([1])

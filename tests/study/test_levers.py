@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.configfile import load_config, parse_config
-from preceptor.evaluation.statistics import paired_difference
-from preceptor.saliency.store import read_store
-from preceptor.study.driver import reopen, run_study
-from preceptor.study.results import gather
-from preceptor.study.settings import StudyConfig
+from preceptor.config.yaml_file import load_config, parse_config
+from preceptor.driver import reopen, run_study
+from preceptor.evaluation.paired_tests import paired_difference
+from preceptor.maps.store import read_store
+from preceptor.results.domain import gather
+from preceptor.study.config import StudyConfig
 from tests.datasets import FORGED_STUDY
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {

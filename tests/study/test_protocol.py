@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.configfile import parse_config
+from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.checks import check_study
-from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Step
+from preceptor.study.config import StudyConfig, Variant
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import MEMBER_STRIDE, Protocol
-from preceptor.study.settings import StudyConfig, Variant
+from preceptor.study.steps import Step
+from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {

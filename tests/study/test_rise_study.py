@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.configfile import load_config, parse_config
+from preceptor.config.yaml_file import load_config, parse_config
+from preceptor.driver import open_study, reopen, run_study
 from preceptor.errors import InputError
+from preceptor.maps.store import MapStore, read_store
 from preceptor.report.methods import methods
-from preceptor.runs import read_record
-from preceptor.saliency.store import MapStore, read_store
-from preceptor.study.driver import open_study, reopen, run_study
-from preceptor.study.results import gather
-from preceptor.study.settings import StudyConfig
+from preceptor.results.domain import gather
+from preceptor.runtime.result_folder import read_record
+from preceptor.study.config import StudyConfig
 from tests.datasets import SQUARES_STUDY, squares
 
 RISE: dict[str, Any] = {"max_masks": 60, "tolerance": 0.6}

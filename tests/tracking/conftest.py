@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.configfile import dump_config
+from preceptor.config.yaml_file import dump_config
 from preceptor.report.write import write_results
-from preceptor.study.domains import StudyPlan
-from preceptor.study.graph import Step
 from preceptor.study.plan import Plan
+from preceptor.study.steps import Step
+from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
 from tests.report.test_report import study, walk
 

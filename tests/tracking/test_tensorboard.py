@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 
-from preceptor.study.graph import Step
+from preceptor.study.steps import Step
 from preceptor.tracking.tensorboard import TensorboardTracker
 from tests.tracking.conftest import Followed
 

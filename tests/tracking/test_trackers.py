@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.tracking import check_trackers, open_trackers
+from preceptor.tracking.trackers import check_trackers, open_trackers
 from tests.tracking.conftest import Followed
 
 
@@ -26,7 +26,10 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_is_imported_unless_asked_for() -> None:
-    code = "import sys, preceptor.tracking; assert not {'mlflow', 'tensorboard'} & set(sys.modules)"
+    code = (
+        "import sys, preceptor.tracking.trackers; assert not {'mlflow', 'tensorboard'} & "
+        "set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

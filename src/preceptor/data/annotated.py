@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-
-if TYPE_CHECKING:
-    from preceptor.data.manifest import Manifest
 
 
 def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from preceptor.config import Augmentation
+from preceptor.config.run import Augmentation
 from preceptor.data.geometry import Box, Turn
 
 _NUMBERS = 12  # uniform numbers an image

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preceptor.data.fingerprints import fingerprints
 from preceptor.data.geometry import Fit, render, resample
 from preceptor.data.images import decode_image, decode_map, image_size
-from preceptor.data.manifest import Manifest, fingerprints
+from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
-from preceptor.progress import track
+from preceptor.runtime.progress import track
 from preceptor.runtime.replace_file import replacing
 
 try:

@@ -8,15 +8,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from preceptor.data.manifest import Manifest
 from preceptor.errors import Problem, ProblemsError
 from preceptor.runtime.replace_file import replacing
-
-if TYPE_CHECKING:
-    from preceptor.data.manifest import Manifest
 
 _DIGEST_BYTES = 16
 _BATCH = 64  # files a task: handing over one at a time costs more than a look into the cache

@@ -16,28 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from preceptor.data.annotated import draw_annotated
-from preceptor.data.files import Progress, check_files
-from preceptor.data.fingerprints import fingerprints
-from preceptor.data.split_names import KINDS, kind_of, kind_or_none, split_kind
-from preceptor.data.tables import ROW_FROM_ZERO, Findings, RawTable, read_table
-from preceptor.data.validation import (
-    COLUMNS,
-    REQUIRED,
-    check_cells,
-    check_columns,
-)
+from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
+from preceptor.data.manifest_files import Progress, check_files
+from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
+from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.replace_file import replacing
-
-__all__ = [
-    "COLUMNS",
-    "KINDS",
-    "Manifest",
-    "draw_annotated",
-    "fingerprints",
-    "kind_of",
-    "split_kind",
-]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import pandas as pd
 from preceptor.data.complete_sets import missing_class_notes
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-from preceptor.data.split_names import KINDS, kind_of
+from preceptor.evaluation.split_names import KINDS, kind_of
 
 
 def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:

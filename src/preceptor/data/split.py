@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from preceptor.data.hold_out import drawn_for_missing_classes
 from preceptor.data.manifest import Manifest
-from preceptor.data.split_names import kind_of, split_hint
-from preceptor.data.validation import text
+from preceptor.data.manifest_cells import text
 from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.evaluation.split_names import kind_of, split_hint
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]

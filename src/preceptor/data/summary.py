@@ -1,4 +1,4 @@
-"""What a manifest holds, a row a split: the table that `preceptor data check` prints."""
+"""Summary of a manifest, a row a split."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
-from preceptor.data.files import core_count
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Manifest
+from preceptor.runtime.cores import core_count
 
 _COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
 
@@ -50,27 +47,6 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index.name = "split"
     return summary
-
-
-def print_summary(manifest: Manifest, console: Console) -> None:
-    """Print `summary_table`.
-
-    Args:
-        manifest: The images.
-        console: Where to.
-    """
-    summary = summary_table(manifest)
-    title = manifest.source.name if manifest.source else str(manifest.root)
-    printed = Table(title=f"{title}: {len(manifest):,} images", box=SIMPLE_HEAD, pad_edge=False)
-    printed.add_column("split", no_wrap=True)
-    for column in summary.columns:
-        if column == "sizes":
-            printed.add_column("sizes")  # the one column that a narrow screen may break
-        else:
-            printed.add_column(str(column), justify="right", no_wrap=True)
-    for split, row in summary.iterrows():
-        printed.add_row(str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row))
-    console.print(printed)
 
 
 def _span(sizes: Iterable[tuple[int, int]]) -> str:

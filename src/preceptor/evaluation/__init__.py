@@ -1,1 +1,1 @@
-"""Scores, metrics and statistics."""
+"""Metrics and statistics of scores; numpy only, no model and no file."""

@@ -16,13 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import (
-    Array,
-    accuracy_weighted,
-    auc_weighted,
-    macro_auc_weighted,
-)
-from preceptor.evaluation.statistics import LEVEL
+from preceptor.evaluation.metrics import Array, accuracy_weighted, auc_weighted, macro_auc_weighted
+from preceptor.evaluation.paired_tests import LEVEL
 
 _BLOCK = 2**22  # counts drawn at once: 16 MiB, however many images there are
 _REDRAWS = 50  # rounds after which a resample without some class is given up

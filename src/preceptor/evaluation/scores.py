@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from torch import Tensor
 
-from preceptor.config import Training
-from preceptor.data.manifest import Manifest
-from preceptor.data.split_names import kind_of
 from preceptor.errors import InputError
 from preceptor.evaluation.metrics import (
     accuracy,
@@ -25,44 +21,11 @@ from preceptor.evaluation.metrics import (
     equal_error_rate,
     macro_auc,
 )
-from preceptor.evaluation.operating import RULES, fixed_threshold
-from preceptor.evaluation.predict import predict
-from preceptor.models import GuidableModel, ModelOutput
+from preceptor.evaluation.operating_points import RULES, fixed_threshold
+from preceptor.evaluation.split_names import kind_of
 from preceptor.runtime.replace_file import replacing
-from preceptor.workspace import Workspace, plain_settings
 
 ALL_SOURCES = ""
-
-
-def evaluate(
-    model: GuidableModel,
-    manifest: Manifest,
-    *,
-    out: str | Path | None = None,
-    workspace: Workspace | None = None,
-    cache: Literal["memmap", "none"] = "memmap",
-) -> pd.DataFrame:
-    """Score the validation and test sets of a manifest.
-
-    Args:
-        model: A trained model whose classes are the manifest's.
-        manifest: Its evaluation sets are scored.
-        out: A Parquet file for the scores, or None; an earlier score table there is replaced.
-        workspace: The manifest, opened already.
-        cache: As in `Training`.
-
-    Returns:
-        The figures, see `figures`.
-
-    Raises:
-        InputError: `out` is a file of another kind.
-    """
-    if out is not None:
-        check_score_file(Path(out))
-    frame = score_sets(model, workspace or Workspace(manifest), cache)
-    if out is not None:
-        write_scores(frame, Path(out))
-    return figures(frame, model.spec.classes, model.spec.positive)
 
 
 def check_score_file(path: Path) -> None:
@@ -91,36 +54,6 @@ def write_scores(frame: pd.DataFrame, path: Path) -> None:
     """Write a score table as Parquet, at once."""
     with replacing(path) as partial:
         frame.to_parquet(partial, index=False)
-
-
-def score_sets(
-    model: GuidableModel, workspace: Workspace, cache: Literal["memmap", "none"] = "memmap"
-) -> pd.DataFrame:
-    """Scores of all validation and test sets of a manifest: see `score_frame`."""
-    manifest = workspace.manifest
-    sets = manifest.eval_splits("val") + manifest.eval_splits("test")
-    chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
-    return score_frame(model, workspace, chosen, plain_settings(model, cache))
-
-
-def score_frame(
-    model: GuidableModel,
-    workspace: Workspace,
-    chosen: NDArray[np.int64],
-    settings: Training,
-    forward: Callable[[Tensor], ModelOutput] | None = None,
-) -> pd.DataFrame:
-    """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
-    rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
-    found = predict(model, rows, forward=forward)
-    table = workspace.manifest.table.iloc[chosen]
-    columns = {"path": table["name"]} | {
-        key: table[key] for key in ("label", "split", "source", "group")
-    }
-    frame = pd.DataFrame(columns).reset_index(drop=True)
-    for index, name in enumerate(model.spec.classes):
-        frame[f"score_{name}"] = found.probabilities[:, index]
-    return frame
 
 
 def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
@@ -263,3 +196,28 @@ def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
         return float("nan")
     chances = np.clip(scores, 0.0, 1.0)  # means of float32 may exceed 1 in the last place
     return brier(labels == 1, chances[:, 1]) if scores.shape[1] == 2 else brier(labels, chances)
+
+
+def stack(
+    frames: Sequence[pd.DataFrame],
+    name: str,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
+    """Labels, scores (S, n) or (S, n, C), and groups of one evaluation set over seeds."""
+    parts = [validation_rows(frame, name, classes, negatives) for frame in frames]
+    first = parts[0]
+    groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
+    if positive is not None:
+        labels = (first["label"] == positive).to_numpy()
+        return (
+            labels,
+            np.stack([part[f"score_{positive}"].to_numpy(float) for part in parts]),
+            groups,
+        )
+    return (
+        labels_of(first, classes),
+        np.stack([probabilities(part, classes) for part in parts]),
+        groups,
+    )

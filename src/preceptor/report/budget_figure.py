@@ -21,10 +21,10 @@ from preceptor.report.svg import (
     svg,
     ticks,
 )
-from preceptor.study.budgets import enough
-from preceptor.study.results import Results
-from preceptor.study.rows import records
-from preceptor.wording import number
+from preceptor.results.budgets import enough
+from preceptor.results.domain import Results
+from preceptor.results.rows import records
+from preceptor.runtime.formatting import number
 
 _NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teacher's maps"}
 

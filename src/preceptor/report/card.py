@@ -6,11 +6,11 @@ from preceptor.evaluation.terms import TERMS
 from preceptor.report import rate_tables, tables
 from preceptor.report.cells import Table
 from preceptor.report.methods import methods
-from preceptor.report.words import controls_sentence, names_of, verdict
-from preceptor.runs import read_record
-from preceptor.study.best import Best, kept_thresholds
+from preceptor.report.verdict import controls_sentence, names_of, verdict
+from preceptor.results.best import Best, kept_thresholds
+from preceptor.results.domain import Results
+from preceptor.runtime.result_folder import read_record
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
 
 
 def model_card(plan: Plan, results: Results, best: Best) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from preceptor.study.settings import PAPER_ALPHA
-from preceptor.wording import DASH, number
+from preceptor.runtime.formatting import DASH, number
+from preceptor.study.config import PAPER_ALPHA
 
 SHORT = {
     "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",
@@ -93,17 +93,3 @@ def mean_std_text(mean: Any, std: Any) -> str:
     if std is None or not math.isfinite(std):
         return number(mean)
     return f"{number(mean)} ± {number(std)}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    Example:
-        >>> duration(0.52), duration(30), duration(7260)
-        ('0.5 s', '30 s', '2.0 h')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

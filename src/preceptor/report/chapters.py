@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from preceptor.data.split_names import split_kind
+from preceptor.evaluation.split_names import split_kind
 from preceptor.report import figures, rate_tables, study_tables, tables
 from preceptor.report.blocks import (
     Block,
@@ -25,12 +25,12 @@ from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.methods import methods
 from preceptor.report.panels import Panels
-from preceptor.report.words import annotation_counts
-from preceptor.study.answers import QUESTIONS
-from preceptor.study.overview import StudyResults
+from preceptor.report.questions import QUESTIONS
+from preceptor.report.verdict import annotation_counts
+from preceptor.results.domain import Results
+from preceptor.results.rows import OVERALL
+from preceptor.results.study import StudyResults
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
-from preceptor.study.rows import OVERALL
 
 
 def chapter(

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
-from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.evaluation.scores import ALL_SOURCES, stack
 from preceptor.report.cells import colour, short
 from preceptor.report.svg import (
     LEFT,
@@ -30,13 +30,12 @@ from preceptor.report.svg import (
     thinned,
     ticks,
 )
-from preceptor.study.comparisons import test_scores
-from preceptor.study.graph import Arm
+from preceptor.results.comparisons import test_scores
+from preceptor.results.domain import Results
+from preceptor.results.rows import OVERALL, records, select_arm
+from preceptor.runtime.formatting import number
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
-from preceptor.study.rows import OVERALL, records, select_arm
-from preceptor.study.selection import stack
-from preceptor.wording import number
+from preceptor.study.steps import Arm
 
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
 _ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}

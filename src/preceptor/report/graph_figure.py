@@ -10,13 +10,14 @@ from statistics import median
 
 from markupsafe import Markup, escape
 
-from preceptor.report.cells import SHORT, duration, short
+from preceptor.report.cells import SHORT, short
 from preceptor.report.graph_layout import levels, links, ordered_rows, positions
 from preceptor.report.svg import LETTER, label, line, svg, wrapped
-from preceptor.runs import is_finished, read_record
-from preceptor.study.graph import Step, selected
+from preceptor.runtime.formatting import duration
+from preceptor.runtime.result_folder import is_finished, read_record
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import without_size
+from preceptor.study.steps import Step, selected
 
 WIDE = 720.0
 _MOST, _BOX = 4, 176.0  # boxes on a level, and the widest one

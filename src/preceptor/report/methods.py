@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from preceptor.evaluation.terms import TERMS
-from preceptor.report.cells import duration
 from preceptor.report.rate_tables import rule_words
-from preceptor.report.words import names_of
-from preceptor.runs import is_finished, read_record
+from preceptor.report.verdict import names_of
+from preceptor.results.domain import Results
+from preceptor.runtime.formatting import duration
+from preceptor.runtime.result_folder import is_finished, read_record
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
 
 _TIED = (
     "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go to "

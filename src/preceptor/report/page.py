@@ -15,13 +15,13 @@ from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.report import export
 from preceptor.report.blocks import Chapter, Drawn, Section
 from preceptor.report.cells import short
-from preceptor.report.words import controls_sentence, names_of, study_name, verdict
-from preceptor.study.domains import StudyPlan
-from preceptor.study.overview import StudyResults
+from preceptor.report.verdict import controls_sentence, names_of, study_name, verdict
+from preceptor.results.domain import Results
+from preceptor.results.rows import records
+from preceptor.results.study import StudyResults
+from preceptor.runtime.formatting import DASH, interval, number
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
-from preceptor.study.rows import records
-from preceptor.wording import DASH, interval, number
+from preceptor.study.study_plan import StudyPlan
 
 FILES = {
     "table.csv": "the main table, every evaluation set and source",

@@ -24,23 +24,24 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config import Method
+from preceptor.config.run import Method
 from preceptor.data.geometry import Fit, fit_box, render, resample
 from preceptor.data.images import decode_image, decode_map
-from preceptor.evaluation.predict import predict
+from preceptor.data.workspace import Workspace, plain_settings
 from preceptor.evaluation.scores import labels_of, probabilities
-from preceptor.models import GuidableModel, load_model
-from preceptor.runs import is_finished
+from preceptor.inference.annotate import rise_rows
+from preceptor.inference.predict import predict
+from preceptor.maps.store import is_store, read_store
+from preceptor.models.build import load_model
+from preceptor.models.guided_model import GuidableModel
+from preceptor.results.best import Best, chosen_student
+from preceptor.results.comparisons import test_scores
+from preceptor.results.domain import Results
+from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
-from preceptor.saliency.annotate import rise_rows
-from preceptor.saliency.maps import normalise
-from preceptor.saliency.store import is_store, read_store
-from preceptor.study.best import Best, chosen_student
-from preceptor.study.comparisons import test_scores
-from preceptor.study.graph import Arm
+from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
-from preceptor.workspace import Workspace, plain_settings
+from preceptor.study.steps import Arm
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at

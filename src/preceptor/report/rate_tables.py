@@ -6,14 +6,14 @@ import math
 
 import pandas as pd
 
-from preceptor.evaluation.operating import APCERS, FDRS, TOO_SMALL, rule_rate
+from preceptor.evaluation.operating_points import APCERS, FDRS, TOO_SMALL, rule_rate
+from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.evaluation.statistics import mean_std
 from preceptor.evaluation.terms import TERMS, Terms
 from preceptor.report.cells import Cell, Line, Table, mean_std_text
-from preceptor.study.results import Results
-from preceptor.study.rows import select_arm
-from preceptor.study.settings import StudyConfig
+from preceptor.results.domain import Results
+from preceptor.results.rows import select_arm
+from preceptor.study.config import StudyConfig
 
 
 def roc_rate_table(

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.report.cells import Cell, Line, Table, duration, mean_std_text
+from preceptor.report.cells import Cell, Line, Table, mean_std_text
 from preceptor.report.graph_figure import Work
-from preceptor.study.budgets import LINES
-from preceptor.study.results import Results
-from preceptor.study.rows import records
-from preceptor.study.settings import StudyConfig
-from preceptor.wording import DASH, interval, number
+from preceptor.results.budgets import LINES
+from preceptor.results.domain import Results
+from preceptor.results.rows import records
+from preceptor.runtime.formatting import DASH, duration, interval, number
+from preceptor.study.config import StudyConfig
 
 
 def domain_table(domains: pd.DataFrame) -> Table | None:

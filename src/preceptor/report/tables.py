@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.evaluation.statistics import mean_std
 from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
+from preceptor.results.domain import Results
+from preceptor.results.rows import CONTROLS, OVERALL, records, select_arm
+from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.study.config import PAPER_ALPHA
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
-from preceptor.study.rows import CONTROLS, OVERALL, records, select_arm
-from preceptor.study.settings import PAPER_ALPHA
-from preceptor.wording import DASH, interval, number
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",

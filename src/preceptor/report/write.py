@@ -22,15 +22,15 @@ from preceptor.report.page import FILES, render_page
 from preceptor.report.panels import COUNT, make_panels
 from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
-from preceptor.report.words import study_name, verdict
-from preceptor.runs import write_atomically
+from preceptor.report.verdict import study_name, verdict
+from preceptor.results.best import chosen_student, write_best
+from preceptor.results.domain import Results
+from preceptor.results.rows import OVERALL
+from preceptor.results.study import StudyResults, gather_study
+from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.best import chosen_student, write_best
-from preceptor.study.domains import StudyPlan
-from preceptor.study.overview import StudyResults, gather_study
 from preceptor.study.plan import Plan
-from preceptor.study.results import Results
-from preceptor.study.rows import OVERALL
+from preceptor.study.study_plan import StudyPlan
 
 _WHOLE = ["images_seen", "best_epoch", "images", "positives", "n", "size", "seeds_needed"]
 _WHOLE += ["seeds_cautious"]

@@ -1,1 +1,1 @@
-"""What every package may use: files, processes, time; it knows nothing of models or studies."""
+"""Processes, files and the terminal; knows nothing of models or studies."""

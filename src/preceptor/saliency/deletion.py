@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from preceptor.errors import InputError
-from preceptor.modes import evaluating
+from preceptor.runtime.modes import evaluating
 from preceptor.saliency.agreement import Agreement
-from preceptor.saliency.maps import informative
+from preceptor.saliency.normalise import informative
 
 # Every cell of a 7 × 7 map, one at a time.
 STEPS = 50

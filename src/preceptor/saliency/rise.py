@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.data.geometry import resample
-from preceptor.folding import folded
-from preceptor.modes import evaluating
-from preceptor.saliency.masked import Fill, MaskedScores, Score
-from preceptor.saliency.masks import (
+from preceptor.runtime.modes import evaluating
+from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.masked_scores import Fill, MaskedScores, Score
+from preceptor.saliency.rise_masks import (
     Block,
     balanced_block,
     full_block,
@@ -30,7 +30,7 @@ from preceptor.saliency.masks import (
 )
 
 if TYPE_CHECKING:
-    from preceptor.guidable import GuidableModel
+    from preceptor.models.guided_model import GuidableModel
 
 Estimator = Literal["default", "published"]
 Size = Literal["grid", "image"] | tuple[int, int]
@@ -246,7 +246,7 @@ def _centred(maps: Tensor) -> Tensor:
 
 def _guidable(model: nn.Module | Callable[[Tensor], Any]) -> GuidableModel | None:
     # guidable needs this package, which offers rise: an import at the top would be a circle.
-    from preceptor.guidable import GuidableModel
+    from preceptor.models.guided_model import GuidableModel
 
     return model if isinstance(model, GuidableModel) else None
 

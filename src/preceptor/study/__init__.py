@@ -1,1 +1,1 @@
-"""The study: the whole protocol as a graph of steps, its selection, execution and results."""
+"""What a study consists of; runs nothing."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preceptor.config import RunConfig
+from preceptor.config.run import RunConfig
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.complete_sets import primary_problems, selection_problems
 from preceptor.errors import InputError
-from preceptor.models import build_model
-from preceptor.study.draws import Workspaces
+from preceptor.models.build import build_model
+from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import MEMBER_STRIDE
-from preceptor.study.settings import StudyConfig
+from preceptor.study.workspaces import Workspaces
 
 
 def check_study(study: StudyConfig, workspaces: Workspaces) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from preceptor.config import RunConfig
-from preceptor.speed import step_seconds
-from preceptor.study.graph import Step
-from preceptor.study.settings import StudyConfig
+from preceptor.config.run import RunConfig
+from preceptor.study.config import StudyConfig
+from preceptor.study.steps import Step
+from preceptor.training.probe import step_seconds
 
 # A forward is about a third of a training step.
 FORWARD_SHARE = 1 / 3
@@ -65,17 +65,3 @@ def count_kinds(steps: Sequence[Step]) -> str:
     return ", ".join(
         f"{count} {names[kind]}{'s' if count != 1 else ''}" for kind, count in counts.items()
     )
-
-
-def as_time(seconds: float) -> str:
-    """A duration as people say it.
-
-    Example:
-        >>> as_time(5400), as_time(40)
-        ('1.5 hours', '40 seconds')
-    """
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    if seconds >= 90:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds:.0f} seconds"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.data.split_names import kind_or_none
-from preceptor.runs import read_record, read_scores
-from preceptor.study.graph import Step, selected, selection_id
+from preceptor.evaluation.split_names import kind_or_none
+from preceptor.runtime.result_folder import read_record, read_scores
+from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
 from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.selection import Candidate, Choice, choose
-from preceptor.study.settings import PAPER_ALPHA, Control, StudyConfig
+from preceptor.study.steps import Step, selected, selection_id
 
 
 def variant_role(name: str) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.config import MapSource, Method, PostProcessing, RunConfig, SoftLabels
-from preceptor.runs import digest
-from preceptor.saliency.shards import forwards_of, parts_of
-from preceptor.study.draws import Workspaces
-from preceptor.study.graph import Arm, MapsJob, Step, marking_steps
-from preceptor.study.settings import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
-from preceptor.workspace import Workspace
+from preceptor.config.run import MapSource, Method, PostProcessing, RunConfig, SoftLabels
+from preceptor.data.workspace import Workspace
+from preceptor.inference.shards import forwards_of, parts_of
+from preceptor.runtime.result_folder import digest
+from preceptor.study.config import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
+from preceptor.study.steps import Arm, MapsJob, Step, marking_steps
+from preceptor.study.workspaces import Workspaces
 
 # Further members of a committee have the seed of the Student plus multiples of this, so that no
 # two Students share a Teacher: their differences stay independent.

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from preceptor.errors import InputError
 from preceptor.evaluation.bootstrap import two_level_bootstrap
-from preceptor.evaluation.scores import labels_of, probabilities, set_auc, validation_rows
-from preceptor.evaluation.statistics import paired_difference
+from preceptor.evaluation.paired_tests import paired_difference
+from preceptor.evaluation.scores import set_auc, stack, validation_rows
 
 
 @dataclass(frozen=True)
@@ -191,28 +190,3 @@ def _difference(
     _, theirs, _ = stack(best.scores, name, classes, positive, negatives)
     result = two_level_bootstrap(labels, ours, theirs, groups, resamples=1000)
     return float(result.low), float(result.high)
-
-
-def stack(
-    frames: Sequence[pd.DataFrame],
-    name: str,
-    classes: Sequence[str],
-    positive: str | None,
-    negatives: str | None = None,
-) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any] | None]:
-    """Labels, scores (S, n) or (S, n, C), and groups of one evaluation set over seeds."""
-    parts = [validation_rows(frame, name, classes, negatives) for frame in frames]
-    first = parts[0]
-    groups = first["group"].to_numpy(object) if (first["group"] != "").any() else None
-    if positive is not None:
-        labels = (first["label"] == positive).to_numpy()
-        return (
-            labels,
-            np.stack([part[f"score_{positive}"].to_numpy(float) for part in parts]),
-            groups,
-        )
-    return (
-        labels_of(first, classes),
-        np.stack([probabilities(part, classes) for part in parts]),
-        groups,
-    )

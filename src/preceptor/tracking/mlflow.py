@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from preceptor.report.page import FILES
-from preceptor.runs import digest, read_record
-from preceptor.study.domains import StudyPlan
-from preceptor.study.graph import Step
+from preceptor.runtime.result_folder import digest, read_record
+from preceptor.study.steps import Step
+from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
-from preceptor.tracking.described import Value, flat, parameters, roles_of, title_of
 from preceptor.tracking.panels import pictures
+from preceptor.tracking.parameters import Value, flat, parameters, roles_of, title_of
 
 # Before MLflow is imported. A server that does not answer costs seconds, not the usual minutes,
 # and nobody is told that MLflow is used.

@@ -27,12 +27,12 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from preceptor.runs import read_record, write_atomically
-from preceptor.study.domains import StudyPlan
-from preceptor.study.graph import Step
+from preceptor.runtime.result_folder import read_record, write_atomically
+from preceptor.study.steps import Step
+from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
-from preceptor.tracking.described import Value, file_name, parameters
 from preceptor.tracking.panels import pictures
+from preceptor.tracking.parameters import Value, file_name, parameters
 
 State = Literal["running", "finished", "failed"]
 

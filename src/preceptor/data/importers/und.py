@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from preceptor.data.files import Progress
 from preceptor.data.manifest import Manifest, check_raw
-from preceptor.data.split_names import kind_or_none
-from preceptor.data.tables import Findings, RawTable, read_table
+from preceptor.data.manifest_files import Progress
+from preceptor.data.manifest_io import Findings, RawTable, read_table
 from preceptor.errors import Problem, ProblemsError
+from preceptor.evaluation.split_names import kind_or_none
 
 _HEADER = ["split", "label", "path"]
 # Its authors choose their model on the rows they call "test".

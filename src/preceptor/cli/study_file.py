@@ -1,0 +1,152 @@
+"""A commented study file for a manifest: `preceptor study init`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace
+from preceptor.errors import InputError
+from preceptor.runtime.cores import core_count
+from preceptor.runtime.formatting import as_time
+from preceptor.study.auto_speed import decide_speed
+from preceptor.study.config import StudyConfig
+from preceptor.study.estimate import estimate_seconds
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.workspaces import Workspaces
+
+_TEMPLATE = """\
+# A study of {manifest_name}: {images:,} images, {training:,} of them for training, {annotated:,}
+# of those annotated. Measured on this machine: about {time} with {jobs} job(s).
+# Run it with:  preceptor study {file} --out {stem}-study
+
+manifest: {manifest}
+positive: {positive}            # the class whose probability is the score; the others: {others}
+primary: {primary}            # the evaluation set of the hypothesis tests
+
+teachers: [{backbone}]     # backbones whose maps train others
+students: [{backbone}]     # backbones to be lifted; the paper's: densenet121, resnet50,
+                           # legacy_xception, inception_v3
+weights: {weights}              # hub (pretrained, needs a network), none, or a .safetensors file
+seeds: 3                   # more seeds, smaller p: with 3 it cannot fall below 0.25
+
+# annotated: 200           # act as if only so many images (or this fraction) were annotated
+alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = guided harder
+teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is always tried too
+saliency: [cam]            # how Teachers mark: cam (their own map), rise (from scores alone)
+# guide_classes: [{positive}]   # guide only these classes
+selection: highest         # AUC on the worst validation set; guided, val_auc: how ties go
+# budget: [25, 50, 100]    # how many annotations are enough? three more trainings a number and seed
+threshold: eer             # where test sets are decided, fixed on validation: eer, or fdr=0.01
+terms: generic             # names of the error rates: pad (attacks), medical, generic
+
+training:
+  # recipe: cyborg         # or paper: the published settings, 50 epochs at 224 or 299 px
+  input_size: {size}
+  batch_size: 20
+  epochs: 20
+  optimiser: sgd
+  lr: 0.005
+  schedule: cosine
+  checkpoint: best_auc
+  precision: auto          # auto: measured once, when the study starts; or 32-true, bf16-mixed
+  channels_last: auto
+  compile: auto            # pays in long runs alone
+  threads: {threads}               # of one run; part of what makes two runs equal
+  augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, colour: 0.0}}
+"""
+
+
+def write_study_file(
+    manifest_path: Path,
+    target: Path,
+    *,
+    backbone: str = "resnet50",
+    weights: str = "hub",
+    size: int = 224,
+    positive: str | None = None,
+) -> str:
+    """Write a commented study file with a measured time estimate.
+
+    Args:
+        manifest_path: The manifest; it is read without decoding its images.
+        target: The file to write; an existing one is not overwritten.
+        backbone: Teacher and Student to start from.
+        weights: As in the config.
+        size: Input side in pixels.
+        positive: None takes the rarer class of the training images.
+
+    Returns:
+        The time estimate as text.
+
+    Raises:
+        InputError: The manifest cannot be used, or the target exists.
+    """
+    if target.exists():
+        raise InputError(f"{target} exists already; choose another file with --to")
+    if not target.parent.is_dir():
+        raise InputError(f"--to {target}: there is no folder {target.parent}; make it first")
+    manifest = Manifest.read(manifest_path, verify=False)
+    training = manifest.table[manifest.train_mask]
+    counts = training["label"].value_counts()
+    positive = positive or str(counts.index[-1])
+    if positive not in manifest.classes:
+        raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
+    if weights not in ("hub", "none"):  # paths in a config are relative to its file
+        if not Path(weights).is_file():
+            raise InputError(
+                f"--weights {weights}: not a file; name a .safetensors file, hub or none"
+            )
+        weights = os.path.relpath(weights, target.parent)
+    cores = core_count()
+    jobs = max(1, cores // 2)
+    threads = max(1, cores // jobs)
+    values = {
+        "manifest_name": manifest_path.name,
+        "images": len(manifest),
+        "training": len(training),
+        "annotated": int((manifest.annotated_mask & manifest.train_mask).sum()),
+        "file": target.name,
+        "stem": target.stem,
+        "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
+        "positive": _quoted(positive),
+        "others": ", ".join(name for name in manifest.classes if name != positive),
+        "primary": _quoted(manifest.eval_splits("test")[0]),
+        "backbone": _quoted(backbone),
+        "weights": _quoted(weights),
+        "size": size,
+        "threads": threads,
+        "jobs": jobs,
+        "time": "…",
+    }
+    import yaml
+
+    study = parse_config(
+        yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
+    )
+    study = decide_speed(study, manifest, probe=False)
+    workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
+    path = study.manifest_of(study.seed_list[0])
+    manifests = dict.fromkeys(study.seed_list, path)
+    workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
+    first, later = Plan(Protocol(study, workspaces, Path("store"))).outline()
+    seconds = estimate_seconds(
+        [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
+    )
+    values["time"] = as_time(seconds)
+    target.write_text(_TEMPLATE.format(**values), encoding="utf-8")
+    return as_time(seconds)
+
+
+def _quoted(word: str) -> str:
+    """A word or path as YAML: quoted where it could be read as anything else."""
+    plain = word[:1].isalpha() and all(
+        letter.isascii() and (letter.isalnum() or letter in "_-./") for letter in word
+    )
+    if plain and word.lower() not in {"yes", "no", "on", "off", "true", "false", "null"}:
+        return word
+    return json.dumps(word, ensure_ascii=False)

@@ -1,0 +1,74 @@
+"""Content hashes of manifest rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.data.fingerprints import fingerprints
+from preceptor.data.manifest import Manifest
+from preceptor.runtime.result_folder import digest
+
+
+class RowHashes:
+    """What each manifest row is, by content; made once and shared by all runs of a study.
+
+    Args:
+        manifest: All rows.
+        cache: Where file hashes are remembered between calls.
+    """
+
+    def __init__(self, manifest: Manifest, cache: Path | None) -> None:
+        hashes = fingerprints(manifest, cache=cache)
+        table = manifest.table
+        # The group is part of what scores.parquet says, and intervals resample groups. Values are
+        # listed as JSON, so that no two rows can be written the same.
+        self.image = [
+            json.dumps(parts, ensure_ascii=False, default=float)
+            for parts in zip(
+                table["name"], hashes["path"], table["label"], table["split"], table["source"],
+                table["group"], table["sample_weight"], strict=True,
+            )
+        ]  # fmt: skip
+        self.map = list(hashes["saliency"])
+        self.map_weight = table["map_weight"].to_numpy(np.float64)
+        self.has_map = (table["saliency"] != "").to_numpy()
+        self._known: dict[str, str] = {}
+
+    def of(
+        self,
+        rows: NDArray[np.int64],
+        mapped: NDArray[np.bool_] | None = None,
+        *,
+        weighted: bool = False,
+    ) -> str:
+        """The hash of manifest rows.
+
+        Args:
+            rows: (n,) row numbers.
+            mapped: (n,) whether the content of a row's human map counts; None = of no row.
+            weighted: Whether map weights count, as wherever maps guide, human or not.
+        """
+        key = digest(
+            [_bytes_digest(rows), None if mapped is None else _bytes_digest(mapped), weighted]
+        )
+        if key not in self._known:  # a study has thousands of runs on a few choices of rows
+            state = hashlib.blake2b(digest_size=10)
+            for position, row in enumerate(rows):
+                state.update(self.image[row].encode())
+                if mapped is not None and mapped[position]:
+                    state.update(self.map[row].encode())
+                if weighted:
+                    state.update(self.map_weight[row].tobytes())
+                state.update(b"\n")
+            self._known[key] = state.hexdigest()
+        return self._known[key]
+
+
+def _bytes_digest(values: NDArray[Any]) -> str:
+    return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()

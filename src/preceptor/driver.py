@@ -1,0 +1,331 @@
+"""Run a study: check everything, fill the caches, walk the graph, write results and report."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.errors import HeldError, InputError
+from preceptor.execution.events import PATIENCE, Work
+from preceptor.execution.executors import Engine, check_engine, open_executor
+from preceptor.execution.graph import Graph
+from preceptor.execution.process import Process
+from preceptor.execution.scheduler import Walk
+from preceptor.execution.status import Board
+from preceptor.models.build import build_model
+from preceptor.report.write import write_results
+from preceptor.runtime.cores import checked_jobs, usable_cores
+from preceptor.runtime.formatting import as_time
+from preceptor.runtime.leases import holder_of, lease
+from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.strict_json import strict_json
+from preceptor.study.auto_speed import decide_speed
+from preceptor.study.checks import check_study
+from preceptor.study.config import StudyConfig
+from preceptor.study.estimate import count_kinds, estimate_seconds
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.steps import Step, selected
+from preceptor.study.study_plan import StudyPlan
+from preceptor.study.workspaces import Workspaces
+from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
+
+
+@dataclass
+class StudyResult:
+    """How a study ended.
+
+    Args:
+        folder: The study folder, with results.csv, table.md, report.html and best/.
+        failed: Steps that could not be done, by title, with the reason.
+        missing: Steps that were not reached.
+        computed: Steps done now; the others were there already.
+        seconds: Wall time of this call.
+    """
+
+    folder: Path
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+
+
+def open_study(
+    study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
+) -> StudyPlan:
+    """Read the manifests, check the study against them and make its plans.
+
+    Args:
+        study: The config.
+        out: The study folder.
+        run: It is going to be run: every image is decoded first, and what is auto is measured.
+        report_to: Receives lines of progress.
+
+    Raises:
+        InputError: Anything that would stop the study later, all at once where it can be.
+    """
+    store = (study.store or out / "store").absolute()
+    opened: dict[str, Workspaces] = {}
+    wrong: list[InputError] = []
+    for name, own in study.by_domain().items():
+        report_to(f"reading {own.manifest}")
+        workspaces = Workspaces.of_study(own, store, name)
+        try:
+            if run:
+                workspaces.verify()
+            check_study(own, workspaces)
+        except InputError as error:
+            wrong.append(InputError(f"domain {name}: {error}") if name else error)
+        opened[name] = workspaces
+    if len(wrong) > 1:
+        raise InputError("\n".join(map(str, wrong)))
+    if wrong:
+        raise wrong[0]
+    manifest = next(iter(opened.values())).first.manifest
+    study = decide_speed(study, manifest, out / "study.yaml", report_to, probe=run)
+    plans = {
+        name: Plan(Protocol(own, opened[name], store, domain=name))
+        for name, own in study.by_domain().items()
+    }
+    return StudyPlan(study, plans)
+
+
+def run_study(
+    study: StudyConfig,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    engine: Engine = "local",
+    address: str | None = None,
+    runs_per_gpu: int | None = None,
+    patience: float = PATIENCE,
+    track: Sequence[str] = (),
+    track_uri: str | None = None,
+    early: Process | None = None,
+    tell: Callable[[str], None] = print,
+    show: Callable[[Board], AbstractContextManager[Callable[[str], None]]] | None = None,
+) -> StudyResult:
+    """Run the whole protocol, or what is left of it.
+
+    The same call on the same folder goes on where an earlier one stopped: a finished step is
+    never repeated, an interrupted training goes on from its last epoch.
+
+    Args:
+        study: The config.
+        out: The study folder; on a cluster one that all machines see.
+        jobs: Most steps at once; None = what cores, GPUs or the cluster allow.
+        engine: local (worker processes of this machine) or ray (a cluster).
+        address: Of the Ray cluster, see `executors.open_executor`.
+        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
+        patience: Minutes of silence after which a step counts as hung and has failed.
+        track: tensorboard, mlflow, or both: who else is told of parameters and curves.
+        track_uri: Of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database in
+            the study folder.
+        early: A worker process that was started before all this was imported, for `local`.
+        tell: Receives lines of progress.
+        show: Shows the board while steps are done, and gives what tells lines meanwhile.
+
+    Returns:
+        How it ended; failures are told, not raised.
+
+    Raises:
+        InputError: The study cannot start: its config or data is wrong, another process is running
+            it, or what it was told to use is not installed.
+    """
+    check_engine(engine, address)
+    check_trackers(track, track_uri)
+    out = Path(out).absolute()
+    jobs = checked_jobs(jobs, study.training.threads, tell) if engine == "local" else jobs
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from error
+    started = time.monotonic()
+    with _alone(out):
+        opened = open_study(study, out, run=True, report_to=tell)
+        study = opened.config
+        write_atomically(out / "study.yaml", dump_config(study))
+        for plan in opened:
+            _fill_caches(plan.protocol)
+            plan.decided = lambda: _write_choices(opened, out)
+        result = StudyResult(out)
+        store = opened.first.protocol.store
+        training = study.training
+        work = Work(opened.workspaces, store, training.threads, training.device, 60 * patience)
+        with contextlib.ExitStack() as stack:
+            trackers = open_trackers(track, opened, out, track_uri, tell)
+            stack.callback(trackers.close)
+            executor = open_executor(
+                work, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
+                early=early,
+            )  # fmt: skip
+            stack.callback(executor.close)
+            board = Board(opened, out)
+            graph = Graph(opened.start())
+            try:
+                with show(board) if show is not None else contextlib.nullcontext(tell) as told:
+                    watcher = _Watcher(opened, graph, board, trackers, result, told)
+                    Walk(graph, executor, store, watcher, told).run()
+                board.count(graph)
+            finally:
+                executor.close()
+                result.seconds = time.monotonic() - started
+            result.failed = {graph.steps[key].title: why for key, why in graph.failed.items()}
+            result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
+
+            _write_choices(opened, out)
+            write_results(opened, out, result.failed)
+            trackers.study(result.failed)
+    return result
+
+
+@dataclass
+class _Watcher:
+    """Enters what happens to steps into the board, the trackers and the result, and tells it."""
+
+    study: StudyPlan
+    graph: Graph
+    board: Board
+    trackers: Trackers
+    result: StudyResult
+    tell: Callable[[str], None]
+
+    def chosen(self, step: Step) -> None:
+        domain, name = selected(step)
+        where = f"{domain}: " if domain else ""
+        reason = self.study.plans[domain].chosen(step).reason
+        self.tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
+
+    def there(self, step: Step) -> None:
+        self.trackers.finished(step)
+
+    def started(self, step: Step) -> None:
+        self.board.started(step)
+        self.trackers.begun(step)
+
+    def placed(self, step: Step, where: str) -> None:
+        self.board.placed(step, where)
+
+    def said(self, step: Step, line: str) -> None:
+        self.board.said(step, line)
+        self.trackers.said(step, line)
+        if not line.startswith("epoch "):  # the run's own log keeps an epoch's line
+            self.tell(f"{step.title}: {line}")
+
+    def dropped(self, step: Step) -> None:
+        self.board.dropped(step)
+
+    def finished(self, step: Step, here: bool) -> None:
+        line = self.board.finished(step, self.graph)
+        self.trackers.finished(step)
+        if here:
+            self.result.computed += 1
+            self.tell(line)
+
+    def failed(self, step: Step, reason: str) -> None:
+        self.board.failed(step, self.graph)
+        self.trackers.failed(step, reason)
+        self.tell(f"FAILED {step.title}: {reason}")
+
+
+def _fill_caches(protocol: Protocol) -> None:
+    """Decode the images once for every input size, before workers start."""
+    study = protocol.study
+    for backbone in dict.fromkeys([*study.teachers, *study.students]):
+        size = study.training.input_size
+        if size is None:
+            model = build_model(backbone, protocol.workspace.manifest.classes)
+            size = model.spec.input_size
+        plain = study.training.model_copy(
+            update={"augmentation": type(study.training.augmentation)()}
+        )
+        for workspace in protocol.workspaces.all():
+            workspace.images(study.training, size)
+            workspace.images(plain, size)
+
+
+def _write_choices(study: StudyPlan, out: Path) -> None:
+    chosen = {
+        # In one order, whichever was made first.
+        domain: {name: plan.choices[name].as_dict() for name in sorted(plan.choices)}
+        for domain, plan in study.plans.items()
+    }
+    text = strict_json(chosen if study.has_domains else chosen[""])
+    with contextlib.suppress(OSError):  # a full disk must not end what still can go on
+        write_atomically(out / "selection.json", text + "\n")
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse a second process on the same study folder, on this machine or another."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lease(out / "study", wait=0.0))
+        except HeldError as error:
+            who = holder_of(out / "study")
+            where = f" ({who.host}, process {who.pid})" if who else ""
+            raise InputError(f"{out}: another process is running this study{where}") from error
+        yield
+
+
+def reopen(folder: str | Path) -> StudyPlan:
+    """The plans of a study folder as far as it has got, to report on it at any time.
+
+    Selections whose runs have finished are made (again); nothing is trained.
+
+    Raises:
+        InputError: Not a study folder, or its data has changed.
+    """
+    folder = Path(folder).absolute()
+    file = folder / "study.yaml"
+    if not file.is_file():
+        raise InputError(f"{folder} is not a study folder: it has no study.yaml")
+    study = load_config(file, StudyConfig)
+    opened = open_study(study, folder, run=False, report_to=lambda line: None)
+    graph = Graph(opened.start())
+    while (step := graph.take()) is not None:
+        if step.kind == "select":
+            assert step.choose is not None
+            graph.add(step.choose())
+            graph.finish(step.id)
+        elif opened.is_finished(step):
+            graph.finish(step.id)
+    return opened
+
+
+def print_plan(
+    study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
+) -> None:
+    """Say what a study would do: both stages, their runs, and the time that they would take.
+
+    Args:
+        study: The config.
+        out: The study folder; what has finished there is not counted.
+        jobs: As in `run_study`.
+        tell: Receives the lines.
+    """
+    threads = study.training.threads
+    jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
+    opened = open_study(study, out, run=False, report_to=tell)
+    total = 0.0
+    names = (
+        "stage 1 (baselines, ceiling, Teachers, probe Students)",
+        "stage 2 (Students, controls, tests)",
+    )
+    for domain, plan in opened.plans.items():
+        if domain:
+            tell(f"{domain}:")
+        workspace = plan.protocol.workspace
+        validation = len(workspace.split_rows("val"))
+        for name, steps in zip(names, plan.outline(), strict=True):
+            left = [step for step in steps if not opened.is_finished(step)]
+            seconds = estimate_seconds(left, study, workspace.manifest.classes, validation, jobs)
+            total += seconds
+            tell(f"{name}: {count_kinds(steps)}")
+            tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+    tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")

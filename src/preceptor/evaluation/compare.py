@@ -1,0 +1,51 @@
+"""DeLong's test of two models on the same images, set by set."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from preceptor.errors import InputError
+from preceptor.evaluation.delong import delong
+
+
+def compare_sets(ours: pd.DataFrame, theirs: pd.DataFrame, positive: str) -> pd.DataFrame:
+    """DeLong's test of two models' score tables of the same images, a line an evaluation set.
+
+    Args:
+        ours: Score table of model a.
+        theirs: Score table of model b, the same rows in the same order.
+        positive: The positive class.
+
+    Returns:
+        Columns set, images, groups (0 where the set names none: images are then independent),
+        auc_a, auc_b, difference, low, high, p.
+
+    Raises:
+        InputError: Tables of different images.
+    """
+    if list(ours["path"]) != list(theirs["path"]):
+        raise InputError("the two score tables are of different images, or in different order")
+    found = []
+    for name, own in ours.groupby("split", sort=False):
+        other = theirs.loc[own.index]
+        grouped = bool((own["group"] != "").any())
+        result = delong(
+            own["label"] == positive,
+            own[f"score_{positive}"],
+            other[f"score_{positive}"],
+            own["group"] if grouped else None,
+        )
+        found.append(
+            {
+                "set": str(name),
+                "images": len(own),
+                "groups": result.units if grouped else 0,
+                "auc_a": result.auc_a,
+                "auc_b": result.auc_b,
+                "difference": result.difference,
+                "low": result.low,
+                "high": result.high,
+                "p": result.p,
+            }
+        )
+    return pd.DataFrame(found)

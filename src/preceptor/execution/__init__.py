@@ -1,0 +1,1 @@
+"""Execution of a study's steps: scheduler, executors and workers."""

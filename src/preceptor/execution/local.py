@@ -1,0 +1,199 @@
+"""Local execution: worker processes, one step at a time each.
+
+A worker imports torch and opens a manifest once. It ends when its parent does, however that dies,
+so a killed study leaves no process behind; a worker that dies is replaced, and its step is tried
+once more. On a machine with GPUs each worker sees one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import torch
+
+from preceptor.execution.events import Event, Work
+from preceptor.execution.gpu_sharing import Sharing
+from preceptor.execution.process import Process, start_process
+from preceptor.execution.worker import keep_reason, log_of, silent
+from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.watchdog import hung
+from preceptor.study.steps import Step
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    gpu: str | None
+    step: Step | None = None
+    sharing: int = 1  # how many were to share its GPU when the step was given
+    ready: bool = False  # it has started and can work
+
+
+class LocalExecutor:
+    """Worker processes on this machine.
+
+    Args:
+        work: What a worker needs to know.
+        jobs: Most steps at once; None = cores ÷ threads of a step, on GPUs what their memory holds.
+        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
+        gpus: Names of GPUs as CUDA_VISIBLE_DEVICES takes them; None = those that are there.
+        early: A worker that was started before, of as many threads; without GPUs it is used.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        jobs: int | None = None,
+        runs_per_gpu: int | None = None,
+        gpus: list[str] | None = None,
+        early: Process | None = None,
+    ) -> None:
+        self._work = work
+        self._gpus = _visible_gpus(work) if gpus is None else gpus
+        slots = max(1, usable_cores() // work.threads)
+        self._jobs = slots if jobs is None else jobs
+        each = max(1, slots // len(self._gpus)) if self._gpus else 1
+        self.sharing = Sharing(runs_per_gpu, each)
+        self._workers: list[_Worker] = []
+        self._deaths: dict[str, int] = {}
+        if early is not None and self._gpus:  # it would see all of them
+            early.end()
+        elif early is not None:
+            self._employ(early, None)
+
+    @property
+    def free(self) -> int:
+        """Steps that can be started now."""
+        slots = self._jobs - sum(worker.step is not None for worker in self._workers)
+        if self._gpus:
+            slots = min(slots, sum(map(self._room_on, self._gpus)))
+        return max(0, slots)
+
+    def start(self, step: Step) -> None:
+        """Give a step to an idle worker, started if need be, on the GPU with the fewest."""
+        log = log_of(step.id, self._work.store)
+        if hung(log):  # of an earlier call: it may go well now
+            log.unlink(missing_ok=True)
+        gpu = max(self._gpus, key=self._room_on) if self._gpus else None
+        idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
+        self._give(idle[0] if idle else self._spawn(gpu), step)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Wait for the workers' next reports.
+
+        Args:
+            timeout: Seconds after which nothing is returned; None waits.
+        """
+        busy = {worker.pipe: worker for worker in self._workers if worker.step is not None}
+        for pipe in wait(list(busy), timeout):
+            worker = busy[pipe]  # type: ignore[index]
+            step = worker.step
+            assert step is not None
+            try:
+                event: Event = worker.pipe.recv()
+            except (EOFError, OSError):
+                yield from self._died(worker, step)
+                continue
+            if event.kind == "ready":
+                worker.ready = True
+                continue
+            if event.ends:
+                worker.step = None
+                self._learn(worker, step, event)
+            yield event
+
+    def close(self) -> None:
+        """End all workers; what they were doing is left as it stands on disk."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+        self._workers.clear()
+
+    def _room_on(self, gpu: str) -> int:
+        """Steps that a GPU takes now; beside one that was told that it is alone, none."""
+        busy = [one for one in self._workers if one.step is not None and one.gpu == gpu]
+        if any(one.sharing == 1 for one in busy):
+            return 0
+        return max(0, self.sharing.runs - len(busy))
+
+    def _give(self, worker: _Worker, step: Step) -> None:
+        worker.step = step
+        worker.sharing = 1 if worker.gpu is None else self.sharing.runs
+        try:
+            worker.pipe.send((step, worker.sharing == 1))
+        except OSError:  # it died idle
+            self._give(self._replace(worker), step)
+
+    def _learn(self, worker: _Worker, step: Step, event: Event) -> None:
+        """Take over what a training on a GPU says of its memory."""
+        if worker.gpu is None:
+            return
+        if event.kind == "crowded":
+            self.sharing.crowded(worker.sharing)
+            self._end(worker)  # an idle process takes room as well
+        elif event.kind == "done" and step.kind == "train":
+            self.sharing.learn_from(step.folder(self._work.store))
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+
+    def _died(self, worker: _Worker, step: Step) -> Iterator[Event]:
+        self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
+        worker.process.join()
+        code = worker.process.exitcode
+        if not worker.ready and code is not None and code >= 0:  # killed, it may start yet
+            self._workers.remove(worker)
+            worker.pipe.close()
+            reason = (
+                f"a worker process cannot start (exit code {code}); a script that calls run_study "
+                'does so under `if __name__ == "__main__":`'
+            )
+            yield Event("failed", step.id, reason)
+            return
+        fresh = self._replace(worker)
+        if hung(log_of(step.id, self._work.store)):
+            yield Event("failed", step.id, silent(self._work.patience, step.id))
+        elif self._deaths[step.id] == 1:
+            self._give(fresh, step)
+            yield Event("line", step.id, f"its worker died (exit code {code}); tried once more")
+        else:
+            memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
+            reason = f"its worker died twice (exit code {code}{memory})"
+            yield Event("failed", step.id, keep_reason(step, self._work.store, reason))
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        return self._spawn(worker.gpu)
+
+    def _spawn(self, gpu: str | None) -> _Worker:
+        return self._employ(start_process(self._work.threads, gpu), gpu)
+
+    def _employ(self, process: Process, gpu: str | None) -> _Worker:
+        worker = _Worker(process.process, process.pipe, gpu)
+        with contextlib.suppress(OSError):  # it died; `events` finds that out
+            worker.pipe.send(self._work)
+        self._workers.append(worker)
+        return worker
+
+
+def _visible_gpus(work: Work) -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    if work.device == "cpu" or not torch.cuda.device_count():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]

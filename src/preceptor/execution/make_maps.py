@@ -1,0 +1,180 @@
+"""Marking by several processes or machines outside of a study: `preceptor annotate`.
+
+The shards are steps as in a study, and kept until all are there, so that the same call goes on
+where one stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import Progress, TaskID
+
+from preceptor.config.run import Method, RiseSettings, RunConfig, Training
+from preceptor.data.workspace import default_cache_dir, plain_settings
+from preceptor.errors import HeldError, InputError, RunFailedError
+from preceptor.execution.events import PATIENCE, Work
+from preceptor.execution.executors import Engine, check_engine, open_executor
+from preceptor.execution.graph import Graph
+from preceptor.execution.perform import join_shards
+from preceptor.execution.scheduler import Walk
+from preceptor.execution.serial import HereExecutor
+from preceptor.inference.annotate import model_digest, rows_of
+from preceptor.inference.shards import forwards_of, parts_of
+from preceptor.maps.store import MapStore, write_store
+from preceptor.models.build import load_model
+from preceptor.runtime.cores import checked_jobs
+from preceptor.runtime.leases import lease
+from preceptor.runtime.progress import progress
+from preceptor.runtime.result_folder import digest
+from preceptor.study.steps import MapsJob, Step, marking_steps
+from preceptor.study.workspaces import Workspaces
+
+WORKING = ".marking"
+"""Folder within the store's where shards are kept until all are there."""
+
+
+def annotate_in_shards(
+    model: str | Path,
+    manifest: str | Path,
+    out: str | Path,
+    method: Method = "cam",
+    *,
+    splits: str = "train",
+    turns: bool = False,
+    rise: RiseSettings | None = None,
+    threads: int = 1,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    cache: Literal["memmap", "none"] = "memmap",
+    cache_dir: Path | None = None,
+    engine: Engine = "local",
+    jobs: int | None = None,
+    runs_per_gpu: int | None = None,
+    address: str | None = None,
+    patience: float = PATIENCE,
+    tell: Callable[[str], None] = print,
+) -> MapStore:
+    """Mark the images of a manifest by a model's saliency, shard by shard, and write the store.
+
+    The maps are those of `annotate` for the model in channels-last, bit for bit on CPUs of one
+    kind, whoever makes them. What is done of them is kept in `out` until all are there: the same
+    call goes on where one stopped, and a lost worker costs a shard.
+
+    Args:
+        model: Folder of the model; on a cluster, like `manifest` and `out`, where all machines see
+            it.
+        manifest: The table of images.
+        out: Folder of the store.
+        method, splits, turns, rise, cache: As in `annotate`.
+        threads: CPU threads of a shard.
+        device: auto, cpu or cuda.
+        cache_dir: Of image caches; None = the default, on a cluster a folder in `out`.
+        engine, jobs, runs_per_gpu, address, patience: As in `run_study`.
+        tell: Receives lines.
+
+    Returns:
+        The store, as written.
+
+    Raises:
+        InputError: No image to mark, a model or manifest that cannot be used, or another process
+            that marks into `out`.
+        RunFailedError: A shard could not be marked; those that were are kept.
+    """
+    check_engine(engine, address)
+    jobs = checked_jobs(jobs, threads, tell) if engine == "local" else jobs
+    if turns and method == "rise":
+        raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
+    model, manifest, out = (Path(path).absolute() for path in (model, manifest, out))
+    rise = (rise or RiseSettings()) if method == "rise" else None
+    loaded = load_model(model)
+    work = out / WORKING
+    if cache_dir is None:
+        cache_dir = work / "cache" if engine == "ray" else default_cache_dir()
+    reading = {"need": (), "classes": loaded.spec.classes}
+    workspaces = Workspaces({0: manifest}, {manifest: cache_dir}, reading=reading)
+    workspace = workspaces.at(manifest)
+    rows = rows_of(workspace.manifest, splits)
+    whose = model_digest(loaded)
+    forwards = forwards_of(method, turns, rise)
+    job = MapsJob(
+        (whose,), method, turns, rise,
+        parts_of(workspace.manifest, splits, method, forwards, agreement=False), model,
+    )  # fmt: skip
+    how = None if rise is None else rise.model_dump(mode="json")
+    identity = digest([whose, workspace.hashes.of(rows, None), splits, method, turns, how])
+    training = Training(threads=threads, device=device, cache=cache)
+    run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)
+    *shards, last = marking_steps(job, identity, "mark", (), run, forwards / 3, alone=False)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with lease(work, wait=0.0):
+            # Decoded once, before workers start.
+            workspace.images(plain_settings(loaded, cache), loaded.spec.input_size)
+            watcher = _Watcher(tell, sum(len(part.rows(workspace.manifest)) for part in job.parts))
+            needed = Work(workspaces, work, threads, device, 60 * patience)
+            executor = (
+                HereExecutor(needed)
+                if engine == "local" and len(shards) == 1
+                else open_executor(
+                    needed, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address
+                )
+            )
+            try:
+                with watcher.shown:
+                    Walk(Graph(shards), executor, work, watcher, tell).run()
+            finally:
+                executor.close()
+            if watcher.reasons:
+                raise RunFailedError(
+                    f"{len(watcher.reasons)} of {len(shards)} shards could not be marked; the same "
+                    f"command does those alone: {watcher.reasons[0]}"
+                )
+            store, _, _ = join_shards(last, work)
+            write_store(out, store)
+            shutil.rmtree(work, ignore_errors=True)  # on a network folder an open file lingers
+    except HeldError as error:
+        raise InputError(f"{out}: another process is marking into this folder") from error
+    return store
+
+
+@dataclass
+class _Watcher:
+    """Shows how many images are marked."""
+
+    tell: Callable[[str], None]
+    images: int
+    reasons: list[str] = field(default_factory=list)
+    shown: Progress = field(default_factory=progress)
+
+    def __post_init__(self) -> None:
+        self._task: TaskID = self.shown.add_task("marking", total=self.images, note="")
+
+    def _advance(self, step: Step) -> None:
+        assert step.maps is not None
+        part = step.maps.parts[0]
+        self.shown.advance(self._task, part.stop - part.start)
+
+    def chosen(self, step: Step) -> None: ...
+
+    def there(self, step: Step) -> None:
+        self._advance(step)
+
+    def started(self, step: Step) -> None: ...
+
+    def placed(self, step: Step, where: str) -> None: ...
+
+    def said(self, step: Step, line: str) -> None:
+        self.tell(f"{step.title}: {line}")
+
+    def dropped(self, step: Step) -> None: ...
+
+    def finished(self, step: Step, here: bool) -> None:
+        self._advance(step)
+
+    def failed(self, step: Step, reason: str) -> None:
+        self.reasons.append(reason)
+        self.tell(f"FAILED {step.title}: {reason}")

@@ -1,0 +1,71 @@
+"""Worker processes, which can be started before there is anything to do.
+
+A worker takes seconds to import torch and its friends, and so does who starts it: a command starts
+its first worker before it imports them itself, and both do so at the same time. Hence nothing heavy
+is imported here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from preceptor.runtime.child_process import belong_to_parent, environment_of
+
+
+@dataclass
+class Process:
+    """A worker process; it ends when its parent does.
+
+    Args:
+        process: Of the system.
+        pipe: Takes first what all steps need to know (`events.Work`), then steps, each with
+            whether it is alone on its device; gives events.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+
+    def end(self) -> None:
+        """At once; what it was doing is left as it stands on disk."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def start_process(threads: int, gpu: str | None = None) -> Process:
+    """Start a worker.
+
+    Args:
+        threads: CPU threads of its steps.
+        gpu: What it sees of the machine's GPUs, as CUDA_VISIBLE_DEVICES takes it; None = as here.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    with environment_of(OMP_NUM_THREADS=str(threads), **seen):
+        process.start()
+    theirs.close()
+    return Process(process, ours)
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker's life: steps in, events out, until the parent is gone."""
+    belong_to_parent()
+    import preceptor.execution.perform  # noqa: F401 - now, and not when the first step has come
+    from preceptor.execution.events import Event
+    from preceptor.execution.worker import carry_out
+    from preceptor.runtime.progress import silence
+
+    silence()
+    try:
+        work = pipe.recv()
+        pipe.send(Event("ready", ""))
+        while True:
+            step, alone = pipe.recv()
+            pipe.send(carry_out(step, work, pipe.send, alone=alone))
+    except (EOFError, OSError):
+        return

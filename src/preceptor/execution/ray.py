@@ -1,0 +1,285 @@
+"""Execution on a Ray cluster: a task a step, on whatever machines see the store.
+
+Ray places tasks and tries those again whose worker or machine was lost; what is done when, and that
+nothing is done twice, is said by the graph and the leases of the store. A step that was half done
+goes on where it stood, on whichever machine: a training from its last epoch, a marking from its
+last shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from preceptor.errors import InputError
+from preceptor.execution.events import Event, Work
+from preceptor.execution.gpu_sharing import Sharing
+from preceptor.execution.worker import carry_out, keep_reason, log_of
+from preceptor.runtime.watchdog import hung
+from preceptor.study.steps import Step
+
+# How often Ray starts a step anew whose worker or machine was lost, before it counts as failed.
+LOST_RETRIES = 3
+# Seconds between two looks at which machines there are.
+LOOK = 2.0
+# Seconds before a mailbox that was lost is replaced.
+AGAIN = 0.5
+# Steps that wait at the cluster for each that it can do: none of its slots idles while the next
+# step is chosen, and a cluster that grows with its queue sees one.
+AHEAD = 2
+
+
+class RayExecutor:
+    """Steps as tasks of a Ray cluster.
+
+    Args:
+        work: What a worker needs to know; its store is a folder that all machines see.
+        jobs: Most steps at once; None = what the cluster holds, which may change at any time.
+        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
+        address: Of the cluster, or auto for the one of this machine; None = RAY_ADDRESS, or a Ray
+            of this machine alone, which is started for this study. A connection that this process
+            has already is used as it is.
+
+    Raises:
+        InputError: Ray is not installed, there is no cluster at the address, or it has no machine
+            that a step fits.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        jobs: int | None = None,
+        runs_per_gpu: int | None = None,
+        address: str | None = None,
+    ) -> None:
+        self._ray = ray = _imported()
+        self._work, self._jobs = work, jobs
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            _connect(ray, address)
+        self._gpu = False
+        self.sharing = Sharing(runs_per_gpu, most=1)
+        self._tasks: dict[Any, tuple[Step, int]] = {}  # with how many were to share its GPU
+        self._looked = -LOOK
+        self._slots = 0
+        self._count_slots()
+        if work.device == "cuda" and not self._gpu:
+            self.close()
+            raise InputError("training.device is cuda, and the cluster has no GPU")
+        if not self._slots:
+            self.close()
+            raise InputError(
+                f"no machine of the cluster has {work.threads} core"
+                f"{'s' if work.threads > 1 else ''} for a step (training.threads)"
+            )
+        # On GPUs a process does one step: torch keeps to the GPU that it saw first.
+        self._do = {False: ray.remote(_do), True: ray.remote(max_calls=1)(_do)}
+        self._token = uuid.uuid4().hex
+        self._shared = ray.put(work)
+        self._lines = self._mailbox()
+        self._next = self._lines.take.remote()
+
+    @property
+    def free(self) -> int:
+        """Steps that the cluster takes now; some of them wait there."""
+        if time.monotonic() - self._looked > LOOK:
+            self._count_slots()
+        most = self._slots * AHEAD
+        return max(0, (most if self._jobs is None else min(most, self._jobs)) - len(self._tasks))
+
+    def start(self, step: Step) -> None:
+        """Hand a step to the cluster."""
+        log = log_of(step.id, self._work.store)
+        if hung(log):  # of an earlier call: it may go well now
+            log.unlink(missing_ok=True)
+        alone = not self._gpu or self.sharing.runs == 1
+        hidden = {} if self._gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        task = self._do[self._gpu].options(
+            name=step.title,
+            num_cpus=self._work.threads,
+            num_gpus=1 / self.sharing.runs if self._gpu else 0,
+            max_retries=LOST_RETRIES,
+            retry_exceptions=False,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._work.threads)} | hidden},
+        )
+        reference = task.remote(self._token, self._shared, step, self._lines, alone)
+        self._tasks[reference] = (step, self.sharing.runs)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Wait for what is heard next.
+
+        Args:
+            timeout: Seconds after which nothing is returned; None waits.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            pause = LOOK if until is None else min(LOOK, max(0.0, until - time.monotonic()))
+            waiting = [self._next, *self._tasks]
+            ended, _ = self._ray.wait(waiting, num_returns=1, timeout=pause)
+            if ended:  # and all that ended meanwhile
+                ended, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+            if self._next in ended:
+                ended.remove(self._next)
+                yield from self._told()
+                if not ended:
+                    return
+            for reference in ended:
+                yield self._ended(reference)
+            if ended or (until is not None and time.monotonic() >= until):
+                return
+            if self.free:
+                return  # a machine has joined: more can be started
+
+    def close(self) -> None:
+        """End what is being done; a Ray that was started for this study ends as well."""
+        for reference in getattr(self, "_tasks", {}):
+            with contextlib.suppress(Exception):
+                self._ray.cancel(reference, force=True)
+        self._tasks = {}
+        if self._ours:
+            self._ray.shutdown()
+        elif getattr(self, "_lines", None) is not None:
+            self._ray.kill(self._lines)
+
+    def _ended(self, reference: Any) -> Event:
+        """How a task ended: with its own event, or lost for good."""
+        step, sharing = self._tasks.pop(reference)
+        exceptions = self._ray.exceptions
+        try:
+            event: Event = self._ray.get(reference)
+        except exceptions.OutOfMemoryError:
+            return self._lost(step, "its machine ran out of memory, each time it was tried")
+        except (exceptions.WorkerCrashedError, exceptions.NodeDiedError) as error:
+            told = " ".join(str(error).split())[:200]
+            return self._lost(
+                step, f"its worker or machine was lost {1 + LOST_RETRIES} times: {told}"
+            )
+        except exceptions.RayError as error:
+            told = " ".join(str(error).split())[-300:]
+            return self._lost(step, f"{type(error).__name__}: {told}")
+        if event.kind == "crowded":
+            self.sharing.crowded(sharing)
+        elif self._gpu and event.kind == "done" and step.kind == "train":
+            self.sharing.learn_from(step.folder(self._work.store))
+        return event
+
+    def _lost(self, step: Step, reason: str) -> Event:
+        """A step whose worker could not say itself why it failed."""
+        return Event("failed", step.id, keep_reason(step, self._work.store, reason))
+
+    def _told(self) -> Iterator[Event]:
+        """The lines that workers have told since; a lost mailbox is replaced."""
+        known = {step.id for step, _ in self._tasks.values()}
+        try:
+            events = self._ray.get(self._next)
+        except self._ray.exceptions.RayError:
+            time.sleep(AGAIN)
+            self._lines, events = self._mailbox(), []
+        self._next = self._lines.take.remote()
+        yield from (event for event in events if event.step in known)
+
+    def _mailbox(self) -> Any:
+        """An actor that keeps lines until they are asked for, beside this process."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = self._ray.get_runtime_context().get_node_id()
+        return (
+            self._ray.remote(_Mailbox)
+            .options(
+                num_cpus=0, max_restarts=-1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            )
+            .remote()
+        )  # fmt: skip
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """The resources of each machine that is alive."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _count_slots(self) -> int:
+        """Steps that the machines can do at once; GPUs that have joined are used from here on."""
+        self._looked = time.monotonic()
+        self._slots = 0
+        nodes = self._nodes()
+        with_gpus = [node for node in nodes if node.get("GPU")]
+        self._gpu = self._work.device != "cpu" and bool(with_gpus)
+        if self._gpu:  # what the cores of the poorest of them allow on each GPU
+            cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
+            self.sharing.most = max(1, int(cores // self._work.threads))
+        for node in nodes:
+            fit = int(node.get("CPU", 0.0) // self._work.threads)
+            if self._gpu:
+                fit = min(fit, int(node.get("GPU", 0.0) * self.sharing.runs))
+            self._slots += fit
+        return self._slots
+
+
+class _Mailbox:
+    """Keeps events until they are asked for."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._some = asyncio.Event()
+
+    async def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._some.set()
+
+    async def take(self) -> list[Event]:
+        """All that have come; where there is none, it waits for one."""
+        await self._some.wait()
+        self._some.clear()
+        events, self._events = self._events, []
+        return events
+
+
+_known: dict[str, Work] = {}  # by study: a worker process keeps its manifests open
+
+
+def _do(token: str, work: Work, step: Step, lines: Any, alone: bool) -> Event:
+    """One step, in a worker process of the cluster."""
+    import socket
+
+    from preceptor.runtime.progress import silence
+
+    silence()
+    work = _known.setdefault(token, work)
+
+    def say(event: Event) -> None:
+        with contextlib.suppress(Exception):  # lines are for people: losing one harms nothing
+            lines.put.remote(event)
+
+    say(Event("place", step.id, socket.gethostname()))
+    return carry_out(step, work, say, alone=alone)
+
+
+def _imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start one of this machine alone."""
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address=where,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"include_dashboard": False} if where == "local" else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--address {where}: no Ray cluster there ({told}); start one with `ray start --head`"
+        ) from error

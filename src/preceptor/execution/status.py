@@ -1,0 +1,162 @@
+"""What a study is doing, for whoever looks: its terminal, and `status.json` for other shells."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import InputError
+from preceptor.execution.graph import Graph
+from preceptor.runtime.leases import holder_of
+from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.strict_json import strict_json
+from preceptor.study.steps import Step
+from preceptor.study.study_plan import StudyPlan
+
+FILE = "status.json"
+
+
+@dataclass
+class Running:
+    """A step that is being done.
+
+    Args:
+        title: For people.
+        since: When it was started, in seconds of the epoch.
+        line: The last that it said: of a training, the losses and AUCs of its last epoch.
+        where: The machine of a cluster that does it; "" where there is one machine alone, or while
+            it waits for one.
+    """
+
+    title: str
+    since: float
+    line: str = ""
+    where: str = ""
+
+
+@dataclass
+class Status:
+    """How far a study is.
+
+    Args:
+        done, total: Steps finished, and in all as far as they are known or foreseen.
+        running: Steps being done.
+        failed: Steps that could not be done, by title, with the reason.
+        left: Seconds that the rest will take at the pace so far; None before the first step ended.
+        updated: When this was written, in seconds of the epoch.
+        host, pid: Of the process that runs the study.
+    """
+
+    done: int = 0
+    total: int = 0
+    running: list[Running] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: float | None = None
+    updated: float = 0.0
+    host: str = ""
+    pid: int = 0
+
+
+class Board:
+    """Keeps the status of a study and writes it beside the results whenever it changes.
+
+    Args:
+        study: The plans; what has finished in earlier calls is counted as done.
+        out: The study folder.
+    """
+
+    def __init__(self, study: StudyPlan, out: Path) -> None:
+        first, later = study.outline()
+        foreseen = [step for step in [*first, *later] if step.kind != "select"]
+        self._file = out / FILE
+        self._foreseen = len(foreseen)
+        self._costs = {step.id: step.cost for step in foreseen if not study.is_finished(step)}
+        self._left_cost = sum(self._costs.values())
+        self._running: dict[str, Running] = {}
+        self._done_cost = 0.0
+        self._started = time.monotonic()
+        self.status = Status(total=len(foreseen), host=socket.gethostname(), pid=os.getpid())
+
+    def started(self, step: Step) -> None:
+        """A step has been given to a worker."""
+        self._running[step.id] = Running(step.title, time.time())
+        self._write()
+
+    def placed(self, step: Step, where: str) -> None:
+        """A machine of a cluster has begun with it."""
+        if step.id in self._running:
+            self._running[step.id].where = where
+            self._running[step.id].since = time.time()
+        self._write()
+
+    def said(self, step: Step, text: str) -> None:
+        """A running step said something."""
+        if step.id in self._running:
+            self._running[step.id].line = text
+        self._write()
+
+    def dropped(self, step: Step) -> None:
+        """A step was given back: another process does it."""
+        self._running.pop(step.id, None)
+        self._write()
+
+    def finished(self, step: Step, graph: Graph) -> str:
+        """A step is done; returns a line that tells it."""
+        seconds = time.time() - self._running.pop(step.id).since
+        self._done_cost += step.cost
+        self._left_cost -= self._costs.pop(step.id, 0.0)
+        elapsed = time.monotonic() - self._started
+        self.status.left = max(0.0, self._left_cost) * elapsed / max(self._done_cost, 1e-9)
+        self.count(graph)
+        left = f"about {self.status.left / 60:.0f} min left"
+        return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
+
+    def failed(self, step: Step, graph: Graph) -> None:
+        """A step could not be done, and what needs it is blocked."""
+        self._running.pop(step.id, None)
+        for identity in graph.failed:
+            self._left_cost -= self._costs.pop(identity, 0.0)
+        self.count(graph)
+
+    def count(self, graph: Graph) -> None:
+        """Take over what the graph knows."""
+        self.status.done = graph.work_done
+        self.status.total = max(self._foreseen, graph.work)
+        if len(graph.failed) != len(self.status.failed):
+            self.status.failed = {graph.steps[one].title: why for one, why in graph.failed.items()}
+        self._write()
+
+    def _write(self) -> None:
+        self.status.running = list(self._running.values())
+        self.status.updated = time.time()
+        with contextlib.suppress(OSError):  # a full disk must not end what still can go on
+            text = strict_json(asdict(self.status)) + "\n"
+            write_atomically(self._file, text, flush=False)
+
+
+def read_status(out: Path) -> tuple[Status, bool]:
+    """The status of a study folder, and whether a process is running it now.
+
+    Raises:
+        InputError: Not a study folder, or one that no study was run in yet.
+    """
+    try:
+        values: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
+        values["running"] = [Running(**one) for one in values["running"]]
+        status = Status(**values)
+    except FileNotFoundError as error:
+        raise InputError(f"{out}: no study has been run here: it has no {FILE}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / FILE}: cannot be read; the study writes it again") from error
+    return status, is_held(out)
+
+
+def is_held(out: Path) -> bool:
+    """Whether a process runs the study of this folder."""
+    return out.is_dir() and holder_of(out / "study") is not None

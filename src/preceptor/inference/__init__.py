@@ -1,0 +1,1 @@
+"""A trained model over a manifest: predictions, scores and maps."""

@@ -1,0 +1,163 @@
+"""Scores and saliency of a trained model on rows of a manifest, one forward for both.
+
+With `turns`, one forward for each of the eight flips and quarter turns of the images: the mean of
+eight looks is less noisy than one, as ensembles over crops and flips are for scores (Krizhevsky,
+Sutskever, Hinton, NeurIPS 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preceptor.data.geometry import TURNS, turn_all
+from preceptor.data.loader import Rows, in_order
+from preceptor.models.guided_model import GuidableModel
+from preceptor.runtime import watchdog
+from preceptor.runtime.memory import out_of_memory
+from preceptor.saliency.normalise import normalise
+
+PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of each row.
+
+    Args:
+        probabilities: (n, C) float32.
+        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `turns` means of
+            normalised ones; or None.
+        cam_classes: (n,) int64 the class of each map, or None.
+    """
+
+    probabilities: NDArray[np.float32]
+    cams: Tensor | None = None
+    cam_classes: NDArray[np.int64] | None = None
+
+
+def predict(
+    model: GuidableModel,
+    rows: Rows,
+    *,
+    cams: str | None = None,
+    forward: Callable[..., Any] | None = None,
+    batch_size: int = PREDICT_BATCH,
+    turns: bool = False,
+) -> Predictions:
+    """Run a model over rows in evaluation mode.
+
+    Args:
+        model: Its device and memory format are used.
+        rows: In order, without augmentation.
+        cams: None, or whose class's map to return: label or predicted.
+        forward: The forward to call, where precision wraps it; None = the model's own.
+        batch_size: Images at once; halved as long as memory runs out.
+        turns: Probabilities are the mean over the eight flips and quarter turns of the image, maps
+            that of the normalised ones, each turned back; the predicted class is that of the mean
+            probabilities.
+    """
+    while True:
+        try:
+            return _predict(model, rows, cams, forward or model, batch_size, turns)
+        except (MemoryError, RuntimeError) as error:
+            if batch_size == 1 or not out_of_memory(error):
+                raise
+        batch_size //= 2  # out here the error is gone, and with it what its frames held
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _predict(
+    model: GuidableModel,
+    rows: Rows,
+    cams: str | None,
+    call: Callable[..., Any],
+    batch_size: int,
+    turns: bool,
+) -> Predictions:
+    look = _looks if turns else _look
+    device, channels_last = model.device, uses_channels_last(model)
+    model.eval()
+    probabilities: list[Tensor] = []
+    maps: list[Tensor] = []
+    classes: list[Tensor] = []
+    with torch.inference_mode():
+        for _, batch in in_order(rows, batch_size):
+            images = to_device(batch.images, device, channels_last)
+            found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)
+            probabilities.append(found.cpu())
+            watchdog.beat()
+            if cam is not None:
+                maps.append(cam.cpu())
+                classes.append(wanted.cpu())
+    empty = np.zeros((0, len(model.spec.classes)), np.float32)
+    return Predictions(
+        torch.cat(probabilities).numpy() if probabilities else empty,
+        torch.cat(maps) if maps else None,
+        torch.cat(classes).numpy() if classes else None,
+    )
+
+
+def _look(
+    call: Callable[..., Any],
+    model: GuidableModel,
+    images: Tensor,
+    labels: Tensor,
+    cams: str | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(B, C) probabilities, (B, h, w) raw maps or None, and (B,) whose class they are of."""
+    prepared = model.preprocess(images)
+    if cams is None:
+        logits, _ = call(prepared)
+        return logits.float().softmax(1), None, labels
+    logits, _, cam, wanted = call(prepared, labels if cams == "label" else "predicted")
+    return logits.float().softmax(1), cam.float(), wanted
+
+
+def _looks(
+    call: Callable[..., Any],
+    model: GuidableModel,
+    images: Tensor,
+    labels: Tensor,
+    cams: str | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """As `_look`, the means over the eight turns; each turn's maps normalised, then turned back."""
+    channels_last = uses_channels_last(model)
+    probabilities: list[Tensor] = []
+    maps: list[Tensor] = []
+    for turn in TURNS:
+        turned = to_device(turn_all(images, turn), images.device, channels_last)
+        # Of all classes: which one is predicted is known after the last turn only.
+        out = call(model.preprocess(turned), *(() if cams is None else ("every",)))
+        probabilities.append(out.logits.float().softmax(1))
+        if cams is not None:
+            every = out.saliency.float()
+            normalised = normalise(every.flatten(0, 1)).view_as(every)
+            maps.append(turn_all(normalised, turn.back))
+    mean = torch.stack(probabilities).mean(0)
+    wanted = labels if cams == "label" else mean.argmax(1)
+    cam = None
+    if cams is not None:
+        cam = torch.stack(maps).mean(0)[torch.arange(len(images), device=images.device), wanted]
+    return mean, cam, wanted
+
+
+def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
+    """Bring a uint8 batch to a device in the model's memory layout."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(device, non_blocking=True).contiguous(memory_format=layout)
+
+
+def uses_channels_last(model: torch.nn.Module) -> bool:
+    """Whether the model's convolutions are laid out channels-last."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4 and parameter.shape[1] > 1 and parameter.shape[2] > 1:
+            return parameter.is_contiguous(memory_format=torch.channels_last)
+    return False

@@ -1,0 +1,113 @@
+"""Score tables of a trained model on the sets of a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preceptor.config.run import Training
+from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.errors import InputError
+from preceptor.evaluation.scores import check_score_file, figures, write_scores
+from preceptor.inference.predict import predict
+from preceptor.models.guided_model import GuidableModel, ModelOutput
+
+
+def check_comparable(
+    model: GuidableModel, other: GuidableModel, names: tuple[str, str] = ("a", "b")
+) -> str:
+    """The positive class that two models share, so that their AUCs can be compared.
+
+    Args:
+        model: One model.
+        other: The other.
+        names: What messages call them.
+
+    Raises:
+        InputError: Different classes or positive classes, or none.
+    """
+    first, second = model.spec, other.spec
+    if set(first.classes) != set(second.classes):
+        raise InputError(
+            f"{names[1]} knows the classes {sorted(second.classes)} and {names[0]} "
+            f"{sorted(first.classes)}: models of the same classes can be compared"
+        )
+    if first.positive != second.positive:
+        raise InputError(
+            f"the positive class of {names[1]} is {second.positive!r} and that of {names[0]} "
+            f"{first.positive!r}: their AUCs are of different questions"
+        )
+    if first.positive is None:
+        raise InputError(
+            f"{names[0]} has no positive class: DeLong's test is of the AUC of one class; "
+            "name `positive` in the config and train again"
+        )
+    return first.positive
+
+
+def evaluate(
+    model: GuidableModel,
+    manifest: Manifest,
+    *,
+    out: str | Path | None = None,
+    workspace: Workspace | None = None,
+    cache: Literal["memmap", "none"] = "memmap",
+) -> pd.DataFrame:
+    """Score the validation and test sets of a manifest.
+
+    Args:
+        model: A trained model whose classes are the manifest's.
+        manifest: Its evaluation sets are scored.
+        out: A Parquet file for the scores, or None; an earlier score table there is replaced.
+        workspace: The manifest, opened already.
+        cache: As in `Training`.
+
+    Returns:
+        The figures, see `figures`.
+
+    Raises:
+        InputError: `out` is a file of another kind.
+    """
+    if out is not None:
+        check_score_file(Path(out))
+    frame = score_sets(model, workspace or Workspace(manifest), cache)
+    if out is not None:
+        write_scores(frame, Path(out))
+    return figures(frame, model.spec.classes, model.spec.positive)
+
+
+def score_sets(
+    model: GuidableModel, workspace: Workspace, cache: Literal["memmap", "none"] = "memmap"
+) -> pd.DataFrame:
+    """Scores of all validation and test sets of a manifest: see `score_frame`."""
+    manifest = workspace.manifest
+    sets = manifest.eval_splits("val") + manifest.eval_splits("test")
+    chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
+    return score_frame(model, workspace, chosen, plain_settings(model, cache))
+
+
+def score_frame(
+    model: GuidableModel,
+    workspace: Workspace,
+    chosen: NDArray[np.int64],
+    settings: Training,
+    forward: Callable[[Tensor], ModelOutput] | None = None,
+) -> pd.DataFrame:
+    """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
+    rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
+    found = predict(model, rows, forward=forward)
+    table = workspace.manifest.table.iloc[chosen]
+    columns = {"path": table["name"]} | {
+        key: table[key] for key in ("label", "split", "source", "group")
+    }
+    frame = pd.DataFrame(columns).reset_index(drop=True)
+    for index, name in enumerate(model.spec.classes):
+        frame[f"score_{name}"] = found.probabilities[:, index]
+    return frame

@@ -1,0 +1,5 @@
+"""The guided loss."""
+
+from preceptor.losses.guided import GuidedLoss, guidance
+
+__all__ = ["GuidedLoss", "guidance"]

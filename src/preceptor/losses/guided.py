@@ -1,0 +1,279 @@
+"""The guided loss: classification plus a pull of the model's saliency toward a map (CYBORG).
+
+    L = 1/K Σ_k v_k [ (1 − α) · w_k · d(s_k_map, s_k_model) − α · log p_model(y_k) ]
+
+A. Boyd, P. Tinsley, K. Bowyer, A. Czajka, "CYBORG: Blending Human Saliency Into the Loss Improves
+Deep Learning-Based Synthetic Face Detection", WACV 2023.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preceptor.config.run import Distance
+from preceptor.losses.distances import DISTANCES
+from preceptor.losses.distillation import SoftTargets, _softened, distillation
+from preceptor.saliency.cam import two_sided
+from preceptor.saliency.normalise import informative, normalise
+
+
+def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
+    """How far each image's normalised saliency is from its normalised map.
+
+    l2 is the norm of the flattened difference, as the CYBORG paper prints it; mse is the mean
+    square, as the authors' released code computes it; the others are in
+    `preceptor.losses.distances`. On the same batch they pull with very different force: l2 with
+    gradient norm 1 an image, mse with 2‖d‖ ÷ (h·w).
+
+    Args:
+        cam: (B, h, w) raw saliency of the model; gradients flow into it.
+        maps: (B, h, w) on the same grid, any scale.
+        distance: l2, mse, l1, kl or dice.
+
+    Returns:
+        (B,) distances ≥ 0.
+
+    Raises:
+        ValueError: The shapes differ (nothing is broadcast), or the distance is unknown.
+
+    Example:
+        >>> a = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+        >>> guidance(a, a.flip(2))
+        tensor([1.4142])
+    """
+    if cam.shape != maps.shape or cam.ndim != 3:
+        raise ValueError(
+            f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must both be (B, h, w)"
+        )
+    if distance not in DISTANCES:
+        raise ValueError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
+    return DISTANCES[distance](normalise(cam), normalise(maps))
+
+
+class LossTerms(NamedTuple):
+    """The parts of the guided loss, an image each, before α and the mean.
+
+    Args:
+        classification: (B,) v_k · −log p(y_k), or its mixture with soft targets.
+        guidance: (B,) v_k · w_k · d_k; exactly 0 where an image is not guided.
+        guided: (B,) bool, the images whose map has weight and carries information.
+        uninformative: (B,) bool, the images with map weight > 0 and a constant or non-finite map.
+    """
+
+    classification: Tensor
+    guidance: Tensor
+    guided: Tensor
+    uninformative: Tensor
+
+
+def guided_loss_terms(
+    logits: Tensor,
+    labels: Tensor,
+    cam: Tensor | None,
+    maps: Tensor | None,
+    map_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    *,
+    distance: Distance = "l2",
+    soft: SoftTargets | None = None,
+) -> LossTerms:
+    """Both terms of the guided loss for each image; see `GuidedLoss` for the arguments.
+
+    With `soft` of weight s, an image's classification term is (1 − s) · −log p(y) + s ·
+    `distillation`.
+    """
+    _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
+    logits = two_sided(logits)
+    classification = functional.cross_entropy(logits, labels, reduction="none")
+    if soft is not None:
+        targets, share = soft.known()
+        distilled = distillation(logits, targets, soft.temperature)
+        classification = (1 - share) * classification + share * distilled
+    nothing = torch.zeros_like(labels, dtype=torch.bool)
+    if cam is None or maps is None:
+        terms = LossTerms(classification, torch.zeros_like(classification), nothing, nothing)
+    else:
+        weighted = nothing.logical_not() if map_weight is None else map_weight > 0
+        guided = weighted & informative(maps)
+        distances = guidance(cam, _known(maps, guided, cam), distance)
+        if map_weight is not None:
+            distances = distances * torch.where(guided, map_weight, 0).to(distances.dtype)
+        terms = LossTerms(
+            classification, torch.where(guided, distances, 0), guided, weighted & ~guided
+        )
+    if sample_weight is not None:
+        terms = terms._replace(
+            classification=terms.classification * sample_weight,
+            guidance=terms.guidance * sample_weight,
+        )
+    return terms
+
+
+def _known(maps: Tensor, guided: Tensor, cam: Tensor) -> Tensor:
+    """The maps in the type of the CAMs; an unguided one may hold anything, here zeros.
+
+    It is replaced before any arithmetic sees it: NaN times 0 is NaN.
+    """
+    return torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype)).to(cam.dtype)
+
+
+def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> None:
+    """Refuse what would broadcast: a (B, 1) weight makes B × B products whose mean looks sound."""
+    batch = len(logits)
+    if logits.ndim != 2 or labels.shape != (batch,):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must be (B, C) and (B,)"
+        )
+    expected = (("cam", 3), ("maps", 3), ("map_weight", 1), ("sample_weight", 1))
+    for (name, axes), value in zip(expected, others, strict=True):
+        if value is not None and (value.ndim != axes or len(value) != batch):
+            wanted = "(B, h, w)" if axes == 3 else "(B,)"
+            raise ValueError(f"{name} {tuple(value.shape)} must be {wanted} with B = {batch}")
+
+
+class GuidedLoss(nn.Module):
+    """(1 − α) · guidance + α · cross-entropy, averaged over the batch.
+
+    Args:
+        alpha: α in [0, 1]: 1 is plain cross-entropy, 0 saliency alone. Comparable only within one
+            distance.
+        distance: l2 (the paper), mse (the authors' code), l1, kl or dice.
+
+    Raises:
+        ValueError: α outside [0, 1], or an unknown distance.
+
+    Example:
+        >>> loss = GuidedLoss(alpha=1.0)
+        >>> round(loss(torch.zeros(2, 2), torch.tensor([0, 1]), None, None).item(), 4)
+        0.6931
+    """
+
+    def __init__(self, alpha: float, distance: Distance = "l2") -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {alpha}, not in [0, 1]")
+        if distance not in DISTANCES:
+            raise ValueError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
+        self.alpha = alpha
+        self.distance: Distance = distance
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        cam: Tensor | None,
+        maps: Tensor | None,
+        map_weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            logits: (B, C); (B, 1) are single logits of class 1 against class 0.
+            labels: (B,) int64.
+            cam: (B, h, w) raw saliency of the model; may be None at α = 1.
+            maps: (B, h, w) target maps on the same grid; may be None at α = 1.
+            map_weight: (B,) w_k ≥ 0, 0 = no map (its content is never read); None = 1.
+            sample_weight: (B,) v_k > 0; None = 1. The divisor stays B.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: cam or maps missing at α < 1, or shapes that differ.
+        """
+        if self.alpha < 1 and (cam is None or maps is None):
+            raise ValueError("cam and maps may be None only at alpha = 1")
+        if self.alpha == 1:
+            cam = maps = None
+        return self.combine(
+            guided_loss_terms(
+                logits, labels, cam, maps, map_weight, sample_weight, distance=self.distance
+            )
+        )
+
+    def combine(self, terms: LossTerms) -> Tensor:
+        """The scalar loss of terms already computed: mean of (1 − α)·guidance + α·classification.
+
+        A term whose factor is 0 is left out, so an infinite one cannot become NaN.
+        """
+        if self.alpha == 1:
+            return terms.classification.mean()
+        if self.alpha == 0:
+            return terms.guidance.mean()
+        return ((1 - self.alpha) * terms.guidance + self.alpha * terms.classification).mean()
+
+
+def gradient_norms(
+    logits: Tensor,
+    labels: Tensor,
+    terms: LossTerms,
+    cam: Tensor | None,
+    maps: Tensor | None,
+    map_weight: Tensor | None,
+    sample_weight: Tensor | None,
+    *,
+    alpha: float,
+    distance: Distance,
+    soft: SoftTargets | None = None,
+) -> tuple[Tensor, Tensor]:
+    """How hard each term pulls: norms of its gradient for each image, without the mean over K.
+
+    Classification at the logits: α · v ‖p − y‖, with soft targets of share s
+    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the normalised map s_model:
+    (1 − α) · v · w ‖∂d ÷ ∂s_model‖, exactly 0 where an image is not guided.
+
+    Works under `torch.no_grad` as well, leaves no gradient behind, and never waits for the device.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64.
+        terms: Of `guided_loss_terms` on the same batch.
+        cam: (B, h, w) raw saliency of the model, or None.
+        maps: (B, h, w) target maps as they were given, or None.
+        map_weight: (B,) w_k; None = 1.
+        sample_weight: (B,) v_k; None = 1.
+        alpha: α of the step.
+        distance: l2, mse, l1, kl or dice.
+        soft: Soft targets, where there are any.
+
+    Returns:
+        (B,) at the logits and (B,) at the map; without a graph at the map.
+
+    Example:
+        >>> logits, labels = torch.zeros(1, 2), torch.tensor([0])
+        >>> cam, maps = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+        >>> terms = guided_loss_terms(logits, labels, cam, maps)
+        >>> gradient_norms(
+        ...     logits, labels, terms, cam, maps, None, None, alpha=0.25, distance="l2"
+        ... )
+        (tensor([0.1768]), tensor([0.7500]))
+    """
+    logits = two_sided(logits)
+    # Not by one_hot, which looks at the labels' values and so may wait for the device.
+    own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+    error = logits.softmax(1) - own.to(logits.dtype)
+    if soft is not None:
+        targets, share = soft.known()
+        softened = _softened(targets.to(logits.dtype), soft.temperature)
+        apart = soft.temperature * ((logits / soft.temperature).softmax(1) - softened)
+        error = (1 - share)[:, None] * error + share[:, None] * apart
+    at_logits = alpha * torch.linalg.vector_norm(error, dim=1)
+    if sample_weight is not None:
+        at_logits = at_logits * sample_weight
+    if cam is None or maps is None:
+        return at_logits, torch.zeros_like(at_logits)
+    target = normalise(_known(maps, terms.guided, cam))
+    with torch.enable_grad():  # by autograd on a leaf of its own: no closed form a distance
+        model = normalise(cam.detach()).requires_grad_()
+        (gradient,) = torch.autograd.grad(DISTANCES[distance](model, target).sum(), model)
+    pull = torch.linalg.vector_norm(gradient.flatten(1), dim=1).to(at_logits.dtype)
+    if map_weight is not None:
+        pull = pull * map_weight
+    if sample_weight is not None:
+        pull = pull * sample_weight
+    return at_logits, (1 - alpha) * torch.where(terms.guided, pull, 0)

@@ -1,0 +1,1 @@
+"""Saliency maps as data: map stores, committees and training targets."""

@@ -1,0 +1,103 @@
+"""A committee: the mean map of several Teachers, and how far they agree on each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.errors import InputError
+from preceptor.maps.store import MapStore
+from preceptor.saliency.agreement import correlation
+
+
+def mean_store(stores: Sequence[MapStore]) -> MapStore:
+    """The mean of several Teachers' stores of the same images on the same grid.
+
+    Args:
+        stores: At least one, with the same paths in the same order, maps of the same classes on
+            one grid over one canvas; the maps as stores hold them, normalised.
+
+    Returns:
+        Mean maps (not normalised again: their maximum says how far the members agree where), mean
+        scores and, where every member has them, mean probabilities. `agreement` is the mean over
+        the pairs of members of the correlation of their maps, a pair with a constant map counting
+        as 0; None for a single store. `error` is the mean of theirs. Teacher ids are joined by "+";
+        method and settings are the first store's.
+
+    Raises:
+        InputError: No store, or stores that cannot be averaged, with what differs.
+
+    Example:
+        >>> from preceptor.maps.store import StoreInfo
+        >>> def one(teacher, values):
+        ...     info = StoreInfo(teacher, "cam", "squash", 64, ("real", "fake"), {})
+        ...     maps = np.array([values], np.float16)
+        ...     return MapStore(info, np.array(["a.png"], object), maps,
+        ...                     np.array([1], np.int32), np.array([0.5], np.float32))
+        >>> store = mean_store([one("s0", [[0, 1], [0, 1]]), one("s1", [[0, 1], [1, 0]])])
+        >>> store.info.teacher, store.maps.tolist(), store.agreement.tolist()
+        ('s0+s1', [[[0.0, 1.0], [0.5, 0.5]]], [0.0])
+    """
+    if not stores:
+        raise InputError("committee: no map store to average")
+    first = stores[0]
+    for other in stores[1:]:
+        _check_alike(first, other)
+    teacher = "+".join(one.info.teacher for one in stores)
+    maps = np.mean([one.maps.astype(np.float32) for one in stores], axis=0)
+    scores = np.mean([one.scores for one in stores], axis=0)
+    errors = [one.error for one in stores if one.error is not None]
+    known = [one.probabilities for one in stores if one.probabilities is not None]
+    return MapStore(
+        replace(first.info, teacher=teacher),
+        first.paths,
+        maps.astype(np.float16),
+        first.classes,
+        scores,
+        np.mean(known, axis=0) if len(known) == len(stores) else None,
+        _agreement([one.maps for one in stores]) if len(stores) > 1 else None,
+        np.mean(errors, axis=0) if len(errors) == len(stores) else None,
+    )
+
+
+def _agreement(maps: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
+    """(n,) mean correlation over the pairs of members, each (n, h, w)."""
+    pairs = list(combinations([torch.from_numpy(one.astype(np.float32)) for one in maps], 2))
+    total = torch.zeros(len(maps[0]))
+    for one, other in pairs:
+        values, valid = correlation(one, other)
+        total += torch.where(valid, values, 0)
+    mean: NDArray[np.float32] = (total / len(pairs)).numpy()
+    return mean
+
+
+def _check_alike(first: MapStore, other: MapStore) -> None:
+    """Refuse to average maps of different images, of different places, or of different classes."""
+    names = f"committee: the maps of {first.info.teacher} and {other.info.teacher}"
+    grids = [
+        f"{one.maps.shape[1]} × {one.maps.shape[2]} over {one.info.fit} at {one.info.side} px"
+        for one in (first, other)
+    ]
+    if grids[0] != grids[1]:
+        raise InputError(f"{names} lie on different grids: {grids[0]}, and {grids[1]}")
+    if first.info.classes != other.info.classes:
+        raise InputError(
+            f"{names} know different classes: {list(first.info.classes)}, and "
+            f"{list(other.info.classes)}"
+        )
+    if not np.array_equal(first.paths, other.paths):
+        raise InputError(
+            f"{names} are of different images, or in another order: {len(first.paths):,} and "
+            f"{len(other.paths):,} of them"
+        )
+    unlike = np.flatnonzero(first.classes != other.classes)
+    if len(unlike):
+        raise InputError(
+            f"{names} are of different classes for {len(unlike):,} images, the first "
+            f"{first.paths[unlike[0]]}; mark with cam_class: label"
+        )

@@ -1,0 +1,6 @@
+"""Networks that return logits, features and class activation maps."""
+
+from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.guided_model import GuidableModel
+
+__all__ = ["GuidableModel", "build_model", "load_model", "save_model"]

@@ -1,0 +1,164 @@
+"""timm networks with their weights; every way in which that can fail is told in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from preceptor.errors import InputError
+from preceptor.runtime.memory import out_of_memory
+
+
+def create_network(
+    backbone: str, outputs: int, in_chans: int, arguments: Mapping[str, Any], weights: str
+) -> nn.Module:
+    """The timm network with its weights.
+
+    Args:
+        backbone: timm's name.
+        outputs: Of the classifier.
+        in_chans: Channels of the images.
+        arguments: Further arguments of the backbone.
+        weights: hub, none or a .safetensors file.
+
+    Raises:
+        InputError: Unknown name or argument, or weights that do not fit or cannot be had.
+    """
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone.split(".")[0], timm.list_models(), n=3)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
+    overlay: dict[str, Any] | None = None
+    if weights != "none":
+        file = _hub_file(backbone) if weights == "hub" else Path(weights)
+        if not file.is_file():
+            raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
+        if file.suffix != ".safetensors":
+            raise InputError(f"weights: {file} is not a .safetensors file; others are never loaded")
+        overlay = {"file": str(file)}
+    try:
+        network: nn.Module = timm.create_model(
+            backbone,
+            pretrained=overlay is not None,
+            pretrained_cfg_overlay=overlay,
+            num_classes=outputs,
+            in_chans=in_chans,
+            **arguments,
+        )
+    except Exception as error:  # timm and torch raise many kinds, each about the arguments
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if overlay is not None:
+            try:
+                timm.create_model(backbone, num_classes=outputs, in_chans=in_chans, **arguments)
+            except Exception:  # the weights are not to blame
+                pass
+            else:
+                raise InputError(
+                    f"weights: {overlay['file']} does not fit {backbone}: {reason}"
+                ) from error
+        if arguments:
+            raise InputError(
+                f"backbone_args {dict(arguments)}: {backbone} does not take them: {reason}"
+            ) from error
+        raise InputError(f"backbone {backbone} cannot be built: {reason}") from error
+    if overlay is not None and weights != "hub":
+        _check_all_filled(network, Path(overlay["file"]), backbone)
+    _thin_before_points(network)
+    return network
+
+
+def classifiers(network: nn.Module) -> list[nn.Module]:
+    """The last layers of a timm network: one as a rule, two where it was distilled."""
+    getter = getattr(network, "get_classifier", None)
+    found = getter() if getter is not None else None
+    return [part for part in (found if isinstance(found, tuple) else [found]) if part is not None]
+
+
+class ThinnedConv2d(nn.Conv2d):
+    """A 1 × 1 convolution without padding that takes every nth pixel first; the same sums.
+
+    torch 2.13 writes outside its memory on a CPU where it differentiates one of 2 to 5 channels in
+    float32 by its weights, channels-last, with a stride: training RepVGG, MobileOne or FastViT
+    would crash.
+
+    Args:
+        convolution: One with a stride; the result has its weights.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(
+            convolution.in_channels,
+            convolution.out_channels,
+            1,
+            groups=convolution.groups,
+            bias=convolution.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.every = convolution.stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, Ch, h, w) of every nth pixel."""
+        return super().forward(images[:, :, :: self.every[0], :: self.every[1]])
+
+
+def _thin_before_points(network: nn.Module) -> None:
+    """Let 1 × 1 convolutions with a stride on an image take every nth pixel first."""
+    for name, part in list(network.named_modules()):
+        if (
+            type(part) is nn.Conv2d
+            and part.kernel_size == (1, 1)
+            and part.stride != (1, 1)
+            and part.padding == (0, 0)
+            and part.in_channels < 8
+        ):
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, ThinnedConv2d(part))
+
+
+def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
+    """Refuse a weights file that leaves a part of the network random.
+
+    timm loads without `strict` where the number of classes differs from the file's, so a file with
+    other key names would change nothing and say nothing.
+    """
+    with safe_open(file, "pt") as tensors:
+        given = set(tensors.keys())
+    head = {id(value) for part in classifiers(network) for value in part.parameters()}
+    missing = [
+        key
+        for key, value in network.state_dict(keep_vars=True).items()
+        if key not in given and id(value) not in head and not key.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise InputError(
+            f"weights: {file} does not fit {backbone}: it lacks {len(missing)} tensors under "
+            f"timm's names, the first {missing[0]!r}"
+        )
+
+
+def _hub_file(backbone: str) -> Path:
+    """Fetch a backbone's pretrained weights from timm's hub, as safetensors only."""
+    from huggingface_hub import hf_hub_download
+
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        raise InputError(
+            f"weights: timm has no hub weights for {backbone}; use weights: FILE or none"
+        )
+    try:
+        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
+    except Exception as error:  # the hub client raises its own and the network's kinds
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be fetched: "
+            f"{reason}; with no network use weights: FILE.safetensors"
+        ) from error

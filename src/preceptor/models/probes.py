@@ -1,0 +1,148 @@
+"""Which saliency a network allows, found by trial: the CAM's identity, and Grad-CAM's gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from preceptor.errors import InputError
+from preceptor.models.backbones import classifiers
+from preceptor.models.guided_model import GuidableModel
+from preceptor.models.sync_batch_norm import statistics
+from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.modes import evaluating
+from preceptor.saliency.cam import two_sided
+
+# Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
+IDENTITY_TOLERANCE = 1e-4
+
+
+def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
+    """Check that mean(cam_c) + bias_c = logit_c, so that the CAM is what the head sees.
+
+    It must hold for all weights that training may find, and not only for those that a network
+    starts with: a batch norm between pooling and head is the identity until it has seen an image.
+    So head, norms and all other values of one entry a channel are random while it is measured.
+
+    Args:
+        model: It is as it was afterwards.
+        trained: Measure it with the norms that the model has; the head is random still, since the
+            logits of a trained one may nearly cancel.
+
+    Returns:
+        The largest error ÷ the largest |logit|, on random input in evaluation mode.
+
+    Raises:
+        InputError: It does not hold, with the reason.
+    """
+    spec = model.spec
+    refuse = f"{spec.backbone}: no exact class activation map: "
+    heads = classifiers(model.backbone)
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
+        names = ", ".join(type(part).__name__ for part in heads) or "missing"
+        raise InputError(f"{refuse}its classifier is {names}, not one linear layer")
+    head = heads[0]
+    generator = torch.Generator().manual_seed(0)
+    with evaluating(model), torch.no_grad(), _other_values(model, head, trained, generator):
+        images = _images(model, generator)
+        logits, features = model(images)
+        if features.shape[1] != head.in_features:
+            raise InputError(
+                f"{refuse}the head takes {head.in_features} values and the features have "
+                f"{features.shape[1]} channels, so something lies between them"
+            )
+        pooled_logits = two_sided(head(features.mean((2, 3))))
+    gap = float((pooled_logits - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
+    if not gap <= IDENTITY_TOLERANCE:
+        raise InputError(
+            f"{refuse}mean(CAM) + bias differs from the logits by {gap:.1e} of the largest "
+            "(pooling is not a plain mean, or a layer lies between pooling and head)"
+        )
+    return gap
+
+
+def check_trained(model: GuidableModel) -> None:
+    """Check the identity of a trained model that claims an exact CAM; of others there is none.
+
+    Raises:
+        InputError: It does not hold, with the reason.
+    """
+    if model.spec.cam == "cam" and model.spec.cam_source == "head_input":
+        check_cam_identity(model, trained=True)
+
+
+@contextmanager
+def _other_values(
+    model: GuidableModel, head: nn.Linear, trained: bool, generator: torch.Generator
+) -> Iterator[None]:
+    """Random values for a while: a normal head and, unless `trained`, vectors in [0.5, 1.5]."""
+    drawn = {id(value) for value in head.parameters()}
+    changed = list(head.parameters()) + ([] if trained else _vectors(model.backbone, drawn))
+    kept = [value.clone() for value in changed]
+    try:
+        for value in changed:
+            shape = value.shape
+            new = (
+                torch.randn(shape, generator=generator)
+                if id(value) in drawn
+                else torch.rand(shape, generator=generator) + 0.5
+            )
+            value.copy_(new)
+        yield
+    finally:
+        for value, old in zip(changed, kept, strict=True):
+            value.copy_(old)
+
+
+def _vectors(network: nn.Module, without: set[int]) -> list[Tensor]:
+    """Parameters and buffers of one entry a channel: of norms, scales and offsets of all makes."""
+    values = [*network.parameters(), *network.buffers()]
+    return [
+        value
+        for value in values
+        if value.is_floating_point()
+        and value.numel()
+        and value.numel() == max(value.shape, default=1)
+        and id(value) not in without
+    ]
+
+
+def _images(model: GuidableModel, generator: torch.Generator) -> Tensor:
+    side = model.spec.input_size
+    images = torch.randn((2, model.spec.in_chans, side, side), generator=generator)
+    some = next(model.parameters())
+    return images.to(some.device, some.dtype)
+
+
+def check_grad_cam(model: GuidableModel) -> str | None:
+    """Whether Grad-CAM can be taken and trained through on this model.
+
+    Returns:
+        None if so, else what is wrong: images meet in the head even in evaluation, or it does not
+        depend on the features place by place, or has no second derivative, or a loss on the map
+        does not reach through the trunk.
+    """
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with evaluating(model), torch.enable_grad():
+            for name in model.norms_after_features():
+                if not statistics(model.backbone.get_submodule(name)):
+                    return f"its {name} is batch norm without running statistics, where images meet"
+            images = _images(model, generator).requires_grad_()
+            out = model(images, torch.tensor([0, 1], device=images.device))
+            if out.saliency.shape != (2, *out.features.shape[2:]):
+                return f"its features are {tuple(out.features.shape)}, of other things than images"
+            (slope,) = torch.autograd.grad(out.logits[:, 1].sum(), out.features, retain_graph=True)
+            if not bool((slope.abs().sum(1).flatten(1) > 0).all()):
+                return "the logits do not depend on all places of the features"
+            (reach,) = torch.autograd.grad(out.saliency.square().sum(), images)
+            if bool(reach.isfinite().all()) and bool(reach.flatten(1).any(1).all()):
+                return None
+            return "its gradient does not reach through to the image"
+    except Exception as error:  # no second derivative, features that are no ancestors, …
+        if out_of_memory(error):  # it says nothing of the model
+            raise
+        return " ".join(str(error).split())[:160]

@@ -1,0 +1,139 @@
+"""What the numbers support and what they do not, in plain sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from preceptor.evaluation.paired_tests import floor_note
+from preceptor.results.rows import records
+from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.study.plan import Plan
+
+
+def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
+    """What the numbers support, and what they do not."""
+    said: list[str] = []
+    primary = plan.protocol.primary
+    if compared.empty:
+        return ["No Student has been compared with a baseline yet."]
+    n = int(compared["n"].min())
+    for backbone in plan.protocol.study.students:
+        here = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
+        if here.empty:
+            continue
+        for line in records(here):
+            seeds = interval_words(line["low"], line["high"])
+            over = f"{line['n']} seeds"
+            if plan.protocol.study.draws:
+                over = f"{line['n']} draws of the data"
+            else:
+                images = interval_words(line["image_low"], line["image_high"])
+                over += f"; over images too: {images}"
+            said.append(
+                f"{backbone}: the Student's AUC on {primary} is "
+                f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
+                f"({signed(line['mean'])}, 95 % interval {seeds} over {over})."
+            )
+        for line in records(
+            compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
+        ):
+            own = plan.protocol.study.controls_alpha == "own"
+            which = "its own α" if own else "the Student's α"
+            said.append(
+                f"{backbone}: against “{line['b']}” (at {which}, {line['alpha_b']:g}) the Student "
+                f"is {gain_words(line['mean'], line['low'], line['high'])} it "
+                f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
+            )
+    family = compared[compared["question"] == "RQ2"]
+    if not family.empty:
+        passed = family[family["p_holm"] <= 0.05]
+        both = family.groupby("backbone")["mean"].min()
+        won = int((both > 0).sum())
+        said.insert(
+            0,
+            f"On {primary}, the Student's mean AUC is above both baselines for "
+            f"{of_words(won, len(both))}; "
+            f"{len(passed)} of {len(family)} comparisons hold after Holm's correction "
+            f"({floor_note(n)}).",
+        )
+    for line in records(compared[compared["question"] == "RQ1"]):
+        said.append(
+            f"RQ1: {line['a']} have AUC {signed(line['mean'])} against {line['b']} "
+            f"(95 % interval {interval_words(line['low'], line['high'])})."
+        )
+    for line in records(compared[compared["question"] == "saliency"]):
+        better = gain_words(line["mean"], line["low"], line["high"])
+        said.append(
+            f"RISE or CAM: {line['a']} are {better} {line['b']} "
+            f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
+        )
+    if len(plan.protocol.study.saliency) > 1 and "teacher" in plan.choices:
+        said.append(f"The better Teacher by validation: {plan.choices['teacher'].reason}")
+    for line in records(compared[compared["question"] == "variant"]):
+        better = gain_words(line["mean"], line["low"], line["high"])
+        said.append(
+            f"{line['backbone']}: {line['a']} is {better} the study's own Student "
+            f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
+        )
+    for line in records(shares):
+        whose = "the Student" if line["key"] == "student" else line["title"]
+        if line["share"] is not None and np.isfinite(line["share"]):
+            said.append(
+                f"{line['backbone']}: {whose} goes {line['share']:.0%} of the way from its "
+                f"best baseline to the ceiling ({line['low']:.0%} to {line['high']:.0%})."
+            )
+        else:
+            said.append(f"{line['backbone']}: no share of the way of {whose}: {line['reason']}.")
+    return said
+
+
+def shuffled_maps_words(lines: pd.DataFrame, controls_alpha: str) -> str:
+    """What the Student's gain over the shuffled control supports.
+
+    Args:
+        lines: Of `compare`, of that control.
+        controls_alpha: own or student: at the Student's α, which suits its maps and not shuffled
+            ones, a gain says nothing of the maps.
+    """
+    if controls_alpha == "student":
+        return (
+            "the control was trained at the Student's α and not at its own, so that this is no "
+            "measure of what the place of the maps is worth"
+        )
+    if (lines["low"] > 0).all():
+        return "where the Teacher's maps point matters"
+    if (lines["mean"] > 0).all():
+        return "where the maps point may matter, within what chance allows"
+    return "nothing shows so far that it matters where the maps point"
+
+
+def gain_words(mean: float, low: float, high: float) -> str:
+    """How two sides stand to each other, by the interval of their difference."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "above" if mean > 0 else "not above"
+    if mean == low == high == 0:
+        return "equal to that of"
+    if low > 0:
+        return "above"
+    if high < 0:
+        return "below"
+    return "not distinguishable from"
+
+
+def interval_words(low: float, high: float) -> str:
+    """An interval of differences, in a sentence."""
+    found = interval(low, high)
+    return "none from one seed" if found == DASH else found
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return number(value, sign=True)
+
+
+def of_words(won: int, backbones: int) -> str:
+    """For how many of the backbones."""
+    if backbones == 1:
+        return "the backbone" if won else "no backbone"
+    return f"{won or 'none'} of {backbones} backbones"

@@ -1,0 +1,168 @@
+"""How many annotated images are enough: what they bought, from one number of them to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from preceptor.data.annotated import draw_annotated
+from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
+from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.evaluation.split_names import kind_or_none
+from preceptor.results.rows import records
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import at_size
+
+LINES = {
+    "baseline1": "Baseline 1: annotated alone",
+    "student": "Student: all images, Teacher's maps",
+    "teacher_maps": "Teacher's maps (r with human maps)",
+}
+
+
+@dataclass(frozen=True)
+class Enough:
+    """After how many annotated images more of them bought less than a stated gain.
+
+    Args:
+        size: That number; None where the last step still bought as much.
+        then: The number tried next, None after the last.
+        gain: What the step from `size` to `then` bought; of the last step where `size` is None.
+        low, high: Its 95 % interval over seeds.
+    """
+
+    size: int | None
+    then: int | None
+    gain: float
+    low: float
+    high: float
+
+
+def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What Baseline 1, the Teacher's maps and the Student reach with so many annotated images.
+
+    Args:
+        plan: The study.
+        figures, runs: See `Results`.
+
+    Returns:
+        A row a backbone, line (`LINES`) and size: backbone, line, size, minutes (of annotating,
+        mean over seeds; NaN where a time is not known), mean, std, low, high (95 % t interval of
+        the mean over seeds), n, by_seed, seeds. The lines baseline1 and student are AUCs on the
+        primary set; teacher_maps is the correlation of the Teacher's maps with human maps of
+        validation images.
+    """
+    study, primary = plan.protocol.study, plan.protocol.primary
+    winner = plan.winner()
+    lines: list[dict[str, Any]] = []
+    for size in study.budgets:
+        minutes = annotation_minutes(plan, size)
+        for backbone in study.students:
+            found: dict[str, pd.Series] = {}
+            for role in ("baseline1", "student"):
+                here = figures[
+                    (figures["role"] == at_size(role, size))
+                    & (figures["backbone"] == backbone)
+                    & (figures["set"] == primary)
+                    & (figures["source"] == ALL_SOURCES)
+                ]
+                found[role] = here.drop_duplicates("seed").set_index("seed")["auc"]
+            if winner is not None and winner.kind != "given":
+                found["teacher_maps"] = _map_agreement(runs, size, winner.name, winner.alpha)
+            for line, values in found.items():
+                values = values.dropna().sort_index()
+                if len(values):
+                    at = {"backbone": backbone, "line": line, "size": size, "minutes": minutes}
+                    lines.append(at | _summary(values))
+    return pd.DataFrame(lines)
+
+
+def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
+    """What each step from one number of annotated images to the next bought.
+
+    Returns:
+        A row a backbone, line and step: backbone, line, size, then, n, mean, low, high (paired by
+        seed, 95 % t interval).
+    """
+    lines = []
+    if curve.empty:
+        return curve
+    for (backbone, line), part in curve.groupby(["backbone", "line"], sort=False):
+        points = records(part.sort_values("size"))
+        for here, after in pairwise(points):
+            common = sorted(set(here["seeds"]) & set(after["seeds"]))
+            ours, theirs = (dict(zip(p["seeds"], p["by_seed"], strict=True)) for p in (after, here))
+            paired = paired_difference([ours[s] for s in common], [theirs[s] for s in common])
+            lines.append(
+                {
+                    "backbone": backbone, "line": line, "size": here["size"],
+                    "then": after["size"], "n": paired.n, "mean": paired.mean,
+                    "low": paired.low, "high": paired.high,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def enough(steps: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough | None:
+    """The first size after which every further step bought less than `gain` in the mean.
+
+    Args:
+        steps: Of `budget_steps`.
+        backbone, line: Which curve.
+        gain: What a step must buy to be worth it.
+
+    Returns:
+        The point; None where there is no step to judge by.
+    """
+    if steps.empty:
+        return None
+    mine = records(steps[(steps["backbone"] == backbone) & (steps["line"] == line)])
+    if not mine or any(np.isnan(step["mean"]) for step in mine):
+        return None
+    if mine[-1]["mean"] >= gain:
+        last = mine[-1]
+        return Enough(None, None, last["mean"], last["low"], last["high"])
+    first = len(mine) - 1
+    while first > 0 and mine[first - 1]["mean"] < gain:
+        first -= 1
+    step = mine[first]
+    return Enough(step["size"], step["then"], step["mean"], step["low"], step["high"])
+
+
+def annotation_minutes(plan: Plan, size: int) -> float:
+    """Minutes that people took for so many images, mean over seeds; NaN where one is not known."""
+    protocol = plan.protocol
+    found = []
+    for seed in protocol.study.seed_list:
+        manifest = protocol.workspaces.of(seed).manifest
+        drawn = draw_annotated(manifest, size, protocol.study.annotated_seed + seed)
+        found.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)
+    return float(np.mean(found))
+
+
+def _map_agreement(runs: pd.DataFrame, size: int, backbone: str, alpha: float) -> pd.Series:
+    """By seed: mean over validation sets of the correlation with human maps, at the kept epoch."""
+    role = at_size("teacher", size)
+    mine = runs[(runs["role"] == role) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
+    mine = mine.drop_duplicates("seed").set_index("seed")
+    known = [
+        name
+        for name in map(str, mine)
+        if name.endswith("_map_correlation")
+        and kind_or_none(name.removesuffix("_map_correlation")) == "val"
+    ]
+    return mine[known].astype(float).mean(axis=1)
+
+
+def _summary(values: pd.Series) -> dict[str, Any]:
+    own = values.to_numpy(float)
+    mean, std = mean_std(own)
+    low, high = t_interval(own)
+    return {
+        "mean": mean, "std": std, "low": low, "high": high, "n": len(own),
+        "by_seed": [float(value) for value in own], "seeds": [int(seed) for seed in values.index],
+    }  # fmt: skip

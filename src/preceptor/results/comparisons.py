@@ -1,0 +1,301 @@
+"""Paired comparisons of Students with baselines, controls and ceiling, on the primary set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.evaluation.bootstrap import (
+    ShareResult,
+    share_of_draws,
+    share_of_the_way,
+    two_level_bootstrap,
+)
+from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
+from preceptor.evaluation.scores import ALL_SOURCES, stack
+from preceptor.results.rows import CONTROLS, OVERALL, Row, select_arm
+from preceptor.runtime.result_folder import is_finished, read_scores
+from preceptor.study.plan import Plan
+from preceptor.study.steps import Arm
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms that are compared.
+
+    Args:
+        question: RQ1, RQ2, RQ3, saliency, control, ceiling or variant.
+        backbone: Of the models.
+        a, b: The arms; differences are a − b.
+        key_a, key_b: Keys of their lines in the main table; "" for probe Students.
+        title_a, title_b: For people.
+    """
+
+    question: str
+    backbone: str
+    a: Arm
+    b: Arm
+    key_a: str
+    key_b: str
+    title_a: str
+    title_b: str
+
+
+HALF_WIDTH = 0.01  # of the interval for which the seeds needed are told
+
+
+def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
+    """The test scores of an arm that are there, by seed."""
+    protocol = plan.protocol
+    found = {}
+    for member in protocol.members:
+        if member.arm == arm:
+            folder = protocol.evaluation_folder(protocol.evaluation_id(member))
+            if is_finished(folder):
+                found[member.seed] = read_scores(folder)
+    return found
+
+
+def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
+    """Paired comparisons on the primary set.
+
+    Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
+    (titles), key_a, key_b (of lines in the main table, see `Row`; "" for probe Students), alpha_a,
+    alpha_b (NaN for a mean over backbones), n, mean, std, low, high (paired by seed), p, p_floor,
+    p_holm (of the family; else NaN), image_low, image_high (the two-level bootstrap), seeds_needed
+    and seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. Where
+    every seed is a draw of its
+    own images, they are in the spread between seeds already, and the two intervals are one. Lines
+    of the backbone `OVERALL` are of the mean over backbones, seed by seed.
+    """
+    rows = {row.key: row for row in rows_shown}
+    pairs: list[Pair] = []
+    if "student" in rows:
+        for key, question in (
+            ("baseline1", "RQ2"), ("baseline2", "RQ2"), ("baseline1_paper", "RQ3"),
+            *((control, "control") for control in CONTROLS), ("ceiling", "ceiling"),
+        ):  # fmt: skip
+            if key in rows:
+                pairs += [
+                    Pair(
+                        question, name, arm, rows[key].arms[name], "student", key, "Student",
+                        rows[key].title,
+                    )
+                    for name, arm in rows["student"].arms.items()
+                    if name in rows[key].arms
+                ]  # fmt: skip
+        for row in rows_shown:
+            if row.key.startswith("variant "):
+                pairs += [
+                    Pair(
+                        "variant", name, arm, rows["student"].arms[name], row.key, "student",
+                        row.title, "Student",
+                    )
+                    for name, arm in row.arms.items()
+                ]  # fmt: skip
+    pairs += _teacher_pairs(plan)
+    scored = _scored(plan)
+    lines: list[dict[str, Any]] = []
+    for pair in pairs:
+        a, b = pair.a, pair.b
+        ours, theirs = test_scores(plan, a), test_scores(plan, b)
+        seeds = sorted(set(ours) & set(theirs))
+        if not seeds:
+            continue
+        aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in (a, b)]
+        by_seed = (aucs[0] - aucs[1]).to_numpy(float)
+        paired = paired_difference(*aucs)
+        over_images = paired.low, paired.high
+        if not plan.protocol.study.draws:
+            labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
+            _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
+            images = two_level_bootstrap(labels, left, right, groups)
+            over_images = images.low, images.high
+        lines.append(
+            {
+                "question": pair.question, "backbone": pair.backbone, "a": pair.title_a,
+                "b": pair.title_b, "key_a": pair.key_a, "key_b": pair.key_b,
+                "alpha_a": a.alpha, "alpha_b": b.alpha,
+            }
+            | _paired_line(by_seed, paired, over_images)
+        )  # fmt: skip
+    lines += _over_backbones(plan, rows, figures)
+    return correct([pd.DataFrame(lines)])[0]
+
+
+def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The comparisons of one study, one table a domain, with Holm's correction over the family."""
+    parts = [
+        table.loc[table["question"] == "RQ2", "p"] if len(table) else pd.Series(dtype=float)
+        for table in tables
+    ]
+    adjusted = holm(np.concatenate([part.to_numpy(float) for part in parts]))
+    found, start = [], 0
+    for table, part in zip(tables, parts, strict=True):
+        fresh = table.copy()
+        if len(part):
+            fresh.loc[part.index, "p_holm"] = adjusted[start : start + len(part)]
+        start += len(part)
+        found.append(fresh)
+    return found
+
+
+def _over_backbones(
+    plan: Plan, rows: Mapping[str, Row], figures: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The Student against each baseline and the ceiling, the mean over backbones seed by seed."""
+    study, lines = plan.protocol.study, []
+    for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling"):
+        if len(study.students) < 2 or key not in rows or "student" not in rows:
+            continue
+        sides = []
+        for row in (rows["student"], rows[key]):
+            aucs = [
+                set_aucs(figures, row.arms[name], plan.protocol.primary)
+                for name in study.students
+                if name in row.arms
+            ]
+            sides.append(pd.concat(aucs, axis=1) if len(aucs) == len(study.students) else None)
+        ours, theirs = sides
+        if ours is None or theirs is None:
+            continue
+        seeds = sorted(set(ours.dropna().index) & set(theirs.dropna().index))
+        if seeds:
+            both = [side.loc[seeds].mean(axis=1).to_numpy(float) for side in (ours, theirs)]
+            at = {
+                "question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title,
+                "key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan,
+            }  # fmt: skip
+            paired = paired_difference(*both)
+            lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
+    return lines
+
+
+def _paired_line(
+    by_seed: NDArray[np.float64], paired: PairedResult, over_images: tuple[float, float]
+) -> dict[str, Any]:
+    seeds = seeds_needed(by_seed, HALF_WIDTH)
+    return {
+        "n": paired.n, "mean": paired.mean, "std": paired.std, "low": paired.low,
+        "high": paired.high, "p": paired.p, "p_floor": paired.p_floor, "p_holm": np.nan,
+        "image_low": over_images[0], "image_high": over_images[1],
+        "seeds_needed": seeds.expected if seeds else np.nan,
+        "seeds_cautious": seeds.cautious if seeds else np.nan,
+        "difference_by_seed": [round(float(value), 6) for value in by_seed],
+    }  # fmt: skip
+
+
+def _teacher_pairs(plan: Plan) -> list[Pair]:
+    """The probe Students by their Teachers: human-guided against data-driven (RQ1), and maps by
+    RISE against the Teacher's own (saliency)."""
+    study, teachers = plan.protocol.study, plan.protocol.teachers()
+    backbone = study.probe_backbone
+    alpha = study.stage_one_alpha if study.plan == "staged" else study.alpha_grid[0]
+    pairs = []
+    for one, other in product(teachers, teachers):
+        if one.kind == "given" or one.name != other.name:
+            continue
+        if (one.kind, other.kind) == ("human", "data") and one.method == other.method:
+            question = "RQ1"
+        elif one == replace(other, method="rise") and other.method == "cam":
+            question = "saliency"
+        else:
+            continue
+        ours, theirs = (Arm("student", backbone, alpha, str(by)) for by in (one, other))
+        titles = f"Students of {one}", f"Students of {other}"
+        pairs.append(Pair(question, backbone, ours, theirs, "", "", *titles))
+    return pairs
+
+
+def set_aucs(figures: pd.DataFrame, arm: Arm, name: str) -> pd.Series:
+    """AUC of an arm on a whole evaluation set, by seed."""
+    part = select_arm(figures, arm)
+    return part[(part["set"] == name) & (part["source"] == ALL_SOURCES)].set_index("seed")["auc"]
+
+
+def best_baseline(
+    rows: Mapping[str, Row], figures: pd.DataFrame, primary: str, backbone: str
+) -> str | None:
+    """The key of the baseline with the higher mean AUC on the primary set: baseline1 or 2."""
+    means = {
+        key: float(set_aucs(figures, rows[key].arms[backbone], primary).mean())
+        for key in ("baseline1", "baseline2")
+        if key in rows and backbone in rows[key].arms
+    }
+    return max(means, key=lambda key: means[key]) if means else None
+
+
+def shares(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
+    """The share of the way to the ceiling, of the Student and of each variant, by backbone.
+
+    Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
+    """
+    rows, lines = {row.key: row for row in rows_shown}, []
+    for row in rows_shown:
+        if row.key != "student" and not row.key.startswith("variant "):
+            continue
+        for backbone in row.arms:
+            found = share_of_way(plan, rows, figures, row.key, backbone, plan.protocol.primary)
+            if found is not None:
+                best, share = found
+                lines.append(
+                    {
+                        "key": row.key, "title": row.title, "backbone": backbone,
+                        "baseline": best, "share": share.share, "low": share.low,
+                        "high": share.high, "reason": share.reason,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def share_of_way(
+    plan: Plan,
+    rows: Mapping[str, Row],
+    figures: pd.DataFrame,
+    key: str,
+    backbone: str,
+    name: str,
+) -> tuple[str, ShareResult] | None:
+    """A line's share of the way from the set's better baseline to the ceiling.
+
+    Args:
+        plan: The study.
+        rows: The main table's lines by key.
+        figures: See `Results.figures`.
+        key: Of the line: the Student's or a variant's.
+        backbone: Of the models.
+        name: A test set.
+
+    Returns:
+        The better baseline's key and the share, over the seeds that all three have scores of; None
+        where there is no such seed, no baseline or no ceiling.
+    """
+    best = best_baseline(rows, figures, name, backbone)
+    keys = (key, best or "", "ceiling")
+    arms = [rows[one].arms[backbone] for one in keys if one in rows and backbone in rows[one].arms]
+    if best is None or len(arms) < len(keys):
+        return None
+    frames = [test_scores(plan, arm) for arm in arms]
+    seeds = sorted(set.intersection(*(set(part) for part in frames)))
+    if not seeds:
+        return None
+    if plan.protocol.study.draws:
+        aucs = [set_aucs(figures, arm, name).loc[seeds] for arm in arms]
+        return best, share_of_draws(*(values.to_numpy(float) for values in aucs))
+    scored = (name, *_scored(plan)[1:])
+    stacked = [stack([part[seed] for seed in seeds], *scored) for part in frames]
+    labels, _, groups = stacked[0]
+    student, baseline, ceiling = (part[1] for part in stacked)
+    return best, share_of_the_way(labels, student, baseline, ceiling, groups)
+
+
+def _scored(plan: Plan) -> tuple[str, list[str], str | None]:
+    """The primary set, the classes and the positive one, as `stack` takes them."""
+    protocol = plan.protocol
+    return protocol.primary, protocol.workspace.manifest.classes, protocol.study.positive

@@ -1,0 +1,224 @@
+"""What a study found on one domain, as plain tables: figures by run, main table, comparisons.
+
+Everything is made from finished folders, so it can be made at any time; what is missing is left
+out and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from preceptor.evaluation.operating_points import roc_rates, threshold_rates
+from preceptor.evaluation.paired_tests import mean_std
+from preceptor.evaluation.scores import figures, fixed_thresholds
+from preceptor.results.budgets import budget_curve, budget_steps
+from preceptor.results.comparisons import compare, shares
+from preceptor.results.rows import OVERALL, Row, records, select_arm, table_rows
+from preceptor.runtime.result_folder import is_finished, read_record, read_scores
+from preceptor.study.plan import Plan
+
+
+@dataclass
+class Results:
+    """Everything that tables, figures and sentences are made of.
+
+    Args:
+        primary: The evaluation set of the hypothesis tests.
+        positive: The positive class, or None.
+        classes: Class names in score order.
+        runs: A row a training: role, backbone, alpha, teacher, seed, run, finished, seconds,
+            images_seen, best_epoch, and validation metrics at the kept epoch (`val_auc`, …).
+        figures: A row a run, set and source: role, backbone, alpha, teacher, seed, run, set,
+            source ("" = whole set), images, positives, auc, eer, accuracy.
+        rows: The lines of the main table that the study has, in order.
+        table: A row a line, backbone (and "overall"), set and source: key, title, backbone, alpha,
+            set, source, mean, std, n (AUC over seeds), accuracy, eer, average_precision, brier
+            (means).
+        rates: A row a run, test set and error rate: role, backbone, alpha, teacher, seed, run, set,
+            kind (roc: from the test scores; fixed: at the threshold that validation fixed), and
+            measure, at, source, value, note as in `operating_points.Rate`.
+        comparisons: See `comparisons.compare`.
+        shares: A row a backbone and line (Student, variants): key, title, share, low, high, reason.
+        teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
+        alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
+            tied, agreement) and whether it was chosen.
+        budget: See `budgets.budget_curve`.
+        budget_steps: See `budgets.budget_steps`.
+        sentences: What was found, in plain words.
+        answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
+        missing: What is not there, in plain words.
+        controls_alpha: own or student, see `StudyConfig`.
+        domain: Which, or "".
+    """
+
+    primary: str
+    positive: str | None
+    classes: list[str]
+    runs: pd.DataFrame
+    figures: pd.DataFrame
+    rows: list[Row] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rates: pd.DataFrame = field(default_factory=pd.DataFrame)
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shares: pd.DataFrame = field(default_factory=pd.DataFrame)
+    teachers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budget: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sentences: list[str] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    controls_alpha: Literal["own", "student"] = "own"
+    domain: str = ""
+
+    @property
+    def family(self) -> pd.DataFrame:
+        """The comparisons that are tested."""
+        if self.comparisons.empty:
+            return pd.DataFrame()
+        return self.comparisons[self.comparisons["question"] == "RQ2"].assign(domain=self.domain)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Trainings finished and known so far; one that plays two roles counts once."""
+        once = self.runs.drop_duplicates("run")
+        return int(once["finished"].sum()), len(once)
+
+
+def gather(plan: Plan) -> Results:
+    """Collect what has finished on one domain.
+
+    Args:
+        plan: Its choices say which runs the table shows.
+    """
+    protocol = plan.protocol
+    classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
+    runs, found, rates = [], [], []
+    for member in protocol.members:
+        folder = protocol.run_folder(member.run)
+        arm = member.arm
+        identity: dict[str, Any] = {
+            "role": arm.role, "backbone": arm.backbone, "alpha": arm.alpha,
+            "teacher": arm.teacher, "seed": member.seed, "run": member.run,
+        }  # fmt: skip
+        done = is_finished(folder)
+        record = read_record(folder) if done else {}
+        kept = {key: record.get(key) for key in ("seconds", "images_seen", "best_epoch")}
+        metrics = {key: value for key, value in record.get("metrics", {}).items() if key != "epoch"}
+        runs.append(identity | {"finished": done} | kept | metrics)
+        evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
+        validated = read_scores(folder) if done else None
+        tested = read_scores(evaluation) if is_finished(evaluation) else None
+        found += [
+            figures(scores, classes, positive, negatives).assign(**identity)
+            for scores, negatives in (
+                (validated, protocol.study.validation_negatives),
+                (tested, None),
+            )
+            if scores is not None
+        ]
+        if validated is not None and tested is not None and positive is not None:
+            rule = protocol.study.threshold
+            fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
+            rates.append(_rates(tested, positive, fixed).assign(**identity))
+    results = Results(
+        primary=protocol.primary,
+        positive=positive,
+        classes=classes,
+        runs=pd.DataFrame(runs),
+        figures=pd.concat(found, ignore_index=True) if found else pd.DataFrame(),
+        rates=pd.concat(rates, ignore_index=True) if rates else pd.DataFrame(),
+        controls_alpha=protocol.study.controls_alpha,
+        domain=plan.domain,
+    )
+    results.rows = table_rows(plan)
+    results.missing = [
+        f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']} is not trained"
+        for row in records(results.runs.drop_duplicates("run"))
+        if not row["finished"]
+    ]
+    if not results.figures.empty:
+        results.table = _table(results)
+        results.comparisons = compare(plan, results.rows, results.figures)
+        results.shares = shares(plan, results.rows, results.figures)
+    choice = plan.choices.get("teacher")
+    results.teachers = pd.DataFrame(choice.table if choice else ())
+    results.alphas = _alphas(plan)
+    if not results.figures.empty:
+        results.budget = budget_curve(plan, results.figures, results.runs)
+        results.budget_steps = budget_steps(results.budget)
+    return results
+
+
+def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> pd.DataFrame:
+    """Error rates of one run on each test set."""
+    lines: list[dict[str, Any]] = []
+    for name, part in tested.groupby("split", sort=False):
+        truth = (part["label"] == positive).to_numpy()
+        given = truth, part[f"score_{positive}"].to_numpy(float), list(part["source"])
+        own = [("roc", rate) for rate in roc_rates(*given)]
+        if threshold is not None:
+            own += [("fixed", rate) for rate in threshold_rates(*given, threshold)]
+        lines += [{"set": str(name), "kind": kind} | asdict(rate) for kind, rate in own]
+    return pd.DataFrame(lines)
+
+
+def _table(results: Results) -> pd.DataFrame:
+    lines = []
+    for row in results.rows:
+        parts = {name: select_arm(results.figures, arm) for name, arm in row.arms.items()}
+        for (evaluation, source), _ in results.figures.groupby(["set", "source"], sort=False):
+            by_backbone: dict[str, pd.Series] = {}
+            for backbone, part in parts.items():
+                here = part[(part["set"] == evaluation) & (part["source"] == source)]
+                if here.empty:
+                    continue
+                here = here.sort_values("seed")
+                by_backbone[backbone] = here.set_index("seed")["auc"]
+                lines.append(
+                    _line(row, backbone, f"{row.arms[backbone].alpha:g}", str(evaluation),
+                          str(source), by_backbone[backbone], here)
+                )  # fmt: skip
+            if len(by_backbone) > 1 and len(by_backbone) == len(row.arms):
+                mean = pd.DataFrame(by_backbone).dropna().mean(axis=1)
+                every = pd.concat(parts.values())
+                here = every[(every["set"] == evaluation) & (every["source"] == source)]
+                here = here.sort_values(["backbone", "seed"])  # one order of summing
+                lines.append(_line(row, OVERALL, "", str(evaluation), str(source), mean, here))
+    return pd.DataFrame(lines)
+
+
+def _line(
+    row: Row,
+    backbone: str,
+    alpha: str,
+    evaluation: str,
+    source: str,
+    aucs: pd.Series,
+    part: pd.DataFrame,
+) -> dict[str, object]:
+    summary = mean_std(aucs.to_numpy(float))
+    return {
+        "key": row.key, "title": row.title, "backbone": backbone, "alpha": alpha,
+        "set": evaluation, "source": source, "mean": summary.mean, "std": summary.std,
+        "n": len(aucs), "accuracy": float(part["accuracy"].mean()),
+        "eer": float(part["eer"].mean()),
+        "average_precision": float(part["average_precision"].mean()),
+        "brier": float(part["brier"].mean()), "images": int(part["images"].iloc[0]),
+    }  # fmt: skip
+
+
+def _alphas(plan: Plan) -> pd.DataFrame:
+    lines = []
+    for name, choice in plan.choices.items():
+        if name == "teacher":
+            continue
+        role, backbone = name.split(":", 1)
+        lines += [
+            {"role": role, "backbone": backbone, "chosen": row["name"] == choice.winner, **row}
+            for row in choice.table
+        ]
+    return pd.DataFrame(lines)

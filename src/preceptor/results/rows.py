@@ -1,0 +1,104 @@
+"""The lines of the main table: which arm of the study stands for which line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from preceptor.study.config import PAPER_ALPHA, Variant
+from preceptor.study.plan import Plan, controls_of, variant_role
+from preceptor.study.protocol import Teacher
+from preceptor.study.steps import Arm
+
+OVERALL = "overall"  # the mean over backbones, seed by seed
+CONTROLS = {
+    "shuffled": "Control: the same maps, shuffled",
+    "centre": "Control: one centred map",
+    "distilled": "Control: no maps, the Teacher's soft labels",
+    "mixed": "Control: all images, human maps on the annotated",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the main table: an arm of the study under the name it is shown by.
+
+    Args:
+        key: baseline1_paper, baseline1, baseline2, student, "variant NAME", shuffled, centre,
+            distilled, mixed or ceiling.
+        title: For people, without the backbone.
+        arms: By backbone.
+    """
+
+    key: str
+    title: str
+    arms: dict[str, Arm]
+
+
+def table_rows(plan: Plan) -> list[Row]:
+    """The lines of the main table whose α are chosen."""
+    study, winner = plan.protocol.study, plan.winner()
+    rows: list[Row] = []
+
+    def add(key: str, title: str, arms: dict[str, Arm | None]) -> None:
+        known = {backbone: arm for backbone, arm in arms.items() if arm is not None}
+        if known:
+            rows.append(Row(key, title, known))
+
+    def chosen(role: str, of: str, teacher: str = "") -> dict[str, Arm | None]:
+        arms: dict[str, Arm | None] = {}
+        for backbone in study.students:
+            alpha = plan.alpha_of(of, backbone)
+            arms[backbone] = None if alpha is None else Arm(role, backbone, alpha, teacher)
+        return arms
+
+    paper = {name: Arm("baseline1", name, PAPER_ALPHA) for name in study.students}
+    add("baseline1_paper", f"Baseline 1: annotated, human maps, α {PAPER_ALPHA:g}", {**paper})
+    add("baseline1", "Baseline 1 at its best α", chosen("baseline1", "baseline1"))
+    plain = {name: Arm("baseline2", name, 1.0) for name in study.students}
+    add("baseline2", "Baseline 2: all images, no guidance", {**plain})
+    if winner is not None:
+        add(
+            "student",
+            "Student: all images, Teacher's maps",
+            chosen("student", "student", str(winner)),
+        )
+        for name, variant in study.variants.items():
+            role = variant_role(name)
+            arms = chosen(role, "student", _teacher_of(variant, winner))
+            if variant.alpha is not None:
+                arms = {key: arm and replace(arm, alpha=variant.alpha) for key, arm in arms.items()}
+            add(role, f"Variant: {name}", arms)
+        for control in controls_of(study, winner):
+            of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
+            of = control if study.controls_alpha == "own" else "student"
+            add(control, CONTROLS[control], chosen(control, of, of_teacher))
+    if study.ceiling:
+        add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
+    return rows
+
+
+def _teacher_of(variant: Variant, winner: Teacher) -> str:
+    """The Teacher's name as the variant's arms carry it."""
+    if variant.teacher_alpha is not None and winner.kind == "human":
+        winner = replace(winner, alpha=variant.teacher_alpha)
+    return str(winner)
+
+
+def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """The figures of one arm."""
+    mask = (
+        (figures_table["role"] == arm.role)
+        & (figures_table["backbone"] == arm.backbone)
+        & (figures_table["alpha"] == arm.alpha)
+    )
+    if arm.teacher:
+        mask &= figures_table["teacher"] == arm.teacher
+    return figures_table[mask]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dicts."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

@@ -1,0 +1,85 @@
+"""What the whole study found: each domain's results, and the fourth question over all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.report.questions import across_domains, say
+from preceptor.results.comparisons import correct
+from preceptor.results.domain import Results, gather
+from preceptor.results.rows import records
+from preceptor.study.study_plan import StudyPlan
+
+
+@dataclass
+class StudyResults:
+    """The results of a study.
+
+    Args:
+        by_domain: One under "" where there are no domains.
+        domains: RQ4, a row a domain, backbone and baseline: domain, backbone, primary, images,
+            student, student_std, b (the baseline), baseline, baseline_std (AUC, mean and std over
+            seeds), and n, mean, std, low, high, p, p_floor, p_holm, image_low, image_high of the
+            paired difference as in `comparisons.compare`.
+        answer: RQ4 in a sentence; "" without domains.
+    """
+
+    by_domain: dict[str, Results]
+    domains: pd.DataFrame = field(default_factory=pd.DataFrame)
+    answer: str = ""
+
+    @property
+    def first(self) -> Results:
+        """Of the first domain; of most studies, the only one."""
+        return next(iter(self.by_domain.values()))
+
+    @property
+    def family(self) -> pd.DataFrame:
+        """The comparisons that are tested, of all domains."""
+        parts = [family for one in self.by_domain.values() if len(family := one.family)]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Trainings finished and known so far."""
+        counts = [one.progress for one in self.by_domain.values()]
+        return sum(done for done, _ in counts), sum(total for _, total in counts)
+
+
+def gather_study(study: StudyPlan) -> StudyResults:
+    """Collect what has finished in every domain; the tested family is over all of them."""
+    found = StudyResults({name: gather(plan) for name, plan in study.plans.items()})
+    corrected = correct([one.comparisons for one in found.by_domain.values()])
+    for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):
+        one.comparisons = comparisons
+        say(study.plans[one.domain], one)
+    if study.has_domains:
+        found.domains = _domains(found)
+        found.answer = across_domains(found.domains)
+    return found
+
+
+def _domains(found: StudyResults) -> pd.DataFrame:
+    lines = []
+    for line in records(found.family):
+        results = found.by_domain[line["domain"]]
+        table = results.table
+        whole = table[(table["set"] == results.primary) & (table["source"] == ALL_SOURCES)]
+        whole = whole[whole["backbone"] == line["backbone"]].set_index("title")
+        student = next(row.title for row in results.rows if row.key == "student")
+        kept = {key: value for key, value in line.items() if key not in ("question", "a")}
+        lines.append(
+            kept
+            | {
+                "primary": results.primary,
+                "images": int(whole.loc[student, "images"]),
+                "student": whole.loc[student, "mean"],
+                "student_std": whole.loc[student, "std"],
+                "baseline": whole.loc[line["b"], "mean"],
+                "baseline_std": whole.loc[line["b"], "std"],
+            }
+        )
+    return pd.DataFrame(lines)

@@ -1,0 +1,49 @@
+"""The number of cores that this process may use, and of steps at once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from preceptor.errors import InputError
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores of the process's affinity and its container's quota, at least one.
+
+    Args:
+        quota: The control group's file: microseconds of CPU time a period, or max, and the period.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        most, period = quota.read_text(encoding="ascii").split()[:2]
+        if most != "max":
+            cores = min(cores, math.ceil(int(most) / int(period)))
+    return max(1, cores)
+
+
+def checked_jobs(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int | None:
+    """Jobs such that jobs × threads fits the cores (together they would be slower).
+
+    Raises:
+        InputError: Fewer than one.
+    """
+    most = max(1, usable_cores() // threads)
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}: at least one is needed")
+    if jobs is not None and jobs > most:
+        tell(
+            f"{jobs} jobs of {threads} threads do not fit {usable_cores()} cores: {most} at a time"
+        )
+    return None if jobs is None else min(jobs, most)
+
+
+def core_count() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,64 @@
+"""Numbers, intervals and durations as text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DASH = "–"
+"""Stands where there is no number."""
+
+
+def number(value: Any, digits: int = 3, sign: bool = False) -> str:
+    """A number as people read it; a dash for none.
+
+    Example:
+        >>> number(0.12345), number(0.5, sign=True), number(-0.0001), number(float("nan"))
+        ('0.123', '+0.500', '0.000', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    if not text.strip("+-0."):  # what rounds to zero has no sign
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def interval(low: Any, high: Any) -> str:
+    """An interval of differences; a dash where there is none.
+
+    Example:
+        >>> interval(-0.01, 0.2)
+        '−0.010 to +0.200'
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return DASH
+    return f"{number(low, sign=True)} to {number(high, sign=True)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> duration(0.52), duration(30), duration(7260)
+        ('0.5 s', '30 s', '2.0 h')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def as_time(seconds: float) -> str:
+    """A duration as people say it.
+
+    Example:
+        >>> as_time(5400), as_time(40)
+        ('1.5 hours', '40 seconds')
+    """
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    if seconds >= 90:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,99 @@
+"""Result folders: what a finished step leaves, and how it is written and checked.
+
+    config.yaml  metrics.csv  scores.parquet  model/  log.txt  run.json
+
+`run.json` is written last, with the checksums of the rest: a run exists if and only if it does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.strict_json import strict_json, with_nan
+
+
+def digest(value: Any) -> str:
+    """A short hash of a JSON-able value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """blake2b of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run (or any step that ends with a run.json) exists."""
+    return (folder / "run.json").is_file()
+
+
+def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
+    """Write `run.json`, last and at once, with the checksums of everything beside it.
+
+    Args:
+        folder: Of the run or step.
+        record: What run.json says besides.
+        without: A file that is not part of the result and may go.
+    """
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not file.name.startswith(".") and file.name != without
+    )
+    record = record | {
+        "files": {
+            file.relative_to(folder).as_posix(): file_digest(file)
+            for file in files
+            if file.name != "run.json"
+        }
+    }
+    write_atomically(folder / "run.json", strict_json(record) + "\n")
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Files of a finished run that are missing, cannot be read, or are not what run.json says."""
+    try:
+        files = read_record(folder)["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ["run.json"]
+    return [name for name, checksum in files if not _is(folder / name, checksum)]
+
+
+def _is(path: Path, checksum: str) -> bool:
+    try:
+        return file_digest(path) == checksum
+    except OSError:
+        return False
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of `run.json`; a metric that is null there is NaN here."""
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if isinstance(record.get("metrics"), dict):
+        record["metrics"] = with_nan(record["metrics"])
+    return record
+
+
+def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
+    """Write a text file so that readers see the old one or the new one, never a part.
+
+    Args:
+        path: The file.
+        text: Its content.
+        flush: See `replacing`.
+    """
+    with replacing(path, flush=flush) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """The scores of a finished run or evaluation: path, label, source, split, a column a class."""
+    return pd.read_parquet(folder / "scores.parquet")

@@ -1,0 +1,84 @@
+"""What a training is called and what it is made with, as people sort and filter by it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from preceptor.study.protocol import Member
+from preceptor.study.steps import Step
+from preceptor.study.study_plan import StudyPlan
+
+Value = str | int | float | bool
+
+# Those of every run, be they default: what a study varies.
+_ALWAYS = ("backbone", "alpha", "seed", "rows")
+# Places on this machine, and ids of what lies there; the run's own id has them all.
+_PLACES = {
+    "manifest",
+    *(f"{one}.{what}" for one in ("maps", "soft_labels") for what in ("path", "identity")),
+}
+
+
+def title_of(step: Step) -> str:
+    """A training's name for people."""
+    return step.title.removeprefix("train ")
+
+
+def file_name(step: Step) -> str:
+    """A training's name as part of a file's."""
+    return re.sub(r"[^\w.@=-]+", "-", title_of(step))[:100].strip("-.")
+
+
+def members_of(step: Step, study: StudyPlan) -> list[tuple[str, Member]]:
+    """The places of a run in the study, each with its domain: equal runs are trained once."""
+    return [
+        (plan.domain, member)
+        for plan in study
+        for member in plan.protocol.members
+        if member.run == step.id
+    ]
+
+
+def roles_of(step: Step, study: StudyPlan) -> str:
+    """All that a run is in the study, as text."""
+    return ", ".join(dict.fromkeys(member.arm.role for _, member in members_of(step, study)))
+
+
+def parameters(step: Step, study: StudyPlan) -> dict[str, Value]:
+    """A training's settings by dotted name: what a study varies, and all that is not default."""
+    config = step.run
+    assert config is not None
+    found: dict[str, Value] = {}
+    for domain, member in members_of(step, study)[:1]:
+        found["role"] = member.arm.role
+        if member.arm.teacher:
+            found["teacher"] = member.arm.teacher
+        if study.has_domains:
+            found["domain"] = domain
+    found |= {name: getattr(config, name) for name in _ALWAYS} | {"maps.kind": config.maps.kind}
+    return found | flat(config.model_dump(mode="json", exclude_defaults=True), _PLACES)
+
+
+def flat(
+    values: Mapping[str, Any], without: set[str] | frozenset[str] = frozenset()
+) -> dict[str, Value]:
+    """Nested settings by dotted name; lists as JSON; what is None is left out.
+
+    Example:
+        >>> flat({"training": {"lr": 0.1, "clip": None}, "seeds": [0, 1]})
+        {'training.lr': 0.1, 'seeds': '[0, 1]'}
+    """
+    return {name: value for name, value in _leaves(values, "") if name not in without}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield prefix + key, json.dumps(value, ensure_ascii=False)
+        elif value is not None:
+            yield prefix + key, value if isinstance(value, int | float) else str(value)

@@ -1,0 +1,213 @@
+"""One run on several devices: a process each, which of them this one is, and what they agree on.
+
+Gradients go through DDP, over the network of the devices. Everything else (who holds the run, what
+went wrong, sums of metrics, scores) goes over a second network between the CPUs, that of `Ranks`:
+it may wait for as long as the first process decodes a large data set or waits for a lease.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from preceptor.config.run import Training
+from preceptor.data.loader import shares
+from preceptor.errors import InputError, PreceptorError, RunFailedError
+
+PATIENCE = timedelta(days=7)
+"""How long the others wait for the first process; where that dies, they know at once."""
+
+T = TypeVar("T")
+
+
+class RelayedError(PreceptorError):
+    """Another process of this run has failed, and tells why."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run.
+
+    Args:
+        rank: This one's number, from 0; the first leads.
+        world: How many there are.
+        group: Their network between CPUs; None of one process.
+    """
+
+    rank: int = 0
+    world: int = 1
+    group: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process holds the run, writes and tells."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's share of positions in order."""
+        return shares(count, self.world)[self.rank]
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What a function gives in the first process, in all of them.
+
+        Raises:
+            PreceptorError: What it raised there; elsewhere as a `RelayedError`.
+        """
+        if self.world == 1:
+            return function()
+        found: list[Any] = [None, None]
+        raised: Exception | None = None
+        if self.leads:
+            try:
+                found[0] = function()
+            except Exception as error:
+                raised = error
+                found[1] = RelayedError(str(error))
+        distributed.broadcast_object_list(found, 0, group=self.group)
+        if raised is not None:
+            raise raised
+        if found[1] is not None:
+            raise found[1]
+        value: T = found[0]
+        return value
+
+    def together(self, function: Callable[[], T]) -> T:
+        """Call a function in all processes, in the first before the others (it fills the caches).
+
+        Raises:
+            PreceptorError: What it raised here; a `RelayedError` where it raised elsewhere.
+        """
+        if self.world == 1:
+            return function()
+        kept: list[T] = []
+
+        def call() -> None:
+            kept.append(function())
+
+        self.first(call)
+        raised: Exception | None = None
+        if not self.leads:
+            try:
+                call()
+            except Exception as error:
+                raised = error
+        told = self.gather(None if raised is None else RelayedError(str(raised)))
+        if raised is not None:
+            raise raised
+        for elsewhere in told:
+            if elsewhere is not None:
+                raise elsewhere
+        return kept[0]
+
+    def gather(self, value: T) -> list[T]:
+        """A value of each process, by rank."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        distributed.all_gather_object(found, value, group=self.group)
+        return found
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor on the CPU over all processes, the same bits in each."""
+        if self.world > 1:
+            distributed.all_reduce(values, group=self.group)
+        return values
+
+
+def make_fabric(settings: Training) -> Fabric:
+    """Devices and precision of a run; several processes still have to find each other (`join`).
+
+    Raises:
+        InputError: This machine does not have the devices, or they do not train in this precision.
+    """
+    # Unused parameters are looked for because DDP then leaves its buckets as they are: after its
+    # usual rearrangement in the second step three devices or more would add in another order, and
+    # a run that goes on from an epoch would differ in its last bits. α = 0 leaves some unused too.
+    # Buffers agree without being sent: batch norm is synchronised.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {"find_unused_parameters": True, buffers: False}
+    try:
+        fabric = Fabric(
+            accelerator=settings.device,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=DDPStrategy(**options) if settings.processes > 1 else "auto",
+            precision=settings.speed.precision,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"training.device {settings.device}, training.devices {settings.devices}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    # lightning-fabric would compute in bf16 there, under the id of another precision.
+    if settings.speed.precision == "16-mixed" and fabric.device.type == "cpu":
+        raise InputError(
+            "training.precision is 16-mixed, and the run would be on a CPU, which has no such "
+            "training; set it to bf16-mixed or 32-true, or run where there is a GPU"
+        )
+    return fabric
+
+
+def join(settings: Training) -> tuple[Fabric, Ranks]:
+    """Find the other processes of a run.
+
+    Raises:
+        InputError: The devices are not there, or the launcher started another number of processes.
+        RunFailedError: The others are not found.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # who has joined is no news
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    fabric = make_fabric(settings)
+    try:
+        fabric.launch()
+        group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    except ValueError as error:  # Fabric's of a launcher that disagrees with the config
+        raise InputError(f"training.devices: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise RunFailedError(
+            f"the processes of this run do not find each other: {reason}"
+        ) from error
+    return fabric, Ranks(fabric.global_rank, fabric.world_size, group)
+
+
+class Shared(nn.Module):
+    """The module that DDP wraps: it gives out a graph of what the loss is made of, and no more.
+
+    DDP waits for the gradient of every parameter that its outputs depend on.
+
+    Args:
+        model: A `GuidableModel`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, of: Any = None, *, maps_alone: bool = False) -> NamedTuple:
+        """The model's forward; with `maps_alone` the loss is of the maps, and not of the logits."""
+        out = self.model(images, of)
+        if maps_alone:
+            out = out._replace(logits=out.logits.detach(), features=out.features.detach())
+        found: NamedTuple = out
+        return found
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error is torch's way to say that another process of the run is gone."""
+    if isinstance(error, distributed.DistError):
+        return True
+    words = ("gloo", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,0 +1,93 @@
+"""What is measured after each epoch: the validation sets, shared out among a run's processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.config.run import Training
+from preceptor.data.loader import Guides, Rows
+from preceptor.data.workspace import Workspace
+from preceptor.errors import RunFailedError
+from preceptor.evaluation.metrics import accuracy, macro_auc
+from preceptor.inference.predict import predict
+from preceptor.models.guided_model import GuidableModel
+from preceptor.saliency.agreement import correlation
+from preceptor.training.distributed import Ranks
+
+
+class NotANumberError(RunFailedError):
+    """The scores of a validation set are NaN."""
+
+
+def validation_sets(
+    workspace: Workspace, settings: Training, model: GuidableModel
+) -> dict[str, Rows]:
+    """Each validation set, with its human maps where it has any."""
+    sets: dict[str, Rows] = {}
+    table = workspace.manifest.table
+    for name in workspace.manifest.eval_splits("val"):
+        which = np.flatnonzero((table["split"] == name).to_numpy())
+        has_map = (table["saliency"].iloc[which] != "").to_numpy()
+        guides = None
+        if has_map.any():
+            guides = Guides(has_map.astype(np.float32), None, np.full(len(which), -1, np.int64))
+        sets[name] = workspace.rows(
+            which, settings, model.spec.input_size, guides=guides, grid=model.grid()
+        )
+    return sets
+
+
+def validate(
+    model: GuidableModel,
+    sets: dict[str, Rows],
+    forward: Callable[..., Any],
+    ranks: Ranks = Ranks(),  # noqa: B008
+    negatives: str | None = None,
+) -> dict[str, float]:
+    """Accuracy, AUC and agreement with human maps on each validation set, of all processes.
+
+    Args:
+        model: In any mode.
+        sets: By name.
+        forward: What computes the model's output.
+        ranks: The processes; each gets all metrics.
+        negatives: The set whose images stand in for the classes that another set lacks, in its
+            AUC; None = the AUC of such a set is NaN.
+
+    Raises:
+        NotANumberError: A score is NaN, in all processes alike.
+    """
+    metrics: dict[str, float] = {}
+    scored: dict[str, NDArray[np.float64]] = {}
+    for name, rows in sets.items():
+        own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
+        found = predict(model, own, cams="label" if rows.guides else None, forward=forward)
+        probabilities = np.concatenate(ranks.gather(found.probabilities))
+        if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
+            raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
+        scored[name] = probabilities
+        metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, probabilities))
+        metrics[f"{name}_auc"] = math.nan
+        if rows.guides is not None:
+            values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+            if found.cams is not None:
+                values, valid = correlation(found.cams, own.maps_on_grid(np.arange(len(own))))
+            each = ranks.gather((values.numpy(), valid.numpy()))
+            values = torch.from_numpy(np.concatenate([part for part, _ in each]))
+            valid = torch.from_numpy(np.concatenate([part for _, part in each]))
+            valid &= torch.from_numpy(rows.guides.weight > 0)
+            metrics[f"{name}_map_correlation"] = float(values[valid].mean())
+    for name, rows in sets.items():
+        labels, probabilities = rows.labels, scored[name]
+        if negatives is not None:
+            others = ~np.isin(sets[negatives].labels, labels)
+            labels = np.concatenate([labels, sets[negatives].labels[others]])
+            probabilities = np.concatenate([probabilities, scored[negatives][others]])
+        metrics[f"{name}_auc"] = float(macro_auc(labels, probabilities))
+    return metrics

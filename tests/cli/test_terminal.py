@@ -1,0 +1,194 @@
+"""A study as seen from its terminal, from another shell, and as a list of trainings."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from preceptor.cli.runs import list_runs
+from preceptor.cli.terminal import live, render, tell_status
+from preceptor.config.yaml_file import load_config
+from preceptor.driver import run_study
+from preceptor.errors import InputError
+from preceptor.execution.status import Board, Running, Status, is_held, read_status
+from preceptor.study.config import StudyConfig
+from tests.datasets import squares
+from tests.test_driver import SETTINGS
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watching")
+    squares(folder / "data")
+    target = folder / "study.yaml"
+    target.write_text(yaml.safe_dump(SETTINGS | {"manifest": "data/manifest.csv", "controls": []}))
+    return target
+
+
+@pytest.fixture(scope="module")
+def seen(file: Path) -> tuple[Path, list[Status]]:
+    """A study that was run, and every status that another shell could have read."""
+    out, found = file.parent / "study", list[Status]()
+
+    class Watched(Board):
+        def _write(self) -> None:
+            super()._write()
+            found.append(read_status(out)[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("preceptor.driver.Board", Watched)
+        run_study(load_config(file, StudyConfig), out, jobs=1, tell=lambda line: None)
+    return out, found
+
+
+def test_the_status_counts_up_to_all_steps(seen: tuple[Path, list[Status]]) -> None:
+    out, found = seen
+    done = [status.done for status in found]
+    assert done == sorted(done)
+    assert done[-1] == found[-1].total
+    assert all(status.pid == os.getpid() for status in found)
+    assert all(len(status.running) <= 1 for status in found)
+    titles = {one.title for status in found for one in status.running}
+    assert "train baseline2 test_byobnet seed 0" in titles
+    lines = {one.line for status in found for one in status.running if one.line}
+    assert any("val AUC" in line and "images/s" in line for line in lines)
+    last, held = read_status(out)
+    assert last == found[-1]
+    assert not last.running
+    assert not held
+
+
+def test_what_is_running_is_shown() -> None:
+    status = Status(
+        3, 10, [Running("train student [x] seed 0", 100.0, "epoch 1/2 val AUC 0.500")],
+        {f"step {number}": "the disk is full" for number in range(7)}, 90.0,
+    )  # fmt: skip
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(render(status, now=130.0))
+    text = console.export_text()
+    for words in (
+        "3 of 10 steps", "about 2 minutes left", "train student [x] seed 0", "30 s",
+        "epoch 1/2 val AUC 0.500", "failed: step 4: the disk is full", "and 2 more",
+    ):  # fmt: skip
+        assert words in text
+    assert "step 5" not in text
+
+
+def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> None:
+    running = [Running("train one", 100.0, "epoch 1/2", "node-7"), Running("train two", 100.0)]
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(render(Status(0, 2, running), now=130.0))
+    one, two = console.export_text().splitlines()[-2:]
+    assert one.split() == ["train", "one", "30", "s", "epoch", "1/2", "node-7"]
+    assert two.split() == ["train", "two", "waits"]
+
+
+@pytest.mark.parametrize(
+    ("status", "held", "words"),
+    [
+        (Status(2, 2, updated=1.0), False, "finished"),
+        (Status(1, 2, [Running("x", 1.0)], updated=1.0), False, "not running; the same command"),
+        (Status(1, 2, host="box", pid=7, updated=1.0), True, "running on box, process 7"),
+    ],
+)
+def test_from_another_shell(status: Status, held: bool, words: str) -> None:
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    tell_status(status, held, console)
+    assert words in console.export_text()
+
+
+def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no study has been run here"):
+        read_status(tmp_path)
+    (tmp_path / "status.json").write_text('{"running": [{"x": 1}]}')
+    with pytest.raises(InputError, match="cannot be read"):
+        read_status(tmp_path)
+    assert not is_held(tmp_path)
+
+
+def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(file: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-c", "from preceptor.cli.main import main; main()", "study", str(file),
+        "--out",
+        str(tmp_path / "study"), "--jobs", "1",
+    ]  # fmt: skip
+    parent, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, stdout=child, stderr=child, env=environment) as process:
+        os.close(child)
+        text = b""
+        while True:
+            try:
+                part = os.read(parent, 65536)
+            except OSError:  # the other side has closed
+                break
+            if not part:
+                break
+            text += part
+    os.close(parent)
+    assert process.returncode == 0
+    assert b"\x1b[" in text  # it is drawn over
+    assert b"steps" in text
+    assert b"chosen: teacher" in text
+    from_here = text[text.index(b" steps") :]  # before, the images are read under a bar
+    assert not re.search(rb"m\d+/\d+\x1b", from_here), "a worker draws a bar of its own"
+    plain = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "\x1b" not in plain.stdout + plain.stderr
+    assert "chosen: teacher" in plain.stdout
+
+
+def test_a_board_is_shown_live(seen: tuple[Path, list[Status]], tmp_path: Path) -> None:
+    class Fixed:
+        status = Status(1, 4)
+
+    console = Console(width=80, force_terminal=True, record=True, file=(tmp_path / "o").open("w"))
+    with live(Fixed(), console) as tell:  # type: ignore[arg-type]
+        tell("a line with [brackets]")
+    assert "a line with [brackets]" in console.export_text()
+
+
+def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]) -> None:
+    out, _ = seen
+    runs = list_runs(out)
+    by_role = {role: one for one in runs for role in one.role.split(" = ")}
+    assert set(by_role) == {"baseline1", "teacher", "baseline2", "student", "ceiling"}
+    assert by_role["teacher"] is by_role["baseline1"]
+    assert {one.state for one in runs} == {"finished"}
+    record = json.loads((out / "store/runs" / by_role["student"].id / "run.json").read_text())
+    assert by_role["student"].val_auc == record["metrics"]["val_auc"]
+    assert by_role["baseline2"].alpha == 1.0
+    in_store = list_runs(out / "store")
+    assert {one.id for one in in_store} == {one.id for one in runs}
+
+
+def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    command = [
+        sys.executable, "-c", "from preceptor.cli.main import main; main()", "study", str(file),
+        "--out",
+        str(out), "--jobs", "1",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("["):
+                process.kill()
+                break
+    states = {one.state for one in list_runs(out)}
+    assert "finished" in states
+    assert "waiting" in states
+    for resume in out.glob("store/runs/*/resume.safetensors"):
+        one = next(run for run in list_runs(out) if run.id == resume.parent.name)
+        assert one.state == "begun"
+        assert one.epochs >= 1
+    with pytest.raises(InputError, match="neither a study folder"):
+        list_runs(tmp_path)

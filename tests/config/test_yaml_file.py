@@ -1,0 +1,313 @@
+"""Configs: variables, unknown words and bad values, recipes, relative manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from preceptor.config.run import (
+    RECIPES,
+    Augmentation,
+    MapSource,
+    RunConfig,
+    Settings,
+    Training,
+    plain_types,
+)
+from preceptor.config.yaml_file import dump_config, load_config, parse_config
+from preceptor.errors import InputError, ProblemsError
+from preceptor.study.config import StudyConfig
+
+RUN = "manifest: data/m.csv\nbackbone: test_resnet\n"
+STUDY = {"manifest": "m.csv", "teachers": ["t"], "students": ["a", "b"]}
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "run.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def problems(values: dict[str, Any], model: Any = RunConfig) -> list[str]:
+    with pytest.raises(ProblemsError) as caught:
+        parse_config(values, model)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_the_manifest_is_relative_to_the_file(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, RUN), RunConfig).manifest == tmp_path / "data/m.csv"
+    absolute = RUN.replace("data/m.csv", "/there/m.csv")
+    assert load_config(write(tmp_path, absolute), RunConfig).manifest == Path("/there/m.csv")
+
+
+def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_DATA", "/my/data")
+    monkeypatch.setenv("NET", "resnet50")
+    text = "manifest: ${MY_DATA}/m.csv\nbackbone: ${NET}\n"
+    config = load_config(write(tmp_path, text), RunConfig)
+    assert config.manifest == Path("/my/data/m.csv")
+    assert config.backbone == "resnet50"
+
+
+def test_unset_variables_are_named_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SET", "x")
+    for name in ("GONE_A", "GONE_B", "GONE_C"):
+        monkeypatch.delenv(name, raising=False)
+    text = "manifest: ${GONE_B}/${SET}\nbackbone: ${GONE_A}  # not ${GONE_C}\n"
+    with pytest.raises(InputError, match=r"run\.yaml: \$\{GONE_A\}, \$\{GONE_B\} not set") as error:
+        load_config(write(tmp_path, text), RunConfig)
+    assert "GONE_C" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "found nothing"),
+        ("- a\n- b\n", "found list"),
+        ("just words", "found str"),
+        ("a: [1, 2\n", "not YAML"),
+        ("a: b: c\n", "not YAML"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        ("x: !!python/object/apply:os.getcwd []\n", "not YAML"),
+    ],
+)
+def test_what_is_no_config(tmp_path: Path, text: str | bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        load_config(write(tmp_path, text), RunConfig)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.yaml: cannot be read: No such file"):
+        load_config(tmp_path / "gone.yaml", RunConfig)
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        load_config(tmp_path, RunConfig)
+
+
+def test_every_problem_is_named_with_its_key_and_value(tmp_path: Path) -> None:
+    text = """\
+manifest: m.csv
+alpha: 1.5
+seeed: 3
+training:
+  lr: -1
+  epochs: 0
+  optimiser: adam
+  fit: stretch
+  augmentation: {flip: perhaps, sharpen: 1}
+maps: {kind: store}
+"""
+    with pytest.raises(ProblemsError) as caught:
+        load_config(write(tmp_path, text), RunConfig)
+    message = str(caught.value)
+    for part in (
+        "run.yaml: 10 problems", "backbone: missing", "alpha: value 1.5", "seeed: unknown word",
+        "training.lr: value -1", "training.epochs: value 0", "training.optimiser: value 'adam'",
+        "training.fit: value 'stretch'", "training.augmentation.flip: value 'perhaps'",
+        "training.augmentation.sharpen: unknown word", "path is not given",
+    ):  # fmt: skip
+        assert part in message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"alpha": float("nan")}, "alpha"),
+        ({"alpha": "half"}, "alpha"),
+        ({"seed": -1}, "seed"),
+        ({"annotated": 0}, "annotated"),
+        ({"annotated": 1.5}, "annotated"),
+        ({"rows": "some"}, "rows"),
+        ({"training": {"length": "steps"}}, "steps is not given"),
+        ({"training": {"steps": 100}}, "set length: steps"),
+        ({"training": {"length": "steps", "steps": 5, "epochs": 10}}, "fewer than the 10"),
+        ({"training": {"in_chans": 2}}, "in_chans"),
+        ({"training": {"recipe": "home"}}, "training.recipe"),
+        ({"training": 3}, "training"),
+        ({"maps": {"kind": "alien"}}, "maps.kind"),
+        ({"training": {"distance": "l3"}}, "training.distance"),
+        ({"post": {"dilate": -0.1}}, "post.dilate"),
+        ({"post": {"dilate": 1.5}}, "post.dilate"),
+        ({"post": {"shape": "circle"}}, "post.shape"),
+        ({"post": {"shape": "box"}}, "shape is box, and threshold is 0"),
+        ({"human_post": {"shape": "hull", "dilate": 0.1}}, "set threshold"),
+    ],
+)
+def test_bad_values(values: dict[str, Any], problem: str) -> None:
+    assert any(problem in text for text in problems({"manifest": "m", "backbone": "b"} | values))
+
+
+def test_overrides_win(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, RUN + "seed: 3\n"), RunConfig, seed=5, alpha=0.25)
+    assert (config.seed, config.alpha) == (5, 0.25)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_fills_only_what_is_not_set(recipe: Any) -> None:
+    plain = Training(recipe=recipe)
+    for key, value in RECIPES[recipe].items():
+        assert getattr(plain, key) == value
+    own = {"lr": 0.1, "distance": "l2", "epochs": 3, "optimiser": "adamw", "cam_class": "label"}
+    mixed = Training(recipe=recipe, **own)  # type: ignore[arg-type]
+    for key, value in (RECIPES[recipe] | own).items():
+        assert getattr(mixed, key) == value
+
+
+def test_the_recipes_are_the_authors_code_and_the_paper() -> None:
+    cyborg, paper = Training(recipe="cyborg"), Training(recipe="paper")
+    assert (cyborg.distance, cyborg.cam_class) == ("mse", "predicted")
+    assert (paper.distance, paper.cam_class) == ("l2", "label")
+    for one in (cyborg, paper):
+        assert (one.optimiser, one.lr, one.momentum, one.weight_decay) == ("sgd", 0.005, 0.9, 1e-6)
+        assert (one.schedule, one.step_epochs, one.step_factor) == ("step", 12, 0.1)
+        assert (one.length, one.epochs, one.batch_size) == ("epochs", 50, 20)
+        assert (one.checkpoint, one.fit, one.augmentation) == (
+            "best_accuracy", "squash", Augmentation()
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (RunConfig, {"manifest": "m", "backbone": "b", "training": {"recipe": "cyborg", "lr": 1}}),
+        (RunConfig, {"manifest": "m", "backbone": "b", "annotated": 1, "guide_classes": ["x"]}),
+        (StudyConfig, STUDY | {"alphas": [0.1], "weights": {"t": "hub", "a": "none", "b": "f"}}),
+    ],
+)
+def test_a_dumped_config_reads_back_the_same(model: Any, values: dict[str, Any]) -> None:
+    config = parse_config(values, model)
+    assert parse_config(yaml.safe_load(dump_config(config)), model) == config
+
+
+def test_annotated_one_is_an_image_and_one_point_zero_is_all() -> None:
+    base = {"manifest": "m", "backbone": "b"}
+    for value in (1, 1.0, 0.25, 40):
+        got = parse_config(base | {"annotated": value}, RunConfig).annotated
+        assert got == value
+        assert type(got) is type(value)
+
+
+def test_guided() -> None:
+    base = {"manifest": "m", "backbone": "b"}
+    assert parse_config(base, RunConfig).guided
+    assert not parse_config(base | {"alpha": 1}, RunConfig).guided
+    assert not parse_config(base | {"maps": {"kind": "none"}}, RunConfig).guided
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Training().lr = 1.0  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="path is not given"):
+        MapSource(kind="store")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"probe": "c"}, "probe c is not among the students"),
+        ({"trust": "agreement"}, "set committee to 2 or more"),
+        ({"variants": {"v": {"trust": "agreement"}}}, "variants.v: trust: agreement"),
+        ({"human_post": {"shape": "hull"}}, "set threshold"),
+        ({"variants": {"v": {"human_post": {"shape": "box"}}}}, "set threshold"),
+        ({"variants": {"v": {"distance": "l3"}}}, "variants.v.distance"),
+        ({"students": ["a", "a"]}, "students has something twice"),
+        ({"seeds": [1, 1]}, "seeds has something twice"),
+        ({"alphas": [1.0]}, "alphas"),
+        ({"alphas": []}, "alphas"),
+        ({"students": []}, "students"),
+        ({"weights": {"t": "hub"}}, "none given for a, b"),
+        ({"weights": {"t": "hub", "a": "x", "b": "x", "z": "x"}}, "not used: z"),
+        ({"backbone_args": {"z": {}}}, "not used: z"),
+    ],
+)
+def test_studies_that_contradict_themselves(values: dict[str, Any], problem: str) -> None:
+    assert any(problem in text for text in problems(STUDY | values, StudyConfig))
+
+
+def test_study_defaults() -> None:
+    study = parse_config(STUDY, StudyConfig)
+    assert study.seed_list == (0, 1, 2)
+    assert study.alpha_grid == (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)
+    assert study.probe_backbone == "a"
+    assert study.stage_one_alpha == 0.1
+    assert study.weights_of("a") == "none"
+    mse = parse_config(STUDY | {"training": {"distance": "mse"}}, StudyConfig)
+    assert mse.alpha_grid == (0.01, 0.1, 0.5)
+    for distance in ("l1", "kl", "dice"):
+        one = parse_config(STUDY | {"training": {"distance": distance}}, StudyConfig)
+        assert len(one.alpha_grid) == 6
+        assert one.stage_one_alpha == 0.1
+    other = parse_config(STUDY | {"alphas": [0.5, 0.9], "probe": "b"}, StudyConfig)
+    assert (other.stage_one_alpha, other.probe_backbone) == (0.5, "b")
+    assert parse_config(STUDY | {"probe_alpha": 0.0}, StudyConfig).stage_one_alpha == 0.0
+
+
+def numbers(model: type[Settings], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every word of a config that takes numbers and no truth values, with those above it."""
+    for name, field in model.model_fields.items():
+        kinds = set(plain_types(field.annotation))
+        if kinds & {int, float} and bool not in kinds:
+            yield *above, name
+        for kind in kinds:
+            if issubclass(kind, Settings) and not get_args(field.annotation):
+                yield from numbers(kind, (*above, name))
+
+
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    return {path[0]: nested(path[1:], value) if path[1:] else value}
+
+
+@pytest.mark.parametrize("value", [True, False, [True], [1, False]])
+@pytest.mark.parametrize(
+    ("model", "base"), [(RunConfig, {"manifest": "m", "backbone": "b"}), (StudyConfig, STUDY)]
+)
+def test_a_truth_value_is_never_a_number(
+    model: type[Settings], base: dict[str, Any], value: Any
+) -> None:
+    words = list(numbers(model))
+    assert len(words) > 25
+    for path in words:
+        (problem,) = problems(base | nested(path, value), model)
+        assert problem.startswith(f"{'.'.join(path)}: value {value!r}; write "), problem
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"variants": {"x": {"committee": True}}},
+        {"variants": {"x": {"post": {"blur": True}}}},
+        {"domains": {"x": {"manifest": "m", "annotated": True}}},
+    ],
+)
+def test_nor_is_it_one_under_a_name_of_the_user(values: dict[str, Any]) -> None:
+    base = {key: value for key, value in STUDY.items() if key != "manifest"}
+    base |= {} if "domains" in values else {"manifest": "m.csv"}
+    (problem,) = problems(base | values, StudyConfig)
+    assert "value True; write a number" in problem
+
+
+def test_truth_values_stay_what_they_are() -> None:
+    training = {"balanced": True, "channels_last": False, "augmentation": {"flip": True}}
+    config = parse_config({"manifest": "m", "backbone": "b", "training": training}, RunConfig)
+    assert config.training.balanced
+    assert config.training.channels_last is False
+    assert config.training.augmentation.flip
+    text = {"manifest": "m", "backbone": True}
+    assert problems(text) == [
+        "backbone: value True; write it in quotes (YAML takes yes and no for true and false)"
+    ]
+
+
+@pytest.mark.parametrize("seeds", [[-1, 2], [-1], -1, 0, [0, True], True])
+def test_seeds_that_cannot_seed_are_refused(seeds: Any) -> None:
+    (problem,) = problems(STUDY | {"seeds": seeds}, StudyConfig)
+    assert problem == (
+        f"seeds: value {seeds!r}; write a number above 0, or a list of seeds from 0 up"
+    )

@@ -1,0 +1,241 @@
+"""What executors decide by: cores, the memory of a GPU, silence."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from preceptor.errors import InputError
+from preceptor.execution.events import Work
+from preceptor.execution.executors import check_engine, open_executor
+from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, Sharing
+from preceptor.execution.local import LocalExecutor
+from preceptor.execution.worker import carry_out
+from preceptor.runtime.cores import checked_jobs, usable_cores
+from preceptor.runtime.watchdog import hung
+from preceptor.study.steps import Step
+from preceptor.study.workspaces import Workspaces
+
+GIB = 2**30
+
+
+# Cores.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max 100000", None),
+        ("100000 100000", 1),
+        ("150000 100000\n", 2),
+        ("1 100000", 1),
+        ("", None),
+    ],
+)
+def test_the_quota_of_a_container_counts(tmp_path: Path, text: str, expected: int | None) -> None:
+    (file := tmp_path / "cpu.max").write_text(text)
+    there = len(os.sched_getaffinity(0))
+    assert usable_cores(file) == (there if expected is None else min(there, expected))
+
+
+def test_without_a_control_group_the_affinity_counts(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path / "none") == len(os.sched_getaffinity(0))
+
+
+def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
+    told: list[str] = []
+    assert checked_jobs(1, 1, told.append) == 1
+    assert checked_jobs(None, 1, told.append) is None
+    assert not told
+    assert checked_jobs(1000, 1, told.append) == usable_cores()
+    assert told[0].startswith("1000 jobs of 1 threads do not fit")
+    with pytest.raises(InputError, match="at least one"):
+        checked_jobs(0, 1, told.append)
+
+
+# GPUs.
+
+
+def record(peak: float, room: float = 80) -> dict[str, float]:
+    return {"peak_memory": peak * GIB, "device_memory": room * GIB}
+
+
+def test_a_study_begins_with_one_run_a_gpu_and_fills_it_by_what_it_measured() -> None:
+    sharing = Sharing(None, most=100)
+    assert sharing.runs == 1
+    sharing.learn(record(3.4))
+    assert sharing.runs == int(USABLE * 80 * GIB / (3.4 * GIB + OVERHEAD)) == 18
+    sharing.learn(record(1))  # a smaller one changes nothing
+    assert sharing.runs == 18
+    sharing.learn(record(30))
+    assert sharing.runs == 2
+    sharing.learn(record(79))
+    assert sharing.runs == 1
+
+
+def test_cores_limit_the_sharing() -> None:
+    sharing = Sharing(None, most=4)
+    sharing.learn(record(1))
+    assert sharing.runs == 4
+
+
+def test_who_finds_no_room_makes_fewer_share() -> None:
+    sharing = Sharing(None, most=8)
+    sharing.learn(record(1))
+    sharing.crowded(8)
+    assert sharing.runs == 7
+    sharing.crowded(8)  # another that had been handed out before: it says nothing new
+    assert sharing.runs == 7
+    for among in range(7, 0, -1):
+        sharing.crowded(among)
+    assert sharing.runs == 1
+
+
+def test_what_the_user_says_wins_until_there_is_no_room() -> None:
+    sharing = Sharing(3, most=1)
+    sharing.learn(record(79))
+    assert sharing.runs == 3
+    sharing.crowded(3)
+    assert sharing.runs == 2
+
+
+def test_a_run_on_the_cpu_says_nothing_of_a_gpu() -> None:
+    sharing = Sharing(None, most=8)
+    sharing.learn({"peak_memory": GIB})
+    assert sharing.runs == 1
+
+
+def test_slots_of_gpus_and_what_a_worker_sees(tmp_path: Path) -> None:
+    """Two GPUs that need not exist: who sees which is said by the environment of its worker."""
+    work = Work(Workspaces({}, {}), tmp_path)
+    executor = LocalExecutor(work, gpus=["0", "MIG-1"], runs_per_gpu=2, jobs=3)
+    try:
+        assert executor.free == 3
+        for gpu in ("0", "MIG-1"):
+            worker = executor._spawn(gpu)
+            seen, until = b"", time.monotonic() + 30
+            while not seen and time.monotonic() < until:  # a process that begins has none yet
+                seen = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
+            assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    finally:
+        executor.close()
+    assert LocalExecutor(work, gpus=["0", "1"], runs_per_gpu=1).free <= 2
+
+
+def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:
+    executor = LocalExecutor(Work(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
+    try:
+        for gpu in ("0", "1"):
+            executor._give(executor._spawn(gpu), Step(gpu, "train", gpu))
+        assert executor.free == 0
+        executor.sharing.most = 4
+        executor.sharing.learn(record(1))  # both run alone still, whatever was measured
+        assert executor.sharing.runs == 4
+        assert executor.free == 0
+        executor._workers[1].step = None
+        assert executor.free == 4
+        for name in ("a", "b"):
+            executor._give(executor._spawn("1"), Step(name, "train", name))
+        assert executor.free == 2
+    finally:
+        executor.close()
+
+
+def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A marking that asks for more memory than there is, of the machine's allocator."""
+    from preceptor.execution import perform
+
+    monkeypatch.setattr(perform, "perform", lambda *_, **__: torch.empty(2**55))
+    step, needed = Step("x", "shard", "mark"), Work(Workspaces({}, {}), tmp_path)
+    assert carry_out(step, needed, print, alone=False).kind == "crowded"
+    assert not (tmp_path / "failed" / "x.log").exists()
+    alone = carry_out(step, needed, print, alone=True)
+    assert alone.kind == "failed"
+    assert "allocate" in alone.text
+    assert "Traceback" in (tmp_path / "failed" / "x.log").read_text()
+
+
+# Engines.
+
+
+@pytest.mark.parametrize(
+    ("engine", "address", "words"),
+    [("slurm", None, "use local or ray"), ("local", "auto", "for --engine ray alone")],
+)
+def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_engine(engine, address)
+
+
+def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match="no Ray cluster there"):
+        open_executor(Work(Workspaces({}, {}), tmp_path), engine="ray", address="auto")
+
+
+# Silence.
+
+
+def watched(body: str, log: Path, patience: float) -> subprocess.CompletedProcess[str]:
+    script = f"""
+        import time
+        from pathlib import Path
+        from math import inf
+        from preceptor.runtime.watchdog import beat, watched
+        with watched(Path({str(log)!r}), {patience}):
+            {body}
+        print("ended")
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
+
+
+def test_who_is_silent_is_ended_and_leaves_its_stacks(tmp_path: Path) -> None:
+    log = tmp_path / "failed" / "x.log"
+    done = watched("beat(); time.sleep(60)", log, 0.5)
+    assert done.returncode == 1
+    assert "ended" not in done.stdout
+    assert hung(log)
+    assert "line 7 in <module>" in log.read_text()
+
+
+def test_a_call_that_holds_the_interpreter_lock_is_ended_as_well(tmp_path: Path) -> None:
+    body = "beat(); import ctypes; ctypes.PyDLL(None).usleep(60_000_000)"
+    assert watched(body, tmp_path / "x.log", 0.5).returncode == 1
+    assert hung(tmp_path / "x.log")
+
+
+def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    done = watched("[(beat(), time.sleep(0.1)) for _ in range(12)]", log, 0.6)
+    assert done.stdout == "ended\n", done.stderr
+    assert not log.exists()
+    assert not hung(log)
+
+
+def test_who_is_silent_from_the_start_is_ended_without_a_log(tmp_path: Path) -> None:
+    assert watched("time.sleep(60)", tmp_path / "x.log", 0.3).returncode == 1
+    assert not (tmp_path / "x.log").exists()
+    assert watched("time.sleep(0.3)", tmp_path / "x.log", math.inf).stdout == "ended\n"
+
+
+def test_after_the_end_nothing_is_watched(tmp_path: Path) -> None:
+    done = watched("beat()\n        time.sleep(0.5)", tmp_path / "x.log", 0.2)
+    assert done.stdout == "ended\n"
+
+
+def test_another_log_does_not_look_like_silence(tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_text("train student\nRunFailedError: it diverged\n")
+    assert not hung(tmp_path / "x.log")

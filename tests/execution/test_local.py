@@ -1,0 +1,104 @@
+"""Worker processes that are killed, at whatever moment."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from pathlib import Path
+
+from preceptor.execution.events import Event, Work
+from preceptor.execution.local import LocalExecutor
+from preceptor.study.config import StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.steps import Step
+from tests.datasets import squares
+from tests.report.test_report import study, walk
+
+
+def first_training(folder: Path) -> tuple[StudyConfig, Plan, Step]:
+    config = study(squares(folder / "data"), seeds=1, controls=())
+    plan = walk(config, folder / "store", compute=False)
+    return config, plan, next(step for step in plan.steps.values() if step.kind == "train")
+
+
+def events(executor: LocalExecutor) -> list[str]:
+    found: list[str] = []
+    while not found or found[-1] not in ("done", "failed"):
+        found += [event.kind for event in executor.events()]
+    return found
+
+
+def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    _, plan, step = first_training(tmp_path)
+    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    try:
+        executor.start(step)
+        (worker,) = executor._workers
+        assert not worker.ready
+        os.kill(worker.process.pid, signal.SIGKILL)
+        found = events(executor)
+    finally:
+        executor.close()
+    assert found[-1] == "done"
+    assert (plan.protocol.folder(step) / "run.json").is_file()
+
+
+def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
+    _, plan, step = first_training(tmp_path)
+    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    told: list[str] = []
+    try:
+        executor.start(step)
+        for _ in range(2):
+            os.kill(executor._workers[0].process.pid, signal.SIGKILL)
+            told += [event.text for event in executor.events()]
+    finally:
+        executor.close()
+    assert "tried once more" in told[0]
+    assert "died twice (exit code -9; it was killed, perhaps for want of memory)" in told[-1]
+
+
+def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> None:
+    """An image that nobody else can open: who tries waits in the kernel, as for a dead server."""
+    config = study(squares(tmp_path / "data"), seeds=1, controls=())
+    uncached = config.training.model_copy(update={"cache": "none"})
+    config = config.model_copy(update={"training": uncached})
+    plan = walk(config, tmp_path / "store", compute=False)
+    step = next(step for step in plan.steps.values() if step.kind == "train")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
+    fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    work = Work(plan.protocol.workspaces, plan.protocol.store, patience=4.0)
+    executor = LocalExecutor(work, jobs=1)
+    told: list[Event] = []
+    try:
+        executor.start(step)
+        while not told or not told[-1].ends:
+            told += executor.events()
+        assert told[-1].kind == "failed"
+        assert told[-1].text.startswith("hung: silent for 4 seconds")
+        assert len([one for one in told if one.ends]) == 1
+        assert executor.free == 1, "the worker was replaced"
+    finally:
+        executor.close()
+        os.close(blocked)
+        signal.signal(signal.SIGIO, before)
+    log = (tmp_path / "store" / "failed" / f"{step.id}.log").read_text()
+    assert log.startswith("Timeout")
+    assert "images.py" in log, "it says where it stood"
+
+
+def test_the_log_of_a_step_that_failed_goes_when_it_is_done(tmp_path: Path) -> None:
+    _, plan, step = first_training(tmp_path)
+    work = Work(plan.protocol.workspaces, plan.protocol.store)
+    log = tmp_path / "store" / "failed" / f"{step.id}.log"
+    log.parent.mkdir()
+    log.write_text("it diverged")
+    executor = LocalExecutor(work, jobs=1)
+    try:
+        executor.start(step)
+        assert events(executor)[-1] == "done"
+    finally:
+        executor.close()
+    assert not log.exists()

@@ -1,0 +1,178 @@
+"""Annotation in shards: the bits of one process, whoever does them, and nothing done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from preceptor.config.run import RiseSettings, RunConfig, Training
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError, RunFailedError
+from preceptor.execution.make_maps import WORKING, annotate_in_shards
+from preceptor.inference.annotate import annotate
+from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Part, parts_of
+from preceptor.maps.store import MapStore, read_store
+from preceptor.models.build import load_model
+from preceptor.models.guided_model import GuidableModel
+from preceptor.runtime.leases import lease
+from preceptor.training.run import train
+from tests.datasets import squares
+
+RISE = RiseSettings(max_masks=256, tolerance=0.2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("marking")
+    return squares(folder, splits={"train": 100, "val": 40, "test": 4})
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    training = Training(input_size=32, epochs=1, batch_size=16)
+    config = RunConfig(
+        manifest=data, backbone="test_byobnet", positive="marked", training=training,
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+    return train(config, data.parent / "runs").folder / "model"
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, model: Path) -> MapStore:
+    """By RISE, in this process and in one piece."""
+    return annotate(
+        loaded(model), Manifest.read(data), "rise", out=data.parent / "whole", splits="all",
+        rise=RISE,
+    )  # fmt: skip
+
+
+def loaded(model: Path) -> GuidableModel:
+    """A model as the workers have it."""
+    torch.set_num_threads(1)
+    return load_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def assert_same(one: MapStore, other: MapStore) -> None:
+    assert one.info == other.info
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_the_shards_cover_each_image_once_in_whole_batches(data: Path) -> None:
+    manifest = Manifest.read(data, verify=False)
+    for forwards in (1, 8, 70, 1000):
+        method = "rise" if forwards > 8 else "cam"
+        parts = parts_of(manifest, "all", method, forwards, agreement=False)
+        rows = np.concatenate([part.rows(manifest) for part in parts])
+        np.testing.assert_array_equal(rows, np.arange(len(manifest)))
+        assert all(part.start % RISE_IMAGES == 0 for part in parts)
+        assert max(part.stop - part.start for part in parts) <= max(
+            RISE_IMAGES, SHARD_FORWARDS // forwards
+        )
+
+
+def test_validation_images_with_human_maps_have_shards_of_their_own(data: Path) -> None:
+    manifest = Manifest.read(data, verify=False)
+    parts = parts_of(manifest, "train", "rise", 1000, agreement=True)
+    looked = [part for part in parts if part.agreement]
+    table = manifest.table
+    mapped = np.flatnonzero(((table["split"] == "val") & (table["saliency"] != "")).to_numpy(bool))
+    assert len(mapped)
+    np.testing.assert_array_equal(np.concatenate([one.rows(manifest) for one in looked]), mapped)
+    assert not any(part.agreement for part in parts_of(manifest, "train", "cam", 1, agreement=True))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_leave_the_store_of_one_piece(
+    data: Path, model: Path, whole: MapStore, tmp_path: Path, jobs: int
+) -> None:
+    made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE, jobs=jobs)
+    assert_same(made, whole)
+    assert_same(read_store(tmp_path), whole)
+    assert not (tmp_path / WORKING).exists()
+
+
+def test_a_few_images_are_marked_in_this_process(data: Path, model: Path, tmp_path: Path) -> None:
+    made = annotate_in_shards(model, data, tmp_path / "one", splits="all")
+    direct = annotate(loaded(model), Manifest.read(data), out=tmp_path / "other", splits="all")
+    assert_same(made, direct)
+
+
+def test_what_was_killed_goes_on_from_its_shards(
+    data: Path, model: Path, whole: MapStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "maps"
+    command = [
+        sys.executable, "-c", "from preceptor.cli.main import main; main()", "annotate", str(model),
+        str(data), "--out", str(out), "--method", "rise", "--split", "all", "--max-masks", "256",
+        "--tolerance", "0.2", "--jobs", "1",
+    ]  # fmt: skip
+
+    def done() -> dict[Path, int]:
+        found = {}
+        for file in out.glob(f"{WORKING}/shards/*/run.json"):
+            with contextlib.suppress(FileNotFoundError):
+                found[file] = file.stat().st_mtime_ns
+        return found
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        while not done():
+            time.sleep(0.005)
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    before = done()
+    assert before
+    assert not list(out.glob("maps-*.parquet"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        more = False
+        while process.poll() is None:
+            now = done()
+            assert all(now[file] == before[file] for file in before if file in now)
+            more = more or len(now) > len(before)
+            time.sleep(0.005)
+        assert process.returncode == 0
+    assert more
+    assert_same(read_store(out), whole)
+
+
+def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data.parent, tmp_path / "data", ignore=shutil.ignore_patterns("runs", "whole"))
+    manifest = tmp_path / "data" / "manifest.csv"
+    victim = tmp_path / "data" / "images" / "train-90.png"
+    victim.write_bytes(victim.read_bytes()[:-500])  # its header is whole
+    out = tmp_path / "maps"
+    lines: list[str] = []
+    with pytest.raises(RunFailedError, match="1 of 4 shards could not be marked"):
+        annotate_in_shards(
+            model, manifest, out, "rise", rise=RISE, cache="none", jobs=2, tell=lines.append
+        )
+    assert any("train-90.png" in line for line in lines)
+    assert len(list(out.glob(f"{WORKING}/shards/*/run.json"))) == 3
+    assert len(list(out.glob(f"{WORKING}/failed/*.log"))) == 1
+
+
+def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path: Path) -> None:
+    with (
+        lease(tmp_path / WORKING),
+        pytest.raises(InputError, match="another process is marking into this folder"),
+    ):
+        annotate_in_shards(model, data, tmp_path)
+
+
+def test_a_part_says_its_rows(data: Path) -> None:
+    manifest = Manifest.read(data, verify=False)
+    assert list(Part("train", 2, 5).rows(manifest)) == list(
+        np.flatnonzero((manifest.table["split"] == "train").to_numpy(bool))[2:5]
+    )

@@ -1,0 +1,217 @@
+"""A real Ray cluster of two nodes on this machine: the tables of local workers, whatever dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from preceptor.config.yaml_file import load_config
+from preceptor.driver import run_study
+from preceptor.errors import InputError
+from preceptor.execution.events import Event, Work
+from preceptor.execution.ray import RayExecutor
+from preceptor.execution.status import read_status
+from preceptor.maps.store import read_store
+from preceptor.runtime.leases import holder_of
+from preceptor.study.config import StudyConfig
+from preceptor.study.workspaces import Workspaces
+from tests.datasets import squares
+from tests.report.test_report import walk
+from tests.test_driver import SETTINGS, same_tables
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from ray_cluster import Nodes, ray_nodes
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    with ray_nodes(2) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray study")
+    squares(folder / "data", splits={"train": 40, "val": 12, "test": 12, "test-unseen": 12})
+    target = folder / "study.yaml"
+    values = SETTINGS | {
+        "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": ["shuffled"],
+        "rise": {"max_masks": 1024, "tolerance": 0.3},
+    }  # fmt: skip
+    target.write_text(yaml.safe_dump(values))
+    return target
+
+
+@pytest.fixture(scope="module")
+def local(file: Path) -> Path:
+    out = file.parent / "local"
+    assert not run_study(load_config(file, StudyConfig), out, tell=lambda line: None).failed
+    return out
+
+
+def preceptor(*arguments: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from preceptor.cli.main import main; main()"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def on(cluster: Nodes, file: Path, out: Path) -> subprocess.Popen[str]:
+    return preceptor("study", file, "--out", out, "--engine", "ray", "--address", cluster.address)
+
+
+def test_a_cluster_leaves_the_tables_of_local_workers(
+    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    with on(cluster, file, out) as process:
+        places, most = set(), 0
+        while process.poll() is None:
+            if (out / "status.json").exists():
+                running = read_status(out)[0].running
+                places |= {one.where for one in running}
+                most = max(most, len([one for one in running if one.where]))
+            time.sleep(0.02)
+        text, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "report" in text
+    same_tables(out, local)
+    assert places - {""}, "where a step is done is shown"
+    assert most == 2, "both nodes worked at a time"
+    assert not list((out / "store").glob("*/.*lease*"))
+    assert not list((out / "store" / "shards").iterdir())
+
+
+def test_a_node_that_dies_costs_no_finished_step(file: Path, local: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    with ray_nodes(2) as cluster, on(cluster, file, out) as process:
+        before: dict[Path, int] = {}
+        while process.poll() is None and not before:
+            done = {one: one.stat().st_mtime_ns for one in out.glob("store/runs/*/run.json")}
+            for node in list(cluster.nodes):
+                if done and cluster.busy_with(node, "train"):
+                    cluster.kill(node)
+                    before = done
+                    break
+            time.sleep(0.002)
+        _, errors = process.communicate()
+    assert before
+    assert process.returncode == 0, errors
+    same_tables(out, local)
+    assert all(one.stat().st_mtime_ns == when for one, when in before.items())
+
+
+def test_a_study_that_is_killed_on_a_cluster_goes_on_with_local_workers(
+    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    with on(cluster, file, out) as process:
+        while not list(out.glob("store/runs/*/run.json")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    result = run_study(load_config(file, StudyConfig), out, jobs=2, tell=lambda line: None)
+    assert not result.failed
+    same_tables(out, local)
+
+
+def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
+    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    model = next(iter(sorted(local.glob("store/runs/*/model"))))
+    arguments = (
+        "annotate", model, file.parent / "data" / "manifest.csv", "--method", "rise", "--split",
+        "all", "--max-masks", 256,
+    )  # fmt: skip
+    both = [
+        preceptor(*arguments, "--out", tmp_path / "ray", "--engine", "ray",
+                  "--address", cluster.address),
+        preceptor(*arguments, "--out", tmp_path / "local", "--jobs", "1"),
+    ]  # fmt: skip
+    for process in both:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    one, other = read_store(tmp_path / "ray"), read_store(tmp_path / "local")
+    assert one.info == other.info
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == ["maps-00000.parquet"]
+
+
+def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> None:
+    empty = Workspaces({}, {})
+    with pytest.raises(InputError, match="has no GPU"):
+        RayExecutor(Work(empty, tmp_path, device="cuda"), address=cluster.address)
+    with pytest.raises(InputError, match="no machine of the cluster has 64"):
+        RayExecutor(Work(empty, tmp_path, threads=64), address=cluster.address)
+
+
+def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
+    file: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    """An image that nobody can open: who tries waits in the kernel."""
+    values = yaml.safe_load(file.read_text())
+    values["training"]["cache"] = "none"
+    values["manifest"] = str(squares(tmp_path / "data"))
+    plan = walk(StudyConfig.model_validate(values), tmp_path / "store", compute=False)
+    step = next(step for step in plan.steps.values() if step.kind == "train")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
+    fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    work = Work(plan.protocol.workspaces, plan.protocol.store, patience=3.0)
+    executor = RayExecutor(work, address=cluster.address)
+    try:
+        started = time.monotonic()
+        executor.start(step)
+        heard: list[Event] = []
+        while not heard or not heard[-1].ends:
+            heard += executor.events(1.0)
+        assert heard[-1].kind == "failed"
+        assert heard[-1].text.startswith("hung: silent for 3 seconds")
+        assert time.monotonic() - started < 40
+    finally:
+        executor.close()
+        os.close(blocked)
+        signal.signal(signal.SIGIO, before)
+    log = tmp_path / "store" / "failed" / f"{step.id}.log"
+    assert "Thread" in log.read_text()
+
+
+def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) -> None:
+    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
+    in its books alone; what is looked at is who holds the leases of the steps."""
+    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
+    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
+    work = Work(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    holders: dict[str, int] = {}
+    with ray_nodes(0) as cluster:
+        cluster.add(gpus=1)
+        executor = RayExecutor(work, address=cluster.address)
+        try:
+            for step in steps:
+                executor.start(step)
+            done: list[str] = []
+            while len(done) < len(steps):
+                heard = list(executor.events(0.01))
+                assert all(event.kind != "failed" for event in heard), heard
+                done += [event.step for event in heard if event.ends]
+                for step in steps:
+                    holder = holder_of(plan.protocol.folder(step))
+                    if holder is not None:
+                        holders[step.id] = holder.pid
+        finally:
+            executor.close()
+    assert len(holders) == len(steps)
+    assert len(set(holders.values())) == len(steps)

@@ -1,0 +1,116 @@
+"""Two studies that share a store: each step is done once, whoever dies or sleeps."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from preceptor.config.yaml_file import load_config
+from preceptor.driver import run_study
+from preceptor.runtime.leases import lease
+from preceptor.study.config import StudyConfig
+from tests.datasets import squares
+from tests.test_driver import SETTINGS, command, same_tables
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    squares(folder / "data")
+    target = folder / "study.yaml"
+    values = SETTINGS | {"manifest": "data/manifest.csv", "controls": ["shuffled"], "seeds": 2}
+    target.write_text(yaml.safe_dump(values))
+    return target
+
+
+@pytest.fixture(scope="module")
+def alone(file: Path) -> Path:
+    out = file.parent / "alone"
+    assert not run_study(load_config(file, StudyConfig), out, tell=lambda line: None).failed
+    return out
+
+
+def in_store(file: Path, store: Path) -> Path:
+    """The same study with its results in a store."""
+    target = store.parent / "in-store.yaml"
+    values = yaml.safe_load(file.read_text()) | {"store": str(store)}
+    values["manifest"] = str(file.parent / "data" / "manifest.csv")
+    target.write_text(yaml.safe_dump(values))
+    return target
+
+
+def computed(text: str) -> list[str]:
+    """The steps that a study's lines say it has done."""
+    return re.findall(r"^\[\d+/\d+\] (.*): \d+ s; ", text, re.MULTILINE)
+
+
+def test_two_at_once_do_each_step_once(file: Path, alone: Path, tmp_path: Path) -> None:
+    shared = in_store(file, tmp_path / "store")
+    processes = [
+        subprocess.Popen(command(shared, tmp_path / name), stdout=subprocess.PIPE, text=True)
+        for name in ("one", "two")
+    ]
+    lines = [computed(process.communicate()[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all(lines), "both took part"
+    assert not set(lines[0]) & set(lines[1])
+    assert len(lines[0]) + len(lines[1]) == len(list((tmp_path / "store").glob("*/*/run.json")))
+    for name in ("one", "two"):
+        same_tables(tmp_path / name, alone)
+    assert not list((tmp_path / "store").glob("*/.*lease*"))
+
+
+def test_the_other_takes_over_from_a_killed_one(file: Path, alone: Path, tmp_path: Path) -> None:
+    shared = in_store(file, tmp_path / "store")
+    with subprocess.Popen(
+        command(shared, tmp_path / "one"), stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if line.startswith("["):
+                break
+        second = subprocess.Popen(
+            command(shared, tmp_path / "two"), stdout=subprocess.PIPE, text=True
+        )
+        first.send_signal(signal.SIGKILL)
+    text, _ = second.communicate()
+    assert second.returncode == 0
+    assert computed(text)
+    same_tables(tmp_path / "two", alone)
+
+
+def test_a_step_that_another_does_is_waited_for_while_others_go_on(
+    file: Path, alone: Path, tmp_path: Path
+) -> None:
+    """This process holds a step until the study has done what does not need it."""
+    shared = in_store(file, tmp_path / "store")
+    record = next(
+        json.loads(one.read_text())
+        for one in alone.glob("store/runs/*/run.json")
+        if "baseline2" not in one.parent.name
+        and json.loads(one.read_text())["config"]["rows"] == "all"
+        and json.loads(one.read_text())["config"]["maps"]["kind"] == "none"
+    )
+    with subprocess.Popen(
+        command(shared, tmp_path / "one"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        with lease(tmp_path / "store" / "runs" / record["id"]):
+            for line in process.stdout:
+                lines.append(line)
+                if "another process does it" in line:
+                    held = line.split(": another")[0]
+                if len(computed("".join(lines))) >= 5:
+                    break
+            assert held not in computed("".join(lines))
+        lines += process.stdout
+    assert process.returncode == 0
+    assert held in computed("".join(lines))
+    same_tables(tmp_path / "one", alone)

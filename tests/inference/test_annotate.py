@@ -1,0 +1,203 @@
+"""Marking a manifest: what the store holds, looked at once or from eight sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from preceptor.config.run import RiseSettings
+from preceptor.data.loader import in_order
+from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.errors import InputError
+from preceptor.inference.annotate import annotate, marking_record, model_digest, rise_rows
+from preceptor.inference.predict import predict
+from preceptor.maps.store import read_store
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
+from preceptor.saliency.normalise import normalise
+from preceptor.saliency.rise import rise as estimate
+from tests.datasets import squares
+
+
+@pytest.fixture(scope="module")
+def teacher() -> GuidableModel:
+    torch.manual_seed(0)
+    return build_model(
+        "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("annotate")
+    return Workspace.open(squares(folder / "data"), folder / "cache")
+
+
+@pytest.mark.parametrize("cam_class", ["label", "predicted"])
+@pytest.mark.parametrize("turns", [False, True])
+def test_the_store_holds_maps_scores_and_probabilities(
+    teacher: GuidableModel, workspace: Workspace, tmp_path: Path, cam_class: Any, turns: bool
+) -> None:
+    made = annotate(
+        teacher, workspace.manifest, out=tmp_path, workspace=workspace, cam_class=cam_class,
+        turns=turns,
+    )  # fmt: skip
+    found = read_store(tmp_path)
+    assert found.info.settings == {"cam_class": cam_class} | ({"turns": True} if turns else {})
+    assert found.info == made.info
+    for name in ("paths", "maps", "classes", "scores", "probabilities"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+    assert found.agreement is None
+    assert found.probabilities is not None
+    assert found.probabilities.shape == (24, 2)
+
+    which = np.flatnonzero(workspace.train_mask)
+    rows = workspace.rows(which, plain_settings(teacher, "memmap"), 32, teacher.spec.classes)
+    seen = predict(teacher, rows, cams=cam_class, turns=turns)
+    np.testing.assert_array_equal(found.probabilities, seen.probabilities)
+    assert seen.cams is not None
+    np.testing.assert_allclose(found.maps, normalise(seen.cams).numpy(), atol=1e-3)
+    expected = rows.labels if cam_class == "label" else seen.probabilities.argmax(1)
+    np.testing.assert_array_equal(found.classes, expected)
+    np.testing.assert_array_equal(found.scores, seen.probabilities[np.arange(24), expected])
+    assert (found.maps.min((1, 2)) == 0).all()
+    assert (found.maps.max((1, 2)) == 1).all()
+
+
+def test_without_turns_it_is_one_forward_an_image(
+    teacher: GuidableModel, workspace: Workspace, tmp_path: Path
+) -> None:
+    made = annotate(teacher, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
+    which = np.flatnonzero((workspace.manifest.table["split"] == "val").to_numpy())
+    rows = workspace.rows(which, plain_settings(teacher, "memmap"), 32, teacher.spec.classes)
+    for part, batch in in_order(rows, 5):
+        with torch.no_grad():
+            logits, _ = teacher(teacher.preprocess(batch.images))
+        assert made.probabilities is not None
+        np.testing.assert_allclose(made.probabilities[part], logits.softmax(1), atol=1e-5)
+
+
+def test_a_model_without_a_cam_says_that_its_maps_are_grad_cams(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
+        backbone_args={"output_stride": 8}, cam="gradcam",
+    )  # fmt: skip
+    made = annotate(model, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
+    assert read_store(tmp_path).info.method == made.info.method == "gradcam"
+    assert made.error is None
+    assert marking_record(made) == {}
+
+
+# RISE.
+
+QUICK = RiseSettings(max_masks=90, tolerance=0.2)
+
+
+@pytest.fixture(scope="module")
+def decided() -> GuidableModel:
+    """A model whose scores depend on what it sees."""
+    torch.manual_seed(0)
+    model = build_model(
+        "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+    model.train()
+    model(torch.randn(64, 3, 32, 32))
+    model.head.weight.data *= 8
+    return model.eval()
+
+
+@pytest.mark.parametrize("cam_class", ["label", "predicted"])
+def test_a_store_of_rise_is_rise_image_by_image(
+    decided: GuidableModel, workspace: Workspace, tmp_path: Path, cam_class: Any
+) -> None:
+    made = annotate(
+        decided, workspace.manifest, "rise", out=tmp_path, workspace=workspace,
+        cam_class=cam_class, rise=QUICK,
+    )  # fmt: skip
+    found = read_store(tmp_path)
+    assert found.info == made.info
+    assert found.info.method == "rise"
+    assert (found.info.teacher, found.info.side) == (model_digest(decided), 32)
+    for name in ("paths", "maps", "classes", "scores", "probabilities", "error"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+    assert found.maps.shape == (24, 4, 4)
+    assert found.error is not None
+    assert found.error.dtype == np.float32
+
+    which = np.flatnonzero(workspace.train_mask)
+    rows = workspace.rows(which, plain_settings(decided, "memmap"), 32, decided.spec.classes)
+    seen = predict(decided, rows)
+    np.testing.assert_array_equal(found.probabilities, seen.probabilities)
+    expected = rows.labels if cam_class == "label" else seen.probabilities.argmax(1)
+    assert (rows.labels != seen.probabilities.argmax(1)).any()
+    np.testing.assert_array_equal(found.classes, expected)
+    np.testing.assert_array_equal(found.scores, seen.probabilities[np.arange(24), expected])
+    masks = 0
+    for part, batch in in_order(rows, 1):
+        images = decided.preprocess(batch.images)
+        one = estimate(
+            decided, images, torch.from_numpy(expected[part]), max_masks=90, tolerance=0.2
+        )
+        np.testing.assert_allclose(found.maps[part], normalise(one.maps), atol=2e-3)
+        np.testing.assert_allclose(found.error[part], one.error, atol=1e-3)
+        masks += int(one.masks_used)
+    settings = QUICK.model_dump() | {"cam_class": cam_class, "masks": masks}
+    assert found.info.settings == settings
+    unsettled = int((found.error > 0.2).sum())
+    assert marking_record(found) == {"masks": masks, "unsettled": unsettled}
+    np.testing.assert_array_equal(found.settled, found.error <= 0.2)
+
+
+def test_settings_of_rise_reach_it(decided: GuidableModel, workspace: Workspace) -> None:
+    which = np.flatnonzero(workspace.train_mask)[:3]
+    rows = workspace.rows(which, plain_settings(decided, "memmap"), 32, decided.spec.classes)
+    maps = {}
+    for changes in (
+        {}, {"seed": 1}, {"estimator": "published"}, {"score": "logit"}, {"fill": "blur"},
+        {"cells": 5}, {"max_masks": 60},
+    ):  # fmt: skip
+        settings = QUICK.model_copy(update={"tolerance": 0} | changes)
+        found = rise_rows(decided, rows, rows.labels, settings)
+        expected = estimate(
+            decided, decided.preprocess(rows.batch(np.arange(3)).images),
+            torch.from_numpy(rows.labels), **settings.model_dump(),
+        )  # fmt: skip
+        torch.testing.assert_close(found.maps, expected.maps, atol=1e-6, rtol=1e-4)
+        assert torch.equal(found.masks_used, expected.masks_used)
+        maps[str(changes)] = found.maps
+    names = list(maps)
+    for position, one in enumerate(names):
+        for other in names[:position]:
+            assert not torch.allclose(maps[one], maps[other]), (one, other)
+
+
+def test_rise_in_half_precision_is_nearly_the_same(
+    decided: GuidableModel, workspace: Workspace
+) -> None:
+    which = np.flatnonzero(workspace.train_mask)[:4]
+    rows = workspace.rows(which, plain_settings(decided, "memmap"), 32, decided.spec.classes)
+    settings = RiseSettings(max_masks=768, tolerance=0)
+    plain, half = (
+        rise_rows(decided, rows, rows.labels, settings, precision)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert not torch.equal(plain.maps, half.maps)
+    for one, other in zip(plain.maps.flatten(1), half.maps.flatten(1), strict=True):
+        assert np.corrcoef(one, other)[0, 1] > 0.95
+
+
+def test_turns_are_cams(teacher: GuidableModel, workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="turns go with cam"):
+        annotate(teacher, workspace.manifest, "rise", out=tmp_path, workspace=workspace, turns=True)
+    with pytest.raises(ValueError, match="'lime' is not one of cam, rise"):
+        annotate(teacher, workspace.manifest, "lime", out=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,488 @@
+"""The guided loss against a loop over samples, finite differences and autograd."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from preceptor.losses.distances import DISTANCES
+from preceptor.losses.distillation import SoftTargets, distillation
+from preceptor.losses.guided import GuidedLoss, gradient_norms, guidance, guided_loss_terms
+
+NAN, INF = float("nan"), float("inf")
+
+
+def slow_normalise(cells: list[float]) -> list[float]:
+    low, high = min(cells), max(cells)
+    return [(cell - low) / (high - low) if high > low else 0.0 for cell in cells]
+
+
+def slow_distance(cam: Tensor, grid: Tensor, distance: str) -> float:
+    one, other = (slow_normalise(m.flatten().tolist()) for m in (cam, grid))
+    pairs = list(zip(one, other, strict=True))
+    squares = [(a - b) ** 2 for a, b in pairs]
+    if distance == "l2":
+        return math.sqrt(sum(squares))
+    if distance == "mse":
+        return sum(squares) / len(squares)
+    if distance == "l1":
+        return sum(abs(a - b) for a, b in pairs) / len(pairs)
+    if distance == "kl":
+        p, q = ([cell + 0.01 for cell in cells] for cells in (one, other))
+        p, q = ([cell / sum(cells) for cell in cells] for cells in (p, q))
+        return sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
+    overlap, sizes = sum(a * b for a, b in pairs), sum(a * a + b * b for a, b in pairs)
+    return 1 - 2 * overlap / sizes if sizes else 0.0
+
+
+def slow_loss(
+    logits: Tensor,
+    labels: Tensor,
+    cam: Tensor,
+    maps: Tensor,
+    map_weight: Tensor | None,
+    sample_weight: Tensor | None,
+    alpha: float,
+    distance: str,
+) -> float:
+    total = 0.0
+    for k in range(len(logits)):
+        row = logits[k].tolist()
+        entropy = math.log(sum(math.exp(x) for x in row)) - row[int(labels[k])]
+        w = 1.0 if map_weight is None else float(map_weight[k])
+        v = 1.0 if sample_weight is None else float(sample_weight[k])
+        cells = maps[k].flatten().tolist()
+        if w > 0 and all(math.isfinite(cell) for cell in cells) and max(cells) > min(cells):
+            total += v * (1 - alpha) * w * slow_distance(cam[k], maps[k], distance)
+        total += v * alpha * entropy
+    return total / len(logits)
+
+
+def batch(seed: int = 0, size: int = 6, classes: int = 3, grid: tuple[int, int] = (4, 5)) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    options: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
+    return (
+        torch.randn(size, classes, **options),
+        torch.randint(0, classes, (size,), generator=generator),
+        torch.randn(size, *grid, **options),
+        torch.rand(size, *grid, **options),
+    )
+
+
+def odd_batch(seed: int = 0) -> Any:
+    """Maps without weight that hold NaN, constant ones, and non-finite ones with weight."""
+    logits, labels, cam, maps = batch(seed, size=8)
+    map_weight = torch.tensor([1, 0, 0.5, 2, 1, 1, 0, 1.0], dtype=torch.float64)
+    maps[1] = NAN
+    maps[3] = 0.7
+    maps[4, 0, 0] = NAN
+    maps[5, 1, 1] = INF
+    maps[6, 0, 0] = -INF
+    maps[7] = 0
+    sample_weight = torch.linspace(0.5, 2, 8, dtype=torch.float64)
+    return logits, labels, cam, maps, map_weight, sample_weight
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("alpha", [0, 0.1, 0.5, 1])
+@pytest.mark.parametrize("weighted", ["", "map", "sample", "both"])
+def test_the_loss_is_the_loop(distance: Any, alpha: float, weighted: str) -> None:
+    for make in (batch, odd_batch):
+        logits, labels, cam, maps, *weights = make()
+        w, v = weights or (torch.rand(6).double(), 0.1 + torch.rand(6).double())
+        w = w if weighted in ("map", "both") else None
+        v = v if weighted in ("sample", "both") else None
+        got = GuidedLoss(alpha, distance)(logits, labels, cam, maps, w, v)
+        assert got.ndim == 0
+        expected = slow_loss(logits, labels, cam, maps, w, v, alpha, distance)
+        assert got.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 9999),
+    size=st.integers(1, 9),
+    grid=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    alpha=st.floats(0, 1),
+    distance=st.sampled_from(list(DISTANCES)),
+)
+def test_the_loss_is_the_loop_at_any_shape(seed, size, grid, alpha, distance) -> None:  # type: ignore[no-untyped-def]
+    logits, labels, cam, maps = batch(seed, size, 2, grid)
+    got = GuidedLoss(alpha, distance)(logits, labels, cam, maps)
+    expected = slow_loss(logits, labels, cam, maps, None, None, alpha, distance)
+    assert got.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_unusable_maps_are_counted_and_leave_everything_finite(
+    distance: Any, alpha: float, dtype: torch.dtype
+) -> None:
+    logits, labels, cam, maps, w, v = odd_batch()
+    logits, cam = (t.to(dtype).requires_grad_() for t in (logits, cam))
+    maps, w, v = maps.to(dtype), w.to(dtype), v.to(dtype)
+    terms = guided_loss_terms(logits, labels, cam, maps, w, v, distance=distance)
+    assert terms.guided.tolist() == [True, False, True] + [False] * 5
+    assert terms.uninformative.tolist() == [False] * 3 + [True] * 3 + [False, True]
+    assert (terms.guidance[~terms.guided] == 0).all()
+    loss = GuidedLoss(alpha, distance)(logits, labels, cam, maps, w, v)
+    assert loss.isfinite()
+    loss.backward()
+    assert cam.grad is not None
+    assert cam.grad.isfinite().all()
+    assert (cam.grad[~terms.guided] == 0).all()
+    assert (cam.grad[terms.guided] != 0).any()
+
+
+def test_a_range_too_wide_for_the_type_is_uninformative() -> None:
+    logits, labels, cam, maps = (t.float() if t.is_floating_point() else t for t in batch())
+    maps[0, 0, 0], maps[0, 0, 1] = -3e38, 3e38
+    cam.requires_grad_()
+    terms = guided_loss_terms(logits, labels, cam, maps)
+    assert terms.uninformative.tolist() == [True] + [False] * 5
+    terms.guidance.sum().backward()
+    assert cam.grad is not None
+    assert cam.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("content", [NAN, INF, 0.0, 0.3])
+def test_all_maps_unusable_leaves_classification(distance: Any, content: float) -> None:
+    logits, labels, cam, maps = batch()
+    cam.requires_grad_()
+    logits.requires_grad_()
+    loss = GuidedLoss(0.25, distance)(logits, labels, cam, torch.full_like(maps, content))
+    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+    assert loss.item() == pytest.approx(0.25 * cross_entropy.item())
+    loss.backward()
+    assert cam.grad is not None
+    assert not cam.grad.any()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_constant_cam_passes_no_gradient_and_no_nan(distance: Any) -> None:
+    _, _, cam, maps = batch()
+    cam = torch.full_like(cam, 2.5).requires_grad_()
+    loss = guidance(cam, maps, distance)
+    assert (loss > 0).all()
+    loss.sum().backward()
+    assert cam.grad is not None
+    assert not cam.grad.any()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_equal_maps_are_at_distance_zero_with_finite_gradient(distance: Any) -> None:
+    _, _, cam, _ = batch()
+    cam = cam.requires_grad_()
+    loss = guidance(cam, 3 * cam.detach() - 1, distance)
+    torch.testing.assert_close(loss, torch.zeros_like(loss), atol=1e-12, rtol=0)
+    loss.sum().backward()
+    assert cam.grad is not None
+    assert cam.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_gradients_are_finite_differences(distance: Any) -> None:
+    logits, labels, cam, maps = batch(3, size=3, grid=(3, 3))
+    logits.requires_grad_()
+    cam.requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: guidance(c, maps, distance), cam)
+    w = torch.tensor([1, 0, 0.7], dtype=torch.float64)
+    v = torch.tensor([1, 2, 0.5], dtype=torch.float64)
+    for alpha in (0.0, 0.3, 1.0):
+        loss = GuidedLoss(alpha, distance)
+        assert torch.autograd.gradcheck(
+            lambda x, c, loss=loss: loss(x, labels, c, maps, w, v), (logits, cam)
+        )
+
+
+def test_the_divisor_stays_the_batch_size() -> None:
+    logits, labels, cam, maps = batch()
+    only = torch.zeros(6, dtype=torch.float64)
+    only[2] = 1
+    got = GuidedLoss(0, "l2")(logits, labels, cam, maps, only)
+    assert got.item() == pytest.approx(slow_distance(cam[2], maps[2], "l2") / 6)
+
+
+def test_the_callers_cam_decides_whose_map_is_pulled() -> None:
+    """The loss takes the map as given: of the label's class or of the predicted one."""
+    logits, labels, cam, maps = batch()
+    other = cam.flip(0)
+    one, two = (GuidedLoss(0.5)(logits, labels, c, maps) for c in (cam, other))
+    assert one.item() != two.item()
+    expected = slow_loss(logits, labels, other, maps, None, None, 0.5, "l2")
+    assert two.item() == pytest.approx(expected)
+
+
+def test_plain_cross_entropy_needs_no_maps() -> None:
+    logits, labels, cam, maps = batch()
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    for c, m in ((None, None), (cam, maps), (cam * NAN, maps * NAN)):
+        torch.testing.assert_close(GuidedLoss(1)(logits, labels, c, m), expected)
+    with pytest.raises(ValueError, match="only at alpha = 1"):
+        GuidedLoss(0.9)(logits, labels, None, None)
+    with pytest.raises(ValueError, match="only at alpha = 1"):
+        GuidedLoss(0.9)(logits, labels, cam, None)
+
+
+def test_an_infinite_term_with_factor_zero_is_left_out() -> None:
+    logits, labels, cam, maps = batch()
+    logits[0] = -INF
+    logits[0, (labels[0] + 1) % 3] = 0
+    assert GuidedLoss(0)(logits, labels, cam, maps).isfinite()
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, NAN])
+def test_alpha_is_a_share(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha"):
+        GuidedLoss(alpha)
+    with pytest.raises(ValueError, match="distance"):
+        GuidedLoss(0.5, "l3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="distance"):
+        guidance(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), "l3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cam": (1, 4, 5)},
+        {"maps": (1, 4, 5)},
+        {"maps": (6, 5, 4)},
+        {"maps": (6, 1, 1)},
+        {"maps": (6, 1, 4, 5)},
+        {"cam": (1, 4, 5), "maps": (1, 4, 5)},
+        {"cam": (5, 4, 5), "maps": (5, 4, 5)},
+        {"cam": (6, 20), "maps": (6, 20)},
+        {"map_weight": (6, 1)},
+        {"map_weight": (1,)},
+        {"map_weight": ()},
+        {"sample_weight": (6, 1)},
+        {"sample_weight": (1,)},
+        {"sample_weight": ()},
+        {"labels": (1,)},
+        {"labels": (6, 1)},
+        {"logits": (1, 3)},
+        {"logits": (6, 3, 1)},
+    ],
+    ids=str,
+)
+def test_nothing_is_broadcast(wrong: dict[str, tuple[int, ...]]) -> None:
+    logits, labels, cam, maps = batch()
+    values = {"logits": logits, "labels": labels, "cam": cam, "maps": maps}
+    for name, shape in wrong.items():
+        values[name] = torch.ones(shape, dtype=torch.int64 if name == "labels" else torch.float64)
+    with pytest.raises(ValueError, match="must"):
+        GuidedLoss(0.5)(**values)
+    with pytest.raises(ValueError, match="must"):
+        GuidedLoss(0.5, "mse")(**values)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 9999), distance=st.sampled_from(["l2", "mse", "l1"]))
+def test_the_pull_of_each_distance(seed: int, distance: Any) -> None:
+    """At the normalised map: gradient norm 1 for l2, 2‖d‖ ÷ (h·w) for mse, 1 ÷ √(h·w) for l1."""
+    _, _, cam, maps = batch(seed)
+    cam.requires_grad_()
+    DISTANCES[distance](cam, maps).sum().backward()
+    assert cam.grad is not None
+    norms = cam.grad.flatten(1).norm(dim=1)
+    size = (cam - maps).detach().flatten(1).norm(dim=1)
+    ones = torch.ones(6).double()
+    expected = {"l2": ones, "mse": 2 * size / 20, "l1": ones / math.sqrt(20)}[distance]
+    torch.testing.assert_close(norms, expected)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_norms_are_autograds(
+    distance: Any, alpha: float, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from preceptor.losses import guided
+
+    logits, labels, cam, maps, w, v = odd_batch()
+    w, v = (w, v) if weighted else (None, None)
+    logits.requires_grad_()
+    normalised: list[Tensor] = []
+
+    def kept(values: Tensor) -> Tensor:
+        out = losses_normalise(values).detach().requires_grad_()
+        normalised.append(out)
+        return out
+
+    losses_normalise = guided.normalise
+    monkeypatch.setattr(guided, "normalise", kept)
+    terms = guided_loss_terms(logits, labels, cam, maps, w, v, distance=distance)
+    GuidedLoss(alpha, distance).combine(terms).backward()
+    at_logits, at_map = gradient_norms(
+        logits.detach(), labels, terms, cam, maps, w, v, alpha=alpha, distance=distance
+    )
+    zero = torch.zeros_like(logits)
+    logit_grad = (logits.grad if logits.grad is not None else zero) * 8
+    torch.testing.assert_close(at_logits, logit_grad.norm(dim=1))
+    grid_grad = normalised[0].grad
+    grid_grad = torch.zeros_like(cam) if grid_grad is None else grid_grad * 8
+    torch.testing.assert_close(at_map.detach(), grid_grad.flatten(1).norm(dim=1))
+
+
+def test_gradient_norms_without_maps() -> None:
+    logits, labels, _, _ = batch()
+    terms = guided_loss_terms(logits, labels, None, None)
+    at_logits, at_map = gradient_norms(
+        logits, labels, terms, None, None, None, None, alpha=1.0, distance="l2"
+    )
+    assert (at_logits > 0).all()
+    assert not at_map.any()
+
+
+# Soft targets.
+
+
+def slow_distillation(logits: list[float], targets: list[float], temperature: float) -> float:
+    powers = [p ** (1 / temperature) for p in targets]
+    q = [power / sum(powers) for power in powers]
+    softened = [x / temperature for x in logits]
+    total = math.log(sum(math.exp(x) for x in softened))
+    return -(temperature**2) * sum(a * (x - total) for a, x in zip(q, softened, strict=True))
+
+
+def soft_batch(seed: int = 0, size: int = 6, classes: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    options: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
+    logits = torch.randn(size, classes, **options)
+    return logits, (2 * torch.randn(size, classes, **options)).softmax(1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 9999),
+    classes=st.integers(2, 6),
+    temperature=st.floats(0.3, 20),
+)
+def test_distillation_is_the_loop(seed: int, classes: int, temperature: float) -> None:
+    logits, targets = soft_batch(seed, 4, classes)
+    found = distillation(logits, targets, temperature)
+    for row in range(4):
+        slow = slow_distillation(logits[row].tolist(), targets[row].tolist(), temperature)
+        assert found[row].item() == pytest.approx(slow, rel=1e-9)
+
+
+def test_distillation_of_sure_targets_is_cross_entropy() -> None:
+    logits, labels, _, _ = batch()
+    sure = torch.nn.functional.one_hot(labels, 3).double()
+    for temperature in (0.01, 1.0, 4.0):  # 0 and 1 stay what they are at every temperature
+        expected = torch.nn.functional.cross_entropy(logits / temperature, labels, reduction="none")
+        found = distillation(logits, sure, temperature)
+        torch.testing.assert_close(found, temperature**2 * expected)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_gradient_of_distillation(temperature: float) -> None:
+    """By finite differences; T (p_T − q); and none where the two agree."""
+    logits, targets = soft_batch(1)
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: distillation(x, targets, temperature), logits)
+    (found,) = torch.autograd.grad(distillation(logits, targets, temperature).sum(), logits)
+    softened = targets ** (1 / temperature)
+    softened = softened / softened.sum(1, keepdim=True)
+    expected = temperature * ((logits / temperature).softmax(1) - softened)
+    torch.testing.assert_close(found, expected.detach())
+    same = targets.log().requires_grad_()
+    (found,) = torch.autograd.grad(distillation(same, targets, temperature).sum(), same)
+    torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-12, rtol=0)
+
+
+def test_distillation_at_the_edges_of_float32() -> None:
+    targets = torch.tensor([[1e-38, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    logits = torch.tensor([[90.0, -90.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    for temperature in (0.01, 1.0, 100.0):
+        found = distillation(logits, targets, temperature)
+        assert found.isfinite().all()
+        (gradient,) = torch.autograd.grad(found.sum(), logits)
+        assert gradient.isfinite().all()
+    with pytest.raises(ValueError, match=r"must both be \(B, C\)"):
+        distillation(logits, targets[:, :2], 1.0)
+    with pytest.raises(ValueError, match=r"must both be \(B, C\)"):
+        distillation(logits, targets[:1], 1.0)
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_soft_targets_are_a_share_of_the_classification_term(
+    weight: float, alpha: float, temperature: float
+) -> None:
+    logits, labels, cam, maps, w, v = odd_batch()
+    _, targets = soft_batch(2, 8)
+    targets[[2, 5]] = NAN  # images that the Teacher did not mark
+    targets[6, 1] = NAN
+    soft = SoftTargets(targets, weight, temperature)
+    terms = guided_loss_terms(logits, labels, cam, maps, w, v, soft=soft)
+    plain = guided_loss_terms(logits, labels, cam, maps, w, v)
+    for row in range(8):
+        expected = plain.classification[row].item()
+        if row not in (2, 5, 6):
+            distilled = slow_distillation(logits[row].tolist(), targets[row].tolist(), temperature)
+            expected = (1 - weight) * expected + weight * v[row].item() * distilled
+        assert terms.classification[row].item() == pytest.approx(expected, rel=1e-9)
+    assert torch.equal(terms.guidance, plain.guidance)
+    loss = GuidedLoss(alpha).combine(terms)
+    expected_loss = ((1 - alpha) * terms.guidance + alpha * terms.classification).mean()
+    torch.testing.assert_close(loss, expected_loss)
+
+
+def test_gradients_with_soft_targets_are_finite_differences() -> None:
+    logits, labels, cam, maps, w, v = odd_batch(3)
+    _, targets = soft_batch(2, 8)
+    targets[2] = NAN
+    soft = SoftTargets(targets, 0.6, 2.0)
+    logits.requires_grad_()
+
+    def loss(x: Tensor) -> Tensor:
+        return GuidedLoss(0.4).combine(guided_loss_terms(x, labels, cam, maps, w, v, soft=soft))
+
+    assert torch.autograd.gradcheck(loss, logits)
+
+
+def test_no_known_soft_target_is_plain_cross_entropy() -> None:
+    logits, labels, _, _ = batch()
+    soft = SoftTargets(torch.full((6, 3), NAN), 0.7, 2.0)
+    terms = guided_loss_terms(logits, labels, None, None, soft=soft)
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(terms.classification, expected)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_gradient_norms_with_soft_targets_are_autograds(alpha: float, temperature: float) -> None:
+    logits, labels, cam, maps, w, v = odd_batch()
+    _, targets = soft_batch(2, 8)
+    targets[2] = NAN
+    soft = SoftTargets(targets, 0.6, temperature)
+    logits.requires_grad_()
+    terms = guided_loss_terms(logits, labels, cam, maps, w, v, soft=soft)
+    GuidedLoss(alpha).combine(terms).backward()
+    assert logits.grad is not None
+    at_logits, _ = gradient_norms(
+        logits.detach(), labels, terms, cam, maps, w, v, alpha=alpha, distance="l2", soft=soft
+    )
+    torch.testing.assert_close(at_logits, 8 * logits.grad.norm(dim=1))
+
+
+def test_a_single_logit_is_the_logistic_loss() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 1, requires_grad=True), torch.tensor([0, 1, 1, 0, 1, 0])
+    cam, maps = torch.randn(6, 4, 4), torch.rand(6, 4, 4)
+    found = GuidedLoss(0.3)(logits, labels, cam, maps)
+    logistic = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    torch.testing.assert_close(found, 0.7 * guidance(cam, maps).mean() + 0.3 * logistic)
+    (slope,) = torch.autograd.grad(found, logits)
+    error = logits.sigmoid()[:, 0] - labels
+    torch.testing.assert_close(slope[:, 0], 0.3 * error / 6)

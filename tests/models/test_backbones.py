@@ -1,0 +1,194 @@
+"""timm networks and their weights: what is filled, what is refused, what is never unpickled."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from preceptor.errors import InputError
+from preceptor.models import backbones
+from preceptor.models.backbones import classifiers
+from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.guided_model import GuidableModel
+
+
+def small(backbone: str = "test_resnet", **options: Any) -> GuidableModel:
+    options = {"positive": "fake", "input_size": 64} | options
+    return build_model(backbone, ["real", "fake"], **options)
+
+
+def test_the_classifiers_of_a_network() -> None:
+    network = timm.create_model("test_resnet", num_classes=2)
+    assert classifiers(network) == [network.fc]
+    distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=2)
+    assert classifiers(distilled) == [distilled.head, distilled.head_dist]
+    assert classifiers(nn.Linear(2, 2)) == []
+
+
+def timm_weights(path: Path, backbone: str = "test_resnet") -> dict[str, Tensor]:
+    network = timm.create_model(backbone)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
+    return dict(network.state_dict())
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: int) -> None:
+    file = tmp_path / "w.safetensors"
+    state = timm_weights(file)
+    model = small(weights=str(file), in_chans=in_chans)
+    loaded = model.backbone.state_dict()
+    differing = {
+        key for key in state if state[key].shape != loaded[key].shape
+        or not torch.equal(state[key], loaded[key])
+    }  # fmt: skip
+    first = {"conv1.0.weight", "conv1.weight"} if in_chans == 1 else set()
+    assert {"fc.weight", "fc.bias"} <= differing
+    assert differing - first == {"fc.weight", "fc.bias"}
+    assert model.head.weight.shape[0] == 2
+
+
+def test_weights_fit_a_transformer_made_for_another_size(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    state = timm_weights(file, "test_vit")
+    model = small("test_vit", weights=str(file))
+    assert model.spec.backbone_args == {"img_size": 64}
+    loaded = model.backbone.state_dict()
+    differing = {
+        key for key in state if state[key].shape != loaded[key].shape
+        or not torch.equal(state[key], loaded[key])
+    }  # fmt: skip
+    assert differing == {"pos_embed", "head.weight", "head.bias"}  # stretched, and new
+    assert loaded["pos_embed"].shape == (1, 1 + 16, state["pos_embed"].shape[2])
+
+
+def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.safetensors is not a file"):
+        small(weights=str(tmp_path / "nowhere.safetensors"))
+    other = tmp_path / "other.safetensors"
+    timm_weights(other, "test_efficientnet")
+    with pytest.raises(InputError, match=r"other\.safetensors does not fit test_resnet"):
+        small(weights=str(other))
+    part = tmp_path / "part.safetensors"
+    state = load_file(other)
+    state.pop(sorted(state)[0])
+    save_file(state, part)
+    with pytest.raises(InputError, match="does not fit test_efficientnet: it lacks 1 tensor"):
+        small("test_efficientnet", weights=str(part))
+    renamed = {f"module.{key}": value for key, value in load_file(other).items()}
+    save_file(renamed, part)
+    with pytest.raises(InputError, match=r"it lacks \d\d+ tensors under timm's names, the first"):
+        small("test_efficientnet", weights=str(part))
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(other.read_bytes()[:1000])
+    with pytest.raises(InputError, match="does not fit test_efficientnet"):
+        small("test_efficientnet", weights=str(broken))
+
+
+class Bomb:
+    """Unpickling it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.pt", "w.safetensors", "w"])
+def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
+    mark = tmp_path / "exploded"
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(InputError, match="weights:"):
+        small(weights=str(tmp_path / name))
+    torch.save(Bomb(mark), tmp_path / name)
+    with pytest.raises(InputError, match="weights:"):
+        small(weights=str(tmp_path / name))
+    save_model(small(), tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes((tmp_path / name).read_bytes())
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(tmp_path / "model")
+    assert not mark.exists()
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        asked.append(arguments)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(InputError, match=r"test_resnet.*no route to host.*FILE\.safetensors"):
+        small(weights="hub")
+    assert [file for _, file in asked] == ["model.safetensors"]
+
+
+def test_hub_weights_are_a_safetensors_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = timm_weights(tmp_path / "model.safetensors")
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *_: str(tmp_path / "model.safetensors")
+    )
+    loaded = small(weights="hub").backbone.state_dict()
+    assert sum(not torch.equal(state[key], loaded[key]) for key in state if "fc" not in key) == 0
+    monkeypatch.setattr(backbones.timm, "get_pretrained_cfg", lambda _: None)
+    with pytest.raises(InputError, match="no hub weights for test_resnet"):
+        small(weights="hub")
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv2_100"])
+def test_the_shared_imagenet_weights_load(imagenet_weights: Path, backbone: str) -> None:
+    file = imagenet_weights / f"{backbone}.safetensors"
+    model = small(backbone, weights=str(file))
+    state = load_file(file)
+    loaded = model.backbone.state_dict()
+    missing = {key for key in loaded if key not in state}
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    for key, value in state.items():
+        if not key.startswith("classifier."):
+            assert torch.equal(loaded[key].to(value.dtype), value)
+
+
+# Convolutions that torch computes outside its memory.
+
+STEP = """
+import torch
+from preceptor.models import build_model
+model = build_model("{backbone}", ["a", "b"], input_size=64)
+model = model.to(memory_format=torch.channels_last).train()
+images = torch.randn(16, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+for _ in range(3):
+    model(images).logits.sum().backward()
+    litter = [torch.randn(7 * number + 3) for number in range(200)]
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_a_strided_point_convolution_is_the_same_without_its_stride(backbone: str) -> None:
+    model = build_model(backbone, ["a", "b"], input_size=64).eval()
+    original = timm.create_model(backbone, num_classes=2).eval()
+    original.load_state_dict(model.backbone.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images).logits, original(images), rtol=1e-4, atol=1e-5)
+    # In a process of its own: what goes wrong there is no exception.
+    run = subprocess.run(
+        [sys.executable, "-c", STEP.format(backbone=backbone)],
+        env=os.environ | {"MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == "alive", run.stderr[-500:]

@@ -1,0 +1,257 @@
+"""Backbones: what is built, what is refused and why, what comes back from disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from preceptor.errors import InputError
+from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.guided_model import GuidableModel
+from preceptor.models.probes import check_cam_identity
+
+
+def small(backbone: str = "test_resnet", **options: Any) -> GuidableModel:
+    options = {"positive": "fake", "input_size": 64} | options
+    return build_model(backbone, ["real", "fake"], **options)
+
+
+def test_one_forward_gives_logits_and_features() -> None:
+    model = small("test_byobnet", backbone_args={"output_stride": 8}).eval()
+    images = torch.randn(2, 3, 64, 64)
+    logits, features = model(images)
+    assert logits.shape == (2, 2)
+    assert features.shape == (2, model.head.in_features, 8, 8)
+    torch.testing.assert_close(logits, model.backbone(images))
+    assert model.grid() == (8, 8)
+    assert not model.training
+    assert model.train().grid() == (8, 8)
+    assert model.training
+
+
+def test_input_size_mean_and_spread_are_timms() -> None:
+    model = build_model("test_efficientnet", ["a", "b", "c"])
+    config = timm.get_pretrained_cfg("test_efficientnet")
+    assert config is not None
+    assert model.spec.input_size == config.input_size[-1]
+    assert model.spec.mean == tuple(config.mean)
+    assert model.spec.std == tuple(config.std)
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    kept = images.clone()
+    out = model.preprocess(images)
+    for c in range(3):
+        slow = (images[:, c].float() / 255 - config.mean[c]) / config.std[c]
+        torch.testing.assert_close(out[:, c], slow)
+    assert torch.equal(images, kept)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "reason"),
+    [
+        ("test_convnext", 64, "differs from the logits"),
+        ("mobilenetv3_small_050", 64, "1024 values and the features have 288"),
+        ("test_vit", 32, "differs from the logits"),
+        ("test_mambaout", 64, "something lies between"),
+        ("deit_tiny_distilled_patch16_224", 32, "its classifier is Linear, Linear, not one linear"),
+    ],
+)
+def test_a_backbone_that_breaks_the_cam_gets_grad_cam(
+    backbone: str, size: int, reason: str
+) -> None:
+    refusal = f"^{backbone}: no exact class activation map.*{reason}"
+    with pytest.raises(InputError, match=refusal):
+        build_model(backbone, ["a", "b"], input_size=size, cam="cam")
+    model = build_model(backbone, ["a", "b"], input_size=size)
+    assert model.spec.cam == "gradcam"
+    with pytest.raises(InputError, match=refusal):
+        check_cam_identity(model)
+
+
+def test_grad_cam_can_be_asked_for() -> None:
+    assert small().spec.cam == "cam"
+    assert small(cam="cam").spec.cam == "cam"
+    assert small(cam="gradcam").spec.cam == "gradcam"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "reason"),
+    [
+        ("pit_ti_224", None, r"its features are \(2, 1, 256\), and no grid of image places"),
+        ("coat_tiny", 64, "its features are a list of several"),
+        ("volo_d1_224", 64, "no exact class.*; Grad-CAM: the logits do not depend on all places"),
+        ("tnt_s_patch16_224", 64, r"last block: its features are \(32, 24, 4, 4\), of other thing"),
+    ],
+)
+def test_a_backbone_without_a_map_to_train_through_is_refused(
+    backbone: str, size: int | None, reason: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{backbone}: guidance is refused: .*{reason}"):
+        build_model(backbone, ["a", "b"], input_size=size)
+
+
+def test_wrong_words_are_named() -> None:
+    with pytest.raises(InputError, match=r"'resnet5O' is not known to timm.*resnet50"):
+        build_model("resnet5O", ["a", "b"])
+    with pytest.raises(InputError, match=r"backbone_args.*'bogus': 1.*test_resnet does not take"):
+        small(backbone_args={"bogus": 1})
+    with pytest.raises(InputError, match=r"output_stride.*densenet121 does not take"):
+        small("densenet121", backbone_args={"output_stride": 8})
+    with pytest.raises(InputError, match="at least two different names"):
+        build_model("test_resnet", ["a"])
+    with pytest.raises(InputError, match="at least two different names"):
+        build_model("test_resnet", ["a", "a"])
+    with pytest.raises(InputError, match="positive 'c' is not one of"):
+        build_model("test_resnet", ["a", "b"], positive="c")
+    with pytest.raises(InputError, match="in_chans is 4"):
+        small(in_chans=4)
+    with pytest.raises(InputError, match="densenet121 at input size 8"):
+        small("densenet121", input_size=8)
+    with pytest.raises(InputError, match="sigmoid tells two classes apart, and there are 3"):
+        build_model("test_resnet", ["a", "b", "c"], head="sigmoid")
+    with pytest.raises(InputError, match="cyborg makes CAMs; it does not go with cam: gradcam"):
+        small(cam="gradcam", cam_source="cyborg")
+    with pytest.raises(InputError, match=r"^test_efficientnet: cam_source: cyborg.*head_input"):
+        small("test_efficientnet", cam_source="cyborg")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "grid", "sized"),
+    [
+        ("test_resnet", 96, 3, False),
+        ("test_vit", 32, 2, True),
+        ("mixer_s32_224", 64, 2, True),
+        ("levit_128s", 128, 2, True),
+        ("xcit_nano_12_p16_224", 64, 4, True),
+        ("test_maxvit", 96, 3, True),
+    ],
+)
+def test_networks_made_for_one_size_are_made_for_the_size_asked_for(
+    backbone: str, size: int, grid: int, sized: bool
+) -> None:
+    model = build_model(backbone, ["a", "b"], input_size=size)
+    assert model.spec.backbone_args == ({"img_size": size} if sized else {})
+    assert model.grid() == (grid, grid)
+    assert build_model(backbone, ["a", "b"]).spec.backbone_args == {}
+
+
+def test_one_channel() -> None:
+    model = small(in_chans=1).eval()
+    assert model.spec.mean == pytest.approx((sum((0.485, 0.456, 0.406)) / 3,), abs=0.1)
+    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    assert model(model.preprocess(images)).logits.shape == (2, 2)
+
+
+# Model folders.
+
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("test_byobnet", {"in_chans": 1, "backbone_args": {"output_stride": 8}}),
+    ("test_byobnet", {"backbone_args": {"output_stride": 8}}),
+    ("test_resnet", {"cam": "gradcam"}),
+    ("test_resnet", {"cam_source": "cyborg", "head": "sigmoid"}),
+    ("test_convnext", {"head": "sigmoid", "in_chans": 1}),
+    ("test_vit", {"head": "sigmoid"}),
+    ("test_vit2", {}),
+    ("deit_tiny_distilled_patch16_224", {}),
+]
+
+
+@pytest.mark.parametrize(("backbone", "options"), KINDS, ids=str)
+def test_a_saved_model_is_the_same_model(
+    tmp_path: Path, backbone: str, options: dict[str, Any]
+) -> None:
+    model = small(backbone, fit="letterbox", **options)
+    in_chans = model.spec.in_chans
+    images = torch.randint(0, 256, (4, in_chans, 64, 64), dtype=torch.uint8)
+    model.train()(model.preprocess(images))  # batch statistics move
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save_model(model, tmp_path / "m", {"eer": 0.4})
+    again = load_model(tmp_path / "m")
+    assert again.spec.thresholds == {"eer": 0.4}
+    assert replace(again.spec, thresholds={}) == model.spec
+    for name in ("head", "cam_source"):
+        assert getattr(again.spec, name) == options.get(name, getattr(small().spec, name))
+    with torch.inference_mode():
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        one, two = (m.eval()(m.preprocess(images), "every") for m in (model, again))
+    assert one.saliency.shape == (4, 2, *model.grid())
+    for part, other in zip(one, two, strict=True):
+        assert torch.equal(part, other)
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
+        "model.json", "model.safetensors"
+    ]  # fmt: skip
+    save_model(again, tmp_path / "n")
+    assert load_model(tmp_path / "n").spec == again.spec
+
+
+def test_a_model_folder_of_the_first_version_loads(tmp_path: Path) -> None:
+    save_model(small(), tmp_path)
+    file = tmp_path / "model.json"
+    values = json.loads(file.read_text())
+    for key in ("head", "cam_source", "tap"):  # it had none of them
+        del values[key]
+    file.write_text(json.dumps(values))
+    assert load_model(tmp_path).spec == small().spec
+
+
+def test_damaged_model_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no model\.json"):
+        load_model(tmp_path)
+    save_model(small(), tmp_path)
+    weights, description = tmp_path / "model.safetensors", tmp_path / "model.json"
+    whole, text = weights.read_bytes(), description.read_text()
+    values = json.loads(text)
+
+    damages: list[str] = ["", "{", "[]", "null", text[: len(text) // 2]]
+    changes: list[dict[str, Any]] = [
+        {"backbone": "no_such_net"},
+        {"backbone": "test_efficientnet"},
+        {"backbone": 3},
+        {"classes": ["a", "b", "c"]},
+        {"classes": None},
+        {"mean": [0.5]},
+        {"std": ["x", "y", "z"]},
+        {"in_chans": 1},
+        {"backbone_args": {"bogus": 1}},
+        {"backbone_args": "x"},
+        {"unknown": 1},
+        {"head": "sigmoid"},
+        {"tap": "last_block"},
+        {"backbone": "test_efficientnet", "cam_source": "cyborg"},
+    ]
+    damages += [json.dumps(values | change) for change in changes]
+    damages += [json.dumps({k: v for k, v in values.items() if k != "classes"})]
+    for damage in damages:
+        description.write_text(damage)
+        with pytest.raises(InputError):
+            load_model(tmp_path)
+    description.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(tmp_path)
+
+    description.write_text(text)
+    for content in (b"", whole[:-10], whole[: len(whole) // 2]):
+        weights.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be loaded"):
+            load_model(tmp_path)
+    weights.unlink()
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(tmp_path)
+
+
+def test_a_model_folder_that_claims_an_exact_map_and_has_none_is_refused(tmp_path: Path) -> None:
+    model = small("mobilenetv3_small_050")
+    save_model(model, tmp_path)
+    file = tmp_path / "model.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"cam": "cam"}))
+    with pytest.raises(InputError, match=r"mobilenetv3_small_050: no exact class activation map"):
+        load_model(tmp_path)
+    file.write_text(json.dumps(values))
+    assert load_model(tmp_path).spec == model.spec

@@ -1,0 +1,309 @@
+"""Layouts of features, and the places where the authors' released code takes its own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preceptor.config.run import Training
+from preceptor.errors import InputError
+from preceptor.models.build import build_model
+from preceptor.models.feature_layout import (
+    Layout,
+    allow_second_derivatives,
+    last_block,
+    layout_of,
+    tap_published,
+)
+from preceptor.models.guided_model import GuidableModel
+from preceptor.models.probes import check_cam_identity
+from preceptor.saliency.cam import class_activation_map
+
+# Layouts.
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_tokens_lie_on_the_grid_row_by_row(prefix: int) -> None:
+    raw = torch.randn(2, prefix + 6, 4)
+    layout = Layout("tokens", prefix, (2, 3))
+    assert layout.tokens == prefix + 6
+    features = layout.to_grid(raw)
+    assert features.shape == (2, 4, 2, 3)
+    for y in range(2):
+        for x in range(3):
+            assert torch.equal(features[:, :, y, x], raw[:, prefix + 3 * y + x])
+    assert torch.equal(layout.from_grid(features, raw), raw)
+
+
+def test_channels_last_features_and_plain_ones() -> None:
+    raw = torch.randn(2, 3, 4, 5)
+    plain, last = Layout("nchw"), Layout("nhwc")
+    assert plain.to_grid(raw) is raw
+    assert plain.from_grid(raw, raw) is raw
+    assert torch.equal(last.to_grid(raw)[1, 4, 2, 3], raw[1, 2, 3, 4])
+    assert torch.equal(last.from_grid(last.to_grid(raw), raw), raw)
+
+
+@pytest.mark.parametrize("layout", [Layout("nchw"), Layout("nhwc"), Layout("tokens", 1, (2, 2))])
+def test_the_way_back_is_a_function_of_the_features(layout: Layout) -> None:
+    raw = torch.randn(2, 5, 4) if layout.kind == "tokens" else torch.randn(2, 4, 2, 2)
+    features = layout.to_grid(raw).detach().requires_grad_()
+    back = layout.from_grid(features, raw)
+    (slope,) = torch.autograd.grad(back.sum(), features)
+    assert torch.equal(slope, torch.ones_like(features))
+
+
+class Declared(nn.Module):
+    def __init__(self, **values: Any) -> None:
+        super().__init__()
+        for key, value in values.items():
+            setattr(self, key, value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "declared", "expected"),
+    [
+        ((2, 8, 3, 3), {}, Layout("nchw")),
+        ((2, 3, 3, 8), {"output_fmt": "NHWC"}, Layout("nhwc")),
+        ((2, 9, 8), {}, Layout("tokens", 0, (3, 3))),
+        ((2, 10, 8), {}, Layout("tokens", 1, (3, 3))),  # not every family says so
+        ((2, 11, 8), {}, Layout("tokens", 2, (3, 3))),
+        ((2, 9, 8), {"num_prefix_tokens": 1}, Layout("tokens", 0, (3, 3))),  # added after the tap
+        ((2, 9, 8), {"num_prefix_tokens": 5}, Layout("tokens", 5, (2, 2))),  # registers
+    ],
+)
+def test_a_layout_is_told_by_shape(
+    shape: tuple[int, ...], declared: dict[str, Any], expected: Layout
+) -> None:
+    assert layout_of(Declared(**declared), torch.zeros(shape)) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (torch.zeros(2, 8), r"\(2, 8\), and no grid"),
+        (torch.zeros(2, 1, 8), r"\(2, 1, 8\), and no grid"),  # one token is no grid
+        (torch.zeros(2, 3, 8), "no grid"),
+        (torch.zeros(2, 7, 8), "no grid"),
+        ((torch.zeros(2, 3),), "a tuple of several"),
+    ],
+)
+def test_features_without_a_grid_are_refused(raw: object, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        layout_of(nn.Identity(), raw)
+
+
+def fused(network: nn.Module) -> list[bool]:
+    return [m.fused_attn for m in network.modules() if hasattr(m, "fused_attn")]  # type: ignore[misc]
+
+
+def test_only_attention_that_is_differentiated_twice_loses_its_speed() -> None:
+    def vit(**arguments: Any) -> nn.Module:
+        network: nn.Module = timm.create_model("vit_tiny_patch16_224", depth=3, **arguments)
+        assert all(fused(network))
+        return network
+
+    network = vit()
+    assert last_block(network) is network.blocks[-1]  # type: ignore[index]
+    allow_second_derivatives(network, "")
+    assert fused(network) == [True, True, True]
+    allow_second_derivatives(network, "last_block")
+    assert fused(network) == [True, True, False]
+    network = vit(global_pool="map")  # attention that pools, after the blocks
+    allow_second_derivatives(network, "")
+    assert fused(network) == [True, True, True, False]
+    network = timm.create_model("resnet50_clip")
+    assert last_block(network) is None
+    allow_second_derivatives(network, "")
+    assert fused(network) == [False]
+    allow_second_derivatives(timm.create_model("test_resnet"), "")
+
+
+# What the authors' released code takes.
+
+
+def published(backbone: str, size: int, **options: Any) -> tuple[GuidableModel, Tensor]:
+    torch.manual_seed(0)
+    model = build_model(
+        backbone, ["a", "b"], input_size=size, cam_source="cyborg", **options
+    ).eval()
+    for part in model.modules():  # statistics that batch norm does not start with
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+            nn.init.normal_(part.weight, 1.0, 0.2)
+            nn.init.normal_(part.bias, std=0.2)
+    return model, torch.randn(2, 3, size, size)
+
+
+def normed(network: nn.Module, name: str, values: Tensor) -> Tensor:
+    """Batch norm of evaluation by its formula."""
+    part = network.get_submodule(name)
+    shape = (1, -1, 1, 1)
+    mean, variance = part.running_mean.view(shape), part.running_var.view(shape)  # type: ignore[operator, union-attr]
+    scale, shift = part.weight.view(shape), part.bias.view(shape)  # type: ignore[operator, union-attr]
+    return (values - mean) / (variance + part.eps).sqrt() * scale + shift  # type: ignore[operator]
+
+
+def resnet50_tap(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    x = network.maxpool(network.act1(network.bn1(network.conv1(images))))
+    x = network.layer4[:-1](network.layer3(network.layer2(network.layer1(x))))
+    state, pre = network.state_dict(), "layer4.2."
+    shortcut = x
+    x = functional.conv2d(x, state[f"{pre}conv1.weight"])
+    x = normed(network, f"{pre}bn1", x).relu()
+    x = functional.conv2d(x, state[f"{pre}conv2.weight"], padding=1)
+    x = normed(network, f"{pre}bn2", x).relu()
+    tap = functional.conv2d(x, state[f"{pre}conv3.weight"])
+    return tap, (normed(network, f"{pre}bn3", tap) + shortcut).relu()
+
+
+def test_resnet_tap() -> None:
+    model, images = published("resnet50", 64)
+    check_tap(model, images, *resnet50_tap(model.backbone, images))
+
+
+def densenet_tap(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    x = images
+    for name, part in network.features.named_children():
+        if name == "norm5":
+            break
+        x = part(x)
+    tap = normed(network, "features.norm5", x)
+    return tap, tap.relu()
+
+
+def test_densenet_tap() -> None:
+    model, images = published("densenet121", 64)
+    tap, head_input = densenet_tap(model.backbone, images)
+    assert (tap < 0).any()  # what a ReLU in place would have overwritten
+    check_tap(model, images, tap, head_input)
+    # In place again, as a careless change would have it, the tap is what the ReLU left.
+    activation = model.backbone.get_submodule("features.norm5.act")
+    activation.inplace = True  # type: ignore[assignment]
+    with torch.no_grad():
+        assert (model(images).features >= 0).all()
+
+
+def xception_tap(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    x = images
+    for name, part in network.named_children():
+        if name == "conv4":
+            break
+        x = part(x)
+    weight = network.state_dict()
+    x = functional.conv2d(x, weight["conv4.conv1.weight"], padding=1, groups=x.shape[1])
+    tap = functional.conv2d(x, weight["conv4.pointwise.weight"])
+    return tap, normed(network, "bn4", tap).relu()
+
+
+def test_xception_tap() -> None:
+    model, images = published("legacy_xception", 64)
+    check_tap(model, images, *xception_tap(model.backbone, images))
+
+
+def check_tap(model: GuidableModel, images: Tensor, tap: Tensor, head_input: Tensor) -> None:
+    """The features are the tap, the logits those of the head's own input, the map the tap's CAM."""
+    head = model.head
+    with torch.no_grad():
+        for of in (torch.tensor([0, 1]), "predicted", "every"):
+            out = model(images, of)
+            torch.testing.assert_close(out.features, tap, rtol=1e-4, atol=1e-4)
+            logits = head(head_input.mean((2, 3)))
+            torch.testing.assert_close(out.logits, logits, rtol=1e-4, atol=1e-4)
+        out = model(images, torch.tensor([1, 0]))
+        for image, wanted in enumerate((1, 0)):
+            slow = sum(head.weight[wanted, c] * out.features[image, c] for c in range(len(tap[0])))
+            torch.testing.assert_close(out.saliency[image], slow, rtol=1e-4, atol=1e-4)
+    # It is not the map that adds up to the logits, which is what cam_source: head_input gives.
+    with pytest.raises(InputError, match="differs from the logits"):
+        check_cam_identity(model)
+
+
+def test_inception_tap_is_what_the_head_sees() -> None:
+    model, images = published("inception_v3", 96)
+    assert check_cam_identity(model) <= 1e-4
+    with torch.no_grad():
+        out = model(images, torch.tensor([0, 1]))
+        raw = model.backbone.forward_features(images)  # type: ignore[operator]
+        expected = class_activation_map(raw, model.head.weight, torch.tensor([0, 1]))
+    assert torch.equal(out.features, raw)
+    torch.testing.assert_close(out.saliency, expected)
+
+
+def test_a_basic_block_ends_with_its_second_convolution() -> None:
+    model, images = published("test_resnet", 64)
+    block = list(model.backbone.get_submodule("layer4").children())[-1]
+    seen: list[Tensor] = []
+    last = block.get_submodule("conv3" if hasattr(block, "conv3") else "conv2")
+    last.register_forward_hook(lambda _, __, out: seen.append(out.clone()))
+    with torch.no_grad():
+        assert torch.equal(model(images).features, seen[0])
+    assert model.grid() == tuple(seen[0].shape[2:])
+
+
+def test_the_gradient_of_the_map_stops_at_the_tap() -> None:
+    """What lies between tap and head learns from the labels alone."""
+    model, images = published("test_resnet", 64)
+    model.train()
+    model(images, torch.tensor([0, 1])).saliency.square().sum().backward()
+    block = list(model.backbone.get_submodule("layer4").children())[-1]
+    after = "bn3" if hasattr(block, "bn3") else "bn2"
+    assert all(p.grad is None for p in block.get_submodule(after).parameters())
+    assert model.head.weight.grad is not None
+    first = next(model.backbone.parameters())
+    assert first.grad is not None
+    assert first.grad.any()
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit", "mobilenetv2_050"])
+def test_other_families_are_refused(backbone: str) -> None:
+    with pytest.raises(InputError, match=f"^{backbone}: cam_source: cyborg is known.*head_input"):
+        build_model(backbone, ["a", "b"], input_size=64, cam_source="cyborg")
+    with pytest.raises(InputError, match="head_input"):
+        tap_published(nn.Linear(2, 2), lambda _: None)
+
+
+def test_a_tap_of_other_channels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from preceptor.models import guided_model
+
+    def narrow(network: nn.Module, keep: Any) -> None:
+        tap_published(network, lambda features: keep(features[:, :5]))
+
+    monkeypatch.setattr(guided_model, "tap_published", narrow)
+    with pytest.raises(InputError, match=r"gives 5 channels and the head takes \d+; set cam_sourc"):
+        build_model("test_resnet", ["a", "b"], input_size=64, cam_source="cyborg")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        ("test_resnet", {"cam_source": "cyborg"}),
+        ("densenet121", {"cam_source": "cyborg"}),
+        ("test_vit", {}),
+    ],
+)
+def test_a_copied_model_has_taps_of_its_own(backbone: str, options: dict[str, Any]) -> None:
+    model = build_model(backbone, ["a", "b"], input_size=64, **options).eval()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)
+    rebuilt = GuidableModel(copy.deepcopy(twin.backbone), twin.spec).eval()
+    images, of = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    with torch.inference_mode():
+        out, other = twin(images, of), rebuilt(images, of)
+        assert torch.equal(out.saliency, other.saliency)
+        assert not torch.equal(out.saliency, model(images, of).saliency)
+
+
+def test_the_recipe_of_the_authors_taps_as_they_do() -> None:
+    assert Training(recipe="cyborg").cam_source == "cyborg"
+    assert Training(recipe="paper").cam_source == "head_input"
+    assert Training().cam_source == "head_input"

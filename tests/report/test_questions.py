@@ -1,0 +1,156 @@
+"""Each question is answered as far as the numbers go, and no further."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.driver import open_study
+from preceptor.report.questions import across_domains, answers
+from preceptor.results.domain import Results
+from preceptor.study.config import StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.selection import Choice
+from tests.datasets import squares
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("answers")
+    values: dict[str, Any] = {
+        "manifest": str(squares(folder / "data")), "positive": "marked", "primary": "test",
+        "teachers": ["test_byobnet"], "students": ["test_byobnet"],
+        "backbone_args": {"test_byobnet": {"output_stride": 8}},
+        "training": {"input_size": 32},
+    }  # fmt: skip
+    study = parse_config(values, StudyConfig)
+    found = open_study(study, folder, run=False, report_to=lambda line: None).first
+    found.choices["teacher"] = Choice("the one", "", ())
+    return found
+
+
+def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[str, Any]:
+    plain = {
+        "question": question, "backbone": "test_byobnet", "a": "A", "b": b, "key_a": "student",
+        "key_b": "", "alpha_a": 0.1, "alpha_b": 0.9, "n": 8, "mean": mean, "low": mean - half,
+        "high": mean + half, "p_holm": 0.5,
+    }  # fmt: skip
+    return plain | more
+
+
+def said(plan: Plan, *lines: dict[str, Any], shares: pd.DataFrame | None = None) -> dict[str, str]:
+    runs = pd.DataFrame({"run": ["one"], "finished": [True]})
+    compared = pd.DataFrame(lines)
+    results = Results("test", "marked", ["marked", "plain"], runs, pd.DataFrame(),
+                      comparisons=compared)  # fmt: skip
+    if shares is not None:
+        results.shares = shares
+    return answers(plan, results)
+
+
+@pytest.mark.parametrize(
+    ("mean", "n", "words"),
+    [
+        (0.05, 8, "supports that human guidance makes the better Teacher"),
+        (-0.05, 8, "supports that it makes the worse one"),
+        (0.005, 8, "do not tell them apart"),
+        (0.05, 1, "one seed supports no conclusion"),
+    ],
+)
+def test_one_pair_of_teachers(plan: Plan, mean: float, n: int, words: str) -> None:
+    found = said(plan, line("RQ1", "data-driven", mean, 0.02, n=n))["RQ1"]
+    assert words in found
+    assert "Validation chose the one." in found
+
+
+def test_several_pairs_are_counted(plan: Plan) -> None:
+    lines = [line("RQ1", "d", mean, 0.02) for mean in (0.05, 0.01, -0.04, 0.03)]
+    found = said(plan, *lines)["RQ1"]
+    assert "In 4 comparisons" in found
+    assert "better in 2, worse in 1, and not to be told apart in 1" in found
+    assert "−0.040 to +0.050" in found
+
+
+def test_without_data_driven_teachers_the_kinds_are_not_compared(plan: Plan) -> None:
+    study = plan.protocol.study.model_copy(update={"data_driven": False})
+    alone = Plan(replace(plan.protocol, study=study), choices=plan.choices)
+    assert "cannot be compared" in said(alone)["RQ1"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "p", "words"),
+    [
+        ((0.05, 0.04), 0.01, "for the backbone; after Holm's correction that is shown for the"),
+        ((0.05, 0.04), 0.2, "for the backbone; after Holm's correction that is shown for no"),
+        ((0.05, -0.04), 0.01, "above both baselines for no backbone"),
+    ],
+)
+def test_every_backbone(plan: Plan, pair: tuple[float, float], p: float, words: str) -> None:
+    lines = [line("RQ2", f"B{place}", mean, 0.01, p_holm=p) for place, mean in enumerate(pair)]
+    found = said(plan, *lines)["RQ2"]
+    assert words in found
+    assert "8 seeds: p cannot fall below" in found
+    assert "One backbone says nothing of others." in found
+
+
+def test_how_much_is_against_the_stronger_baseline_and_the_shuffled_maps(plan: Plan) -> None:
+    lines = [
+        line("RQ2", "Baseline 1", 0.09, 0.02),
+        line("RQ2", "Baseline 2", 0.04, 0.02),
+        line("control", "the words do not count", 0.03, 0.01, key_b="shuffled"),
+    ]
+    shares = pd.DataFrame(
+        [{"key": "student", "backbone": "test_byobnet", "share": 0.6, "low": 0.2, "high": 1.1}]
+    )
+    found = said(plan, *lines, shares=shares)["RQ3"]
+    assert "stronger baseline's (Baseline 2) by +0.040" in found
+    told = "with the same maps shuffled (α 0.9) by +0.030 (+0.020 to +0.040): where the Teacher's "
+    assert f"{told}maps point matters" in found
+    assert "60% of the way to the ceiling (20% to 110%)" in found
+    lines[2] = line("control", "the words do not count", 0.03, 0.05, key_b="shuffled")
+    assert "within what chance allows" in said(plan, *lines)["RQ3"]
+    lines[2] = line("control", "the words do not count", -0.03, 0.05, key_b="shuffled")
+    assert "nothing shows so far" in said(plan, *lines)["RQ3"]
+    study = plan.protocol.study.model_copy(update={"controls_alpha": "student"})
+    lines[2] = line("control", "the words do not count", 0.03, 0.01, key_b="shuffled")
+    at_students = Plan(replace(plan.protocol, study=study), choices=plan.choices)
+    found = said(at_students, *lines)["RQ3"]
+    assert "at the Student's α and not at its own" in found
+    assert "matters" not in found
+
+
+def test_nothing_compared_is_said(plan: Plan) -> None:
+    found = said(plan)
+    assert set(found) == {"RQ1", "RQ2", "RQ3"}  # no budget was asked for
+    assert all("yet" in text for text in found.values())
+
+
+def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
+    study = plan.protocol.study
+    given = study.model_copy(update={"maps": {"masks": study.manifest}, "budget": (4, 8)})
+    found = Plan(
+        replace(plan.protocol, study=given), {"teacher": Choice("masks (given maps)", "", ())}
+    )
+    assert "no Student depends on how many images are annotated" in said(found)["budget"]
+
+
+def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
+    return [{"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_holm": p} for mean in pair]
+
+
+def test_domains() -> None:
+    won, ahead, lost = (
+        domain("tiles", (0.1, 0.2), 0.01), domain("boards", (0.1, 0.2), 0.4),
+        domain("eyes", (-0.1, 0.2), 0.01),
+    )  # fmt: skip
+    text = across_domains(pd.DataFrame([*won, *ahead, *lost]))
+    assert "above both baselines in 2 of 3 domains (tiles, boards)" in text
+    assert "in 1 (tiles)" in text
+    assert "no statement on further ones" in text
+    text = across_domains(pd.DataFrame([*lost, *lost]))
+    assert "in 0 of 1 domains; beyond chance, corrected over all domains, in none" in text
+    assert "yet" in across_domains(pd.DataFrame())

@@ -1,0 +1,125 @@
+"""The verdict says what the numbers allow; panels and axes are chosen by rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preceptor.report.panels import choose_rows
+from preceptor.report.svg import ticks
+from preceptor.report.verdict import controls_sentence, verdict
+from preceptor.results.domain import Results
+
+
+def results(
+    means: dict[str, tuple[float, float]],
+    *,
+    n: int = 3,
+    p: float = 0.5,
+    control: float | None = None,
+) -> Results:
+    """Results with the differences to Baseline 1 and Baseline 2 of each backbone."""
+    lines = [
+        {
+            "question": "RQ2", "backbone": name, "b": f"Baseline {place}",
+            "key_b": f"baseline{place}", "n": n, "mean": mean,
+            "low": mean - 0.1, "high": mean + 0.1, "p_holm": p,
+        }
+        for name, pair in means.items()
+        for place, mean in enumerate(pair, 1)
+    ]  # fmt: skip
+    if control is not None:
+        lines.append(
+            {
+                "question": "control", "backbone": "a", "b": "a title", "key_b": "shuffled",
+                "alpha_b": 0.5, "n": n, "mean": control, "low": control - 0.01,
+                "high": control + 0.01,
+            }
+        )  # fmt: skip
+    runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
+    return Results("test", "fake", ["fake", "real"], runs, pd.DataFrame(),
+                   comparisons=pd.DataFrame(lines))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("means", "n", "p", "kind", "words"),
+    [
+        ({"a": (0.1, 0.2)}, 8, 0.01, "won", "won"),
+        ({"a": (0.1, 0.2)}, 3, 0.5, "ahead", "3 seeds cannot prove any difference"),
+        ({"a": (0.1, 0.2)}, 8, 0.2, "ahead", "not every difference"),
+        ({"a": (0.1, 0.2), "b": (0.1, -0.2)}, 3, 0.5, "mixed", "for a only"),
+        ({"a": (0.1, -0.2)}, 3, 0.5, "lost", "No gain"),
+        ({"a": (0.1, 0.2)}, 1, 1.0, "open", "one seed"),
+        ({"a": (0.1, float("nan"))}, 3, 0.5, "open", "1 of 2 trainings"),
+        ({}, 3, 0.5, "open", "1 of 2 trainings"),
+    ],
+)
+def test_verdict(
+    means: dict[str, tuple[float, float]], n: int, p: float, kind: str, words: str
+) -> None:
+    found = verdict(results(means, n=n, p=p))
+    assert found.kind == kind
+    assert words in found.headline + " " + found.text
+
+
+def test_a_missing_baseline_leaves_the_question_open() -> None:
+    given_results = results({"a": (0.1, 0.2)})
+    given_results.comparisons = given_results.comparisons.iloc[:1]
+    assert verdict(given_results).kind == "open"
+
+
+def test_how_many_seeds_could_prove_it() -> None:
+    # Four comparisons need 4 · 2 / 2^n ≤ 0.05: n = 8.
+    found = verdict(results({"a": (0.1, 0.2), "b": (0.1, 0.2)}))
+    assert "need 8 seeds" in found.text
+
+
+@pytest.mark.parametrize(
+    ("control", "words"), [(0.05, "matters"), (0.005, "may matter"), (-0.02, "nothing shows")]
+)
+def test_what_the_maps_are_worth(control: float, words: str) -> None:
+    assert words in controls_sentence(results({"a": (0.1, 0.2)}, control=control))
+    assert controls_sentence(results({"a": (0.1, 0.2)})) == ""
+
+
+def frame(count: int, mapped: list[bool]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "name": [f"{number}.png" for number in range(count)],
+            "label": ["x"] * count,
+            "source": [f"s{number % 3}" for number in range(count)],
+            "mapped": mapped,
+        }
+    )
+
+
+def test_panels_are_half_hits_half_misses_with_maps_first() -> None:
+    mapped = [number % 2 == 0 for number in range(60)]
+    hit = np.array([number % 3 != 0 for number in range(60)])
+    chosen = choose_rows(frame(60, mapped), hit, 12)
+    assert [bool(hit[place]) for place in chosen] == [True] * 6 + [False] * 6
+    assert all(mapped[place] for place in chosen)
+    assert chosen == choose_rows(frame(60, mapped), hit, 12)
+    assert {place % 3 for place in chosen[:6]} == {1, 2}
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_panels_fill_up_from_the_other_side(rows: list[tuple[bool, bool]]) -> None:
+    hit = np.array([row[0] for row in rows])
+    chosen = choose_rows(frame(len(rows), [row[1] for row in rows]), hit, 12)
+    assert len(chosen) == len(set(chosen)) == min(12, len(rows))
+    assert int((~hit[chosen]).sum()) >= min(6, int((~hit).sum()))
+
+
+@settings(deadline=None)
+@given(st.floats(-2, 2), st.floats(0, 3))
+def test_ticks_cover_what_they_measure(low: float, span: float) -> None:
+    marks = ticks(low, low + span)
+    assert marks[0] <= low + 1e-6
+    assert marks[-1] >= low + span - 1e-6
+    assert marks == sorted(set(marks))
+    assert 2 <= len(marks) <= 8

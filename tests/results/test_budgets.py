@@ -1,0 +1,196 @@
+"""What annotations buy: which runs are made, how the curve is drawn, and where it is enough."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.driver import open_study
+from preceptor.errors import InputError
+from preceptor.report.questions import answers
+from preceptor.results.budgets import Enough, annotation_minutes, budget_steps, enough
+from preceptor.results.domain import Results
+from preceptor.results.study import gather_study
+from preceptor.study.config import StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.study_plan import StudyPlan
+from tests.datasets import SQUARES_STUDY, squares
+from tests.report.test_report import walk
+
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
+    "seeds": 2,
+    "controls": [],
+    "budget": [12, 4],
+    "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
+}
+
+
+def timed(folder: Path, seconds: dict[int, str]) -> Path:
+    """A manifest that says what the annotation of some training images took."""
+    manifest = squares(folder)
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table["annotation_seconds"] = [
+        seconds.get(place, "6") if split == "train" else ""
+        for place, split in enumerate(table["split"])
+    ]
+    table.to_csv(manifest, index=False)
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("budget")
+    study = parse_config(SETTINGS | {"manifest": str(timed(folder / "data", {}))}, StudyConfig)
+    return walk(study, folder / "store")
+
+
+def results_of(plan: Plan) -> Results:
+    return gather_study(StudyPlan.of(plan)).first
+
+
+def test_each_size_is_drawn_anew_for_every_seed_and_within_the_larger(finished: Plan) -> None:
+    protocol = finished.protocol
+    drawn = {
+        (size, seed): set(
+            np.flatnonzero(
+                protocol.workspace.annotated(protocol.of_budget(size).config("test_byobnet", seed))
+            )
+        )
+        for size in (4, 12)
+        for seed in (0, 1)
+    }
+    for size in (4, 12):
+        assert len(drawn[size, 0]) == len(drawn[size, 1]) == size
+    assert drawn[12, 0] != drawn[12, 1]
+    assert drawn[4, 0] < drawn[12, 0]
+    assert drawn[4, 1] < drawn[12, 1]
+
+
+def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
+    protocol = finished.protocol
+    teachers = {(one.arm.role, one.seed): one.run for one in protocol.members}
+    for size in (4, 12):
+        for seed in (0, 1):
+            chain = protocol.of_budget(size).student(
+                finished.winner(),
+                "test_byobnet",
+                0.5,
+                seed,  # type: ignore[arg-type]
+            )
+            assert [step.kind for step in chain] == ["train", "annotate", "train"]
+            assert chain[0].id == teachers[f"teacher @ {size}", seed]
+            assert chain[2].id == teachers[f"student @ {size}", seed]
+    students = {run for (role, _), run in teachers.items() if role.startswith("student")}
+    assert len(students) == 5  # 12 are all annotations of the study: seed 0 draws the same
+
+
+def test_the_curve_is_the_figures_of_its_runs(finished: Plan) -> None:
+    results = results_of(finished)
+    curve = results.budget
+    assert sorted(set(curve["size"])) == [4, 12]
+    assert set(curve["line"]) == {"baseline1", "student", "teacher_maps"}
+    for row in curve[curve["line"] != "teacher_maps"].to_dict("records"):
+        mine = results.figures[
+            (results.figures["role"] == f"{row['line']} @ {row['size']}")
+            & (results.figures["set"] == "test-unseen")
+            & (results.figures["source"] == "")
+        ]
+        values = mine.drop_duplicates("seed").sort_values("seed")["auc"].to_numpy()
+        assert len(values) == row["n"] == 2
+        assert row["mean"] == pytest.approx(values.mean())
+        low, high = stats.t.interval(0.95, 1, values.mean(), stats.sem(values))
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+    maps = curve[curve["line"] == "teacher_maps"]
+    runs = results.runs[results.runs["role"] == "teacher @ 4"]
+    small = maps[maps["size"] == 4]["mean"].item()
+    assert small == pytest.approx(runs["val_map_correlation"].astype(float).mean())
+
+
+def test_minutes_are_known_where_every_drawn_image_has_a_time(
+    finished: Plan, tmp_path: Path
+) -> None:
+    assert annotation_minutes(finished, 4) == pytest.approx(4 * 6 / 60)
+    assert set(results_of(finished).budget["minutes"]) == {0.4, 1.2}
+    for wrong, known in (({3: "30"}, True), ({3: ""}, False)):
+        manifest = timed(tmp_path / str(known), wrong)
+        study = parse_config(SETTINGS | {"manifest": str(manifest), "budget": [24]}, StudyConfig)
+        plan = open_study(study, tmp_path, run=False, report_to=lambda line: None).first
+        minutes = annotation_minutes(plan, 24)
+        assert (minutes == pytest.approx((23 * 6 + 30) / 60)) if known else math.isnan(minutes)
+
+
+def test_a_time_that_is_none_is_told(tmp_path: Path) -> None:
+    manifest = timed(tmp_path / "data", {3: "-2", 5: "soon"})
+    study = parse_config(SETTINGS | {"manifest": str(manifest)}, StudyConfig)
+    with pytest.raises(InputError, match="annotation_seconds is '-2'"):
+        open_study(study, tmp_path, run=False, report_to=lambda line: None)
+
+
+def test_more_than_there_are_is_told(finished: Plan, tmp_path: Path) -> None:
+    study = finished.protocol.study.model_copy(update={"budget": (25,)})
+    with pytest.raises(InputError, match="budget: "):
+        open_study(study, tmp_path, run=False, report_to=lambda line: None)
+
+
+def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "backbone": "b", "line": "student", "size": size, "mean": np.mean(each),
+                "by_seed": each, "seeds": list(range(len(each))),
+            }
+            for size, each in values.items()
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "size", "then"),
+    [
+        ({25: [0.6, 0.62], 50: [0.7, 0.72], 100: [0.7, 0.722]}, 50, 100),
+        ({25: [0.6, 0.62], 50: [0.6, 0.62], 100: [0.6, 0.62]}, 25, 50),
+        ({25: [0.7, 0.7], 50: [0.7, 0.7], 100: [0.8, 0.82]}, None, None),
+        ({25: [0.7, 0.7], 50: [0.6, 0.6], 100: [0.8, 0.82], 200: [0.8, 0.82]}, 100, 200),
+        ({25: [0.7, 0.7], 50: [0.9, 0.9], 100: [0.8, 0.8]}, 50, 100),
+    ],
+)
+def test_enough_is_where_every_further_step_bought_less(
+    values: dict[int, list[float]], size: int | None, then: int | None
+) -> None:
+    found = enough(budget_steps(curve_of(values)), "b", "student", 0.01)
+    assert found is not None
+    assert (found.size, found.then) == (size, then)
+
+
+def test_steps_are_paired_by_seed() -> None:
+    curve = curve_of({10: [0.5, 0.6, 0.7], 20: [0.6, 0.7, 0.8]})
+    curve.at[1, "seeds"] = [0, 2, 3]
+    (step,) = budget_steps(curve).to_dict("records")
+    # Seeds 0 and 2 are in both: 0.6 − 0.5 and 0.7 − 0.7.
+    assert step["n"] == 2
+    assert step["mean"] == pytest.approx(0.05)
+    assert enough(budget_steps(curve.iloc[:1]), "b", "student", 0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        (Enough(50, 100, 0.002, -0.001, 0.005), "the interval excludes more"),
+        (Enough(50, 100, 0.002, -0.03, 0.03), "not excluded by so few seeds"),
+        (Enough(None, None, 0.05, 0.03, 0.07), "still bought at least 0.01 AUC"),
+        (Enough(None, None, 0.05, -0.03, 0.1), "chance is not excluded"),
+        (None, "have not been scored yet"),
+    ],
+)
+def test_what_is_said_of_it(
+    finished: Plan, point: Enough | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.report.questions.enough", lambda *given: point)
+    assert words in answers(finished, results_of(finished))["budget"]

@@ -1,0 +1,228 @@
+"""A folder is one process's at a time, whoever dies, sleeps or shares a disk with whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from preceptor.errors import HeldError, LeaseLostError
+from preceptor.runtime import leases
+from preceptor.runtime.leases import holder_of, lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from preceptor.runtime import leases
+leases.BEAT = float(sys.argv[2])
+with leases.lease(Path(sys.argv[1])) as held:
+    print("held", flush=True)
+    for line in sys.stdin:
+        try:
+            held.check()
+            print("mine", flush=True)
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+"""
+
+
+def holding(folder: Path, beat: float = 0.05) -> subprocess.Popen[str]:
+    """A process that holds a folder, and says for each line it is sent whether it still does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), str(beat)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def asked(process: subprocess.Popen[str]) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.parent.iterdir())
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with lease(folder) as held:
+        held.check()
+        found = holder_of(folder)
+        assert found is not None
+        assert found.pid == os.getpid()
+        with pytest.raises(HeldError, match=f"process {os.getpid()}"), lease(folder, wait=0.0):
+            pass
+        with lease(tmp_path / "other", wait=0.0):
+            pass
+    assert left(folder) == []
+    with lease(folder, wait=0.0):
+        pass
+
+
+def test_it_is_given_back_whatever_happens_inside(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), lease(tmp_path / "run"):
+        raise ZeroDivisionError
+    assert holder_of(tmp_path / "run") is None
+    assert left(tmp_path / "run") == []
+
+
+def test_another_process_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with holding(folder) as process:
+        with pytest.raises(HeldError, match=f"process {process.pid}"), lease(folder, wait=0.1):
+            pass
+        assert process.stdin is not None
+        process.stdin.close()
+        with lease(folder, wait=30.0) as held:
+            held.check()
+    assert left(folder) == []
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_killed_holder_is_known_at_once(tmp_path: Path, reaped: bool) -> None:
+    folder = tmp_path / "run"
+    with holding(folder) as process:
+        process.send_signal(signal.SIGKILL)
+        if reaped:
+            process.wait()
+        else:  # a zombie still has its number
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with lease(folder, wait=0.5) as held:
+            held.check()
+    assert left(folder) == []
+
+
+def of_another_machine(folder: Path) -> Path:
+    """Make the lease look as if it were held on another machine."""
+    path = folder.parent / f".{folder.name}.lease"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"machine": "elsewhere", "host": "far", "pid": 1}))
+    return path
+
+
+def test_a_holder_elsewhere_is_alive_while_its_heart_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "DEAD_AFTER", 5.0)
+    folder = tmp_path / "run"
+    with holding(folder) as process:
+        path = of_another_machine(folder)
+        before = path.stat().st_mtime
+        while path.stat().st_mtime == before:  # it beats, since the token is its own
+            pass
+        with pytest.raises(HeldError, match="process 1 on far"), lease(folder, wait=0.0):
+            pass
+        process.kill()
+    os.utime(path, (time.time() - 4, time.time() - 4))
+    with pytest.raises(HeldError), lease(folder, wait=0.0):
+        pass
+    os.utime(path, (time.time() - 6, time.time() - 6))
+    assert holder_of(folder) is None
+    with lease(folder, wait=0.0) as held:
+        held.check()
+
+
+def test_a_sleeper_finds_its_lease_gone_and_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "DEAD_AFTER", 0.5)
+    folder = tmp_path / "run"
+    with holding(folder) as process:
+        assert asked(process) == "mine"
+        of_another_machine(folder)
+        process.send_signal(signal.SIGSTOP)
+        with lease(folder, wait=30.0) as held:
+            process.send_signal(signal.SIGCONT)
+            assert asked(process) == LeaseLostError.__name__
+            held.check()
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+            held.check()  # it did not take the lease away when it ended
+    assert left(folder) == []
+
+
+def test_who_renamed_a_living_lease_puts_it_back(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with lease(folder) as held:
+        path = tmp_path / ".run.lease"
+        found = leases.read_holder(path)
+        assert found is not None
+        dead = leases.Holder("another", found.machine, found.host, found.pid, found.started)
+        leases._bury(path, dead)
+        held.check()
+    assert left(folder) == []
+
+
+RACE = """
+import os, sys, time
+from pathlib import Path
+from preceptor.runtime.leases import lease
+folder = Path(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    with lease(folder / "run"):
+        mark = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)   # fails if two are inside
+        os.close(mark)
+        with (folder / "count").open("r+") as file:
+            count = int(file.read() or 0)
+            file.seek(0)
+            file.write(str(count + 1))
+        (folder / "inside").unlink()
+"""
+
+
+def test_many_processes_never_meet(tmp_path: Path) -> None:
+    (tmp_path / "count").touch()
+    command = [sys.executable, "-c", RACE, str(tmp_path), "20"]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "80"
+
+
+def test_many_processes_inherit_from_the_dead_and_never_meet(tmp_path: Path) -> None:
+    (tmp_path / "count").touch()
+    with holding(tmp_path / "run") as process:
+        command = [sys.executable, "-c", RACE, str(tmp_path), "10"]
+        processes = [subprocess.Popen(command) for _ in range(4)]
+        process.kill()
+        process.wait()
+        assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "40"
+
+
+def test_a_moment_without_an_answer_does_not_stop_the_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network folder: the file is not to be read for a while, and then it is."""
+    monkeypatch.setattr(leases, "BEAT", 0.05)
+    folder = tmp_path / "run"
+    with lease(folder) as held:
+        file = tmp_path / ".run.lease"
+        away = tmp_path / "away"
+        file.rename(away)
+        time.sleep(0.2)
+        away.rename(file)
+        before = file.stat().st_mtime_ns
+        time.sleep(0.3)
+        assert file.stat().st_mtime_ns > before
+        held.check()
+    assert not file.exists()
+
+
+def test_a_lease_that_is_gone_for_good_is_lost(tmp_path: Path) -> None:
+    with lease(tmp_path / "run") as held:
+        (tmp_path / ".run.lease").unlink()
+        with pytest.raises(LeaseLostError):
+            held.check()

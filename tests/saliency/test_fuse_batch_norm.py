@@ -1,0 +1,297 @@
+"""Batch norms folded into convolutions: the same network, or it is left as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune, weight_norm
+
+from preceptor.models.build import build_model
+from preceptor.saliency.fuse_batch_norm import folded
+
+EXAMPLE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+
+
+def trained(network: nn.Module, channels: int = 3) -> nn.Module:
+    """The network with running statistics, weights and biases of batch norms of its own."""
+    generator = torch.Generator().manual_seed(1)
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(8, channels, 64, 64, generator=generator) + 0.3)
+        for norm in norms(network):
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5, generator=generator)
+                norm.bias.uniform_(-0.5, 0.5, generator=generator)
+    return network.eval()
+
+
+def norms(network: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    return (part for part in network.modules() if isinstance(part, nn.BatchNorm2d))
+
+
+def count(network: nn.Module) -> int:
+    return len(list(norms(network)))
+
+
+def first(out: Any) -> Tensor:
+    return out if isinstance(out, Tensor) else out[0]
+
+
+def assert_same(network: nn.Module, found: nn.Module, example: Tensor = EXAMPLE) -> None:
+    """Equal on images that the folding has not seen."""
+    with torch.no_grad():
+        for scale in (1.0, 0.1, 4.0):
+            images = scale * example.flip(0, 2) + 0.2
+            expected = first(network(images))
+            gap = (first(found(images)) - expected).abs().max() / expected.abs().max()
+            assert gap < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("test_resnet", 0), ("test_byobnet", 0), ("test_efficientnet", 0),
+        ("mobilenetv2_050", 0), ("densenet121", 63),
+    ],
+)  # fmt: skip
+def test_timms_networks_are_the_same_without_batch_norms(name: str, left: int) -> None:
+    """Of DenseNet those stay that come before their convolutions."""
+    torch.manual_seed(0)
+    network = trained(timm.create_model(name, num_classes=3))
+    state = copy.deepcopy(network.state_dict())
+    found = folded(network, EXAMPLE[:1])
+    assert count(found) <= left < count(network)
+    assert_same(network, found)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        assert_same(network, found.to(memory_format=layout))  # type: ignore[call-overload]
+    assert not any(part.training for part in found.modules())
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, state[key])
+    shared = {value.data_ptr() for value in network.parameters()}
+    assert not shared & {value.data_ptr() for value in found.parameters()}
+
+
+class Net(nn.Module):
+    """Two convolutions, two batch norms, and a way through them."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.other = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Any:
+        x = self.one(images)
+        if self.way == "twice":
+            x = self.norm(x) + self.two(x)
+        elif self.way == "after":
+            x = self.norm(x)
+            x = self.two(x).relu() + x
+        elif self.way == "shared norm":
+            x = self.norm(self.two(self.norm(x)))
+        elif self.way == "shared convolution":
+            x = self.other(self.two(self.norm(self.two(x)).relu()))
+        elif self.way == "two norms":
+            x = self.norm(x) + self.other(x)
+        elif self.way == "changed in place":
+            x = self.norm(x.relu_())
+        elif self.way == "norm first":
+            x = self.two(self.norm(x.relu())).relu()
+        elif self.way == "by name":
+            x = self.norm(input=x)
+        elif self.way == "used later":
+            x = self.two(self.norm(x).relu()) + 0.05 * x
+        elif self.way == "in training alone":
+            x = self.norm(x) if self.training else x
+        elif self.way == "tuple":
+            return self.head(self.norm(x).relu().mean((2, 3))), x
+        return self.head(x.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("way", "left"),
+    [
+        ("after", 1), ("tuple", 1),  # one of the two is never called
+        ("twice", 2), ("shared norm", 2), ("shared convolution", 2), ("two norms", 2),
+        ("changed in place", 2), ("norm first", 2), ("by name", 2), ("used later", 2),
+        ("in training alone", 2),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_folded_comes_back_right(way: str, left: int) -> None:
+    torch.manual_seed(0)
+    network = trained(Net(way))
+    found = folded(network, EXAMPLE)
+    assert count(found) == left
+    assert_same(network, found)
+
+
+def small(*middle: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), *middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+
+
+def test_batch_norms_without_statistics_stay() -> None:
+    network = trained(small(nn.BatchNorm2d(4, track_running_stats=False)))
+    found = folded(network, EXAMPLE)
+    assert count(found) == 1
+    assert_same(network, found)
+
+
+def test_batch_norms_without_weights_are_folded() -> None:
+    network = trained(small(nn.BatchNorm2d(4, affine=False)))
+    found = folded(network, EXAMPLE)
+    assert count(found) == 0
+    assert_same(network, found)
+
+
+def test_grouped_and_bare_convolutions() -> None:
+    torch.manual_seed(0)
+    network = trained(
+        nn.Sequential(
+            nn.Conv2d(4, 8, 3, stride=2, groups=4, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3, dilation=2, groups=8), nn.BatchNorm2d(8), nn.Flatten(),
+        ),
+        channels=4,
+    )  # fmt: skip
+    example = torch.randn(2, 4, 20, 20, generator=torch.Generator().manual_seed(3))
+    found = folded(network, example)
+    assert count(found) == 0
+    assert_same(network, found, example)
+
+
+def test_a_network_with_neither() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)).eval()
+    found = folded(network, EXAMPLE)
+    assert found is not network
+    assert_same(network, found)
+
+
+# Hooks.
+
+
+def test_hooks_of_others_are_stripped_from_the_copy_alone() -> None:
+    calls: list[str] = []
+    network = trained(small(nn.BatchNorm2d(4)))
+    network[0].register_forward_hook(lambda *_: calls.append("after"))
+    network[1].register_forward_pre_hook(lambda *_: calls.append("before"))
+    network[-1].register_forward_hook(lambda *_, **__: calls.append("kwargs"), with_kwargs=True)
+    network.register_forward_hook(lambda *_: calls.append("whole"))
+    found = folded(network, EXAMPLE)
+    assert count(found) == 0
+    calls.clear()
+    found(EXAMPLE)
+    assert calls == []
+    network(EXAMPLE)
+    assert sorted(calls) == ["after", "before", "kwargs", "whole"]
+    assert_same(network, found)
+
+
+def test_hooks_that_change_what_comes_out_stay() -> None:
+    network = trained(small(nn.BatchNorm2d(4)))
+    network[2].register_forward_hook(lambda _, __, out: out * torch.arange(4.0).view(4, 1, 1))
+    found = folded(network, EXAMPLE)
+    assert found is not network
+    assert_same(network, found)
+
+
+def test_a_network_that_cannot_compute_without_its_hooks_keeps_them() -> None:
+    network = trained(small(nn.BatchNorm2d(4)))
+    network[0].register_forward_pre_hook(lambda _, images: images[0][:, :3])
+    example = torch.cat([EXAMPLE, EXAMPLE], 1)
+    found = folded(network, example)
+    assert found is not network
+    assert_same(network, found, example)
+
+
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_our_own_changes_of_a_backbone_are_no_hooks(backbone: str) -> None:
+    network = build_model(backbone, ["a", "b"], input_size=64).backbone
+    assert not any(part._forward_pre_hooks for part in network.modules())
+    found = folded(trained(network), EXAMPLE)
+    assert count(found) < count(network)
+    assert_same(network, found)
+
+
+def test_the_taps_of_a_guidable_model_stay_its_own() -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        "densenet121", ("a", "b"), positive="b", input_size=64, cam_source="cyborg"
+    ).eval()
+    found = folded(model.backbone, EXAMPLE)
+    assert_same(model.backbone, found)
+    model(EXAMPLE)  # its tap is there
+    assert not any(part._forward_hooks for part in found.modules())
+
+
+@pytest.mark.parametrize("kind", ["weight norm", "pruned", "parametrised", "scripted"])
+def test_networks_with_weights_of_a_special_kind(kind: str) -> None:
+    network = trained(small(nn.BatchNorm2d(4)))
+    if kind == "weight norm":
+        network[-1] = weight_norm(network[-1])
+    elif kind == "pruned":
+        prune.l1_unstructured(network[0], "weight", 0.5)
+    elif kind == "parametrised":
+        network[0] = parametrizations.weight_norm(network[0])
+    else:
+        network = torch.jit.script(network)
+    network(EXAMPLE)
+    found = folded(network.eval(), EXAMPLE)
+    assert (found is network) == (kind in ("weight norm", "pruned"))  # weights in a graph
+    assert_same(network, found)
+    with torch.no_grad():
+        network(EXAMPLE)
+    found = folded(network, EXAMPLE)
+    assert found is not network
+    assert_same(network, found)
+
+
+# Where it is made and where it is used.
+
+
+def test_made_in_inference_mode_it_is_used_and_trained_outside() -> None:
+    network = trained(small(nn.BatchNorm2d(4)))
+    with torch.inference_mode():
+        example = EXAMPLE * 1
+        found = folded(network, example)
+        assert torch.equal(found(example), folded(network, EXAMPLE)(EXAMPLE))
+    found(EXAMPLE).sum().backward()
+    gradient = found[0].weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+    with torch.no_grad():
+        found[0].weight.add_(1)
+
+
+def test_under_autocast_it_is_folded_all_the_same() -> None:
+    torch.manual_seed(0)
+    network = trained(timm.create_model("test_resnet", num_classes=3))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = folded(network, EXAMPLE)
+        assert found(EXAMPLE).dtype == torch.bfloat16
+    assert count(found) == 0
+    assert_same(network, found)
+    half = copy.deepcopy(network).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert folded(half, EXAMPLE)(EXAMPLE).shape == (2, 3)  # which autocast alone can feed
+
+
+def test_in_training_mode_the_network_is_untouched() -> None:
+    network = trained(small(nn.BatchNorm2d(4), nn.Dropout(0.5))).train()
+    state = copy.deepcopy(network.state_dict())
+    found = folded(network, EXAMPLE)
+    assert all(part.training for part in network.modules())
+    assert not any(part.training for part in found.modules())
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, state[key])
+    assert_same(network.eval(), found)

@@ -1,0 +1,256 @@
+"""Scores of masked images, against a loop over images and masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import Tensor, nn
+
+from preceptor.saliency.masked_scores import BLUR_SHARE, LEAST_CPU, MOST_CPU, MaskedScores
+from preceptor.saliency.rise_masks import Block, balanced_block, ramps, render
+
+
+def network(logits: int, channels: int = 3, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(24, logits),
+    ).eval()  # fmt: skip
+
+
+def some(count: int = 4, channels: int = 3, size: tuple[int, int] = (12, 17)) -> Tensor:
+    return torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(7))
+
+
+def masks_of(count: int, size: tuple[int, int] = (12, 17)) -> Tensor:
+    return torch.rand(count, *size, generator=torch.Generator().manual_seed(8))
+
+
+def slow_fill(image: Tensor, fill: Any) -> Tensor:
+    """(C, H, W) what is seen where a mask is 0."""
+    if fill == "mean":
+        return torch.stack([torch.full_like(channel, float(channel.mean())) for channel in image])
+    if fill == "blur":
+        sigma = BLUR_SHARE * min(image.shape[1:])
+        # The kernel ends at three σ; "mirror" repeats no pixel at the border.
+        blurred = [
+            ndimage.gaussian_filter(
+                channel.double().numpy(), sigma, mode="mirror", radius=int(3 * sigma)
+            )
+            for channel in image
+        ]
+        return torch.from_numpy(np.stack(blurred)).float()
+    return torch.full_like(image, fill)
+
+
+def slow_score(logits: list[float], index: int, score: str) -> float:
+    if len(logits) == 1:  # of the second class, by the logistic function
+        share = 1 / (1 + math.exp(-logits[0]))
+        shares = [1 - share, share]
+    else:
+        total = sum(math.exp(value) for value in logits)
+        shares = [math.exp(value) / total for value in logits]
+    return (
+        shares[index] if score == "probability" else math.log(shares[index] / (1 - shares[index]))
+    )
+
+
+def slow_scores(
+    model: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor, masks: Tensor, **how: Any
+) -> Tensor:
+    found = torch.zeros(len(images), len(masks))
+    for row, image in enumerate(images):
+        hidden = slow_fill(image, how.get("fill", 0.0))
+        for column, mask in enumerate(masks):
+            shown = image * mask + hidden * (1 - mask)
+            logits = model(shown[None])[0].tolist()
+            score = how.get("score", "probability")
+            found[row, column] = slow_score(logits, int(classes[row]), score)
+    return found
+
+
+@pytest.mark.parametrize("logits", [1, 2, 5])
+@pytest.mark.parametrize("score", ["probability", "logit"])
+@pytest.mark.parametrize("fill", [0.0, 0.7, -2, "mean", "blur"])
+def test_scores_are_the_loop(logits: int, score: Any, fill: Any) -> None:
+    model, images, masks = network(logits), some(), masks_of(9)
+    classes = torch.tensor([0, 1, 1, 0]) if logits < 5 else torch.tensor([4, 0, 2, 3])
+    with torch.inference_mode():
+        seen = MaskedScores(images, classes, model, score=score, fill=fill)
+        found = seen(torch.arange(4), masks)
+        expected = slow_scores(model, images, classes, masks, score=score, fill=fill)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    channels=st.integers(1, 4),
+    size=st.tuples(st.integers(6, 20), st.integers(6, 20)),
+    fill=st.sampled_from([0.0, 1.5, "mean", "blur"]),
+    batch_size=st.sampled_from([1, 3, 7, 64]),
+    channels_last=st.booleans(),
+    data=st.data(),
+)
+def test_any_shape_layout_and_batch(
+    channels: int,
+    size: tuple[int, int],
+    fill: Any,
+    batch_size: int,
+    channels_last: bool,
+    data: st.DataObject,
+) -> None:
+    model, images, masks = network(2, channels), some(5, channels, size), masks_of(4, size)
+    which = torch.tensor(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=4)))
+    classes = torch.tensor([0, 1, 0, 1, 1])
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    with torch.inference_mode():
+        seen = MaskedScores(
+            images.contiguous(memory_format=layout), classes, model, fill=fill,
+            batch_size=batch_size,
+        )  # fmt: skip
+        found = seen(which, masks)
+        expected = slow_scores(model, images[which], classes[which], masks, fill=fill)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+class Recorder:
+    """A model of means that remembers how many it was shown."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        return images.mean((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 16, 40, 1000, None])
+def test_no_call_has_more_images_than_asked_for(batch_size: int | None) -> None:
+    images, masks, classes = some(6), masks_of(10), torch.tensor([0, 1, 0, 1, 0, 1])
+    recorder = Recorder()
+    found = MaskedScores(images, classes, recorder, batch_size=batch_size)(torch.arange(6), masks)
+    assert max(recorder.sizes) <= (batch_size or MOST_CPU)
+    assert sum(recorder.sizes) == 60
+    if batch_size == 1000:
+        assert recorder.sizes == [60]  # across images too
+    whole = MaskedScores(images, classes, Recorder(), batch_size=60)(torch.arange(6), masks)
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(12, MOST_CPU), (100, 40), (500, LEAST_CPU)])
+def test_without_a_size_batches_suit_a_cpus_cache(side: int, expected: int) -> None:
+    recorder = Recorder()
+    seen = MaskedScores(some(1, 1, (side, side)), torch.tensor([1]), recorder)
+    seen(torch.tensor([0]), masks_of(130, (side, side)))
+    assert max(recorder.sizes) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_batches_change_rounding_alone(batch_size: int) -> None:
+    model, images, masks = network(3), some(), masks_of(20)
+    classes = torch.tensor([0, 1, 2, 1])
+    with torch.inference_mode():
+        found, whole = (
+            MaskedScores(images, classes, model, batch_size=size)(torch.arange(4), masks)
+            for size in (batch_size, 80)
+        )
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.5, "mean", "blur"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_model_gets_images_in_the_layout_that_they_have(
+    fill: Any, layout: Any, shared: bool
+) -> None:
+    rows, columns = ramps(14, 7), ramps(21, 7)
+    block = balanced_block(7, 30, (1, 2), torch.Generator().manual_seed(0))
+    if not shared:
+        block = Block(block.cells, block.shifts.expand(30, 2))
+    masks = render(block, rows, columns)
+
+    def model(shown: Tensor) -> Tensor:
+        assert shown.is_contiguous(memory_format=layout)
+        return shown.mean((1, 2, 3))[:, None]
+
+    images = some(4, size=(14, 21)).contiguous(memory_format=layout)
+    for batch_size in (1, 8, 30, 90):
+        seen = MaskedScores(
+            images, torch.zeros(4, dtype=torch.int64), model, fill=fill, batch_size=batch_size
+        )
+        seen(torch.tensor([2, 0, 1]), masks)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_model_gets_images_of_the_type_that_they_have(dtype: torch.dtype) -> None:
+    model = network(2).to(dtype)
+    classes = torch.tensor([0, 1, 1, 0])
+    with torch.inference_mode():
+        seen = MaskedScores(some().to(dtype), classes, model, fill=0.5)
+        found = seen(torch.arange(4), masks_of(9))
+        expected = slow_scores(network(2), some(), classes, masks_of(9), fill=0.5)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+def test_scores_of_sure_models_stay_finite() -> None:
+    images, classes = torch.ones(2, 1, 2, 2), torch.tensor([0, 1])
+
+    def sure(shown: Tensor) -> Tensor:
+        return shown.mean((1, 2, 3))[:, None] * torch.tensor([[0.0, 300.0]])
+
+    for score, expected in (
+        ("logit", [[-300.0, 0.0], [300.0, 0.0]]),
+        ("probability", [[0.0, 0.5], [1.0, 0.5]]),
+    ):
+        seen = MaskedScores(images, classes, sure, score=score)  # type: ignore[arg-type]
+        found = seen(torch.arange(2), torch.stack([torch.ones(2, 2), torch.zeros(2, 2)]))
+        torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_nothing_is_changed() -> None:
+    images, masks = some(), masks_of(5)
+    before = images.clone(), masks.clone()
+    seen = MaskedScores(images, torch.tensor([0, 1, 0, 1]), network(2), fill="mean")
+    with torch.inference_mode():
+        seen(torch.arange(4), masks)
+    assert torch.equal(images, before[0])
+    assert torch.equal(masks, before[1])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"score": "entropy"}, "score 'entropy' is not one of probability, logit"),
+        ({"fill": "black"}, "fill 'black' is not a number, mean or blur"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": -4}, "batch_size -4"),
+    ],
+)
+def test_settings_that_are_none(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MaskedScores(some(), torch.zeros(4, dtype=torch.int64), network(2), **how)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "message"),
+    [
+        (lambda x: x.mean((1, 2, 3)), [0, 0], r"the model gives \(8,\) for 8 images"),
+        (lambda x: x, [0, 0], "must be"),
+        (lambda x: x[:1, :2, 0, 0], [0, 0], r"gives \(1, 2\) for 8 images"),
+        (lambda x: x[:, :2, 0, 0], [0, 2], "classes from 0 to 2; the model knows 0 to 1"),
+        (lambda x: x[:, :1, 0, 0], [1, -1], "classes from -1 to 1; the model knows 0 to 1"),
+    ],
+)
+def test_models_that_give_something_else(model: Any, classes: list[int], message: str) -> None:
+    seen = MaskedScores(some(2), torch.tensor(classes), model)
+    with pytest.raises(ValueError, match=message):
+        seen(torch.arange(2), masks_of(4))

@@ -1,0 +1,198 @@
+"""RISE's masks: against torch's own enlargement, and as a balanced design."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from preceptor.saliency.rise_masks import (
+    Block,
+    balanced_block,
+    full_block,
+    ramps,
+    random_block,
+    render,
+    spread_shift,
+)
+
+
+def enlarged(grid: Tensor, shift: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """One mask as published: enlarge (s, s) cells to s + 1 cells' pixels, cut out at the shift."""
+    cells = len(grid)
+    whole = [(cells + 1) * math.ceil(side / cells) for side in size]
+    wide = functional.interpolate(
+        grid[None, None].double(), size=whole, mode="bilinear", align_corners=False
+    )[0, 0]
+    return wide[shift[0] : shift[0] + size[0], shift[1] : shift[1] + size[1]]
+
+
+def design(block: Block) -> Tensor:
+    """(n, s²) the cells as −1 and 1."""
+    return block.cells.flatten(1).double() * 2 - 1
+
+
+sizes = st.tuples(st.integers(2, 40), st.integers(2, 40))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 9999), cells=st.integers(2, 9), size=sizes)
+def test_masks_are_torchs_enlargement(seed: int, cells: int, size: tuple[int, int]) -> None:
+    size = (max(size[0], cells), max(size[1], cells))
+    rows, columns = ramps(size[0], cells), ramps(size[1], cells)
+    assert [len(rows), len(columns)] == [math.ceil(side / cells) for side in size]
+    block = random_block(cells, 6, (len(rows), len(columns)), torch.Generator().manual_seed(seed))
+    found = render(block, rows, columns)
+    assert found.shape == (6, *size)
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-6
+    for mask, grid, (row, column) in zip(found, block.cells, block.shifts.tolist(), strict=True):
+        expected = enlarged(grid, (row, column), size)
+        torch.testing.assert_close(mask.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(224, 7), (299, 7), (7, 7), (32, 2), (33, 8)])
+def test_every_row_of_a_ramp_is_a_mean_of_cells(side: int, cells: int) -> None:
+    weights = ramps(side, cells)
+    assert weights.shape == (math.ceil(side / cells), side, cells)
+    torch.testing.assert_close(weights.sum(2), torch.ones(weights.shape[:2]), atol=1e-5, rtol=0)
+    assert weights.min() >= 0
+    assert ((weights > 0).sum(2) <= 2).all()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 35)])
+def test_a_shared_shift_is_that_shift_for_every_mask(size: tuple[int, int]) -> None:
+    rows, columns = ramps(size[0], 7), ramps(size[1], 7)
+    shifts = (len(rows), len(columns))
+    for index in range(5):
+        shift = spread_shift(index, (0.1, 0.7), shifts)
+        block = balanced_block(7, 128, shift, torch.Generator().manual_seed(index))
+        each = Block(block.cells, block.shifts.expand(128, 2))
+        torch.testing.assert_close(
+            render(block, rows, columns), render(each, rows, columns), atol=1e-6, rtol=0
+        )
+        expected = enlarged(block.cells[17], shift, size)
+        found = render(block, rows, columns)[17].double()
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+# Balance.
+
+
+@pytest.mark.parametrize("cells", [2, 3, 4, 5, 7, 8])
+def test_cells_are_balanced_one_by_one_and_two_by_two(cells: int) -> None:
+    count = full_block(cells)
+    assert count == 2 * min(2**power for power in range(12) if 2**power >= cells**2)
+    for seed in range(5):
+        block = balanced_block(cells, count, (0, 0), torch.Generator().manual_seed(seed))
+        signs = design(block)
+        assert signs.shape == (count, cells**2)
+        assert signs.abs().unique().tolist() == [1]
+        assert not signs.sum(0).any()
+        assert torch.equal(signs.T @ signs, count * torch.eye(cells**2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("cells", "count"), [(7, 128), (7, 2), (7, 6), (7, 32), (3, 32), (2, 8)])
+def test_every_mask_has_its_complement(cells: int, count: int) -> None:
+    for seed in range(3):
+        signs = design(balanced_block(cells, count, (0, 0), torch.Generator().manual_seed(seed)))
+        assert len(signs) == count
+        assert torch.equal(signs[: count // 2], -signs[count // 2 :])
+
+
+@pytest.mark.parametrize(("count", "members"), [(32, (0, 1, 15, 16, 31)), (6, (0, 2, 5))])
+def test_each_mask_by_itself_is_a_random_one(count: int, members: tuple[int, ...]) -> None:
+    """Over 4,000 blocks every cell, and every pair of cells, is on as often as by coin tosses."""
+    generator, blocks = torch.Generator().manual_seed(0), 4000
+    drawn = [balanced_block(3, count, (0, 0), generator) for _ in range(blocks)]
+    for member in members:
+        signs = torch.stack([design(block)[member] for block in drawn])
+        # Sums of 4,000 signs: 5 standard deviations are 316.
+        assert signs.sum(0).abs().max() < 5 * blocks**0.5
+        pairs = signs.T @ signs - blocks * torch.eye(9, dtype=torch.float64)
+        assert pairs.abs().max() < 5 * blocks**0.5
+
+
+def test_each_pattern_is_as_likely_as_any_other() -> None:
+    generator, blocks = torch.Generator().manual_seed(1), 3200
+    powers = 2 ** torch.arange(4)
+    for member in (0, 3, 7):
+        patterns = [
+            int((balanced_block(2, 8, (0, 0), generator).cells[member].flatten() * powers).sum())
+            for _ in range(blocks)
+        ]
+        counts = np.bincount(patterns, minlength=16)
+        # χ² of 15 degrees of freedom: above 44.3 once in 10,000.
+        assert ((counts - blocks / 16) ** 2 / (blocks / 16)).sum() < 44.3
+
+
+def test_random_masks_are_coin_tosses_with_shifts_of_their_own() -> None:
+    block = random_block(4, 6000, (8, 3), torch.Generator().manual_seed(0))
+    assert block.cells.unique().tolist() == [0, 1]
+    signs = design(block)
+    gram = signs.T @ signs - 6000 * torch.eye(16, dtype=torch.float64)
+    assert signs.sum(0).abs().max() < 5 * 6000**0.5
+    assert gram.abs().max() < 5 * 6000**0.5
+    counts = np.bincount((block.shifts[:, 0] * 3 + block.shifts[:, 1]).numpy(), minlength=24)
+    assert len(counts) == 24
+    # χ² of 23 degrees of freedom: above 56.7 once in 10,000.
+    assert ((counts - 250) ** 2 / 250).sum() < 56.7
+
+
+def test_blocks_depend_on_their_generator_alone() -> None:
+    def drawn(seed: int) -> Tensor:
+        return balanced_block(7, 128, (0, 0), torch.Generator().manual_seed(seed)).cells
+
+    assert torch.equal(drawn(3), drawn(3))
+    assert not torch.equal(drawn(3), drawn(4))
+
+
+# Shifts.
+
+
+def discrepancy(points: np.ndarray) -> float:
+    """The largest gap between a corner rectangle's share of the points and its area."""
+    edges = np.linspace(0, 1, 17)[1:]
+    return max(
+        abs(float(((points[:, 0] < x) & (points[:, 1] < y)).mean()) - x * y)
+        for x in edges
+        for y in edges
+    )
+
+
+@pytest.mark.parametrize("count", [16, 64, 256])
+def test_spread_shifts_fill_the_square_more_evenly_than_chance(count: int) -> None:
+    generator = np.random.default_rng(0)
+    spread, chance = [], []
+    for _ in range(15):
+        start = (float(generator.random()), float(generator.random()))
+        shifts = [spread_shift(index, start, (32, 32)) for index in range(count)]
+        spread.append(discrepancy((np.array(shifts) + 0.5) / 32))
+        chance.append(discrepancy((generator.integers(0, 32, (count, 2)) + 0.5) / 32))
+    assert max(spread) < max(chance)
+    assert np.median(spread) < 0.8 * np.median(chance)
+
+
+@settings(deadline=None)
+@given(
+    index=st.integers(0, 100_000),
+    start=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
+    shifts=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+)
+def test_a_shift_is_one_of_those_there_are(
+    index: int, start: tuple[float, float], shifts: tuple[int, int]
+) -> None:
+    row, column = spread_shift(index, start, shifts)
+    assert 0 <= row < shifts[0]
+    assert 0 <= column < shifts[1]
+
+
+def test_all_shifts_come_before_long() -> None:
+    seen = {spread_shift(index, (0.2, 0.9), (4, 3)) for index in range(24)}
+    assert len(seen) == 12

@@ -1,0 +1,117 @@
+"""What a study leaves to the probe is decided once, kept, and part of what its runs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.config.run import RunConfig, Speed
+from preceptor.config.yaml_file import dump_config, load_config, parse_config
+from preceptor.driver import open_study
+from preceptor.errors import InputError
+from preceptor.study import auto_speed
+from preceptor.study.auto_speed import decide_speed
+from preceptor.study.config import StudyConfig
+from tests.datasets import squares
+
+AUTO = {"precision": "auto", "channels_last": "auto", "compile": "auto"}
+SLOW, QUICK = Speed(), Speed(precision="bf16-mixed", channels_last=False)
+
+
+def study(manifest: Path, **training: Any) -> StudyConfig:
+    values = {
+        "manifest": manifest, "positive": "marked", "teachers": ["test_byobnet"],
+        "students": ["test_byobnet", "test_resnet"], "alphas": [0.5],
+        "training": {"input_size": 64, "epochs": 1} | training,
+    }  # fmt: skip
+    return parse_config(values, StudyConfig)
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backbones that were probed; test_byobnet is quicker in bf16."""
+    asked: list[str] = []
+
+    def choose(config: RunConfig, *_: Any, **__: Any) -> Speed:
+        asked.append(config.backbone)
+        return QUICK if config.backbone == "test_byobnet" else SLOW
+
+    monkeypatch.setattr(auto_speed, "choose_speed", choose)
+    return asked
+
+
+def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[str]) -> None:
+    manifest = squares(tmp_path / "data")
+    asked = study(manifest, **AUTO)
+    opened = open_study(asked, tmp_path, run=True, report_to=lambda line: None)
+    protocol = opened.first.protocol
+    assert probes == ["test_byobnet", "test_resnet"]
+    assert protocol.study.speed == {"test_byobnet": QUICK, "test_resnet": SLOW}
+    runs = [protocol.full_run("baseline2", name, 1.0, 0).run for name in asked.students]
+    assert [run.training.speed for run in runs if run] == [QUICK, SLOW]
+
+    (tmp_path / "study.yaml").write_text(dump_config(protocol.study))
+    again = open_study(asked, tmp_path, run=True, report_to=lambda line: None).first.protocol
+    assert len(probes) == 2  # the earlier decision stands
+    assert again.study == protocol.study
+    reread = load_config(tmp_path / "study.yaml", StudyConfig)
+    assert reread.speed == protocol.study.speed
+    assert [again.full_run("baseline2", name, 1.0, 0).id for name in asked.students] == [
+        protocol.full_run("baseline2", name, 1.0, 0).id for name in asked.students
+    ]
+
+
+def test_another_training_is_probed_anew(tmp_path: Path, probes: list[str]) -> None:
+    manifest = squares(tmp_path / "data")
+    first = open_study(study(manifest, **AUTO), tmp_path, run=True, report_to=print)
+    (tmp_path / "study.yaml").write_text(dump_config(first.config))
+    open_study(study(manifest, **AUTO, batch_size=7), tmp_path, run=True, report_to=print)
+    assert len(probes) == 4
+
+
+def test_what_is_named_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
+    manifest = squares(tmp_path / "data")
+    plain = study(manifest)
+    found = open_study(plain, tmp_path, run=True, report_to=lambda line: None).config
+    assert found == plain
+    assert not probes
+    half = study(manifest, precision="auto", channels_last=True)
+    found = open_study(half, tmp_path, run=True, report_to=lambda line: None).config
+    kept = found.training_of("test_byobnet").speed
+    assert kept == Speed(precision="bf16-mixed", channels_last=True)
+
+
+def test_a_run_by_itself_names_its_own(tmp_path: Path) -> None:
+    for word in AUTO:
+        values = {"manifest": "m", "backbone": "b", "training": {word: "auto"}}
+        with pytest.raises(InputError, match=rf"training\.{word} is auto"):
+            parse_config(values, RunConfig)
+
+
+def test_a_speed_for_nobody_is_told(tmp_path: Path) -> None:
+    values = {"manifest": "m", "teachers": ["a"], "students": ["a"], "speed": {"b": {}}}
+    with pytest.raises(InputError, match="speed name backbones that are not used: b"):
+        parse_config(values, StudyConfig)
+
+
+def test_the_real_probe_chooses_something(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data")
+    asked = study(manifest, **AUTO).model_copy(update={"students": ("test_byobnet",)})
+    told: list[str] = []
+    workspaces = open_study(
+        study(manifest), tmp_path, run=True, report_to=lambda line: None
+    ).first.protocol.workspaces
+    found = decide_speed(asked, workspaces.first.manifest, None, told.append)
+    assert set(found.speed) == {"test_byobnet"}
+    assert not found.speed["test_byobnet"].compile  # a run of seconds
+    assert "s a step" in told[-1]
+
+
+def test_a_plan_that_is_looked_at_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
+    manifest = squares(tmp_path / "data")
+    asked = study(manifest, **AUTO)
+    found = open_study(asked, tmp_path, run=False, report_to=lambda line: None).config
+    assert not probes
+    assert found.training_of("test_byobnet").speed == SLOW

@@ -1,0 +1,137 @@
+"""The state of an unfinished run: everything comes back, or a fresh start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+}
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2))
+
+
+def step(model: nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+    images = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    optimiser.zero_grad()
+    model(images).square().mean().backward()
+    optimiser.step()
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, kind: str, layout: torch.memory_format
+) -> None:
+    model = network(0).to(memory_format=layout)  # type: ignore[call-overload]
+    optimiser = OPTIMISERS[kind](model.parameters())
+    for seed in range(3):
+        step(model, optimiser, seed)
+    progress = Progress(
+        epoch=3,
+        history=[{"auc": 0.5, "loss": float("nan")}],
+        best_score=0.75,
+        best_epoch=1,
+        best_state=snapshot(network(9)),
+        seconds=12.5,
+    )
+    save_progress(tmp_path / "state", "run-a", progress, model, optimiser)
+    saved = snapshot(model)
+
+    again = network(1).to(memory_format=layout)  # type: ignore[call-overload]
+    new = OPTIMISERS[kind](again.parameters())
+    back = load_progress(tmp_path / "state", "run-a", again, new)
+    assert_equal(snapshot(again), saved)
+    assert_equal(back.best_state, progress.best_state)
+    assert (back.epoch, back.best_score, back.best_epoch, back.seconds) == (3, 0.75, 1, 12.5)
+    assert back.history[0]["auc"] == 0.5
+    for seed in range(3, 6):
+        step(model, optimiser, seed)
+        step(again, new, seed)
+    assert_equal(snapshot(again), snapshot(model))
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+def test_before_the_first_best_epoch(tmp_path: Path) -> None:
+    model = network(0)
+    optimiser = OPTIMISERS["sgd"](model.parameters())
+    save_progress(tmp_path / "state", "r", Progress(), model, optimiser)
+    assert load_progress(tmp_path / "state", "r", model, optimiser) == Progress()
+
+
+def test_a_snapshot_is_a_copy() -> None:
+    model = network(0)
+    kept = snapshot(model)
+    before = {key: value.clone() for key, value in kept.items()}
+    step(model, torch.optim.SGD(model.parameters(), lr=1.0), 0)
+    assert_equal(kept, before)
+
+
+def test_anything_else_is_a_fresh_start(tmp_path: Path) -> None:
+    model = network(0)
+    optimiser = OPTIMISERS["momentum"](model.parameters())
+    step(model, optimiser, 0)
+    path = tmp_path / "state"
+    save_progress(path, "run-a", Progress(epoch=3), model, optimiser)
+    whole = path.read_bytes()
+    untouched = network(5)
+    before = snapshot(untouched)
+    fresh = OPTIMISERS["momentum"](untouched.parameters())
+
+    def start(run: str = "run-a") -> Progress:
+        found = load_progress(path, run, untouched, fresh)
+        assert_equal(snapshot(untouched), before)
+        assert not fresh.state
+        return found
+
+    assert start("run-b") == Progress()
+    for content in (b"", b"\0" * 64, whole[:5], whole[:200], whole[:-1], b"junk" + whole):
+        path.write_bytes(content)
+        assert start() == Progress()
+    for metadata in (None, {"other": "x"}, {"state": "{"}, {"state": "[]"}, {"state": "{}"}):
+        save_file({"model.x": torch.zeros(1)}, path, metadata=metadata)
+        assert start() == Progress()
+    path.unlink()
+    assert start() == Progress()
+    path.mkdir()
+    assert start() == Progress()
+
+
+def test_the_old_state_stays_until_the_new_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from preceptor.training import checkpoint
+
+    model = network(0)
+    optimiser = OPTIMISERS["adamw"](model.parameters())
+    path = tmp_path / "state"
+    save_progress(path, "r", Progress(epoch=1), model, optimiser)
+
+    def full(_: Any, target: Path, **__: Any) -> None:
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        save_progress(path, "r", Progress(epoch=2), model, optimiser)
+    assert load_progress(path, "r", model, optimiser).epoch == 1

@@ -1,0 +1,305 @@
+"""A batch in parts: the same step, and what a run does whose memory runs out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from preceptor.config.run import RunConfig
+from preceptor.config.yaml_file import dump_config
+from preceptor.data.loader import Batch
+from preceptor.errors import CrowdedError, RunFailedError
+from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.result_folder import file_digest
+from preceptor.training.loop import Trainer
+from preceptor.training.micro_batches import in_parts, more_parts
+from preceptor.training.run import RunResult, train
+from tests.commands import Outcome
+from tests.datasets import squares
+
+SMALL = {
+    "input_size": 64, "batch_size": 7, "epochs": 2, "lr": 0.01, "schedule": "constant",
+    "clip": 1.0, "augmentation": {"flip": True, "crop_area": 0.6}, "device": "cpu",
+}  # fmt: skip
+LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("data"))
+
+
+def run_of(manifest: Path, training: dict[str, Any], **values: Any) -> RunConfig:
+    base = {"manifest": manifest, "backbone": "test_vit", "positive": "marked", "alpha": 0.3}
+    return RunConfig.model_validate(base | values | {"training": SMALL | training})
+
+
+def apart(one: Path, other: Path) -> float:
+    """The largest difference of weights relative to the largest weight of its tensor."""
+    a, b = (load_file(folder / "model/model.safetensors") for folder in (one, other))
+    return max(float((a[key] - b[key]).abs().max() / a[key].abs().max()) for key in a)
+
+
+def in_parts_from(monkeypatch: pytest.MonkeyPatch, parts: int, epoch: int = 0) -> None:
+    """Let every training from here on compute its batches in parts, from an epoch on."""
+    original: Callable[..., dict[str, float]] = Trainer.epoch
+
+    def divided(self: Trainer, number: int, *arguments: Any) -> dict[str, float]:
+        self.parts = parts if number >= epoch else 1
+        return original(self, number, *arguments)
+
+    monkeypatch.setattr(Trainer, "epoch", divided)
+
+
+def failing_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Exception) -> None:
+    """Let the call-th forward of a training from here on fail, once."""
+    original: Callable[..., torch.Tensor] = Trainer._gradients
+    calls = iter(range(10**6))
+
+    def failing(self: Trainer, *arguments: Any) -> torch.Tensor:
+        if next(calls) == call:
+            raise error
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_gradients", failing)
+
+
+@given(count=st.integers(1, 40), parts=st.integers(1, 50), least=st.integers(1, 2))
+def test_parts_are_the_batch(count: int, parts: int, least: int) -> None:
+    batch = Batch(torch.arange(count)[:, None], torch.arange(count), None, torch.rand(count))
+    found = in_parts(batch, parts, least)
+    assert torch.equal(torch.cat([part.labels for part in found]), batch.labels)
+    assert torch.equal(torch.cat([part.images for part in found]), batch.images)
+    assert all(part.maps is None for part in found)
+    sizes = [len(part.labels) for part in found]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= min(least, count)
+    assert len(found) == min(parts, max(count // least, 1))
+
+
+@given(largest=st.integers(1, 100), least=st.integers(1, 2))
+def test_parts_grow_until_they_cannot(largest: int, least: int) -> None:
+    steps = [1]
+    while (parts := more_parts(steps[-1], largest, least)) is not None:
+        assert steps[-1] < parts <= 2 * steps[-1]
+        steps.append(parts)
+    assert steps[-1] == max(largest // least, 1)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "values"),
+    [
+        ("test_vit", {}),
+        ("test_convnext", {"alpha_start": 0.0}),
+        ("test_efficientnet_gn", {"alpha": 1.0}),
+    ],
+)
+def test_a_step_in_parts_is_the_step_of_the_batch(
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backbone: str,
+    values: dict[str, Any],
+) -> None:
+    """Measured, over eight steps in 3 parts: weights apart by at most 4e-6 of the largest."""
+    config = run_of(manifest, {}, backbone=backbone, **values)
+    whole = train(config, tmp_path / "whole")
+    in_parts_from(monkeypatch, 3)
+    divided = train(config, tmp_path / "divided")
+    assert apart(whole.folder, divided.folder) < 2e-5
+    metrics, same = (pd.read_csv(run.folder / "metrics.csv") for run in (whole, divided))
+    np.testing.assert_allclose(metrics, same, rtol=1e-4, atol=1e-6)
+    assert divided.record["parts"] == 3
+    assert "parts" not in whole.record
+    assert whole.record["peak_memory"] > 10**8
+
+
+def test_batch_norm_sees_two_images_at_least(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    original: Callable[..., torch.Tensor] = Trainer._gradients
+
+    def seen(self: Trainer, batch: Batch, share: float) -> torch.Tensor:
+        sizes.append(len(batch.labels))
+        return original(self, batch, share)
+
+    monkeypatch.setattr(Trainer, "_gradients", seen)
+    in_parts_from(monkeypatch, 7)
+    config = run_of(
+        manifest, {"epochs": 1, "input_size": 32}, backbone="test_byobnet",
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+    train(config, tmp_path)
+    assert sizes == 3 * [3, 2, 2] + [3]
+
+
+def assert_same(one: RunResult, other: RunResult) -> None:
+    for name in LEFT:
+        assert file_digest(one.folder / name) == file_digest(other.folder / name), name
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_epoch_begins_again_as_it_was(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, optimiser: str
+) -> None:
+    """Nothing is left of the steps before memory ran out."""
+    config = run_of(manifest, {"optimiser": optimiser, "epochs": 3})
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        failing_at(patch, 4 * epoch + 2, torch.OutOfMemoryError("CUDA out of memory"))
+        interrupted = train(config, tmp_path / "interrupted", tell=lines.append)
+    assert f"out of memory in epoch {epoch + 1}: each batch is now computed in 2 parts" in lines
+    assert len(lines) == 4
+    with monkeypatch.context() as patch:
+        in_parts_from(patch, 2, epoch)
+        assert_same(interrupted, train(config, tmp_path / "planned"))
+    assert interrupted.record["parts"] == 2
+
+
+def test_the_parts_are_kept_over_an_interruption(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_of(manifest, {"epochs": 3})
+    with monkeypatch.context() as patch:
+        failing_at(patch, 1, MemoryError())
+        undisturbed = train(config, tmp_path / "undisturbed")
+
+    class StoppedError(Exception):
+        pass
+
+    with monkeypatch.context() as patch:
+        failing_at(patch, 1, MemoryError())
+        failing_at(patch, 13, StoppedError())  # in epoch 2
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "stopped")
+    # Others follow a run by its metrics; nothing of it is finished.
+    folder = tmp_path / "stopped" / undisturbed.id
+    assert len(pd.read_csv(folder / "metrics.csv")) == 1
+    lines: list[str] = []
+    resumed = train(config, tmp_path / "stopped", tell=lines.append)
+    assert lines[0] == "goes on after epoch 1 of 3"
+    assert not any("out of memory" in line for line in lines)
+    assert resumed.record["parts"] == 2
+    assert_same(resumed, undisturbed)
+
+
+def test_where_it_cannot_go_on_it_says_so(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: Trainer, *arguments: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    lines: list[str] = []
+    config = run_of(manifest, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_gradients", never)
+        with pytest.raises(
+            RunFailedError,
+            match=r"out of memory even with 1 image at a time \(batch_size 7, input_size 64\)",
+        ):
+            train(config, tmp_path, tell=lines.append)
+        assert [line.rpartition(" in ")[2] for line in lines] == ["2 parts", "4 parts", "7 parts"]
+        other = run_of(manifest, {"input_size": 32}, backbone="test_byobnet")
+        other = other.model_copy(update={"backbone_args": {"output_stride": 8}})
+        with pytest.raises(RunFailedError, match="even with 3 images at a time"):
+            train(other, tmp_path)
+        # On a device that others use as well it waits for its turn instead.
+        with pytest.raises(CrowdedError, match="out of memory on a shared device"):
+            train(config, tmp_path, alone=False)
+    with monkeypatch.context() as patch:
+        failing_at(patch, 3, RuntimeError("sizes differ"))
+        with pytest.raises(RuntimeError, match="sizes differ"):
+            train(config, tmp_path)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from preceptor.training import run as training
+from preceptor.config.run import RunConfig
+from preceptor.config.yaml_file import load_config
+
+config, store, room = load_config(sys.argv[1], RunConfig), sys.argv[2], int(sys.argv[3])
+small = {"training": config.training.model_copy(update={"batch_size": 2, "epochs": 1})}
+training.train(config.model_copy(update=small), store + "-warm")  # threads, libraries
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + room * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.argv = sys.argv[:3]
+training._main()
+"""
+
+
+def limited(config: RunConfig, store: Path, room: int) -> Outcome:
+    """`python -m preceptor.training` with so many MiB of memory more than it begins with."""
+    file = store.with_suffix(".yaml")
+    file.write_text(dump_config(config))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(file), str(store), str(room)],
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed is free at once
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
+def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
+    """Measured: the batch of 24 needs 253 MiB, a part of 6 images 57 MiB."""
+    config = run_of(manifest, {"input_size": 224, "batch_size": 24})
+    outcome = limited(config, tmp_path / "limited", 160)
+    assert outcome.code == 0, outcome
+    assert "out of memory in epoch 1: each batch is now computed in 2 parts" in outcome.out
+    whole = train(config, tmp_path / "whole")
+    assert (tmp_path / "limited" / whole.id / "run.json").is_file()
+    divided = train(config, tmp_path / "limited")
+    assert not divided.trained
+    assert divided.record["parts"] in (2, 4)
+    assert apart(whole.folder, divided.folder) < 2e-5
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
+def test_a_real_limit_that_nothing_fits_in(manifest: Path, tmp_path: Path) -> None:
+    config = run_of(manifest, {"input_size": 224, "batch_size": 24}, alpha=1.0)
+    outcome = limited(config, tmp_path / "runs", 10)
+    assert outcome.code == 1, outcome
+    assert outcome.err.startswith("error: run ")
+    assert "out of memory" in outcome.err
+    assert "(batch_size 24, input_size 224); lower input_size" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*/run.json"))
+
+
+def test_what_says_that_memory_ran_out() -> None:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(found.value)
+    with pytest.raises(MemoryError) as found_too:
+        np.zeros(2**60, np.uint8)
+    assert out_of_memory(found_too.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."))
+    assert out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    wrapped = ValueError("the compiler failed")
+    wrapped.__cause__ = MemoryError()
+    assert out_of_memory(wrapped)
+    for other in (ValueError("not enough memory"), RuntimeError("shapes differ"), OSError(28, "")):
+        assert not out_of_memory(other)
+    assert not out_of_memory(RuntimeError("could not create a primitive descriptor"))

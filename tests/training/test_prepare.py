@@ -1,0 +1,278 @@
+"""Run ids: what they depend on, and that words added later leave them alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preceptor.config.run import MapSource, PostProcessing, RunConfig, SoftLabels, Training
+from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.data.workspace import Workspace
+from preceptor.errors import InputError
+from preceptor.maps.store import MapStore, StoreInfo, write_store
+from preceptor.runtime.result_folder import damaged_files, file_digest, finish, read_record
+from preceptor.training.prepare import run_id
+from tests.datasets import squares
+
+# What ids leave out.
+DEFAULTS: dict[str, Any] = {
+    "manifest": "m",
+    "backbone": "b",
+    "weights": "none",
+    "backbone_args": {},
+    "positive": None,
+    "rows": "all",
+    "annotated": None,
+    "annotated_seed": 0,
+    "maps": {
+        "kind": "human",
+        "path": None,
+        "identity": None,
+        "shuffle_seed": None,
+        "human": "replace",
+        "trust": "none",
+    },
+    "guide_classes": None,
+    "alpha": 0.5,
+    "alpha_start": None,
+    "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
+    "human_post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
+    "soft_labels": None,
+    "validation_negatives": None,
+    "seed": 0,
+    "training": {
+        "recipe": None,
+        "input_size": None,
+        "fit": "squash",
+        "in_chans": 3,
+        "distance": "l2",
+        "cam_class": "label",
+        "cam_source": "head_input",
+        "head": "softmax",
+        "optimiser": "sgd",
+        "lr": 0.005,
+        "momentum": 0.9,
+        "weight_decay": 1e-6,
+        "schedule": "step",
+        "step_epochs": 12,
+        "step_factor": 0.1,
+        "warmup": 0.25,
+        "clip": None,
+        "balanced": False,
+        "length": "epochs",
+        "epochs": 50,
+        "steps": None,
+        "batch_size": 20,
+        "checkpoint": "best_accuracy",
+        "precision": "32-true",
+        "channels_last": True,
+        "compile": False,
+        "threads": 1,
+        "device": "auto",
+        "devices": 1,
+        "nodes": 1,
+        "cache": "memmap",
+        "augmentation": {
+            "flip": False,
+            "quarter_turns": False,
+            "crop_area": 1.0,
+            "colour": 0.0,
+            "blur": 0.0,
+            "jpeg": 0.0,
+        },
+    },
+}
+SOFT_DEFAULTS = {"path": "p", "identity": None, "weight": 0.5, "temperature": 2.0}
+
+
+def run(**values: Any) -> RunConfig:
+    return RunConfig.model_validate({"manifest": "m", "backbone": "b"} | values)
+
+
+def identity(**values: Any) -> str:
+    return run_id(run(**values), "rows", "none")
+
+
+def test_the_defaults_are_those_that_ids_leave_out() -> None:
+    advice = (
+        "a new word: add it to this test with its default; a default that changed: raise NUMERICS "
+        "in preceptor.training.prepare as well, since run ids leave defaults out and old runs "
+        "would be taken "
+        "for new ones"
+    )
+    assert run().model_dump(mode="json") == DEFAULTS, advice
+    assert SoftLabels(path=Path("p")).model_dump(mode="json") == SOFT_DEFAULTS, advice
+
+
+def test_a_default_that_is_written_changes_nothing() -> None:
+    assert identity(**DEFAULTS) == identity()
+    assert identity(training={"recipe": "paper"}) == identity(training={"lr": 0.005})
+    assert identity(training={"recipe": "cyborg"}) != identity()
+
+
+def test_a_guided_run_with_all_defaults_is_not_an_unguided_one() -> None:
+    ids = [identity(), identity(alpha=1.0), identity(alpha=1.0, alpha_start=0.5)]
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"alpha_start": 0.1},
+        {"human_post": {"blur": 0.1}},
+        {"maps": {"kind": "centre"}},
+        {"guide_classes": ("a",)},
+        {"training": {"distance": "mse"}},
+        {"training": {"distance": "kl"}},
+        {"training": {"cam_class": "predicted"}},
+    ],
+    ids=str,
+)
+def test_what_guides_is_part_of_the_id_of_a_guided_run_alone(values: dict[str, Any]) -> None:
+    assert identity(**values) != identity()
+    if "alpha_start" not in values:  # with it α = 1 guides
+        assert identity(**values, alpha=1.0) == identity(alpha=1.0)
+    plain = {"maps": {"kind": "none"}}
+    assert identity(**(values | plain)) == identity(alpha=1.0)
+
+
+STORE = {"kind": "store", "path": "x", "identity": "t"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blur": 0.1},
+        {"power": 2.0},
+        {"threshold": 0.5},
+        {"dilate": 0.1},
+        {"threshold": 0.5, "shape": "box"},
+        {"threshold": 0.5, "shape": "hull"},
+    ],
+    ids=str,
+)
+def test_post_processing_counts_where_there_are_maps_that_it_is_done_to(
+    change: dict[str, Any],
+) -> None:
+    assert identity(human_post=change) != identity() == identity(post=change)
+    for maps in ({"kind": "centre"}, STORE):
+        assert identity(maps=maps, post=change) != identity(maps=maps)
+        assert identity(maps=maps, human_post=change) == identity(maps=maps)
+        kept = maps | {"human": "keep"}
+        ids = {
+            identity(maps=kept, **words) for words in ({}, {"post": change}, {"human_post": change})
+        }
+        ids.add(identity(maps=kept, post=change, human_post=change))
+        assert len(ids) == 4
+    for maps in ({"kind": "human"}, STORE, STORE | {"human": "keep"}, {"kind": "none"}):
+        for word in ("post", "human_post"):
+            assert identity(maps=maps, alpha=1.0, **{word: change}) == identity(alpha=1.0)
+
+
+def test_trust_is_part_of_the_id() -> None:
+    sources = [
+        MapSource(kind="store", path=Path("x"), identity="t", trust=trust)
+        for trust in ("none", "score", "agreement", "entropy")
+    ]
+    assert len({identity(maps=source) for source in sources}) == 4
+    moved = sources[1].model_copy(update={"path": Path("y")})
+    assert identity(maps=moved) == identity(maps=sources[1])
+
+
+def test_an_alpha_that_starts_where_it_ends_does_not_move() -> None:
+    assert identity(alpha=0.1, alpha_start=0.1) == identity(alpha=0.1)
+    assert identity(alpha=0.1, alpha_start=0.2) != identity(alpha=0.1)
+
+
+def test_soft_labels_count_with_and_without_guidance() -> None:
+    for alpha in (0.5, 1.0):
+        soft = {"path": "x", "identity": "t"}
+        base = identity(alpha=alpha, soft_labels=soft)
+        assert base != identity(alpha=alpha)
+        assert base == identity(alpha=alpha, soft_labels=soft | {"path": "elsewhere"})
+        for other in ({"identity": "u"}, {"weight": 0.9}, {"temperature": 4.0}):
+            assert base != identity(alpha=alpha, soft_labels=soft | other)
+
+
+def write_soft(folder: Path, value: float) -> None:
+    info = StoreInfo("t", "cam", "squash", 32, ("marked", "plain"), {})
+    one = np.array([value], np.float32)
+    both = np.array([[value, 1 - value]], np.float32)
+    names = np.array(["images/train-0.png"], object)
+    maps, classes = np.zeros((1, 2, 2), np.float16), np.zeros(1, np.int32)
+    write_store(folder, MapStore(info, names, maps, classes, one, both))
+
+
+def test_without_an_identity_the_content_of_the_soft_labels_counts(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data")
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    write_soft(tmp_path / "a", 0.25)
+    write_soft(tmp_path / "b", 0.25)
+    write_soft(tmp_path / "c", 0.5)
+
+    def soft(name: str) -> str:
+        labels = SoftLabels(path=tmp_path / name)
+        return workspace.run_id(run(manifest=manifest, positive="marked", soft_labels=labels))
+
+    assert soft("a") == soft("b") != soft("c")
+    with pytest.raises(InputError, match=r"soft_labels: .* is not a folder"):
+        soft("nowhere")
+
+
+def test_a_resolved_config_reads_back_to_the_same_run(tmp_path: Path) -> None:
+    config = run(
+        soft_labels={"path": tmp_path / "s", "weight": 1.0},
+        post=PostProcessing(blur=0.1),
+        human_post=PostProcessing(threshold=0.5, dilate=0.1, shape="hull"),
+        alpha_start=0.0,
+        training=Training(epochs=3),
+        manifest=tmp_path / "m.csv",
+    )
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml", RunConfig) == config
+
+
+def test_a_relative_path_of_soft_labels_is_relative_to_the_file(tmp_path: Path) -> None:
+    text = "manifest: m.csv\nbackbone: b\nsoft_labels: {path: maps/teacher}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    found = load_config(tmp_path / "config.yaml", RunConfig)
+    assert found.soft_labels is not None
+    assert found.soft_labels.path == tmp_path / "maps" / "teacher"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 1}', '{"id": "x"}'])
+def test_a_torn_record_counts_as_damaged(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    assert damaged_files(tmp_path) == ["run.json"]
+
+
+def test_what_is_not_part_of_the_result_may_go(tmp_path: Path) -> None:
+    for name in ("scores.parquet", "resume.safetensors"):
+        (tmp_path / name).write_text(name)
+    finish(tmp_path, {}, without="resume.safetensors")
+    assert list(read_record(tmp_path)["files"]) == ["scores.parquet"]
+    (tmp_path / "resume.safetensors").unlink()
+    assert damaged_files(tmp_path) == []
+    (tmp_path / "scores.parquet").unlink()
+    assert damaged_files(tmp_path) == ["scores.parquet"]
+
+
+def test_the_content_of_given_maps_is_read_once_for_all_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace.open(squares(tmp_path / "data"), tmp_path / "cache")
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("preceptor.data.workspace.file_digest", counted)
+    maps = MapSource(kind="store", path=tmp_path / "data" / "maps")
+    base = RunConfig(manifest=Path("m"), backbone="b", positive="marked", maps=maps)
+    ids = {workspace.run_id(base.model_copy(update={"seed": seed})) for seed in range(3)}
+    assert len(ids) == 3
+    assert len(read) == len(set(read)) == 30

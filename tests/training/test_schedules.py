@@ -1,0 +1,61 @@
+"""Learning rates and α, step by step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preceptor.config.run import Training
+from preceptor.training.schedules import alpha_at, learning_rate, period_ends
+
+shares = st.floats(0, 1)
+
+
+def test_learning_rates() -> None:
+    def rates(kind: str) -> list[float]:
+        settings = Training(schedule=kind, lr=1.0, step_epochs=1)
+        return [learning_rate(settings, step, 100, step // 50) for step in range(100)]
+
+    assert set(rates("constant")) == {1.0}
+    assert set(rates("step")) == {1.0, 0.1}
+    cosine = rates("cosine")
+    assert cosine == sorted(cosine, reverse=True)
+    assert math.isclose(cosine[0], 1, abs_tol=1e-3)
+    assert 0 < cosine[-1] < 1e-3
+    cycle = rates("one_cycle")
+    assert math.isclose(max(cycle), 1, abs_tol=0.03)
+    assert int(np.argmax(cycle)) in (24, 25)
+    assert min(cycle) > 0
+
+
+@given(alpha=shares, start=shares, total=st.integers(2, 50))
+def test_alpha_moves_evenly_between_exact_ends(alpha: float, start: float, total: int) -> None:
+    found = [alpha_at(alpha, start, step, total) for step in range(total)]
+    assert found[0] == start
+    assert found[-1] == alpha
+    np.testing.assert_allclose(found, np.linspace(start, alpha, total), atol=1e-12)
+    assert min(found) >= 0
+    assert max(found) <= 1
+
+
+@given(alpha=shares, step=st.integers(0, 9))
+def test_alpha_stays_where_it_does_not_move(alpha: float, step: int) -> None:
+    assert alpha_at(alpha, None, step, 10) == alpha
+    assert alpha_at(alpha, alpha, step, 10) == alpha
+    assert alpha_at(alpha, 0.3, 0, 1) == alpha
+
+
+@pytest.mark.parametrize(("steps", "periods"), [(7, 2), (9, 3), (10, 10)])
+def test_periods_cover_all_steps_evenly(steps: int, periods: int) -> None:
+    ends = period_ends(Training(length="steps", steps=steps, epochs=periods), 999)
+    assert ends[-1] == steps
+    lengths = np.diff([0, *ends])
+    assert lengths.min() >= 1
+    assert lengths.max() - lengths.min() <= 1
+    assert period_ends(Training(epochs=periods), steps) == [
+        steps * k for k in range(1, periods + 1)
+    ]
