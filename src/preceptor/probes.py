@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from preceptor.backbones import classifiers
 from preceptor.batch_norm import statistics
-from preceptor.errors import InputError
+from preceptor.errors import InputError, reason
 from preceptor.guidable import GuidableModel
 from preceptor.memory import out_of_memory
 from preceptor.modes import evaluating
@@ -145,4 +145,4 @@ def check_grad_cam(model: GuidableModel) -> str | None:
     except Exception as error:  # no second derivative, features that are no ancestors, …
         if out_of_memory(error):  # it says nothing of the model
             raise
-        return " ".join(str(error).split())[:160]
+        return reason(error, 160)
