@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,3 +72,24 @@ class ProblemsError(InputError):
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, list[Problem]]]:
         """Pickled by its parts, so that it survives the way out of a worker process."""
         return type(self), (self.source, self.problems)
+
+
+def reason(error: BaseException, limit: int = 300) -> str:
+    """What another library's exception says, in one line; where it says nothing, what it raised.
+
+    Args:
+        error: Any.
+        limit: Most characters.
+
+    Example:
+        >>> reason(ValueError("two\n  lines")), reason(KeyError())
+        ('two lines', 'KeyError')
+    """
+    text = " ".join(str(error).split())
+    if not text:
+        text = type(error).__name__
+        lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
+        asserted = [line for line in lines if re.match(r"(torch\.)?_?assert\b", line)]
+        if asserted:
+            text += f": {asserted[-1]}"
+    return text[:limit]
