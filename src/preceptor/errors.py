@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,31 @@ class LeaseLostError(PreceptorError):
     """Another process took over what this one was working on."""
 
 
+def is_control(letter: str) -> bool:
+    """Whether a character is a control character, ends a line or is half of one.
+
+    Example:
+        >>> [is_control(letter) for letter in ("a", "é", "\\n", "\\x1b", "\\u2028")]
+        [False, False, True, True, True]
+    """
+    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def one_line(text: str) -> str:
+    """A text with its control characters written out, so that it is one line on any terminal.
+
+    Example:
+        >>> one_line("a\\nb")
+        'a\\\\nb'
+    """
+    return "".join(repr(one)[1:-1] if is_control(one) else one for one in text)
+
+
+def _short(text: str) -> str:
+    """A text without its middle where it is too long: a cell may hold a whole file."""
+    return text if len(text) <= 500 else f"{text[:300]} … {text[-150:]}"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with an input.
@@ -51,7 +77,7 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.mend}"
+        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.mend)}")
 
 
 class ProblemsError(InputError):
@@ -63,7 +89,7 @@ class ProblemsError(InputError):
         self.source = source
         self.problems = list(problems)
         count = len(self.problems)
-        lines = [f"{source}: {count:,} problem{'s' if count != 1 else ''}"]
+        lines = [f"{one_line(_short(source))}: {count:,} problem{'s' if count != 1 else ''}"]
         lines += [f"  {problem}" for problem in self.problems[: self.limit]]
         if count > self.limit:
             lines.append(f"  and {count - self.limit:,} more")
