@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 
-from preceptor.cli import told
+from preceptor.cli.main import told
 from preceptor.errors import is_control
 from tests.commands import Outcome
 

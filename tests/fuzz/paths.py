@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from preceptor.configfile import dump_config, load_config
-from preceptor.saliency.store import MapStore, StoreInfo, write_store
-from preceptor.study.draws import Workspaces
-from preceptor.study.driver import open_study
-from preceptor.study.settings import StudyConfig
-from preceptor.workspace import Workspace
 
-from preceptor.config import RunConfig, Training
+from preceptor.config.run import RunConfig, Training
+from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.manifest import COLUMNS, Manifest
+from preceptor.data.workspace import Workspace
+from preceptor.driver import open_study
+from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.checks import check_study
+from preceptor.study.config import StudyConfig
+from preceptor.study.workspaces import Workspaces
 from preceptor.training import train
 
 _TRAINING: dict[str, Any] = {

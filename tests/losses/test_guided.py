@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.losses.distances import DISTANCES, Distance
+from preceptor.config.run import Distance
+from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation
 from preceptor.losses.guided import GuidedLoss, gradient_norms, guidance, guided_loss_terms
 
