@@ -13,12 +13,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.batch_norm import of_the_batch
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel, GuidedOutput, ModelOutput, ModelSpec
 from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.models.sync_batch_norm import of_the_batch
 from preceptor.saliency.cam import class_activation_map
 from preceptor.saliency.gradcam import grad_cam
 from preceptor.saliency.normalise import normalise
