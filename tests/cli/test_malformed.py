@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from preceptor.cli import told
+from preceptor.cli.main import told
 from tests.commands import apart, assert_refused, here
 from tests.datasets import squares
 
