@@ -35,6 +35,10 @@ COMMANDS = [
     ("annotate",),
     ("evaluate",),
     ("study",),
+    ("study", "run"),
+    ("study", "init"),
+    ("study", "plan"),
+    ("study", "status"),
     ("report",),
     ("runs",),
     ("demo",),
@@ -367,7 +371,7 @@ def test_a_table_of_one_class_is_marked_for_that_class(
 # study init
 
 
-def test_study_init_writes_what_dry_run_accepts(
+def test_study_init_writes_what_study_plan_accepts(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preceptor.cli.study_file.core_count", lambda: 1)
@@ -387,7 +391,7 @@ def test_study_init_writes_what_dry_run_accepts(
     assert file.read_text().count("#") >= 10
 
     monkeypatch.chdir(folder)
-    done = here("study", file.name, "--dry-run", "--jobs", "1")
+    done = here("study", "plan", file.name, "--jobs", "1")
     assert (done.code, done.err) == (0, "")
     assert "stage 1 (" in done.out
     assert "stage 2 (" in done.out
