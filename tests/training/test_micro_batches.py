@@ -24,7 +24,7 @@ from preceptor.data.loader import Batch
 from preceptor.errors import CrowdedError, RunFailedError
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.result_folder import file_digest
-from preceptor.training.loop import Trainer
+from preceptor.training.loop import StepStats, Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
 from tests.commands import Outcome
@@ -66,10 +66,10 @@ def in_parts_from(monkeypatch: pytest.MonkeyPatch, parts: int, epoch: int = 0) -
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Exception) -> None:
     """Let the call-th forward of a training from here on fail, once."""
-    original: Callable[..., torch.Tensor] = Trainer._gradients
+    original: Callable[..., StepStats] = Trainer._gradients
     calls = iter(range(10**6))
 
-    def failing(self: Trainer, *arguments: Any) -> torch.Tensor:
+    def failing(self: Trainer, *arguments: Any) -> StepStats:
         if next(calls) == call:
             raise error
         return original(self, *arguments)
@@ -131,11 +131,11 @@ def test_batch_norm_sees_two_images_at_least(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original: Callable[..., torch.Tensor] = Trainer._gradients
+    original: Callable[..., StepStats] = Trainer._gradients
 
-    def seen(self: Trainer, batch: Batch, share: float) -> torch.Tensor:
+    def seen(self: Trainer, batch: Batch, *arguments: Any) -> StepStats:
         sizes.append(len(batch.labels))
-        return original(self, batch, share)
+        return original(self, batch, *arguments)
 
     monkeypatch.setattr(Trainer, "_gradients", seen)
     in_parts_from(monkeypatch, 7)
