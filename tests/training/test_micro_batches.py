@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -122,9 +123,10 @@ def test_a_step_in_parts_is_the_step_of_the_batch(
     assert apart(whole.folder, divided.folder) < 2e-5
     metrics, same = (pd.read_csv(run.folder / "metrics.csv") for run in (whole, divided))
     np.testing.assert_allclose(metrics, same, rtol=1e-4, atol=1e-6)
-    assert divided.record["parts"] == 3
-    assert "parts" not in whole.record
-    assert whole.record["peak_memory"] > 10**8
+    assert divided.record.parts == 3
+    assert whole.record.parts == 1
+    assert "parts" not in json.loads((whole.folder / "run.json").read_text())
+    assert whole.record.peak_memory > 10**8
 
 
 def test_batch_norm_sees_two_images_at_least(
@@ -168,7 +170,7 @@ def test_an_epoch_begins_again_as_it_was(
     with monkeypatch.context() as patch:
         in_parts_from(patch, 2, epoch)
         assert_same(interrupted, train(config, tmp_path / "planned"))
-    assert interrupted.record["parts"] == 2
+    assert interrupted.record.parts == 2
 
 
 def test_the_parts_are_kept_over_an_interruption(
@@ -194,7 +196,7 @@ def test_the_parts_are_kept_over_an_interruption(
     resumed = train(config, tmp_path / "stopped", tell=lines.append)
     assert lines[0] == "goes on after epoch 1 of 3"
     assert not any("out of memory" in line for line in lines)
-    assert resumed.record["parts"] == 2
+    assert resumed.record.parts == 2
     assert_same(resumed, undisturbed)
 
 
@@ -230,18 +232,19 @@ def test_where_it_cannot_go_on_it_says_so(
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from preceptor.training import run as training
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
+from preceptor.training import train
+from preceptor.training.__main__ import main
 
 config, store, room = load_config(sys.argv[1], RunConfig), sys.argv[2], int(sys.argv[3])
 small = {"training": config.training.model_copy(update={"batch_size": 2, "epochs": 1})}
-training.train(config.model_copy(update=small), store + "-warm")  # threads, libraries
+train(config.model_copy(update=small), store + "-warm")  # threads, libraries
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + room * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 sys.argv = sys.argv[:3]
-training._main()
+main()
 """
 
 
@@ -271,7 +274,7 @@ def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
     assert (tmp_path / "limited" / whole.id / "run.json").is_file()
     divided = train(config, tmp_path / "limited")
     assert not divided.trained
-    assert divided.record["parts"] in (2, 4)
+    assert divided.record.parts in (2, 4)
     assert apart(whole.folder, divided.folder) < 2e-5
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,11 +42,12 @@ from preceptor.runtime import watchdog
 from preceptor.runtime.leases import Lease, lease
 from preceptor.runtime.memory import device_memory, out_of_memory, peak_memory, release_memory
 from preceptor.runtime.progress import progress as progress_display
-from preceptor.runtime.result_folder import finish, is_finished, read_record, write_atomically
+from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import more_parts
+from preceptor.training.record import RunRecord, SetMetrics, flat_metrics, set_metrics
 from preceptor.training.schedules import period_ends
 from preceptor.training.validation import NotANumberError, validate, validation_sets
 from preceptor.version import __version__
@@ -60,13 +60,13 @@ class RunResult:
     Args:
         folder: The run folder.
         id: The run's id.
-        record: The content of `run.json`.
+        record: What it records of itself.
         trained: Whether it was trained now, and not taken from the store.
     """
 
     folder: Path
     id: str
-    record: dict[str, Any]
+    record: RunRecord
     trained: bool = True
 
 
@@ -158,7 +158,9 @@ def train_joined(
                     raise
                 reason = getattr(error, "strerror", None) or str(error)
                 raise RunFailedError(f"run {folder.name}: {reason}") from error
-        return RunResult(folder, folder.name, ranks.first(lambda: read_record(folder)), not there)
+        return RunResult(
+            folder, folder.name, ranks.first(lambda: RunRecord.read(folder)), not there
+        )
 
 
 @dataclass(frozen=True)
@@ -271,8 +273,9 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
             measure = partial(
                 validate, model, validation, wrapped, ranks, config.validation_negatives
             )
-            metrics |= _validated(run, epoch, measure)
-            score = _score(settings, metrics, validation)
+            measured = _validated(run, epoch, measure)
+            metrics |= flat_metrics(measured)
+            score = _score(settings, epoch, measured)
             if score >= progress.best_score or progress.best_epoch < 0:  # ties: the later epoch
                 progress.best_score, progress.best_epoch = score, epoch
                 progress.best_state = snapshot(model) if ranks.leads else {}
@@ -281,7 +284,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
             progress.history.append(metrics)
             progress.epoch, progress.parts = epoch + 1, trainer.parts
             progress.scaler = scaler_state(fabric.strategy.precision)
-            line = _line(metrics, validation, len(ends), metrics["images"] / seconds)
+            line = _line(metrics, len(ends), metrics["images"] / seconds)
             run.tell(line)
             display.update(task, note=line)
             ranks.first(partial(_keep, run, progress, model, optimiser))
@@ -289,32 +292,30 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
 
     # The kept epoch, and what the run leaves.
     peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
-    record = {
-        "id": run.id,
-        "config": config.model_dump(mode="json"),
-        "classes": list(model.spec.classes),
-        "input_size": model.spec.input_size,
-        "grid": list(rows.grid),
-        "saliency": model.spec.cam,
-        "training_images": len(rows),
-        "guided_images": int((rows.guides.weight > 0).sum()) if rows.guides else 0,
-        "soft_labelled_images": 0
-        if rows.soft is None
-        else int((~np.isnan(rows.soft)).all(1).sum()),
-        "uninformative_maps": int(max(row["uninformative"] for row in progress.history))
-        if rows.guides
-        else 0,
-        "images_seen": int(sum(row["images"] for row in progress.history)),
-        "best_epoch": progress.best_epoch + 1,
-        "metrics": progress.history[progress.best_epoch],
-        "seconds": round(progress.seconds, 3),
-        **({"parts": progress.parts} if progress.parts > 1 else {}),
-        **({"peak_memory": max(peaks)} if peaks else {}),
-        **({"device_memory": room} if (room := device_memory(fabric.device)) else {}),
-        "device": str(fabric.device),
-        "versions": _versions(),
-    }
-    lines = [_line(row, validation, len(ends), None) for row in progress.history]
+    record = RunRecord(
+        id=run.id,
+        config=config.model_dump(mode="json"),
+        classes=tuple(model.spec.classes),
+        input_size=model.spec.input_size,
+        grid=rows.grid,
+        saliency=model.spec.cam,
+        training_images=len(rows),
+        guided_images=int((rows.guides.weight > 0).sum()) if rows.guides else 0,
+        soft_labelled_images=(0 if rows.soft is None else int((~np.isnan(rows.soft)).all(1).sum())),
+        uninformative_maps=(
+            int(max(row["uninformative"] for row in progress.history)) if rows.guides else 0
+        ),
+        images_seen=int(sum(row["images"] for row in progress.history)),
+        best_epoch=progress.best_epoch + 1,
+        metrics=progress.history[progress.best_epoch],
+        seconds=round(progress.seconds, 3),
+        parts=progress.parts,
+        peak_memory=max(peaks, default=None),
+        device_memory=device_memory(fabric.device) or None,
+        device=str(fabric.device),
+        versions=_versions(),
+    )
+    lines = [_line(row, len(ends), None) for row in progress.history]
 
     def leave() -> None:
         model.load_state_dict(progress.best_state)
@@ -329,7 +330,7 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
         write_atomically(run.folder / "config.yaml", dump_config(config))
         write_atomically(run.folder / "log.txt", "\n".join(lines) + "\n")
         run.check()
-        finish(run.folder, record, without=run.state.name)
+        record.write(run.folder, without=run.state.name)
         run.state.unlink(missing_ok=True)
 
     ranks.first(leave)
@@ -420,7 +421,9 @@ def _check_maps(run: _Run, model: GuidableModel) -> None:
         ) from error
 
 
-def _validated(run: _Run, epoch: int, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+def _validated(
+    run: _Run, epoch: int, measure: Callable[[], dict[str, SetMetrics]]
+) -> dict[str, SetMetrics]:
     """What is measured after an epoch; where the last steps diverged, the loss cannot tell yet."""
     try:
         return measure()
@@ -459,19 +462,19 @@ def _optimiser(settings: Training, model: torch.nn.Module) -> torch.optim.Optimi
     )
 
 
-def _score(settings: Training, metrics: dict[str, float], sets: dict[str, Rows]) -> float:
+def _score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> float:
     """What decides which epoch is kept: the worst validation set counts."""
     if settings.checkpoint == "last":
-        return metrics["epoch"]
-    kind = settings.checkpoint.removeprefix("best_")
-    return min(metrics[f"{name}_{kind}"] for name in sets)
+        return epoch
+    accuracy = settings.checkpoint == "best_accuracy"
+    return min(one.accuracy if accuracy else one.auc for one in measured.values())
 
 
-def _line(metrics: dict[str, float], sets: dict[str, Rows], epochs: int, rate: float | None) -> str:
+def _line(metrics: dict[str, float], epochs: int, rate: float | None) -> str:
     parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
     if math.isfinite(metrics["guidance"]):
         parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
-    parts += [f"{name} AUC {metrics[f'{name}_auc']:.3f}" for name in sets]
+    parts += [f"{name} AUC {one.auc:.3f}" for name, one in set_metrics(metrics).items()]
     if rate is not None:
         parts.append(f"{rate:,.0f} images/s")
     return "  ".join(parts)
