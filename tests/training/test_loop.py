@@ -15,8 +15,9 @@ from preceptor.losses import guided
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
-from preceptor.training.loop import StepStats, Trainer
+from preceptor.training.loop import Trainer
 from preceptor.training.run import train
+from preceptor.training.step_stats import StepStats
 from tests.datasets import squares
 
 # What .item(), bool(), float() and nonzero() come down to; boolean indexing is told below.

@@ -25,9 +25,10 @@ from preceptor.data.loader import Batch
 from preceptor.errors import CrowdedError, RunFailedError
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.result_folder import file_digest
-from preceptor.training.loop import StepStats, Trainer
+from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
+from preceptor.training.step_stats import StepStats
 from tests.commands import Outcome
 from tests.datasets import squares
 

@@ -517,7 +517,7 @@ def test_a_constant_alpha_is_the_same_run_as_none(manifest: Path, tmp_path: Path
 def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
     manifest: Path, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from preceptor.training import run as module
+    from preceptor.training import loop as module
 
     config = small(
         manifest, alpha=0.6, alpha_start=0.0, post=PostProcessing(blur=0.1, power=2),
