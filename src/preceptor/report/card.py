@@ -6,24 +6,24 @@ from preceptor.evaluation.terms import TERMS
 from preceptor.report import rate_tables, tables
 from preceptor.report.cells import Table
 from preceptor.report.methods import methods
-from preceptor.report.verdict import controls_sentence, names_of, verdict
+from preceptor.report.verdict import Verdict, controls_sentence, names_of
 from preceptor.results.best import Best, kept_thresholds
 from preceptor.results.domain import Results
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
 
 
-def model_card(plan: Plan, results: Results, best: Best) -> str:
+def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
     """Markdown: what the model is, what it can be trusted with, how it was made.
 
     Args:
         plan, results: Of the study, or of one of its domains.
+        found: Whether its Students won.
         best: The chosen Student.
     """
     study, primary = plan.protocol.study, results.primary
     folder = plan.protocol.run_folder(best.run)
     record = RunRecord.read(folder)
-    found = verdict(results)
     positive = results.positive
     scored = (
         f"The score is the probability of `{positive}`." if positive else "Scores of each class."

@@ -34,7 +34,7 @@ from preceptor.maps.store import is_store, read_store
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidableModel
 from preceptor.report.palette import MAGMA
-from preceptor.results.best import Best, chosen_student
+from preceptor.results.best import Best
 from preceptor.results.comparisons import test_scores
 from preceptor.results.domain import Results
 from preceptor.runtime.result_folder import is_finished
@@ -118,18 +118,20 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
     return hits[: count - wrong] + misses[:wrong]
 
 
-def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
+def make_panels(
+    plan: Plan, results: Results, best: Best | None, count: int = COUNT
+) -> Panels | None:
     """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
 
     Args:
         plan: The study.
         results: What it found.
+        best: The chosen Student, if there is one.
         count: How many images.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
     """
-    best = chosen_student(plan)
     if best is None:
         return None
     scored = test_scores(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))

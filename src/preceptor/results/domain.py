@@ -25,7 +25,7 @@ from preceptor.training.record import RunRecord
 
 @dataclass
 class Results:
-    """Everything that tables, figures and sentences are made of.
+    """The numbers that tables, figures and sentences of a report are made of.
 
     Args:
         primary: The evaluation set of the hypothesis tests.
@@ -49,8 +49,6 @@ class Results:
             tied, agreement) and whether it was chosen.
         budget: See `budgets.budget_curve`.
         budget_steps: See `budgets.budget_steps`.
-        sentences: What was found, in plain words.
-        answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
         missing: What is not there, in plain words.
         controls_alpha: own or student, see `StudyConfig`.
         domain: Which, or "".
@@ -70,8 +68,6 @@ class Results:
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
-    sentences: list[str] = field(default_factory=list)
-    answers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     controls_alpha: Literal["own", "student"] = "own"
     domain: str = ""
