@@ -30,7 +30,7 @@ from preceptor.config.run import RunConfig, Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.complete_sets import selection_problems
 from preceptor.data.loader import Rows, TrainingStream
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.errors import CrowdedError, InputError, PreceptorError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame
@@ -48,6 +48,7 @@ from preceptor.training.checkpoint import Progress, load_progress, save_progress
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import more_parts
+from preceptor.training.prepare import build, guided_rows, run_id_of
 from preceptor.training.schedules import period_ends
 from preceptor.training.validation import NotANumberError, validate, validation_sets
 from preceptor.version import __version__
@@ -139,7 +140,7 @@ def train_joined(
         def begin() -> tuple[Path, bool]:
             nonlocal workspace, held
             workspace = workspace or Workspace.open(config.manifest, verify=True)
-            folder = Path(store) / workspace.run_id(config)
+            folder = Path(store) / run_id_of(workspace, config)
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
 
@@ -320,9 +321,8 @@ def _train(run: _Run, workspace: Workspace, fabric: Fabric) -> None:
         model.load_state_dict(progress.best_state)
         _check_maps(run, model)
         write_atomically(run.folder / "metrics.csv", _table(progress.history))
-        plain = plain_settings(model, settings.cache)
         # In 32-true, as test sets are scored: a threshold must not depend on the precision.
-        scores = score_frame(model, workspace, workspace.split_rows("val"), plain)
+        scores = score_frame(model, workspace, workspace.split_rows("val"), settings.cache)
         run.check()
         scores.to_parquet(run.folder / "scores.parquet", index=False)
         save_model(model, run.folder / "model", fixed_thresholds(scores, model.spec.positive))
@@ -341,10 +341,10 @@ def _prepare(
     """The untrained model, the training rows and the validation sets."""
     config, ranks = run.config, run.ranks
     torch.manual_seed(_derived(config.seed, -1))
-    model = workspace.build(config)
+    model = build(workspace, config)
     if ranks.world > 1:
         synchronise(model, device, config.backbone)
-    rows = workspace.guided_rows(config, model)
+    rows = guided_rows(workspace, config, model)
     if len(rows) < ranks.world:
         raise InputError(
             f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "
@@ -353,8 +353,7 @@ def _prepare(
     problems = selection_problems(workspace.manifest, config.validation_negatives)
     if problems and (config.training.checkpoint == "best_auc" or config.validation_negatives):
         raise InputError(f"{config.manifest}: {problems[0]}")
-    plain = plain_settings(model, config.training.cache)
-    return model, rows, validation_sets(workspace, plain, model)
+    return model, rows, validation_sets(workspace, model, config.training.cache)
 
 
 def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidableModel) -> None:
@@ -391,7 +390,7 @@ def _divide(run: _Run, trainer: Trainer, workspace: Workspace, epoch: int) -> No
     release_memory(trainer.fabric.device)
     if not epoch:
         torch.manual_seed(_derived(run.config.seed, -1))
-        trainer.model.load_state_dict(workspace.build(run.config).state_dict())
+        trainer.model.load_state_dict(build(workspace, run.config).state_dict())
         groups = trainer.optimiser.state_dict()["param_groups"]
         trainer.optimiser.load_state_dict({"state": {}, "param_groups": groups})
     before = load_progress(run.state, run.id, trainer.model, trainer.optimiser)
