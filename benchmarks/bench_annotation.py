@@ -21,7 +21,7 @@ from measure import in_turn, machine, ratio
 from PIL import Image
 
 from preceptor.data.loader import in_order
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import annotate
 from preceptor.inference.predict import PREDICT_BATCH, to_device
 from preceptor.models.build import build_model
@@ -58,8 +58,7 @@ def main() -> None:
         for backbone in arguments.backbones:
             model = build_model(backbone, ["a", "b"], input_size=SIDE).eval()
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            settings = plain_settings(model, "memmap")
-            rows = workspace.rows(np.arange(len(table)), settings, SIDE, ["a", "b"])
+            rows = workspace.rows(np.arange(len(table)), model.spec.image_format, ["a", "b"])
 
             def inference(model=model, rows=rows) -> None:
                 with torch.inference_mode():

@@ -25,6 +25,7 @@ from preceptor.data.loader import Batch, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import GuidedLoss
 from preceptor.saliency.cam import class_activation_map
+from preceptor.training.prepare import build, guided_rows
 from preceptor.training.run import train
 
 SIDE = 96
@@ -98,8 +99,8 @@ def epoch_ratio(manifest: Path, folder: Path, turns: int = 7) -> tuple[float, fl
     torch.set_num_threads(1)
     config = config_of(manifest)
     workspace = Workspace.open(manifest, folder / "cache")
-    model = workspace.build(config).to(memory_format=torch.channels_last).train()
-    rows = workspace.guided_rows(config, model)
+    model = build(workspace, config).to(memory_format=torch.channels_last).train()
+    rows = guided_rows(workspace, config, model)
     settings = config.training
     stream = TrainingStream(rows, settings.batch_size, seed=0, settings=settings.augmentation)
     optimiser = torch.optim.SGD(model.parameters(), lr=settings.lr)

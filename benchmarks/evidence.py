@@ -28,7 +28,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from preceptor.config.run import Training
+from preceptor.config.image_format import ImageFormat
 from preceptor.data.loader import Guides
 from preceptor.driver import reopen
 from preceptor.errors import InputError, PreceptorError
@@ -171,9 +171,9 @@ def map_quality(study: Study, path: Path | None, seed: int) -> NDArray[np.float6
     found = place.to_numpy()[chosen].astype(np.int64)
     guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
     training = given.training
-    settings = Training(fit=store.info.fit, in_chans=training.in_chans, cache=training.cache)
+    form = ImageFormat(store.info.side, store.info.fit, training.in_chans)
     grid = (store.maps.shape[1], store.maps.shape[2])
-    rows = workspace.rows(chosen, settings, store.info.side, guides=guides, grid=grid)
+    rows = workspace.rows(chosen, form, cache=training.cache, guides=guides, grid=grid)
     human = rows.maps_on_grid(np.arange(len(rows)))
     maps = torch.from_numpy(store.maps[found].astype(np.float32))
     moved = np.arange(len(rows))

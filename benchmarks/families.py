@@ -27,7 +27,7 @@ from measure import in_turn, machine, ratio
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config.run import Augmentation, Training
+from preceptor.config.run import Augmentation
 from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -88,7 +88,7 @@ def forged_rows(workspace: Workspace, model: GuidableModel, count: int | None = 
     chosen = np.flatnonzero(workspace.train_mask & (has_map if count else True))[:count]
     guides = Guides(has_map[chosen].astype(np.float32), None, np.full(len(chosen), -1, np.int64))
     return workspace.rows(
-        chosen, Training(), model.spec.input_size, guides=guides, grid=model.guidable_grid()
+        chosen, model.spec.image_format, guides=guides, grid=model.guidable_grid()
     )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from preceptor.data.loader import Guides
-from preceptor.data.workspace import plain_settings
 from preceptor.driver import reopen
 from preceptor.inference.predict import predict
 from preceptor.models.build import load_model
@@ -43,10 +42,9 @@ def main() -> None:
         ):
             continue
         model = load_model(folder / "model")
-        settings = plain_settings(model, protocol.study.training.cache)
+        form, cache = model.spec.image_format, protocol.study.training.cache
         guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
-        size = model.spec.input_size
-        rows = workspace.rows(chosen, settings, size, guides=guides, grid=model.grid())
+        rows = workspace.rows(chosen, form, cache=cache, guides=guides, grid=model.grid())
         cams = predict(model, rows, cams="label").cams
         assert cams is not None
         values, valid = correlation(cams, rows.maps_on_grid(np.arange(len(rows))))

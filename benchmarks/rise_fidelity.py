@@ -34,7 +34,7 @@ from PIL import Image
 
 from preceptor.config.run import MapSource, RunConfig, Training
 from preceptor.data.geometry import resample
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.models.build import load_model
 from preceptor.saliency.fuse_batch_norm import folded
 from preceptor.saliency.masked_scores import MaskedScores
@@ -101,7 +101,8 @@ def tiles(weights: Path, data: Path, out: Path) -> list[Case]:
     for index, label in enumerate(model.spec.classes):
         where = np.flatnonzero(((table["split"] == "test") & (table["label"] == label)).to_numpy())
         chosen = np.sort(generator.choice(where, 2, replace=False))
-        rows = workspace.rows(chosen, plain_settings(model, "none"), SIDE, model.spec.classes)
+        form = model.spec.image_format
+        rows = workspace.rows(chosen, form, model.spec.classes, cache="none")
         images = model.preprocess(rows.batch(np.arange(len(chosen))).images)
         cases += [
             (f"{label} {row}", call, image[None], index)

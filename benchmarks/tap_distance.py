@@ -93,7 +93,7 @@ def main() -> None:
         # The same network; the taps stay and are not asked.
         exact = GuidableModel(published.backbone, replace(published.spec, cam_source="head_input"))
         trained_on, seen = (
-            workspace.rows(np.flatnonzero(split == name), Training(), size)
+            workspace.rows(np.flatnonzero(split == name), published.spec.image_format)
             for name in ("train", "test-seen")
         )
         random = compare(published, exact, seen)

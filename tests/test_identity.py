@@ -18,6 +18,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model, save_model
 from preceptor.runtime.result_folder import file_digest
+from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train
 from tests.datasets import squares
 
@@ -84,7 +85,7 @@ class Runs:
 
     def identity(self, values: dict[str, Any]) -> str:
         config = RunConfig.model_validate(values)
-        return Workspace.open(config.manifest, self.folder / "cache").run_id(config)
+        return run_id_of(Workspace.open(config.manifest, self.folder / "cache"), config)
 
     def result(self, values: dict[str, Any]) -> dict[str, str]:
         """Digests of what a run leaves."""
@@ -271,6 +272,6 @@ def test_a_file_that_an_argument_names_counts_by_its_content(data: Path, tmp_pat
     values = configs(data)["human"]
     (tmp_path / "table.txt").write_text("1")
     arguments = {"backbone_args": {"some_file": str(tmp_path / "table.txt")}}
-    before = workspace.run_id(RunConfig.model_validate(values | arguments))
+    before = run_id_of(workspace, RunConfig.model_validate(values | arguments))
     (tmp_path / "table.txt").write_text("2")
-    assert workspace.run_id(RunConfig.model_validate(values | arguments)) != before
+    assert run_id_of(workspace, RunConfig.model_validate(values | arguments)) != before

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preceptor.config.yaml_file import dump_config, load_config
@@ -241,12 +241,10 @@ def _fill_caches(protocol: Protocol) -> None:
         if size is None:
             model = build_model(backbone, protocol.workspace.manifest.classes)
             size = model.spec.input_size
-        plain = study.training.model_copy(
-            update={"augmentation": type(study.training.augmentation)()}
-        )
+        form = study.training.image_format(size)
         for workspace in protocol.workspaces.all():
-            workspace.images(study.training, size)
-            workspace.images(plain, size)
+            workspace.images(form, study.training.cache)
+            workspace.images(replace(form, canvas=None), study.training.cache)
 
 
 def _write_choices(study: StudyPlan, out: Path) -> None:

@@ -21,6 +21,7 @@ from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from preceptor.training import train
+from preceptor.training.prepare import build, guided_rows, run_id_of
 
 _TRAINING: dict[str, Any] = {
     "input_size": 32, "epochs": 2, "batch_size": 4, "lr": 0.01, "schedule": "constant",
@@ -161,11 +162,11 @@ class Paths:
         if config.manifest not in self.opened:
             self.opened[config.manifest] = Workspace.open(config.manifest, self.cache)
         workspace = self.opened[config.manifest]
-        workspace.run_id(config)
+        run_id_of(workspace, config)
         if whole and _is_small(config.training):
             train(config, self.folder / "runs", workspace=workspace)
         elif whole:
-            workspace.guided_rows(config, workspace.build(config))
+            guided_rows(workspace, config, build(workspace, config))
 
     def study(self, file: Path, *, whole: bool = False) -> None:
         """As `preceptor study` begins: the config, its manifests, the checks of both.

@@ -11,7 +11,7 @@ import torch
 
 from preceptor.config.run import RiseSettings
 from preceptor.data.loader import in_order
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.annotate import annotate, marking_record, model_digest, rise_rows
 from preceptor.inference.predict import predict
@@ -57,7 +57,7 @@ def test_the_store_holds_maps_scores_and_probabilities(
     assert found.probabilities.shape == (24, 2)
 
     which = np.flatnonzero(workspace.train_mask)
-    rows = workspace.rows(which, plain_settings(teacher, "memmap"), 32, teacher.spec.classes)
+    rows = workspace.rows(which, teacher.spec.image_format, teacher.spec.classes)
     seen = predict(teacher, rows, cams=cam_class, turns=turns)
     np.testing.assert_array_equal(found.probabilities, seen.probabilities)
     assert seen.cams is not None
@@ -74,7 +74,7 @@ def test_without_turns_it_is_one_forward_an_image(
 ) -> None:
     made = annotate(teacher, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
     which = np.flatnonzero((workspace.manifest.table["split"] == "val").to_numpy())
-    rows = workspace.rows(which, plain_settings(teacher, "memmap"), 32, teacher.spec.classes)
+    rows = workspace.rows(which, teacher.spec.image_format, teacher.spec.classes)
     for part, batch in in_order(rows, 5):
         with torch.no_grad():
             logits, _ = teacher(teacher.preprocess(batch.images))
@@ -134,7 +134,7 @@ def test_a_store_of_rise_is_rise_image_by_image(
     assert found.error.dtype == np.float32
 
     which = np.flatnonzero(workspace.train_mask)
-    rows = workspace.rows(which, plain_settings(decided, "memmap"), 32, decided.spec.classes)
+    rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
     seen = predict(decided, rows)
     np.testing.assert_array_equal(found.probabilities, seen.probabilities)
     expected = rows.labels if cam_class == "label" else seen.probabilities.argmax(1)
@@ -159,7 +159,7 @@ def test_a_store_of_rise_is_rise_image_by_image(
 
 def test_settings_of_rise_reach_it(decided: GuidableModel, workspace: Workspace) -> None:
     which = np.flatnonzero(workspace.train_mask)[:3]
-    rows = workspace.rows(which, plain_settings(decided, "memmap"), 32, decided.spec.classes)
+    rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
     maps = {}
     for changes in (
         {}, {"seed": 1}, {"estimator": "published"}, {"score": "logit"}, {"fill": "blur"},
@@ -184,7 +184,7 @@ def test_rise_in_half_precision_is_nearly_the_same(
     decided: GuidableModel, workspace: Workspace
 ) -> None:
     which = np.flatnonzero(workspace.train_mask)[:4]
-    rows = workspace.rows(which, plain_settings(decided, "memmap"), 32, decided.spec.classes)
+    rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
     settings = RiseSettings(max_masks=768, tolerance=0)
     plain, half = (
         rise_rows(decided, rows, rows.labels, settings, precision)

@@ -14,7 +14,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.runtime.result_folder import damaged_files, file_digest, finish, read_record
-from preceptor.training.prepare import run_id
+from preceptor.training.prepare import run_id, run_id_of
 from tests.datasets import squares
 
 # What ids leave out.
@@ -215,7 +215,7 @@ def test_without_an_identity_the_content_of_the_soft_labels_counts(tmp_path: Pat
 
     def soft(name: str) -> str:
         labels = SoftLabels(path=tmp_path / name)
-        return workspace.run_id(run(manifest=manifest, positive="marked", soft_labels=labels))
+        return run_id_of(workspace, run(manifest=manifest, positive="marked", soft_labels=labels))
 
     assert soft("a") == soft("b") != soft("c")
     with pytest.raises(InputError, match=r"soft_labels: .* is not a folder"):
@@ -270,9 +270,9 @@ def test_the_content_of_given_maps_is_read_once_for_all_runs(
         read.append(path)
         return file_digest(path)
 
-    monkeypatch.setattr("preceptor.data.workspace.file_digest", counted)
+    monkeypatch.setattr("preceptor.data.row_hashes.file_digest", counted)
     maps = MapSource(kind="store", path=tmp_path / "data" / "maps")
     base = RunConfig(manifest=Path("m"), backbone="b", positive="marked", maps=maps)
-    ids = {workspace.run_id(base.model_copy(update={"seed": seed})) for seed in range(3)}
+    ids = {run_id_of(workspace, base.model_copy(update={"seed": seed})) for seed in range(3)}
     assert len(ids) == 3
     assert len(read) == len(set(read)) == 30

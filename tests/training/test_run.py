@@ -27,7 +27,7 @@ from preceptor.config.run import (
     Training,
 )
 from preceptor.config.yaml_file import dump_config
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.metrics import auc
 from preceptor.evaluation.scores import fixed_thresholds
@@ -40,7 +40,7 @@ from preceptor.maps.store import read_store, write_store
 from preceptor.models.build import build_model, load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.result_folder import damaged_files, file_digest, read_record, read_scores
-from preceptor.training.prepare import run_id
+from preceptor.training.prepare import run_id, run_id_of
 from preceptor.training.run import train
 from preceptor.training.schedules import alpha_at
 from tests.datasets import squares
@@ -310,7 +310,7 @@ def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
 
     def identity(config: RunConfig, **training: Any) -> str:
         settings = config.training.model_copy(update=training)
-        return workspace.run_id(config.model_copy(update={"training": settings}))
+        return run_id_of(workspace, config.model_copy(update={"training": settings}))
 
     base = small(manifest)
     same = identity(base)
@@ -365,9 +365,9 @@ def test_a_running_training_can_be_followed(
 def test_a_changed_image_changes_the_id(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data")
     config = small(manifest)
-    before = Workspace.open(manifest, tmp_path / "cache").run_id(config)
+    before = run_id_of(Workspace.open(manifest, tmp_path / "cache"), config)
     shutil.copy(manifest.parent / "images/train-1.png", manifest.parent / "images/train-3.png")
-    assert Workspace.open(manifest, tmp_path / "cache").run_id(config) != before
+    assert run_id_of(Workspace.open(manifest, tmp_path / "cache"), config) != before
 
 
 def test_a_student_learns_from_a_teachers_maps(manifest: Path, tmp_path: Path) -> None:
@@ -604,8 +604,7 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert turned.probabilities is not None
     assert (turned.classes == turned.probabilities.argmax(1)).all()
     rows = workspace.rows(
-        workspace.split_rows("val"), plain_settings(model, "memmap"), model.spec.input_size,
-        model.spec.classes,
+        workspace.split_rows("val"), model.spec.image_format, model.spec.classes
     )  # fmt: skip
     found, bare = predict(model, rows, cams="predicted"), predict(model, rows)
     assert bare.cams is None

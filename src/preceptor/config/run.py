@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from preceptor.config.image_format import Fit, ImageFormat
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -168,7 +171,7 @@ class Training(Settings):
 
     recipe: Literal["cyborg", "paper"] | None = None
     input_size: Side | None = None
-    fit: Literal["squash", "letterbox", "crop"] = "squash"
+    fit: Fit = "squash"
     in_chans: Literal[1, 3] = 3
     distance: Distance = "l2"
     cam_class: Literal["label", "predicted"] = "label"
@@ -198,6 +201,20 @@ class Training(Settings):
     nodes: Positive = 1
     cache: Literal["memmap", "none"] = "memmap"
     augmentation: Augmentation = Augmentation()
+
+    def image_format(self, input_size: int) -> ImageFormat:
+        """The format of training images.
+
+        Args:
+            input_size: Of the model, in pixels. Random crops are cut from a larger canvas, so that
+                they keep their detail: the smallest then has the input's resolution, up to twice
+                its side.
+        """
+        canvas = None
+        if self.augmentation.crop_area < 1:
+            canvas = math.ceil(input_size / math.sqrt(self.augmentation.crop_area))
+            canvas = min(2 * input_size, canvas)
+        return ImageFormat(input_size, self.fit, self.in_chans, canvas)
 
     @property
     def processes(self) -> int:

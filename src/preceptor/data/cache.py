@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preceptor.config.image_format import Fit
 from preceptor.data.fingerprints import fingerprints
-from preceptor.data.geometry import Fit, render, resample
+from preceptor.data.geometry import render, resample
 from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError

@@ -9,7 +9,6 @@ go through the same boxes, so a mark stays on what it marks, at any resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-Fit = Literal["squash", "letterbox", "crop"]
+from preceptor.config.image_format import Fit
 
 # What lies outside the image under letterbox: the ImageNet mean colour, about 0 after
 # normalisation for most backbones. One value for all, so that caches do not depend on the model.

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preceptor.config.image_format import Fit
 from preceptor.config.run import Augmentation, Length
 from preceptor.data import augment
 from preceptor.data.cache import ImageSource
-from preceptor.data.geometry import Fit, fit_box, resample, turn_array, turn_maps
+from preceptor.data.geometry import fit_box, resample, turn_array, turn_maps
 
 
 class Batch(NamedTuple):

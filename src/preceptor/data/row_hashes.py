@@ -1,4 +1,4 @@
-"""Content hashes of manifest rows."""
+"""Content hashes of manifest rows, and of the files that runs use beside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-from preceptor.runtime.result_folder import digest
+from preceptor.runtime.result_folder import digest, file_digest
 
 
 class RowHashes:
@@ -68,6 +68,28 @@ class RowHashes:
                 state.update(b"\n")
             self._known[key] = state.hexdigest()
         return self._known[key]
+
+
+class FileHashes:
+    """Content hashes of files and folders; each is read once for all runs of a study."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def file(self, path: Path) -> str:
+        """The hash of a file's content."""
+        if path not in self._known:
+            self._known[path] = file_digest(path)
+        return self._known[path]
+
+    def folder(self, path: Path) -> str:
+        """The hash of the names and contents of all files of a folder."""
+        if path not in self._known:
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            self._known[path] = digest(
+                [[file.relative_to(path).as_posix(), file_digest(file)] for file in files]
+            )
+        return self._known[path]
 
 
 def _bytes_digest(values: NDArray[Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 from rich.progress import Progress, TaskID
 
 from preceptor.config.run import Method, RiseSettings, RunConfig, Training
-from preceptor.data.workspace import default_cache_dir, plain_settings
+from preceptor.data.workspace import default_cache_dir
 from preceptor.errors import HeldError, InputError, RunFailedError
 from preceptor.execution.events import PATIENCE, Work
 from preceptor.execution.executors import Engine, check_engine, open_executor
@@ -113,7 +113,7 @@ def annotate_in_shards(
     try:
         with lease(work, wait=0.0):
             # Decoded once, before workers start.
-            workspace.images(plain_settings(loaded, cache), loaded.spec.input_size)
+            workspace.images(loaded.spec.image_format, cache)
             watcher = _Watcher(tell, sum(len(part.rows(workspace.manifest)) for part in job.parts))
             needed = Work(workspaces, work, threads, device, 60 * hang_timeout)
             executor = (

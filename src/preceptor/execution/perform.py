@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.data.workspace import plain_settings
 from preceptor.errors import RunFailedError
 from preceptor.inference.annotate import mark_rows, marking_record, rise_correlations
 from preceptor.inference.score import score_frame
@@ -195,7 +194,6 @@ def _evaluate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> 
     run = step.needs[0]
     model = _trained(_run_folder(store, run) / "model", step.run)
     rows = workspace.split_rows("test")
-    settings = plain_settings(model, step.run.training.cache)
-    frame = score_frame(model, workspace, rows, settings)
+    frame = score_frame(model, workspace, rows, step.run.training.cache)
     frame.to_parquet(folder / "scores.parquet", index=False)
     return {"id": step.id, "kind": "evaluation", "run": run, "images": len(frame)}

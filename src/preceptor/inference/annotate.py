@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from preceptor.config.run import Method, Precision, RiseSettings
 from preceptor.data.loader import Guides, Rows, in_order
 from preceptor.data.manifest import Manifest
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device, uses_channels_last
 from preceptor.inference.shards import RISE_IMAGES
@@ -104,8 +104,7 @@ def mark_rows(
         raise ValueError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
     if turns and method == "rise":
         raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
-    settings = plain_settings(model, cache)
-    rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
+    rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class}
     error: NDArray[np.float32] | None = None
     if method == "cam":
@@ -126,7 +125,7 @@ def mark_rows(
         StoreInfo(
             teacher=teacher or model_digest(model),
             method=model.spec.cam if method == "cam" else "rise",
-            fit=settings.fit,
+            fit=model.spec.fit,
             side=model.spec.input_size,
             classes=model.spec.classes,
             settings=how,
@@ -187,7 +186,7 @@ def rise_correlations(
     """
     guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
     rows = workspace.rows(
-        chosen, plain_settings(model, cache), model.spec.input_size, model.spec.classes,
+        chosen, model.spec.image_format, model.spec.classes, cache=cache,
         guides=guides, grid=model.grid(),
     )  # fmt: skip
     human = rows.maps_on_grid(np.arange(len(rows)))

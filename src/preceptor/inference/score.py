@@ -11,9 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.config.run import Training
 from preceptor.data.manifest import Manifest
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.evaluation.scores import check_score_file, figures, write_scores
 from preceptor.inference.predict import predict
@@ -90,18 +89,18 @@ def score_sets(
     manifest = workspace.manifest
     sets = manifest.eval_splits("val") + manifest.eval_splits("test")
     chosen = np.flatnonzero(manifest.table["split"].isin(sets).to_numpy())
-    return score_frame(model, workspace, chosen, plain_settings(model, cache))
+    return score_frame(model, workspace, chosen, cache)
 
 
 def score_frame(
     model: GuidableModel,
     workspace: Workspace,
     chosen: NDArray[np.int64],
-    settings: Training,
+    cache: Literal["memmap", "none"] = "memmap",
     forward: Callable[[Tensor], ModelOutput] | None = None,
 ) -> pd.DataFrame:
     """Scores of manifest rows: path, label, split, source, group, and `score_CLASS` columns."""
-    rows = workspace.rows(chosen, settings, model.spec.input_size, model.spec.classes)
+    rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     found = predict(model, rows, forward=forward)
     table = workspace.manifest.table.iloc[chosen]
     columns = {"path": table["name"]} | {

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preceptor.data.geometry import Fit
+from preceptor.config.image_format import Fit
 from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 

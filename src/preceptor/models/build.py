@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from preceptor.config.image_format import Fit
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.backbones import classifiers, create_network
 from preceptor.models.feature_layout import CamSource, last_block
@@ -38,7 +39,7 @@ def build_model(
     weights: str = "none",
     in_chans: int = 3,
     input_size: int | None = None,
-    fit: str = "squash",
+    fit: Fit = "squash",
     backbone_args: Mapping[str, Any] | None = None,
     head: Head = "softmax",
     cam: CamKind = "auto",

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.errors import InputError
 from preceptor.models.backbones import classifiers
 from preceptor.models.feature_layout import (
@@ -86,7 +87,7 @@ class ModelSpec:
     input_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fit: str = "squash"
+    fit: Fit = "squash"
     backbone_args: Mapping[str, Any] = field(default_factory=dict)
     head: Head = "softmax"
     cam: str = "cam"
@@ -94,6 +95,11 @@ class ModelSpec:
     tap: str = ""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: str = __version__
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """The form in which the trained model takes images."""
+        return ImageFormat(self.input_size, self.fit, self.in_chans)
 
 
 class GuidableModel(nn.Module):

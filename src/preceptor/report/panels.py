@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from preceptor.config.image_format import Fit
 from preceptor.config.run import Method
-from preceptor.data.geometry import Fit, fit_box, render, resample
+from preceptor.data.geometry import fit_box, render, resample
 from preceptor.data.images import decode_image, decode_map
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.inference.annotate import rise_rows
 from preceptor.inference.predict import predict
@@ -162,17 +163,17 @@ def _make(
     teacher_name, teacher = _teacher(plan, best.seed, rows)
     if teacher is not None:
         looks["Teacher"] = teacher
-    looks["Student"] = _maps_of(plan, workspace, student, rows), student.spec.fit  # type: ignore[assignment]
+    looks["Student"] = _maps_of(plan, workspace, student, rows), student.spec.fit
     other = _run_of(plan, "baseline2", best.backbone, 1.0, best.seed)
     if other is not None:
         model = load_model(plan.protocol.run_folder(other) / "model")
-        looks["Baseline 2"] = _maps_of(plan, workspace, model, rows), model.spec.fit  # type: ignore[assignment]
+        looks["Baseline 2"] = _maps_of(plan, workspace, model, rows), model.spec.fit
     panels = []
     for position, manifest_row in zip(chosen, rows, strict=True):
         entry = table.loc[manifest_row]
         shown = results.positive if results.positive is not None else str(entry["label"])
         score = float(chances[position, results.classes.index(shown)])
-        image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)  # type: ignore[arg-type]
+        image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)
         panels.append(
             Panel(
                 str(entry["name"]), str(entry["label"]), str(entry["source"]),
@@ -217,7 +218,7 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
     workspace = plan.protocol.workspaces.of(seed)
     model = load_model(plan.protocol.run_folder(run) / "model")
     maps = _maps_of(plan, workspace, model, rows, winner.method)
-    return str(winner), (maps, model.spec.fit)  # type: ignore[return-value]
+    return str(winner), (maps, model.spec.fit)
 
 
 def _maps_of(
@@ -229,7 +230,7 @@ def _maps_of(
 ) -> Maps:
     """Maps of the label's class, min-max normalised."""
     study = plan.protocol.study
-    data = workspace.rows(rows, plain_settings(model, study.training.cache), model.spec.input_size)
+    data = workspace.rows(rows, model.spec.image_format, cache=study.training.cache)
     if method == "rise":
         cams = rise_rows(model, data, data.labels, study.rise).maps
     else:

@@ -19,6 +19,7 @@ from preceptor.runtime.result_folder import digest
 from preceptor.study.config import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
 from preceptor.study.steps import Arm, MapsJob, Step, marking_steps
 from preceptor.study.workspaces import Workspaces
+from preceptor.training.prepare import run_id_of
 
 # Further members of a committee have the seed of the Student plus multiples of this, so that no
 # two Students share a Teacher: their differences stay independent.
@@ -192,7 +193,7 @@ class Protocol:
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
         """The training step of a run, which is entered as a member of its arm."""
         workspace = self.workspaces.at(config.manifest)
-        identity = workspace.run_id(config)
+        identity = run_id_of(workspace, config)
         arm = replace(arm, role=arm.role + self.suffix)
         member = Member(arm, config.seed, identity, config.manifest)
         self.members.setdefault(member)

@@ -1,14 +1,28 @@
-"""The id of a run, known before anything runs.
+"""What a run starts from: its id, its untrained model and its training rows.
 
-It is a hash of the resolved config, of the rows and files that the run uses, and of NUMERICS.
+The id is known before anything runs: it is a hash of the resolved config, of the rows and files
+that the run uses, and of NUMERICS.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.config.run import RunConfig
+from preceptor.data.loader import Rows
+from preceptor.data.row_hashes import FileHashes
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.maps.soft_labels import soft_targets
+from preceptor.maps.targets import build_guides
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidableModel
 from preceptor.runtime.result_folder import digest, file_digest
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
@@ -17,6 +31,34 @@ NUMERICS = 3
 
 # What says where and how a run is computed, but not what it computes.
 _NOT_IDENTITY = {"recipe", "device", "cache"}
+
+
+def run_id_of(workspace: Workspace, config: RunConfig) -> str:
+    """The id of a run on a manifest, from its config and the content that it uses."""
+    hashes, files = workspace.hashes, workspace.files
+    rows = workspace.training_rows(config)
+    mapped: NDArray[np.bool_] | None = None
+    maps = config.maps
+    if config.guided and (maps.kind == "human" or maps.human == "keep"):
+        mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
+    if config.guided and maps.kind == "human" and config.guide_classes is not None:
+        # Classes without human maps cannot be guided by them: naming them changes nothing.
+        labels = workspace.manifest.table["label"].iloc[rows]
+        assert mapped is not None
+        mapped &= labels.isin(config.guide_classes).to_numpy(bool)
+        config = config.model_copy(update={"guide_classes": None})
+    if config.guided and maps.kind == "store" and maps.identity is None:
+        assert maps.path is not None
+        known_maps = maps.model_copy(update={"identity": folder_digest(maps.path, "maps", files)})
+        config = config.model_copy(update={"maps": known_maps})
+    soft = config.soft_labels
+    if soft is not None and soft.identity is None:
+        identity = folder_digest(soft.path, "soft_labels", files)
+        known = soft.model_copy(update={"identity": identity})
+        config = config.model_copy(update={"soft_labels": known})
+    weights = weights_digest(config.weights, files)
+    used = hashes.of(rows, mapped, weighted=config.guided) + workspace.validation_hash()
+    return run_id(config, used + files_digest(config.backbone_args), weights)
 
 
 def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
@@ -51,10 +93,69 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     return digest([values, rows_hash, weights_hash, NUMERICS])
 
 
-def weights_digest(weights: str) -> str:
+def weights_digest(weights: str, files: FileHashes) -> str:
     """What stands for the weights in an id: the content of a file, or the word."""
     if weights in ("hub", "none"):
         return weights
     if not Path(weights).is_file():
         raise InputError(f"weights: {weights} is not a file; use a .safetensors file, hub or none")
-    return file_digest(Path(weights))
+    return files.file(Path(weights))
+
+
+def folder_digest(folder: Path, word: str, files: FileHashes) -> str:
+    """Content of all files of a folder of maps, which `word` of the config names."""
+    if not folder.is_dir():
+        raise InputError(f"{word}: {folder} is not a folder")
+    return files.folder(folder)
+
+
+def files_digest(arguments: Mapping[str, Any]) -> str:
+    """The content of the files that arguments name; "" where they name none."""
+    named = {
+        key: file_digest(Path(value))
+        for key, value in arguments.items()
+        # Not Path.is_file, which raises on a text that is too long to be a name.
+        if isinstance(value, str | Path) and os.path.isfile(value)  # noqa: PTH113
+    }
+    return digest(named) if named else ""
+
+
+def build(workspace: Workspace, config: RunConfig) -> GuidableModel:
+    """The untrained model of a run.
+
+    Raises:
+        InputError: See `build_model`; and for two classes without a positive one.
+    """
+    classes = workspace.manifest.classes
+    if len(classes) == 2 and config.positive is None:
+        raise InputError(f"positive: name which of {classes} is the positive class")
+    unknown = sorted(set(config.guide_classes or ()) - set(classes))
+    if unknown:
+        raise InputError(f"guide_classes: {unknown} not among the classes {classes}")
+    return build_model(
+        config.backbone,
+        classes,
+        positive=config.positive,
+        weights=config.weights,
+        in_chans=config.training.in_chans,
+        input_size=config.training.input_size,
+        fit=config.training.fit,
+        backbone_args=config.backbone_args,
+        head=config.training.head,
+        cam_source=config.training.cam_source,
+    )
+
+
+def guided_rows(workspace: Workspace, config: RunConfig, model: GuidableModel) -> Rows:
+    """The training data of a run, with the maps that guide it and its soft labels."""
+    training, manifest = config.training, workspace.manifest
+    form = training.image_format(model.spec.input_size)
+    which = workspace.training_rows(config)
+    grid = model.guidable_grid() if config.guided else model.grid()
+    images = workspace.images(form, training.cache)
+    guides = build_guides(config, manifest, images, which, workspace.human_maps_from(config))
+    soft = None
+    if config.soft_labels is not None:
+        names = manifest.table["name"].to_numpy(object)[which]
+        soft = soft_targets(config.soft_labels.path, names, model.spec.classes)
+    return workspace.rows(which, form, cache=training.cache, guides=guides, grid=grid, soft=soft)

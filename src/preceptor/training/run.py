@@ -23,7 +23,7 @@ from preceptor.config.run import RunConfig, Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.complete_sets import selection_problems
 from preceptor.data.loader import Rows, TrainingStream
-from preceptor.data.workspace import Workspace, plain_settings
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame
@@ -39,6 +39,7 @@ from preceptor.training.checkpoint import Progress
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.loop import Trainer, derived_seed, epoch_line, fit, metrics_table
+from preceptor.training.prepare import build, guided_rows, run_id_of
 from preceptor.training.record import RunRecord
 from preceptor.training.validation import validation_sets
 from preceptor.version import __version__
@@ -108,7 +109,7 @@ def train(
         def begin() -> tuple[Path, bool]:
             nonlocal workspace, held
             workspace = workspace or Workspace.open(config.manifest, verify=True)
-            folder = Path(store) / workspace.run_id(config)
+            folder = Path(store) / run_id_of(workspace, config)
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
 
@@ -216,9 +217,9 @@ def _write(
     model.load_state_dict(progress.best_state)
     _check_maps(run, model)
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history))
-    plain = plain_settings(model, run.config.training.cache)
     # In 32-true, as test sets are scored: a threshold must not depend on the precision.
-    scores = score_frame(model, workspace, workspace.split_rows("val"), plain)
+    cache = run.config.training.cache
+    scores = score_frame(model, workspace, workspace.split_rows("val"), cache)
     run.check()
     scores.to_parquet(run.folder / "scores.parquet", index=False)
     save_model(model, run.folder / "model", fixed_thresholds(scores, model.spec.positive))
@@ -238,7 +239,7 @@ def _prepare(
     model = build_untrained(workspace, config)
     if ranks.world > 1:
         synchronise(model, device, config.backbone)
-    rows = workspace.guided_rows(config, model)
+    rows = guided_rows(workspace, config, model)
     if len(rows) < ranks.world:
         raise InputError(
             f"{config.manifest}: {len(rows)} training images are fewer than the {ranks.world} "
@@ -247,14 +248,13 @@ def _prepare(
     problems = selection_problems(workspace.manifest, config.validation_negatives)
     if problems and (config.training.checkpoint == "best_auc" or config.validation_negatives):
         raise InputError(f"{config.manifest}: {problems[0]}")
-    plain = plain_settings(model, config.training.cache)
-    return model, rows, validation_sets(workspace, plain, model)
+    return model, rows, validation_sets(workspace, model, config.training.cache)
 
 
 def build_untrained(workspace: Workspace, config: RunConfig) -> GuidableModel:
     """The model before the first step, the same weights in every call."""
     torch.manual_seed(derived_seed(config.seed, -1))
-    return workspace.build(config)
+    return build(workspace, config)
 
 
 def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidableModel) -> None:

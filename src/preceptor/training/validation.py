@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config.run import Training
 from preceptor.data.loader import Guides, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
@@ -26,7 +25,7 @@ class NotANumberError(RunFailedError):
 
 
 def validation_sets(
-    workspace: Workspace, settings: Training, model: GuidableModel
+    workspace: Workspace, model: GuidableModel, cache: Literal["memmap", "none"] = "memmap"
 ) -> dict[str, Rows]:
     """Each validation set, with its human maps where it has any."""
     sets: dict[str, Rows] = {}
@@ -38,7 +37,7 @@ def validation_sets(
         if has_map.any():
             guides = Guides(has_map.astype(np.float32), None, np.full(len(which), -1, np.int64))
         sets[name] = workspace.rows(
-            which, settings, model.spec.input_size, guides=guides, grid=model.grid()
+            which, model.spec.image_format, cache=cache, guides=guides, grid=model.grid()
         )
     return sets
 
