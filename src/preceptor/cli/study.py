@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class _RunByDefault(TyperGroup):
     """Group whose first word, where it names no command, belongs to `run`."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` before arguments that name no command."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
