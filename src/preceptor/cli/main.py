@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -54,10 +56,17 @@ _WRONG_PATH = {
 
 def main() -> None:
     """Run a command: exit code 0, 1 (failed) or 2 (bad input), one clear line for a mistake."""
+    with told():
+        app(prog_name="preceptor")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Tell what went wrong in one line, and end with its exit code."""
     from preceptor.errors import PreceptorError
 
     try:
-        app(prog_name="preceptor")
+        yield
     except PreceptorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -75,6 +84,20 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2 if error.errno in _WRONG_PATH else 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        mend = "lower training.input_size or batch_size, or take a machine with more memory"
+        print(f"error: out of memory; {mend}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # only what uses torch needs to know what torch says
+        return isinstance(error, MemoryError)
+    from preceptor.runtime.memory import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _interrupted() -> None:
@@ -218,7 +241,8 @@ def annotate(
     method: Annotated[Method, typer.Option(help="The model's own map, or RISE.")] = "cam",
     split: Annotated[str, typer.Option(help="train, all, or a split's name.")] = "train",
     max_masks: Annotated[
-        int, typer.Option(min=2, help="RISE: maximum number of masks per image.")
+        int,
+        typer.Option(min=2, max=10_000_000, help="RISE: maximum number of masks per image."),
     ] = 8000,
     tolerance: Annotated[
         float, typer.Option(min=0, max=0.99, help="RISE: error below which a map is accepted.")
