@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test fault lint bench clean
+.PHONY: install demo quick test fault lint bench clean
 
 install: .venv/installed
 
@@ -14,6 +14,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/preceptor demo --out demo-study
 
+quick: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -21,8 +24,8 @@ fault: install
 	$(BIN)/python benchmarks/fault.py --points 3
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 
 bench: install

@@ -17,6 +17,42 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+# Files that run whole studies, start Ray, a browser or several processes.
+SLOW = {
+    "benchmark/test_evidence.py",
+    "cli/test_terminal.py",
+    "execution/test_executors.py",
+    "execution/test_local.py",
+    "execution/test_make_maps.py",
+    "execution/test_ray.py",
+    "execution/test_shared_store.py",
+    "report/test_browser.py",
+    "report/test_card.py",
+    "report/test_export.py",
+    "report/test_graph_figure.py",
+    "report/test_questions.py",
+    "report/test_report.py",
+    "report/test_verdict_and_panels.py",
+    "results/test_budgets.py",
+    "results/test_study.py",
+    "study/test_levers.py",
+    "study/test_rise_study.py",
+    "test_driver.py",
+    "tracking/test_curves.py",
+    "tracking/test_mlflow.py",
+    "tracking/test_tensorboard.py",
+    "tracking/test_trackers.py",
+    "training/test_launch.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of `SLOW` files."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

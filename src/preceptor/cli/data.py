@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from preceptor.data.manifest import Manifest
@@ -19,13 +23,35 @@ def print_summary(manifest: Manifest, console: Console) -> None:
     """
     summary = summary_table(manifest)
     title = manifest.source.name if manifest.source else str(manifest.root)
-    printed = Table(title=f"{title}: {len(manifest):,} images", box=SIMPLE_HEAD, pad_edge=False)
-    printed.add_column("split", no_wrap=True)
-    for column in summary.columns:
-        if column == "sizes":
-            printed.add_column("sizes")  # the one column that a narrow screen may break
-        else:
-            printed.add_column(str(column), justify="right", no_wrap=True)
-    for split, row in summary.iterrows():
-        printed.add_row(str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row))
-    console.print(printed)
+    header = ["split", *map(str, summary.columns)]
+    lines = [
+        [str(split), *(f"{x:,}" if isinstance(x, int) else str(x) for x in row)]
+        for split, row in summary.iterrows()
+    ]
+    console.print(f"{title}: {len(manifest):,} images", markup=False, highlight=False)
+    if _width([header, *lines]) <= console.width:
+        console.print(_table(header, lines))
+        return
+    # Too wide: a column a split, as many beside each other as there is room for.
+    while lines:
+        count = len(lines)
+        while count > 1 and _width(zip(header, *lines[:count], strict=True)) > console.width:
+            count -= 1
+        turned = list(zip(header, *lines[:count], strict=True))
+        console.print(_table(turned[0], turned[1:]))
+        lines = lines[count:]
+
+
+def _width(lines: Iterable[Sequence[str]]) -> int:
+    """Width of a table of these lines: two blanks between columns, one at either side."""
+    columns = list(zip(*lines, strict=True))
+    return sum(max(map(cell_len, column)) for column in columns) + 2 * len(columns)
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for position, name in enumerate(header):
+        table.add_column(escape(name), justify="right" if position else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    return table

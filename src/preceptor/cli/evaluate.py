@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -145,7 +146,9 @@ def _number(value: float, form: str = ".3f") -> str:
 
 def _show(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str = "") -> None:
     """Print a table, names as they are (a bracket is no markup), and what it shows below it."""
-    table = Table(*map(escape, header))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in header:  # a narrow screen breaks names of sets, no word of a heading
+        table.add_column(escape(name), overflow="fold", min_width=max(map(len, name.split())))
     for line in lines:
         table.add_row(*(escape(str(cell)) for cell in line))
     console = Console()

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
 from preceptor.driver import reopen
@@ -105,26 +108,31 @@ def _epochs(file: Path) -> int | None:
         return None
 
 
-def print_runs(runs: Sequence[Run]) -> None:
-    """Print runs as a table, a line a training."""
-    from rich.console import Console
-    from rich.table import Table
-
-    domains = any(one.domain for one in runs)
-    table = Table(
-        *(["domain"] if domains else []), "run", "role", "backbone", "α", "seed", "state", "epoch",
-        "val AUC", "seconds", box=None, pad_edge=False,
-    )  # fmt: skip
+def runs_table(runs: Sequence[Run]) -> Table:
+    """Table of runs, a line each; headings and numbers are never cut, long names are folded."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    if domains := any(one.domain for one in runs):
+        table.add_column("domain", overflow="fold", min_width=6)
+    table.add_column("run", overflow="fold", min_width=6)
+    table.add_column("role", overflow="fold", min_width=8)
+    table.add_column("backbone", overflow="fold", min_width=8)
+    for heading in ("α", "seed", "state", "epoch", "val AUC", "seconds"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "state" else "right")
     for one in runs:
         cells = [
             one.id, one.role, one.backbone, _number(one.alpha, "g"),
             str(one.seed) if one.seed >= 0 else "–", one.state, str(one.epochs or "–"),
             _number(one.val_auc, ".3f"), _number(one.seconds, ".0f"),
         ]  # fmt: skip
-        table.add_row(*([one.domain] if domains else []), *cells)
+        table.add_row(*map(escape, [*([one.domain] if domains else []), *cells]))
+    return table
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """Print runs as a table, a line a training."""
     # Piped, a line is not wrapped: it is read by other programs.
     console = Console()
-    (console if console.is_terminal else Console(width=240)).print(table)
+    (console if console.is_terminal else Console(width=240)).print(runs_table(runs))
 
 
 def _number(value: float, form: str) -> str:

@@ -1,0 +1,75 @@
+"""Every table of the command line at 80 columns: no heading is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from preceptor.cli.data import print_summary
+from preceptor.cli.evaluate import print_comparison, print_figures
+from preceptor.cli.runs import Run, runs_table
+from preceptor.cli.terminal import tell_status
+from preceptor.data.manifest import Manifest
+from preceptor.execution.status import Running, Status
+from tests.datasets import squares
+
+
+def narrow() -> Console:
+    return Console(width=80, record=True)
+
+
+def check(text: str, headings: list[str]) -> None:
+    assert "…" not in text, text
+    assert max(map(len, text.splitlines())) <= 80, text
+    for word in " ".join(headings).split():
+        assert word in text.split(), f"{word} is not in:\n{text}"
+
+
+@pytest.mark.parametrize("sets", [2, 9])
+def test_data_check(sets: int, tmp_path: Path) -> None:
+    tests = {f"test-generator-number-{i}": 4 for i in range(sets)}
+    manifest = Manifest.read(squares(tmp_path / "d", splits={"train": 4, "val": 4} | tests))
+    console = narrow()
+    print_summary(manifest, console)
+    words = ["split", "images", "marked", "plain", "annotated", "with map", "sources", "groups"]
+    check(console.export_text(), [*words, "sizes", *tests])
+
+
+def test_runs() -> None:
+    run = Run(
+        "0123456789abcdef", "student = variant committee", "tf_efficientnet_lite0", 0.05, 12,
+        "finished", 50, 0.875, 12345, "magnetic tiles",
+    )  # fmt: skip
+    console = narrow()
+    console.print(runs_table([run]))
+    check(
+        console.export_text(),
+        ["domain", "run", "role", "backbone", "α", "seed", "state", "epoch", "val AUC", "seconds"],
+    )
+
+
+def test_study_status() -> None:
+    running = [Running("train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
+    console = narrow()
+    tell_status(Status(1, 20, running, left=600, host="box", pid=7, updated=1.0), True, console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "1 of 20 steps" in text
+    assert "about 10 minutes left" in text
+
+
+def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    numbers = dict.fromkeys(("auc", "eer", "accuracy", "average_precision", "brier"), 0.5)
+    row = {"set": "test-unseen", "source": "stylegan", "images": 10000, "positives": 5000}
+    print_figures(pd.DataFrame([row | numbers]))
+    headings = ["set", "source", "images", "positives", "AUC", "EER", "accuracy", "AP", "Brier"]
+    check(capsys.readouterr().out, headings)
+    row = {"set": "test-unseen", "images": 10000, "groups": 5000, "auc_a": 0.5, "auc_b": 0.5,
+           "difference": 0.0, "low": -0.1, "high": 0.1, "p": 0.5}  # fmt: skip
+    print_comparison(pd.DataFrame([row]), ("a", "b"))
+    table = capsys.readouterr().out.split("A: a\n")[0]
+    check(table, ["set", "images", "groups", "AUC A", "AUC B", "95 % interval", "p"])
