@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import traceback
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +37,31 @@ class LeaseLostError(PreceptorError):
     """Another process took over what this one was working on."""
 
 
+def is_control(letter: str) -> bool:
+    """Whether a character is a control character, ends a line or is half of one.
+
+    Example:
+        >>> [is_control(letter) for letter in ("a", "é", "\\n", "\\x1b", "\\u2028")]
+        [False, False, True, True, True]
+    """
+    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def one_line(text: str) -> str:
+    """A text with its control characters written out, so that it is one line on any terminal.
+
+    Example:
+        >>> one_line("a\\nb")
+        'a\\\\nb'
+    """
+    return "".join(repr(one)[1:-1] if is_control(one) else one for one in text)
+
+
+def _short(text: str) -> str:
+    """A text without its middle where it is too long: a cell may hold a whole file."""
+    return text if len(text) <= 500 else f"{text[:300]} … {text[-150:]}"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with an input.
@@ -49,7 +77,7 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.mend}"
+        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.mend)}")
 
 
 class ProblemsError(InputError):
@@ -61,7 +89,7 @@ class ProblemsError(InputError):
         self.source = source
         self.problems = list(problems)
         count = len(self.problems)
-        lines = [f"{source}: {count:,} problem{'s' if count != 1 else ''}"]
+        lines = [f"{one_line(_short(source))}: {count:,} problem{'s' if count != 1 else ''}"]
         lines += [f"  {problem}" for problem in self.problems[: self.limit]]
         if count > self.limit:
             lines.append(f"  and {count - self.limit:,} more")
@@ -70,3 +98,24 @@ class ProblemsError(InputError):
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, list[Problem]]]:
         """Pickled by its parts, so that it survives the way out of a worker process."""
         return type(self), (self.source, self.problems)
+
+
+def reason(error: BaseException, limit: int = 300) -> str:
+    """What another library's exception says, in one line; where it says nothing, what it raised.
+
+    Args:
+        error: Any.
+        limit: Most characters.
+
+    Example:
+        >>> reason(ValueError("two\n  lines")), reason(KeyError())
+        ('two lines', 'KeyError')
+    """
+    text = " ".join(str(error).split())
+    if not text:
+        text = type(error).__name__
+        lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
+        asserted = [line for line in lines if re.match(r"(torch\.)?_?assert\b", line)]
+        if asserted:
+            text += f": {asserted[-1]}"
+    return text[:limit]

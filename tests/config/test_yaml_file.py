@@ -144,6 +144,53 @@ def test_bad_values(values: dict[str, Any], problem: str) -> None:
     assert any(problem in text for text in problems({"manifest": "m", "backbone": "b"} | values))
 
 
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("backbone_args: &a {x: *a}", "backbone_args: holds itself"),
+        ("backbone_args: &a {x: [*a]}", "backbone_args: holds itself"),
+        (LAUGHS, r"j: stands for [\d,]+ values; write it without aliases"),
+        ("backbone_args: {x: .nan}", "backbone_args.x: value nan; write a finite number"),
+        ("backbone_args: {x: [1, 1e400]}", "backbone_args.x.1: value inf; write a finite"),
+        ("seed: 99999999999999999999", r"seed: value 9+; write a number below 2\^63"),
+        (r'positive: "a\nb"', r"positive: value 'a\\nb' has a control character; remove it"),
+        (r'positive: "\ud800"', r"positive: value '\\ud800' has a control character"),
+        (r'maps: {kind: store, path: "a\0b"}', "maps.path: value .* has a control character"),
+        (r'"a\nb": 1', r"'a\\nb': a control character; remove it"),
+        ("training: {recipe: [1, 2]}", r"training.recipe: value \[1, 2\]; write"),
+        ("maps: {kind: none, trust: score}", "trust weighs the maps of a store.*; remove it"),
+        ("annotated_seed: -1", "annotated_seed: value -1; it must be at least 0"),
+        ("training: {input_size: 100000}", "training.input_size: value 100000; it must be at most"),
+        ("training: {epochs: 4000000000}", "training.epochs: value 4000000000; it must be at most"),
+        ("positive: 1.50", "positive: value 1.5; write it in quotes, with all of its digits"),
+        ("positive: 010", "line 3: 010 is no plain number"),
+        (f"positive: {[1] * 5000}", "positive: value .{,100}; write a word"),
+    ],
+)
+def test_what_no_config_may_hold_is_told_in_one_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem) as error:
+        load_config(write(tmp_path, RUN + text), RunConfig)
+    told = str(error.value).split("\n")
+    assert len(told) == 1 or f": {len(told) - 1} problem" in told[0]
+
+
+def test_the_home_of_nobody_is_a_path_like_any_other(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "manifest: ~nobody-here/m.csv\nbackbone: b"), RunConfig)
+    assert config.manifest == tmp_path / "~nobody-here/m.csv"
+
+
+def test_a_device_is_no_config() -> None:
+    with pytest.raises(InputError, match="/dev/zero: it is a device; name a YAML file"):
+        load_config("/dev/zero", RunConfig)
+
+
 def test_overrides_win(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, RUN + "seed: 3\n"), RunConfig, seed=5, alpha=0.25)
     assert (config.seed, config.alpha) == (5, 0.25)
@@ -212,6 +259,8 @@ def test_configs_are_frozen() -> None:
     ("values", "problem"),
     [
         ({"probe": "c"}, "probe c is not among the students"),
+        ({"seeds": 2_000_000}, "2,000,000 are more than the 1,000 of a study"),
+        ({"committee": 1_000}, "committee"),
         ({"trust": "agreement"}, "set committee to 2 or more"),
         ({"variants": {"v": {"trust": "agreement"}}}, "variants.v: trust: agreement"),
         ({"human_post": {"shape": "hull"}}, "set threshold"),

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -270,6 +272,64 @@ def test_wrong_cells_are_named(folder: Path, line: int, row: str, expected: str)
     told = problems(with_line(folder, line, row), verify=False)
     assert any(expected in problem for problem in told), told
     assert len(told) <= 2
+
+
+@pytest.mark.parametrize("column", ["label", "split", "source", "group"])
+def test_words_with_line_breaks_are_refused(folder: Path, column: str) -> None:
+    table = pd.read_csv(folder / "m.csv", dtype="str", keep_default_na=False)
+    table.loc[2, column] = f"{table.loc[2, column]}a\nb\x1b[31m"
+    table.to_csv(folder / "m.csv", index=False)
+    told = [text for text in problems(folder / "m.csv") if "control character" in text]
+    assert len(told) == 1
+    assert told[0].startswith(f"row 4: {column} '")
+    assert "\n" not in told[0]
+
+
+def test_a_cell_that_holds_a_whole_file_is_told_in_short(folder: Path) -> None:
+    (text,) = problems(with_line(folder, 4, f"{'x' * 100_000},real,train,,1,,p1,1,1,33"))
+    assert len(text) < 1_000
+    assert text.startswith("row 4: image 'xxx")
+    assert text.endswith("correct it")
+
+
+def test_a_header_of_one_long_cell_is_told_in_short(folder: Path) -> None:
+    for text in problems(write(folder, "a" * 100_000, "b")):
+        assert len(text) < 1_000
+
+
+def test_a_device_is_no_manifest() -> None:
+    assert problems(Path("/dev/zero")) == ["the file: it is a device; name a file"]
+
+
+def test_bytes_that_are_text_are_read_as_text(folder: Path) -> None:
+    table = pd.read_csv(folder / "m.csv", dtype="str", keep_default_na=False)
+    wanted = Manifest.read(folder / "m.csv").table
+    for column in ("path", "label", "split"):
+        table[column] = table[column].str.encode("utf-8")
+    table.to_parquet(folder / "m.parquet")
+    pd.testing.assert_frame_equal(Manifest.read(folder / "m.parquet").table, wanted)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"), [([1, 2], "ndarray"), ({"a": 1}, "dict"), (b"\xff\xfe", "bytes")]
+)
+@pytest.mark.parametrize("column", ["label", "group", "map_weight", "annotated"])
+def test_cells_that_are_no_text_are_refused_by_row(
+    folder: Path, column: str, cell: Any, kind: str
+) -> None:
+    table = pd.read_csv(folder / "m.csv", dtype="str", keep_default_na=False)
+    table[column] = [cell] * len(table)
+    table.to_parquet(folder / "m.parquet")
+    told = problems(folder / "m.parquet")
+    assert f"row 0 (from 0): {column} is a {kind}; write text or a number" in told
+
+
+def test_two_columns_of_one_name_in_parquet_are_named(folder: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["path", "label", "path"])
+    pq.write_table(table, folder / "m.parquet")
+    assert problems(folder / "m.parquet") == [
+        "the header: column 'path' occurs 2 times; rename or remove all but one"
+    ]
 
 
 def test_everything_is_told_at_once_in_the_order_of_rows(folder: Path) -> None:

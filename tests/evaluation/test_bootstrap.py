@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -46,8 +48,78 @@ def test_two_level_bootstrap_of_one_model_is_the_plain_one():
     while len(twin) < 4_000:
         pick = rng.integers(0, 60, 60)
         twin.append(metrics.auc(labels[pick], a[0][pick]))
-    expected = np.nanquantile(twin, [0.025, 0.975])
-    np.testing.assert_allclose([result.low, result.high], expected, atol=0.015)
+    tails = [0.025, 0.25, 0.5, 0.75, 0.975]
+    expected = np.nanquantile(twin, tails)
+    np.testing.assert_allclose(np.quantile(result.replicates, tails), expected, atol=0.015)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_one_aucs_interval_is_written_out_on_the_logit_scale(seeds, grouped):
+    rng = np.random.default_rng(9)
+    labels, a, _, _ = study(rng, seeds=seeds, images=80)
+    groups = np.arange(80) // 2 if grouped else None
+    result = two_level_bootstrap(labels, a, groups=groups, resamples=4_000)
+    own = np.array([metrics.auc(labels, row) for row in a])
+    units = np.arange(80) if groups is None else groups
+    k = np.array([len(set(units[labels])), len(set(units[~labels]))])
+    degrees = min(len(set(units)) - 1, (1 / k).sum() ** 2 / (1 / (k**2 * (k - 1))).sum())
+    of_seeds = own.var(ddof=1) / seeds if seeds > 1 else 0.0
+    # Of the replicates' variance, the stretched seeds' part is taken off: what is left is images'.
+    stretched = of_seeds * (stats.t.ppf(0.975, seeds - 1) / 1.96) ** 2 if seeds > 1 else 0.0
+    of_images = result.replicates.var(ddof=1) - stretched
+    of_images *= (1 / (k - 1)).sum() / (1 / k).sum()
+    tails = stats.t.ppf(0.975, degrees) * of_images
+    tails += stats.t.ppf(0.975, seeds - 1) * of_seeds if seeds > 1 else 0.0
+    half = tails / np.sqrt(of_images + of_seeds) / (own.mean() * (1 - own.mean()))
+    centre = np.log(own.mean() / (1 - own.mean()))
+    expected = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
+    np.testing.assert_allclose([result.low, result.high], expected, atol=0.006)
+
+
+def test_intervals_of_differences_and_accuracies_are_percentiles():
+    rng = np.random.default_rng(10)
+    labels, a, b, _ = study(rng, seeds=3, images=60)
+    classes = rng.integers(0, 3, 60)
+    scores = rng.random((3, 60, 3))
+    for found in (
+        two_level_bootstrap(labels, a, b, resamples=200),
+        two_level_bootstrap(classes, scores, resamples=200, metric="accuracy"),
+    ):
+        tails = np.quantile(found.replicates, [0.025, 0.975], method="nearest")
+        assert (found.low, found.high) == tuple(tails)
+
+
+def test_one_aucs_interval_stays_in_range_near_one():
+    rng = np.random.default_rng(11)
+    labels = np.arange(60) < 8
+    scores = rng.normal(size=(3, 60)) + 3 * labels
+    found = two_level_bootstrap(labels, scores, resamples=300)
+    assert 0 < found.low < found.estimate < found.high < 1
+    macro = two_level_bootstrap(
+        labels.astype(int), np.stack([-scores, scores], axis=2), resamples=300
+    )
+    assert (macro.low, macro.high) == pytest.approx((found.low, found.high))
+
+
+def test_one_auc_without_a_spread_has_no_interval():
+    labels = np.arange(20) < 6
+    perfect = np.repeat(labels[None] * 1.0, 3, axis=0)
+    alone = np.arange(20) < 1
+    rng = np.random.default_rng(12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for truth, scores, resamples in (
+            (labels, perfect, 50),
+            (labels, 1 - perfect, 50),
+            (labels, np.ones((3, 20)), 50),
+            (labels, perfect[:1], 50),
+            (alone, rng.normal(size=(3, 20)), 50),  # how positives differ cannot be known
+            (labels, rng.normal(size=(3, 20)), 1),
+        ):
+            found = two_level_bootstrap(truth, scores, resamples=resamples)
+            assert np.isfinite(found.estimate)
+            assert np.isnan([found.low, found.high]).all()
 
 
 def test_two_level_bootstrap_pairs_the_sides():

@@ -90,8 +90,9 @@ def test_delong_matches_mlstatkit(images, decimals):
     assert (result.z, result.p) == (pytest.approx(z), pytest.approx(p))
     assert (result.auc_a, result.auc_b) == (pytest.approx(auc_a), pytest.approx(auc_b))
     assert result.se == pytest.approx(np.sqrt(info["var_diff"]))
-    assert result.interval_a[2:] == pytest.approx(own_a)
-    assert result.interval_b[2:] == pytest.approx(own_b)
+    for own, normal in ((result.interval_a, own_a), (result.interval_b, own_b)):
+        half = stats.norm.ppf(0.975) * own.se  # its interval is the normal one, cut off
+        assert np.clip([own.auc - half, own.auc + half], 0, 1) == pytest.approx(normal)
     assert result.units == images
 
 
@@ -124,6 +125,18 @@ def test_delong_is_antisymmetric_and_of_ranks_alone(data):
     np.testing.assert_allclose(*both, atol=1e-12)
     curved = delong(labels, np.exp(a), b * 3.0 - 7, groups)
     assert repr(curved) == repr(one)  # NaN and all
+
+
+def test_one_aucs_interval_is_t_times_se_on_the_logit_scale():
+    rng = np.random.default_rng(7)
+    labels, a, b = scores_of(rng, 60)
+    found = delong(labels, a, b).interval_b
+    k = np.array([labels.sum(), (~labels).sum()])
+    degrees = (1 / k).sum() ** 2 / (1 / (k**2 * (k - 1))).sum()
+    half = stats.t.ppf(0.975, degrees) * found.se / (found.auc * (1 - found.auc))
+    centre = np.log(found.auc / (1 - found.auc))
+    expected = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
+    np.testing.assert_allclose(found[2:], expected)
 
 
 # Groups -----------------------------------------------------------------------------------
@@ -256,10 +269,11 @@ def test_fewer_than_two_of_a_class_have_no_standard_error():
 
 def test_intervals_of_an_auc_stay_within_its_range():
     scores = np.array([0, 1, 2, 3, 5, 4, 6, 7, 8.0])
-    for sign, edge in ((1, "high"), (-1, "low")):
+    for sign in (1, -1):
         found = auc_interval(LABELS, sign * scores)
         assert isinstance(found, AucInterval)
-        assert getattr(found, edge) == (1.0 if sign > 0 else 0.0)
+        assert 0 < found.low < found.auc < found.high < 1
+        assert not 1.96 * found.se < found.auc < 1 - 1.96 * found.se  # AUC ± 1.96 se would leave it
         assert 0 < found.se < 0.1
     infinite = auc_interval(LABELS, np.where(scores == 8, np.inf, scores))
     assert infinite == auc_interval(LABELS, scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -93,6 +94,36 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     broken.write_bytes(other.read_bytes()[:1000])
     with pytest.raises(InputError, match="does not fit test_efficientnet"):
         small("test_efficientnet", weights=str(broken))
+
+
+def test_weights_that_do_not_fit_are_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """timm would list every key that is missing, and every one too many."""
+    file = tmp_path / "w.safetensors"
+    state = timm_weights(file)
+    save_file({f"module.{key}": value.contiguous() for key, value in state.items()}, file)
+    with pytest.raises(InputError, match="does not fit test_resnet") as caught:
+        small(weights=str(file))
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "key", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"]
+)
+def test_what_is_loaded_is_named_by_weights_alone(tmp_path: Path, key: str) -> None:
+    """Neither a config nor somebody else's model.json opens another way to a file."""
+    value: Any = {"file": "w.pth"} if key.startswith("pretrained") else str(tmp_path / "w.pth")
+    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"backbone_args: {key} is not taken.*\.safetensors"):
+        small(backbone_args={key: value})
+    save_model(small(), tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"backbone_args": {key: value}}))
+    with pytest.raises(InputError, match=rf"model: backbone_args: {key} is not taken"):
+        load_model(tmp_path / "model")
 
 
 class Bomb:

@@ -14,7 +14,8 @@ import torch
 from preceptor.errors import InputError
 from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.guided_model import GuidableModel
-from preceptor.models.probes import check_cam_identity
+from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.saliency.rise import rise
 
 
 def small(backbone: str = "test_resnet", **options: Any) -> GuidableModel:
@@ -93,6 +94,39 @@ def test_a_backbone_without_a_map_to_train_through_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"^{backbone}: guidance is refused: .*{reason}"):
         build_model(backbone, ["a", "b"], input_size=size)
+
+
+def test_a_network_that_gives_no_logit_a_class_is_refused() -> None:
+    with pytest.raises(InputError, match=r"test_vit: its head gives logits \(2, \d+, 2\) for 2"):
+        build_model("test_vit", ["a", "b"], backbone_args={"global_pool": ""})
+    with pytest.raises(InputError, match=r"features_only: True leaves test_resnet without a class"):
+        small(backbone_args={"features_only": True})
+    assert small(backbone_args={"features_only": False}).spec.cam == "cam"
+
+
+def test_a_refusal_always_has_a_reason() -> None:
+    """Some networks assert without a word."""
+    with pytest.raises(
+        InputError, match=r"halonet26t at input size 96: AssertionError: _?assert.*%"
+    ):
+        build_model("halonet26t", ["a", "b"], input_size=96)
+
+
+def test_a_network_that_keeps_what_it_computed_once_can_be_trained() -> None:
+    """ConViT keeps a table of places from its first forward; it must not be one of inference."""
+    model = build_model("convit_tiny", ["a", "b"], input_size=64, backbone_args={"depth": 3})
+    rows = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    for forward in (
+        lambda: model.grid(),
+        lambda: check_grad_cam(model),
+        lambda: rise(model, model.preprocess(rows), torch.tensor([0]), max_masks=12),
+    ):
+        for part in model.modules():
+            if hasattr(part, "rel_indices"):
+                part.rel_indices = None
+        forward()
+        out = model.train()(model.preprocess(rows), torch.tensor([0]))
+        out.saliency.square().sum().backward()
 
 
 def test_wrong_words_are_named() -> None:

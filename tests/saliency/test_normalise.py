@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -75,6 +77,25 @@ def test_tiny_maps_count_by_their_shape_not_their_size() -> None:
     values = 1e-20 * torch.rand(1, 4, 4)
     assert informative(values).all()
     assert normalise(values).max() == 1
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-41, 1e-38, 1e-36, 1e-32, 1e-28, 1e-12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_map_is_so_small_that_its_gradient_is_no_number(scale: float, dtype: Any) -> None:
+    values = (scale * torch.rand(2, 14, 14, dtype=torch.float64)).to(dtype).requires_grad_()
+    out = normalise(values)
+    (out - torch.rand(14, 14)).square().sum().sqrt().backward()
+    assert values.grad is not None
+    assert values.grad.isfinite().all()
+    assert informative(values.detach()).tolist() == [scale > 1e-30] * 2
+    assert values.grad.flatten(1).any(1).tolist() == [scale > 1e-30] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+def test_masks_are_maps(dtype: torch.dtype) -> None:
+    mask = torch.tensor([[[0, 1], [0, 0]], [[1, 1], [1, 1]]]).to(dtype)
+    assert informative(mask).tolist() == [True, False]
+    assert torch.equal(normalise(mask), normalise(mask.float()))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

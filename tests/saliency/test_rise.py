@@ -250,6 +250,26 @@ def test_what_ignores_its_input_or_is_noise_of_it_never_settles() -> None:
         assert np.median(errors) > 0.5
 
 
+@pytest.mark.parametrize("size", [(2, 2), (3, 3)])
+@pytest.mark.parametrize("tolerance", [0.05, 0.2])
+def test_noise_does_not_settle_on_a_small_grid(size: tuple[int, int], tolerance: float) -> None:
+    """Few cells agree by chance: without a rule for it, a quarter of maps of 2 × 2 cells at 0.2."""
+    images = 1 + torch.rand(200, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    found = rise(
+        hash_of, images, torch.ones(200, dtype=torch.int64), max_masks=900, tolerance=tolerance,
+        size=size, batch_size=2000,
+    )  # fmt: skip
+    assert int((found.error < tolerance).sum()) <= 2
+
+
+def test_maps_of_a_small_grid_settle_all_the_same() -> None:
+    for seed in range(4):
+        found = toy(analytic(seed), size=(2, 2), max_masks=4000)
+        limit = toy(analytic(seed), size=(2, 2), max_masks=16_000, tolerance=0, seed=50)
+        assert float(found.error) < 0.05
+        assert correlation(found.maps, limit.maps) > 0.95
+
+
 def test_scores_that_are_not_finite_never_settle_and_harm_no_other() -> None:
     model = analytic(0)
 

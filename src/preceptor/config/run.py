@@ -11,6 +11,10 @@ from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+# Where a typing error would ask for more memory than there is, or a plan without end.
+Few = Annotated[int, Field(gt=0, le=100)]
+Side = Annotated[int, Field(gt=0, le=8192)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
 Method = Literal["cam", "rise"]  # how a Teacher marks
@@ -163,7 +167,7 @@ class Training(Settings):
     """
 
     recipe: Literal["cyborg", "paper"] | None = None
-    input_size: Positive | None = None
+    input_size: Side | None = None
     fit: Literal["squash", "letterbox", "crop"] = "squash"
     in_chans: Literal[1, 3] = 3
     distance: Distance = "l2"
@@ -181,14 +185,14 @@ class Training(Settings):
     clip: Annotated[float, Field(gt=0)] | None = None
     balanced: bool = False
     length: Length = "epochs"
-    epochs: Positive = 50
-    steps: Positive | None = None
-    batch_size: Positive = 20
+    epochs: Count = 50
+    steps: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
+    batch_size: Count = 20
     checkpoint: Literal["best_accuracy", "best_auc", "last"] = "best_accuracy"
     precision: Precision | Literal["auto"] = "32-true"
     channels_last: bool | Literal["auto"] = True
     compile: bool | Literal["auto"] = False
-    threads: Positive = 1
+    threads: Annotated[int, Field(gt=0, le=1024)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Positive = 1
     nodes: Positive = 1
@@ -213,9 +217,8 @@ class Training(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_recipe(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("recipe") in RECIPES:
-            return RECIPES[values["recipe"]] | values
-        return values
+        recipe = values.get("recipe") if isinstance(values, dict) else None
+        return RECIPES[recipe] | values if isinstance(recipe, str) and recipe in RECIPES else values
 
     @model_validator(mode="after")
     def _steps_given(self) -> Training:
@@ -269,7 +272,7 @@ class MapSource(Settings):
     kind: Literal["none", "human", "store", "centre"] = "human"
     path: Path | None = None
     identity: str | None = None
-    shuffle_seed: int | None = None
+    shuffle_seed: Annotated[int, Field(ge=0)] | None = None
     human: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
 
@@ -278,9 +281,13 @@ class MapSource(Settings):
         if self.kind == "store" and self.path is None:
             raise ValueError("kind is store, and path is not given; name the folder of the maps")
         if self.kind != "store" and self.shuffle_seed is not None:
-            raise ValueError(f"shuffle_seed permutes the maps of a store, and kind is {self.kind}")
+            raise ValueError(
+                f"shuffle_seed permutes the maps of a store, and kind is {self.kind}; remove it"
+            )
         if self.kind != "store" and self.trust != "none":
-            raise ValueError(f"trust weighs the maps of a store, and kind is {self.kind}")
+            raise ValueError(
+                f"trust weighs the maps of a store, and kind is {self.kind}; remove it"
+            )
         return self
 
 
@@ -333,12 +340,12 @@ class RiseSettings(Settings):
         seed: Of the masks.
     """
 
-    max_masks: Annotated[int, Field(ge=2)] = 8000
+    max_masks: Annotated[int, Field(ge=2, le=10_000_000)] = 8000
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     estimator: Literal["default", "published"] = "default"
     score: Literal["probability", "logit"] = "probability"
     fill: float | Literal["mean", "blur"] = 0.0
-    cells: Annotated[int, Field(ge=2)] = 7
+    cells: Annotated[int, Field(ge=2, le=256)] = 7
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -397,7 +404,7 @@ class RunConfig(Settings):
     positive: str | None = None
     rows: Literal["all", "annotated"] = "all"
     annotated: Amount | None = None
-    annotated_seed: int = 0
+    annotated_seed: Annotated[int, Field(ge=0)] = 0
     maps: MapSource = MapSource()
     guide_classes: tuple[str, ...] | None = None
     alpha: Fraction = 0.5

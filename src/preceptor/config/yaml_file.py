@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from preceptor.config.run import Settings
-from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.config.yaml_text import YamlError, read_yaml
+from preceptor.errors import InputError, Problem, ProblemsError, is_control
 
 Config = TypeVar("Config", bound=Settings)
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
-_COMMENT = re.compile(r"(?m)(?:^|\s)#.*$")
+# More values than any config has, aliases counted each time: a few lines of aliases of aliases can
+# stand for more than fit into memory.
+_MOST_VALUES, _DEEPEST = 100_000, 40
+_INT_BOUND = 2**63  # what torch, NumPy and Parquet take
 
 
 def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
@@ -33,23 +37,22 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
         InputError: It cannot be read, is not YAML, or names an unset variable.
     """
     path = Path(path)
+    if path.is_char_device() or path.is_block_device():
+        raise InputError(f"config {path}: it is a device; name a YAML file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"config {path}: cannot be read: {reason}") from error
-    names = set(_VARIABLE.findall(_COMMENT.sub("", text)))
-    unset = sorted(name for name in names if name not in os.environ)
-    if unset:
+    try:
+        values, absent = read_yaml(text)
+    except YamlError as error:
+        raise InputError(f"config {path}: {error}") from error
+    if unset := sorted(absent):
         raise InputError(
             f"config {path}: {', '.join('${' + name + '}' for name in unset)} not set in the "
             f"environment; set it, as in `{unset[0]}=… preceptor …`"
         )
-    text = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
-    try:
-        values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"config {path}: not YAML: {_yaml_reason(error)}") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__
         raise InputError(f"config {path}: expected `key: value` lines, found {found}")
@@ -74,31 +77,87 @@ def parse_config(
     Raises:
         ProblemsError: Everything that is wrong with it, by key and value.
     """
+    if endless := _endless(values):
+        raise ProblemsError(source, endless)
+    problems = list(_unfit(values, ()))
     try:
-        return model.model_validate(_absolute(values, (base or Path()).absolute()))
+        config = model.model_validate(_absolute(values, (base or Path()).absolute()))
     except ValidationError as error:
-        raise ProblemsError(source, _problems(error.errors(), model)) from error
+        told = {problem.where for problem in problems}
+        problems += [one for one in _problems(error.errors(), model) if one.where not in told]
+        raise ProblemsError(source, problems) from error
+    except UnicodeEncodeError as error:  # half a character, which has been found
+        raise ProblemsError(source, problems) from error
+    if problems:
+        raise ProblemsError(source, problems)
+    return config
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error: else the first would be dropped in silence."""
+def _endless(values: Mapping[str, Any]) -> list[Problem]:
+    """Values that aliases have made too many to be looked at."""
+    sizes: dict[int, float] = {}
+    problems = []
+    for key, value in values.items():
+        size = _size(value, sizes, 1)
+        if size > _MOST_VALUES:
+            endless = "holds itself or is nested too deeply"
+            what = endless if size == math.inf else f"stands for {size:,.0f} values"
+            problems.append(Problem(_name(str(key)), what, "write it without aliases"))
+    return problems
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            word = key.value if isinstance(key, yaml.ScalarNode) else None
-            if word in seen:
-                raise yaml.MarkedYAMLError(None, None, f"{word!r} is given twice", key.start_mark)
-            seen |= {word} - {None}
-        return super().construct_mapping(node, deep)
+
+def _size(value: Any, sizes: dict[int, float], depth: int) -> float:
+    """How many values a value holds, infinite where it holds itself; each is looked at once."""
+    if isinstance(value, Mapping):
+        inside: Any = value.values()
+    elif isinstance(value, (list, tuple)):
+        inside = value
+    else:
+        return 1
+    if depth > _DEEPEST:
+        return math.inf
+    if id(value) not in sizes:
+        sizes[id(value)] = math.inf  # while it is being counted: met again, it holds itself
+        sizes[id(value)] = 1 + sum(_size(one, sizes, depth + 1) for one in inside)
+    return sizes[id(value)]
 
 
-def _yaml_reason(error: Exception) -> str:
-    """Where and why, in one line."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    hint = "; indent with spaces" if r"'\t'" in str(error.problem) else ""
-    return f"line {error.problem_mark.line + 1}: {error.problem}{hint}"
+def _unfit(value: Any, place: tuple[str, ...]) -> Iterator[Problem]:
+    """What no config may hold, whatever its model allows at that place."""
+    where = ".".join(place)
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            name = _name(str(key))
+            if not isinstance(key, str):
+                yield Problem(".".join((*place, name)), "the key is no word", "put it in quotes")
+            elif any(map(is_control, key)):
+                yield Problem(".".join((*place, name)), "a control character", "remove it")
+            else:
+                yield from _unfit(one, (*place, name))
+    elif isinstance(value, (list, tuple)):
+        for index, one in enumerate(value):
+            yield from _unfit(one, (*place, str(index)))
+    elif isinstance(value, str) and any(map(is_control, value)):
+        yield Problem(where, f"value {_shown(value)} has a control character", "remove it")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(where, f"value {value}", "write a finite number")
+    elif isinstance(value, int) and not -_INT_BOUND < value < _INT_BOUND:
+        yield Problem(where, f"value {_shown(value)}", "write a number below 2^63")
+
+
+def _name(key: str) -> str:
+    """A key as messages name it."""
+    printed = key if key and not any(map(is_control, key)) else repr(key)
+    return printed if len(printed) <= 80 else printed[:79] + "…"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, however much it holds."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 100
+    short.maxlist = short.maxtuple = short.maxdict = 12
+    short.maxlevel = 4
+    return short.repr(value)[:120]
 
 
 def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -108,7 +167,8 @@ def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
         if not isinstance(value, (str, Path)) or str(value) == "":
             return value
         # Not resolve(): a manifest's paths start from where it is linked.
-        return Path(os.path.normpath(base / Path(value).expanduser()))
+        # os.path's expanduser: a user who is not there is no error, but a name.
+        return Path(os.path.normpath(base / os.path.expanduser(value)))  # noqa: PTH111
 
     def weights(value: Any) -> Any:
         return value if value in ("hub", "none") or not isinstance(value, str) else str(path(value))
@@ -188,21 +248,23 @@ def _problems(errors: Sequence[Any], model: type[Settings]) -> list[Problem]:
 
 
 def _problem(entry: Any, loc: tuple[Any, ...], model: type[Settings]) -> list[Problem]:
-    key = ".".join(str(part) for part in loc) or "settings"
+    key = ".".join(_name(str(part)) for part in loc) or "settings"
     kind, value = entry["type"], entry["input"]
     if kind == "extra_forbidden":
         return [Problem(key, "unknown word", _near(loc, model))]
     if kind == "missing":
         return [Problem(key, "missing", f"add a line `{loc[-1]}: …`")]
     if kind == "value_error":
-        lines = str(entry["ctx"]["error"]).splitlines()
-        return [Problem(key, *line.split("; ", 1)) for line in lines]
-    shown = "nothing is written" if value is None else f"value {value!r}"[:120]
+        lines = [line.partition("; ") for line in str(entry["ctx"]["error"]).split("\n")]
+        return [Problem(key, what, mend or "change one of them") for what, _, mend in lines]
+    shown = "nothing is written" if value is None else f"value {_shown(value)}"
     if key in _EITHER:
         return [Problem(key, shown, _EITHER[key])]
     if kind == "string_type":
         scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
         quotes = f"write it in quotes: '{value}'" if scalar else "write a word"
+        if isinstance(value, float):  # 1.50 is 1.5 by now
+            quotes = "write it in quotes, with all of its digits"
         if isinstance(value, bool):
             quotes = "write it in quotes (YAML takes yes and no for true and false)"
         return [Problem(key, shown, quotes)]

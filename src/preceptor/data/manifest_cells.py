@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.data.manifest_io import Findings, RawTable
+from preceptor.errors import is_control
 from preceptor.evaluation.split_names import KNOWN_SPLITS, kind_of, split_hint
 
 REQUIRED = ("path", "label", "split")
@@ -29,6 +30,7 @@ OPTIONAL = (
 )
 COLUMNS = ("path", "name", "label", "split", *OPTIONAL)
 
+_NOT_PLAIN = (bytes, list, tuple, dict, set, np.ndarray)
 _OTHER_NAMES = {
     "path": ("file", "filename", "filepath", "file_path", "image", "image_path", "img"),
     "label": ("class", "category", "target", "y"),
@@ -49,7 +51,9 @@ def check_columns(columns: Sequence[str], required: Sequence[str], findings: Fin
         if near:
             mend = f"rename {near[0]!r} to {name!r}, if that is it"
         else:
-            mend = f"add it; the first row must name the columns (found: {', '.join(columns)})"
+            found = ", ".join(columns)
+            found = found if len(found) <= 200 else found[:199] + "…"
+            mend = f"add it; the first row must name the columns (found: {found})"
         findings.add(None, f"column {name!r} is missing", mend, where="the header")
     for name in OPTIONAL:
         if name not in columns and name in lower:
@@ -76,7 +80,7 @@ def check_cells(
     Returns:
         The table with all of `COLUMNS`, then the others; sound only if nothing was noted.
     """
-    frame, rows = raw.frame, raw.rows
+    frame, rows = _of_plain_cells(raw, findings), raw.rows
     empty = pd.Series("", index=frame.index, dtype="str")
     table = pd.DataFrame(index=frame.index)
     written = text(frame["path"])
@@ -93,6 +97,8 @@ def check_cells(
     for column in ("map_weight", "sample_weight"):
         table[column] = _weights(frame, column, rows, findings)
     table["annotation_seconds"] = _times(frame, rows, findings)
+    for column in ("label", "split", "source", "group"):
+        _check_printable(table[column], column, rows, findings)
     if "name" in frame:
         _check_names(table["name"], rows, findings)
     _check_labels(table, rows, findings, need, classes)
@@ -100,6 +106,35 @@ def check_cells(
     _check_groups(table, rows, findings)
     others = [column for column in frame.columns if column not in COLUMNS]
     return pd.concat([table[list(COLUMNS)], frame[others]], axis=1)
+
+
+def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
+    """The cells, but for lists, structures and bytes, which would be written out as code."""
+    frame = raw.frame
+    for column in COLUMNS:
+        if column in frame and frame[column].dtype == object:
+            kinds = [type(cell) for cell in frame[column]]
+            odd = np.array([issubclass(kind, _NOT_PLAIN) for kind in kinds], dtype=bool)
+            for index in np.flatnonzero(odd).tolist():
+                what = f"{column} is a {kinds[index].__name__}"
+                findings.add(raw.rows[index], what, "write text or a number")
+            frame = frame.assign(**{column: frame[column].where(~odd, None)})
+    return frame
+
+
+def _check_printable(
+    cells: pd.Series, column: str, rows: NDArray[np.int64], findings: Findings
+) -> None:
+    codes, words = pd.factorize(cells)
+    odd = np.array([any(map(is_control, str(word))) for word in words], dtype=bool)
+    if odd.any():
+        note(
+            findings,
+            rows,
+            odd[codes],
+            lambda i: f"{column} {cells.iloc[i]!r} holds a line break or control character",
+            "remove it",
+        )
 
 
 def text(column: pd.Series) -> pd.Series:

@@ -5,19 +5,23 @@ This file knows about bytes, quotation marks and cells; what the cells mean is `
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import SupportsInt
+from typing import TYPE_CHECKING, SupportsInt
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.errors import Problem, ProblemsError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DELIMITERS = (",", ";", "\t")
 ROW_FROM_ZERO = "row {} (from 0)".format  # data frames and Parquet have no header row to count
@@ -92,6 +96,8 @@ def read_table(path: Path, findings: Findings, header: list[str] | None = None) 
         ProblemsError: Missing, empty, binary, not UTF-8, unreadable, or two columns of one name.
     """
     try:
+        if path.is_char_device() or path.is_block_device():  # /dev/zero never ends
+            raise _alone(findings, "it is a device", "name a file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise _alone(findings, "there is no such file", "correct the path") from None
@@ -117,9 +123,11 @@ def _read_parquet(data: bytes, findings: Findings) -> RawTable:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        _refuse_repeated([str(name) for name in table.column_names], findings)
-        frame = table.to_pandas().reset_index(drop=True)
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _refuse_repeated([str(name) for name in file.schema_arrow.names], findings)
+        table = file.read()
+        table.validate(full=True)  # text that is UTF-8, numbers of categories that are there
+        frame = _with_text(table).to_pandas().reset_index(drop=True)
     except ProblemsError:
         raise
     except Exception as error:  # pyarrow raises ArrowException, OSError, ValueError and others
@@ -127,6 +135,20 @@ def _read_parquet(data: bytes, findings: Findings) -> RawTable:
         raise _alone(findings, f"not a sound Parquet file ({reason})", "write it again") from error
     findings.name_row = ROW_FROM_ZERO
     return RawTable(frame, np.arange(len(frame), dtype=np.int64))
+
+
+def _with_text(table: pa.Table) -> pa.Table:
+    """Bytes as text where they are UTF-8: some programs write text so."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    for index, field in enumerate(table.schema):
+        kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
+        if kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind):
+            with contextlib.suppress(pa.ArrowInvalid):
+                text = table.column(index).cast(kind).cast(pa.string())
+                table = table.set_column(index, field.name, text)
+    return table
 
 
 def _decode(data: bytes, findings: Findings) -> str:

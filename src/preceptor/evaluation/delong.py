@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
 from preceptor.evaluation.bootstrap import unit_codes
 from preceptor.evaluation.metrics import Array, auc
 
@@ -54,7 +55,14 @@ def auc_interval(
 ) -> AucInterval:
     """The AUC of one model with DeLong's standard error and 95 % interval over images.
 
-    The interval is AUC ± 1.96 · se, cut off at 0 and 1; the standard error is that of `delong`.
+    The standard error is that of `delong`. The interval is AUC ± t · se taken on the logit scale
+    (`logit_interval`), with t at the degrees of freedom of `class_units`.
+
+    In simulations (4,000 of each, ±0.9 %) it covered 95 % on 300 images at an AUC of 0.76, and 95
+    to 97 % over 10, 20, 40 and 100 groups of five images at 0.72, where AUC ± 1.96 · se covers 84
+    to 89 %, 90 to 93 %, 93 to 94 % and 94 to 95 %. Near 1 with few positives it still covers too
+    little: 94 % with 40 of 100 images positive at 0.98, 92 % with 20 of 200 at 0.96, 93 % with 10
+    of 200 at 0.90, 90 % with 30 of 300 at 0.99 (AUC ± 1.96 · se: 85, 84, 84 and 79 %).
 
     Args:
         labels: (n,) bool, true for the positive class.
@@ -68,14 +76,16 @@ def auc_interval(
         InputError: A score is NaN, or the shapes or labels do not fit.
 
     Example:
-        >>> found = auc_interval([False, False, False, True, True], [0.1, 0.2, 0.5, 0.4, 0.8])
+        >>> labels = [False] * 6 + [True] * 6
+        >>> found = auc_interval(labels, [1, 2, 3, 4, 6, 7, 5, 8, 9, 10, 11, 12])
         >>> f"{found.auc:.3f} [{found.low:.3f}, {found.high:.3f}]"
-        '0.833 [0.371, 1.000]'
+        '0.944 [0.510, 0.996]'
     """
     area = auc(labels, scores)
     positive = np.asarray(labels).astype(np.bool_)
     units = unit_codes(groups, len(positive))
-    return _own(area, _standard_error(_deviations(positive, scores), positive, units))
+    se = _standard_error(_deviations(positive, scores), positive, units)
+    return _own(area, se, t_quantile(class_units(positive, units).degrees))
 
 
 def delong(
@@ -98,8 +108,8 @@ def delong(
     image is its own group the last sum is 0, and this is DeLong's variance without a further
     factor. The difference's se takes the components' differences. z = difference / se is set
     against the normal distribution, which needs some tens of groups of each class: in simulations
-    with 40 % positive groups of five images, one AUC's interval covered 90 % at 20 groups, 93 % at
-    40 and 94 % at 100, and a difference's 93, 95 and 94 %.
+    with 40 % positive groups of five images, a difference's interval covered 93 % at 20 groups,
+    95 % at 40 and 94 % at 100. Each side's own interval is that of `auc_interval`.
 
     Args:
         labels: (n,) bool, true for the positive class.
@@ -140,10 +150,11 @@ def delong(
     z = difference / se if se > 0 else math.nan
     if difference == 0 and se == 0:
         low = high = z = 0.0
+    quantile = t_quantile(class_units(positive, units).degrees)
     return DelongResult(
         auc_a, auc_b, difference, se, low, high, z, float(2 * stats.norm.sf(abs(z))),
-        _own(auc_a, _standard_error(a, positive, units)),
-        _own(auc_b, _standard_error(b, positive, units)),
+        _own(auc_a, _standard_error(a, positive, units), quantile),
+        _own(auc_b, _standard_error(b, positive, units), quantile),
         len(np.unique(units)),
     )  # fmt: skip
 
@@ -188,9 +199,8 @@ def _standard_error(
     return math.sqrt(max(0.0, float(variance))) / float(pairs)  # below 0 by rounding only
 
 
-def _own(area: float, se: float) -> AucInterval:
-    low, high = np.clip(_interval(area, se), 0.0, 1.0)
-    return AucInterval(area, se, float(low), float(high))
+def _own(area: float, se: float, quantile: float) -> AucInterval:
+    return AucInterval(area, se, *logit_interval(area, quantile * se))
 
 
 def _interval(centre: float, se: float) -> tuple[float, float]:

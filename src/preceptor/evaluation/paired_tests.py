@@ -69,6 +69,8 @@ def mean_std(values: npt.ArrayLike) -> MeanStd:
 def t_interval(values: npt.ArrayLike) -> tuple[float, float]:
     """The 95 % interval of a mean: mean ± t(0.975, n − 1) · std / √n; NaN below two values.
 
+    It is not cut off where the values have a range: of AUCs near 1 over a few seeds it may pass 1.
+
     Args:
         values: (n,) numbers, taken as normal.
 

@@ -88,7 +88,8 @@ def _predict(
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
     classes: list[Tensor] = []
-    with torch.inference_mode():
+    # Not in inference mode: what a network then caches cannot be trained with.
+    with torch.no_grad():
         for _, batch in in_order(rows, batch_size):
             images = to_device(batch.images, device, channels_last)
             found, cam, wanted = look(call, model, images, batch.labels.to(device), cams)

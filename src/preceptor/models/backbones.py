@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,14 @@ import timm
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, reason
 from preceptor.runtime.memory import out_of_memory
+
+# Arguments of timm that would read files or fetch weights behind `weights`, which alone decides
+# what is loaded (and, in a run, what its id is made of); timm unpickles some of these files.
+_LOADING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+# Those that give a network without a classifier.
+_HEADLESS = ("features_only",)
 
 
 def create_network(
@@ -34,6 +42,7 @@ def create_network(
         near = difflib.get_close_matches(backbone.split(".")[0], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
+    _check_arguments(backbone, arguments)
     overlay: dict[str, Any] | None = None
     if weights != "none":
         file = _hub_file(backbone) if weights == "hub" else Path(weights)
@@ -43,18 +52,19 @@ def create_network(
             raise InputError(f"weights: {file} is not a .safetensors file; others are never loaded")
         overlay = {"file": str(file)}
     try:
-        network: nn.Module = timm.create_model(
-            backbone,
-            pretrained=overlay is not None,
-            pretrained_cfg_overlay=overlay,
-            num_classes=outputs,
-            in_chans=in_chans,
-            **arguments,
-        )
+        with _silent():
+            network: nn.Module = timm.create_model(
+                backbone,
+                pretrained=overlay is not None,
+                pretrained_cfg_overlay=overlay,
+                num_classes=outputs,
+                in_chans=in_chans,
+                **arguments,
+            )
     except Exception as error:  # timm and torch raise many kinds, each about the arguments
         if out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        told = reason(error)
         if overlay is not None:
             try:
                 timm.create_model(backbone, num_classes=outputs, in_chans=in_chans, **arguments)
@@ -62,17 +72,49 @@ def create_network(
                 pass
             else:
                 raise InputError(
-                    f"weights: {overlay['file']} does not fit {backbone}: {reason}"
+                    f"weights: {overlay['file']} does not fit {backbone}: {told}"
                 ) from error
         if arguments:
             raise InputError(
-                f"backbone_args {dict(arguments)}: {backbone} does not take them: {reason}"
+                f"backbone_args {dict(arguments)}: {backbone} does not take them: {told}"
             ) from error
-        raise InputError(f"backbone {backbone} cannot be built: {reason}") from error
+        raise InputError(f"backbone {backbone} cannot be built: {told}") from error
+    if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
+        raise InputError(
+            f"backbone {backbone} gives a {type(network).__name__}, which has no features and head "
+            "apart"
+        )
     if overlay is not None and weights != "hub":
         _check_all_filled(network, Path(overlay["file"]), backbone)
     _thin_before_points(network)
     return network
+
+
+def _check_arguments(backbone: str, arguments: Mapping[str, Any]) -> None:
+    for key in _LOADING:
+        if key in arguments:
+            raise InputError(
+                f"backbone_args: {key} is not taken; `weights` alone names what is loaded: hub, "
+                "none or a .safetensors file"
+            )
+    for key in _HEADLESS:
+        if arguments.get(key):
+            raise InputError(
+                f"backbone_args: {key}: {arguments[key]} leaves {backbone} without a classifier; "
+                "remove it"
+            )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep timm from listing every key that does not fit: what is wrong is told in one line."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def classifiers(network: nn.Module) -> list[nn.Module]:
@@ -157,8 +199,7 @@ def _hub_file(backbone: str) -> Path:
     try:
         return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # the hub client raises its own and the network's kinds
-        reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be fetched: "
-            f"{reason}; with no network use weights: FILE.safetensors"
+            f"{reason(error, 160)}; with no network use weights: FILE.safetensors"
         ) from error

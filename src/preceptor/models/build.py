@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from preceptor.errors import InputError, PreceptorError
+from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.backbones import classifiers, create_network
 from preceptor.models.feature_layout import CamSource, last_block
 from preceptor.models.guided_model import GuidableModel, Head, ModelOutput, ModelSpec
@@ -159,14 +159,14 @@ def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
     """The model with the kind of saliency that its network allows."""
     model = GuidableModel(network, spec)
     _trial(model)
-    reason = ""
+    why = ""
     if cam != "gradcam":
         try:
             check_cam_identity(model)
         except InputError as error:
             if cam == "cam":
                 raise
-            reason = f"{error}; ".removeprefix(f"{spec.backbone}: ")
+            why = f"{error}; ".removeprefix(f"{spec.backbone}: ")
         else:
             return model
     for tap in ("", "last_block") if last_block(network) is not None else ("",):
@@ -174,8 +174,8 @@ def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
         wrong = check_grad_cam(model)
         if wrong is None:
             return model
-        reason += f"Grad-CAM{' from the last block' if tap else ''}: {wrong}; "
-    raise InputError(f"{spec.backbone}: guidance is refused: {reason.removesuffix('; ')}")
+        why += f"Grad-CAM{' from the last block' if tap else ''}: {wrong}; "
+    raise InputError(f"{spec.backbone}: guidance is refused: {why.removesuffix('; ')}")
 
 
 def _trial(model: GuidableModel) -> ModelOutput:
@@ -194,8 +194,13 @@ def _trial(model: GuidableModel) -> ModelOutput:
     except Exception as error:  # an input size that the backbone cannot take
         if out_of_memory(error):  # it says nothing of the model
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{spec.backbone} at input size {side}: {reason}") from error
+        raise InputError(f"{spec.backbone} at input size {side}: {reason(error, 200)}") from error
+    logits, classes = tuple(out.logits.shape), len(spec.classes)
+    if logits != (2, classes):
+        raise InputError(
+            f"{spec.backbone}: its head gives logits {logits} for 2 images and {classes} classes; "
+            "it must pool over places (backbone_args: global_pool)"
+        )
     return out
 
 
@@ -239,6 +244,4 @@ def load_model(folder: str | Path) -> GuidableModel:
     except Exception as error:  # damaged JSON, missing keys, tensors of another shape
         if out_of_memory(error):  # it says nothing of the model
             raise
-        raise InputError(
-            f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise InputError(f"{folder}: cannot be loaded: {reason(error)}") from error

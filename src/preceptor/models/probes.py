@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, reason
 from preceptor.models.backbones import classifiers
 from preceptor.models.guided_model import GuidableModel
 from preceptor.models.sync_batch_norm import statistics
@@ -145,4 +145,4 @@ def check_grad_cam(model: GuidableModel) -> str | None:
     except Exception as error:  # no second derivative, features that are no ancestors, …
         if out_of_memory(error):  # it says nothing of the model
             raise
-        return " ".join(str(error).split())[:160]
+        return reason(error, 160)

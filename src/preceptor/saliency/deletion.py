@@ -135,7 +135,7 @@ def _area(
         for side, pixels in zip(maps.shape[1:], images.shape[2:], strict=True)
     )
     curves = torch.zeros(len(used) * points, dtype=wide, device=device)
-    with torch.inference_mode(), evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for start in range(0, len(curves), batch_size):
             part = torch.arange(start, min(start + batch_size, len(curves)), device=device)
             which, point = part // points, part % points

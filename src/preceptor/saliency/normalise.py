@@ -8,13 +8,17 @@ from torch import Tensor
 # A spread under this share of a map's largest value is rounding: float32 sums over a feature grid
 # and area averages of a constant map stay below 1e-6 of it.
 CONSTANT_TOLERANCE = 1e-5
+# Below this spread a map counts as constant whatever its values: its gradient, 1 ÷ spread and more,
+# would not fit float32, and infinities of both signs meet in a NaN. The smallest that any backbone
+# gave was 1e-6.
+LEAST_SPREAD = 1e-30
 
 
 def informative(maps: Tensor) -> Tensor:
     """Which maps carry information: finite everywhere and not constant.
 
     Args:
-        maps: (B, h, w).
+        maps: (B, h, w); masks of bool or whole numbers are maps too.
 
     Returns:
         (B,) bool.
@@ -23,12 +27,11 @@ def informative(maps: Tensor) -> Tensor:
         >>> informative(torch.tensor([[[0.0, 1.0]], [[0.5, 0.5]], [[float("nan"), 1.0]]]))
         tensor([ True, False, False])
     """
+    maps = _floating(maps)
     low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
     spread = high - low
     # A NaN or an infinity anywhere shows in the spread; so does a range too wide for the type.
-    return (spread > CONSTANT_TOLERANCE * torch.maximum(low.abs(), high.abs())) & torch.isfinite(
-        spread
-    )
+    return ~_constant(low, high) & torch.isfinite(spread)
 
 
 def normalise(maps: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ def normalise(maps: Tensor) -> Tensor:
     The gradient goes through minimum and maximum; a constant map passes none.
 
     Args:
-        maps: (B, h, w).
+        maps: (B, h, w); masks of bool or whole numbers become float32.
 
     Returns:
         (B, h, w) in [0, 1].
@@ -50,8 +53,17 @@ def normalise(maps: Tensor) -> Tensor:
                 [[0.0000, 0.0000],
                  [0.0000, 0.0000]]])
     """
+    maps = _floating(maps)
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    spread = high - low
-    largest = torch.maximum(low.abs(), high.abs())
-    constant = spread <= CONSTANT_TOLERANCE * largest  # False where NaN: a NaN must be seen
-    return torch.where(constant, 0.0, (maps - low) / torch.where(constant, 1.0, spread))
+    constant = _constant(low, high)
+    return torch.where(constant, 0.0, (maps - low) / torch.where(constant, 1.0, high - low))
+
+
+def _constant(low: Tensor, high: Tensor) -> Tensor:
+    """Whether a map is constant up to rounding; False where it has a NaN, which must be seen."""
+    spread, largest = high - low, torch.maximum(low.abs(), high.abs())
+    return (spread <= CONSTANT_TOLERANCE * largest) | (spread <= LEAST_SPREAD)
+
+
+def _floating(maps: Tensor) -> Tensor:
+    return maps if maps.is_floating_point() else maps.float()

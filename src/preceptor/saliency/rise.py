@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
+from scipy.special import fdtri
 from torch import Tensor, nn
 
 from preceptor.data.geometry import resample
@@ -41,6 +42,10 @@ ON = 0.5
 # Blocks that must be there before a map can be said to have settled: one can agree with nothing,
 # and two agree by chance now and then.
 LEAST_BLOCKS = 3
+# Chance that blocks of pure noise agree as well as those of a map that counts as one. On grids of
+# 7 × 7 such agreement is asked for by the tolerance anyway; on 2 × 2, three numbers agree easily:
+# at each look 1 % of noise at tolerance 0.05, 13 % at 0.2.
+CHANCE = 1e-4
 
 
 class RiseResult(NamedTuple):
@@ -50,7 +55,7 @@ class RiseResult(NamedTuple):
         maps: (B, h, w) float32, raw: scale and offset mean nothing.
         masks_used: (B,) int64 model evaluations spent on each.
         error: (B,) 1 − the estimated correlation with the map that endless masks would give, 0 to
-            1; 1 where the scores do not depend on the masks.
+            1; 1 where the scores do not depend on the masks, or not more than noise may seem to.
     """
 
     maps: Tensor
@@ -141,15 +146,15 @@ def rise(
         0
     """
     _check(images, classes, max_masks, tolerance, estimator, size, cells)
-    with evaluating(model), torch.inference_mode():
+    # Not in inference mode: what a network then caches cannot be trained with.
+    with evaluating(model), torch.no_grad():
         grid = _grid(model, images, size, cells)
         logits = _logits_of(model, images[:1])
         seen = MaskedScores(images, classes, logits, score=score, fill=fill, batch_size=batch_size)
-        found = _estimate(
+        return _estimate(
             seen, grid, cells=cells, max_masks=max_masks, tolerance=tolerance, estimator=estimator,
             seed=seed,
         )  # fmt: skip
-    return RiseResult(*(part.clone() for part in found))  # tensors like any other
 
 
 def _estimate(
@@ -179,6 +184,8 @@ def _estimate(
     error = torch.ones(count, dtype=torch.float64, device=device)
     active = torch.arange(count, device=device)
     shifts = (len(rows), len(columns))
+    # What a map of the masks' cells can say, less its mean.
+    freedom = max(min(grid[0] * grid[1], cells * cells) - 1, 1)
     size = min(full_block(cells), max(2, max_masks // LEAST_BLOCKS // 2 * 2))
     for number, block in enumerate(_blocks(estimator, cells, size, shifts, seed), 1):
         block = Block(block.cells.to(device), block.shifts.to(device))
@@ -188,7 +195,7 @@ def _estimate(
         squares[active] += _centred(found).square().sum((1, 2))
         used[active] += size
         if number >= LEAST_BLOCKS:
-            error[active] = _error(total[active], squares[active], number)
+            error[active] = _error(total[active], squares[active], number, freedom)
             # One look at the device a block: what goes on is decided here. At tolerance 0 all do.
             active = active[error[active] >= tolerance]
         if not len(active) or (number + 1) * size > max_masks:
@@ -224,19 +231,22 @@ def _block_map(
     return render(Block(with_cells, block.shifts), rows.double(), columns.double())
 
 
-def _error(total: Tensor, squares: Tensor, number: int) -> Tensor:
+def _error(total: Tensor, squares: Tensor, number: int, freedom: int) -> Tensor:
     """(B,) 1 − the estimated correlation of the mean map with its limit.
 
     With b_k the blocks' maps less their means over the cells, b̄ their mean over k = 1 … K, and
     ν = Σ‖b_k − b̄‖² / (K (K − 1)) the noise in b̄, the reliability is 1 − ν / ‖b̄‖², and the
     correlation its root. For K = 2 the reliability is the split-half correlation r stepped up by
     the Spearman-Brown formula, 2r / (1 + r); for more it is like the mean over all ways to split.
+    Of noise alone ‖b̄‖² / ν follows the F distribution; where it is not beyond its upper `CHANCE`,
+    the error is 1.
     """
     mean = (_centred(total) / number).square().sum((1, 2))
     noise = (squares / number - mean).clamp_min(0) / (number - 1)
     reliability = 1 - noise / mean.clamp_min(torch.finfo(mean.dtype).tiny)
+    beyond = float(fdtri(freedom, freedom * (number - 1), 1 - CHANCE))
     # Constant maps say nothing, nor do those that are not finite.
-    known = (mean > 0) & reliability.isfinite()
+    known = (mean > 0) & reliability.isfinite() & (mean > beyond * noise)
     return 1 - torch.where(known, reliability.clamp(0, 1), 0).sqrt()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from preceptor.config.run import RunConfig
 from preceptor.data.annotated import draw_annotated
@@ -14,14 +14,22 @@ from preceptor.study.protocol import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
 
 
-def check_study(study: StudyConfig, workspaces: Workspaces) -> None:
+def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = True) -> None:
     """Find what is wrong with a study before anything is trained, all of it at once.
+
+    Args:
+        study: Of one domain.
+        workspaces: Its manifests.
+        networks: Build each backbone, which takes nearly all of the time; else only the config and
+            the data are checked.
 
     Raises:
         InputError: Unknown primary set, classes, missing annotations, maps that are not there, or
             backbones or weights that cannot be used.
     """
     problems = list(_problems(study, workspaces))
+    if networks:
+        problems += _problems_of_networks(study, workspaces.first.manifest.classes)
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
@@ -94,6 +102,9 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         if not (mask & workspace.manifest.map_mask).any():
             yield "annotated: none of the annotated training images has a human map"
             break
+
+
+def _problems_of_networks(study: StudyConfig, classes: Sequence[str]) -> Iterator[str]:
     for backbone in dict.fromkeys([*study.teachers, *study.students]):
         try:
             build_model(

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from preceptor.config.run import (
     Amount,
     Distance,
+    Few,
     Fraction,
     Method,
     Positive,
@@ -38,6 +39,8 @@ ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
     "dice": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
 }
 PAPER_ALPHA = 0.5
+# A typing error must not become a plan of more steps than memory holds.
+MOST_SEEDS = 1_000
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Control = Literal["shuffled", "centre", "distilled", "mixed"]
@@ -76,9 +79,9 @@ class Guiding(Settings):
     """
 
     teacher_rows: Literal["annotated", "all"] = "annotated"
-    committee: Positive = 1
+    committee: Few = 1
     turns: bool = False
-    generations: Positive = 1
+    generations: Few = 1
     human_maps: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
     guide_classes: tuple[str, ...] | None = None
@@ -110,9 +113,9 @@ class Variant(Settings):
     distance: Distance | None = None
     alpha: Alpha | None = None
     teacher_rows: Literal["annotated", "all"] | None = None
-    committee: Positive | None = None
+    committee: Few | None = None
     turns: bool | None = None
-    generations: Positive | None = None
+    generations: Few | None = None
     human_maps: Literal["replace", "keep"] | None = None
     trust: Trust | None = None
     guide_classes: tuple[str, ...] | None = None
@@ -205,7 +208,7 @@ class StudyConfig(Guiding):
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
     seeds: Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 3
     annotated: Amount | None = None
-    annotated_seed: int = 0
+    annotated_seed: Annotated[int, Field(ge=0)] = 0
     annotated_per_seed: bool = False
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
@@ -232,6 +235,11 @@ class StudyConfig(Guiding):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
+        if isinstance(self.seeds, int) and self.seeds > MOST_SEEDS:
+            raise ValueError(
+                f"seeds: {self.seeds:,} are more than the {MOST_SEEDS:,} of a study; for one seed "
+                f"of this number write [{self.seeds}]"
+            )
         wrong: list[str] = []
         if (self.manifest is None) == (not self.domains):
             wrong.append("a study has one of manifest and domains; name the table, or several")

@@ -1,0 +1,172 @@
+"""YAML text to values: what every reader of it agrees on, and the environment's variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, ClassVar
+
+import yaml
+from yaml.reader import ReaderError
+
+_MERGE = "tag:yaml.org,2002:merge"
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+# What stands for a variable while YAML is parsed: its value may hold what YAML takes for a comment,
+# a key or a line's end.
+_PLACE = re.compile("\ue000(\\w+)\ue001")
+
+
+class YamlError(ValueError):
+    """Text that is no YAML, or that programs read in different ways: where and why, in one line."""
+
+
+def read_yaml(text: str) -> tuple[Any, set[str]]:
+    """Read the one document of a YAML text.
+
+    A key given twice is an error: else the first would be dropped in silence. So is a number that
+    YAML 1.1 and 1.2 read differently: 010 is 8 or 10, and 1:30 is 90 or a word. 1e-3 is a number,
+    a date and every key are words. Nothing but what JSON has can be written: no tag makes more.
+
+    Args:
+        text: With `${VARIABLES}` of the environment in its values.
+
+    Returns:
+        The values, and the variables that are not set.
+
+    Raises:
+        YamlError: It cannot be read.
+
+    Example:
+        >>> read_yaml("lr: 1e-3")
+        ({'lr': 0.001}, set())
+    """
+    try:
+        loader = _Loader(_VARIABLE.sub("\ue000\\1\ue001", text))
+        return loader.get_single_data(), loader.unset
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlError(_reason(error, text)) from error
+    except RecursionError as error:
+        reason = "lists or mappings are nested too deeply, or hold themselves; write them flat"
+        raise YamlError(reason) from error
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """YAML that is sound, and that people and programs read in different ways."""
+
+
+class _Loader(yaml.SafeLoader):
+    """See `read_yaml`."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (as declared above; filled below)
+    yaml_constructors: ClassVar[dict[Any, Any]] = {}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.unset: set[str] = set()
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if _PLACE.search(node.value):
+            node.value = _PLACE.sub(self._variable, node.value)
+            if node.style is None:  # plain: ${SEEDS} may be a number
+                node.tag = self.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+        return node
+
+    def _variable(self, found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            self.unset.add(found[1])
+        return os.environ.get(found[1], "")
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:  # before merge keys are resolved, which may well repeat a key
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # a list as a key is refused where mappings are made
+            if key.value in seen:
+                what = f"{key.value[:80]!r} is given twice; remove one"
+                raise _Refused(problem=what, problem_mark=key.start_mark)
+            seen.add(key.value)
+            if key.tag != _MERGE:
+                key.tag = "tag:yaml.org,2002:str"  # a variant may be called 1 or no
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge keys: what stands in the mapping wins, then what is merged first.
+
+        PyYAML's own way depends on its release: 6.0.4 lets the last of several win.
+        """
+        merged = [value for key, value in node.value if key.tag == _MERGE]
+        if not merged:
+            return
+        node.value = [pair for pair in node.value if pair[0].tag != _MERGE]  # ends a circle
+        known = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+        for value in merged:
+            for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(one, yaml.MappingNode):
+                    what = "<< takes a mapping, or a list of mappings"
+                    raise _Refused(problem=what, problem_mark=one.start_mark)
+                self.flatten_mapping(one)
+                fresh = [pair for pair in one.value if str(pair[0].value) not in known]
+                known |= {str(key.value) for key, _ in fresh}
+                node.value = node.value + fresh
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise _Refused(
+                problem=f"{str(node.value)[:80]!r} cannot be read as {kind}; remove the tag",
+                problem_mark=node.start_mark,
+            ) from error
+
+    def construct_unclear(self, node: yaml.ScalarNode) -> Any:
+        """Refuse a number that is read differently by different programs."""
+        raise _Refused(
+            problem=f"{node.value[:80]} is no plain number; write it in decimal digits, or in "
+            "quotes if it is a word",
+            problem_mark=node.start_mark,
+        )
+
+
+_NUMBER = "-+0123456789"
+for _tag, _form, _first in (
+    # Octal, hexadecimal and binary numbers, digits in groups, minutes and seconds: in YAML 1.1.
+    (
+        "unclear",
+        r"[-+]?(?:0[0-9_]+|0x[0-9a-fA-F_]+|0b[01_]+|[0-9_]*_[0-9_]*(?:\.[0-9_]*)?)",
+        _NUMBER,
+    ),
+    ("unclear", r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", _NUMBER),
+    ("int", "[-+]?(?:0|[1-9][0-9]*)", _NUMBER),
+    ("float", r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", _NUMBER + "."),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+    ("bool", "yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF", "yYnNoO"),
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", "<<", "<"),
+):
+    # The first that matches counts.
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), _first)
+for _tag in ("null", "bool", "int", "float", "str", "seq", "map"):
+    _Loader.add_constructor(
+        f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{_tag}"]
+    )
+_Loader.add_constructor("tag:yaml.org,2002:unclear", _Loader.construct_unclear)
+_Loader.add_constructor(None, yaml.SafeLoader.yaml_constructors[None])
+
+
+def _reason(error: Exception, text: str) -> str:
+    """Where and why, in one line."""
+    if isinstance(error, ReaderError) and isinstance(error.character, int):
+        line = text.count("\n", 0, error.position) + 1
+        return f"not YAML: line {line}: the character {chr(error.character)!r}; remove it"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "not YAML: " + " ".join(str(error).split())
+    problem = str(error.problem)
+    if problem == "but found another document":
+        problem = "a second document begins; a config is one"
+    hint = "; indent with spaces" if r"'\t'" in problem else ""
+    what = "" if isinstance(error, _Refused) else "not YAML: "
+    return f"{what}line {error.problem_mark.line + 1}: {problem}{hint}"

@@ -1,0 +1,126 @@
+"""YAML text: what is read, what is refused because programs read it differently, variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from preceptor.config.yaml_text import YamlError, read_yaml
+
+
+def read(text: str) -> object:
+    values, unset = read_yaml(text)
+    assert not unset
+    return values
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-3", 0.001), ("1E5", 1e5), ("5.", 5.0), (".5", 0.5), ("-1", -1), ("+2", 2),
+        ("'010'", "010"), ("2020-01-01", "2020-01-01"), ("2020-13-45", "2020-13-45"),
+        ("12ab", "12ab"), ("1e5x", "1e5x"), ("1.2.3", "1.2.3"), ("=", "="), ("0o17", "0o17"),
+        ("no", False), ("'no'", "no"), ("~", None), ("", None), ("!!str 5", "5"), ("_", "_"),
+    ],
+)  # fmt: skip
+def test_scalars(written: str, value: object) -> None:
+    found = read(f"key: {written}")
+    assert found == {"key": value}
+    assert isinstance(found, dict)
+    assert type(found["key"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    "written", ["010", "08", "-007", "0x1F", "0b11", "1_000", "1_0.5", "1:30", "1:30:15", "1:30.5"]
+)
+def test_numbers_that_programs_read_differently_are_refused(written: str) -> None:
+    with pytest.raises(YamlError, match=f"^line 2: {written} is no plain number; write it in"):
+        read_yaml(f"a: 1\nb: [{written}]")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "python/object/apply:os.getcwd []", "binary aGVs", "set {a, b}", "omap [a: 1]",
+        "timestamp 2020-01-01", "timestamp never",
+    ],
+)  # fmt: skip
+def test_tags_make_nothing(tag: str) -> None:
+    with pytest.raises(YamlError, match="could not determine a constructor"):
+        read_yaml(f"a: !!{tag}")
+
+
+@pytest.mark.parametrize(
+    "tagged", ["!!int five", '!!int ""', '!!float ""', "!!bool perhaps", "!!float x"]
+)
+def test_tags_that_do_not_fit_are_named_with_their_line(tagged: str) -> None:
+    with pytest.raises(YamlError, match=r"^line 1: '\w*' cannot be read as \w+; remove the tag"):
+        read_yaml(f"a: {tagged}")
+
+
+def test_a_key_is_a_word_whatever_it_looks_like() -> None:
+    assert read("1: a\nno: b\nnull: c\n010: d") == {"1": "a", "no": "b", "null": "c", "010": "d"}
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "a: 1\n'a': 2", "x: {a: 1,\n a: 1}"])
+def test_a_key_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(YamlError, match="line 2: 'a' is given twice; remove one"):
+        read_yaml(text)
+
+
+def test_merge_keys_may_repeat_what_they_merge() -> None:
+    text = "a: {inner: &b {<<: {x: 1}, x: 2}}\nc: {<<: *b, x: 3}\nd: {<<: *b}"
+    found = read(text)
+    assert found == {"a": {"inner": {"x": 2}}, "c": {"x": 3}, "d": {"x": 2}}
+
+
+@pytest.mark.parametrize("key", ["x", "lr"])  # PyYAML 6.0.4 differs by the length of the key
+def test_the_first_of_several_merged_mappings_wins(key: str) -> None:
+    text = f"a: &a {{{key}: 1, y: 1}}\nb: &b {{{key}: 2, z: 2}}\nc: {{<<: [*a, *b], y: 3}}"
+    found = read(text)
+    assert isinstance(found, dict)
+    assert found["c"] == {key: 1, "y": 3, "z": 2}
+
+
+@pytest.mark.parametrize("text", ["a: {<<: 5}", "a: {<<: [{b: 1}, 5]}", "a: {<<: [[]]}"])
+def test_what_cannot_be_merged_is_refused(text: str) -> None:
+    with pytest.raises(YamlError, match="line 1: << takes a mapping, or a list of mappings"):
+        read_yaml(text)
+
+
+def test_a_mapping_that_merges_itself_ends() -> None:
+    assert read("a: &a {<<: *a, b: 1}") == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: 1\n---\nb: 2", "line 2: a second document begins"),
+        ("a: \0", r"line 1: the character '\\x00'; remove it"),
+        ("a: 1\nb: \x1b[1m", r"line 2: the character '\\x1b'"),
+        ("? [a, b]\n: 1", "line 1: found unhashable key"),
+        ("a: *b", "line 1: found undefined alias 'b'"),
+        ("[" * 5_000, "nested too deeply"),
+    ],
+)
+def test_reasons(text: str, reason: str) -> None:
+    with pytest.raises(YamlError, match=reason) as error:
+        read_yaml(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_variable_is_a_value_whatever_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODD", "/my data: x #1")
+    monkeypatch.setenv("NUMBER", "3")
+    monkeypatch.setenv("LINES", "a\nb: c")
+    text = (
+        "a: ${ODD}/m.csv  # ${NOT_SET}\nb: {c: ${ODD}, d: '${NUMBER}'}\ne: ${NUMBER}\nf: ${LINES}"
+    )
+    assert read(text) == {
+        "a": "/my data: x #1/m.csv", "b": {"c": "/my data: x #1", "d": "3"}, "e": 3,
+        "f": "a\nb: c",
+    }  # fmt: skip
+
+
+def test_variables_that_are_not_set_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GONE", raising=False)
+    assert read_yaml("a: '# ${GONE}'")[1] == {"GONE"}

@@ -1,0 +1,77 @@
+"""So many mutated files, each through the commands' own functions: what the tests and benchmarks/
+fuzz.py share.
+
+Each input has its own seed, `SEED:NUMBER`, so that one can be made again by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from tests.commands import here
+from tests.fuzz.configs import Case, mutated_config
+from tests.fuzz.outcomes import Tally, guarded
+from tests.fuzz.paths import RUNS, STUDIES, Paths, check_table, make_data, spoil_folder
+from tests.fuzz.tables import mutated_csv, mutated_parquet
+
+CONFIGS, TABLES = ("run", "study"), ("csv", "parquet")
+
+
+def case_of(kind: str, folder: Path, seed: int, number: int) -> Case:
+    """One input.
+
+    Args:
+        kind: run, study, csv or parquet.
+        folder: Made by `make_data`.
+        seed: Of the campaign.
+        number: Of the input in it.
+    """
+    random = Random(f"{kind}:{seed}:{number}")
+    if kind in CONFIGS:
+        return mutated_config(random, random.choice(RUNS if kind == "run" else STUDIES))
+    text = (folder / "manifest.csv").read_text()
+    rows = [line.split(",") for line in text.splitlines()]
+    return mutated_csv(random, rows) if kind == "csv" else mutated_parquet(random, rows)
+
+
+def file_of(kind: str, folder: Path, number: int) -> Path:
+    """What an input is written to: Parquet is known by its content, so its name may say else."""
+    suffix = {"run": "yaml", "study": "yaml", "csv": "csv", "parquet": "parquet"}[kind]
+    return folder / f"mutated.{suffix if number % 10 else suffix.replace('parquet', 'csv')}"
+
+
+def campaign(
+    kind: str, folder: Path, numbers: Iterable[int], seed: int, *, whole: bool = False
+) -> Tally:
+    """Run mutated inputs.
+
+    Args:
+        kind: run, study, csv or parquet.
+        folder: A new one.
+        numbers: Of the inputs.
+        seed: Of the campaign.
+        whole: Of configs also build networks, plan studies and train what is small; of tables run
+            the whole of `data check` on each that is accepted, else on one in ten.
+    """
+    make_data(folder)
+    spoil_folder(folder)
+    paths = Paths(folder, folder / "cache")
+    tally = Tally()
+    for number in numbers:
+        case = case_of(kind, folder, seed, number)
+        file = file_of(kind, folder, number)
+        file.write_bytes(case.data)
+        name = f"{kind}:{seed}:{number} {case.what}"
+        if kind in CONFIGS:
+            way = paths.run if kind == "run" else paths.study
+            tally.enter(name, partial(guarded, partial(way, file, whole=whole)), case.keys)
+            continue
+        before = tally.accepted
+        tally.enter(name, partial(guarded, partial(check_table, file)))
+        if tally.accepted > before and (whole or number % 10 == 0):
+            tally.accepted -= 1  # counted by what the command itself says
+            tally.enter(name, partial(here, "data", "check", file))
+    return tally

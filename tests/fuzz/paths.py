@@ -1,0 +1,210 @@
+"""What a mutated file goes through: the commands' own functions, behind their own handler."""
+
+from __future__ import annotations
+
+from os.path import realpath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from preceptor.config.run import RunConfig, Training
+from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.data.manifest import Manifest
+from preceptor.data.manifest_cells import COLUMNS
+from preceptor.data.workspace import Workspace
+from preceptor.driver import open_study
+from preceptor.maps.store import MapStore, StoreInfo, write_store
+from preceptor.study.checks import check_study
+from preceptor.study.config import StudyConfig
+from preceptor.study.workspaces import Workspaces
+from preceptor.training import train
+
+_TRAINING: dict[str, Any] = {
+    "input_size": 32, "epochs": 2, "batch_size": 4, "lr": 0.01, "schedule": "constant",
+    "checkpoint": "best_auc", "augmentation": {"flip": True, "crop_area": 0.8, "colour": 0.1},
+}  # fmt: skip
+RUNS: tuple[dict[str, Any], ...] = (
+    {
+        "manifest": "manifest.csv", "backbone": "test_byobnet", "positive": "marked",
+        "backbone_args": {"output_stride": 8}, "training": {"input_size": 32, "epochs": 2},
+    },
+    {
+        "manifest": "manifest.csv", "backbone": "test_byobnet", "weights": "none",
+        "backbone_args": {"output_stride": 8}, "positive": "marked", "rows": "all",
+        "annotated": 0.5, "annotated_seed": 1, "guide_classes": ["marked"], "alpha": 0.5,
+        "alpha_start": 0.1, "seed": 3, "training": _TRAINING | {"length": "steps", "steps": 6},
+        "maps": {"kind": "store", "path": "teacher", "shuffle_seed": 2, "human": "keep"},
+        "post": {"blur": 0.1, "power": 2.0, "threshold": 0.5, "dilate": 0.1, "shape": "box"},
+        "human_post": {"threshold": 0.2, "shape": "hull"},
+        "soft_labels": {"path": "teacher", "weight": 0.5, "temperature": 2.0},
+    },
+    {
+        "manifest": "manifest.csv", "backbone": "test_byobnet", "positive": "marked",
+        "annotated": 4, "backbone_args": {"output_stride": 8},
+        "training": {"recipe": "paper", "input_size": 32, "epochs": 1},
+    },
+)  # fmt: skip
+_STUDY: dict[str, Any] = {
+    "manifest": "manifest.csv", "positive": "marked", "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"], "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "training": _TRAINING,
+}  # fmt: skip
+STUDIES: tuple[dict[str, Any], ...] = (
+    _STUDY,
+    _STUDY
+    | {
+        "students": ["test_byobnet", "test_resnet"], "primary": "test-new",
+        "weights": {"test_byobnet": "none", "test_resnet": "none"},
+        "seeds": [0, 2],
+        "annotated": 0.5, "annotated_seed": 1, "annotated_per_seed": True, "alphas": [0.1, 0.5],
+        "teacher_alphas": [0.5], "data_driven": True, "maps": {"segmenter": "maps"},
+        "saliency": ["cam", "rise"], "plan": "staged", "probe": "test_resnet", "probe_alpha": 0.1,
+        "rise": {"max_masks": 100, "tolerance": 0.1, "fill": 0.0, "cells": 4, "seed": 1},
+        "selection": "guided", "controls": ["shuffled", "centre", "distilled", "mixed"],
+        "ceiling": True, "budget": [4, 8], "budget_gain": 0.01, "threshold": "fdr=0.05",
+        "terms": "pad", "training": _TRAINING | {"input_size": 64}, "store": "store",
+        "trust": "score", "guide_classes": ["marked"], "post": {"blur": 0.1}, "alpha_start": 0.1,
+        "soft_labels": 0.5,
+    },
+    _STUDY
+    | {
+        "seeds": 2, "committee": 2, "turns": True, "teacher_rows": "all", "generations": 2,
+        "human_maps": "keep", "trust": "agreement", "annotated": 6,
+        "variants": {
+            "early": {"alpha_start": 0.0, "alpha": 0.2},
+            "weak Teacher": {"teacher_alpha": 0.02, "distance": "mse", "trust": "none"},
+            "fine": {"human_post": {"threshold": 0.2, "shape": "hull"}, "guide_classes": ["plain"]},
+        },
+        "training": _TRAINING | {"precision": "auto", "compile": "auto", "clip": 1.0},
+    },
+    {
+        "domains": {
+            "Marks": {"manifest": "manifest.csv", "positive": "marked", "primary": "test"},
+            "more": {"manifest": "draws/{seed}.csv", "positive": "marked", "budget": [4]},
+        },
+        "teachers": ["test_byobnet"], "students": ["test_byobnet"], "seeds": 2,
+        "controls": [], "ceiling": False, "data_driven": False, "plan": "full", "alphas": [0.5],
+        "training": _TRAINING | {"input_size": 64},
+    },
+)  # fmt: skip
+
+
+def make_data(folder: Path) -> Path:
+    """Twenty tiny images with maps, a manifest, two draws, and a folder of maps; the folder."""
+    generator = np.random.default_rng(0)
+    (folder / "maps").mkdir(parents=True)
+    (folder / "draws").mkdir()
+    rows = ["path,label,split,saliency,annotated,source,group,map_weight,sample_weight"]
+    splits = ["train"] * 8 + ["val"] * 4 + ["test"] * 4 + ["test-new"] * 4
+    for number, split in enumerate(splits):
+        pixels = generator.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        Image.fromarray(pixels[..., 0]).save(folder / "maps" / f"{number}.png")
+        label = ("plain", "marked")[number % 2]
+        rows.append(f"{number}.png,{label},{split},maps/{number}.png,1,s{number % 3},g{number},1,1")
+    store = MapStore(
+        StoreInfo("a Teacher", "cam", "squash", 32, ("marked", "plain"), {}),
+        np.array([f"{number}.png" for number in range(8)], object),
+        generator.random((8, 4, 4)).astype(np.float16),
+        (np.arange(8) % 2).astype(np.int32),
+        np.full(8, 0.5, np.float32),
+        np.full((8, 2), 0.5, np.float32),
+    )
+    write_store(folder / "teacher", store)
+    text = "\n".join(rows) + "\n"
+    (folder / "manifest.csv").write_text(text)
+    away = text.replace("\n", "\n../").removesuffix("../").replace(",maps/", ",../maps/")
+    for seed in range(2):
+        (folder / "draws" / f"{seed}.csv").write_text(away)
+    return folder
+
+
+def check_table(file: Path) -> None:
+    """As `preceptor data check` begins; an accepted table, written and read again, is the same."""
+    manifest = Manifest.read(file, verify=False)
+    again = file.with_name(f".again{file.suffix}")
+    manifest.write(again)
+    found, wanted = (
+        # An absolute path is written as the way to it.
+        one.table[[*COLUMNS]].assign(
+            path=one.table["path"].map(realpath), saliency=one.table["saliency"].map(realpath)
+        )
+        for one in (Manifest.read(again, verify=False), manifest)
+    )
+    pd.testing.assert_frame_equal(found, wanted)
+
+
+class Paths:
+    """The way of a run file and of a study file up to where networks are built.
+
+    Args:
+        folder: Made by `make_data`.
+        cache: Folder of the cache of file hashes.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+        self.opened: dict[Path, Workspace] = {}
+
+    def run(self, file: Path, *, whole: bool = False) -> None:
+        """As `preceptor train` begins: the config, its manifest, the run's id.
+
+        Args:
+            file: Of the config.
+            whole: Also build the network, and train where that takes a moment alone.
+        """
+        config = load_config(file, RunConfig)
+        self._same(config)
+        if config.manifest not in self.opened:
+            self.opened[config.manifest] = Workspace.open(config.manifest, self.cache)
+        workspace = self.opened[config.manifest]
+        workspace.run_id(config)
+        if whole and _is_small(config.training):
+            train(config, self.folder / "runs", workspace=workspace)
+        elif whole:
+            workspace.guided_rows(config, workspace.build(config))
+
+    def study(self, file: Path, *, whole: bool = False) -> None:
+        """As `preceptor study` begins: the config, its manifests, the checks of both.
+
+        Args:
+            file: Of the config.
+            whole: Also build the networks and make the plan, all but what is trained.
+        """
+        study = load_config(file, StudyConfig)
+        self._same(study)
+        if whole:
+            plan = open_study(study, self.folder / "out", run=False, report_to=lambda line: None)
+            plan.outline()
+            return
+        for name, own in study.by_domain().items():
+            workspaces = Workspaces.of_study(own, self.cache, name)
+            workspaces.opened = self.opened
+            workspaces.caches = dict.fromkeys(workspaces.caches, self.cache)
+            check_study(own, workspaces, networks=False)
+
+    def _same(self, config: Any) -> None:
+        """An accepted config, written and read again, is the same."""
+        again = self.folder / ".again.yaml"
+        again.write_text(dump_config(config), encoding="utf-8")
+        assert load_config(again, type(config)) == config
+
+
+def _is_small(training: Training) -> bool:
+    """Whether a training of eight images takes a moment."""
+    steps = training.steps or 2 * training.epochs
+    return steps <= 20 and training.batch_size <= 64 and (training.input_size or 999) <= 96
+
+
+def spoil_folder(folder: Path) -> None:
+    """Files beside the images of `make_data` that no manifest should name."""
+    (folder / "dir").mkdir()
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("not an image\n")
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "away.png").symlink_to("nowhere.png")
+    Image.new("L", (90, 4)).save(folder / "wide.png")

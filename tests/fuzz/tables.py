@@ -1,0 +1,238 @@
+"""Random mutations of a valid manifest, as CSV or Parquet bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.fuzz.configs import Case
+
+CELLS = (
+    "", " ", "0", "1", "-1", "2", "0.5", "-0.0", "1e400", "nan", "NaN", "inf", "-inf", "None",
+    "NA", "null", "true", "False", "yes", "maybe", "1,5", "1_000", "0x10", "١", "½", "9" * 400,
+    "9223372036854775808", "1e-400", "train", "Train", "TRAIN", "trainn", "val", "vall", "val-",
+    "val ", "valid ation", "test", "test-new", "test: 1", "tést", "plain", "Plain", "marked",
+    "PLAIN ", "0.png", "./0.png", "../data/0.png", "../../../../../../etc/passwd", "/etc/passwd",
+    "/dev/zero", "/dev/null", "/", ".", "..", "~", "~/0.png", "${HOME}",
+    "http://example.org/0.png", "C:\\0.png", "maps\\0.png", "maps", "dir", "empty.png",
+    "text.png", "cut.png", "loop.png", "away.png", "wide.png", "0.PNG", "0.png ", " 0.png",
+    "a" * 300, "a/" * 3_000, "x" * 140_000, "größe", "日本語", "😀", "\u202eabc", "a\nb", "a\r\nb",
+    "a\tb", "a\x1b[31mb", "a\x00b", "\ufeff", "\u2028", "a\x85b", "'", "\"", "\"\"", "a,b", "a;b",
+    "=cmd|' /C calc'!A0", "<script>", "[red]x[/red]", "[/]", "{}", "%s", "\\", "2020-01-01",
+)  # fmt: skip
+HEADERS = (
+    "path", "label", "split", "Path", " label", "label ", "class", "image", "saliency", "annotated",
+    "source", "group", "map_weight", "sample_weight", "annotation_seconds", "name", "", " ", "a\nb",
+    "0", "unnamed", "größe", "index", "x" * 5_000, "a\x1bb", "[red]",
+)  # fmt: skip
+Rows = list[list[str]]
+
+
+def cell(random: Random, rows: Rows) -> str:
+    row, value = random.choice(rows[1:] or rows), random.choice(CELLS)
+    if row:
+        row[random.randrange(len(row))] = value
+    return f"cell {value[:20]!r}"
+
+
+def column(random: Random, rows: Rows) -> str:
+    at, value = random.randrange(max(1, min(map(len, rows)))), random.choice(CELLS)
+    for row in rows[1:]:
+        row[at : at + 1] = [value]
+    return f"column {at} all {value[:20]!r}"
+
+
+def shuffled(random: Random, rows: Rows) -> str:
+    at = random.randrange(max(1, min(map(len, rows))))
+    values = [row[at] if at < len(row) else "" for row in rows[1:]]
+    random.shuffle(values)
+    for row, value in zip(rows[1:], values, strict=True):
+        row[at : at + 1] = [value]
+    return f"column {at} shuffled"
+
+
+def header(random: Random, rows: Rows) -> str:
+    value = random.choice(HEADERS)
+    at = random.randrange(max(1, len(rows[0])))
+    rows[0][at : at + 1] = [value]
+    return f"header {value[:20]!r} at {at}"
+
+
+def more(random: Random, rows: Rows) -> str:
+    name, value = random.choice(HEADERS), random.choice(CELLS)
+    rows[0].append(name)
+    for row in rows[1:]:
+        row.append(value)
+    return f"more {name[:20]!r} of {value[:20]!r}"
+
+
+def less(random: Random, rows: Rows) -> str:
+    at = random.randrange(max(1, len(rows[0])))
+    for row in rows:
+        del row[at : at + 1]
+    return f"without column {at}"
+
+
+def ragged(random: Random, rows: Rows) -> str:
+    row = random.choice(rows)
+    if random.random() < 0.5:
+        row.append("more")
+    elif row:
+        row.pop()
+    return "ragged"
+
+
+def row_wise(random: Random, rows: Rows) -> str:
+    way = random.choice(("twice", "gone", "no header", "header again", "blank", "few", "none"))
+    at = random.randrange(1, len(rows)) if len(rows) > 1 else 0
+    if way == "twice":
+        rows.insert(at, list(rows[at]))
+    elif way == "blank":
+        rows.insert(at, [])
+    elif way == "header again":
+        rows.insert(at, list(rows[0]))
+    elif way == "no header":
+        rows[:] = rows[1:] or rows
+    else:
+        left = {"gone": rows[:at] + rows[at + 1 :], "few": rows[: at + 1], "none": rows[:1]}
+        rows[:] = left[way] or rows
+    return f"row {at} {way}"
+
+
+CHANGES: tuple[Callable[[Random, Rows], str], ...] = (
+    cell, cell, cell, cell, cell, column, column, shuffled, header, more, more, less, ragged,
+    row_wise,
+)  # fmt: skip
+
+
+def _changed(random: Random, rows: Rows) -> tuple[Rows, list[str]]:
+    rows = [list(row) for row in rows]
+    count = 1 if random.random() < 0.6 else random.randint(2, 5)
+    return rows, [random.choice(CHANGES)(random, rows) for _ in range(count)]
+
+
+def spoiled(random: Random, data: bytes) -> tuple[str, bytes]:
+    """A change of the bytes themselves."""
+    at, end = sorted(random.randrange(len(data) + 1) for _ in range(2))
+    one = bytes([random.randrange(256)])
+    ways: dict[str, Callable[[], bytes]] = {
+        "cut": lambda: data[:at],
+        "without its beginning": lambda: data[at:],
+        "a hole": lambda: data[:at] + data[end:],
+        "a byte more": lambda: data[:at] + one + data[at:],
+        "a byte other": lambda: data[:at] + one + data[at + 1 :],
+        "bytes other": lambda: bytes(
+            random.randrange(256) if random.random() < 0.02 else byte for byte in data
+        ),
+        "zero byte": lambda: data[:at] + b"\0" + data[at:],
+        "a quotation mark": lambda: data[:at] + b'"' + data[at:],
+        "twice": lambda: data + data,
+        "CR": lambda: data.replace(b"\n", b"\r"),
+        "CRLF": lambda: data.replace(b"\n", b"\r\n"),
+        "BOM": lambda: b"\xef\xbb\xbf" + data,
+        "UTF-16 mark": lambda: b"\xff\xfe" + data,
+        "UTF-16": lambda: data.decode("utf-8", "replace").encode("utf-16"),
+        "UTF-16 without a mark": lambda: data.decode("utf-8", "replace").encode("utf-16-le"),
+        "Latin-1": lambda: data[:at] + b"\xe9" + data[at:],
+        "comments": lambda: b"# made by hand\n" + data,
+        "blank lines": lambda: b"\n \n" + data.replace(b"\n", b"\n\n"),
+        "empty": lambda: random.choice(
+            (b"", b"\n", b" ", b"\xef\xbb\xbf", b'""', b",,\n", b"PAR1")
+        ),
+        "JSON": lambda: b'[{"path": "0.png", "label": "plain", "split": "train"}]',
+        "a workbook": lambda: b"PK\x03\x04" + data,
+        "a picture": lambda: b"\x89PNG\r\n\x1a\n" + data,
+        "noise": lambda: bytes(random.randrange(256) for _ in range(200)),
+    }
+    name = random.choice(list(ways))
+    return name, ways[name]()
+
+
+def mutated_csv(random: Random, rows: Rows) -> Case:
+    """A manifest in CSV with a change or several of its cells or its bytes."""
+    rows, told = _changed(random, rows)
+    delimiter = random.choice((",", ",", ",", ";", "\t", "|", " "))
+    quoting = random.choice((csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(rows)
+    data = out.getvalue().encode("utf-8", "surrogatepass")
+    if random.random() < 0.25:
+        what, data = spoiled(random, data)
+        told.append(what)
+    return Case(f"CSV {delimiter!r}: " + "; ".join(told), data, frozenset())
+
+
+def _typed(random: Random, values: list[str]) -> pa.Array:
+    """A column in a type that a program may have given it, or none would."""
+    count = len(values)
+
+    def fill(value: Any) -> list[Any]:
+        return [value] * count
+
+    ways: dict[str, Callable[[], pa.Array]] = {
+        "categories": lambda: pa.array(values).dictionary_encode(),
+        "large": lambda: pa.array(values, pa.large_string()),
+        "view": lambda: pa.array(values, pa.string_view()),
+        "binary": lambda: pa.array([value.encode() for value in values], pa.binary()),
+        "bad binary": lambda: pa.array(fill(b"\xff\xfe"), pa.binary()),
+        "some null": lambda: pa.array([v if random.random() < 0.8 else None for v in values]),
+        "null": lambda: pa.nulls(count),
+        "null text": lambda: pa.array(fill(None), pa.string()),
+        "booleans": lambda: pa.array([random.choice((True, False, None)) for _ in values]),
+        "int": lambda: pa.array([random.choice((0, 1, -1, 2**62)) for _ in values]),
+        "int8": lambda: pa.array([random.choice((0, 1, None)) for _ in values], pa.int8()),
+        "uint64": lambda: pa.array(fill(2**63), pa.uint64()),
+        "float": lambda: pa.array(
+            [random.choice((0.0, 1.0, np.nan, np.inf, -1.5)) for _ in values]
+        ),
+        "half": lambda: pa.array([np.float16(0.1) for _ in values], pa.float16()),
+        "decimal": lambda: pa.array(fill("1.50")).cast(pa.decimal128(10, 2)),
+        "date": lambda: pa.array(fill(0), pa.date32()),
+        "time": lambda: pa.array(fill(2**40), pa.timestamp("us", tz="Europe/Berlin")),
+        "far time": lambda: pa.array(fill(2**50), pa.timestamp("s")),
+        "duration": lambda: pa.array(fill(5), pa.duration("ns")),
+        "list": lambda: pa.array([[value] for value in values]),
+        "empty list": lambda: pa.array(fill([]), pa.list_(pa.string())),
+        "struct": lambda: pa.array([{"a": value} for value in values]),
+        "map": lambda: pa.array(fill([("a", 1)]), pa.map_(pa.string(), pa.int64())),
+        "dictionary of int": lambda: pa.array(fill(1)).dictionary_encode(),
+        "runs": lambda: pa.array(values).dictionary_encode().cast(pa.string()),
+        "long": lambda: pa.array(["x" * 100_000, *values[1:]] if count else values),
+    }
+    return ways[random.choice(list(ways))]()
+
+
+def mutated_parquet(random: Random, rows: Rows) -> Case:
+    """A manifest in Parquet with changes of its cells, its columns' types or its bytes."""
+    rows, told = _changed(random, rows)
+    width = len(rows[0])
+    body = [(row + [""] * width)[:width] for row in rows[1:]]
+    columns: list[pa.Array] = [
+        pa.array([row[at] for row in body], pa.string()) for at in range(width)
+    ]
+    for _ in range(random.choice((0, 1, 1, 2))):
+        if width:
+            at = random.randrange(width)
+            columns[at] = _typed(random, [row[at] for row in body])
+            told.append(f"{rows[0][at][:20]!r} as {columns[at].type}")
+    table = pa.Table.from_arrays(columns, names=rows[0])
+    if random.random() < 0.1 and len(set(rows[0])) == width:
+        frame = pd.DataFrame(body, columns=rows[0], dtype="str")
+        index = random.choice(rows[0])
+        table = pa.Table.from_pandas(frame.set_index(index), preserve_index=True)
+        told.append(f"index {index[:20]!r}")
+    out = io.BytesIO()
+    pq.write_table(table, out, compression=random.choice(("snappy", "zstd", "none")))
+    data = out.getvalue()
+    if random.random() < 0.3:
+        what, data = spoiled(random, data)
+        told.append(what)
+    return Case("Parquet: " + "; ".join(told), data, frozenset())
