@@ -83,8 +83,7 @@ def chapter(
 
 def domains_section(found: StudyResults, findings: Findings) -> Section:
     """RQ4, over all domains."""
-    keys = {row.title: row.key for one in found.by_domain.values() for row in one.rows}
-    drawing = figures.domain_plot(found.domains, keys)
+    drawing = figures.domain_plot(found.domains)
     table = study_tables.domain_table(found.domains)
     blocks: list[Block] = [Text(findings.across, "answer")]
     if drawing is not None:

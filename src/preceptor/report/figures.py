@@ -265,10 +265,9 @@ def forest_plot(results: Results, backbone: str) -> Markup | None:
     table = results.comparisons
     wanted = ["overall"] if backbone == OVERALL else ["RQ2", "RQ3", "control", "ceiling"]
     table = table[table["question"].isin(wanted) & (table["backbone"] == backbone)]
-    keys = {row.title: row.key for row in results.rows}
     rows = []
     for row in records(table):
-        key = keys.get(row["b"], "baseline1")
+        key = row["key_b"]
         name = f"− {short(key)}"
         rows.append((name, [_mark(row, name, key)]))
     return differences(rows, f"{backbone}: Student")
@@ -279,23 +278,20 @@ def backbone_plot(results: Results) -> Markup | None:
     if results.comparisons.empty:
         return None
     table = results.comparisons[results.comparisons["question"] == "RQ2"]
-    keys = {row.title: row.key for row in results.rows}
     rows = []
     for backbone, part in table.groupby("backbone", sort=False):
         marks = [
-            _mark(row, f"{backbone} − {short(keys[row['b']])}", keys[row["b"]])
-            for row in records(part)
+            _mark(row, f"{backbone} − {short(row['key_b'])}", row["key_b"]) for row in records(part)
         ]
         rows.append((str(backbone), marks))
     return differences(rows, "Student minus baseline, by backbone")
 
 
-def domain_plot(domains: pd.DataFrame, keys: dict[str, str]) -> Markup | None:
+def domain_plot(domains: pd.DataFrame) -> Markup | None:
     """RQ4: Student minus each baseline, a row a domain and backbone.
 
     Args:
         domains: See `StudyResults.domains`.
-        keys: The main table's keys by title.
     """
     if domains.empty:
         return None
@@ -304,7 +300,7 @@ def domain_plot(domains: pd.DataFrame, keys: dict[str, str]) -> Markup | None:
     for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
         name = f"{domain}, {backbone}" if several else str(domain)
         marks = [
-            _mark(row, f"{name} − {short(keys[row['b']])}", keys[row["b"]]) for row in records(part)
+            _mark(row, f"{name} − {short(row['key_b'])}", row["key_b"]) for row in records(part)
         ]
         rows.append((name, marks))
     return differences(rows, "Student minus baseline, by domain")
@@ -319,7 +315,7 @@ def teacher_plot(plan: Plan, results: Results, name: str) -> Markup | None:
     for teacher in plan.protocol.teachers():
         if teacher.kind != "human" or teacher.name != name:
             continue
-        for row in records(table[table["a"] == f"Students of {teacher}"]):
+        for row in records(table[table["teacher_a"] == str(teacher)]):
             text = f"α {teacher.alpha:g}, {teacher.method.upper()}"
             rows.append((text, [_mark(row, f"human-guided {text} − data-driven", "student")]))
     return differences(rows, f"Students of {name} Teachers, human-guided minus data-driven")

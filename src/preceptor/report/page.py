@@ -135,7 +135,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
         if pairs.empty or "student" not in means:
             continue
         hardest = records(pairs)[0]
-        key = next(row.key for row in results.rows if row.title == hardest["b"])
+        key = hardest["key_b"]
         spread = interval(hardest["low"], hardest["high"])
         found.append(
             {

@@ -148,7 +148,6 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
     """Paired comparisons, a table a question with its name."""
     if results.comparisons.empty:
         return []
-    names = {row.title: short(row.key) for row in results.rows}
     tables = []
     for question in questions:
         title = _QUESTIONS[question]
@@ -161,10 +160,11 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
         columns += ["95 %, seeds × images", "Seeds for ±0.01", "By seed"]
         lines = []
         for row in records(here):
-            other = row["a"] if question == "variant" else row["b"]
-            heading = f"{row['backbone']}: {names.get(other, other)}"
-            if question in _BY_TEACHER:
-                heading = f"{row['a']} − {row['b']}".replace("Students of ", "")
+            if question not in _BY_TEACHER:
+                key = row["key_a"] if question == "variant" else row["key_b"]
+                heading = f"{row['backbone']}: {short(key)}"
+            else:
+                heading = f"{row['teacher_a']} − {row['teacher_b']}"
             cells = [
                 Cell(number(row["mean"], sign=True), "" if row["n"] > 1 else "one seed"),
                 Cell(interval(row["low"], row["high"])),

@@ -238,6 +238,8 @@ def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     run = _RUN.split()
     by_set: dict[str, Any] = {"set": sets, "source": None}
     comparisons = _listed(results.comparisons)
+    if not comparisons.empty:
+        comparisons = comparisons[_HEADS["comparisons.csv"].split()]
     figures = place(results.figures, by_set | dict.fromkeys(run))
     if not figures.empty:
         first = [*run, "set", "source"]

@@ -67,7 +67,8 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
 
     Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
     (titles), key_a, key_b (of lines in the main table, see `Row`; "" for probe Students), alpha_a,
-    alpha_b (NaN for a mean over backbones), n, mean, std, low, high (paired by seed), p, p_floor,
+    alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (whose maps guide, see `Arm`; not
+    in the CSV), n, mean, std, low, high (paired by seed), p, p_floor,
     p_holm (of the family; else NaN), image_low, image_high (the two-level bootstrap), seeds_needed
     and seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. Where
     every seed is a draw of its
@@ -122,6 +123,7 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
                 "question": pair.question, "backbone": pair.backbone, "a": pair.title_a,
                 "b": pair.title_b, "key_a": pair.key_a, "key_b": pair.key_b,
                 "alpha_a": a.alpha, "alpha_b": b.alpha,
+                "teacher_a": a.teacher, "teacher_b": b.teacher,
             }
             | _paired_line(by_seed, paired, over_images)
         )  # fmt: skip
@@ -171,6 +173,7 @@ def _over_backbones(
             at = {
                 "question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title,
                 "key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan,
+                "teacher_a": "", "teacher_b": "",
             }  # fmt: skip
             paired = paired_difference(*both)
             lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))

@@ -63,18 +63,17 @@ def _domains(found: StudyResults) -> pd.DataFrame:
         results = found.by_domain[line["domain"]]
         table = results.table
         whole = table[(table["set"] == results.primary) & (table["source"] == ALL_SOURCES)]
-        whole = whole[whole["backbone"] == line["backbone"]].set_index("title")
-        student = next(row.title for row in results.rows if row.key == "student")
+        whole = whole[whole["backbone"] == line["backbone"]].set_index("key")
         kept = {key: value for key, value in line.items() if key not in ("question", "a")}
         lines.append(
             kept
             | {
                 "primary": results.primary,
-                "images": int(whole.loc[student, "images"]),
-                "student": whole.loc[student, "mean"],
-                "student_std": whole.loc[student, "std"],
-                "baseline": whole.loc[line["b"], "mean"],
-                "baseline_std": whole.loc[line["b"], "std"],
+                "images": int(whole.loc["student", "images"]),
+                "student": whole.loc["student", "mean"],
+                "student_std": whole.loc["student", "std"],
+                "baseline": whole.loc[line["key_b"], "mean"],
+                "baseline_std": whole.loc[line["key_b"], "std"],
             }
         )
     return pd.DataFrame(lines)
