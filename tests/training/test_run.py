@@ -583,7 +583,10 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
     scores = pd.read_parquet(result.folder / "scores.parquet")
     kept = auc(scores["label"] == "marked", scores["score_marked"])
-    assert kept == pytest.approx(result.record.metrics["val_auc"], abs=1e-9)
+    # Epochs are validated in the training's precision, scores are left in float32: under bf16 a few
+    # of the 36 pairs may change their order.
+    rounding = 3 / 36 if "precision" in training else 1e-9
+    assert kept == pytest.approx(result.record.metrics["val_auc"], abs=rounding)
     # What it left marks images and scores them as the run did.
     model = load_model(result.folder / "model")
     assert model.spec.cam == kind

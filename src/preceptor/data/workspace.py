@@ -246,7 +246,8 @@ def files_digest(arguments: Mapping[str, Any]) -> str:
     named = {
         key: file_digest(Path(value))
         for key, value in arguments.items()
-        if isinstance(value, str | Path) and Path(value).is_file()
+        # Not Path.is_file, which raises on a text that is too long to be a name.
+        if isinstance(value, str | Path) and os.path.isfile(value)  # noqa: PTH113
     }
     return digest(named) if named else ""
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,6 +33,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidableModel
+from preceptor.report.palette import MAGMA
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.comparisons import test_scores
 from preceptor.results.domain import Results
@@ -47,7 +47,6 @@ COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
 FINE, COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
 QUALITY = 80
-COLOURS = "magma"
 LAYERS = ("Human", "Teacher", "Student", "Baseline 2")
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
@@ -302,8 +301,7 @@ def _overlay(saliency: NDArray[np.float32]) -> str:
     """
     levels = np.linspace(0, 1, 64)
     picture = Image.fromarray((saliency * 63).round().astype(np.uint8), "P")
-    colours = (colormaps[COLOURS](levels)[:, :3] * 255).round().astype(np.uint8)
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(MAGMA)
     opacity = ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8)
     return _data_uri(picture, "PNG", transparency=opacity.tobytes())
 
