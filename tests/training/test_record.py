@@ -63,7 +63,9 @@ def test_a_record_that_lacks_a_value_is_named(tmp_path: Path) -> None:
     values = json.loads(file.read_text())
     del values["saliency"]
     file.write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"run\.json: saliency is missing"):
+    with pytest.raises(
+        InputError, match=r"run\.json: not the record of a training \(saliency is missing\)"
+    ):
         RunRecord.read(tmp_path)
 
 

@@ -87,13 +87,18 @@ def _of_study(folder: Path) -> list[Run]:
 def _of_folder(folder: Path, role: str, backbone: str, alpha: float, seed: int, domain: str) -> Run:
     if is_finished(folder):
         record = RunRecord.read(folder)
-        config, aucs = record.config, [one.auc for one in record.sets.values()]
-        return Run(
-            folder.name, role, config["backbone"],
-            1.0 if config["maps"]["kind"] == "none" else config["alpha"], config["seed"],
-            "finished", record.best_epoch, min(aucs, default=math.nan), record.seconds,
-            domain,
-        )  # fmt: skip
+        try:
+            config, aucs = record.config, [one.auc for one in record.sets.values()]
+            return Run(
+                folder.name, role, config["backbone"],
+                1.0 if config["maps"]["kind"] == "none" else config["alpha"], config["seed"],
+                "finished", record.best_epoch, min(aucs, default=math.nan), record.seconds,
+                domain,
+            )  # fmt: skip
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{folder / 'run.json'}: not the record of a training; remove the folder"
+            ) from error
     epochs = _epochs(folder / "resume.safetensors")
     state = "waiting" if epochs is None else "begun"
     return Run(folder.name, role, backbone, alpha, seed, state, epochs or 0, domain=domain)

@@ -143,19 +143,16 @@ class RunRecord:
         """The record of a finished run folder.
 
         Raises:
-            InputError: A value is missing: another version of the library wrote it.
+            InputError: It is damaged, or not the record of a training.
         """
         values = read_record(folder)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        known |= {
-            "classes": tuple(values.get("classes", ())),
-            "grid": tuple(values.get("grid", ())),
-        }
         try:
+            known |= {"classes": tuple(known["classes"]), "grid": tuple(known["grid"])}
             return cls(**cast(Any, known))
-        except TypeError as error:
+        except (KeyError, TypeError) as error:
             missing = [field.name for field in fields(cls) if field.name not in values]
+            lack = f" ({missing[0]} is missing)" if missing else ""
             raise InputError(
-                f"{folder / 'run.json'}: {missing[0]} is missing; the run was written by another "
-                "version, train it again"
+                f"{folder / 'run.json'}: not the record of a training{lack}; remove the folder"
             ) from error
