@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from preceptor.config.image_format import Fit
 from preceptor.config.run import Augmentation, MapSource, RunConfig
 from preceptor.data import augment
 from preceptor.data.cache import MAP_SIDE
@@ -21,10 +22,10 @@ from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
     TURNS,
     Box,
-    Fit,
     Turn,
     content_pixels,
     fit_box,
+    fit_boxes,
     render,
     resample,
     turn_all,
@@ -472,3 +473,16 @@ def test_a_teachers_map_is_integrated_exactly(tmp_path: Path, teacher: Fit, stud
         )
         np.testing.assert_allclose(got[position].numpy(), expected, atol=0.06)
         assert np.abs(got[position].numpy() - expected).mean() < 0.01
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)), max_size=8),
+    fit=st.sampled_from(["squash", "letterbox", "crop"]),
+    side=st.integers(1, 1024),
+)
+def test_the_boxes_of_many_images_are_bit_for_bit_those_of_each(
+    sizes: list[tuple[int, int]], fit: Fit, side: int
+) -> None:
+    expected = [fit_box(width, height, fit, side).as_tuple() for width, height in sizes]
+    found = fit_boxes(np.array(sizes, np.int32).reshape(-1, 2), fit, side)
+    assert found.tobytes() == np.array(expected, np.float64).reshape(-1, 4).tobytes()

@@ -9,6 +9,7 @@ go through the same boxes, so a mark stays on what it marks, at any resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,33 @@ def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
         (side - left) / inner_width,
         (side - top) / inner_height,
     )
+
+
+def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[np.float64]:
+    """The boxes of many images at once: row by row the numbers of `fit_box`.
+
+    Args:
+        sizes: (n, 2) width and height of each image in pixels.
+        fit, side: As in `fit_box`.
+
+    Returns:
+        (n, 4) x0, y0, x1, y1.
+
+    Example:
+        >>> fit_boxes(np.array([[200, 100], [64, 64]]), "crop", 64)
+        array([[0.25, 0.  , 0.75, 1.  ],
+               [0.  , 0.  , 1.  , 1.  ]])
+    """
+    sizes = sizes.astype(np.int64).reshape(-1, 2)
+    if fit == "squash":
+        return np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(sizes), 1))
+    if fit == "crop":
+        low = (1 - sizes.min(axis=1, keepdims=True) / sizes) / 2
+        return np.concatenate([low, 1 - low], axis=1)
+    scale = side / sizes.max(axis=1, keepdims=True)
+    inner = np.rint(sizes * scale).astype(np.int64).clip(1)
+    start = (side - inner) // 2
+    return np.concatenate([-start / inner, (side - start) / inner], axis=1)
 
 
 def render(image: NDArray[np.uint8], fit: Fit, side: int) -> NDArray[np.uint8]:

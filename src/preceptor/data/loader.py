@@ -21,7 +21,7 @@ from preceptor.config.image_format import Fit
 from preceptor.config.run import Augmentation, Length
 from preceptor.data import augment
 from preceptor.data.cache import ImageSource
-from preceptor.data.geometry import fit_box, resample, turn_array, turn_maps
+from preceptor.data.geometry import fit_boxes, resample, turn_array, turn_maps
 
 
 class Batch(NamedTuple):
@@ -108,11 +108,8 @@ class Rows:
     boxes: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
-        boxes = [
-            fit_box(int(width), int(height), self.fit, self.images.side).as_tuple()
-            for width, height in self.images.sizes[self.rows]
-        ]
-        object.__setattr__(self, "boxes", np.array(boxes, np.float64).reshape(-1, 4))
+        boxes = fit_boxes(self.images.sizes[self.rows], self.fit, self.images.side)
+        object.__setattr__(self, "boxes", boxes)
 
     def __len__(self) -> int:
         return len(self.rows)

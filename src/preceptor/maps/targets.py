@@ -14,7 +14,7 @@ from torch import Tensor
 
 from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
 from preceptor.data.cache import MAP_SIDE, ImageSource, map_on_unit_square
-from preceptor.data.geometry import fit_box
+from preceptor.data.geometry import fit_boxes
 from preceptor.data.loader import Guides, MapArray
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
@@ -209,10 +209,7 @@ def _from_elsewhere(
     # Min-max would blow noise up to a map like any other. At the end, for −1: no map, no noise.
     noise = np.append(~store.settled, False)[found]
     found[noise] = -1
-    for position, row in enumerate(rows):
-        width, height = images.sizes[row]
-        box = fit_box(int(width), int(height), store.info.fit, store.info.side)
-        regions[position] = box.as_tuple()
+    regions = fit_boxes(images.sizes[rows], store.info.fit, store.info.side)
     used = np.flatnonzero(found >= 0)
     index = np.full(len(rows), -1, np.int64)
     index[used] = np.arange(len(used))
