@@ -17,14 +17,14 @@ import pytest
 import yaml
 
 from preceptor.configfile import load_config
-from preceptor.errors import InputError
+from preceptor.errors import InputError, RunFailedError
 from preceptor.leases import holder_of
 from preceptor.saliency.store import read_store
 from preceptor.study.board import read_status
 from preceptor.study.draws import Workspaces
 from preceptor.study.driver import run_study
 from preceptor.study.executors import Event, Work
-from preceptor.study.executors.ray import RayExecutor
+from preceptor.study.executors.ray import RayExecutor, _connect
 from preceptor.study.settings import StudyConfig
 from tests.datasets import squares
 from tests.report.test_report import walk
@@ -215,3 +215,19 @@ def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) ->
             executor.close()
     assert len(holders) == len(steps)
     assert len(set(holders.values())) == len(steps)
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    class TimesOut:
+        """Ray on a machine so busy that its own node does not come up: a plain Exception."""
+
+        @staticmethod
+        def init(**_: Any) -> None:
+            raise Exception("The current node timed out\nduring startup.")
+
+    with pytest.raises(RunFailedError, match=r"not be started .* \(The current node timed out dur"):
+        _connect(TimesOut, None)
+    with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
+        _connect(TimesOut, "there:1")
