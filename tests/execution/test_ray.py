@@ -18,9 +18,9 @@ import yaml
 
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
-from preceptor.errors import InputError
+from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, Work
-from preceptor.execution.ray import RayExecutor
+from preceptor.execution.ray import RayExecutor, _connect
 from preceptor.execution.status import read_status
 from preceptor.maps.store import read_store
 from preceptor.runtime.leases import holder_of
@@ -215,3 +215,19 @@ def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) ->
             executor.close()
     assert len(holders) == len(steps)
     assert len(set(holders.values())) == len(steps)
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    class TimesOut:
+        """Ray on a machine so busy that its own node does not come up: a plain Exception."""
+
+        @staticmethod
+        def init(**_: Any) -> None:
+            raise Exception("The current node timed out\nduring startup.")
+
+    with pytest.raises(RunFailedError, match=r"not be started .* \(The current node timed out dur"):
+        _connect(TimesOut, None)
+    with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
+        _connect(TimesOut, "there:1")

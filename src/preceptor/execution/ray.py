@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, Work
 from preceptor.execution.gpu_sharing import Sharing
 from preceptor.execution.worker import carry_out, keep_reason, log_of
@@ -278,8 +278,10 @@ def _connect(ray: Any, address: str | None) -> None:
             logging_level=logging.ERROR,
             **({"include_dashboard": False} if where == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones too, as where its start times out
         told = " ".join(str(error).split())[:200]
+        if where == "local":
+            raise RunFailedError(f"Ray could not be started on this machine ({told})") from error
         raise InputError(
             f"--address {where}: no Ray cluster there ({told}); start one with `ray start --head`"
         ) from error
