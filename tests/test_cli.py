@@ -402,7 +402,7 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     manifest = squares(tmp_path / "a: b #c", splits=dict.fromkeys(("train", "val", "test"), 4))
     table = pd.read_csv(manifest)
     table["label"] = table["label"].map(dict(zip(("plain", "marked"), labels, strict=True)))
-    table["split"] = table["split"].replace("test", "test: 1")
+    table["split"] = table["split"].replace("test", "test-a: 1")
     table.to_csv(manifest, index=False)
     weights = tmp_path / "my weights.safetensors"
     weights.touch()
@@ -412,7 +412,7 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert done.code == 0, done
     written = yaml.safe_load(target.read_text())
     assert written["positive"] == labels[1]
-    assert written["primary"] == "test: 1"
+    assert written["primary"] == "test-a: 1"
     assert target.parent / written["manifest"] == manifest
     assert target.parent / written["weights"] == weights
 
