@@ -108,8 +108,8 @@ def reason(error: BaseException, limit: int = 300) -> str:
         limit: Most characters.
 
     Example:
-        >>> reason(ValueError("two\n  lines")), reason(KeyError())
-        ('two lines', 'KeyError')
+        >>> reason(ValueError("two   words")), reason(KeyError())
+        ('two words', 'KeyError')
     """
     text = " ".join(str(error).split())
     if not text:

@@ -121,7 +121,7 @@ def chosen(study: Path, key: str) -> float:
     """The α of a line, from selection.json."""
     if key == "baseline2":
         return 1.0
-    role = key if key in ("baseline1", "ceiling") else "student"
+    role = key if key in ("baseline1", "ceiling", "shuffled") else "student"
     choice = pd.read_json(study / "selection.json", typ="series")[f"{role}:test_byobnet"]
     return float(choice["winner"].removeprefix("α "))
 

@@ -146,7 +146,7 @@ def data_split(
             "lacks comes from the other sources."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw, 0 or more.")] = 0,
 ) -> None:
     """Make splits: stratified by label and source, whole groups, sources held out."""
     from preceptor.data.complete_sets import missing_class_notes

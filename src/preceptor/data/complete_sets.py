@@ -17,6 +17,7 @@ def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[st
             sets lack; None = no set.
 
     Example:
+        >>> import pandas as pd
         >>> from pathlib import Path
         >>> splits, labels = ["train", "train", "val-noise"], ["real", "fake", "fake"]
         >>> table = pd.DataFrame({"split": splits, "label": labels})
