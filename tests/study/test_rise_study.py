@@ -21,7 +21,7 @@ from preceptor.runtime.result_folder import read_record
 from preceptor.study.config import StudyConfig
 from tests.datasets import SQUARES_STUDY, squares
 
-RISE: dict[str, Any] = {"max_masks": 400, "tolerance": 0.6}
+RISE: dict[str, Any] = {"max_masks": 160, "tolerance": 0.6}
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "data_driven": True,
     "seeds": [0, 1],
