@@ -18,13 +18,7 @@ from torch import Tensor
 from preceptor.config.run import Distance, Training
 from preceptor.losses import guided
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guided import (
-    Targets,
-    combine,
-    gradient_norms,
-    guidance,
-    guided_loss_terms,
-)
+from preceptor.losses.guided import Targets, combine, gradient_norms, guidance, guided_loss_terms
 from preceptor.saliency.normalise import normalise
 from preceptor.study.config import ALPHA_GRIDS, Variant
 
