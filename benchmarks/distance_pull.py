@@ -23,7 +23,7 @@ from torch import Tensor
 from preceptor.config.run import Distance, PostProcessing
 from preceptor.data.geometry import resample
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guided import gradient_norms, guided_loss_terms
+from preceptor.losses.guided import Targets, gradient_norms, guided_loss_terms
 from preceptor.saliency.postprocess import post_process
 from preceptor.study.config import ALPHA_GRIDS
 
@@ -55,10 +55,9 @@ def blobs(count: int, generator: torch.Generator) -> Tensor:
 def pulls(cam: Tensor, maps: Tensor, distance: Distance) -> Tensor:
     """(n,) gradient norms at the normalised map, at α 0."""
     logits, labels = torch.zeros(len(cam), 2), torch.zeros(len(cam), dtype=torch.int64)
-    terms = guided_loss_terms(logits, labels, cam, maps, distance=distance)
-    _, at_map = gradient_norms(
-        logits, labels, terms, cam, maps, None, None, alpha=0.0, distance=distance
-    )
+    targets = Targets(labels, maps)
+    terms = guided_loss_terms(logits, cam, targets, distance)
+    _, at_map = gradient_norms(logits, terms, targets, alpha=0.0, distance=distance)
     return at_map
 
 

@@ -374,7 +374,7 @@ def main() -> int:
         faults += [
             ("full disk", full_disk),
             ("unreadable files", without(spoiled, "not an image in a known format")),
-            ("files that block", without(blocked, "hung: silent for", "--patience", "0.15")),
+            ("files that block", without(blocked, "hung: silent for", "--hang-timeout", "0.15")),
             ("damaged run", damaged),
             ("Ray node killed in training", node_lost),
             ("Ray node killed in annotation", node_lost_in_annotation),

@@ -305,7 +305,7 @@ def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> No
     used = unseen | ((scores["split"] == "val") & (scores["label"] == "plain"))
     for name, mask in (("val-unseen", used), ("val", scores["split"] == "val")):
         value = roc_auc_score(scores["label"][mask] == "marked", scores["score_marked"][mask])
-        assert found.record["metrics"][f"{name}_auc"] == pytest.approx(value)
+        assert found.record.metrics[f"{name}_auc"] == pytest.approx(value)
 
 
 def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) -> None:

@@ -45,7 +45,6 @@ ALLOWED: set[tuple[str, str]] = {
     ("execution.process", "execution.worker"),  # late
     ("execution.process", "runtime.progress"),  # late
     ("execution.worker", "execution.perform"),  # late
-    ("results.study", "report.questions"),  # results never imports report
     ("saliency.fuse_batch_norm", "models.backbones"),  # saliency never imports models
     ("saliency.rise", "models.guided_model"),  # saliency never imports models
 }

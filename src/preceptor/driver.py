@@ -103,7 +103,7 @@ def run_study(
     engine: Engine = "local",
     address: str | None = None,
     runs_per_gpu: int | None = None,
-    patience: float = PATIENCE,
+    hang_timeout: float = PATIENCE,
     track: Sequence[str] = (),
     track_uri: str | None = None,
     early: Process | None = None,
@@ -122,7 +122,7 @@ def run_study(
         engine: local (worker processes of this machine) or ray (a cluster).
         address: Of the Ray cluster, see `executors.open_executor`.
         runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
-        patience: Minutes of silence after which a step counts as hung and has failed.
+        hang_timeout: Minutes without progress after which a step is killed and has failed.
         track: tensorboard, mlflow, or both: who else is told of parameters and curves.
         track_uri: Of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database in
             the study folder.
@@ -156,7 +156,7 @@ def run_study(
         result = StudyResult(out)
         store = opened.first.protocol.store
         training = study.training
-        work = Work(opened.workspaces, store, training.threads, training.device, 60 * patience)
+        work = Work(opened.workspaces, store, training.threads, training.device, 60 * hang_timeout)
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.close)

@@ -401,12 +401,17 @@ def test_two_writers_at_once_end_with_one_whole_folder(folder, tmp_path):
     assert contents(tmp_path / "both") == contents(folder)
 
 
-def test_without_scikit_image_the_extra_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "package"), [("skimage", "scikit-image"), ("sklearn", "scikit-learn")]
+)
+def test_without_a_package_of_photographs_the_extra_is_named(
+    module, package, tmp_path, monkeypatch
+):
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "skimage" else real(name)
+        importlib.util, "find_spec", lambda name: None if name == module else real(name)
     )
-    with pytest.raises(InputError, match=r"pip install preceptor\[demo\]"):
+    with pytest.raises(InputError, match=rf"^{package} .*pip install 'preceptor\[demo\]'$"):
         write_forged(tmp_path / "forged", TINY, seed=0)
     assert list(tmp_path.iterdir()) == []
 

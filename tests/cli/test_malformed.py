@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from preceptor.cli.main import told
 from tests.commands import apart, assert_refused, here
 from tests.datasets import squares
 
@@ -450,6 +452,11 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["report", nowhere], "not a study folder"),
         (["report", tmp_path], "not a study folder"),
         (["study", study], "--out"),
+        (["study", "run"], "name a study file"),
+        (["study", "plan"], "name a study file"),
+        (["study", "plan", study, manifest], "one file is expected"),
+        (["study", "status", nowhere], "no study has been run here"),
+        (["study", "run", study, manifest, "--out", out], "one file is expected"),
         (["study", study, "--out", tmp_path / "study", "--jobs", "0"], "--jobs 0"),
         (["study", study, manifest, "--out", out], "one file is expected"),
         (["study", study, "--out", manifest], "exists"),
@@ -465,6 +472,20 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     ]:  # fmt: skip
         assert_refused(here(*arguments), [expected])
     assert not out.exists() or not any(out.iterdir())
+
+
+def test_a_seed_below_zero_is_refused(data: Path, tmp_path: Path) -> None:
+    split = ["data", "split", data / "manifest.csv", "--to", tmp_path / "m.csv"]
+    assert_refused(here(*split, "--seed", "-1"), ["seed is -1; write a whole number, 0 or more"])
+
+
+def test_memory_that_runs_out_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, told():
+        torch.empty(2**60)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; lower training.input_size")
+    with pytest.raises(RuntimeError, match="another"), told():
+        raise RuntimeError("another")
 
 
 def test_shares_and_sources_that_cannot_be(data: Path, tmp_path: Path) -> None:

@@ -112,6 +112,25 @@ def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text('{"running": [{"x": 1}]}')
     with pytest.raises(InputError, match="cannot be read"):
         read_status(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "null", '{"running": 5}', '{"total": null}', '{"updated": "once"}',
+             '{"running": [{"title": 1}]}', '{"running": [{"title": "t", "since": "then"}]}', "\0"],
+)  # fmt: skip
+def test_a_status_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "status.json").write_text(text)
+    with pytest.raises(InputError, match="cannot be read; the study writes it again"):
+        read_status(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "5", '{"config": 5}', '{"config": {}, "metrics": []}'])
+def test_a_damaged_record_of_a_store_is_named(tmp_path: Path, text: str) -> None:
+    run = tmp_path / "runs" / "an-id"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"an-id/run\.json: .*; remove the folder"):
+        list_runs(tmp_path)
     assert not is_held(tmp_path)
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from preceptor.config.run import RunConfig, Training
 from preceptor.config.yaml_file import dump_config, load_config
-from preceptor.data.manifest import COLUMNS, Manifest
+from preceptor.data.manifest import Manifest
+from preceptor.data.manifest_cells import COLUMNS
 from preceptor.data.workspace import Workspace
 from preceptor.driver import open_study
 from preceptor.maps.store import MapStore, StoreInfo, write_store

@@ -18,7 +18,13 @@ from torch import Tensor
 from preceptor.config.run import Distance, Training
 from preceptor.losses import guided
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guided import GuidedLoss, gradient_norms, guidance, guided_loss_terms
+from preceptor.losses.guided import (
+    Targets,
+    combine,
+    gradient_norms,
+    guidance,
+    guided_loss_terms,
+)
 from preceptor.saliency.normalise import normalise
 from preceptor.study.config import ALPHA_GRIDS, Variant
 
@@ -240,8 +246,9 @@ def test_gradient_norms_are_those_of_the_whole_loss(
 
     with monkeypatch.context() as patch:
         patch.setattr(guided, "normalise", catch)
-        terms = guided_loss_terms(logits, labels, cam, maps, *weights, distance=distance)
-    loss = GuidedLoss(alpha, distance).combine(terms)
+        targets = Targets(labels, maps, *weights)
+        terms = guided_loss_terms(logits, cam, targets, distance=distance)
+    loss = combine(terms, alpha)
     expected = torch.zeros(8, dtype=torch.float64)
     if alpha < 1:
         (gradient,) = torch.autograd.grad(loss, caught[0])
@@ -249,11 +256,10 @@ def test_gradient_norms_are_those_of_the_whole_loss(
 
     if recorded:  # as after a step, on tensors of its graph
         logits, cam, maps = (each.requires_grad_() for each in (logits, cam, maps))
-        terms = guided_loss_terms(logits, labels, cam, maps, *weights, distance=distance)
+        targets = Targets(labels, maps, *weights)
+        terms = guided_loss_terms(logits, cam, targets, distance=distance)
     with torch.set_grad_enabled(recorded):
-        _, at_map = gradient_norms(
-            logits, labels, terms, cam, maps, *weights, alpha=alpha, distance=distance
-        )
+        _, at_map = gradient_norms(logits, terms, targets, alpha=alpha, distance=distance)
     assert not at_map.requires_grad
     assert cam.grad is None
     torch.testing.assert_close(at_map, expected, atol=1e-7, rtol=1e-7)
@@ -267,10 +273,9 @@ def test_gradient_norms_of_a_batch_without_any_usable_map(distance: Any) -> None
     logits, labels, cam, maps, w, v = odd_batch()
     for content in (NAN, float("inf"), 0.0, 0.3):
         useless = torch.full_like(maps, content)
-        terms = guided_loss_terms(logits, labels, cam, useless, w, v, distance=distance)
-        _, at_map = gradient_norms(
-            logits, labels, terms, cam, useless, w, v, alpha=0.1, distance=distance
-        )
+        targets = Targets(labels, useless, w, v)
+        terms = guided_loss_terms(logits, cam, targets, distance=distance)
+        _, at_map = gradient_norms(logits, terms, targets, alpha=0.1, distance=distance)
         assert torch.equal(at_map, torch.zeros_like(at_map))
 
 
@@ -278,8 +283,7 @@ def test_gradient_norms_of_a_batch_without_any_usable_map(distance: Any) -> None
 def test_nothing_waits_for_the_device(distance: Any) -> None:
     """On the meta device there are no numbers: reading one, or indexing by a mask, fails."""
     logits, labels, cam, maps, w, v = (each.to("meta") for each in odd_batch())
-    terms = guided_loss_terms(logits, labels, cam, maps, w, v, distance=distance)
-    for norms in gradient_norms(
-        logits, labels, terms, cam, maps, w, v, alpha=0.1, distance=distance
-    ):
+    targets = Targets(labels, maps, w, v)
+    terms = guided_loss_terms(logits, cam, targets, distance=distance)
+    for norms in gradient_norms(logits, terms, targets, alpha=0.1, distance=distance):
         assert norms.shape == (8,)

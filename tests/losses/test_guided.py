@@ -14,7 +14,14 @@ from torch import Tensor
 from preceptor.config.run import Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation
-from preceptor.losses.guided import GuidedLoss, gradient_norms, guidance, guided_loss_terms
+from preceptor.losses.guided import (
+    GuidedLoss,
+    Targets,
+    combine,
+    gradient_norms,
+    guidance,
+    guided_loss_terms,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -129,7 +136,7 @@ def test_unusable_maps_are_counted_and_leave_everything_finite(
     logits, labels, cam, maps, w, v = odd_batch()
     logits, cam = (t.to(dtype).requires_grad_() for t in (logits, cam))
     maps, w, v = maps.to(dtype), w.to(dtype), v.to(dtype)
-    terms = guided_loss_terms(logits, labels, cam, maps, w, v, distance=distance)
+    terms = guided_loss_terms(logits, cam, Targets(labels, maps, w, v), distance=distance)
     assert terms.guided.tolist() == [True, False, True] + [False] * 5
     assert terms.uninformative.tolist() == [False] * 3 + [True] * 3 + [False, True]
     assert (terms.guidance[~terms.guided] == 0).all()
@@ -146,7 +153,7 @@ def test_a_range_too_wide_for_the_type_is_uninformative() -> None:
     logits, labels, cam, maps = (t.float() if t.is_floating_point() else t for t in batch())
     maps[0, 0, 0], maps[0, 0, 1] = -3e38, 3e38
     cam.requires_grad_()
-    terms = guided_loss_terms(logits, labels, cam, maps)
+    terms = guided_loss_terms(logits, cam, Targets(labels, maps))
     assert terms.uninformative.tolist() == [True] + [False] * 5
     terms.guidance.sum().backward()
     assert cam.grad is not None
@@ -320,10 +327,11 @@ def test_gradient_norms_are_autograds(
 
     losses_normalise = guided.normalise
     monkeypatch.setattr(guided, "normalise", kept)
-    terms = guided_loss_terms(logits, labels, cam, maps, w, v, distance=distance)
-    GuidedLoss(alpha, distance).combine(terms).backward()
+    targets = Targets(labels, maps, w, v)
+    terms = guided_loss_terms(logits, cam, targets, distance=distance)
+    combine(terms, alpha).backward()
     at_logits, at_map = gradient_norms(
-        logits.detach(), labels, terms, cam, maps, w, v, alpha=alpha, distance=distance
+        logits.detach(), terms, targets, alpha=alpha, distance=distance
     )
     zero = torch.zeros_like(logits)
     logit_grad = (logits.grad if logits.grad is not None else zero) * 8
@@ -335,10 +343,9 @@ def test_gradient_norms_are_autograds(
 
 def test_gradient_norms_without_maps() -> None:
     logits, labels, _, _ = batch()
-    terms = guided_loss_terms(logits, labels, None, None)
-    at_logits, at_map = gradient_norms(
-        logits, labels, terms, None, None, None, None, alpha=1.0, distance="l2"
-    )
+    targets = Targets(labels)
+    terms = guided_loss_terms(logits, None, targets)
+    at_logits, at_map = gradient_norms(logits, terms, targets, alpha=1.0, distance="l2")
     assert (at_logits > 0).all()
     assert not at_map.any()
 
@@ -425,8 +432,8 @@ def test_soft_targets_are_a_share_of_the_classification_term(
     targets[[2, 5]] = NAN  # images that the Teacher did not mark
     targets[6, 1] = NAN
     soft = SoftTargets(targets, weight, temperature)
-    terms = guided_loss_terms(logits, labels, cam, maps, w, v, soft=soft)
-    plain = guided_loss_terms(logits, labels, cam, maps, w, v)
+    terms = guided_loss_terms(logits, cam, Targets(labels, maps, w, v, soft=soft))
+    plain = guided_loss_terms(logits, cam, Targets(labels, maps, w, v))
     for row in range(8):
         expected = plain.classification[row].item()
         if row not in (2, 5, 6):
@@ -434,7 +441,7 @@ def test_soft_targets_are_a_share_of_the_classification_term(
             expected = (1 - weight) * expected + weight * v[row].item() * distilled
         assert terms.classification[row].item() == pytest.approx(expected, rel=1e-9)
     assert torch.equal(terms.guidance, plain.guidance)
-    loss = GuidedLoss(alpha).combine(terms)
+    loss = combine(terms, alpha)
     expected_loss = ((1 - alpha) * terms.guidance + alpha * terms.classification).mean()
     torch.testing.assert_close(loss, expected_loss)
 
@@ -447,7 +454,7 @@ def test_gradients_with_soft_targets_are_finite_differences() -> None:
     logits.requires_grad_()
 
     def loss(x: Tensor) -> Tensor:
-        return GuidedLoss(0.4).combine(guided_loss_terms(x, labels, cam, maps, w, v, soft=soft))
+        return combine(guided_loss_terms(x, cam, Targets(labels, maps, w, v, soft)), 0.4)
 
     assert torch.autograd.gradcheck(loss, logits)
 
@@ -455,7 +462,7 @@ def test_gradients_with_soft_targets_are_finite_differences() -> None:
 def test_no_known_soft_target_is_plain_cross_entropy() -> None:
     logits, labels, _, _ = batch()
     soft = SoftTargets(torch.full((6, 3), NAN), 0.7, 2.0)
-    terms = guided_loss_terms(logits, labels, None, None, soft=soft)
+    terms = guided_loss_terms(logits, None, Targets(labels, soft=soft))
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(terms.classification, expected)
 
@@ -468,12 +475,11 @@ def test_gradient_norms_with_soft_targets_are_autograds(alpha: float, temperatur
     targets[2] = NAN
     soft = SoftTargets(targets, 0.6, temperature)
     logits.requires_grad_()
-    terms = guided_loss_terms(logits, labels, cam, maps, w, v, soft=soft)
-    GuidedLoss(alpha).combine(terms).backward()
+    targets = Targets(labels, maps, w, v, soft=soft)
+    terms = guided_loss_terms(logits, cam, targets)
+    combine(terms, alpha).backward()
     assert logits.grad is not None
-    at_logits, _ = gradient_norms(
-        logits.detach(), labels, terms, cam, maps, w, v, alpha=alpha, distance="l2", soft=soft
-    )
+    at_logits, _ = gradient_norms(logits.detach(), terms, targets, alpha=alpha, distance="l2")
     torch.testing.assert_close(at_logits, 8 * logits.grad.norm(dim=1))
 
 

@@ -18,6 +18,7 @@ from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel, GuidedOutput, ModelOutput, ModelSpec
 from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.models.sync_batch_norm import of_the_batch
 from preceptor.saliency.cam import class_activation_map
 from preceptor.saliency.gradcam import grad_cam
 from preceptor.saliency.normalise import normalise
@@ -524,6 +525,48 @@ def test_a_loss_on_the_map_has_the_true_gradient_beside_batch_norm(
     assert torch.autograd.gradcheck(loss, values)
     loss(*values).backward()
     assert all(value.grad is not None and value.grad.any() for value in values)
+
+
+# The smallest of each of timm's families that has batch norm between features and logits, found by
+# `python benchmarks/norms_in_heads.py` over all 1,371 names of timm 1.0.31.
+FAMILIES_WITH_NORMED_HEADS = [
+    ("efficientvit_b0", 64),
+    ("efficientvit_m0", 128),
+    ("levit_128s", 128),
+    ("mobilenetv4_conv_small_035", 64),
+    ("repvit_m0_9", 64),
+    ("shvit_s1", 128),
+    ("xcit_nano_12_p16_224", 64),  # in the block that its map is taken before
+]
+
+
+@pytest.mark.parametrize(("backbone", "size"), FAMILIES_WITH_NORMED_HEADS)
+def test_batch_and_single_image_maps_are_one_in_training(backbone: str, size: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(backbone, ["a", "b"], input_size=size)
+    images = torch.randn(4, 3, size, size)
+    norms = {name: part for name, part in model.backbone.named_modules() if of_the_batch(part)}
+    for part in norms.values():
+        part.momentum = 1.0
+    with torch.no_grad():
+        model.train()(images)  # without statistics of images some signals fade on their way
+    after = model.norms_after_features()
+    assert after
+    for name, part in norms.items():
+        part.train(name in after)  # what the features are made of is not in question
+        part.momentum = 0.1
+    twin = copy.deepcopy(model).eval()
+    others = torch.randn(4, 3, size, size)
+    for of in (torch.tensor([0, 1, 1, 0]), torch.ones(4, dtype=torch.int64)):
+        with torch.no_grad():
+            alone = [twin(images[k : k + 1], of[k : k + 1]).saliency[0] for k in range(4)]
+        wanted = torch.stack(alone)
+        bound = 1e-3 * float((wanted - wanted.mean((1, 2), keepdim=True)).abs().max())
+        together = copy.deepcopy(model)(images, of).saliency.detach()
+        torch.testing.assert_close(together, wanted, rtol=0, atol=bound)
+        mixed = torch.cat([images[:2], others[:2]])
+        beside = copy.deepcopy(model)(mixed, of).saliency.detach()
+        torch.testing.assert_close(beside[:2], wanted[:2], rtol=0, atol=bound)
 
 
 def test_batch_norm_without_running_statistics_in_a_head_is_refused() -> None:

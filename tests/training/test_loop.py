@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from preceptor.config.run import MapSource, RunConfig, Training
+from preceptor.losses import guided
+from preceptor.losses.guided import Targets, combine, guided_loss_terms
+from preceptor.saliency.agreement import correlation
+from preceptor.saliency.normalise import normalise
 from preceptor.training.loop import Trainer
 from preceptor.training.run import train
+from preceptor.training.step_stats import StepStats
 from tests.datasets import squares
 
 # What .item(), bool(), float() and nonzero() come down to; boolean indexing is told below.
@@ -39,6 +45,30 @@ def test_the_mode_notices() -> None:
         torch.ones(2)[torch.tensor([True, False])]
 
 
+def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    logits, cam, maps = torch.randn(5, 3), torch.randn(5, 4, 4), torch.rand(5, 4, 4)
+    maps[1] = 0.5  # constant: not guided
+    targets = Targets(torch.tensor([0, 1, 2, 0, 1]), maps, torch.tensor([1.0, 1, 0, 2, 0.5]))
+    counted: list[int] = []
+
+    def normalised(values: Tensor) -> Tensor:
+        counted.append(len(values))
+        return normalise(values)
+
+    monkeypatch.setattr(guided, "normalise", normalised)
+    terms = guided_loss_terms(logits, cam, targets)
+    stats = StepStats.of(logits, terms, targets, combine(terms, 0.3), 0.3, "l2")
+    assert counted == [5, 5]
+    rows = [0, 3, 4]
+    expected = correlation(cam[rows], maps[rows]).values.sum()
+    torch.testing.assert_close(stats.map_correlation, expected)
+    assert (stats.guided.item(), stats.uninformative.item()) == (3, 1)
+    twice = StepStats.zero(cam.device) + stats + stats
+    torch.testing.assert_close(twice.stacked(), 2 * stats.stacked())
+    torch.testing.assert_close(twice.loss, 10 * combine(terms, 0.3))
+
+
 @pytest.mark.parametrize(
     ("backbone", "settings"),
     [
@@ -54,10 +84,10 @@ def test_no_step_of_a_training_waits(
     steps = []
     original = Trainer._step
 
-    def step(self: Any, batch: Any, share: float) -> Any:
+    def step(self: Any, batch: Any, *arguments: Any) -> Any:
         steps.append(len(batch.labels))
         with NoReads():
-            return original(self, batch, share)
+            return original(self, batch, *arguments)
 
     monkeypatch.setattr(Trainer, "_step", step)
     config = RunConfig(

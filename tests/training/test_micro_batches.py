@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from preceptor.runtime.result_folder import file_digest
 from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
+from preceptor.training.step_stats import StepStats
 from tests.commands import Outcome
 from tests.datasets import squares
 
@@ -66,10 +68,10 @@ def in_parts_from(monkeypatch: pytest.MonkeyPatch, parts: int, epoch: int = 0) -
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Exception) -> None:
     """Let the call-th forward of a training from here on fail, once."""
-    original: Callable[..., torch.Tensor] = Trainer._gradients
+    original: Callable[..., StepStats] = Trainer._gradients
     calls = iter(range(10**6))
 
-    def failing(self: Trainer, *arguments: Any) -> torch.Tensor:
+    def failing(self: Trainer, *arguments: Any) -> StepStats:
         if next(calls) == call:
             raise error
         return original(self, *arguments)
@@ -122,20 +124,21 @@ def test_a_step_in_parts_is_the_step_of_the_batch(
     assert apart(whole.folder, divided.folder) < 2e-5
     metrics, same = (pd.read_csv(run.folder / "metrics.csv") for run in (whole, divided))
     np.testing.assert_allclose(metrics, same, rtol=1e-4, atol=1e-6)
-    assert divided.record["parts"] == 3
-    assert "parts" not in whole.record
-    assert whole.record["peak_memory"] > 10**8
+    assert divided.record.parts == 3
+    assert whole.record.parts == 1
+    assert "parts" not in json.loads((whole.folder / "run.json").read_text())
+    assert whole.record.peak_memory > 10**8
 
 
 def test_batch_norm_sees_two_images_at_least(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original: Callable[..., torch.Tensor] = Trainer._gradients
+    original: Callable[..., StepStats] = Trainer._gradients
 
-    def seen(self: Trainer, batch: Batch, share: float) -> torch.Tensor:
+    def seen(self: Trainer, batch: Batch, *arguments: Any) -> StepStats:
         sizes.append(len(batch.labels))
-        return original(self, batch, share)
+        return original(self, batch, *arguments)
 
     monkeypatch.setattr(Trainer, "_gradients", seen)
     in_parts_from(monkeypatch, 7)
@@ -168,7 +171,7 @@ def test_an_epoch_begins_again_as_it_was(
     with monkeypatch.context() as patch:
         in_parts_from(patch, 2, epoch)
         assert_same(interrupted, train(config, tmp_path / "planned"))
-    assert interrupted.record["parts"] == 2
+    assert interrupted.record.parts == 2
 
 
 def test_the_parts_are_kept_over_an_interruption(
@@ -194,7 +197,7 @@ def test_the_parts_are_kept_over_an_interruption(
     resumed = train(config, tmp_path / "stopped", tell=lines.append)
     assert lines[0] == "goes on after epoch 1 of 3"
     assert not any("out of memory" in line for line in lines)
-    assert resumed.record["parts"] == 2
+    assert resumed.record.parts == 2
     assert_same(resumed, undisturbed)
 
 
@@ -230,18 +233,19 @@ def test_where_it_cannot_go_on_it_says_so(
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from preceptor.training import run as training
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
+from preceptor.training import train
+from preceptor.training.__main__ import main
 
 config, store, room = load_config(sys.argv[1], RunConfig), sys.argv[2], int(sys.argv[3])
 small = {"training": config.training.model_copy(update={"batch_size": 2, "epochs": 1})}
-training.train(config.model_copy(update=small), store + "-warm")  # threads, libraries
+train(config.model_copy(update=small), store + "-warm")  # threads, libraries
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + room * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 sys.argv = sys.argv[:3]
-training._main()
+main()
 """
 
 
@@ -271,7 +275,7 @@ def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
     assert (tmp_path / "limited" / whole.id / "run.json").is_file()
     divided = train(config, tmp_path / "limited")
     assert not divided.trained
-    assert divided.record["parts"] in (2, 4)
+    assert divided.record.parts in (2, 4)
     assert apart(whole.folder, divided.folder) < 2e-5
 
 

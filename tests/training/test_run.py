@@ -150,7 +150,7 @@ def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> No
     scores = pd.read_parquet(result.folder / "scores.parquet")
     assert list(scores["split"].unique()) == ["val"]  # no test image is looked at
     kept = auc(scores["label"] == "marked", scores["score_marked"])
-    assert kept == pytest.approx(result.record["metrics"]["val_auc"], abs=1e-9)
+    assert kept == pytest.approx(result.record.metrics["val_auc"], abs=1e-9)
     model = load_model(result.folder / "model")
     assert model.spec.positive == "marked"
 
@@ -287,7 +287,7 @@ def test_every_kind_of_run_trains(manifest: Path, tmp_path: Path, values: dict[s
     result = train(small(manifest, **values), tmp_path)
     metrics = pd.read_csv(result.folder / "metrics.csv")
     assert np.isfinite(metrics["loss"]).all()
-    assert result.record["metrics"]["val_auc"] >= 0
+    assert result.record.metrics["val_auc"] >= 0
 
 
 def test_three_classes_and_images_of_another_shape(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_a_student_learns_from_a_teachers_maps(manifest: Path, tmp_path: Path) -
     assert store.maps.shape == (24, 4, 4)
     source = MapSource(kind="store", path=tmp_path / "maps", identity="teacher")
     student = train(small(manifest, maps=source), tmp_path / "runs", workspace=workspace)
-    assert student.record["guided_images"] == 24
+    assert student.record.guided_images == 24
     shuffled = source.model_copy(update={"shuffle_seed": 0})
     control = train(small(manifest, maps=shuffled), tmp_path / "runs", workspace=workspace)
     assert len({teacher.id, student.id, control.id}) == 3
@@ -438,9 +438,9 @@ def test_a_distilled_run_needs_no_maps(manifest: Path, marked: Path, tmp_path: P
     bare = small(manifest, alpha=1.0, maps=MapSource(kind="none"))
     config = bare.model_copy(update={"soft_labels": soft})
     result = train(config, tmp_path)
-    assert result.record["guided_images"] == 0
-    assert result.record["soft_labelled_images"] == 24
-    assert train(bare, tmp_path).record["soft_labelled_images"] == 0
+    assert result.record.guided_images == 0
+    assert result.record.soft_labelled_images == 24
+    assert train(bare, tmp_path).record.soft_labelled_images == 0
     metrics = pd.read_csv(result.folder / "metrics.csv")
     assert np.isfinite(metrics["loss"]).all()
     assert metrics["guidance"].isna().all()
@@ -478,8 +478,8 @@ def test_images_without_soft_labels_keep_their_own(
     source = MapSource(kind="store", path=marked, identity="t")
     config = small(manifest, maps=source, soft_labels=soft)
     result = train(config, tmp_path / "runs")
-    assert result.record["soft_labelled_images"] == 4
-    assert result.record["guided_images"] == 24
+    assert result.record.soft_labelled_images == 4
+    assert result.record.guided_images == 24
     assert np.isfinite(pd.read_csv(result.folder / "metrics.csv")["loss"]).all()
 
 
@@ -517,7 +517,7 @@ def test_a_constant_alpha_is_the_same_run_as_none(manifest: Path, tmp_path: Path
 def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
     manifest: Path, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from preceptor.training import run as module
+    from preceptor.training import loop as module
 
     config = small(
         manifest, alpha=0.6, alpha_start=0.0, post=PostProcessing(blur=0.1, power=2),
@@ -573,8 +573,8 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     )
     workspace = Workspace.open(manifest, tmp_path / "cache")
     result = train(config, tmp_path / "runs", workspace=workspace)
-    assert result.record["saliency"] == kind
-    assert result.record["guided_images"] == 12
+    assert result.record.saliency == kind
+    assert result.record.guided_images == 12
     metrics = pd.read_csv(result.folder / "metrics.csv")
     for column in ("loss", "guidance", "grad_logits", "grad_map", "map_correlation",
                    "val_map_correlation", "val_auc"):  # fmt: skip
@@ -583,7 +583,10 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
     scores = pd.read_parquet(result.folder / "scores.parquet")
     kept = auc(scores["label"] == "marked", scores["score_marked"])
-    assert kept == pytest.approx(result.record["metrics"]["val_auc"], abs=1e-9)
+    # Epochs are validated in the training's precision, scores are left in float32: under bf16 a few
+    # of the 36 pairs may change their order.
+    rounding = 3 / 36 if "precision" in training else 1e-9
+    assert kept == pytest.approx(result.record.metrics["val_auc"], abs=rounding)
     # What it left marks images and scores them as the run did.
     model = load_model(result.folder / "model")
     assert model.spec.cam == kind
@@ -626,8 +629,8 @@ def test_a_student_may_look_through_another_kind_than_its_teacher(
     training = SMALL.model_copy(update={"input_size": 64})
     config = small(manifest, backbone="test_vit", backbone_args={}, maps=source, training=training)
     result = train(config, tmp_path)
-    assert result.record["guided_images"] == 24
-    assert result.record["grid"] == [4, 4]
+    assert result.record.guided_images == 24
+    assert result.record.grid == (4, 4)
 
 
 def test_training_leaves_torchs_settings_usable(manifest: Path, tmp_path: Path) -> None:

@@ -92,9 +92,10 @@ def photograph_path(photograph: Photograph) -> Path:
     """
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or not spec.submodule_search_locations:
+        name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[photograph.package]
         raise InputError(
-            f"{photograph.package} is not installed, and the forged photographs are cut from those "
-            "inside it; run: pip install preceptor[demo]"
+            f"{name} is not installed, and the forged photographs are cut from those inside it; "
+            "run: pip install 'preceptor[demo]'"
         )
     path = Path(spec.submodule_search_locations[0]) / photograph.file
     if not path.is_file():

@@ -7,12 +7,27 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from preceptor.cli.options import (
+    AddressOption,
+    Cache,
+    CacheDirOption,
+    Device,
+    EngineOption,
+    HangTimeoutOption,
+    JobsOption,
+    Method,
+    Preset,
+    RunsPerGpuOption,
+    RunState,
+)
+from preceptor.cli.study import finish, study
+from preceptor.evaluation.terms import Field
 
 app = typer.Typer(
     help="Train image models with human guidance about where to look, and test whether it helped.",
@@ -24,79 +39,13 @@ app = typer.Typer(
 data = typer.Typer(help="Check, split and import tables of images.", no_args_is_help=True)
 imports = typer.Typer(help="Read published collections.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(study, name="study")
 data.add_typer(imports, name="import")
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Folder of image caches.", show_default=False)
+    Cache, typer.Option(help="Decoded images: memory-mapped file, or none (decoded each time).")
 ]
-
-JobsOption = Annotated[
-    int | None,
-    typer.Option(help="Most at once; otherwise what the machines hold.", show_default=False),
-]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Of --engine ray: a cluster, or auto for this machine's.", show_default=False
-    ),
-]
-PerGpuOption = Annotated[
-    int | None,
-    typer.Option(
-        "--runs-per-gpu", min=1, show_default=False,
-        help="How many share a GPU; otherwise by measured memory.",
-    ),
-]  # fmt: skip
-PatienceOption = Annotated[
-    float, typer.Option(min=0.01, help="Minutes of silence after which something hangs.")
-]
-
-
-class Method(StrEnum):
-    """How a model marks."""
-
-    cam = "cam"
-    rise = "rise"
-
-
-class Cache(StrEnum):
-    """Whether decoded images are kept."""
-
-    memmap = "memmap"
-    none = "none"
-
-
-class Engine(StrEnum):
-    """Who does the work."""
-
-    local = "local"
-    ray = "ray"
-
-
-class Device(StrEnum):
-    """Where a model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Naming(StrEnum):
-    """Whose names the error rates go by."""
-
-    pad = "pad"
-    medical = "medical"
-    generic = "generic"
-
-
-class State(StrEnum):
-    """How far a training is."""
-
-    finished = "finished"
-    begun = "begun"
-    waiting = "waiting"
-
 
 # What the system says of a path that was given wrongly; anything else (a full disk) is a failure.
 _WRONG_PATH = {
@@ -187,9 +136,9 @@ def data_check(manifest: ManifestPath) -> None:
 def data_split(
     manifest: ManifestPath,
     to: Annotated[Path, typer.Option(help="The manifest to write.")],
-    train: Annotated[float, typer.Option(help="Share of training.")] = 0.6,
-    val: Annotated[float, typer.Option(help="Share of validation.")] = 0.2,
-    test: Annotated[float, typer.Option(help="Share of testing.")] = 0.2,
+    train: Annotated[float, typer.Option(help="Share of the training split.")] = 0.6,
+    val: Annotated[float, typer.Option(help="Share of the validation split.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share of the test split.")] = 0.2,
     hold_out: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,7 +146,7 @@ def data_split(
             "lacks comes from the other sources."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
 ) -> None:
     """Make splits: stratified by label and source, whole groups, sources held out."""
     from preceptor.data.complete_sets import missing_class_notes
@@ -234,25 +183,17 @@ def data_split(
         print(f"note: {note}")
 
 
-class Preset(StrEnum):
-    """Sizes and strengths of the forged photographs."""
-
-    tiny = "tiny"
-    demo = "demo"
-    full = "full"
-
-
 @data.command("forged")
 def data_forged(
     to: Annotated[Path, typer.Option(help="The folder to make.")],
-    preset: Annotated[Preset, typer.Option(help="How many crops, how strongly forged.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Draws: 0, 1, …")] = 1,
-    first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    preset: Annotated[Preset, typer.Option(help="Number of crops and strength of the forgeries.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 1,
+    first: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
 ) -> None:
     """Draw forged photographs, the built-in benchmark; a manifest a seed."""
     from preceptor.benchmark.forged import PRESETS, write_draws
 
-    pattern = write_draws(to, PRESETS[preset.value], range(first, first + seeds))
+    pattern = write_draws(to, PRESETS[preset], range(first, first + seeds))
     print(f"wrote {seeds} draw{'s' if seeds > 1 else ''}: {pattern}")
 
 
@@ -277,7 +218,7 @@ def import_und(
 def train(
     config: Annotated[Path, typer.Argument(help="YAML of one run.")],
     out: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
-    cache_dir: CacheOption = None,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Train one model; the same command goes on where an interrupted one stopped."""
     from preceptor.config.run import RunConfig
@@ -297,25 +238,24 @@ def annotate(
     model: Annotated[Path, typer.Argument(help="Model folder of the Teacher.")],
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option(help="Folder of the map store.")],
-    method: Annotated[Method, typer.Option(help="The model's own map, or RISE.")] = Method.cam,
+    method: Annotated[Method, typer.Option(help="The model's own map, or RISE.")] = "cam",
     split: Annotated[str, typer.Option(help="train, all, or a split's name.")] = "train",
     max_masks: Annotated[
-        int, typer.Option(min=2, max=10_000_000, help="Of RISE: most forwards an image.")
+        int,
+        typer.Option(min=2, max=10_000_000, help="RISE: maximum number of masks per image."),
     ] = 8000,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Of RISE: error at which an image is done.")
+        float, typer.Option(min=0, max=0.99, help="RISE: error below which a map is accepted.")
     ] = 0.05,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each at once.")] = 1,
-    device: Device = Device.auto,
-    engine: Annotated[
-        Engine, typer.Option(help="Processes here, or a Ray cluster.")
-    ] = Engine.local,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each concurrent step.")] = 1,
+    device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
+    engine: EngineOption = "local",
     jobs: JobsOption = None,
-    runs_per_gpu: PerGpuOption = None,
+    runs_per_gpu: RunsPerGpuOption = None,
     address: AddressOption = None,
-    patience: PatienceOption = 30.0,
-    cache_dir: CacheOption = None,
-    cache: Cache = Cache.memmap,
+    hang_timeout: HangTimeoutOption = 30.0,
+    cache_dir: CacheDirOption = None,
+    cache: CacheOption = "memmap",
 ) -> None:
     """Mark images by a model's own saliency; the same command goes on where one stopped."""
     from preceptor.config.run import RiseSettings
@@ -323,10 +263,10 @@ def annotate(
     from preceptor.inference.annotate import marking_record
 
     store = annotate_in_shards(
-        model, manifest, out, method.value, splits=split, cache=cache.value, cache_dir=cache_dir,
+        model, manifest, out, method, splits=split, cache=cache, cache_dir=cache_dir,
         rise=RiseSettings(max_masks=max_masks, tolerance=tolerance), threads=threads,
-        device=device.value, engine=engine.value, jobs=jobs, runs_per_gpu=runs_per_gpu,
-        address=address, patience=patience,
+        device=device, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu,
+        address=address, hang_timeout=hang_timeout,
     )  # fmt: skip
     print(
         f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"
@@ -352,13 +292,13 @@ def evaluate(
             show_default="eer",
         ),
     ] = None,
-    terms: Annotated[Naming, typer.Option(help="Names of the errors.")] = Naming.generic,
+    terms: Annotated[Field, typer.Option(help="Names of the error rates.")] = "generic",
     out: Annotated[
         Path | None,
         typer.Option(help="Parquet file for the scores; only a score table is replaced."),
     ] = None,
-    cache_dir: CacheOption = None,
-    cache: Cache = Cache.memmap,
+    cache_dir: CacheDirOption = None,
+    cache: CacheOption = "memmap",
 ) -> None:
     """Score the validation and test sets, and print AUC, EER and more by set and source."""
     from preceptor.cli.evaluate import print_comparison, print_figures, print_rates
@@ -386,125 +326,26 @@ def evaluate(
     if not table.eval_splits("val") + table.eval_splits("test"):
         raise InputError(f"{manifest}: no row has a val or test split, so there is none to score")
     workspace = Workspace(table, cache_dir)
-    scores = score_sets(loaded, workspace, cache.value)
+    scores = score_sets(loaded, workspace, cache)
     if out is not None:
         write_scores(scores, out)
     print_figures(figures(scores, spec.classes, spec.positive))
     if spec.positive is not None:
-        print_rates(scores, spec.positive, rule, fixed, terms.value)
+        print_rates(scores, spec.positive, rule, fixed, terms)
         if other is not None:
-            theirs = score_sets(other, workspace, cache.value)
+            theirs = score_sets(other, workspace, cache)
             compared = compare_sets(scores, theirs, spec.positive)
             print_comparison(compared, (str(model), str(against)))
-
-
-@app.command(
-    context_settings={"allow_extra_args": False},
-    help="Run the whole protocol: `study FILE --out DIR`; `study init MANIFEST` writes a FILE; "
-    "`study --status DIR` says from another shell how far it is.",
-)
-def study(
-    what: Annotated[
-        str | None, typer.Argument(help="A study file, or the word init.", metavar="FILE|init")
-    ] = None,
-    manifest: Annotated[Path | None, typer.Argument(help="For init: the manifest.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The study folder.")] = None,
-    jobs: JobsOption = None,
-    engine: Annotated[
-        Engine, typer.Option(help="Processes here, or a Ray cluster.")
-    ] = Engine.local,
-    address: AddressOption = None,
-    runs_per_gpu: PerGpuOption = None,
-    patience: PatienceOption = 30.0,
-    track: Annotated[
-        list[str] | None, typer.Option(help="tensorboard or mlflow; repeat.", show_default=False)
-    ] = None,
-    track_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow's server; otherwise a file in the study.", show_default=False),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and its time.")
-    ] = False,
-    status: Annotated[
-        Path | None, typer.Option("--status", help="A study folder: how far is it?")
-    ] = None,
-    to: Annotated[Path, typer.Option(help="For init: the file to write.")] = Path("study.yaml"),
-    backbone: Annotated[str, typer.Option(help="For init: Teacher and Student.")] = "resnet50",
-    weights: Annotated[str, typer.Option(help="For init: hub, none or a file.")] = "hub",
-    size: Annotated[int, typer.Option(help="For init: input side in pixels.")] = 224,
-    positive: Annotated[str | None, typer.Option(help="For init: the positive class.")] = None,
-) -> None:
-    """Run a study or write a study file."""
-    from preceptor.errors import InputError
-
-    if status is not None:
-        if what is not None:
-            raise InputError(f"study --status looks at a folder alone, and {what} is given too")
-        from rich.console import Console
-
-        from preceptor.cli.terminal import tell_status
-        from preceptor.execution.status import read_status
-
-        tell_status(*read_status(status), Console())
-        return
-    if what is None:
-        raise InputError("study: name a study file, as in `preceptor study study.yaml --out study`")
-    if what == "init":
-        from preceptor.cli.study_file import write_study_file
-
-        if manifest is None:
-            raise InputError("study init: name the manifest, as in `preceptor study init x.csv`")
-        time = write_study_file(
-            manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
-        )
-        print(f"wrote {to}; on this machine the study takes about {time}")
-        return
-    if manifest is not None:
-        raise InputError(f"study {what}: one file is expected, and {manifest} is given too")
-    if out is None and not dry_run:
-        raise InputError("study: --out names the folder of the study")
-    from preceptor.config.yaml_file import load_config
-    from preceptor.study.config import StudyConfig
-
-    settings = load_config(Path(what), StudyConfig)
-    if dry_run:
-        import tempfile
-
-        from preceptor.driver import print_plan
-
-        with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
-            print_plan(settings, out or Path(nothing), jobs, print)
-        return
-    from preceptor.execution.process import start_process
-
-    # It imports torch while this process does.
-    early = start_process(settings.training.threads) if engine is Engine.local else None
-    from preceptor.driver import run_study
-
-    assert out is not None
-    from rich.console import Console
-
-    from preceptor.cli.terminal import live
-
-    console = Console()
-    show = partial(live, console=console) if console.is_terminal else None
-    result = run_study(
-        settings, out, jobs=jobs, engine=engine.value, address=address, runs_per_gpu=runs_per_gpu,
-        patience=patience, track=track or (), track_uri=track_uri, early=early,
-        tell=partial(print, flush=True), show=show,
-    )  # fmt: skip
-    _finish(result)
 
 
 @app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(help="A study folder, or a store.")],
-    role: Annotated[str | None, typer.Option(help="As in student, baseline1.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Of the model.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the training.")] = None,
+    role: Annotated[str | None, typer.Option(help="Role, such as student or baseline1.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone of the model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     state: Annotated[
-        State | None, typer.Option(help="finished, begun or waiting.", show_default=False)
+        RunState | None, typer.Option(help="State of the training.", show_default=False)
     ] = None,
 ) -> None:
     """List the trainings of a study or a store: what, how far, how good."""
@@ -517,7 +358,7 @@ def runs(
         if value is not None:
             found = [one for one in found if getattr(one, name) == value]
     if state is not None:
-        found = [one for one in found if one.state == state.value]
+        found = [one for one in found if one.state == state]
     print_runs(found)
 
 
@@ -542,7 +383,7 @@ def demo(
     """Run a small study on forged photographs: the whole protocol in a few minutes."""
     from preceptor.cli.demo import run_demo
 
-    _finish(run_demo(out, jobs=jobs, first=seed, tell=partial(print, flush=True)))
+    finish(run_demo(out, jobs=jobs, first=seed, tell=partial(print, flush=True)))
 
 
 def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
@@ -553,21 +394,6 @@ def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
         raise InputError(f"{option} {path} exists already; choose another name")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
-
-
-def _finish(result: object) -> None:
-    """Print a study's main tables, its verdict and where its report is; exit 1 if a step failed."""
-    from preceptor.driver import StudyResult
-
-    assert isinstance(result, StudyResult)
-    summary = result.folder / "summary.md"
-    if summary.is_file():
-        print(summary.read_text(encoding="utf-8"))
-    print(f"report {result.folder / 'report.html'}")
-    if result.failed or result.missing:
-        for title, reason in result.failed.items():
-            print(f"failed: {title}: {reason}", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from preceptor.driver import reopen
 from preceptor.errors import InputError
-from preceptor.runtime.result_folder import is_finished, read_record
+from preceptor.runtime.result_folder import is_finished
+from preceptor.training.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,12 @@ def _of_study(folder: Path) -> list[Run]:
 
 def _of_folder(folder: Path, role: str, backbone: str, alpha: float, seed: int, domain: str) -> Run:
     if is_finished(folder):
-        record = read_record(folder)
-        config, metrics = record["config"], record["metrics"]
-        aucs = [value for key, value in metrics.items() if key.endswith("_auc")]
+        record = RunRecord.read(folder)
+        config, aucs = record.config, [one.auc for one in record.sets.values()]
         return Run(
             folder.name, role, config["backbone"],
             1.0 if config["maps"]["kind"] == "none" else config["alpha"], config["seed"],
-            "finished", record["best_epoch"], min(aucs, default=math.nan), record["seconds"],
+            "finished", record.best_epoch, min(aucs, default=math.nan), record.seconds,
             domain,
         )  # fmt: skip
     epochs = _epochs(folder / "resume.safetensors")

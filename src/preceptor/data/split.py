@@ -43,8 +43,8 @@ def make_splits(
         A copy of the table with `split` filled.
 
     Raises:
-        InputError: Shares, names or sources that cannot be used, or a group that a held-out source
-            would divide.
+        InputError: A seed, shares, names or sources that cannot be used, or a group that a held-out
+            source would divide.
 
     Example:
         >>> frame = pd.DataFrame({"path": list("abcdefgh"), "label": ["real", "fake"] * 4})
@@ -60,6 +60,8 @@ def make_splits(
     groups = text(table["group"]).str.strip() if "group" in table else nothing
     labels = text(table["label"]).str.strip()
     held = dict(hold_out or {})
+    if seed < 0:
+        raise InputError(f"seed is {seed}; write a whole number, 0 or more")
     _check_request(fractions, held, sources, groups)
 
     split = np.array([held.get(source) for source in sources], dtype=object)

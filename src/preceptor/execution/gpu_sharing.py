@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from preceptor.errors import InputError
 from preceptor.runtime.result_folder import read_record
 
 # Of a GPU's memory; the rest is for the allocator's fragments.
@@ -61,7 +62,7 @@ class Sharing:
 
     def learn_from(self, folder: Path) -> None:
         """The same from its run folder; one that cannot be read teaches nothing."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, InputError):
             self.learn(read_record(folder))
 
     def crowded(self, among: int) -> None:

@@ -55,7 +55,7 @@ def annotate_in_shards(
     jobs: int | None = None,
     runs_per_gpu: int | None = None,
     address: str | None = None,
-    patience: float = PATIENCE,
+    hang_timeout: float = PATIENCE,
     tell: Callable[[str], None] = print,
 ) -> MapStore:
     """Mark the images of a manifest by a model's saliency, shard by shard, and write the store.
@@ -73,7 +73,7 @@ def annotate_in_shards(
         threads: CPU threads of a shard.
         device: auto, cpu or cuda.
         cache_dir: Of image caches; None = the default, on a cluster a folder in `out`.
-        engine, jobs, runs_per_gpu, address, patience: As in `run_study`.
+        engine, jobs, runs_per_gpu, address, hang_timeout: As in `run_study`.
         tell: Receives lines.
 
     Returns:
@@ -115,7 +115,7 @@ def annotate_in_shards(
             # Decoded once, before workers start.
             workspace.images(loaded.spec.image_format, cache)
             watcher = _Watcher(tell, sum(len(part.rows(workspace.manifest)) for part in job.parts))
-            needed = Work(workspaces, work, threads, device, 60 * patience)
+            needed = Work(workspaces, work, threads, device, 60 * hang_timeout)
             executor = (
                 HereExecutor(needed)
                 if engine == "local" and len(shards) == 1

@@ -24,6 +24,7 @@ from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish, is_finished, read_record
 from preceptor.study.steps import ROOMS, Step, shard_id
 from preceptor.study.workspaces import Workspaces
+from preceptor.training.record import metric_name
 from preceptor.training.run import train
 
 
@@ -168,7 +169,7 @@ def join_shards(step: Step, store: Path) -> tuple[MapStore, dict[str, float], fl
         else:
             stores.append(read_store(folder))
     metrics = {
-        f"{name}_map_correlation": float(torch.tensor(values).mean())
+        metric_name(name, "map_correlation"): float(torch.tensor(values).mean())
         for name, values in correlations.items()
         if values
     }

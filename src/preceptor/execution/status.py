@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from preceptor.errors import InputError
 from preceptor.execution.graph import Graph
@@ -147,12 +147,10 @@ def read_status(out: Path) -> tuple[Status, bool]:
         InputError: Not a study folder, or one that no study was run in yet.
     """
     try:
-        values: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
-        values["running"] = [Running(**one) for one in values["running"]]
-        status = Status(**values)
+        status = TypeAdapter(Status).validate_json((out / FILE).read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{out}: no study has been run here: it has no {FILE}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{out / FILE}: cannot be read; the study writes it again") from error
     return status, is_held(out)
 

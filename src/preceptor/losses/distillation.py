@@ -38,11 +38,11 @@ def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (B, C)"
         )
-    softened = _softened(targets.to(logits.dtype), temperature)
-    return -(temperature**2) * (softened * (logits / temperature).log_softmax(1)).sum(1)
+    q = softened(targets.to(logits.dtype), temperature)
+    return -(temperature**2) * (q * (logits / temperature).log_softmax(1)).sum(1)
 
 
-def _softened(targets: Tensor, temperature: float) -> Tensor:
+def softened(targets: Tensor, temperature: float) -> Tensor:
     """(B, C) probabilities to the power 1/T, normalised again.
 
     By logarithms: high powers of small probabilities would underflow together.

@@ -8,6 +8,7 @@ Deep Learning-Based Synthetic Face Detection", WACV 2023.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from preceptor.config.run import Distance
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.distillation import SoftTargets, _softened, distillation
+from preceptor.losses.distillation import SoftTargets, distillation, softened
 from preceptor.saliency.cam import two_sided
 from preceptor.saliency.normalise import informative, normalise
 
@@ -45,13 +46,52 @@ def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
         >>> guidance(a, a.flip(2))
         tensor([1.4142])
     """
+    pair = _normalised(cam, maps)
+    return _distance(distance)(pair.model, pair.target)
+
+
+class MapPair(NamedTuple):
+    """The saliency of the model and the target maps as the distances see them.
+
+    Args:
+        model: (B, h, w) in [0, 1]; gradients flow through it into the CAM.
+        target: (B, h, w) in [0, 1]; zeros where an image is not guided.
+    """
+
+    model: Tensor
+    target: Tensor
+
+
+def _normalised(cam: Tensor, maps: Tensor) -> MapPair:
     if cam.shape != maps.shape or cam.ndim != 3:
         raise ValueError(
             f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must both be (B, h, w)"
         )
-    if distance not in DISTANCES:
-        raise ValueError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
-    return DISTANCES[distance](normalise(cam), normalise(maps))
+    return MapPair(normalise(cam), normalise(maps))
+
+
+def _distance(name: Distance) -> Callable[[Tensor, Tensor], Tensor]:
+    if name not in DISTANCES:
+        raise ValueError(f"distance {name!r} is not one of {', '.join(DISTANCES)}")
+    return DISTANCES[name]
+
+
+class Targets(NamedTuple):
+    """The training targets of a batch of B images, on the device of the model.
+
+    Args:
+        labels: (B,) int64.
+        maps: (B, h, w) target maps on the grid of the CAM, any scale; None = no guidance.
+        map_weight: (B,) w_k ≥ 0, 0 = no map (its content is never read); None = 1.
+        sample_weight: (B,) v_k > 0; None = 1.
+        soft: Soft targets of the classification term; None = labels only.
+    """
+
+    labels: Tensor
+    maps: Tensor | None = None
+    map_weight: Tensor | None = None
+    sample_weight: Tensor | None = None
+    soft: SoftTargets | None = None
 
 
 class LossTerms(NamedTuple):
@@ -62,36 +102,40 @@ class LossTerms(NamedTuple):
         guidance: (B,) v_k · w_k · d_k; exactly 0 where an image is not guided.
         guided: (B,) bool, the images whose map has weight and carries information.
         uninformative: (B,) bool, the images with map weight > 0 and a constant or non-finite map.
+        pair: The normalised maps that `guidance` compares; None without a CAM or maps.
     """
 
     classification: Tensor
     guidance: Tensor
     guided: Tensor
     uninformative: Tensor
+    pair: MapPair | None = None
 
 
 def guided_loss_terms(
-    logits: Tensor,
-    labels: Tensor,
-    cam: Tensor | None,
-    maps: Tensor | None,
-    map_weight: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    *,
-    distance: Distance = "l2",
-    soft: SoftTargets | None = None,
+    logits: Tensor, cam: Tensor | None, targets: Targets, distance: Distance = "l2"
 ) -> LossTerms:
-    """Both terms of the guided loss for each image; see `GuidedLoss` for the arguments.
+    """Both terms of the guided loss for each image.
 
-    With `soft` of weight s, an image's classification term is (1 − s) · −log p(y) + s ·
+    With `targets.soft` of weight s, an image's classification term is (1 − s) · −log p(y) + s ·
     `distillation`.
+
+    Args:
+        logits: (B, C); (B, 1) are single logits of class 1 against class 0.
+        cam: (B, h, w) raw saliency of the model; None = no guidance.
+        targets: Labels, maps and weights.
+        distance: l2, mse, l1, kl or dice.
+
+    Raises:
+        ValueError: The shapes differ, or the distance is unknown.
     """
+    labels, maps, map_weight, sample_weight, soft = targets
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
     logits = two_sided(logits)
     classification = functional.cross_entropy(logits, labels, reduction="none")
     if soft is not None:
-        targets, share = soft.known()
-        distilled = distillation(logits, targets, soft.temperature)
+        probabilities, share = soft.known()
+        distilled = distillation(logits, probabilities, soft.temperature)
         classification = (1 - share) * classification + share * distilled
     nothing = torch.zeros_like(labels, dtype=torch.bool)
     if cam is None or maps is None:
@@ -99,11 +143,15 @@ def guided_loss_terms(
     else:
         weighted = nothing.logical_not() if map_weight is None else map_weight > 0
         guided = weighted & informative(maps)
-        distances = guidance(cam, _known(maps, guided, cam), distance)
+        # An unguided map may hold anything, and NaN times 0 is NaN: it is replaced by zeros before
+        # any arithmetic sees it.
+        known = torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype))
+        pair = _normalised(cam, known.to(cam.dtype))
+        distances = _distance(distance)(*pair)
         if map_weight is not None:
             distances = distances * torch.where(guided, map_weight, 0).to(distances.dtype)
         terms = LossTerms(
-            classification, torch.where(guided, distances, 0), guided, weighted & ~guided
+            classification, torch.where(guided, distances, 0), guided, weighted & ~guided, pair
         )
     if sample_weight is not None:
         terms = terms._replace(
@@ -111,14 +159,6 @@ def guided_loss_terms(
             guidance=terms.guidance * sample_weight,
         )
     return terms
-
-
-def _known(maps: Tensor, guided: Tensor, cam: Tensor) -> Tensor:
-    """The maps in the type of the CAMs; an unguided one may hold anything, here zeros.
-
-    It is replaced before any arithmetic sees it: NaN times 0 is NaN.
-    """
-    return torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype)).to(cam.dtype)
 
 
 def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> None:
@@ -156,8 +196,7 @@ class GuidedLoss(nn.Module):
         super().__init__()
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is {alpha}, not in [0, 1]")
-        if distance not in DISTANCES:
-            raise ValueError(f"distance {distance!r} is not one of {', '.join(DISTANCES)}")
+        _distance(distance)
         self.alpha = alpha
         self.distance: Distance = distance
 
@@ -190,36 +229,29 @@ class GuidedLoss(nn.Module):
             raise ValueError("cam and maps may be None only at alpha = 1")
         if self.alpha == 1:
             cam = maps = None
-        return self.combine(
-            guided_loss_terms(
-                logits, labels, cam, maps, map_weight, sample_weight, distance=self.distance
-            )
-        )
+        targets = Targets(labels, maps, map_weight, sample_weight)
+        return combine(guided_loss_terms(logits, cam, targets, self.distance), self.alpha)
 
-    def combine(self, terms: LossTerms) -> Tensor:
-        """The scalar loss of terms already computed: mean of (1 − α)·guidance + α·classification.
 
-        A term whose factor is 0 is left out, so an infinite one cannot become NaN.
-        """
-        if self.alpha == 1:
-            return terms.classification.mean()
-        if self.alpha == 0:
-            return terms.guidance.mean()
-        return ((1 - self.alpha) * terms.guidance + self.alpha * terms.classification).mean()
+def combine(terms: LossTerms, alpha: float) -> Tensor:
+    """The loss of a batch: the mean of (1 − α) · guidance + α · classification.
+
+    A term whose factor is 0 is left out, so an infinite one cannot become NaN.
+    """
+    if alpha == 1:
+        return terms.classification.mean()
+    if alpha == 0:
+        return terms.guidance.mean()
+    return ((1 - alpha) * terms.guidance + alpha * terms.classification).mean()
 
 
 def gradient_norms(
     logits: Tensor,
-    labels: Tensor,
     terms: LossTerms,
-    cam: Tensor | None,
-    maps: Tensor | None,
-    map_weight: Tensor | None,
-    sample_weight: Tensor | None,
+    targets: Targets,
     *,
     alpha: float,
-    distance: Distance,
-    soft: SoftTargets | None = None,
+    distance: Distance = "l2",
 ) -> tuple[Tensor, Tensor]:
     """How hard each term pulls: norms of its gradient for each image, without the mean over K.
 
@@ -231,46 +263,39 @@ def gradient_norms(
 
     Args:
         logits: (B, C).
-        labels: (B,) int64.
         terms: Of `guided_loss_terms` on the same batch.
-        cam: (B, h, w) raw saliency of the model, or None.
-        maps: (B, h, w) target maps as they were given, or None.
-        map_weight: (B,) w_k; None = 1.
-        sample_weight: (B,) v_k; None = 1.
+        targets: As given there.
         alpha: α of the step.
         distance: l2, mse, l1, kl or dice.
-        soft: Soft targets, where there are any.
 
     Returns:
         (B,) at the logits and (B,) at the map; without a graph at the map.
 
     Example:
-        >>> logits, labels = torch.zeros(1, 2), torch.tensor([0])
-        >>> cam, maps = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
-        >>> terms = guided_loss_terms(logits, labels, cam, maps)
-        >>> gradient_norms(
-        ...     logits, labels, terms, cam, maps, None, None, alpha=0.25, distance="l2"
-        ... )
+        >>> logits, cam = torch.zeros(1, 2), torch.tensor([[[0.0, 1.0]]])
+        >>> targets = Targets(torch.tensor([0]), maps=torch.tensor([[[1.0, 0.0]]]))
+        >>> terms = guided_loss_terms(logits, cam, targets)
+        >>> gradient_norms(logits, terms, targets, alpha=0.25)
         (tensor([0.1768]), tensor([0.7500]))
     """
+    labels, _, map_weight, sample_weight, soft = targets
     logits = two_sided(logits)
     # Not by one_hot, which looks at the labels' values and so may wait for the device.
     own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
     error = logits.softmax(1) - own.to(logits.dtype)
     if soft is not None:
-        targets, share = soft.known()
-        softened = _softened(targets.to(logits.dtype), soft.temperature)
-        apart = soft.temperature * ((logits / soft.temperature).softmax(1) - softened)
+        probabilities, share = soft.known()
+        q = softened(probabilities.to(logits.dtype), soft.temperature)
+        apart = soft.temperature * ((logits / soft.temperature).softmax(1) - q)
         error = (1 - share)[:, None] * error + share[:, None] * apart
     at_logits = alpha * torch.linalg.vector_norm(error, dim=1)
     if sample_weight is not None:
         at_logits = at_logits * sample_weight
-    if cam is None or maps is None:
+    if terms.pair is None:
         return at_logits, torch.zeros_like(at_logits)
-    target = normalise(_known(maps, terms.guided, cam))
     with torch.enable_grad():  # by autograd on a leaf of its own: no closed form a distance
-        model = normalise(cam.detach()).requires_grad_()
-        (gradient,) = torch.autograd.grad(DISTANCES[distance](model, target).sum(), model)
+        model, target = terms.pair.model.detach().requires_grad_(), terms.pair.target.detach()
+        (gradient,) = torch.autograd.grad(_distance(distance)(model, target).sum(), model)
     pull = torch.linalg.vector_norm(gradient.flatten(1), dim=1).to(at_logits.dtype)
     if map_weight is not None:
         pull = pull * map_weight

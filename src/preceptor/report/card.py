@@ -6,24 +6,24 @@ from preceptor.evaluation.terms import TERMS
 from preceptor.report import rate_tables, tables
 from preceptor.report.cells import Table
 from preceptor.report.methods import methods
-from preceptor.report.verdict import controls_sentence, names_of, verdict
+from preceptor.report.verdict import Verdict, controls_sentence, names_of
 from preceptor.results.best import Best, kept_thresholds
 from preceptor.results.domain import Results
-from preceptor.runtime.result_folder import read_record
 from preceptor.study.plan import Plan
+from preceptor.training.record import RunRecord
 
 
-def model_card(plan: Plan, results: Results, best: Best) -> str:
+def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
     """Markdown: what the model is, what it can be trusted with, how it was made.
 
     Args:
         plan, results: Of the study, or of one of its domains.
+        found: Whether its Students won.
         best: The chosen Student.
     """
     study, primary = plan.protocol.study, results.primary
     folder = plan.protocol.run_folder(best.run)
-    record = read_record(folder)
-    found = verdict(results)
+    record = RunRecord.read(folder)
     positive = results.positive
     scored = (
         f"The score is the probability of `{positive}`." if positive else "Scores of each class."
@@ -31,7 +31,7 @@ def model_card(plan: Plan, results: Results, best: Best) -> str:
     parts = [
         f"# {best.backbone}: {' or '.join(results.classes)}",
         f"A {best.backbone} network that tells {names_of(results.classes)} apart in images of "
-        f"{record['input_size']} × {record['input_size']} pixels. {scored} It is a Student: it was "
+        f"{record.input_size} × {record.input_size} pixels. {scored} It is a Student: it was "
         f"trained on all training images, guided at α {best.alpha:g} by the saliency maps of a "
         f"Teacher ({plan.winner()}). Of {len(study.seed_list)} seeds this is seed {best.seed}, the "
         f"median on validation (AUC {best.value:.3f} on the worst validation set).",

@@ -22,6 +22,7 @@ from preceptor.report.blocks import (
 )
 from preceptor.report.budget_figure import budget_plot, maps_plot
 from preceptor.report.cells import Cell, Line, Table
+from preceptor.report.findings import DomainFindings, Findings
 from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.methods import methods
 from preceptor.report.panels import Panels
@@ -34,12 +35,17 @@ from preceptor.study.plan import Plan
 
 
 def chapter(
-    plan: Plan, results: Results, panels: Panels | None, note: str, key: str = ""
+    plan: Plan,
+    results: Results,
+    findings: DomainFindings,
+    panels: Panels | None,
+    note: str,
+    key: str = "",
 ) -> Chapter:
     """The sections of one domain.
 
     Args:
-        plan, results: Of the domain.
+        plan, results, findings: Of the domain.
         panels: Images with maps, or None.
         note: Why there are none.
         key: Of the domain among the others, see `slugs`; "" where there are none.
@@ -51,14 +57,14 @@ def chapter(
         return Section(prefix + key, short, title, apart(there))
 
     def asked(name: str, short: str, blocks: Sequence[Block | None]) -> Section:
-        answer = results.answers.get(name, "")
+        answer = findings.answers.get(name, "")
         lead = Text(answer, "answer") if answer else None
         return section(name.lower(), short, _question(name), [lead, *blocks])
 
     sections = [
         asked("RQ1", "RQ1", _which_teacher(plan, results)),
         asked("RQ2", "RQ2", _every_backbone(plan, results)),
-        asked("RQ3", "RQ3", _how_much(plan, results)),
+        asked("RQ3", "RQ3", _how_much(plan, results, findings.sentences)),
     ]
     if plan.protocol.study.budgets:
         sections.append(asked("budget", "Annotations", _annotations(plan, results)))
@@ -75,12 +81,12 @@ def chapter(
     return Chapter(plan.domain, sections, key)
 
 
-def domains_section(found: StudyResults) -> Section:
+def domains_section(found: StudyResults, findings: Findings) -> Section:
     """RQ4, over all domains."""
     keys = {row.title: row.key for one in found.by_domain.values() for row in one.rows}
     drawing = figures.domain_plot(found.domains, keys)
     table = study_tables.domain_table(found.domains)
-    blocks: list[Block] = [Text(found.answer, "answer")]
+    blocks: list[Block] = [Text(findings.across, "answer")]
     if drawing is not None:
         legend = [(key, f"− {name}") for key, name in _BASELINES]
         caption = "Student minus each baseline, mean and 95 % interval"
@@ -132,7 +138,7 @@ def _every_backbone(plan: Plan, results: Results) -> list[Block | None]:
     return blocks + _compared(results, ("RQ2",))
 
 
-def _how_much(plan: Plan, results: Results) -> list[Block | None]:
+def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block | None]:
     study = plan.protocol.study
     names = [*study.students, OVERALL]
     blocks: list[Block | None] = []
@@ -148,8 +154,8 @@ def _how_much(plan: Plan, results: Results) -> list[Block | None]:
     share = tables.share_table(results)
     blocks.append(Shown("share", share) if share else None)
     blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant"))
-    if results.sentences:
-        blocks.append(Fold("Every comparison in words", [Text(one) for one in results.sentences]))
+    if sentences:
+        blocks.append(Fold("Every comparison in words", [Text(one) for one in sentences]))
     return blocks
 
 

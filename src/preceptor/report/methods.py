@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 
@@ -12,8 +11,9 @@ from preceptor.report.rate_tables import rule_words
 from preceptor.report.verdict import names_of
 from preceptor.results.domain import Results
 from preceptor.runtime.formatting import duration
-from preceptor.runtime.result_folder import is_finished, read_record
+from preceptor.runtime.result_folder import is_finished
 from preceptor.study.plan import Plan
+from preceptor.training.record import RunRecord
 
 _TIED = (
     "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go to "
@@ -92,9 +92,9 @@ def methods(plan: Plan, results: Results) -> list[str]:
     if records:
         places = dict.fromkeys(map(_place, records))
         paragraphs.append(f"Computed on {'; on '.join(places)}.")
-    divided = [record for record in records if record.get("parts", 1) > 1]
+    divided = [record for record in records if record.parts > 1]
     if divided:
-        most = max(record["parts"] for record in divided)
+        most = max(record.parts for record in divided)
         paragraphs.append(
             f"{len(divided)} of {len(records)} trainings ran out of memory and computed each batch "
             f"in up to {most} parts, whose gradients were added up: where there is batch norm, it "
@@ -106,16 +106,16 @@ def methods(plan: Plan, results: Results) -> list[str]:
     return paragraphs
 
 
-def _records(plan: Plan) -> list[dict[str, Any]]:
+def _records(plan: Plan) -> list[RunRecord]:
     """What the finished trainings say of themselves, each once."""
     folders = {plan.protocol.run_folder(member.run) for member in plan.protocol.members}
-    return [read_record(folder) for folder in sorted(folders) if is_finished(folder)]
+    return [RunRecord.read(folder) for folder in sorted(folders) if is_finished(folder)]
 
 
-def _place(record: dict[str, Any]) -> str:
+def _place(record: RunRecord) -> str:
     """The device, the machine and the versions of a training."""
-    versions = dict(record.get("versions", {}))
-    where = f"{record.get('device', 'an unknown device')} ({versions.pop('machine', '?')})"
+    versions = dict(record.versions)
+    where = f"{record.device} ({versions.pop('machine', '?')})"
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"{where} with {said}"
 
@@ -139,7 +139,7 @@ def _guided_map(plan: Plan) -> str:
     for member in plan.protocol.members:
         folder = plan.protocol.run_folder(member.run)
         if member.arm.backbone not in kinds and is_finished(folder):
-            kinds[member.arm.backbone] = names[read_record(folder)["saliency"]]
+            kinds[member.arm.backbone] = names[RunRecord.read(folder).saliency]
     if len(set(kinds.values())) < 2:
         return next(iter(kinds.values()), "no training has finished yet")
     return "; ".join(f"{backbone}: {kind}" for backbone, kind in kinds.items())

@@ -15,7 +15,8 @@ from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.report import export
 from preceptor.report.blocks import Chapter, Drawn, Section
 from preceptor.report.cells import short
-from preceptor.report.verdict import controls_sentence, names_of, study_name, verdict
+from preceptor.report.findings import Findings
+from preceptor.report.verdict import controls_sentence, names_of, study_name
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
@@ -57,6 +58,7 @@ class Link:
 def render_page(
     study: StudyPlan,
     found: StudyResults,
+    findings: Findings,
     domains: Section | None,
     chapters: list[Chapter],
     *,
@@ -67,18 +69,19 @@ def render_page(
     """The whole page as HTML.
 
     Args:
-        study, found: The study and what it found.
+        study, found: The study and its numbers.
+        findings: The same in words.
         domains: The section over all domains, where there are several.
         chapters: One a domain.
         exports: Path and content of the file of every figure and table, see `export.exported`.
         failed: Steps that could not be done, with the reason.
         files: Names of the files beside the page.
     """
-    top = verdict(found)
+    top = findings.verdict
     first = found.first
     said = [top.text]
     if not study.has_domains:
-        said += first.sentences[:1] if top.kind != "open" else []
+        said += findings.by_domain[""].sentences[:1] if top.kind != "open" else []
         said.append(controls_sentence(first))
     context: dict[str, Any] = {
         "name": study_name(study),

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,7 +34,8 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidableModel
-from preceptor.results.best import Best, chosen_student
+from preceptor.report.palette import MAGMA
+from preceptor.results.best import Best
 from preceptor.results.comparisons import test_scores
 from preceptor.results.domain import Results
 from preceptor.runtime.result_folder import is_finished
@@ -48,7 +48,6 @@ COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
 FINE, COARSE = 112, 56  # of human maps, and of models' maps, which are 10 × 10 cells at most
 QUALITY = 80
-COLOURS = "magma"
 LAYERS = ("Human", "Teacher", "Student", "Baseline 2")
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
@@ -120,18 +119,20 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
     return hits[: count - wrong] + misses[:wrong]
 
 
-def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
+def make_panels(
+    plan: Plan, results: Results, best: Best | None, count: int = COUNT
+) -> Panels | None:
     """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
 
     Args:
         plan: The study.
         results: What it found.
+        best: The chosen Student, if there is one.
         count: How many images.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
     """
-    best = chosen_student(plan)
     if best is None:
         return None
     scored = test_scores(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
@@ -303,8 +304,7 @@ def _overlay(saliency: NDArray[np.float32]) -> str:
     """
     levels = np.linspace(0, 1, 64)
     picture = Image.fromarray((saliency * 63).round().astype(np.uint8), "P")
-    colours = (colormaps[COLOURS](levels)[:, :3] * 255).round().astype(np.uint8)
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(MAGMA)
     opacity = ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8)
     return _data_uri(picture, "PNG", transparency=opacity.tobytes())
 

@@ -12,7 +12,6 @@ from preceptor.report.sentences import (
     gain_words,
     interval_words,
     of_words,
-    sentences,
     shuffled_maps_words,
     signed,
 )
@@ -209,9 +208,3 @@ def _support(line: dict[str, Any], better: str, worse: str) -> str:
     if words == "below":
         return f"this supports that it {worse}"
     return "the numbers do not tell them apart"
-
-
-def say(plan: Plan, results: Results) -> None:
-    """Put into words what was found, once all p-values are there."""
-    results.sentences = sentences(plan, results.comparisons, results.shares)
-    results.answers = answers(plan, results)

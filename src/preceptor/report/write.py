@@ -18,12 +18,13 @@ from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table, ordered
 from preceptor.report.chapters import chapter, domains_section
 from preceptor.report.export import exported
+from preceptor.report.findings import DomainFindings, Findings, study_findings
 from preceptor.report.page import FILES, render_page
 from preceptor.report.panels import COUNT, make_panels
 from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
-from preceptor.report.verdict import study_name, verdict
-from preceptor.results.best import chosen_student, write_best
+from preceptor.report.verdict import Verdict, study_name
+from preceptor.results.best import Best, chosen_student, write_best
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
 from preceptor.results.study import StudyResults, gather_study
@@ -67,21 +68,27 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
     """
     out.mkdir(parents=True, exist_ok=True)
     found = gather_study(study)
+    findings = study_findings(study, found)
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
     for name, frame in study_frames(study, found).items():
         write_atomically(out / name, csv_text(frame))
-    write_atomically(out / "table.md", _markdown(study, found, first=False))
-    write_atomically(out / "summary.md", _markdown(study, found, first=True))
-    text = strict_json(_summary(study, found) | {"failed": failed})
+    shown = {name: _tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
+    write_atomically(out / "table.md", _markdown(study, found, shown))
+    lead = {name: several[:1] for name, several in shown.items()}
+    write_atomically(out / "summary.md", _markdown(study, found, lead, findings.verdict))
+    text = strict_json(_summary(study, found, findings) | {"failed": failed})
     write_atomically(out / "summary.json", text + "\n")
 
-    domains = domains_section(found) if study.has_domains else None
+    domains = domains_section(found, findings) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters = []
     for name, plan in study.plans.items():
-        _write_best(plan, found.by_domain[name], out / "best" / keys[name])
-        chapters.append(_chapter(study, plan, found.by_domain[name], keys[name]))
+        results, words, best = found.by_domain[name], findings.by_domain[name], chosen_student(plan)
+        if best is not None:
+            _write_best(plan, results, words.verdict, best, out / "best" / keys[name])
+        count = COUNT // len(study.plans)
+        chapters.append(_chapter(plan, results, words, best, count, keys[name]))
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
     for folder in ("tables", "figures"):
@@ -91,19 +98,19 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
         (out / path).write_text(content, encoding="utf-8")
     there = [name for name in FILES if (out / name).exists()]
     page = render_page(
-        study, found, domains, chapters, exports=exports, failed=failed, files=there
+        study, found, findings, domains, chapters, exports=exports, failed=failed, files=there
     )  # fmt: skip
     write_atomically(out / "report.html", page)
 
 
-def _summary(study: StudyPlan, found: StudyResults) -> dict[str, Any]:
+def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
     """What was found, for programs: the verdict, and by domain answers and sentences."""
-    top = verdict(found)
+    top = findings.verdict
     parts: dict[str, dict[str, Any]] = {
         name: {
             "primary": one.primary,
-            "answers": one.answers,
-            "sentences": one.sentences,
+            "answers": findings.by_domain[name].answers,
+            "sentences": findings.by_domain[name].sentences,
             "missing": one.missing,
         }
         for name, one in found.by_domain.items()
@@ -111,26 +118,31 @@ def _summary(study: StudyPlan, found: StudyResults) -> dict[str, Any]:
     said = {"verdict": {"kind": top.kind, "headline": top.headline, "text": top.text}}
     if not study.has_domains:
         return said | parts[""]
-    return said | {"answers": {"RQ4": found.answer}, "domains": parts}
+    return said | {"answers": {"RQ4": findings.across}, "domains": parts}
 
 
-def _write_best(plan: Plan, results: Results, folder: Path) -> None:
-    """The chosen Student of a domain with its card, once there is one."""
-    best = chosen_student(plan)
-    if best is not None:
-        folder.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(PreceptorError):  # its files went away: the report says so
-            write_best(plan, folder, model_card(plan, results, best))
+def _write_best(plan: Plan, results: Results, found: Verdict, best: Best, folder: Path) -> None:
+    """The chosen Student of a domain with its card."""
+    folder.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(PreceptorError):  # its files went away: the report says so
+        write_best(plan, best, folder, model_card(plan, results, found, best))
 
 
-def _chapter(study: StudyPlan, plan: Plan, results: Results, key: str) -> Chapter:
+def _chapter(
+    plan: Plan,
+    results: Results,
+    findings: DomainFindings,
+    best: Best | None,
+    count: int,
+    key: str,
+) -> Chapter:
     """The page's part of a domain, with or without panels."""
     panels, note = None, "No Student has been scored on the primary set yet."
     try:
-        panels = make_panels(plan, results, COUNT // len(study.plans))
+        panels = make_panels(plan, results, best, count)
     except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
         note = f"They could not be made: {error}"
-    return chapter(plan, results, panels, note, key)
+    return chapter(plan, results, findings, panels, note, key)
 
 
 def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
@@ -143,20 +155,22 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
     return {title: reason for title, reason in before.items() if title not in done}
 
 
-def _markdown(study: StudyPlan, found: StudyResults, *, first: bool) -> str:
-    """The tables as Markdown: every set, then by source; or the first of each domain and what was
-    found, for a terminal."""
+def _markdown(
+    study: StudyPlan,
+    found: StudyResults,
+    shown: dict[str, list[Table]],
+    top: Verdict | None = None,
+) -> str:
+    """Tables as Markdown, by domain, with the verdict below them where it is given."""
     parts = [f"# {study_name(study)}"]
     across = domain_table(found.domains)
     if across is not None:
         parts.append(markdown_table(across))
-    for name, plan in study.plans.items():
+    for name, several in shown.items():
         if name:
             parts.append(f"## {name}")
-        shown = _tables(plan, found.by_domain[name])
-        parts += [markdown_table(table) for table in (shown[:1] if first else shown)]
-    if first:
-        top = verdict(found)
+        parts += [markdown_table(table) for table in several]
+    if top is not None:
         parts.append(f"{top.headline}. {top.text}")
     return "\n\n".join(parts) + "\n"
 

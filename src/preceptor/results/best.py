@@ -77,19 +77,16 @@ def kept_thresholds(plan: Plan, best: Best) -> dict[str, float]:
     return fixed_thresholds(scores, study.positive, (*RULES, study.threshold))
 
 
-def write_best(plan: Plan, folder: Path, card: str) -> Best | None:
-    """Write the chosen Student as a model folder with its card, or nothing if there is none yet.
+def write_best(plan: Plan, best: Best, folder: Path, card: str) -> None:
+    """Write the chosen Student as a model folder with its card.
 
     Args:
         plan: Of one domain.
+        best: Its chosen Student.
         folder: The model folder; one that is there is replaced at once.
         card: Its README.
     """
-    best = chosen_student(plan)
-    if best is None:
-        return None
     model = load_model(plan.protocol.run_folder(best.run) / "model")
     with replacing(folder) as partial:
         save_model(model, partial, kept_thresholds(plan, best))
         (partial / "README.md").write_text(card, encoding="utf-8")
-    return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,10 +13,10 @@ import pandas as pd
 from preceptor.data.annotated import draw_annotated
 from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results.rows import records
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import at_size
+from preceptor.training.record import metric_name
 
 LINES = {
     "baseline1": "Baseline 1: annotated alone",
@@ -57,7 +58,7 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
         validation images.
     """
     study, primary = plan.protocol.study, plan.protocol.primary
-    winner = plan.winner()
+    winner, manifest = plan.winner(), plan.protocol.workspace.manifest
     lines: list[dict[str, Any]] = []
     for size in study.budgets:
         minutes = annotation_minutes(plan, size)
@@ -72,7 +73,9 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
                 ]
                 found[role] = here.drop_duplicates("seed").set_index("seed")["auc"]
             if winner is not None and winner.kind != "given":
-                found["teacher_maps"] = _map_agreement(runs, size, winner.name, winner.alpha)
+                found["teacher_maps"] = _map_agreement(
+                    runs, size, winner.name, winner.alpha, manifest.eval_splits("val")
+                )
             for line, values in found.items():
                 values = values.dropna().sort_index()
                 if len(values):
@@ -144,18 +147,15 @@ def annotation_minutes(plan: Plan, size: int) -> float:
     return float(np.mean(found))
 
 
-def _map_agreement(runs: pd.DataFrame, size: int, backbone: str, alpha: float) -> pd.Series:
+def _map_agreement(
+    runs: pd.DataFrame, size: int, backbone: str, alpha: float, sets: Sequence[str]
+) -> pd.Series:
     """By seed: mean over validation sets of the correlation with human maps, at the kept epoch."""
     role = at_size("teacher", size)
     mine = runs[(runs["role"] == role) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
     mine = mine.drop_duplicates("seed").set_index("seed")
-    known = [
-        name
-        for name in map(str, mine)
-        if name.endswith("_map_correlation")
-        and kind_or_none(name.removesuffix("_map_correlation")) == "val"
-    ]
-    return mine[known].astype(float).mean(axis=1)
+    names = [metric_name(one, "map_correlation") for one in sets]
+    return mine[[name for name in names if name in mine]].astype(float).mean(axis=1)
 
 
 def _summary(values: pd.Series) -> dict[str, Any]:

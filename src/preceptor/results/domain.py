@@ -7,6 +7,7 @@ out and counted.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,13 +18,14 @@ from preceptor.evaluation.scores import figures, fixed_thresholds
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, shares
 from preceptor.results.rows import OVERALL, Row, records, select_arm, table_rows
-from preceptor.runtime.result_folder import is_finished, read_record, read_scores
+from preceptor.runtime.result_folder import is_finished, read_scores
 from preceptor.study.plan import Plan
+from preceptor.training.record import RunRecord
 
 
 @dataclass
 class Results:
-    """Everything that tables, figures and sentences are made of.
+    """The numbers that tables, figures and sentences of a report are made of.
 
     Args:
         primary: The evaluation set of the hypothesis tests.
@@ -47,8 +49,6 @@ class Results:
             tied, agreement) and whether it was chosen.
         budget: See `budgets.budget_curve`.
         budget_steps: See `budgets.budget_steps`.
-        sentences: What was found, in plain words.
-        answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
         missing: What is not there, in plain words.
         controls_alpha: own or student, see `StudyConfig`.
         domain: Which, or "".
@@ -68,8 +68,6 @@ class Results:
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
-    sentences: list[str] = field(default_factory=list)
-    answers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     controls_alpha: Literal["own", "student"] = "own"
     domain: str = ""
@@ -105,10 +103,7 @@ def gather(plan: Plan) -> Results:
             "teacher": arm.teacher, "seed": member.seed, "run": member.run,
         }  # fmt: skip
         done = is_finished(folder)
-        record = read_record(folder) if done else {}
-        kept = {key: record.get(key) for key in ("seconds", "images_seen", "best_epoch")}
-        metrics = {key: value for key, value in record.get("metrics", {}).items() if key != "epoch"}
-        runs.append(identity | {"finished": done} | kept | metrics)
+        runs.append(identity | {"finished": done} | _recorded(folder if done else None))
         evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
         validated = read_scores(folder) if done else None
         tested = read_scores(evaluation) if is_finished(evaluation) else None
@@ -151,6 +146,18 @@ def gather(plan: Plan) -> Results:
         results.budget = budget_curve(plan, results.figures, results.runs)
         results.budget_steps = budget_steps(results.budget)
     return results
+
+
+def _recorded(folder: Path | None) -> dict[str, float | None]:
+    """What the table of runs says of a training; None where it has not finished."""
+    record = None if folder is None else RunRecord.read(folder)
+    if record is None:
+        return dict.fromkeys(("seconds", "images_seen", "best_epoch"))
+    kept: dict[str, float | None] = {
+        "seconds": record.seconds, "images_seen": record.images_seen,
+        "best_epoch": record.best_epoch,
+    }  # fmt: skip
+    return kept | {key: value for key, value in record.metrics.items() if key != "epoch"}
 
 
 def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report.questions import across_domains, say
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather
 from preceptor.results.rows import records
@@ -24,12 +23,10 @@ class StudyResults:
             student, student_std, b (the baseline), baseline, baseline_std (AUC, mean and std over
             seeds), and n, mean, std, low, high, p, p_floor, p_holm, image_low, image_high of the
             paired difference as in `comparisons.compare`.
-        answer: RQ4 in a sentence; "" without domains.
     """
 
     by_domain: dict[str, Results]
     domains: pd.DataFrame = field(default_factory=pd.DataFrame)
-    answer: str = ""
 
     @property
     def first(self) -> Results:
@@ -55,10 +52,8 @@ def gather_study(study: StudyPlan) -> StudyResults:
     corrected = correct([one.comparisons for one in found.by_domain.values()])
     for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):
         one.comparisons = comparisons
-        say(study.plans[one.domain], one)
     if study.has_domains:
         found.domains = _domains(found)
-        found.answer = across_domains(found.domains)
     return found
 
 

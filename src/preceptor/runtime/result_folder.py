@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
@@ -62,7 +63,7 @@ def damaged_files(folder: Path) -> list[str]:
     """Files of a finished run that are missing, cannot be read, or are not what run.json says."""
     try:
         files = read_record(folder)["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, InputError, KeyError, TypeError, AttributeError):
         return ["run.json"]
     return [name for name, checksum in files if not _is(folder / name, checksum)]
 
@@ -75,8 +76,17 @@ def _is(path: Path, checksum: str) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The content of `run.json`; a metric that is null there is NaN here."""
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    """The content of `run.json`; a metric that is null there is NaN here.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON, and of UTF-8
+        record = error
+    if not isinstance(record, dict):
+        raise InputError(f"{folder / 'run.json'}: damaged; remove the folder and run it again")
     if isinstance(record.get("metrics"), dict):
         record["metrics"] = with_nan(record["metrics"])
     return record

@@ -30,12 +30,13 @@ class Agreement(NamedTuple):
     valid: Tensor
 
 
-def correlation(a: Tensor, b: Tensor) -> Agreement:
+def correlation(a: Tensor, b: Tensor, *, normalised: bool = False) -> Agreement:
     """Pearson's correlation CC = cov(a, b) / (σ_a σ_b) over the cells of each map.
 
     Args:
         a: (B, h, w) maps.
         b: (B, h, w) maps.
+        normalised: Whether both are in [0, 1] already, as `normalise` leaves them.
 
     Returns:
         Values in [−1, 1]; symmetric in a and b.
@@ -48,7 +49,7 @@ def correlation(a: Tensor, b: Tensor) -> Agreement:
         >>> correlation(a, 5 - 2 * a).values
         tensor([-1., nan])
     """
-    (x, y), valid = _flat(a, b)
+    (x, y), valid = _flat(a, b, normalised=normalised)
     return _masked(_pearson(x, y), valid)
 
 
@@ -245,7 +246,7 @@ def entropy(maps: Tensor) -> Agreement:
     )
 
 
-def _flat(*maps: Tensor) -> tuple[list[Tensor], Tensor]:
+def _flat(*maps: Tensor, normalised: bool = False) -> tuple[list[Tensor], Tensor]:
     """Maps as rows (B, h·w) scaled to [0, 1], and which pairs are usable; the others are 0."""
     shapes = [tuple(each.shape) for each in maps]
     if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0][1:]:
@@ -259,7 +260,7 @@ def _flat(*maps: Tensor) -> tuple[list[Tensor], Tensor]:
         finite = row.isfinite().all(dim=1)
         row = torch.where(finite[:, None], row, torch.zeros_like(row))
         valid &= finite & (row.amax(dim=1) > row.amin(dim=1))
-        rows.append(_unit(row))
+        rows.append(row if normalised else _unit(row))
     return rows, valid
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.evaluation.split_names import kind_or_none
-from preceptor.runtime.result_folder import read_record, read_scores
+from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
 from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.selection import Candidate, Choice, choose
 from preceptor.study.steps import Step, selected, selection_id
+from preceptor.training.record import read_set_metrics
 
 
 def variant_role(name: str) -> str:
@@ -343,13 +343,10 @@ class Plan:
 
     def _agreement(self, folders: Sequence[Path]) -> float:
         """Mean correlation of these folders' maps with human maps of validation images."""
-        found = []
-        for folder in folders:
-            metrics = read_record(folder).get("metrics", {})
-            found += [
-                value
-                for key, value in metrics.items()
-                if key.endswith("_map_correlation")
-                and kind_or_none(key.removesuffix("_map_correlation")) == "val"
-            ]
+        found = [
+            one.map_correlation
+            for folder in folders
+            for one in read_set_metrics(folder).values()
+            if one.map_correlation is not None
+        ]
         return float(np.mean(found)) if found else math.nan

@@ -7,7 +7,8 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from preceptor.training.record import RunRecord, flat_metrics
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ def read_curves(folder: Path) -> Curves:
     return Curves(tuple(whole[: len(rows) + 1]), tuple(rows))
 
 
-def kept_epoch(record: dict[str, Any]) -> dict[str, float]:
+def kept_epoch(record: RunRecord) -> dict[str, float]:
     """What validation said of the epoch that was kept, as `kept/…`, from a run's `run.json`."""
     return {
         f"kept/{name}": float(value)
-        for name, value in record["metrics"].items()
-        if name.endswith(("_auc", "_accuracy", "_map_correlation")) and math.isfinite(value)
+        for name, value in flat_metrics(record.sets).items()
+        if math.isfinite(value)
     }
 
 

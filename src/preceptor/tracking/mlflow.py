@@ -15,17 +15,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
 from preceptor.report.page import FILES
-from preceptor.runtime.result_folder import digest, read_record
+from preceptor.runtime.result_folder import digest
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.panels import pictures
 from preceptor.tracking.parameters import Value, flat, parameters, roles_of, title_of
+from preceptor.training.record import RunRecord
 
 # Before MLflow is imported. A server that does not answer costs seconds, not the usual minutes,
 # and nobody is told that MLflow is used.
@@ -140,17 +141,17 @@ class MlflowTracker:
         if run is not None and ended and run.tags.get(_CURVES) == tags[_CURVES]:
             self._log(run, tags=tags)
             return
-        record = read_record(folder)
+        record = RunRecord.read(folder)
         end = (folder / "run.json").stat().st_mtime
         if run is None:
-            self._create(step, end - record["seconds"])
+            self._create(step, end - record.seconds)
         elif ended:  # the run was made again
             self._replaced(step)
         else:
             self._log(run, params=_as_params(parameters(step, self._study)))
         run = self._log_curves(step, curves, whole=True)
-        tags |= {"preceptor.device": record["device"]} | _NO_REASON
-        self._log(run, metrics=_kept(record), tags=tags, step=record["best_epoch"])
+        tags |= {"preceptor.device": record.device} | _NO_REASON
+        self._log(run, metrics=_kept(record), tags=tags, step=record.best_epoch)
         self._end(run, "FINISHED", end)
         run.points = None  # a thousand runs would hold them all
 
@@ -349,10 +350,10 @@ class MlflowTracker:
         run.status = status
 
 
-def _kept(record: dict[str, Any]) -> dict[str, float]:
+def _kept(record: RunRecord) -> dict[str, float]:
     """The values of the kept epoch, and what the training took."""
     found = {_key(name): value for name, value in kept_epoch(record).items()}
-    return found | {name: float(record[name]) for name in _COUNTS}
+    return found | {name: float(getattr(record, name)) for name in _COUNTS}
 
 
 def _table(table: pd.DataFrame) -> dict[str, float]:

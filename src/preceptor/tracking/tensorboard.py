@@ -27,12 +27,13 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from preceptor.runtime.result_folder import read_record, write_atomically
+from preceptor.runtime.result_folder import write_atomically
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.panels import pictures
 from preceptor.tracking.parameters import Value, file_name, parameters
+from preceptor.training.record import Measure, RunRecord, metric_name
 
 State = Literal["running", "finished", "failed"]
 
@@ -44,6 +45,7 @@ _KINDS = (
 
 STUDY = "study"
 _WRITTEN = "written.json"
+_MEASURES: tuple[Measure, ...] = ("auc", "accuracy", "map_correlation")  # order of columns
 _TEXTS = ("summary.md", "table.md", "study.yaml")
 
 
@@ -130,7 +132,7 @@ class TensorboardTracker:
             file, done, events = _fresh(folder), 0, _head(self._parameters[step.id])
         events += _points(curves, done)
         if state == "finished":
-            events.append(_kept(read_record(run)))
+            events.append(_kept(RunRecord.read(run)))
         if state == "failed":
             events.append(_event(_text("failed", reason)))
         if state != "running":
@@ -149,8 +151,8 @@ class TensorboardTracker:
 
     def _results(self, failed: dict[str, str]) -> Iterator[Event]:
         names = [
-            f"{one}_{what}"
-            for what in ("auc", "accuracy", "map_correlation")
+            metric_name(one, measure)
+            for measure in _MEASURES
             for plan in self._study
             for one in plan.protocol.workspace.manifest.eval_splits("val")
         ]
@@ -195,11 +197,11 @@ def _columns(runs: list[dict[str, Value]], validation: list[str]) -> Summary.Val
     return _plugin(metadata.EXPERIMENT_TAG, experiment=found)
 
 
-def _kept(record: dict[str, Any]) -> Event:
+def _kept(record: RunRecord) -> Event:
     """The values of the kept epoch, which the table of runs shows."""
     values = kept_epoch(record)
-    epoch = record["best_epoch"]
-    values |= {"kept/epoch": epoch, "kept/seconds": record["seconds"]}
+    epoch = record.best_epoch
+    values |= {"kept/epoch": epoch, "kept/seconds": record.seconds}
     return _event(*(_scalar(name, value) for name, value in values.items()), step=epoch)
 
 

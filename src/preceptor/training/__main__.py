@@ -11,8 +11,8 @@ from preceptor.training.launch import launch
 from preceptor.training.run import train
 
 
-def _main() -> None:
-    """`python -m preceptor.training CONFIG [STORE]`: one run, a line an epoch."""
+def main() -> None:
+    """Run the command."""
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: python -m preceptor.training CONFIG [STORE]")
     try:
@@ -32,4 +32,4 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    main()

@@ -24,7 +24,7 @@ from preceptor.errors import InputError, PreceptorError, RunFailedError
 from preceptor.runtime.child_process import belong_to_parent, environment_of
 from preceptor.runtime.progress import silence
 from preceptor.training.distributed import RelayedError, join, lost, make_fabric
-from preceptor.training.run import train_joined
+from preceptor.training.run import train
 
 GRACE = 10.0
 """Seconds in which the process that failed is looked for, once another has lost it."""
@@ -175,7 +175,8 @@ def _take_part(config: RunConfig, store: str, say: Callable[[PreceptorError], No
         fabric, ranks = join(config.training)
         if not ranks.leads:
             silence()
-        result = train_joined(config, store, ranks, fabric, tell=_tell if ranks.leads else None)
+        tell = _tell if ranks.leads else None
+        result = train(config, store, ranks=ranks, fabric=fabric, tell=tell)
         if ranks.leads:
             _tell(f"run {result.folder}")
     except RelayedError:

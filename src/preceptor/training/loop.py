@@ -1,27 +1,112 @@
-"""The training step and the epoch made of it; nothing in a step waits for the device."""
+"""The training loop: resume, then for each epoch train, evaluate, keep the best, save.
+
+`fit` is the loop over epochs, `Trainer.epoch` that over steps, `Trainer._step` one step with
+gradient accumulation. Nothing in a step waits for the device.
+"""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import math
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from preceptor.config.run import RunConfig
-from preceptor.data.loader import Batch, TrainingStream
+from preceptor.config.run import RunConfig, Training
+from preceptor.data.loader import Batch, Rows, TrainingStream
+from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.distillation import SoftTargets
-from preceptor.losses.guided import GuidedLoss, gradient_norms, guided_loss_terms
+from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.models.guided_model import GuidableModel
+from preceptor.models.precision import renew_scaler, scaler_state
 from preceptor.models.sync_batch_norm import has_batch_norm
 from preceptor.runtime import watchdog
-from preceptor.saliency.agreement import correlation
+from preceptor.runtime.memory import out_of_memory, release_memory
+from preceptor.runtime.progress import progress as progress_display
+from preceptor.runtime.result_folder import write_atomically
+from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
+from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks
-from preceptor.training.micro_batches import in_parts
-from preceptor.training.schedules import alpha_at, learning_rate
+from preceptor.training.micro_batches import in_parts, more_parts
+from preceptor.training.record import SetMetrics, flat_metrics, set_metrics
+from preceptor.training.schedules import alpha_at, learning_rate, period_ends
+from preceptor.training.step_stats import StepStats
+from preceptor.training.validation import NotANumberError, validate
+
+
+def fit(
+    run: RunContext,
+    trainer: Trainer,
+    validation: dict[str, Rows],
+    untrained: Callable[[], GuidableModel],
+) -> Progress:
+    """Train all epochs that are left, and keep the weights of the best.
+
+    Args:
+        run: The run; `run.state` holds where it was interrupted, if it was.
+        trainer: Its model and batches.
+        validation: The validation sets, by name.
+        untrained: Builds the model before the first step, for a first epoch that begins again.
+
+    Returns:
+        History and best weights.
+    """
+    config, ranks, model = run.config, run.ranks, trainer.model
+    ends = trainer.ends
+
+    # Resume.
+    progress = load_progress(run.state, run.id, model, trainer.optimiser)
+    if len(set(ranks.gather(progress.epoch))) > 1:
+        raise InputError(f"{run.folder}: not all nodes see the same files in it; share the store")
+    trainer.parts, trainer.scaler = progress.parts, progress.scaler
+    if progress.epoch:
+        run.tell(f"goes on after epoch {progress.epoch} of {len(ends)}")
+
+    with progress_display() as display:
+        task = display.add_task(
+            f"{config.backbone} seed {config.seed}", total=ends[-1], note="",
+            completed=ends[progress.epoch - 1] if progress.epoch else 0,
+        )  # fmt: skip
+        for epoch in range(progress.epoch, len(ends)):
+            started = time.monotonic()
+            start = ends[epoch - 1] if epoch else 0
+
+            # Train; an epoch that runs out of memory begins again with smaller parts of a batch.
+            advance = partial(display.advance, task)
+            while (found := _attempt(trainer, epoch, start, ends[epoch], advance)) is None:
+                _divide(run, trainer, untrained, epoch)
+                display.update(task, completed=start)
+            metrics = {"epoch": epoch + 1.0} | found
+            ranks.first(partial(_check_loss, run, metrics))
+
+            # Evaluate, and keep the best: ties go to the later epoch.
+            measured = _validated(run, trainer, validation, epoch)
+            metrics |= flat_metrics(measured)
+            score = _score(config.training, epoch, measured)
+            if score >= progress.best_score or progress.best_epoch < 0:
+                progress.best_score, progress.best_epoch = score, epoch
+                progress.best_state = snapshot(model) if ranks.leads else {}
+
+            # Checkpoint.
+            seconds = time.monotonic() - started
+            progress.seconds += seconds
+            progress.history.append(metrics)
+            progress.epoch, progress.parts = epoch + 1, trainer.parts
+            progress.scaler = trainer.scaler
+            line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
+            run.tell(line)
+            display.update(task, note=line)
+            ranks.first(partial(_keep, run, progress, trainer))
+            watchdog.beat()
+    return progress
 
 
 class Trainer:
@@ -34,7 +119,6 @@ class Trainer:
         optimiser: Of its parameters.
         fabric: Of this process.
         stream: This process's share of every batch.
-        total: Steps of the whole run.
         ranks: The processes of the run.
         parts: In how many parts each batch is computed; may be set between epochs.
     """
@@ -48,69 +132,56 @@ class Trainer:
         fabric: Fabric,
         stream: TrainingStream,
         *,
-        total: int,
         ranks: Ranks,
         parts: int = 1,
     ) -> None:
         self.config, self.model, self.wrapped = config, model, wrapped
-        self.optimiser, self.fabric, self.stream, self.total = optimiser, fabric, stream, total
+        self.optimiser, self.fabric, self.stream = optimiser, fabric, stream
+        self.ends = period_ends(config.training, stream.steps_per_epoch)  # step of each epoch's end
+        self.total = self.ends[-1]
         self.ranks, self.parts = ranks, parts
         self.least = 2 if has_batch_norm(model) else 1  # images of a part
         self.channels_last = config.training.speed.channels_last
-        self.loss = GuidedLoss(config.alpha if config.guided else 1.0, config.training.distance)
+
+    @property
+    def scaler(self) -> dict[str, Any]:
+        """The scale of 16-bit gradients, see `preceptor.models.precision`."""
+        return scaler_state(self.fabric.strategy.precision)
+
+    @scaler.setter
+    def scaler(self, state: dict[str, Any]) -> None:
+        renew_scaler(self.fabric.strategy.precision, state)
 
     def epoch(
         self, epoch: int, start: int, stop: int, advance: Callable[[], None]
     ) -> dict[str, float]:
         """Train steps start ≤ t < stop and return the epoch's mean metrics, of all processes."""
         config = self.config
-        sums = torch.zeros(8, device=self.fabric.device)
+        sums = StepStats.zero(self.fabric.device)
         own, rate = 0, 0.0  # images of this process
         self.model.train()
         for step, batch in enumerate(self.stream.steps(start, stop), start):
             rate = learning_rate(config.training, step, self.total, epoch)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
+            alpha = 1.0
             if config.guided:
-                self.loss.alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
-            whole = self.stream.size(step)
-            sums += self._step(batch, self.ranks.world * len(batch.labels) / whole)
+                alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
+            # What this share's mean counts in the mean over processes, which DDP takes: 1 where
+            # all shares have the same size.
+            share = self.ranks.world * len(batch.labels) / self.stream.size(step)
+            sums += self._step(batch, alpha, share)
             own += len(batch.labels)
             advance()
             watchdog.beat()
-        counted = torch.tensor([float(own)], dtype=torch.float64)
-        values = self.ranks.total(torch.cat([sums.cpu().double(), counted])).numpy()
-        guided, seen = values[5], values[8]
-        mean = values / max(seen, 1)
-        metrics = {
-            "lr": rate,
-            "images": seen,
-            "loss": mean[0],
-            "classification": mean[1],
-            "guidance": values[2] / guided if guided else math.nan,
-            "grad_logits": mean[3],
-            "grad_map": values[4] / guided if guided else math.nan,
-            "guided": guided,
-            "uninformative": values[6],
-            "map_correlation": values[7] / guided if guided else math.nan,
-        }
-        return {key: float(value) for key, value in metrics.items()}
+        return {"lr": rate} | self._means(sums, own)
 
-    def _step(self, batch: Batch, share: float) -> Tensor:
-        """One step of the optimiser.
-
-        Args:
-            batch: This process's share of the batch.
-            share: What its mean counts in the mean over processes, which DDP takes: 1 where all
-                shares have the same size.
-
-        Returns:
-            (8,) sums over the images of `batch`, see `_sums`.
-        """
+    def _step(self, batch: Batch, alpha: float, share: float) -> StepStats:
+        """One step of the optimiser, on this process's share of the batch."""
         self.optimiser.zero_grad(set_to_none=True)
-        sums = torch.zeros(8, device=self.fabric.device)
+        sums = StepStats.zero(self.fabric.device)
         for part in in_parts(batch, self.parts, self.least):
-            sums += self._gradients(part, share * len(part.labels) / len(batch.labels))
+            sums += self._gradients(part, alpha, share * len(part.labels) / len(batch.labels))
         if self.config.training.clip is not None:
             self.fabric.clip_gradients(  # of what half precision has scaled, the true norm
                 self.wrapped, self.optimiser, max_norm=self.config.training.clip,
@@ -119,66 +190,153 @@ class Trainer:
         self.optimiser.step()
         return sums
 
-    def _gradients(self, batch: Batch, share: float) -> Tensor:
-        """Add `share` times the gradient of a batch's mean loss; (8,) sums over its images."""
-        config, settings, device = self.config, self.config.training, self.fabric.device
-        images = self.model.preprocess(to_device(batch.images, device, self.channels_last))
-        labels = batch.labels.to(device)
-        weights = [
-            None if part is None else part.to(device)
-            for part in (batch.maps, batch.map_weight, batch.sample_weight)
-        ]
-        maps, map_weight, sample_weight = weights
-        soft = None
-        if batch.soft is not None and config.soft_labels is not None:
-            given = config.soft_labels
-            soft = SoftTargets(batch.soft.to(device), given.weight, given.temperature)
-        cam = None
-        if config.guided:
-            of = labels if settings.cam_class == "label" else "predicted"
-            alone = {"maps_alone": True} if self.ranks.world > 1 and self.loss.alpha == 0 else {}
-            logits, _, cam, _ = self.wrapped(images, of, **alone)
-        else:
-            logits, _ = self.wrapped(images)
-        terms = guided_loss_terms(
-            logits, labels, cam, maps, map_weight, sample_weight,
-            distance=settings.distance, soft=soft,
-        )  # fmt: skip
-        loss = self.loss.combine(terms)
+    def _gradients(self, batch: Batch, alpha: float, share: float) -> StepStats:
+        """Add `share` times the gradient of a batch's mean loss."""
+        distance = self.config.training.distance
+        images = to_device(batch.images, self.fabric.device, self.channels_last)
+        targets = self._targets(batch)
+        logits, cam = self._forward(self.model.preprocess(images), targets.labels, alpha)
+        terms = guided_loss_terms(logits, cam, targets, distance)
+        loss = combine(terms, alpha)
         self.fabric.backward(loss if share == 1 else loss * share)
-        return self._sums(logits, labels, cam, maps, map_weight, sample_weight, soft, terms, loss)
+        return StepStats.of(logits, terms, targets, loss, alpha, distance)
 
-    @torch.no_grad()
-    def _sums(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        cam: Tensor | None,
-        maps: Tensor | None,
-        map_weight: Tensor | None,
-        sample_weight: Tensor | None,
-        soft: SoftTargets | None,
-        terms: Any,
-        loss: Tensor,
-    ) -> Tensor:
-        """What metrics.csv reports of one batch, summed over its images."""
-        at_logits, at_map = gradient_norms(
-            logits, labels, terms, cam, maps, map_weight, sample_weight,
-            alpha=self.loss.alpha, distance=self.loss.distance, soft=soft,
-        )  # fmt: skip
-        agreement = torch.zeros((), device=logits.device)
-        if cam is not None and maps is not None:
-            values, valid = correlation(cam, torch.where(terms.guided[:, None, None], maps, 0))
-            agreement = torch.where(valid & terms.guided, values, 0).sum()
-        return torch.stack(
-            [
-                loss * len(labels),
-                terms.classification.sum(),
-                terms.guidance.sum(),
-                at_logits.sum(),
-                at_map.sum(),
-                terms.guided.sum().float(),
-                terms.uninformative.sum().float(),
-                agreement,
-            ]
+    def _forward(
+        self, images: Tensor, labels: Tensor, alpha: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the CAM of a guided run."""
+        if not self.config.guided:
+            logits, _ = self.wrapped(images)
+            return logits, None
+        of = labels if self.config.training.cam_class == "label" else "predicted"
+        alone = {"maps_alone": True} if self.ranks.world > 1 and alpha == 0 else {}
+        logits, _, cam, _ = self.wrapped(images, of, **alone)
+        return logits, cam
+
+    def _targets(self, batch: Batch) -> Targets:
+        """What a batch is trained towards, on the device."""
+        labels, maps, map_weight, sample_weight, probabilities = (
+            None if part is None else part.to(self.fabric.device) for part in batch[1:]
         )
+        assert labels is not None
+        soft, given = None, self.config.soft_labels
+        if probabilities is not None and given is not None:
+            soft = SoftTargets(probabilities, given.weight, given.temperature)
+        return Targets(labels, maps, map_weight, sample_weight, soft)
+
+    def _means(self, sums: StepStats, own: int) -> dict[str, float]:
+        """The metrics of an epoch over all processes, from the sums and images of this one."""
+        counted = torch.tensor([float(own)], dtype=torch.float64)
+        *totals, seen = self.ranks.total(torch.cat([sums.stacked().cpu().double(), counted]))
+        total = StepStats(*totals)
+        images, guided = seen.clamp_min(1), total.guided
+        guided = torch.where(guided > 0, guided, math.nan)  # no mean over no image
+        metrics = {
+            "images": seen,
+            "loss": total.loss / images,
+            "classification": total.classification / images,
+            "guidance": total.guidance / guided,
+            "grad_logits": total.grad_logits / images,
+            "grad_map": total.grad_map / guided,
+            "guided": total.guided,
+            "uninformative": total.uninformative,
+            "map_correlation": total.map_correlation / guided,
+        }
+        return {key: value.item() for key, value in metrics.items()}
+
+
+def _attempt(
+    trainer: Trainer, epoch: int, start: int, stop: int, advance: Callable[[], None]
+) -> dict[str, float] | None:
+    """An epoch's metrics; None where memory ran out, and the model is anywhere within the epoch."""
+    torch.manual_seed(derived_seed(trainer.config.seed, epoch, trainer.ranks.rank))
+    try:
+        return trainer.epoch(epoch, start, stop, advance)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+    return None  # the error is gone by now, and with it what its frames held
+
+
+def _divide(
+    run: RunContext, trainer: Trainer, untrained: Callable[[], GuidableModel], epoch: int
+) -> None:
+    """Go back to the start of an epoch, whose batches are then computed in more parts."""
+    largest = trainer.stream.sizes[-1]
+    parts = more_parts(trainer.parts, largest, trainer.least)
+    if parts is None or not run.alone or run.ranks.world > 1:
+        raise run.out_of_memory(math.ceil(largest / trainer.parts))
+    trainer.parts = parts
+    trainer.optimiser.zero_grad(set_to_none=True)
+    gc.collect()
+    release_memory(trainer.fabric.device)
+    if not epoch:
+        trainer.model.load_state_dict(untrained().state_dict())
+        groups = trainer.optimiser.state_dict()["param_groups"]
+        trainer.optimiser.load_state_dict({"state": {}, "param_groups": groups})
+    before = load_progress(run.state, run.id, trainer.model, trainer.optimiser)
+    if before.epoch != epoch:
+        raise RunFailedError(f"run {run.id}: {run.state} was changed by someone else")
+    trainer.scaler = before.scaler
+    run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
+
+
+def _check_loss(run: RunContext, metrics: dict[str, float]) -> None:
+    if not math.isfinite(metrics["loss"]):
+        raise RunFailedError(
+            f"run {run.id}: the loss is {metrics['loss']} in epoch {metrics['epoch']:.0f}: it "
+            "diverged; a smaller lr or `clip` may help"
+        )
+
+
+def _validated(
+    run: RunContext, trainer: Trainer, sets: dict[str, Rows], epoch: int
+) -> dict[str, SetMetrics]:
+    """The measures after an epoch; where the last steps diverged, its loss does not show it yet."""
+    try:
+        return validate(
+            trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives
+        )
+    except NotANumberError as error:
+        raise RunFailedError(
+            f"run {run.id}: after epoch {epoch + 1}, {error}: it diverged; a smaller lr or `clip` "
+            "may help"
+        ) from error
+
+
+def _score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> float:
+    """What decides which epoch is kept: the worst validation set counts."""
+    if settings.checkpoint == "last":
+        return epoch
+    accuracy = settings.checkpoint == "best_accuracy"
+    return min(one.accuracy if accuracy else one.auc for one in measured.values())
+
+
+def _keep(run: RunContext, progress: Progress, trainer: Trainer) -> None:
+    """Write where the run stands after an epoch."""
+    run.check()
+    save_progress(run.state, run.id, progress, trainer.model, trainer.optimiser)
+    write_atomically(run.folder / "metrics.csv", metrics_table(progress.history), flush=False)
+
+
+def metrics_table(history: list[dict[str, float]]) -> str:
+    """The content of metrics.csv: a row an epoch."""
+    text: str = pd.DataFrame(history).to_csv(index=False, float_format="%.6g")
+    return text
+
+
+def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None) -> str:
+    """The line of the log about an epoch; `rate` is in images a second."""
+    parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
+    if math.isfinite(metrics["guidance"]):
+        parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
+    parts += [f"{name} AUC {one.auc:.3f}" for name, one in set_metrics(metrics).items()]
+    if rate is not None:
+        parts.append(f"{rate:,.0f} images/s")
+    return "  ".join(parts)
+
+
+def derived_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """A seed for torch that differs between epochs, seeds and processes."""
+    text = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())

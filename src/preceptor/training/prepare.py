@@ -6,6 +6,7 @@ that the run uses, and of NUMERICS.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def files_digest(arguments: Mapping[str, Any]) -> str:
     named = {
         key: file_digest(Path(value))
         for key, value in arguments.items()
-        if isinstance(value, str | Path) and Path(value).is_file()
+        # Not Path.is_file, which raises on a text that is too long to be a name.
+        if isinstance(value, str | Path) and os.path.isfile(value)  # noqa: PTH113
     }
     return digest(named) if named else ""
 

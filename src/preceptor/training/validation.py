@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidableModel
 from preceptor.saliency.agreement import correlation
 from preceptor.training.distributed import Ranks
+from preceptor.training.record import SetMetrics
 
 
 class NotANumberError(RunFailedError):
@@ -48,7 +48,7 @@ def validate(
     forward: Callable[..., Any],
     ranks: Ranks = Ranks(),  # noqa: B008
     negatives: str | None = None,
-) -> dict[str, float]:
+) -> dict[str, SetMetrics]:
     """Accuracy, AUC and agreement with human maps on each validation set, of all processes.
 
     Args:
@@ -62,7 +62,8 @@ def validate(
     Raises:
         NotANumberError: A score is NaN, in all processes alike.
     """
-    metrics: dict[str, float] = {}
+    metrics: dict[str, SetMetrics] = {}
+    correlations: dict[str, float] = {}
     scored: dict[str, NDArray[np.float64]] = {}
     for name, rows in sets.items():
         own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
@@ -71,8 +72,6 @@ def validate(
         if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
             raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
         scored[name] = probabilities
-        metrics[f"{name}_accuracy"] = float(accuracy(rows.labels, probabilities))
-        metrics[f"{name}_auc"] = math.nan
         if rows.guides is not None:
             values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
             if found.cams is not None:
@@ -81,12 +80,16 @@ def validate(
             values = torch.from_numpy(np.concatenate([part for part, _ in each]))
             valid = torch.from_numpy(np.concatenate([part for _, part in each]))
             valid &= torch.from_numpy(rows.guides.weight > 0)
-            metrics[f"{name}_map_correlation"] = float(values[valid].mean())
+            correlations[name] = float(values[valid].mean())
     for name, rows in sets.items():
         labels, probabilities = rows.labels, scored[name]
         if negatives is not None:
             others = ~np.isin(sets[negatives].labels, labels)
             labels = np.concatenate([labels, sets[negatives].labels[others]])
             probabilities = np.concatenate([probabilities, scored[negatives][others]])
-        metrics[f"{name}_auc"] = float(macro_auc(labels, probabilities))
+        metrics[name] = SetMetrics(
+            float(accuracy(rows.labels, scored[name])),
+            float(macro_auc(labels, probabilities)),
+            correlations.get(name),
+        )
     return metrics

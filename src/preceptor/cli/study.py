@@ -1,0 +1,188 @@
+"""The commands `preceptor study run | init | plan | status`; `study FILE` is `study run FILE`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from preceptor.cli.options import (
+    AddressOption,
+    EngineOption,
+    HangTimeoutOption,
+    JobsOption,
+    RunsPerGpuOption,
+)
+
+if TYPE_CHECKING:
+    from preceptor.driver import StudyResult
+    from preceptor.study.config import StudyConfig
+
+
+class _RunByDefault(TyperGroup):
+    """Group whose first word, where it names no command, belongs to `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` before arguments that name no command."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+study = typer.Typer(
+    cls=_RunByDefault,
+    help="Run, plan or follow a whole study. `study FILE` is short for `study run FILE`.",
+    no_args_is_help=True,
+)
+# Lists, so that a missing or a second file is refused in one line that says what to do.
+StudyFile = Annotated[
+    list[Path] | None, typer.Argument(help="Study file (YAML).", metavar="FILE", show_default=False)
+]
+
+
+@study.command()
+def run(
+    file: StudyFile = None,
+    out: Annotated[Path | None, typer.Option(help="Study folder.", show_default=False)] = None,
+    jobs: JobsOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    runs_per_gpu: RunsPerGpuOption = None,
+    hang_timeout: HangTimeoutOption = 30.0,
+    track: Annotated[
+        list[str] | None, typer.Option(help="tensorboard or mlflow; repeat.", show_default=False)
+    ] = None,
+    track_uri: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the MLflow server (default: a file in the study folder).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a study; the same command continues an interrupted one."""
+    from preceptor.errors import InputError
+
+    path = _the_file(file, "run")
+    if out is None:
+        raise InputError("study: --out names the folder of the study")
+    settings = _read(path)
+    from preceptor.execution.process import start_process
+
+    # It imports torch while this process does.
+    early = start_process(settings.training.threads) if engine == "local" else None
+    from rich.console import Console
+
+    from preceptor.cli.terminal import live
+    from preceptor.driver import run_study
+
+    console = Console()
+    show = partial(live, console=console) if console.is_terminal else None
+    result = run_study(
+        settings, out, jobs=jobs, engine=engine, address=address, runs_per_gpu=runs_per_gpu,
+        hang_timeout=hang_timeout, track=track or (), track_uri=track_uri, early=early,
+        tell=partial(print, flush=True), show=show,
+    )  # fmt: skip
+    finish(result)
+
+
+@study.command()
+def init(
+    manifest: Annotated[
+        Path | None, typer.Argument(help="CSV or Parquet table of images.", show_default=False)
+    ] = None,
+    to: Annotated[Path, typer.Option(help="File to write.")] = Path("study.yaml"),
+    backbone: Annotated[str, typer.Option(help="Backbone of Teacher and Student.")] = "resnet50",
+    weights: Annotated[
+        str, typer.Option(help="Initial weights: hub, none or a .safetensors file.")
+    ] = "hub",
+    size: Annotated[int, typer.Option(help="Input side in pixels.")] = 224,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            help="Positive class (default: the rarer one of the training images).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a commented study file with a measured time estimate."""
+    from preceptor.cli.study_file import write_study_file
+    from preceptor.errors import InputError
+
+    if manifest is None:
+        raise InputError("study init: name the manifest, as in `preceptor study init x.csv`")
+    time = write_study_file(
+        manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
+    )
+    print(f"wrote {to}; on this machine the study takes about {time}")
+
+
+@study.command()
+def plan(
+    file: StudyFile = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Study folder, whose finished steps are not counted.", show_default=False
+        ),
+    ] = None,
+    jobs: JobsOption = None,
+) -> None:
+    """Print the steps of a study and their estimated time."""
+    import tempfile
+
+    settings = _read(_the_file(file, "plan"))
+    from preceptor.driver import print_plan
+
+    with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
+        print_plan(settings, out or Path(nothing), jobs, print)
+
+
+@study.command()
+def status(folder: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
+    """Print the progress of a study, from any shell."""
+    from rich.console import Console
+
+    from preceptor.cli.terminal import tell_status
+    from preceptor.execution.status import read_status
+
+    tell_status(*read_status(folder), Console())
+
+
+def finish(result: StudyResult) -> None:
+    """Print a study's main tables, its verdict and where its report is; exit 1 if a step failed."""
+    summary = result.folder / "summary.md"
+    if summary.is_file():
+        print(summary.read_text(encoding="utf-8"))
+    print(f"report {result.folder / 'report.html'}")
+    if result.failed or result.missing:
+        for title, reason in result.failed.items():
+            print(f"failed: {title}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _the_file(files: list[Path] | None, command: str) -> Path:
+    """The one study file of a command."""
+    from preceptor.errors import InputError
+
+    if not files:
+        example = "preceptor study study.yaml --out study"
+        if command != "run":
+            example = f"preceptor study {command} study.yaml"
+        raise InputError(f"study {command}: name a study file, as in `{example}`")
+    if len(files) > 1:
+        raise InputError(
+            f"study {command} {files[0]}: one file is expected, and {files[1]} is given too"
+        )
+    return files[0]
+
+
+def _read(file: Path) -> StudyConfig:
+    from preceptor.config.yaml_file import load_config
+    from preceptor.study.config import StudyConfig
+
+    return load_config(file, StudyConfig)

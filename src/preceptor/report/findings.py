@@ -1,0 +1,62 @@
+"""What a study found, in words: made once for the page, the summary and the model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preceptor.report.questions import across_domains, answers
+from preceptor.report.sentences import sentences
+from preceptor.report.verdict import Verdict, verdict
+from preceptor.results.domain import Results
+from preceptor.results.study import StudyResults
+from preceptor.study.plan import Plan
+from preceptor.study.study_plan import StudyPlan
+
+
+@dataclass(frozen=True)
+class DomainFindings:
+    """What one domain's numbers support.
+
+    Args:
+        verdict: Whether the Student won in this domain.
+        answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
+        sentences: Every comparison in a sentence.
+    """
+
+    verdict: Verdict
+    answers: dict[str, str]
+    sentences: list[str]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the numbers of a whole study support.
+
+    Args:
+        verdict: Of all domains together.
+        by_domain: One under "" where there are no domains.
+        across: The answer to RQ4; "" without domains.
+    """
+
+    verdict: Verdict
+    by_domain: dict[str, DomainFindings]
+    across: str = ""
+
+
+def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
+    """Findings of a study, once its p-values are corrected over all domains."""
+    parts = {
+        name: domain_findings(plan, found.by_domain[name]) for name, plan in study.plans.items()
+    }
+    if not study.has_domains:
+        return Findings(parts[""].verdict, parts)
+    return Findings(verdict(found), parts, across_domains(found.domains))
+
+
+def domain_findings(plan: Plan, results: Results) -> DomainFindings:
+    """Findings of one domain."""
+    return DomainFindings(
+        verdict(results),
+        answers(plan, results),
+        sentences(plan, results.comparisons, results.shares),
+    )

@@ -1,0 +1,161 @@
+"""The record of a finished training, as its `run.json` keeps it, and the measures in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from preceptor.errors import InputError
+from preceptor.evaluation.split_names import kind_or_none
+from preceptor.runtime.result_folder import finish, read_record
+
+Measure = Literal["accuracy", "auc", "map_correlation"]
+MEASURES: tuple[Measure, ...] = ("accuracy", "auc", "map_correlation")
+
+
+@dataclass(frozen=True)
+class SetMetrics:
+    """Measures of one validation set after an epoch.
+
+    Args:
+        accuracy: Share of the images whose most probable class is their label.
+        auc: Macro AUC; NaN where the set lacks a class.
+        map_correlation: Mean correlation of the model's maps with human maps; None where the set
+            has none.
+    """
+
+    accuracy: float = math.nan
+    auc: float = math.nan
+    map_correlation: float | None = None
+
+
+def metric_name(name: str, measure: Measure) -> str:
+    """The name of a measure of a set in metrics.csv, in run.json and in the table of runs.
+
+    Example:
+        >>> metric_name("val-unseen", "auc")
+        'val-unseen_auc'
+    """
+    return f"{name}_{measure}"
+
+
+def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
+    """The measures of several sets by `metric_name`, those that there are.
+
+    Example:
+        >>> flat_metrics({"val": SetMetrics(0.5, 0.75)})
+        {'val_accuracy': 0.5, 'val_auc': 0.75}
+    """
+    return {
+        metric_name(name, measure): value
+        for name, found in sets.items()
+        for measure in MEASURES
+        if (value := getattr(found, measure)) is not None
+    }
+
+
+def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
+    """The measures of each validation set, from what `flat_metrics` made; the rest is passed over.
+
+    Example:
+        >>> set_metrics({"loss": 0.1, "val_auc": 0.75, "val_map_correlation": 0.5})
+        {'val': SetMetrics(accuracy=nan, auc=0.75, map_correlation=0.5)}
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        for measure in MEASURES:
+            name = key.removesuffix(f"_{measure}")
+            if name != key and kind_or_none(name) == "val":
+                found.setdefault(name, {})[measure] = value
+    return {name: SetMetrics(**values) for name, values in found.items()}
+
+
+def read_set_metrics(folder: Path) -> dict[str, SetMetrics]:
+    """The measures of each validation set that a finished training or map step records."""
+    return set_metrics(read_record(folder).get("metrics", {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a finished training records of itself.
+
+    Args:
+        id: The run's id.
+        config: The resolved `RunConfig`, as JSON values.
+        classes: Class names, in the order of the model's outputs.
+        input_size: Side of the model's input in pixels.
+        grid: Rows and columns of the CAM.
+        saliency: cam or gradcam, see `ModelSpec`.
+        training_images: Number of training images.
+        guided_images: Those with map weight above 0.
+        soft_labelled_images: Those with a Teacher's probabilities.
+        uninformative_maps: Most constant or non-finite maps of an epoch.
+        images_seen: Images of all training steps.
+        best_epoch: The epoch that was kept, from 1.
+        metrics: The row of metrics.csv of that epoch.
+        seconds: Training time, over all interruptions.
+        parts: Parts in which each batch was computed.
+        peak_memory: Most bytes that a process used; None where unknown.
+        device_memory: Bytes of the GPU; None on a CPU.
+        device: The torch device.
+        versions: Versions of the libraries, and the machine.
+    """
+
+    id: str
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    input_size: int
+    grid: tuple[int, int]
+    saliency: str
+    training_images: int
+    guided_images: int
+    soft_labelled_images: int
+    uninformative_maps: int
+    images_seen: int
+    best_epoch: int
+    metrics: dict[str, float]
+    seconds: float
+    parts: int = 1
+    peak_memory: int | None = None
+    device_memory: int | None = None
+    device: str
+    versions: dict[str, str]
+
+    @property
+    def sets(self) -> dict[str, SetMetrics]:
+        """The measures of each validation set after the kept epoch."""
+        return set_metrics(self.metrics)
+
+    def write(self, folder: Path, *, without: str = "") -> None:
+        """Finish a run folder; see `finish`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        unsaid = {"parts": 1, "peak_memory": None, "device_memory": None}
+        kept = {
+            key: value for key, value in values.items() if key not in unsaid or value != unsaid[key]
+        }
+        finish(folder, kept, without=without)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """The record of a finished run folder.
+
+        Raises:
+            InputError: A value is missing: another version of the library wrote it.
+        """
+        values = read_record(folder)
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known |= {
+            "classes": tuple(values.get("classes", ())),
+            "grid": tuple(values.get("grid", ())),
+        }
+        try:
+            return cls(**cast(Any, known))
+        except TypeError as error:
+            missing = [field.name for field in fields(cls) if field.name not in values]
+            raise InputError(
+                f"{folder / 'run.json'}: {missing[0]} is missing; the run was written by another "
+                "version, train it again"
+            ) from error

@@ -1,0 +1,71 @@
+"""Sums over the images of training steps: what metrics.csv reports the means of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from preceptor.config.run import Distance
+from preceptor.losses.guided import LossTerms, Targets, gradient_norms
+from preceptor.saliency.agreement import correlation
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """Sums over the images of a batch, added up over the steps of an epoch.
+
+    Args:
+        loss: Of the whole loss.
+        classification, guidance: Of its terms, see `LossTerms`.
+        grad_logits, grad_map: Of the norms of their gradients, see `gradient_norms`.
+        guided, uninformative: Numbers of images.
+        map_correlation: Of the correlation of CAM and target, over the guided images.
+    """
+
+    loss: Tensor
+    classification: Tensor
+    guidance: Tensor
+    grad_logits: Tensor
+    grad_map: Tensor
+    guided: Tensor
+    uninformative: Tensor
+    map_correlation: Tensor
+
+    def __add__(self, other: StepStats) -> StepStats:
+        return StepStats(*(self.stacked() + other.stacked()))
+
+    def stacked(self) -> Tensor:
+        """(8,) the sums as one tensor, in the order of the fields."""
+        return torch.stack(tuple(vars(self).values()))
+
+    @classmethod
+    def zero(cls, device: torch.device) -> StepStats:
+        """The sums over no image."""
+        return cls(*torch.zeros(8, device=device))
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor, alpha: float,
+        distance: Distance,
+    ) -> StepStats:  # fmt: skip
+        """The sums of one batch, from its loss and its terms."""
+        grad_logits, grad_map = gradient_norms(
+            logits, terms, targets, alpha=alpha, distance=distance
+        )
+        agreement = torch.zeros((), device=logits.device)
+        if terms.pair is not None:
+            values, valid = correlation(*terms.pair, normalised=True)
+            agreement = torch.where(valid & terms.guided, values, 0).sum()
+        return cls(
+            loss=loss * len(logits),
+            classification=terms.classification.sum(),
+            guidance=terms.guidance.sum(),
+            grad_logits=grad_logits.sum(),
+            grad_map=grad_map.sum(),
+            guided=terms.guided.sum().float(),
+            uninformative=terms.uninformative.sum().float(),
+            map_correlation=agreement,
+        )

@@ -1,0 +1,19 @@
+"""The choices of options against the configs whose choices they repeat."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from preceptor.benchmark.forged import PRESETS
+from preceptor.cli import options
+from preceptor.config import run
+from preceptor.execution import executors
+
+
+def test_choices_of_options_are_those_of_the_configs() -> None:
+    fields = run.Training.model_fields
+    assert get_args(options.Cache) == get_args(fields["cache"].annotation)
+    assert get_args(options.Device) == get_args(fields["device"].annotation)
+    assert options.Method == run.Method
+    assert options.Engine == executors.Engine
+    assert set(get_args(options.Preset)) == set(PRESETS)
