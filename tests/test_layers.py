@@ -38,17 +38,6 @@ NEVER = {
 # may be imported there.
 LATE = ("cli.", "tracking.", "execution.ray")
 
-# Imports that offend still, each with its reason. May only shrink.
-ALLOWED: set[tuple[str, str]] = {
-    ("execution.process", "execution.events"),  # late
-    ("execution.process", "execution.perform"),  # late
-    ("execution.process", "execution.worker"),  # late
-    ("execution.process", "runtime.progress"),  # late
-    ("execution.worker", "execution.perform"),  # late
-    ("saliency.fuse_batch_norm", "models.backbones"),  # saliency never imports models
-    ("saliency.rise", "models.guided_model"),  # saliency never imports models
-}
-
 
 @cache
 def imports() -> dict[tuple[str, str], bool]:
@@ -103,7 +92,7 @@ def offenders() -> dict[tuple[str, str], str]:
 
 
 def test_imports_go_down() -> None:
-    assert set(offenders()) == ALLOWED
+    assert offenders() == {}
 
 
 def test_modules_import_each_other_in_no_circle() -> None:

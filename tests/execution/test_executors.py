@@ -154,9 +154,9 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A marking that asks for more memory than there is, of the machine's allocator."""
-    from preceptor.execution import perform
+    from preceptor.execution import worker
 
-    monkeypatch.setattr(perform, "perform", lambda *_, **__: torch.empty(2**55))
+    monkeypatch.setattr(worker, "perform", lambda *_, **__: torch.empty(2**55))
     step, needed = Step("x", "shard", "mark"), Work(Workspaces({}, {}), tmp_path)
     assert carry_out(step, needed, print, alone=False).kind == "crowded"
     assert not (tmp_path / "failed" / "x.log").exists()

@@ -2,7 +2,7 @@
 
 A worker takes seconds to import torch and its friends, and so does who starts it: a command starts
 its first worker before it imports them itself, and both do so at the same time. Hence nothing heavy
-is imported here.
+is imported here, and what a worker runs is known here by its name alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from preceptor.runtime.child_process import belong_to_parent, environment_of
+from preceptor.runtime.child_process import call_in_child, environment_of
+
+SERVE = ("preceptor.execution.worker", "serve")
+"""Module and function that a worker process runs."""
 
 
 @dataclass
@@ -44,28 +47,9 @@ def start_process(threads: int, gpu: str | None = None) -> Process:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=call_in_child, args=(*SERVE, theirs), daemon=True)
     seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     with environment_of(OMP_NUM_THREADS=str(threads), **seen):
         process.start()
     theirs.close()
     return Process(process, ours)
-
-
-def _serve(pipe: Connection) -> None:
-    """A worker's life: steps in, events out, until the parent is gone."""
-    belong_to_parent()
-    import preceptor.execution.perform  # noqa: F401 - now, and not when the first step has come
-    from preceptor.execution.events import Event
-    from preceptor.execution.worker import carry_out
-    from preceptor.runtime.progress import silence
-
-    silence()
-    try:
-        work = pipe.recv()
-        pipe.send(Event("ready", ""))
-        while True:
-            step, alone = pipe.recv()
-            pipe.send(carry_out(step, work, pipe.send, alone=alone))
-    except (EOFError, OSError):
-        return

@@ -7,17 +7,33 @@ import gc
 import traceback
 from collections import deque
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from preceptor.errors import CrowdedError, HeldError, LeaseLostError, PreceptorError
 from preceptor.execution.events import Event, Work
+from preceptor.execution.perform import perform
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
 
 KEPT_LINES = 200  # of progress, in the log of a step that failed
+
+
+def serve(pipe: Connection) -> None:
+    """Do the steps that come through a pipe, and send events, until the parent is gone."""
+    silence()
+    try:
+        work = pipe.recv()
+        pipe.send(Event("ready", ""))
+        while True:
+            step, alone = pipe.recv()
+            pipe.send(carry_out(step, work, pipe.send, alone=alone))
+    except (EOFError, OSError):
+        return
 
 
 def carry_out(step: Step, work: Work, say: Callable[[Event], None], *, alone: bool = True) -> Event:
@@ -30,8 +46,6 @@ def carry_out(step: Step, work: Work, say: Callable[[Event], None], *, alone: bo
         alone: Whether nothing else uses its device: only then a training that runs out of memory
             goes on in smaller parts.
     """
-    from preceptor.execution.perform import perform
-
     log = log_of(step.id, work.store)
     if watchdog.hung(log):  # tried again by who only saw a dead process
         return Event("failed", step.id, silent(work.patience, step.id))

@@ -135,6 +135,8 @@ class ThinnedConv2d(nn.Conv2d):
         convolution: One with a stride; the result has its weights.
     """
 
+    fusible = True  # a batch norm after it can be fused into its weights, as into any Conv2d's
+
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__(
             convolution.in_channels,

@@ -377,6 +377,11 @@ class GuidableModel(nn.Module):
         shape = self._blank().features.shape
         return int(shape[-2]), int(shape[-1])
 
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """(h, w) of the features of (N, in_chans, H, W) images."""
+        height, width = self(images).features.shape[-2:]
+        return int(height), int(width)
+
     def _blank(self) -> ModelOutput:
         """What two blank images give in evaluation mode."""
         some = next(self.parameters())

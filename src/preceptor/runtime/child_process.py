@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -24,6 +26,15 @@ def environment_of(**values: str) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+def call_in_child(module: str, function: str, *arguments: Any) -> None:
+    """Target of a child process: a function by its name, whose module the parent need not import.
+
+    The process belongs to its parent before the module is imported, which may take seconds.
+    """
+    belong_to_parent()
+    getattr(importlib.import_module(module), function)(*arguments)
 
 
 def belong_to_parent() -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from preceptor.models.backbones import ThinnedConv2d
 from preceptor.runtime.memory import out_of_memory
 
 # Folding changes the order of float32 products: differences stay near 1e-6 of the largest output.
@@ -102,7 +101,8 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
         return hook
 
     for name, module in network.named_modules():
-        if type(module) in (nn.Conv2d, ThinnedConv2d):
+        # Of subclasses, those that say so: others may compute their weights anew in each forward.
+        if type(module) is nn.Conv2d or getattr(module, "fusible", False):
             handles.append(module.register_forward_hook(watch(name)))
         elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(meet(name)))

@@ -10,7 +10,7 @@ docs/saliency.md has the curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from scipy.special import fdtri
@@ -30,9 +30,6 @@ from preceptor.saliency.rise_masks import (
     spread_shift,
 )
 
-if TYPE_CHECKING:
-    from preceptor.models.guided_model import GuidableModel
-
 Estimator = Literal["default", "published"]
 Size = Literal["grid", "image"] | tuple[int, int]
 
@@ -46,6 +43,21 @@ LEAST_BLOCKS = 3
 # 7 × 7 such agreement is asked for by the tolerance anyway; on 2 × 2, three numbers agree easily:
 # at each look 1 % of noise at tolerance 0.05, 13 % at 0.2.
 CHANCE = 1e-4
+
+
+@runtime_checkable
+class FeatureModel(Protocol):
+    """A model with a grid of features, such as a `GuidableModel`.
+
+    Args:
+        backbone: The network that maps (N, C, H, W) to logits, or to a tuple that begins with them.
+    """
+
+    backbone: nn.Module
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """(h, w) of the features of (N, C, H, W) images."""
+        ...
 
 
 class RiseResult(NamedTuple):
@@ -254,19 +266,11 @@ def _centred(maps: Tensor) -> Tensor:
     return maps - maps.mean((1, 2), keepdim=True)
 
 
-def _guidable(model: nn.Module | Callable[[Tensor], Any]) -> GuidableModel | None:
-    # guidable needs this package, which offers rise: an import at the top would be a circle.
-    from preceptor.models.guided_model import GuidableModel
-
-    return model if isinstance(model, GuidableModel) else None
-
-
 def _logits_of(
-    model: nn.Module | Callable[[Tensor], Any], example: Tensor
+    model: FeatureModel | nn.Module | Callable[[Tensor], Any], example: Tensor
 ) -> Callable[[Tensor], Tensor]:
     """What is called for logits: a folded copy of a module, without the rest of its answers."""
-    guidable = _guidable(model)
-    network: Callable[[Tensor], Any] = model if guidable is None else guidable.backbone
+    network = model.backbone if isinstance(model, FeatureModel) else model
     if isinstance(network, nn.Module):
         network = folded(network, example)
 
@@ -279,17 +283,16 @@ def _logits_of(
 
 
 def _grid(
-    model: nn.Module | Callable[[Tensor], Any], images: Tensor, size: Size, cells: int
+    model: FeatureModel | nn.Module | Callable[[Tensor], Any],
+    images: Tensor,
+    size: Size,
+    cells: int,
 ) -> tuple[int, int]:
     if isinstance(size, tuple):
         return size
     if size == "image":
         return int(images.shape[-2]), int(images.shape[-1])
-    guidable = _guidable(model)
-    if guidable is None:
-        return cells, cells
-    height, width = guidable(images[:1]).features.shape[-2:]
-    return int(height), int(width)
+    return model.grid_of(images[:1]) if isinstance(model, FeatureModel) else (cells, cells)
 
 
 def _averaged(weights: Tensor, cells: int) -> Tensor:
