@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
+
+from preceptor.data.cache import MAP_SIDE
 
 # A study of tiny forged photographs, two draws of them; each test file adds what it is about.
 FORGED_STUDY: dict[str, Any] = {
@@ -72,3 +76,27 @@ def squares(
     columns = ["path", "label", "split", "saliency", "annotated", "source", "group"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
+
+
+@dataclass
+class Noise:
+    """An `ImageSource` of random canvases in memory."""
+
+    count: int
+    side: int = 16
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        generator = np.random.default_rng(0)
+        shape = (self.count, self.side, self.side, self.channels)
+        self.pixels = generator.integers(0, 256, shape).astype(np.uint8)
+        self.sizes = np.full((self.count, 2), self.side, np.int32)
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[rows]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
+        for position, row in enumerate(rows):
+            maps[position, int(row) % MAP_SIDE] = 200
+        return maps

@@ -24,19 +24,8 @@ from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.training.run import train
 from tests.commands import assert_refused, here
-from tests.datasets import SQUARES_STUDY, squares
-
-SETTINGS: dict[str, Any] = SQUARES_STUDY | {
-    "seeds": 1,
-    "training": {
-        "input_size": 32,
-        "epochs": 2,
-        "batch_size": 8,
-        "lr": 0.01,
-        "schedule": "constant",
-    },
-}
-TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv", "selection.json")
+from tests.datasets import squares
+from tests.studies import SETTINGS, command, same_tables
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +44,6 @@ def undisturbed(study_file: Path) -> Path:
     assert not result.failed
     assert result.missing == 0
     return out
-
-
-def command(file: Path, out: Path, jobs: int = 1) -> list[str]:
-    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return [sys.executable, "-c", "from preceptor.cli.main import main; main()", *arguments]
-
-
-def same_tables(one: Path, other: Path) -> None:
-    for name in TABLES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def test_the_table_has_every_side(undisturbed: Path) -> None:

@@ -22,7 +22,7 @@ from preceptor.errors import InputError
 from preceptor.execution.status import Board, Running, Status, is_held, read_status
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
-from tests.test_driver import SETTINGS
+from tests.studies import SETTINGS
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.execution.graph import Graph
-from preceptor.study.steps import Step
-
-
-def step(name: str, *needs: str, cost: float = 1.0) -> Step:
-    return Step(name, "train", f"step {name}", needs, cost=cost)
+from tests.studies import plain_step as step
+from tests.studies import selection_step
 
 
 def taken(graph: Graph) -> list[str]:
@@ -30,8 +27,8 @@ def test_the_longest_comes_first_and_of_equal_ones_the_first_known() -> None:
 
 
 def test_a_selection_comes_before_the_longest() -> None:
-    choice = Step("select::teacher", "select", "choose", (), choose=list)
-    assert taken(Graph([step("a", cost=1e9), choice])) == ["select::teacher", "a"]
+    choice = selection_step("teacher")
+    assert taken(Graph([step("a", cost=1e9), choice])) == [choice.id, "a"]
 
 
 def test_a_step_is_ready_when_its_last_need_is_done() -> None:

@@ -13,7 +13,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Step
 from tests.datasets import squares
-from tests.report.test_report import study, walk
+from tests.studies import study, walk
 
 
 def first_training(folder: Path) -> tuple[StudyConfig, Plan, Step]:

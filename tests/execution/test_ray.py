@@ -27,8 +27,7 @@ from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
-from tests.report.test_report import walk
-from tests.test_driver import SETTINGS, same_tables
+from tests.studies import SETTINGS, same_tables, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

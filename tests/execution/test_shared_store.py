@@ -16,7 +16,7 @@ from preceptor.driver import run_study
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
-from tests.test_driver import SETTINGS, command, same_tables
+from tests.studies import SETTINGS, command, same_tables
 
 
 @pytest.fixture(scope="module")

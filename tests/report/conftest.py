@@ -15,7 +15,7 @@ from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
-from tests.report.test_report import do_all
+from tests.studies import do_all
 
 NASTY = "a_b & 50% {x} #1 $y ~^\\ α ± − × <b>|"
 """A source's name that HTML, SVG, LaTeX and CSV must each write in their own way."""

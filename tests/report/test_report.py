@@ -9,62 +9,20 @@ import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from preceptor.execution.graph import Graph
-from preceptor.execution.perform import perform
 from preceptor.report.methods import methods
 from preceptor.report.write import write_results
 from preceptor.results.domain import gather
-from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.study_plan import StudyPlan
-from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
+from tests.studies import study, walk
 
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-def study(manifest: Path, **values: Any) -> StudyConfig:
-    settings: dict[str, Any] = {
-        "manifest": manifest,
-        "positive": "marked",
-        "primary": "test-unseen",
-        "annotated": 0.5,
-        "teachers": ("test_byobnet",),
-        "students": ("test_byobnet",),
-        "backbone_args": {"test_byobnet": {"output_stride": 8}},
-        "seeds": 2,
-        "alphas": (0.5,),
-        "data_driven": False,
-        "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
-    }
-    return StudyConfig.model_validate(settings | values)
-
-
-def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
-    """The plan of a study, its steps done here, without worker processes."""
-    workspaces = Workspaces.of_study(config, store)
-    plan = Plan(Protocol(config, workspaces, store))
-    graph = Graph(plan.start())
-    if compute:
-        do_all(graph, store, workspaces)
-    return plan
-
-
-def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
-    """Every step of a graph, in this process."""
-    while step := graph.take():
-        if step.kind == "select":
-            assert step.choose is not None
-            graph.add(step.choose())
-        else:
-            perform(step, store, workspaces)
-        graph.finish(step.id)
 
 
 class Page(HTMLParser):

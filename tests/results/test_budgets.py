@@ -22,7 +22,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import SQUARES_STUDY, squares
-from tests.report.test_report import walk
+from tests.studies import walk
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
