@@ -22,6 +22,7 @@ from preceptor.data.geometry import resample
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from tests.commands import HANGS
 
 SIZES = [(40, 30), (30, 40), (64, 20), (25, 25), (33, 47)]
 
@@ -88,7 +89,7 @@ def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:
     values = np.zeros((200, 200), np.uint16)
     values[10:12, 20:22] = 9
     Image.fromarray(values).save(tmp_path / "faint.png")
-    stored = cache._stored_map(tmp_path / "faint.png")
+    stored = cache.stored_map(tmp_path / "faint.png")
     assert stored.max() == 255
     row, column = divmod(int(stored.argmax()), MAP_SIDE)
     assert 10 / 200 - 1 / MAP_SIDE <= row / MAP_SIDE <= 12 / 200
@@ -105,7 +106,7 @@ def test_a_faint_16_bit_map_keeps_what_a_float_map_keeps(
     place = np.linspace(-2, 2, 150)
     bell = np.exp(-(place[:, None] ** 2) - place[None] ** 2)
     Image.fromarray(np.rint(ground + height * bell).astype(np.uint16)).save(tmp_path / "m.png")
-    stored = cache._stored_map(tmp_path / "m.png").astype(np.float64) / 255
+    stored = cache.stored_map(tmp_path / "m.png").astype(np.float64) / 255
     raw = torch.from_numpy(decode_map(tmp_path / "m.png")).double()[None]
     unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     exact = resample(raw, unit, unit, (MAP_SIDE, MAP_SIDE))[0].numpy()
@@ -119,7 +120,7 @@ def test_a_faint_16_bit_map_keeps_what_a_float_map_keeps(
 @pytest.mark.parametrize("side", [3, 128, 333])
 def test_a_constant_map_is_not_stretched_to_noise(tmp_path: Path, value: int, side: int) -> None:
     Image.fromarray(np.full((side, side), value, np.uint16)).save(tmp_path / "m.png")
-    assert not cache._stored_map(tmp_path / "m.png").any()
+    assert not cache.stored_map(tmp_path / "m.png").any()
     assert not map_on_unit_square(tmp_path / "m.png").any()
 
 
@@ -127,7 +128,7 @@ def test_a_map_of_the_average_of_fine_stripes_is_not_stretched_to_noise(tmp_path
     """Stripes finer than the grid: only the rounding of the means differs from cell to cell."""
     stripes = np.tile(np.array([50000, 50001], np.uint16), (512, 256))
     Image.fromarray(stripes).save(tmp_path / "m.png")
-    assert not cache._stored_map(tmp_path / "m.png").any()
+    assert not cache.stored_map(tmp_path / "m.png").any()
 
 
 @pytest.mark.parametrize("name", ["images.npy", "maps.npy", "sizes.npy", "map_index.npy"])
@@ -262,7 +263,7 @@ def test_two_builders_make_one_cache(tmp_path: Path, manifest: Manifest, start: 
     both = [
         start(build_together, manifest.root, tmp_path / "c", barrier, answers) for _ in range(2)
     ]
-    found = [answers.get(timeout=120) for _ in both]
+    found = [answers.get(timeout=HANGS) for _ in both]
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]

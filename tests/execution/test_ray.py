@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,13 +17,14 @@ from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, Work
-from preceptor.execution.ray import RayExecutor, _connect
+from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.maps.store import read_store
 from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
+from tests.hangs import blocked_training, until_it_hangs
 from tests.studies import SETTINGS, same_tables, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -158,34 +156,25 @@ def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> 
 
 
 def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
-    file: Path, cluster: Nodes, tmp_path: Path
+    cluster: Nodes, tmp_path: Path
 ) -> None:
-    """An image that nobody can open: who tries waits in the kernel."""
-    values = yaml.safe_load(file.read_text())
-    values["training"]["cache"] = "none"
-    values["manifest"] = str(squares(tmp_path / "data"))
-    plan = walk(StudyConfig.model_validate(values), tmp_path / "store", compute=False)
-    step = next(step for step in plan.steps.values() if step.kind == "train")
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
-    fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    work = Work(plan.protocol.workspaces, plan.protocol.store, patience=3.0)
-    executor = RayExecutor(work, address=cluster.address)
-    try:
-        started = time.monotonic()
-        executor.start(step)
-        heard: list[Event] = []
-        while not heard or not heard[-1].ends:
-            heard += executor.events(1.0)
-        assert heard[-1].kind == "failed"
-        assert heard[-1].text.startswith("hung: silent for 3 seconds")
-        assert time.monotonic() - started < 40
-    finally:
-        executor.close()
-        os.close(blocked)
-        signal.signal(signal.SIGIO, before)
-    log = tmp_path / "store" / "failed" / f"{step.id}.log"
-    assert "Thread" in log.read_text()
+    with blocked_training(tmp_path) as (plan, step):
+
+        def attempt(patience: float) -> list[Event]:
+            work = Work(plan.protocol.workspaces, plan.protocol.store, patience=patience)
+            executor = RayExecutor(work, address=cluster.address)
+            heard: list[Event] = []
+            try:
+                executor.start(step)
+                while not heard or not heard[-1].ends:
+                    heard += executor.events(1.0)
+            finally:
+                executor.close()
+            return heard
+
+        heard = until_it_hangs(attempt, tmp_path / "store" / "failed" / f"{step.id}.log")
+    assert heard[-1].kind == "failed"
+    assert heard[-1].text.startswith("hung: silent for ")
 
 
 def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) -> None:
@@ -227,6 +216,6 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.Monke
             raise Exception("The current node timed out\nduring startup.")
 
     with pytest.raises(RunFailedError, match=r"not be started .* \(The current node timed out dur"):
-        _connect(TimesOut, None)
+        connect(TimesOut, None)
     with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
-        _connect(TimesOut, "there:1")
+        connect(TimesOut, "there:1")

@@ -26,7 +26,7 @@ from preceptor.errors import InputError
 from preceptor.runtime.result_folder import file_digest, read_record
 from preceptor.training.launch import launch
 from preceptor.training.run import train
-from tests.commands import Outcome, assert_refused
+from tests.commands import HANGS, Outcome, assert_refused
 from tests.datasets import squares
 
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
@@ -71,7 +71,7 @@ def start(config: RunConfig, store: Path, **environment: str) -> subprocess.Pope
 
 
 def ended(process: subprocess.Popen[str]) -> Outcome:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANGS)
     return Outcome(process.returncode, out, err)
 
 
@@ -181,7 +181,7 @@ def test_whatever_dies_the_same_command_ends_with_the_same_bits(
     process.kill()
     for member in members:  # none outlives the command
         watched.register(member, select.POLLIN)
-        assert watched.poll(60_000)
+        assert watched.poll(1000 * HANGS)
         watched.unregister(member)
         os.close(member)
     ended(process)
@@ -227,7 +227,7 @@ def test_torchrun_starts_the_processes_as_well(pair: Path, tmp_path: Path) -> No
     runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     module = ["-m", "preceptor.training", str(pair / "config.yaml"), str(tmp_path)]
     done = subprocess.run(
-        [*runner, "2", *module], capture_output=True, text=True, check=False, timeout=120
+        [*runner, "2", *module], capture_output=True, text=True, check=False, timeout=HANGS
     )
     assert done.returncode == 0, done.stderr
     assert_same(pair, tmp_path / pair.name)

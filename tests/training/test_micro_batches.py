@@ -29,7 +29,7 @@ from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
 from preceptor.training.step_stats import StepStats
-from tests.commands import Outcome
+from tests.commands import HANGS, Outcome
 from tests.datasets import squares
 
 SMALL = {
@@ -258,7 +258,7 @@ def limited(config: RunConfig, store: Path, room: int) -> Outcome:
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed is free at once
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)

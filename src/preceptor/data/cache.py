@@ -114,7 +114,7 @@ class DecodedImages:
         found = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
         for position, row in enumerate(rows):
             if self.map_paths[row]:
-                found[position] = _stored_map(Path(self.map_paths[row]))
+                found[position] = stored_map(Path(self.map_paths[row]))
         return found
 
 
@@ -143,7 +143,7 @@ def map_on_unit_square(path: Path) -> NDArray[np.float32]:
     return found
 
 
-def _stored_map(path: Path) -> NDArray[np.uint8]:
+def stored_map(path: Path) -> NDArray[np.uint8]:
     """A map on its unit square, stretched to the full range of uint8.
 
     The stretch keeps a tiny mark, or a faint one on a bright ground, from being rounded away;
@@ -276,7 +276,7 @@ def _fill(
         sizes[row] = image.shape[1], image.shape[0]
         images[row] = render(image, fit, side)
         if map_index[row] >= 0:
-            maps[map_index[row]] = _stored_map(Path(map_paths[row]))
+            maps[map_index[row]] = stored_map(Path(map_paths[row]))
 
     _fill_all(fill, count, threads, f"decoding {count:,} images at {side} px")
     for array in (images, maps):
