@@ -28,7 +28,7 @@ from preceptor.runtime.leases import lease
 from preceptor.training.run import train
 from tests.datasets import squares
 
-RISE = RiseSettings(max_masks=256, tolerance=0.2)
+RISE = RiseSettings(max_masks=64, tolerance=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,10 @@ def test_validation_images_with_human_maps_have_shards_of_their_own(data: Path) 
     assert not any(part.agreement for part in parts_of(manifest, "train", "cam", 1, agreement=True))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
 def test_processes_leave_the_store_of_one_piece(
-    data: Path, model: Path, whole: MapStore, tmp_path: Path, jobs: int
+    data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
-    made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE, jobs=jobs)
+    made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE, jobs=2)
     assert_same(made, whole)
     assert_same(read_store(tmp_path), whole)
     assert not (tmp_path / WORKING).exists()
@@ -114,7 +113,7 @@ def test_what_was_killed_goes_on_from_its_shards(
     out = tmp_path / "maps"
     command = [
         sys.executable, "-c", "from preceptor.cli.main import main; main()", "annotate", str(model),
-        str(data), "--out", str(out), "--method", "rise", "--split", "all", "--max-masks", "256",
+        str(data), "--out", str(out), "--method", "rise", "--split", "all", "--max-masks", "64",
         "--tolerance", "0.2", "--jobs", "1",
     ]  # fmt: skip
 

@@ -274,11 +274,22 @@ def test_a_damaged_step_is_told_of_and_done_again(tmp_path: Path, harm: str) -> 
     assert not (folder / "run.json").exists()
 
 
-def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(tmp_path: Path) -> None:
-    long = plain_step("x" * 300, title="step x")  # no file system takes a name of this length
-    found = walked(tmp_path, [long, plain_step("b")], Scripted())
-    assert set(found.graph.failed) == {long.id}
-    assert "too long" in found.graph.failed[long.id]
+def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that answers with an error cannot be had here: the answer is put in its place."""
+    asked = scheduler.is_finished
+
+    def answer(folder: Path) -> bool:
+        if folder.name == "a":
+            raise OSError(5, "Input/output error", str(folder))
+        return asked(folder)
+
+    monkeypatch.setattr(scheduler, "is_finished", answer)
+    steps = [plain_step("a"), plain_step("b"), plain_step("c", "a")]
+    found = walked(tmp_path, steps, Scripted())
+    assert set(found.graph.failed) == {"a", "c"}
+    assert found.graph.failed["a"].endswith("/a: Input/output error")
     assert found.graph.done == {"b"}
 
 

@@ -47,9 +47,12 @@ def effect(arm: Arm, seed: int) -> float:
 
 
 def settings(folder: Path, **values: Any) -> dict[str, Any]:
-    splits = {"train": 12, "val": 8, "test": 6, PRIMARY: 40}
+    splits = {"train": 12, "val": 8, PRIMARY: 40}
+    manifest = squares(folder / "data", splits=splits, size=(8, 8))
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table.drop(columns="source").to_csv(manifest, index=False)
     given = {
-        "manifest": squares(folder / "data", splits=splits, size=(8, 8)), "seeds": SEEDS,
+        "manifest": manifest, "seeds": SEEDS,
         "students": BACKBONES, "alphas": (0.5,), "teacher_alphas": (0.5,), "data_driven": True,
         "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
         "variants": {"kept": {"human_maps": "keep"}}, "saliency": ("cam", "rise"),
