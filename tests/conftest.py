@@ -34,6 +34,7 @@ SLOW = {
     "report/test_report.py",
     "report/test_verdict_and_panels.py",
     "results/test_budgets.py",
+    "results/test_score_files.py",
     "results/test_study.py",
     "study/test_levers.py",
     "study/test_rise_study.py",

@@ -36,7 +36,6 @@ from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidableModel
 from preceptor.report.palette import MAGMA
 from preceptor.results.best import Best
-from preceptor.results.comparisons import test_scores
 from preceptor.results.domain import Results
 from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
@@ -119,23 +118,22 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
     return hits[: count - wrong] + misses[:wrong]
 
 
-def make_panels(
-    plan: Plan, results: Results, best: Best | None, count: int = COUNT
-) -> Panels | None:
+def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
     """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
 
     Args:
         plan: The study.
         results: What it found.
-        best: The chosen Student, if there is one.
         count: How many images.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
     """
+    best = results.best
     if best is None:
         return None
-    scored = test_scores(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
+    arm = Arm("student", best.backbone, best.alpha, str(plan.winner()))
+    scored = results.files.tests_of(plan.protocol, arm)
     if best.seed not in scored:
         return None
     return _make(plan, results, best, scored[best.seed], count)

@@ -24,7 +24,7 @@ from preceptor.report.panels import COUNT, make_panels
 from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.report.verdict import Verdict, study_name
-from preceptor.results.best import Best, chosen_student, write_best
+from preceptor.results.best import Best, write_best
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
 from preceptor.results.study import StudyResults, gather_study
@@ -84,11 +84,11 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters = []
     for name, plan in study.plans.items():
-        results, words, best = found.by_domain[name], findings.by_domain[name], chosen_student(plan)
-        if best is not None:
-            _write_best(plan, results, words.verdict, best, out / "best" / keys[name])
+        results, words = found.by_domain[name], findings.by_domain[name]
+        if results.best is not None:
+            _write_best(plan, results, words.verdict, results.best, out / "best" / keys[name])
         count = COUNT // len(study.plans)
-        chapters.append(_chapter(plan, results, words, best, count, keys[name]))
+        chapters.append(_chapter(plan, results, words, count, keys[name]))
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
     for folder in ("tables", "figures"):
@@ -132,14 +132,13 @@ def _chapter(
     plan: Plan,
     results: Results,
     findings: DomainFindings,
-    best: Best | None,
     count: int,
     key: str,
 ) -> Chapter:
     """The page's part of a domain, with or without panels."""
     panels, note = None, "No Student has been scored on the primary set yet."
     try:
-        panels = make_panels(plan, results, best, count)
+        panels = make_panels(plan, results, count)
     except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
         note = f"They could not be made: {error}"
     return chapter(plan, results, findings, panels, note, key)
