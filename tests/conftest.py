@@ -30,6 +30,7 @@ SLOW = {
     "report/test_card.py",
     "report/test_export.py",
     "report/test_graph_figure.py",
+    "report/test_panel_files.py",
     "report/test_questions.py",
     "report/test_report.py",
     "report/test_verdict_and_panels.py",
