@@ -87,8 +87,8 @@ def told() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        mend = "lower training.input_size or batch_size, or take a machine with more memory"
-        print(f"error: out of memory; {mend}", file=sys.stderr)
+        fix = "lower training.input_size or batch_size, or take a machine with more memory"
+        print(f"error: out of memory; {fix}", file=sys.stderr)
         sys.exit(1)
 
 
