@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import (
     Amount,
     Distance,
@@ -137,13 +138,13 @@ class Domain(Settings):
         manifest, positive, primary, annotated, guide_classes, budget, maps: See `StudyConfig`.
     """
 
-    manifest: Path
+    manifest: ConfigPath
     positive: str | None = None
     primary: str | None = None
     annotated: Amount | None = None
     guide_classes: tuple[str, ...] | None = None
     budget: Sizes | None = None
-    maps: Mapping[str, Path] | None = None
+    maps: Mapping[str, ConfigPath] | None = None
 
 
 class StudyConfig(Guiding):
@@ -198,13 +199,13 @@ class StudyConfig(Guiding):
         store: Where runs are kept; several studies may share one. None = inside the study.
     """
 
-    manifest: Path | None = None
+    manifest: ConfigPath | None = None
     domains: Mapping[str, Domain] = {}
     positive: str | None = None
     primary: str | None = None
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]
     students: Annotated[tuple[str, ...], Field(min_length=1)]
-    weights: str | Mapping[str, str] = "none"
+    weights: Weights | Mapping[str, Weights] = "none"
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
     seeds: Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 3
     annotated: Amount | None = None
@@ -213,7 +214,7 @@ class StudyConfig(Guiding):
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
-    maps: Mapping[str, Path] = {}
+    maps: Mapping[str, ConfigPath] = {}
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
@@ -231,7 +232,7 @@ class StudyConfig(Guiding):
     terms: TermsField = "generic"
     training: Training = Training()
     speed: Mapping[str, Speed] = {}
-    store: Path | None = None
+    store: ConfigPath | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
