@@ -227,6 +227,11 @@ class Training(Settings):
         """Which of precision, channels_last and compile are auto."""
         return tuple(name for name in Speed.model_fields if getattr(self, name) == "auto")
 
+    def without_auto(self) -> Training:
+        """The same, with what is auto as in `Speed()`."""
+        plain = {name: getattr(Speed(), name) for name in self.left_to_probe}
+        return self.model_copy(update=plain)
+
     @property
     def speed(self) -> Speed:
         """Precision, layout and compiler, where none of them is auto."""

@@ -19,6 +19,7 @@ from preceptor.config.run import (
     Positive,
     PostProcessing,
     RiseSettings,
+    RunConfig,
     Settings,
     Speed,
     Training,
@@ -351,6 +352,47 @@ class StudyConfig(Guiding):
             return self.training
         free = self.training.left_to_probe
         return self.training.model_copy(update={name: getattr(chosen, name) for name in free})
+
+    def annotated_seed_of(self, seed: int) -> int:
+        """The seed of the draw of the annotated images in the runs of a study's seed."""
+        return self.annotated_seed + (seed if self.annotated_per_seed else 0)
+
+    def run_config(self, backbone: str, draw: int, **values: object) -> RunConfig:
+        """The run config of a backbone and a seed of the study.
+
+        Args:
+            backbone: Backbone of the model.
+            draw: Seed of the study: of the data and, unless `values` name another, of the training.
+            values: What differs from a guided run on all training images.
+        """
+        base: dict[str, object] = {
+            "manifest": self.manifest_of(draw),
+            "backbone": backbone,
+            "weights": self.weights_of(backbone),
+            "backbone_args": self.backbone_args.get(backbone, {}),
+            "positive": self.positive,
+            "annotated": self.annotated,
+            "annotated_seed": self.annotated_seed_of(draw),
+            "guide_classes": self.guide_classes,
+            "human_post": self.human_post,
+            "validation_negatives": self.validation_negatives,
+            "seed": draw,
+            "training": self.training_of(backbone),
+        }
+        return RunConfig.model_validate(base | values)
+
+    def plain_run(self, backbone: str) -> RunConfig:
+        """A run of a backbone before the probe and on any classes: what is auto is as in `Speed()`,
+        and no class is positive.
+        """
+        training = self.training.without_auto()
+        study = next(iter(self.by_domain().values()))
+        return study.run_config(backbone, self.seed_list[0], positive=None, training=training)
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """All backbones, each once: those of the Teachers first."""
+        return tuple(dict.fromkeys([*self.teachers, *self.students]))
 
     def weights_of(self, backbone: str) -> str:
         """hub, none or the file of a backbone."""

@@ -7,7 +7,7 @@ that the run uses, and of NUMERICS.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +115,35 @@ def build(workspace: Workspace, config: RunConfig) -> GuidableModel:
     unknown = sorted(set(config.guide_classes or ()) - set(classes))
     if unknown:
         raise InputError(f"guide_classes: {unknown} not among the classes {classes}")
+    return build_for(config, classes)
+
+
+def build_for(
+    config: RunConfig, classes: Sequence[str], *, load_weights: bool = True
+) -> GuidableModel:
+    """The untrained model of a run config.
+
+    Args:
+        config: The run's config.
+        classes: Class names, in logit order.
+        load_weights: Whether the model starts from `config.weights`; the shape and the speed of a
+            model do not depend on them.
+
+    Raises:
+        InputError: See `build_model`.
+    """
+    training = config.training
     return build_model(
         config.backbone,
         classes,
         positive=config.positive,
-        weights=config.weights,
-        in_chans=config.training.in_chans,
-        input_size=config.training.input_size,
-        fit=config.training.fit,
+        weights=config.weights if load_weights else "none",
+        in_chans=training.in_chans,
+        input_size=training.input_size,
+        fit=training.fit,
         backbone_args=config.backbone_args,
-        head=config.training.head,
-        cam_source=config.training.cam_source,
+        head=training.head,
+        cam_source=training.cam_source,
     )
 
 
