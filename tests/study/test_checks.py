@@ -35,7 +35,7 @@ def test_a_precision_that_this_machine_lacks_is_told_once(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("no_gpu")
 def test_a_device_that_this_machine_lacks_is_told_once() -> None:
-    with pytest.raises(InputError, match="training.device cuda"):
+    with pytest.raises(InputError, match=r"training\.device cuda"):
         check_devices(Training(device="cuda"))
 
 
