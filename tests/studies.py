@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from preceptor.config.yaml_file import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import set_auc
 from preceptor.evaluation.split_names import SplitKind
@@ -20,6 +22,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.steps import Arm, Step, selection_id
+from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
 from tests.datasets import SQUARES_STUDY
@@ -100,40 +103,42 @@ def same_tables(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def scored(config: StudyConfig, store: Path, effect: Callable[[Arm, int], float]) -> Plan:
-    """The plan of a study whose results are written down and not computed: nothing is trained.
+Effect = Callable[[Arm, int], float]
 
-    Every step leaves the files that it leaves when it is computed, but models and map stores. The
+
+def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> None:
+    """The results of a study, written down and not computed: nothing is trained.
+
+    Every step leaves the files that it leaves when it is computed, but curves and map stores. The
     logit of an image is the same noise in all runs of a seed, plus the run's effect where the image
     is positive: AUCs rise with the effect.
 
     Args:
-        config: The study, of two classes.
-        store: Where the steps leave their results.
+        study: Its plans, not begun; of two classes.
         effect: Of a run, from its arm and its seed.
+        model: A model folder that stands for every run's; None = they have none.
     """
-    plan = walk(config, store, compute=False)
-    graph = Graph(plan.steps.values())
+    graph = Graph(study.start())
     while step := graph.take():
         if step.kind == "select":
             assert step.choose is not None
             graph.add(step.choose())
         else:
-            _write_result(plan, step, effect)
+            _write_result(study, step, effect, model)
         graph.finish(step.id)
-    return plan
 
 
-def _write_result(plan: Plan, step: Step, effect: Callable[[Arm, int], float]) -> None:
+def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | None) -> None:
     """The folder of a step, with the scores of its validation or test images."""
-    protocol = plan.protocol
-    folder = protocol.folder(step)
+    folder = study.folder(step)
     folder.mkdir(parents=True)
     if step.kind not in ("train", "evaluate"):
         finish(folder, {"id": step.id, "kind": "maps", "seconds": 1.0})
         return
     run = step.id if step.kind == "train" else step.needs[0]
-    member = next(one for one in protocol.members if one.run == run)
+    protocol, member = next(
+        (plan.protocol, one) for plan in study for one in plan.protocol.members if one.run == run
+    )
     scores = _scores(
         protocol.workspaces.at(member.manifest),
         "val" if step.kind == "train" else "test",
@@ -148,9 +153,14 @@ def _write_result(plan: Plan, step: Step, effect: Callable[[Arm, int], float]) -
     assert step.run is not None
     classes = protocol.workspace.manifest.classes
     measures = {
-        str(name): SetMetrics(0.5, set_auc(part, classes, protocol.study.positive), 0.5)
+        str(name): SetMetrics(
+            0.5, set_auc(part, classes, protocol.study.positive), 0.5 + member.seed / 100
+        )
         for name, part in scores.groupby("split")
     }
+    (folder / "config.yaml").write_text(dump_config(step.run))
+    if model is not None:
+        shutil.copytree(model, folder / "model")
     RunRecord(
         id=run, config=step.run.model_dump(mode="json"), classes=tuple(classes), input_size=32,
         grid=(4, 4), saliency="cam", training_images=24, guided_images=12, soft_labelled_images=0,

@@ -44,8 +44,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     squares(folder / "data", splits={"train": 40, "val": 12, "test": 12, "test-unseen": 12})
     target = folder / "study.yaml"
     values = SETTINGS | {
-        "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": ["shuffled"],
-        "rise": {"max_masks": 1024, "tolerance": 0.3},
+        "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": [],
+        "rise": {"max_masks": 256, "tolerance": 0.3},
     }  # fmt: skip
     target.write_text(yaml.safe_dump(values))
     return target
@@ -91,9 +91,11 @@ def test_a_cluster_leaves_the_tables_of_local_workers(
     assert not list((out / "store" / "shards").iterdir())
 
 
-def test_a_node_that_dies_costs_no_finished_step(file: Path, local: Path, tmp_path: Path) -> None:
+def test_a_node_that_dies_costs_no_finished_step(
+    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+) -> None:
     out = tmp_path / "study"
-    with ray_nodes(2) as cluster, on(cluster, file, out) as process:
+    with on(cluster, file, out) as process:
         before: dict[Path, int] = {}
         while process.poll() is None and not before:
             done = {one: one.stat().st_mtime_ns for one in out.glob("store/runs/*/run.json")}
@@ -104,6 +106,7 @@ def test_a_node_that_dies_costs_no_finished_step(file: Path, local: Path, tmp_pa
                     break
             time.sleep(0.002)
         _, errors = process.communicate()
+    cluster.add()  # in its place, for the tests that follow
     assert before
     assert process.returncode == 0, errors
     same_tables(out, local)
@@ -177,34 +180,6 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
     assert heard[-1].text.startswith("hung: silent for ")
 
 
-def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) -> None:
-    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
-    in its books alone; what is looked at is who holds the leases of the steps."""
-    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
-    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
-    work = Work(plan.protocol.workspaces, plan.protocol.store, device="auto")
-    holders: dict[str, int] = {}
-    with ray_nodes(0) as cluster:
-        cluster.add(gpus=1)
-        executor = RayExecutor(work, address=cluster.address)
-        try:
-            for step in steps:
-                executor.start(step)
-            done: list[str] = []
-            while len(done) < len(steps):
-                heard = list(executor.events(0.01))
-                assert all(event.kind != "failed" for event in heard), heard
-                done += [event.step for event in heard if event.ends]
-                for step in steps:
-                    holder = holder_of(plan.protocol.folder(step))
-                    if holder is not None:
-                        holders[step.id] = holder.pid
-        finally:
-            executor.close()
-    assert len(holders) == len(steps)
-    assert len(set(holders.values())) == len(steps)
-
-
 def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -219,3 +194,32 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.Monke
         connect(TimesOut, None)
     with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
         connect(TimesOut, "there:1")
+
+
+def test_on_gpus_a_process_does_one_step_and_ends(
+    file: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
+    in its books alone; what is looked at is who holds the leases of the steps."""
+    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
+    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
+    work = Work(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    holders: dict[str, int] = {}
+    cluster.add(gpus=1)  # the last test of the file: others count on nodes without
+    executor = RayExecutor(work, address=cluster.address)
+    try:
+        for step in steps:
+            executor.start(step)
+        done: list[str] = []
+        while len(done) < len(steps):
+            heard = list(executor.events(0.01))
+            assert all(event.kind != "failed" for event in heard), heard
+            done += [event.step for event in heard if event.ends]
+            for step in steps:
+                holder = holder_of(plan.protocol.folder(step))
+                if holder is not None:
+                    holders[step.id] = holder.pid
+    finally:
+        executor.close()
+    assert len(holders) == len(steps)
+    assert len(set(holders.values())) == len(steps)

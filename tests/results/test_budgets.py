@@ -22,7 +22,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import SQUARES_STUDY, squares
-from tests.studies import walk
+from tests.studies import walk, write_down
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
@@ -48,7 +48,9 @@ def timed(folder: Path, seconds: dict[int, str]) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("budget")
     study = parse_config(SETTINGS | {"manifest": str(timed(folder / "data", {}))}, StudyConfig)
-    return walk(study, folder / "store")
+    plan = walk(study, folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), lambda arm, seed: 0.5 + seed)
+    return plan
 
 
 def results_of(plan: Plan) -> Results:

@@ -28,7 +28,7 @@ from preceptor.study.protocol import Member
 from preceptor.study.steps import Arm
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
-from tests.studies import scored, study
+from tests.studies import study, walk, write_down
 
 BACKBONES = ("test_byobnet", "test_resnet")
 SEEDS = [0, 1, 2, 3]
@@ -46,7 +46,8 @@ def effect(arm: Arm, seed: int) -> float:
     return EFFECTS[arm.role] + better + float(own)
 
 
-def settings(folder: Path, **values: Any) -> dict[str, Any]:
+def scored(folder: Path, **values: Any) -> Plan:
+    """A study whose test scores are there."""
     splits = {"train": 12, "val": 8, PRIMARY: 40}
     manifest = squares(folder / "data", splits=splits, size=(8, 8))
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
@@ -57,13 +58,14 @@ def settings(folder: Path, **values: Any) -> dict[str, Any]:
         "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
         "variants": {"kept": {"human_maps": "keep"}}, "saliency": ("cam", "rise"),
     }  # fmt: skip
-    return given | values
+    plan = walk(study(**given | values), folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), effect)
+    return plan
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    folder = tmp_path_factory.mktemp("comparisons")
-    return scored(study(**settings(folder)), folder / "store", effect)
+    return scored(tmp_path_factory.mktemp("comparisons"))
 
 
 @pytest.fixture(scope="module")
@@ -321,11 +323,10 @@ def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> N
 
 
 def test_one_student_backbone_has_no_line_over_backbones(tmp_path: Path) -> None:
-    values = settings(
+    plan = scored(
         tmp_path, students=BACKBONES[:1], backbone_args={BACKBONES[0]: {"output_stride": 8}},
         controls=(), variants={}, data_driven=False, saliency=("cam",), ceiling=False, seeds=[5, 7],
     )  # fmt: skip
-    plan = scored(study(**values), tmp_path / "store", effect)
     found = gather_study(StudyPlan.of(plan)).first
     keys = zip(found.comparisons["question"], found.comparisons["key_b"], strict=True)
     assert list(keys) == [("RQ2", "baseline1"), ("RQ2", "baseline2"), ("RQ3", "baseline1_paper")]
