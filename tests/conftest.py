@@ -22,7 +22,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SLOW = (
     "execution/test_ray.py",
     "training/test_launch.py",
+    "training/test_launch_interruptions.py",
+    "training/test_launch_nodes.py",
     "test_driver.py",
+    "test_driver_data.py",
     "report/test_browser.py",
     "execution/test_shared_store.py",
     "execution/test_make_maps.py",
