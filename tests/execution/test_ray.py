@@ -45,7 +45,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = folder / "study.yaml"
     values = SETTINGS | {
         "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": [],
-        "rise": {"max_masks": 256, "tolerance": 0.3},
+        "ceiling": False, "rise": {"max_masks": 256, "tolerance": 0.3},
     }  # fmt: skip
     target.write_text(yaml.safe_dump(values))
     return target

@@ -99,14 +99,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return walk(study(squares(folder / "data", size=(40, 32))), folder / "store")
 
 
+@pytest.fixture(scope="module")
+def whole(finished: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of its report."""
+    out = tmp_path_factory.mktemp("whole")
+    write_results(StudyPlan.of(finished), out, {})
+    return out
+
+
 def copy_of(plan: Plan, store: Path) -> Path:
     shutil.copytree(plan.protocol.store, store)
     return store
 
 
-def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
-    write_results(StudyPlan.of(finished), tmp_path, {})
-    text, page = checked(tmp_path)
+def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
+    text, page = checked(whole)
     for heading in (
         "RQ1: which Teacher?", "RQ2: does it lift every architecture?", "RQ3: by how much?",
         "Error rates", "Every seed", "ROC curves", "Methods", "Where they look",
@@ -122,25 +129,24 @@ def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
     assert drawn == 6  # by backbone, differences, seeds, α, ROC, graph
     assert 'class="best"' in text
     assert "(best)" in text
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((whole / "summary.json").read_text())
     assert summary["primary"] == "test-unseen"
     assert summary["missing"] == []
     assert summary["sentences"]
-    assert (
-        len((tmp_path / "runs.csv").read_text().splitlines()) == len(finished.protocol.members) + 1
-    )
+    assert len((whole / "runs.csv").read_text().splitlines()) == len(finished.protocol.members) + 1
 
 
-def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_path: Path) -> None:
-    write_results(StudyPlan.of(finished), tmp_path / "one", {})
+def test_the_same_bytes_in_whatever_order_runs_were_known(
+    finished: Plan, whole: Path, tmp_path: Path
+) -> None:
     members = finished.protocol.members
     try:
         finished.protocol.members = dict.fromkeys(reversed(members))
-        write_results(StudyPlan.of(finished), tmp_path / "two", {})
+        write_results(StudyPlan.of(finished), tmp_path, {})
     finally:
         finished.protocol.members = members
     for name in TABLES:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (whole / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
@@ -161,12 +167,13 @@ def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
     assert "; on c" in told
 
 
-def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Path) -> None:
-    write_results(StudyPlan.of(finished), tmp_path / "full", {})
+def test_empty_files_have_the_columns_of_full_ones(
+    finished: Plan, whole: Path, tmp_path: Path
+) -> None:
     empty = walk(finished.protocol.study, tmp_path / "store", compute=False)
     write_results(StudyPlan.of(empty), tmp_path / "empty", {})
     for name in ("results.csv", "table.csv", "comparisons.csv"):
-        heads = [(tmp_path / side / name).read_text().split("\n")[0] for side in ("full", "empty")]
+        heads = [(out / name).read_text().split("\n")[0] for out in (whole, tmp_path / "empty")]
         assert heads[0] == heads[1]
 
 
