@@ -575,7 +575,7 @@ def test_rise_is_offered_by_its_package() -> None:
         ({"images": torch.ones(3, 28, 28)}, r"images \(3, 28, 28\)"),
         ({"classes": torch.ones(2).long()}, r"classes \(2,\)"),
         ({"images": torch.ones(0, 1, 28, 28), "classes": torch.ones(0).long()}, "there is none"),
-        ({"images": torch.ones(1, 1, 28, 28).byte()}, "uint8; they must be normalised floats"),
+        ({"images": torch.ones(1, 1, 28, 28).byte()}, "uint8; they must be normalized floats"),
         ({"images": torch.ones(1, 1, 28, 6)}, "cells is 7"),
         ({"cells": 1}, "cells is 1"),
         ({"max_masks": 1}, "max_masks 1"),
@@ -588,7 +588,7 @@ def test_rise_is_offered_by_its_package() -> None:
         ({"size": "whole"}, "size 'whole'"),
         ({"size": (0, 4)}, r"size \(0, 4\)"),
         ({"batch_size": 0}, "batch_size 0"),
-        ({"classes": torch.tensor([2])}, "classes from 2 to 2; the model knows 0 to 1"),
+        ({"classes": torch.tensor([2])}, "classes from 2 to 2; the model has classes 0 to 1"),
     ],
 )
 def test_what_makes_no_sense(how: dict[str, Any], message: str) -> None:
