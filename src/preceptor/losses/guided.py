@@ -18,7 +18,7 @@ from torch.nn import functional
 from preceptor.config.run import Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation, softened
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative, normalise
 
 
@@ -130,7 +130,7 @@ def guided_loss_terms(
     """
     labels, maps, map_weight, sample_weight, soft = targets
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
-    logits = two_sided(logits)
+    logits = binary_logits(logits)
     classification = functional.cross_entropy(logits, labels, reduction="none")
     if soft is not None:
         probabilities, share = soft.known()
@@ -278,7 +278,7 @@ def gradient_norms(
         (tensor([0.1768]), tensor([0.7500]))
     """
     labels, _, map_weight, sample_weight, soft = targets
-    logits = two_sided(logits)
+    logits = binary_logits(logits)
     # Not with one_hot, which reads the values of the labels and may synchronize with the device.
     own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
     error = logits.softmax(1) - own.to(logits.dtype)

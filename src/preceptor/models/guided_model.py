@@ -23,7 +23,7 @@ from preceptor.models.feature_layout import (
 )
 from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import class_activation_map, two_sided
+from preceptor.saliency.cam import class_activation_map, binary_logits
 from preceptor.saliency.gradcam import grad_cam
 from preceptor.version import __version__
 
@@ -244,7 +244,7 @@ class GuidableModel(nn.Module):
 
     def _head(self, raw: Tensor) -> Tensor:
         logits: Tensor = self.backbone.forward_head(raw)  # type: ignore[operator]
-        return two_sided(logits)
+        return binary_logits(logits)
 
     def _as_features(self, raw: Tensor) -> Tensor:
         """Features as a grid; the start of a graph where one is needed and none is there."""
@@ -349,7 +349,7 @@ class GuidableModel(nn.Module):
     @property
     def class_weight(self) -> Tensor:
         """(C, Ch) weight of each class's logit; of a sigmoid head both signs of half of it."""
-        return two_sided(self.head.weight.T).T
+        return binary_logits(self.head.weight.T).T
 
     @property
     def device(self) -> torch.device:

@@ -14,7 +14,7 @@ from preceptor.models.guided_model import GuidableModel
 from preceptor.models.sync_batch_norm import statistics
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.cam import binary_logits
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4
@@ -54,7 +54,7 @@ def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
                 f"{refuse}the head takes {head.in_features} values and the features have "
                 f"{features.shape[1]} channels, so something lies between them"
             )
-        pooled_logits = two_sided(head(features.mean((2, 3))))
+        pooled_logits = binary_logits(head(features.mean((2, 3))))
     gap = float((pooled_logits - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
     if not gap <= IDENTITY_TOLERANCE:
         raise InputError(

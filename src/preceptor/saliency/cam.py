@@ -36,7 +36,7 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
     batch, channels, height, width = features.shape
     if classes.shape != (batch,):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {batch}")
-    chosen = two_sided(weight.T).T[classes]  # (B, Ch)
+    chosen = binary_logits(weight.T).T[classes]  # (B, Ch)
     # A batched product over a view keeps the channels in the layout of the features, so that
     # the gradient has the same layout. In the other layout, the backward pass of a DenseNet is
     # 15 % slower.
@@ -47,7 +47,7 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
     return (chosen[:, None] @ places).reshape(batch, height, width)
 
 
-def two_sided(values: Tensor) -> Tensor:
+def binary_logits(values: Tensor) -> Tensor:
     """Logits of two classes from a single logit z: (−z/2, z/2); several logits are unchanged.
 
     Their softmax is (σ(−z), σ(z)), so that their cross-entropy is the logistic loss on z. The
@@ -61,7 +61,7 @@ def two_sided(values: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> two_sided(torch.tensor([[3.0]]))
+        >>> binary_logits(torch.tensor([[3.0]]))
         tensor([[-1.5000,  1.5000]])
     """
     if values.shape[-1] != 1:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.runtime import watchdog
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.cam import binary_logits
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]
@@ -88,7 +88,7 @@ class MaskedScores:
             raise ValueError(
                 f"the model gives {tuple(logits.shape)} for {count} images; it must be (N, K)"
             )
-        logits = two_sided(logits.float())
+        logits = binary_logits(logits.float())
         if not 0 <= self.least <= self.most < logits.shape[1]:
             raise ValueError(
                 f"classes from {self.least} to {self.most}; the model has classes 0 to "
