@@ -75,7 +75,7 @@ class RiseResult(NamedTuple):
     error: Tensor
 
 
-def published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
+def rise_published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
     """Published estimator Σ f m / (n p).
 
     Args:
@@ -238,7 +238,7 @@ def _block_map(
 ) -> Tensor:
     """(B, h, w) maps estimated from the scores (B, n) of one block."""
     if estimator == "published":
-        return published(scores, render(block, rows, columns).double())
+        return rise_published(scores, render(block, rows, columns).double())
     # All masks share their shift: covariance with the cells, upsampled like a mask.
     with_cells = covariance(scores, block.cells.double())
     return render(Block(with_cells, block.shifts), rows.double(), columns.double())
