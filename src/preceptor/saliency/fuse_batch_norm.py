@@ -15,7 +15,7 @@ from preceptor.runtime.memory import out_of_memory
 TOLERANCE = 1e-3
 
 
-def folded(network: nn.Module, example: Tensor) -> nn.Module:
+def fused(network: nn.Module, example: Tensor) -> nn.Module:
     """Copy of a network for inference, with batch norms fused into convolutions if possible.
 
     The pairs of convolution and batch norm are found in one forward pass of `example`. The outputs
@@ -31,7 +31,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
-        >>> folded(network, torch.randn(1, 3, 8, 8))[1]
+        >>> fused(network, torch.randn(1, 3, 8, 8))[1]
         Identity()
     """
     # Not in inference mode: weights made in it could not be used outside. Nor under autocast, whose

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from preceptor.data.geometry import resample
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score
 from preceptor.saliency.rise_masks import (
     Block,
@@ -272,7 +272,7 @@ def _logits_of(
     """Function that returns the logits only: of a module, by a copy with fused batch norms."""
     network = model.backbone if isinstance(model, FeatureModel) else model
     if isinstance(network, nn.Module):
-        network = folded(network, example)
+        network = fused(network, example)
 
     def call(images: Tensor) -> Tensor:
         found = network(images)
