@@ -19,7 +19,7 @@ from preceptor.models.feature_layout import (
     allow_second_derivatives,
     last_block,
     layout_of,
-    tap_published,
+    cyborg_taps,
 )
 from preceptor.models.guided_model import GuidableModel
 from preceptor.models.probes import check_cam_identity
@@ -267,16 +267,16 @@ def test_other_families_are_refused(backbone: str) -> None:
     with pytest.raises(InputError, match=f"^{backbone}: cam_source: cyborg is known.*head_input"):
         build_model(backbone, ["a", "b"], input_size=64, cam_source="cyborg")
     with pytest.raises(InputError, match="head_input"):
-        tap_published(nn.Linear(2, 2), lambda _: None)
+        cyborg_taps(nn.Linear(2, 2), lambda _: None)
 
 
 def test_a_tap_of_other_channels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from preceptor.models import guided_model
 
     def narrow(network: nn.Module, keep: Any) -> None:
-        tap_published(network, lambda features: keep(features[:, :5]))
+        cyborg_taps(network, lambda features: keep(features[:, :5]))
 
-    monkeypatch.setattr(guided_model, "tap_published", narrow)
+    monkeypatch.setattr(guided_model, "cyborg_taps", narrow)
     with pytest.raises(InputError, match=r"gives 5 channels and the head takes \d+; set cam_sourc"):
         build_model("test_resnet", ["a", "b"], input_size=64, cam_source="cyborg")
 

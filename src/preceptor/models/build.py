@@ -124,7 +124,7 @@ def build_model(
     if cam_source == "cyborg":
         if cam == "gradcam":
             raise InputError("cam_source: cyborg makes CAMs; it does not go with cam: gradcam")
-        return _published(network, spec)
+        return _with_cyborg_taps(network, spec)
     return _probed(network, spec, cam)
 
 
@@ -141,7 +141,7 @@ def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
     return True
 
 
-def _published(network: nn.Module, spec: ModelSpec) -> GuidableModel:
+def _with_cyborg_taps(network: nn.Module, spec: ModelSpec) -> GuidableModel:
     """The model with the authors' taps, where its head takes that many channels."""
     try:
         model = GuidableModel(network, spec)

@@ -108,7 +108,7 @@ def allow_second_derivatives(network: nn.Module, tap: str) -> None:
                 part.fused_attn = False
 
 
-def tap_published(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
+def cyborg_taps(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
     """Hand `keep` the features that the authors' released CYBORG code makes its maps of.
 
     ResNet: the last convolution of the last block, before its batch norm, the residual and ReLU.

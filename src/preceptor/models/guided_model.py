@@ -19,7 +19,7 @@ from preceptor.models.feature_layout import (
     allow_second_derivatives,
     last_block,
     layout_of,
-    tap_published,
+    cyborg_taps,
 )
 from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.runtime.modes import evaluating
@@ -127,7 +127,7 @@ class GuidableModel(nn.Module):
         self._watched: list[str] = []
         self._taps = spec.cam_source == "cyborg" or spec.tap != ""
         if spec.cam_source == "cyborg":
-            tap_published(backbone, self._keep)
+            cyborg_taps(backbone, self._keep)
         elif spec.cam == "gradcam":
             allow_second_derivatives(backbone, spec.tap)
         if spec.tap == "last_block":
