@@ -18,7 +18,7 @@ from preceptor.data.geometry import fit_box, turn_maps
 from preceptor.data.loader import Guides, Rows
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import CENTRE_SIDE, build_guides, worth_of
+from preceptor.maps.targets import CENTRE_SIDE, build_guides, trust_weights
 from preceptor.saliency.postprocess import post_process
 
 COUNT = 10
@@ -471,10 +471,10 @@ def test_worth_is_finite_and_not_negative() -> None:
     values = np.array([0.5, -1, np.nan, np.inf, -np.inf], np.float32)
     maps = np.zeros((5, 2, 2), np.float32)
     for trust in ("score", "agreement"):
-        found = worth_of(trust, maps, scores=values, agreement=values)  # type: ignore[arg-type]
+        found = trust_weights(trust, maps, scores=values, agreement=values)  # type: ignore[arg-type]
         assert found is not None
         assert found.tolist() == [0.5, 0, 0, 0, 0]
-    assert worth_of("none", maps) is None
+    assert trust_weights("none", maps) is None
 
 
 # What is done to guiding maps.

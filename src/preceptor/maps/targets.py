@@ -98,7 +98,7 @@ def build_guides(
         )
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
     if factor is not None:
-        weight *= _relative(factor, (weight > 0) & (index >= 0), source)
+        weight *= _mean_one(factor, (weight > 0) & (index >= 0), source)
     post, human_post = _applied(config.post), _applied(config.human_post)
     return Guides(weight, array, index, post, human_post, human_rows)
 
@@ -108,7 +108,7 @@ def _applied(settings: PostProcessing) -> Callable[[Tensor], Tensor] | None:
     return None if settings == PostProcessing() else partial(post_process, settings=settings)
 
 
-def _relative(
+def _mean_one(
     worth: NDArray[np.float32], from_store: NDArray[np.bool_], source: MapSource
 ) -> NDArray[np.float32]:
     """(n,) factors of the map weights: mean 1 over the rows that the store guides, 1 elsewhere.
@@ -126,7 +126,7 @@ def _relative(
     return np.where(from_store, worth / mean, 1).astype(np.float32)
 
 
-def worth_of(
+def trust_weights(
     trust: Trust,
     maps: NDArray[np.float32],
     scores: NDArray[np.float32] | None = None,
@@ -150,7 +150,7 @@ def worth_of(
 
     Example:
         >>> maps = np.array([[[0, 1], [0, 1]], [[0, 0], [0, 1]], [[1, 1], [1, 1]]], np.float32)
-        >>> worth_of("entropy", maps).tolist()
+        >>> trust_weights("entropy", maps).tolist()
         [0.5, 1.0, 0.0]
     """
     if trust == "none":
@@ -200,7 +200,7 @@ def _from_elsewhere(
     regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(rows), 1))
     if not is_store(path):
         array, index = _from_folder(path, names)
-        worth = worth_of(source.trust, array.astype(np.float32))
+        worth = trust_weights(source.trust, array.astype(np.float32))
         return array, regions, index, worth, np.zeros(len(rows), bool)
     extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
     store = read_store(path, columns=("map", "error", *extra))
@@ -217,7 +217,7 @@ def _from_elsewhere(
     maps = store.maps[chosen].astype(np.float32)
     scores = store.scores[chosen] if source.trust == "score" else None
     agreement = None if store.agreement is None else store.agreement[chosen]
-    worth = worth_of(source.trust, maps, scores, agreement)
+    worth = trust_weights(source.trust, maps, scores, agreement)
     return maps, regions, index, worth, noise
 
 
