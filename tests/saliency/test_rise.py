@@ -17,7 +17,7 @@ from torch.nn import functional
 import preceptor.saliency
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel
-from preceptor.saliency.rise import RiseResult, covariance, rise_published, rise, self_normalised
+from preceptor.saliency.rise import RiseResult, covariance, rise, rise_published, self_normalised
 from preceptor.saliency.rise_masks import full_block
 
 Model = Callable[[Tensor], Tensor]
