@@ -19,7 +19,7 @@ from preceptor.cli.terminal import live, render, tell_status
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
-from preceptor.execution.status import Board, Running, Status, is_held, read_status
+from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
 from tests.test_driver import SETTINGS
@@ -39,13 +39,13 @@ def seen(file: Path) -> tuple[Path, list[Status]]:
     """A study that was run, and every status that another shell could have read."""
     out, found = file.parent / "study", list[Status]()
 
-    class Watched(Board):
+    class Watched(StudyStatus):
         def _write(self) -> None:
             super()._write()
             found.append(read_status(out)[0])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preceptor.driver.Board", Watched)
+        patch.setattr("preceptor.driver.StudyStatus", Watched)
         run_study(load_config(file, StudyConfig), out, jobs=1, tell=lambda line: None)
     return out, found
 

@@ -15,6 +15,7 @@ from preceptor.results.domain import Results
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Choice
+from preceptor.study.steps import Selection
 from tests.datasets import squares
 
 
@@ -29,7 +30,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     }  # fmt: skip
     study = parse_config(values, StudyConfig)
     found = open_study(study, folder, run=False, report_to=lambda line: None).first
-    found.choices["teacher"] = Choice("the one", "", ())
+    found.choices[Selection("", "teacher")] = Choice("the one", "", ())
     return found
 
 

@@ -69,11 +69,11 @@ def _of_study(folder: Path) -> list[Run]:
     found = []
     for plan in reopen(folder):
         roles: dict[str, list[str]] = {}
-        for member in plan.protocol.members:
+        for member in plan.members:
             of = roles.setdefault(member.run, [])
-            of += [member.arm.role] if member.arm.role not in of else []
+            of += [member.arm.label] if member.arm.label not in of else []
         seen = set()
-        for member in plan.protocol.members:
+        for member in plan.members:
             if member.run not in seen:
                 seen.add(member.run)
                 arm, where = member.arm, plan.protocol.run_folder(member.run)

@@ -42,7 +42,7 @@ from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Role
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
@@ -184,9 +184,9 @@ def _make(
     return Panels(best.backbone, best.seed, teacher_name, panels)
 
 
-def _run_of(plan: Plan, role: str, backbone: str, alpha: float, seed: int) -> str | None:
+def _run_of(plan: Plan, role: Role, backbone: str, alpha: float, seed: int) -> str | None:
     """The finished run of a role and seed."""
-    for member in plan.protocol.members_of(role, backbone):
+    for member in plan.members_of(role, backbone):
         finished = is_finished(plan.protocol.run_folder(member.run))
         if (member.arm.alpha, member.seed) == (alpha, seed) and finished:
             return member.run

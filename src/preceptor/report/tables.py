@@ -231,7 +231,9 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
     """The candidates of stage 1 as selection saw them."""
     if results.teachers.empty:
         return None
-    winner = plan.choices["teacher"].winner
+    choice = plan.teacher_choice
+    assert choice is not None
+    winner = choice.winner
     lines = [
         Line(
             row["name"],

@@ -44,7 +44,7 @@ def chosen_student(plan: Plan) -> Best | None:
     for backbone in protocol.study.students:
         alpha = plan.alpha_of("student", backbone)
         found = []
-        for member in protocol.members_of("student", backbone):
+        for member in plan.members_of("student", backbone):
             folder = protocol.run_folder(member.run)
             chosen = member.arm.alpha == alpha and member.arm.teacher == str(winner)
             if chosen and is_finished(folder):

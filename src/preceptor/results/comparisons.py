@@ -54,7 +54,7 @@ def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
     """The test scores of an arm that are there, by seed."""
     protocol = plan.protocol
     found = {}
-    for member in protocol.members:
+    for member in plan.members:
         if member.arm == arm:
             folder = protocol.evaluation_folder(protocol.evaluation_id(member))
             if is_finished(folder):
@@ -92,7 +92,7 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
                     if name in rows[key].arms
                 ]  # fmt: skip
         for row in rows_shown:
-            if row.key.startswith("variant "):
+            if row.variant:
                 pairs += [
                     Pair(
                         "variant", name, arm, rows["student"].arms[name], row.key, "student",
@@ -241,7 +241,7 @@ def shares(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.D
     """
     rows, lines = {row.key: row for row in rows_shown}, []
     for row in rows_shown:
-        if row.key != "student" and not row.key.startswith("variant "):
+        if row.key != "student" and not row.variant:
             continue
         for backbone in row.arms:
             found = share_of_way(plan, rows, figures, row.key, backbone, plan.protocol.primary)

@@ -95,11 +95,11 @@ def gather(plan: Plan) -> Results:
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
     runs, found, rates = [], [], []
-    for member in protocol.members:
+    for member in plan.members:
         folder = protocol.run_folder(member.run)
         arm = member.arm
         identity: dict[str, Any] = {
-            "role": arm.role, "backbone": arm.backbone, "alpha": arm.alpha,
+            "role": arm.label, "backbone": arm.backbone, "alpha": arm.alpha,
             "teacher": arm.teacher, "seed": member.seed, "run": member.run,
         }  # fmt: skip
         done = is_finished(folder)
@@ -139,7 +139,7 @@ def gather(plan: Plan) -> Results:
         results.table = _table(results)
         results.comparisons = compare(plan, results.rows, results.figures)
         results.shares = shares(plan, results.rows, results.figures)
-    choice = plan.choices.get("teacher")
+    choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
     if not results.figures.empty:
@@ -219,13 +219,16 @@ def _line(
 
 
 def _alphas(plan: Plan) -> pd.DataFrame:
-    lines = []
-    for name, choice in plan.choices.items():
-        if name == "teacher":
-            continue
-        role, backbone = name.split(":", 1)
-        lines += [
-            {"role": role, "backbone": backbone, "chosen": row["name"] == choice.winner, **row}
+    return pd.DataFrame(
+        [
+            {
+                "role": selection.role,
+                "backbone": selection.backbone,
+                "chosen": row["name"] == choice.winner,
+                **row,
+            }
+            for selection, choice in plan.choices.items()
+            if selection.role != "teacher"
             for row in choice.table
         ]
-    return pd.DataFrame(lines)
+    )

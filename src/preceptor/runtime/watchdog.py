@@ -24,7 +24,7 @@ _MARK = "Timeout ("  # what faulthandler begins with
 @dataclass
 class _Watch:
     log: Path
-    patience: float
+    hang_timeout: float
     file: IO[bytes] | None = None
     armed: float = 0.0
 
@@ -33,22 +33,22 @@ _current: _Watch | None = None
 
 
 @contextlib.contextmanager
-def watched(log: Path, patience: float) -> Iterator[None]:
+def watched(log: Path, hang_timeout: float) -> Iterator[None]:
     """End this process where no beat is heard for a while.
 
     Args:
         log: The file that receives the stacks; made at the first beat, and removed at the end.
             Whoever is silent before its first beat is ended without.
-        patience: Seconds; infinite = no watch.
+        hang_timeout: Seconds; infinite = no watch.
     """
     global _current
-    if not math.isfinite(patience):
+    if not math.isfinite(hang_timeout):
         yield
         return
-    watch = _current = _Watch(log, patience)
+    watch = _current = _Watch(log, hang_timeout)
     try:
         with Path(os.devnull).open("wb") as nowhere:
-            faulthandler.dump_traceback_later(patience, exit=True, file=nowhere)
+            faulthandler.dump_traceback_later(hang_timeout, exit=True, file=nowhere)
             yield
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -67,10 +67,10 @@ def beat() -> None:
     if watch.file is None:
         watch.log.parent.mkdir(parents=True, exist_ok=True)
         watch.file = watch.log.open("wb")
-    elif now - watch.armed < min(1.0, watch.patience / 10):
+    elif now - watch.armed < min(1.0, watch.hang_timeout / 10):
         return
     watch.armed = now
-    faulthandler.dump_traceback_later(watch.patience, exit=True, file=watch.file)
+    faulthandler.dump_traceback_later(watch.hang_timeout, exit=True, file=watch.file)
 
 
 def hung(log: Path) -> bool:
