@@ -178,7 +178,7 @@ def test_a_board_is_shown_live(seen: tuple[Path, list[Status]], tmp_path: Path) 
 def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]) -> None:
     out, _ = seen
     runs = list_runs(out)
-    by_role = {role: one for one in runs for role in one.role.split(" = ")}
+    by_role = {role: one for one in runs for role in one.roles}
     assert set(by_role) == {"baseline1", "teacher", "baseline2", "student", "ceiling"}
     assert by_role["teacher"] is by_role["baseline1"]
     assert {one.state for one in runs} == {"finished"}
