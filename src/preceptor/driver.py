@@ -17,7 +17,6 @@ from preceptor.execution.graph import Graph
 from preceptor.execution.process import Process
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
-from preceptor.models.build import build_model
 from preceptor.report.write import write_results
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.formatting import as_time
@@ -25,7 +24,7 @@ from preceptor.runtime.leases import holder_of, lease
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.auto_speed import decide_speed
-from preceptor.study.checks import check_study
+from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import count_kinds, estimate_seconds
 from preceptor.study.plan import Plan
@@ -34,6 +33,7 @@ from preceptor.study.steps import Select, Selection, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
+from preceptor.training.prepare import build_for
 
 
 @dataclass
@@ -86,8 +86,8 @@ def open_study(
         raise InputError("\n".join(map(str, wrong)))
     if wrong:
         raise wrong[0]
-    manifest = next(iter(opened.values())).first.manifest
-    study = decide_speed(study, manifest, out / "study.yaml", report_to, probe=run)
+    manifests = [one.first.manifest for one in opened.values()]
+    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=run)
     plans = {
         name: Plan(Protocol(own, opened[name], store, domain=name))
         for name, own in study.by_domain().items()
@@ -140,7 +140,9 @@ def run_study(
     check_engine(engine, address)
     check_trackers(track, track_uri)
     out = Path(out).absolute()
-    jobs = checked_jobs(jobs, study.training.threads, tell) if engine == "local" else jobs
+    if engine == "local":
+        jobs = checked_jobs(jobs, study.training.threads, tell)
+        check_devices(study.training)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -243,11 +245,11 @@ class _Observer:
 def _fill_caches(protocol: Protocol) -> None:
     """Decode the images once for every input size, before workers start."""
     study = protocol.study
-    for backbone in dict.fromkeys([*study.teachers, *study.students]):
+    classes = protocol.workspace.manifest.classes
+    for backbone in study.backbones:
         size = study.training.input_size
         if size is None:
-            model = build_model(backbone, protocol.workspace.manifest.classes)
-            size = model.spec.input_size
+            size = build_for(study.plain_run(backbone), classes, load_weights=False).spec.input_size
         form = study.training.image_format(size)
         for workspace in protocol.workspaces.all():
             workspace.images(form, study.training.cache)

@@ -128,7 +128,7 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
-    study = decide_speed(study, manifest, probe=False)
+    study = decide_speed(study, [manifest], probe=False)
     workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from preceptor.config.identity import IdentityOf, NotIdentity, Use
 from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.paths import ConfigPath, Weights
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -169,12 +170,12 @@ class Training(Settings):
         augmentation: Random changes of training images.
     """
 
-    recipe: Literal["cyborg", "paper"] | None = None
+    recipe: Annotated[Literal["cyborg", "paper"] | None, NotIdentity()] = None
     input_size: Side | None = None
     fit: Fit = "squash"
     in_chans: Literal[1, 3] = 3
-    distance: Distance = "l2"
-    cam_class: Literal["label", "predicted"] = "label"
+    distance: Annotated[Distance, IdentityOf("guidance")] = "l2"
+    cam_class: Annotated[Literal["label", "predicted"], IdentityOf("guidance")] = "label"
     cam_source: Literal["head_input", "cyborg"] = "head_input"
     head: Literal["softmax", "sigmoid"] = "softmax"
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -196,10 +197,10 @@ class Training(Settings):
     channels_last: bool | Literal["auto"] = True
     compile: bool | Literal["auto"] = False
     threads: Annotated[int, Field(gt=0, le=1024)] = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
     devices: Positive = 1
     nodes: Positive = 1
-    cache: Literal["memmap", "none"] = "memmap"
+    cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"
     augmentation: Augmentation = Augmentation()
 
     def image_format(self, input_size: int) -> ImageFormat:
@@ -225,6 +226,11 @@ class Training(Settings):
     def left_to_probe(self) -> tuple[str, ...]:
         """Which of precision, channels_last and compile are auto."""
         return tuple(name for name in Speed.model_fields if getattr(self, name) == "auto")
+
+    def without_auto(self) -> Training:
+        """The same, with what is auto as in `Speed()`."""
+        plain = {name: getattr(Speed(), name) for name in self.left_to_probe}
+        return self.model_copy(update=plain)
 
     @property
     def speed(self) -> Speed:
@@ -287,7 +293,7 @@ class MapSource(Settings):
     """
 
     kind: Literal["none", "human", "store", "centre"] = "human"
-    path: Path | None = None
+    path: Annotated[ConfigPath | None, NotIdentity()] = None
     identity: str | None = None
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
     human: Literal["replace", "keep"] = "replace"
@@ -380,7 +386,7 @@ class SoftLabels(Settings):
         temperature: T; above 1 softens.
     """
 
-    path: Path
+    path: Annotated[ConfigPath, NotIdentity()]
     identity: str | None = None
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     temperature: Annotated[float, Field(gt=0)] = 2.0
@@ -414,20 +420,20 @@ class RunConfig(Settings):
         training: How it is trained.
     """
 
-    manifest: Path
+    manifest: Annotated[ConfigPath, NotIdentity()]
     backbone: str
-    weights: str = "none"
+    weights: Annotated[Weights, NotIdentity()] = "none"
     backbone_args: Mapping[str, Any] = {}
     positive: str | None = None
     rows: Literal["all", "annotated"] = "all"
-    annotated: Amount | None = None
-    annotated_seed: Annotated[int, Field(ge=0)] = 0
-    maps: MapSource = MapSource()
-    guide_classes: tuple[str, ...] | None = None
-    alpha: Fraction = 0.5
-    alpha_start: Fraction | None = None
-    post: PostProcessing = PostProcessing()
-    human_post: PostProcessing = PostProcessing()
+    annotated: Annotated[Amount | None, NotIdentity()] = None
+    annotated_seed: Annotated[int, Field(ge=0), NotIdentity()] = 0
+    maps: Annotated[MapSource, IdentityOf("guidance")] = MapSource()
+    guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("guidance")] = None
+    alpha: Annotated[Fraction, IdentityOf("guidance")] = 0.5
+    alpha_start: Annotated[Fraction | None, IdentityOf("guidance")] = None
+    post: Annotated[PostProcessing, IdentityOf("other maps")] = PostProcessing()
+    human_post: Annotated[PostProcessing, IdentityOf("human maps")] = PostProcessing()
     soft_labels: SoftLabels | None = None
     validation_negatives: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -446,3 +452,15 @@ class RunConfig(Settings):
         """Whether a guidance term is computed at all."""
         start = self.alpha if self.alpha_start is None else self.alpha_start
         return self.maps.kind != "none" and min(self.alpha, start) < 1
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """What its settings are used for."""
+        if not self.guided:
+            return ()
+        found: list[Use] = ["guidance"]
+        if self.maps.kind == "human" or self.maps.human == "keep":
+            found.append("human maps")
+        if self.maps.kind != "human":
+            found.append("other maps")
+        return tuple(found)

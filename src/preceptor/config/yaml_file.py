@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from preceptor.config.paths import PathContext
 from preceptor.config.run import Settings
 from preceptor.config.yaml_text import YamlError, read_yaml
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
@@ -81,7 +81,7 @@ def parse_config(
         raise ProblemsError(source, endless)
     problems = list(_unfit(values, ()))
     try:
-        config = model.model_validate(_absolute(values, (base or Path()).absolute()))
+        config = model.model_validate(values, context=PathContext((base or Path()).absolute()))
     except ValidationError as error:
         told = {problem.where for problem in problems}
         problems += [one for one in _problems(error.errors(), model) if one.where not in told]
@@ -158,46 +158,6 @@ def _shown(value: Any) -> str:
     short.maxlist = short.maxtuple = short.maxdict = 12
     short.maxlevel = 4
     return short.repr(value)[:120]
-
-
-def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Values with their paths made absolute, so that a resolved config is read from anywhere."""
-
-    def path(value: Any) -> Any:
-        if not isinstance(value, (str, Path)) or str(value) == "":
-            return value
-        # Not resolve(): a manifest's paths start from where it is linked.
-        # os.path's expanduser: a user who is not there is no error, but a name.
-        return Path(os.path.normpath(base / os.path.expanduser(value)))  # noqa: PTH111
-
-    def weights(value: Any) -> Any:
-        return value if value in ("hub", "none") or not isinstance(value, str) else str(path(value))
-
-    found = dict(values)
-    for key in ("manifest", "store"):
-        if key in found:
-            found[key] = path(found[key])
-    given = found.get("weights")
-    if isinstance(given, Mapping):
-        found["weights"] = {name: weights(value) for name, value in given.items()}
-    elif given is not None:
-        found["weights"] = weights(given)
-    maps = found.get("maps")
-    if isinstance(maps, Mapping):  # a study's name → folder, or a run's map source
-        own = "kind" in maps
-        found["maps"] = {
-            key: path(value) if key == "path" or not own else value for key, value in maps.items()
-        }
-    domains = found.get("domains")
-    if isinstance(domains, Mapping):
-        found["domains"] = {
-            name: _absolute(one, base) if isinstance(one, Mapping) else one
-            for name, one in domains.items()
-        }
-    soft = found.get("soft_labels")
-    if isinstance(soft, Mapping) and "path" in soft:
-        found["soft_labels"] = {**soft, "path": path(soft["path"])}
-    return found
 
 
 # What to write where several kinds of value are allowed, by key.

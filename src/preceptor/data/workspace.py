@@ -80,9 +80,13 @@ class Workspace:
 
     def annotated(self, config: RunConfig) -> NDArray[np.bool_]:
         """A: the training rows that count as annotated."""
-        key = (config.annotated, config.annotated_seed)
+        return self.drawn(config.annotated, config.annotated_seed)
+
+    def drawn(self, amount: Amount | None, seed: int) -> NDArray[np.bool_]:
+        """The training rows that count as annotated, see `draw_annotated`."""
+        key = (amount, seed)
         if key not in self._annotated:
-            self._annotated[key] = draw_annotated(self.manifest, *key)
+            self._annotated[key] = draw_annotated(self.manifest, amount, seed)
             self._annotated[key].flags.writeable = False
         return self._annotated[key]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import (
     Amount,
     Distance,
@@ -18,6 +19,7 @@ from preceptor.config.run import (
     Positive,
     PostProcessing,
     RiseSettings,
+    RunConfig,
     Settings,
     Speed,
     Training,
@@ -137,13 +139,13 @@ class Domain(Settings):
         manifest, positive, primary, annotated, guide_classes, budget, maps: See `StudyConfig`.
     """
 
-    manifest: Path
+    manifest: ConfigPath
     positive: str | None = None
     primary: str | None = None
     annotated: Amount | None = None
     guide_classes: tuple[str, ...] | None = None
     budget: Sizes | None = None
-    maps: Mapping[str, Path] | None = None
+    maps: Mapping[str, ConfigPath] | None = None
 
 
 class StudyConfig(Guiding):
@@ -198,13 +200,13 @@ class StudyConfig(Guiding):
         store: Where runs are kept; several studies may share one. None = inside the study.
     """
 
-    manifest: Path | None = None
+    manifest: ConfigPath | None = None
     domains: Mapping[str, Domain] = {}
     positive: str | None = None
     primary: str | None = None
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]
     students: Annotated[tuple[str, ...], Field(min_length=1)]
-    weights: str | Mapping[str, str] = "none"
+    weights: Weights | Mapping[str, Weights] = "none"
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
     seeds: Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 3
     annotated: Amount | None = None
@@ -213,7 +215,7 @@ class StudyConfig(Guiding):
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
-    maps: Mapping[str, Path] = {}
+    maps: Mapping[str, ConfigPath] = {}
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
@@ -231,7 +233,7 @@ class StudyConfig(Guiding):
     terms: TermsField = "generic"
     training: Training = Training()
     speed: Mapping[str, Speed] = {}
-    store: Path | None = None
+    store: ConfigPath | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
@@ -350,6 +352,47 @@ class StudyConfig(Guiding):
             return self.training
         free = self.training.left_to_probe
         return self.training.model_copy(update={name: getattr(chosen, name) for name in free})
+
+    def annotated_seed_of(self, seed: int) -> int:
+        """The seed of the draw of the annotated images in the runs of a study's seed."""
+        return self.annotated_seed + (seed if self.annotated_per_seed else 0)
+
+    def run_config(self, backbone: str, draw: int, **values: object) -> RunConfig:
+        """The run config of a backbone and a seed of the study.
+
+        Args:
+            backbone: Backbone of the model.
+            draw: Seed of the study: of the data and, unless `values` name another, of the training.
+            values: What differs from a guided run on all training images.
+        """
+        base: dict[str, object] = {
+            "manifest": self.manifest_of(draw),
+            "backbone": backbone,
+            "weights": self.weights_of(backbone),
+            "backbone_args": self.backbone_args.get(backbone, {}),
+            "positive": self.positive,
+            "annotated": self.annotated,
+            "annotated_seed": self.annotated_seed_of(draw),
+            "guide_classes": self.guide_classes,
+            "human_post": self.human_post,
+            "validation_negatives": self.validation_negatives,
+            "seed": draw,
+            "training": self.training_of(backbone),
+        }
+        return RunConfig.model_validate(base | values)
+
+    def plain_run(self, backbone: str) -> RunConfig:
+        """A run of a backbone before the probe and on any classes: what is auto is as in `Speed()`,
+        and no class is positive.
+        """
+        training = self.training.without_auto()
+        study = next(iter(self.by_domain().values()))
+        return study.run_config(backbone, self.seed_list[0], positive=None, training=training)
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """All backbones, each once: those of the Teachers first."""
+        return tuple(dict.fromkeys([*self.teachers, *self.students]))
 
     def weights_of(self, backbone: str) -> str:
         """hub, none or the file of a backbone."""

@@ -156,29 +156,8 @@ class Protocol:
     # Runs.
 
     def config(self, backbone: str, draw: int, **values: object) -> RunConfig:
-        """The run config of a backbone and a seed of the study.
-
-        Args:
-            backbone: Of the model.
-            draw: The study's seed: of the data and, unless `values` name another, of the training.
-            values: What differs from a guided run on T.
-        """
-        study = self.study
-        base: dict[str, object] = {
-            "manifest": study.manifest_of(draw),
-            "backbone": backbone,
-            "weights": study.weights_of(backbone),
-            "backbone_args": study.backbone_args.get(backbone, {}),
-            "positive": study.positive,
-            "annotated": study.annotated,
-            "annotated_seed": study.annotated_seed + (draw if study.annotated_per_seed else 0),
-            "guide_classes": study.guide_classes,
-            "human_post": study.human_post,
-            "validation_negatives": study.validation_negatives,
-            "seed": draw,
-            "training": study.training_of(backbone),
-        }
-        return RunConfig.model_validate(base | values)
+        """The run config of a backbone and a seed, see `StudyConfig.run_config`."""
+        return self.study.run_config(backbone, draw, **values)
 
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
         """The training step of a run."""
