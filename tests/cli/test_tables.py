@@ -52,7 +52,7 @@ def test_runs() -> None:
 
 
 def test_study_status() -> None:
-    running = [Running("train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
+    running = [Running("train", "train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
     console = narrow()
     tell_status(Status(1, 20, running, left=600, host="box", pid=7, updated=1.0), True, console)
     text = console.export_text()

@@ -69,7 +69,7 @@ def test_the_status_counts_up_to_all_steps(seen: tuple[Path, list[Status]]) -> N
 
 def test_what_is_running_is_shown() -> None:
     status = Status(
-        3, 10, [Running("train student [x] seed 0", 100.0, "epoch 1/2 val AUC 0.500")],
+        3, 10, [Running("train", "train student [x] seed 0", 100.0, "epoch 1/2 val AUC 0.500")],
         {f"step {number}": "the disk is full" for number in range(7)}, 90.0,
     )  # fmt: skip
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
@@ -84,7 +84,10 @@ def test_what_is_running_is_shown() -> None:
 
 
 def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> None:
-    running = [Running("train one", 100.0, "epoch 1/2", "node-7"), Running("train two", 100.0)]
+    running = [
+        Running("train", "train one", 100.0, "epoch 1/2", "node-7"),
+        Running("train", "train two", 100.0),
+    ]
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(render(Status(0, 2, running), now=130.0))
     one, two = console.export_text().splitlines()[-2:]
@@ -96,7 +99,11 @@ def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> 
     ("status", "held", "words"),
     [
         (Status(2, 2, updated=1.0), False, "finished"),
-        (Status(1, 2, [Running("x", 1.0)], updated=1.0), False, "not running; the same command"),
+        (
+            Status(1, 2, [Running("train", "x", 1.0)], updated=1.0),
+            False,
+            "not running; the same command",
+        ),
         (Status(1, 2, host="box", pid=7, updated=1.0), True, "running on box, process 7"),
     ],
 )
