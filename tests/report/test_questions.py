@@ -134,7 +134,8 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
     study = plan.protocol.study
     given = study.model_copy(update={"maps": {"masks": study.manifest}, "budget": (4, 8)})
     found = Plan(
-        replace(plan.protocol, study=given), {"teacher": Choice("masks (given maps)", "", ())}
+        replace(plan.protocol, study=given),
+        {Selection("", "teacher"): Choice("masks (given maps)", "", ())},
     )
     assert "no Student depends on how many images are annotated" in said(found)["budget"]
 

@@ -68,6 +68,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
 def followed(finished: tuple[Plan, Path], tmp_path: Path) -> Followed:
     """The study in the test's own folder, none of its runs trained yet."""
     plan, results = finished
-    own = Plan(replace(plan.protocol, store=tmp_path / "store"), plan.choices, steps=plan.steps)
+    own = replace(plan, protocol=replace(plan.protocol, store=tmp_path / "store"))
     shutil.copytree(results, tmp_path / "a study")
     return Followed(StudyPlan.of(own), tmp_path / "a study", plan.protocol.store)

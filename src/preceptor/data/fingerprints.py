@@ -95,7 +95,7 @@ def _read_cache(cache: Path | None) -> dict[_Key, str]:
         numbers = (map(int, frame[field]) for field in _FIELDS[1:4])
         keys = zip(frame["path"], *numbers, strict=True)
         return dict(zip(keys, map(str, frame["digest"]), strict=True))
-    except Exception:  # whatever a damaged file makes the reader raise, hashing anew mends it
+    except Exception:  # whatever a damaged file makes the reader raise, hashing again repairs it
         return {}
 
 

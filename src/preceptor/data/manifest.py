@@ -63,7 +63,7 @@ class Manifest:
             progress: Called with (done, total) while files are decoded.
 
         Raises:
-            ProblemsError: Everything that is wrong, with row, value and mend.
+            ProblemsError: Everything that is wrong, with row, value and fix.
 
         Example:
             >>> Manifest.read("nowhere.csv")
