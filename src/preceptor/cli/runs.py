@@ -77,9 +77,15 @@ def _of_study(folder: Path) -> list[Run]:
             if member.run not in seen:
                 seen.add(member.run)
                 arm, where = member.arm, plan.protocol.run_folder(member.run)
-                of = tuple(roles[member.run])
                 found.append(
-                    _of_folder(where, of, arm.backbone, arm.alpha, member.seed, plan.domain)
+                    _of_folder(
+                        where,
+                        tuple(roles[member.run]),
+                        arm.backbone,
+                        arm.alpha,
+                        member.seed,
+                        plan.domain,
+                    )
                 )
     return found
 
