@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.data.notes import notes
 from preceptor.errors import HeldError, InputError
 from preceptor.execution.events import PATIENCE, Work
 from preceptor.execution.executors import Engine, check_engine, open_executor
@@ -33,7 +34,7 @@ from preceptor.study.steps import Step, selected
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
-from preceptor.training.prepare import build_for
+from preceptor.training.prepare import image_formats
 
 
 @dataclass
@@ -63,7 +64,8 @@ def open_study(
     Args:
         study: The config.
         out: The study folder.
-        run: It is going to be run: every image is decoded first, and what is auto is measured.
+        run: It is going to be run: every image is decoded first unless it is known from an earlier
+            start, image caches are filled, and what is auto is measured.
         report_to: Receives lines of progress.
 
     Raises:
@@ -77,7 +79,15 @@ def open_study(
         workspaces = Workspaces.of_study(own, store, name)
         try:
             if run:
-                workspaces.verify()
+                workspaces.verify(
+                    [
+                        form
+                        for backbone in own.backbones
+                        for form in image_formats(own.plain_run(backbone))
+                    ]
+                )
+                for note in _notes(workspaces):
+                    report_to(f"note: {note}")
             check_study(own, workspaces)
         except InputError as error:
             wrong.append(InputError(f"domain {name}: {error}") if name else error)
@@ -93,6 +103,12 @@ def open_study(
         for name, own in study.by_domain().items()
     }
     return StudyPlan(study, plans)
+
+
+def _notes(workspaces: Workspaces) -> list[str]:
+    """What is seldom meant in the manifests; what several seeds' manifests share is told once."""
+    found = [note for one in workspaces.all() for note in notes(one.manifest, one.index)]
+    return list(dict.fromkeys(found))
 
 
 def run_study(
@@ -153,7 +169,6 @@ def run_study(
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
         for plan in opened:
-            _fill_caches(plan.protocol)
             plan.decided = lambda: _write_choices(opened, out)
         result = StudyResult(out)
         store = opened.first.protocol.store
@@ -233,20 +248,6 @@ class _Watcher:
         self.board.failed(step, self.graph)
         self.trackers.failed(step, reason)
         self.tell(f"FAILED {step.title}: {reason}")
-
-
-def _fill_caches(protocol: Protocol) -> None:
-    """Decode the images once for every input size, before workers start."""
-    study = protocol.study
-    classes = protocol.workspace.manifest.classes
-    for backbone in study.backbones:
-        size = study.training.input_size
-        if size is None:
-            size = build_for(study.plain_run(backbone), classes, load_weights=False).spec.input_size
-        form = study.training.image_format(size)
-        for workspace in protocol.workspaces.all():
-            workspace.images(form, study.training.cache)
-            workspace.images(replace(form, canvas=None), study.training.cache)
 
 
 def _write_choices(study: StudyPlan, out: Path) -> None:

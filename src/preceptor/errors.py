@@ -69,15 +69,15 @@ class Problem:
     Args:
         where: The row, key or file, as a reader finds it ("row 12", "training.lr").
         what: What is wrong, with the value.
-        mend: What to do about it.
+        fix: Remedy.
     """
 
     where: str
     what: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.mend)}")
+        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.fix)}")
 
 
 class ProblemsError(InputError):

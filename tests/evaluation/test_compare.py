@@ -82,7 +82,7 @@ def test_the_comparison_is_delongs(data: Path, tmp_path: Path, manifest: str) ->
         expected = [found.auc_a, found.auc_b, found.difference, found.low, found.high, found.p]
         np.testing.assert_allclose(numbers, expected, atol=6e-4)
     assert ("groups: images of one group" in done.out) == grouped
-    assert ("each taken as independent" in done.out) == (not grouped)
+    assert ("which are treated as independent" in done.out) == (not grouped)
     assert "these two models" in done.out
 
 

@@ -89,7 +89,7 @@ def write_study_file(
     if target.exists():
         raise InputError(f"{target} exists already; choose another file with --to")
     if not target.parent.is_dir():
-        raise InputError(f"--to {target}: there is no folder {target.parent}; make it first")
+        raise InputError(f"--to {target}: folder {target.parent} does not exist; create it first")
     manifest = Manifest.read(manifest_path, verify=False)
     training = manifest.table[manifest.train_mask]
     counts = training["label"].value_counts()

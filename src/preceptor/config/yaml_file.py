@@ -216,7 +216,7 @@ def _problem(entry: Any, loc: tuple[Any, ...], model: type[Settings]) -> list[Pr
         return [Problem(key, "missing", f"add a line `{loc[-1]}: …`")]
     if kind == "value_error":
         lines = [line.partition("; ") for line in str(entry["ctx"]["error"]).split("\n")]
-        return [Problem(key, what, mend or "change one of them") for what, _, mend in lines]
+        return [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
     shown = "nothing is written" if value is None else f"value {_shown(value)}"
     if key in _EITHER:
         return [Problem(key, shown, _EITHER[key])]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.data.cache_folder import MAP_SIDE, CanvasFormat, open_cache, stored_map
 from preceptor.data.decode_pass import INDEX, DecodePass
+from preceptor.data.file_index import FileIndex
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.geometry import render
 from preceptor.data.images import decode_image, decode_map, image_size
@@ -77,6 +78,7 @@ def open_images(
     fit: Fit = "squash",
     channels: int = 3,
     cache_dir: Path | None,
+    index: Path | None = None,
     threads: int | None = None,
 ) -> ImageSource:
     """The images of a manifest on square canvases, through the cache or (None) without.
@@ -87,13 +89,15 @@ def open_images(
         fit: See `geometry.fit_box`.
         channels: 3 or 1.
         cache_dir: Where caches live; None decodes on the fly.
+        index: Without a cache, the file of a `FileIndex`: the sizes that it knows of unchanged
+            images are not read again.
         threads: Decoding threads while the cache is filled; None = a thread a core.
 
     Raises:
         InputError: An image or a map cannot be decoded, or the disk is too small.
     """
     if cache_dir is None:
-        sizes = np.array([image_size(Path(path)) for path in manifest.table["path"]], np.int32)
+        sizes = _sizes(manifest.table["path"].tolist(), index)
         return DecodedImages(
             side,
             sizes,
@@ -115,6 +119,14 @@ def open_images(
             "set cache: none"
         )
     return found
+
+
+def _sizes(paths: list[str], index: Path | None) -> NDArray[np.int32]:
+    """(n, 2) width and height of images."""
+    files = FileIndex(index).look_up(paths)
+    for row in np.flatnonzero(~files.as_image):
+        files.size[row] = image_size(Path(paths[row]))
+    return files.size
 
 
 def _cached(manifest: Manifest, form: ImageFormat, cache_dir: Path) -> ImageSource | None:

@@ -1,7 +1,7 @@
 """One pass over image files: each is read once, hashed, decoded in full and written into caches.
 
-What the pass learns is remembered in a `FileIndex`, so that a later pass over unchanged files, whose
-caches are there, reads nothing.
+What the pass learns is remembered in a `FileIndex`, so that a later pass over unchanged files reads
+nothing where their caches are there.
 """
 
 from __future__ import annotations

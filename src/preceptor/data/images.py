@@ -70,9 +70,7 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def decode_image(
-    path: Path, channels: int = 3, content: bytes | None = None
-) -> NDArray[np.uint8]:
+def decode_image(path: Path, channels: int = 3, content: bytes | None = None) -> NDArray[np.uint8]:
     """Decode an image file, upright, on white where it is transparent.
 
     Args:

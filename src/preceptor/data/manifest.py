@@ -67,7 +67,7 @@ class Manifest:
                 files from an earlier pass; None = one that knows nothing.
 
         Raises:
-            ProblemsError: Everything that is wrong, with row, value and mend.
+            ProblemsError: Everything that is wrong, with row, value and fix.
 
         Example:
             >>> Manifest.read("nowhere.csv")

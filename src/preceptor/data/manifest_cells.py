@@ -1,4 +1,4 @@
-"""What must hold of a manifest's cells; every breach is noted with row, value and mend."""
+"""What must hold of a manifest's cells; every breach is noted with row, value and fix."""
 
 # os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
 # ruff: noqa: PTH100, PTH118
@@ -49,12 +49,12 @@ def check_columns(columns: Sequence[str], required: Sequence[str], findings: Fin
         near = [lower[other] for other in (name, *_OTHER_NAMES.get(name, ())) if other in lower]
         near = near or difflib.get_close_matches(name, [c for c in columns if c not in COLUMNS], 1)
         if near:
-            mend = f"rename {near[0]!r} to {name!r}, if that is it"
+            fix = f"rename {near[0]!r} to {name!r}, if that is it"
         else:
             found = ", ".join(columns)
             found = found if len(found) <= 200 else found[:199] + "…"
-            mend = f"add it; the first row must name the columns (found: {found})"
-        findings.add(None, f"column {name!r} is missing", mend, where="the header")
+            fix = f"add it; the first row must name the columns (found: {found})"
+        findings.add(None, f"column {name!r} is missing", fix, where="the header")
     for name in OPTIONAL:
         if name not in columns and name in lower:
             what = f"column {lower[name]!r} is not {name!r}"
@@ -161,11 +161,11 @@ def note(
     rows: NDArray[np.int64],
     wrong: pd.Series | NDArray[np.bool_],
     what: str | Callable[[int], str],
-    mend: str | Callable[[int], str],
+    fix: str | Callable[[int], str],
 ) -> None:
     """Note one problem for every row where `wrong` is true; texts may be functions of its index."""
     for index in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
-        said, advice = (text if isinstance(text, str) else text(index) for text in (what, mend))
+        said, advice = (text if isinstance(text, str) else text(index) for text in (what, fix))
         findings.add(rows[index], said, advice)
 
 
@@ -235,10 +235,10 @@ def _times(frame: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> 
 
 
 def _check_names(names: pd.Series, rows: NDArray[np.int64], findings: Findings) -> None:
-    mend = "`name` identifies an image in outputs: make it unique, or rename the column"
-    note(findings, rows, names == "", "name is empty", mend)
+    fix = "`name` identifies an image in outputs: make it unique, or rename the column"
+    note(findings, rows, names == "", "name is empty", fix)
     again = names.duplicated() & (names != "")
-    note(findings, rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", mend)
+    note(findings, rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", fix)
 
 
 def _check_labels(
@@ -287,8 +287,8 @@ def _check_splits(
     )
     for kind in need:
         if not (kinds == kind).any():
-            mend = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"
-            findings.add(None, f"no row has a {kind} split", mend)
+            fix = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"
+            findings.add(None, f"no row has a {kind} split", fix)
 
 
 def _check_groups(table: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> None:

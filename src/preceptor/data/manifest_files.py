@@ -52,10 +52,10 @@ def check_files(
     for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
         for index in np.flatnonzero(~there).tolist():
             if name := paths[index].removeprefix(prefix):
-                mend = f"paths start from {prefix}: correct it"
+                fix = f"paths start from {prefix}: correct it"
                 if "\\" in name and os.sep == "/":
-                    mend = "write / instead of \\ in paths"
-                findings.add(rows[index], f"{what} {name!r} does not exist", mend)
+                    fix = "write / instead of \\ in paths"
+                findings.add(rows[index], f"{what} {name!r} does not exist", fix)
     _check_twice(images, real, rows, prefix, findings)
     if decoding is not None:
         images = [path if there else "" for path, there in zip(images, image_there, strict=True)]

@@ -54,12 +54,12 @@ class Findings:
         ordered = sorted(self._found, key=lambda found: found[0])  # stable within a row
         return [problem for _, problem in ordered]
 
-    def add(self, row: SupportsInt | None, what: str, mend: str, where: str = "the table") -> None:
+    def add(self, row: SupportsInt | None, what: str, fix: str, where: str = "the table") -> None:
         """Note a problem in a row, or in `where` if it is not in one row."""
         if row is None:
-            self._found.append((-1, Problem(where, what, mend)))
+            self._found.append((-1, Problem(where, what, fix)))
         else:
-            self._found.append((int(row), Problem(self.name(row), what, mend)))
+            self._found.append((int(row), Problem(self.name(row), what, fix)))
 
     def raise_if_any(self) -> None:
         """Raise everything found, or nothing.
@@ -114,8 +114,8 @@ def read_table(path: Path, findings: Findings, header: list[str] | None = None) 
     return read_csv(_decode(data, findings), findings, header)
 
 
-def _alone(findings: Findings, what: str, mend: str) -> ProblemsError:
-    return ProblemsError(findings.source, [Problem("the file", what, mend)])
+def _alone(findings: Findings, what: str, fix: str) -> ProblemsError:
+    return ProblemsError(findings.source, [Problem("the file", what, fix)])
 
 
 def _read_parquet(data: bytes, findings: Findings) -> RawTable:

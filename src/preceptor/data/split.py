@@ -92,8 +92,8 @@ def _check_request(
 ) -> None:
     problems: list[Problem] = []
 
-    def add(where: str, what: str, mend: str) -> None:
-        problems.append(Problem(where, what, mend))
+    def add(where: str, what: str, fix: str) -> None:
+        problems.append(Problem(where, what, fix))
 
     for name, share in fractions.items():
         if not (np.isfinite(share) and share > 0):
@@ -106,11 +106,11 @@ def _check_request(
             add(f"split {name!r}", "unknown", split_hint(name))
     for source, name in held.items():
         if name in fractions:
-            mend = "send it to a split of its own, such as test-unseen"
-            add(f"held-out source {source!r}", f"the split {name!r} has a share as well", mend)
+            fix = "send it to a split of its own, such as test-unseen"
+            add(f"held-out source {source!r}", f"the split {name!r} has a share as well", fix)
         if name == "train":
-            mend = "send it to val-NAME or test-NAME"
-            add(f"held-out source {source!r}", "it goes to train", mend)
+            fix = "send it to val-NAME or test-NAME"
+            add(f"held-out source {source!r}", "it goes to train", fix)
         if source not in set(sources):
             known = ", ".join(sorted(set(sources) - {""})) or "none"
             add(f"held-out source {source!r}", "there is no such source", f"known: {known}")

@@ -75,7 +75,7 @@ def read_und(
 
     findings = Findings(str(train_csv), row_names.__getitem__)
     for problem in problems:
-        findings.add(None, problem.what, problem.mend, where=problem.where)
+        findings.add(None, problem.what, problem.fix, where=problem.where)
     if not Path(image_root).is_dir():
         findings.add(None, f"{image_root} is no folder", "correct the path", where="image root")
     frame["saliency"] = _find_maps(frame, heatmaps, findings)
