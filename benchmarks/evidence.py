@@ -45,7 +45,7 @@ from preceptor.report.tables import set_order
 from preceptor.results.comparisons import set_aucs, share_of_way
 from preceptor.results.domain import gather
 from preceptor.runtime.formatting import DASH, number
-from preceptor.runtime.result_folder import is_finished, read_scores, write_atomically
+from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.study.config import Variant
 from preceptor.study.plan import Plan, variant_role
@@ -129,8 +129,8 @@ class Study:
 
 def share(study: Study, key: str, backbone: str, name: str) -> ShareResult | None:
     """A line's share of the way on a test set; the baseline is the better one on that set."""
-    figures = study.results.figures
-    found = share_of_way(study.plan, study.rows, figures, key, backbone, name)
+    figures, files = study.results.figures, study.results.files
+    found = share_of_way(study.plan, study.rows, figures, files, key, backbone, name)
     return found[1] if found else None
 
 
@@ -198,12 +198,13 @@ def rules(study: Study, role: str, backbone: str) -> tuple[dict[float, Arm], dic
     if made is None:
         return {}, {}
     teacher, protocol = str(winner) if role == "student" else "", study.plan.protocol
+    files = study.results.files
     arms = {row["alpha"]: Arm(role, backbone, row["alpha"], teacher) for row in made.table}
     candidates = []
     for row in made.table:
         members = [member for member in protocol.members if member.arm == arms[row["alpha"]]]
-        folders = [protocol.run_folder(one.run) for one in sorted(members, key=lambda m: m.seed)]
-        scores = [read_scores(folder) for folder in folders]
+        tables = [files.validation(protocol, one) for one in sorted(members, key=lambda m: m.seed)]
+        scores = [table for table in tables if table is not None]
         candidates.append(Candidate(row["name"], row["alpha"], scores, row["agreement"]))
     means = pd.DataFrame(
         [[study.aucs(arm, name).mean() for name in study.vals] for arm in arms.values()],

@@ -196,8 +196,8 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             _write_choices(opened, out)
-            write_results(opened, out, result.failed)
-            trackers.study(result.failed)
+            report = write_results(opened, out, result.failed)
+            trackers.study(result.failed, report)
     return result
 
 

@@ -97,7 +97,7 @@ def test_again_nothing_is_logged(followed: Followed) -> None:
         for step in followed.trainings:
             followed.train(step)
             tracker.finished(step)
-        tracker.study({})
+        tracker.study({}, followed.report)
         tracker.close()
         return sorted(str(run.data.to_dictionary()) + run.info.run_id for run in runs_of(followed))
 
@@ -191,7 +191,7 @@ def test_long_curves_and_names_that_mlflow_refuses(followed: Followed) -> None:
 
 def test_the_study(followed: Followed) -> None:
     tracker = opened(followed)
-    tracker.study({"train student": "no space left"})
+    tracker.study({"train student": "no space left"}, followed.report)
     run = run_of(followed, "study")
     assert run.info.status == "FAILED"
     assert run.data.params["seeds"] == "1"
@@ -206,6 +206,8 @@ def test_the_study(followed: Followed) -> None:
     assert "best" not in files
     place = Path(client().download_artifacts(run.info.run_id, "report.html"))
     assert place.read_bytes() == (followed.out / "report.html").read_bytes()
+    panels = {one.path for one in client().list_artifacts(run.info.run_id, "panels")}
+    assert panels == {"panels/index.csv", *(one.file for one in followed.report.panels)}
 
 
 def test_a_study_with_other_settings_has_a_new_run_for_them(followed: Followed) -> None:
@@ -237,7 +239,7 @@ def test_in_the_study_folder_without_a_word(
     monkeypatch.chdir(followed.out.parent)
     lines: list[str] = []
     tracker = MlflowTracker(followed.plan, followed.out, None, lines.append)
-    tracker.study({})
+    tracker.study({}, followed.report)
     assert capfd.readouterr() == ("", "")
     assert (followed.out / "mlflow.db").is_file()
     assert list((followed.out / "mlflow-artifacts").rglob("report.html"))

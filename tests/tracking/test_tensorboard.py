@@ -171,7 +171,7 @@ def test_the_study(followed: Followed) -> None:
         followed.train(step)
         tracker.finished(step)
     for _ in range(2):
-        tracker.study({"train student": "no space left"})
+        tracker.study({"train student": "no space left"}, followed.report)
     tracker.close()
     folder = followed.out / "tensorboard" / "study"
     found = read(folder)
@@ -186,6 +186,9 @@ def test_the_study(followed: Followed) -> None:
     (drawn,) = found.Tensors(pictures[0])
     width, height, png = make_ndarray(drawn.tensor_proto)
     assert Image.open(io.BytesIO(png)).size == (int(width), int(height))
+    first = followed.report.panels[0]
+    assert f"panels/{first.name}" in pictures
+    assert png in [(followed.out / one.file).read_bytes() for one in followed.report.panels]
     columns = plugin(folder, metadata.EXPERIMENT_TAG).experiment
     differs = {one.name: one.differs for one in columns.hparam_infos}
     assert differs["alpha"]

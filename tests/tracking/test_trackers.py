@@ -38,7 +38,7 @@ def test_none(followed: Followed) -> None:
     trackers = open_trackers([], followed.plan, followed.out, None, lines.append)
     assert not trackers
     trackers.begun(followed.trainings[0])
-    trackers.study({})
+    trackers.study({}, followed.report)
     trackers.close()
     assert not lines
 
@@ -52,7 +52,7 @@ def test_a_server_that_does_not_answer_is_told_of_once(followed: Followed) -> No
     followed.train(step)
     trackers.begun(step)
     trackers.finished(step)
-    trackers.study({})
+    trackers.study({}, followed.report)
     trackers.close()
     (told,) = (line for line in lines if "MLflow" in line)
     assert "not followed any more, the study goes on" in told

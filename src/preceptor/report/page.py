@@ -36,6 +36,7 @@ FILES = {
     "runs.csv": "every training, with times",
     "tables/": "every table of this page as CSV and LaTeX",
     "figures/": "every figure of this page as SVG",
+    "panels/": "every image of this page with its maps as PNG, and an index",
     "summary.json": "the sentences of this page, what is missing and what failed",
     "selection.json": "what was chosen on validation, and why",
     "study.yaml": "the resolved study file",

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,19 @@ import pandas as pd
 
 from preceptor.errors import PreceptorError
 from preceptor.report import tables
-from preceptor.report.blocks import Chapter, slugs
+from preceptor.report.blocks import slugs
 from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table, ordered
 from preceptor.report.chapters import chapter, domains_section
 from preceptor.report.export import exported
-from preceptor.report.findings import DomainFindings, Findings, study_findings
+from preceptor.report.findings import Findings, study_findings
 from preceptor.report.page import FILES, render_page
-from preceptor.report.panels import COUNT, make_panels
+from preceptor.report.panel_files import PanelFile, write_panels
+from preceptor.report.panels import COUNT, Panels, make_panels
 from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.report.verdict import Verdict, study_name
-from preceptor.results.best import Best, chosen_student, write_best
+from preceptor.results.best import Best, write_best
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
 from preceptor.results.study import StudyResults, gather_study
@@ -54,7 +56,24 @@ _HEADS = {
 }
 
 
-def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = None) -> None:
+@dataclass(frozen=True)
+class WrittenReport:
+    """What stands in a study folder once its report has been written.
+
+    Args:
+        folder: The study folder, with report.html.
+        files: Names of the files and folders beside the page, of those in `page.FILES`.
+        panels: The panels that were written as files.
+    """
+
+    folder: Path
+    files: list[str]
+    panels: list[PanelFile]
+
+
+def write_results(
+    study: StudyPlan, out: Path, failed: dict[str, str] | None = None
+) -> WrittenReport:
     """Gather what has finished and write it into the study folder.
 
     Two equal studies give byte-identical tables, whatever order their runs finished in; times are
@@ -65,6 +84,9 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
         out: The study folder.
         failed: Steps that could not be done, by title, with the reason; None takes those that the
             folder's summary tells of, as far as they are still missing.
+
+    Returns:
+        The files of the report, for whoever hands them on.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = gather_study(study)
@@ -82,13 +104,14 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
 
     domains = domains_section(found, findings) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
-    chapters = []
+    chapters, panels = [], dict[str, Panels | None]()
     for name, plan in study.plans.items():
-        results, words, best = found.by_domain[name], findings.by_domain[name], chosen_student(plan)
-        if best is not None:
-            _write_best(plan, results, words.verdict, best, out / "best" / keys[name])
-        count = COUNT // len(study.plans)
-        chapters.append(_chapter(plan, results, words, best, count, keys[name]))
+        results, words = found.by_domain[name], findings.by_domain[name]
+        if results.best is not None:
+            _write_best(plan, results, words.verdict, results.best, out / "best" / keys[name])
+        panels[name], note = _panels(plan, results, COUNT // len(study.plans))
+        chapters.append(chapter(plan, results, words, panels[name], note, keys[name]))
+    panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
     for folder in ("tables", "figures"):
@@ -101,6 +124,7 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
         study, found, findings, domains, chapters, exports=exports, failed=failed, files=there
     )  # fmt: skip
     write_atomically(out / "report.html", page)
+    return WrittenReport(out, there, panel_files)
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
@@ -128,21 +152,13 @@ def _write_best(plan: Plan, results: Results, found: Verdict, best: Best, folder
         write_best(plan, best, folder, model_card(plan, results, found, best))
 
 
-def _chapter(
-    plan: Plan,
-    results: Results,
-    findings: DomainFindings,
-    best: Best | None,
-    count: int,
-    key: str,
-) -> Chapter:
-    """The page's part of a domain, with or without panels."""
-    panels, note = None, "No Student has been scored on the primary set yet."
+def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:
+    """The panels of a domain, and the reason where there are none."""
     try:
-        panels = make_panels(plan, results, best, count)
+        panels = make_panels(plan, results, count)
     except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
-        note = f"They could not be made: {error}"
-    return chapter(plan, results, findings, panels, note, key)
+        return None, f"They could not be made: {error}"
+    return panels, "No Student has been scored on the primary set yet."
 
 
 def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:

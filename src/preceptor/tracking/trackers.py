@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from preceptor.errors import InputError
+from preceptor.report.write import WrittenReport
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 
@@ -30,7 +31,7 @@ class Tracker(Protocol):
     def failed(self, step: Step, reason: str) -> None:
         """A step could not be done."""
 
-    def study(self, failed: dict[str, str]) -> None:
+    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
         """The study's results have been written; `failed` as in `write_results`."""
 
     def close(self) -> None:
@@ -75,9 +76,9 @@ class Trackers:
         """A step could not be done."""
         self._each(lambda tracker: tracker.failed(step, reason))
 
-    def study(self, failed: dict[str, str]) -> None:
+    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
         """The study's results have been written."""
-        self._each(lambda tracker: tracker.study(failed))
+        self._each(lambda tracker: tracker.study(failed, report))
 
     def close(self) -> None:
         """The study has ended, or was interrupted."""
