@@ -54,7 +54,9 @@ def test_a_study_reads_each_image_once_and_never_again(study_file: Path, tmp_pat
     counts = opened.take()
     assert counts.pop("manifest.csv")
     table = pd.read_csv(tmp_path / "data" / "manifest.csv", keep_default_na=False)
-    assert counts == dict.fromkeys({*table["path"], *table["saliency"]} - {""}, 1)
+    assert set(counts) == {*table["path"], *table["saliency"]} - {""}
+    # The report shows some test images as they are.
+    assert {count for name, count in counts.items() if "/test" not in name} == {1}
     assert "note: 1 image of val is byte for byte in train too" in first
 
     again = start()

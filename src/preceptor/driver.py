@@ -22,7 +22,7 @@ from preceptor.report.write import write_results
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.formatting import as_time
 from preceptor.runtime.leases import holder_of, lease
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.auto_speed import decide_speed
 from preceptor.study.checks import check_devices, check_study
@@ -35,6 +35,14 @@ from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
 from preceptor.training.prepare import image_formats
+from preceptor.version import __version__
+
+# Files without which tables and report are written again, and what says which steps they tell of.
+_REPORT = (
+    "report.html", "summary.json", "summary.md", "table.md", "table.csv", "results.csv",
+    "comparisons.csv", "rates.csv", "runs.csv",
+)  # fmt: skip
+_REPORTED = ".reported"
 
 
 @dataclass
@@ -196,8 +204,12 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             _write_choices(opened, out)
-            report = write_results(opened, out, result.failed)
-            trackers.study(result.failed, report)
+            told = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
+            if track or not _is_reported(out, told):
+                report = write_results(opened, out, result.failed)
+                with contextlib.suppress(OSError):
+                    write_atomically(out / _REPORTED, told)
+                trackers.study(result.failed, report)
     return result
 
 
@@ -259,6 +271,18 @@ def _write_choices(study: StudyPlan, out: Path) -> None:
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not end what still can go on
         write_atomically(out / "selection.json", text + "\n")
+
+
+def _is_reported(out: Path, told: str) -> bool:
+    """Whether tables and report are there and tell of just these steps, as another start left them.
+
+    A step that is done again leaves the same result, so that its id stands for it.
+    """
+    try:
+        same = (out / _REPORTED).read_text(encoding="utf-8") == told
+    except (OSError, UnicodeDecodeError):
+        return False
+    return same and all((out / name).is_file() for name in _REPORT)
 
 
 @contextlib.contextmanager
