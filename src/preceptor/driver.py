@@ -204,11 +204,11 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             _write_choices(opened, out)
-            told = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
-            if track or not _is_reported(out, told):
+            tells = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
+            if track or not _is_reported(out, tells):
                 report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
-                    write_atomically(out / _REPORTED, told)
+                    write_atomically(out / _REPORTED, tells)
                 trackers.study(result.failed, report)
     return result
 
@@ -273,13 +273,13 @@ def _write_choices(study: StudyPlan, out: Path) -> None:
         write_atomically(out / "selection.json", text + "\n")
 
 
-def _is_reported(out: Path, told: str) -> bool:
+def _is_reported(out: Path, tells: str) -> bool:
     """Whether tables and report are there and tell of just these steps, as another start left them.
 
     A step that is done again leaves the same result, so that its id stands for it.
     """
     try:
-        same = (out / _REPORTED).read_text(encoding="utf-8") == told
+        same = (out / _REPORTED).read_text(encoding="utf-8") == tells
     except (OSError, UnicodeDecodeError):
         return False
     return same and all((out / name).is_file() for name in _REPORT)

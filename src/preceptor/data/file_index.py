@@ -100,7 +100,7 @@ class FileIndex:
                 "as_image": np.where(files.as_image[rows], DECODER, 0),
                 "as_map": np.where(files.as_map[rows], DECODER, 0),
             },
-            index=pd.Index([files.paths[row] for row in rows], name="path", dtype=object),
+            index=pd.Index(np.array(files.paths, object)[rows], name="path"),
         )
         latest = _read(self._file)  # another process may have written since
         self._known = pd.concat([latest[~latest.index.isin(new.index)], new])

@@ -95,16 +95,16 @@ def decode_image(path: Path, channels: int = 3, content: bytes | None = None) ->
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     try:
         image = _load(path, content)
-        if _is_signed(image):
-            raise ValueError(
-                "signed integers have no known scale: nothing says which value is white; save it "
-                "with 8 bits, or with 16 bits without a sign"
-            )
         deep = _deep_grey(image)
         if image.mode == "I" and deep is None:
             raise ValueError(
                 "32-bit integers have no known scale: nothing says which value is white; save it "
                 "with 8 or 16 bits"
+            )
+        if _is_signed(image):
+            raise ValueError(
+                "signed integers have no known scale: nothing says which value is white; save it "
+                "with 8 bits, or with 16 bits without a sign"
             )
         if deep is not None:
             grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
