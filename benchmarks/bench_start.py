@@ -2,10 +2,10 @@
 
   python benchmarks/bench_start.py [--images N] [--turns T]
 
-JPEG files of 256 px, in the page cache, a new cache folder each turn. Both sides verify every image,
-hash it and fill a cache of 224 px; the older way, written out here from the same functions, decodes to
-verify, reads to hash and decodes to cache, and on a second start verifies and looks for the cache. The
-order of the sides changes from turn to turn.
+JPEG files of 256 px, in the page cache, and a new cache folder each turn. Both sides verify every
+image, hash it and fill a cache of 224 px. The older way, written out here from the same functions,
+decodes to verify, reads to hash and decodes to cache; on a second start it verifies and looks for
+the cache. The order of the sides changes from turn to turn.
 """
 
 from __future__ import annotations
