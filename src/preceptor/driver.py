@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.data.notes import notes
 from preceptor.errors import HeldError, InputError
 from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
 from preceptor.execution.executors import Engine, check_engine, open_executor
@@ -21,7 +22,7 @@ from preceptor.report.write import write_results
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.formatting import as_time
 from preceptor.runtime.leases import holder_of, lease
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.auto_speed import decide_speed
 from preceptor.study.checks import check_devices, check_study
@@ -33,7 +34,15 @@ from preceptor.study.steps import Select, Selection, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
-from preceptor.training.prepare import build_for
+from preceptor.training.prepare import image_formats
+from preceptor.version import __version__
+
+# Files without which tables and report are written again, and what says which steps they tell of.
+_REPORT = (
+    "report.html", "summary.json", "summary.md", "table.md", "table.csv", "results.csv",
+    "comparisons.csv", "rates.csv", "runs.csv",
+)  # fmt: skip
+_REPORTED = ".reported"
 
 
 @dataclass
@@ -63,7 +72,8 @@ def open_study(
     Args:
         study: The config.
         out: The study folder.
-        run: It is going to be run: every image is decoded first, and what is auto is measured.
+        run: It is going to be run: every image is decoded first unless it is known from an earlier
+            start, image caches are filled, and what is auto is measured.
         report_to: Receives lines of progress.
 
     Raises:
@@ -77,7 +87,15 @@ def open_study(
         workspaces = Workspaces.of_study(own, store, name)
         try:
             if run:
-                workspaces.verify()
+                workspaces.verify(
+                    [
+                        form
+                        for backbone in own.backbones
+                        for form in image_formats(own.plain_run(backbone))
+                    ]
+                )
+                for note in _notes(workspaces):
+                    report_to(f"note: {note}")
             check_study(own, workspaces)
         except InputError as error:
             wrong.append(InputError(f"domain {name}: {error}") if name else error)
@@ -93,6 +111,12 @@ def open_study(
         for name, own in study.by_domain().items()
     }
     return StudyPlan(study, plans)
+
+
+def _notes(workspaces: Workspaces) -> list[str]:
+    """What is seldom meant in the manifests; what several seeds' manifests share is told once."""
+    found = [note for one in workspaces.all() for note in notes(one.manifest, one.index)]
+    return list(dict.fromkeys(found))
 
 
 def run_study(
@@ -153,7 +177,6 @@ def run_study(
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
         for plan in opened:
-            _fill_caches(plan.protocol)
             plan.decided = lambda: _write_choices(opened, out)
         result = StudyResult(out)
         store = opened.first.protocol.store
@@ -184,8 +207,12 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             _write_choices(opened, out)
-            report = write_results(opened, out, failed)
-            trackers.study(result.failed, report)
+            tells = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
+            if track or not _is_reported(out, tells):
+                report = write_results(opened, out, failed)
+                with contextlib.suppress(OSError):
+                    write_atomically(out / _REPORTED, tells)
+                trackers.study(result.failed, report)
     return result
 
 
@@ -242,20 +269,6 @@ class _Observer:
         self.tell(f"FAILED {step.title}: {reason}")
 
 
-def _fill_caches(protocol: Protocol) -> None:
-    """Decode the images once for every input size, before workers start."""
-    study = protocol.study
-    classes = protocol.workspace.manifest.classes
-    for backbone in study.backbones:
-        size = study.training.input_size
-        if size is None:
-            size = build_for(study.plain_run(backbone), classes, load_weights=False).spec.input_size
-        form = study.training.image_format(size)
-        for workspace in protocol.workspaces.all():
-            workspace.images(form, study.training.cache)
-            workspace.images(replace(form, canvas=None), study.training.cache)
-
-
 def _name(selection: Selection) -> str:
     return selection.name
 
@@ -269,6 +282,18 @@ def _write_choices(study: StudyPlan, out: Path) -> None:
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not end what still can go on
         write_atomically(out / "selection.json", text + "\n")
+
+
+def _is_reported(out: Path, tells: str) -> bool:
+    """Whether tables and report are there and tell of just these steps, as another start left them.
+
+    A step that is done again leaves the same result, so that its id stands for it.
+    """
+    try:
+        same = (out / _REPORTED).read_text(encoding="utf-8") == tells
+    except (OSError, UnicodeDecodeError):
+        return False
+    return same and all((out / name).is_file() for name in _REPORT)
 
 
 @contextlib.contextmanager

@@ -227,9 +227,12 @@ def train(
 
     settings = load_config(config, RunConfig)
     from preceptor.data.workspace import Workspace
+    from preceptor.training.prepare import image_formats
     from preceptor.training.run import train as train_run
 
-    workspace = Workspace.open(settings.manifest, cache_dir, verify=True)
+    workspace = Workspace.open(
+        settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
+    )
     result = train_run(settings, out, workspace=workspace, tell=print)
     print(f"run {result.folder}")
 

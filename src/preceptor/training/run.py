@@ -39,7 +39,7 @@ from preceptor.training.checkpoint import Progress
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.loop import Trainer, derived_seed, epoch_line, fit, metrics_table
-from preceptor.training.prepare import build, guided_rows, run_id_of
+from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
 from preceptor.training.record import RunRecord
 from preceptor.training.validation import validation_sets
 from preceptor.version import __version__
@@ -110,7 +110,9 @@ def train(
 
         def begin() -> tuple[Path, bool]:
             nonlocal workspace, held
-            workspace = workspace or Workspace.open(config.manifest, verify=True)
+            workspace = workspace or Workspace.open(
+                config.manifest, verify=True, formats=image_formats(config)
+            )
             folder = Path(store) / run_id_of(workspace, config)
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
