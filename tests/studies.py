@@ -21,7 +21,7 @@ from preceptor.runtime.result_folder import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.steps import Arm, Step, selection_id
+from preceptor.study.steps import Arm, AverageMaps, Evaluate, Role, Select, Selection, Step, Train
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
@@ -83,9 +83,8 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
 def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
     """Every step of a graph, in this process."""
     while step := graph.take():
-        if step.kind == "select":
-            assert step.choose is not None
-            graph.add(step.choose())
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
         else:
             perform(step, store, workspaces)
         graph.finish(step.id)
@@ -120,9 +119,8 @@ def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> N
     """
     graph = Graph(study.start())
     while step := graph.take():
-        if step.kind == "select":
-            assert step.choose is not None
-            graph.add(step.choose())
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
         else:
             _write_result(study, step, effect, model)
         graph.finish(step.id)
@@ -132,25 +130,24 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
     """The folder of a step, with the scores of its validation or test images."""
     folder = study.folder(step)
     folder.mkdir(parents=True)
-    if step.kind not in ("train", "evaluate"):
+    if not isinstance(step.work, Train | Evaluate):
         finish(folder, {"id": step.id, "kind": "maps", "seconds": 1.0})
         return
-    run = step.id if step.kind == "train" else step.needs[0]
+    run = step.id if isinstance(step.work, Train) else step.work.run
     protocol, member = next(
-        (plan.protocol, one) for plan in study for one in plan.protocol.members if one.run == run
+        (plan.protocol, one) for plan in study for one in plan.members if one.run == run
     )
     scores = _scores(
         protocol.workspaces.at(member.manifest),
-        "val" if step.kind == "train" else "test",
+        "val" if isinstance(step.work, Train) else "test",
         protocol.study.positive or "",
         effect(member.arm, member.seed),
         member.seed,
     )
     scores.to_parquet(folder / "scores.parquet", index=False)
-    if step.kind == "evaluate":
+    if isinstance(step.work, Evaluate):
         finish(folder, {"id": step.id, "kind": "evaluation", "run": run, "seconds": 1.0})
         return
-    assert step.run is not None
     classes = protocol.workspace.manifest.classes
     measures = {
         str(name): SetMetrics(
@@ -158,11 +155,12 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
         )
         for name, part in scores.groupby("split")
     }
-    (folder / "config.yaml").write_text(dump_config(step.run))
+    (folder / "config.yaml").write_text(dump_config(step.work.config))
     if model is not None:
         shutil.copytree(model, folder / "model")
+    config = step.work.config.model_dump(mode="json")
     RunRecord(
-        id=run, config=step.run.model_dump(mode="json"), classes=tuple(classes), input_size=32,
+        id=run, config=config, classes=tuple(classes), input_size=32,
         grid=(4, 4), saliency="cam", training_images=24, guided_images=12, soft_labelled_images=0,
         uninformative_maps=0, images_seen=24, best_epoch=1, metrics=flat_metrics(measures),
         seconds=1.0, device="cpu", versions={},
@@ -186,13 +184,14 @@ def _scores(
     return frame.iloc[workspace.split_rows(kind)].reset_index(drop=True)
 
 
-def plain_step(name: str, *needs: str, cost: float = 1.0, title: str = "") -> Step:
+def plain_step(name: str, *needs: str, cost: float = 1.0) -> Step:
     """A step of a graph that is never computed."""
-    return Step(name, "train", title or f"step {name}", needs, cost=cost)
+    return Step(name, AverageMaps(()), name, needs, cost=cost)
 
 
 def selection_step(
-    what: str, needs: tuple[str, ...] = (), choose: Callable[[], list[Step]] = list
+    role: Role, needs: tuple[str, ...] = (), choose: Callable[[], list[Step]] = list
 ) -> Step:
     """A selection, and the steps that it adds."""
-    return Step(selection_id("", what), "select", f"choose {what}", needs, choose=choose)
+    selection = Selection("", role)
+    return Step(selection.step_id, Select(selection, choose), role, needs)

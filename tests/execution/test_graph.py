@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.execution.graph import Graph
+from preceptor.study.steps import Failure
 from tests.studies import plain_step as step
 from tests.studies import selection_step
 
@@ -56,9 +57,9 @@ def test_a_failure_blocks_what_needs_it_at_any_distance_and_nothing_else() -> No
     taken(graph)
     graph.fail("a", "it diverged")
     assert graph.failed == {
-        "a": "it diverged",
-        "b": "needs step a, which failed",
-        "c": "needs step b, which failed",
+        "a": Failure("it diverged"),
+        "b": Failure("needs average maps of a, which failed", blocked=True),
+        "c": Failure("needs average maps of b, which failed", blocked=True),
     }
     graph.add([step("f", "c"), step("g", "f")])
     assert {"f", "g"} <= graph.failed.keys()

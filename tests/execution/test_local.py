@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from preceptor.execution.events import Event, Work
+from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
@@ -39,7 +39,7 @@ def worker() -> int:
 
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     try:
         executor.start(step)
         os.kill(worker(), signal.SIGKILL)  # long before it has imported torch
@@ -52,7 +52,7 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
 
 def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     told: list[str] = []
     try:
         executor.start(step)
@@ -69,7 +69,9 @@ def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> 
     with blocked_training(tmp_path) as (plan, step):
 
         def attempt(patience: float) -> list[Event]:
-            work = Work(plan.protocol.workspaces, plan.protocol.store, patience=patience)
+            work = WorkerContext(
+                plan.protocol.workspaces, plan.protocol.store, hang_timeout=patience
+            )
             executor = LocalExecutor(work, jobs=1)
             told: list[Event] = []
             try:
@@ -90,7 +92,7 @@ def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> 
 
 def test_the_log_of_a_step_that_failed_goes_when_it_is_done(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    work = Work(plan.protocol.workspaces, plan.protocol.store)
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store)
     log = tmp_path / "store" / "failed" / f"{step.id}.log"
     log.parent.mkdir()
     log.write_text("it diverged")

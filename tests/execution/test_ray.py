@@ -16,7 +16,7 @@ import yaml
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.events import Event, Work
+from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.maps.store import read_store
@@ -153,9 +153,9 @@ def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
 def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> None:
     empty = Workspaces({}, {})
     with pytest.raises(InputError, match="has no GPU"):
-        RayExecutor(Work(empty, tmp_path, device="cuda"), address=cluster.address)
+        RayExecutor(WorkerContext(empty, tmp_path, device="cuda"), address=cluster.address)
     with pytest.raises(InputError, match="no machine of the cluster has 64"):
-        RayExecutor(Work(empty, tmp_path, threads=64), address=cluster.address)
+        RayExecutor(WorkerContext(empty, tmp_path, threads=64), address=cluster.address)
 
 
 def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
@@ -164,7 +164,9 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
     with blocked_training(tmp_path) as (plan, step):
 
         def attempt(patience: float) -> list[Event]:
-            work = Work(plan.protocol.workspaces, plan.protocol.store, patience=patience)
+            work = WorkerContext(
+                plan.protocol.workspaces, plan.protocol.store, hang_timeout=patience
+            )
             executor = RayExecutor(work, address=cluster.address)
             heard: list[Event] = []
             try:
@@ -203,7 +205,7 @@ def test_on_gpus_a_process_does_one_step_and_ends(
     in its books alone; what is looked at is who holds the leases of the steps."""
     plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
     steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
-    work = Work(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
     holders: dict[str, int] = {}
     cluster.add(gpus=1)  # the last test of the file: others count on nodes without
     executor = RayExecutor(work, address=cluster.address)

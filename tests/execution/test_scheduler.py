@@ -14,10 +14,10 @@ from preceptor.config.run import RunConfig
 from preceptor.execution import scheduler
 from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
-from preceptor.execution.scheduler import Walk
-from preceptor.inference.shards import Part
+from preceptor.execution.scheduler import Scheduler
+from preceptor.inference.shards import Shard
 from preceptor.runtime.result_folder import finish
-from preceptor.study.steps import MapsJob, Step, marking_steps
+from preceptor.study.steps import Failure, MakeMaps, Step, map_steps
 from tests.studies import plain_step, selection_step
 
 Said = tuple[str, ...]
@@ -74,7 +74,7 @@ class Scripted:
 
 
 class Recorder:
-    """A watcher that keeps what it is told, in order."""
+    """An observer that keeps what it is told, in order."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str | bool, ...]] = []
@@ -82,20 +82,23 @@ class Recorder:
     def chosen(self, step: Step) -> None:
         self.told.append(("chosen", step.id))
 
-    def there(self, step: Step) -> None:
-        self.told.append(("there", step.id))
+    def already_done(self, step: Step) -> None:
+        self.told.append(("already_done", step.id))
 
     def started(self, step: Step) -> None:
         self.told.append(("started", step.id))
 
-    def placed(self, step: Step, where: str) -> None:
-        self.told.append(("placed", step.id, where))
+    def assigned(self, step: Step, machine: str) -> None:
+        self.told.append(("assigned", step.id, machine))
 
-    def said(self, step: Step, line: str) -> None:
-        self.told.append(("said", step.id, line))
+    def epoch(self, step: Step, line: str) -> None:
+        self.told.append(("epoch", step.id, line))
 
-    def dropped(self, step: Step) -> None:
-        self.told.append(("dropped", step.id))
+    def message(self, step: Step, line: str) -> None:
+        self.told.append(("message", step.id, line))
+
+    def requeued(self, step: Step) -> None:
+        self.told.append(("requeued", step.id))
 
     def finished(self, step: Step, here: bool) -> None:
         self.told.append(("finished", step.id, here))
@@ -139,19 +142,24 @@ class Outcome:
 def walked(store: Path, steps: list[Step], executor: Scripted) -> Outcome:
     """Run a graph to its end; nothing is left running or ready."""
     graph, watcher, lines = Graph(steps), Recorder(), list[str]()
-    Walk(graph, executor, store, watcher, lines.append).run()
+    Scheduler(graph, executor, store, watcher, lines.append).run()
     assert not graph.running
     assert not graph.has_ready
     return Outcome(graph, executor, watcher, lines)
 
 
 def test_progress_is_handed_on_and_what_was_waited_for_follows(tmp_path: Path) -> None:
-    script: list[Said] = [("place", "node-7"), ("line", "epoch 1/2"), ("line", "epoch 2/2")]
+    script: list[Said] = [
+        ("assigned", "node-7"),
+        ("message", "cache is built"),
+        ("epoch", "epoch 1/1"),
+    ]
     executor = Scripted({"a": [[*script, ("done",)]]})
     found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
     assert found.graph.done == {"a", "b"}
     assert found.watcher.of("a") == [
-        ("started",), ("placed", "node-7"), ("said", "epoch 1/2"), ("said", "epoch 2/2"),
+        ("started",), ("assigned", "node-7"), ("message", "cache is built"),
+        ("epoch", "epoch 1/1"),
         ("finished", True),
     ]  # fmt: skip
     assert executor.started == ["a", "b"]
@@ -160,7 +168,7 @@ def test_progress_is_handed_on_and_what_was_waited_for_follows(tmp_path: Path) -
 
 def test_as_many_run_as_there_is_room_for_the_longest_first(tmp_path: Path) -> None:
     steps = [plain_step(name, cost=cost) for name, cost in zip("abcd", (1, 4, 3, 2), strict=True)]
-    executor = Scripted({"b": [[("line", "still"), ("done",)]]}, slots=2)
+    executor = Scripted({"b": [[("message", "still"), ("done",)]]}, slots=2)
     found = walked(tmp_path, steps, executor)
     assert executor.started == ["b", "c", "d", "a"]
     assert executor.most == 2
@@ -177,9 +185,9 @@ def test_as_many_run_as_there_is_room_for_the_longest_first(tmp_path: Path) -> N
 )
 def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, reason: str) -> None:
     steps = [plain_step("a"), plain_step("b", "a"), plain_step("c", "b"), plain_step("d")]
-    executor = Scripted({"a": [[("line", "epoch 1/9"), ("failed", reason)]]})
+    executor = Scripted({"a": [[("epoch", "epoch 1/9"), ("failed", reason)]]})
     found = walked(tmp_path, steps, executor)
-    assert found.graph.failed["a"] == reason
+    assert found.graph.failed["a"] == Failure(reason)
     assert set(found.graph.failed) == {"a", "b", "c"}
     assert found.graph.done == {"d"}
     assert executor.started == ["a", "d"]  # once: what has failed is not tried again
@@ -188,47 +196,50 @@ def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, rea
 
 
 def test_what_another_process_has_done_counts_as_done(tmp_path: Path) -> None:
-    executor = Scripted({"a": [[("there",)]]})
+    executor = Scripted({"a": [[("already_done",)]]})
     found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
     assert found.watcher.of("a") == [("started",), ("finished", False)]
     assert found.graph.done == {"a", "b"}
 
 
 def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path: Path) -> None:
-    busy: list[Said] = [("busy", "process 7 on far works on it")]
-    executor = Scripted({"a": [busy, busy, [("there",)]]})
+    busy: list[Said] = [("held", "process 7 on far works on it")]
+    executor = Scripted({"a": [busy, busy, [("already_done",)]]})
     steps = [plain_step("a", cost=9), plain_step("b"), plain_step("c", "a")]
     found = walked(tmp_path, steps, executor)
     assert executor.started.count("a") == 3
     assert found.watcher.of("a") == [
-        ("started",), ("dropped",), ("started",), ("dropped",), ("started",), ("finished", False),
+        ("started",), ("requeued",), ("started",), ("requeued",), ("started",), ("finished", False),
     ]  # fmt: skip
     (line,) = found.lines
-    assert line.startswith("step a: another process does it")
+    assert line.startswith("average maps of a: another process is computing it")
     assert found.graph.done == {"a", "b", "c"}
     assert executor.started[-1] == "c"
 
 
 def test_others_go_on_while_a_step_is_held(tmp_path: Path, clock: Clock) -> None:
-    executor = Scripted({"a": [[("busy",)]]})
+    executor = Scripted({"a": [[("held",)]]})
     steps = [plain_step("a", cost=9), plain_step("b", cost=2), plain_step("c")]
     walked(tmp_path, steps, executor)
     assert executor.started == ["a", "b", "c", "a"]
     assert (
-        scheduler.AGAIN <= clock.now < 2 * scheduler.AGAIN
+        scheduler.RETRY <= clock.now < 2 * scheduler.RETRY
     )  # slept only when the others were done
 
 
 def test_a_device_without_room_has_the_step_done_again(tmp_path: Path) -> None:
-    crowded: list[Said] = [("line", "epoch 1/2"), ("crowded", "out of memory on a shared device")]
+    crowded: list[Said] = [
+        ("epoch", "epoch 1/2"),
+        ("out_of_memory", "out of memory on a shared device"),
+    ]
     executor = Scripted({"a": [crowded]}, slots=2)
     found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
     assert executor.started == ["a", "a", "b"]
     assert found.watcher.of("a") == [
-        ("started",), ("said", "epoch 1/2"), ("dropped",), ("started",), ("finished", True),
+        ("started",), ("epoch", "epoch 1/2"), ("requeued",), ("started",), ("finished", True),
     ]  # fmt: skip
     (line,) = found.lines
-    assert "out of memory on a shared device; it is done again with fewer beside it" in line
+    assert "out of memory on a shared device; retried with fewer steps on the device" in line
 
 
 def test_a_selection_adds_steps_and_takes_no_room(tmp_path: Path) -> None:
@@ -254,7 +265,7 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
     a, b = plain_step("a"), plain_step("b", "a")
     done_before(tmp_path, a)
     found = walked(tmp_path, [a, b], Scripted())
-    assert found.watcher.of("a") == [("there",)]
+    assert found.watcher.of("a") == [("already_done",)]
     assert found.executor.started == ["b"]
 
 
@@ -289,14 +300,15 @@ def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(
     steps = [plain_step("a"), plain_step("b"), plain_step("c", "a")]
     found = walked(tmp_path, steps, Scripted())
     assert set(found.graph.failed) == {"a", "c"}
-    assert found.graph.failed["a"].endswith("/a: Input/output error")
+    assert found.graph.failed["a"].reason.endswith("/a: Input/output error")
     assert found.graph.done == {"b"}
 
 
 def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -> None:
     run = RunConfig.model_validate({"manifest": "m.csv", "backbone": "test_byobnet"})
-    job = MapsJob(("t",), "cam", parts=(Part("train", 0, 8), Part("train", 8, 16)))
-    *shards, join = marking_steps(job, "maps", "mark", (), run, 1.0)
+    parts = (Shard("train", 0, 8), Shard("train", 8, 16))
+    work = MakeMaps(run, "a run", "cam", False, None, parts[0])
+    *shards, join = map_steps(work, parts, "maps", "a model", (), 1.0)
     done_before(tmp_path, join)
     left = done_before(tmp_path, shards[0])  # its process died before it removed them
     found = walked(tmp_path, [*shards, join], Scripted())
@@ -314,16 +326,19 @@ def test_without_room_it_waits_and_says_so_once(tmp_path: Path) -> None:
 def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:
     """All kinds of ends beside each other, on three slots."""
     scripts: dict[str, list[list[Said]]] = {
-        "a": [[("place", "x"), ("crowded", "full")], [("done",)]],
-        "b": [[("busy",)], [("line", "l"), ("there",)]],
+        "a": [[("assigned", "x"), ("out_of_memory", "full")], [("done",)]],
+        "b": [[("held",)], [("message", "l"), ("already_done",)]],
         "c": [[("failed", "no")]],
-        "d": [[("line", "l"), ("done",)]],
+        "d": [[("message", "l"), ("done",)]],
     }
     steps = [plain_step(name) for name in "abcd"] + [plain_step(f"{n}2", n) for n in "abcd"]
     found = walked(tmp_path, steps, Scripted(scripts, slots=3))
     assert found.graph.done == {"a", "b", "d", "a2", "b2", "d2"}
-    assert found.graph.failed == {"c": "no", "c2": "needs step c, which failed"}
+    assert found.graph.failed == {
+        "c": Failure("no"),
+        "c2": Failure("needs average maps of c, which failed", blocked=True),
+    }
     ends = {"a": True, "b": False, "d": True, "a2": True, "b2": True, "d2": True}
     told = [one for one in found.watcher.told if one[0] == "finished"]
     assert {str(name): here for _, name, here in told} == ends
-    assert json.dumps(found.lines).count("done again") == 1
+    assert json.dumps(found.lines).count("retried") == 1

@@ -18,7 +18,7 @@ from preceptor.driver import open_study
 from preceptor.models.build import build_model, save_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Failure
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
 from tests.studies import write_down
@@ -85,7 +85,7 @@ def opened(folder: Path, store: Path) -> StudyPlan:
 
 def effect(arm: Arm, seed: int) -> float:
     """Students are better than baselines, and each run differs a little."""
-    better = 1.0 if arm.role.startswith("student") else 0.5
+    better = 1.0 if arm.role == "student" else 0.5
     return better + float(np.random.default_rng([seed, *str(arm).encode()]).normal(0, 0.3))
 
 
@@ -110,6 +110,7 @@ def not_begun(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("not-begun")
     study = opened(folder, folder / "store")
     study.start()
-    failed = {f"train teacher <{number}>": "the disk is full & more" for number in range(12)}
+    full = Failure("the disk is full & more")
+    failed = {f"train teacher <{number}>": full for number in range(12)}
     write_results(study, folder / "out", failed)
     return Written(study, folder / "out")

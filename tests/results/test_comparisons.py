@@ -43,7 +43,7 @@ def effect(arm: Arm, seed: int) -> float:
     """By role, better with the second backbone, and a little different in every seed and arm."""
     own = np.random.default_rng([seed, *str(arm).encode()]).normal(0, 0.1)
     better = 0.3 if arm.backbone == BACKBONES[1] else 0.0
-    return EFFECTS[arm.role] + better + float(own)
+    return EFFECTS[arm.label] + better + float(own)
 
 
 def scored(folder: Path, **values: Any) -> Plan:
@@ -82,7 +82,7 @@ def parted(plan: Plan, tmp_path: Path) -> Callable[..., Results]:
         shutil.copytree(plan.protocol.store, store)
         kept, plan.protocol.store = plan.protocol.store, store
         try:
-            for member in filter(gone, plan.protocol.members):
+            for member in filter(gone, plan.members):
                 folder = plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
                 shutil.rmtree(folder, ignore_errors=True)
             return gather(plan)
@@ -133,7 +133,7 @@ def test_teachers_are_compared_with_their_own_kind(whole: Results) -> None:
 def aucs(plan: Plan, role: str, backbone: str, alpha: float, teacher: str) -> dict[int, float]:
     """AUC on the primary set by seed: scikit-learn on the score files."""
     found = {}
-    for member in plan.protocol.members_of(role, backbone):
+    for member in plan.members_of(role, backbone):
         folder = plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
         if (member.arm.alpha, member.arm.teacher) == (alpha, teacher) and folder.exists():
             part = read_scores(folder).query(f"split == '{PRIMARY}'")
@@ -144,7 +144,7 @@ def aucs(plan: Plan, role: str, backbone: str, alpha: float, teacher: str) -> di
 
 
 def role_of(key: str) -> str:
-    return {"baseline1_paper": "baseline1", "": "student"}.get(key, key)
+    return {"baseline1_paper": "baseline1", "": "student", "variant kept": "variant"}.get(key, key)
 
 
 def test_every_line_is_of_the_score_files(plan: Plan, whole: Results) -> None:
@@ -182,7 +182,7 @@ def test_the_interval_over_images_is_of_the_same_images(plan: Plan, whole: Resul
     ):  # fmt: skip
         members = {
             member.seed: member
-            for member in plan.protocol.members_of(role, BACKBONES[1])
+            for member in plan.members_of(role, BACKBONES[1])
             if (member.arm.alpha, member.arm.teacher) == (alpha, teacher)
         }
         frames = [
