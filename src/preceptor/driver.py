@@ -12,12 +12,12 @@ from pathlib import Path
 from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.notes import notes
 from preceptor.errors import HeldError, InputError
-from preceptor.execution.events import PATIENCE, Work
+from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
 from preceptor.execution.executors import Engine, check_engine, open_executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.process import Process
-from preceptor.execution.scheduler import Walk
-from preceptor.execution.status import Board
+from preceptor.execution.scheduler import Scheduler
+from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.formatting import as_time
@@ -30,7 +30,8 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import count_kinds, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.steps import Step, selected
+from preceptor.study.selection import read_choices
+from preceptor.study.steps import Select, Selection, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
@@ -51,7 +52,7 @@ class StudyResult:
 
     Args:
         folder: The study folder, with results.csv, table.md, report.html and best/.
-        failed: Steps that could not be done, by title, with the reason.
+        failed: Reasons of the steps that failed or were blocked, by title.
         missing: Steps that were not reached.
         computed: Steps done now; the others were there already.
         seconds: Wall time of this call.
@@ -79,38 +80,117 @@ def open_study(
     Raises:
         InputError: Anything that would stop the study later, all at once where it can be.
     """
-    store = (study.store or out / "store").absolute()
-    opened: dict[str, Workspaces] = {}
-    wrong: list[InputError] = []
+    opened = _workspaces(study, out)
+    # Of a study that was checked before, networks are built only where something is left to do.
+    resumed = run and _was_checked(study, out)
+    problems: list[InputError] = []
     for name, own in study.by_domain().items():
         report_to(f"reading {own.manifest}")
-        workspaces = Workspaces.of_study(own, store, name)
-        try:
+        with _collected(problems, name):
             if run:
-                workspaces.verify(
-                    [
-                        form
-                        for backbone in own.backbones
-                        for form in image_formats(own.plain_run(backbone))
-                    ]
-                )
-                for note in _notes(workspaces):
+                forms = [image_formats(own.plain_run(backbone)) for backbone in own.backbones]
+                opened[name].verify([form for several in forms for form in several])
+                for note in _notes(opened[name]):
                     report_to(f"note: {note}")
-            check_study(own, workspaces)
-        except InputError as error:
-            wrong.append(InputError(f"domain {name}: {error}") if name else error)
-        opened[name] = workspaces
-    if len(wrong) > 1:
-        raise InputError("\n".join(map(str, wrong)))
-    if wrong:
-        raise wrong[0]
+            check_study(own, opened[name], networks=not resumed)
+    _raise(problems)
+    plans = _plans(study, opened, out, report_to=report_to, probe=run)
+    if resumed and not _is_done(_plans(plans.config, opened, out)):
+        for name, own in study.by_domain().items():
+            with _collected(problems, name):
+                check_study(own, opened[name])
+        _raise(problems)
+    return plans
+
+
+def read_study(study: StudyConfig, out: Path) -> StudyPlan:
+    """The plans of a study that has been checked before; what is auto is not measured.
+
+    Args:
+        study: The config.
+        out: The study folder.
+
+    Raises:
+        InputError: A manifest cannot be read.
+    """
+    return _plans(study, _workspaces(study, out), out)
+
+
+def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
+    """The manifests of each domain, not opened yet."""
+    store = _store(study, out)
+    return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
+
+
+def _store(study: StudyConfig, out: Path) -> Path:
+    return (study.store or out / "store").absolute()
+
+
+def _plans(
+    study: StudyConfig,
+    opened: dict[str, Workspaces],
+    out: Path,
+    *,
+    report_to: Callable[[str], None] = lambda line: None,
+    probe: bool = False,
+) -> StudyPlan:
+    """The plans of a study on its manifests, with the choices of an earlier start."""
     manifests = [one.first.manifest for one in opened.values()]
-    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=run)
+    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
+    choices = read_choices(out / "selection.json", list(opened))
+    store = _store(study, out)
     plans = {
-        name: Plan(Protocol(own, opened[name], store, domain=name))
+        name: Plan(
+            Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})
+        )
         for name, own in study.by_domain().items()
     }
     return StudyPlan(study, plans)
+
+
+def _was_checked(study: StudyConfig, out: Path) -> bool:
+    """Whether this very study was started in this folder before."""
+    if not (out / "study.yaml").is_file():
+        return False
+    try:
+        before = load_config(out / "study.yaml", StudyConfig)
+    except InputError:
+        return False
+    return before.model_copy(update={"speed": study.speed}) == study
+
+
+def _replay(study: StudyPlan) -> Graph:
+    """The graph of a study with what has finished: choices are made, nothing is computed."""
+    graph = Graph(study.start())
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+            graph.finish(step.id)
+        elif study.is_finished(step):
+            graph.finish(step.id)
+    return graph
+
+
+def _is_done(study: StudyPlan) -> bool:
+    graph = _replay(study)
+    return len(graph.done) == len(graph.steps)
+
+
+@contextlib.contextmanager
+def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
+    """Note an input error of a domain in place of raising it."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(InputError(f"domain {domain}: {error}") if domain else error)
+
+
+def _raise(problems: Sequence[InputError]) -> None:
+    """Raise all that was noted, as one error."""
+    if len(problems) > 1:
+        raise InputError("\n".join(map(str, problems)))
+    if problems:
+        raise problems[0]
 
 
 def _notes(workspaces: Workspaces) -> list[str]:
@@ -127,12 +207,12 @@ def run_study(
     engine: Engine = "local",
     address: str | None = None,
     runs_per_gpu: int | None = None,
-    hang_timeout: float = PATIENCE,
+    hang_timeout: float = HANG_TIMEOUT,
     track: Sequence[str] = (),
     track_uri: str | None = None,
     early: Process | None = None,
     tell: Callable[[str], None] = print,
-    show: Callable[[Board], AbstractContextManager[Callable[[str], None]]] | None = None,
+    show: Callable[[StudyStatus], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
     """Run the whole protocol, or what is left of it.
 
@@ -152,7 +232,7 @@ def run_study(
             the study folder.
         early: A worker process that was started before all this was imported, for `local`.
         tell: Receives lines of progress.
-        show: Shows the board while steps are done, and gives what tells lines meanwhile.
+        show: Shows the status while the study runs; its context receives lines of text.
 
     Returns:
         How it ended; failures are told, not raised.
@@ -181,32 +261,35 @@ def run_study(
         result = StudyResult(out)
         store = opened.first.protocol.store
         training = study.training
-        work = Work(opened.workspaces, store, training.threads, training.device, 60 * hang_timeout)
+        context = WorkerContext(
+            opened.workspaces, store, training.threads, training.device, 60 * hang_timeout
+        )
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.close)
             executor = open_executor(
-                work, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
+                context, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
                 early=early,
             )  # fmt: skip
             stack.callback(executor.close)
-            board = Board(opened, out)
+            status = StudyStatus(opened, out)
             graph = Graph(opened.start())
             try:
-                with show(board) if show is not None else contextlib.nullcontext(tell) as told:
-                    watcher = _Watcher(opened, graph, board, trackers, result, told)
-                    Walk(graph, executor, store, watcher, told).run()
-                board.count(graph)
+                with show(status) if show is not None else contextlib.nullcontext(tell) as told:
+                    observer = _Observer(opened, graph, status, trackers, result, told)
+                    Scheduler(graph, executor, store, observer, told).run()
+                status.count(graph)
             finally:
                 executor.close()
                 result.seconds = time.monotonic() - started
-            result.failed = {graph.steps[key].title: why for key, why in graph.failed.items()}
+            failed = {graph.steps[key].title: failure for key, failure in graph.failed.items()}
+            result.failed = {title: failure.reason for title, failure in failed.items()}
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             _write_choices(opened, out)
             tells = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
             if track or not _is_reported(out, tells):
-                report = write_results(opened, out, result.failed)
+                report = write_results(opened, out, failed)
                 with contextlib.suppress(OSError):
                     write_atomically(out / _REPORTED, tells)
                 trackers.study(result.failed, report)
@@ -214,58 +297,66 @@ def run_study(
 
 
 @dataclass
-class _Watcher:
-    """Enters what happens to steps into the board, the trackers and the result, and tells it."""
+class _Observer:
+    """Passes what happens to steps on to the status, the trackers, the result and the log."""
 
     study: StudyPlan
     graph: Graph
-    board: Board
+    status: StudyStatus
     trackers: Trackers
     result: StudyResult
     tell: Callable[[str], None]
 
     def chosen(self, step: Step) -> None:
-        domain, name = selected(step)
-        where = f"{domain}: " if domain else ""
-        reason = self.study.plans[domain].chosen(step).reason
-        self.tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
+        assert isinstance(step.work, Select)
+        selection = step.work.selection
+        where = f"{selection.domain}: " if selection.domain else ""
+        what = f"{selection.role} {selection.backbone}".rstrip()
+        reason = self.study.plans[selection.domain].choices[selection].reason
+        self.tell(f"{where}chosen: {what}: {reason}")
 
-    def there(self, step: Step) -> None:
+    def already_done(self, step: Step) -> None:
         self.trackers.finished(step)
 
     def started(self, step: Step) -> None:
-        self.board.started(step)
+        self.status.started(step)
         self.trackers.begun(step)
 
-    def placed(self, step: Step, where: str) -> None:
-        self.board.placed(step, where)
+    def assigned(self, step: Step, machine: str) -> None:
+        self.status.assigned(step, machine)
 
-    def said(self, step: Step, line: str) -> None:
-        self.board.said(step, line)
-        self.trackers.said(step, line)
-        if not line.startswith("epoch "):  # the run's own log keeps an epoch's line
-            self.tell(f"{step.title}: {line}")
+    def epoch(self, step: Step, line: str) -> None:  # the run's own log keeps the line
+        self.status.progress(step, line)
+        self.trackers.epoch(step)
 
-    def dropped(self, step: Step) -> None:
-        self.board.dropped(step)
+    def message(self, step: Step, line: str) -> None:
+        self.status.progress(step, line)
+        self.tell(f"{step.title}: {line}")
+
+    def requeued(self, step: Step) -> None:
+        self.status.requeued(step)
 
     def finished(self, step: Step, here: bool) -> None:
-        line = self.board.finished(step, self.graph)
+        line = self.status.finished(step, self.graph)
         self.trackers.finished(step)
         if here:
             self.result.computed += 1
             self.tell(line)
 
     def failed(self, step: Step, reason: str) -> None:
-        self.board.failed(step, self.graph)
+        self.status.failed(step, self.graph)
         self.trackers.failed(step, reason)
         self.tell(f"FAILED {step.title}: {reason}")
+
+
+def _name(selection: Selection) -> str:
+    return selection.name
 
 
 def _write_choices(study: StudyPlan, out: Path) -> None:
     chosen = {
         # In one order, whichever was made first.
-        domain: {name: plan.choices[name].as_dict() for name in sorted(plan.choices)}
+        domain: {one.name: plan.choices[one].as_dict() for one in sorted(plan.choices, key=_name)}
         for domain, plan in study.plans.items()
     }
     text = strict_json(chosen if study.has_domains else chosen[""])
@@ -301,7 +392,8 @@ def _alone(out: Path) -> Iterator[None]:
 def reopen(folder: str | Path) -> StudyPlan:
     """The plans of a study folder as far as it has got, to report on it at any time.
 
-    Selections whose runs have finished are made (again); nothing is trained.
+    Choices are read where the scores are those that they were made by, and are made again
+    elsewhere; no network is built, and nothing is trained.
 
     Raises:
         InputError: Not a study folder, or its data has changed.
@@ -311,15 +403,8 @@ def reopen(folder: str | Path) -> StudyPlan:
     if not file.is_file():
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
-    opened = open_study(study, folder, run=False, report_to=lambda line: None)
-    graph = Graph(opened.start())
-    while (step := graph.take()) is not None:
-        if step.kind == "select":
-            assert step.choose is not None
-            graph.add(step.choose())
-            graph.finish(step.id)
-        elif opened.is_finished(step):
-            graph.finish(step.id)
+    opened = read_study(study, folder)
+    _replay(opened)
     return opened
 
 

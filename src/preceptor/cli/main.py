@@ -338,7 +338,7 @@ def evaluate(
     scores = score_sets(loaded, workspace, cache)
     if out is not None:
         write_scores(scores, out)
-    print_figures(figures(scores, spec.classes, spec.positive))
+    print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
     if spec.positive is not None:
         print_rates(scores, spec.positive, rule, fixed, terms)
         if other is not None:
@@ -364,7 +364,7 @@ def runs(
 
     found = list_runs(folder)
     if role is not None:
-        found = [one for one in found if role in one.role.split(" = ")]
+        found = [one for one in found if role in one.roles]
     for name, value in (("backbone", backbone), ("seed", seed)):
         if value is not None:
             found = [one for one in found if getattr(one, name) == value]
