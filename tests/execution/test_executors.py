@@ -57,7 +57,7 @@ def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
     assert not told
     assert checked_jobs(1000, 1, told.append) == usable_cores()
     assert told[0].startswith("1000 jobs of 1 threads exceed")
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="must be 1 or more"):
         checked_jobs(0, 1, told.append)
 
 
