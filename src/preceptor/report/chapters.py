@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from markupsafe import Markup
-
 from preceptor.evaluation.split_names import split_kind
 from preceptor.report import figures, rate_tables, study_tables, tables
 from preceptor.report.blocks import (
@@ -27,6 +25,7 @@ from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.methods import methods
 from preceptor.report.panels import Panels
 from preceptor.report.questions import QUESTIONS
+from preceptor.report.svg import Figure
 from preceptor.report.verdict import annotation_counts
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
@@ -315,11 +314,11 @@ def _compared(results: Results, questions: Sequence[str]) -> list[Block | None]:
 
 
 def _drawn(
-    name: str, drawings: list[tuple[str, Markup]], legend: list[tuple[str, str]] | None = None
+    name: str, drawings: list[tuple[str, Figure]], legend: list[tuple[str, str]] | None = None
 ) -> Drawn | None:
     return Drawn(name, drawings, legend or []) if drawings else None
 
 
-def _each(names: Sequence[str], draw: Callable[[str], Markup | None]) -> list[tuple[str, Markup]]:
+def _each(names: Sequence[str], draw: Callable[[str], Figure | None]) -> list[tuple[str, Figure]]:
     """The figure of each backbone that has one."""
     return [(name, made) for name in names if (made := draw(name)) is not None]
