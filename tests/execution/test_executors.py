@@ -56,7 +56,7 @@ def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
     assert checked_jobs(None, 1, told.append) is None
     assert not told
     assert checked_jobs(1000, 1, told.append) == usable_cores()
-    assert told[0].startswith("1000 jobs of 1 threads do not fit")
+    assert told[0].startswith("1000 jobs of 1 threads exceed")
     with pytest.raises(InputError, match="at least one"):
         checked_jobs(0, 1, told.append)
 

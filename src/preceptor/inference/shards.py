@@ -1,7 +1,7 @@
-"""How a marking is divided into shards: several machines do it, and a lost one costs a shard.
+"""Division of map making into shards, which can be computed by several machines.
 
-Where a shard begins depends on the data and the method alone, never on who works: a map store has
-the same bits from one process and from a cluster.
+The boundaries of the shards depend only on the data and the method. Therefore one process and a
+cluster write identical map stores.
 """
 
 from __future__ import annotations

@@ -196,9 +196,11 @@ class Shared(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, of: Any = None, *, maps_alone: bool = False) -> NamedTuple:
-        """The model's forward; with `maps_alone` the loss is of the maps, and not of the logits."""
-        out = self.model(images, of)
+    def forward(
+        self, images: Tensor, saliency_for: Any = None, *, maps_alone: bool = False
+    ) -> NamedTuple:
+        """Forward pass of the model; with `maps_alone`, only the maps carry gradients."""
+        out = self.model(images, saliency_for)
         if maps_alone:
             out = out._replace(logits=out.logits.detach(), features=out.features.detach())
         found: NamedTuple = out
