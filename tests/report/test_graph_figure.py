@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.report.graph_figure import Work, _titles, graph_plot, work_groups
-from preceptor.report.svg import Figure
 from preceptor.report.graph_layout import crossings, levels, links, ordered_rows, positions
-from preceptor.report.svg import thinned, wrapped
+from preceptor.report.svg import Figure, thinned, wrapped
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.plan import Plan
 from tests.report.conftest import Written

@@ -18,15 +18,15 @@ from preceptor.report.blocks import slugs
 from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table, ordered
 from preceptor.report.chapters import chapter, domains_section
+from preceptor.report.domain_tables import DomainTables, domain_tables
 from preceptor.report.export import exported
 from preceptor.report.findings import Findings, study_findings
 from preceptor.report.page import FILES, render_page
 from preceptor.report.panel_files import PanelFile, write_panels
 from preceptor.report.panels import COUNT, Panels, make_panels
-from preceptor.report.rate_tables import fixed_rate_table
-from preceptor.report.study_tables import budget_table, domain_table
+from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
-from preceptor.results.best import Best, write_best
+from preceptor.results.best import write_best
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
 from preceptor.results.study import StudyResults, gather_study
@@ -95,22 +95,28 @@ def write_results(
         failed = _failed_before(study, out / "summary.json")
     for name, frame in study_frames(study, found).items():
         write_atomically(out / name, csv_text(frame))
-    shown = {name: _tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
-    write_atomically(out / "table.md", _markdown(study, found, shown))
+    across = domain_table(found.domains)
+    made = {name: domain_tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
+    shown = {name: _tables(plan, made[name]) for name, plan in study.plans.items()}
+    write_atomically(out / "table.md", _markdown(study, across, shown))
     lead = {name: several[:1] for name, several in shown.items()}
-    write_atomically(out / "summary.md", _markdown(study, found, lead, findings.verdict))
+    write_atomically(out / "summary.md", _markdown(study, across, lead, findings.verdict))
     text = strict_json(_summary(study, found, findings) | {"failed": failed})
     write_atomically(out / "summary.json", text + "\n")
 
-    domains = domains_section(found, findings) if study.has_domains else None
+    domains = domains_section(found, findings, across) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters, panels = [], dict[str, Panels | None]()
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
         if results.best is not None:
-            _write_best(plan, results, words.verdict, results.best, out / "best" / keys[name])
+            folder = out / "best" / keys[name]
+            folder.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(PreceptorError):  # its files went away: the report says so
+                card = model_card(plan, results, made[name], words.verdict, results.best)
+                write_best(plan, results.best, folder, card)
         panels[name], note = _panels(plan, results, COUNT // len(study.plans))
-        chapters.append(chapter(plan, results, words, panels[name], note, keys[name]))
+        chapters.append(chapter(plan, results, words, made[name], panels[name], note, keys[name]))
     panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
@@ -145,13 +151,6 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
 
 
-def _write_best(plan: Plan, results: Results, found: Verdict, best: Best, folder: Path) -> None:
-    """The chosen Student of a domain with its card."""
-    folder.parent.mkdir(exist_ok=True)
-    with contextlib.suppress(PreceptorError):  # its files went away: the report says so
-        write_best(plan, best, folder, model_card(plan, results, found, best))
-
-
 def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:
     """The panels of a domain, and the reason where there are none."""
     try:
@@ -173,13 +172,12 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
 
 def _markdown(
     study: StudyPlan,
-    found: StudyResults,
+    across: Table | None,
     shown: dict[str, list[Table]],
     top: Verdict | None = None,
 ) -> str:
     """Tables as Markdown, by domain, with the verdict below them where it is given."""
     parts = [f"# {study_name(study)}"]
-    across = domain_table(found.domains)
     if across is not None:
         parts.append(markdown_table(across))
     for name, several in shown.items():
@@ -191,15 +189,13 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _tables(plan: Plan, results: Results) -> list[Table]:
-    """The tables of one domain, that of the primary set first."""
-    study = plan.protocol.study
-    sets = tables.set_order(plan, results)
-    found = [tables.set_table(plan, results, one) for one in sets]
-    for backbone in study.students:
-        found += [tables.source_table(results, one, backbone) for one in sets]
-        found.append(budget_table(study, results, backbone))
-        found.append(fixed_rate_table(study, results, results.primary, backbone))
+def _tables(plan: Plan, made: DomainTables) -> list[Table]:
+    """The tables of one domain in table.md, that of the primary set first."""
+    found: list[Table | None] = [*made.sets.values()]
+    for backbone in plan.protocol.study.students:
+        found += [made.sources.get((one, backbone)) for one in made.order]
+        found.append(made.budgets.get(backbone))
+        found.append(made.fixed_rates.get((plan.protocol.primary, backbone)))
     return [table for table in found if table is not None]
 
 
