@@ -42,9 +42,9 @@ from preceptor.report import figures as draw
 from preceptor.report import svg as parts
 from preceptor.report.cells import mean_std_text, short
 from preceptor.report.figure_style import file_styles
-from preceptor.report.tables import set_order
 from preceptor.results.comparisons import set_aucs, share_of_way
 from preceptor.results.domain import gather
+from preceptor.results.rows import set_order
 from preceptor.runtime.formatting import DASH, number
 from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.saliency.agreement import correlation
@@ -66,7 +66,7 @@ class Study:
     def __init__(self, name: str, plan: Plan) -> None:
         self.name, self.plan, self.config = name, plan, plan.protocol.study
         self.results = gather(plan)
-        sets = set_order(plan, self.results)
+        sets = set_order(plan)
         self.tests = [name for name in sets if split_kind(name) == "test"]  # the primary one first
         self.vals = [name for name in sets if split_kind(name) == "val"]
         self.rows = {row.key: row for row in self.results.rows}

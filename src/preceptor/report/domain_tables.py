@@ -10,8 +10,9 @@ from preceptor.evaluation.split_names import split_kind
 from preceptor.report.cells import Table
 from preceptor.report.rate_tables import fixed_rate_table, roc_rate_table
 from preceptor.report.study_tables import budget_table
-from preceptor.report.tables import set_order, set_table, source_table
+from preceptor.report.tables import set_table, source_table
 from preceptor.results.domain import Results
+from preceptor.results.rows import set_order
 from preceptor.study.plan import Plan
 
 SetAndBackbone = tuple[str, str]
@@ -49,7 +50,7 @@ def domain_tables(plan: Plan, results: Results) -> DomainTables:
     Args:
         plan, results: Of the domain.
     """
-    study, order = plan.protocol.study, set_order(plan, results)
+    study, order = plan.protocol.study, set_order(plan)
     tests = [name for name in order if split_kind(name) == "test"]
 
     def each(

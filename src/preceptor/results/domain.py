@@ -18,7 +18,16 @@ from preceptor.evaluation.scores import figures, fixed_thresholds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, shares
-from preceptor.results.rows import OVERALL, Row, records, select_arm, table_rows
+from preceptor.results.rows import (
+    OVERALL,
+    Row,
+    records,
+    row_order,
+    select_arm,
+    set_order,
+    table_rows,
+)
+from preceptor.results.schema import BUDGET, COMPARISONS, FIGURES, RATES, RUNS, TABLE
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
@@ -63,13 +72,13 @@ class Results:
     runs: pd.DataFrame
     figures: pd.DataFrame
     rows: list[Row] = field(default_factory=list)
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    rates: pd.DataFrame = field(default_factory=pd.DataFrame)
-    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    table: pd.DataFrame = field(default_factory=TABLE.empty)
+    rates: pd.DataFrame = field(default_factory=RATES.empty)
+    comparisons: pd.DataFrame = field(default_factory=COMPARISONS.empty)
     shares: pd.DataFrame = field(default_factory=pd.DataFrame)
     teachers: pd.DataFrame = field(default_factory=pd.DataFrame)
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
-    budget: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budget: pd.DataFrame = field(default_factory=BUDGET.empty)
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
     best: Best | None = None
     missing: list[str] = field(default_factory=list)
@@ -99,7 +108,7 @@ def gather(plan: Plan) -> Results:
     """
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
-    files = ScoreFiles()
+    sets, files = set_order(plan), ScoreFiles()
     runs, found, rates = [], [], []
     for member in protocol.members:
         arm = member.arm
@@ -127,9 +136,9 @@ def gather(plan: Plan) -> Results:
         primary=protocol.primary,
         positive=positive,
         classes=classes,
-        runs=pd.DataFrame(runs),
-        figures=pd.concat(found, ignore_index=True) if found else pd.DataFrame(),
-        rates=pd.concat(rates, ignore_index=True) if rates else pd.DataFrame(),
+        runs=RUNS.table(pd.DataFrame(runs)),
+        figures=FIGURES.table(_concatenated(found), {"set": sets}),
+        rates=RATES.table(_concatenated(rates)),
         controls_alpha=protocol.study.controls_alpha,
         best=chosen_student(plan, files),
         domain=plan.domain,
@@ -138,20 +147,29 @@ def gather(plan: Plan) -> Results:
     results.rows = table_rows(plan)
     results.missing = [
         f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']} is not trained"
-        for row in records(results.runs.drop_duplicates("run"))
+        for row in records(pd.DataFrame(runs).drop_duplicates("run"))
         if not row["finished"]
     ]
     if not results.figures.empty:
-        results.table = _table(results)
-        results.comparisons = compare(plan, results.rows, results.figures, files)
+        levels = {
+            "set": sets, "key": row_order(results.rows),
+            "backbone": [*protocol.study.students, OVERALL],
+        }  # fmt: skip
+        results.table = TABLE.table(_table(results), levels)
+        compared = compare(plan, results.rows, results.figures, files)
+        results.comparisons = COMPARISONS.table(compared)
         results.shares = shares(plan, results.rows, results.figures, files)
     choice = plan.choices.get("teacher")
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
     if not results.figures.empty:
-        results.budget = budget_curve(plan, results.figures, results.runs)
+        results.budget = BUDGET.table(budget_curve(plan, results.figures, results.runs))
         results.budget_steps = budget_steps(results.budget)
     return results
+
+
+def _concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _recorded(folder: Path | None) -> dict[str, float | None]:

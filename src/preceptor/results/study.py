@@ -10,6 +10,7 @@ from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather
 from preceptor.results.rows import records
+from preceptor.results.schema import DOMAINS
 from preceptor.study.study_plan import StudyPlan
 
 
@@ -26,7 +27,7 @@ class StudyResults:
     """
 
     by_domain: dict[str, Results]
-    domains: pd.DataFrame = field(default_factory=pd.DataFrame)
+    domains: pd.DataFrame = field(default_factory=DOMAINS.empty)
 
     @property
     def first(self) -> Results:
@@ -76,4 +77,4 @@ def _domains(found: StudyResults) -> pd.DataFrame:
                 "baseline_std": whole.loc[line["key_b"], "std"],
             }
         )
-    return pd.DataFrame(lines)
+    return DOMAINS.table(pd.DataFrame(lines))
