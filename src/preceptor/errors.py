@@ -29,7 +29,7 @@ class HeldError(PreceptorError):
     """Another process holds the lease."""
 
 
-class CrowdedError(PreceptorError):
+class DeviceFullError(PreceptorError):
     """A device that several computations share has no room for this one."""
 
 

@@ -38,7 +38,7 @@ def test_a_report_reads_each_score_file_once(
     monkeypatch.setattr(pd, "read_parquet", counted)
     write_results(StudyPlan.of(finished), tmp_path, {})
     scores = {path: count for path, count in reads.items() if path.endswith("scores.parquet")}
-    runs = {member.run for member in finished.protocol.members}
+    runs = {member.run for member in finished.members}
     assert len(scores) > len(runs)  # of validation and of test sets
     assert set(scores.values()) == {1}
 
@@ -46,22 +46,22 @@ def test_a_report_reads_each_score_file_once(
 def test_tables_are_those_of_the_files_and_share_their_image_columns(finished: Plan) -> None:
     files, protocol = ScoreFiles(), finished.protocol
     tables = []
-    for member in protocol.members:
+    for member in finished.members:
         table = files.validation(protocol, member)
         pd.testing.assert_frame_equal(table, read_scores(protocol.run_folder(member.run)))
         assert table is files.validation(protocol, member)
         tables.append(table)
     assert len(tables) > 2
     assert len(files._images) == 1  # one set of validation images
-    arm = next(iter(protocol.members_of("baseline2"))).arm
-    by_seed = files.tests_of(protocol, arm)
+    arm = next(iter(finished.members_of("baseline2"))).arm
+    by_seed = files.tests_of(finished, arm)
     assert sorted(by_seed) == [0, 1]
     assert set(by_seed[0]["split"]) == {"test", "test-unseen"}
 
 
 def test_a_step_that_finishes_later_does_not_appear(finished: Plan, tmp_path: Path) -> None:
     protocol = replace(finished.protocol, store=tmp_path / "store")
-    member = next(iter(protocol.members))
+    member = next(iter(finished.members))
     files = ScoreFiles()
     assert files.validation(protocol, member) is None
     shutil.copytree(finished.protocol.store, protocol.store)

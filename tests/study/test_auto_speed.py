@@ -51,7 +51,7 @@ def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[st
     protocol = opened.first.protocol
     assert probes == ["test_byobnet", "test_resnet"]
     assert protocol.study.speed == {"test_byobnet": QUICK, "test_resnet": SLOW}
-    runs = [protocol.full_run("baseline2", name, 1.0, 0).run for name in asked.students]
+    runs = [protocol.full_run("baseline2", name, 1.0, 0).config for name in asked.students]
     assert [run.training.speed for run in runs if run] == [QUICK, SLOW]
 
     (tmp_path / "study.yaml").write_text(dump_config(protocol.study))

@@ -19,6 +19,7 @@ from preceptor.report.methods import methods
 from preceptor.results.domain import gather
 from preceptor.runtime.result_folder import read_record
 from preceptor.study.config import StudyConfig
+from preceptor.study.steps import MakeMaps
 from tests.datasets import SQUARES_STUDY, squares
 
 RISE: dict[str, Any] = {"max_masks": 160, "tolerance": 0.6}
@@ -134,9 +135,8 @@ def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_
         first, _ = plan.outline()
         found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
         for step in first:
-            if step.kind == "annotate":
-                assert step.maps is not None
-                found[step.maps.method].add(step.id)
+            if isinstance(step.work, MakeMaps):
+                found[step.work.method].add(step.work.joined or step.id)
             elif step.kind == "train":
                 found["train"].add(step.id)
         return found

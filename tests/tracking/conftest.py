@@ -70,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, WrittenRep
 def followed(finished: tuple[Plan, WrittenReport], tmp_path: Path) -> Followed:
     """The study in the test's own folder, none of its runs trained yet."""
     plan, report = finished
-    own = Plan(replace(plan.protocol, store=tmp_path / "store"), plan.choices, steps=plan.steps)
+    own = replace(plan, protocol=replace(plan.protocol, store=tmp_path / "store"))
     out = tmp_path / "a study"
     shutil.copytree(report.folder, out)
     return Followed(StudyPlan.of(own), out, plan.protocol.store, replace(report, folder=out))

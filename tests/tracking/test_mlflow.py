@@ -70,15 +70,15 @@ def test_a_training_from_its_first_epoch_to_its_last(followed: Followed) -> None
     tracker.begun(step)
     run = run_of(followed, step.id)
     assert run.info.status == "RUNNING"
-    assert step.run is not None
-    assert run.data.params["alpha"] == str(step.run.alpha)
-    assert run.data.params["maps.kind"] == step.run.maps.kind
+    assert step.config is not None
+    assert run.data.params["alpha"] == str(step.config.alpha)
+    assert run.data.params["maps.kind"] == step.config.maps.kind
     assert run.data.params["training.epochs"] == "4"
     assert run.data.params["role"] in step.title
     assert not {"training.lr", "manifest"} & set(run.data.params)
     assert run.data.tags["mlflow.parentRunId"] == run_of(followed, "study").info.run_id
     followed.train(step, 2)
-    tracker.said(step, "")
+    tracker.epoch(step)
     same_curves(followed, step)
     followed.train(step)
     tracker.finished(step)
@@ -116,17 +116,17 @@ def test_a_killed_study_goes_on(followed: Followed) -> None:
     followed.train(step, 2)
     tracker = opened(followed)
     tracker.begun(step)
-    tracker.said(step, "")
+    tracker.epoch(step)
     before = run_of(followed, step.id).info.run_id
     followed.curves(step).unlink()
     tracker = opened(followed)
-    tracker.said(step, "goes on after epoch 2 of 4")
+    tracker.epoch(step)
     followed.train(step, 3)
     tracker.failed(step, "its worker died twice")
     same_curves(followed, step)
     tracker = opened(followed)
     tracker.begun(step)
-    tracker.said(step, "")
+    tracker.epoch(step)
     same_curves(followed, step)
     tracker.close()  # this one was interrupted, and could tell
     assert run_of(followed, step.id).info.status == "KILLED"
@@ -165,7 +165,7 @@ def test_a_run_of_other_values_is_replaced(followed: Followed, ended: bool) -> N
     if ended:
         opened(followed).finished(one)
     else:
-        opened(followed).said(one, "")
+        opened(followed).epoch(one)
     before = run_of(followed, one.id).info.run_id
     shutil.copy(followed.whole / "runs" / other.id / "metrics.csv", followed.curves(one))
     opened(followed).finished(one)

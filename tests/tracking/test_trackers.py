@@ -67,7 +67,7 @@ def test_a_disk_that_goes_away_is_told_of_once(followed: Followed) -> None:
     root.write_text("not a folder")
     for step in followed.trainings:
         trackers.begun(step)
-        trackers.said(step, "epoch 1/4")
+        trackers.epoch(step)
         trackers.failed(step, "no reason")
     trackers.close()
     assert len(lines) == 2

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
+from preceptor.evaluation.scores import class_auc
 from preceptor.evaluation.terms import TERMS, Field, Terms
 
 _FIGURES = {
@@ -23,11 +24,12 @@ _FIGURES = {
 }
 
 
-def print_figures(table: pd.DataFrame) -> None:
+def print_figures(table: pd.DataFrame, classes: Sequence[str]) -> None:
     """Print metrics by set and source, and the AUC of each class.
 
     Args:
         table: Metrics as returned by `figures`.
+        classes: Class names in score order.
     """
     lines = [
         [row["set"], row["source"] or "all", f"{row['images']:,}", f"{row['positives']:,}"]
@@ -36,9 +38,9 @@ def print_figures(table: pd.DataFrame) -> None:
     ]
     _show(["set", "source", "images", "positives", *_FIGURES.values()], lines)
     whole = table[table["source"] == ""]
-    classes = [str(name) for name in table if str(name).startswith("auc_")]
-    if classes:
-        lines = [[name.removeprefix("auc_"), *map(_number, whole[name])] for name in classes]
+    aucs = {name: class_auc(name) for name in classes if class_auc(name) in table}
+    if aucs:
+        lines = [[name, *map(_number, whole[column])] for name, column in aucs.items()]
         _show(["one-vs-rest AUC", *whole["set"]], lines)
 
 

@@ -227,9 +227,12 @@ def train(
 
     settings = load_config(config, RunConfig)
     from preceptor.data.workspace import Workspace
+    from preceptor.training.prepare import image_formats
     from preceptor.training.run import train as train_run
 
-    workspace = Workspace.open(settings.manifest, cache_dir, verify=True)
+    workspace = Workspace.open(
+        settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
+    )
     result = train_run(settings, out, workspace=workspace, tell=print)
     print(f"run {result.folder}")
 
@@ -335,7 +338,7 @@ def evaluate(
     scores = score_sets(loaded, workspace, cache)
     if out is not None:
         write_scores(scores, out)
-    print_figures(figures(scores, spec.classes, spec.positive))
+    print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
     if spec.positive is not None:
         print_rates(scores, spec.positive, rule, fixed, terms)
         if other is not None:
@@ -361,7 +364,7 @@ def runs(
 
     found = list_runs(folder)
     if role is not None:
-        found = [one for one in found if role in one.role.split(" = ")]
+        found = [one for one in found if role in one.roles]
     for name, value in (("backbone", backbone), ("seed", seed)):
         if value is not None:
             found = [one for one in found if getattr(one, name) == value]

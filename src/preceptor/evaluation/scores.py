@@ -114,6 +114,11 @@ def fixed_thresholds(
     return {rule: value for rule, value in found.items() if value is not None}
 
 
+def class_auc(name: str) -> str:
+    """Column of `figures` that holds the AUC of a class against the rest."""
+    return f"auc_{name}"
+
+
 def figures(
     frame: pd.DataFrame,
     classes: Sequence[str],
@@ -179,7 +184,7 @@ def _figures(
         "brier": _set_brier(labels, scores),
     }
     if len(classes) > 2:
-        found |= {f"auc_{one}": set_auc(against, classes, one) for one in classes}
+        found |= {class_auc(one): set_auc(against, classes, one) for one in classes}
     return found
 
 

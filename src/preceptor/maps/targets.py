@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
-from preceptor.data.cache import MAP_SIDE, ImageSource, map_on_unit_square
+from preceptor.data.cache import ImageSource
+from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
+from preceptor.data.images import decode_map
 from preceptor.data.loader import Guides, MapArray
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
@@ -247,7 +249,7 @@ def _from_folder(
                 )
         if file is not None:
             index[position] = len(maps)
-            maps.append(map_on_unit_square(file))
+            maps.append(on_unit_square(decode_map(file)))
     stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
     return stacked, index
 

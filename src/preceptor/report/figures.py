@@ -153,7 +153,7 @@ def alpha_curve(results: Results, backbone: str) -> Figure | None:
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
     """True positive rate at 201 false positive rates, averaged over seeds (vertical averaging)."""
-    frames = results.files.tests_of(plan.protocol, arm)
+    frames = results.files.tests_of(plan, arm)
     if results.positive is None or not frames:
         return None
     curves = []

@@ -41,7 +41,7 @@ from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Role
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
@@ -153,7 +153,7 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
     if best is None:
         return None
     arm = Arm("student", best.backbone, best.alpha, str(plan.winner()))
-    scored = results.files.tests_of(plan.protocol, arm)
+    scored = results.files.tests_of(plan, arm)
     if best.seed not in scored:
         return None
     return _make(plan, results, best, scored[best.seed], count)
@@ -202,9 +202,9 @@ def _make(
     return Panels(best.backbone, best.seed, teacher_name, panels)
 
 
-def _run_of(plan: Plan, role: str, backbone: str, alpha: float, seed: int) -> str | None:
+def _run_of(plan: Plan, role: Role, backbone: str, alpha: float, seed: int) -> str | None:
     """The finished run of a role and seed."""
-    for member in plan.protocol.members_of(role, backbone):
+    for member in plan.members_of(role, backbone):
         finished = is_finished(plan.protocol.run_folder(member.run))
         if (member.arm.alpha, member.seed) == (alpha, seed) and finished:
             return member.run

@@ -6,11 +6,12 @@ import contextlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
 from preceptor.report.blocks import slugs
@@ -32,6 +33,7 @@ from preceptor.results.study import StudyResults, gather_study
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.plan import Plan
+from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 
 
@@ -51,7 +53,7 @@ class WrittenReport:
 
 
 def write_results(
-    study: StudyPlan, out: Path, failed: dict[str, str] | None = None
+    study: StudyPlan, out: Path, failed: dict[str, Failure] | None = None
 ) -> WrittenReport:
     """Gather what has finished and write it into the study folder.
 
@@ -61,8 +63,8 @@ def write_results(
     Args:
         study: Its choices say which runs are shown.
         out: The study folder.
-        failed: Steps that could not be done, by title, with the reason; None takes those that the
-            folder's summary tells of, as far as they are still missing.
+        failed: Steps without a result, by title; None = those in the folder's summary.json that
+            are still missing.
 
     Returns:
         The files of the report, for whoever hands them on.
@@ -80,8 +82,9 @@ def write_results(
     write_atomically(out / "table.md", _markdown(study, across, shown))
     lead = {name: several[:1] for name, several in shown.items()}
     write_atomically(out / "summary.md", _markdown(study, across, lead, findings.verdict))
-    text = strict_json(_summary(study, found, findings) | {"failed": failed})
-    write_atomically(out / "summary.json", text + "\n")
+    summary = _summary(study, found, findings)
+    summary |= {"failed": {title: asdict(one) for title, one in failed.items()}}
+    write_atomically(out / "summary.json", strict_json(summary) + "\n")
 
     domains = domains_section(found, findings, across) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
@@ -144,14 +147,15 @@ def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, st
     return panels, "No Student has been scored on the primary set yet."
 
 
-def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
-    """The failures that the last run of the study told of, less what has been done since."""
+def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
+    """The failures of the last run of the study, without the steps that have finished since."""
     try:
-        before: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))["failed"]
+        stored = json.loads(file.read_text(encoding="utf-8"))["failed"]
+        before = TypeAdapter(dict[str, Failure]).validate_python(stored)
     except (OSError, ValueError, KeyError):
         return {}
     done = {step.title for plan in study for step in plan.steps.values() if study.is_finished(step)}
-    return {title: reason for title, reason in before.items() if title not in done}
+    return {title: failure for title, failure in before.items() if title not in done}
 
 
 def _markdown(

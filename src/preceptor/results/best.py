@@ -51,7 +51,7 @@ def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
     for backbone in study.students:
         alpha = plan.alpha_of("student", backbone)
         found = []
-        for member in protocol.members_of("student", backbone):
+        for member in plan.members_of("student", backbone):
             if member.arm.alpha != alpha or member.arm.teacher != str(winner):
                 continue
             scores = files.validation(protocol, member)

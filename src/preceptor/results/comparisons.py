@@ -82,7 +82,7 @@ def compare(
                     if name in rows[key].arms
                 ]  # fmt: skip
         for row in rows_shown:
-            if row.key.startswith("variant "):
+            if row.variant:
                 pairs += [
                     Pair(
                         "variant", name, arm, rows["student"].arms[name], row.key, "student",
@@ -95,7 +95,7 @@ def compare(
     lines: list[dict[str, Any]] = []
     for pair in pairs:
         a, b = pair.a, pair.b
-        ours, theirs = (files.tests_of(plan.protocol, side) for side in (a, b))
+        ours, theirs = (files.tests_of(plan, side) for side in (a, b))
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
             continue
@@ -233,7 +233,7 @@ def shares(
     """
     rows, lines = {row.key: row for row in rows_shown}, []
     for row in rows_shown:
-        if row.key != "student" and not row.key.startswith("variant "):
+        if row.key != "student" and not row.variant:
             continue
         for backbone in row.arms:
             found = share_of_way(
@@ -280,7 +280,7 @@ def share_of_way(
     arms = [rows[one].arms[backbone] for one in keys if one in rows and backbone in rows[one].arms]
     if best is None or len(arms) < len(keys):
         return None
-    frames = [files.tests_of(plan.protocol, arm) for arm in arms]
+    frames = [files.tests_of(plan, arm) for arm in arms]
     seeds = sorted(set.intersection(*(set(part) for part in frames)))
     if not seeds:
         return None

@@ -110,10 +110,10 @@ def gather(plan: Plan) -> Results:
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
     sets, files = set_order(plan), ScoreFiles()
     runs, found, rates = [], [], []
-    for member in protocol.members:
+    for member in plan.members:
         arm = member.arm
         identity: dict[str, Any] = {
-            "role": arm.role, "backbone": arm.backbone, "alpha": arm.alpha,
+            "role": arm.label, "backbone": arm.backbone, "alpha": arm.alpha,
             "teacher": arm.teacher, "seed": member.seed, "run": member.run,
         }  # fmt: skip
         validated, tested = files.validation(protocol, member), files.test(protocol, member)
@@ -159,7 +159,7 @@ def gather(plan: Plan) -> Results:
         compared = compare(plan, results.rows, results.figures, files)
         results.comparisons = COMPARISONS.table(compared)
         results.shares = shares(plan, results.rows, results.figures, files)
-    choice = plan.choices.get("teacher")
+    choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
     if not results.figures.empty:
@@ -243,13 +243,16 @@ def _line(
 
 
 def _alphas(plan: Plan) -> pd.DataFrame:
-    lines = []
-    for name, choice in plan.choices.items():
-        if name == "teacher":
-            continue
-        role, backbone = name.split(":", 1)
-        lines += [
-            {"role": role, "backbone": backbone, "chosen": row["name"] == choice.winner, **row}
+    return pd.DataFrame(
+        [
+            {
+                "role": selection.role,
+                "backbone": selection.backbone,
+                "chosen": row["name"] == choice.winner,
+                **row,
+            }
+            for selection, choice in plan.choices.items()
+            if selection.role != "teacher"
             for row in choice.table
         ]
-    return pd.DataFrame(lines)
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from preceptor.runtime.result_folder import is_finished, read_scores
+from preceptor.study.plan import Plan
 from preceptor.study.protocol import Member, Protocol
 from preceptor.study.steps import Arm
 
@@ -34,11 +35,11 @@ class ScoreFiles:
         """Scores of the test sets; None if they have not been evaluated."""
         return self._read(protocol.evaluation_folder(protocol.evaluation_id(member)))
 
-    def tests_of(self, protocol: Protocol, arm: Arm) -> dict[int, pd.DataFrame]:
+    def tests_of(self, plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
         """Scores of an arm on the test sets, by seed; seeds without an evaluation are left out."""
         found = {}
-        for member in protocol.members:
-            if member.arm == arm and (scores := self.test(protocol, member)) is not None:
+        for member in plan.members:
+            if member.arm == arm and (scores := self.test(plan.protocol, member)) is not None:
                 found[member.seed] = scores
         return found
 

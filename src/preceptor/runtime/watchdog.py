@@ -24,7 +24,7 @@ _MARK = "Timeout ("  # first words of faulthandler's output
 @dataclass
 class _Watch:
     log: Path
-    patience: float
+    hang_timeout: float
     file: IO[bytes] | None = None
     armed: float = 0.0
 
@@ -33,22 +33,22 @@ _current: _Watch | None = None
 
 
 @contextlib.contextmanager
-def watched(log: Path, patience: float) -> Iterator[None]:
+def watched(log: Path, hang_timeout: float) -> Iterator[None]:
     """Context in which this process is killed if `beat` is not called for some time.
 
     Args:
         log: File for the stack traces, created at the first call of `beat` and removed at the end.
             A process that hangs before the first call leaves no stack traces.
-        patience: Time without a call, in seconds; infinite = no watchdog.
+        hang_timeout: Time without a call, in seconds; infinite = no watchdog.
     """
     global _current
-    if not math.isfinite(patience):
+    if not math.isfinite(hang_timeout):
         yield
         return
-    watch = _current = _Watch(log, patience)
+    watch = _current = _Watch(log, hang_timeout)
     try:
         with Path(os.devnull).open("wb") as nowhere:
-            faulthandler.dump_traceback_later(patience, exit=True, file=nowhere)
+            faulthandler.dump_traceback_later(hang_timeout, exit=True, file=nowhere)
             yield
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -67,10 +67,10 @@ def beat() -> None:
     if watch.file is None:
         watch.log.parent.mkdir(parents=True, exist_ok=True)
         watch.file = watch.log.open("wb")
-    elif now - watch.armed < min(1.0, watch.patience / 10):
+    elif now - watch.armed < min(1.0, watch.hang_timeout / 10):
         return
     watch.armed = now
-    faulthandler.dump_traceback_later(watch.patience, exit=True, file=watch.file)
+    faulthandler.dump_traceback_later(watch.hang_timeout, exit=True, file=watch.file)
 
 
 def hung(log: Path) -> bool:

@@ -23,7 +23,7 @@ from preceptor.runtime.result_folder import digest
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
-from preceptor.tracking.parameters import Value, flat, parameters, roles_of, title_of
+from preceptor.tracking.parameters import Value, flat, parameters, roles_of
 from preceptor.training.record import RunRecord
 
 # Before MLflow is imported. A server that does not answer costs seconds, not the usual minutes,
@@ -118,7 +118,7 @@ class MlflowTracker:
         if step.kind == "train":
             self._running(step)
 
-    def said(self, step: Step, line: str) -> None:
+    def epoch(self, step: Step) -> None:
         """The next rows of the curves, unless the last ones were logged just now."""
         started = time.monotonic()
         if step.kind == "train" and started >= self._rest:
@@ -253,7 +253,7 @@ class MlflowTracker:
         since = since or time.time()
         tags = {_RUN: step.id, _PARENT: self._parent.id, _ROLES: roles_of(step, self._study)}
         made = self._client.create_run(
-            self._experiment, run_name=title_of(step), tags=tags,
+            self._experiment, run_name=step.name, tags=tags,
             start_time=_milliseconds(since),
         )  # fmt: skip
         run = self._runs[step.id] = _Run(made.info.run_id, tags=tags, points={}, since=since)

@@ -89,7 +89,7 @@ class TensorboardTracker:
         """A training's parameters, and what it has of its curves."""
         self._bring(step, "running")
 
-    def said(self, step: Step, line: str) -> None:
+    def epoch(self, step: Step) -> None:
         """The next rows of the curves."""
         self._bring(step, "running")
 

@@ -22,8 +22,8 @@ class Tracker(Protocol):
     def begun(self, step: Step) -> None:
         """A step starts or goes on."""
 
-    def said(self, step: Step, line: str) -> None:
-        """A running step said something: its metrics.csv may have new rows."""
+    def epoch(self, step: Step) -> None:
+        """A training has finished an epoch: its metrics.csv has a new row."""
 
     def finished(self, step: Step) -> None:
         """A step is done, now or by an earlier call."""
@@ -64,9 +64,9 @@ class Trackers:
         """A step starts or goes on."""
         self._each(lambda tracker: tracker.begun(step))
 
-    def said(self, step: Step, line: str) -> None:
-        """A running step said something: its metrics.csv may have new rows."""
-        self._each(lambda tracker: tracker.said(step, line))
+    def epoch(self, step: Step) -> None:
+        """A training has finished an epoch: its metrics.csv has a new row."""
+        self._each(lambda tracker: tracker.epoch(step))
 
     def finished(self, step: Step) -> None:
         """A step is done, now or by an earlier call."""

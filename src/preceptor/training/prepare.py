@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.identity import identity_values
+from preceptor.config.image_format import ImageFormat
 from preceptor.config.run import RunConfig
 from preceptor.data.loader import Rows
 from preceptor.data.row_hashes import FileHashes
@@ -145,6 +147,24 @@ def build_for(
         head=training.head,
         cam_source=training.cam_source,
     )
+
+
+def image_formats(config: RunConfig) -> list[ImageFormat]:
+    """The formats in which a run reads images through the cache: for training, and for scoring.
+
+    None where it uses no cache, and for a model that cannot be built, which `build` tells.
+    """
+    if config.training.cache == "none":
+        return []
+    size = config.training.input_size
+    if size is None:
+        anyhow = config.model_copy(update={"positive": None})
+        try:
+            size = build_for(anyhow, ("a", "b"), load_weights=False).spec.input_size
+        except InputError:
+            return []
+    form = config.training.image_format(size)
+    return [form, replace(form, canvas=None)]
 
 
 def guided_rows(workspace: Workspace, config: RunConfig, model: GuidableModel) -> Rows:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from preceptor.data.decode_pass import Progress
 from preceptor.data.manifest import Manifest, check_raw
-from preceptor.data.manifest_files import Progress
 from preceptor.data.manifest_io import Findings, RawTable, read_table
 from preceptor.errors import Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
