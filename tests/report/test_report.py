@@ -15,6 +15,7 @@ import pytest
 
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import perform
+from preceptor.report.cells import Table
 from preceptor.report.methods import methods
 from preceptor.report.palette import DARK, LIGHT
 from preceptor.report.write import write_results
@@ -170,6 +171,21 @@ def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
     assert summary["missing"] == []
     assert summary["sentences"]
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == len(finished.members) + 1
+
+
+def test_each_table_is_made_once(
+    finished: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, initialise = Counter[str](), Table.__init__
+
+    def counted(self: Table, caption: str, *args: Any, **kwargs: Any) -> None:
+        made[caption] += 1
+        initialise(self, caption, *args, **kwargs)
+
+    monkeypatch.setattr(Table, "__init__", counted)
+    write_results(StudyPlan.of(finished), tmp_path, {})
+    assert len(made) > 10
+    assert set(made.values()) == {1}
 
 
 def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_path: Path) -> None:

@@ -41,23 +41,21 @@ class Results:
         primary: The evaluation set of the hypothesis tests.
         positive: The positive class, or None.
         classes: Class names in score order.
-        runs: A row a training: role, backbone, alpha, teacher, seed, run, finished, seconds,
-            images_seen, best_epoch, and validation metrics at the kept epoch (`val_auc`, …).
-        figures: A row a run, set and source: role, backbone, alpha, teacher, seed, run, set,
-            source ("" = whole set), images, positives, auc, eer, accuracy.
+        runs: A row a training, with its validation metrics at the kept epoch; columns in
+            `schema.RUNS`.
+        figures: A row a run, set and source ("" = whole set); columns in `schema.FIGURES`.
         rows: The lines of the main table that the study has, in order.
-        table: A row a line, backbone (and "overall"), set and source: key, title, backbone, alpha,
-            set, source, mean, std, n (AUC over seeds), accuracy, eer, average_precision, brier
-            (means).
-        rates: A row a run, test set and error rate: role, backbone, alpha, teacher, seed, run, set,
-            kind (roc: from the test scores; fixed: at the threshold that validation fixed), and
-            measure, at, source, value, note as in `operating_points.Rate`.
-        comparisons: See `comparisons.compare`.
+        table: A row a line, backbone (and "overall"), set and source: mean, std and n of the AUC
+            over seeds, means of the other metrics; columns in `schema.TABLE`.
+        rates: A row a run, test set and error rate as in `operating_points.Rate`, of kind roc
+            (from the test scores) or fixed (at the threshold that validation fixed); columns in
+            `schema.RATES`.
+        comparisons: See `comparisons.compare`; columns in `schema.COMPARISONS`.
         shares: A row a backbone and line (Student, variants): key, title, share, low, high, reason.
         teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
         alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
             tied, agreement) and whether it was chosen.
-        budget: See `budgets.budget_curve`.
+        budget: See `budgets.budget_curve`; columns in `schema.BUDGET`.
         budget_steps: See `budgets.budget_steps`.
         best: The chosen Student; None if none has finished.
         missing: What is not there, in plain words.

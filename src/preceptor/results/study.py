@@ -20,10 +20,9 @@ class StudyResults:
 
     Args:
         by_domain: One under "" where there are no domains.
-        domains: RQ4, a row a domain, backbone and baseline: domain, backbone, primary, images,
-            student, student_std, b (the baseline), baseline, baseline_std (AUC, mean and std over
-            seeds), and n, mean, std, low, high, p, p_floor, p_holm, image_low, image_high of the
-            paired difference as in `comparisons.compare`.
+        domains: RQ4, a row a domain, backbone and baseline: the AUCs of both sides (mean and std
+            over seeds) and their paired difference as in `comparisons.compare`; columns in
+            `schema.DOMAINS`.
     """
 
     by_domain: dict[str, Results]
