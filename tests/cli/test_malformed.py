@@ -276,8 +276,8 @@ def refuse(
 
 # The run config's changes, what must be said, and how many problems there are.
 RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
-    "unknown word": ({"alhpa": 0.5}, ["alhpa: unknown word", "did you mean 'alpha'?"], 1),
-    "word in the wrong place": ({"lr": 0.1}, ["lr: unknown word; it belongs under `training:`"], 1),
+    "unknown key": ({"alhpa": 0.5}, ["alhpa: unknown key", "did you mean 'alpha'?"], 1),
+    "word in the wrong place": ({"lr": 0.1}, ["lr: unknown key; it belongs under `training:`"], 1),
     "bad values, all told": (
         {"alpha": 7, "seed": -1, "training": {"lr": 0, "distance": "l3", "epochs": "many"}},
         [
@@ -343,9 +343,9 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         ["trust: agreement", "set committee to 2 or more"],
         1,
     ),
-    "a variant with an unknown word": (
+    "a variant with an unknown key": (
         {"variants": {"v": {"comittee": 3}}},
-        ["variants.v.comittee", "unknown word"],
+        ["variants.v.comittee", "unknown key"],
         1,
     ),
     "a variant's class": (
@@ -360,7 +360,7 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
     ),
     "several contradictions, all told": (
         {"seeds": [1, 1], "probe": "resnet50", "weights": {"vgg11": "none"}},
-        ["seeds has something twice", "probe resnet50", "none given for test_byobnet", "vgg11"],
+        ["seeds has duplicate values", "probe resnet50", "missing for test_byobnet", "vgg11"],
         4,
     ),
     "one word where a list is": (

@@ -148,8 +148,8 @@ def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
     [
         ({"manifest": "m.csv"}, "one of manifest and domains"),
         ({"domains": {}}, "one of manifest and domains"),
-        ({"domains": {"a/b": {"manifest": "m.csv"}}}, "'a/b' is no name"),
-        ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown word"),
+        ({"domains": {"a/b": {"manifest": "m.csv"}}}, "'a/b' is not a valid name"),
+        ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown key"),
         ({"domains": {"a": {"manifest": "m.csv", "budget": [5, 5]}}}, "twice"),
         ({"domains": {"a": {}}}, "missing"),
         ({"threshold": "fdr=2"}, "write eer, or fdr=x"),

@@ -182,9 +182,9 @@ def test_a_marking_that_was_cut_short_is_made_again(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"turns": True}, "turns goes with cam"),
-        ({"variants": {"turned": {"turns": True}}}, r"variants\.turned\.turns goes with cam"),
-        ({"saliency": ["rise", "rise"]}, "saliency has something twice"),
+        ({"turns": True}, "turns needs cam"),
+        ({"variants": {"turned": {"turns": True}}}, r"variants\.turned\.turns needs cam"),
+        ({"saliency": ["rise", "rise"]}, "saliency has duplicate values"),
         ({"saliency": ["lime"]}, "saliency"),
         ({"rise": {"max_masks": 1}}, r"rise\.max_masks"),
         ({"rise": {"tolerance": 1}}, r"rise\.tolerance"),

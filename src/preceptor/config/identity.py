@@ -1,4 +1,4 @@
-"""Which fields of a run's config are part of the run's id; a field is unless its type says other.
+"""Config fields that are part of a run's id: all fields, except those annotated otherwise.
 
 device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
 alpha: Annotated[float, IdentityOf("guidance")] = 0.5
@@ -19,16 +19,16 @@ Use = Literal["guidance", "human maps", "other maps"]
 
 @dataclass(frozen=True)
 class NotIdentity:
-    """Marks a field that is never part of the id.
+    """Annotation of a field that is never part of the id.
 
-    It says where or how a run is computed but not what, or the content of the files and rows that
-    it names is hashed in its place.
+    The field determines where or how a run is computed, but not the result; or the content of its
+    files and rows is hashed instead.
     """
 
 
 @dataclass(frozen=True)
 class IdentityOf:
-    """Marks a field that is part of the id only of runs with this use."""
+    """Annotation of a field that is part of the id only in runs with a given use."""
 
     use: Use
 
@@ -42,13 +42,13 @@ def is_identity(field: FieldInfo, uses: Collection[Use]) -> bool:
 
 
 def identity_values(config: BaseModel, uses: Collection[Use]) -> dict[str, Any]:
-    """The values that are part of a run's id, those that are defaults left out.
+    """Non-default values that are part of a run's id.
 
     Args:
-        config: The resolved config of the run.
-        uses: The uses that the run has for its settings.
+        config: Resolved config of the run.
+        uses: Uses of the settings in the run.
     """
-    # Defaults are left out, so that a field added later leaves the ids of earlier runs as they are.
+    # Defaults are omitted, so that a new field does not change the ids of earlier runs.
     return _identity(config, config.model_dump(mode="json", exclude_defaults=True), uses)
 
 

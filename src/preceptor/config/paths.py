@@ -1,4 +1,4 @@
-"""Path types of config fields: a relative path starts from the folder of the config file."""
+"""Path types of config fields; relative paths are relative to the config file."""
 
 # os.path and not Path.resolve(): a manifest's paths start from where it is linked.
 # ruff: noqa: PTH111
@@ -15,16 +15,16 @@ from pydantic import AfterValidator, ValidationInfo
 
 @dataclass(frozen=True)
 class PathContext:
-    """Validation context of a config that is read from a file.
+    """Validation context of a config read from a file.
 
     Args:
-        folder: Absolute folder that relative paths start from.
+        folder: Absolute base folder of relative paths.
     """
 
     folder: Path
 
     def absolute(self, path: str | Path) -> Path:
-        """The absolute path, `~` expanded; the home of an unknown user stays a name."""
+        """Absolute path with `~` expanded, except for unknown users."""
         return Path(os.path.normpath(self.folder / os.path.expanduser(path)))
 
 
