@@ -75,11 +75,13 @@ class Selection:
         domain: Domain, or "" in a study without domains.
         role: Role whose α is chosen; teacher for the choice among Teachers.
         backbone: Backbone whose α is chosen; "" for the choice among Teachers.
+        seeds: Number of seeds after which candidates are dropped; 0 for the selection itself.
     """
 
     domain: str
     role: Role
     backbone: str = ""
+    seeds: int = 0
 
     @property
     def name(self) -> str:
@@ -89,7 +91,8 @@ class Selection:
     @property
     def step_id(self) -> str:
         """Id of the step that makes the selection."""
-        return f"select:{self.domain}:{self.name}"
+        rung = f":{self.seeds} seeds" if self.seeds else ""
+        return f"select:{self.domain}:{self.name}{rung}"
 
 
 @dataclass(frozen=True)
