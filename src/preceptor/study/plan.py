@@ -14,10 +14,17 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from preceptor.runtime.result_folder import read_scores
+from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
 from preceptor.study.protocol import Member, Protocol, Teacher
-from preceptor.study.selection import Candidate, Choice, choose, survivors, with_dropped
+from preceptor.study.selection import (
+    Candidate,
+    Choice,
+    choose,
+    evidence_of,
+    survivors,
+    with_dropped,
+)
 from preceptor.study.steps import Role, Select, Selection, Step, Train
 from preceptor.training.record import read_set_metrics
 
@@ -47,6 +54,23 @@ class _Contender:
     map_step: Callable[[int], Step | None]
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """A candidate of a selection, by the steps that scored it.
+
+    Args:
+        name: Name, unique among the candidates.
+        alpha: α, or None.
+        runs: Trainings whose validation scores count, one for each seed.
+        maps: Steps whose records hold the correlation of the maps with human maps.
+    """
+
+    name: str
+    alpha: float | None
+    runs: Sequence[Step]
+    maps: Sequence[Step]
+
+
 @dataclass
 class Plan:
     """Plan of one domain of a study.
@@ -54,6 +78,8 @@ class Plan:
     Args:
         protocol: Builds the steps.
         choices: Choices made so far.
+        remembered: Choices of an earlier start by the name of the selection, which are kept if the
+            scores have not changed.
         decided: Called after each choice.
         steps: Steps added so far, by id.
         origin: Id of the selection that added a step, by the step's id; "" for the first steps.
@@ -62,6 +88,7 @@ class Plan:
 
     protocol: Protocol
     choices: dict[Selection, Choice] = field(default_factory=dict)
+    remembered: Mapping[str, Choice] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
     steps: dict[str, Step] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
@@ -347,6 +374,7 @@ class Plan:
         study = self.protocol.study
         last = len(contenders) == 1 or rung + 1 == len(study.rungs)
         seeds = study.seed_list if last else study.seed_list[: study.rungs[rung]]
+        here = selection if last else replace(selection, seeds=len(seeds))
         trivial = len(contenders) == 1 and selection == self._teacher and not dropped
         chains = {
             one.name: [chain for seed in seeds for chain in one.chains(seed)] for one in contenders
@@ -359,20 +387,22 @@ class Plan:
                 choice = Choice(name, f"{name}: it is the only candidate.", ())
             else:
                 choice = self._decide(
+                    here,
                     [
-                        self._candidate(
+                        _Scored(
                             one.name,
                             one.alpha,
                             [chain[-1] for chain in chains[one.name]],
                             [step for seed in seeds if (step := one.map_step(seed)) is not None],
                         )
                         for one in contenders
-                    ]
+                    ],
                 )
             if last:
                 choice = with_dropped(choice, dropped, len(study.seed_list))
-                self.choices[selection] = choice
-                self.decided()
+            self.choices[here] = choice
+            self.decided()
+            if last:
                 return follow(choice)
             assert study.search != "grid"
             names = survivors(choice, study.selection, study.search)
@@ -382,7 +412,6 @@ class Plan:
             kept = [one for one in contenders if one.name in names]
             return self._search(selection, title, kept, follow, also, rung + 1, (*dropped, *gone))
 
-        here = selection if last else replace(selection, seeds=len(seeds))
         needs = [chain[-1].id for group in chains.values() for chain in group]
         identity = here.step_id
         work = Select(here, lambda: self._added(decide(), by=identity))
@@ -400,26 +429,31 @@ class Plan:
                 self.members.setdefault(member)
         return steps
 
-    def _decide(self, candidates: Sequence[Candidate]) -> Choice:
+    def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
+        """The earlier choice by these scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
-        return choose(
-            candidates, classes=manifest.classes, positive=study.positive, rule=study.selection,
+        folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
+        agreements = [self._agreement(one.maps) for one in candidates]
+        evidence = evidence_of(
+            [
+                (one.name, one.alpha, [checksum(run, SCORES) for run in runs], agreement)
+                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+            ],
+            manifest.classes, study.positive, study.selection, study.draws,
+            study.validation_negatives,
+        )  # fmt: skip
+        known = self.remembered.get(selection.name)
+        if known is not None and known.evidence == evidence:
+            return known
+        choice = choose(
+            [
+                Candidate(one.name, one.alpha, [read_scores(run) for run in runs], agreement)
+                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+            ],
+            classes=manifest.classes, positive=study.positive, rule=study.selection,
             draws=study.draws, negatives=study.validation_negatives,
         )  # fmt: skip
-
-    def _candidate(
-        self, name: str, alpha: float | None, runs: Sequence[Step], maps: Sequence[Step]
-    ) -> Candidate:
-        """A candidate of a selection.
-
-        Args:
-            name: Name, unique among the candidates.
-            alpha: α, or None.
-            runs: Trainings whose validation scores count, one for each seed.
-            maps: Steps whose records hold the correlation of the maps with human maps.
-        """
-        scores = [read_scores(self.protocol.folder(step)) for step in runs]
-        return Candidate(name, alpha, scores, self._agreement(maps))
+        return replace(choice, evidence=evidence)
 
     def _map_step(self, teacher: Teacher, seed: int) -> Step | None:
         """The step whose record holds how a Teacher's maps agree with human maps: its training for

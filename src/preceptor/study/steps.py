@@ -86,13 +86,13 @@ class Selection:
     @property
     def name(self) -> str:
         """Name of the selection within its domain, as `selection.json` writes it."""
-        return f"{self.role}:{self.backbone}" if self.backbone else self.role
+        name = f"{self.role}:{self.backbone}" if self.backbone else self.role
+        return f"{name}:{self.seeds} seeds" if self.seeds else name
 
     @property
     def step_id(self) -> str:
         """Id of the step that makes the selection."""
-        rung = f":{self.seeds} seeds" if self.seeds else ""
-        return f"select:{self.domain}:{self.name}{rung}"
+        return f"select:{self.domain}:{self.name}"
 
 
 @dataclass(frozen=True)
