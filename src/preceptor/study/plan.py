@@ -1,7 +1,7 @@
 """Plan of a study: its steps, stage by stage.
 
-Selections are steps too: the choice that one makes adds the steps that follow from it. Test sets
-are scored only by steps that the selection of the Students' α has added.
+Selections are steps as well: the choice made by a selection adds the steps that follow from it.
+Test sets are scored only by steps that are added by the selection of the Students' α.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from preceptor.training.record import read_set_metrics
 
 
 def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
-    """The study's controls that this Teacher allows: given maps come without soft labels."""
+    """Controls of the study that are possible for a Teacher: given maps have no soft labels."""
     return [
         control for control in study.controls if control != "distilled" or winner.kind != "given"
     ]
@@ -61,7 +61,7 @@ class Plan:
                 yield member
 
     def start(self) -> list[Step]:
-        """The first steps; selections among them add the others."""
+        """First steps; their selections add the others."""
         return self._added(self.stage_one())
 
     def stage_one(self) -> list[Step]:
@@ -99,7 +99,7 @@ class Plan:
         return [*steps, self._choose_teacher(candidates)]
 
     def stage_two(self, winner: Teacher) -> list[Step]:
-        """The winner's Students of every backbone and α, and the controls likewise."""
+        """Students of the selected Teacher and controls, for every backbone and α."""
         study = self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
@@ -147,12 +147,12 @@ class Plan:
     def budget(
         self, role: Literal["baseline1", "student"], backbone: str, alpha: float
     ) -> list[Step]:
-        """Baseline 1's trainings, or the Students', at each number of annotated images.
+        """Runs of Baseline 1 or of the Student for each number of annotated images.
 
         Args:
             role: baseline1 or student.
             backbone: Backbone of the models.
-            alpha: α that was chosen for this role.
+            alpha: α selected for this role.
         """
         winner = self.winner()
         assert winner is not None
@@ -169,9 +169,9 @@ class Plan:
         return makers + runs + [self.protocol.evaluation(run) for run in runs]
 
     def outline(self) -> tuple[list[Step], list[Step]]:
-        """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
+        """All steps of stage 1 and stage 2, if the first Teacher and α were selected.
 
-        Nothing is added to this plan.
+        The plan is not changed.
         """
         return Plan(self.protocol)._outline()
 
@@ -204,22 +204,22 @@ class Plan:
 
     @property
     def teacher_choice(self) -> Choice | None:
-        """The choice among Teachers, once it is made."""
+        """Choice among Teachers; None before the selection."""
         return self.choices.get(self._teacher)
 
     def alpha_choice(self, role: Role, backbone: str) -> Choice | None:
-        """The choice of a role's α, once it is made."""
+        """Choice of the α of a role; None before the selection."""
         return self.choices.get(Selection(self.domain, role, backbone))
 
     def winner(self) -> Teacher | None:
-        """The chosen Teacher, once it is chosen."""
+        """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
         if choice is None:
             return None
         return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
 
     def alpha_of(self, role: Role, backbone: str) -> float | None:
-        """The chosen α of a role, once it is chosen."""
+        """Selected α of a role; None before the selection."""
         choice = self.alpha_choice(role, backbone)
         return None if choice is None else choice.alpha
 
@@ -285,7 +285,7 @@ class Plan:
             return self._after_alpha(role, backbone, choice.alpha, runs)
 
         needs = self._flat(runs)
-        if role != "student":  # test sets stay closed until the Students are chosen
+        if role != "student":  # test sets are not scored before the selection of the Students
             also = [Selection(self.domain, "student", backbone).step_id]
         else:
             also = [self._teacher.step_id] if len(self.protocol.teachers()) == 1 else []
@@ -295,7 +295,7 @@ class Plan:
     def _after_alpha(
         self, role: Role, backbone: str, alpha: float, runs: dict[float, list[Step]]
     ) -> list[Step]:
-        """The steps that follow from the choice of a role's α."""
+        """Steps that follow from the selection of the α of a role."""
         if role == "student":
             winner = self.winner()
             assert winner is not None
@@ -315,7 +315,7 @@ class Plan:
         decide: Callable[[], list[Step]],
         also: Sequence[str] = (),
     ) -> Step:
-        """The step of a selection, which adds the steps that `decide` returns."""
+        """Step of a selection, which adds the steps returned by `decide`."""
         identity = selection.step_id
         work = Select(selection, lambda: self._added(decide(), by=identity))
         return Step(identity, work, name, (*(step.id for step in needs), *also))
@@ -325,7 +325,7 @@ class Plan:
         self.decided()
 
     def _added(self, steps: list[Step], by: str = "") -> list[Step]:
-        """Enter steps and their runs into the plan; those known already are kept as they are."""
+        """Add steps and their runs to the plan; known ones are not changed."""
         for step in steps:
             self.steps.setdefault(step.id, step)
             self.origin.setdefault(step.id, by)
@@ -345,20 +345,20 @@ class Plan:
     def _candidate(
         self, name: str, alpha: float | None, runs: Sequence[Step], maps: Sequence[Step]
     ) -> Candidate:
-        """A candidate of a selection.
+        """Candidate of a selection.
 
         Args:
             name: Name, unique among the candidates.
             alpha: α, or None.
-            runs: Trainings whose validation scores count, one for each seed.
-            maps: Steps whose records hold the correlation of the maps with human maps.
+            runs: Runs with the validation scores, one for each seed.
+            maps: Steps whose records contain the correlation of the maps with human maps.
         """
         scores = [read_scores(self.protocol.folder(step)) for step in runs]
         return Candidate(name, alpha, scores, self._agreement(maps))
 
     def _map_steps(self, teacher: Teacher) -> list[Step]:
-        """The steps whose records hold how a Teacher's maps agree with human maps, one for each
-        seed: its trainings for its own maps, the making of its maps for RISE."""
+        """Steps whose records contain the agreement of a Teacher's maps with human maps, one for
+        each seed: its runs for CAM, its map making for RISE."""
         if teacher.kind == "given":
             return []
         protocol, guiding = self.protocol, self.protocol.study.guiding()
