@@ -101,7 +101,7 @@ def _curves(
     if mark is not None:
         body.append(line(x(mark), top, x(mark), bottom, "chance"))
         anchor = "start" if x(mark) + 170 < WIDTH else "end"  # the words are 165 wide
-        body.append(label(x(mark), top - 8, "enough, by the stated gain", "axis", anchor))
+        body.append(label(x(mark), top - 8, "enough, by budget_gain", "axis", anchor))
     for key, value in across.items():
         body.append(line(left, y(value), right, y(value), f"curve across s-{key}"))
     said = []
@@ -123,7 +123,7 @@ def _curves(
             + ", ".join(f"{number(row['mean'])} at {row['size']:,}" for row in mine)
         )
     timed = minutes.notna().any()
-    under = "annotated images (log scale)" + (", minutes of annotating" if timed else "")
+    under = "annotated images (log scale)" + (", minutes of annotation" if timed else "")
     deep = bottom + (50 if timed else 36)
     body.append(label((left + right) / 2, deep, under, "axis", "middle"))
     body.append(sideways(11, (top + bottom) / 2, axis))

@@ -144,9 +144,9 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
                 said.append(f"{name} {alpha} with AUC {number(row['value'])}")
             body.append(dot(px, py, 4, f"dot s-{role}", tip))
     body.append(
-        label((left + right) / 2, bottom + 39, "α (small: much guidance)", "axis", "middle")
+        label((left + right) / 2, bottom + 39, "α (small: strong guidance)", "axis", "middle")
     )
-    return svg(bottom + 47, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
+    return svg(bottom + 47, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body)
 
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:

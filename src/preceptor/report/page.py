@@ -1,4 +1,4 @@
-"""The report as one HTML file: `chapters` says what stands in it, the templates how it looks."""
+"""Report as one HTML file: content from `chapters`, layout from the templates."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 
 FILES = {
-    "table.csv": "the main table, every evaluation set and source",
-    "table.md": "the same as Markdown",
-    "summary.md": "the first table of every domain and what was found, as the terminal shows it",
-    "results.csv": "figures of every run, set and source",
+    "table.csv": "the main table with all evaluation sets and sources",
+    "table.md": "the main table as Markdown",
+    "summary.md": "the first table of every domain and the verdict, as printed on the terminal",
+    "results.csv": "metrics of every run, set and source",
     "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
-    "domains.csv": "the Student against both baselines in every domain",
-    "budget.csv": "what each number of annotated images reached",
+    "domains.csv": "the Student compared with both baselines in every domain",
+    "budget.csv": "AUC by number of annotated images",
     "runs.csv": "every training, with times",
     "tables/": "every table of this page as CSV and LaTeX",
     "figures/": "every figure of this page as SVG",
     "panels/": "every image of this page with its maps as PNG, and an index",
-    "summary.json": "the sentences of this page, what is missing and what failed",
-    "selection.json": "what was chosen on validation, and why",
+    "summary.json": "the sentences of this page, missing and failed steps",
+    "selection.json": "selections on validation, with reasons",
     "study.yaml": "the resolved study file",
-    "best/": "the chosen Student as a model folder with its card",
+    "best/": "the selected Student as a model folder with its card",
 }
 
 
-_WORDS = ("Remark", "Why there is none", "By seed")  # columns that hold words, or many numbers
+_WORDS = ("Remark", "Reason", "By seed")  # columns that hold words, or many numbers
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ def roc_rate_table(
     if not lines:
         return None
     caption = (
-        f"{backbone} on {evaluation}: error rates from the test ROC, mean ± std over seeds. Each "
-        "figure has the threshold that suits it best, which nobody knows in use."
+        f"{backbone} on {evaluation}: error rates on the test ROC curve, mean ± std over seeds. "
+        "The thresholds are chosen on the test set and are not achievable in deployment."
     ) + _why(columns, results, evaluation)
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
@@ -62,7 +62,7 @@ def fixed_rate_table(
     caption = (
         f"{backbone} on {evaluation}: error rates at the threshold fixed on validation "
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
-        f"{terms.acer} is half the sum of the two before it."
+        f"{terms.acer} is the mean of the previous two."
     )
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
@@ -153,7 +153,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     if not lines:
         return None
     caption = (
-        f"{backbone} on {evaluation}: further measures, mean ± std over seeds. Accuracy calls the "
-        "most probable class; for Brier score and EER, lower is better."
+        f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is that of "
+        "the most probable class; for Brier score and EER, lower is better."
     )
     return Table(caption, "", list(names.values()), lines)

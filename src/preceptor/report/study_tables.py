@@ -70,7 +70,7 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
     columns += [*LINES.values(), "Student's gain by the next step"]
     caption = (
         f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
-        "interval over seeds; the images are drawn anew for every seed."
+        "interval over seeds; the images are a new draw for every seed."
     )
     return Table(caption, "Annotated", columns, lines)
 
@@ -107,5 +107,5 @@ def work_table(groups: list[Work]) -> Table | None:
         )
         for group in groups
     ]
-    columns = ["Done", "Computing in all", "Median of one"]
-    return Table("What the study computed, in the order of the graph.", "Steps", columns, lines)
+    columns = ["Finished", "Total computing time", "Median per step"]
+    return Table("Steps of the study, in the order of the graph.", "Steps", columns, lines)

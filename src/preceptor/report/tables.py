@@ -18,7 +18,7 @@ from preceptor.study.plan import Plan
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",
-    "saliency": "marked by RISE minus marked by CAM",
+    "saliency": "RISE maps minus CAMs",
     "RQ2": "against the baselines",
     "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
     "overall": "the mean over backbones, seed by seed",
@@ -87,7 +87,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
             )
         lines.append(Line(row.title, cells, row.key == "student"))
     images = int(table["images"].iloc[0])
-    what = "AUC of " + (results.positive if results.positive is not None else "one class vs rest")
+    what = f"AUC of {results.positive}" if results.positive is not None else "one-vs-rest AUC"
     caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
     return Table(caption, "", columns, lines)
 
@@ -110,7 +110,7 @@ def class_table(results: Results, evaluation: str, backbone: str) -> Table | Non
         spreads = {key: mean_std(part[class_auc(name)]) for key, part in found.items()}
         cells = [Cell(mean_std_text(*spread)) for spread in spreads.values()]
         lines.append(Line(name, cells))
-    caption = f"{backbone} on {evaluation}: AUC of each class against the rest, mean ± std."
+    caption = f"{backbone} on {evaluation}: one-vs-rest AUC of each class, mean ± std."
     return Table(caption, "Class", [short(key) for key in found], lines)
 
 
@@ -177,7 +177,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
                 Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
             lines.append(Line(heading, cells))
-        kind = "the family that is tested" if family else "descriptive"
+        kind = "tested family" if family else "descriptive"
         whose = "Student minus the other side"
         corner = "Backbone and other side"
         if question == "variant":
@@ -212,13 +212,13 @@ def share_table(results: Results) -> Table | None:
         cells = [Cell(short(row["baseline"])), Cell(told), Cell(spread), Cell(row["reason"])]
         heading = f"{row['backbone']}: {short(row['key'])}"
         lines.append(Line(heading, cells, row["key"] == "student"))
-    columns = ["Better baseline", "Share of the way", "95 % interval", "Why there is none"]
+    columns = ["Better baseline", "Share of the way", "95 % interval", "Reason"]
     if all(cell.cells[-1].text == "" for cell in lines):
         columns.pop()
         lines = [Line(line.heading, line.cells[:-1], line.strong) for line in lines]
     caption = (
         "(Student − better baseline) ÷ (ceiling − better baseline), of AUC on "
-        f"{results.primary}; given where the denominator's interval lies above 0."
+        f"{results.primary}; given only if the interval of the denominator lies above 0."
     )
     return Table(caption, "Backbone", columns, lines)
 
@@ -244,15 +244,15 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
                 ),
                 Cell("yes" if row["tied"] else "no"),
                 Cell(number(row["agreement"], 2)),
-                Cell("chosen" if row["name"] == winner else ""),
+                Cell("selected" if row["name"] == winner else ""),
             ],
             row["name"] == winner,
         )
         for row in records(results.teachers)
     ]
     columns = ["Validation AUC of its Students", "Difference to the best", "Tied with the best"]
-    columns += ["Map agreement with people (r)", "Choice"]
-    caption = "Teachers in stage 1, judged by the worst validation set of their probe Students."
+    columns += ["Agreement with human maps (r)", "Selection"]
+    caption = "Teachers in stage 1: AUC of their probe Students on the worst validation set."
     return Table(caption, "Teacher", columns, lines)
 
 
