@@ -40,7 +40,7 @@ def make_data(folder: Path, count: int) -> Path:
         coarse = generator.integers(0, 256, (32, 32, 3)).astype(np.uint8)
         name = f"images/{number}.jpg"
         Image.fromarray(coarse).resize((256, 256)).save(folder / name, quality=90)
-        split = ("val", "test")[number % 2] if number % 10 == 0 else "train"
+        split = ("val", "test")[number // 10 % 2] if number % 10 == 0 else "train"
         rows.append((name, "ab"[number // 2 % 2], split))
     pd.DataFrame(rows, columns=["path", "label", "split"]).to_csv(folder / "m.csv", index=False)
     return folder / "m.csv"

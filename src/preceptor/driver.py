@@ -30,6 +30,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import count_kinds, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.selection import read_choices
 from preceptor.study.steps import Select, Selection, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
@@ -79,38 +80,121 @@ def open_study(
     Raises:
         InputError: The study is invalid; all problems are listed if possible.
     """
-    store = (study.store or out / "store").absolute()
-    opened: dict[str, Workspaces] = {}
-    wrong: list[InputError] = []
+    opened = _workspaces(study, out)
+    # Of a study that was checked before, networks are built only where something is left to do.
+    resumed = run and _was_checked(study, out)
+    problems: list[InputError] = []
     for name, own in study.by_domain().items():
         report_to(f"reading {own.manifest}")
-        workspaces = Workspaces.of_study(own, store, name)
-        try:
+        with _collected(problems, name):
             if run:
-                workspaces.verify(
-                    [
-                        form
-                        for backbone in own.backbones
-                        for form in image_formats(own.plain_run(backbone))
-                    ]
-                )
-                for note in _notes(workspaces):
+                forms = [image_formats(own.plain_run(backbone)) for backbone in own.backbones]
+                opened[name].verify([form for several in forms for form in several])
+                for note in _notes(opened[name]):
                     report_to(f"note: {note}")
-            check_study(own, workspaces)
-        except InputError as error:
-            wrong.append(InputError(f"domain {name}: {error}") if name else error)
-        opened[name] = workspaces
-    if len(wrong) > 1:
-        raise InputError("\n".join(map(str, wrong)))
-    if wrong:
-        raise wrong[0]
+            check_study(own, opened[name], networks=not resumed)
+    _raise(problems)
+    plans = _plans(study, opened, out, report_to=report_to, probe=run)
+    if resumed and not _is_done(_plans(plans.config, opened, out)):
+        for name, own in study.by_domain().items():
+            with _collected(problems, name):
+                check_study(own, opened[name])
+        _raise(problems)
+    return plans
+
+
+def read_study(study: StudyConfig, out: Path) -> StudyPlan:
+    """The plans of a study that has been checked before; what is auto is not measured.
+
+    Args:
+        study: The config.
+        out: The study folder.
+
+    Raises:
+        InputError: A manifest cannot be read.
+    """
+    return _plans(study, _workspaces(study, out), out)
+
+
+def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
+    """The manifests of each domain, not opened yet."""
+    store = _store(study, out)
+    return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
+
+
+def _store(study: StudyConfig, out: Path) -> Path:
+    return (study.store or out / "store").absolute()
+
+
+def _plans(
+    study: StudyConfig,
+    opened: dict[str, Workspaces],
+    out: Path,
+    *,
+    report_to: Callable[[str], None] = lambda line: None,
+    probe: bool = False,
+) -> StudyPlan:
+    """The plans of a study on its manifests, with the choices of an earlier start."""
     manifests = [one.first.manifest for one in opened.values()]
-    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=run)
+    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
+    choices = read_choices(out / "selection.json", list(opened))
+    store = _store(study, out)
     plans = {
-        name: Plan(Protocol(own, opened[name], store, domain=name))
+        name: Plan(
+            Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})
+        )
         for name, own in study.by_domain().items()
     }
     return StudyPlan(study, plans)
+
+
+def _was_checked(study: StudyConfig, out: Path) -> bool:
+    """Whether this very study was started in this folder before."""
+    if not (out / "study.yaml").is_file():
+        return False
+    try:
+        before = load_config(out / "study.yaml", StudyConfig)
+    except InputError:
+        return False
+    return before.model_copy(update={"speed": study.speed}) == study
+
+
+def _replay(study: StudyPlan) -> Graph:
+    """The graph of a study with what has finished: choices are made, nothing is computed."""
+    graph = Graph(study.start())
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+            graph.finish(step.id)
+        elif study.is_finished(step):
+            graph.finish(step.id)
+    return graph
+
+
+def _is_done(study: StudyPlan) -> bool:
+    """Whether every step has finished, as far as can be told without checksums."""
+    try:
+        graph = _replay(study)
+    except (InputError, OSError, ValueError):  # what is damaged, the scheduler makes again
+        return False
+    return len(graph.done) == len(graph.steps)
+
+
+@contextlib.contextmanager
+def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
+    """Note an input error of a domain in place of raising it."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(InputError(f"domain {domain}: {error}") if domain else error)
+
+
+def _raise(problems: Sequence[InputError]) -> None:
+    """Raise all that was noted, as one error."""
+    if len(problems) > 1:
+        raise InputError("\n".join(map(str, problems)))
+    if problems:
+        raise problems[0]
 
 
 def _notes(workspaces: Workspaces) -> list[str]:
@@ -310,26 +394,21 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def reopen(folder: str | Path) -> StudyPlan:
-    """Plan of a study folder with the steps known so far, for reports at any time.
+    """The plans of a study folder as far as it has got, to report on it at any time.
 
-    Selections whose runs have finished are made; nothing is trained.
+    Choices are read where the scores are those that they were made by, and are made again
+    elsewhere; no network is built, and nothing is trained.
 
     Raises:
-        InputError: The folder is not a study folder, or its data has changed.
+        InputError: Not a study folder, or its data has changed.
     """
     folder = Path(folder).absolute()
     file = folder / "study.yaml"
     if not file.is_file():
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
-    opened = open_study(study, folder, run=False, report_to=lambda line: None)
-    graph = Graph(opened.start())
-    while (step := graph.take()) is not None:
-        if isinstance(step.work, Select):
-            graph.add(step.work.choose())
-            graph.finish(step.id)
-        elif opened.is_finished(step):
-            graph.finish(step.id)
+    opened = read_study(study, folder)
+    _replay(opened)
     return opened
 
 

@@ -19,6 +19,9 @@ from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
+SCORES = "scores.parquet"
+"""Score table of a finished run or evaluation."""
+
 
 def digest(value: Any) -> str:
     """Short hash of a JSON-able value."""
@@ -93,6 +96,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def checksum(folder: Path, name: str) -> str:
+    """The checksum of a file of a finished run, as `run.json` has it; "" where it has none."""
+    return str(read_record(folder).get("files", {}).get(name, ""))
+
+
 def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
     """Write a text file atomically: readers see the old or the new content, never a part.
 
@@ -107,4 +115,4 @@ def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
 
 def read_scores(folder: Path) -> pd.DataFrame:
     """Scores of a finished run or evaluation: path, label, source, split, one column per class."""
-    return pd.read_parquet(folder / "scores.parquet")
+    return pd.read_parquet(folder / SCORES)

@@ -7,16 +7,16 @@ Test sets are scored only by steps that are added by the selection of the Studen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from preceptor.runtime.result_folder import read_scores
+from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
 from preceptor.study.protocol import Member, Protocol, Teacher
-from preceptor.study.selection import Candidate, Choice, choose
+from preceptor.study.selection import Candidate, Choice, choose, evidence_of
 from preceptor.study.steps import Role, Select, Selection, Step, Train
 from preceptor.training.record import read_set_metrics
 
@@ -28,6 +28,23 @@ def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
     ]
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """A candidate of a selection, by the steps that scored it.
+
+    Args:
+        name: Name, unique among the candidates.
+        alpha: α, or None.
+        runs: Runs with the validation scores, one for each seed.
+        maps: Steps whose records contain the correlation of the maps with human maps.
+    """
+
+    name: str
+    alpha: float | None
+    runs: Sequence[Step]
+    maps: Sequence[Step]
+
+
 @dataclass
 class Plan:
     """Plan of one domain of a study.
@@ -35,6 +52,8 @@ class Plan:
     Args:
         protocol: Builds the steps.
         choices: Choices made so far.
+        remembered: Choices of an earlier start by the name of the selection, which stand where the
+            scores have not changed.
         decided: Called after each choice.
         steps: Steps added so far, by id.
         origin: Id of the selection that added a step, by the step's id; "" for the first steps.
@@ -43,6 +62,7 @@ class Plan:
 
     protocol: Protocol
     choices: dict[Selection, Choice] = field(default_factory=dict)
+    remembered: Mapping[str, Choice] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
     steps: dict[str, Step] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
@@ -252,15 +272,16 @@ class Plan:
                 choice = Choice(only, f"{only}: there is no other.", ())
             else:
                 choice = self._decide(
+                    self._teacher,
                     [
-                        self._candidate(
+                        _Scored(
                             str(teacher),
                             teacher.alpha if teacher.kind == "human" else None,
                             steps,
                             self._map_steps(teacher),
                         )
                         for teacher, steps in candidates.items()
-                    ]
+                    ],
                 )
             self._chosen(self._teacher, choice)
             winner = self.winner()
@@ -276,10 +297,8 @@ class Plan:
 
         def decide() -> list[Step]:
             choice = self._decide(
-                [
-                    self._candidate(f"α {alpha:g}", alpha, steps, steps)
-                    for alpha, steps in runs.items()
-                ]
+                selection,
+                [_Scored(f"α {alpha:g}", alpha, steps, steps) for alpha, steps in runs.items()],
             )
             self._chosen(selection, choice)
             return self._after_alpha(role, backbone, choice.alpha, runs)
@@ -335,26 +354,31 @@ class Plan:
                 self.members.setdefault(member)
         return steps
 
-    def _decide(self, candidates: Sequence[Candidate]) -> Choice:
+    def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
+        """The earlier choice by these scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
-        return choose(
-            candidates, classes=manifest.classes, positive=study.positive, rule=study.selection,
+        folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
+        agreements = [self._agreement(one.maps) for one in candidates]
+        evidence = evidence_of(
+            [
+                (one.name, one.alpha, [checksum(run, SCORES) for run in runs], agreement)
+                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+            ],
+            manifest.classes, study.positive, study.selection, study.draws,
+            study.validation_negatives,
+        )  # fmt: skip
+        known = self.remembered.get(selection.name)
+        if known is not None and known.evidence == evidence:
+            return known
+        choice = choose(
+            [
+                Candidate(one.name, one.alpha, [read_scores(run) for run in runs], agreement)
+                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+            ],
+            classes=manifest.classes, positive=study.positive, rule=study.selection,
             draws=study.draws, negatives=study.validation_negatives,
         )  # fmt: skip
-
-    def _candidate(
-        self, name: str, alpha: float | None, runs: Sequence[Step], maps: Sequence[Step]
-    ) -> Candidate:
-        """Candidate of a selection.
-
-        Args:
-            name: Name, unique among the candidates.
-            alpha: α, or None.
-            runs: Runs with the validation scores, one for each seed.
-            maps: Steps whose records contain the correlation of the maps with human maps.
-        """
-        scores = [read_scores(self.protocol.folder(step)) for step in runs]
-        return Candidate(name, alpha, scores, self._agreement(maps))
+        return replace(choice, evidence=evidence)
 
     def _map_steps(self, teacher: Teacher) -> list[Step]:
         """Steps whose records contain the agreement of a Teacher's maps with human maps, one for
