@@ -104,11 +104,11 @@ def open_study(
 
 
 def read_study(study: StudyConfig, out: Path) -> StudyPlan:
-    """The plans of a study that has been checked before; what is auto is not measured.
+    """Plan of a study that was checked before; settings that are auto are not measured.
 
     Args:
-        study: The config.
-        out: The study folder.
+        study: Study config.
+        out: Study folder.
 
     Raises:
         InputError: A manifest cannot be read.
@@ -117,7 +117,7 @@ def read_study(study: StudyConfig, out: Path) -> StudyPlan:
 
 
 def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
-    """The manifests of each domain, not opened yet."""
+    """Workspaces of each domain, not opened yet."""
     store = _store(study, out)
     return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
 
@@ -134,7 +134,7 @@ def _plans(
     report_to: Callable[[str], None] = lambda line: None,
     probe: bool = False,
 ) -> StudyPlan:
-    """The plans of a study on its manifests, with the choices of an earlier start."""
+    """Plan of a study on its manifests, with the choices of an earlier start."""
     manifests = [one.first.manifest for one in opened.values()]
     study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
     choices = read_choices(out / "selection.json", list(opened))
@@ -149,7 +149,7 @@ def _plans(
 
 
 def _was_checked(study: StudyConfig, out: Path) -> bool:
-    """Whether this very study was started in this folder before."""
+    """Whether the same study was started in this folder before."""
     if not (out / "study.yaml").is_file():
         return False
     try:
@@ -160,7 +160,7 @@ def _was_checked(study: StudyConfig, out: Path) -> bool:
 
 
 def _replay(study: StudyPlan) -> Graph:
-    """The graph of a study with what has finished: choices are made, nothing is computed."""
+    """Graph of a study with its finished steps: selections are made, nothing is computed."""
     graph = Graph(study.start())
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
@@ -172,7 +172,7 @@ def _replay(study: StudyPlan) -> Graph:
 
 
 def _is_done(study: StudyPlan) -> bool:
-    """Whether every step has finished, as far as can be told without checksums."""
+    """Whether every step has finished, without verification of checksums."""
     try:
         graph = _replay(study)
     except (InputError, OSError, ValueError):  # what is damaged, the scheduler makes again
@@ -182,7 +182,7 @@ def _is_done(study: StudyPlan) -> bool:
 
 @contextlib.contextmanager
 def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
-    """Note an input error of a domain in place of raising it."""
+    """Context that collects an input error of a domain instead of raising it."""
     try:
         yield
     except InputError as error:
@@ -190,7 +190,7 @@ def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
 
 
 def _raise(problems: Sequence[InputError]) -> None:
-    """Raise all that was noted, as one error."""
+    """Raise all collected problems as one error."""
     if len(problems) > 1:
         raise InputError("\n".join(map(str, problems)))
     if problems:
@@ -394,13 +394,13 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def reopen(folder: str | Path) -> StudyPlan:
-    """The plans of a study folder as far as it has got, to report on it at any time.
+    """Plan of a study folder with the steps known so far, for reports at any time.
 
-    Choices are read where the scores are those that they were made by, and are made again
-    elsewhere; no network is built, and nothing is trained.
+    Stored choices are used if their scores have not changed, and are made again otherwise. No
+    network is built, and nothing is trained.
 
     Raises:
-        InputError: Not a study folder, or its data has changed.
+        InputError: The folder is not a study folder, or its data has changed.
     """
     folder = Path(folder).absolute()
     file = folder / "study.yaml"

@@ -1,4 +1,4 @@
-"""The figure of what annotations buy: AUC, and the Teacher's maps, over the annotated images."""
+"""Figures of the annotation budget: AUC and map agreement by number of annotated images."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teac
 
 
 def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
-    """AUC on the primary set of Baseline 1 and the Student over the annotated images.
+    """AUC of Baseline 1 and the Student on the primary set by number of annotated images.
 
-    Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not
-    depend on how many are annotated, are drawn across; the point after which more annotations
-    bought the Student less than `gain` is marked.
+    Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not depend
+    on this number, are horizontal lines; the number after which more annotations increase the
+    Student's AUC by less than `gain` is marked.
     """
     if results.budget.empty:
         return None
@@ -88,7 +88,7 @@ def _curves(
         body.append(line(left, y(value), right, y(value), "grid"))
         body.append(label(left - 7, y(value) + 4, number(value, digits(scale)), "tick", "end"))
     minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
-    free = 0.0  # from where on a label does not touch the one before
+    free = 0.0  # smallest position at which a label does not touch the previous one
     for size in sizes:
         texts = [f"{size:,}"]
         if math.isfinite(minutes[size]):

@@ -17,13 +17,13 @@ from preceptor.training.record import RunRecord
 def model_card(
     plan: Plan, results: Results, shared: DomainTables, found: Verdict, best: Best
 ) -> str:
-    """Markdown: what the model is, what it can be trusted with, how it was made.
+    """Model card as Markdown.
 
     Args:
-        plan, results: Of the study, or of one of its domains.
-        shared: Its tables.
-        found: Whether its Students won.
-        best: The chosen Student.
+        plan, results: Plan and results of the domain.
+        shared: Tables of the domain.
+        found: Verdict of the domain.
+        best: Selected Student.
     """
     study = plan.protocol.study
     folder = plan.protocol.run_folder(best.run)

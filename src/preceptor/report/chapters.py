@@ -42,14 +42,14 @@ def chapter(
     note: str,
     key: str = "",
 ) -> Chapter:
-    """The sections of one domain.
+    """Chapter of one domain.
 
     Args:
-        plan, results, findings: Of the domain.
-        shared: The tables of the domain that other files show as well.
+        plan, results, findings: Plan, results and findings of the domain.
+        shared: Tables of the domain that are also used elsewhere.
         panels: Images with maps, or None.
-        note: Why there are none.
-        key: Of the domain among the others, see `slugs`; "" where there are none.
+        note: Reason of missing panels.
+        key: Key of the domain, see `slugs`; "" without domains.
     """
     prefix = f"{key}-" if key else ""
 
@@ -83,7 +83,7 @@ def chapter(
 
 
 def domains_section(found: StudyResults, findings: Findings, table: Table | None) -> Section:
-    """RQ4, over all domains; `table` as of `study_tables.domain_table`."""
+    """Section on RQ4, over all domains; `table` from `study_tables.domain_table`."""
     drawing = figures.domain_plot(found.domains)
     blocks: list[Block] = [Text(findings.across, "answer")]
     if drawing is not None:

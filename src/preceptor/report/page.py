@@ -51,7 +51,7 @@ _WORDS = ("Remark", "Reason", "By seed")  # columns that hold words, or many num
 
 @dataclass(frozen=True)
 class Link:
-    """A file that the page carries in itself."""
+    """Link to a file that is embedded in the page."""
 
     text: str
     file: str
@@ -69,7 +69,7 @@ def render_page(
     failed: dict[str, Failure],
     files: list[str],
 ) -> str:
-    """The whole page as HTML.
+    """Page as HTML.
 
     Args:
         study, found: The study and its numbers.
@@ -127,7 +127,7 @@ def render_page(
 
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
-    """For each backbone: the Student, its better baseline, the difference and its interval."""
+    """Student, better baseline, difference and interval for each backbone."""
     if results.table.empty or results.comparisons.empty:
         return []
     whole = results.table[
@@ -158,7 +158,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
 
 
 def typeset(text: str) -> str:
-    """Minus signs for hyphens before numbers; α, % and − stay with what they belong to.
+    """Typographic minus signs, and no line breaks after α and before %.
 
     Example:
         >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best\u00a0α, 95\u00a0%)"
@@ -170,7 +170,7 @@ def typeset(text: str) -> str:
 
 
 def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
-    """The downloads of every table and figure, by `tables/NAME` and `figures/NAME`."""
+    """Download links of every table and figure, by `tables/NAME` and `figures/NAME`."""
     kinds = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "text/plain"),
              "svg": ("SVG", "image/svg+xml")}  # fmt: skip
     found: dict[str, list[Link]] = {}
@@ -204,7 +204,7 @@ def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Figure]]:
 
 
 def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
-    """What stands under the title, line by line: a line a domain where there are several."""
+    """Facts below the title, one line per domain."""
     about = []
     for one in found.by_domain.values():
         of = f"{one.domain}: " if one.domain else ""

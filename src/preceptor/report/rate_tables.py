@@ -1,4 +1,4 @@
-"""Tables of error rates, and of the measures besides AUC, a line an arm of the study."""
+"""Tables of error rates and of metrics other than AUC, one row per arm of the study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from preceptor.study.config import StudyConfig
 def roc_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
-    """Error rates read off the test ROC: the threshold is placed on the test scores themselves."""
+    """Error rates on the test ROC curve, with thresholds chosen on the test scores."""
     terms = TERMS[study.terms]
     columns: list[tuple[str, str, float]] = [(terms.eer, "eer", math.nan)]
     columns += [(f"{terms.tdr} at {terms.fdr} {_share(rate)}", "tdr", rate) for rate in FDRS]
@@ -40,7 +40,7 @@ def roc_rate_table(
 def fixed_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
-    """Error rates at the threshold that each model's validation scores fixed."""
+    """Error rates at the threshold of each model that was fixed on its validation scores."""
     terms = TERMS[study.terms]
     if results.rates.empty:
         return None
@@ -68,7 +68,7 @@ def fixed_rate_table(
 
 
 def rule_words(rule: str, terms: Terms) -> str:
-    """A threshold rule for people.
+    """Threshold rule in words.
 
     Example:
         >>> rule_words("fdr=0.01", TERMS["pad"])
@@ -92,7 +92,7 @@ def _share(rate: float) -> str:
 def _by_row(
     results: Results, evaluation: str, backbone: str, kind: str
 ) -> list[tuple[str, str, pd.DataFrame]]:
-    """Key, title and rates of each line of the main table that has some."""
+    """Key, title and rates of each row of the main table with rates."""
     if results.rates.empty:
         return []
     here = results.rates
@@ -121,7 +121,7 @@ def _rate_cell(mine: pd.DataFrame, measure: str, at: float, source: str | None =
 
 
 def _why(columns: list[tuple[str, str, float]], results: Results, evaluation: str) -> str:
-    """Which points are finer than the set, with what they would need."""
+    """Note on operating points that are finer than the set."""
     rates = results.rates[(results.rates["set"] == evaluation) & (results.rates["note"] != "")]
     said = []
     for name, measure, at in columns:
@@ -132,7 +132,7 @@ def _why(columns: list[tuple[str, str, float]], results: Results, evaluation: st
 
 
 def further_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """AUC, average precision, accuracy, Brier score and EER of each line on a whole set."""
+    """AUC, average precision, accuracy, Brier score and EER of each row on a whole set."""
     if results.figures.empty:
         return None
     whole = results.figures

@@ -85,12 +85,12 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def svg(height: float, title: str, body: Sequence[Element], width: float = WIDTH) -> Figure:
-    """A figure with its description."""
+    """Figure with its text alternative."""
     return Figure(width, height, title, tuple(body))
 
 
 def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start") -> Element:
-    """A line of text."""
+    """Text label."""
     return Element(
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{classes}">'
         f"{escape(text)}</text>"
@@ -98,7 +98,7 @@ def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start
 
 
 def sideways(x: float, middle: float, text: str) -> Element:
-    """The name of an upright axis."""
+    """Label of a vertical axis."""
     return Element(
         f'<text class="axis" text-anchor="middle" transform="translate({x:g} {middle:g}) '
         f'rotate(-90)">{escape(text)}</text>'
@@ -106,7 +106,7 @@ def sideways(x: float, middle: float, text: str) -> Element:
 
 
 def names(right: float, middle: float, text: str, classes: str = "name") -> list[Element]:
-    """A name beside a plot, in two lines where one is too short for it."""
+    """Name beside a plot, in one or two lines."""
     parts = wrapped(text, NAME, 2)
     top = middle + 4 - 6.5 * (len(parts) - 1)
     return [
@@ -115,7 +115,7 @@ def names(right: float, middle: float, text: str, classes: str = "name") -> list
 
 
 def wrapped(text: str, letters: int, lines: int) -> list[str]:
-    """A text in lines of at most so many letters; what does not fit ends in an ellipsis.
+    """Text in lines with a maximum number of letters; the rest is replaced by an ellipsis.
 
     Example:
         >>> wrapped("Teacher, human-guided", 15, 2), wrapped("mobilenetv3_large", 10, 2)
@@ -140,12 +140,12 @@ def wrapped(text: str, letters: int, lines: int) -> list[str]:
 
 
 def thinned(texts: Sequence[str], gap: float, keep: int = 0) -> list[bool]:
-    """Which labels of an axis to write, so that none touches the next.
+    """Subset of the labels of an axis without overlaps.
 
     Args:
-        texts: All of them, in order.
-        gap: From one to the next.
-        keep: The place of one that is written in any case; the others are counted from it.
+        texts: All labels, in order.
+        gap: Distance between two labels.
+        keep: Index of a label that is always included.
 
     Example:
         >>> thinned(["−0.02", "0.00", "+0.02", "+0.04"], 41.0, 1)
@@ -157,7 +157,7 @@ def thinned(texts: Sequence[str], gap: float, keep: int = 0) -> list[bool]:
 
 
 def line(x1: float, y1: float, x2: float, y2: float, classes: str, series: str = "") -> Element:
-    """A straight line."""
+    """Straight line."""
     return Element(
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
         f'class="{_joined(classes, series)}"/>',
@@ -166,7 +166,7 @@ def line(x1: float, y1: float, x2: float, y2: float, classes: str, series: str =
 
 
 def dot(x: float, y: float, radius: float, series: str, title: str) -> Element:
-    """A disc with a tip."""
+    """Disc with a tool tip."""
     return Element(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{_joined("dot", series)}">'
         f"<title>{escape(title)}</title></circle>",
@@ -205,5 +205,5 @@ def _joined(classes: str, series: str) -> str:
 
 
 def digits(values: Sequence[float]) -> int:
-    """Decimals that tell tick labels apart."""
+    """Number of decimals that distinguishes tick labels."""
     return next((d for d in (1, 2, 3) if all(abs(v - round(v, d)) < 1e-9 for v in values)), 4)

@@ -1,4 +1,4 @@
-"""The study's tables for people: cells for the page, for Markdown, CSV and LaTeX."""
+"""Tables of the results of a study, for the page, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _QUESTIONS = {
     "ceiling": "against the ceiling",
     "variant": "",
 }
-_BY_TEACHER = ("RQ1", "saliency")  # between probe Students, by what taught them
+_BY_TEACHER = ("RQ1", "saliency")  # questions that compare probe Students by their Teachers
 
 
 def sources_of(results: Results, evaluation: str) -> list[str]:
-    """The sources that an evaluation set is divided into, sorted."""
+    """Sources of an evaluation set, sorted."""
     if results.table.empty:
         return []
     here = results.table[results.table["set"] == evaluation]
@@ -38,7 +38,7 @@ def sources_of(results: Results, evaluation: str) -> list[str]:
 
 
 def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
-    """Mean ± std of the AUC on one whole set: a line an arm, a column a backbone and "overall"."""
+    """Mean ± std of the AUC on one whole set: rows are arms, columns backbones and "overall"."""
     if results.table.empty:
         return None
     table = results.table
@@ -83,7 +83,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
 
 
 def class_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """AUC of each class against the rest, where there are more than two."""
+    """One-vs-rest AUC of each class, for more than two classes."""
     if results.positive is not None or results.figures.empty or len(results.classes) < 3:
         return None
     whole = results.figures
@@ -105,7 +105,7 @@ def class_table(results: Results, evaluation: str, backbone: str) -> Table | Non
 
 
 def source_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """AUC by source: a line a source, a column an arm."""
+    """AUC by source: rows are sources, columns arms."""
     if results.table.empty:
         return None
     table = results.table
@@ -115,7 +115,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     for source in sources_of(results, evaluation):
         here = table[table["source"] == source]
         if not here["mean"].notna().any():
-            continue  # a source of negatives alone has no AUC of its own
+            continue  # a source with negatives only has no AUC
         best = here[here["key"] != "ceiling"]["mean"].max()
         mine = {one["key"]: one for one in records(here)}
         cells = [
@@ -135,7 +135,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
 
 
 def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[str, Table]]:
-    """Paired comparisons, a table a question with its name."""
+    """Tables of paired comparisons by question."""
     if results.comparisons.empty:
         return []
     tables = []
@@ -184,14 +184,14 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
 
 
 def seeds_cell(expected: float, cautious: float) -> Cell:
-    """How many seeds an interval of ±0.01 takes."""
+    """Number of seeds for an interval of ±0.01."""
     if not math.isfinite(expected):
         return Cell()
     return Cell(f"{expected:,.0f}", f"up to {cautious:,.0f}" if cautious > expected else "")
 
 
 def share_table(results: Results) -> Table | None:
-    """The share of the way from the better baseline to the ceiling."""
+    """Share of the way from the better baseline to the ceiling."""
     if results.shares.empty:
         return None
     lines = []
@@ -218,7 +218,7 @@ def _percent(value: float) -> str:
 
 
 def teacher_table(plan: Plan, results: Results) -> Table | None:
-    """The candidates of stage 1 as selection saw them."""
+    """Candidates of stage 1 with the values used by the selection."""
     if results.teachers.empty:
         return None
     choice = plan.teacher_choice
@@ -247,7 +247,7 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
 
 
 def images_seen_table(plan: Plan, results: Results) -> Table | None:
-    """Training images seen by each role, so that a longer training cannot pass for a better one."""
+    """Number of training images seen by each role, which shows differences in training length."""
     runs = results.runs
     if runs.empty or not runs["finished"].any():
         return None

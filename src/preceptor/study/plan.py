@@ -30,7 +30,7 @@ def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
 
 @dataclass(frozen=True)
 class _Scored:
-    """A candidate of a selection, by the steps that scored it.
+    """Candidate of a selection, given by the steps with its scores.
 
     Args:
         name: Name, unique among the candidates.
@@ -52,8 +52,8 @@ class Plan:
     Args:
         protocol: Builds the steps.
         choices: Choices made so far.
-        remembered: Choices of an earlier start by the name of the selection, which stand where the
-            scores have not changed.
+        remembered: Choices of an earlier start by the name of the selection, used if the scores
+            have not changed.
         decided: Called after each choice.
         steps: Steps added so far, by id.
         origin: Id of the selection that added a step, by the step's id; "" for the first steps.
@@ -355,7 +355,7 @@ class Plan:
         return steps
 
     def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
-        """The earlier choice by these scores, or a new one."""
+        """Earlier choice with the same scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
         agreements = [self._agreement(one.maps) for one in candidates]

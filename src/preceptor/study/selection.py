@@ -56,7 +56,8 @@ class Choice:
         reason: Reason, in one sentence.
         table: One row per candidate: name, value (AUC on the worst set, mean over seeds), low and
             high of the difference to the best, tied, agreement, alpha.
-        evidence: A hash of what it was chosen by, see `evidence_of`; "" where there was no choice.
+        evidence: Hash of the data of the choice, see `evidence_of`; "" if there was only one
+            candidate.
     """
 
     winner: str
@@ -80,10 +81,10 @@ class Choice:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choice:
-        """What `as_dict` gave, after `strict_json`.
+        """Inverse of `as_dict`, after `strict_json`.
 
         Raises:
-            KeyError, TypeError, AttributeError: It is something else.
+            KeyError, TypeError, AttributeError: The values are not those of a choice.
         """
         rows = [
             dict(row) | with_nan({name: row[name] for name in _MAY_BE_NAN})
