@@ -46,7 +46,7 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
 
 
 def drawing_names(section: Section, block: Drawn) -> list[tuple[str, Figure]]:
-    """The file name (without its end) of each figure of a block, and the figure."""
+    """File name (without suffix) of each figure of a block, and the figure."""
     return [
         (f"{section.key}-{stem}", drawing)
         for stem, (_, drawing) in zip(block.stems, block.drawings, strict=True)

@@ -1,8 +1,8 @@
-"""SVG figures and their parts, which take their colours from a stylesheet.
+"""SVG figures and their elements, with colors from a stylesheet.
 
 Figures are drawn for a phone (360 units wide) and repeated per backbone, instead of one wide figure
-whose letters shrink. The colour of a series is a CSS class (`s-KEY`, see `figure_style`); lines
-differ in dash as well.
+with small letters. The color of a series is a CSS class (`s-KEY`, see `figure_style`); lines differ
+in their dashes as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LETTER = 7.3  # width of a letter at 12 units, and of a bold one at 11
 
 @dataclass(frozen=True)
 class Element:
-    """A part of a figure: its SVG text, and the key of the series that it belongs to, or ""."""
+    """Element of a figure: SVG text, and the key of its series, or ""."""
 
     text: str
     series: str = ""
@@ -31,12 +31,12 @@ class Element:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, drawn by `svg`.
+    """Figure, drawn by `svg`.
 
     Args:
-        width, height: Of the view box.
-        title: The description for readers who cannot see it.
-        body: The elements in the order of drawing.
+        width, height: Size of the view box.
+        title: Text alternative.
+        body: Elements in the order of drawing.
     """
 
     width: float
@@ -46,15 +46,15 @@ class Figure:
 
     @property
     def series(self) -> frozenset[str]:
-        """The keys of the series that are drawn."""
+        """Keys of the drawn series."""
         return frozenset(element.series for element in self.body if element.series)
 
     def markup(self, attributes: str = "", head: str = "") -> Markup:
-        """The `svg` element.
+        """`svg` element.
 
         Args:
-            attributes: Further attributes, each with a space behind it.
-            head: Further elements right behind the title.
+            attributes: Further attributes, each followed by a space.
+            head: Further elements after the title.
         """
         title = escape(self.title)
         body = "".join(element.text for element in self.body)
@@ -64,7 +64,7 @@ class Figure:
         )
 
     def __html__(self) -> Markup:
-        """The figure inside a page."""
+        """Figure as part of a page."""
         return self.markup()
 
 
@@ -175,7 +175,7 @@ def dot(x: float, y: float, radius: float, series: str, title: str) -> Element:
 
 
 def ring(x: float, y: float, radius: float, series: str) -> Element:
-    """A circle around a dot."""
+    """Circle around a dot."""
     return Element(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{_joined("ring", series)}"/>',
         series,
@@ -183,14 +183,14 @@ def ring(x: float, y: float, radius: float, series: str) -> Element:
 
 
 def path(points: Sequence[tuple[float, float]], series: str) -> Element:
-    """The curve of a series through points."""
+    """Curve of a series through points."""
     return Element(f'<path d="M{_through(points)}" class="{_joined("curve", series)}"/>', series)
 
 
 def area(
     upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], series: str
 ) -> Element:
-    """The band of a series between two lines."""
+    """Band of a series between two lines."""
     around = [*upper, *reversed(lower)]
     return Element(f'<path d="M{_through(around)}Z" class="{_joined("band", series)}"/>', series)
 
@@ -200,7 +200,7 @@ def _through(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _joined(classes: str, series: str) -> str:
-    """The value of a class attribute."""
+    """Value of a class attribute."""
     return f"{classes} {series_class(series)}" if series else classes
 
 

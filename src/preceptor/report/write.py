@@ -55,19 +55,19 @@ class WrittenReport:
 def write_results(
     study: StudyPlan, out: Path, failed: dict[str, Failure] | None = None
 ) -> WrittenReport:
-    """Gather what has finished and write it into the study folder.
+    """Gather the results of all finished steps and write them to the study folder.
 
-    Two equal studies give byte-identical tables, whatever order their runs finished in; times are
-    in runs.csv and on the page alone.
+    Equal studies give byte-identical tables for any order of execution; times are only in runs.csv
+    and on the page.
 
     Args:
-        study: Its choices say which runs are shown.
-        out: The study folder.
-        failed: Steps without a result, by title; None = those in the folder's summary.json that
-            are still missing.
+        study: Plan of the study; its choices determine which runs are shown.
+        out: Study folder.
+        failed: Steps without a result, by title; None = those in the folder's summary.json that are
+            still missing.
 
     Returns:
-        The files of the report, for whoever hands them on.
+        The files of the report.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = gather_study(study)
@@ -180,7 +180,7 @@ def _markdown(
 
 
 def _tables(plan: Plan, made: DomainTables) -> list[Table]:
-    """The tables of one domain in table.md, that of the primary set first."""
+    """Tables of one domain in table.md, that of the primary set first."""
     found: list[Table | None] = [*made.sets.values()]
     for backbone in plan.protocol.study.students:
         found += [made.sources.get((one, backbone)) for one in made.order]
@@ -190,7 +190,7 @@ def _tables(plan: Plan, made: DomainTables) -> list[Table]:
 
 
 def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
-    """The CSV files by name; where there are several domains, the first column says which."""
+    """CSV files by name, with a first column `domain` if there are several domains."""
     tables: dict[str, pd.DataFrame] = {}
     parts = {name: _by_file(plan, found.by_domain[name]) for name, plan in study.plans.items()}
     if study.has_domains:
@@ -209,7 +209,7 @@ def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
 
 
 def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
-    """The tables of one domain by the name of their file."""
+    """Tables of one domain by file name."""
     found = {
         "results.csv": results.figures, "rates.csv": results.rates, "runs.csv": results.runs,
         "table.csv": results.table, "comparisons.csv": results.comparisons,
