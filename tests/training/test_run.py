@@ -218,7 +218,7 @@ def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
 def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path) -> None:
     training = SMALL.model_copy(update={"lr": 1e30})
     with pytest.raises(
-        RunFailedError, match="the training diverged, with loss .*; lower lr or set clip"
+        RunFailedError, match=r"the training diverged, with loss .*; lower lr or set clip"
     ):
         train(small(manifest, training=training), tmp_path)
 
