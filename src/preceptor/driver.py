@@ -316,6 +316,7 @@ class _Observer:
         selection = step.work.selection
         where = f"{selection.domain}: " if selection.domain else ""
         what = f"{selection.role} {selection.backbone}".rstrip()
+        what += f" after {selection.seeds} seeds" if selection.seeds else ""
         reason = self.study.plans[selection.domain].choices[selection].reason
         self.tell(f"{where}chosen: {what}: {reason}")
 

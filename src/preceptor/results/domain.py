@@ -251,7 +251,7 @@ def _alphas(plan: Plan) -> pd.DataFrame:
                 **row,
             }
             for selection, choice in plan.choices.items()
-            if selection.role != "teacher"
+            if selection.role != "teacher" and not selection.seeds
             for row in choice.table
         ]
     )

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ from preceptor.runtime.strict_json import with_nan
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
 _RULES = 1
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
+
+Rule = Literal["highest", "guided", "val_auc"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def choose(
     *,
     classes: Sequence[str],
     positive: str | None,
-    rule: str = "guided",
+    rule: Rule = "guided",
     draws: bool = False,
     negatives: str | None = None,
 ) -> Choice:
@@ -224,6 +226,69 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def with_dropped(choice: Choice, dropped: Sequence[Mapping[str, Any]], seeds: int) -> Choice:
+    """A choice with the candidates that were dropped before it.
+
+    Args:
+        choice: The choice among the candidates that were left.
+        dropped: Rows of the others, each with the number of seeds after which it was dropped.
+        seeds: Number of seeds of the study.
+    """
+    known = {row["name"] for row in choice.table}  # a remembered choice has them already
+    if not dropped or any(row["name"] in known for row in dropped):
+        return choice
+    told = "; ".join(f"{row['name']} after {row['seeds']} of {seeds} seeds" for row in dropped)
+    whole = ({**row, "seeds": seeds} for row in choice.table)
+    rows = (*whole, *({**row, "tied": False} for row in dropped))
+    return replace(choice, reason=f"{choice.reason} Dropped: {told}.", table=rows)
+
+
+def preferred(choice: Choice, rule: Rule) -> list[str]:
+    """Names of the candidates of a choice, in the order in which its rule prefers them.
+
+    Candidates that are tied with the best come first, in the order that breaks ties; the others
+    follow by AUC.
+    """
+
+    def order(row: Mapping[str, Any]) -> tuple[float, ...]:
+        value = -float(row["value"])
+        if not row["tied"]:
+            return 1.0, value
+        agrees = float(row["agreement"])
+        by_map = rule == "guided" and all(
+            math.isfinite(float(one["agreement"])) for one in choice.table if one["tied"]
+        )
+        if by_map:
+            return 0.0, -agrees
+        guided = all(one["alpha"] is not None for one in choice.table if one["tied"])
+        return (0.0, float(row["alpha"]), value) if guided else (0.0, value)
+
+    rows = sorted(choice.table, key=order)
+    names = [str(row["name"]) for row in rows]
+    return [choice.winner, *(name for name in names if name != choice.winner)]
+
+
+def survivors(choice: Choice, rule: Rule, search: Literal["racing", "halving"]) -> list[str]:
+    """Names of the candidates that stay in a search after a comparison on some of the seeds.
+
+    Args:
+        choice: The comparison: the choice that these seeds alone would make.
+        rule: Rule of the selection. By the rule `highest` nothing is tied, so that a candidate
+            stays if the interval of its difference to the best includes 0.
+        search: racing drops only candidates that are worse with significance; halving keeps at
+            most half of the candidates (rounded down, at least one) as well.
+
+    Returns:
+        The names, the preferred first.
+
+    Source:
+        Racing: Maron and Moore, 1997; successive halving: Jamieson and Talwalkar, 2016.
+    """
+    possible = {str(row["name"]) for row in choice.table if not float(row["high"]) < 0}
+    kept = [name for name in preferred(choice, rule) if name in possible]
+    return kept[: max(1, len(choice.table) // 2)] if search == "halving" else kept
 
 
 def _or_inf(alpha: float | None) -> float:

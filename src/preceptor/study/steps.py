@@ -75,16 +75,19 @@ class Selection:
         domain: Domain, or "" in a study without domains.
         role: Role whose α is chosen; teacher for the choice among Teachers.
         backbone: Backbone whose α is chosen; "" for the choice among Teachers.
+        seeds: Number of seeds after which candidates are dropped; 0 for the selection itself.
     """
 
     domain: str
     role: Role
     backbone: str = ""
+    seeds: int = 0
 
     @property
     def name(self) -> str:
         """Name of the selection within its domain, as `selection.json` writes it."""
-        return f"{self.role}:{self.backbone}" if self.backbone else self.role
+        name = f"{self.role}:{self.backbone}" if self.backbone else self.role
+        return f"{name}:{self.seeds} seeds" if self.seeds else name
 
     @property
     def step_id(self) -> str:
