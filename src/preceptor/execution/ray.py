@@ -63,7 +63,7 @@ class RayExecutor:
         self._context, self._jobs = context, jobs
         self._ours = not ray.is_initialized()
         if self._ours:
-            _connect(ray, address)
+            connect(ray, address)
         self._gpu = False
         self.packing = GpuPacking(runs_per_gpu, most=1)
         self._tasks: dict[Any, tuple[Step, int]] = {}  # with the number of steps per GPU
@@ -268,7 +268,7 @@ def _imported() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start a local Ray instance."""
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     try:

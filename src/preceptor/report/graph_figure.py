@@ -53,7 +53,7 @@ class Work:
 
 def work_groups(plan: Plan) -> list[Work]:
     """Groups of the steps known so far, in topological order."""
-    titles = _titles(plan)
+    titles = group_titles(plan)
     groups: dict[str, Work] = {}
     for identity, step in plan.steps.items():
         if step.kind == "shard":  # counted with the step that joins them, which has their seconds
@@ -82,7 +82,7 @@ def _same(plan: Plan, one: str, other: str) -> bool:
     return plan.origin.get(one) == plan.origin.get(other)
 
 
-def _titles(plan: Plan) -> dict[str, str]:
+def group_titles(plan: Plan) -> dict[str, str]:
     """Title of the group of each step, by id."""
     arms: dict[str, list[Arm]] = {}
     for member in plan.members:
