@@ -450,7 +450,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
 
     done = here("train", file, "--out", tmp_path / "cut", *cache)
     assert done.code == 0, done
-    assert done.out.startswith("goes on after epoch ")
+    assert done.out.startswith("resumed after epoch ")
     found, wanted = (
         Path(outcome.out.splitlines()[-1].removeprefix("run ")) for outcome in (done, quiet)
     )

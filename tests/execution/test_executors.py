@@ -176,7 +176,7 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
 
 @pytest.mark.parametrize(
     ("engine", "address", "words"),
-    [("slurm", None, "use local or ray"), ("local", "auto", "for --engine ray alone")],
+    [("slurm", None, "use local or ray"), ("local", "auto", "needs --engine ray")],
 )
 def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):

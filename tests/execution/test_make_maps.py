@@ -155,7 +155,7 @@ def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
     victim.write_bytes(victim.read_bytes()[:-500])  # its header is whole
     out = tmp_path / "maps"
     lines: list[str] = []
-    with pytest.raises(RunFailedError, match="1 of 4 shards could not be marked"):
+    with pytest.raises(RunFailedError, match="1 of 4 shards failed"):
         annotate_in_shards(
             model, manifest, out, "rise", rise=RISE, cache="none", jobs=2, tell=lines.append
         )
@@ -167,7 +167,7 @@ def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
 def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path: Path) -> None:
     with (
         lease(tmp_path / WORKING),
-        pytest.raises(InputError, match="another process is marking into this folder"),
+        pytest.raises(InputError, match="another process is making maps in this folder"),
     ):
         annotate_in_shards(model, data, tmp_path)
 

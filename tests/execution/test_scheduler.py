@@ -319,7 +319,7 @@ def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -
 
 def test_without_room_it_waits_and_says_so_once(tmp_path: Path) -> None:
     found = walked(tmp_path, [plain_step("a")], Scripted(lost=4))
-    assert found.lines == ["no machine is left to work on; waiting for one"]
+    assert found.lines == ["no machine is available; waiting for one"]
     assert found.graph.done == {"a"}
 
 

@@ -106,7 +106,7 @@ def test_a_step_that_another_does_is_waited_for_while_others_go_on(
         with lease(tmp_path / "store" / "runs" / record["id"]):
             for line in process.stdout:
                 lines.append(line)
-                if "another process does it" in line:
+                if "another process is computing it" in line:
                     held = line.split(": another")[0]
                 if len(computed("".join(lines))) >= 5:
                     break

@@ -124,7 +124,7 @@ def test_what_it_says_of_itself(two_domains: Written, domain: str) -> None:
     alpha = plan.alpha_of("student", "test_byobnet")
     assert f"guided at α {alpha:g} by the saliency maps of a Teacher ({plan.winner()})" in card
     seed = yaml.safe_load((run_of(two_domains, domain) / "config.yaml").read_text())["seed"]
-    assert f"Of 3 seeds this is seed {seed}, the median" in card
+    assert f"It is seed {seed} of 3 seeds, the median" in card
 
 
 def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domain: str) -> None:

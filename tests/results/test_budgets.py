@@ -184,9 +184,9 @@ def test_steps_are_paired_by_seed() -> None:
 @pytest.mark.parametrize(
     ("point", "words"),
     [
-        (Enough(50, 100, 0.002, -0.001, 0.005), "the interval excludes more"),
-        (Enough(50, 100, 0.002, -0.03, 0.03), "not excluded by so few seeds"),
-        (Enough(None, None, 0.05, 0.03, 0.07), "still bought at least 0.01 AUC"),
+        (Enough(50, 100, 0.002, -0.001, 0.005), "the interval excludes a larger gain"),
+        (Enough(50, 100, 0.002, -0.03, 0.03), "does not exclude a gain of 0.01 or more"),
+        (Enough(None, None, 0.05, 0.03, 0.07), "increase the AUC by at least 0.01"),
         (Enough(None, None, 0.05, -0.03, 0.1), "chance is not excluded"),
         (None, "have not been scored yet"),
     ],

@@ -85,7 +85,7 @@ def test_memory_that_runs_out_on_one_device_ends_the_run(manifest: Path, tmp_pat
 
 def test_what_cannot_be_run_on_several_devices_is_refused(manifest: Path, tmp_path: Path) -> None:
     two = {"devices": 2}
-    with pytest.raises(InputError, match=r"started as python -m preceptor\.training CONFIG"):
+    with pytest.raises(InputError, match=r"with python -m preceptor\.training CONFIG"):
         train(run_of(manifest, two), tmp_path)
     batch_norm = run_of(manifest, two, backbone="test_byobnet")
     expected = ["test_byobnet has batch norm", "needs GPUs", "set training.devices: 1"]

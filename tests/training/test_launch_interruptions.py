@@ -55,7 +55,7 @@ def test_whatever_dies_the_same_command_ends_with_the_same_bits(
     )
 
     process = start(config, tmp_path / "killed")
-    until(process, "goes on after epoch")
+    until(process, "resumed after epoch")
     until(process, "epoch")
     watched = select.poll()
     members = [os.pidfd_open(pid) for pid in ranks_of(process).values()]

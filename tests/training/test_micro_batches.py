@@ -195,7 +195,7 @@ def test_the_parts_are_kept_over_an_interruption(
     assert len(pd.read_csv(folder / "metrics.csv")) == 1
     lines: list[str] = []
     resumed = train(config, tmp_path / "stopped", tell=lines.append)
-    assert lines[0] == "goes on after epoch 1 of 3"
+    assert lines[0] == "resumed after epoch 1 of 3"
     assert not any("out of memory" in line for line in lines)
     assert resumed.record.parts == 2
     assert_same(resumed, undisturbed)

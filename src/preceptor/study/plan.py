@@ -1,7 +1,7 @@
 """Plan of a study: its steps, stage by stage.
 
-Selections are steps too: the choice that one makes adds the steps that follow from it. Test sets
-are scored only by steps that the selection of the Students' α has added.
+Selections are steps as well: the choice made by a selection adds the steps that follow from it.
+Test sets are scored only by steps that are added by the selection of the Students' α.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from preceptor.training.record import read_set_metrics
 
 
 def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
-    """The study's controls that this Teacher allows: given maps come without soft labels."""
+    """Controls of the study that are possible for a Teacher: given maps have no soft labels."""
     return [
         control for control in study.controls if control != "distilled" or winner.kind != "given"
     ]
@@ -38,14 +38,14 @@ def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
 
 @dataclass(frozen=True)
 class _Contender:
-    """A candidate of a selection, whose runs are made seed by seed.
+    """Candidate of a selection, whose runs are created seed by seed.
 
     Args:
         name: Name, unique among the candidates.
         alpha: α, or None.
-        chains: Its runs with a seed, each after the steps that make its maps.
-        map_step: The step whose record holds how its maps agree with human maps; None if there is
-            none.
+        chains: Function that returns the runs of a seed, each after the steps that make its maps.
+        map_step: Function that returns the step of a seed whose record contains the agreement of
+            its maps with human maps, or None.
     """
 
     name: str
@@ -56,13 +56,13 @@ class _Contender:
 
 @dataclass(frozen=True)
 class _Scored:
-    """A candidate of a selection, by the steps that scored it.
+    """Candidate of a selection, given by the steps with its scores.
 
     Args:
         name: Name, unique among the candidates.
         alpha: α, or None.
-        runs: Trainings whose validation scores count, one for each seed.
-        maps: Steps whose records hold the correlation of the maps with human maps.
+        runs: Runs with the validation scores, one for each seed.
+        maps: Steps whose records contain the correlation of the maps with human maps.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Plan:
                 yield member
 
     def start(self) -> list[Step]:
-        """The first steps; selections among them add the others."""
+        """First steps; their selections add the others."""
         return self._added(self.stage_one())
 
     def stage_one(self) -> list[Step]:
@@ -124,7 +124,7 @@ class Plan:
         return steps + self._search_teacher()
 
     def stage_two(self, winner: Teacher) -> list[Step]:
-        """The winner's Students of every backbone and α, and the controls likewise."""
+        """Students of the selected Teacher and controls, for every backbone and α."""
         study = self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
@@ -159,12 +159,12 @@ class Plan:
     def budget(
         self, role: Literal["baseline1", "student"], backbone: str, alpha: float
     ) -> list[Step]:
-        """Baseline 1's trainings, or the Students', at each number of annotated images.
+        """Runs of Baseline 1 or of the Student for each number of annotated images.
 
         Args:
             role: baseline1 or student.
             backbone: Backbone of the models.
-            alpha: α that was chosen for this role.
+            alpha: α selected for this role.
         """
         winner = self.winner()
         assert winner is not None
@@ -220,22 +220,22 @@ class Plan:
 
     @property
     def teacher_choice(self) -> Choice | None:
-        """The choice among Teachers, once it is made."""
+        """Choice among Teachers; None before the selection."""
         return self.choices.get(self._teacher)
 
     def alpha_choice(self, role: Role, backbone: str) -> Choice | None:
-        """The choice of a role's α, once it is made."""
+        """Choice of the α of a role; None before the selection."""
         return self.choices.get(Selection(self.domain, role, backbone))
 
     def winner(self) -> Teacher | None:
-        """The chosen Teacher, once it is chosen."""
+        """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
         if choice is None:
             return None
         return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
 
     def alpha_of(self, role: Role, backbone: str) -> float | None:
-        """The chosen α of a role, once it is chosen."""
+        """Selected α of a role; None before the selection."""
         choice = self.alpha_choice(role, backbone)
         return None if choice is None else choice.alpha
 
@@ -304,7 +304,7 @@ class Plan:
         contenders = [
             _Contender(f"α {alpha:g}", alpha, runs(alpha), map_step(alpha)) for alpha in alphas
         ]
-        if role != "student":  # test sets stay closed until the Students are chosen
+        if role != "student":  # test sets are not scored before the selection of the Students
             also = [Selection(self.domain, "student", backbone).step_id]
         else:
             also = [self._teacher.step_id] if len(protocol.teachers()) == 1 else []
@@ -333,7 +333,7 @@ class Plan:
         return self.protocol.control(cast(Control, role), winner, backbone, alpha, seed)
 
     def _after_alpha(self, role: Role, backbone: str, alpha: float) -> list[Step]:
-        """The steps that follow from the choice of a role's α."""
+        """Steps that follow from the selection of the α of a role."""
         winner = self.winner()
         if role == "student":
             assert winner is not None
@@ -419,7 +419,7 @@ class Plan:
         return [*runs, Step(identity, work, name, (*(() if trivial else needs), *also))]
 
     def _added(self, steps: list[Step], by: str = "") -> list[Step]:
-        """Enter steps and their runs into the plan; those known already are kept as they are."""
+        """Add steps and their runs to the plan; known ones are not changed."""
         for step in steps:
             self.steps.setdefault(step.id, step)
             self.origin.setdefault(step.id, by)
@@ -430,7 +430,7 @@ class Plan:
         return steps
 
     def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
-        """The earlier choice by these scores, or a new one."""
+        """Earlier choice with the same scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
         agreements = [self._agreement(one.maps) for one in candidates]

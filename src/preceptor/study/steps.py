@@ -213,7 +213,7 @@ class Step:
     Args:
         id: Identifier, equal for equal work in any study.
         work: What is computed.
-        name: What it is computed for, for people: a run, a Teacher, a selection.
+        name: Name of the object of the step: a run, a Teacher, a selection.
         needs: Ids of the steps that come first.
         cost: Images that pass a model forward and backward; for order and time estimates.
     """
@@ -231,7 +231,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """Title for people: the work and its name."""
+        """Title: the kind of work and the name."""
         return f"{self.work.verb} {self.name}"
 
     @property
@@ -246,11 +246,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a step has no result.
+    """Failure of a step.
 
     Args:
         reason: Reason, in one line.
-        blocked: Whether it was not started because a step that it needs has failed.
+        blocked: Whether the step was not started because a step that it needs failed.
     """
 
     reason: str
