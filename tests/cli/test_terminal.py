@@ -205,7 +205,7 @@ def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(
     seen: tuple[Path, list[Status]], tmp_path: Path
 ) -> None:
     out = shutil.copytree(seen[0], tmp_path / "study")
-    runs = {one.role: one.id for one in list_runs(out)}
+    runs = {role: one.id for one in list_runs(out) for role in one.roles}
     config = load_config(out / "store" / "runs" / runs["baseline2"] / "config.yaml", RunConfig)
     for role in ("baseline2", "ceiling"):
         shutil.rmtree(out / "store" / "runs" / runs[role])
@@ -215,8 +215,8 @@ def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, out / "store" / "runs", tell=stop)
-    states = {one.role: (one.state, one.epochs) for one in list_runs(out)}
+        train(config, out / "store" / "runs", tell_epoch=stop)
+    states = {role: (one.state, one.epochs) for one in list_runs(out) for role in one.roles}
     assert states["baseline2"] == ("begun", 1)
     assert states["ceiling"] == ("waiting", 0)
     assert {states[role][0] for role in states.keys() - {"baseline2", "ceiling"}} == {"finished"}
