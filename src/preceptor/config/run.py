@@ -62,13 +62,16 @@ def _holds_truth_value(value: Any) -> bool:
 class Augmentation(Settings):
     """Random changes of training images; geometry moves the map with the image.
 
+    Crop, flip, quarter turns, blur, colour and JPEG, in this order; `preceptor.data.augment` has
+    the formulas.
+
     Args:
         flip: Mirror left and right, half of the time.
         quarter_turns: Turn by 0, 90, 180 or 270 degrees, equally often.
         crop_area: Smallest share of the canvas that a random square crop shows; 1 = no crop.
         colour: Strength of brightness, contrast and saturation changes; 0 = none.
         blur: Chance of a Gaussian blur of σ 0.1 to 2 pixels.
-        jpeg: Chance of a JPEG recompression at quality 30 to 95.
+        jpeg: Chance of a JPEG recompression at quality 30 to 95: the lossy part of the codec.
     """
 
     flip: bool = False

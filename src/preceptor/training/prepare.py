@@ -27,7 +27,7 @@ from preceptor.runtime.result_folder import digest, file_digest
 
 # Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
 # not taken for new ones.
-NUMERICS = 3
+NUMERICS = 4
 
 # What says where and how a run is computed, but not what it computes.
 _NOT_IDENTITY = {"recipe", "device", "cache"}
