@@ -7,7 +7,7 @@ masks      milliseconds a mask at 224 px on one core (target ≤ 0.03)
 plain      `rise` ÷ a batched loop with the same masks, network, batch, precision and layout: masks
            enlarged by torch's interpolation and cut out one by one, image × mask, forward, softmax,
            sum of f · m (target ≤ 0.7)
-network    milliseconds an image of the network alone, as it is and folded, in the same batches
+network    milliseconds an image of the network alone, as it is and fused, in the same batches
 xaitk      `rise` ÷ xaitk-saliency's RISE with as many masks of as many cells, its classifier being
            the same network in batches of the same size (target ≤ 0.3)
 
@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel
-from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.rise import CELLS, rise
 from preceptor.saliency.rise_masks import (
     Block,
@@ -88,11 +88,11 @@ def plain(model: GuidableModel, image: torch.Tensor, group: list[Block]) -> torc
 def network_milliseconds(
     model: GuidableModel, image: torch.Tensor, turns: int
 ) -> tuple[float, float]:
-    """Of an image in a batch: the network as it is, and with its batch norms folded."""
+    """Of an image in a batch: the network as it is, and with its batch norms fused."""
     images = image.repeat(BATCH, 1, 1, 1).contiguous(memory_format=torch.channels_last)
-    quick = folded(model.backbone, images)
+    quick = fused(model.backbone, images)
     with torch.inference_mode():
-        sides = {"plain": lambda: model.backbone(images), "folded": lambda: quick(images)}
+        sides = {"plain": lambda: model.backbone(images), "fused": lambda: quick(images)}
         seconds = in_turn(sides, turns=turns)
     plain, less = (1e3 * median(times) / BATCH for times in seconds.values())
     return plain, less
@@ -150,7 +150,7 @@ def main() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     print(f"\n{count} masks, one image, batches of {BATCH}")
     print(
-        "| backbone | rise, s | ÷ plain (min-max) | ÷ xaitk (min-max) | network, ms | folded, ms |"
+        "| backbone | rise, s | ÷ plain (min-max) | ÷ xaitk (min-max) | network, ms | fused, ms |"
     )
     print("| --- |" + " --- |" * 5)
     for backbone in arguments.backbones:

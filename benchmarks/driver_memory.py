@@ -22,8 +22,8 @@ from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.driver import open_study
 from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
-from preceptor.execution.scheduler import Walk
-from preceptor.execution.status import Board
+from preceptor.execution.scheduler import Scheduler
+from preceptor.execution.status import StudyStatus
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Step
 
@@ -51,21 +51,22 @@ class Nothing:
 
 
 class Watching:
-    """The board alone."""
+    """The status only."""
 
-    def __init__(self, board: Board, graph: Graph) -> None:
+    def __init__(self, board: StudyStatus, graph: Graph) -> None:
         self.board, self.graph = board, graph
 
     def chosen(self, step: Step) -> None: ...
-    def there(self, step: Step) -> None: ...
-    def placed(self, step: Step, where: str) -> None: ...
-    def dropped(self, step: Step) -> None: ...
+    def already_done(self, step: Step) -> None: ...
+    def assigned(self, step: Step, machine: str) -> None: ...
+    def requeued(self, step: Step) -> None: ...
+    def epoch(self, step: Step, line: str) -> None: ...
 
     def started(self, step: Step) -> None:
         self.board.started(step)
 
-    def said(self, step: Step, line: str) -> None:
-        self.board.said(step, line)
+    def message(self, step: Step, line: str) -> None:
+        self.board.progress(step, line)
 
     def finished(self, step: Step, here: bool) -> None:
         self.board.finished(step, self.graph)
@@ -108,10 +109,10 @@ def main() -> None:
         print(f"{len(steps):,} steps, {seeds} seeds: planned in {planned:.1f} s, {peak():.0f} MiB "
               f"({peak() - before:.0f} more than before)", flush=True)  # fmt: skip
         (folder / "many").mkdir(exist_ok=True)
-        board = Board(opened, folder / "many")
+        board = StudyStatus(opened, folder / "many")
         graph = Graph(steps)
         started = time.monotonic()
-        Walk(graph, Nothing(), folder / "store", Watching(board, graph), print).run()
+        Scheduler(graph, Nothing(), folder / "store", Watching(board, graph), print).run()
         took = time.monotonic() - started
         assert len(graph.done) == len(steps)
         print(f"walked in {took:.1f} s, {1000 * took / len(steps):.2f} ms a step; peak of the "

@@ -45,12 +45,11 @@ from preceptor.report.tables import set_order
 from preceptor.results.comparisons import set_aucs, share_of_way
 from preceptor.results.domain import gather
 from preceptor.runtime.formatting import DASH, number
-from preceptor.runtime.result_folder import is_finished, read_scores, write_atomically
+from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.saliency.agreement import correlation
-from preceptor.study.config import Variant
-from preceptor.study.plan import Plan, variant_role
+from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
-from preceptor.study.steps import Arm, Step
+from preceptor.study.steps import Arm, Evaluate, Role, Step
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 MARK = re.compile(r"<!-- evidence:(.*?)-->|<!-- end -->")
@@ -82,7 +81,7 @@ class Study:
         self.tests = [name for name in sets if split_kind(name) == "test"]  # the primary one first
         self.vals = [name for name in sets if split_kind(name) == "val"]
         self.rows = {row.key: row for row in self.results.rows}
-        self.lines = [key for key in self.rows if not key.startswith("variant ")]
+        self.lines = [key for key, row in self.rows.items() if not row.variant]
         self.backbones, self.seeds = self.config.students, self.config.seed_list
         what = (
             ", each a new draw of all images" if self.config.draws else " on the same test images"
@@ -129,25 +128,25 @@ class Study:
 
 def share(study: Study, key: str, backbone: str, name: str) -> ShareResult | None:
     """A line's share of the way on a test set; the baseline is the better one on that set."""
-    figures = study.results.figures
-    found = share_of_way(study.plan, study.rows, figures, key, backbone, name)
+    figures, files = study.results.figures, study.results.files
+    found = share_of_way(study.plan, study.rows, figures, files, key, backbone, name)
     return found[1] if found else None
 
 
 def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:
     """The map stores that guide, one a seed, and whose they are: the Student's and variants'."""
-    protocol = replace(study.plan.protocol, members={})  # asking must not add runs to the study
+    protocol = study.plan.protocol
     teacher, found = study.plan.winner(), dict[tuple[Path | None, ...], list[str]]()
     if teacher is None:
         return {}
-    named: dict[str, Variant | None] = {"student": None}
-    named |= {variant_role(name): variant for name, variant in study.config.variants.items()}
-    for role, variant in named.items():
+    for name in (None, *study.config.variants):
         paths = []
         for seed in study.seeds:
-            step = protocol.student(teacher, study.backbones[0], 0.5, seed, role, variant)[-1]
-            paths.append(step.run.maps.path if step.run is not None else None)
-        found.setdefault(tuple(paths), []).append(short(role))
+            asked = teacher, study.backbones[0], 0.5, seed
+            steps = protocol.student(*asked) if name is None else protocol.variant(name, *asked)
+            config = steps[-1].config
+            paths.append(config.maps.path if config is not None else None)
+        found.setdefault(tuple(paths), []).append(short(f"variant {name}" if name else "student"))
     return found
 
 
@@ -188,22 +187,23 @@ def map_quality(study: Study, path: Path | None, seed: int) -> NDArray[np.float6
     return np.array([mean_std(part[np.isfinite(part)]).mean for part in parts])
 
 
-def rules(study: Study, role: str, backbone: str) -> tuple[dict[float, Arm], dict[str, float]]:
+def rules(study: Study, role: Role, backbone: str) -> tuple[dict[float, Arm], dict[str, float]]:
     """The candidates of a choice of α and what each rule takes, on validation alone.
 
     `val` takes the highest mean on the first validation set, `worst set` on the worst of all;
     `val_auc` and `guided` are the library's own, see `study.selection`.
     """
-    made, winner = study.plan.choices.get(f"{role}:{backbone}"), study.plan.winner()
+    made, winner = study.plan.alpha_choice(role, backbone), study.plan.winner()
     if made is None:
         return {}, {}
     teacher, protocol = str(winner) if role == "student" else "", study.plan.protocol
+    files = study.results.files
     arms = {row["alpha"]: Arm(role, backbone, row["alpha"], teacher) for row in made.table}
     candidates = []
     for row in made.table:
-        members = [member for member in protocol.members if member.arm == arms[row["alpha"]]]
-        folders = [protocol.run_folder(one.run) for one in sorted(members, key=lambda m: m.seed)]
-        scores = [read_scores(folder) for folder in folders]
+        members = [member for member in study.plan.members if member.arm == arms[row["alpha"]]]
+        tables = [files.validation(protocol, one) for one in sorted(members, key=lambda m: m.seed)]
+        scores = [table for table in tables if table is not None]
         candidates.append(Candidate(row["name"], row["alpha"], scores, row["agreement"]))
     means = pd.DataFrame(
         [[study.aucs(arm, name).mean() for name in study.vals] for arm in arms.values()],
@@ -226,15 +226,13 @@ def rules(study: Study, role: str, backbone: str) -> tuple[dict[float, Arm], dic
 def score_all(plan: Plan) -> None:
     """Score the test sets with every finished candidate of a choice of α."""
     protocol, teachers = plan.protocol, ("", str(plan.winner()))
-    for member in protocol.members:
+    for member in plan.members:
         arm = member.arm
         if arm.role not in CHOSEN or arm.teacher not in teachers:
             continue
         if is_finished(protocol.run_folder(member.run)):
-            step = Step(
-                protocol.evaluation_id(member), "evaluate", f"score tests of {member.run}",
-                (member.run,), run=protocol.config(arm.backbone, member.seed),
-            )  # fmt: skip
+            work = Evaluate(protocol.config(arm.backbone, member.seed), member.run)
+            step = Step(protocol.evaluation_id(member), work, member.run, (member.run,))
             perform(step, protocol.store, protocol.workspaces)
 
 

@@ -48,10 +48,10 @@ TABLES = (
     "budget.csv",
     "selection.json",
 )
-# What the title of a running step begins with, by the kind of fault.
+# The kind of the running step, by the kind of fault.
 MOMENTS = {
-    "training": "train ", "marking": "mark by ", "committee": "mean map ",
-    "scoring": "score tests ", "report": "",
+    "training": "train", "maps": "maps", "committee": "committee", "scoring": "evaluate",
+    "report": "",
 }  # fmt: skip
 STUDY: dict[str, Any] = {
     "positive": "forged", "primary": "test-seen", "annotated": 24, "budget": [12],
@@ -90,9 +90,9 @@ def started(file: Path, out: Path, jobs: int, *more: str) -> subprocess.Popen[st
 
 
 def running(out: Path) -> list[str]:
-    """Titles of the steps that are being done."""
+    """Kinds of the running steps."""
     with contextlib.suppress(OSError, ValueError):
-        return [one["title"] for one in json.loads((out / "status.json").read_text())["running"]]
+        return [one["kind"] for one in json.loads((out / "status.json").read_text())["running"]]
     return []
 
 
@@ -125,9 +125,7 @@ def wait_for(moment: str, process: subprocess.Popen[str], out: Path, after: int)
             done = (out / "figures").exists() or (out / "table.csv").exists()
             if done:
                 return
-        elif len(finished(out)) >= after and any(
-            title.startswith(MOMENTS[moment]) for title in running(out)
-        ):
+        elif len(finished(out)) >= after and any(kind == MOMENTS[moment] for kind in running(out)):
             return
         time.sleep(0.002)
 
@@ -335,7 +333,7 @@ def node_lost_in_annotation(file: Path, out: Path, undisturbed: Path, jobs: int)
     manifest = file.parent / "forged" / "0" / "manifest.csv"
     arguments = ["annotate", model, manifest, "--method", "rise", "--split", "all"]
     arguments += ["--max-masks", 512, "--device", "cpu", "--out"]
-    here, there = out / "here", out / "there"
+    here, there = out / "here", out / "already_done"
     subprocess.run(preceptor(*arguments, here, "--jobs", 1), check=True, capture_output=True)
     shards = there / ".marking" / "shards"
     done = kills_a_node([*arguments, there], "mark, shard", lambda: list(shards.glob("*/run.json")))

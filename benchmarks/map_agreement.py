@@ -35,7 +35,7 @@ def main() -> None:
     where = np.where(split == "train", np.where(seen, "train A", "train not A"), split)
     winner = str(plan.winner())
     found: dict[tuple[str, str, float], list[pd.Series]] = defaultdict(list)
-    for member in protocol.members:
+    for member in plan.members:
         arm, folder = member.arm, protocol.run_folder(member.run)
         if not is_finished(folder) or (
             arm.role in ("student", "shuffled") and arm.teacher != winner

@@ -38,7 +38,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.models.build import load_model
 from preceptor.saliency.fuse_batch_norm import folded
 from preceptor.saliency.masked_scores import MaskedScores
-from preceptor.saliency.rise import covariance, published, self_normalised
+from preceptor.saliency.rise import covariance, rise_published, self_normalised
 from preceptor.saliency.rise_masks import (
     Block,
     balanced_block,
@@ -180,7 +180,7 @@ def by_blocks(scores: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 ESTIMATORS = {
-    "published": ("independent", published),
+    "published": ("independent", rise_published),
     "self-normalised": ("independent", self_normalised),
     "covariance": ("independent", covariance),
     "default": ("balanced", by_blocks),
@@ -287,7 +287,7 @@ def main() -> None:
     fidelity = arguments.fidelity
     print(f"\nevaluations for a correlation of {fidelity:g} with the converged map\n")
     print("| image | f̄ | f̄/σ | published | self-normalised | covariance | default | "
-          "default ÷ published | asked | one limit (noise alone) |")  # fmt: skip
+          "default ÷ published | target | same limit (noise only) |")  # fmt: skip
     print("| --- |" + " --- |" * 9)
     for _, row in table.sort_values("ratio").iterrows():
         counts = {name: needed(row, name, fidelity) for name in ESTIMATORS}

@@ -182,14 +182,13 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
     values = {"teacher_alphas": (0.5, 0.1), "data_driven": True, "alphas": (0.5, 0.1), "seeds": 2}
     config = load_config(study_file, StudyConfig).model_copy(update=values)
     plan = open_study(config, tmp_path, run=False, report_to=lambda line: None).first
-    protocol = plan.protocol
     first, later = plan.outline()
-    assert not protocol.members
+    assert not plan.members
     kinds = [step.kind for step in first]
     # Baseline 1 (2 α; the Teachers are the same runs), Baseline 2, ceiling (2 α), the data-driven
     # Teacher, 3 probe Students: 9 × 2 seeds.
     assert kinds.count("train") == 18
-    assert kinds.count("annotate") == 6
+    assert kinds.count("maps") == 6
     by_id = {step.id: step for step in [*first, *later]}
     for step in by_id.values():
         for need in step.needs:
@@ -197,7 +196,7 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
         if step.kind == "evaluate":
             assert step not in first
     student = next(step for step in later if step.title.startswith("train student"))
-    assert {by_id[need].kind for need in student.needs} == {"annotate"}
+    assert {by_id[need].kind for need in student.needs} == {"maps"}
 
 
 def test_selection_is_written_down(undisturbed: Path) -> None:

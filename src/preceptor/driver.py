@@ -6,34 +6,44 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preceptor.config.yaml_file import dump_config, load_config
+from preceptor.data.notes import notes
 from preceptor.errors import HeldError, InputError
-from preceptor.execution.events import PATIENCE, Work
+from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
 from preceptor.execution.executors import Engine, check_engine, open_executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.process import Process
-from preceptor.execution.scheduler import Walk
-from preceptor.execution.status import Board
-from preceptor.models.build import build_model
+from preceptor.execution.scheduler import Scheduler
+from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.formatting import as_time
 from preceptor.runtime.leases import holder_of, lease
-from preceptor.runtime.result_folder import write_atomically
+from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.auto_speed import decide_speed
-from preceptor.study.checks import check_study
+from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import count_kinds, estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.steps import Step, selected
+from preceptor.study.selection import read_choices
+from preceptor.study.steps import Select, Selection, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
+from preceptor.training.prepare import image_formats
+from preceptor.version import __version__
+
+# Files without which tables and report are written again, and what says which steps they tell of.
+_REPORT = (
+    "report.html", "summary.json", "summary.md", "table.md", "table.csv", "results.csv",
+    "comparisons.csv", "rates.csv", "runs.csv",
+)  # fmt: skip
+_REPORTED = ".reported"
 
 
 @dataclass
@@ -42,7 +52,7 @@ class StudyResult:
 
     Args:
         folder: The study folder, with results.csv, table.md, report.html and best/.
-        failed: Steps that could not be done, by title, with the reason.
+        failed: Reasons of the steps that failed or were blocked, by title.
         missing: Steps that were not reached.
         computed: Steps done now; the others were there already.
         seconds: Wall time of this call.
@@ -63,36 +73,134 @@ def open_study(
     Args:
         study: The config.
         out: The study folder.
-        run: It is going to be run: every image is decoded first, and what is auto is measured.
+        run: It is going to be run: every image is decoded first unless it is known from an earlier
+            start, image caches are filled, and what is auto is measured.
         report_to: Receives lines of progress.
 
     Raises:
         InputError: Anything that would stop the study later, all at once where it can be.
     """
-    store = (study.store or out / "store").absolute()
-    opened: dict[str, Workspaces] = {}
-    wrong: list[InputError] = []
+    opened = _workspaces(study, out)
+    # Of a study that was checked before, networks are built only where something is left to do.
+    resumed = run and _was_checked(study, out)
+    problems: list[InputError] = []
     for name, own in study.by_domain().items():
         report_to(f"reading {own.manifest}")
-        workspaces = Workspaces.of_study(own, store, name)
-        try:
+        with _collected(problems, name):
             if run:
-                workspaces.verify()
-            check_study(own, workspaces)
-        except InputError as error:
-            wrong.append(InputError(f"domain {name}: {error}") if name else error)
-        opened[name] = workspaces
-    if len(wrong) > 1:
-        raise InputError("\n".join(map(str, wrong)))
-    if wrong:
-        raise wrong[0]
-    manifest = next(iter(opened.values())).first.manifest
-    study = decide_speed(study, manifest, out / "study.yaml", report_to, probe=run)
+                forms = [image_formats(own.plain_run(backbone)) for backbone in own.backbones]
+                opened[name].verify([form for several in forms for form in several])
+                for note in _notes(opened[name]):
+                    report_to(f"note: {note}")
+            check_study(own, opened[name], networks=not resumed)
+    _raise(problems)
+    plans = _plans(study, opened, out, report_to=report_to, probe=run)
+    if resumed and not _is_done(_plans(plans.config, opened, out)):
+        for name, own in study.by_domain().items():
+            with _collected(problems, name):
+                check_study(own, opened[name])
+        _raise(problems)
+    return plans
+
+
+def read_study(study: StudyConfig, out: Path) -> StudyPlan:
+    """The plans of a study that has been checked before; what is auto is not measured.
+
+    Args:
+        study: The config.
+        out: The study folder.
+
+    Raises:
+        InputError: A manifest cannot be read.
+    """
+    return _plans(study, _workspaces(study, out), out)
+
+
+def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
+    """The manifests of each domain, not opened yet."""
+    store = _store(study, out)
+    return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
+
+
+def _store(study: StudyConfig, out: Path) -> Path:
+    return (study.store or out / "store").absolute()
+
+
+def _plans(
+    study: StudyConfig,
+    opened: dict[str, Workspaces],
+    out: Path,
+    *,
+    report_to: Callable[[str], None] = lambda line: None,
+    probe: bool = False,
+) -> StudyPlan:
+    """The plans of a study on its manifests, with the choices of an earlier start."""
+    manifests = [one.first.manifest for one in opened.values()]
+    study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
+    choices = read_choices(out / "selection.json", list(opened))
+    store = _store(study, out)
     plans = {
-        name: Plan(Protocol(own, opened[name], store, domain=name))
+        name: Plan(
+            Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})
+        )
         for name, own in study.by_domain().items()
     }
     return StudyPlan(study, plans)
+
+
+def _was_checked(study: StudyConfig, out: Path) -> bool:
+    """Whether this very study was started in this folder before."""
+    if not (out / "study.yaml").is_file():
+        return False
+    try:
+        before = load_config(out / "study.yaml", StudyConfig)
+    except InputError:
+        return False
+    return before.model_copy(update={"speed": study.speed}) == study
+
+
+def _replay(study: StudyPlan) -> Graph:
+    """The graph of a study with what has finished: choices are made, nothing is computed."""
+    graph = Graph(study.start())
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+            graph.finish(step.id)
+        elif study.is_finished(step):
+            graph.finish(step.id)
+    return graph
+
+
+def _is_done(study: StudyPlan) -> bool:
+    """Whether every step has finished, as far as can be told without checksums."""
+    try:
+        graph = _replay(study)
+    except (InputError, OSError, ValueError):  # what is damaged, the scheduler makes again
+        return False
+    return len(graph.done) == len(graph.steps)
+
+
+@contextlib.contextmanager
+def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
+    """Note an input error of a domain in place of raising it."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(InputError(f"domain {domain}: {error}") if domain else error)
+
+
+def _raise(problems: Sequence[InputError]) -> None:
+    """Raise all that was noted, as one error."""
+    if len(problems) > 1:
+        raise InputError("\n".join(map(str, problems)))
+    if problems:
+        raise problems[0]
+
+
+def _notes(workspaces: Workspaces) -> list[str]:
+    """What is seldom meant in the manifests; what several seeds' manifests share is told once."""
+    found = [note for one in workspaces.all() for note in notes(one.manifest, one.index)]
+    return list(dict.fromkeys(found))
 
 
 def run_study(
@@ -103,12 +211,12 @@ def run_study(
     engine: Engine = "local",
     address: str | None = None,
     runs_per_gpu: int | None = None,
-    hang_timeout: float = PATIENCE,
+    hang_timeout: float = HANG_TIMEOUT,
     track: Sequence[str] = (),
     track_uri: str | None = None,
     early: Process | None = None,
     tell: Callable[[str], None] = print,
-    show: Callable[[Board], AbstractContextManager[Callable[[str], None]]] | None = None,
+    show: Callable[[StudyStatus], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
     """Run the whole protocol, or what is left of it.
 
@@ -128,7 +236,7 @@ def run_study(
             the study folder.
         early: A worker process that was started before all this was imported, for `local`.
         tell: Receives lines of progress.
-        show: Shows the board while steps are done, and gives what tells lines meanwhile.
+        show: Shows the status while the study runs; its context receives lines of text.
 
     Returns:
         How it ended; failures are told, not raised.
@@ -140,7 +248,9 @@ def run_study(
     check_engine(engine, address)
     check_trackers(track, track_uri)
     out = Path(out).absolute()
-    jobs = checked_jobs(jobs, study.training.threads, tell) if engine == "local" else jobs
+    if engine == "local":
+        jobs = checked_jobs(jobs, study.training.threads, tell)
+        check_devices(study.training)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -151,111 +261,123 @@ def run_study(
         study = opened.config
         write_atomically(out / "study.yaml", dump_config(study))
         for plan in opened:
-            _fill_caches(plan.protocol)
             plan.decided = lambda: _write_choices(opened, out)
         result = StudyResult(out)
         store = opened.first.protocol.store
         training = study.training
-        work = Work(opened.workspaces, store, training.threads, training.device, 60 * hang_timeout)
+        context = WorkerContext(
+            opened.workspaces, store, training.threads, training.device, 60 * hang_timeout
+        )
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.close)
             executor = open_executor(
-                work, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
+                context, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
                 early=early,
             )  # fmt: skip
             stack.callback(executor.close)
-            board = Board(opened, out)
+            status = StudyStatus(opened, out)
             graph = Graph(opened.start())
             try:
-                with show(board) if show is not None else contextlib.nullcontext(tell) as told:
-                    watcher = _Watcher(opened, graph, board, trackers, result, told)
-                    Walk(graph, executor, store, watcher, told).run()
-                board.count(graph)
+                with show(status) if show is not None else contextlib.nullcontext(tell) as told:
+                    observer = _Observer(opened, graph, status, trackers, result, told)
+                    Scheduler(graph, executor, store, observer, told).run()
+                status.count(graph)
             finally:
                 executor.close()
                 result.seconds = time.monotonic() - started
-            result.failed = {graph.steps[key].title: why for key, why in graph.failed.items()}
+            failed = {graph.steps[key].title: failure for key, failure in graph.failed.items()}
+            result.failed = {title: failure.reason for title, failure in failed.items()}
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             _write_choices(opened, out)
-            write_results(opened, out, result.failed)
-            trackers.study(result.failed)
+            tells = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
+            if track or not _is_reported(out, tells):
+                report = write_results(opened, out, failed)
+                with contextlib.suppress(OSError):
+                    write_atomically(out / _REPORTED, tells)
+                trackers.study(result.failed, report)
     return result
 
 
 @dataclass
-class _Watcher:
-    """Enters what happens to steps into the board, the trackers and the result, and tells it."""
+class _Observer:
+    """Passes what happens to steps on to the status, the trackers, the result and the log."""
 
     study: StudyPlan
     graph: Graph
-    board: Board
+    status: StudyStatus
     trackers: Trackers
     result: StudyResult
     tell: Callable[[str], None]
 
     def chosen(self, step: Step) -> None:
-        domain, name = selected(step)
-        where = f"{domain}: " if domain else ""
-        reason = self.study.plans[domain].chosen(step).reason
-        self.tell(f"{where}chosen: {name.replace(':', ' ')}: {reason}")
+        assert isinstance(step.work, Select)
+        selection = step.work.selection
+        where = f"{selection.domain}: " if selection.domain else ""
+        what = f"{selection.role} {selection.backbone}".rstrip()
+        reason = self.study.plans[selection.domain].choices[selection].reason
+        self.tell(f"{where}chosen: {what}: {reason}")
 
-    def there(self, step: Step) -> None:
+    def already_done(self, step: Step) -> None:
         self.trackers.finished(step)
 
     def started(self, step: Step) -> None:
-        self.board.started(step)
+        self.status.started(step)
         self.trackers.begun(step)
 
-    def placed(self, step: Step, where: str) -> None:
-        self.board.placed(step, where)
+    def assigned(self, step: Step, machine: str) -> None:
+        self.status.assigned(step, machine)
 
-    def said(self, step: Step, line: str) -> None:
-        self.board.said(step, line)
-        self.trackers.said(step, line)
-        if not line.startswith("epoch "):  # the run's own log keeps an epoch's line
-            self.tell(f"{step.title}: {line}")
+    def epoch(self, step: Step, line: str) -> None:  # the run's own log keeps the line
+        self.status.progress(step, line)
+        self.trackers.epoch(step)
 
-    def dropped(self, step: Step) -> None:
-        self.board.dropped(step)
+    def message(self, step: Step, line: str) -> None:
+        self.status.progress(step, line)
+        self.tell(f"{step.title}: {line}")
+
+    def requeued(self, step: Step) -> None:
+        self.status.requeued(step)
 
     def finished(self, step: Step, here: bool) -> None:
-        line = self.board.finished(step, self.graph)
+        line = self.status.finished(step, self.graph)
         self.trackers.finished(step)
         if here:
             self.result.computed += 1
             self.tell(line)
 
     def failed(self, step: Step, reason: str) -> None:
-        self.board.failed(step, self.graph)
+        self.status.failed(step, self.graph)
         self.trackers.failed(step, reason)
         self.tell(f"FAILED {step.title}: {reason}")
 
 
-def _fill_caches(protocol: Protocol) -> None:
-    """Decode the images once for every input size, before workers start."""
-    study = protocol.study
-    for backbone in dict.fromkeys([*study.teachers, *study.students]):
-        size = study.training.input_size
-        if size is None:
-            model = build_model(backbone, protocol.workspace.manifest.classes)
-            size = model.spec.input_size
-        form = study.training.image_format(size)
-        for workspace in protocol.workspaces.all():
-            workspace.images(form, study.training.cache)
-            workspace.images(replace(form, canvas=None), study.training.cache)
+def _name(selection: Selection) -> str:
+    return selection.name
 
 
 def _write_choices(study: StudyPlan, out: Path) -> None:
     chosen = {
         # In one order, whichever was made first.
-        domain: {name: plan.choices[name].as_dict() for name in sorted(plan.choices)}
+        domain: {one.name: plan.choices[one].as_dict() for one in sorted(plan.choices, key=_name)}
         for domain, plan in study.plans.items()
     }
     text = strict_json(chosen if study.has_domains else chosen[""])
     with contextlib.suppress(OSError):  # a full disk must not end what still can go on
         write_atomically(out / "selection.json", text + "\n")
+
+
+def _is_reported(out: Path, tells: str) -> bool:
+    """Whether tables and report are there and tell of just these steps, as another start left them.
+
+    A step that is done again leaves the same result, so that its id stands for it.
+    """
+    try:
+        same = (out / _REPORTED).read_text(encoding="utf-8") == tells
+    except (OSError, UnicodeDecodeError):
+        return False
+    return same and all((out / name).is_file() for name in _REPORT)
 
 
 @contextlib.contextmanager
@@ -274,7 +396,8 @@ def _alone(out: Path) -> Iterator[None]:
 def reopen(folder: str | Path) -> StudyPlan:
     """The plans of a study folder as far as it has got, to report on it at any time.
 
-    Selections whose runs have finished are made (again); nothing is trained.
+    Choices are read where the scores are those that they were made by, and are made again
+    elsewhere; no network is built, and nothing is trained.
 
     Raises:
         InputError: Not a study folder, or its data has changed.
@@ -284,15 +407,8 @@ def reopen(folder: str | Path) -> StudyPlan:
     if not file.is_file():
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
     study = load_config(file, StudyConfig)
-    opened = open_study(study, folder, run=False, report_to=lambda line: None)
-    graph = Graph(opened.start())
-    while (step := graph.take()) is not None:
-        if step.kind == "select":
-            assert step.choose is not None
-            graph.add(step.choose())
-            graph.finish(step.id)
-        elif opened.is_finished(step):
-            graph.finish(step.id)
+    opened = read_study(study, folder)
+    _replay(opened)
     return opened
 
 

@@ -1,4 +1,4 @@
-"""The one exception family: what was wrong, where, and what to do about it."""
+"""Exceptions of the library, whose messages name the problem, its location and a remedy."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from dataclasses import dataclass
 
 
 class PreceptorError(Exception):
-    """A failure that is told to the user in one line; the command exits with `exit_code`."""
+    """Base class: an error reported in one line; the command exits with `exit_code`."""
 
     exit_code = 1
 
 
 class InputError(PreceptorError):
-    """The user's input (a path, a table, a config) cannot be used; the command exits with 2."""
+    """Invalid input of the user (path, table, config); the command exits with 2."""
 
     exit_code = 2
 
 
 class RunFailedError(PreceptorError):
-    """A computation was started and could not be finished (it diverged, or ran out of disk)."""
+    """A computation failed after its start (it diverged, or ran out of disk space)."""
 
 
 class HeldError(PreceptorError):
-    """Another process works on what was asked for."""
+    """Another process holds the lease."""
 
 
-class CrowdedError(PreceptorError):
+class DeviceFullError(PreceptorError):
     """A device that several computations share has no room for this one."""
 
 
 class LeaseLostError(PreceptorError):
-    """Another process took over what this one was working on."""
+    """Another process took over the lease of this one."""
 
 
 def is_control(letter: str) -> bool:
-    """Whether a character is a control character, ends a line or is half of one.
+    """Whether a character is a control character, a line separator or a surrogate.
 
     Example:
         >>> [is_control(letter) for letter in ("a", "é", "\\n", "\\x1b", "\\u2028")]
@@ -48,7 +48,7 @@ def is_control(letter: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A text with its control characters written out, so that it is one line on any terminal.
+    """Text with escaped control characters, so that it is one line on any terminal.
 
     Example:
         >>> one_line("a\\nb")
@@ -58,30 +58,30 @@ def one_line(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    """A text without its middle where it is too long: a cell may hold a whole file."""
+    """Text without its middle if it is too long (a cell may contain a whole file)."""
     return text if len(text) <= 500 else f"{text[:300]} … {text[-150:]}"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with an input.
+    """One problem of an input.
 
     Args:
-        where: The row, key or file, as a reader finds it ("row 12", "training.lr").
-        what: What is wrong, with the value.
-        mend: What to do about it.
+        where: Location: row, key or file ("row 12", "training.lr").
+        what: Problem, with the invalid value.
+        fix: Remedy.
     """
 
     where: str
     what: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.mend)}")
+        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.fix)}")
 
 
 class ProblemsError(InputError):
-    """Everything that is wrong with one input, listed at once, up to a limit."""
+    """All problems of one input, listed up to a limit."""
 
     limit = 20
 
@@ -96,16 +96,16 @@ class ProblemsError(InputError):
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, list[Problem]]]:
-        """Pickled by its parts, so that it survives the way out of a worker process."""
+        """Pickle by its attributes, so that it can be sent by a worker process."""
         return type(self), (self.source, self.problems)
 
 
 def reason(error: BaseException, limit: int = 300) -> str:
-    """What another library's exception says, in one line; where it says nothing, what it raised.
+    """Message of another library's exception in one line, or its type if the message is empty.
 
     Args:
-        error: Any.
-        limit: Most characters.
+        error: Any exception.
+        limit: Maximum number of characters.
 
     Example:
         >>> reason(ValueError("two   words")), reason(KeyError())

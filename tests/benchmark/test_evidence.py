@@ -353,7 +353,7 @@ def test_selection_says_what_rules_cost(
     ]
     plan = reopen(study).first
     found: dict[float, dict[str, list[float]]] = {0.5: {}, 0.1: {}}
-    for member in plan.protocol.members_of("student"):
+    for member in plan.members_of("student"):
         for folder in (
             plan.protocol.run_folder(member.run),
             plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member)),

@@ -426,7 +426,7 @@ def test_a_forgery_too_weak_to_be_seen_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kinds": ("noise", "blur"), "unseen_kinds": ("blur",)}, "named twice: blur"),
+        ({"kinds": ("noise", "blur"), "unseen_kinds": ("blur",)}, "both seen and unseen: blur"),
         ({"kinds": ()}, "at least 1"),
         ({"kinds": ("sepia",)}, "sepia"),
         ({"radius": (0.3, 0.2)}, "smallest <= largest"),

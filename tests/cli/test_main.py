@@ -155,7 +155,7 @@ def test_data_split_goes_out_and_comes_back(data: Path, tmp_path: Path) -> None:
     assert set(after.loc[after["source"] == "kind 0", "split"]) == {"test-unseen"}
     added = after[(after["split"] == "test-unseen") & (after["source"] != "kind 0")]
     assert set(added["label"]) == {"plain"}
-    said = f"test-unseen lacked a class: images were moved into it from other sources ({len(added)}"
+    said = f"test-unseen: images of missing classes were added from other sources ({len(added)}"
     assert f"{said} of plain)" in done.out
     for name, count in after["split"].value_counts().items():
         assert f"{name} {count}" in done.out
@@ -170,7 +170,8 @@ def test_a_split_without_a_share_is_refused_by_its_option(
     shares = {"train": 0.5, "val": 0.5, "test": 0.5} | {kind: 0}
     options = [text for name, share in shares.items() for text in (f"--{name}", share)]
     done = here("data", "split", data / "manifest.csv", "--to", tmp_path / "x.csv", *options)
-    assert_refused(done, [f"--{kind} 0: no image would be in a {kind} split; give it a share"])
+    refusal = f"--{kind} 0: no image would be in a {kind} split; set a share above 0"
+    assert_refused(done, [refusal])
     assert ("--hold-out SOURCE=" in done.err) == (kind != "train")
     assert not (tmp_path / "x.csv").exists()
 
@@ -276,8 +277,8 @@ def test_a_model_marks_by_rise(data: Path, model: Path, tmp_path: Path) -> None:
     assert unsettled * 200 <= masks < 20 * 200
     assert done.out == (
         f"wrote 20 maps of 4 × 4 to {maps}\n"
-        f"{masks / 20:,.0f} forwards an image; {unsettled} of the maps have not settled and will "
-        "not guide\n"
+        f"{masks / 20:,.0f} forward passes per image; {unsettled} maps did not reach the tolerance "
+        "and will not guide\n"
     )
     assert 0 < unsettled < 20
     # Those that have settled guide a run.
@@ -382,7 +383,7 @@ def test_study_init_writes_what_study_plan_accepts(
     wanted = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
     done = here("study", "init", data / "manifest.csv", "--to", file, *wanted)
     assert done.code == 0, done
-    assert done.out.startswith(f"wrote {file}; on this machine the study takes about ")
+    assert done.out.startswith(f"wrote {file}; estimated time on this machine: ")
     written = yaml.safe_load(file.read_text())
     assert list(folder.iterdir()) == [file]
     assert set(tmp_path.iterdir()) <= {tmp_path / "cache"}  # nothing where the command was run
@@ -443,7 +444,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert err == "interrupted; the same command goes on from here\n"
+    assert err == "interrupted; repeat the command to resume\n"
     assert "epoch 12/12" not in out
     assert not list((tmp_path / "cut").glob("*/run.json"))
 

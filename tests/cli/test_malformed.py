@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from preceptor.cli.main import told
+from preceptor.cli.main import reported_errors
 from tests.commands import apart, assert_refused, here
 from tests.datasets import squares
 
@@ -276,8 +276,8 @@ def refuse(
 
 # The run config's changes, what must be said, and how many problems there are.
 RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
-    "unknown word": ({"alhpa": 0.5}, ["alhpa: unknown word", "did you mean 'alpha'?"], 1),
-    "word in the wrong place": ({"lr": 0.1}, ["lr: unknown word; it belongs under `training:`"], 1),
+    "unknown key": ({"alhpa": 0.5}, ["alhpa: unknown key", "did you mean 'alpha'?"], 1),
+    "word in the wrong place": ({"lr": 0.1}, ["lr: unknown key; it belongs under `training:`"], 1),
     "bad values, all told": (
         {"alpha": 7, "seed": -1, "training": {"lr": 0, "distance": "l3", "epochs": "many"}},
         [
@@ -343,9 +343,9 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
         ["trust: agreement", "set committee to 2 or more"],
         1,
     ),
-    "a variant with an unknown word": (
+    "a variant with an unknown key": (
         {"variants": {"v": {"comittee": 3}}},
-        ["variants.v.comittee", "unknown word"],
+        ["variants.v.comittee", "unknown key"],
         1,
     ),
     "a variant's class": (
@@ -360,7 +360,7 @@ STUDIES: dict[str, tuple[dict[str, object], list[str], int | None]] = {
     ),
     "several contradictions, all told": (
         {"seeds": [1, 1], "probe": "resnet50", "weights": {"vgg11": "none"}},
-        ["seeds has something twice", "probe resnet50", "none given for test_byobnet", "vgg11"],
+        ["seeds has duplicate values", "probe resnet50", "missing for test_byobnet", "vgg11"],
         4,
     ),
     "one word where a list is": (
@@ -448,24 +448,24 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["evaluate", nowhere, manifest], "not a model folder"),
         (["annotate", nowhere, manifest, "--out", out], "not a model folder"),
         (["annotate", nowhere, manifest, "--out", out, "--method", "rise"], "not a model folder"),
-        (["evaluate", nowhere, manifest, "--out", nowhere / "s.parquet"], "there is no folder"),
+        (["evaluate", nowhere, manifest, "--out", nowhere / "s.parquet"], "create it first"),
         (["report", nowhere], "not a study folder"),
         (["report", tmp_path], "not a study folder"),
         (["study", study], "--out"),
-        (["study", "run"], "name a study file"),
-        (["study", "plan"], "name a study file"),
-        (["study", "plan", study, manifest], "one file is expected"),
+        (["study", "run"], "the study file is missing"),
+        (["study", "plan"], "the study file is missing"),
+        (["study", "plan", study, manifest], "give one study file"),
         (["study", "status", nowhere], "no study has been run here"),
-        (["study", "run", study, manifest, "--out", out], "one file is expected"),
+        (["study", "run", study, manifest, "--out", out], "give one study file"),
         (["study", study, "--out", tmp_path / "study", "--jobs", "0"], "--jobs 0"),
-        (["study", study, manifest, "--out", out], "one file is expected"),
+        (["study", study, manifest, "--out", out], "give one study file"),
         (["study", study, "--out", manifest], "exists"),
-        (["study", "init"], "name the manifest"),
-        (["study", "init", manifest, "--to", nowhere / "s.yaml"], "there is no folder"),
+        (["study", "init"], "the manifest is missing"),
+        (["study", "init", manifest, "--to", nowhere / "s.yaml"], "create it first"),
         (["study", "init", manifest, "--to", study], "exists already"),
         (["study", "init", manifest, "--to", out, "--positive", "lesion"], "'lesion'"),
         (["data", "split", manifest, "--to", manifest], "exists already"),
-        (["data", "split", manifest, "--to", nowhere / "m.csv"], "there is no folder"),
+        (["data", "split", manifest, "--to", nowhere / "m.csv"], "create it first"),
         (["data", "split", manifest, "--to", out, "--hold-out", "kind 0"], "SOURCE=SPLIT"),
         (["data", "import", "und", "--train", nowhere, "--images", nowhere, "--heatmaps", nowhere,
           "--to", manifest], "exists already"),
@@ -480,11 +480,11 @@ def test_a_seed_below_zero_is_refused(data: Path, tmp_path: Path) -> None:
 
 
 def test_memory_that_runs_out_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop, told():
+    with pytest.raises(SystemExit) as stop, reported_errors():
         torch.empty(2**60)
     assert stop.value.code == 1
     assert capsys.readouterr().err.startswith("error: out of memory; lower training.input_size")
-    with pytest.raises(RuntimeError, match="another"), told():
+    with pytest.raises(RuntimeError, match="another"), reported_errors():
         raise RuntimeError("another")
 
 

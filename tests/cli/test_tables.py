@@ -40,7 +40,7 @@ def test_data_check(sets: int, tmp_path: Path) -> None:
 
 def test_runs() -> None:
     run = Run(
-        "0123456789abcdef", "student = variant committee", "tf_efficientnet_lite0", 0.05, 12,
+        "0123456789abcdef", ("student", "variant committee"), "tf_efficientnet_lite0", 0.05, 12,
         "finished", 50, 0.875, 12345, "magnetic tiles",
     )  # fmt: skip
     console = narrow()
@@ -52,7 +52,7 @@ def test_runs() -> None:
 
 
 def test_study_status() -> None:
-    running = [Running("train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
+    running = [Running("train", "train student [tf_efficientnet_lite0] seed 0", 0.0, "epoch 1/2")]
     console = narrow()
     tell_status(Status(1, 20, running, left=600, host="box", pid=7, updated=1.0), True, console)
     text = console.export_text()
@@ -65,7 +65,7 @@ def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     monkeypatch.setenv("COLUMNS", "80")
     numbers = dict.fromkeys(("auc", "eer", "accuracy", "average_precision", "brier"), 0.5)
     row = {"set": "test-unseen", "source": "stylegan", "images": 10000, "positives": 5000}
-    print_figures(pd.DataFrame([row | numbers]))
+    print_figures(pd.DataFrame([row | numbers]), ["real", "fake"])
     headings = ["set", "source", "images", "positives", "AUC", "EER", "accuracy", "AP", "Brier"]
     check(capsys.readouterr().out, headings)
     row = {"set": "test-unseen", "images": 10000, "groups": 5000, "auc_a": 0.5, "auc_b": 0.5,

@@ -19,7 +19,7 @@ from preceptor.cli.terminal import live, render, tell_status
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
-from preceptor.execution.status import Board, Running, Status, is_held, read_status
+from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
 from tests.test_driver import SETTINGS
@@ -39,13 +39,13 @@ def seen(file: Path) -> tuple[Path, list[Status]]:
     """A study that was run, and every status that another shell could have read."""
     out, found = file.parent / "study", list[Status]()
 
-    class Watched(Board):
+    class Watched(StudyStatus):
         def _write(self) -> None:
             super()._write()
             found.append(read_status(out)[0])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preceptor.driver.Board", Watched)
+        patch.setattr("preceptor.driver.StudyStatus", Watched)
         run_study(load_config(file, StudyConfig), out, jobs=1, tell=lambda line: None)
     return out, found
 
@@ -69,7 +69,7 @@ def test_the_status_counts_up_to_all_steps(seen: tuple[Path, list[Status]]) -> N
 
 def test_what_is_running_is_shown() -> None:
     status = Status(
-        3, 10, [Running("train student [x] seed 0", 100.0, "epoch 1/2 val AUC 0.500")],
+        3, 10, [Running("train", "train student [x] seed 0", 100.0, "epoch 1/2 val AUC 0.500")],
         {f"step {number}": "the disk is full" for number in range(7)}, 90.0,
     )  # fmt: skip
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
@@ -84,7 +84,10 @@ def test_what_is_running_is_shown() -> None:
 
 
 def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> None:
-    running = [Running("train one", 100.0, "epoch 1/2", "node-7"), Running("train two", 100.0)]
+    running = [
+        Running("train", "train one", 100.0, "epoch 1/2", "node-7"),
+        Running("train", "train two", 100.0),
+    ]
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(render(Status(0, 2, running), now=130.0))
     one, two = console.export_text().splitlines()[-2:]
@@ -96,7 +99,11 @@ def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> 
     ("status", "held", "words"),
     [
         (Status(2, 2, updated=1.0), False, "finished"),
-        (Status(1, 2, [Running("x", 1.0)], updated=1.0), False, "not running; the same command"),
+        (
+            Status(1, 2, [Running("train", "x", 1.0)], updated=1.0),
+            False,
+            "not running; the same command",
+        ),
         (Status(1, 2, host="box", pid=7, updated=1.0), True, "running on box, process 7"),
     ],
 )
@@ -178,7 +185,7 @@ def test_a_board_is_shown_live(seen: tuple[Path, list[Status]], tmp_path: Path) 
 def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]) -> None:
     out, _ = seen
     runs = list_runs(out)
-    by_role = {role: one for one in runs for role in one.role.split(" = ")}
+    by_role = {role: one for one in runs for role in one.roles}
     assert set(by_role) == {"baseline1", "teacher", "baseline2", "student", "ceiling"}
     assert by_role["teacher"] is by_role["baseline1"]
     assert {one.state for one in runs} == {"finished"}

@@ -107,10 +107,10 @@ maps: {kind: store}
         load_config(write(tmp_path, text), RunConfig)
     message = str(caught.value)
     for part in (
-        "run.yaml: 10 problems", "backbone: missing", "alpha: value 1.5", "seeed: unknown word",
+        "run.yaml: 10 problems", "backbone: missing", "alpha: value 1.5", "seeed: unknown key",
         "training.lr: value -1", "training.epochs: value 0", "training.optimiser: value 'adam'",
         "training.fit: value 'stretch'", "training.augmentation.flip: value 'perhaps'",
-        "training.augmentation.sharpen: unknown word", "path is not given",
+        "training.augmentation.sharpen: unknown key", "path is not given",
     ):  # fmt: skip
         assert part in message
     assert caught.value.exit_code == 2
@@ -152,9 +152,9 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("backbone_args: &a {x: *a}", "backbone_args: holds itself"),
-        ("backbone_args: &a {x: [*a]}", "backbone_args: holds itself"),
-        (LAUGHS, r"j: stands for [\d,]+ values; write it without aliases"),
+        ("backbone_args: &a {x: *a}", "backbone_args: contains itself"),
+        ("backbone_args: &a {x: [*a]}", "backbone_args: contains itself"),
+        (LAUGHS, r"j: expands to [\d,]+ values; write it without aliases"),
         ("backbone_args: {x: .nan}", "backbone_args.x: value nan; write a finite number"),
         ("backbone_args: {x: [1, 1e400]}", "backbone_args.x.1: value inf; write a finite"),
         ("seed: 99999999999999999999", r"seed: value 9+; write a number below 2\^63"),
@@ -168,8 +168,8 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
         ("training: {input_size: 100000}", "training.input_size: value 100000; it must be at most"),
         ("training: {epochs: 4000000000}", "training.epochs: value 4000000000; it must be at most"),
         ("positive: 1.50", "positive: value 1.5; write it in quotes, with all of its digits"),
-        ("positive: 010", "line 3: 010 is no plain number"),
-        (f"positive: {[1] * 5000}", "positive: value .{,100}; write a word"),
+        ("positive: 010", "line 3: 010 is an ambiguous number"),
+        (f"positive: {[1] * 5000}", "positive: value .{,100}; write a string"),
     ],
 )
 def test_what_no_config_may_hold_is_told_in_one_line(
@@ -187,7 +187,7 @@ def test_the_home_of_nobody_is_a_path_like_any_other(tmp_path: Path) -> None:
 
 
 def test_a_device_is_no_config() -> None:
-    with pytest.raises(InputError, match="/dev/zero: it is a device; name a YAML file"):
+    with pytest.raises(InputError, match="/dev/zero: is a device; name a YAML file"):
         load_config("/dev/zero", RunConfig)
 
 
@@ -259,19 +259,19 @@ def test_configs_are_frozen() -> None:
     ("values", "problem"),
     [
         ({"probe": "c"}, "probe c is not among the students"),
-        ({"seeds": 2_000_000}, "2,000,000 are more than the 1,000 of a study"),
+        ({"seeds": 2_000_000}, "2,000,000 is above the maximum of 1,000"),
         ({"committee": 1_000}, "committee"),
         ({"trust": "agreement"}, "set committee to 2 or more"),
         ({"variants": {"v": {"trust": "agreement"}}}, "variants.v: trust: agreement"),
         ({"human_post": {"shape": "hull"}}, "set threshold"),
         ({"variants": {"v": {"human_post": {"shape": "box"}}}}, "set threshold"),
         ({"variants": {"v": {"distance": "l3"}}}, "variants.v.distance"),
-        ({"students": ["a", "a"]}, "students has something twice"),
-        ({"seeds": [1, 1]}, "seeds has something twice"),
+        ({"students": ["a", "a"]}, "students has duplicate values"),
+        ({"seeds": [1, 1]}, "seeds has duplicate values"),
         ({"alphas": [1.0]}, "alphas"),
         ({"alphas": []}, "alphas"),
         ({"students": []}, "students"),
-        ({"weights": {"t": "hub"}}, "none given for a, b"),
+        ({"weights": {"t": "hub"}}, "missing for a, b"),
         ({"weights": {"t": "hub", "a": "x", "b": "x", "z": "x"}}, "not used: z"),
         ({"backbone_args": {"z": {}}}, "not used: z"),
     ],
@@ -350,7 +350,7 @@ def test_truth_values_stay_what_they_are() -> None:
     assert config.training.augmentation.flip
     text = {"manifest": "m", "backbone": True}
     assert problems(text) == [
-        "backbone: value True; write it in quotes (YAML takes yes and no for true and false)"
+        "backbone: value True; write it in quotes (in YAML, yes and no are true and false)"
     ]
 
 

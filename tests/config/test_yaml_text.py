@@ -33,7 +33,7 @@ def test_scalars(written: str, value: object) -> None:
     "written", ["010", "08", "-007", "0x1F", "0b11", "1_000", "1_0.5", "1:30", "1:30:15", "1:30.5"]
 )
 def test_numbers_that_programs_read_differently_are_refused(written: str) -> None:
-    with pytest.raises(YamlError, match=f"^line 2: {written} is no plain number; write it in"):
+    with pytest.raises(YamlError, match=f"^line 2: {written} is an ambiguous number; write it in"):
         read_yaml(f"a: 1\nb: [{written}]")
 
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from preceptor.data import cache
-from preceptor.data.cache import MAP_SIDE, MappedImages, map_on_unit_square, open_images
+from preceptor.data import cache_folder, decode_pass
+from preceptor.data.cache import open_images
+from preceptor.data.cache_folder import MAP_SIDE, MappedImages, on_unit_square, stored_map
 from preceptor.data.geometry import resample
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
@@ -88,7 +89,7 @@ def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:
     values = np.zeros((200, 200), np.uint16)
     values[10:12, 20:22] = 9
     Image.fromarray(values).save(tmp_path / "faint.png")
-    stored = cache._stored_map(tmp_path / "faint.png")
+    stored = stored_map(decode_map(tmp_path / "faint.png"))
     assert stored.max() == 255
     row, column = divmod(int(stored.argmax()), MAP_SIDE)
     assert 10 / 200 - 1 / MAP_SIDE <= row / MAP_SIDE <= 12 / 200
@@ -105,13 +106,13 @@ def test_a_faint_16_bit_map_keeps_what_a_float_map_keeps(
     place = np.linspace(-2, 2, 150)
     bell = np.exp(-(place[:, None] ** 2) - place[None] ** 2)
     Image.fromarray(np.rint(ground + height * bell).astype(np.uint16)).save(tmp_path / "m.png")
-    stored = cache._stored_map(tmp_path / "m.png").astype(np.float64) / 255
+    stored = stored_map(decode_map(tmp_path / "m.png")).astype(np.float64) / 255
     raw = torch.from_numpy(decode_map(tmp_path / "m.png")).double()[None]
     unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     exact = resample(raw, unit, unit, (MAP_SIDE, MAP_SIDE))[0].numpy()
     exact = (exact - exact.min()) / (exact.max() - exact.min())
     assert np.abs(stored - exact).max() <= 0.5 / 255 + 1e-4
-    given = map_on_unit_square(tmp_path / "m.png").astype(np.float64)
+    given = on_unit_square(decode_map(tmp_path / "m.png")).astype(np.float64)
     assert np.abs(given / given.max() - exact).max() <= 1e-4
 
 
@@ -119,15 +120,15 @@ def test_a_faint_16_bit_map_keeps_what_a_float_map_keeps(
 @pytest.mark.parametrize("side", [3, 128, 333])
 def test_a_constant_map_is_not_stretched_to_noise(tmp_path: Path, value: int, side: int) -> None:
     Image.fromarray(np.full((side, side), value, np.uint16)).save(tmp_path / "m.png")
-    assert not cache._stored_map(tmp_path / "m.png").any()
-    assert not map_on_unit_square(tmp_path / "m.png").any()
+    assert not stored_map(decode_map(tmp_path / "m.png")).any()
+    assert not on_unit_square(decode_map(tmp_path / "m.png")).any()
 
 
 def test_a_map_of_the_average_of_fine_stripes_is_not_stretched_to_noise(tmp_path: Path) -> None:
     """Stripes finer than the grid: only the rounding of the means differs from cell to cell."""
     stripes = np.tile(np.array([50000, 50001], np.uint16), (512, 256))
     Image.fromarray(stripes).save(tmp_path / "m.png")
-    assert not cache._stored_map(tmp_path / "m.png").any()
+    assert not stored_map(decode_map(tmp_path / "m.png")).any()
 
 
 @pytest.mark.parametrize("name", ["images.npy", "maps.npy", "sizes.npy", "map_index.npy"])
@@ -185,8 +186,8 @@ def test_a_changed_image_is_seen(tmp_path: Path, manifest: Manifest) -> None:
 def test_too_small_a_disk_is_refused_before_anything_is_written(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(total=2**40, used=0, free=cache.SPARE_DISK)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
+    usage = SimpleNamespace(total=2**40, used=0, free=decode_pass.SPARE_DISK)
+    monkeypatch.setattr(decode_pass.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"needs \d[\d,]* MiB and 256 MiB are free.*cache: none"):
         open_images(manifest, side=600, cache_dir=tmp_path / "c")
     assert folders(tmp_path / "c") == []
@@ -206,13 +207,13 @@ def test_a_damaged_image_leaves_nothing(tmp_path: Path, manifest: Manifest) -> N
 def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> None:
     manifest = make_again(folder)
     builds = []
-    build = cache._build
+    write = cache_folder.CacheWriter.__init__
 
     def counted(*arguments: Any) -> None:
         builds.append(1)
-        build(*arguments)
+        write(*arguments)
 
-    cache._build = counted
+    cache_folder.CacheWriter.__init__ = counted  # type: ignore[method-assign]
     barrier.wait()
     images = open_images(manifest, side=24, cache_dir=caches, threads=1)
     answers.put((len(builds), images.canvases(ROWS).tobytes(), images.human_maps(ROWS).tobytes()))
@@ -220,7 +221,7 @@ def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> No
 
 def build_and_die(folder: Path, caches: Path) -> None:
     done = []
-    render = cache.render
+    render = cache_folder.render
 
     def deadly(*arguments: Any) -> Any:
         if len(done) == 3:
@@ -228,7 +229,7 @@ def build_and_die(folder: Path, caches: Path) -> None:
         done.append(1)
         return render(*arguments)
 
-    cache.render = deadly
+    cache_folder.render = deadly
     open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
 
 
@@ -288,7 +289,7 @@ def test_a_killed_builder_trips_nobody(
     def usage(_: Any) -> SimpleNamespace:
         return SimpleNamespace(free=0 if dead.exists() else 2**40)
 
-    monkeypatch.setattr(cache.shutil, "disk_usage", usage)
+    monkeypatch.setattr(decode_pass.shutil, "disk_usage", usage)
     images = open_images(manifest, side=24, cache_dir=caches)
     plain = open_images(manifest, side=24, cache_dir=None)
     np.testing.assert_array_equal(images.canvases(ROWS), plain.canvases(ROWS))

@@ -9,11 +9,11 @@ from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
 
 
-def rewrite(path: Path, value: int) -> None:
+def rewrite(path: Path, value: int, kind: str | None = None) -> None:
     """The same size and time of modification, other pixels; the clock of changes has moved on."""
     before = path.stat()
     while path.stat().st_ctime_ns == before.st_ctime_ns:
-        Image.new("L", (8, 8), value).save(path)
+        Image.new("L", (8, 8), value).save(path, kind)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 

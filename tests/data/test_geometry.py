@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from preceptor.config.image_format import Fit
 from preceptor.config.run import Augmentation, MapSource, RunConfig
 from preceptor.data import augment
-from preceptor.data.cache import MAP_SIDE
+from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
     TURNS,

@@ -165,6 +165,19 @@ def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "dark.png").max() == 4
 
 
+def test_16_bits_with_a_sign_are_refused_as_an_image_and_serve_as_a_map(tmp_path: Path) -> None:
+    """Nothing says whether white is 32,767; half of the range would be a picture half as bright."""
+    values = np.array([[0, 16_000], [32_000, 32_767]], np.uint16)
+    file = tmp_path / "signed.tif"
+    Image.fromarray(values).save(file, tiffinfo={339: 2})
+    for channels in (1, 3):
+        with pytest.raises(ImageError, match=r"signed integers.*16 bits without a sign"):
+            decode_image(file, channels)
+    np.testing.assert_allclose(decode_map(file) / decode_map(file).max(), values / 32_767, 1e-6)
+    Image.fromarray(values).save(file)
+    assert decode_image(file, 1)[1, 1, 0] == round(32_767 / 65_535 * 255)
+
+
 def test_integers_without_a_scale_are_refused(tmp_path: Path) -> None:
     """A scale of 16 bits would turn values from 0 to 255 into a picture that is nearly black."""
     for largest in (1, 200, 255, 256, 65_535, 70_000, 2**31 - 1):

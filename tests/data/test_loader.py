@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from preceptor.config.run import Augmentation, Length
-from preceptor.data.cache import MAP_SIDE
+from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.loader import (
     Batch,
     Guides,

@@ -645,8 +645,10 @@ def test_fingerprints_follow_the_content(folder: Path, monkeypatch: pytest.Monke
     hashed: list[str] = []
     from preceptor.data import fingerprints as module
 
-    digest = module._digest
-    monkeypatch.setattr(module, "_digest", lambda path: (hashed.append(path), digest(path))[1])
+    digest = module.file_content_digest
+    monkeypatch.setattr(
+        module, "file_content_digest", lambda path: (hashed.append(path), digest(path))[1]
+    )
     second = fingerprints(manifest, cache=cache)
     assert hashed == [str(folder / "images" / "b.png")]
     assert (first["path"] != second["path"]).tolist() == [False, True] + [False] * 4

@@ -129,7 +129,7 @@ def test_a_manifest_without_splits_can_be_split_and_read_again(tmp_path: Path) -
         ({"train": 0.5, "dev": 0.5}, {}, "split 'dev': unknown"),
         (SHARES, {"s": "unseen"}, "split 'unseen': unknown"),
         (SHARES, {"s": "test"}, "has a share as well"),
-        (SHARES, {"s": "train"}, "it goes to train"),
+        (SHARES, {"s": "train"}, "it is assigned to train"),
         (SHARES, {"u": "test-u"}, "known: s, t"),
         (SHARES, {"s": "test-s"}, "group 'g1'"),
     ],

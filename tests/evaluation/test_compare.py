@@ -82,7 +82,7 @@ def test_the_comparison_is_delongs(data: Path, tmp_path: Path, manifest: str) ->
         expected = [found.auc_a, found.auc_b, found.difference, found.low, found.high, found.p]
         np.testing.assert_allclose(numbers, expected, atol=6e-4)
     assert ("groups: images of one group" in done.out) == grouped
-    assert ("each taken as independent" in done.out) == (not grouped)
+    assert ("which are treated as independent" in done.out) == (not grouped)
     assert "these two models" in done.out
 
 
@@ -131,8 +131,8 @@ def test_more_classes_have_an_auc_each(data: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--threshold", "fdr=0.01"], "eer, fdr=0.05"),
-        (["--threshold", "best"], "is no rule"),
-        (["--threshold", "fdr=1.5"], "is no rule"),
+        (["--threshold", "best"], "is not a rule"),
+        (["--threshold", "fdr=1.5"], "is not a rule"),
         (["--against", "nowhere"], "is not a model folder"),
     ],
 )
@@ -145,6 +145,6 @@ def test_what_cannot_be_had_is_told(data: Path, arguments: list[str], words: str
 
 def test_models_of_other_questions_are_not_compared(data: Path, tmp_path: Path) -> None:
     other = model(tmp_path / "other", 0, ("marked", "bare"))
-    assert "models of the same classes" in run(data, "--against", other).err
+    assert "compare models with the same classes" in run(data, "--against", other).err
     turned = model(tmp_path / "turned", 0, positive="plain")
-    assert "different questions" in run(data, "--against", turned).err
+    assert "with the same positive class" in run(data, "--against", turned).err

@@ -215,7 +215,7 @@ def test_images_without_a_group_are_their_own(groups):
             same = i == j or (one == other and one in ("a", "b"))
             assert (codes[i] == codes[j]) == same
     assert sorted(set(codes)) == list(range(len(set(codes))))
-    with pytest.raises(InputError, match="groups do not fit"):
+    with pytest.raises(InputError, match="groups for"):
         unit_codes([*groups, "a"], len(groups))
 
 
@@ -289,5 +289,5 @@ def test_what_does_not_fit_is_refused():
         delong(LABELS, scores, scores[1:])
     with pytest.raises(InputError, match="labels must be true or false"):
         delong(np.arange(9), scores, scores)
-    with pytest.raises(InputError, match="8 groups do not fit 9 images"):
+    with pytest.raises(InputError, match="8 groups for 9 images"):
         delong(LABELS, scores, scores, ["a"] * 8)

@@ -73,7 +73,7 @@ def test_paired_difference_at_the_edges():
     for a in ([], [0.5, np.nan]):
         result = paired_difference(a, np.zeros(len(a)))
         assert np.isnan([result.mean, result.std, result.low, result.high, result.p]).all()
-    with pytest.raises(InputError, match="one value a seed"):
+    with pytest.raises(InputError, match="one value per seed"):
         paired_difference([0.1, 0.2], [0.1])
 
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from preceptor.errors import InputError
-from preceptor.execution.events import Work
+from preceptor.execution.events import WorkerContext
 from preceptor.execution.executors import check_engine, open_executor
-from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, Sharing
+from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, GpuPacking
 from preceptor.execution.local import LocalExecutor
 from preceptor.execution.worker import carry_out
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.watchdog import hung
-from preceptor.study.steps import Step
+from preceptor.study.steps import AverageMaps, Step
 from preceptor.study.workspaces import Workspaces
 
 GIB = 2**30
@@ -56,8 +56,8 @@ def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
     assert checked_jobs(None, 1, told.append) is None
     assert not told
     assert checked_jobs(1000, 1, told.append) == usable_cores()
-    assert told[0].startswith("1000 jobs of 1 threads do not fit")
-    with pytest.raises(InputError, match="at least one"):
+    assert told[0].startswith("1000 jobs of 1 threads exceed")
+    with pytest.raises(InputError, match="must be 1 or more"):
         checked_jobs(0, 1, told.append)
 
 
@@ -69,7 +69,7 @@ def record(peak: float, room: float = 80) -> dict[str, float]:
 
 
 def test_a_study_begins_with_one_run_a_gpu_and_fills_it_by_what_it_measured() -> None:
-    sharing = Sharing(None, most=100)
+    sharing = GpuPacking(None, most=100)
     assert sharing.runs == 1
     sharing.learn(record(3.4))
     assert sharing.runs == int(USABLE * 80 * GIB / (3.4 * GIB + OVERHEAD)) == 18
@@ -82,40 +82,40 @@ def test_a_study_begins_with_one_run_a_gpu_and_fills_it_by_what_it_measured() ->
 
 
 def test_cores_limit_the_sharing() -> None:
-    sharing = Sharing(None, most=4)
+    sharing = GpuPacking(None, most=4)
     sharing.learn(record(1))
     assert sharing.runs == 4
 
 
 def test_who_finds_no_room_makes_fewer_share() -> None:
-    sharing = Sharing(None, most=8)
+    sharing = GpuPacking(None, most=8)
     sharing.learn(record(1))
-    sharing.crowded(8)
+    sharing.out_of_memory(8)
     assert sharing.runs == 7
-    sharing.crowded(8)  # another that had been handed out before: it says nothing new
+    sharing.out_of_memory(8)  # another that had been handed out before: it says nothing new
     assert sharing.runs == 7
     for among in range(7, 0, -1):
-        sharing.crowded(among)
+        sharing.out_of_memory(among)
     assert sharing.runs == 1
 
 
 def test_what_the_user_says_wins_until_there_is_no_room() -> None:
-    sharing = Sharing(3, most=1)
+    sharing = GpuPacking(3, most=1)
     sharing.learn(record(79))
     assert sharing.runs == 3
-    sharing.crowded(3)
+    sharing.out_of_memory(3)
     assert sharing.runs == 2
 
 
 def test_a_run_on_the_cpu_says_nothing_of_a_gpu() -> None:
-    sharing = Sharing(None, most=8)
+    sharing = GpuPacking(None, most=8)
     sharing.learn({"peak_memory": GIB})
     assert sharing.runs == 1
 
 
 def test_slots_of_gpus_and_what_a_worker_sees(tmp_path: Path) -> None:
     """Two GPUs that need not exist: who sees which is said by the environment of its worker."""
-    work = Work(Workspaces({}, {}), tmp_path)
+    work = WorkerContext(Workspaces({}, {}), tmp_path)
     executor = LocalExecutor(work, gpus=["0", "MIG-1"], runs_per_gpu=2, jobs=3)
     try:
         assert executor.free == 3
@@ -132,19 +132,19 @@ def test_slots_of_gpus_and_what_a_worker_sees(tmp_path: Path) -> None:
 
 
 def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:
-    executor = LocalExecutor(Work(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
+    executor = LocalExecutor(WorkerContext(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
     try:
         for gpu in ("0", "1"):
-            executor._give(executor._spawn(gpu), Step(gpu, "train", gpu))
+            executor._give(executor._spawn(gpu), Step(gpu, AverageMaps(()), gpu))
         assert executor.free == 0
-        executor.sharing.most = 4
-        executor.sharing.learn(record(1))  # both run alone still, whatever was measured
-        assert executor.sharing.runs == 4
+        executor.packing.most = 4
+        executor.packing.learn(record(1))  # both run alone still, whatever was measured
+        assert executor.packing.runs == 4
         assert executor.free == 0
         executor._workers[1].step = None
         assert executor.free == 4
         for name in ("a", "b"):
-            executor._give(executor._spawn("1"), Step(name, "train", name))
+            executor._give(executor._spawn("1"), Step(name, AverageMaps(()), name))
         assert executor.free == 2
     finally:
         executor.close()
@@ -157,10 +157,10 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
     from preceptor.execution import worker
 
     monkeypatch.setattr(worker, "perform", lambda *_, **__: torch.empty(2**55))
-    step, needed = Step("x", "shard", "mark"), Work(Workspaces({}, {}), tmp_path)
-    assert carry_out(step, needed, print, alone=False).kind == "crowded"
+    step, needed = Step("x", AverageMaps(()), "x"), WorkerContext(Workspaces({}, {}), tmp_path)
+    assert carry_out(step, needed, print, exclusive=False).kind == "out_of_memory"
     assert not (tmp_path / "failed" / "x.log").exists()
-    alone = carry_out(step, needed, print, alone=True)
+    alone = carry_out(step, needed, print, exclusive=True)
     assert alone.kind == "failed"
     assert "allocate" in alone.text
     assert "Traceback" in (tmp_path / "failed" / "x.log").read_text()
@@ -181,19 +181,19 @@ def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, w
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="no Ray cluster there"):
-        open_executor(Work(Workspaces({}, {}), tmp_path), engine="ray", address="auto")
+        open_executor(WorkerContext(Workspaces({}, {}), tmp_path), engine="ray", address="auto")
 
 
 # Silence.
 
 
-def watched(body: str, log: Path, patience: float) -> subprocess.CompletedProcess[str]:
+def watched(body: str, log: Path, hang_timeout: float) -> subprocess.CompletedProcess[str]:
     script = f"""
         import time
         from pathlib import Path
         from math import inf
         from preceptor.runtime.watchdog import beat, watched
-        with watched(Path({str(log)!r}), {patience}):
+        with watched(Path({str(log)!r}), {hang_timeout}):
             {body}
         print("ended")
     """

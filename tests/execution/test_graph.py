@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.execution.graph import Graph
-from preceptor.study.steps import Step
+from preceptor.study.steps import AverageMaps, Failure, Select, Selection, Step
 
 
 def step(name: str, *needs: str, cost: float = 1.0) -> Step:
-    return Step(name, "train", f"step {name}", needs, cost=cost)
+    return Step(name, AverageMaps(()), name, needs, cost=cost)
 
 
 def taken(graph: Graph) -> list[str]:
@@ -30,7 +30,7 @@ def test_the_longest_comes_first_and_of_equal_ones_the_first_known() -> None:
 
 
 def test_a_selection_comes_before_the_longest() -> None:
-    choice = Step("select::teacher", "select", "choose", (), choose=list)
+    choice = Step("select::teacher", Select(Selection("", "teacher"), list), "a Teacher")
     assert taken(Graph([step("a", cost=1e9), choice])) == ["select::teacher", "a"]
 
 
@@ -56,9 +56,9 @@ def test_a_failure_blocks_what_needs_it_at_any_distance_and_nothing_else() -> No
     taken(graph)
     graph.fail("a", "it diverged")
     assert graph.failed == {
-        "a": "it diverged",
-        "b": "needs step a, which failed",
-        "c": "needs step b, which failed",
+        "a": Failure("it diverged"),
+        "b": Failure("needs average maps of a, which failed", blocked=True),
+        "c": Failure("needs average maps of b, which failed", blocked=True),
     }
     graph.add([step("f", "c"), step("g", "f")])
     assert {"f", "g"} <= graph.failed.keys()

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from preceptor.execution.events import Event, Work
+from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
@@ -31,7 +31,7 @@ def events(executor: LocalExecutor) -> list[str]:
 
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     try:
         executor.start(step)
         (worker,) = executor._workers
@@ -46,7 +46,7 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
 
 def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(Work(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     told: list[str] = []
     try:
         executor.start(step)
@@ -69,7 +69,7 @@ def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> 
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
     fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    work = Work(plan.protocol.workspaces, plan.protocol.store, patience=4.0)
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, hang_timeout=4.0)
     executor = LocalExecutor(work, jobs=1)
     told: list[Event] = []
     try:
@@ -91,7 +91,7 @@ def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> 
 
 def test_the_log_of_a_step_that_failed_goes_when_it_is_done(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
-    work = Work(plan.protocol.workspaces, plan.protocol.store)
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store)
     log = tmp_path / "store" / "failed" / f"{step.id}.log"
     log.parent.mkdir()
     log.write_text("it diverged")

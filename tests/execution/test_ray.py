@@ -19,7 +19,7 @@ import yaml
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.events import Event, Work
+from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.ray import RayExecutor, _connect
 from preceptor.execution.status import read_status
 from preceptor.maps.store import read_store
@@ -153,9 +153,9 @@ def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
 def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> None:
     empty = Workspaces({}, {})
     with pytest.raises(InputError, match="has no GPU"):
-        RayExecutor(Work(empty, tmp_path, device="cuda"), address=cluster.address)
+        RayExecutor(WorkerContext(empty, tmp_path, device="cuda"), address=cluster.address)
     with pytest.raises(InputError, match="no machine of the cluster has 64"):
-        RayExecutor(Work(empty, tmp_path, threads=64), address=cluster.address)
+        RayExecutor(WorkerContext(empty, tmp_path, threads=64), address=cluster.address)
 
 
 def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
@@ -170,7 +170,7 @@ def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
     fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    work = Work(plan.protocol.workspaces, plan.protocol.store, patience=3.0)
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, hang_timeout=3.0)
     executor = RayExecutor(work, address=cluster.address)
     try:
         started = time.monotonic()
@@ -194,7 +194,7 @@ def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) ->
     in its books alone; what is looked at is who holds the leases of the steps."""
     plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
     steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
-    work = Work(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
     holders: dict[str, int] = {}
     with ray_nodes(0) as cluster:
         cluster.add(gpus=1)

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 
-from preceptor.cli.main import told
+from preceptor.cli.main import reported_errors
 from preceptor.errors import is_control
 from tests.commands import Outcome
 
@@ -84,7 +84,7 @@ def guarded(call: Callable[[], object]) -> Outcome:
     code = 0
     with redirect_stderr(err):
         try:
-            with told():
+            with reported_errors():
                 call()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1

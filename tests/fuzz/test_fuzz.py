@@ -64,9 +64,9 @@ def outcome(text: str, code: int = 2) -> Outcome:
     [
         ("error: x: lr is -1\n", 1),
         ("lr is -1\n", 2),
-        ("error: x: 2 problems\n  lr: -1; mend it\n", 2),
-        ("error: x: 1 problem\n  lr: -1; mend it\n  and more\n", 2),
-        ("error: x: 1 problem\n  lr: a\x1bb; mend it\n", 2),
+        ("error: x: 2 problems\n  lr: -1; fix it\n", 2),
+        ("error: x: 1 problem\n  lr: -1; fix it\n  and more\n", 2),
+        ("error: x: 1 problem\n  lr: a\x1bb; fix it\n", 2),
         ("error: x\n  lr: -1\n", 2),
         ("error: " + "x" * 20_000 + "\n", 2),
     ],
@@ -77,7 +77,7 @@ def test_refusals_that_are_none(text: str, code: int) -> None:
 
 def test_refusals_as_they_should_be() -> None:
     assert not faults(outcome("error: x: lr is -1\n"))
-    assert not faults(outcome("error: x: 2 problems\n  lr: -1; mend it\n  alpha: 2; mend it\n"))
+    assert not faults(outcome("error: x: 2 problems\n  lr: -1; fix it\n  alpha: 2; fix it\n"))
     assert not unnamed(outcome("error: lr: -1\n"), ["training", "lr"])
     assert not unnamed(outcome("error: line 3: what?\n"), ["lr"])
     assert unnamed(outcome("error: alpha: -1\n"), ["training", "lr"])

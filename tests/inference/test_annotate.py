@@ -196,7 +196,7 @@ def test_rise_in_half_precision_is_nearly_the_same(
 
 
 def test_turns_are_cams(teacher: GuidableModel, workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="turns go with cam"):
+    with pytest.raises(InputError, match="turns needs method cam"):
         annotate(teacher, workspace.manifest, "rise", out=tmp_path, workspace=workspace, turns=True)
     with pytest.raises(ValueError, match="'lime' is not one of cam, rise"):
         annotate(teacher, workspace.manifest, "lime", out=tmp_path)  # type: ignore[arg-type]

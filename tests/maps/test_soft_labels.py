@@ -48,11 +48,11 @@ def test_what_cannot_teach_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a map store"):
         soft_targets(tmp_path, NAMES, ("real", "fake"))
     write(tmp_path, ["a/1.png"], ("real", "fake"), None)
-    with pytest.raises(InputError, match="keeps no probabilities"):
+    with pytest.raises(InputError, match="has no probabilities"):
         soft_targets(tmp_path, NAMES, ("real", "fake"))
     write(tmp_path, ["a/1.png"], ("real", "forged"), one)
-    with pytest.raises(InputError, match=r"of the classes \['real', 'forged'\], and the run of"):
+    with pytest.raises(InputError, match=r"has the classes \['real', 'forged'\], and the run has"):
         soft_targets(tmp_path, NAMES, ("real", "fake"))
     write(tmp_path, ["elsewhere.png"], ("real", "fake"), one)
-    with pytest.raises(InputError, match="holds none of the 4 training images"):
+    with pytest.raises(InputError, match="contains none of the 4 training images"):
         soft_targets(tmp_path, NAMES, ("real", "fake"))

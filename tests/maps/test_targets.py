@@ -18,7 +18,7 @@ from preceptor.data.geometry import fit_box, turn_maps
 from preceptor.data.loader import Guides, Rows
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import CENTRE_SIDE, build_guides, worth_of
+from preceptor.maps.targets import CENTRE_SIDE, build_guides, trust_weights
 from preceptor.saliency.postprocess import post_process
 
 COUNT = 10
@@ -264,12 +264,14 @@ def test_what_a_map_is_worth_is_among_those_that_settled(tmp_path: Path) -> None
 def test_maps_of_which_none_has_settled_are_refused(tmp_path: Path) -> None:
     write_maps(tmp_path, range(COUNT), **(errors() | {"error": np.full(COUNT, 0.4, np.float32)}))
     source = MapSource(kind="store", path=tmp_path)
-    with pytest.raises(InputError, match=r"none of the 8 maps .* has settled; mark with more mask"):
+    with pytest.raises(
+        InputError, match=r"none of the 8 maps .* reached the tolerance; use more mask"
+    ):
         guides(source)
     kept = must(guides(source.model_copy(update={"human": "keep"})))
     assert owners(kept) == [-1, -1, -1] + [-2] * 5
     write_maps(tmp_path, range(COUNT), **errors(2, 6, 8))
-    with pytest.raises(InputError, match=r"none of the 3 maps .* has settled"):
+    with pytest.raises(InputError, match=r"none of the 3 maps .* reached the tolerance"):
         guides(source, guide_classes=("a",))
     with pytest.raises(InputError, match="none of the 8 training images has a map"):
         guides(source, guide_classes=("c",))
@@ -310,7 +312,7 @@ def test_a_folder_of_map_images(tmp_path: Path) -> None:
 def test_a_flat_folder_that_fits_two_images_is_refused(tmp_path: Path) -> None:
     names = [f"{folder}/{row}.png" for row in range(COUNT // 2) for folder in ("x", "y")]
     write_image(tmp_path / "3.png", 3)
-    with pytest.raises(InputError, match=r"3\.png could be of x/3\.png or of y/3\.png"):
+    with pytest.raises(InputError, match=r"3\.png matches both x/3\.png and y/3\.png"):
         guides(MapSource(kind="store", path=tmp_path), table=manifest(name=names))
     write_image(tmp_path / "x" / "3.png", 5)
     write_image(tmp_path / "y" / "3.png", 6)
@@ -447,10 +449,10 @@ def test_a_map_counts_by_how_little_it_spreads(tmp_path: Path) -> None:
 
 def test_what_no_map_is_worth_is_refused(tmp_path: Path) -> None:
     write_maps(tmp_path, range(COUNT))  # scores of 0
-    with pytest.raises(InputError, match="trust: score is 0 for each of the 8 maps"):
+    with pytest.raises(InputError, match="trust: score is 0 for all 8 maps"):
         trusted(tmp_path, "score")
     write_maps(tmp_path, range(COUNT), maps=np.ones((COUNT, 5, 5), np.float16))
-    with pytest.raises(InputError, match="trust: entropy is 0 for each of the 8 maps"):
+    with pytest.raises(InputError, match="trust: entropy is 0 for all 8 maps"):
         trusted(tmp_path, "entropy")
     write_maps(tmp_path, [])
     with pytest.raises(InputError, match="none of the 8 training images has a map"):
@@ -471,10 +473,10 @@ def test_worth_is_finite_and_not_negative() -> None:
     values = np.array([0.5, -1, np.nan, np.inf, -np.inf], np.float32)
     maps = np.zeros((5, 2, 2), np.float32)
     for trust in ("score", "agreement"):
-        found = worth_of(trust, maps, scores=values, agreement=values)  # type: ignore[arg-type]
+        found = trust_weights(trust, maps, scores=values, agreement=values)  # type: ignore[arg-type]
         assert found is not None
         assert found.tolist() == [0.5, 0, 0, 0, 0]
-    assert worth_of("none", maps) is None
+    assert trust_weights("none", maps) is None
 
 
 # What is done to guiding maps.

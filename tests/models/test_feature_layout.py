@@ -17,9 +17,9 @@ from preceptor.models.build import build_model
 from preceptor.models.feature_layout import (
     Layout,
     allow_second_derivatives,
+    cyborg_taps,
     last_block,
     layout_of,
-    tap_published,
 )
 from preceptor.models.guided_model import GuidableModel
 from preceptor.models.probes import check_cam_identity
@@ -87,11 +87,11 @@ def test_a_layout_is_told_by_shape(
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (torch.zeros(2, 8), r"\(2, 8\), and no grid"),
-        (torch.zeros(2, 1, 8), r"\(2, 1, 8\), and no grid"),  # one token is no grid
-        (torch.zeros(2, 3, 8), "no grid"),
-        (torch.zeros(2, 7, 8), "no grid"),
-        ((torch.zeros(2, 3),), "a tuple of several"),
+        (torch.zeros(2, 8), r"\(2, 8\), without a spatial grid"),
+        (torch.zeros(2, 1, 8), r"\(2, 1, 8\), without a spatial grid"),  # one token is no grid
+        (torch.zeros(2, 3, 8), "without a spatial grid"),
+        (torch.zeros(2, 7, 8), "without a spatial grid"),
+        ((torch.zeros(2, 3),), "a tuple of tensors"),
     ],
 )
 def test_features_without_a_grid_are_refused(raw: object, reason: str) -> None:
@@ -264,20 +264,20 @@ def test_the_gradient_of_the_map_stops_at_the_tap() -> None:
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit", "mobilenetv2_050"])
 def test_other_families_are_refused(backbone: str) -> None:
-    with pytest.raises(InputError, match=f"^{backbone}: cam_source: cyborg is known.*head_input"):
+    with pytest.raises(InputError, match=f"^{backbone}: cam_source: cyborg is defined.*head_input"):
         build_model(backbone, ["a", "b"], input_size=64, cam_source="cyborg")
     with pytest.raises(InputError, match="head_input"):
-        tap_published(nn.Linear(2, 2), lambda _: None)
+        cyborg_taps(nn.Linear(2, 2), lambda _: None)
 
 
 def test_a_tap_of_other_channels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from preceptor.models import guided_model
 
     def narrow(network: nn.Module, keep: Any) -> None:
-        tap_published(network, lambda features: keep(features[:, :5]))
+        cyborg_taps(network, lambda features: keep(features[:, :5]))
 
-    monkeypatch.setattr(guided_model, "tap_published", narrow)
-    with pytest.raises(InputError, match=r"gives 5 channels and the head takes \d+; set cam_sourc"):
+    monkeypatch.setattr(guided_model, "cyborg_taps", narrow)
+    with pytest.raises(InputError, match=r"has 5 channels and the head needs \d+; set cam_source"):
         build_model("test_resnet", ["a", "b"], input_size=64, cam_source="cyborg")
 
 

@@ -237,10 +237,10 @@ def test_the_models_map_is_that_of_the_slow_way(backbone: str) -> None:
         torch.testing.assert_close(got[b], slow, rtol=1e-4, atol=1e-5)
 
 
-def test_what_of_may_be() -> None:
+def test_what_saliency_for_may_be() -> None:
     model = small("test_resnet")
     images = torch.randn(2, 3, 64, 64)
-    with pytest.raises(ValueError, match="'label' is neither classes nor predicted nor every"):
+    with pytest.raises(ValueError, match="'label' is not classes, predicted or every"):
         model(images, "label")
     for wrong in (torch.tensor([0]), torch.tensor([[0], [1]]), torch.tensor(0)):
         with pytest.raises(ValueError, match=r"must be \(B,\) with B = 2"):

@@ -60,7 +60,7 @@ def test_who_has_batch_norm() -> None:
 def test_what_cannot_be_synchronised_is_refused() -> None:
     with pytest.raises(InputError, match=r"needs GPUs .* set training\.devices: 1"):
         synchronise(nn.Sequential(nn.BatchNorm2d(4)), CPU, "toy")
-    with pytest.raises(InputError, match="toy: its EvoNorm2dB0 sees the images of one device"):
+    with pytest.raises(InputError, match="toy: EvoNorm2dB0 cannot be synchronized"):
         synchronise(nn.Sequential(EvoNorm2dB0(4), nn.BatchNorm2d(4)), GPU, "toy")
     plain = nn.Sequential(nn.GroupNorm(2, 4))
     synchronise(plain, CPU, "toy")

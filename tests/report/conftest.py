@@ -13,6 +13,7 @@ from preceptor.driver import open_study
 from preceptor.execution.graph import Graph
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
+from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
 from tests.report.test_report import do_all
@@ -93,6 +94,7 @@ def not_begun(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("not-begun")
     study = opened(folder, folder / "store")
     study.start()
-    failed = {f"train teacher <{number}>": "the disk is full & more" for number in range(12)}
+    full = Failure("the disk is full & more")
+    failed = {f"train teacher <{number}>": full for number in range(12)}
     write_results(study, folder / "out", failed)
     return Written(study, folder / "out")

@@ -15,6 +15,7 @@ from preceptor.results.domain import Results
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Choice
+from preceptor.study.steps import Selection
 from tests.datasets import squares
 
 
@@ -29,7 +30,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     }  # fmt: skip
     study = parse_config(values, StudyConfig)
     found = open_study(study, folder, run=False, report_to=lambda line: None).first
-    found.choices["teacher"] = Choice("the one", "", ())
+    found.choices[Selection("", "teacher")] = Choice("the one", "", ())
     return found
 
 
@@ -133,7 +134,8 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
     study = plan.protocol.study
     given = study.model_copy(update={"maps": {"masks": study.manifest}, "budget": (4, 8)})
     found = Plan(
-        replace(plan.protocol, study=given), {"teacher": Choice("masks (given maps)", "", ())}
+        replace(plan.protocol, study=given),
+        {Selection("", "teacher"): Choice("masks (given maps)", "", ())},
     )
     assert "no Student depends on how many images are annotated" in said(found)["budget"]
 

@@ -21,6 +21,7 @@ from preceptor.results.domain import gather
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.steps import Failure, Select
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
@@ -59,9 +60,8 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
 def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
     """Every step of a graph, in this process."""
     while step := graph.take():
-        if step.kind == "select":
-            assert step.choose is not None
-            graph.add(step.choose())
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
         else:
             perform(step, store, workspaces)
         graph.finish(step.id)
@@ -168,19 +168,17 @@ def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
     assert summary["primary"] == "test-unseen"
     assert summary["missing"] == []
     assert summary["sentences"]
-    assert (
-        len((tmp_path / "runs.csv").read_text().splitlines()) == len(finished.protocol.members) + 1
-    )
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == len(finished.members) + 1
 
 
 def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_path: Path) -> None:
     write_results(StudyPlan.of(finished), tmp_path / "one", {})
-    members = finished.protocol.members
+    members = finished.members
     try:
-        finished.protocol.members = dict.fromkeys(reversed(members))
+        finished.members = dict.fromkeys(reversed(members))
         write_results(StudyPlan.of(finished), tmp_path / "two", {})
     finally:
-        finished.protocol.members = members
+        finished.members = members
     for name in TABLES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -214,7 +212,9 @@ def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Pat
 
 def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
     plan = walk(finished.protocol.study, tmp_path / "store", compute=False)
-    write_results(StudyPlan.of(plan), tmp_path, {"train teacher <x>": "the disk is full & more"})
+    write_results(
+        StudyPlan.of(plan), tmp_path, {"train teacher <x>": Failure("the disk is full & more")}
+    )
     text, page = checked(tmp_path)
     assert "No answer yet" in text
     assert "What is missing" in text
@@ -226,7 +226,7 @@ def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
 
 def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
     store = copy_of(finished, tmp_path / "store")
-    for member in finished.protocol.members_of("student"):
+    for member in finished.members_of("student"):
         shutil.rmtree(store / "runs" / member.run, ignore_errors=True)
         identity = finished.protocol.evaluation_id(member)
         shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
@@ -241,7 +241,7 @@ def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
 
 def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: Path) -> None:
     store = copy_of(finished, tmp_path / "store")
-    for member in finished.protocol.members:
+    for member in finished.members:
         (store / "runs" / member.run / "model" / "model.json").unlink(missing_ok=True)
     kept = finished.protocol.store
     try:

@@ -75,7 +75,7 @@ def test_each_size_is_drawn_anew_for_every_seed_and_within_the_larger(finished: 
 
 def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
     protocol = finished.protocol
-    teachers = {(one.arm.role, one.seed): one.run for one in protocol.members}
+    teachers = {(one.arm.label, one.seed): one.run for one in finished.members}
     for size in (4, 12):
         for seed in (0, 1):
             chain = protocol.of_budget(size).student(
@@ -84,7 +84,7 @@ def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
                 0.5,
                 seed,  # type: ignore[arg-type]
             )
-            assert [step.kind for step in chain] == ["train", "annotate", "train"]
+            assert [step.kind for step in chain] == ["train", "maps", "train"]
             assert chain[0].id == teachers[f"teacher @ {size}", seed]
             assert chain[2].id == teachers[f"student @ {size}", seed]
     students = {run for (role, _), run in teachers.items() if role.startswith("student")}

@@ -65,7 +65,7 @@ def test_every_domain_has_its_own_protocol(finished: Path) -> None:
     assert list(plans) == ["First", "The other"]
     assert [plan.protocol.primary for plan in plans.values()] == ["test-unseen", "test"]
     assert [plan.protocol.study.budgets for plan in plans.values()] == [(8,), (4, 8)]
-    runs = [{member.run for member in plan.protocol.members} for plan in plans.values()]
+    runs = [{member.run for member in plan.members} for plan in plans.values()]
     assert not runs[0] & runs[1]
     chosen = json.loads((finished / "selection.json").read_text())
     assert set(chosen) == {"First", "The other"}
@@ -148,8 +148,8 @@ def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
     [
         ({"manifest": "m.csv"}, "one of manifest and domains"),
         ({"domains": {}}, "one of manifest and domains"),
-        ({"domains": {"a/b": {"manifest": "m.csv"}}}, "'a/b' is no name"),
-        ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown word"),
+        ({"domains": {"a/b": {"manifest": "m.csv"}}}, "'a/b' is not a valid name"),
+        ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown key"),
         ({"domains": {"a": {"manifest": "m.csv", "budget": [5, 5]}}}, "twice"),
         ({"domains": {"a": {}}}, "missing"),
         ({"threshold": "fdr=2"}, "write eer, or fdr=x"),

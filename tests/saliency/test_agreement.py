@@ -160,5 +160,5 @@ def test_scale_and_offset_of_the_model_do_not_matter(measure):
 @pytest.mark.parametrize("measure", PAIRED, ids=lambda measure: measure.__name__)
 def test_unlike_shapes_are_refused(measure):
     for a, b in (((2, 7, 7), (2, 1, 7)), ((2, 7, 7), (1, 7, 7)), ((7, 7), (7, 7))):
-        with pytest.raises(InputError, match="alike on both sides"):
+        with pytest.raises(InputError, match="must have the same shape"):
             measure(torch.rand(a), torch.rand(b))

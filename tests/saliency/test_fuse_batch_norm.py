@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same network, or it is left as it is."""
+"""Batch norms fused into convolutions: the same network, or it is left as it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
 from preceptor.models.build import build_model
-from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.fuse_batch_norm import fused
 
 EXAMPLE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 
@@ -66,7 +66,7 @@ def test_timms_networks_are_the_same_without_batch_norms(name: str, left: int) -
     torch.manual_seed(0)
     network = trained(timm.create_model(name, num_classes=3))
     state = copy.deepcopy(network.state_dict())
-    found = folded(network, EXAMPLE[:1])
+    found = fused(network, EXAMPLE[:1])
     assert count(found) <= left < count(network)
     assert_same(network, found)
     for layout in (torch.channels_last, torch.contiguous_format):
@@ -128,7 +128,7 @@ class Net(nn.Module):
 def test_what_cannot_be_folded_comes_back_right(way: str, left: int) -> None:
     torch.manual_seed(0)
     network = trained(Net(way))
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert count(found) == left
     assert_same(network, found)
 
@@ -143,14 +143,14 @@ def small(*middle: nn.Module) -> nn.Sequential:
 
 def test_batch_norms_without_statistics_stay() -> None:
     network = trained(small(nn.BatchNorm2d(4, track_running_stats=False)))
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert count(found) == 1
     assert_same(network, found)
 
 
 def test_batch_norms_without_weights_are_folded() -> None:
     network = trained(small(nn.BatchNorm2d(4, affine=False)))
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert count(found) == 0
     assert_same(network, found)
 
@@ -165,14 +165,14 @@ def test_grouped_and_bare_convolutions() -> None:
         channels=4,
     )  # fmt: skip
     example = torch.randn(2, 4, 20, 20, generator=torch.Generator().manual_seed(3))
-    found = folded(network, example)
+    found = fused(network, example)
     assert count(found) == 0
     assert_same(network, found, example)
 
 
 def test_a_network_with_neither() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)).eval()
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert found is not network
     assert_same(network, found)
 
@@ -187,7 +187,7 @@ def test_hooks_of_others_are_stripped_from_the_copy_alone() -> None:
     network[1].register_forward_pre_hook(lambda *_: calls.append("before"))
     network[-1].register_forward_hook(lambda *_, **__: calls.append("kwargs"), with_kwargs=True)
     network.register_forward_hook(lambda *_: calls.append("whole"))
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert count(found) == 0
     calls.clear()
     found(EXAMPLE)
@@ -200,7 +200,7 @@ def test_hooks_of_others_are_stripped_from_the_copy_alone() -> None:
 def test_hooks_that_change_what_comes_out_stay() -> None:
     network = trained(small(nn.BatchNorm2d(4)))
     network[2].register_forward_hook(lambda _, __, out: out * torch.arange(4.0).view(4, 1, 1))
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert found is not network
     assert_same(network, found)
 
@@ -209,7 +209,7 @@ def test_a_network_that_cannot_compute_without_its_hooks_keeps_them() -> None:
     network = trained(small(nn.BatchNorm2d(4)))
     network[0].register_forward_pre_hook(lambda _, images: images[0][:, :3])
     example = torch.cat([EXAMPLE, EXAMPLE], 1)
-    found = folded(network, example)
+    found = fused(network, example)
     assert found is not network
     assert_same(network, found, example)
 
@@ -218,7 +218,7 @@ def test_a_network_that_cannot_compute_without_its_hooks_keeps_them() -> None:
 def test_our_own_changes_of_a_backbone_are_no_hooks(backbone: str) -> None:
     network = build_model(backbone, ["a", "b"], input_size=64).backbone
     assert not any(part._forward_pre_hooks for part in network.modules())
-    found = folded(trained(network), EXAMPLE)
+    found = fused(trained(network), EXAMPLE)
     assert count(found) < count(network)
     assert_same(network, found)
 
@@ -228,7 +228,7 @@ def test_the_taps_of_a_guidable_model_stay_its_own() -> None:
     model = build_model(
         "densenet121", ("a", "b"), positive="b", input_size=64, cam_source="cyborg"
     ).eval()
-    found = folded(model.backbone, EXAMPLE)
+    found = fused(model.backbone, EXAMPLE)
     assert_same(model.backbone, found)
     model(EXAMPLE)  # its tap is there
     assert not any(part._forward_hooks for part in found.modules())
@@ -246,12 +246,12 @@ def test_networks_with_weights_of_a_special_kind(kind: str) -> None:
     else:
         network = torch.jit.script(network)
     network(EXAMPLE)
-    found = folded(network.eval(), EXAMPLE)
+    found = fused(network.eval(), EXAMPLE)
     assert (found is network) == (kind in ("weight norm", "pruned"))  # weights in a graph
     assert_same(network, found)
     with torch.no_grad():
         network(EXAMPLE)
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert found is not network
     assert_same(network, found)
 
@@ -263,8 +263,8 @@ def test_made_in_inference_mode_it_is_used_and_trained_outside() -> None:
     network = trained(small(nn.BatchNorm2d(4)))
     with torch.inference_mode():
         example = EXAMPLE * 1
-        found = folded(network, example)
-        assert torch.equal(found(example), folded(network, EXAMPLE)(EXAMPLE))
+        found = fused(network, example)
+        assert torch.equal(found(example), fused(network, EXAMPLE)(EXAMPLE))
     found(EXAMPLE).sum().backward()
     gradient = found[0].weight.grad
     assert gradient is not None
@@ -277,19 +277,19 @@ def test_under_autocast_it_is_folded_all_the_same() -> None:
     torch.manual_seed(0)
     network = trained(timm.create_model("test_resnet", num_classes=3))
     with torch.autocast("cpu", torch.bfloat16):
-        found = folded(network, EXAMPLE)
+        found = fused(network, EXAMPLE)
         assert found(EXAMPLE).dtype == torch.bfloat16
     assert count(found) == 0
     assert_same(network, found)
     half = copy.deepcopy(network).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        assert folded(half, EXAMPLE)(EXAMPLE).shape == (2, 3)  # which autocast alone can feed
+        assert fused(half, EXAMPLE)(EXAMPLE).shape == (2, 3)  # which autocast alone can feed
 
 
 def test_in_training_mode_the_network_is_untouched() -> None:
     network = trained(small(nn.BatchNorm2d(4), nn.Dropout(0.5))).train()
     state = copy.deepcopy(network.state_dict())
-    found = folded(network, EXAMPLE)
+    found = fused(network, EXAMPLE)
     assert all(part.training for part in network.modules())
     assert not any(part.training for part in found.modules())
     for key, value in network.state_dict().items():

@@ -246,8 +246,8 @@ def test_settings_that_are_none(how: dict[str, Any], message: str) -> None:
         (lambda x: x.mean((1, 2, 3)), [0, 0], r"the model gives \(8,\) for 8 images"),
         (lambda x: x, [0, 0], "must be"),
         (lambda x: x[:1, :2, 0, 0], [0, 0], r"gives \(1, 2\) for 8 images"),
-        (lambda x: x[:, :2, 0, 0], [0, 2], "classes from 0 to 2; the model knows 0 to 1"),
-        (lambda x: x[:, :1, 0, 0], [1, -1], "classes from -1 to 1; the model knows 0 to 1"),
+        (lambda x: x[:, :2, 0, 0], [0, 2], "classes from 0 to 2; the model has classes 0 to 1"),
+        (lambda x: x[:, :1, 0, 0], [1, -1], "classes from -1 to 1; the model has classes 0 to 1"),
     ],
 )
 def test_models_that_give_something_else(model: Any, classes: list[int], message: str) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional
 import preceptor.saliency
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel
-from preceptor.saliency.rise import RiseResult, covariance, published, rise, self_normalised
+from preceptor.saliency.rise import RiseResult, covariance, rise, rise_published, self_normalised
 from preceptor.saliency.rise_masks import full_block
 
 Model = Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ def drawn(images: int, count: int) -> tuple[Tensor, Tensor]:
 def test_published_is_the_formula() -> None:
     scores, masks = drawn(2, 40)
     for on in (0.5, 0.3):
-        found = published(scores, masks, on)
+        found = rise_published(scores, masks, on)
         for image, i, j in np.ndindex(2, 3, 5):
             total = sum(float(scores[image, k] * masks[k, i, j]) for k in range(40))
             assert float(found[image, i, j]) == pytest.approx(total / (40 * on), rel=1e-12)
@@ -87,7 +87,7 @@ def test_covariance_is_the_formula() -> None:
 
 def test_scores_of_one_image_need_no_batch() -> None:
     scores, masks = drawn(2, 40)
-    for estimate in (published, self_normalised, covariance):
+    for estimate in (rise_published, self_normalised, covariance):
         torch.testing.assert_close(estimate(scores[1], masks), estimate(scores, masks)[1])
 
 
@@ -574,8 +574,8 @@ def test_rise_is_offered_by_its_package() -> None:
     [
         ({"images": torch.ones(3, 28, 28)}, r"images \(3, 28, 28\)"),
         ({"classes": torch.ones(2).long()}, r"classes \(2,\)"),
-        ({"images": torch.ones(0, 1, 28, 28), "classes": torch.ones(0).long()}, "there is none"),
-        ({"images": torch.ones(1, 1, 28, 28).byte()}, "uint8; they must be normalised floats"),
+        ({"images": torch.ones(0, 1, 28, 28), "classes": torch.ones(0).long()}, "images is empty"),
+        ({"images": torch.ones(1, 1, 28, 28).byte()}, "uint8; they must be normalized floats"),
         ({"images": torch.ones(1, 1, 28, 6)}, "cells is 7"),
         ({"cells": 1}, "cells is 1"),
         ({"max_masks": 1}, "max_masks 1"),
@@ -588,7 +588,7 @@ def test_rise_is_offered_by_its_package() -> None:
         ({"size": "whole"}, "size 'whole'"),
         ({"size": (0, 4)}, r"size \(0, 4\)"),
         ({"batch_size": 0}, "batch_size 0"),
-        ({"classes": torch.tensor([2])}, "classes from 2 to 2; the model knows 0 to 1"),
+        ({"classes": torch.tensor([2])}, "classes from 2 to 2; the model has classes 0 to 1"),
     ],
 )
 def test_what_makes_no_sense(how: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from preceptor.config.run import RunConfig, Speed
 from preceptor.config.yaml_file import dump_config, load_config, parse_config
+from preceptor.data.manifest import Manifest
 from preceptor.driver import open_study
 from preceptor.errors import InputError
 from preceptor.study import auto_speed
@@ -49,7 +51,7 @@ def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[st
     protocol = opened.first.protocol
     assert probes == ["test_byobnet", "test_resnet"]
     assert protocol.study.speed == {"test_byobnet": QUICK, "test_resnet": SLOW}
-    runs = [protocol.full_run("baseline2", name, 1.0, 0).run for name in asked.students]
+    runs = [protocol.full_run("baseline2", name, 1.0, 0).config for name in asked.students]
     assert [run.training.speed for run in runs if run] == [QUICK, SLOW]
 
     (tmp_path / "study.yaml").write_text(dump_config(protocol.study))
@@ -103,7 +105,7 @@ def test_the_real_probe_chooses_something(tmp_path: Path) -> None:
     workspaces = open_study(
         study(manifest), tmp_path, run=True, report_to=lambda line: None
     ).first.protocol.workspaces
-    found = decide_speed(asked, workspaces.first.manifest, None, told.append)
+    found = decide_speed(asked, [workspaces.first.manifest], None, told.append)
     assert set(found.speed) == {"test_byobnet"}
     assert not found.speed["test_byobnet"].compile  # a run of seconds
     assert "s a step" in told[-1]
@@ -115,3 +117,25 @@ def test_a_plan_that_is_looked_at_is_not_probed(tmp_path: Path, probes: list[str
     found = open_study(asked, tmp_path, run=False, report_to=lambda line: None).config
     assert not probes
     assert found.training_of("test_byobnet").speed == SLOW
+
+
+def test_every_domain_counts_in_what_is_probed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean length of the runs of all domains, and the most classes, whichever comes first."""
+    few = Manifest.read(squares(tmp_path / "few"))
+    many = Manifest.read(squares(tmp_path / "many", splits={"train": 80, "val": 8, "test": 8}))
+    more = many.table.assign(label=many.table["label"].where(many.table.index % 3 > 0, "other"))
+    three = Manifest(more, many.root)
+    asked: list[tuple[list[str], float]] = []
+
+    def choose(_: Any, classes: list[str], *, steps: float, **__: Any) -> Speed:
+        asked.append((classes, steps))
+        return SLOW
+
+    monkeypatch.setattr(auto_speed, "choose_speed", choose)
+    unknown = study(few.source or Path(), **AUTO).model_copy(update={"students": ("test_byobnet",)})
+    for manifests in ([few, three], [three, few]):
+        decide_speed(unknown, manifests)
+    steps = (math.ceil(few.train_mask.sum() / 20) + 4) / 2
+    assert asked == 2 * [(["marked", "other", "plain"], steps)]

@@ -97,11 +97,8 @@ def test_the_report_says_that_seeds_are_draws(finished: Path) -> None:
 def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None:
     plan = reopen(finished).first
     protocol = plan.protocol
-    variant = protocol.study.variants["everything"]
     for seed in (0, 1):
-        steps = protocol.student(
-            protocol.teachers()[0], "test_byobnet", 0.1, seed, "variant everything", variant
-        )
+        steps = protocol.variant("everything", protocol.teachers()[0], "test_byobnet", 0.1, seed)
         store = read_store(protocol.maps_folder(steps[-2].id), ("map", "score", "agreement"))
         table = protocol.workspaces.of(seed).manifest.table
         assert set(store.paths) == set(table.loc[table["split"] == "train", "name"])

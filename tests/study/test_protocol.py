@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig, Variant
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import MEMBER_STRIDE, Protocol
-from preceptor.study.steps import Step
+from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY
 
@@ -38,8 +39,15 @@ def protocol(manifest: Path, **changes: Any) -> Protocol:
 
 def chain(one: Protocol, seed: int = 0, **words: Any) -> list[Step]:
     teacher = one.teachers()[0]
-    variant = Variant(**words) if words else None
-    return one.student(teacher, "test_byobnet", 0.1, seed, variant=variant)
+    if not words:
+        return one.student(teacher, "test_byobnet", 0.1, seed)
+    study = one.study.model_copy(update={"variants": {"changed": Variant(**words)}})
+    return replace(one, study=study).variant("changed", teacher, "test_byobnet", 0.1, seed)
+
+
+def arm(step: Step) -> Arm:
+    assert isinstance(step.work, Train)
+    return step.work.arm
 
 
 def test_every_seed_is_trained_and_tested_on_its_own_draw(draws: Path) -> None:
@@ -48,8 +56,7 @@ def test_every_seed_is_trained_and_tested_on_its_own_draw(draws: Path) -> None:
     found = [chain(one, seed) for seed in (0, 1)]
     for seed, steps in enumerate(found):
         manifest = Path(str(draws).replace("{seed}", str(seed)))
-        assert {step.run.manifest for step in steps if step.run is not None} == {manifest}
-        assert {member.manifest for member in one.members if member.seed == seed} == {manifest}
+        assert {step.config.manifest for step in steps if step.config is not None} == {manifest}
     assert not {step.id for step in found[0]} & {step.id for step in found[1]}
     scored = [one.evaluation(steps[-1]).id for steps in found]
     assert scored[0] != scored[1]
@@ -61,9 +68,9 @@ def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
     teachers = []
     for seed in (0, 1):
         steps = chain(one, seed, committee=3)
-        assert [step.kind for step in steps] == [*["train", "annotate"] * 3, "committee", "train"]
+        assert [step.kind for step in steps] == [*["train", "maps"] * 3, "committee", "train"]
         trained = [step for step in steps if step.kind == "train"][:-1]
-        seeds = [step.run.seed for step in trained if step.run is not None]
+        seeds = [step.config.seed for step in trained if step.config is not None]
         assert seeds == [seed, seed + MEMBER_STRIDE, seed + 2 * MEMBER_STRIDE]
         teachers.append({step.id for step in trained})
         assert chain(one, seed)[0].id == trained[0].id  # its first member is the study's Teacher
@@ -74,15 +81,15 @@ def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
     ("words", "shared"),
     [
         ({"turns": True}, ["train"]),
-        ({"human_maps": "keep"}, ["train", "annotate"]),
-        ({"trust": "score"}, ["train", "annotate"]),
-        ({"guide_classes": ("forged",)}, ["train", "annotate"]),
-        ({"post": {"power": 2.0}}, ["train", "annotate"]),
+        ({"human_maps": "keep"}, ["train", "maps"]),
+        ({"trust": "score"}, ["train", "maps"]),
+        ({"guide_classes": ("forged",)}, ["train", "maps"]),
+        ({"post": {"power": 2.0}}, ["train", "maps"]),
         ({"human_post": {"power": 2.0}}, []),
-        ({"alpha_start": 0.0}, ["train", "annotate"]),
-        ({"distance": "mse"}, ["train", "annotate"]),
-        ({"distance": "dice"}, ["train", "annotate"]),
-        ({"soft_labels": 0.5}, ["train", "annotate"]),
+        ({"alpha_start": 0.0}, ["train", "maps"]),
+        ({"distance": "mse"}, ["train", "maps"]),
+        ({"distance": "dice"}, ["train", "maps"]),
+        ({"soft_labels": 0.5}, ["train", "maps"]),
         ({"teacher_rows": "all"}, []),
         ({"teacher_alpha": 0.5}, []),
     ],
@@ -100,7 +107,7 @@ def test_a_variant_shares_what_it_does_not_change(
 def test_the_second_generation_is_taught_by_the_first_student(draws: Path) -> None:
     one = protocol(draws)
     plain, second = chain(one), chain(one, generations=2)
-    assert [step.kind for step in second] == ["train", "annotate", "train", "annotate", "train"]
+    assert [step.kind for step in second] == ["train", "maps", "train", "maps", "train"]
     assert second[2].id == plain[-1].id  # the backbone and α are the Teacher's here
     assert second[3].needs == (second[2].id,)
     assert second[4].id not in {step.id for step in plain}
@@ -111,10 +118,10 @@ def test_kept_human_maps_are_those_of_the_annotated_alone(draws: Path, generatio
     one = protocol(draws)
     for step in chain(one, human_maps="keep", generations=generations):
         if step.kind == "train":
-            assert step.run is not None
+            assert step.config is not None
             workspace = one.workspaces.of(0)
-            used = workspace.human_maps_from(step.run)[workspace.training_rows(step.run)]
-            assert used.sum() == workspace.annotated(step.run).sum() < workspace.train_mask.sum()
+            used = workspace.human_maps_from(step.config)[workspace.training_rows(step.config)]
+            assert used.sum() == workspace.annotated(step.config).sum() < workspace.train_mask.sum()
 
 
 HULL: dict[str, Any] = {"threshold": 0.5, "shape": "hull"}
@@ -138,13 +145,13 @@ def test_what_is_done_to_human_maps_reaches_every_run_that_they_guide(draws: Pat
             ]
         )
         assert chain(one)[0].id == baseline.id  # a Baseline 1 is a Teacher still
-        assert next(member.run for member in one.members_of("teacher")) == baseline.id
+        assert arm(chain(one)[0]).role == "teacher"
     assert not {step.id for step in changed[0]} & {step.id for step in changed[1]}
     assert [step.id for step in kept[0]] == [step.id for step in kept[1]]
     for step in changed[1][:3]:
-        assert step.run is not None
-        assert step.run.human_post.shape == "hull"
-    student = changed[1][-1].run
+        assert step.config is not None
+        assert step.config.human_post.shape == "hull"
+    student = changed[1][-1].config
     assert student is not None
     assert student.human_post.shape == "map"  # no human map guides it
 
@@ -156,15 +163,13 @@ def test_kept_human_maps_are_changed_as_the_variant_says(draws: Path, generation
     steps = chain(one, human_maps="keep", post=post, human_post=HULL, generations=generations)
     for step in steps:
         if step.kind == "train":
-            assert step.run is not None
-            assert step.run.human_post.shape == "hull"
-            assert step.run.post.power == (1 if step is steps[0] else 2)
+            assert step.config is not None
+            assert step.config.human_post.shape == "hull"
+            assert step.config.post.power == (1 if step is steps[0] else 2)
     # A variant that changes its Teacher is no candidate of the study's own.
-    roles = {member.arm.role for member in one.members if member.run == steps[0].id}
-    assert roles == {"member"}
-    chain(one)
-    teachers = list(one.members_of("teacher"))
-    assert [member.run for member in teachers] == [chain(one)[0].id]
+    assert arm(steps[0]).role == "member"
+    assert arm(chain(one)[0]).role == "teacher"
+    assert steps[0].id != chain(one)[0].id
 
 
 def test_a_variant_of_a_study_may_leave_human_maps_as_they_are(draws: Path) -> None:
@@ -178,9 +183,9 @@ def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
     teacher = chain(one, teacher_rows="all")[0]
     mixed = one.full_run("mixed", "test_byobnet", 0.1, 0)
     assert teacher.id == mixed.id
-    assert mixed.run is not None
+    assert mixed.config is not None
     workspace = one.workspaces.of(0)
-    guided = workspace.human_maps_from(mixed.run) & workspace.manifest.map_mask
+    guided = workspace.human_maps_from(mixed.config) & workspace.manifest.map_mask
     everything = workspace.manifest.map_mask & workspace.manifest.train_mask
     assert 0 < guided.sum() < everything.sum()
 
@@ -188,8 +193,8 @@ def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
 def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) -> None:
     one = protocol(draws)
     teacher = one.teachers()[0]
-    steps = one.student(teacher, "test_byobnet", 0.1, 0, role="distilled")
-    run = steps[-1].run
+    steps = one.control("distilled", teacher, "test_byobnet", 0.1, 0)
+    run = steps[-1].config
     assert run is not None
     assert not run.guided
     assert run.soft_labels is not None
@@ -201,7 +206,8 @@ def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     one = protocol(draws, variants={"turns": {"turns": True}})
     plan = Plan(one)
     first, later = plan.outline()
-    assert not one.members
+    assert not plan.members
+    assert not plan.steps
     titles = [step.title for step in [*first, *later]]
     assert sum("variant turns" in title and title.startswith("train") for title in titles) == 2
     for control in ("shuffled", "centre", "distilled", "mixed"):
@@ -218,12 +224,11 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     grid = [0.9, 0.5, 0.1]
     plan = Plan(protocol(draws, alphas=grid, controls_alpha=controls_alpha))
     winner = plan.protocol.teachers()[0]
-    steps = plan.second(winner)
+    steps = plan._added(plan.stage_two(winner))
     own = controls_alpha == "own"
     for role in ("student", *CONTROLS):
         trained = {
-            (member.arm.alpha, member.seed)
-            for member in plan.protocol.members_of(role, "test_byobnet")
+            (member.arm.alpha, member.seed) for member in plan.members_of(role, "test_byobnet")
         }
         expected = {(alpha, seed) for alpha in grid for seed in (0, 1)}
         assert trained == (expected if own or role == "student" else set()), role
@@ -236,7 +241,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     student = selections[0].id
     # Test sets stay closed until the Students are chosen.
     assert all(student in step.needs for step in selections[1:])
-    later = plan.third(winner, "test_byobnet", 0.5)
+    later = plan.controls_and_tests(winner, "test_byobnet", 0.5)
     for role in CONTROLS:
         trained = [step for step in later if step.title.startswith(f"train {role} ")]
         assert len(trained) == (0 if own else 2)

@@ -19,6 +19,7 @@ from preceptor.report.methods import methods
 from preceptor.results.domain import gather
 from preceptor.runtime.result_folder import read_record
 from preceptor.study.config import StudyConfig
+from preceptor.study.steps import MakeMaps
 from tests.datasets import SQUARES_STUDY, squares
 
 RISE: dict[str, Any] = {"max_masks": 160, "tolerance": 0.6}
@@ -134,9 +135,8 @@ def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_
         first, _ = plan.outline()
         found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
         for step in first:
-            if step.kind == "annotate":
-                assert step.maps is not None
-                found[step.maps.method].add(step.id)
+            if isinstance(step.work, MakeMaps):
+                found[step.work.method].add(step.work.joined or step.id)
             elif step.kind == "train":
                 found["train"].add(step.id)
         return found
@@ -182,9 +182,9 @@ def test_a_marking_that_was_cut_short_is_made_again(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"turns": True}, "turns goes with cam"),
-        ({"variants": {"turned": {"turns": True}}}, r"variants\.turned\.turns goes with cam"),
-        ({"saliency": ["rise", "rise"]}, "saliency has something twice"),
+        ({"turns": True}, "turns needs cam"),
+        ({"variants": {"turned": {"turns": True}}}, r"variants\.turned\.turns needs cam"),
+        ({"saliency": ["rise", "rise"]}, "saliency has duplicate values"),
         ({"saliency": ["lime"]}, "saliency"),
         ({"rise": {"max_masks": 1}}, r"rise\.max_masks"),
         ({"rise": {"tolerance": 1}}, r"rise\.tolerance"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.config.yaml_file import dump_config
-from preceptor.report.write import write_results
+from preceptor.report.write import WrittenReport, write_results
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
@@ -27,11 +27,13 @@ class Followed:
         plan: Its plans, with a store of the test's own.
         out: The study folder.
         whole: The store that has everything.
+        report: The report in the study folder.
     """
 
     plan: StudyPlan
     out: Path
     whole: Path
+    report: WrittenReport
 
     @property
     def trainings(self) -> list[Step]:
@@ -53,21 +55,22 @@ class Followed:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
-    """The plan of a study that was run, and its folder."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, WrittenReport]:
+    """The plan of a study that was run, and its report."""
     folder = tmp_path_factory.mktemp("tracked")
     config = study(squares(folder / "data", size=(40, 32)), seeds=1, training=TRAINING)
     plan = walk(config, folder / "store")
     out = folder / "out"
-    write_results(StudyPlan.of(plan), out, {})
+    out.mkdir()
     (out / "study.yaml").write_text(dump_config(config))
-    return plan, out
+    return plan, write_results(StudyPlan.of(plan), out, {})
 
 
 @pytest.fixture
-def followed(finished: tuple[Plan, Path], tmp_path: Path) -> Followed:
+def followed(finished: tuple[Plan, WrittenReport], tmp_path: Path) -> Followed:
     """The study in the test's own folder, none of its runs trained yet."""
-    plan, results = finished
-    own = Plan(replace(plan.protocol, store=tmp_path / "store"), plan.choices, steps=plan.steps)
-    shutil.copytree(results, tmp_path / "a study")
-    return Followed(StudyPlan.of(own), tmp_path / "a study", plan.protocol.store)
+    plan, report = finished
+    own = replace(plan, protocol=replace(plan.protocol, store=tmp_path / "store"))
+    out = tmp_path / "a study"
+    shutil.copytree(report.folder, out)
+    return Followed(StudyPlan.of(own), out, plan.protocol.store, replace(report, folder=out))

@@ -70,15 +70,15 @@ def test_a_training_from_its_first_epoch_to_its_last(followed: Followed) -> None
     tracker.begun(step)
     run = run_of(followed, step.id)
     assert run.info.status == "RUNNING"
-    assert step.run is not None
-    assert run.data.params["alpha"] == str(step.run.alpha)
-    assert run.data.params["maps.kind"] == step.run.maps.kind
+    assert step.config is not None
+    assert run.data.params["alpha"] == str(step.config.alpha)
+    assert run.data.params["maps.kind"] == step.config.maps.kind
     assert run.data.params["training.epochs"] == "4"
     assert run.data.params["role"] in step.title
     assert not {"training.lr", "manifest"} & set(run.data.params)
     assert run.data.tags["mlflow.parentRunId"] == run_of(followed, "study").info.run_id
     followed.train(step, 2)
-    tracker.said(step, "")
+    tracker.epoch(step)
     same_curves(followed, step)
     followed.train(step)
     tracker.finished(step)
@@ -97,7 +97,7 @@ def test_again_nothing_is_logged(followed: Followed) -> None:
         for step in followed.trainings:
             followed.train(step)
             tracker.finished(step)
-        tracker.study({})
+        tracker.study({}, followed.report)
         tracker.close()
         return sorted(str(run.data.to_dictionary()) + run.info.run_id for run in runs_of(followed))
 
@@ -116,17 +116,17 @@ def test_a_killed_study_goes_on(followed: Followed) -> None:
     followed.train(step, 2)
     tracker = opened(followed)
     tracker.begun(step)
-    tracker.said(step, "")
+    tracker.epoch(step)
     before = run_of(followed, step.id).info.run_id
     followed.curves(step).unlink()
     tracker = opened(followed)
-    tracker.said(step, "goes on after epoch 2 of 4")
+    tracker.epoch(step)
     followed.train(step, 3)
     tracker.failed(step, "its worker died twice")
     same_curves(followed, step)
     tracker = opened(followed)
     tracker.begun(step)
-    tracker.said(step, "")
+    tracker.epoch(step)
     same_curves(followed, step)
     tracker.close()  # this one was interrupted, and could tell
     assert run_of(followed, step.id).info.status == "KILLED"
@@ -165,7 +165,7 @@ def test_a_run_of_other_values_is_replaced(followed: Followed, ended: bool) -> N
     if ended:
         opened(followed).finished(one)
     else:
-        opened(followed).said(one, "")
+        opened(followed).epoch(one)
     before = run_of(followed, one.id).info.run_id
     shutil.copy(followed.whole / "runs" / other.id / "metrics.csv", followed.curves(one))
     opened(followed).finished(one)
@@ -191,7 +191,7 @@ def test_long_curves_and_names_that_mlflow_refuses(followed: Followed) -> None:
 
 def test_the_study(followed: Followed) -> None:
     tracker = opened(followed)
-    tracker.study({"train student": "no space left"})
+    tracker.study({"train student": "no space left"}, followed.report)
     run = run_of(followed, "study")
     assert run.info.status == "FAILED"
     assert run.data.params["seeds"] == "1"
@@ -206,6 +206,8 @@ def test_the_study(followed: Followed) -> None:
     assert "best" not in files
     place = Path(client().download_artifacts(run.info.run_id, "report.html"))
     assert place.read_bytes() == (followed.out / "report.html").read_bytes()
+    panels = {one.path for one in client().list_artifacts(run.info.run_id, "panels")}
+    assert panels == {"panels/index.csv", *(one.file for one in followed.report.panels)}
 
 
 def test_a_study_with_other_settings_has_a_new_run_for_them(followed: Followed) -> None:
@@ -237,7 +239,7 @@ def test_in_the_study_folder_without_a_word(
     monkeypatch.chdir(followed.out.parent)
     lines: list[str] = []
     tracker = MlflowTracker(followed.plan, followed.out, None, lines.append)
-    tracker.study({})
+    tracker.study({}, followed.report)
     assert capfd.readouterr() == ("", "")
     assert (followed.out / "mlflow.db").is_file()
     assert list((followed.out / "mlflow-artifacts").rglob("report.html"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -68,18 +67,18 @@ def test_a_training_from_its_first_epoch_to_its_last(followed: Followed) -> None
         tracker.begun(step)
         for epoch in (1, 2, 4):
             followed.train(step, epoch)
-            tracker.said(step, "")
+            tracker.epoch(step)
             same_curves(followed, step)
         followed.train(step)
         tracker.finished(step)
         same_curves(followed, step)
         folder = folder_of(followed, step)
         start = plugin(folder, metadata.SESSION_START_INFO_TAG).session_start_info.hparams
-        assert step.run is not None
-        assert start["alpha"].number_value == step.run.alpha
+        assert step.config is not None
+        assert start["alpha"].number_value == step.config.alpha
         assert start["seed"].number_value == 0
         assert start["training.epochs"].number_value == 4
-        assert start["maps.kind"].string_value == step.run.maps.kind
+        assert start["maps.kind"].string_value == step.config.maps.kind
         assert start["role"].string_value in step.title
         assert "training.lr" not in start  # it is the default
         end = plugin(folder, metadata.SESSION_END_INFO_TAG).session_end_info
@@ -93,11 +92,12 @@ def test_again_nothing_is_written(followed: Followed) -> None:
     for step in followed.trainings:
         followed.train(step)
 
-    def files() -> dict[Path, Any]:
+    def files() -> dict[Path, tuple[int, int]]:
         tracker = opened(followed)
         for step in followed.trainings:
             tracker.finished(step)
-        return {file: file.stat() for file in (followed.out / "tensorboard").rglob("*")}
+        found = [(file, file.stat()) for file in (followed.out / "tensorboard").rglob("*")]
+        return {file: (stat.st_mtime_ns, stat.st_size) for file, stat in found}
 
     assert files() == files()
 
@@ -106,7 +106,7 @@ def test_again_nothing_is_written(followed: Followed) -> None:
 def test_a_killed_study_goes_on(followed: Followed, harm: str) -> None:
     step = followed.trainings[-1]
     followed.train(step, 2)
-    opened(followed).said(step, "")
+    opened(followed).epoch(step)
     folder = folder_of(followed, step)
     (file,) = folder.glob("events.*")
     before = file.read_bytes()
@@ -117,7 +117,7 @@ def test_a_killed_study_goes_on(followed: Followed, harm: str) -> None:
     elif harm == "gone":
         shutil.rmtree(folder)
     followed.train(step, 3)
-    opened(followed).said(step, "")
+    opened(followed).epoch(step)
     same_curves(followed, step)
     followed.train(step)
     opened(followed).finished(step)
@@ -130,9 +130,9 @@ def test_other_values_take_the_place_of_the_old(followed: Followed) -> None:
     one, other = followed.trainings[:2]
     followed.train(one, 3)
     tracker = opened(followed)
-    tracker.said(one, "")
+    tracker.epoch(one)
     shutil.copy(followed.whole / "runs" / other.id / "metrics.csv", followed.curves(one))
-    tracker.said(one, "")
+    tracker.epoch(one)
     same_curves(followed, one)
 
 
@@ -171,7 +171,7 @@ def test_the_study(followed: Followed) -> None:
         followed.train(step)
         tracker.finished(step)
     for _ in range(2):
-        tracker.study({"train student": "no space left"})
+        tracker.study({"train student": "no space left"}, followed.report)
     tracker.close()
     folder = followed.out / "tensorboard" / "study"
     found = read(folder)
@@ -186,6 +186,9 @@ def test_the_study(followed: Followed) -> None:
     (drawn,) = found.Tensors(pictures[0])
     width, height, png = make_ndarray(drawn.tensor_proto)
     assert Image.open(io.BytesIO(png)).size == (int(width), int(height))
+    first = followed.report.panels[0]
+    assert f"panels/{first.name}" in pictures
+    assert png in [(followed.out / one.file).read_bytes() for one in followed.report.panels]
     columns = plugin(folder, metadata.EXPERIMENT_TAG).experiment
     differs = {one.name: one.differs for one in columns.hparam_infos}
     assert differs["alpha"]

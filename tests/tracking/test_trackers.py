@@ -38,7 +38,7 @@ def test_none(followed: Followed) -> None:
     trackers = open_trackers([], followed.plan, followed.out, None, lines.append)
     assert not trackers
     trackers.begun(followed.trainings[0])
-    trackers.study({})
+    trackers.study({}, followed.report)
     trackers.close()
     assert not lines
 
@@ -52,7 +52,7 @@ def test_a_server_that_does_not_answer_is_told_of_once(followed: Followed) -> No
     followed.train(step)
     trackers.begun(step)
     trackers.finished(step)
-    trackers.study({})
+    trackers.study({}, followed.report)
     trackers.close()
     (told,) = (line for line in lines if "MLflow" in line)
     assert "not followed any more, the study goes on" in told
@@ -67,7 +67,7 @@ def test_a_disk_that_goes_away_is_told_of_once(followed: Followed) -> None:
     root.write_text("not a folder")
     for step in followed.trainings:
         trackers.begun(step)
-        trackers.said(step, "epoch 1/4")
+        trackers.epoch(step)
         trackers.failed(step, "no reason")
     trackers.close()
     assert len(lines) == 2

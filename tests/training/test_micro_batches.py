@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.loader import Batch
-from preceptor.errors import CrowdedError, RunFailedError
+from preceptor.errors import DeviceFullError, RunFailedError
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.result_folder import file_digest
 from preceptor.training.loop import Trainer
@@ -222,8 +222,8 @@ def test_where_it_cannot_go_on_it_says_so(
         with pytest.raises(RunFailedError, match="even with 3 images at a time"):
             train(other, tmp_path)
         # On a device that others use as well it waits for its turn instead.
-        with pytest.raises(CrowdedError, match="out of memory on a shared device"):
-            train(config, tmp_path, alone=False)
+        with pytest.raises(DeviceFullError, match="out of memory on a shared device"):
+            train(config, tmp_path, exclusive=False)
     with monkeypatch.context() as patch:
         failing_at(patch, 3, RuntimeError("sizes differ"))
         with pytest.raises(RuntimeError, match="sizes differ"):

@@ -1,1 +1,1 @@
-"""The built-in benchmark: forged photographs."""
+"""Built-in benchmark of forged photographs."""

@@ -1,8 +1,8 @@
-"""The built-in benchmark: crops of photographs, half of them forged in one region.
+"""Built-in benchmark: crops of photographs, half of them forged in one region.
 
-`write_forged` makes a folder with a manifest that the rest of the library reads like any other.
-The region is the human map; authentic crops have nothing to point at. A seed redraws everything:
-which photographs are for training and which for tests, crops, regions, forgeries.
+`write_forged` writes a folder with images, maps and a manifest. The forged region is the human map;
+authentic crops have no map. The seed determines the assignment of photographs to training and test,
+the crops, regions and forgeries.
 
 | split | photographs | kinds | stamp |
 | --- | --- | --- | --- |
@@ -12,13 +12,13 @@ which photographs are for training and which for tests, crops, regions, forgerie
 | test-seen | test | `kinds` | none |
 | test-unseen | test | `unseen_kinds` | none |
 
-**Groups.** Train and val come from the same photographs, as a random split of one collection
-would, yet no pixel is in both: each training photograph is cut in two along its longer side, and
-crops stay within their part. `group` is the photograph's name, with `/a` (train) or `/b` (val) for
-the parts, so that no group is in two kinds of split.
+**Groups.** Train and val are from the same photographs, as in a random split of one collection, but
+share no pixels: each training photograph is cut in two along its longer side, and crops stay within
+one part. `group` is the name of the photograph, with `/a` (train) or `/b` (val) for the parts, so
+that no group is in two kinds of split.
 
-**Content tells nothing.** A crop is accepted only where its forgery would be visible, and only
-then does its label decide whether the forged or the authentic pixels are written: both classes
+**Independence of content and label.** A crop is accepted only if its forgery would be visible; its
+label then determines whether the forged or the authentic pixels are written. Therefore both classes
 have the same photographs, texture and brightness.
 """
 
@@ -56,7 +56,7 @@ from preceptor.benchmark.photographs import (
 )
 from preceptor.errors import InputError, RunFailedError
 
-# Raised when the same settings and seed would give other pixels.
+# Increased if the same settings and seed give other pixels than before.
 GENERATOR = 2
 
 Split = Literal["train", "val", "val-noshort", "test-seen", "test-unseen"]
@@ -64,37 +64,36 @@ Split = Literal["train", "val", "val-noshort", "test-seen", "test-unseen"]
 SPLITS: tuple[Split, ...] = ("train", "val", "val-noshort", "test-seen", "test-unseen")
 COLUMNS = ("path", "label", "split", "saliency", "annotated", "source", "group")
 
-# Share of a training photograph's longer side that is cut off for val.
+# Share of a training photograph's longer side that belongs to val.
 _VAL_SHARE = 0.25
-# Crops drawn for one row before the settings are refused; a fit takes 1 to 20 or so.
+# Crops drawn for one row before the settings are rejected; usually 1 to 20 are needed.
 _MOST_DRAWS = 1000
 
 
 class ForgedSettings(BaseModel):
-    """Everything about the benchmark but its seed.
+    """Settings of the benchmark, except for the seed.
 
     Args:
         size: Side of the crops in pixels.
-        train: Number of crops in train; half of them forged. Row i of a split does not depend on
-            how many there are: a larger split begins with the smaller one.
+        train: Number of crops in train, half of them forged. Row i of a split does not depend on
+            the number of rows: a larger split begins with the smaller one.
         val: Number of crops in val.
         val_noshort: Number of crops in val-noshort.
         test_seen: Number of crops in test-seen.
         test_unseen: Number of crops in test-unseen.
-        kinds: Kinds of forgery in all splits but test-unseen, equally often.
-        unseen_kinds: Kinds in test-unseen.
-        strengths: How strong each kind is.
+        kinds: Kinds of forgery in all splits except test-unseen, equally often.
+        unseen_kinds: Kinds of forgery in test-unseen.
+        strengths: Strength of each kind.
         radius: Smallest and largest semi-axis of the region, in units of `size`.
         edge: Width of the region's soft edge in pixels.
-        least_change: Mean absolute change in grey levels that a forgery makes in its region; crops
-            where it would be less (blur on a clear sky) are not used, in either class.
-        stamp_rate: How often the corner stamp goes with the label in train and val: it is on this
-            share of the forged crops and on one minus this share of the authentic ones. 0.5 is a
-            stamp that tells nothing.
-        stamp_strength: Contrast of the stamp in grey levels; 0 for none.
+        least_change: Smallest mean absolute change of a forgery in its region, in gray levels;
+            crops with a smaller change (blur on a clear sky) are not used in either class.
+        stamp_rate: Share of the forged crops in train and val with the corner stamp; the share of
+            the authentic ones is one minus this. With 0.5 the stamp is uninformative.
+        stamp_strength: Contrast of the stamp in gray levels; 0 = no stamp.
 
     Raises:
-        pydantic.ValidationError: A value is out of range, or a kind is seen and unseen.
+        pydantic.ValidationError: A value is out of range, or a kind is in both lists.
 
     Example:
         >>> ForgedSettings(train=500).model_copy(update={"stamp_strength": 0.0}).train
@@ -103,7 +102,7 @@ class ForgedSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Two parts of the narrowest photograph (384 px) must each hold a crop, and leave it some room.
+    # Each part of the narrowest photograph (384 px) must be larger than a crop.
     size: int = Field(default=64, ge=32, le=128)
     train: int = Field(default=1000, ge=4)
     val: int = Field(default=200, ge=4)
@@ -124,14 +123,16 @@ class ForgedSettings(BaseModel):
         every = self.kinds + self.unseen_kinds
         twice = sorted({kind for kind in every if every.count(kind) > 1})
         if twice:
-            raise ValueError(f"kinds named twice: {', '.join(twice)}; a kind is seen or unseen")
+            raise ValueError(
+                f"kinds both seen and unseen: {', '.join(twice)}; remove them from one"
+            )
         smallest, largest = self.radius
         if not 0.05 <= smallest <= largest <= 0.4:
             raise ValueError(f"radius {self.radius}: needs 0.05 <= smallest <= largest <= 0.4")
         if self.edge > 2 * smallest * self.size:
             raise ValueError(
-                f"edge {self.edge}: no forgery would be full anywhere; "
-                f"needs at most twice the smallest semi-axis, {2 * smallest * self.size:g} pixels"
+                f"edge {self.edge}: no forgery would reach its full strength; "
+                f"write at most twice the smallest semi-axis, {2 * smallest * self.size:g} pixels"
             )
         return self
 
@@ -143,15 +144,15 @@ class ForgedSettings(BaseModel):
 _STRONG = Strengths(noise=40, pixelation=8, splice=1.0, blur=4, jpeg=3, colour=100)
 
 PRESETS: dict[str, ForgedSettings] = {
-    # For tests: enough of everything, in a fraction of a second.
+    # For tests: all splits and kinds, written in a fraction of a second.
     "tiny": ForgedSettings(size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24),
-    # For `preceptor demo`: as below, and smaller all round.
+    # For `preceptor demo`: a smaller version of the next.
     "demo": ForgedSettings(
         size=48, train=800, val=60, val_noshort=120, test_seen=300, test_unseen=300,
         strengths=_STRONG, radius=(0.25, 0.4), stamp_rate=1.0, stamp_strength=32,
     ),
-    # For what is said of the method. Chosen on draws 100 and up by the baselines and the ceiling
-    # alone, see benchmarks/RESULTS.md; no Student was looked at.
+    # For reported results. Chosen on draws 100 and above from the baselines and the ceiling only,
+    # without any Student; see benchmarks/RESULTS.md.
     "full": ForgedSettings(
         size=48, train=1500, val=100, val_noshort=200, test_seen=600, test_unseen=600,
         strengths=_STRONG, radius=(0.25, 0.4), stamp_rate=1.0, stamp_strength=32,
@@ -161,12 +162,12 @@ PRESETS: dict[str, ForgedSettings] = {
 
 @dataclass(frozen=True)
 class Area:
-    """A part of a photograph that the crops of a split may be cut from.
+    """Part of a photograph from which the crops of a split are cut.
 
     Args:
-        group: The manifest's group: the photograph, and which part of it.
+        group: Group in the manifest: name of the photograph, and its part.
         pixels: (H, W, 3) uint8.
-        grey: Whether the photograph is grey.
+        grey: Whether the photograph is grayscale.
     """
 
     group: str
@@ -175,11 +176,11 @@ class Area:
 
 
 def _halve(name: str, pixels: Pixels, size: int, val_first: bool) -> tuple[Area, Area]:
-    """Cut a training photograph along its longer side into its train part and its val part."""
+    """Divide a training photograph along its longer side into a train part and a val part."""
     grey = is_grey(pixels)
     axis = 0 if pixels.shape[0] > pixels.shape[1] else 1
     length = pixels.shape[axis]
-    # One and a half crops at least, or all val crops of a photograph would nearly be one.
+    # At least one and a half crops, otherwise all val crops of a photograph would be nearly equal.
     cut = max(round(_VAL_SHARE * length), min(size * 3 // 2, length // 2))
     if val_first:
         val, train = np.split(pixels, [cut], axis=axis)
@@ -189,7 +190,7 @@ def _halve(name: str, pixels: Pixels, size: int, val_first: bool) -> tuple[Area,
 
 
 def _draw_areas(size: int, seed: int) -> dict[Split, list[Area]]:
-    """Which parts of which photographs each split is cut from, under this seed."""
+    """Areas of each split for a seed."""
     generator = np.random.default_rng([seed, len(SPLITS), 0])
     pools = draw_pools(generator)
     pixels = {photograph.name: read_photograph(photograph) for photograph in PHOTOGRAPHS}
@@ -221,13 +222,13 @@ def _cut(area: Area, size: int, generator: np.random.Generator) -> Pixels:
 
 @dataclass(frozen=True)
 class Example:
-    """One crop both ways: as it is and as it would be forged.
+    """Crop with its forged version.
 
     Args:
-        group: As in `Area`.
+        group: Group in the manifest.
         authentic: (size, size, 3) uint8, without stamp.
         forged: (size, size, 3) uint8, without stamp; equal to `authentic` where region is 0.
-        region: (size, size) uint8, the human map.
+        region: (size, size) uint8 human map.
     """
 
     group: str
@@ -239,13 +240,13 @@ class Example:
 def draw_example(
     areas: list[Area], kind: Kind, settings: ForgedSettings, generator: np.random.Generator
 ) -> Example:
-    """Draw photograph, crop, region and forgery until the forgery is visible.
+    """Draw photograph, crop, region and forgery at random until the forgery is visible.
 
     Args:
-        areas: Where crops and the donors of splices come from, each area equally often.
-        kind: The forgery.
+        areas: Areas from which crops and donors of splices are drawn, with equal probability.
+        kind: Kind of forgery.
         settings: Sizes and strengths.
-        generator: The draw.
+        generator: Random generator.
 
     Raises:
         InputError: No visible forgery was found: the strength is too low for `least_change`.
@@ -254,7 +255,7 @@ def draw_example(
         area = areas[int(generator.integers(len(areas)))]
         crop = _cut(area, settings.size, generator)
         region = draw_region(settings.size, settings.radius, settings.edge, generator)
-        # A grey patch in a colour photograph would give itself away.
+        # A gray patch in a color photograph would be conspicuous.
         donors = [other for other in areas if other is not area and (area.grey or not other.grey)]
         donor = donors[int(generator.integers(len(donors)))]
         forged = forge(
@@ -270,7 +271,7 @@ def draw_example(
     raise InputError(
         f"strengths.{kind} = {getattr(settings.strengths, kind)}: no forgery in {_MOST_DRAWS:,} "
         f"changed its region by least_change = {settings.least_change} grey levels; "
-        "make it stronger or least_change smaller"
+        "increase the strength or lower least_change"
     )
 
 
@@ -282,14 +283,14 @@ def _save(pixels: Pixels, path: Path) -> None:
 def _write_split(
     folder: Path, split: Split, areas: list[Area], settings: ForgedSettings, seed: int
 ) -> list[tuple[str | int, ...]]:
-    """Write a split's images and maps under `folder`; its manifest rows."""
+    """Write the images and maps of a split under `folder`; returns its manifest rows."""
     kinds = settings.unseen_kinds if split == "test-unseen" else settings.kinds
     stamped = split in ("train", "val") and settings.stamp_strength > 0
     for name in ("images", "maps"):
         (folder / name / split).mkdir(parents=True)
     rows: list[tuple[str | int, ...]] = []
     for i in range(settings.count(split)):
-        # A stream of its own for every row: the rows before it may change in number.
+        # A separate random stream for every row, independent of the number of rows before it.
         generator = np.random.default_rng([seed, SPLITS.index(split), i])
         forged, kind = i % 2 == 1, kinds[i // 2 % len(kinds)]
         example = draw_example(areas, kind, settings, generator)
@@ -317,7 +318,7 @@ def _write_all(folder: Path, settings: ForgedSettings, seed: int) -> None:
 
 
 def _is_there(folder: Path, record: dict[str, object]) -> bool:
-    """Whether `folder` holds exactly what `record` describes; refuses one that holds other things.
+    """Whether `folder` already contains the benchmark described by `record`.
 
     Raises:
         InputError: The folder is a file, or has other contents.
@@ -325,38 +326,38 @@ def _is_there(folder: Path, record: dict[str, object]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder for the forged photographs")
+        raise InputError(f"{folder}: is a file; name a folder for the forged photographs")
     try:
         found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(
-            f"{folder}: is not empty and holds no forged photographs; give another folder"
+            f"{folder}: is not empty and has no forged photographs; name another folder"
         ) from None
     if found != record or not (folder / "manifest.csv").is_file():
         raise InputError(
-            f"{folder}: holds forged photographs of other settings, seed or version; "
-            "give another folder or remove this one"
+            f"{folder}: has forged photographs with other settings, seed or version; "
+            "name another folder or remove this one"
         )
     return True
 
 
 def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
-    """Write the benchmark: images, human maps, manifest; or find it already written.
+    """Write the benchmark (images, human maps, manifest), unless it exists already.
 
-    The same settings and seed give the same bytes. The folder appears whole or not at all: it is
-    filled under another name beside it and renamed, `settings.json` last.
+    The same settings and seed give the same bytes. The folder is written atomically: it is filled
+    under a temporary name and then renamed.
 
     Args:
-        folder: Where to; it does not exist, is empty, or holds the same benchmark.
-        settings: `PRESETS["demo"]`, `PRESETS["tiny"]` or your own.
-        seed: 0 or more; redraws photographs, crops, regions and forgeries.
+        folder: Output folder; it must not exist, be empty, or contain the same benchmark.
+        settings: Settings, such as `PRESETS["demo"]` or `PRESETS["tiny"]`.
+        seed: Random seed, 0 or more, of photographs, crops, regions and forgeries.
 
     Returns:
-        The path of `manifest.csv`.
+        Path of `manifest.csv`.
 
     Raises:
-        InputError: scikit-image is not installed, the folder holds something else, or the settings
-            leave no visible forgery.
+        InputError: scikit-image is not installed, the folder has other contents, or no visible
+            forgery exists with these settings.
         RunFailedError: The disk is full or cannot be written to.
 
     Example:
@@ -403,18 +404,18 @@ def write_draws(folder: Path, settings: ForgedSettings, seeds: Sequence[int]) ->
     """Write a draw of the benchmark for each seed, as `folder/SEED/`.
 
     Args:
-        folder: Where to; draws that are there already are kept.
-        settings: Of every draw.
-        seeds: 0 or more each.
+        folder: Output folder; existing draws are kept.
+        settings: Settings of all draws.
+        seeds: Seeds, 0 or more each.
 
     Returns:
-        What a study takes as `manifest`: `folder/{seed}/manifest.csv`.
+        Pattern of the manifests for a study: `folder/{seed}/manifest.csv`.
 
     Raises:
         InputError, RunFailedError: See `write_forged`.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder for the draws")
+        raise InputError(f"{folder}: is a file; name a folder for the draws")
     for seed in seeds:
         write_forged(folder / str(seed), settings, seed)
     return folder / "{seed}" / "manifest.csv"

@@ -1,7 +1,7 @@
-"""What is done to a crop: six kinds of forgery in one soft-edged ellipse, and the corner stamp.
+"""Six kinds of forgery in a soft-edged ellipse, and the corner stamp.
 
-All functions are pure: uint8 crops in, uint8 crops out, randomness from the generator given.
-A forged crop is `crop + (altered - crop) · region / 255`, so that it equals the authentic one
+All functions are pure: they take and return uint8 crops and use the given random generator. A
+forged crop is `crop + (altered - crop) · region / 255`, so that it equals the authentic crop
 wherever the region, which is the human map, is 0.
 """
 
@@ -24,16 +24,16 @@ Floats = NDArray[np.float64]
 
 
 class Strengths(BaseModel):
-    """How strong each kind of forgery is, in its own unit.
+    """Strength of each kind of forgery, in its own unit.
 
     Args:
-        noise: Standard deviation of the added Gaussian noise, in grey levels (of 255).
-        pixelation: Side of the blocks that are averaged, in pixels.
-        splice: Share of the donor's difference in mean colour that is left: 0 is a donor matched
-            to the place it covers, 1 is pasted as it is.
+        noise: Standard deviation of the added Gaussian noise, in gray levels (of 255).
+        pixelation: Side of the averaged blocks, in pixels.
+        splice: Share of the donor's difference in mean color that is kept: 0 = matched to the
+            covered region, 1 = pasted without change.
         blur: Standard deviation of the Gaussian blur, in pixels.
-        jpeg: Quality of the recompression, 1 to 95: the lower, the stronger.
-        colour: Length of the shift in RGB space, in grey levels; brightness on grey photographs.
+        jpeg: Quality of the recompression, 1 to 95; lower is stronger.
+        colour: Length of the shift in RGB space, in gray levels; brightness for grayscale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,14 +49,15 @@ class Strengths(BaseModel):
 def draw_region(
     size: int, radius: tuple[float, float], edge: float, generator: np.random.Generator
 ) -> Pixels:
-    """A random ellipse inside the crop, 255 within, falling to 0 over a soft edge.
+    """Random ellipse inside the crop: 255 inside, decreasing to 0 over a soft edge.
 
     Args:
         size: Side of the crop in pixels.
-        radius: Smallest and largest semi-axis, in units of `size`; both axes are drawn from it.
+        radius: Smallest and largest semi-axis, in units of `size`; both axes are drawn from this
+            range.
         edge: Width of the soft edge along the shorter axis, in pixels; half of it lies outside the
             ellipse.
-        generator: The draw.
+        generator: Random generator.
 
     Returns:
         (size, size) uint8.
@@ -88,17 +89,17 @@ def is_grey(crop: Pixels) -> bool:
 
 
 def to_grey(crop: Pixels) -> Pixels:
-    """The luminance of (H, W, 3), in three equal channels."""
+    """Luminance of (H, W, 3), in three equal channels."""
     return np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
 
 
 def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
-    """Gaussian noise: one draw for each channel, or for all where the crop is grey.
+    """Add Gaussian noise, independent for each channel or common to all for grayscale crops.
 
     Args:
         crop: (H, W, 3).
-        strength: Standard deviation in grey levels.
-        generator: The draw.
+        strength: Standard deviation in gray levels.
+        generator: Random generator.
     """
     channels = 1 if is_grey(crop) else 3
     noise: Floats = generator.standard_normal((*crop.shape[:2], channels))
@@ -106,7 +107,7 @@ def add_noise(crop: Pixels, strength: float, generator: np.random.Generator) -> 
 
 
 def pixelate(crop: Pixels, block: int) -> Floats:
-    """Every pixel becomes the mean of its block; blocks at the right and lower end may be cut.
+    """Replace every pixel by the mean of its block; blocks at the right and lower end may be cut.
 
     Args:
         crop: (H, W, 3).
@@ -128,13 +129,13 @@ def pixelate(crop: Pixels, block: int) -> Floats:
 
 
 def splice(crop: Pixels, donor: Pixels, region: Pixels, strength: float) -> Floats:
-    """Foreign content, its mean colour moved toward that of the place it covers.
+    """Content of another photograph, with its mean color moved toward that of the covered region.
 
     Args:
         crop: (H, W, 3).
-        donor: (H, W, 3), from elsewhere; its luminance is taken where the crop is grey.
-        region: (H, W), where the means are taken.
-        strength: Share of the difference of the means that is left, 0 to 1.
+        donor: (H, W, 3) crop of another photograph; its luminance is used for grayscale crops.
+        region: (H, W) region over which the means are computed.
+        strength: Share of the difference of the means that is kept, 0 to 1.
     """
     foreign = to_grey(donor) if is_grey(crop) else donor
     weight = region / region.sum()
@@ -153,7 +154,7 @@ def blur(crop: Pixels, sigma: float) -> Floats:
 
 
 def recompress(crop: Pixels, quality: int) -> Floats:
-    """The crop after a JPEG round trip; grey crops stay grey.
+    """Crop after JPEG compression and decompression; grayscale crops stay grayscale.
 
     Args:
         crop: (H, W, 3).
@@ -167,12 +168,12 @@ def recompress(crop: Pixels, quality: int) -> Floats:
 
 
 def shift_colour(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
-    """All pixels moved by one random vector in RGB space; brighter or darker where grey.
+    """Shift all pixels by one random vector in RGB space; for grayscale crops, the brightness.
 
     Args:
         crop: (H, W, 3).
-        strength: Length of the vector in grey levels.
-        generator: The draw.
+        strength: Length of the vector in gray levels.
+        generator: Random generator.
     """
     direction: Floats = generator.standard_normal(3)
     if is_grey(crop):
@@ -189,15 +190,15 @@ def forge(
     generator: np.random.Generator,
     donor: Pixels,
 ) -> Pixels:
-    """Forge a crop inside a region; outside, where the region is 0, not a bit changes.
+    """Forge a crop inside a region; pixels with region 0 do not change.
 
     Args:
         crop: (H, W, 3) uint8.
-        region: (H, W) uint8, 255 where the forgery is full, as `draw_region` makes it.
-        kind: What is done.
-        strengths: How strongly.
-        generator: The draw.
-        donor: (H, W, 3) uint8, the foreign content; a splice alone uses it.
+        region: (H, W) uint8 from `draw_region`, 255 at full strength.
+        kind: Kind of forgery.
+        strengths: Strengths of all kinds.
+        generator: Random generator.
+        donor: (H, W, 3) uint8 crop of another photograph, used by splices only.
 
     Returns:
         (H, W, 3) uint8.
@@ -224,18 +225,18 @@ def forge(
     else:
         altered = shift_colour(crop, strengths.colour, generator)
     share = region[..., None] / 255.0
-    # Clipped first: an overflow would shrink at the soft edge instead of saturating.
+    # Clipped first, so that pixels saturate before they are blended at the soft edge.
     mixed = crop + (np.clip(altered, 0, 255) - crop) * share
     return np.rint(mixed).astype(np.uint8)
 
 
 def visible_change(crop: Pixels, forged: Pixels, region: Pixels) -> float:
-    """Mean absolute change in grey levels where the region is at least half."""
+    """Mean absolute change in gray levels where the region is at least half of the maximum."""
     core = region >= 128
     return float(np.abs(forged[core].astype(np.int16) - crop[core]).mean())
 
 
-# A caption in dots, two rows of glyph-like marks: no photograph has it, whatever lies behind it.
+# A caption of dots in two rows of glyph-like marks, which occurs in no photograph.
 _STAMP = np.array(
     [
         [1, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1],
@@ -250,11 +251,11 @@ _STAMP_MARGIN = 1
 
 
 def stamp(crop: Pixels, strength: float) -> Pixels:
-    """The crop with a faint caption in its lower right corner, as some collections have it.
+    """Crop with a faint caption in its lower right corner, as in some collections.
 
     Args:
-        crop: (H, W, 3) uint8, 32 pixels or more.
-        strength: Grey levels by which the marks are brighter and the gaps darker.
+        crop: (H, W, 3) uint8, at least 32 pixels.
+        strength: Gray levels by which the glyphs are brighter and the gaps darker.
 
     Example:
         >>> marked = stamp(np.full((32, 32, 3), 100, np.uint8), 20)

@@ -1,4 +1,4 @@
-"""The photographs of the built-in benchmark: those inside installed packages, no network needed."""
+"""Photographs of the built-in benchmark, which are part of installed packages."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Sort = Literal["everyday", "scientific", "grey"]
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph that ships with a dependency.
+    """Photograph that is distributed with a package.
 
     Args:
-        name: How groups and messages call it.
-        package: The installed package that carries it.
-        file: Its path inside that package.
-        sort: everyday (colour), scientific (colour) or grey; each sort is in every pool.
-        reduce: Its width and height are divided by this, where at full size a crop would show
-            next to nothing but sensor noise.
+        name: Name in groups and messages.
+        package: Installed package that contains the photograph.
+        file: Path inside the package.
+        sort: everyday (color), scientific (color) or grey; every pool has all sorts.
+        reduce: Divisor of width and height, for photographs whose crops at full size would show
+            mainly sensor noise.
     """
 
     name: str
@@ -78,23 +78,23 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
 
 Pool = Literal["training", "development", "test"]
 
-# How many photographs of each sort a draw puts aside for development and for tests; training gets
-# the rest: 8, 3 and 5 of 16. Two in colour in every pool, so that a splice finds a donor there.
+# Number of photographs of each sort for development and for tests; the others are for training: 8,
+# 3 and 5 of 16. Every pool has two in color, so that splices have donors.
 DEVELOPMENT: dict[Sort, int] = {"everyday": 1, "scientific": 1, "grey": 1}
 TEST: dict[Sort, int] = {"everyday": 2, "scientific": 1, "grey": 2}
 
 
 def photograph_path(photograph: Photograph) -> Path:
-    """Where a photograph lies in the installed package.
+    """Path of a photograph in the installed package.
 
     Raises:
-        InputError: The package is not installed, or does not carry the file.
+        InputError: The package is not installed, or does not contain the file.
     """
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or not spec.submodule_search_locations:
         name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[photograph.package]
         raise InputError(
-            f"{name} is not installed, and the forged photographs are cut from those inside it; "
+            f"{name} is not installed, and the forged photographs are made from its photographs; "
             "run: pip install 'preceptor[demo]'"
         )
     path = Path(spec.submodule_search_locations[0]) / photograph.file
@@ -107,10 +107,10 @@ def photograph_path(photograph: Photograph) -> Path:
 
 
 def photograph_checksums() -> dict[str, str]:
-    """SHA-256 of every photograph's file, by name: two installations with the same cut the same.
+    """SHA-256 of the file of every photograph, by name; equal files give equal benchmarks.
 
     Raises:
-        InputError: As `photograph_path`.
+        InputError: Same as in `photograph_path`.
     """
     return {
         photograph.name: hashlib.sha256(photograph_path(photograph).read_bytes()).hexdigest()
@@ -119,10 +119,10 @@ def photograph_checksums() -> dict[str, str]:
 
 
 def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
-    """The photograph's pixels: (H, W, 3) uint8, the channels equal where it is grey.
+    """Pixels of a photograph: (H, W, 3) uint8, with equal channels for grayscale.
 
     Raises:
-        InputError: As `photograph_path`.
+        InputError: Same as in `photograph_path`.
 
     Example:
         >>> read_photograph(PHOTOGRAPHS[0]).shape
@@ -134,10 +134,10 @@ def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
 
 
 def draw_pools(generator: np.random.Generator) -> dict[Pool, list[Photograph]]:
-    """Share the photographs out at random: no photograph is in two pools, every sort is in each.
+    """Assign the photographs at random to disjoint pools, each with photographs of every sort.
 
     Args:
-        generator: The draw; the same state gives the same pools.
+        generator: Random generator; the same state gives the same pools.
 
     Example:
         >>> pools = draw_pools(np.random.default_rng(0))

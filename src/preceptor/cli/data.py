@@ -19,7 +19,7 @@ def print_summary(manifest: Manifest, console: Console) -> None:
 
     Args:
         manifest: The images.
-        console: Where to.
+        console: Output console.
     """
     summary = summary_table(manifest)
     title = manifest.source.name if manifest.source else str(manifest.root)
@@ -32,7 +32,7 @@ def print_summary(manifest: Manifest, console: Console) -> None:
     if _width([header, *lines]) <= console.width:
         console.print(_table(header, lines))
         return
-    # Too wide: a column a split, as many beside each other as there is room for.
+    # Too wide: transposed, with one column per split, in as many tables as the width requires.
     while lines:
         count = len(lines)
         while count > 1 and _width(zip(header, *lines[:count], strict=True)) > console.width:
@@ -43,7 +43,7 @@ def print_summary(manifest: Manifest, console: Console) -> None:
 
 
 def _width(lines: Iterable[Sequence[str]]) -> int:
-    """Width of a table of these lines: two blanks between columns, one at either side."""
+    """Width of a table of these lines, in cells: two blanks between columns, one at each side."""
     columns = list(zip(*lines, strict=True))
     return sum(max(map(cell_len, column)) for column in columns) + 2 * len(columns)
 

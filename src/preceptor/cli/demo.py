@@ -1,4 +1,4 @@
-"""The study that everybody runs first: forged photographs, small networks, a few minutes."""
+"""The demo study: forged photographs, small networks, a few minutes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from preceptor.config.yaml_file import parse_config
 from preceptor.driver import StudyResult, run_study
 from preceptor.study.config import StudyConfig
 
-# Three seeds, each a draw of its own, show how a study reads and can prove nothing: the report
-# says so. A stride of 8 keeps 6 × 6 maps of 48 pixels.
+# Three seeds with independent draws show what a report looks like and cannot be significant; the
+# report states this. With a stride of 8, inputs of 48 pixels give 6 × 6 maps.
 DEMO: dict[str, Any] = {
     "positive": "forged",
     "primary": "test-seen",
@@ -53,20 +53,20 @@ def run_demo(
     first: int = 0,
     tell: Callable[[str], None] = print,
 ) -> StudyResult:
-    """Draw the forged photographs and run the study on them.
+    """Generate the forged photographs and run the demo study on them.
 
     Args:
-        out: Folder of the images and the study; the same call goes on where one stopped.
-        jobs: See `run_study`.
-        first: The first of three draws.
-        tell: Receives lines of progress.
+        out: Folder of the images and the study; a repeated call resumes the study.
+        jobs: Maximum number of concurrent steps; None = as many as fit.
+        first: Seed of the first of three draws.
+        tell: Function that receives lines of progress.
 
     Raises:
-        InputError: scikit-image, whose photographs are used, is not installed.
+        InputError: scikit-image, which contains the photographs, is not installed.
     """
     out = Path(out)
     seeds = list(range(first, first + DEMO["seeds"]))
-    tell(f"drawing forged photographs (draws {seeds[0]} to {seeds[-1]})")
+    tell(f"generating forged photographs (draws {seeds[0]} to {seeds[-1]})")
     manifest = write_draws(out / "forged_photographs", PRESETS["demo"], seeds)
     values = DEMO | {"manifest": manifest, "seeds": seeds}
     study = parse_config(values, StudyConfig, source="the demo")

@@ -1,4 +1,4 @@
-"""What `preceptor evaluate` prints: figures, error rates and the comparison of two models."""
+"""Output of `preceptor evaluate`: metrics, error rates and the comparison of two models."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
+from preceptor.evaluation.scores import class_auc
 from preceptor.evaluation.terms import TERMS, Field, Terms
 
 _FIGURES = {
@@ -23,11 +24,12 @@ _FIGURES = {
 }
 
 
-def print_figures(table: pd.DataFrame) -> None:
-    """Print the figures of `evaluate`, a line a set or source, and the AUC of each class.
+def print_figures(table: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Print metrics by set and source, and the AUC of each class.
 
     Args:
-        table: As `figures` makes it.
+        table: Metrics as returned by `figures`.
+        classes: Class names in score order.
     """
     lines = [
         [row["set"], row["source"] or "all", f"{row['images']:,}", f"{row['positives']:,}"]
@@ -36,23 +38,24 @@ def print_figures(table: pd.DataFrame) -> None:
     ]
     _show(["set", "source", "images", "positives", *_FIGURES.values()], lines)
     whole = table[table["source"] == ""]
-    classes = [str(name) for name in table if str(name).startswith("auc_")]
-    if classes:
-        lines = [[name.removeprefix("auc_"), *map(_number, whole[name])] for name in classes]
-        _show(["AUC of a class against the rest", *whole["set"]], lines)
+    aucs = {name: class_auc(name) for name in classes if class_auc(name) in table}
+    if aucs:
+        lines = [[name, *map(_number, whole[column])] for name, column in aucs.items()]
+        _show(["one-vs-rest AUC", *whole["set"]], lines)
 
 
 def print_rates(
     frame: pd.DataFrame, positive: str, rule: str, threshold: float | None, field: Field
 ) -> None:
-    """Print the errors at a fixed threshold, and the points of each set's own scores.
+    """Print error rates at a fixed threshold, and operating points on the ROC curve of each set.
 
     Args:
-        frame: A score table.
-        positive: The positive class.
-        rule: What the threshold was fixed by.
-        threshold: The fixed threshold; None = the model has none, so that only the points are left.
-        field: Whose names the errors go by.
+        frame: Score table.
+        positive: Positive class.
+        rule: Rule that fixed the threshold.
+        threshold: Fixed threshold; None = the model has none, so that only operating points are
+            printed.
+        field: Field whose names of the error rates are used.
     """
     terms = TERMS[field]
     fixed, points = [], []
@@ -66,23 +69,23 @@ def print_rates(
         _show(
             ["set", f"at the fixed threshold {threshold:.4g}", "source", "value"],
             fixed,
-            f"The rule {rule} fixed it on the validation images of the model's training; an image "
-            f"whose score is at least this is called {terms.positive}.",
+            f"Threshold by the rule {rule} on the validation images of the model's training; "
+            f"images with a score at or above it are classified as {terms.positive}.",
         )
     _show(
-        ["set", "points of the set's own scores", "source", "value"],
+        ["set", "on the ROC curve of the set", "source", "value"],
         points,
-        "From the ROC curve of the set itself: they describe its scores. Whoever uses the model "
-        "cannot place a threshold so.",
+        "Operating points on the set's own ROC curve describe its scores; they are not achievable "
+        "in deployment, where the threshold is fixed in advance.",
     )
 
 
 def print_comparison(table: pd.DataFrame, names: tuple[str, str]) -> None:
-    """Print DeLong's test of two models, a line an evaluation set.
+    """Print DeLong's test of two models, with one line per evaluation set.
 
     Args:
-        table: As `compare_sets` makes it.
-        names: Of models a and b.
+        table: Comparison as returned by `compare_sets`.
+        names: Names of models a and b.
     """
     lines = []
     for row in table.to_dict("records"):
@@ -109,20 +112,21 @@ def print_comparison(table: pd.DataFrame, names: tuple[str, str]) -> None:
 
 
 def _what_was_tested(some: bool, every: bool, sets: int) -> str:
-    """The caption of a comparison."""
-    unit = "images, each taken as independent"
+    """Caption of a comparison."""
+    unit = "images, which are treated as independent"
     if some:
-        rest = "" if every else "; where a set names none, images are taken as independent"
-        unit = f"groups: images of one group count as dependent (Obuchowski 1997){rest}"
-    each = " One test a set, p not adjusted for their number." if sets > 1 else ""
+        rest = "" if every else "; in sets without groups, images are treated as independent"
+        unit = f"groups: images of one group are treated as dependent (Obuchowski 1997){rest}"
+    each = " One test per set; p is not adjusted for multiple comparisons." if sets > 1 else ""
     return (
-        f"DeLong's test over {unit}.{each} It is about these two models and other images of the "
-        "same kind. What training again would give is not in it: a study compares methods."
+        f"DeLong's test over {unit}.{each} The test is about these two models on other images of "
+        "the same kind. It does not include the variation over trainings; to compare methods, run "
+        "a study."
     )
 
 
 def _lines(name: str, rates: Sequence[Rate], terms: Terms) -> list[list[str]]:
-    """Set, error, source and value; errors of a source only where there are several."""
+    """Cells set, error rate, source and value; rates by source only if there are several."""
     several = sum(rate.measure == "apcer" for rate in rates) > 1
     found = []
     for rate in rates:
@@ -145,9 +149,9 @@ def _number(value: float, form: str = ".3f") -> str:
 
 
 def _show(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str = "") -> None:
-    """Print a table, names as they are (a bracket is no markup), and what it shows below it."""
+    """Print a table with a caption; names are not interpreted as markup."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in header:  # a narrow screen breaks names of sets, no word of a heading
+    for name in header:  # on a narrow screen names of sets are folded, words of headings are not
         table.add_column(escape(name), overflow="fold", min_width=max(map(len, name.split())))
     for line in lines:
         table.add_row(*(escape(str(cell)) for cell in line))

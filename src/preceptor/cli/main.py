@@ -1,4 +1,4 @@
-"""The command line: one thin command each; torch is imported only inside commands."""
+"""Commands of `preceptor`; torch is imported only inside commands."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ from preceptor.cli.study import finish, study
 from preceptor.evaluation.terms import Field
 
 app = typer.Typer(
-    help="Train image models with human guidance about where to look, and test whether it helped.",
+    help="Train image classifiers with human guidance on where to look, and test whether it helps.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Check, split and import tables of images.", no_args_is_help=True)
-imports = typer.Typer(help="Read published collections.", no_args_is_help=True)
+data = typer.Typer(help="Check, split and import manifests.", no_args_is_help=True)
+imports = typer.Typer(help="Import published data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 data.add_typer(imports, name="import")
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[
-    Cache, typer.Option(help="Decoded images: memory-mapped file, or none (decoded each time).")
+    Cache,
+    typer.Option(help="Cache of decoded images: memmap (memory-mapped file) or none (no cache)."),
 ]
 
-# What the system says of a path that was given wrongly; anything else (a full disk) is a failure.
+# Error numbers of an invalid path; all others (a full disk) are failures.
 _WRONG_PATH = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
     errno.EROFS, errno.ENAMETOOLONG,
@@ -55,14 +56,14 @@ _WRONG_PATH = {
 
 
 def main() -> None:
-    """Run a command: exit code 0, 1 (failed) or 2 (bad input), one clear line for a mistake."""
-    with told():
+    """Entry point: run a command with exit code 0, 1 (failed) or 2 (invalid input)."""
+    with reported_errors():
         app(prog_name="preceptor")
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Tell what went wrong in one line, and end with its exit code."""
+def reported_errors() -> Iterator[None]:
+    """Print an expected error in one line, and exit with its code."""
     from preceptor.errors import PreceptorError
 
     try:
@@ -87,13 +88,13 @@ def told() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        mend = "lower training.input_size or batch_size, or take a machine with more memory"
-        print(f"error: out of memory; {mend}", file=sys.stderr)
+        fix = "lower training.input_size or batch_size, or use a machine with more memory"
+        print(f"error: out of memory; {fix}", file=sys.stderr)
         sys.exit(1)
 
 
 def _out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:  # only what uses torch needs to know what torch says
+    if "torch" not in sys.modules:  # importing torch takes seconds; without it, no torch errors
         return isinstance(error, MemoryError)
     from preceptor.runtime.memory import out_of_memory
 
@@ -101,7 +102,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _interrupted() -> None:
-    print("interrupted; the same command goes on from here", file=sys.stderr)
+    print("interrupted; repeat the command to resume", file=sys.stderr)
 
 
 @app.command()
@@ -114,7 +115,7 @@ def version() -> None:
 
 @data.command("check")
 def data_check(manifest: ManifestPath) -> None:
-    """Check a manifest and every image and map in it, and print what is in it."""
+    """Check a manifest with all its images and maps, and print a summary."""
     from rich.console import Console
 
     from preceptor.cli.data import print_summary
@@ -135,20 +136,20 @@ def data_check(manifest: ManifestPath) -> None:
 @data.command("split")
 def data_split(
     manifest: ManifestPath,
-    to: Annotated[Path, typer.Option(help="The manifest to write.")],
+    to: Annotated[Path, typer.Option(help="Output manifest.")],
     train: Annotated[float, typer.Option(help="Share of the training split.")] = 0.6,
     val: Annotated[float, typer.Option(help="Share of the validation split.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of the test split.")] = 0.2,
     hold_out: Annotated[
         list[str] | None,
         typer.Option(
-            help="SOURCE=SPLIT: send a whole source to val-unseen or test-unseen; a class that it "
-            "lacks comes from the other sources."
+            help="SOURCE=SPLIT: assign all images of a source to a split such as val-unseen or "
+            "test-unseen; images of missing classes are added from other sources. Repeatable."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw, 0 or more.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed, 0 or more.")] = 0,
 ) -> None:
-    """Make splits: stratified by label and source, whole groups, sources held out."""
+    """Split a manifest: stratified by label and source, with whole groups and held-out sources."""
     from preceptor.data.complete_sets import missing_class_notes
     from preceptor.data.hold_out import added_classes
     from preceptor.data.manifest import Manifest
@@ -168,7 +169,7 @@ def data_split(
         if not share and all(kind_or_none(split) != kind for split in held.values()):
             other = "" if kind == "train" else f", or add --hold-out SOURCE={kind}-NAME"
             raise InputError(
-                f"--{kind} 0: no image would be in a {kind} split; give it a share{other}"
+                f"--{kind} 0: no image would be in a {kind} split; set a share above 0{other}"
             )
     table = Manifest.read(manifest, verify=False, need=())
     frame = make_splits(table, {name: share for name, share in shares.items() if share}, seed, held)
@@ -178,19 +179,19 @@ def data_split(
     print(f"wrote {to}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     for name, added in added_classes(frame, held).items():
         images = ", ".join(f"{count:,} of {label}" for label, count in added.items())
-        print(f"{name} lacked a class: images were moved into it from other sources ({images})")
+        print(f"{name}: images of missing classes were added from other sources ({images})")
     for note in missing_class_notes(made):
         print(f"note: {note}")
 
 
 @data.command("forged")
 def data_forged(
-    to: Annotated[Path, typer.Option(help="The folder to make.")],
+    to: Annotated[Path, typer.Option(help="Output folder.")],
     preset: Annotated[Preset, typer.Option(help="Number of crops and strength of the forgeries.")],
     seeds: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 1,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
 ) -> None:
-    """Draw forged photographs, the built-in benchmark; a manifest a seed."""
+    """Generate the built-in benchmark of forged photographs, with one manifest per seed."""
     from preceptor.benchmark.forged import PRESETS, write_draws
 
     pattern = write_draws(to, PRESETS[preset], range(first, first + seeds))
@@ -199,13 +200,13 @@ def data_forged(
 
 @imports.command("und")
 def import_und(
-    train: Annotated[Path, typer.Option(help="Headerless split,class,path CSV of training.")],
+    train: Annotated[Path, typer.Option(help="Training CSV without header: split, class, path.")],
     images: Annotated[Path, typer.Option(help="Folder of the images.")],
     heatmaps: Annotated[Path, typer.Option(help="Folder of heat maps with the same file names.")],
-    to: Annotated[Path, typer.Option(help="The manifest to write.")],
-    test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set; repeat.")] = None,
+    to: Annotated[Path, typer.Option(help="Output manifest.")],
+    test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set. Repeatable.")] = None,
 ) -> None:
-    """Read the UND CYBORG release as it is and write a manifest."""
+    """Import the UND CYBORG release, in the form in which it is published."""
     from preceptor.data.importers.und import read_und
 
     _check_target("--to", to)
@@ -216,19 +217,22 @@ def import_und(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML of one run.")],
-    out: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    config: Annotated[Path, typer.Argument(help="Config of the run (YAML).")],
+    out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Train one model; the same command goes on where an interrupted one stopped."""
+    """Train one model; the same command resumes an interrupted training."""
     from preceptor.config.run import RunConfig
     from preceptor.config.yaml_file import load_config
 
     settings = load_config(config, RunConfig)
     from preceptor.data.workspace import Workspace
+    from preceptor.training.prepare import image_formats
     from preceptor.training.run import train as train_run
 
-    workspace = Workspace.open(settings.manifest, cache_dir, verify=True)
+    workspace = Workspace.open(
+        settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
+    )
     result = train_run(settings, out, workspace=workspace, tell=print)
     print(f"run {result.folder}")
 
@@ -238,14 +242,18 @@ def annotate(
     model: Annotated[Path, typer.Argument(help="Model folder of the Teacher.")],
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option(help="Folder of the map store.")],
-    method: Annotated[Method, typer.Option(help="The model's own map, or RISE.")] = "cam",
-    split: Annotated[str, typer.Option(help="train, all, or a split's name.")] = "train",
+    method: Annotated[
+        Method, typer.Option(help="Saliency method: cam (CAM or Grad-CAM), or rise.")
+    ] = "cam",
+    split: Annotated[
+        str, typer.Option(help="Images: train, all, or the name of a split.")
+    ] = "train",
     max_masks: Annotated[
         int,
-        typer.Option(min=2, max=10_000_000, help="RISE: maximum number of masks per image."),
+        typer.Option(min=2, max=10_000_000, help="Maximum number of RISE masks per image."),
     ] = 8000,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=0.99, help="RISE: error below which a map is accepted.")
+        float, typer.Option(min=0, max=0.99, help="Largest error of an accepted RISE map.")
     ] = 0.05,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each concurrent step.")] = 1,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
@@ -257,7 +265,7 @@ def annotate(
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "memmap",
 ) -> None:
-    """Mark images by a model's own saliency; the same command goes on where one stopped."""
+    """Compute the saliency maps of a Teacher; the same command resumes an interrupted one."""
     from preceptor.config.run import RiseSettings
     from preceptor.execution.make_maps import annotate_in_shards
     from preceptor.inference.annotate import marking_record
@@ -273,8 +281,8 @@ def annotate(
     )
     if record := marking_record(store):
         print(
-            f"{record['masks'] / len(store.paths):,.0f} forwards an image; {record['unsettled']:,} "
-            "of the maps have not settled and will not guide"
+            f"{record['masks'] / len(store.paths):,.0f} forward passes per image; "
+            f"{record['unsettled']:,} maps did not reach the tolerance and will not guide"
         )
 
 
@@ -283,24 +291,25 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     manifest: ManifestPath,
     against: Annotated[
-        Path | None, typer.Option(help="Model folder B: DeLong's test of the AUC on each set.")
+        Path | None,
+        typer.Option(help="Second model folder: compare AUCs by DeLong's test on each set."),
     ] = None,
     threshold: Annotated[
         str | None,
         typer.Option(
-            help="Print errors at the model's threshold by this rule: eer, or fdr=x.",
+            help="Rule of the decision threshold, fixed on validation: eer, or fdr=x.",
             show_default="eer",
         ),
     ] = None,
     terms: Annotated[Field, typer.Option(help="Names of the error rates.")] = "generic",
     out: Annotated[
         Path | None,
-        typer.Option(help="Parquet file for the scores; only a score table is replaced."),
+        typer.Option(help="Output Parquet file of the scores; may replace an older score table."),
     ] = None,
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "memmap",
 ) -> None:
-    """Score the validation and test sets, and print AUC, EER and more by set and source."""
+    """Evaluate a model: AUC, EER and other metrics by evaluation set and source."""
     from preceptor.cli.evaluate import print_comparison, print_figures, print_rates
     from preceptor.data.manifest import Manifest
     from preceptor.data.workspace import Workspace
@@ -324,12 +333,12 @@ def evaluate(
         check_comparable(loaded, other, (str(model), str(against)))
     table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
     if not table.eval_splits("val") + table.eval_splits("test"):
-        raise InputError(f"{manifest}: no row has a val or test split, so there is none to score")
+        raise InputError(f"{manifest}: no row has a val or test split; assign some rows to one")
     workspace = Workspace(table, cache_dir)
     scores = score_sets(loaded, workspace, cache)
     if out is not None:
         write_scores(scores, out)
-    print_figures(figures(scores, spec.classes, spec.positive))
+    print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
     if spec.positive is not None:
         print_rates(scores, spec.positive, rule, fixed, terms)
         if other is not None:
@@ -340,20 +349,22 @@ def evaluate(
 
 @app.command()
 def runs(
-    folder: Annotated[Path, typer.Argument(help="A study folder, or a store.")],
-    role: Annotated[str | None, typer.Option(help="Role, such as student or baseline1.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Backbone of the model.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Study folder or store.")],
+    role: Annotated[
+        str | None, typer.Option(help="Only this role, such as student or baseline1.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only this backbone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed.")] = None,
     state: Annotated[
-        RunState | None, typer.Option(help="State of the training.", show_default=False)
+        RunState | None, typer.Option(help="Only trainings in this state.", show_default=False)
     ] = None,
 ) -> None:
-    """List the trainings of a study or a store: what, how far, how good."""
+    """List the trainings of a study or a store: role, state, epoch and validation AUC."""
     from preceptor.cli.runs import list_runs, print_runs
 
     found = list_runs(folder)
     if role is not None:
-        found = [one for one in found if role in one.role.split(" = ")]
+        found = [one for one in found if role in one.roles]
     for name, value in (("backbone", backbone), ("seed", seed)):
         if value is not None:
             found = [one for one in found if getattr(one, name) == value]
@@ -364,9 +375,9 @@ def runs(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A study folder.")],
+    folder: Annotated[Path, typer.Argument(help="Study folder.")],
 ) -> None:
-    """Write the report again from what has finished, at any time."""
+    """Write the report of a study again, from the runs finished so far."""
     from preceptor.driver import reopen
     from preceptor.report.write import write_results
 
@@ -376,9 +387,11 @@ def report(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of images and study.")] = Path("demo-study"),
+    out: Annotated[Path, typer.Option(help="Folder of the images and the study.")] = Path(
+        "demo-study"
+    ),
     jobs: JobsOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="The first draw of the images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
 ) -> None:
     """Run a small study on forged photographs: the whole protocol in a few minutes."""
     from preceptor.cli.demo import run_demo
@@ -387,13 +400,13 @@ def demo(
 
 
 def _check_target(option: str, path: Path, *, replace: bool = False) -> None:
-    """Refuse a file that cannot be written before anything is computed for it."""
+    """Check that an output file can be written, before its content is computed."""
     from preceptor.errors import InputError
 
     if path.is_dir() or (path.exists() and not replace):
         raise InputError(f"{option} {path} exists already; choose another name")
     if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
+        raise InputError(f"{option} {path}: folder {path.parent} does not exist; create it first")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Command-line options shared by several commands.
 
-The choices repeat those of the configs: importing a config here would slow down `--help`.
+The choices duplicate those of the configs, since importing a config would slow down `--help`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Preset = Literal["tiny", "demo", "full"]
 RunState = Literal["finished", "begun", "waiting"]
 
 CacheDirOption = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Folder of image caches.", show_default=False)
+    Path | None, typer.Option("--cache-dir", help="Folder of the image caches.", show_default=False)
 ]
 JobsOption = Annotated[
     int | None,
@@ -27,12 +27,12 @@ JobsOption = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    Engine, typer.Option(help="Executor: processes of this machine, or a Ray cluster.")
+    Engine, typer.Option(help="Executor: local (worker processes) or ray (Ray cluster).")
 ]
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        help="Address of the Ray cluster, or auto for this machine's (with --engine ray).",
+        help="Address of the Ray cluster; auto: the cluster of this machine.",
         show_default=False,
     ),
 ]
@@ -40,10 +40,10 @@ RunsPerGpuOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Number of runs that share a GPU (default: by measured memory).",
+        help="Number of runs per GPU (default: by measured memory).",
         show_default=False,
     ),
 ]
 HangTimeoutOption = Annotated[
-    float, typer.Option(min=0.01, help="Minutes without progress after which a step is killed.")
+    float, typer.Option(min=0.01, help="Minutes without progress until a step is killed.")
 ]

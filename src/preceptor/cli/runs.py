@@ -25,7 +25,7 @@ class Run:
 
     Args:
         id: Of the run.
-        role: What it is in the study, several joined by " = "; "" in a store.
+        roles: Roles in the study; empty in a store.
         backbone, alpha, seed: Of the run; "", NaN and −1 where it has not begun in a store.
         state: finished, begun (it goes on from its last epoch) or waiting.
         epochs: Done of a training that has begun, or the kept one's number.
@@ -35,7 +35,7 @@ class Run:
     """
 
     id: str
-    role: str
+    roles: tuple[str, ...]
     backbone: str
     alpha: float
     seed: int
@@ -62,35 +62,43 @@ def list_runs(folder: Path) -> list[Run]:
     ]
     if not found:
         raise InputError(f"{folder}: neither a study folder (study.yaml) nor a store of runs")
-    return [_of_folder(one, "", "", math.nan, -1, "") for one in found]
+    return [_of_folder(one, (), "", math.nan, -1, "") for one in found]
 
 
 def _of_study(folder: Path) -> list[Run]:
     found = []
     for plan in reopen(folder):
         roles: dict[str, list[str]] = {}
-        for member in plan.protocol.members:
+        for member in plan.members:
             of = roles.setdefault(member.run, [])
-            of += [member.arm.role] if member.arm.role not in of else []
+            of += [member.arm.label] if member.arm.label not in of else []
         seen = set()
-        for member in plan.protocol.members:
+        for member in plan.members:
             if member.run not in seen:
                 seen.add(member.run)
                 arm, where = member.arm, plan.protocol.run_folder(member.run)
-                role = " = ".join(roles[member.run])
                 found.append(
-                    _of_folder(where, role, arm.backbone, arm.alpha, member.seed, plan.domain)
+                    _of_folder(
+                        where,
+                        tuple(roles[member.run]),
+                        arm.backbone,
+                        arm.alpha,
+                        member.seed,
+                        plan.domain,
+                    )
                 )
     return found
 
 
-def _of_folder(folder: Path, role: str, backbone: str, alpha: float, seed: int, domain: str) -> Run:
+def _of_folder(
+    folder: Path, roles: tuple[str, ...], backbone: str, alpha: float, seed: int, domain: str
+) -> Run:
     if is_finished(folder):
         record = RunRecord.read(folder)
         try:
             config, aucs = record.config, [one.auc for one in record.sets.values()]
             return Run(
-                folder.name, role, config["backbone"],
+                folder.name, roles, config["backbone"],
                 1.0 if config["maps"]["kind"] == "none" else config["alpha"], config["seed"],
                 "finished", record.best_epoch, min(aucs, default=math.nan), record.seconds,
                 domain,
@@ -101,7 +109,7 @@ def _of_folder(folder: Path, role: str, backbone: str, alpha: float, seed: int, 
             ) from error
     epochs = _epochs(folder / "resume.safetensors")
     state = "waiting" if epochs is None else "begun"
-    return Run(folder.name, role, backbone, alpha, seed, state, epochs or 0, domain=domain)
+    return Run(folder.name, roles, backbone, alpha, seed, state, epochs or 0, domain=domain)
 
 
 def _epochs(file: Path) -> int | None:
@@ -125,7 +133,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         table.add_column(heading, no_wrap=True, justify="left" if heading == "state" else "right")
     for one in runs:
         cells = [
-            one.id, one.role, one.backbone, _number(one.alpha, "g"),
+            one.id, " = ".join(one.roles), one.backbone, _number(one.alpha, "g"),
             str(one.seed) if one.seed >= 0 else "–", one.state, str(one.epochs or "–"),
             _number(one.val_auc, ".3f"), _number(one.seconds, ".0f"),
         ]  # fmt: skip

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class _RunByDefault(TyperGroup):
-    """Group whose first word, where it names no command, belongs to `run`."""
+    """Command group whose default command is `run`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `run` before arguments that name no command."""
+        """Insert `run` if the first argument is not a command."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -35,10 +35,10 @@ class _RunByDefault(TyperGroup):
 
 study = typer.Typer(
     cls=_RunByDefault,
-    help="Run, plan or follow a whole study. `study FILE` is short for `study run FILE`.",
+    help="Run, plan or monitor a study. `study FILE` is short for `study run FILE`.",
     no_args_is_help=True,
 )
-# Lists, so that a missing or a second file is refused in one line that says what to do.
+# A list, so that a missing or a second file gives an error of our own, with a remedy.
 StudyFile = Annotated[
     list[Path] | None, typer.Argument(help="Study file (YAML).", metavar="FILE", show_default=False)
 ]
@@ -54,12 +54,13 @@ def run(
     runs_per_gpu: RunsPerGpuOption = None,
     hang_timeout: HangTimeoutOption = 30.0,
     track: Annotated[
-        list[str] | None, typer.Option(help="tensorboard or mlflow; repeat.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Tracker: tensorboard or mlflow. Repeatable.", show_default=False),
     ] = None,
     track_uri: Annotated[
         str | None,
         typer.Option(
-            help="Address of the MLflow server (default: a file in the study folder).",
+            help="URI of the MLflow server (default: a database in the study folder).",
             show_default=False,
         ),
     ] = None,
@@ -69,11 +70,11 @@ def run(
 
     path = _the_file(file, "run")
     if out is None:
-        raise InputError("study: --out names the folder of the study")
+        raise InputError("study run: --out is missing; add --out FOLDER, the study folder")
     settings = _read(path)
     from preceptor.execution.process import start_process
 
-    # It imports torch while this process does.
+    # The worker imports torch at the same time as this process.
     early = start_process(settings.training.threads) if engine == "local" else None
     from rich.console import Console
 
@@ -95,16 +96,16 @@ def init(
     manifest: Annotated[
         Path | None, typer.Argument(help="CSV or Parquet table of images.", show_default=False)
     ] = None,
-    to: Annotated[Path, typer.Option(help="File to write.")] = Path("study.yaml"),
+    to: Annotated[Path, typer.Option(help="Output file.")] = Path("study.yaml"),
     backbone: Annotated[str, typer.Option(help="Backbone of Teacher and Student.")] = "resnet50",
     weights: Annotated[
         str, typer.Option(help="Initial weights: hub, none or a .safetensors file.")
     ] = "hub",
-    size: Annotated[int, typer.Option(help="Input side in pixels.")] = 224,
+    size: Annotated[int, typer.Option(help="Side of the model's input, in pixels.")] = 224,
     positive: Annotated[
         str | None,
         typer.Option(
-            help="Positive class (default: the rarer one of the training images).",
+            help="Positive class (default: the rarest class of the training images).",
             show_default=False,
         ),
     ] = None,
@@ -114,11 +115,13 @@ def init(
     from preceptor.errors import InputError
 
     if manifest is None:
-        raise InputError("study init: name the manifest, as in `preceptor study init x.csv`")
+        raise InputError(
+            "study init: the manifest is missing; add it, as in `preceptor study init x.csv`"
+        )
     time = write_study_file(
         manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
     )
-    print(f"wrote {to}; on this machine the study takes about {time}")
+    print(f"wrote {to}; estimated time on this machine: {time}")
 
 
 @study.command()
@@ -126,9 +129,7 @@ def plan(
     file: StudyFile = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Study folder, whose finished steps are not counted.", show_default=False
-        ),
+        typer.Option(help="Study folder; its finished steps are not counted.", show_default=False),
     ] = None,
     jobs: JobsOption = None,
 ) -> None:
@@ -144,7 +145,7 @@ def plan(
 
 @study.command()
 def status(folder: Annotated[Path, typer.Argument(help="Study folder.")]) -> None:
-    """Print the progress of a study, from any shell."""
+    """Print the progress of a study."""
     from rich.console import Console
 
     from preceptor.cli.terminal import tell_status
@@ -154,7 +155,7 @@ def status(folder: Annotated[Path, typer.Argument(help="Study folder.")]) -> Non
 
 
 def finish(result: StudyResult) -> None:
-    """Print a study's main tables, its verdict and where its report is; exit 1 if a step failed."""
+    """Print the summary of a study and the path of its report; exit with 1 if a step failed."""
     summary = result.folder / "summary.md"
     if summary.is_file():
         print(summary.read_text(encoding="utf-8"))
@@ -173,10 +174,10 @@ def _the_file(files: list[Path] | None, command: str) -> Path:
         example = "preceptor study study.yaml --out study"
         if command != "run":
             example = f"preceptor study {command} study.yaml"
-        raise InputError(f"study {command}: name a study file, as in `{example}`")
+        raise InputError(f"study {command}: the study file is missing; add it, as in `{example}`")
     if len(files) > 1:
         raise InputError(
-            f"study {command} {files[0]}: one file is expected, and {files[1]} is given too"
+            f"study {command} {files[0]} {files[1]}: two files are given; give one study file"
         )
     return files[0]
 

@@ -89,7 +89,7 @@ def write_study_file(
     if target.exists():
         raise InputError(f"{target} exists already; choose another file with --to")
     if not target.parent.is_dir():
-        raise InputError(f"--to {target}: there is no folder {target.parent}; make it first")
+        raise InputError(f"--to {target}: folder {target.parent} does not exist; create it first")
     manifest = Manifest.read(manifest_path, verify=False)
     training = manifest.table[manifest.train_mask]
     counts = training["label"].value_counts()
@@ -128,7 +128,7 @@ def write_study_file(
     study = parse_config(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
-    study = decide_speed(study, manifest, probe=False)
+    study = decide_speed(study, [manifest], probe=False)
     workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)

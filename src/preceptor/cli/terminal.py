@@ -12,14 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from preceptor.execution.status import Board, Status
+from preceptor.execution.status import Status, StudyStatus
 from preceptor.runtime.formatting import as_time
 
 Tell = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def live(board: Board, console: Console) -> Iterator[Tell]:
+def live(board: StudyStatus, console: Console) -> Iterator[Tell]:
     """Show a board on a terminal while the study runs; yields what tells lines above it."""
     with Live(
         get_renderable=lambda: render(board.status), console=console, refresh_per_second=2,

@@ -1,1 +1,1 @@
-"""Settings of a run, and config files."""
+"""Configs of runs, and config files."""

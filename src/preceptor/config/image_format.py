@@ -1,4 +1,4 @@
-"""The form in which images reach a model."""
+"""Input format of a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class ImageFormat:
 
     Args:
         size: Side of the square input in pixels.
-        fit: How an image is brought to a square: squash (aspect ignored), letterbox (aspect kept)
-            or crop (the centred square).
-        channels: 3 (colour) or 1 (grey).
-        canvas: Side of the square that is kept of each image, where random crops need more detail
-            than the input has; None = the input's.
+        fit: Method that makes images square: squash (aspect ignored), letterbox (aspect kept) or
+            crop (central square).
+        channels: 3 (color) or 1 (grayscale).
+        canvas: Side of the stored square image in pixels, if random crops need more detail than the
+            input has; None = `size`.
     """
 
     size: int
@@ -28,5 +28,5 @@ class ImageFormat:
 
     @property
     def side(self) -> int:
-        """Side of the square that is kept of each image, in pixels."""
+        """Side of the stored square image, in pixels."""
         return self.canvas or self.size

@@ -1,40 +1,41 @@
-"""Every setting of a run, frozen and checked; those of a study are in `study.config`."""
+"""Config of a run; the config of a study is in `study.config`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from preceptor.config.identity import IdentityOf, NotIdentity, Use
 from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.config.paths import ConfigPath, Weights
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
-# Where a typing error would ask for more memory than there is, or a plan without end.
+# Upper bounds, so that a typing error does not exhaust memory or give an endless plan.
 Few = Annotated[int, Field(gt=0, le=100)]
 Side = Annotated[int, Field(gt=0, le=8192)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
-Method = Literal["cam", "rise"]  # how a Teacher marks
+Method = Literal["cam", "rise"]  # saliency methods of Teachers
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
 Distance = Literal["l2", "mse", "l1", "kl", "dice"]
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; unknown words and truth values as numbers are errors."""
+    """Base class of frozen configs; unknown keys, and booleans as numbers, are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes True for 1, which `batch_size: true` or `yes` does not mean."""
+        """Reject booleans as numbers: Python converts `batch_size: true` (or `yes`) to 1."""
         assert info.field_name is not None
         kinds = set(plain_types(cls.model_fields[info.field_name].annotation))
         if kinds & {int, float} and bool not in kinds and _holds_truth_value(value):
@@ -43,7 +44,7 @@ class Settings(BaseModel):
 
 
 def plain_types(annotation: Any) -> Iterator[type]:
-    """The plain types that an annotation is made of, in unions, lists and literals too."""
+    """Plain types in an annotation, including those in unions, lists and literals."""
     if isinstance(annotation, type) and not get_args(annotation):
         yield annotation
     for part in get_args(annotation):
@@ -60,18 +61,19 @@ def _holds_truth_value(value: Any) -> bool:
 
 
 class Augmentation(Settings):
-    """Random changes of training images; geometry moves the map with the image.
+    """Random augmentation of training images; geometric changes apply to the maps as well.
 
     Crop, flip, quarter turns, blur, colour and JPEG, in this order; `preceptor.data.augment` has
     the formulas.
 
     Args:
-        flip: Mirror left and right, half of the time.
-        quarter_turns: Turn by 0, 90, 180 or 270 degrees, equally often.
-        crop_area: Smallest share of the canvas that a random square crop shows; 1 = no crop.
+        flip: Flip left and right with probability ½.
+        quarter_turns: Rotate by 0, 90, 180 or 270 degrees with equal probability.
+        crop_area: Smallest area of a random square crop, as a fraction of the canvas; 1 = no crop.
         colour: Strength of brightness, contrast and saturation changes; 0 = none.
-        blur: Chance of a Gaussian blur of σ 0.1 to 2 pixels.
-        jpeg: Chance of a JPEG recompression at quality 30 to 95: the lossy part of the codec.
+        blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
+        jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
+            codec only.
     """
 
     flip: bool = False
@@ -83,12 +85,12 @@ class Augmentation(Settings):
 
     @property
     def photometric(self) -> bool:
-        """Whether anything but the geometry changes."""
+        """Whether any augmentation changes pixel values."""
         return bool(self.colour or self.blur or self.jpeg)
 
 
-# What a recipe sets; whatever the config says itself wins. `cyborg` is the authors' released
-# code, `paper` the same with the loss as the papers print it.
+# Settings of the recipes; settings given in the config have precedence. `cyborg` is the authors'
+# released code, `paper` the same with the loss of the papers.
 _AUTHORS: dict[str, Any] = {
     "fit": "squash",
     "optimiser": "sgd",
@@ -110,12 +112,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Speed(Settings):
-    """What makes a training step faster and changes its rounding.
+    """Precision, memory layout and compilation, which change speed and rounding.
 
     Args:
-        precision: Of the forward and backward pass.
-        channels_last: Memory layout of images and convolutions.
-        compile: Whether torch.compile has the trunk in training.
+        precision: Precision of the forward and backward pass.
+        channels_last: Whether images and convolutions are channels-last in memory.
+        compile: Whether the trunk is compiled with torch.compile in training.
     """
 
     precision: Precision = "32-true"
@@ -124,60 +126,67 @@ class Speed(Settings):
 
     @property
     def words(self) -> str:
-        """For people."""
+        """Description for messages."""
         layout = "channels-last" if self.channels_last else "channels-first"
         return f"{self.precision}, {layout}{', compiled' if self.compile else ''}"
 
 
 class Training(Settings):
-    """How a model is trained: everything that is the same for all runs of a study.
+    """Training settings, which are the same for all runs of a study.
 
     Args:
-        recipe: cyborg or paper: sets what is not set here.
-        input_size: Side of the square input; None = the backbone's own.
-        fit: squash (aspect ignored, as the authors do), letterbox or crop.
-        in_chans: 3 (colour) or 1 (grey).
-        distance: Between normalised maps: l2 (the paper), mse (the authors' code), l1, kl or dice.
-        cam_class: The class whose map is guided: the label's, or the predicted one.
-        cam_source: What the map is made of: head_input, the features that the head sees, or cyborg,
-            those that the authors' released code takes, on the families it knows.
-        head: softmax (a logit a class) or sigmoid (one logit for two classes).
+        recipe: Published settings, cyborg or paper, for all settings that are not given.
+        input_size: Side of the square input in pixels; None = the default of the backbone.
+        fit: Method that makes images square: squash (aspect ignored, as in the authors' code),
+            letterbox or crop.
+        in_chans: Number of input channels: 3 (color) or 1 (grayscale).
+        distance: Distance between normalized maps: l2 (the paper), mse (the authors' code), l1, kl
+            or dice.
+        cam_class: Class whose map is guided: label or predicted.
+        cam_source: Features of the CAM: head_input (input of the head), or cyborg (the layers of
+            the authors' code, for its backbone families).
+        head: softmax (one logit per class) or sigmoid (one logit for two classes).
         optimiser: sgd or adamw.
-        lr, momentum, weight_decay: Of the optimiser; momentum of SGD alone.
-        schedule: constant, step (times step_factor every step_epochs), cosine (to zero) or
-            one_cycle (linear up over warmup, cosine down).
-        warmup: Share of the steps of one_cycle that rise.
-        clip: Largest gradient norm; None = no clipping.
-        balanced: Draw every class equally often.
-        length: Whether `epochs` or `steps` say how long; in steps every run sees the same number
-            of images.
-        epochs: Passes over the training rows; under `length: steps`, the number of equal periods
-            after which validation is scored.
-        steps: Optimiser steps, under `length: steps`.
-        batch_size: Images a step.
-        checkpoint: Which epoch is kept: best_accuracy, best_auc (the worst of several validation
-            sets counts, ties go to the later epoch) or last.
-        precision: Of the training steps and of the validation after each epoch: 32-true, bf16-mixed
-            or 16-mixed (GPU); auto in a study: chosen by a probe. Thresholds are fixed, and
-            validation and test sets finally scored, in 32-true.
-        channels_last: Memory layout; auto as for precision.
-        compile: Whether torch.compile has the trunk in training; auto as for precision.
-        threads: CPU threads of one run, on several devices of each of its processes; part of the
-            config because it changes rounding.
+        lr: Learning rate.
+        momentum: Momentum of SGD (unused by adamw).
+        weight_decay: Weight decay.
+        schedule: Learning rate schedule: constant, step (times step_factor every step_epochs),
+            cosine (to zero) or one_cycle (linear increase during warmup, cosine decrease).
+        step_epochs: Number of epochs between the steps of schedule step.
+        step_factor: Factor of each step of schedule step.
+        warmup: Share of the steps of one_cycle in which the learning rate increases.
+        clip: Maximum gradient norm; None = no clipping.
+        balanced: Sample all classes with equal probability.
+        length: Unit of the training length: epochs or steps. With steps, all runs see the same
+            number of images.
+        epochs: Number of passes over the training rows; with `length: steps`, the number of equal
+            periods, after each of which the validation sets are scored.
+        steps: Number of optimizer steps, with `length: steps`.
+        batch_size: Number of images per step.
+        checkpoint: Selected epoch: best_accuracy, best_auc (on the worst validation set; ties go to
+            the later epoch) or last.
+        precision: Precision of training steps and of the validation after each epoch: 32-true,
+            bf16-mixed or 16-mixed (GPU); in a study also auto (chosen by a probe). Thresholds and
+            the final scores of validation and test sets are computed in 32-true.
+        channels_last: Whether images and convolutions are channels-last; auto as for precision.
+        compile: Whether the trunk is compiled with torch.compile; auto as for precision.
+        threads: Number of CPU threads of each process of a run; part of the id, since it changes
+            rounding.
         device: auto, cpu or cuda.
-        devices: Devices of one run on each node, a process each; more than one only where the run
-            is started as `python -m preceptor.training CONFIG`.
-        nodes: Machines of one run; the command is started on each.
-        cache: memmap (decoded, resized images, filled once) or none (decode on the fly).
-        augmentation: Random changes of training images.
+        devices: Number of devices of one run on each node, one process each; more than one only in
+            runs started with `python -m preceptor.training CONFIG`.
+        nodes: Number of machines of one run; the command is started on each.
+        cache: Image cache: memmap (decoded, resized images, filled once) or none (decode on the
+            fly).
+        augmentation: Random augmentation of training images.
     """
 
-    recipe: Literal["cyborg", "paper"] | None = None
+    recipe: Annotated[Literal["cyborg", "paper"] | None, NotIdentity()] = None
     input_size: Side | None = None
     fit: Fit = "squash"
     in_chans: Literal[1, 3] = 3
-    distance: Distance = "l2"
-    cam_class: Literal["label", "predicted"] = "label"
+    distance: Annotated[Distance, IdentityOf("guidance")] = "l2"
+    cam_class: Annotated[Literal["label", "predicted"], IdentityOf("guidance")] = "label"
     cam_source: Literal["head_input", "cyborg"] = "head_input"
     head: Literal["softmax", "sigmoid"] = "softmax"
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -199,19 +208,18 @@ class Training(Settings):
     channels_last: bool | Literal["auto"] = True
     compile: bool | Literal["auto"] = False
     threads: Annotated[int, Field(gt=0, le=1024)] = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
     devices: Positive = 1
     nodes: Positive = 1
-    cache: Literal["memmap", "none"] = "memmap"
+    cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"
     augmentation: Augmentation = Augmentation()
 
     def image_format(self, input_size: int) -> ImageFormat:
-        """The format of training images.
+        """Format of training images.
 
         Args:
-            input_size: Of the model, in pixels. Random crops are cut from a larger canvas, so that
-                they keep their detail: the smallest then has the input's resolution, up to twice
-                its side.
+            input_size: Side of the model's input in pixels. For random crops, the canvas is larger,
+                so that the smallest crop has the resolution of the input; at most twice its side.
         """
         canvas = None
         if self.augmentation.crop_area < 1:
@@ -221,17 +229,22 @@ class Training(Settings):
 
     @property
     def processes(self) -> int:
-        """Of one run, on all nodes together."""
+        """Number of processes of one run, on all nodes together."""
         return self.devices * self.nodes
 
     @property
     def left_to_probe(self) -> tuple[str, ...]:
-        """Which of precision, channels_last and compile are auto."""
+        """Names of the settings among precision, channels_last and compile that are auto."""
         return tuple(name for name in Speed.model_fields if getattr(self, name) == "auto")
+
+    def without_auto(self) -> Training:
+        """Copy with the defaults of `Speed` for settings that are auto."""
+        plain = {name: getattr(Speed(), name) for name in self.left_to_probe}
+        return self.model_copy(update=plain)
 
     @property
     def speed(self) -> Speed:
-        """Precision, layout and compiler, where none of them is auto."""
+        """Precision, memory layout and compilation, if none of them is auto."""
         return Speed.model_validate({name: getattr(self, name) for name in Speed.model_fields})
 
     @model_validator(mode="before")
@@ -257,8 +270,8 @@ class Training(Settings):
     def _half_precision_on_a_gpu(self) -> Training:
         if self.precision == "16-mixed" and self.device == "cpu":
             raise ValueError(
-                "precision is 16-mixed, and device is cpu, which has no such training; set "
-                "precision to bf16-mixed or 32-true"
+                "precision is 16-mixed, which device cpu does not support; set precision to "
+                "bf16-mixed or 32-true"
             )
         return self
 
@@ -273,24 +286,25 @@ class Training(Settings):
 
 
 class MapSource(Settings):
-    """Whose maps guide a run.
+    """Source of the maps that guide a run.
 
     Args:
         kind: none, human, store (a Teacher's map store or a folder of map images) or centre (one
-            centred Gaussian for every image).
-        path: The store or folder, for `store`.
-        identity: What the maps are, in place of the path, in the run's id: the Teacher's id and
-            the method. None: the content of the files.
-        shuffle_seed: Permute the maps within each class before use (a control); None = no.
-        human: On annotated images with a human map: replace it by the store's, or keep it.
-        trust: What a map of the store is worth: all the same (none), or its map weight times the
-            Teacher's score for the image's label (score), the agreement of a committee's members
-            (agreement) or how little of the image the map spreads over (entropy); over the guided
-            images these factors have mean 1, so that α keeps its meaning.
+            centred Gaussian for all images).
+        path: Map store or folder, for kind store.
+        identity: Identity of the maps in the run's id instead of the path: the Teacher's id and the
+            method. None = the content of the files.
+        shuffle_seed: Seed of a permutation of the maps within each class (a control); None = no
+            permutation.
+        human: Treatment of human maps of annotated images: replace (by the map of the store) or
+            keep.
+        trust: Factors of the map weights: none, score (the Teacher's score for the image's label),
+            agreement (of the members of a committee) or entropy (larger for concentrated maps). The
+            factors have mean 1 over the guided images, so that the meaning of α is unchanged.
     """
 
     kind: Literal["none", "human", "store", "centre"] = "human"
-    path: Path | None = None
+    path: Annotated[ConfigPath | None, NotIdentity()] = None
     identity: str | None = None
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
     human: Literal["replace", "keep"] = "replace"
@@ -312,20 +326,20 @@ class MapSource(Settings):
 
 
 class PostProcessing(Settings):
-    """What is done to a guiding map on the model's grid before it is normalised (again).
+    """Post-processing of guiding maps on the model's grid, before they are normalized again.
 
-    The order is that of the fields: blur, power, threshold, dilate, shape. How fine a map should
-    be is a question of its own (Crum, Webster, Czajka, "Grains of Saliency: Optimizing
+    The operations are applied in the order of the fields: blur, power, threshold, dilate, shape.
+    They set the granularity of maps (Crum, Webster, Czajka, "Grains of Saliency: Optimizing
     Saliency-based Training of Biometric Attack Detection Models", IJCB 2024).
 
     Args:
-        blur: Standard deviation of a Gaussian, as a share of the map's side; 0 = none.
-        power: Every value in [0, 1] to this power: above 1 sharpens, below 1 flattens.
-        threshold: Values below this become 0.
-        dilate: Every cell becomes the largest of a square around it, which reaches this share of
-            the map's side in each direction, rounded to whole cells, at least one; 0 = none.
-        shape: map (as it is), box (1 in the bounding box of the cells above 0, else 0) or hull (1
-            where the centre of a cell lies in the convex hull of their centres, else 0). box and
+        blur: Standard deviation of a Gaussian blur, as a fraction of the map's side; 0 = none.
+        power: Exponent of every value in [0, 1]: above 1 sharpens, below 1 flattens.
+        threshold: Values below this are set to 0.
+        dilate: Extent of a maximum filter in each direction, as a fraction of the map's side,
+            rounded to whole cells, at least one; 0 = none.
+        shape: map (unchanged), box (1 in the bounding box of the cells above 0, else 0) or hull (1
+            where the center of a cell lies in the convex hull of their centers, else 0). box and
             hull need a threshold.
     """
 
@@ -340,24 +354,24 @@ class PostProcessing(Settings):
         if self.shape != "map" and self.threshold == 0:
             raise ValueError(
                 f"shape is {self.shape}, and threshold is 0: nearly every cell of a smooth map is "
-                f"above 0, and the {self.shape} would be the whole map; set threshold, as to 0.5"
+                f"above 0, and the {self.shape} would be the whole map; set threshold, such as 0.5"
             )
         return self
 
 
 class RiseSettings(Settings):
-    """How RISE marks images; see `preceptor.saliency.rise.rise`.
+    """Settings of RISE, see `preceptor.saliency.rise.rise`.
 
     Args:
-        max_masks: Most model evaluations an image.
-        tolerance: An image is done when its map's estimated correlation with the map of endless
-            masks is 1 − tolerance; one that never gets there has map weight 0.
+        max_masks: Maximum number of model evaluations per image.
+        tolerance: An image is finished when the estimated correlation of its map with the limit for
+            infinitely many masks is 1 − tolerance; maps that do not reach it have map weight 0.
         estimator: default (balanced masks), or published.
         score: probability, or logit (log-odds of the class).
-        fill: What masks show instead of the image: a value in input space (0 = mean colour), the
-            image's mean colour, or the blurred image.
-        cells: Of a mask, a side.
-        seed: Of the masks.
+        fill: Value of masked pixels: a number in input space (0 = mean color), mean (the mean color
+            of the image), or blur (the blurred image).
+        cells: Number of cells per side of a mask.
+        seed: Random seed of the masks.
     """
 
     max_masks: Annotated[int, Field(ge=2, le=10_000_000)] = 8000
@@ -370,67 +384,67 @@ class RiseSettings(Settings):
 
 
 class SoftLabels(Settings):
-    """A Teacher's class probabilities as further targets: distillation without maps.
+    """Soft labels: a Teacher's class probabilities as additional targets (distillation).
 
-    The classification term becomes (1 − weight) · CE(y) + weight · T² · CE(teacher^(1/T)), the
-    second at temperature T on both sides (Hinton, Vinyals, Dean, 2015); images that the store
-    lacks keep their plain term.
+    The classification term is (1 − weight) · CE(y) + weight · T² · CE(teacher^(1/T)), the second
+    with temperature T on both sides (Hinton, Vinyals, Dean, 2015). Images that are not in the store
+    have the plain term.
 
     Args:
-        path: The Teacher's map store, which holds its probabilities.
-        identity: What stands for the store in the run's id; None: the content of the files.
-        weight: Share of the soft term.
-        temperature: T; above 1 softens.
+        path: Map store of the Teacher with its probabilities.
+        identity: Identity of the store in the run's id; None = the content of the files.
+        weight: Weight of the soft term.
+        temperature: Temperature T; above 1 softens.
     """
 
-    path: Path
+    path: Annotated[ConfigPath, NotIdentity()]
     identity: str | None = None
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
 class RunConfig(Settings):
-    """One training of one model with one seed.
+    """Config of a run: one training of one model with one seed.
 
     Args:
-        manifest: The table of images.
-        backbone: A timm name.
-        weights: hub, none or a .safetensors file.
+        manifest: Path of the manifest.
+        backbone: Name of a timm backbone.
+        weights: Initial weights: hub, none or a .safetensors file.
         backbone_args: Further arguments of the backbone.
-        positive: The class whose probability is the score; needed for two classes.
-        rows: all training images, or the annotated ones.
-        annotated: How many annotated images there are taken to be: all (None), a number, or a
-            fraction; the others lose their human maps.
-        annotated_seed: Of that draw.
-        maps: Whose maps guide.
-        guide_classes: Only images of these classes are guided; None = all.
+        positive: Class whose probability is the score; required for two classes.
+        rows: Training images: all, or annotated.
+        annotated: Number or fraction of the annotated images whose annotation is used; None = all.
+            The human maps of the others are not used.
+        annotated_seed: Random seed of the subset of annotated images.
+        maps: Source of the guiding maps.
+        guide_classes: Classes with guidance; None = all.
         alpha: α in [0, 1]; 1 is plain cross-entropy.
-        alpha_start: α of the first step, from where it moves evenly to `alpha` at the last:
-            saliency first, labels later; None = `alpha` throughout.
-        post: What is done to guiding maps that are not human: a Teacher's, a folder's, the centre.
-        human_post: What is done to human maps that guide.
-        soft_labels: A Teacher's probabilities as further targets; None = none.
-        validation_negatives: A validation set whose images stand in for the classes that another
-            validation set lacks, when its AUC is taken: a held-out attack type has no negatives of
-            its own. None = such a set has no AUC.
-        seed: Of the weights, the order and the augmentation.
-        training: How it is trained.
+        alpha_start: α of the first step, which changes linearly to `alpha` at the last step
+            (saliency first, labels later); None = constant `alpha`.
+        post: Post-processing of guiding maps other than human maps.
+        human_post: Post-processing of human maps that guide.
+        soft_labels: Soft labels of a Teacher; None = none.
+        validation_negatives: Validation set whose images are used for the classes that another
+            validation set lacks when its AUC is computed (a held-out attack type has no negatives).
+            None = such sets have no AUC.
+        seed: Random seed of weights, order and augmentation.
+        training: Training settings.
     """
 
-    manifest: Path
+    manifest: Annotated[ConfigPath, NotIdentity()]
     backbone: str
-    weights: str = "none"
+    weights: Annotated[Weights, NotIdentity()] = "none"
     backbone_args: Mapping[str, Any] = {}
     positive: str | None = None
     rows: Literal["all", "annotated"] = "all"
-    annotated: Amount | None = None
-    annotated_seed: Annotated[int, Field(ge=0)] = 0
-    maps: MapSource = MapSource()
-    guide_classes: tuple[str, ...] | None = None
-    alpha: Fraction = 0.5
-    alpha_start: Fraction | None = None
-    post: PostProcessing = PostProcessing()
-    human_post: PostProcessing = PostProcessing()
+    annotated: Annotated[Amount | None, NotIdentity()] = None
+    annotated_seed: Annotated[int, Field(ge=0), NotIdentity()] = 0
+    maps: Annotated[MapSource, IdentityOf("guidance")] = MapSource()
+    guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("guidance")] = None
+    alpha: Annotated[Fraction, IdentityOf("guidance")] = 0.5
+    alpha_start: Annotated[Fraction | None, IdentityOf("guidance")] = None
+    post: Annotated[PostProcessing, IdentityOf("other maps")] = PostProcessing()
+    human_post: Annotated[PostProcessing, IdentityOf("human maps")] = PostProcessing()
     soft_labels: SoftLabels | None = None
     validation_negatives: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -440,12 +454,24 @@ class RunConfig(Settings):
     def _decided(self) -> RunConfig:
         for name in self.training.left_to_probe:
             raise ValueError(
-                f"training.{name} is auto, which a study decides once for all of its runs; name one"
+                f"training.{name} is auto, which is possible in studies only; set a value"
             )
         return self
 
     @property
     def guided(self) -> bool:
-        """Whether a guidance term is computed at all."""
+        """Whether the loss has a guidance term."""
         start = self.alpha if self.alpha_start is None else self.alpha_start
         return self.maps.kind != "none" and min(self.alpha, start) < 1
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """Uses of the settings in this run."""
+        if not self.guided:
+            return ()
+        found: list[Use] = ["guidance"]
+        if self.maps.kind == "human" or self.maps.human == "keep":
+            found.append("human maps")
+        if self.maps.kind != "human":
+            found.append("other maps")
+        return tuple(found)

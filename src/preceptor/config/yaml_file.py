@@ -1,10 +1,9 @@
-"""Config files: YAML with `${VARIABLES}` in, every mistake named by key and value, YAML out."""
+"""Reading and writing of YAML config files, with `${VARIABLES}` and errors by key and value."""
 
 from __future__ import annotations
 
 import difflib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
@@ -13,32 +12,33 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from preceptor.config.paths import PathContext
 from preceptor.config.run import Settings
 from preceptor.config.yaml_text import YamlError, read_yaml
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
 
 Config = TypeVar("Config", bound=Settings)
-# More values than any config has, aliases counted each time: a few lines of aliases of aliases can
-# stand for more than fit into memory.
+# More values than any config has, counting each use of an alias: a few lines of nested aliases can
+# expand to more values than fit into memory.
 _MOST_VALUES, _DEEPEST = 100_000, 40
-_INT_BOUND = 2**63  # what torch, NumPy and Parquet take
+_INT_BOUND = 2**63  # largest integers of torch, NumPy and Parquet
 
 
 def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Config:
-    """Read a YAML file into a config; relative paths in it are relative to the file.
+    """Read a config from a YAML file; relative paths are relative to the file.
 
     Args:
-        path: The YAML file.
+        path: YAML file.
         model: RunConfig or StudyConfig.
-        overrides: Top-level values that win over the file's.
+        overrides: Top-level values with precedence over those of the file.
 
     Raises:
-        ProblemsError: Everything that is wrong with it, by key and value.
-        InputError: It cannot be read, is not YAML, or names an unset variable.
+        ProblemsError: The config is invalid; lists all problems by key and value.
+        InputError: The file cannot be read, is not YAML, or contains an unset variable.
     """
     path = Path(path)
     if path.is_char_device() or path.is_block_device():
-        raise InputError(f"config {path}: it is a device; name a YAML file")
+        raise InputError(f"config {path}: is a device; name a YAML file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -66,27 +66,27 @@ def parse_config(
     source: str = "config",
     base: Path | None = None,
 ) -> Config:
-    """Check values against a config model; see `load_config`.
+    """Validate values against a config model.
 
     Args:
-        values: As YAML gives them.
+        values: Values as read from YAML.
         model: RunConfig or StudyConfig.
-        source: What the user knows them as.
-        base: What relative paths are relative to; None = the working folder.
+        source: Name of the config in messages.
+        base: Base folder of relative paths; None = the working folder.
 
     Raises:
-        ProblemsError: Everything that is wrong with it, by key and value.
+        ProblemsError: The config is invalid; lists all problems by key and value.
     """
     if endless := _endless(values):
         raise ProblemsError(source, endless)
     problems = list(_unfit(values, ()))
     try:
-        config = model.model_validate(_absolute(values, (base or Path()).absolute()))
+        config = model.model_validate(values, context=PathContext((base or Path()).absolute()))
     except ValidationError as error:
         told = {problem.where for problem in problems}
         problems += [one for one in _problems(error.errors(), model) if one.where not in told]
         raise ProblemsError(source, problems) from error
-    except UnicodeEncodeError as error:  # half a character, which has been found
+    except UnicodeEncodeError as error:  # a surrogate, which is already among the problems
         raise ProblemsError(source, problems) from error
     if problems:
         raise ProblemsError(source, problems)
@@ -94,20 +94,20 @@ def parse_config(
 
 
 def _endless(values: Mapping[str, Any]) -> list[Problem]:
-    """Values that aliases have made too many to be looked at."""
+    """Problems of values that contain themselves or too many values because of aliases."""
     sizes: dict[int, float] = {}
     problems = []
     for key, value in values.items():
         size = _size(value, sizes, 1)
         if size > _MOST_VALUES:
-            endless = "holds itself or is nested too deeply"
-            what = endless if size == math.inf else f"stands for {size:,.0f} values"
+            endless = "contains itself or is nested too deeply"
+            what = endless if size == math.inf else f"expands to {size:,.0f} values"
             problems.append(Problem(_name(str(key)), what, "write it without aliases"))
     return problems
 
 
 def _size(value: Any, sizes: dict[int, float], depth: int) -> float:
-    """How many values a value holds, infinite where it holds itself; each is looked at once."""
+    """Number of values in a value, infinite if it contains itself; each is visited once."""
     if isinstance(value, Mapping):
         inside: Any = value.values()
     elif isinstance(value, (list, tuple)):
@@ -117,19 +117,21 @@ def _size(value: Any, sizes: dict[int, float], depth: int) -> float:
     if depth > _DEEPEST:
         return math.inf
     if id(value) not in sizes:
-        sizes[id(value)] = math.inf  # while it is being counted: met again, it holds itself
+        sizes[id(value)] = math.inf  # while it is counted; if visited again, it contains itself
         sizes[id(value)] = 1 + sum(_size(one, sizes, depth + 1) for one in inside)
     return sizes[id(value)]
 
 
 def _unfit(value: Any, place: tuple[str, ...]) -> Iterator[Problem]:
-    """What no config may hold, whatever its model allows at that place."""
+    """Problems of values that no config may contain at any key."""
     where = ".".join(place)
     if isinstance(value, Mapping):
         for key, one in value.items():
             name = _name(str(key))
             if not isinstance(key, str):
-                yield Problem(".".join((*place, name)), "the key is no word", "put it in quotes")
+                yield Problem(
+                    ".".join((*place, name)), "the key is not a string", "put it in quotes"
+                )
             elif any(map(is_control, key)):
                 yield Problem(".".join((*place, name)), "a control character", "remove it")
             else:
@@ -146,13 +148,13 @@ def _unfit(value: Any, place: tuple[str, ...]) -> Iterator[Problem]:
 
 
 def _name(key: str) -> str:
-    """A key as messages name it."""
+    """Key in messages."""
     printed = key if key and not any(map(is_control, key)) else repr(key)
     return printed if len(printed) <= 80 else printed[:79] + "…"
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: short, however much it holds."""
+    """Shortened value in messages."""
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = 100
     short.maxlist = short.maxtuple = short.maxdict = 12
@@ -160,47 +162,7 @@ def _shown(value: Any) -> str:
     return short.repr(value)[:120]
 
 
-def _absolute(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Values with their paths made absolute, so that a resolved config is read from anywhere."""
-
-    def path(value: Any) -> Any:
-        if not isinstance(value, (str, Path)) or str(value) == "":
-            return value
-        # Not resolve(): a manifest's paths start from where it is linked.
-        # os.path's expanduser: a user who is not there is no error, but a name.
-        return Path(os.path.normpath(base / os.path.expanduser(value)))  # noqa: PTH111
-
-    def weights(value: Any) -> Any:
-        return value if value in ("hub", "none") or not isinstance(value, str) else str(path(value))
-
-    found = dict(values)
-    for key in ("manifest", "store"):
-        if key in found:
-            found[key] = path(found[key])
-    given = found.get("weights")
-    if isinstance(given, Mapping):
-        found["weights"] = {name: weights(value) for name, value in given.items()}
-    elif given is not None:
-        found["weights"] = weights(given)
-    maps = found.get("maps")
-    if isinstance(maps, Mapping):  # a study's name → folder, or a run's map source
-        own = "kind" in maps
-        found["maps"] = {
-            key: path(value) if key == "path" or not own else value for key, value in maps.items()
-        }
-    domains = found.get("domains")
-    if isinstance(domains, Mapping):
-        found["domains"] = {
-            name: _absolute(one, base) if isinstance(one, Mapping) else one
-            for name, one in domains.items()
-        }
-    soft = found.get("soft_labels")
-    if isinstance(soft, Mapping) and "path" in soft:
-        found["soft_labels"] = {**soft, "path": path(soft["path"])}
-    return found
-
-
-# What to write where several kinds of value are allowed, by key.
+# Remedies for keys that allow several types.
 _EITHER = {
     "seeds": "write a number above 0, or a list of seeds from 0 up",
     "annotated": "write a number of images above 0, or a fraction above 0 and up to 1 (as in 1.0)",
@@ -213,7 +175,7 @@ _WRITE = {
     "mapping_type": "write `key: value` lines under it",
     "model_type": "write `key: value` lines under it",
     "path_type": "write a path",
-    "number_type": "write a number (YAML takes yes and no for true and false)",
+    "number_type": "write a number (in YAML, yes and no are true and false)",
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
     "int_type": "write a whole number",
@@ -231,14 +193,14 @@ _WRITE = {
 
 
 def _problems(errors: Sequence[Any], model: type[Settings]) -> list[Problem]:
-    """What pydantic found, in words of the file; a union's branches are told once."""
+    """Problems found by pydantic, in terms of the file; one problem for all branches of a union."""
     found: dict[tuple[Any, ...], list[Problem]] = {}
     for entry in errors:
         either = entry["loc"][0] if entry["loc"] else ""
         loc = entry["loc"][:1] if either in _EITHER and len(entry["loc"]) > 1 else entry["loc"]
         if loc not in found or either not in _EITHER:
             found.setdefault(loc, []).extend(_problem(entry, loc, model))
-    inner = {loc[:-1] for loc in found if loc}  # what is wrong inside a list makes it too short
+    inner = {loc[:-1] for loc in found if loc}  # an invalid element makes its list too short
     return [
         problem
         for loc, problems in found.items()
@@ -251,29 +213,29 @@ def _problem(entry: Any, loc: tuple[Any, ...], model: type[Settings]) -> list[Pr
     key = ".".join(_name(str(part)) for part in loc) or "settings"
     kind, value = entry["type"], entry["input"]
     if kind == "extra_forbidden":
-        return [Problem(key, "unknown word", _near(loc, model))]
+        return [Problem(key, "unknown key", _near(loc, model))]
     if kind == "missing":
         return [Problem(key, "missing", f"add a line `{loc[-1]}: …`")]
     if kind == "value_error":
         lines = [line.partition("; ") for line in str(entry["ctx"]["error"]).split("\n")]
-        return [Problem(key, what, mend or "change one of them") for what, _, mend in lines]
+        return [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
     shown = "nothing is written" if value is None else f"value {_shown(value)}"
     if key in _EITHER:
         return [Problem(key, shown, _EITHER[key])]
     if kind == "string_type":
         scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
-        quotes = f"write it in quotes: '{value}'" if scalar else "write a word"
-        if isinstance(value, float):  # 1.50 is 1.5 by now
+        quotes = f"write it in quotes: '{value}'" if scalar else "write a string"
+        if isinstance(value, float):  # 1.50 was already converted to 1.5
             quotes = "write it in quotes, with all of its digits"
         if isinstance(value, bool):
-            quotes = "write it in quotes (YAML takes yes and no for true and false)"
+            quotes = "write it in quotes (in YAML, yes and no are true and false)"
         return [Problem(key, shown, quotes)]
     message = entry["msg"][:1].lower() + entry["msg"][1:]
     return [Problem(key, shown, _WRITE.get(kind, message).format(**entry.get("ctx", {})))]
 
 
 def _near(loc: tuple[Any, ...], model: type[Settings]) -> str:
-    """What to do about an unknown word: where it belongs, or what it may have been meant to be."""
+    """Remedy for an unknown key: the section to which it belongs, or a similar key."""
     word, above = str(loc[-1]), tuple(map(str, loc[:-1]))
     places = list(_places(model))
     for place, name in places:
@@ -286,7 +248,7 @@ def _near(loc: tuple[Any, ...], model: type[Settings]) -> str:
 def _places(
     model: type[Settings], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every word of a config model with the words that it stands under."""
+    """Every key of a config model with its parent keys."""
     for name, field in model.model_fields.items():
         yield above, name
         kind = field.annotation
@@ -295,5 +257,5 @@ def _places(
 
 
 def dump_config(config: Settings) -> str:
-    """The resolved config as YAML."""
+    """Resolved config as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""YAML text to values: what every reader of it agrees on, and the environment's variables."""
+"""Strict YAML parser: unambiguous YAML only, with environment variables."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from yaml.reader import ReaderError
 
 _MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-# What stands for a variable while YAML is parsed: its value may hold what YAML takes for a comment,
-# a key or a line's end.
+# Placeholder of a variable during parsing, since its value may contain comments, keys or line ends
+# of YAML.
 _PLACE = re.compile("\ue000(\\w+)\ue001")
 
 
 class YamlError(ValueError):
-    """Text that is no YAML, or that programs read in different ways: where and why, in one line."""
+    """Invalid or ambiguous YAML; the message has the position and the reason in one line."""
 
 
 def read_yaml(text: str) -> tuple[Any, set[str]]:
-    """Read the one document of a YAML text.
+    """Parse a YAML text with one document.
 
-    A key given twice is an error: else the first would be dropped in silence. So is a number that
-    YAML 1.1 and 1.2 read differently: 010 is 8 or 10, and 1:30 is 90 or a word. 1e-3 is a number,
-    a date and every key are words. Nothing but what JSON has can be written: no tag makes more.
+    Duplicate keys are errors, since the first value would be dropped silently. Numbers that YAML
+    1.1 and 1.2 interpret differently are errors as well: 010 is 8 or 10, and 1:30 is 90 or a
+    string. 1e-3 is a number; dates and keys are strings. Tags cannot create types other than those
+    of JSON.
 
     Args:
-        text: With `${VARIABLES}` of the environment in its values.
+        text: YAML text, whose values may contain `${VARIABLES}` of the environment.
 
     Returns:
-        The values, and the variables that are not set.
+        The values, and the names of unset variables.
 
     Raises:
-        YamlError: It cannot be read.
+        YamlError: The text is invalid or ambiguous.
 
     Example:
         >>> read_yaml("lr: 1e-3")
@@ -51,11 +52,11 @@ def read_yaml(text: str) -> tuple[Any, set[str]]:
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """YAML that is sound, and that people and programs read in different ways."""
+    """Valid YAML that programs interpret in different ways."""
 
 
 class _Loader(yaml.SafeLoader):
-    """See `read_yaml`."""
+    """YAML loader of `read_yaml`."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (as declared above; filled below)
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
@@ -82,24 +83,24 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:  # before merge keys are resolved, which may well repeat a key
             if not isinstance(key, yaml.ScalarNode):
-                continue  # a list as a key is refused where mappings are made
+                continue  # a list as a key is rejected when the mapping is constructed
             if key.value in seen:
                 what = f"{key.value[:80]!r} is given twice; remove one"
                 raise _Refused(problem=what, problem_mark=key.start_mark)
             seen.add(key.value)
             if key.tag != _MERGE:
-                key.tag = "tag:yaml.org,2002:str"  # a variant may be called 1 or no
+                key.tag = "tag:yaml.org,2002:str"  # a variant may be named 1 or no
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge keys: what stands in the mapping wins, then what is merged first.
+        """Resolve merge keys: keys of the mapping have precedence, then the first merged mapping.
 
-        PyYAML's own way depends on its release: 6.0.4 lets the last of several win.
+        The precedence in PyYAML depends on its version: in 6.0.4 the last of several wins.
         """
         merged = [value for key, value in node.value if key.tag == _MERGE]
         if not merged:
             return
-        node.value = [pair for pair in node.value if pair[0].tag != _MERGE]  # ends a circle
+        node.value = [pair for pair in node.value if pair[0].tag != _MERGE]  # ends a cycle
         known = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
         for value in merged:
             for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
@@ -122,10 +123,10 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
     def construct_unclear(self, node: yaml.ScalarNode) -> Any:
-        """Refuse a number that is read differently by different programs."""
+        """Reject a number that programs interpret in different ways."""
         raise _Refused(
-            problem=f"{node.value[:80]} is no plain number; write it in decimal digits, or in "
-            "quotes if it is a word",
+            problem=f"{node.value[:80]} is an ambiguous number; write it in decimal digits, or "
+            "in quotes if it is a string",
             problem_mark=node.start_mark,
         )
 
@@ -147,7 +148,7 @@ for _tag, _form, _first in (
     ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", "<<", "<"),
 ):
-    # The first that matches counts.
+    # The first match is used.
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), _first)
 for _tag in ("null", "bool", "int", "float", "str", "seq", "map"):
     _Loader.add_constructor(
@@ -158,7 +159,7 @@ _Loader.add_constructor(None, yaml.SafeLoader.yaml_constructors[None])
 
 
 def _reason(error: Exception, text: str) -> str:
-    """Where and why, in one line."""
+    """Position and reason of an error in one line."""
     if isinstance(error, ReaderError) and isinstance(error.character, int):
         line = text.count("\n", 0, error.position) + 1
         return f"not YAML: line {line}: the character {chr(error.character)!r}; remove it"

@@ -1,1 +1,1 @@
-"""From a table of images to batches."""
+"""Manifests, images and batches."""

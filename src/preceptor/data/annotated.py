@@ -1,4 +1,4 @@
-"""Which annotated images a study may use: a draw at the same share of every class."""
+"""Random subsets of the annotated images, stratified by class."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from preceptor.errors import InputError
 
 
 def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) -> NDArray[np.bool_]:
-    """Draw the annotated training images that a study may use, every class at the same share.
+    """Draw a subset of the annotated training images with the same share of every class.
 
-    A smaller draw is part of a larger one of the same seed, and neither the order of rows nor other
-    splits have a say in it.
+    For the same seed, a smaller subset is part of a larger one. The subset does not depend on the
+    order of rows or on other splits.
 
     Args:
-        manifest: The images.
-        amount: None for all; a float in (0, 1] for that share of each class's annotated images; an
-            int for so many in total, by largest remainder. A class keeps one image at least.
-        seed: Of the draw.
+        manifest: Manifest.
+        amount: None = all; a float in (0, 1] = share of the annotated images of each class; an int
+            = total number, divided by largest remainder. Every class keeps at least one image.
+        seed: Random seed.
 
     Returns:
-        bool of shape (n,): the rows drawn, all of them in the split train.
+        (n,) bool, the drawn rows, all in the split train.
 
     Raises:
-        InputError: A class without annotated images, or an amount that cannot be had.
+        InputError: A class has no annotated images, or the amount is invalid.
     """
     table = manifest.table
     candidates = manifest.train_mask & manifest.annotated_mask
@@ -35,8 +35,8 @@ def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) ->
     for label, count in zip(classes, counts, strict=True):
         if count == 0:
             raise InputError(
-                f"no training image of class {label!r} is annotated; give it maps or, if it has "
-                "nothing to point at, add the column `annotated` with 1 for those examined"
+                f"no training image of class {label!r} is annotated; add maps or, if nothing can "
+                "be marked in them, add the column `annotated` with 1 for examined images"
             )
     if amount is None:
         return candidates
@@ -52,24 +52,29 @@ def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) ->
 
 
 def _shares(counts: NDArray[np.int64], amount: int | float) -> NDArray[np.int64]:
-    """How many to take of each class."""
+    """Number of images to draw from each class."""
     total = int(counts.sum())
     if isinstance(amount, bool) or not np.isfinite(amount) or amount <= 0:
         raise InputError(f"annotated is {amount!r}; write a number of images or a share in (0, 1]")
     if isinstance(amount, float):
         if amount > 1:
             raise InputError(f"annotated is {amount!r}; a share is at most 1.0")
-        # Halves go up; rounding first keeps 0.1 · 35 = 3.5000000000000004 and 3.5 together.
+        # Round half up; rounding to 9 digits makes 0.1 · 35 = 3.5000000000000004 equal to 3.5.
         takes = np.floor(np.round(counts * amount, 9) + 0.5).astype(np.int64)
         return np.maximum(takes, 1)
     if amount > total:
-        raise InputError(f"annotated is {amount:,}, but only {total:,} training images are")
+        raise InputError(
+            f"annotated is {amount:,}, but only {total:,} training images are annotated; write at "
+            "most this number"
+        )
     if amount < len(counts):
-        raise InputError(f"annotated is {amount}; {len(counts)} classes need one image each")
+        raise InputError(
+            f"annotated is {amount}; the {len(counts)} classes need at least one image each"
+        )
     quotas = counts * amount / total
     takes = np.maximum(np.floor(quotas).astype(np.int64), 1)
     while takes.sum() < amount:
         takes[np.argmax(quotas - takes)] += 1
-    while takes.sum() > amount:  # small classes were given their one image
+    while takes.sum() > amount:  # small classes keep one image
         takes[np.argmin(np.where(takes > 1, quotas - takes, np.inf))] -= 1
     return takes

@@ -1,4 +1,4 @@
-"""Evaluation sets that lack a class: without each of the classes a set has no AUC."""
+"""Evaluation sets without all classes, for which the AUC is undefined."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from preceptor.data.manifest import Manifest
 
 
 def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[str, list[str]]:
-    """The classes that each validation and test set lacks; sets that have all are left out.
+    """Classes missing in each validation and test set; complete sets are omitted.
 
-    A set without one of the classes has no AUC for it. The usual case is a held-out attack type,
-    whose images are all positive.
+    Without images of a class, its AUC is undefined. The usual case is a held-out attack type, whose
+    images are all positive.
 
     Args:
-        manifest: The table.
-        negatives: A validation set whose images stand in for the classes that other validation
-            sets lack; None = no set.
+        manifest: Manifest.
+        negatives: Validation set whose images are used for the classes that other validation sets
+            lack; None = no set.
 
     Example:
         >>> import pandas as pd
@@ -38,7 +38,7 @@ def missing_classes(manifest: Manifest, negatives: str | None = None) -> dict[st
 
 
 def missing_class_notes(manifest: Manifest) -> list[str]:
-    """A line for each validation and test set that lacks a class: what that means, what to do."""
+    """Note for each validation and test set that lacks a class, with consequence and remedy."""
     tests, notes = manifest.eval_splits("test"), []
     auc = "no AUC" if len(manifest.classes) == 2 else "no AUC of it"
     for name, missing in missing_classes(manifest).items():
@@ -58,11 +58,12 @@ def missing_class_notes(manifest: Manifest) -> list[str]:
 
 
 def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
-    """What keeps validation sets from selecting: a line each.
+    """Problems of the validation sets for model selection, one line each.
 
     Args:
-        manifest: The table.
-        negatives: As of `missing_classes`; a name that is no validation set is a problem as well.
+        manifest: Manifest.
+        negatives: Validation set with the missing classes, see `missing_classes`; a name that is
+            not a validation set is a problem as well.
     """
     sets = manifest.eval_splits("val")
     if negatives is not None and negatives not in sets:
@@ -92,7 +93,7 @@ def selection_problems(manifest: Manifest, negatives: str | None) -> list[str]:
 
 
 def primary_problems(manifest: Manifest, primary: str) -> list[str]:
-    """What keeps a test set from being the primary one: a line, or none."""
+    """Problem of a test set as the primary one, or an empty list."""
     missing = missing_classes(manifest).get(primary)
     if not missing:
         return []

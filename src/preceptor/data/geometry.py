@@ -1,9 +1,9 @@
-"""Where a pixel of the source image lands: one exact geometry for images and maps.
+"""Geometry of images and maps: fits, crops, flips, quarter turns and area resampling.
 
-A map is a function on the unit square of its source image, x to the right and y down. A `Box` says
-which rectangle of that plane a square canvas shows; it may reach beyond the unit square (letterbox)
-or cover a part of it (crop). Flips and quarter turns act on the canvas afterwards. Images and maps
-go through the same boxes, so a mark stays on what it marks, at any resolution.
+A map is a function on the unit square of its source image, x to the right and y down. A `Box` is
+the rectangle of this plane that a square canvas shows; it may extend beyond the unit square
+(letterbox) or cover a part of it (crop). Flips and quarter turns are applied to the canvas
+afterwards. Images and maps use the same boxes, so that they stay aligned at any resolution.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 
 from preceptor.config.image_format import Fit
 
-# What lies outside the image under letterbox: the ImageNet mean colour, about 0 after
-# normalisation for most backbones. One value for all, so that caches do not depend on the model.
+# Letterbox margins: the ImageNet mean color, about 0 after normalization for most backbones. One
+# value for all backbones, so that caches do not depend on the model.
 OUTSIDE_COLOUR = (124, 116, 104)
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of the source plane in units of the image: (0, 0) top left, (1, 1) bottom right.
+    """Rectangle of the source plane in units of the image: (0, 0) top left, (1, 1) bottom right.
 
     Args:
         x0, y0, x1, y1: Left, top, right and bottom; finite, x0 < x1 and y0 < y1.
@@ -38,7 +38,7 @@ class Box:
     y1: float
 
     def inside(self, part: Box) -> Box:
-        """The source rectangle of `part`, where `part` is in units of this box.
+        """Source rectangle of `part`, which is given in units of this box.
 
         Example:
             >>> Box(0.0, 0.0, 1.0, 0.5).inside(Box(0.5, 0.5, 1.0, 1.0))
@@ -58,9 +58,9 @@ class Box:
 
 
 def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, int, int, int]:
-    """Where the image lies on a letterboxed canvas: (left, top, width, height) in canvas pixels.
+    """Position of the image on a canvas in pixels: (left, top, width, height).
 
-    The other fits fill the canvas.
+    Only letterboxed images do not fill the canvas.
 
     Example:
         >>> content_pixels(200, 100, "letterbox", 64)
@@ -75,14 +75,13 @@ def content_pixels(width: int, height: int, fit: Fit, side: int) -> tuple[int, i
 
 
 def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
-    """The part of the source plane that a canvas of `side` pixels shows of a width × height image.
+    """Part of the source plane that a square canvas shows of a width × height image.
 
     Args:
-        width, height: The image's size in pixels, after its orientation tag is applied.
+        width, height: Size of the image in pixels, after its orientation tag is applied.
         fit: squash (the whole image, aspect ignored), letterbox (the whole image, aspect kept) or
-            crop (the centred square).
-        side: The canvas in pixels; letterbox content starts on whole pixels, and the box says
-            exactly which.
+            crop (the central square).
+        side: Side of the canvas in pixels; letterboxed content starts at whole pixels.
 
     Example:
         >>> fit_box(200, 100, "crop", 64)
@@ -104,11 +103,12 @@ def fit_box(width: int, height: int, fit: Fit, side: int) -> Box:
 
 
 def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[np.float64]:
-    """The boxes of many images at once: row by row the numbers of `fit_box`.
+    """Vectorized `fit_box` for many images.
 
     Args:
         sizes: (n, 2) width and height of each image in pixels.
-        fit, side: As in `fit_box`.
+        fit: squash, letterbox or crop.
+        side: Side of the canvas in pixels.
 
     Returns:
         (n, 4) x0, y0, x1, y1.
@@ -131,12 +131,12 @@ def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[n
 
 
 def render(image: NDArray[np.uint8], fit: Fit, side: int) -> NDArray[np.uint8]:
-    """An image on its square canvas, antialiased.
+    """Resize an image to its square canvas, with antialiasing.
 
     Args:
         image: (H, W, C) uint8 with C = 1 or 3.
-        fit: As in `fit_box`, whose box describes the result.
-        side: Canvas side in pixels.
+        fit: squash, letterbox or crop; `fit_box` returns the box of the result.
+        side: Side of the canvas in pixels.
 
     Returns:
         (side, side, C) uint8.
@@ -163,7 +163,7 @@ def render(image: NDArray[np.uint8], fit: Fit, side: int) -> NDArray[np.uint8]:
 def _overlap(
     cells: int, low: Tensor, high: Tensor, own_low: Tensor, own_high: Tensor, own_cells: int
 ) -> Tensor:
-    """Share of each target cell along one axis that each source cell covers: (B, cells, own)."""
+    """(B, cells, own) share of each target cell along one axis that each source cell covers."""
     ticks = torch.arange(cells + 1, dtype=low.dtype, device=low.device) / cells
     edges = low[:, None] + ticks * (high - low)[:, None]  # (B, cells + 1)
     own_ticks = torch.arange(own_cells + 1, dtype=low.dtype, device=low.device) / own_cells
@@ -174,16 +174,16 @@ def _overlap(
 
 
 def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Average each map over the cells of a grid: exact area resampling, separable, batched.
+    """Exact area resampling of maps to a grid, separable and batched.
 
     Cell (i, j) of the grid gets the mean of the piecewise-constant map over the rectangle that the
-    cell covers in the source plane; beyond its region a map is 0.
+    cell covers in the source plane; a map is 0 outside its region.
 
     Args:
         maps: (B, H, W) floats.
-        regions: (B, 4) the part of the source plane that each map covers, (x0, y0, x1, y1).
-        boxes: (B, 4) the part that each grid covers.
-        grid: (h, w).
+        regions: (B, 4) part of the source plane that each map covers, (x0, y0, x1, y1).
+        boxes: (B, 4) part of the source plane that each grid covers.
+        grid: Size (h, w) of the grid.
 
     Returns:
         (B, h, w).
@@ -204,11 +204,11 @@ def resample(maps: Tensor, regions: Tensor, boxes: Tensor, grid: tuple[int, int]
 
 @dataclass(frozen=True)
 class Turn:
-    """A flip and quarter turns of a square canvas, in this order: flip left-right, then turn.
+    """Symmetry of the square: a left-right flip, followed by quarter turns.
 
     Args:
-        flip: Mirror left and right first.
-        quarters: Quarter turns counter-clockwise, 0 to 3.
+        flip: Whether to flip left and right first.
+        quarters: Number of counter-clockwise quarter turns, 0 to 3.
     """
 
     flip: bool = False
@@ -216,7 +216,7 @@ class Turn:
 
     @property
     def back(self) -> Turn:
-        """The turn that undoes this one; a flip and quarter turns together undo themselves.
+        """Inverse of this turn; a flip combined with quarter turns is its own inverse.
 
         Example:
             >>> Turn(quarters=1).back, Turn(flip=True, quarters=1).back
@@ -225,7 +225,7 @@ class Turn:
         return self if self.flip else Turn(quarters=-self.quarters % 4)
 
 
-# All symmetries of the square, the untouched one first.
+# All symmetries of the square, the identity first.
 TURNS = tuple(Turn(flip, quarters) for flip in (False, True) for quarters in range(4))
 
 
@@ -237,7 +237,7 @@ def turn_array(array: NDArray[np.generic], turn: Turn) -> NDArray[np.generic]:
 
 
 def turn_maps(maps: Tensor, flips: Tensor, quarters: Tensor) -> Tensor:
-    """Apply a turn of its own to each of (B, h, w) maps; h = w where any quarter turn is odd.
+    """Apply a separate turn to each of (B, h, w) maps; h = w if any number of quarters is odd.
 
     Args:
         maps: (B, h, w).
@@ -255,7 +255,7 @@ def turn_maps(maps: Tensor, flips: Tensor, quarters: Tensor) -> Tensor:
 
 
 def turn_all(values: Tensor, turn: Turn) -> Tensor:
-    """Apply one turn to the last two axes of (..., H, W), equal where it is of odd quarters.
+    """Apply one turn to the last two axes of (..., H, W); H = W if the number of quarters is odd.
 
     Example:
         >>> turn_all(torch.tensor([[1, 2], [3, 4]]), Turn(quarters=1))

@@ -1,4 +1,4 @@
-"""Held-out evaluation sets: images of the classes that a held-out source does not have."""
+"""Held-out evaluation sets: images of the classes that a held-out source lacks."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _Ints = NDArray[np.int64]
 def drawn_for_missing_classes(
     labels: pd.Series, groups: pd.Series, held: NDArray[np.object_], seed: int
 ) -> dict[str, _Ints]:
-    """Draw the images that give each held-out set the classes it lacks.
+    """Draw images of the classes that held-out sets lack from the sources that are not held out.
 
-    A class that a set lacks gets the share that it has in the whole table, relative to the set's
-    own classes, of the images that are not held out: at most half of them, for all sets together,
-    and whole groups. A group that also has images of a class that the set has is not drawn: these
-    would be of a source that is not held out.
+    The number of images of a missing class is such that its ratio to the classes of the set is the
+    same as in the whole table, but at most half of the available images for all sets together. Only
+    whole groups are drawn. Groups that also have images of a class of the set are not drawn, since
+    these images would be from a source that is not held out.
 
     Args:
-        labels: Of all images, shape (n,).
-        groups: Of all images, "" for none.
-        held: The held-out set of each image, None where it is not held out.
-        seed: Of the draw.
+        labels: (n,) labels of all images.
+        groups: (n,) groups of all images, "" for none.
+        held: (n,) held-out set of each image; None = not held out.
+        seed: Random seed.
 
     Returns:
-        The rows that join each set. A class that cannot be drawn stays missing.
+        Rows to add to each set. Classes that cannot be drawn stay missing.
     """
     codes, classes = pd.factorize(labels, sort=True)
     rows = np.flatnonzero([name is None for name in held])
@@ -41,7 +41,7 @@ def drawn_for_missing_classes(
     units = pd.factorize(np.where(own == "", alone, own))[0].astype(np.int64)
     counts = np.zeros((int(units.max(initial=-1)) + 1, len(classes)), np.int64)
     np.add.at(counts, (units, codes[rows]), 1)
-    generator = np.random.default_rng([seed, 1])  # apart from the draw of the other splits
+    generator = np.random.default_rng([seed, 1])  # independent of the other splits
     taken = np.zeros(len(counts), bool)
     found = {}
     for name in sets:
@@ -55,7 +55,7 @@ def drawn_for_missing_classes(
 
 
 def _wanted(inside: Mapping[str, _Ints], overall: _Ints, room: _Ints) -> dict[str, _Ints]:
-    """How many images of each class each set is to get, within the room that they share; (C,)."""
+    """(C,) number of images of each class to add to each set, within the common limit."""
     asked = {}
     for name, own in inside.items():
         share = overall / overall[own > 0].sum()
@@ -68,17 +68,17 @@ def _wanted(inside: Mapping[str, _Ints], overall: _Ints, room: _Ints) -> dict[st
 def _draw(
     counts: _Ints, order: _Ints, wanted: _Ints, lacking: NDArray[np.bool_], room: _Ints
 ) -> _Ints:
-    """The units that bring a set the images it wants.
+    """Units with the wanted numbers of images.
 
-    Where the groups of a class are all larger than what is wanted of it, the smallest is taken if
-    there is room for it.
+    If all groups of a class are larger than the wanted number, the smallest one is taken if the
+    limit allows it.
 
     Args:
-        counts: Images of each class in each unit, shape (U, C).
-        order: Units to choose from, in random order.
-        wanted: Images of each class, shape (C,).
-        lacking: Which classes the set does not have, shape (C,).
-        room: Images of each class that may be drawn at most, shape (C,).
+        counts: (U, C) number of images of each class in each unit.
+        order: Candidate units, in random order.
+        wanted: (C,) wanted number of images of each class.
+        lacking: (C,) bool, classes that the set lacks.
+        room: (C,) maximum number of images of each class.
     """
     left, chosen = wanted.copy(), []
     for unit in order:
@@ -96,11 +96,11 @@ def _draw(
 
 
 def added_classes(table: pd.DataFrame, hold_out: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """How many images of each class a held-out set got from sources that are not held out.
+    """Number of images of each class that were added to a held-out set from other sources.
 
     Args:
-        table: Of `make_splits`.
-        hold_out: As given to it.
+        table: Table returned by `make_splits`.
+        hold_out: Held-out sources, as passed to `make_splits`.
     """
     sources = table["source"] if "source" in table else pd.Series("", index=table.index)
     moved = table[~sources.isin(list(hold_out)) & table["split"].isin(list(hold_out.values()))]

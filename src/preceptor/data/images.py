@@ -2,12 +2,13 @@
 
 A file is either decoded in full or refused with its reason; nothing is guessed per image. 16-bit
 greys are scaled by their full range, so that two images keep their relative brightness. Images of
-32-bit integers are refused: nothing in the file says which value is white. In a map only the
-differences count, so there they are scaled by the largest value.
+32-bit or signed integers are refused: nothing in the file says which value is white. In a map only
+the differences count, so there 32-bit integers are scaled by the largest value.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -29,7 +30,10 @@ _TRANSPOSE = {
 }
 _BITS_PER_SAMPLE = 258  # TIFF tags
 _PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
+_SIGNED = 2
+_EMPTY = "the file is empty (0 bytes)"
 
 
 class ImageError(InputError):
@@ -51,12 +55,28 @@ class ImageError(InputError):
         return type(self), (self.path, self.reason)
 
 
-def decode_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
+def read_file(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        ImageError: The file is missing, empty or cannot be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except Exception as error:
+        raise _explain(path, error) from error
+    if not content:
+        raise ImageError(path, _EMPTY)
+    return content
+
+
+def decode_image(path: Path, channels: int = 3, content: bytes | None = None) -> NDArray[np.uint8]:
     """Decode an image file, upright, on white where it is transparent.
 
     Args:
         path: Any file that Pillow reads; the first frame counts.
         channels: 3 for RGB or 1 for grey (luminance).
+        content: Of the file, where it has been read already.
 
     Returns:
         uint8 of shape (H, W, channels).
@@ -74,12 +94,17 @@ def decode_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     try:
-        image = _load(path)
+        image = _load(path, content)
         deep = _deep_grey(image)
         if image.mode == "I" and deep is None:
             raise ValueError(
                 "32-bit integers have no known scale: nothing says which value is white; save it "
                 "with 8 or 16 bits"
+            )
+        if _is_signed(image):
+            raise ValueError(
+                "signed integers have no known scale: nothing says which value is white; save it "
+                "with 8 bits, or with 16 bits without a sign"
             )
         if deep is not None:
             grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
@@ -95,11 +120,12 @@ def decode_image(path: Path, channels: int = 3) -> NDArray[np.uint8]:
         raise _explain(path, error) from error
 
 
-def decode_map(path: Path) -> NDArray[np.float32]:
+def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:
     """Decode a human map: its luminance, upright, on black where it is transparent.
 
     Args:
         path: Any file that Pillow reads; the first frame counts.
+        content: Of the file, where it has been read already.
 
     Returns:
         float32 of shape (H, W) in [0, 1]; 16-bit files keep their 16 bits, and 32-bit integers are
@@ -116,7 +142,7 @@ def decode_map(path: Path) -> NDArray[np.float32]:
         [[0.20000000298023224, 0.20000000298023224]]
     """
     try:
-        image = _load(path)
+        image = _load(path, content)
         deep = _deep_grey(image)
         if deep is not None:
             return deep
@@ -158,13 +184,14 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _refuse_empty(path: Path) -> Path:
     if Path(path).stat().st_size == 0:
-        raise ImageError(path, "the file is empty (0 bytes)")
+        raise ImageError(path, _EMPTY)
     return Path(path)
 
 
-def _load(path: Path) -> Image.Image:
+def _load(path: Path, content: bytes | None) -> Image.Image:
     """The first frame, decoded and upright."""
-    with _refuse_empty(path).open("rb") as stream, Image.open(stream) as image:
+    file = _refuse_empty(path).open("rb") if content is None else io.BytesIO(content)
+    with file as stream, Image.open(stream) as image:
         image.load()
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
@@ -220,6 +247,14 @@ def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
             )
         return reals
     return None
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether a TIFF's integers have a sign."""
+    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    return image.mode.startswith("I") and _SIGNED in (
+        formats if isinstance(formats, tuple) else (formats,)
+    )
 
 
 def _bits(image: Image.Image) -> int:

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from preceptor.data.decode_pass import DecodePass, Progress
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
-from preceptor.data.manifest_files import Progress, check_files
+from preceptor.data.manifest_files import check_files
 from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.replace_file import replacing
@@ -50,6 +51,7 @@ class Manifest:
         need: Collection[str] = KINDS,
         classes: Collection[str] | None = None,
         progress: Progress | None = None,
+        decoding: DecodePass | None = None,
     ) -> Manifest:
         """Read and check a manifest file.
 
@@ -61,9 +63,11 @@ class Manifest:
                 the column `split` may be missing or empty.
             classes: The labels that may occur; None for any.
             progress: Called with (done, total) while files are decoded.
+            decoding: The pass that decodes the files, which may fill caches and know unchanged
+                files from an earlier pass; None = one that knows nothing.
 
         Raises:
-            ProblemsError: Everything that is wrong, with row, value and mend.
+            ProblemsError: Everything that is wrong, with row, value and fix.
 
         Example:
             >>> Manifest.read("nowhere.csv")
@@ -83,6 +87,7 @@ class Manifest:
             need=need,
             classes=classes,
             progress=progress,
+            decoding=decoding,
         )
         return replace(manifest, source=place)
 
@@ -210,6 +215,7 @@ def check_raw(
     need: Collection[str] = KINDS,
     classes: Collection[str] | None = None,
     progress: Progress | None = None,
+    decoding: DecodePass | None = None,
 ) -> Manifest:
     """Check a table as read, its cells and its files; for readers of other formats.
 
@@ -222,6 +228,7 @@ def check_raw(
         need: Kinds of split.
         classes: Labels.
         progress: Called with (done, total).
+        decoding: The pass.
 
     Raises:
         ProblemsError: Everything in `findings` and everything found here.
@@ -236,7 +243,12 @@ def check_raw(
         findings.add(None, "there are no rows", "add a row an image")
         findings.raise_if_any()
     table = check_cells(raw, root, findings, need, classes)
-    check_files(table, raw.rows, root, findings, verify=verify, workers=workers, progress=progress)
+    if verify and decoding is None:
+        decoding = DecodePass(threads=workers)
+    check_files(
+        table, raw.rows, root, findings,
+        decoding=decoding if verify else None, workers=workers, progress=progress,
+    )  # fmt: skip
     findings.raise_if_any()
     return Manifest(table, root)
 

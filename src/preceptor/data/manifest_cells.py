@@ -1,4 +1,4 @@
-"""What must hold of a manifest's cells; every breach is noted with row, value and mend."""
+"""Validation of the cells of a manifest; every problem is noted with row, value and remedy."""
 
 # os.path and not Path: a million paths are joined, and Path.resolve() would follow links.
 # ruff: noqa: PTH100, PTH118
@@ -41,7 +41,7 @@ _YES_NO |= {"0": False, "false": False, "no": False, "0.0": False}
 
 
 def check_columns(columns: Sequence[str], required: Sequence[str], findings: Findings) -> None:
-    """Note required columns that are missing, and known names in another case."""
+    """Check the column names: missing columns, and known names in another case."""
     lower = {name.lower(): name for name in columns if name not in COLUMNS}
     for name in required:
         if name in columns:
@@ -49,12 +49,12 @@ def check_columns(columns: Sequence[str], required: Sequence[str], findings: Fin
         near = [lower[other] for other in (name, *_OTHER_NAMES.get(name, ())) if other in lower]
         near = near or difflib.get_close_matches(name, [c for c in columns if c not in COLUMNS], 1)
         if near:
-            mend = f"rename {near[0]!r} to {name!r}, if that is it"
+            fix = f"rename {near[0]!r} to {name!r}, if that is it"
         else:
             found = ", ".join(columns)
             found = found if len(found) <= 200 else found[:199] + "…"
-            mend = f"add it; the first row must name the columns (found: {found})"
-        findings.add(None, f"column {name!r} is missing", mend, where="the header")
+            fix = f"add it; the first row must contain the column names (found: {found})"
+        findings.add(None, f"column {name!r} is missing", fix, where="the header")
     for name in OPTIONAL:
         if name not in columns and name in lower:
             what = f"column {lower[name]!r} is not {name!r}"
@@ -68,17 +68,17 @@ def check_cells(
     need: Collection[str],
     classes: Collection[str] | None,
 ) -> pd.DataFrame:
-    """Interpret the cells and note everything that is wrong with them.
+    """Parse the cells of a manifest and note all problems.
 
     Args:
-        raw: A table that has the required columns.
-        root: The folder that relative paths start from.
-        findings: Where problems are noted.
-        need: The kinds of split that must be there; if empty, `split` itself may be empty.
-        classes: The labels that may occur; None for any.
+        raw: Raw table with the required columns.
+        root: Base folder of relative paths.
+        findings: Collects the problems.
+        need: Required kinds of split; if empty, `split` may be empty as well.
+        classes: Allowed labels; None = any.
 
     Returns:
-        The table with all of `COLUMNS`, then the others; sound only if nothing was noted.
+        Table with all of `COLUMNS`, then the others; valid only if no problem was noted.
     """
     frame, rows = _of_plain_cells(raw, findings), raw.rows
     empty = pd.Series("", index=frame.index, dtype="str")
@@ -90,7 +90,7 @@ def check_cells(
     table["split"] = text(frame["split"]).str.strip() if "split" in frame else empty
     written_maps = text(frame["saliency"]) if "saliency" in frame else empty
     table["saliency"] = absolute(written_maps, root)
-    note(findings, rows, written == "", "path is empty", "write the image's path")
+    note(findings, rows, written == "", "path is empty", "write the path of the image")
     _check_annotated(frame, table, rows, findings)
     for column in ("source", "group"):
         table[column] = text(frame[column]).str.strip() if column in frame else empty
@@ -109,7 +109,7 @@ def check_cells(
 
 
 def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
-    """The cells, but for lists, structures and bytes, which would be written out as code."""
+    """Cells without lists, structures and bytes, which are noted as problems."""
     frame = raw.frame
     for column in COLUMNS:
         if column in frame and frame[column].dtype == object:
@@ -132,20 +132,20 @@ def _check_printable(
             findings,
             rows,
             odd[codes],
-            lambda i: f"{column} {cells.iloc[i]!r} holds a line break or control character",
+            lambda i: f"{column} {cells.iloc[i]!r} contains a line break or control character",
             "remove it",
         )
 
 
 def text(column: pd.Series) -> pd.Series:
-    """A column as strings, "" where there is nothing."""
+    """Column as strings, with "" for missing values."""
     if column.isna().any() or isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object).where(column.notna(), "")
     return column.astype("str")
 
 
 def absolute(names: pd.Series, root: Path) -> pd.Series:
-    """Names as paths from `root`, "" where empty; `..` is left in, since it may cross a link."""
+    """Absolute paths of names relative to `root`; `..` is kept, since it may follow a link."""
     start = os.path.abspath(root)
     special = names.str.match(r"$|\.{0,2}[/\\]|[A-Za-z]:")
     if special.all():
@@ -161,11 +161,11 @@ def note(
     rows: NDArray[np.int64],
     wrong: pd.Series | NDArray[np.bool_],
     what: str | Callable[[int], str],
-    mend: str | Callable[[int], str],
+    fix: str | Callable[[int], str],
 ) -> None:
-    """Note one problem for every row where `wrong` is true; texts may be functions of its index."""
+    """Note a problem for every row with `wrong` true; texts may be functions of the index."""
     for index in np.flatnonzero(np.asarray(wrong, dtype=bool)).tolist():
-        said, advice = (text if isinstance(text, str) else text(index) for text in (what, mend))
+        said, advice = (text if isinstance(text, str) else text(index) for text in (what, fix))
         findings.add(rows[index], said, advice)
 
 
@@ -218,7 +218,7 @@ def _weights(
 
 
 def _times(frame: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> pd.Series:
-    """Seconds that the annotation of each image took; NaN where that is not known."""
+    """Annotation time of each image in seconds; NaN if unknown."""
     if "annotation_seconds" not in frame:
         return pd.Series(np.nan, index=frame.index, dtype="float64")
     written = text(frame["annotation_seconds"]).str.strip()
@@ -235,10 +235,10 @@ def _times(frame: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> 
 
 
 def _check_names(names: pd.Series, rows: NDArray[np.int64], findings: Findings) -> None:
-    mend = "`name` identifies an image in outputs: make it unique, or rename the column"
-    note(findings, rows, names == "", "name is empty", mend)
+    fix = "write a unique name (it identifies the image in outputs), or rename the column"
+    note(findings, rows, names == "", "name is empty", fix)
     again = names.duplicated() & (names != "")
-    note(findings, rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", mend)
+    note(findings, rows, again, lambda i: f"name {names.iloc[i]!r} occurs again", fix)
 
 
 def _check_labels(
@@ -249,7 +249,7 @@ def _check_labels(
     classes: Collection[str] | None,
 ) -> None:
     labels = table["label"]
-    note(findings, rows, labels == "", "label is empty", "write the image's class")
+    note(findings, rows, labels == "", "label is empty", "write the class of the image")
     present = sorted(set(labels) - {""})
     if classes is not None:
         note(
@@ -287,8 +287,8 @@ def _check_splits(
     )
     for kind in need:
         if not (kinds == kind).any():
-            mend = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"
-            findings.add(None, f"no row has a {kind} split", mend)
+            fix = f"give some rows the split {kind!r} (`preceptor data split` makes splits)"
+            findings.add(None, f"no row has a {kind} split", fix)
 
 
 def _check_groups(table: pd.DataFrame, rows: NDArray[np.int64], findings: Findings) -> None:
@@ -300,5 +300,5 @@ def _check_groups(table: pd.DataFrame, rows: NDArray[np.int64], findings: Findin
         findings.add(
             int(rows[found.index[1]]),
             f"group {group!r} is in {' and in '.join(places)}",
-            "keep a group in one kind of split",
+            "assign all images of a group to one kind of split",
         )

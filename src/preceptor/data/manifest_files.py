@@ -6,20 +6,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.images import ImageError, decode_image, decode_map
+from preceptor.data.decode_pass import Decoded, DecodePass, Progress
 from preceptor.data.manifest_io import Findings
 from preceptor.runtime.cores import core_count
 
-Progress = Callable[[int, int], None]
 _Size = tuple[int, int]
 
 _ASPECT_TOLERANCE = 0.02
@@ -32,19 +29,19 @@ def check_files(
     root: Path,
     findings: Findings,
     *,
-    verify: bool,
+    decoding: DecodePass | None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Note files that are missing, listed twice or, with `verify`, unusable.
+    """Note files that are missing, listed twice or, with `decoding`, unusable.
 
     Args:
         table: What `manifest_cells.check_cells` returned.
         rows: The rows' numbers in messages.
         root: The folder that relative paths start from.
         findings: Where problems are noted.
-        verify: Decode every image and map in full.
-        workers: Threads; None for a thread a core.
+        decoding: The pass that decodes every image and map in full; None = they must only exist.
+        workers: Threads that look for files; None for a thread a core.
         progress: Called with (done, total) while files are decoded.
     """
     threads = workers or core_count()
@@ -55,16 +52,16 @@ def check_files(
     for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
         for index in np.flatnonzero(~there).tolist():
             if name := paths[index].removeprefix(prefix):
-                mend = f"paths start from {prefix}: correct it"
+                fix = f"paths start from {prefix}: correct it"
                 if "\\" in name and os.sep == "/":
-                    mend = "write / instead of \\ in paths"
-                findings.add(rows[index], f"{what} {name!r} does not exist", mend)
+                    fix = "write / instead of \\ in paths"
+                findings.add(rows[index], f"{what} {name!r} does not exist", fix)
     _check_twice(images, real, rows, prefix, findings)
-    if verify:
+    if decoding is not None:
         images = [path if there else "" for path, there in zip(images, image_there, strict=True)]
         maps = [path if there else "" for path, there in zip(maps, map_there, strict=True)]
-        sizes = _decode_all(images, maps, threads, progress)
-        _check_contents(images, maps, sizes, rows, prefix, findings)
+        found = decoding.decode(images, maps, complete=not findings, progress=progress)
+        _check_contents(found, rows, prefix, findings)
 
 
 def _check_twice(
@@ -85,56 +82,35 @@ def _check_twice(
         findings.add(rows[index], what, "remove one of the two")
 
 
-def _decode_all(
-    images: list[str], maps: list[str], threads: int, progress: Progress | None
-) -> dict[tuple[str, str], _Size | str]:
-    """The size of each file as an image or a map, or why it cannot be decoded."""
-    decoders: dict[str, Callable[[Path], NDArray[Any]]] = {"image": decode_image, "map": decode_map}
-
-    def size(job: tuple[str, str]) -> _Size | str:
-        kind, path = job
-        try:
-            array = decoders[kind](Path(path))
-        except ImageError as error:
-            return error.reason
-        return array.shape[1], array.shape[0]
-
-    jobs = [("image", path) for path in images if path] + [("map", path) for path in maps if path]
-    jobs = list(dict.fromkeys(jobs))  # a map may serve many images
-    sizes: dict[tuple[str, str], _Size | str] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(jobs), 1024):  # a queue of a million futures would cost memory
-            batch = jobs[start : start + 1024]
-            for job, found in zip(batch, pool.map(size, batch), strict=True):
-                sizes[job] = found
-                if progress is not None and (len(sizes) % 64 == 0 or len(sizes) == len(jobs)):
-                    progress(len(sizes), len(jobs))
-    return sizes
-
-
 def _check_contents(
-    images: list[str],
-    maps: list[str],
-    sizes: dict[tuple[str, str], _Size | str],
-    rows: NDArray[np.int64],
-    prefix: str,
-    findings: Findings,
+    decoded: Decoded, rows: NDArray[np.int64], prefix: str, findings: Findings
 ) -> None:
-    for row, image, saliency in zip(rows.tolist(), images, maps, strict=True):
-        image_size, map_size = sizes.get(("image", image)), sizes.get(("map", saliency))
-        if isinstance(image_size, str):
-            what = f"image {image.removeprefix(prefix)!r}: {image_size}"
+    wrong_images, wrong_maps = decoded.wrong_images, decoded.wrong_maps
+    other = _of_other_aspect(decoded.map_size, decoded.image_size)
+    for index in sorted({*wrong_images, *wrong_maps, *other}):
+        row, image = rows[index], decoded.images[index].removeprefix(prefix)
+        name = decoded.maps[index].removeprefix(prefix)
+        if index in wrong_images:
+            what = f"image {image!r}: {wrong_images[index]}"
             findings.add(row, what, "replace the file or remove the row")
-        name = saliency.removeprefix(prefix)
-        if isinstance(map_size, str):
-            what = f"map {name!r}: {map_size}"
+        if index in wrong_maps:
+            what = f"map {name!r}: {wrong_maps[index]}"
             findings.add(row, what, "replace the file or empty the cell")
-        elif map_size and isinstance(image_size, tuple) and not same_aspect(map_size, image_size):
-            what = f"map {name!r} is {_times(map_size)}, its image {_times(image_size)}"
+        if index in other:
+            size, of = _times(decoded.map_size[index]), _times(decoded.image_size[index])
+            what = f"map {name!r} is {size}, its image {of}"
             findings.add(row, what, "make the map of the image's aspect (any size will do)")
 
 
-def _times(size: _Size) -> str:
+def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> set[int]:
+    """The rows whose map has not the aspect of its image, of those with both."""
+    both = np.flatnonzero(maps.all(1) & images.all(1))
+    pairs, which = np.unique(np.hstack([maps[both], images[both]]), axis=0, return_inverse=True)
+    differ = [not same_aspect((w, h), (wide, high)) for w, h, wide, high in pairs.tolist()]
+    return set(both[np.array(differ, bool)[which.ravel()]].tolist())
+
+
+def _times(size: NDArray[np.int32]) -> str:
     return f"{size[0]}×{size[1]}"
 
 

@@ -1,6 +1,6 @@
-"""Manifest files to raw tables: CSV (comma, semicolon or tab) and Parquet, with row numbers.
+"""Reading of manifest files: CSV (comma, semicolon or tab) and Parquet, with row numbers.
 
-This file knows about bytes, quotation marks and cells; what the cells mean is `validation`'s.
+This module handles bytes, quotation marks and cells; `manifest_cells` interprets the cells.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _RESAVE = "save it as CSV (UTF-8) or Parquet"
 
 
 class Findings:
-    """The problems found so far in one table, told in the order of its rows.
+    """Problems found in one table.
 
     Args:
-        source: The table, as the user knows it.
-        name_row: What a row is called, from its number; a file's rows as an editor counts them.
+        source: Name of the table in messages.
+        name_row: Function that returns the name of a row from its number; rows of a file are
+            numbered as in an editor.
     """
 
     def __init__(self, source: str, name_row: Callable[[int], str] = "row {}".format) -> None:
@@ -45,24 +46,24 @@ class Findings:
         return len(self._found)
 
     def name(self, row: SupportsInt) -> str:
-        """The row as it is named in messages."""
+        """Name of a row in messages."""
         return self.name_row(int(row))
 
     @property
     def problems(self) -> list[Problem]:
-        """What was found, in the order of the rows."""
+        """Problems in the order of the rows."""
         ordered = sorted(self._found, key=lambda found: found[0])  # stable within a row
         return [problem for _, problem in ordered]
 
-    def add(self, row: SupportsInt | None, what: str, mend: str, where: str = "the table") -> None:
-        """Note a problem in a row, or in `where` if it is not in one row."""
+    def add(self, row: SupportsInt | None, what: str, fix: str, where: str = "the table") -> None:
+        """Note a problem of a row, or of `where` if it does not belong to one row."""
         if row is None:
-            self._found.append((-1, Problem(where, what, mend)))
+            self._found.append((-1, Problem(where, what, fix)))
         else:
-            self._found.append((int(row), Problem(self.name(row), what, mend)))
+            self._found.append((int(row), Problem(self.name(row), what, fix)))
 
     def raise_if_any(self) -> None:
-        """Raise everything found, or nothing.
+        """Raise an error with all problems, if there are any.
 
         Raises:
             ProblemsError: There is at least one problem.
@@ -73,11 +74,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as read: cells not interpreted yet.
+    """Table with uninterpreted cells.
 
     Args:
-        frame: A column a header cell; index 0..n-1.
-        rows: For each row of the frame, its number in messages.
+        frame: Cells, one column per header cell; index 0..n-1.
+        rows: Number of each row in messages.
     """
 
     frame: pd.DataFrame
@@ -85,15 +86,16 @@ class RawTable:
 
 
 def read_table(path: Path, findings: Findings, header: list[str] | None = None) -> RawTable:
-    """Read a CSV or Parquet file; ragged rows are noted in `findings` and left out.
+    """Read a CSV or Parquet file; rows with a wrong number of cells are noted and omitted.
 
     Args:
-        path: The file. Parquet is known by its first bytes, whatever its name.
-        findings: Where problems are noted; those after which nothing can be read are raised.
-        header: Names of the columns of a CSV file that has no header row.
+        path: File. Parquet is recognized by its first bytes, independently of its name.
+        findings: Collects the problems; those that prevent further reading are raised.
+        header: Column names of a CSV file without a header row.
 
     Raises:
-        ProblemsError: Missing, empty, binary, not UTF-8, unreadable, or two columns of one name.
+        ProblemsError: The file is missing, empty, binary, not UTF-8 or unreadable, or has duplicate
+            column names.
     """
     try:
         if path.is_char_device() or path.is_block_device():  # /dev/zero never ends
@@ -106,7 +108,7 @@ def read_table(path: Path, findings: Findings, header: list[str] | None = None) 
     except (OSError, ValueError) as error:
         raise _alone(findings, f"cannot be read ({error})", "check the path") from None
     if not data.strip():
-        raise _alone(findings, "the file is empty", "write a header and a row an image")
+        raise _alone(findings, "the file is empty", "write a header and one row per image")
     if data.startswith(b"PAR1"):
         return _read_parquet(data, findings)
     if path.suffix.lower() in (".parquet", ".pq"):
@@ -114,8 +116,8 @@ def read_table(path: Path, findings: Findings, header: list[str] | None = None) 
     return read_csv(_decode(data, findings), findings, header)
 
 
-def _alone(findings: Findings, what: str, mend: str) -> ProblemsError:
-    return ProblemsError(findings.source, [Problem("the file", what, mend)])
+def _alone(findings: Findings, what: str, fix: str) -> ProblemsError:
+    return ProblemsError(findings.source, [Problem("the file", what, fix)])
 
 
 def _read_parquet(data: bytes, findings: Findings) -> RawTable:
@@ -138,7 +140,7 @@ def _read_parquet(data: bytes, findings: Findings) -> RawTable:
 
 
 def _with_text(table: pa.Table) -> pa.Table:
-    """Bytes as text where they are UTF-8: some programs write text so."""
+    """Decode byte columns as UTF-8, since some programs write text as bytes."""
     import pyarrow as pa
     import pyarrow.types as kinds
 
@@ -179,19 +181,20 @@ def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> 
     """Parse CSV text into cells, all of them strings.
 
     Args:
-        text: The file's text.
-        findings: Ragged rows are noted here.
-        header: Names of the columns where the text has no header row of its own.
+        text: Text of the file.
+        findings: Collects the problems.
+        header: Column names of a text without a header row.
 
     Raises:
-        ProblemsError: Quotation marks that do not close; two columns of one name; no rows.
+        ProblemsError: A quotation mark is not closed, column names are duplicate, or there are no
+            rows.
     """
     first = re.search(r"\S[^\r\n]*", text)
     if first is None:
-        raise _alone(findings, "the file is empty", "write a header and a row an image")
+        raise _alone(findings, "the file is empty", "write a header and one row per image")
     records, rows = _parse(text, sniff_delimiter(first[0]), findings)
     if not records:  # nothing but blank cells, as in a file that holds ""
-        raise _alone(findings, "the file is empty", "write a header and a row an image")
+        raise _alone(findings, "the file is empty", "write a header and one row per image")
     if header is None:
         header = [cell.strip() for cell in records[0]]
         records, rows = records[1:], rows[1:]
@@ -217,7 +220,7 @@ def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> 
 
 
 def sniff_delimiter(line: str) -> str:
-    """The delimiter that a line holds most of, outside quotation marks.
+    """Most frequent delimiter of a line, outside quotation marks.
 
     Example:
         >>> sniff_delimiter('path;label;"a,b,c,d"')
@@ -230,7 +233,7 @@ def sniff_delimiter(line: str) -> str:
 def _parse(
     text: str, delimiter: str, findings: Findings
 ) -> tuple[list[list[str]], NDArray[np.int64]]:
-    """Records and the line on which each begins, counted from 1; blank lines left out."""
+    """Records with the number of their first line, counted from 1; blank lines are omitted."""
 
     def reader() -> csv._reader:  # type: ignore[name-defined,unused-ignore]
         lines = io.StringIO(text, newline="")
@@ -247,7 +250,7 @@ def _parse(
         rows = np.arange(1, len(records) + 1, dtype=np.int64)
     else:
         records, rows = _parse_with_lines(reader(), findings)
-        findings.raise_if_any()  # behind an open quotation mark nothing can be trusted
+        findings.raise_if_any()  # the text after an open quotation mark cannot be parsed
     filled = np.fromiter((len(r) > 1 or bool(r and r[0].strip()) for r in records), bool)
     if not filled.all():
         records = [record for record, keep in zip(records, filled, strict=True) if keep]

@@ -1,4 +1,4 @@
-"""Notes on a manifest: what is allowed in one, but is seldom meant."""
+"""Notes on a manifest: valid content that is probably a mistake."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from preceptor.evaluation.split_names import KINDS, kind_of
 
 
 def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
-    """What the owner of a manifest should know, a line each.
+    """Notes on a manifest, one line each.
 
     Args:
-        manifest: The images; all of its files exist.
-        cache: A file that remembers content hashes, see `fingerprints`.
+        manifest: Manifest whose files all exist.
+        cache: File with cached content hashes, see `fingerprints`.
 
     Returns:
-        Sets that lack a class, byte-identical images in two kinds of split, and labels that look
-        the same.
+        Notes on sets that lack a class, byte-identical images in two kinds of split, and similar
+        labels.
     """
     return [
         *missing_class_notes(manifest),
@@ -32,15 +32,15 @@ def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
 
 
 def repeated_images(manifest: Manifest, cache: Path | None = None) -> pd.DataFrame:
-    """The images of a kind of split that are byte for byte images of an earlier kind as well.
+    """Images that are byte-identical to an image of another kind of split.
 
     Args:
-        manifest: The images.
-        cache: A file that remembers content hashes, see `fingerprints`.
+        manifest: Manifest.
+        cache: File with cached content hashes, see `fingerprints`.
 
     Returns:
-        Columns `kinds` ("train, test"), `first` and `second`, the names of the two images; a row
-        an image of the second kind.
+        One row per image of the later kind, with columns `kinds` ("train, test") and the names
+        `first` and `second` of the two images.
     """
     content = fingerprints(manifest, ["path"], cache)["path"]
     frame = pd.DataFrame({"content": content, "name": manifest.table["name"]})
@@ -55,7 +55,7 @@ def repeated_images(manifest: Manifest, cache: Path | None = None) -> pd.DataFra
 
 
 def repeated_image_notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
-    """A line for each two kinds of split that have byte-identical images, with their number."""
+    """Note for each pair of kinds of split with byte-identical images, with their number."""
     found = []
     for kinds, part in repeated_images(manifest, cache).groupby("kinds", sort=False):
         one, other = str(kinds).split(", ")
@@ -78,7 +78,7 @@ def similar_labels(manifest: Manifest) -> list[list[str]]:
 
 
 def similar_label_notes(manifest: Manifest) -> list[str]:
-    """A line for each group of labels that look the same, with the number of images of each."""
+    """Note for each group of similar labels, with the number of images of each."""
     counts = manifest.table["label"].value_counts()
     return [
         "the labels "
@@ -89,7 +89,7 @@ def similar_label_notes(manifest: Manifest) -> list[str]:
 
 
 def _plain(label: str) -> str:
-    """A label without what may be a slip of the pen."""
+    """Normalized label, without differences that may be typing errors."""
     text = "".join(label.split()).casefold()
     try:
         return repr(float(text))

@@ -1,4 +1,4 @@
-"""Content hashes of manifest rows, and of the files that runs use beside them."""
+"""Content hashes of manifest rows and of other files that runs use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from preceptor.runtime.result_folder import digest, file_digest
 
 
 class RowHashes:
-    """What each manifest row is, by content; made once and shared by all runs of a study.
+    """Content hashes of manifest rows, computed once for all runs of a study.
 
     Args:
-        manifest: All rows.
-        cache: Where file hashes are remembered between calls.
+        manifest: Manifest.
+        cache: File with cached content hashes.
     """
 
     def __init__(self, manifest: Manifest, cache: Path | None) -> None:
@@ -47,17 +47,19 @@ class RowHashes:
         *,
         weighted: bool = False,
     ) -> str:
-        """The hash of manifest rows.
+        """Hash of manifest rows.
 
         Args:
             rows: (n,) row numbers.
-            mapped: (n,) whether the content of a row's human map counts; None = of no row.
-            weighted: Whether map weights count, as wherever maps guide, human or not.
+            mapped: (n,) whether to include the content of the row's human map; None = no maps.
+            weighted: Whether to include map weights, as in all runs with guidance.
         """
         key = digest(
             [_bytes_digest(rows), None if mapped is None else _bytes_digest(mapped), weighted]
         )
-        if key not in self._known:  # a study has thousands of runs on a few choices of rows
+        if (
+            key not in self._known
+        ):  # a study has thousands of runs on few different selections of rows
             state = hashlib.blake2b(digest_size=10)
             for position, row in enumerate(rows):
                 state.update(self.image[row].encode())
@@ -71,19 +73,19 @@ class RowHashes:
 
 
 class FileHashes:
-    """Content hashes of files and folders; each is read once for all runs of a study."""
+    """Content hashes of files and folders, each read once for all runs of a study."""
 
     def __init__(self) -> None:
         self._known: dict[Path, str] = {}
 
     def file(self, path: Path) -> str:
-        """The hash of a file's content."""
+        """Hash of the content of a file."""
         if path not in self._known:
             self._known[path] = file_digest(path)
         return self._known[path]
 
     def folder(self, path: Path) -> str:
-        """The hash of the names and contents of all files of a folder."""
+        """Hash of the names and contents of all files in a folder."""
         if path not in self._known:
             files = sorted(file for file in path.rglob("*") if file.is_file())
             self._known[path] = digest(

@@ -1,4 +1,4 @@
-"""Splits: every label and source at the same share in each, whole groups together."""
+"""Stratified splits by label and source, with whole groups and held-out sources."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def make_splits(
     seed: int,
     hold_out: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Assign every image to a split.
+    """Assign every image to a split, stratified by label and source.
 
-    The shares are those of the images that are not held out. Each split's size is met to within
-    the largest group (to within one image without groups), and every (label, source) as closely as
-    its groups allow.
+    The shares apply to the images that are not held out. The size of each split is met to within
+    the size of the largest group (to within one image without groups), and the shares of every
+    (label, source) as closely as the groups allow.
 
     Args:
-        manifest: Images with `label` and, if known, `source` and `group`. Splits they have already
-            are replaced. `Manifest.read(path, need=())` reads a table that has none.
-        fractions: The share of each split; names as in a manifest, shares above 0 that add up to 1.
-        seed: Of the draw.
-        hold_out: Sources that go to a split of their own as a whole, such as
-            {"lens-x": "test-unseen"}. A set that lacks a class gets images of it from the other
+        manifest: Manifest with `label` and, if known, `source` and `group`. Existing splits are
+            replaced. `Manifest.read(path, need=())` reads a table without splits.
+        fractions: Share of each split, above 0, adding up to 1; names as in a manifest.
+        seed: Random seed.
+        hold_out: Sources that are assigned to a split of their own as a whole, such as
+            {"lens-x": "test-unseen"}. Images of classes that such a set lacks are added from other
             sources, see `hold_out.drawn_for_missing_classes`.
 
     Returns:
-        A copy of the table with `split` filled.
+        Copy of the table with `split` filled.
 
     Raises:
-        InputError: A seed, shares, names or sources that cannot be used, or a group that a held-out
-            source would divide.
+        InputError: A seed, share, name or source is invalid, or a held-out source would divide a
+            group.
 
     Example:
         >>> frame = pd.DataFrame({"path": list("abcdefgh"), "label": ["real", "fake"] * 4})
@@ -54,7 +54,7 @@ def make_splits(
     """
     table = manifest.table if isinstance(manifest, Manifest) else manifest
     if "label" not in table:
-        raise InputError("column 'label' is missing; splits are made class by class")
+        raise InputError("column 'label' is missing; add it, since splits are stratified by label")
     nothing = pd.Series("", index=table.index, dtype="str")
     sources = text(table["source"]).str.strip() if "source" in table else nothing
     groups = text(table["group"]).str.strip() if "group" in table else nothing
@@ -92,8 +92,8 @@ def _check_request(
 ) -> None:
     problems: list[Problem] = []
 
-    def add(where: str, what: str, mend: str) -> None:
-        problems.append(Problem(where, what, mend))
+    def add(where: str, what: str, fix: str) -> None:
+        problems.append(Problem(where, what, fix))
 
     for name, share in fractions.items():
         if not (np.isfinite(share) and share > 0):
@@ -106,11 +106,11 @@ def _check_request(
             add(f"split {name!r}", "unknown", split_hint(name))
     for source, name in held.items():
         if name in fractions:
-            mend = "send it to a split of its own, such as test-unseen"
-            add(f"held-out source {source!r}", f"the split {name!r} has a share as well", mend)
+            fix = "assign it to a split of its own, such as test-unseen"
+            add(f"held-out source {source!r}", f"the split {name!r} has a share as well", fix)
         if name == "train":
-            mend = "send it to val-NAME or test-NAME"
-            add(f"held-out source {source!r}", "it goes to train", mend)
+            fix = "assign it to val-NAME or test-NAME"
+            add(f"held-out source {source!r}", "it is assigned to train", fix)
         if source not in set(sources):
             known = ", ".join(sorted(set(sources) - {""})) or "none"
             add(f"held-out source {source!r}", "there is no such source", f"known: {known}")
@@ -125,16 +125,16 @@ def _check_request(
 
 
 def _assign(unit: _Ints, stratum: _Ints, shares: _Floats, generator: np.random.Generator) -> _Ints:
-    """The split of each image.
+    """Split of each image.
 
     Args:
-        unit: The unit of each image, 0..U-1, shape (n,).
-        stratum: The stratum of each image, 0..H-1, shape (n,).
-        shares: Of each split, shape (S,).
-        generator: Source of randomness.
+        unit: (n,) unit of each image, 0..U-1.
+        stratum: (n,) stratum of each image, 0..H-1.
+        shares: (S,) share of each split.
+        generator: Random generator.
 
     Returns:
-        The split of each image, 0..S-1, shape (n,).
+        (n,) split of each image, 0..S-1.
     """
     sizes = np.bincount(unit)
     want = np.bincount(stratum)[:, None] * shares  # images of each stratum in each split
@@ -155,7 +155,7 @@ def _assign_groups(
     chosen: _Ints,
     generator: np.random.Generator,
 ) -> None:
-    """Largest first, each to the split whose chi-square to the wanted counts it lowers most."""
+    """Assign groups, largest first, to the split whose chi-square statistic decreases most."""
     by_unit = np.argsort(unit, kind="stable")
     ends = np.cumsum(sizes)
     large = generator.permutation(np.flatnonzero(sizes > 1))
@@ -178,7 +178,7 @@ def _assign_singles(
     chosen: _Ints,
     generator: np.random.Generator,
 ) -> None:
-    """Stratum by stratum in proportion to what is lacking, rounding errors carried along."""
+    """Assign single images by stratum, in proportion to the missing counts of the splits."""
     single = np.flatnonzero(sizes[unit] == 1)
     single = generator.permutation(single)
     single = single[np.argsort(stratum[single], kind="stable")]
@@ -197,10 +197,10 @@ def _assign_singles(
 
 
 def _level(unit: _Ints, stratum: _Ints, sizes: _Ints, lack: _Floats, chosen: _Ints) -> None:
-    """Move units from the fullest split to the emptiest until all are within the largest unit.
+    """Move units from the fullest to the emptiest split until all sizes are within the bound.
 
-    Each move lowers the sum of squared deviations (a unit is no larger than the bound that is
-    broken), so this ends. The unit moved is the one whose strata gain most by it.
+    The bound is the size of the largest unit. Each move decreases the sum of squared deviations, so
+    that the loop terminates. The moved unit is the one that improves the strata most.
     """
     bound = sizes.max() + 1e-6
     while np.abs(owed := lack.sum(axis=0)).max() > bound:

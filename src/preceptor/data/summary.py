@@ -1,4 +1,4 @@
-"""Summary of a manifest, a row a split."""
+"""Summary of a manifest by split."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _COUNTS = ("images", "annotated", "with map", "sources", "groups", "sizes")
 
 
 def summary_table(manifest: Manifest) -> pd.DataFrame:
-    """Count what each split holds.
+    """Summary of each split: numbers of images, classes, sources and groups, and image sizes.
 
     Args:
-        manifest: The images; their headers are read for the sizes.
+        manifest: Manifest; the headers of its images are read for their sizes.
 
     Returns:
-        Indexed by split, in order of appearance. Columns: `images`, one for each class,
-        `annotated`, `with map`, `sources`, `groups` (numbers of different ones) and `sizes`
+        One row per split, in order of appearance. Columns: `images`, one for each class,
+        `annotated`, `with map`, `sources`, `groups` (numbers of distinct values) and `sizes`
         (smallest to largest by area, "224×224 – 640×480").
 
     Raises:
-        ImageError: An image's header cannot be read.
+        ImageError: The header of an image cannot be read.
     """
     table = manifest.table
     with ThreadPoolExecutor(core_count()) as pool:

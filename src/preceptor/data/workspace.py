@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from preceptor.config.image_format import ImageFormat
 from preceptor.config.run import Amount, RunConfig
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.cache import ImageSource, open_images
+from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.loader import Guides, Rows
 from preceptor.data.manifest import Manifest
 from preceptor.data.row_hashes import FileHashes, RowHashes
@@ -51,14 +52,40 @@ class Workspace:
         self.labels: NDArray[np.int64] = codes.to_numpy().astype(np.int64)
 
     @classmethod
-    def open(cls, path: Path, cache_dir: Path | None = None, *, verify: bool = False) -> Workspace:
-        """Read a manifest; `verify` decodes every image and map first."""
-        return cls(Manifest.read(path, verify=verify), cache_dir)
+    def open(
+        cls,
+        path: Path,
+        cache_dir: Path | None = None,
+        *,
+        verify: bool = False,
+        formats: Collection[ImageFormat] = (),
+    ) -> Workspace:
+        """Read a manifest.
+
+        Args:
+            path: The manifest.
+            cache_dir: As in the class.
+            verify: Decode every image and map that was not found sound before, or has changed.
+            formats: With `verify`, the formats whose image caches are filled by the way.
+
+        Raises:
+            ProblemsError: Everything that is wrong, with row, value and remedy.
+        """
+        if not verify:
+            return cls(Manifest.read(path, verify=False), cache_dir)
+        with DecodePass(cache_dir or default_cache_dir(), formats) as decoding:
+            manifest = Manifest.read(path, decoding=decoding)
+        return cls(manifest, cache_dir)
+
+    @property
+    def index(self) -> Path:
+        """File that remembers what is known of the images, see `FileIndex`."""
+        return self.cache_dir / INDEX
 
     @cached_property
     def hashes(self) -> RowHashes:
         """Content hashes of the rows."""
-        return RowHashes(self.manifest, self.cache_dir / "fingerprints.parquet")
+        return RowHashes(self.manifest, self.index)
 
     def images(self, form: ImageFormat, cache: Literal["memmap", "none"] = "memmap") -> ImageSource:
         """The images in a model's format.
@@ -75,14 +102,19 @@ class Workspace:
                 fit=form.fit,
                 channels=form.channels,
                 cache_dir=self.cache_dir if cache == "memmap" else None,
+                index=self.index,
             )
         return self._images[key]
 
     def annotated(self, config: RunConfig) -> NDArray[np.bool_]:
         """A: the training rows that count as annotated."""
-        key = (config.annotated, config.annotated_seed)
+        return self.drawn(config.annotated, config.annotated_seed)
+
+    def drawn(self, amount: Amount | None, seed: int) -> NDArray[np.bool_]:
+        """The training rows that count as annotated, see `draw_annotated`."""
+        key = (amount, seed)
         if key not in self._annotated:
-            self._annotated[key] = draw_annotated(self.manifest, *key)
+            self._annotated[key] = draw_annotated(self.manifest, amount, seed)
             self._annotated[key].flags.writeable = False
         return self._annotated[key]
 

@@ -1,1 +1,1 @@
-"""Metrics and statistics of scores; numpy only, no model and no file."""
+"""Metrics and statistics of scores; functions of arrays and tables, without models."""

@@ -1,4 +1,4 @@
-"""95 % intervals of one AUC, from its variance and from how many units each class has."""
+"""95 % intervals of one AUC, from its variance and the number of units of each class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from preceptor.evaluation.paired_tests import LEVEL
 
 
 class ClassUnits(NamedTuple):
-    """What few units a class do to the variance of an AUC: see `class_units`."""
+    """Degrees of freedom and bootstrap bias factor of an AUC's variance, see `class_units`."""
 
     degrees: float
     factor: float
@@ -22,21 +22,22 @@ class ClassUnits(NamedTuple):
 def class_units(classes: npt.NDArray[Any], units: npt.NDArray[np.int64]) -> ClassUnits:
     """Welch-Satterthwaite degrees of freedom of an AUC's variance, and its bootstrap's bias factor.
 
-    With k_c the units (images, or groups) that hold class c, and G units in all, each class adds
-    a part of the variance that is taken as proportional to 1 / k_c:
+    Let k_c be the number of units (images, or groups) that contain class c, and G the number of
+    all units. Each class is assumed to contribute a variance proportional to 1 / k_c:
 
         degrees = min(G − 1, (Σ 1 / k_c)² ÷ Σ 1 / (k_c² (k_c − 1)))
         factor = Σ 1 / (k_c − 1) ÷ Σ 1 / k_c
 
-    The rarest class decides: 20 positives among 200 images leave 23 degrees, not 199. The factor
-    is what a variance over resamples is too small by; an unbiased variance does not take it.
+    The rarest class dominates: 20 positives among 200 images give 23 degrees of freedom, not 199.
+    The variance over bootstrap resamples is too small by the factor; an unbiased variance does not
+    need it.
 
     Args:
-        classes: (n,) the class of each image.
-        units: (n,) codes of what is independent, as from `bootstrap.unit_codes`.
+        classes: (n,) class of each image.
+        units: (n,) codes of the independent units, as returned by `bootstrap.unit_codes`.
 
     Returns:
-        Both numbers; NaN where fewer than two classes are present, or one in a single unit.
+        Both numbers; NaN if fewer than two classes are present, or if a class is in one unit only.
 
     Reference:
         Welch, "The generalization of Student's problem when several different population
@@ -61,10 +62,10 @@ def _distinct(codes: npt.NDArray[np.int64]) -> int:
 
 
 def t_quantile(degrees: float) -> float:
-    """The quantile of Student's t for a two-sided 95 % interval; NaN at NaN degrees of freedom.
+    """Quantile of Student's t distribution for a two-sided 95 % interval.
 
     Args:
-        degrees: Of freedom, > 0.
+        degrees: Degrees of freedom, > 0; NaN gives NaN.
 
     Example:
         >>> round(t_quantile(2), 3)
@@ -74,19 +75,19 @@ def t_quantile(degrees: float) -> float:
 
 
 def logit_interval(area: float, half_width: float) -> tuple[float, float]:
-    """The interval of an AUC on the logit scale: logit A ± half width / (A (1 − A)), taken back.
+    """Interval of an AUC computed on the logit scale: logit A ± half width / (A (1 − A)).
 
-    By the delta method the half width on the logit scale is that of the AUC divided by
-    A (1 − A). The interval lies within (0, 1), and reaches further from the nearer end of that
-    range: where an AUC near 1 is too high by chance, its standard error is too small as well,
-    so that AUC ± 1.96 · se ends too early below.
+    By the delta method, the half width on the logit scale is that of the AUC divided by
+    A (1 − A). The interval lies within (0, 1) and is longer on the side of 0.5: if an AUC near 1 is
+    too high by chance, its standard error is too small as well, so that the lower limit of
+    AUC ± 1.96 · se is too high.
 
     Args:
         area: A, in [0, 1].
         half_width: Quantile times standard error, in units of the AUC.
 
     Returns:
-        Both ends; NaN at an AUC of 0 or 1 and where the half width is 0 or NaN.
+        Lower and upper limit; NaN at an AUC of 0 or 1 and for a half width of 0 or NaN.
 
     Reference:
         Qin and Hotilovac, "Comparison of non-parametric confidence intervals for the area under

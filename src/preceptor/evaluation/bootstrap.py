@@ -1,7 +1,7 @@
-"""Another training and another sample of images at once: a bootstrap over seeds and images.
+"""Two-level bootstrap over seeds and test images.
 
-All models of a study are tested on the same images, so that each resample of images (or of groups)
-is the same for every seed and side.
+All models of a study are tested on the same images. Therefore each resample of images (or of
+groups) is the same for every seed and side.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from preceptor.evaluation.area_intervals import class_units, logit_interval, t_q
 from preceptor.evaluation.metrics import Array, accuracy_weighted, auc_weighted, macro_auc_weighted
 from preceptor.evaluation.paired_tests import LEVEL
 
-_BLOCK = 2**22  # counts drawn at once: 16 MiB, however many images there are
-_REDRAWS = 50  # rounds after which a resample without some class is given up
+_BLOCK = 2**22  # counts drawn at once: 16 MiB for any number of images
+_REDRAWS = 50  # rounds after which a resample without some class is skipped
 
 
 @dataclass(frozen=True, eq=False)
 class BootstrapResult:
-    """An estimate with its two-level bootstrap interval: see `two_level_bootstrap`.
+    """Estimate with its two-level bootstrap interval, see `two_level_bootstrap`.
 
-    `redrawn` counts resamples that lacked a class and were drawn again, `skipped` those given up.
-    The interval of one AUC is not that of the percentiles of its `replicates`.
+    `redrawn` is the number of resamples without some class that were drawn again, `skipped` the
+    number of those that still lacked one. The interval of a single AUC is not the percentile
+    interval of its `replicates`.
     """
 
     estimate: float
@@ -42,7 +43,7 @@ class BootstrapResult:
 
 @dataclass(frozen=True)
 class ShareResult:
-    """A share of the way with its interval, or `None` and the reason: see `share_of_the_way`."""
+    """Share of the way with its interval, or `None` and the reason, see `share_of_the_way`."""
 
     share: float | None
     low: float | None
@@ -51,17 +52,17 @@ class ShareResult:
 
 
 def unit_codes(groups: npt.ArrayLike | None, images: int) -> npt.NDArray[np.int64]:
-    """Number what is independent: groups in order of appearance, then images without a group.
+    """Codes of the independent units: groups in order of appearance, then images without a group.
 
     Args:
-        groups: (n,) names of groups, None or "" where there is none; None for no groups at all.
-        images: n.
+        groups: (n,) names of groups, None or "" for images without a group; None = no groups.
+        images: Number of images n.
 
     Returns:
         (n,) codes 0, 1, …, without gaps.
 
     Raises:
-        InputError: Another number of groups than images.
+        InputError: The numbers of groups and images differ.
 
     Example:
         >>> unit_codes(["a", "", "b", "a", None], 5)
@@ -71,7 +72,7 @@ def unit_codes(groups: npt.ArrayLike | None, images: int) -> npt.NDArray[np.int6
         return np.arange(images)
     names = np.asarray(groups, dtype=object)
     if names.shape != (images,):
-        raise InputError(f"{len(names)} groups do not fit {images} images")
+        raise InputError(f"{len(names)} groups for {images} images; give one group per image")
     alone = pd.isna(names)
     alone[~alone] = names[~alone] == ""
     codes = np.empty(images, dtype=np.int64)
@@ -90,61 +91,64 @@ def two_level_bootstrap(
     seed: int = 0,
     metric: str = "auc",
 ) -> BootstrapResult:
-    """A 95 % interval for the mean over seeds of a metric, or of its difference a − b.
+    """95 % interval of the mean over seeds of a metric, or of its difference a − b.
 
-    Each resample draws seeds with replacement, and images (or whole groups) with replacement,
-    the same for all seeds and both sides, since all models are tested on the same images:
+    Each resample draws seeds with replacement, and images (or whole groups) with replacement. The
+    drawn images are the same for all seeds and both sides:
 
         replicate = m + λ (m* − m) + κ Σ_s (w_s − 1/S) m_s
 
-    with m_s the value of seed s, m their mean, m* the mean on the resampled images, w_s the share
-    of seed s in the resample. With λ = κ = 1 this is the plain bootstrap, which is wrong at a
-    handful of seeds (it covers 77 % at three where seeds differ much, and 100 % where they differ
-    by noise only), so that
+    where m_s is the value of seed s, m the mean of the m_s, m* the mean on the resampled images,
+    and w_s the share of seed s in the resample. With λ = κ = 1 this is the plain bootstrap, which
+    is inaccurate for few seeds: with three seeds it covers 77 % if seeds differ much, and 100 % if
+    they differ only by noise. Therefore
 
-    - κ = √(S / (S − 1)) · t(0.975, S − 1) / 1.96: resampled seeds spread too little;
-    - λ² = 1 − (seed-by-image variance) / (variance of m*): that part is in the spread of the
-      m_s already. It is the residual mean square of the two-way table seeds × resamples.
+    - κ = √(S / (S − 1)) · t(0.975, S − 1) / 1.96, since the variance over resampled seeds is too
+      small;
+    - λ² = 1 − (seed-by-image variance) / (variance of m*), since the variance of the m_s already
+      contains the seed-by-image variance. The latter is the residual mean square of the two-way
+      table seeds × resamples.
 
-    The interval of a difference, and of an accuracy, lies between the 2.5 and 97.5 percentiles of
-    the replicates. That of one AUC is taken on the logit scale (`logit_interval`), since
-    percentiles cover too little near 1 and where few images or groups are positive. Its half width
-    before that is
+    The limits of a difference, and of an accuracy, are the 2.5 and 97.5 percentiles of the
+    replicates. The interval of one AUC is computed on the logit scale (`logit_interval`), since
+    percentile intervals cover too little near 1 and if few images or groups are positive. Its half
+    width on the scale of the AUC is
 
         (t_I V_I + t_S V_S) / √(V_I + V_S)
 
-    with V_I = λ² · variance of m* · factor, V_S = variance of the m_s / S, t_S = t(0.975, S − 1),
-    and t_I and the factor by the units of each class (`class_units`).
+    with V_I = λ² · variance of m* · factor, V_S = variance of the m_s / S, t_S = t(0.975, S − 1);
+    t_I and the factor depend on the number of units of each class (`class_units`).
 
-    In simulations (1,000 to 3,000 of each, ±1.8 % at most) of 3, 5 and 10 seeds the interval of a
-    difference covered 94 to 96 %, on 200 and 1,000 images and over 40 to 100 groups. One AUC's
-    covered 95 to 97 % on 200 images and over 40 to 100 groups at AUCs of 0.69 to 0.76, most at
-    three seeds, where t is generous; 96.5 % at ten seeds and 20 groups; 93.7 % at five seeds and
-    20 positives among 200 images at an AUC of 0.96; and 96.3 % at three seeds and 40 positives
-    among 100 at 0.98 (percentiles: 91.4, 87.8 and 90.5 %). It still covers too little, 92 %, at
-    ten seeds with 20 positives among 200 images at 0.96 and at five with 30 among 300 at 0.99.
-    With one seed only images are resampled, and the interval is about this one model.
+    Coverage in simulations (1,000 to 3,000 of each, ±1.8 % at most) with 3, 5 and 10 seeds:
+    differences, 94 to 96 % on 200 and 1,000 images and over 40 to 100 groups. One AUC, 95 to 97 %
+    on 200 images and over 40 to 100 groups at AUCs of 0.69 to 0.76, the most with three seeds, for
+    which t is conservative; 96.5 % with ten seeds and 20 groups; 93.7 % with five seeds and
+    20 positives among 200 images at an AUC of 0.96; and 96.3 % with three seeds and 40 positives
+    among 100 at 0.98 (percentile intervals: 91.4, 87.8 and 90.5 %). The coverage is too low, 92 %,
+    with ten seeds and 20 positives among 200 images at 0.96, and with five seeds and 30 among 300
+    at 0.99. With one seed only images are resampled, and the interval is conditional on this model.
 
     Args:
         labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        scores_a: (S, n) or (S, n, C), a row a seed.
-        scores_b: The other side's scores, the same shape and seeds; None for side a alone.
-        groups: (n,) what is drawn as a whole (subject, patient); None or "" is a group of its own.
-        resamples: How many resamples R.
-        seed: Of the resampling; equal seeds give equal results.
+        scores_a: (S, n) or (S, n, C) scores, one row per seed.
+        scores_b: Scores of the other side, the same shape and seeds; None = side a only.
+        groups: (n,) units that are resampled as a whole (subject, patient); None or "" is a group
+            of its own.
+        resamples: Number of resamples R.
+        seed: Random seed; equal seeds give equal results.
         metric: "auc" (macro for class scores), or "accuracy" (class scores only).
 
     Returns:
         Estimate (of the sample itself), interval and replicates. Resamples without some class of
-        the sample are drawn again and counted. All is NaN where the sample has one class only. The
-        interval of one AUC is NaN also where its value is 0 or 1 or nothing varies, and where a
-        class is in one unit alone: the sample then tells nothing of the AUC's spread.
+        the sample are drawn again and counted. All values are NaN if the sample has one class only.
+        The interval of one AUC is also NaN if its value is 0 or 1, if nothing varies, or if a class
+        is in one unit only, since the variance of the AUC is then unknown.
 
     Raises:
-        InputError: A score is NaN, or shapes or names do not fit.
+        InputError: A score is NaN, or shapes or names do not match.
 
     Reference:
-        Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (why the plain one
+        Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (the plain bootstrap
         counts the seed-by-image variance more than once); Cochran, "Approximate significance levels
         of the Behrens-Fisher test", Biometrics 1964 (t quantiles weighted by variances).
 
@@ -177,28 +181,30 @@ def share_of_the_way(
     seed: int = 0,
     metric: str = "auc",
 ) -> ShareResult:
-    """(Student − best baseline) ÷ (ceiling − best baseline), with a two-level bootstrap interval.
+    """Share of the way from the better baseline to the ceiling, with its bootstrap interval.
 
-    A ratio whose denominator may be zero means nothing: it is given only where the denominator's
-    interval lies above 0. The few resamples with a denominator ≤ 0 count as ±infinity by the
+        (Student − better baseline) ÷ (ceiling − better baseline)
+
+    The ratio is meaningless if its denominator may be zero; it is given only if the interval of the
+    denominator lies above 0. The few resamples with a denominator ≤ 0 count as ±infinity by the
     sign of their numerator, as in Fieller's interval.
 
     Args:
         labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        student: (S, n) or (S, n, C), a row a seed; the same seeds for all three.
+        student: (S, n) or (S, n, C) scores, one row per seed; the same seeds for all three.
         best_baseline: Scores of the better baseline.
         ceiling: Scores of the run on all human maps.
-        groups: (n,) what is drawn as a whole.
-        resamples: How many resamples.
-        seed: Of the resampling.
-        metric: As in `two_level_bootstrap`.
+        groups: (n,) units that are resampled as a whole.
+        resamples: Number of resamples.
+        seed: Random seed.
+        metric: "auc" or "accuracy", see `two_level_bootstrap`.
 
     Returns:
-        The share (1: as good as the ceiling; below 0: worse than the baseline) and interval, or
+        The share (1: as good as the ceiling; below 0: worse than the baseline) and its interval, or
         None for each, with the reason.
 
     Raises:
-        InputError: A score is NaN, or shapes or names do not fit.
+        InputError: A score is NaN, or shapes or names do not match.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -220,16 +226,17 @@ def share_of_draws(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ShareResult:
-    """`share_of_the_way` where every seed is tested on images of its own.
+    """`share_of_the_way` for seeds that are tested on images of their own.
 
-    The images are then part of what differs between seeds, so seeds alone are resampled.
+    The differences between seeds then include the differences between images, so that only seeds
+    are resampled.
 
     Args:
-        student: (S,) a metric of each seed.
-        best_baseline: (S,) of the better baseline.
-        ceiling: (S,) of the run on all human maps.
-        resamples: How many resamples.
-        seed: Of the resampling.
+        student: (S,) metric of the Student by seed.
+        best_baseline: (S,) metric of the better baseline.
+        ceiling: (S,) metric of the run on all human maps.
+        resamples: Number of resamples.
+        seed: Random seed.
 
     Raises:
         InputError: The three differ in length, or are empty.
@@ -248,7 +255,7 @@ def share_of_draws(
 
 
 def _share(sample: _Sample) -> ShareResult:
-    """Of the sides Student, best baseline, ceiling."""
+    """Share of the way of the sides Student, better baseline, ceiling."""
     above, numerators = _contrast(sample, [1.0, -1.0, 0.0])
     gap, denominators = _contrast(sample, [0.0, -1.0, 1.0])
     low, high = _interval(denominators)
@@ -264,9 +271,9 @@ def _share(sample: _Sample) -> ShareResult:
 
 
 class _Sample(NamedTuple):
-    estimates: Array  # (K, S) the value of each side and seed on the images as they are
-    values: Array  # (K, S, R) on resampled images; NaN where a resample was given up
-    shifts: Array  # (R, S) how each resample weighs the seeds, less 1/S, stretched
+    estimates: Array  # (K, S) value of each side and seed on the sample itself
+    values: Array  # (K, S, R) value on resampled images; NaN for skipped resamples
+    shifts: Array  # (R, S) weight of each seed in each resample, minus 1/S, times κ
     redrawn: int
 
 
@@ -278,13 +285,13 @@ def _resample(
     seed: int,
     metric: str,
 ) -> _Sample:
-    """Each side and seed on each resample of the images, the same for all of them."""
+    """Metric of each side and seed on each resample; the resampled images are common to all."""
     scores = [np.asarray(side, dtype=np.float64) for side in sides]
     given = np.asarray(labels)
     shape = scores[0].shape
     if any(side.shape != shape for side in scores) or len(shape) not in (2, 3) or not shape[0]:
         raise InputError(
-            "each side needs scores (seeds, images) or (seeds, images, classes), alike on every "
+            "scores must have the same shape (seeds, images) or (seeds, images, classes) on every "
             f"side; got {', '.join(str(side.shape) for side in scores)}"
         )
     if resamples < 1:
@@ -300,7 +307,7 @@ def _resample(
     rng = np.random.default_rng(seed)
     shifts = _seed_shifts(seeds, resamples, rng)
 
-    # Accuracy is defined on any resample; the area needs every class that the sample has.
+    # Accuracy is defined on any resample; the AUC needs every class of the sample.
     classes = pd.factorize(given)[0] if metric == "auc" else np.zeros(images, dtype=np.int64)
     blocks, redrawn = [], 0
     for counts, again in _image_counts(classes, groups, resamples, rng):
@@ -310,7 +317,7 @@ def _resample(
 
 
 def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator) -> Array:
-    """(R, S) how much more or less than 1/S each resample weighs each seed, stretched by κ."""
+    """(R, S) weight of each seed in each resample, minus 1/S, times κ."""
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
     stretch = 1.0
     if seeds > 1:
@@ -320,7 +327,7 @@ def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator) -> Array:
 
 
 def _contrast(sample: _Sample, weights: Sequence[float]) -> tuple[float, Array]:
-    """A weighted sum of the sides: its estimate, and its replicates without the given up."""
+    """Weighted sum of the sides: the estimate, and the replicates that could be drawn."""
     own = np.tensordot(weights, sample.estimates, 1)
     values = np.tensordot(weights, sample.values, 1)
     held = ~np.isnan(values).any(axis=0)
@@ -331,7 +338,7 @@ def _contrast(sample: _Sample, weights: Sequence[float]) -> tuple[float, Array]:
 
 
 def _shrink(values: Array) -> float:
-    """λ, of (S, R) values: without the part that the spread of the seeds has already."""
+    """λ of (S, R) values: excludes the seed-by-image variance, see `two_level_bootstrap`."""
     seeds, resamples = values.shape
     over_seeds = values.mean(axis=0)
     if seeds > 1 and resamples > 1 and (spread := over_seeds.var(ddof=1)) > 0:
@@ -344,7 +351,7 @@ def _shrink(values: Array) -> float:
 def _area_interval(
     sample: _Sample, labels: npt.ArrayLike, groups: npt.ArrayLike | None
 ) -> tuple[float, float]:
-    """Of the mean AUC of one side: see `two_level_bootstrap`."""
+    """Interval of the mean AUC of one side, see `two_level_bootstrap`."""
     own, values = sample.estimates[0], sample.values[0]
     values = values[:, ~np.isnan(values).any(axis=0)]
     seeds, resamples = values.shape
@@ -378,9 +385,9 @@ def _image_counts(
     resamples: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-    """Blocks of image counts that hold every class, and how many rows were drawn again.
+    """Blocks of image counts that contain every class, and the number of rows drawn again.
 
-    A row that still lacks a class after all rounds holds zeros, so that its metric is NaN.
+    A row that still lacks a class after all rounds is set to zeros, so that its metric is NaN.
     """
     images = len(classes)
     member = unit_codes(groups, images)

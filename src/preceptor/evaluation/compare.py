@@ -1,4 +1,4 @@
-"""DeLong's test of two models on the same images, set by set."""
+"""DeLong's test of two models by evaluation set."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from preceptor.evaluation.delong import delong
 
 
 def compare_sets(ours: pd.DataFrame, theirs: pd.DataFrame, positive: str) -> pd.DataFrame:
-    """DeLong's test of two models' score tables of the same images, a line an evaluation set.
+    """DeLong's test of two models on the same images, for each evaluation set.
 
     Args:
         ours: Score table of model a.
-        theirs: Score table of model b, the same rows in the same order.
-        positive: The positive class.
+        theirs: Score table of model b, with the same rows in the same order.
+        positive: Positive class.
 
     Returns:
-        Columns set, images, groups (0 where the set names none: images are then independent),
-        auc_a, auc_b, difference, low, high, p.
+        One row per set, with columns set, images, groups (0 = the set has no groups, images are
+        treated as independent), auc_a, auc_b, difference, low, high, p.
 
     Raises:
-        InputError: Tables of different images.
+        InputError: The tables are of different images.
     """
     if list(ours["path"]) != list(theirs["path"]):
-        raise InputError("the two score tables are of different images, or in different order")
+        raise InputError("the two score tables differ in their images or in the order of images")
     found = []
     for name, own in ours.groupby("split", sort=False):
         other = theirs.loc[own.index]

@@ -1,7 +1,7 @@
-"""DeLong's test: do the AUCs of two models on the same images differ by more than chance?
+"""DeLong's test of the difference of two correlated AUCs.
 
-It is about these two models and other images of the same kind. What another seed would have
-trained is not in it; `two_level_bootstrap` has both.
+The test is conditional on the two models: it covers the variation over test images, but not over
+trainings. `two_level_bootstrap` covers both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NORMAL = float(stats.norm.ppf(0.975))
 
 
 class AucInterval(NamedTuple):
-    """An AUC, its standard error and 95 % interval: see `auc_interval`."""
+    """AUC with its standard error and 95 % interval, see `auc_interval`."""
 
     auc: float
     se: float
@@ -32,9 +32,9 @@ class AucInterval(NamedTuple):
 
 @dataclass(frozen=True)
 class DelongResult:
-    """Two AUCs on the same images and their difference a − b: see `delong`.
+    """Two AUCs on the same images and their difference a − b, see `delong`.
 
-    `units` counts what was taken as independent: groups, or images without groups.
+    `units` is the number of independent units: groups, or images without groups.
     """
 
     auc_a: float
@@ -53,27 +53,27 @@ class DelongResult:
 def auc_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.ArrayLike | None = None
 ) -> AucInterval:
-    """The AUC of one model with DeLong's standard error and 95 % interval over images.
+    """AUC of one model with DeLong's standard error and 95 % interval over images.
 
-    The standard error is that of `delong`. The interval is AUC ± t · se taken on the logit scale
-    (`logit_interval`), with t at the degrees of freedom of `class_units`.
+    The standard error is that of `delong`. The interval is AUC ± t · se on the logit scale
+    (`logit_interval`), with the degrees of freedom of `class_units`.
 
-    In simulations (4,000 of each, ±0.9 %) it covered 95 % on 300 images at an AUC of 0.76, and 95
-    to 97 % over 10, 20, 40 and 100 groups of five images at 0.72, where AUC ± 1.96 · se covers 84
-    to 89 %, 90 to 93 %, 93 to 94 % and 94 to 95 %. Near 1 with few positives it still covers too
-    little: 94 % with 40 of 100 images positive at 0.98, 92 % with 20 of 200 at 0.96, 93 % with 10
-    of 200 at 0.90, 90 % with 30 of 300 at 0.99 (AUC ± 1.96 · se: 85, 84, 84 and 79 %).
+    Coverage in simulations (4,000 of each, ±0.9 %): 95 % on 300 images at an AUC of 0.76, and 95
+    to 97 % over 10, 20, 40 and 100 groups of five images at 0.72, for which AUC ± 1.96 · se covers
+    84 to 89 %, 90 to 93 %, 93 to 94 % and 94 to 95 %. The coverage is too low near 1 with few
+    positives: 94 % with 40 of 100 images positive at 0.98, 92 % with 20 of 200 at 0.96, 93 % with
+    10 of 200 at 0.90, 90 % with 30 of 300 at 0.99 (AUC ± 1.96 · se: 85, 84, 84 and 79 %).
 
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
-        groups: As in `delong`.
+        groups: (n,) group of each image, see `delong`.
 
     Returns:
-        As `delong` has it for each side.
+        AUC, standard error and interval; NaN in the same cases as in `delong`.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> labels = [False] * 6 + [True] * 6
@@ -94,13 +94,13 @@ def delong(
     scores_b: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
 ) -> DelongResult:
-    """Compare two correlated AUCs: difference, 95 % interval and two-sided p, in O(n log n).
+    """DeLong's test of two correlated AUCs: difference, 95 % interval and two-sided p; O(n log n).
 
-    With M positives x and N negatives y, each image has a component: V(x) is the share of the
-    negatives that x outscores, V(y) the share of the positives that outscore y, ties one half.
-    By midranks, V(x) = (rank of x among all − rank of x among the positives) / N. Both average to
-    the AUC A. With a_g = Σ (V(x) − A) / M over the positives of group g and b_g = Σ (V(y) − A) / N
-    over its negatives,
+    Let there be M positives x and N negatives y. Each image has a component: V(x) is the share of
+    negatives with a lower score than x, V(y) the share of positives with a higher score than y,
+    ties counted one half. By midranks, V(x) = (rank of x among all − rank of x among the
+    positives) / N. The mean of either component is the AUC A. With a_g = Σ (V(x) − A) / M over the
+    positives of group g and b_g = Σ (V(y) − A) / N over its negatives,
 
         se² = G⁺ / (G⁺ − 1) Σ a_g² + G⁻ / (G⁻ − 1) Σ b_g² + 2 G / (G − 1) Σ a_g b_g
 
@@ -115,18 +115,18 @@ def delong(
         labels: (n,) bool, true for the positive class.
         scores_a: (n,) scores, higher for the positive class.
         scores_b: (n,) the other model's scores of the same images.
-        groups: (n,) whose images depend on each other (subject, patient), of one class or of
-            both; None or "" is a group of its own.
+        groups: (n,) group of each image (subject, patient), whose images depend on each other and
+            may be of one class or of both; None or "" is a group of its own.
 
     Returns:
-        Both AUCs, their difference and what goes with it. All is NaN where a class is absent, and
-        all but AUCs and difference where a class is in fewer than two groups. At a standard error
-        of 0 the images tell nothing of its size: interval, z and p are NaN (perfect separation has
-        no interval [1, 1]), except for a difference of 0, as of equal scores: its interval is
-        [0, 0], z 0 and p 1.
+        Both AUCs, their difference with interval, z and p. All values are NaN if a class is absent;
+        all but AUCs and difference are NaN if a class is in fewer than two groups. A standard error
+        of 0 is not an estimate: interval, z and p are then NaN (perfect separation has no interval
+        [1, 1]), except for a difference of 0, as of equal scores, with interval [0, 0], z 0 and
+        p 1.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Reference:
         DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
@@ -160,7 +160,7 @@ def delong(
 
 
 def _deviations(positive: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> Array:
-    """(n,) 2 M N (V − A) of every image: integers, so that equal components cancel exactly."""
+    """(n,) 2 M N (V − A) of each image, as integers, so that equal components cancel exactly."""
     values = np.asarray(scores, dtype=np.float64)
     up, down = values[positive], values[~positive]
     won, lost = _beaten(up, down), _beaten(down, up)
@@ -172,9 +172,9 @@ def _deviations(positive: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> Array
 
 
 def _beaten(own: Array, others: Array) -> Array:
-    """Twice how many of the others each own score exceeds, ties one half."""
+    """Twice the number of other scores below each own score, ties counted one half."""
     order, ranked = np.argsort(own), np.sort(others)
-    rising = own[order]  # looked up in order, neighbours share cache lines
+    rising = own[order]  # in sorted order, successive look-ups share cache lines
     found = np.empty(len(own))
     found[order] = np.searchsorted(ranked, rising, "left")
     found[order] += np.searchsorted(ranked, rising, "right")
@@ -184,7 +184,7 @@ def _beaten(own: Array, others: Array) -> Array:
 def _standard_error(
     deviations: Array, positive: npt.NDArray[np.bool_], units: npt.NDArray[np.int64]
 ) -> float:
-    """Obuchowski's, of the mean that these deviations belong to; NaN below two groups a class."""
+    """Obuchowski's standard error of the AUC; NaN for fewer than two groups of a class."""
     count, sums, factors = int(units.max(initial=-1)) + 1, [], []
     for own in (positive, ~positive):
         groups = len(np.unique(units[own]))

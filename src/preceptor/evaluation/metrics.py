@@ -1,8 +1,8 @@
-"""How well scores separate classes: areas, rates and errors, as functions of plain arrays.
+"""Classification metrics: AUC, ROC curve, EER, average precision, accuracy and Brier score.
 
-Two conventions hold throughout. A higher score speaks for the positive class, and an image is
-called positive when `score >= threshold`. A number that the data cannot define (no image, or
-one class only) is NaN; a score that is NaN is a fault of the input and raises `InputError`.
+Conventions: a higher score means that the positive class is more probable, and an image is
+classified as positive if `score >= threshold`. Metrics that are undefined on the data (no images,
+or one class only) are NaN; scores that are NaN are invalid input and raise `InputError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = 131_072  # counts per block: 1 MiB, so that the passes over a block sta
 
 
 class RocCurve(NamedTuple):
-    """The corners of an ROC curve, from (0, 0) at threshold infinity to (1, 1)."""
+    """Corners of an ROC curve, from (0, 0) at threshold infinity to (1, 1)."""
 
     fpr: Array
     tpr: Array
@@ -28,24 +28,24 @@ class RocCurve(NamedTuple):
 
 
 class EqualError(NamedTuple):
-    """The equal error rate and the threshold that comes closest to it."""
+    """Equal error rate and the threshold that is closest to it."""
 
     eer: float
     threshold: float
 
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive outscores a negative, ties one half.
+    """Area under the ROC curve: P(positive scores higher than negative), ties counted one half.
 
     Args:
         labels: (n,) bool (or 0 and 1), true for the positive class.
         scores: (n,) scores, higher for the positive class.
 
     Returns:
-        The area in [0, 1]; NaN where a class is absent.
+        AUC in [0, 1]; NaN if a class is absent.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Reference:
         Hanley and McNeil, "The meaning and use of the area under a receiver operating
@@ -65,7 +65,7 @@ def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.ArrayLike) -> Array:
-    """The area under the ROC curve of many resamples of the same images at once.
+    """Area under the ROC curve of many resamples of the same images.
 
     With integer counts c, row r equals `auc` of the set in which image i occurs c[r, i] times.
     The scores are sorted once; each resample then costs one cumulative sum.
@@ -73,13 +73,13 @@ def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.Array
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
-        counts: (R, n) how often each resample holds each image, or any weights >= 0.
+        counts: (R, n) number of times each resample contains each image, or any weights >= 0.
 
     Returns:
-        (R,) areas; NaN in the rows that hold one class only.
+        (R,) AUCs; NaN in rows with one class only.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> auc_weighted([False, False, True], [0.1, 0.5, 0.3], [[1, 1, 1], [3, 1, 2], [1, 1, 0]])
@@ -98,7 +98,7 @@ def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.Array
     for start in range(0, len(weights), rows):
         block = weights[start : start + rows]
         of_up = block[:, up]
-        prefix = np.zeros((len(block), len(down) + 1))  # the negative weight below each position
+        prefix = np.zeros((len(block), len(down) + 1))  # negative weight below each position
         np.cumsum(block[:, down], axis=1, out=prefix[:, 1:])
         below = prefix[:, left]
         below = below + prefix[:, right] if tied else below * 2.0
@@ -110,20 +110,20 @@ def auc_weighted(labels: npt.ArrayLike, scores: npt.ArrayLike, counts: npt.Array
 
 
 def macro_auc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """The mean over the classes present of each class's one-vs-rest area under the ROC curve.
+    """Macro-averaged one-vs-rest area under the ROC curve, over the classes present.
 
     For two classes this is `auc` with the second column (for probabilities, the first column
     gives the same number).
 
     Args:
         labels: (n,) class indices in [0, C).
-        probabilities: (n, C) a score per class.
+        probabilities: (n, C) one score per class.
 
     Returns:
-        The area in [0, 1]; NaN where fewer than two classes are present.
+        AUC in [0, 1]; NaN if fewer than two classes are present.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> p = [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.4, 0.3, 0.3], [0.1, 0.2, 0.7]]
@@ -142,18 +142,18 @@ def macro_auc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 def macro_auc_weighted(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, counts: npt.ArrayLike
 ) -> Array:
-    """`macro_auc` of many resamples at once, each over the classes that it holds.
+    """`macro_auc` of many resamples, each over the classes that it contains.
 
     Args:
         labels: (n,) class indices in [0, C).
         probabilities: (n, C) a score per class.
-        counts: (R, n) how often each resample holds each image.
+        counts: (R, n) number of times each resample contains each image.
 
     Returns:
-        (R,) areas; NaN in the rows that hold fewer than two classes.
+        (R,) AUCs; NaN in rows with fewer than two classes.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> p = [[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]]
@@ -174,7 +174,7 @@ def macro_auc_weighted(
 
 
 def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """The share of images whose highest score is their own class's (ties go to the first class).
+    """Share of images whose highest score is that of their label (ties: the first class).
 
     Args:
         labels: (n,) class indices in [0, C).
@@ -184,7 +184,7 @@ def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
         The share in [0, 1]; NaN without images.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> accuracy([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
@@ -199,18 +199,18 @@ def accuracy(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 def accuracy_weighted(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, counts: npt.ArrayLike
 ) -> Array:
-    """`accuracy` of many resamples at once; arguments as in `macro_auc_weighted`.
+    """`accuracy` of many resamples.
 
     Args:
         labels: (n,) class indices in [0, C).
         probabilities: (n, C) a score per class.
-        counts: (R, n) how often each resample holds each image.
+        counts: (R, n) number of times each resample contains each image.
 
     Returns:
         (R,) shares; NaN in empty rows.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> accuracy_weighted([0, 1], [[0.9, 0.1], [0.6, 0.4]], [[1, 1], [3, 1]])
@@ -225,18 +225,18 @@ def accuracy_weighted(
 
 
 def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RocCurve:
-    """The ROC curve: false and true positive rate at each threshold, without collinear points.
+    """ROC curve: false and true positive rate at each threshold, without collinear points.
 
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
 
     Returns:
-        `fpr`, `tpr` and falling `thresholds`, the first of them infinity (nothing is called
-        positive). The rate of an absent class is NaN.
+        `fpr`, `tpr` and decreasing `thresholds`, the first of them infinity (no image is
+        classified as positive). The rate of an absent class is NaN.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> roc_curve([False, True, False, True], [0.1, 0.3, 0.5, 0.9]).tpr
@@ -252,24 +252,24 @@ def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RocCurve:
 
 
 def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError:
-    """Where the two errors are equal: FPR = FNR on the ROC curve.
+    """Equal error rate: FPR = FNR on the ROC curve.
 
     The ROC curve is the line through the operating points of all distinct scores (not their
-    convex hull); between two points both rates are interpolated linearly. Only the operating
-    points themselves can be used: the threshold is of the neighbour with the smaller
-    |FPR − FNR| (ties: the one that calls more images positive), in the middle of the gap
-    between scores that gives this point, so that it leaves room on both sides.
+    convex hull); between two points both rates are interpolated linearly. A threshold can only
+    realize an operating point: the returned one belongs to the neighboring point with the smaller
+    |FPR − FNR| (ties: the one that classifies more images as positive), and lies in the middle of
+    the gap between the two scores that give this point.
 
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
 
     Returns:
-        `eer` in [0, 1] and `threshold`; NaN and NaN where a class is absent. Constant scores
-        give 0.5 and that score.
+        `eer` in [0, 1] and `threshold`; NaN and NaN if a class is absent. Constant scores give
+        0.5 and that score.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> equal_error_rate([False, False, True, True], [0.1, 0.2, 0.8, 0.9])
@@ -282,7 +282,7 @@ def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError
     # The sign is taken from integers: a rounding error must not move the crossing.
     exact = false * true[-1] - (true[-1] - true) * false[-1]
     after = int(np.argmax(exact >= 0))
-    before = after - 1  # exact[0] < 0 always: nothing is called positive there
+    before = after - 1  # exact[0] < 0 always: no image is classified as positive there
     share = -exact[before] / (exact[after] - exact[before])
     eer = fpr[before] + share * (fpr[after] - fpr[before])
     nearest = before if -exact[before] < exact[after] else after
@@ -290,17 +290,17 @@ def equal_error_rate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> EqualError
 
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Σ (R_k − R_{k−1}) P_k: precision averaged over the recalls of the distinct thresholds.
+    """Average precision: Σ (R_k − R_{k−1}) P_k over the distinct thresholds.
 
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
 
     Returns:
-        A value in (0, 1]; NaN where there is no positive image, 1 where there is no other.
+        Average precision in (0, 1]; NaN without positive images, 1 without negative images.
 
     Raises:
-        InputError: A score is NaN, or the shapes or labels do not fit.
+        InputError: A score is NaN, or the shapes or labels do not match.
 
     Example:
         >>> round(average_precision([False, True, False, True], [0.1, 0.3, 0.5, 0.9]), 4)
@@ -314,11 +314,11 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """The mean squared error of probabilities.
+    """Brier score: the mean squared error of probabilities.
 
     (n,) probabilities of the positive class: 1/n Σ (p − y)², in [0, 1]. (n, C) probabilities:
-    1/n Σ_i Σ_c (p_ic − [y_i = c])², in [0, 2], as Brier wrote it; for two classes that is twice
-    the former.
+    1/n Σ_i Σ_c (p_ic − [y_i = c])², in [0, 2], which is Brier's definition; for two classes it is
+    twice the former.
 
     Args:
         labels: (n,) bool for (n,) probabilities, class indices for (n, C).
@@ -328,7 +328,7 @@ def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
         The error, 0 at best; NaN without images.
 
     Raises:
-        InputError: A probability is NaN or outside [0, 1], or the shapes or labels do not fit.
+        InputError: A probability is NaN or outside [0, 1], or the shapes or labels do not match.
 
     Reference:
         Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
@@ -350,7 +350,7 @@ def brier(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
 
 def _cumulative(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array, Array]:
-    """False and true positive counts at infinity and at each distinct score, falling."""
+    """False and true positive counts at infinity and at each distinct score, in falling order."""
     positive, values = _binary(labels, scores)
     order = np.argsort(-values, kind="stable")
     values, positive = values[order], positive[order]
@@ -366,7 +366,7 @@ def _rate(counts: Array) -> Array:
 
 
 def _mid_gap(thresholds: Array, index: int) -> float:
-    """The middle between a score and the next lower one; the score itself where there is none."""
+    """Middle between a score and the next lower one, or the score itself if it is the lowest."""
     here = float(thresholds[index])
     if index + 1 == len(thresholds):
         return here

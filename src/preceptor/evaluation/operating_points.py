@@ -1,17 +1,16 @@
-"""Operating points of a detector: what it misses and what it raises in vain, at stated points.
+"""Error rates of a binary detector (APCER, BPCER, TDR at FDR) at chosen operating points.
 
-Two kinds of figures are kept apart, since only one of them can be had in use:
+Two kinds of error rates are distinguished; only the second is achievable in deployment:
 
-- *from the test ROC*: the threshold is placed on the test scores themselves, so that the figure
-  describes the scores and no decision (`roc_rates`);
-- *at a threshold fixed before*: on validation scores, by a rule (`fixed_threshold`); the test set
-  only uses it (`threshold_rates`).
+- *on the test ROC curve*: the threshold is chosen on the test scores themselves (`roc_rates`);
+- *at a fixed threshold*: the threshold is chosen on validation scores by a rule
+  (`fixed_threshold`) and applied to the test set (`threshold_rates`).
 
-The words are those of presentation attack detection (ISO/IEC 30107-3): a positive is an attack,
-its source the attack instrument's species. APCER is the share of one source's attacks that pass
-for bona fide, and the worst source's counts; BPCER is the share of bona fide images taken for
-attacks; TDR and FDR are the true and false detection rate, over all sources. `terms.py` has the
-same figures under the names of other fields. An image is called positive when
+The terms are those of presentation attack detection (ISO/IEC 30107-3): a positive is an attack,
+its source the species of the attack instrument. APCER is the share of the attacks of one source
+that are classified as bona fide; the worst source is reported. BPCER is the share of bona fide
+images classified as attacks. TDR and FDR are the true and false detection rate over all sources.
+`terms.py` has the names used in other fields. An image is classified as positive if
 `score >= threshold`.
 """
 
@@ -41,14 +40,15 @@ _SLACK = 1e-9  # 0.05 · 20 is one image, whatever the rounding
 
 @dataclass(frozen=True)
 class Rate:
-    """One figure.
+    """One error or detection rate.
 
     Args:
         measure: eer, tdr, bpcer, apcer (of one source), worst_apcer or acer.
-        at: The point of tdr (its FDR) and of bpcer (its APCER); NaN where there is none.
-        source: Of apcer: whose; of worst_apcer: which is the worst.
-        value: In [0, 1]; NaN where a class is absent or the set is too small for the point.
-        note: Why there is no value, or "".
+        at: Operating point: the FDR for tdr, the APCER for bpcer; NaN for other measures.
+        source: Source for apcer, the worst source for worst_apcer, otherwise "".
+        value: Rate in [0, 1]; NaN if a class is absent or the set is too small for the operating
+            point.
+        note: Reason of a missing value, or "".
     """
 
     measure: str
@@ -59,7 +59,7 @@ class Rate:
 
 
 def rule_rate(rule: str) -> float | None:
-    """The FDR that a threshold rule aims at; None for the rule eer.
+    """FDR of a threshold rule; None for the rule eer.
 
     Raises:
         InputError: Neither eer nor fdr=x with x in (0, 1).
@@ -73,21 +73,21 @@ def rule_rate(rule: str) -> float | None:
     found = re.fullmatch(r"fdr=(\d*\.?\d+(?:e-?\d+)?)", rule)
     if found is None or not 0 < float(found[1]) < 1:
         raise InputError(
-            f"threshold {rule!r} is no rule; write eer, or fdr=x with x between 0 and 1"
+            f"threshold {rule!r} is not a rule; write eer, or fdr=x with x between 0 and 1"
         )
     return float(found[1])
 
 
 def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> float:
-    """The threshold that a model folder carries for a rule.
+    """Threshold of a model for a rule.
 
     Args:
         rule: eer or fdr=x.
-        thresholds: By rule, as in the model's description.
-        owner: The model, for the message.
+        thresholds: Thresholds by rule, as in `model.json`.
+        owner: Name of the model in messages.
 
     Raises:
-        InputError: Not a rule, or one that the model has no threshold for.
+        InputError: The rule is invalid, or the model has no threshold for it.
 
     Example:
         >>> known_threshold("fdr=0.010", {"eer": 0.5, "fdr=0.01": 0.75}, "the model")
@@ -96,12 +96,12 @@ def known_threshold(rule: str, thresholds: Mapping[str, float], owner: str) -> f
     key = normal_rule(rule)
     if key not in thresholds:
         has = ", ".join(thresholds) or "none (its validation images could not fix any)"
-        raise InputError(f"{owner} carries no threshold {key!r}; it has {has}")
+        raise InputError(f"{owner} has no threshold {key!r}; it has {has}")
     return thresholds[key]
 
 
 def normal_rule(rule: str) -> str:
-    """A threshold rule as model folders write it.
+    """Threshold rule in its canonical spelling, as in `model.json`.
 
     Raises:
         InputError: See `rule_rate`.
@@ -115,11 +115,11 @@ def normal_rule(rule: str) -> str:
 
 
 def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
-    """The threshold that a rule places on validation scores.
+    """Threshold of a rule on validation scores.
 
-    `eer` takes that of the equal error rate. `fdr=x` takes the lowest threshold at which at most
-    the share x of the negatives is called positive, in the middle of the gap between scores that
-    gives it, so that it leaves room on both sides.
+    `eer` is the threshold of the equal error rate. `fdr=x` is the lowest threshold at which at most
+    the share x of the negatives is classified as positive, placed in the middle of the gap between
+    the two scores that bound it.
 
     Args:
         rule: eer or fdr=x.
@@ -127,11 +127,11 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
         scores: (n,) scores, higher for the positive class.
 
     Returns:
-        The threshold; None where a class is absent, where x is less than one of the negatives, or
-        where no finite threshold would do (infinite scores).
+        Threshold; None if a class is absent, if x corresponds to less than one negative, or if no
+        finite threshold exists (infinite scores).
 
     Raises:
-        InputError: Not a rule, or scores that do not fit.
+        InputError: The rule is invalid, or the shapes do not match.
 
     Example:
         >>> labels, scores = [False, False, True, True], [0.25, 0.75, 0.5, 1.0]
@@ -148,7 +148,7 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
     highest = _first_refused(values[~positive], rate)
     if highest is None:
         return None
-    # Without a score above, even the highest one is a negative too many.
+    # If no score is above it, no finite threshold excludes this negative.
     middle = 0.5 * highest + 0.5 * float(np.min(values[values > highest], initial=np.inf))
     if not highest < middle < math.inf:
         middle = float(np.nextafter(highest, np.inf))
@@ -156,23 +156,23 @@ def fixed_threshold(rule: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> 
 
 
 def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLike) -> list[Rate]:
-    """EER, TDR at each of `FDRS` and BPCER at each of `APCERS`, from these scores themselves.
+    """EER, TDR at each of `FDRS` and BPCER at each of `APCERS`, on the ROC curve of these scores.
 
-    A point is reached without interpolation: TDR at FDR x is the highest one at which at most the
-    share x of the negatives is called positive; BPCER at APCER y the lowest one at which every
-    source's APCER is at most y. A point of less than one image (of the negatives for FDR, of the
-    smallest source for APCER) is finer than the set: it has no value.
+    Operating points are not interpolated. TDR at FDR x is the highest TDR at which at most the
+    share x of the negatives is classified as positive; BPCER at APCER y is the lowest BPCER at
+    which the APCER of every source is at most y. If an operating point corresponds to less than
+    one image (of the negatives for FDR, of the smallest source for APCER), it has no value.
 
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
-        sources: (n,) whose image it is; those of negatives do not matter.
+        sources: (n,) source of each image; sources of negatives are ignored.
 
     Returns:
         eer, then tdr by `at`, then bpcer by `at`.
 
     Raises:
-        InputError: A score is NaN, or shapes do not fit.
+        InputError: A score is NaN, or the shapes do not match.
 
     Reference:
         ISO/IEC 30107-3:2023, Biometric presentation attack detection, Part 3.
@@ -213,26 +213,26 @@ def roc_rates(labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLi
 def threshold_rates(
     labels: npt.ArrayLike, scores: npt.ArrayLike, sources: npt.ArrayLike, threshold: float
 ) -> list[Rate]:
-    """The errors at a threshold that was fixed elsewhere.
+    """Error rates at a given threshold.
 
     Args:
         labels: (n,) bool, true for the positive class.
         scores: (n,) scores, higher for the positive class.
-        sources: (n,) whose image it is; those of negatives do not matter.
-        threshold: `score >= threshold` is called positive.
+        sources: (n,) source of each image; sources of negatives are ignored.
+        threshold: Images with `score >= threshold` are classified as positive.
 
     Returns:
         apcer of each source (sorted), worst_apcer, bpcer, and acer = (worst APCER + BPCER) / 2.
 
     Raises:
-        InputError: A score or the threshold is NaN, or shapes do not fit.
+        InputError: A score or the threshold is NaN, or the shapes do not match.
 
     Example:
         >>> found = threshold_rates([False, True, True], [0.2, 0.4, 0.9], ["", "a", "b"], 0.5)
         >>> [(r.measure, r.source, r.value) for r in found][2:]
         [('worst_apcer', 'a', 1.0), ('bpcer', '', 0.0), ('acer', '', 0.5)]
     """
-    equal_error_rate(labels, scores)  # refuses what is no pair of labels and scores
+    equal_error_rate(labels, scores)  # checks labels and scores
     if math.isnan(threshold):
         raise InputError("the threshold is NaN: fix it on validation scores again")
     positive, values = np.asarray(labels, bool), np.asarray(scores, np.float64)
@@ -254,21 +254,21 @@ def threshold_rates(
 
 
 def _first_refused(negatives: Array, rate: float) -> float | None:
-    """The highest score at which calling it positive would be one negative too many.
+    """Highest negative score that must stay below the threshold for a false positive rate.
 
-    None where the rate is less than one negative.
+    None if the rate corresponds to less than one negative.
     """
     if rate * len(negatives) < 1 - _SLACK:
         return None
     falling = np.sort(negatives)[::-1]
     allowed = int(rate * len(negatives) + _SLACK)
-    return float(falling[min(allowed, len(negatives) - 1)])  # a rate below 1 refuses one at least
+    return float(falling[min(allowed, len(negatives) - 1)])  # a rate below 1 excludes at least one
 
 
 def _by_source(
     positive: npt.NDArray[np.bool_], values: Array, sources: npt.ArrayLike
 ) -> dict[str, Array]:
-    """The scores of the positives of each source, names sorted."""
+    """Scores of the positives by source, sorted by name."""
     names = np.asarray(sources, dtype=object)
     if names.shape != values.shape:
         raise InputError(f"sources of shape {names.shape} do not fit scores of {values.shape}")

@@ -1,9 +1,9 @@
-"""What a few seeds can support: intervals, p-values, how many seeds a width takes.
+"""Paired statistics over seeds: t intervals, sign-flip tests, Holm's correction, sample sizes.
 
-A study's numbers vary for two reasons: another seed trains another model, and another sample of
-images gives another score. What is here sees the first (the test images are taken as given),
-`bootstrap.two_level_bootstrap` both. Sides are always paired: entry s of both sides is of the same
-seed, hence of the same annotated images where those are redrawn per seed.
+Results of a study vary over trainings (seeds) and over test images. The functions of this module
+cover the variation over seeds, conditional on the test images; `bootstrap.two_level_bootstrap`
+covers both. All comparisons are paired: entry s of both sides belongs to the same seed, and thus to
+the same annotated images if these are drawn separately for each seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RANDOM_FLIPS = 2**16
 
 
 class MeanStd(NamedTuple):
-    """A mean and its standard deviation with n − 1."""
+    """Mean and standard deviation (n − 1)."""
 
     mean: float
     std: float
@@ -33,7 +33,7 @@ class MeanStd(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Paired differences a − b over seeds: see `paired_difference`."""
+    """Paired differences a − b over seeds, see `paired_difference`."""
 
     mean: float
     std: float
@@ -45,14 +45,14 @@ class PairedResult:
 
 
 class SeedsNeeded(NamedTuple):
-    """Numbers of seeds by the spread as seen and by its upper bound: see `seeds_needed`."""
+    """Numbers of seeds by the observed std and by its upper bound, see `seeds_needed`."""
 
     expected: int
     cautious: int
 
 
 def mean_std(values: npt.ArrayLike) -> MeanStd:
-    """Mean and standard deviation (n − 1): NaN without values, the deviation also of one value.
+    """Mean and standard deviation (n − 1); NaN without values, the deviation also for one value.
 
     Args:
         values: (n,) numbers.
@@ -67,12 +67,12 @@ def mean_std(values: npt.ArrayLike) -> MeanStd:
 
 
 def t_interval(values: npt.ArrayLike) -> tuple[float, float]:
-    """The 95 % interval of a mean: mean ± t(0.975, n − 1) · std / √n; NaN below two values.
+    """95 % t interval of a mean: mean ± t(0.975, n − 1) · std / √n; NaN below two values.
 
-    It is not cut off where the values have a range: of AUCs near 1 over a few seeds it may pass 1.
+    The interval is not clipped to the range of the values: for few AUCs near 1 it may exceed 1.
 
     Args:
-        values: (n,) numbers, taken as normal.
+        values: (n,) numbers, assumed to be normal.
 
     Example:
         >>> low, high = t_interval([1.0, 2.0, 3.0])
@@ -89,24 +89,24 @@ def t_interval(values: npt.ArrayLike) -> tuple[float, float]:
 
 
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> PairedResult:
-    """Compare two sides seed by seed: mean of d = a − b, 95 % t interval, exact sign-flip p.
+    """Paired difference over seeds: mean of d = a − b, 95 % t interval, exact sign-flip p-value.
 
     The interval is mean ± t(0.975, n − 1) · std / √n. The p-value is two-sided: the share of all
-    2^n sign patterns ±d whose |sum| is at least the observed one; it needs no distribution, only
-    that swapping the two sides of a seed would change nothing if they were equal. It cannot fall
-    below `p_floor` = 2 / 2^n. Above 20 seeds, 2^16 random patterns from a fixed seed stand for
-    all, p is (1 + hits) / (1 + 2^16), and `p_floor` is 1 / (1 + 2^16).
+    2^n sign patterns ±d whose |sum| is at least the observed one. The test assumes only that the
+    two sides of a seed are exchangeable under the null hypothesis. The p-value cannot fall below
+    `p_floor` = 2 / 2^n. For more than 20 seeds, 2^16 random patterns with a fixed seed are used,
+    p is (1 + hits) / (1 + 2^16), and `p_floor` is 1 / (1 + 2^16).
 
     Args:
-        a: (n,) one value a seed.
-        b: (n,) the other side's values of the same seeds, in the same order.
+        a: (n,) values of side a, one per seed.
+        b: (n,) values of side b for the same seeds in the same order.
 
     Returns:
-        The result; interval and std are NaN at n = 1, everything at n = 0 and where a value is
-        NaN (the AUC of a set with one class): a seed is never dropped in silence.
+        The result. Interval and std are NaN for n = 1. All values are NaN for n = 0 and if a value
+        is NaN (the AUC of a set with one class): seeds are never dropped silently.
 
     Raises:
-        InputError: The sides do not have one value a seed each.
+        InputError: The two sides do not have one value per seed each.
 
     Reference:
         Fisher, "The Design of Experiments", 1935, section 21; Phipson and Smyth, "Permutation
@@ -119,7 +119,9 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> PairedResult:
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
-        raise InputError(f"paired sides need one value a seed: {first.shape}, {second.shape}")
+        raise InputError(
+            f"both sides need one value per seed, in equal number: {first.shape}, {second.shape}"
+        )
     d = first - second
     n, nan = len(d), float("nan")
     floor = p_floor(n)
@@ -131,10 +133,10 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> PairedResult:
 
 
 def p_floor(n: int) -> float:
-    """The smallest p-value that `paired_difference` can give with n seeds.
+    """Smallest attainable p-value of `paired_difference`.
 
     Args:
-        n: Seeds.
+        n: Number of seeds.
 
     Example:
         >>> p_floor(3)
@@ -144,10 +146,10 @@ def p_floor(n: int) -> float:
 
 
 def floor_note(n: int) -> str:
-    """The sentence that goes with a sign-flip p-value.
+    """Note on the smallest attainable p-value, as in "3 seeds: p cannot fall below 0.25".
 
     Args:
-        n: Seeds.
+        n: Number of seeds.
 
     Example:
         >>> floor_note(3)
@@ -157,20 +159,20 @@ def floor_note(n: int) -> str:
 
 
 def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsNeeded | None:
-    """How many seeds make the 95 % t interval of a paired difference narrow enough.
+    """Number of seeds for a given half width of the 95 % t interval of a paired difference.
 
-    The smallest n ≥ 2 with t(0.975, n − 1) · s / √n ≤ half_width. `expected` takes for s the
-    standard deviation of the differences at hand; it is itself uncertain at a few seeds, so that
-    `cautious` takes its upper 80 % confidence bound s √((k − 1) / χ²(0.2, k − 1)), which is 2.1 s
-    at k = 3 seeds and 1.3 s at 10.
+    The smallest n ≥ 2 with t(0.975, n − 1) · s / √n ≤ half_width. For `expected`, s is the
+    standard deviation of the given differences, which is uncertain for few seeds. For `cautious`,
+    s is its upper 80 % confidence bound s √((k − 1) / χ²(0.2, k − 1)), which is 2.1 s at k = 3
+    seeds and 1.3 s at 10.
 
     Args:
-        differences: (k,) paired differences a − b, one a seed.
-        half_width: Of the interval, > 0, in the differences' unit.
+        differences: (k,) paired differences a − b, one per seed.
+        half_width: Half width of the interval, > 0, in the unit of the differences.
 
     Returns:
-        Both numbers, the k seeds at hand included; 2 and 2 where all differences are equal; None
-        where the spread cannot be told: fewer than two seeds, or a difference that is NaN or
+        Both numbers, including the k given seeds; 2 and 2 if all differences are equal; None if
+        the standard deviation is unknown: fewer than two seeds, or a difference that is NaN or
         infinite.
 
     Raises:
@@ -182,7 +184,10 @@ def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsN
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 1 or not 0 < half_width < np.inf:
-        raise InputError(f"one difference a seed and a half width > 0: {d.shape}, {half_width}")
+        raise InputError(
+            f"differences of shape (seeds,) and a half width > 0 are needed: {d.shape}, "
+            f"{half_width}"
+        )
     k = len(d)
     if k < 2 or not np.isfinite(d).all():
         return None
@@ -192,7 +197,7 @@ def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsN
 
 
 def _fewest(ratio: float) -> int:
-    """The smallest n ≥ 2 with t(0.975, n − 1) · ratio / √n ≤ 1: the left side falls with n."""
+    """Smallest n ≥ 2 with t(0.975, n − 1) · ratio / √n ≤ 1; the left side decreases with n."""
 
     def wide(n: int) -> bool:
         return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * ratio > float(np.sqrt(float(n)))
@@ -211,14 +216,14 @@ def _fewest(ratio: float) -> int:
 def holm(p_values: npt.ArrayLike) -> Array:
     """Holm's step-down adjustment: p_(i) → max over j ≤ i of min(1, (m − j + 1) p_(j)).
 
-    Rejecting where the adjusted value is at most 0.05 keeps the chance of any false rejection in
-    the family below 5 %, whatever the dependence.
+    Rejecting hypotheses with adjusted values of at most 0.05 keeps the family-wise error rate below
+    5 % under any dependence.
 
     Args:
-        p_values: (m,) p-values; NaN (not computable) stays NaN and does not count in m.
+        p_values: (m,) p-values; NaN (not computable) stays NaN and is not counted in m.
 
     Returns:
-        (m,) adjusted p-values in the order given.
+        (m,) adjusted p-values in the given order.
 
     Raises:
         InputError: A value lies outside [0, 1].
@@ -242,16 +247,16 @@ def holm(p_values: npt.ArrayLike) -> Array:
 
 
 def _sign_flip(d: Array) -> float:
-    """The two-sided p-value of Σ d under flips of its signs."""
+    """Two-sided sign-flip p-value of Σ d."""
     least = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal sums must not differ by rounding
     if len(d) <= _EXACT_UP_TO:
-        sums = d[:1]  # of a pattern and its mirror image, one is enough
+        sums = d[:1]  # a pattern and its negation give the same |sum|
         for value in d[1:]:
             sums = np.concatenate([sums + value, sums - value])
         return float(np.mean(np.abs(sums) >= least))
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(16):  # in parts, to keep the memory small
+    for _ in range(16):  # in blocks, to limit memory
         signs = rng.integers(0, 2, (_RANDOM_FLIPS // 16, len(d)), dtype=np.int8) * 2.0 - 1.0
         hits += int((np.abs(signs @ d) >= least).sum())
     return (1 + hits) / (1 + _RANDOM_FLIPS)

@@ -1,4 +1,4 @@
-"""From scores to figures: AUC, EER, accuracy and more for each evaluation set and source."""
+"""Metrics of score tables: AUC, EER, accuracy and others by evaluation set and source."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL_SOURCES = ""
 
 
 def check_score_file(path: Path) -> None:
-    """Refuse to replace a file that is not a score table.
+    """Check that writing scores to a path replaces nothing but a score table.
 
     Raises:
         InputError: The path is a folder, or a file without the columns of a score table.
@@ -45,13 +45,13 @@ def check_score_file(path: Path) -> None:
     scores = {name for name in columns if name.startswith("score_")}
     if not scores or columns - scores - {"group"} != {"path", "label", "split", "source"}:
         raise InputError(
-            f"{path} exists already and is not a score table, which alone is replaced; choose "
-            "another name"
+            f"{path} exists already and is not a score table (only score tables are replaced); "
+            "choose another name"
         )
 
 
 def write_scores(frame: pd.DataFrame, path: Path) -> None:
-    """Write a score table as Parquet, at once."""
+    """Write a score table as Parquet, atomically."""
     with replacing(path) as partial:
         frame.to_parquet(partial, index=False)
 
@@ -69,7 +69,7 @@ def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
 
 
 def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
-    """AUC of the positive class; one-vs-rest mean without one."""
+    """AUC of the positive class, or macro-averaged one-vs-rest AUC if there is none."""
     if positive is not None:
         return float(auc((frame["label"] == positive).to_numpy(), frame[f"score_{positive}"]))
     return float(macro_auc(labels_of(frame, classes), probabilities(frame, classes)))
@@ -78,13 +78,13 @@ def set_auc(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -
 def validation_rows(
     frame: pd.DataFrame, name: str, classes: Sequence[str], negatives: str | None
 ) -> pd.DataFrame:
-    """The rows that an evaluation set's AUC is taken over.
+    """Rows over which the AUC of an evaluation set is computed.
 
     Args:
-        frame: A score table.
-        name: The set.
-        classes: All of them.
-        negatives: A set whose rows stand in for the classes that `name` lacks; None = no set.
+        frame: Score table.
+        name: Evaluation set.
+        classes: Class names.
+        negatives: Set whose rows are used for the classes that `name` lacks; None = no set.
     """
     own = frame["split"] == name
     if negatives is not None:
@@ -96,15 +96,15 @@ def validation_rows(
 def fixed_thresholds(
     frame: pd.DataFrame, positive: str | None, rules: Sequence[str] = RULES
 ) -> dict[str, float]:
-    """The thresholds that rules place on validation scores, all validation sets taken together.
+    """Thresholds of rules on the scores of all validation sets together.
 
     Args:
-        frame: A score table; its validation rows are used.
-        positive: The positive class; None = no threshold.
-        rules: See `fixed_threshold`.
+        frame: Score table; its validation rows are used.
+        positive: Positive class; None = no threshold.
+        rules: Rules, see `fixed_threshold`.
 
     Returns:
-        By rule; a rule that the validation images cannot fix is left out.
+        Thresholds by rule; rules without a threshold on these scores are omitted.
     """
     if positive is None:
         return {}
@@ -114,30 +114,36 @@ def fixed_thresholds(
     return {rule: value for rule, value in found.items() if value is not None}
 
 
+def class_auc(name: str) -> str:
+    """Column of `figures` that holds the AUC of a class against the rest."""
+    return f"auc_{name}"
+
+
 def figures(
     frame: pd.DataFrame,
     classes: Sequence[str],
     positive: str | None,
     negatives: str | None = None,
 ) -> pd.DataFrame:
-    """AUC, EER, accuracy and more for each set and, within it, for each source.
+    """Metrics of each evaluation set and of each source in it.
 
-    A source that holds positives alone (an attack type) is set against all negatives of its set;
-    one with both classes stands for itself; one with negatives alone has accuracy and Brier score
-    only. Without a positive class, average precision is the mean over the classes present, each
-    against the rest, as the AUC is. The Brier score of two classes is that of one probability, in
-    [0, 1]; of more, in [0, 2]; it is NaN where scores are no probabilities.
+    A source with positives only (an attack type) is evaluated with all negatives of its set, a
+    source with both classes by itself, and a source with negatives only has accuracy and Brier
+    score. Without a positive class, AUC and average precision are macro-averaged one-vs-rest. The
+    Brier score is in [0, 1] for two classes and in [0, 2] for more; it is NaN if scores are not
+    probabilities.
 
     Args:
-        frame: A score table.
-        classes: In score order.
-        positive: The positive class, or None (then EER is NaN and AUC one-vs-rest).
-        negatives: As of `validation_rows`, for the AUC, EER and average precision of whole sets.
+        frame: Score table.
+        classes: Class names, in score order.
+        positive: Positive class, or None (EER is then NaN).
+        negatives: Set with the negatives for AUC, EER and average precision of whole sets, see
+            `validation_rows`.
 
     Returns:
-        Columns set, source ("" = the whole set), images, positives, auc, eer, accuracy,
-        average_precision, brier; and, for more than two classes, `auc_CLASS` of each against the
-        rest.
+        One row per set and source, with columns set, source ("" = the whole set), images,
+        positives, auc, eer, accuracy, average_precision, brier; and, for more than two classes,
+        the one-vs-rest AUC `auc_CLASS` of each.
     """
     found = []
     for name, part in frame.groupby("split", sort=False):
@@ -178,12 +184,12 @@ def _figures(
         "brier": _set_brier(labels, scores),
     }
     if len(classes) > 2:
-        found |= {f"auc_{one}": set_auc(against, classes, one) for one in classes}
+        found |= {class_auc(one): set_auc(against, classes, one) for one in classes}
     return found
 
 
 def _set_precision(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
-    """Average precision of the positive class; one-vs-rest mean over those present without one."""
+    """Average precision of the positive class, or macro average over the classes present."""
     wanted = classes if positive is None else [positive]
     present = [one for one in wanted if (frame["label"] == one).any()]
     found = [average_precision(frame["label"] == one, frame[f"score_{one}"]) for one in present]
@@ -191,7 +197,7 @@ def _set_precision(frame: pd.DataFrame, classes: Sequence[str], positive: str | 
 
 
 def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
-    """Brier score; NaN where scores are no probabilities."""
+    """Brier score; NaN if scores are not probabilities."""
     if ((scores < -1e-6) | (scores > 1 + 1e-6)).any():
         return float("nan")
     chances = np.clip(scores, 0.0, 1.0)  # means of float32 may exceed 1 in the last place

@@ -1,4 +1,4 @@
-"""Names of splits: which kind of split a name stands for, and what a wrong name may mean."""
+"""Names of splits: the kind of a split, and suggestions for invalid names."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _WORDS: dict[str, SplitKind] = {
 
 
 def split_kind(name: str) -> SplitKind:
-    """The kind of a split: train, val (`val` or `val-NAME`) or test (`test` or `test-NAME`).
+    """Kind of a split: train, val (`val` or `val-NAME`) or test (`test` or `test-NAME`).
 
     Args:
-        name: Of the split.
+        name: Name of the split.
 
     Raises:
-        InputError: No split may have this name; the message has the nearest one that may.
+        InputError: The name is invalid; the message suggests the nearest valid name.
 
     Example:
         >>> split_kind("val-unseen")
@@ -49,7 +49,7 @@ def split_kind(name: str) -> SplitKind:
 
 
 def kind_or_none(name: str) -> SplitKind | None:
-    """As `split_kind`, but None for a name that no split may have.
+    """Kind of a split as in `split_kind`, but None for an invalid name.
 
     Example:
         >>> kind_or_none("val"), kind_or_none("validated")
@@ -61,7 +61,7 @@ def kind_or_none(name: str) -> SplitKind | None:
 
 
 def kind_of(splits: pd.Series) -> NDArray[np.object_]:
-    """The kind of each split name, as `split_kind`, but "" for a name that no split may have.
+    """Kind of each split name as in `split_kind`, but "" for invalid names.
 
     Example:
         >>> kind_of(pd.Series(["train", "val-unseen", "test_gan1", "trainer"])).tolist()
@@ -73,7 +73,7 @@ def kind_of(splits: pd.Series) -> NDArray[np.object_]:
 
 
 def split_hint(name: str) -> str:
-    """What to do about a name that no split may have: the nearest one that may, or all of them.
+    """Remedy for an invalid name: the nearest valid name, or all valid names.
 
     Example:
         >>> split_hint("test_gan1"), split_hint("holdout")

@@ -1,4 +1,4 @@
-"""The names of the error rates in the reader's field: attack detection, medicine, or any other."""
+"""Names of error rates by field: presentation attack detection, medicine, or generic."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Field = Literal["pad", "medical", "generic"]
 
 @dataclass(frozen=True)
 class Terms:
-    """What the figures of `operating` are called.
+    """Names of the error rates of `operating_points`.
 
     Args:
-        positive, negative: An image of the positive class, and one of the others.
-        source: What positives are divided into.
-        eer: The equal error rate.
-        tdr, fdr: Share of the positives and of the negatives that are called positive.
-        apcer: Share of one source's positives that are missed.
-        worst_apcer: Of the source where it is highest.
-        bpcer: Share of the negatives that are called positive.
-        acer: Half the sum of the two before.
+        positive, negative: Name of an image of the positive class, and of the other classes.
+        source: Name of a source of positives.
+        eer: Name of the equal error rate.
+        tdr, fdr: Names of the shares of positives and of negatives classified as positive.
+        apcer: Name of the share of the positives of one source classified as negative.
+        worst_apcer: Name of the largest such share over sources.
+        bpcer: Name of the share of negatives classified as positive.
+        acer: Name of the mean of the previous two.
     """
 
     positive: str

@@ -1,4 +1,4 @@
-"""Events, and the interface of an executor."""
+"""Events of steps, and the interface of an executor."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from typing import Literal, Protocol
 from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
 
-Kind = Literal["ready", "place", "line", "done", "there", "busy", "crowded", "failed"]
+Kind = Literal[
+    "ready", "assigned", "epoch", "message",
+    "done", "already_done", "held", "out_of_memory", "failed",
+]  # fmt: skip
 
-PATIENCE = 30.0
-"""Minutes without a training step or a batch scored after which a step counts as hung."""
+HANG_TIMEOUT = 30.0
+"""Default minutes without a training step or a scored batch after which a step counts as hung."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What is heard of a step.
+    """Event of one step.
 
     Args:
-        kind: place (where it is done), line (progress), and at its end done, there (another process
-            has done it), busy (another process does it), crowded (the device that it shared with
-            others had no room for it) or failed; ready, of a worker, that it has started.
-        step: The step's id.
-        text: The place, the line or the reason.
+        kind: assigned (a machine has begun with it), epoch (summary of a training's epoch), message
+            (a line for people), or how it ended: done, already_done (another process has finished
+            it), held (another process is computing it), out_of_memory (its device is shared and has
+            no room for it), failed. A worker's first event, ready, is of no step.
+        step: Id of the step.
+        text: The machine, the line or the reason.
     """
 
     kind: Kind
@@ -34,45 +38,45 @@ class Event:
 
     @property
     def ends(self) -> bool:
-        """Whether the step is no longer being done."""
-        return self.kind not in ("ready", "place", "line")
+        """Whether the executor has finished with the step."""
+        return self.kind not in ("ready", "assigned", "epoch", "message")
 
 
 @dataclass(frozen=True)
-class Work:
-    """What every worker of a study needs to know.
+class WorkerContext:
+    """What every worker of a study needs to execute steps.
 
     Args:
-        workspaces: The manifests, which each worker opens for itself.
-        store: Of runs, maps and evaluations; on a cluster a folder that all machines see.
+        workspaces: Tables of images, which each worker opens for itself.
+        store: Folder of runs, maps and evaluations; on a cluster one that all machines see.
         threads: CPU threads of a step.
         device: auto, cpu or cuda.
-        patience: Seconds of silence after which a step counts as hung.
+        hang_timeout: Seconds without progress after which a step counts as hung.
     """
 
     workspaces: Workspaces
     store: Path
     threads: int = 1
     device: Literal["auto", "cpu", "cuda"] = "cpu"
-    patience: float = 60 * PATIENCE
+    hang_timeout: float = 60 * HANG_TIMEOUT
 
 
 class Executor(Protocol):
-    """Does steps, several at a time; a step that it was given ends with one event."""
+    """Executes steps, several at a time; each step ends with one event."""
 
     @property
     def free(self) -> int:
-        """Steps that it takes now."""
+        """Number of steps that can be started now."""
         ...
 
     def start(self, step: Step) -> None:
-        """Take a step."""
+        """Start a step."""
         ...
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Wait for what is heard next; after `timeout` seconds, nothing."""
+        """Wait for the next events; returns without any after `timeout` seconds."""
         ...
 
     def close(self) -> None:
-        """End what is being done; what it left on disk stays."""
+        """End all running steps; what they left on disk stays."""
         ...

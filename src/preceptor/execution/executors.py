@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 from preceptor.errors import InputError
-from preceptor.execution.events import Executor, Work
+from preceptor.execution.events import Executor, WorkerContext
 from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import Process
 
@@ -28,7 +28,7 @@ def check_engine(engine: str, address: str | None) -> None:
 
 
 def open_executor(
-    work: Work,
+    context: WorkerContext,
     *,
     engine: Engine = "local",
     jobs: int | None = None,
@@ -39,7 +39,7 @@ def open_executor(
     """The executor of a study.
 
     Args:
-        work: What its workers need to know.
+        context: Data and settings of the study.
         engine: local or ray.
         jobs: Most steps at once; None = what the cores or GPUs allow.
         runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
@@ -52,6 +52,6 @@ def open_executor(
     if engine == "ray":
         from preceptor.execution.ray import RayExecutor
 
-        return RayExecutor(work, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address)
+        return RayExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address)
 
-    return LocalExecutor(work, jobs=jobs, runs_per_gpu=runs_per_gpu, early=early)
+    return LocalExecutor(context, jobs=jobs, runs_per_gpu=runs_per_gpu, early=early)

@@ -17,7 +17,7 @@ OVERHEAD = 600 * 2**20
 
 
 @dataclass
-class Sharing:
+class GpuPacking:
     """How many steps run on one GPU at a time.
 
     A study begins with one; the peak memory of its finished trainings says how many fit. A training
@@ -28,7 +28,7 @@ class Sharing:
         most: What the cores of one GPU allow.
 
     Example:
-        >>> sharing = Sharing(None, most=8)
+        >>> sharing = GpuPacking(None, most=8)
         >>> sharing.learn({"peak_memory": 4 * 2**30, "device_memory": 80 * 2**30})
         >>> sharing.runs
         8
@@ -65,7 +65,7 @@ class Sharing:
         with contextlib.suppress(OSError, ValueError, KeyError, InputError):
             self.learn(read_record(folder))
 
-    def crowded(self, among: int) -> None:
+    def out_of_memory(self, among: int) -> None:
         """A step found no room where so many were to share."""
         fewer = max(1, among - 1)
         self._limit = fewer if self._limit is None else min(self._limit, fewer)

@@ -1,4 +1,4 @@
-"""The graph of steps, and the order in which they become ready."""
+"""Graph of steps: which are ready, running, done and failed."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import heapq
 import math
 from collections.abc import Iterable
 
-from preceptor.study.steps import Step
+from preceptor.study.steps import Failure, Step
 
 
 class Graph:
-    """The steps known so far; grows when a selection is made.
+    """Graph of the steps known so far; it grows with every selection.
 
-    A step whose need failed is blocked, and so is all that needs it; the rest goes on. Each change
-    costs what it touches, not what the graph holds: a study may have tens of thousands of steps.
+    A step is blocked when a step that it needs fails, and so is every step that needs it; the other
+    steps are not affected. The cost of a change depends on the steps that it concerns, not on the
+    size of the graph: a study may have tens of thousands of steps.
     """
 
     def __init__(self, steps: Iterable[Step]) -> None:
         self.steps: dict[str, Step] = {}
         self.done: set[str] = set()
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, Failure] = {}
         self.running: set[str] = set()
-        self.work, self.work_done = 0, 0  # steps that are no selections
-        self._missing: dict[str, int] = {}  # of a waiting step: how many needs are not done
+        self.total, self.total_done = 0, 0  # without selections
+        self._missing: dict[str, int] = {}  # number of needs that are not done, by waiting step
         self._dependents: dict[str, list[str]] = {}
         self._ready: list[tuple[float, int, str]] = []  # a heap
         self._count = 0
@@ -34,7 +35,7 @@ class Graph:
             if step.id in self.steps:
                 continue
             self.steps[step.id] = step
-            self.work += step.kind != "select"
+            self.total += step.kind != "select"
             open_needs = [need for need in dict.fromkeys(step.needs) if need not in self.done]
             for need in open_needs:
                 self._dependents.setdefault(need, []).append(step.id)
@@ -62,16 +63,20 @@ class Graph:
         """Whether a step could be taken."""
         return bool(self._ready)
 
-    def put_back(self, identity: str) -> None:
-        """A step that was taken was not done: it is ready again."""
+    def release(self, identity: str) -> None:
+        """Mark a running step as not running; `put_back` makes it ready again."""
         self.running.discard(identity)
+
+    def put_back(self, identity: str) -> None:
+        """Make a step that was taken and not finished ready again."""
+        self.release(identity)
         self._push(self.steps[identity])
 
     def finish(self, identity: str) -> None:
-        """Mark a step done; what waited for it alone becomes ready."""
-        self.running.discard(identity)
+        """Mark a step done; steps that waited only for it become ready."""
+        self.release(identity)
         self.done.add(identity)
-        self.work_done += self.steps[identity].kind != "select"
+        self.total_done += self.steps[identity].kind != "select"
         for one in self._dependents.pop(identity, ()):
             if one in self._missing:
                 self._missing[one] -= 1
@@ -80,25 +85,28 @@ class Graph:
                     self._push(self.steps[one])
 
     def fail(self, identity: str, reason: str) -> None:
-        """Mark a step failed, and what needs it blocked."""
-        self.running.discard(identity)
-        self.failed[identity] = reason
-        self._blocked_by(identity)
+        """Mark a step failed, and the steps that need it blocked."""
+        self.release(identity)
+        self.failed[identity] = Failure(reason)
+        self._block_dependents(identity)
 
-    def _blocked_by(self, identity: str) -> None:
+    def _block_dependents(self, identity: str) -> None:
         lost = [identity]
         while lost:
             need = lost.pop()
             for one in self._dependents.pop(need, ()):
                 if one not in self.failed:
                     self._missing.pop(one, None)
-                    self.failed[one] = f"needs {self.steps[need].title}, which failed"
+                    self.failed[one] = self._blocked_by(need)
                     lost.append(one)
 
     def _block(self, identity: str, need: str) -> None:
+        self.failed[identity] = self._blocked_by(need)
+        self._block_dependents(identity)
+
+    def _blocked_by(self, need: str) -> Failure:
         title = self.steps[need].title if need in self.steps else need
-        self.failed[identity] = f"needs {title}, which failed"
-        self._blocked_by(identity)
+        return Failure(f"needs {title}, which failed", blocked=True)
 
     def _push(self, step: Step) -> None:
         first = -math.inf if step.kind == "select" else -step.cost

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from preceptor.execution.events import Event, Work
-from preceptor.execution.gpu_sharing import Sharing
+from preceptor.execution.events import Event, WorkerContext
+from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.process import Process, start_process
 from preceptor.execution.worker import keep_reason, log_of, silent
 from preceptor.runtime.cores import usable_cores
@@ -39,7 +39,7 @@ class LocalExecutor:
     """Worker processes on this machine.
 
     Args:
-        work: What a worker needs to know.
+        context: Data and settings of the study.
         jobs: Most steps at once; None = cores ÷ threads of a step, on GPUs what their memory holds.
         runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
         gpus: Names of GPUs as CUDA_VISIBLE_DEVICES takes them; None = those that are there.
@@ -48,19 +48,19 @@ class LocalExecutor:
 
     def __init__(
         self,
-        work: Work,
+        context: WorkerContext,
         *,
         jobs: int | None = None,
         runs_per_gpu: int | None = None,
         gpus: list[str] | None = None,
         early: Process | None = None,
     ) -> None:
-        self._work = work
-        self._gpus = _visible_gpus(work) if gpus is None else gpus
-        slots = max(1, usable_cores() // work.threads)
+        self._context = context
+        self._gpus = _visible_gpus(context) if gpus is None else gpus
+        slots = max(1, usable_cores() // context.threads)
         self._jobs = slots if jobs is None else jobs
         each = max(1, slots // len(self._gpus)) if self._gpus else 1
-        self.sharing = Sharing(runs_per_gpu, each)
+        self.packing = GpuPacking(runs_per_gpu, each)
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
         if early is not None and self._gpus:  # it would see all of them
@@ -78,7 +78,7 @@ class LocalExecutor:
 
     def start(self, step: Step) -> None:
         """Give a step to an idle worker, started if need be, on the GPU with the fewest."""
-        log = log_of(step.id, self._work.store)
+        log = log_of(step.id, self._context.store)
         if hung(log):  # of an earlier call: it may go well now
             log.unlink(missing_ok=True)
         gpu = max(self._gpus, key=self._room_on) if self._gpus else None
@@ -123,11 +123,11 @@ class LocalExecutor:
         busy = [one for one in self._workers if one.step is not None and one.gpu == gpu]
         if any(one.sharing == 1 for one in busy):
             return 0
-        return max(0, self.sharing.runs - len(busy))
+        return max(0, self.packing.runs - len(busy))
 
     def _give(self, worker: _Worker, step: Step) -> None:
         worker.step = step
-        worker.sharing = 1 if worker.gpu is None else self.sharing.runs
+        worker.sharing = 1 if worker.gpu is None else self.packing.runs
         try:
             worker.pipe.send((step, worker.sharing == 1))
         except OSError:  # it died idle
@@ -137,11 +137,11 @@ class LocalExecutor:
         """Take over what a training on a GPU says of its memory."""
         if worker.gpu is None:
             return
-        if event.kind == "crowded":
-            self.sharing.crowded(worker.sharing)
+        if event.kind == "out_of_memory":
+            self.packing.out_of_memory(worker.sharing)
             self._end(worker)  # an idle process takes room as well
         elif event.kind == "done" and step.kind == "train":
-            self.sharing.learn_from(step.folder(self._work.store))
+            self.packing.learn_from(step.folder(self._context.store))
 
     def _end(self, worker: _Worker) -> None:
         worker.process.kill()
@@ -163,15 +163,15 @@ class LocalExecutor:
             yield Event("failed", step.id, reason)
             return
         fresh = self._replace(worker)
-        if hung(log_of(step.id, self._work.store)):
-            yield Event("failed", step.id, silent(self._work.patience, step.id))
+        if hung(log_of(step.id, self._context.store)):
+            yield Event("failed", step.id, silent(self._context.hang_timeout, step.id))
         elif self._deaths[step.id] == 1:
             self._give(fresh, step)
-            yield Event("line", step.id, f"its worker died (exit code {code}); tried once more")
+            yield Event("message", step.id, f"its worker died (exit code {code}); tried once more")
         else:
             memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
             reason = f"its worker died twice (exit code {code}{memory})"
-            yield Event("failed", step.id, keep_reason(step, self._work.store, reason))
+            yield Event("failed", step.id, keep_reason(step, self._context.store, reason))
 
     def _replace(self, worker: _Worker) -> _Worker:
         self._workers.remove(worker)
@@ -179,19 +179,19 @@ class LocalExecutor:
         return self._spawn(worker.gpu)
 
     def _spawn(self, gpu: str | None) -> _Worker:
-        return self._employ(start_process(self._work.threads, gpu), gpu)
+        return self._employ(start_process(self._context.threads, gpu), gpu)
 
     def _employ(self, process: Process, gpu: str | None) -> _Worker:
         worker = _Worker(process.process, process.pipe, gpu)
         with contextlib.suppress(OSError):  # it died; `events` finds that out
-            worker.pipe.send(self._work)
+            worker.pipe.send(self._context)
         self._workers.append(worker)
         return worker
 
 
-def _visible_gpus(work: Work) -> list[str]:
+def _visible_gpus(context: WorkerContext) -> list[str]:
     """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
-    if work.device == "cpu" or not torch.cuda.device_count():
+    if context.device == "cpu" or not torch.cuda.device_count():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:

@@ -1,7 +1,7 @@
-"""Marking by several processes or machines outside of a study: `preceptor annotate`.
+"""Make a map store by several processes or machines, outside of a study: `preceptor annotate`.
 
-The shards are steps as in a study, and kept until all are there, so that the same call goes on
-where one stopped.
+The shards are steps as in a study. They are kept until all have finished, so that the same call
+continues where an earlier one stopped.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from rich.progress import Progress, TaskID
 from preceptor.config.run import Method, RiseSettings, RunConfig, Training
 from preceptor.data.workspace import default_cache_dir
 from preceptor.errors import HeldError, InputError, RunFailedError
-from preceptor.execution.events import PATIENCE, Work
+from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
 from preceptor.execution.executors import Engine, check_engine, open_executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import join_shards
-from preceptor.execution.scheduler import Walk
-from preceptor.execution.serial import HereExecutor
+from preceptor.execution.scheduler import Scheduler
+from preceptor.execution.serial import SerialExecutor
 from preceptor.inference.annotate import model_digest, rows_of
-from preceptor.inference.shards import forwards_of, parts_of
+from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.store import MapStore, write_store
 from preceptor.models.build import load_model
 from preceptor.runtime.cores import checked_jobs
 from preceptor.runtime.leases import lease
 from preceptor.runtime.progress import progress
 from preceptor.runtime.result_folder import digest
-from preceptor.study.steps import MapsJob, Step, marking_steps
+from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps
 from preceptor.study.workspaces import Workspaces
 
 WORKING = ".marking"
@@ -55,7 +55,7 @@ def annotate_in_shards(
     jobs: int | None = None,
     runs_per_gpu: int | None = None,
     address: str | None = None,
-    hang_timeout: float = PATIENCE,
+    hang_timeout: float = HANG_TIMEOUT,
     tell: Callable[[str], None] = print,
 ) -> MapStore:
     """Mark the images of a manifest by a model's saliency, shard by shard, and write the store.
@@ -100,40 +100,41 @@ def annotate_in_shards(
     rows = rows_of(workspace.manifest, splits)
     whose = model_digest(loaded)
     forwards = forwards_of(method, turns, rise)
-    job = MapsJob(
-        (whose,), method, turns, rise,
-        parts_of(workspace.manifest, splits, method, forwards, agreement=False), model,
-    )  # fmt: skip
+    shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
     how = None if rise is None else rise.model_dump(mode="json")
     identity = digest([whose, workspace.hashes.of(rows, None), splits, method, turns, how])
     training = Training(threads=threads, device=device, cache=cache)
     run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)
-    *shards, last = marking_steps(job, identity, "mark", (), run, forwards / 3, alone=False)
+    maps = MakeMaps(run, whose, method, turns, rise, shards[0], model=model)
+    *steps, last = map_steps(
+        maps, shards, identity, loaded.spec.backbone, (), forwards / 3, join_one=True
+    )
+    assert isinstance(last.work, JoinMaps)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with lease(work, wait=0.0):
             # Decoded once, before workers start.
             workspace.images(loaded.spec.image_format, cache)
-            watcher = _Watcher(tell, sum(len(part.rows(workspace.manifest)) for part in job.parts))
-            needed = Work(workspaces, work, threads, device, 60 * hang_timeout)
+            observer = _Observer(tell, sum(len(one.rows(workspace.manifest)) for one in shards))
+            needed = WorkerContext(workspaces, work, threads, device, 60 * hang_timeout)
             executor = (
-                HereExecutor(needed)
-                if engine == "local" and len(shards) == 1
+                SerialExecutor(needed)
+                if engine == "local" and len(steps) == 1
                 else open_executor(
                     needed, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address
                 )
             )
             try:
-                with watcher.shown:
-                    Walk(Graph(shards), executor, work, watcher, tell).run()
+                with observer.shown:
+                    Scheduler(Graph(steps), executor, work, observer, tell).run()
             finally:
                 executor.close()
-            if watcher.reasons:
+            if observer.reasons:
                 raise RunFailedError(
-                    f"{len(watcher.reasons)} of {len(shards)} shards could not be marked; the same "
-                    f"command does those alone: {watcher.reasons[0]}"
+                    f"{len(observer.reasons)} of {len(steps)} shards could not be marked; the same "
+                    f"command does those alone: {observer.reasons[0]}"
                 )
-            store, _, _ = join_shards(last, work)
+            store, _, _ = join_shards(last.id, last.work, work)
             write_store(out, store)
             shutil.rmtree(work, ignore_errors=True)  # on a network folder an open file lingers
     except HeldError as error:
@@ -142,8 +143,8 @@ def annotate_in_shards(
 
 
 @dataclass
-class _Watcher:
-    """Shows how many images are marked."""
+class _Observer:
+    """Shows the number of images that have maps."""
 
     tell: Callable[[str], None]
     images: int
@@ -154,23 +155,25 @@ class _Watcher:
         self._task: TaskID = self.shown.add_task("marking", total=self.images, note="")
 
     def _advance(self, step: Step) -> None:
-        assert step.maps is not None
-        part = step.maps.parts[0]
-        self.shown.advance(self._task, part.stop - part.start)
+        assert isinstance(step.work, MakeMaps)
+        shard = step.work.shard
+        self.shown.advance(self._task, shard.stop - shard.start)
 
     def chosen(self, step: Step) -> None: ...
 
-    def there(self, step: Step) -> None:
+    def already_done(self, step: Step) -> None:
         self._advance(step)
 
     def started(self, step: Step) -> None: ...
 
-    def placed(self, step: Step, where: str) -> None: ...
+    def assigned(self, step: Step, machine: str) -> None: ...
 
-    def said(self, step: Step, line: str) -> None:
+    def epoch(self, step: Step, line: str) -> None: ...
+
+    def message(self, step: Step, line: str) -> None:
         self.tell(f"{step.title}: {line}")
 
-    def dropped(self, step: Step) -> None: ...
+    def requeued(self, step: Step) -> None: ...
 
     def finished(self, step: Step, here: bool) -> None:
         self._advance(step)

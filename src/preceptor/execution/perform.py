@@ -1,4 +1,4 @@
-"""What a step does, inside a worker: train, mark, average maps, score the test sets."""
+"""Execute one step: train, make maps, average maps, score the test sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 
@@ -22,7 +22,17 @@ from preceptor.models.guided_model import GuidableModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish, is_finished, read_record
-from preceptor.study.steps import ROOMS, Step, shard_id
+from preceptor.study.steps import (
+    STEP_FOLDERS,
+    AverageMaps,
+    Evaluate,
+    JoinMaps,
+    MakeMaps,
+    Select,
+    Step,
+    Train,
+    shard_id,
+)
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
@@ -33,56 +43,66 @@ def perform(
     store: Path,
     workspaces: Workspaces,
     tell: Callable[[str], None] | None = None,
+    tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
-    alone: bool = True,
+    exclusive: bool = True,
 ) -> bool:
-    """Do one step, unless it is finished; leaves its folder with a run.json.
+    """Execute one step, unless it has finished; leaves its folder with a run.json.
 
     Args:
-        step: Anything but a selection.
-        store: Of runs, maps and evaluations.
-        workspaces: The manifests.
-        tell: Called with lines of progress.
-        wait: Seconds to wait where another process does the same step; None = until it ends.
-        alone: Whether nothing else uses its device, see `run.train`.
+        step: Any step but a selection.
+        store: Folder of runs, maps and evaluations.
+        workspaces: Tables of images.
+        tell: Receives messages.
+        tell_epoch: Receives the summary line of each epoch of a training; None = `tell` does.
+        wait: Seconds to wait where another process computes the same step; None = until it ends.
+        exclusive: Whether no other step uses its device, see `run.train`.
 
     Returns:
-        Whether it was done now; false where another process finished it in the meantime.
+        Whether it was computed now; false where another process finished it in the meantime.
 
     Raises:
-        HeldError: Another process does it.
-        CrowdedError: Its device is shared and has no room for it.
-        PreceptorError: It cannot be done.
+        HeldError: Another process is computing it.
+        DeviceFullError: Its device is shared and has no room for it.
+        PreceptorError: It has failed.
+        ValueError: The step is a selection.
     """
-    if step.kind == "train":
-        assert step.run is not None
-        workspace = workspaces.at(step.run.manifest)
+    work = step.work
+    if isinstance(work, Select):
+        raise ValueError(f"{step.title}: a selection is made by the scheduler")
+    if isinstance(work, Train):
         found = train(
-            step.run, store / "runs", workspace=workspace, tell=tell, wait=wait, alone=alone
-        )
+            work.config, store / STEP_FOLDERS["train"],
+            workspace=workspaces.at(work.config.manifest), tell=tell, tell_epoch=tell_epoch,
+            wait=wait, exclusive=exclusive,
+        )  # fmt: skip
         return found.trained
     folder = step.folder(store)
     with lease(folder, wait=wait) as held:
         watchdog.beat()
         if is_finished(folder):
             return False
-        if step.part_of and is_finished(store / ROOMS["annotate"] / step.part_of):
+        joined_id = work.joined if isinstance(work, MakeMaps) else ""
+        if joined_id and is_finished(store / STEP_FOLDERS["maps"] / joined_id):
             return False  # another process joined the shards in the meantime
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
-            if step.kind == "annotate" and step.maps is not None and len(step.maps.parts) > 1:
-                record = _join(step, store, folder)
-            elif step.kind in ("annotate", "shard"):
-                record = _mark(step, store, folder, workspaces)
-            elif step.kind == "committee":
-                record = _committee(step, store, folder)
-            else:
-                record = _evaluate(step, store, folder, workspaces)
+            match work:
+                case MakeMaps():
+                    record = _make_maps(work, store, folder, workspaces)
+                case JoinMaps():
+                    record = _join(step.id, work, store, folder)
+                case AverageMaps():
+                    record = _average(work, store, folder)
+                case Evaluate():
+                    record = _evaluate(work, store, folder, workspaces)
+                case _:
+                    assert_never(work)
             held.check()
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
-            finish(folder, record | {"seconds": round(seconds, 3)})
+            finish(folder, {"id": step.id} | record | {"seconds": round(seconds, 3)})
         except OSError as error:
             raise RunFailedError(f"{step.title}: {error.strerror or error}") from error
         drop_shards(step, store)
@@ -90,10 +110,11 @@ def perform(
 
 
 def drop_shards(step: Step, store: Path) -> None:
-    """Remove the shards of a marking whose map store is finished, if any are left."""
-    if step.kind == "annotate" and step.maps is not None and len(step.maps.parts) > 1:
-        for place in range(len(step.maps.parts)):
-            shutil.rmtree(store / ROOMS["shard"] / shard_id(step.id, place), ignore_errors=True)
+    """Remove the shards of a map store that is finished, if any are left."""
+    if isinstance(step.work, JoinMaps):
+        for place in range(len(step.work.shards)):
+            folder = store / STEP_FOLDERS["shard"] / shard_id(step.id, place)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trained(folder: Path, config: RunConfig) -> GuidableModel:
@@ -107,65 +128,63 @@ def _trained(folder: Path, config: RunConfig) -> GuidableModel:
     return model
 
 
-def _mark(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
-    """The maps of one part; of validation images how they agree with people's alone."""
-    assert step.run is not None
-    assert step.maps is not None
-    workspace = workspaces.at(step.run.manifest)
-    job, (part,), (run,) = step.maps, step.maps.parts, step.maps.teacher
-    model = _trained(job.model or _run_folder(store, run) / "model", step.run)
-    training = step.run.training
-    rows = part.rows(workspace.manifest)
-    record: dict[str, Any] = {"id": step.id, "kind": "maps", "teacher": run, "images": len(rows)}
-    if part.agreement:
-        assert job.rise is not None
+def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
+    """The maps of one shard; for validation images only how they agree with human maps."""
+    workspace = workspaces.at(work.config.manifest)
+    model = _trained(work.model or _run_folder(store, work.run) / "model", work.config)
+    training = work.config.training
+    rows = work.shard.rows(workspace.manifest)
+    record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
+    if work.shard.agreement:
+        assert work.rise is not None
         found = rise_correlations(
-            model, workspace, rows, job.rise, training.speed.precision, cache=training.cache
+            model, workspace, rows, work.rise, training.speed.precision, cache=training.cache
         )
         return record | {"correlations": found}
     made = mark_rows(
-        model, workspace, rows, job.method, teacher=run, turns=job.turns, rise=job.rise,
+        model, workspace, rows, work.method, teacher=work.run, turns=work.tta, rise=work.rise,
         precision=training.speed.precision, cache=training.cache,
     )  # fmt: skip
     write_store(folder, made)
     return record | marking_record(made)
 
 
-def _join(step: Step, store: Path, folder: Path) -> dict[str, Any]:
-    """The shards of a marking as one map store."""
-    assert step.maps is not None
-    made, metrics, seconds = join_shards(step, store)
+def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str, Any]:
+    """One map store from its shards."""
+    made, metrics, seconds = join_shards(identity, work, store)
     write_store(folder, made)
     record: dict[str, Any] = {
-        "id": step.id, "kind": "maps", "teacher": made.info.teacher, "images": len(made.paths),
-        "shards": len(step.maps.parts), "seconds": seconds,
+        "kind": "maps", "teacher": made.info.teacher, "images": len(made.paths),
+        "shards": len(work.shards), "seconds": seconds,
     }  # fmt: skip
     if metrics:
         record["metrics"] = metrics
     return record | marking_record(made)
 
 
-def join_shards(step: Step, store: Path) -> tuple[MapStore, dict[str, float], float]:
-    """What the shards of a marking hold together.
+def join_shards(
+    identity: str, work: JoinMaps, store: Path
+) -> tuple[MapStore, dict[str, float], float]:
+    """Join the shards of a map store.
 
     Args:
-        step: The step that joins them.
-        store: Of the shards.
+        identity: Id of the step that joins them.
+        work: The shards.
+        store: Folder of the shards.
 
     Returns:
-        The maps; `VAL_map_correlation` of each validation set that RISE looked at, the mean
+        The maps; `VAL_map_correlation` of each validation set that RISE was applied to, the mean
         correlation with human maps; and the seconds that the shards took.
     """
-    assert step.maps is not None
     stores: list[MapStore] = []
     correlations: dict[str, list[float]] = {}
     seconds = 0.0
-    for place, part in enumerate(step.maps.parts):
-        folder = store / ROOMS["shard"] / shard_id(step.id, place)
+    for place, shard in enumerate(work.shards):
+        folder = store / STEP_FOLDERS["shard"] / shard_id(identity, place)
         record = read_record(folder)
         seconds += record["seconds"]
-        if part.agreement:
-            correlations.setdefault(part.split, []).extend(record["correlations"])
+        if shard.agreement:
+            correlations.setdefault(shard.split, []).extend(record["correlations"])
         else:
             stores.append(read_store(folder))
     metrics = {
@@ -177,23 +196,21 @@ def join_shards(step: Step, store: Path) -> tuple[MapStore, dict[str, float], fl
 
 
 def _run_folder(store: Path, run: str) -> Path:
-    return store / ROOMS["train"] / run
+    return store / STEP_FOLDERS["train"] / run
 
 
-def _committee(step: Step, store: Path, folder: Path) -> dict[str, Any]:
+def _average(work: AverageMaps, store: Path, folder: Path) -> dict[str, Any]:
     """The mean of the normalised maps of several Teachers on one grid."""
-    assert step.maps is not None
-    made = mean_store([read_store(store / "maps" / identity) for identity in step.maps.teacher])
+    maps = store / STEP_FOLDERS["maps"]
+    made = mean_store([read_store(maps / identity) for identity in work.stores])
     write_store(folder, made)
-    return {"id": step.id, "kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
+    return {"kind": "maps", "teacher": made.info.teacher, "images": len(made.maps)}
 
 
-def _evaluate(step: Step, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
-    assert step.run is not None
-    workspace = workspaces.at(step.run.manifest)
-    run = step.needs[0]
-    model = _trained(_run_folder(store, run) / "model", step.run)
+def _evaluate(work: Evaluate, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
+    workspace = workspaces.at(work.config.manifest)
+    model = _trained(_run_folder(store, work.run) / "model", work.config)
     rows = workspace.split_rows("test")
-    frame = score_frame(model, workspace, rows, step.run.training.cache)
+    frame = score_frame(model, workspace, rows, work.config.training.cache)
     frame.to_parquet(folder / "scores.parquet", index=False)
-    return {"id": step.id, "kind": "evaluation", "run": run, "images": len(frame)}
+    return {"kind": "evaluation", "run": work.run, "images": len(frame)}

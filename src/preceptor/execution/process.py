@@ -23,9 +23,9 @@ class Process:
     """A worker process; it ends when its parent does.
 
     Args:
-        process: Of the system.
-        pipe: Takes first what all steps need to know (`events.Work`), then steps, each with
-            whether it is alone on its device; gives events.
+        process: The operating system's process.
+        pipe: Receives an `events.WorkerContext`, then steps, each with whether it has its device
+            for itself; sends events.
     """
 
     process: BaseProcess

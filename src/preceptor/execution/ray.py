@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.events import Event, Work
-from preceptor.execution.gpu_sharing import Sharing
+from preceptor.execution.events import Event, WorkerContext
+from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.worker import carry_out, keep_reason, log_of
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
@@ -39,7 +39,7 @@ class RayExecutor:
     """Steps as tasks of a Ray cluster.
 
     Args:
-        work: What a worker needs to know; its store is a folder that all machines see.
+        context: Data and settings of the study; its store is a folder that all machines see.
         jobs: Most steps at once; None = what the cluster holds, which may change at any time.
         runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
         address: Of the cluster, or auto for the one of this machine; None = RAY_ADDRESS, or a Ray
@@ -53,36 +53,36 @@ class RayExecutor:
 
     def __init__(
         self,
-        work: Work,
+        context: WorkerContext,
         *,
         jobs: int | None = None,
         runs_per_gpu: int | None = None,
         address: str | None = None,
     ) -> None:
         self._ray = ray = _imported()
-        self._work, self._jobs = work, jobs
+        self._context, self._jobs = context, jobs
         self._ours = not ray.is_initialized()
         if self._ours:
             _connect(ray, address)
         self._gpu = False
-        self.sharing = Sharing(runs_per_gpu, most=1)
+        self.packing = GpuPacking(runs_per_gpu, most=1)
         self._tasks: dict[Any, tuple[Step, int]] = {}  # with how many were to share its GPU
         self._looked = -LOOK
         self._slots = 0
         self._count_slots()
-        if work.device == "cuda" and not self._gpu:
+        if context.device == "cuda" and not self._gpu:
             self.close()
             raise InputError("training.device is cuda, and the cluster has no GPU")
         if not self._slots:
             self.close()
             raise InputError(
-                f"no machine of the cluster has {work.threads} core"
-                f"{'s' if work.threads > 1 else ''} for a step (training.threads)"
+                f"no machine of the cluster has {context.threads} core"
+                f"{'s' if context.threads > 1 else ''} for a step (training.threads)"
             )
         # On GPUs a process does one step: torch keeps to the GPU that it saw first.
         self._do = {False: ray.remote(_do), True: ray.remote(max_calls=1)(_do)}
         self._token = uuid.uuid4().hex
-        self._shared = ray.put(work)
+        self._shared = ray.put(context)
         self._lines = self._mailbox()
         self._next = self._lines.take.remote()
 
@@ -96,21 +96,21 @@ class RayExecutor:
 
     def start(self, step: Step) -> None:
         """Hand a step to the cluster."""
-        log = log_of(step.id, self._work.store)
+        log = log_of(step.id, self._context.store)
         if hung(log):  # of an earlier call: it may go well now
             log.unlink(missing_ok=True)
-        alone = not self._gpu or self.sharing.runs == 1
+        exclusive = not self._gpu or self.packing.runs == 1
         hidden = {} if self._gpu else {"CUDA_VISIBLE_DEVICES": ""}
         task = self._do[self._gpu].options(
             name=step.title,
-            num_cpus=self._work.threads,
-            num_gpus=1 / self.sharing.runs if self._gpu else 0,
+            num_cpus=self._context.threads,
+            num_gpus=1 / self.packing.runs if self._gpu else 0,
             max_retries=LOST_RETRIES,
             retry_exceptions=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._work.threads)} | hidden},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._context.threads)} | hidden},
         )
-        reference = task.remote(self._token, self._shared, step, self._lines, alone)
-        self._tasks[reference] = (step, self.sharing.runs)
+        reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
+        self._tasks[reference] = (step, self.packing.runs)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Wait for what is heard next.
@@ -164,15 +164,15 @@ class RayExecutor:
         except exceptions.RayError as error:
             told = " ".join(str(error).split())[-300:]
             return self._lost(step, f"{type(error).__name__}: {told}")
-        if event.kind == "crowded":
-            self.sharing.crowded(sharing)
+        if event.kind == "out_of_memory":
+            self.packing.out_of_memory(sharing)
         elif self._gpu and event.kind == "done" and step.kind == "train":
-            self.sharing.learn_from(step.folder(self._work.store))
+            self.packing.learn_from(step.folder(self._context.store))
         return event
 
     def _lost(self, step: Step, reason: str) -> Event:
         """A step whose worker could not say itself why it failed."""
-        return Event("failed", step.id, keep_reason(step, self._work.store, reason))
+        return Event("failed", step.id, keep_reason(step, self._context.store, reason))
 
     def _told(self) -> Iterator[Event]:
         """The lines that workers have told since; a lost mailbox is replaced."""
@@ -209,14 +209,14 @@ class RayExecutor:
         self._slots = 0
         nodes = self._nodes()
         with_gpus = [node for node in nodes if node.get("GPU")]
-        self._gpu = self._work.device != "cpu" and bool(with_gpus)
+        self._gpu = self._context.device != "cpu" and bool(with_gpus)
         if self._gpu:  # what the cores of the poorest of them allow on each GPU
             cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
-            self.sharing.most = max(1, int(cores // self._work.threads))
+            self.packing.most = max(1, int(cores // self._context.threads))
         for node in nodes:
-            fit = int(node.get("CPU", 0.0) // self._work.threads)
+            fit = int(node.get("CPU", 0.0) // self._context.threads)
             if self._gpu:
-                fit = min(fit, int(node.get("GPU", 0.0) * self.sharing.runs))
+                fit = min(fit, int(node.get("GPU", 0.0) * self.packing.runs))
             self._slots += fit
         return self._slots
 
@@ -240,24 +240,24 @@ class _Mailbox:
         return events
 
 
-_known: dict[str, Work] = {}  # by study: a worker process keeps its manifests open
+_known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
 
 
-def _do(token: str, work: Work, step: Step, lines: Any, alone: bool) -> Event:
+def _do(token: str, context: WorkerContext, step: Step, lines: Any, exclusive: bool) -> Event:
     """One step, in a worker process of the cluster."""
     import socket
 
     from preceptor.runtime.progress import silence
 
     silence()
-    work = _known.setdefault(token, work)
+    context = _known.setdefault(token, context)
 
     def say(event: Event) -> None:
         with contextlib.suppress(Exception):  # lines are for people: losing one harms nothing
             lines.put.remote(event)
 
-    say(Event("place", step.id, socket.gethostname()))
-    return carry_out(step, work, say, alone=alone)
+    say(Event("assigned", step.id, socket.gethostname()))
+    return carry_out(step, context, say, exclusive=exclusive)
 
 
 def _imported() -> Any:

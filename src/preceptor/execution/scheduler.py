@@ -1,4 +1,4 @@
-"""The walk over a graph of steps: what is ready is started, until nothing is left."""
+"""Schedule the steps of a graph on an executor."""
 
 from __future__ import annotations
 
@@ -13,66 +13,70 @@ from preceptor.execution.events import Event, Executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import drop_shards
 from preceptor.runtime.result_folder import damaged_files, is_finished
-from preceptor.study.steps import ROOMS, Step
+from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Select, Step
 
-AGAIN = 2.0  # seconds after which a step that another process does is asked for again
+RETRY = 2.0  # seconds after which a step that another process is computing is tried again
 
 
-class Watcher(Protocol):
-    """Is told of everything that happens to a step."""
+class Observer(Protocol):
+    """Callbacks for what happens to the steps."""
 
     def chosen(self, step: Step) -> None:
         """A selection was made."""
 
-    def there(self, step: Step) -> None:
-        """A step was found finished."""
+    def already_done(self, step: Step) -> None:
+        """A step had finished before."""
 
     def started(self, step: Step) -> None:
         """A step was given to the executor."""
 
-    def placed(self, step: Step, where: str) -> None:
-        """A worker has begun with it, on this machine."""
+    def assigned(self, step: Step, machine: str) -> None:
+        """A worker on this machine has begun with it."""
 
-    def said(self, step: Step, line: str) -> None:
-        """A line of its progress."""
+    def epoch(self, step: Step, line: str) -> None:
+        """A training has finished an epoch; the line has its losses and metrics."""
 
-    def dropped(self, step: Step) -> None:
-        """It was given back, to be asked for again."""
+    def message(self, step: Step, line: str) -> None:
+        """A running step has a message."""
+
+    def requeued(self, step: Step) -> None:
+        """It did not finish and will be started again."""
 
     def finished(self, step: Step, here: bool) -> None:
-        """It is done: here, or by another process meanwhile."""
+        """It has finished: here, or in another process."""
 
     def failed(self, step: Step, reason: str) -> None:
-        """It could not be done, and what needs it is blocked."""
+        """It has failed, and the steps that need it are blocked."""
 
 
 @dataclass
-class Walk:
-    """Starts what is ready, longest first, until nothing is left.
+class Scheduler:
+    """Starts ready steps, longest first, until none is left.
 
-    A step that another process does, of another study in the same store, is asked for again later.
+    A step that another process is computing (of another study with the same store) is tried again
+    later.
 
     Args:
-        graph: Of steps; selections make it grow.
-        executor: Does them.
-        store: Where they leave their folders.
-        watcher: Is told of each.
-        tell: Receives lines.
+        graph: Steps; selections add more.
+        executor: Executes the steps.
+        store: Folder that receives their results.
+        observer: Callbacks for what happens to the steps.
+        tell: Receives lines of text.
     """
 
     graph: Graph
     executor: Executor
     store: Path
-    watcher: Watcher
+    observer: Observer
     tell: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._later: list[tuple[float, str]] = []  # a heap: when, and which
-        self._asked: set[str] = set()  # those that another process was found to do
-        self._joined: dict[str, bool] = {}  # markings, and whether they are finished
+        self._later: list[tuple[float, str]] = []  # a heap of times and step ids
+        self._held: set[str] = set()  # steps that another process was found to compute
+        self._joined: dict[str, bool] = {}  # whether a map store is finished, by step id
 
     def run(self) -> None:
-        """Until nothing runs, waits or is ready."""
+        """Run until no step is ready, running or waiting."""
         graph = self.graph
         stranded = False
         while True:
@@ -82,85 +86,85 @@ class Walk:
             while self.executor.free and (step := graph.take()):
                 self._begin(step)
             if graph.running:
-                for event in self.executor.events(AGAIN if self._later else None):
-                    self._note(event)
+                for event in self.executor.events(RETRY if self._later else None):
+                    self._handle(event)
             elif self._later:
-                time.sleep(AGAIN / 4)
+                time.sleep(RETRY / 4)
             elif graph.has_ready:  # nothing runs, and there is no room: machines were lost
                 if not stranded:
                     self.tell("no machine is left to work on; waiting for one")
                 stranded = True
-                time.sleep(AGAIN)
+                time.sleep(RETRY)
             else:
                 return
 
     def _begin(self, step: Step) -> None:
-        if step.kind == "select":
-            assert step.choose is not None
-            added = step.choose()
+        if isinstance(step.work, Select):
+            added = step.work.choose()
             self.graph.finish(step.id)
             self.graph.add(added)
-            self.watcher.chosen(step)
+            self.observer.chosen(step)
             return
         try:
-            there = self._there(step)
+            done = self._is_done(step)
         except OSError as error:
             self._fail(step, f"{error.filename or step.id}: {error.strerror or error}")
             return
-        if there:
+        if done:
             self.graph.finish(step.id)
-            self.watcher.there(step)
+            self.observer.already_done(step)
         else:
-            self.watcher.started(step)
+            self.observer.started(step)
             self.executor.start(step)
 
     def _fail(self, step: Step, reason: str) -> None:
         self.graph.fail(step.id, reason)
-        self.watcher.failed(step, reason)
+        self.observer.failed(step, reason)
 
-    def _note(self, event: Event) -> None:
-        step, watcher = self.graph.steps[event.step], self.watcher
+    def _handle(self, event: Event) -> None:
+        step, observer = self.graph.steps[event.step], self.observer
         match event.kind:
-            case "place":
-                watcher.placed(step, event.text)
-            case "line":
-                watcher.said(step, event.text)
-            case "done" | "there":
+            case "assigned":
+                observer.assigned(step, event.text)
+            case "epoch":
+                observer.epoch(step, event.text)
+            case "message":
+                observer.message(step, event.text)
+            case "done" | "already_done":
                 self.graph.finish(step.id)
-                watcher.finished(step, event.kind == "done")
+                observer.finished(step, event.kind == "done")
             case "failed":
                 self._fail(step, event.text)
-            case "crowded":
-                watcher.dropped(step)
-                self.tell(f"{step.title}: {event.text}; it is done again with fewer beside it")
+            case "out_of_memory":
+                observer.requeued(step)
+                self.tell(f"{step.title}: {event.text}; retried with fewer steps on the device")
                 self.graph.put_back(step.id)
-            case "busy":
-                watcher.dropped(step)
-                if step.id not in self._asked:
+            case "held":
+                observer.requeued(step)
+                if step.id not in self._held:
                     self.tell(
-                        f"{step.title}: another process does it, or did until its machine was "
-                        "lost; what it leaves is used"
+                        f"{step.title}: another process is computing it, or was until its machine "
+                        "was lost; its result is used"
                     )
-                self._asked.add(step.id)
-                self.graph.running.discard(step.id)
-                heapq.heappush(self._later, (time.monotonic() + AGAIN, step.id))
+                self._held.add(step.id)
+                self.graph.release(step.id)
+                heapq.heappush(self._later, (time.monotonic() + RETRY, step.id))
 
-    def _there(self, step: Step) -> bool:
-        """Whether a step's result exists and is whole; a damaged one is put aside and redone.
+    def _is_done(self, step: Step) -> bool:
+        """Whether a step's result exists and is intact; a damaged one is computed again.
 
-        A shard is no longer needed once the marking is finished that it is a part of.
+        A shard is not needed any more once the map store that it belongs to is finished.
         """
-        if step.part_of:
-            if step.part_of not in self._joined:
-                whole = self._whole(self.store / ROOMS["annotate"] / step.part_of)
-                self._joined[step.part_of] = whole
-            return self._joined[step.part_of] or self._whole(step.folder(self.store))
-        whole = self._whole(step.folder(self.store))
-        if whole:
-            drop_shards(step, self.store)  # where a process died between the two
-        return whole
+        if isinstance(step.work, MakeMaps) and (joined := step.work.joined):
+            if joined not in self._joined:
+                self._joined[joined] = self._is_intact(self.store / STEP_FOLDERS["maps"] / joined)
+            return self._joined[joined] or self._is_intact(step.folder(self.store))
+        intact = self._is_intact(step.folder(self.store))
+        if intact:
+            drop_shards(step, self.store)  # left by a process that died before it removed them
+        return intact
 
-    def _whole(self, folder: Path) -> bool:
+    def _is_intact(self, folder: Path) -> bool:
         if not is_finished(folder):
             return False
         damaged = damaged_files(folder)

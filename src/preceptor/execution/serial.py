@@ -1,4 +1,4 @@
-"""Steps in this very process, one after the other: for work too small to start workers for."""
+"""Serial execution: steps in this process, one after the other, without workers."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from preceptor.execution.events import Event, Work
+from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.worker import carry_out
 from preceptor.study.steps import Step
 
 
-class HereExecutor:
-    """Does a step when its events are asked for.
+class SerialExecutor:
+    """Executes a step when its events are read.
 
     Args:
-        work: What a worker needs to know.
+        context: Data and settings of the study.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._work = replace(work, patience=math.inf)  # nobody is there to tell of its end
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = replace(context, hang_timeout=math.inf)  # a hang would end the caller
         self._step: Step | None = None
 
     @property
     def free(self) -> int:
-        """Whether it has nothing to do."""
+        """1 while no step is running, else 0."""
         return int(self._step is None)
 
     def start(self, step: Step) -> None:
-        """Take a step."""
+        """Start a step."""
         self._step = step
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Do the step; its lines come with its end."""
+        """Execute the step; its events are returned when it has ended."""
         step, self._step = self._step, None
         if step is None:
             return
         heard: list[Event] = []
-        end = carry_out(step, self._work, heard.append)
+        end = carry_out(step, self._context, heard.append)
         yield from (*heard, end)
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Do nothing: no step is running."""

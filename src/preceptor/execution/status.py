@@ -1,4 +1,4 @@
-"""What a study is doing, for whoever looks: its terminal, and `status.json` for other shells."""
+"""Status of a running study, shown in its terminal and written to `status.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from preceptor.execution.graph import Graph
 from preceptor.runtime.leases import holder_of
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.steps import Step
+from preceptor.study.steps import Kind, Step
 from preceptor.study.study_plan import StudyPlan
 
 FILE = "status.json"
@@ -24,16 +24,18 @@ FILE = "status.json"
 
 @dataclass
 class Running:
-    """A step that is being done.
+    """A running step.
 
     Args:
-        title: For people.
-        since: When it was started, in seconds of the epoch.
-        line: The last that it said: of a training, the losses and AUCs of its last epoch.
-        where: The machine of a cluster that does it; "" where there is one machine alone, or while
-            it waits for one.
+        kind: Kind of the step.
+        title: Title for people.
+        since: Start, in seconds since the epoch.
+        line: Its last line of progress: for a training, losses and metrics of the last epoch.
+        where: Machine of the cluster that computes it; "" on a single machine, or while the step
+            waits for a machine.
     """
 
+    kind: Kind
     title: str
     since: float
     line: str = ""
@@ -63,11 +65,11 @@ class Status:
     pid: int = 0
 
 
-class Board:
-    """Keeps the status of a study and writes it beside the results whenever it changes.
+class StudyStatus:
+    """Status of a running study, written beside its results whenever it changes.
 
     Args:
-        study: The plans; what has finished in earlier calls is counted as done.
+        study: The plans; steps that finished in earlier calls count as done.
         out: The study folder.
     """
 
@@ -85,24 +87,24 @@ class Board:
 
     def started(self, step: Step) -> None:
         """A step has been given to a worker."""
-        self._running[step.id] = Running(step.title, time.time())
+        self._running[step.id] = Running(step.kind, step.title, time.time())
         self._write()
 
-    def placed(self, step: Step, where: str) -> None:
+    def assigned(self, step: Step, machine: str) -> None:
         """A machine of a cluster has begun with it."""
         if step.id in self._running:
-            self._running[step.id].where = where
+            self._running[step.id].where = machine
             self._running[step.id].since = time.time()
         self._write()
 
-    def said(self, step: Step, text: str) -> None:
-        """A running step said something."""
+    def progress(self, step: Step, text: str) -> None:
+        """A running step has a new line of progress."""
         if step.id in self._running:
             self._running[step.id].line = text
         self._write()
 
-    def dropped(self, step: Step) -> None:
-        """A step was given back: another process does it."""
+    def requeued(self, step: Step) -> None:
+        """A step did not finish and will be started again."""
         self._running.pop(step.id, None)
         self._write()
 
@@ -126,10 +128,12 @@ class Board:
 
     def count(self, graph: Graph) -> None:
         """Take over what the graph knows."""
-        self.status.done = graph.work_done
-        self.status.total = max(self._foreseen, graph.work)
+        self.status.done = graph.total_done
+        self.status.total = max(self._foreseen, graph.total)
         if len(graph.failed) != len(self.status.failed):
-            self.status.failed = {graph.steps[one].title: why for one, why in graph.failed.items()}
+            self.status.failed = {
+                graph.steps[one].title: failure.reason for one, failure in graph.failed.items()
+            }
         self._write()
 
     def _write(self) -> None:

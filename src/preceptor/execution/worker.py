@@ -1,4 +1,4 @@
-"""Inside a worker of either executor: a step is done, and how it ended is said in one event."""
+"""Worker of an executor: executes steps and reports how each ended as one event."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import gc
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from preceptor.errors import CrowdedError, HeldError, LeaseLostError, PreceptorError
-from preceptor.execution.events import Event, Work
+from preceptor.errors import DeviceFullError, HeldError, LeaseLostError, PreceptorError
+from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.perform import perform
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory
@@ -24,48 +26,57 @@ KEPT_LINES = 200  # of progress, in the log of a step that failed
 
 
 def serve(pipe: Connection) -> None:
-    """Do the steps that come through a pipe, and send events, until the parent is gone."""
+    """Execute the steps that arrive through a pipe and send events, until the parent ends."""
     silence()
     try:
-        work = pipe.recv()
+        context = pipe.recv()
         pipe.send(Event("ready", ""))
         while True:
-            step, alone = pipe.recv()
-            pipe.send(carry_out(step, work, pipe.send, alone=alone))
+            step, exclusive = pipe.recv()
+            pipe.send(carry_out(step, context, pipe.send, exclusive=exclusive))
     except (EOFError, OSError):
         return
 
 
-def carry_out(step: Step, work: Work, say: Callable[[Event], None], *, alone: bool = True) -> Event:
-    """Do a step; whatever happens, the last event is returned and not raised.
+def carry_out(
+    step: Step,
+    context: WorkerContext,
+    send: Callable[[Event], None],
+    *,
+    exclusive: bool = True,
+) -> Event:
+    """Execute a step; how it ended is returned as an event, and no error is raised.
 
     Args:
-        step: Anything but a selection.
-        work: Of the study.
-        say: Receives lines of progress.
-        alone: Whether nothing else uses its device: only then a training that runs out of memory
-            goes on in smaller parts.
+        step: Any step but a selection.
+        context: Data and settings of the study.
+        send: Receives the events before the last one.
+        exclusive: Whether no other step uses its device: only then a training that runs out of
+            memory continues with smaller parts of a batch.
     """
-    log = log_of(step.id, work.store)
-    if watchdog.hung(log):  # tried again by who only saw a dead process
-        return Event("failed", step.id, silent(work.patience, step.id))
+    log = log_of(step.id, context.store)
+    if watchdog.hung(log):  # retried by an executor that saw only that the process died
+        return Event("failed", step.id, silent(context.hang_timeout, step.id))
     lines: deque[str] = deque(maxlen=KEPT_LINES)
 
-    def tell(line: str) -> None:
+    def report(kind: Literal["epoch", "message"], line: str) -> None:
         lines.append(line)
-        say(Event("line", step.id, line))
+        send(Event(kind, step.id, line))
 
     try:
-        with watchdog.watched(log, work.patience):
-            done = perform(step, work.store, work.workspaces, tell, wait=0.0, alone=alone)
-        return Event("done" if done else "there", step.id)
-    except CrowdedError as error:
-        return Event("crowded", step.id, str(error))
+        with watchdog.watched(log, context.hang_timeout):
+            done = perform(
+                step, context.store, context.workspaces, partial(report, "message"),
+                partial(report, "epoch"), wait=0.0, exclusive=exclusive,
+            )  # fmt: skip
+        return Event("done" if done else "already_done", step.id)
+    except DeviceFullError as error:
+        return Event("out_of_memory", step.id, str(error))
     except (HeldError, LeaseLostError) as error:
-        return Event("busy", step.id, str(error))
+        return Event("held", step.id, str(error))
     except Exception as error:
-        if not alone and out_of_memory(error):
-            return Event("crowded", step.id, "out of memory on a shared device")
+        if not exclusive and out_of_memory(error):
+            return Event("out_of_memory", step.id, "out of memory on a shared device")
         reason = str(error)
         if not isinstance(error, PreceptorError):  # a fault of ours
             reason = f"{type(error).__name__}: {' '.join(reason.split())[:200]}"
@@ -105,7 +116,7 @@ def logged(identity: str) -> str:
     return f"failed/{identity}.log"
 
 
-def silent(patience: float, identity: str) -> str:
+def silent(hang_timeout: float, identity: str) -> str:
     """The reason of a step that hung."""
-    told = f"{patience / 60:g} minutes" if patience >= 60 else f"{patience:g} seconds"
+    told = f"{hang_timeout / 60:g} minutes" if hang_timeout >= 60 else f"{hang_timeout:g} seconds"
     return f"hung: silent for {told}, so it was ended (where it stood: {logged(identity)})"

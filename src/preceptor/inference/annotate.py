@@ -1,4 +1,4 @@
-"""A Teacher marks images: its saliency for a manifest, written as a map store."""
+"""Map making: a Teacher's saliency maps for a manifest, written as a map store."""
 
 from __future__ import annotations
 
@@ -45,32 +45,31 @@ def annotate(
     cache: Literal["memmap", "none"] = "memmap",
     forward: Callable[..., Any] | None = None,
 ) -> MapStore:
-    """Mark the images of a manifest by a model's saliency and write the map store.
+    """Compute saliency maps of the images of a manifest and write them as a map store.
 
     Args:
-        model: The Teacher.
-        manifest: What to mark.
-        method: cam, what the model is guided by (the class activation map, or Grad-CAM where its
-            head has none), or rise, which looks at scores alone.
-        out: Folder of the store.
-        splits: train, all, or one split's name.
-        cam_class: Whose map: of the image's label, or of the predicted class.
-        turns: Of cam: the map is the mean of the normalised CAMs over the eight flips and quarter
-            turns of the image, each turned back; probabilities are the mean over them too, and the
-            predicted class is that of the mean. Eight forwards instead of one.
-        rise: Settings of rise; None = its defaults.
-        precision: Of rise's forwards.
-        teacher: Name kept in the store; None = a hash of the model's weights.
-        workspace: The manifest, opened already.
-        cache: As in `Training`.
-        forward: The model's forward, where precision wraps it.
+        model: Teacher.
+        manifest: Manifest of the images.
+        method: cam (class activation map, or Grad-CAM for models without an exact one), or rise,
+            which uses scores only.
+        out: Folder of the map store.
+        splits: Images: train, all, or the name of a split.
+        cam_class: Class of the maps: label (of the image), or predicted.
+        turns: Test-time augmentation of cam: the map is the mean of the normalized CAMs over the
+            eight flips and quarter turns of the image, each turned back. Probabilities are averaged
+            as well, and the predicted class is that of the mean. Eight forward passes per image.
+        rise: Settings of rise; None = defaults.
+        precision: Precision of the forward passes of rise.
+        teacher: Teacher id in the metadata; None = a hash of the model's weights.
+        workspace: The opened manifest, if available.
+        cache: Image cache: memmap or none.
+        forward: Forward function of the model in its precision; None = the model itself.
 
     Returns:
-        The store, as written; of rise with an error a map, and settings that say above which error
-        a map counts as noise.
+        The map store. For rise it has an error for each map, and settings with the tolerance.
 
     Raises:
-        InputError: No image to mark, or turns with rise.
+        InputError: There are no images, or `turns` is used with rise.
     """
     workspace = workspace or Workspace(manifest)
     store = mark_rows(
@@ -95,7 +94,7 @@ def mark_rows(
     cache: Literal["memmap", "none"] = "memmap",
     forward: Callable[..., Any] | None = None,
 ) -> MapStore:
-    """The maps of these manifest rows; arguments and errors as in `annotate`.
+    """Saliency maps of manifest rows; arguments and errors as in `annotate`.
 
     Args:
         chosen: (n,) manifest rows.
@@ -103,7 +102,7 @@ def mark_rows(
     if method not in get_args(Method):
         raise ValueError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
     if turns and method == "rise":
-        raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
+        raise InputError("turns needs method cam; remove it, or use cam instead of rise")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class}
     error: NDArray[np.float32] | None = None
@@ -146,14 +145,14 @@ def rise_rows(
     settings: RiseSettings,
     precision: Precision = "32-true",
 ) -> RiseResult:
-    """RISE maps of rows, on the model's grid and the CPU.
+    """RISE maps of rows on the model's grid, on the CPU.
 
     Args:
-        model: Its device and memory layout are used.
-        rows: In order, without augmentation.
-        classes: (n,) whose score is followed.
-        settings: Of rise.
-        precision: Of the forwards.
+        model: Model, on the device and in the memory layout of the computation.
+        rows: Rows in order, without augmentation.
+        classes: (n,) class of each map.
+        settings: Settings of rise.
+        precision: Precision of the forward passes.
     """
     parts: list[RiseResult] = []
     layout = uses_channels_last(model)
@@ -176,13 +175,13 @@ def rise_correlations(
     *,
     cache: Literal["memmap", "none"] = "memmap",
 ) -> list[float]:
-    """How well RISE's maps of images agree with human ones, as `validate` says of a model's own.
+    """Correlations of RISE maps with human maps.
 
     Args:
         chosen: (n,) manifest rows with human maps.
 
     Returns:
-        The correlation of each image whose maps have one: neither is constant.
+        Correlations of the images for which neither map is constant.
     """
     guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
     rows = workspace.rows(
@@ -196,15 +195,14 @@ def rise_correlations(
 
 
 def marking_record(store: MapStore) -> dict[str, int]:
-    """What a marking cost and what it is worth, for the record: of RISE the model evaluations, and
-    how many maps never settled and will not guide."""
+    """Record of map making with RISE: numbers of model evaluations and of inaccurate maps."""
     if store.error is None:
         return {}
     return {"masks": int(store.info.settings["masks"]), "unsettled": int((~store.settled).sum())}
 
 
 def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
-    """The rows of a split by its name, or `all`.
+    """Manifest rows of a split, or of all splits (`all`).
 
     Raises:
         InputError: There are none.
@@ -212,12 +210,12 @@ def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
     names = manifest.table["split"]
     mask = np.ones(len(manifest), bool) if splits == "all" else (names == splits).to_numpy()
     if not mask.any():
-        raise InputError(f"split {splits!r}: no image; there are {sorted(names.unique())}")
+        raise InputError(f"split {splits!r} has no images; choose one of {sorted(names.unique())}")
     return np.flatnonzero(mask)
 
 
 def model_digest(model: GuidableModel) -> str:
-    """A hash of a model's weights."""
+    """Hash of a model's weights."""
     state = hashlib.blake2b(digest_size=10)
     for key, value in sorted(model.backbone.state_dict().items()):
         state.update(key.encode())

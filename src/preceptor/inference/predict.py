@@ -1,8 +1,8 @@
-"""Scores and saliency of a trained model on rows of a manifest, one forward for both.
+"""Scores and saliency maps of a trained model for rows of a manifest, in one forward pass.
 
-With `turns`, one forward for each of the eight flips and quarter turns of the images: the mean of
-eight looks is less noisy than one, as ensembles over crops and flips are for scores (Krizhevsky,
-Sutskever, Hinton, NeurIPS 2012).
+With `turns` (test-time augmentation), there is one forward pass for each of the eight flips and
+quarter turns of the images; their mean is less noisy, as for scores averaged over crops and flips
+(Krizhevsky, Sutskever, Hinton, NeurIPS 2012).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ PREDICT_BATCH = 64
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of each row.
+    """Predictions of a model for each row.
 
     Args:
         probabilities: (n, C) float32.
         cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `turns` means of
-            normalised ones; or None.
-        cam_classes: (n,) int64 the class of each map, or None.
+            normalized maps; or None.
+        cam_classes: (n,) int64 class of each map, or None.
     """
 
     probabilities: NDArray[np.float32]
@@ -51,17 +51,17 @@ def predict(
     batch_size: int = PREDICT_BATCH,
     turns: bool = False,
 ) -> Predictions:
-    """Run a model over rows in evaluation mode.
+    """Predictions of a model in evaluation mode.
 
     Args:
-        model: Its device and memory format are used.
-        rows: In order, without augmentation.
-        cams: None, or whose class's map to return: label or predicted.
-        forward: The forward to call, where precision wraps it; None = the model's own.
-        batch_size: Images at once; halved as long as memory runs out.
-        turns: Probabilities are the mean over the eight flips and quarter turns of the image, maps
-            that of the normalised ones, each turned back; the predicted class is that of the mean
-            probabilities.
+        model: Model, on the device and in the memory layout of the computation.
+        rows: Rows in order, without augmentation.
+        cams: Class of the maps: label or predicted; None = no maps.
+        forward: Forward function of the model in its precision; None = the model itself.
+        batch_size: Number of images per forward pass; halved if memory runs out.
+        turns: Test-time augmentation: probabilities are averaged over the eight flips and quarter
+            turns of the image, as are the normalized maps, each turned back; the predicted class is
+            that of the mean probabilities.
     """
     while True:
         try:
@@ -69,7 +69,7 @@ def predict(
         except (MemoryError, RuntimeError) as error:
             if batch_size == 1 or not out_of_memory(error):
                 raise
-        batch_size //= 2  # out here the error is gone, and with it what its frames held
+        batch_size //= 2  # here the error has been freed, with the tensors in its frames
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -113,7 +113,7 @@ def _look(
     labels: Tensor,
     cams: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(B, C) probabilities, (B, h, w) raw maps or None, and (B,) whose class they are of."""
+    """(B, C) probabilities, (B, h, w) raw maps or None, and (B,) classes of the maps."""
     prepared = model.preprocess(images)
     if cams is None:
         logits, _ = call(prepared)
@@ -129,13 +129,13 @@ def _looks(
     labels: Tensor,
     cams: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """As `_look`, the means over the eight turns; each turn's maps normalised, then turned back."""
+    """Means of `_look` over the eight flips and turns; maps are normalized and turned back."""
     channels_last = uses_channels_last(model)
     probabilities: list[Tensor] = []
     maps: list[Tensor] = []
     for turn in TURNS:
         turned = to_device(turn_all(images, turn), images.device, channels_last)
-        # Of all classes: which one is predicted is known after the last turn only.
+        # Maps of all classes, since the predicted class is known only after the last turn.
         out = call(model.preprocess(turned), *(() if cams is None else ("every",)))
         probabilities.append(out.logits.float().softmax(1))
         if cams is not None:
@@ -151,13 +151,13 @@ def _looks(
 
 
 def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
-    """Bring a uint8 batch to a device in the model's memory layout."""
+    """Move a uint8 batch to a device, in the model's memory layout."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return images.to(device, non_blocking=True).contiguous(memory_format=layout)
 
 
 def uses_channels_last(model: torch.nn.Module) -> bool:
-    """Whether the model's convolutions are laid out channels-last."""
+    """Whether the weights of the model's convolutions are channels-last."""
     for parameter in model.parameters():
         if parameter.ndim == 4 and parameter.shape[1] > 1 and parameter.shape[2] > 1:
             return parameter.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Score tables of a trained model on the sets of a manifest."""
+"""Score tables of a trained model on the evaluation sets of a manifest."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from preceptor.models.guided_model import GuidableModel, ModelOutput
 def check_comparable(
     model: GuidableModel, other: GuidableModel, names: tuple[str, str] = ("a", "b")
 ) -> str:
-    """The positive class that two models share, so that their AUCs can be compared.
+    """Check that the AUCs of two models can be compared; returns their positive class.
 
     Args:
-        model: One model.
-        other: The other.
-        names: What messages call them.
+        model: First model.
+        other: Second model.
+        names: Names of the models in messages.
 
     Raises:
-        InputError: Different classes or positive classes, or none.
+        InputError: The classes or positive classes differ, or there is no positive class.
     """
     first, second = model.spec, other.spec
     if set(first.classes) != set(second.classes):
         raise InputError(
-            f"{names[1]} knows the classes {sorted(second.classes)} and {names[0]} "
-            f"{sorted(first.classes)}: models of the same classes can be compared"
+            f"{names[1]} has the classes {sorted(second.classes)} and {names[0]} "
+            f"{sorted(first.classes)}; compare models with the same classes"
         )
     if first.positive != second.positive:
         raise InputError(
             f"the positive class of {names[1]} is {second.positive!r} and that of {names[0]} "
-            f"{first.positive!r}: their AUCs are of different questions"
+            f"{first.positive!r}; compare models with the same positive class"
         )
     if first.positive is None:
         raise InputError(
-            f"{names[0]} has no positive class: DeLong's test is of the AUC of one class; "
-            "name `positive` in the config and train again"
+            f"{names[0]} has no positive class, which DeLong's test needs; set `positive` in the "
+            "config and train again"
         )
     return first.positive
 
@@ -59,20 +59,20 @@ def evaluate(
     workspace: Workspace | None = None,
     cache: Literal["memmap", "none"] = "memmap",
 ) -> pd.DataFrame:
-    """Score the validation and test sets of a manifest.
+    """Evaluate a model on the validation and test sets of a manifest.
 
     Args:
-        model: A trained model whose classes are the manifest's.
-        manifest: Its evaluation sets are scored.
-        out: A Parquet file for the scores, or None; an earlier score table there is replaced.
-        workspace: The manifest, opened already.
-        cache: As in `Training`.
+        model: Trained model with the classes of the manifest.
+        manifest: Manifest of the images.
+        out: Output Parquet file of the scores, or None; an earlier score table is replaced.
+        workspace: The opened manifest, if available.
+        cache: Image cache: memmap or none.
 
     Returns:
-        The figures, see `figures`.
+        Metrics by set and source, see `figures`.
 
     Raises:
-        InputError: `out` is a file of another kind.
+        InputError: `out` is a file other than a score table.
     """
     if out is not None:
         check_score_file(Path(out))

@@ -1,7 +1,7 @@
-"""How a marking is divided into shards: several machines do it, and a lost one costs a shard.
+"""Division of map making into shards, which can be computed by several machines.
 
-Where a shard begins depends on the data and the method alone, never on who works: a map store has
-the same bits from one process and from a cluster.
+The boundaries of the shards depend only on the data and the method. Therefore one process and a
+cluster write identical map stores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHARD_FORWARDS = 4096
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """Images of one split that are marked together.
 
     Args:
@@ -54,9 +54,9 @@ def forwards_of(method: Method, turns: bool, rise: RiseSettings | None) -> int:
     return 8 if turns else 1
 
 
-def parts_of(
+def shards_of(
     manifest: Manifest, splits: str, method: Method, forwards: int, *, agreement: bool
-) -> tuple[Part, ...]:
+) -> tuple[Shard, ...]:
     """The shards of a marking.
 
     Args:
@@ -71,7 +71,7 @@ def parts_of(
     if agreement and method == "rise":
         sets += [(name, len(_mapped(manifest, name)), True) for name in manifest.eval_splits("val")]
     return tuple(
-        Part(name, start, min(start + images, count), looks)
+        Shard(name, start, min(start + images, count), looks)
         for name, count, looks in sets
         for start in range(0, count, images)
     )

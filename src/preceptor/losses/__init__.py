@@ -1,4 +1,4 @@
-"""The guided loss."""
+"""Guided loss, distances between maps, and distillation."""
 
 from preceptor.losses.guided import GuidedLoss, guidance
 

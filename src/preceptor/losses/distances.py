@@ -1,9 +1,9 @@
-"""How far two normalised maps are apart: the distances that a guided loss can pull by.
+"""Distances between normalized maps, used by the guided loss.
 
-Each takes the model's map and the target, (B, h, w) in [0, 1] as `normalise` leaves them, and
-returns (B,) ≥ 0: zero where the two are equal and nowhere else. Gradients flow into the model's
-map, are finite everywhere and zero where the two agree. α is comparable only within one distance:
-how hard each pulls is measured in benchmarks/distance_pull.py.
+Each function takes the model's map and the target, (B, h, w) in [0, 1] as returned by `normalise`,
+and returns (B,) distances ≥ 0, which are zero if and only if the maps are equal. Gradients flow
+into the model's map, are finite everywhere and zero for equal maps. Values of α are comparable only
+within one distance; benchmarks/distance_pull.py measures the gradient norms.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.nn import functional
 
 from preceptor.config.run import Distance
 
-# What every cell of a map gets before the map becomes a distribution, on the scale [0, 1]. With
-# agreement's 1e-7 an empty cell under a mark would pull with a gradient of 10⁷.
+# Added to every cell of a map in [0, 1] before the map becomes a distribution. With 1e-7, as in
+# `agreement`, the gradient of an empty cell with a high target would be 10⁷.
 _FLOOR = 0.01
 
 
 def l2(model: Tensor, target: Tensor) -> Tensor:
-    """‖s − t‖, the norm of the flattened difference: every image pulls with gradient norm 1.
+    """L2 norm of the flattened difference, ‖s − t‖; its gradient has norm 1 for every image.
 
     Args:
         model: (B, h, w) s in [0, 1].
@@ -39,13 +39,13 @@ def l2(model: Tensor, target: Tensor) -> Tensor:
         >>> l2(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]]))
         tensor([1.4142])
     """
-    # vector_norm passes 0 where the difference is 0; the root of a sum of squares would pass NaN.
+    # The gradient of vector_norm at 0 is 0; that of the root of a sum of squares is NaN.
     norms: Tensor = torch.linalg.vector_norm((model - target).flatten(1), dim=1)
     return norms
 
 
 def mse(model: Tensor, target: Tensor) -> Tensor:
-    """1/(h·w) Σ (s − t)², as the authors' released code computes it; pulls with 2‖s − t‖ ÷ (h·w).
+    """Mean squared error 1/(h·w) Σ (s − t)², as in the authors' code; gradient 2‖s − t‖ ÷ (h·w).
 
     Args:
         model: (B, h, w) s in [0, 1].
@@ -62,7 +62,7 @@ def mse(model: Tensor, target: Tensor) -> Tensor:
 
 
 def l1(model: Tensor, target: Tensor) -> Tensor:
-    """1/(h·w) Σ |s − t|: all cells that differ pull alike, by however much they do.
+    """Mean absolute error 1/(h·w) Σ |s − t|; the gradient of each differing cell is 1/(h·w).
 
     Args:
         model: (B, h, w) s in [0, 1].
@@ -79,14 +79,14 @@ def l1(model: Tensor, target: Tensor) -> Tensor:
 
 
 def kl(model: Tensor, target: Tensor) -> Tensor:
-    """KL(q‖p) = Σ q log(q ÷ p): what is lost where the model's map p stands for the target q.
+    """Kullback-Leibler divergence KL(q‖p) = Σ q log(q ÷ p) of the model's map p from the target q.
 
         p = (s + ε) ÷ Σ (s + ε),   q = (t + ε) ÷ Σ (t + ε),   ε = 0.01
 
-    Cells that the target marks and the model leaves empty decide it. ε is large for two reasons:
-    the gradient at a cell, 1 ÷ Σ(s + ε) − q ÷ (s + ε), stays under 1 ÷ ε = 100, so that one empty
-    cell cannot outpull a batch; and a map of zeros is the uniform distribution, on either side,
-    where without ε it would be none.
+    Cells that are high in the target and near zero in the model's map dominate. ε is large for two
+    reasons: the gradient at a cell, 1 ÷ Σ(s + ε) − q ÷ (s + ε), stays below 1 ÷ ε = 100, so that
+    one empty cell cannot dominate a batch; and a map of zeros becomes the uniform distribution,
+    whereas without ε it would not be a distribution.
 
     Args:
         model: (B, h, w) s in [0, 1].
@@ -107,18 +107,18 @@ def kl(model: Tensor, target: Tensor) -> Tensor:
         tensor([0.])
     """
     log_p, log_q = _log_distribution(model), _log_distribution(target)
-    # Rounding may leave the sum of equal distributions just under 0.
+    # For equal distributions, rounding may give a sum slightly below 0.
     terms = functional.kl_div(log_p, log_q, reduction="none", log_target=True)
     return terms.sum(1).clamp_min(0)
 
 
 def _log_distribution(maps: Tensor) -> Tensor:
-    """(B, h·w) logarithms of rows that sum to 1; by quotients, half precision would overflow."""
+    """(B, h·w) log probabilities; as differences, since quotients overflow in half precision."""
     return (maps.flatten(1) + _FLOOR).log().log_softmax(1)
 
 
 def dice(model: Tensor, target: Tensor) -> Tensor:
-    """1 − 2 Σ st ÷ (Σ s² + Σ t²): how little of the two overlaps, whatever their area.
+    """Dice distance 1 − 2 Σ st ÷ (Σ s² + Σ t²), which is independent of the area of the maps.
 
     Computed as Σ (s − t)² ÷ (Σ s² + Σ t²), which is the same, exact near 0, and 0 for two maps of
     zeros.

@@ -1,4 +1,4 @@
-"""Distillation: the loss against a Teacher's class probabilities."""
+"""Distillation loss: cross-entropy with a Teacher's class probabilities."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """How far each image's probabilities are from a Teacher's, both softened.
+    """Distillation loss of each image at a temperature (Hinton, Vinyals, Dean, 2015).
 
         T² · −Σ_c q_c log p_c,   q = targets^(1/T) ÷ Σ targets^(1/T),   p = softmax(logits ÷ T)
 
-    T² keeps the gradient's size the same at every temperature.
+    The factor T² keeps the size of the gradient independent of the temperature.
 
     Args:
         logits: (B, C); gradients flow into them.
@@ -21,7 +21,7 @@ def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
         temperature: T > 0; above 1 softens.
 
     Returns:
-        (B,) ≥ 0: T² times the entropy of q where the two agree, and more elsewhere.
+        (B,) ≥ 0; its minimum, for p = q, is T² times the entropy of q.
 
     Raises:
         ValueError: The shapes differ.
@@ -43,19 +43,19 @@ def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
 
 
 def softened(targets: Tensor, temperature: float) -> Tensor:
-    """(B, C) probabilities to the power 1/T, normalised again.
+    """(B, C) probabilities to the power 1/T, normalized again.
 
-    By logarithms: high powers of small probabilities would underflow together.
+    Computed on logarithms, since high powers of small probabilities underflow.
     """
     return (targets.log() / temperature).softmax(1)
 
 
 class SoftTargets(NamedTuple):
-    """A Teacher's probabilities as further targets of the classification term.
+    """Soft labels: a Teacher's probabilities as additional targets of the classification term.
 
     Args:
-        targets: (B, C); a row with NaN = there are none for this image, which keeps its plain term.
-        weight: Share of the soft term in [0, 1].
+        targets: (B, C); a row with NaN = no soft label, the image has the plain term only.
+        weight: Weight of the soft term in [0, 1].
         temperature: T > 0.
     """
 
@@ -64,7 +64,7 @@ class SoftTargets(NamedTuple):
     temperature: float
 
     def known(self) -> tuple[Tensor, Tensor]:
-        """(B, C) targets that may be computed with everywhere, and (B,) the share of each row."""
+        """(B, C) targets without NaN, and (B,) weight of the soft term of each row."""
         there = ~self.targets.isnan().any(1)
         even = torch.full_like(self.targets, 1 / self.targets.shape[1])
         share = there.to(self.targets.dtype) * self.weight

@@ -1,4 +1,4 @@
-"""The guided loss: classification plus a pull of the model's saliency toward a map (CYBORG).
+"""Guided loss: cross-entropy plus the distance of the model's saliency from a map (CYBORG).
 
     L = 1/K Σ_k v_k [ (1 − α) · w_k · d(s_k_map, s_k_model) − α · log p_model(y_k) ]
 
@@ -18,17 +18,16 @@ from torch.nn import functional
 from preceptor.config.run import Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation, softened
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative, normalise
 
 
 def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
-    """How far each image's normalised saliency is from its normalised map.
+    """Distance of each image's normalized saliency from its normalized map.
 
-    l2 is the norm of the flattened difference, as the CYBORG paper prints it; mse is the mean
-    square, as the authors' released code computes it; the others are in
-    `preceptor.losses.distances`. On the same batch they pull with very different force: l2 with
-    gradient norm 1 an image, mse with 2‖d‖ ÷ (h·w).
+    l2 is the norm of the flattened difference, as in the CYBORG paper; mse is the mean square, as
+    in the authors' released code; the others are in `preceptor.losses.distances`. Their gradients
+    differ in size: per image, l2 has gradient norm 1, mse 2‖d‖ ÷ (h·w).
 
     Args:
         cam: (B, h, w) raw saliency of the model; gradients flow into it.
@@ -51,11 +50,11 @@ def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
 
 
 class MapPair(NamedTuple):
-    """The saliency of the model and the target maps as the distances see them.
+    """Normalized saliency of the model and normalized target maps.
 
     Args:
         model: (B, h, w) in [0, 1]; gradients flow through it into the CAM.
-        target: (B, h, w) in [0, 1]; zeros where an image is not guided.
+        target: (B, h, w) in [0, 1]; zeros for images without guidance.
     """
 
     model: Tensor
@@ -77,12 +76,12 @@ def _distance(name: Distance) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class Targets(NamedTuple):
-    """The training targets of a batch of B images, on the device of the model.
+    """Training targets of a batch of B images, on the device of the model.
 
     Args:
         labels: (B,) int64.
         maps: (B, h, w) target maps on the grid of the CAM, any scale; None = no guidance.
-        map_weight: (B,) w_k ≥ 0, 0 = no map (its content is never read); None = 1.
+        map_weight: (B,) w_k ≥ 0, 0 = no map (the content is ignored); None = 1.
         sample_weight: (B,) v_k > 0; None = 1.
         soft: Soft targets of the classification term; None = labels only.
     """
@@ -95,14 +94,14 @@ class Targets(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """The parts of the guided loss, an image each, before α and the mean.
+    """Terms of the guided loss for each image, before weighting by α and averaging.
 
     Args:
         classification: (B,) v_k · −log p(y_k), or its mixture with soft targets.
-        guidance: (B,) v_k · w_k · d_k; exactly 0 where an image is not guided.
-        guided: (B,) bool, the images whose map has weight and carries information.
-        uninformative: (B,) bool, the images with map weight > 0 and a constant or non-finite map.
-        pair: The normalised maps that `guidance` compares; None without a CAM or maps.
+        guidance: (B,) v_k · w_k · d_k; exactly 0 for images without guidance.
+        guided: (B,) bool, images with a map weight > 0 and an informative map.
+        uninformative: (B,) bool, images with a map weight > 0 and a constant or non-finite map.
+        pair: Normalized maps of the guidance term; None without a CAM or maps.
     """
 
     classification: Tensor
@@ -115,10 +114,10 @@ class LossTerms(NamedTuple):
 def guided_loss_terms(
     logits: Tensor, cam: Tensor | None, targets: Targets, distance: Distance = "l2"
 ) -> LossTerms:
-    """Both terms of the guided loss for each image.
+    """Classification and guidance term of the guided loss for each image.
 
-    With `targets.soft` of weight s, an image's classification term is (1 − s) · −log p(y) + s ·
-    `distillation`.
+    With `targets.soft` of weight s, the classification term of an image is (1 − s) · −log p(y) +
+    s · `distillation`.
 
     Args:
         logits: (B, C); (B, 1) are single logits of class 1 against class 0.
@@ -131,7 +130,7 @@ def guided_loss_terms(
     """
     labels, maps, map_weight, sample_weight, soft = targets
     _check_shapes(logits, labels, cam, maps, map_weight, sample_weight)
-    logits = two_sided(logits)
+    logits = binary_logits(logits)
     classification = functional.cross_entropy(logits, labels, reduction="none")
     if soft is not None:
         probabilities, share = soft.known()
@@ -143,8 +142,8 @@ def guided_loss_terms(
     else:
         weighted = nothing.logical_not() if map_weight is None else map_weight > 0
         guided = weighted & informative(maps)
-        # An unguided map may hold anything, and NaN times 0 is NaN: it is replaced by zeros before
-        # any arithmetic sees it.
+        # Maps without weight may contain anything, and NaN times 0 is NaN: they are replaced by
+        # zeros before any arithmetic.
         known = torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype))
         pair = _normalised(cam, known.to(cam.dtype))
         distances = _distance(distance)(*pair)
@@ -162,7 +161,7 @@ def guided_loss_terms(
 
 
 def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> None:
-    """Refuse what would broadcast: a (B, 1) weight makes B × B products whose mean looks sound."""
+    """Check shapes, since a (B, 1) weight would broadcast to B × B products without an error."""
     batch = len(logits)
     if logits.ndim != 2 or labels.shape != (batch,):
         raise ValueError(
@@ -176,10 +175,10 @@ def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> Non
 
 
 class GuidedLoss(nn.Module):
-    """(1 − α) · guidance + α · cross-entropy, averaged over the batch.
+    """Guided loss: (1 − α) · guidance + α · cross-entropy, averaged over the batch.
 
     Args:
-        alpha: α in [0, 1]: 1 is plain cross-entropy, 0 saliency alone. Comparable only within one
+        alpha: α in [0, 1]: 1 is plain cross-entropy, 0 guidance only. Comparable only within one
             distance.
         distance: l2 (the paper), mse (the authors' code), l1, kl or dice.
 
@@ -216,7 +215,7 @@ class GuidedLoss(nn.Module):
             labels: (B,) int64.
             cam: (B, h, w) raw saliency of the model; may be None at α = 1.
             maps: (B, h, w) target maps on the same grid; may be None at α = 1.
-            map_weight: (B,) w_k ≥ 0, 0 = no map (its content is never read); None = 1.
+            map_weight: (B,) w_k ≥ 0, 0 = no map (the content is ignored); None = 1.
             sample_weight: (B,) v_k > 0; None = 1. The divisor stays B.
 
         Returns:
@@ -234,9 +233,9 @@ class GuidedLoss(nn.Module):
 
 
 def combine(terms: LossTerms, alpha: float) -> Tensor:
-    """The loss of a batch: the mean of (1 − α) · guidance + α · classification.
+    """Guided loss of a batch: the mean of (1 − α) · guidance + α · classification.
 
-    A term whose factor is 0 is left out, so an infinite one cannot become NaN.
+    A term with factor 0 is omitted, so that an infinite term does not give NaN.
     """
     if alpha == 1:
         return terms.classification.mean()
@@ -253,23 +252,23 @@ def gradient_norms(
     alpha: float,
     distance: Distance = "l2",
 ) -> tuple[Tensor, Tensor]:
-    """How hard each term pulls: norms of its gradient for each image, without the mean over K.
+    """Gradient norms of both terms for each image, without the division by the batch size.
 
     Classification at the logits: α · v ‖p − y‖, with soft targets of share s
     α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the normalised map s_model:
-    (1 − α) · v · w ‖∂d ÷ ∂s_model‖, exactly 0 where an image is not guided.
+    (1 − α) · v · w ‖∂d ÷ ∂s_model‖, exactly 0 for images without guidance.
 
-    Works under `torch.no_grad` as well, leaves no gradient behind, and never waits for the device.
+    Also works under `torch.no_grad`, leaves no gradients, and does not synchronize with the device.
 
     Args:
         logits: (B, C).
-        terms: Of `guided_loss_terms` on the same batch.
-        targets: As given there.
+        terms: Terms returned by `guided_loss_terms` for the same batch.
+        targets: Targets passed to `guided_loss_terms`.
         alpha: α of the step.
         distance: l2, mse, l1, kl or dice.
 
     Returns:
-        (B,) at the logits and (B,) at the map; without a graph at the map.
+        (B,) norms at the logits and (B,) norms at the map, detached.
 
     Example:
         >>> logits, cam = torch.zeros(1, 2), torch.tensor([[[0.0, 1.0]]])
@@ -279,8 +278,8 @@ def gradient_norms(
         (tensor([0.1768]), tensor([0.7500]))
     """
     labels, _, map_weight, sample_weight, soft = targets
-    logits = two_sided(logits)
-    # Not by one_hot, which looks at the labels' values and so may wait for the device.
+    logits = binary_logits(logits)
+    # Not with one_hot, which reads the values of the labels and may synchronize with the device.
     own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
     error = logits.softmax(1) - own.to(logits.dtype)
     if soft is not None:
@@ -293,7 +292,7 @@ def gradient_norms(
         at_logits = at_logits * sample_weight
     if terms.pair is None:
         return at_logits, torch.zeros_like(at_logits)
-    with torch.enable_grad():  # by autograd on a leaf of its own: no closed form a distance
+    with torch.enable_grad():  # by autograd on a separate leaf, which works for every distance
         model, target = terms.pair.model.detach().requires_grad_(), terms.pair.target.detach()
         (gradient,) = torch.autograd.grad(_distance(distance)(model, target).sum(), model)
     pull = torch.linalg.vector_norm(gradient.flatten(1), dim=1).to(at_logits.dtype)

@@ -1,4 +1,4 @@
-"""A committee: the mean map of several Teachers, and how far they agree on each image."""
+"""Committees: the mean map of several Teachers, and their agreement on each image."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from preceptor.saliency.agreement import correlation
 
 
 def mean_store(stores: Sequence[MapStore]) -> MapStore:
-    """The mean of several Teachers' stores of the same images on the same grid.
+    """Mean of the map stores of several Teachers for the same images.
 
     Args:
-        stores: At least one, with the same paths in the same order, maps of the same classes on
-            one grid over one canvas; the maps as stores hold them, normalised.
+        stores: Map stores, at least one, with normalized maps of the same classes on one grid over
+            one canvas, for the same paths in the same order.
 
     Returns:
-        Mean maps (not normalised again: their maximum says how far the members agree where), mean
-        scores and, where every member has them, mean probabilities. `agreement` is the mean over
-        the pairs of members of the correlation of their maps, a pair with a constant map counting
-        as 0; None for a single store. `error` is the mean of theirs. Teacher ids are joined by "+";
-        method and settings are the first store's.
+        Mean maps (not normalized again, since their maximum reflects the agreement of the members),
+        mean scores and, if every member has them, mean probabilities. `agreement` is the mean
+        correlation of the maps over the pairs of members, 0 for a pair with a constant map; None
+        for a single store. `error` is the mean error. Teacher ids are joined by "+"; method and
+        settings are those of the first store.
 
     Raises:
-        InputError: No store, or stores that cannot be averaged, with what differs.
+        InputError: There is no store, or the stores cannot be averaged; the message has the
+            difference.
 
     Example:
         >>> from preceptor.maps.store import StoreInfo
@@ -44,7 +45,7 @@ def mean_store(stores: Sequence[MapStore]) -> MapStore:
         ('s0+s1', [[[0.0, 1.0], [0.5, 0.5]]], [0.0])
     """
     if not stores:
-        raise InputError("committee: no map store to average")
+        raise InputError("committee: no map store to average; give at least one")
     first = stores[0]
     for other in stores[1:]:
         _check_alike(first, other)
@@ -66,7 +67,7 @@ def mean_store(stores: Sequence[MapStore]) -> MapStore:
 
 
 def _agreement(maps: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
-    """(n,) mean correlation over the pairs of members, each (n, h, w)."""
+    """(n,) mean correlation over the pairs of members with maps (n, h, w)."""
     pairs = list(combinations([torch.from_numpy(one.astype(np.float32)) for one in maps], 2))
     total = torch.zeros(len(maps[0]))
     for one, other in pairs:
@@ -77,7 +78,7 @@ def _agreement(maps: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
 
 
 def _check_alike(first: MapStore, other: MapStore) -> None:
-    """Refuse to average maps of different images, of different places, or of different classes."""
+    """Check that two stores have the same images, grid, canvas and classes."""
     names = f"committee: the maps of {first.info.teacher} and {other.info.teacher}"
     grids = [
         f"{one.maps.shape[1]} × {one.maps.shape[2]} over {one.info.fit} at {one.info.side} px"
@@ -87,17 +88,17 @@ def _check_alike(first: MapStore, other: MapStore) -> None:
         raise InputError(f"{names} lie on different grids: {grids[0]}, and {grids[1]}")
     if first.info.classes != other.info.classes:
         raise InputError(
-            f"{names} know different classes: {list(first.info.classes)}, and "
+            f"{names} have different classes: {list(first.info.classes)}, and "
             f"{list(other.info.classes)}"
         )
     if not np.array_equal(first.paths, other.paths):
         raise InputError(
-            f"{names} are of different images, or in another order: {len(first.paths):,} and "
-            f"{len(other.paths):,} of them"
+            f"{names} differ in their images or in the order of images: {len(first.paths):,} and "
+            f"{len(other.paths):,} images"
         )
     unlike = np.flatnonzero(first.classes != other.classes)
     if len(unlike):
         raise InputError(
-            f"{names} are of different classes for {len(unlike):,} images, the first "
-            f"{first.paths[unlike[0]]}; mark with cam_class: label"
+            f"{names} have maps of different classes for {len(unlike):,} images, the first "
+            f"{first.paths[unlike[0]]}; make the maps with cam_class: label"
         )

@@ -1,4 +1,4 @@
-"""A Teacher's class probabilities as training targets, brought to the rows and classes of a run."""
+"""Soft labels: a Teacher's class probabilities as training targets of a run."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from preceptor.maps.store import read_store
 def soft_targets(
     path: Path, names: NDArray[np.object_], classes: Sequence[str]
 ) -> NDArray[np.float32]:
-    """The probabilities that a Teacher's map store keeps of these images.
+    """Class probabilities of images from a Teacher's map store.
 
     Args:
-        path: Folder of the store.
-        names: (n,) image paths as the manifest writes them.
-        classes: C class names; the store's may be in another order.
+        path: Folder of the map store.
+        names: (n,) image paths as in the manifest.
+        classes: C class names; those of the store may be in another order.
 
     Returns:
         (n, C) in the order of `classes`; NaN rows for images that the store lacks.
 
     Raises:
-        InputError: No store, or one without probabilities, of other classes, or of other images.
+        InputError: There is no map store, or it has no probabilities, other classes or other
+            images.
     """
     store = read_store(path, columns=("probabilities",))
     if store.probabilities is None:
         raise InputError(
-            f"soft_labels: the map store {path} keeps no probabilities; mark the images again with "
-            "the Teacher's model"
+            f"soft_labels: the map store {path} has no probabilities; make the maps again with "
+            "`preceptor annotate`"
         )
     if sorted(store.info.classes) != sorted(classes):
         raise InputError(
-            f"soft_labels: {path} is of the classes {list(store.info.classes)}, and the run of "
+            f"soft_labels: {path} has the classes {list(store.info.classes)}, and the run has "
             f"{list(classes)}"
         )
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
     if not (found >= 0).any():
-        raise InputError(f"soft_labels: {path} holds none of the {len(names):,} training images")
+        raise InputError(
+            f"soft_labels: {path} contains none of the {len(names):,} training images; make maps "
+            "for this manifest"
+        )
     order = [store.info.classes.index(name) for name in classes]
     targets = np.full((len(names), len(order)), np.nan, np.float32)
     targets[found >= 0] = store.probabilities[found[found >= 0]][:, order]

@@ -1,11 +1,11 @@
-"""The map store: a Teacher's maps for a manifest, as Parquet shards, quick to write and to read.
+"""Map store: a Teacher's maps for a manifest, as Parquet shards.
 
-One row an image: `path` (as the manifest writes it), `height` and `width` of the grid, `map`
-(float16, row by row, min-max normalised), `class` of the map, `score` (that class's probability).
-More columns may be there: `probabilities` (a float32 a class of the Teacher, in its order),
-`agreement` (float32, how far the members of a committee agree on the map, −1 to 1) and `error`
-(float32, of RISE: 1 − the map's estimated correlation with its limit). The metadata says whose maps
-these are and which part of the image the grid covers: the canvas of `side` pixels under `fit`, see
+One row per image: `path` (as in the manifest), `height` and `width` of the grid, `map` (float16,
+row-major, min-max normalized), `class` of the map, `score` (probability of that class). Optional
+columns: `probabilities` (one float32 per class of the Teacher, in its order), `agreement` (float32,
+−1 to 1, agreement of the members of a committee on the map) and `error` (float32, for RISE: 1 −
+estimated correlation of the map with its limit). The metadata contains the Teacher, the method and
+the part of the image that the grid covers: the canvas of `side` pixels under `fit`, see
 `geometry.fit_box`.
 """
 
@@ -26,24 +26,24 @@ from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 
 SHARD_ROWS = 100_000
-# What a store need not have: maps from elsewhere may come without.
+# Optional columns, which external maps may lack.
 OPTIONAL = ("probabilities", "agreement", "error")
-# Error of a map with as much noise in it as signal: 1 − the root of a reliability of ½.
+# Error of a map with as much noise as signal: 1 − the square root of a reliability of ½.
 HALF_NOISE = 1 - 0.5**0.5
 _KEY = b"preceptor"
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """Whose maps a store holds.
+    """Metadata of a map store.
 
     Args:
-        teacher: The Teacher's run id, or a name for maps from elsewhere.
+        teacher: Run id of the Teacher, or a name for external maps.
         method: cam, gradcam or rise.
-        fit, side: The canvas that the grid covers.
-        classes: The Teacher's class names; a map's class is one of them.
-        settings: Of the method, as JSON-able values; `tolerance` says above which error a map has
-            not settled.
+        fit, side: Canvas that the grid covers.
+        classes: Class names of the Teacher; the class of a map is one of them.
+        settings: Settings of the method, as JSON-able values; maps with an error above `tolerance`
+            are not accurate enough to guide.
     """
 
     teacher: str
@@ -56,19 +56,19 @@ class StoreInfo:
 
 @dataclass(frozen=True)
 class MapStore:
-    """A store in memory.
+    """Map store in memory.
 
     Args:
-        info: Whose maps these are.
-        paths: (n,) image paths as the manifest writes them.
+        info: Metadata.
+        paths: (n,) image paths as in the manifest.
         maps: (n, h, w) float16.
-        classes: (n,) the class of each map, an index into info.classes.
-        scores: (n,) its probability.
-        probabilities: (n, C) of all the Teacher's classes, as info.classes has them; None = not
-            kept.
+        classes: (n,) class of each map, an index into info.classes.
+        scores: (n,) probability of that class.
+        probabilities: (n, C) probabilities of all classes, in the order of info.classes; None = not
+            stored.
         agreement: (n,) mean correlation of the maps of a committee's members; None = no committee.
-        error: (n,) how far each map may be from the one that endless masks would give; None = the
-            method has no such error.
+        error: (n,) 1 − estimated correlation of each map with its limit for infinitely many masks;
+            None = the method has no such error.
     """
 
     info: StoreInfo
@@ -82,10 +82,10 @@ class MapStore:
 
     @property
     def settled(self) -> NDArray[np.bool_]:
-        """(n,) whether each map is more than noise: its error is within the method's tolerance.
+        """(n,) whether the error of each map is within the tolerance of the method.
 
-        A tolerance of 0 asks for all masks, which no map survives; then, and where none is named,
-        half of the map may be noise.
+        With a tolerance of 0 (use all masks) or without one, maps may contain as much noise as
+        signal.
         """
         if self.error is None:
             return np.ones(len(self.paths), bool)
@@ -93,11 +93,11 @@ class MapStore:
 
 
 def write_store(folder: Path, store: MapStore) -> None:
-    """Write a store as shards of 100,000 rows; each appears whole or not at all.
+    """Write a map store as shards of 100,000 rows; each shard is written atomically.
 
     Args:
-        folder: Made if missing; shards of an earlier store in it are replaced.
-        store: The maps.
+        folder: Folder of the store, created if missing; shards of an earlier store are replaced.
+        store: Map store to write.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count, height, width = store.maps.shape
@@ -150,30 +150,30 @@ def write_store(folder: Path, store: MapStore) -> None:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder holds a map store."""
+    """Whether a folder contains a map store."""
     return next(iter(folder.glob("maps-*.parquet")), None) is not None
 
 
 def read_store(
     folder: Path, columns: Sequence[str] = ("map", "class", "score", *OPTIONAL)
 ) -> MapStore:
-    """Read a whole store.
+    """Read a map store.
 
     Args:
-        folder: Of the shards.
-        columns: What is needed beside the paths; the rest stays unread and empty, or None.
+        folder: Folder of the shards.
+        columns: Columns to read in addition to the paths; the others are empty, or None.
 
     Raises:
-        InputError: No store, a damaged one, or shards that do not belong together.
+        InputError: There is no map store, it is damaged, or its shards do not belong together.
     """
     shards = sorted(folder.glob("maps-*.parquet"))
     if not shards:
-        raise InputError(f"{folder} is not a map store: it holds no maps-*.parquet")
+        raise InputError(f"{folder} is not a map store: it has no maps-*.parquet")
     try:
         tables = [_read(shard, columns) for shard in shards]
         infos = {table.schema.metadata[_KEY] for table in tables}
         if len(infos) != 1:
-            raise InputError(f"map store {folder}: its shards come from different Teachers")
+            raise InputError(f"map store {folder}: the shards are from different Teachers")
         values = json.loads(infos.pop())
         table = pa.concat_tables(tables)
         info = StoreInfo(**(values | {"classes": tuple(values["classes"])}))
@@ -200,14 +200,14 @@ def read_store(
 
 
 def _read(shard: Path, columns: Sequence[str]) -> pa.Table:
-    """The columns asked for, of the optional ones those that are there."""
+    """Read the given columns; optional columns that are missing are skipped."""
     there: list[str] = pq.read_schema(shard).names if set(columns) & set(OPTIONAL) else []
     wanted = [name for name in columns if name not in OPTIONAL or name in there]
     return pq.read_table(shard, columns=["path", "height", "width", *wanted])
 
 
 def _probabilities(table: pa.Table, classes: int) -> NDArray[np.float32] | None:
-    """(n, classes), or None where the column was not read."""
+    """(n, classes) probabilities, or None if the column was not read."""
     if "probabilities" not in table.column_names:
         return None
     flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -215,7 +215,7 @@ def _probabilities(table: pa.Table, classes: int) -> NDArray[np.float32] | None:
 
 
 def _as_array(chunk: pa.FixedSizeBinaryArray, height: int, width: int) -> NDArray[np.float16]:
-    """The maps of one Parquet chunk without a copy."""
+    """Maps of one Parquet chunk, without a copy."""
     flat = np.frombuffer(chunk.buffers()[1], np.float16)
     cells = height * width
     start = chunk.offset * cells

@@ -1,4 +1,4 @@
-"""Which map guides which training image: human, a Teacher's, a folder's, or a control's."""
+"""Map targets of a run: human maps, maps of a Teacher or a folder, or maps of a control."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
-from preceptor.data.cache import MAP_SIDE, ImageSource, map_on_unit_square
+from preceptor.data.cache import ImageSource
+from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
+from preceptor.data.images import decode_map
 from preceptor.data.loader import Guides, MapArray
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
@@ -22,9 +24,9 @@ from preceptor.maps.store import is_store, read_store
 from preceptor.saliency.agreement import entropy
 from preceptor.saliency.postprocess import post_process
 
-# The centre control: one Gaussian on the unit square of every image.
+# Control with a centred map: one Gaussian on the unit square of every image.
 CENTRE_SIDE = 32
-CENTRE_SIGMA = 0.25  # of the image's side
+CENTRE_SIGMA = 0.25  # as a fraction of the image's side
 
 
 def build_guides(
@@ -34,20 +36,19 @@ def build_guides(
     rows: NDArray[np.int64],
     annotated: NDArray[np.bool_],
 ) -> Guides | None:
-    """The guides of a run's training rows, or None for a run without guidance.
+    """Map targets of the training rows of a run, or None for a run without guidance.
 
     Args:
-        config: Names the maps (`maps`) and what they are worth, the guided classes, whether human
-            maps are kept, and what is done to the maps (`human_post` to human ones, `post` to the
-            others).
-        manifest: All rows.
-        images: Gives the original sizes, which place a Teacher's grid on each image.
-        rows: (n,) the manifest rows that are trained on.
-        annotated: (len(manifest),) bool, the rows whose human maps may be used.
+        config: Config of the run: source of the maps (`maps`), guided classes, and post-processing
+            (`human_post` of human maps, `post` of all others).
+        manifest: Manifest of the run.
+        images: Images, whose original sizes determine the position of a Teacher's grid.
+        rows: (n,) manifest rows used for training.
+        annotated: (len(manifest),) bool, rows whose human maps may be used.
 
     Raises:
-        InputError: No guided row has a map, or the maps cannot be read, or they lack what `trust`
-            asks for.
+        InputError: No guided row has a map, or the maps cannot be read, or they lack the values
+            required by `trust`.
     """
     if not config.guided:
         return None
@@ -78,7 +79,9 @@ def build_guides(
         if worth is not None:
             factor = np.zeros(len(rows), np.float32)
             stored = usable & (index >= 0)
-            factor[stored] = worth[index[stored]]  # it goes with the map, wherever that went
+            factor[stored] = worth[
+                index[stored]
+            ]  # the factor belongs to the map, also after shuffling
         if source.shuffle_seed is not None:  # each over the region of the image that receives it
             received = index >= 0
             array = MapArray(maps[index[received]], regions[received])
@@ -88,69 +91,69 @@ def build_guides(
         usable, noise = usable & guided, noise & guided
     if noise.any() and not usable.any():
         raise InputError(
-            f"maps: none of the {int(noise.sum()):,} maps of {source.path} that could guide has "
-            "settled; mark with more masks (max_masks) or a larger tolerance"
+            f"maps: none of the {int(noise.sum()):,} maps of {source.path} reached the "
+            "tolerance; use more masks (max_masks) or a larger tolerance"
         )
     if not usable.any():
         raise InputError(
-            f"maps: none of the {len(rows):,} training images has a map to guide by "
+            f"maps: none of the {len(rows):,} training images has a map that can guide "
             f"(maps: {source.kind}{f' {source.path}' if source.path else ''})"
         )
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
     if factor is not None:
-        weight *= _relative(factor, (weight > 0) & (index >= 0), source)
+        weight *= _mean_one(factor, (weight > 0) & (index >= 0), source)
     post, human_post = _applied(config.post), _applied(config.human_post)
     return Guides(weight, array, index, post, human_post, human_rows)
 
 
 def _applied(settings: PostProcessing) -> Callable[[Tensor], Tensor] | None:
-    """The post-processing as a function of maps; None where nothing is to be done."""
+    """Post-processing as a function of maps; None if there is none."""
     return None if settings == PostProcessing() else partial(post_process, settings=settings)
 
 
-def _relative(
+def _mean_one(
     worth: NDArray[np.float32], from_store: NDArray[np.bool_], source: MapSource
 ) -> NDArray[np.float32]:
-    """(n,) factors of the map weights: mean 1 over the rows that the store guides, 1 elsewhere.
+    """(n,) factors of the map weights: mean 1 over the rows guided by the store, 1 elsewhere.
 
-    Hence the store's maps keep the pull that they have together, and α its meaning.
+    With mean 1, the total weight of the store's maps, and thus the meaning of α, is unchanged.
     """
     if not from_store.any():
         return np.ones_like(worth)
     mean = worth[from_store].mean(dtype=np.float64)
     if mean == 0:
         raise InputError(
-            f"maps: trust: {source.trust} is 0 for each of the {int(from_store.sum()):,} maps of "
-            f"{source.path} that would guide; set trust to none or to another measure"
+            f"maps: trust: {source.trust} is 0 for all {int(from_store.sum()):,} maps of "
+            f"{source.path}; set trust to none or to another measure"
         )
     return np.where(from_store, worth / mean, 1).astype(np.float32)
 
 
-def worth_of(
+def trust_weights(
     trust: Trust,
     maps: NDArray[np.float32],
     scores: NDArray[np.float32] | None = None,
     agreement: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32] | None:
-    """What each of a Teacher's maps is worth, before it is compared with the others'.
+    """Trust weights of a Teacher's maps, before they are scaled to mean 1.
 
     Args:
-        trust: score, agreement (below 0 counts as 0), entropy (1 − the map's entropy as a
-            distribution, in shares of an even spread's) or none.
-        maps: (m, h, w).
-        scores: (m,) the Teacher's probability of each map's class, where known.
-        agreement: (m,) of the members of a committee, where known.
+        trust: score, agreement (negative values become 0), entropy (1 − normalized entropy of the
+            map as a distribution) or none.
+        maps: (m, h, w) maps.
+        scores: (m,) the Teacher's probability of the class of each map, or None.
+        agreement: (m,) agreement of the members of a committee, or None.
 
     Returns:
-        (m,) ≥ 0, 0 for values that are not finite and for the entropy of a constant map; None for
-        none.
+        (m,) weights ≥ 0; 0 for non-finite values and for the entropy of a constant map. None for
+        trust none.
 
     Raises:
-        InputError: It is not known.
+        InputError: The values required by `trust` are missing.
 
     Example:
         >>> maps = np.array([[[0, 1], [0, 1]], [[0, 0], [0, 1]], [[1, 1], [1, 1]]], np.float32)
-        >>> worth_of("entropy", maps).tolist()
+        >>> trust_weights("entropy", maps).tolist()
         [0.5, 1.0, 0.0]
     """
     if trust == "none":
@@ -185,12 +188,12 @@ def _from_elsewhere(
     NDArray[np.float32] | None,
     NDArray[np.bool_],
 ]:
-    """Maps of a store or of a folder of map images, of the rows that have one, in their order.
+    """Maps of a map store or of a folder of map images, for the rows that have one.
 
     Returns:
-        (m, h, w) maps; (n, 4) the region of each row's image that a map of this origin covers;
-        (n,) positions in the maps, −1 = none; (m,) each map's worth, or None; (n,) whether there
-        would be one, had it settled.
+        (m, h, w) maps in the order of the rows; (n, 4) region of each row's image that such a map
+        covers; (n,) positions in the maps, −1 = none; (m,) trust weights, or None; (n,) whether
+        the map of the row was excluded because of its error.
     """
     path = source.path
     assert path is not None
@@ -200,13 +203,13 @@ def _from_elsewhere(
     regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(rows), 1))
     if not is_store(path):
         array, index = _from_folder(path, names)
-        worth = worth_of(source.trust, array.astype(np.float32))
+        worth = trust_weights(source.trust, array.astype(np.float32))
         return array, regions, index, worth, np.zeros(len(rows), bool)
     extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
     store = read_store(path, columns=("map", "error", *extra))
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
-    # Min-max would blow noise up to a map like any other. At the end, for −1: no map, no noise.
+    # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
     noise = np.append(~store.settled, False)[found]
     found[noise] = -1
     regions = fit_boxes(images.sizes[rows], store.info.fit, store.info.side)
@@ -217,14 +220,14 @@ def _from_elsewhere(
     maps = store.maps[chosen].astype(np.float32)
     scores = store.scores[chosen] if source.trust == "score" else None
     agreement = None if store.agreement is None else store.agreement[chosen]
-    worth = worth_of(source.trust, maps, scores, agreement)
+    worth = trust_weights(source.trust, maps, scores, agreement)
     return maps, regions, index, worth, noise
 
 
 def _from_folder(
     path: Path, names: NDArray[np.object_]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Map images with the images' own relative paths or file names, any image suffix."""
+    """Map images with the relative paths or file names of the images, with any image suffix."""
     suffixes = Image.registered_extensions()
     files = {
         file.relative_to(path).with_suffix("").as_posix(): file
@@ -241,12 +244,12 @@ def _from_folder(
             file = files[stem.name]
             if by_name.setdefault(file, str(name)) != name:
                 raise InputError(
-                    f"maps: {file} could be of {by_name[file]} or of {name}; "
-                    "put the maps into folders as the images are"
+                    f"maps: {file} matches both {by_name[file]} and {name}; use the folders of the "
+                    "images for the maps"
                 )
         if file is not None:
             index[position] = len(maps)
-            maps.append(map_on_unit_square(file))
+            maps.append(on_unit_square(decode_map(file)))
     stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
     return stacked, index
 
@@ -254,7 +257,7 @@ def _from_folder(
 def _shuffled(
     usable: NDArray[np.bool_], labels: NDArray[np.object_], seed: int
 ) -> NDArray[np.int64]:
-    """(n,) whose map each row gets: a permutation within each class of the rows that have one."""
+    """(n,) position of the map of each row after a permutation of the maps within each class."""
     generator = np.random.default_rng([seed, 3])
     whose = np.arange(len(usable))
     for label in np.unique(labels.astype(str)):

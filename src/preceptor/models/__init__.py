@@ -1,4 +1,4 @@
-"""Networks that return logits, features and class activation maps."""
+"""Models that return logits, features and saliency maps."""
 
 from preceptor.models.build import build_model, load_model, save_model
 from preceptor.models.guided_model import GuidableModel

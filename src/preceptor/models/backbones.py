@@ -1,4 +1,4 @@
-"""timm networks with their weights; every way in which that can fail is told in one line."""
+"""Creation of timm networks with their weights; every failure has a message of one line."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from torch import Tensor, nn
 from preceptor.errors import InputError, reason
 from preceptor.runtime.memory import out_of_memory
 
-# Arguments of timm that would read files or fetch weights behind `weights`, which alone decides
-# what is loaded (and, in a run, what its id is made of); timm unpickles some of these files.
+# Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
+# (it is part of a run's id), and timm unpickles some of these files.
 _LOADING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-# Those that give a network without a classifier.
+# Arguments that remove the classifier.
 _HEADLESS = ("features_only",)
 
 
 def create_network(
     backbone: str, outputs: int, in_chans: int, arguments: Mapping[str, Any], weights: str
 ) -> nn.Module:
-    """The timm network with its weights.
+    """Create a timm network with its weights.
 
     Args:
-        backbone: timm's name.
-        outputs: Of the classifier.
-        in_chans: Channels of the images.
+        backbone: Name of the timm backbone.
+        outputs: Number of outputs of the classifier.
+        in_chans: Number of input channels.
         arguments: Further arguments of the backbone.
         weights: hub, none or a .safetensors file.
 
     Raises:
-        InputError: Unknown name or argument, or weights that do not fit or cannot be had.
+        InputError: The name or an argument is unknown, or the weights do not match or cannot be
+            loaded.
     """
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone.split(".")[0], timm.list_models(), n=3)
@@ -49,7 +50,10 @@ def create_network(
         if not file.is_file():
             raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
         if file.suffix != ".safetensors":
-            raise InputError(f"weights: {file} is not a .safetensors file; others are never loaded")
+            raise InputError(
+                f"weights: {file} is not a .safetensors file; convert it, since other formats are "
+                "never loaded"
+            )
         overlay = {"file": str(file)}
     try:
         with _silent():
@@ -61,14 +65,14 @@ def create_network(
                 in_chans=in_chans,
                 **arguments,
             )
-    except Exception as error:  # timm and torch raise many kinds, each about the arguments
+    except Exception as error:  # timm and torch raise many types, all about the arguments
         if out_of_memory(error):
             raise
         told = reason(error)
         if overlay is not None:
             try:
                 timm.create_model(backbone, num_classes=outputs, in_chans=in_chans, **arguments)
-            except Exception:  # the weights are not to blame
+            except Exception:  # the weights are not the cause
                 pass
             else:
                 raise InputError(
@@ -76,13 +80,13 @@ def create_network(
                 ) from error
         if arguments:
             raise InputError(
-                f"backbone_args {dict(arguments)}: {backbone} does not take them: {told}"
+                f"backbone_args {dict(arguments)}: not accepted by {backbone}: {told}"
             ) from error
         raise InputError(f"backbone {backbone} cannot be built: {told}") from error
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
         raise InputError(
-            f"backbone {backbone} gives a {type(network).__name__}, which has no features and head "
-            "apart"
+            f"backbone {backbone} is a {type(network).__name__} without features and head apart; "
+            "choose another backbone"
         )
     if overlay is not None and weights != "hub":
         _check_all_filled(network, Path(overlay["file"]), backbone)
@@ -94,8 +98,8 @@ def _check_arguments(backbone: str, arguments: Mapping[str, Any]) -> None:
     for key in _LOADING:
         if key in arguments:
             raise InputError(
-                f"backbone_args: {key} is not taken; `weights` alone names what is loaded: hub, "
-                "none or a .safetensors file"
+                f"backbone_args: {key} is not allowed; set `weights` to hub, none or a "
+                ".safetensors file"
             )
     for key in _HEADLESS:
         if arguments.get(key):
@@ -107,7 +111,7 @@ def _check_arguments(backbone: str, arguments: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep timm from listing every key that does not fit: what is wrong is told in one line."""
+    """Silence timm's list of mismatching keys; the error message has one line."""
     logger = logging.getLogger("timm.models._builder")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -118,21 +122,21 @@ def _silent() -> Iterator[None]:
 
 
 def classifiers(network: nn.Module) -> list[nn.Module]:
-    """The last layers of a timm network: one as a rule, two where it was distilled."""
+    """Classifiers of a timm network: usually one, two for distilled networks."""
     getter = getattr(network, "get_classifier", None)
     found = getter() if getter is not None else None
     return [part for part in (found if isinstance(found, tuple) else [found]) if part is not None]
 
 
 class ThinnedConv2d(nn.Conv2d):
-    """A 1 × 1 convolution without padding that takes every nth pixel first; the same sums.
+    """1 × 1 convolution with a stride, computed by subsampling the input first.
 
-    torch 2.13 writes outside its memory on a CPU where it differentiates one of 2 to 5 channels in
-    float32 by its weights, channels-last, with a stride: training RepVGG, MobileOne or FastViT
-    would crash.
+    On a CPU, torch 2.13 writes out of bounds in the weight gradient of a strided 1 × 1 convolution
+    with 2 to 5 channels in float32 and channels-last: training RepVGG, MobileOne or FastViT would
+    crash.
 
     Args:
-        convolution: One with a stride; the result has its weights.
+        convolution: 1 × 1 convolution with a stride and without padding; its weights are used.
     """
 
     fusible = True  # a batch norm after it can be fused into its weights, as into any Conv2d's
@@ -150,12 +154,12 @@ class ThinnedConv2d(nn.Conv2d):
         self.every = convolution.stride
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, Ch, h, w) of every nth pixel."""
+        """Convolution (B, Ch, h, w) of every nth pixel."""
         return super().forward(images[:, :, :: self.every[0], :: self.every[1]])
 
 
 def _thin_before_points(network: nn.Module) -> None:
-    """Let 1 × 1 convolutions with a stride on an image take every nth pixel first."""
+    """Replace strided 1 × 1 convolutions of the input image by `ThinnedConv2d`."""
     for name, part in list(network.named_modules()):
         if (
             type(part) is nn.Conv2d
@@ -169,10 +173,10 @@ def _thin_before_points(network: nn.Module) -> None:
 
 
 def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
-    """Refuse a weights file that leaves a part of the network random.
+    """Check that a weights file contains all tensors of the network.
 
-    timm loads without `strict` where the number of classes differs from the file's, so a file with
-    other key names would change nothing and say nothing.
+    timm loads without `strict` if the number of classes differs from that of the file, so that a
+    file with other key names would be ignored silently.
     """
     with safe_open(file, "pt") as tensors:
         given = set(tensors.keys())
@@ -184,24 +188,25 @@ def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
     ]
     if missing:
         raise InputError(
-            f"weights: {file} does not fit {backbone}: it lacks {len(missing)} tensors under "
-            f"timm's names, the first {missing[0]!r}"
+            f"weights: {file} does not fit {backbone}: {len(missing)} of timm's tensor names are "
+            f"missing, the first {missing[0]!r}"
         )
 
 
 def _hub_file(backbone: str) -> Path:
-    """Fetch a backbone's pretrained weights from timm's hub, as safetensors only."""
+    """Download the pretrained weights of a backbone from timm's hub, as safetensors only."""
     from huggingface_hub import hf_hub_download
 
     config = timm.get_pretrained_cfg(backbone)
     if config is None or not config.hf_hub_id:
         raise InputError(
-            f"weights: timm has no hub weights for {backbone}; use weights: FILE or none"
+            f"weights: timm has no hub weights for {backbone}; set weights to a .safetensors file "
+            "or none"
         )
     try:
         return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
-    except Exception as error:  # the hub client raises its own and the network's kinds
+    except Exception as error:  # the hub client raises its own exceptions and those of the network
         raise InputError(
-            f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be fetched: "
-            f"{reason(error, 160)}; with no network use weights: FILE.safetensors"
+            f"weights: the hub weights of {backbone} ({config.hf_hub_id}) cannot be downloaded: "
+            f"{reason(error, 160)}; without a network set weights to a .safetensors file"
         ) from error

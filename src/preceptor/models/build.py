@@ -1,8 +1,8 @@
 """Build, save and load models.
 
-The class activation map is exact only where the logits are a linear head on mean-pooled features.
-`build_model` measures that on the built network (`preceptor.models.probes`); a backbone that
-breaks it gets Grad-CAM through its head instead, or is refused with the reason. Never a wrong map.
+The class activation map is exact only if the logits are a linear head on mean-pooled features.
+`build_model` checks this on the built network (`preceptor.models.probes`). Other backbones get
+Grad-CAM through the head, or are rejected with the reason.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ def build_model(
     cam: CamKind = "auto",
     cam_source: CamSource = "head_input",
 ) -> GuidableModel:
-    """Build a timm backbone for guided training and find out how its saliency is to be taken.
+    """Build a timm backbone for guided training, with the kind of saliency that it supports.
 
     Args:
-        backbone: A timm name. The paper's four: densenet121, resnet50, legacy_xception,
-            inception_v3.
-        classes: At least two class names, in logit order.
-        positive: One of them, the class whose probability is the score.
+        backbone: Name of a timm backbone. The paper's four: densenet121, resnet50,
+            legacy_xception, inception_v3.
+        classes: Class names in logit order, at least two.
+        positive: Class whose probability is the score.
         weights: "hub" (pretrained weights of timm's hub), "none" (random), or a .safetensors file
             with timm's key names. Input channels and head are adapted by timm.
-        in_chans: 1 or 3.
-        input_size: Side in pixels; None takes the backbone's own.
-        fit: Kept in the model's description, so that it is fed as it was trained.
-        backbone_args: Passed to the backbone, for example {"output_stride": 8}.
-        head: softmax, a logit a class; or sigmoid, one logit z for two classes, handed out as
-            (−z/2, z/2), whose softmax it is.
-        cam: auto takes the exact CAM where the backbone has one and Grad-CAM elsewhere; cam or
-            gradcam insist.
-        cam_source: head_input, the features that the head sees; or cyborg, those that the authors'
-            released code takes, whose maps do not add up to the logits.
+        in_chans: Number of input channels, 1 or 3.
+        input_size: Side of the input in pixels; None = the default of the backbone.
+        fit: Method that makes images square, stored in the specification of the model.
+        backbone_args: Further arguments of the backbone, for example {"output_stride": 8}.
+        head: softmax (one logit per class); or sigmoid (one logit z for two classes, returned as
+            (−z/2, z/2)).
+        cam: Kind of saliency map: auto (the exact CAM if the backbone has one, else Grad-CAM), cam
+            or gradcam.
+        cam_source: Features of the CAM: head_input (input of the head); or cyborg (the layers of
+            the authors' released code, whose maps do not add up to the logits).
 
     Raises:
-        InputError: Unknown backbone or argument, weights that do not fit or cannot be had, or a
-            backbone that has neither an exact CAM nor a Grad-CAM to train through.
+        InputError: The backbone or an argument is unknown, the weights do not match or cannot be
+            loaded, or the backbone has neither an exact CAM nor a trainable Grad-CAM.
 
     Example:
         >>> model = build_model("test_resnet", ["real", "fake"], positive="fake", input_size=64)
@@ -79,30 +79,33 @@ def build_model(
     """
     classes = tuple(classes)
     if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise InputError(f"classes {list(classes)}: at least two different names are needed")
+        raise InputError(f"classes {list(classes)}: name at least two different classes")
     if positive is not None and positive not in classes:
         raise InputError(f"positive {positive!r} is not one of the classes {list(classes)}")
     if in_chans not in (1, 3):
         raise InputError(f"in_chans is {in_chans}; images have 1 or 3 channels")
     if head == "sigmoid" and len(classes) != 2:
-        raise InputError(f"head: sigmoid tells two classes apart, and there are {len(classes)}")
+        raise InputError(
+            f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
+        )
     arguments = dict(backbone_args or {})
     outputs = 1 if head == "sigmoid" else len(classes)
     network = create_network(backbone, outputs, in_chans, arguments, weights)
     if input_size and "img_size" not in arguments and not _is_for(network, in_chans, input_size):
-        # Networks with a place for every patch or window are made for one size.
+        # Networks with position embeddings for patches or windows are built for one size.
         sized = arguments | {"img_size": input_size}
         try:
             network = create_network(backbone, outputs, in_chans, sized, weights)
-        except InputError:  # no such argument: the trial below tells what the size does
+        except InputError:  # no such argument: `_trial` below checks the size
             pass
         else:
             arguments = sized
     for part in classifiers(network):
         for layer in part.modules():
             if isinstance(layer, nn.Linear):
-                # One start for all backbones: some families give new heads weights 25 times larger,
-                # and a first cross-entropy of 2.5 for two classes; others zeros, and no saliency.
+                # The same initialization for all backbones: in some families new heads have weights
+                # 25 times larger, and an initial cross-entropy of 2.5 for two classes; in others
+                # zeros, and no saliency.
                 layer.reset_parameters()
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     mean, std = tuple(config["mean"]), tuple(config["std"])
@@ -123,26 +126,26 @@ def build_model(
     )
     if cam_source == "cyborg":
         if cam == "gradcam":
-            raise InputError("cam_source: cyborg makes CAMs; it does not go with cam: gradcam")
-        return _published(network, spec)
+            raise InputError("cam_source: cyborg needs cam: cam, and cam is gradcam; change one")
+        return _with_cyborg_taps(network, spec)
     return _probed(network, spec, cam)
 
 
 def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
-    """Whether a network takes square images of this side, and not by stretching its places."""
+    """Whether a network takes square images of this side without resampled position embeddings."""
     embedding = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if embedding and embedding[0] != side:
         return False
     try:
         with evaluating(network), torch.no_grad():
             network(torch.zeros(1, in_chans, side, side))
-    except Exception:  # what it is, `_trial` tells
+    except Exception:  # `_trial` reports the cause
         return False
     return True
 
 
-def _published(network: nn.Module, spec: ModelSpec) -> GuidableModel:
-    """The model with the authors' taps, where its head takes that many channels."""
+def _with_cyborg_taps(network: nn.Module, spec: ModelSpec) -> GuidableModel:
+    """Model with the taps of the authors' code, if its head has that many input channels."""
     try:
         model = GuidableModel(network, spec)
     except InputError as error:
@@ -150,14 +153,14 @@ def _published(network: nn.Module, spec: ModelSpec) -> GuidableModel:
     channels = int(_trial(model).features.shape[1])
     if channels != model.head.in_features:
         raise InputError(
-            f"{spec.backbone}: cam_source: cyborg gives {channels} channels and the head takes "
+            f"{spec.backbone}: cam_source: cyborg has {channels} channels and the head needs "
             f"{model.head.in_features}; set cam_source: head_input"
         )
     return model
 
 
 def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
-    """The model with the kind of saliency that its network allows."""
+    """Model with the kind of saliency that its network supports."""
     model = GuidableModel(network, spec)
     _trial(model)
     why = ""
@@ -180,10 +183,10 @@ def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
 
 
 def _trial(model: GuidableModel) -> ModelOutput:
-    """One forward, so that what the network cannot take is told as such.
+    """Check a network by one forward pass.
 
     Raises:
-        InputError: The network does not take the input size, or gives no grid of features.
+        InputError: The network does not accept the input size, or has no grid of features.
     """
     spec, side = model.spec, model.spec.input_size
     try:
@@ -199,8 +202,8 @@ def _trial(model: GuidableModel) -> ModelOutput:
     logits, classes = tuple(out.logits.shape), len(spec.classes)
     if logits != (2, classes):
         raise InputError(
-            f"{spec.backbone}: its head gives logits {logits} for 2 images and {classes} classes; "
-            "it must pool over places (backbone_args: global_pool)"
+            f"{spec.backbone}: the head returns logits {logits} for 2 images and {classes} "
+            "classes; set global pooling (backbone_args: global_pool)"
         )
     return out
 
@@ -220,8 +223,8 @@ def load_model(folder: str | Path) -> GuidableModel:
     """Load a model folder; nothing is unpickled.
 
     Raises:
-        InputError: No model folder, one that does not fit together, or one that claims an exact CAM
-            whose sum is not the logit.
+        InputError: The folder is not a model folder, is inconsistent, or its model has CAMs that do
+            not add up to the logits.
     """
     folder = Path(folder)
     file = folder / "model.json"

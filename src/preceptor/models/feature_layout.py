@@ -1,4 +1,4 @@
-"""Where a backbone's features are taken, and how they are brought to (B, Ch, h, w) and back."""
+"""Layouts of backbone features, their conversion to (B, Ch, h, w), and taps."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CamSource = Literal["head_input", "cyborg"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a backbone lays its features out.
+    """Layout of the features of a backbone.
 
     Args:
         kind: nchw, nhwc, or tokens (B, N, Ch).
-        prefix: Tokens before those of the image (class token, registers).
-        grid: (h, w) of the tokens.
+        prefix: Number of tokens before those of the image (class token, registers).
+        grid: Size (h, w) of the grid of image tokens.
     """
 
     kind: Literal["nchw", "nhwc", "tokens"]
@@ -36,11 +36,11 @@ class Layout:
 
     @property
     def tokens(self) -> int:
-        """Tokens in all."""
+        """Number of all tokens."""
         return self.prefix + self.grid[0] * self.grid[1]
 
     def to_grid(self, raw: Tensor) -> Tensor:
-        """The backbone's features as (B, Ch, h, w)."""
+        """Convert features of the backbone to (B, Ch, h, w)."""
         if self.kind == "nchw":
             return raw
         if self.kind == "nhwc":
@@ -49,9 +49,9 @@ class Layout:
         return tokens.transpose(1, 2).reshape(len(raw), raw.shape[2], *self.grid)
 
     def from_grid(self, features: Tensor, raw: Tensor) -> Tensor:
-        """Features (B, Ch, h, w) as the backbone lays them out; prefix tokens are those of `raw`.
+        """Convert features (B, Ch, h, w) to the backbone's layout, with the prefix tokens of `raw`.
 
-        The head computed from the result is a function of `features`, whatever the layout.
+        The output of the head is then a function of `features` for every layout.
         """
         if self.kind == "nchw":
             return features
@@ -64,27 +64,27 @@ class Layout:
 
 
 def layout_of(network: nn.Module, raw: object) -> Layout:
-    """The layout of features that a timm network gave for a square image.
+    """Layout of the features of a timm network for a square image.
 
     Raises:
-        InputError: None that is known.
+        InputError: The layout is unknown.
     """
     if not isinstance(raw, Tensor):
-        raise InputError(f"its features are a {type(raw).__name__} of several, not one tensor")
+        raise InputError(f"the features are a {type(raw).__name__} of tensors, not one tensor")
     if raw.ndim == 4:
         return Layout("nhwc" if getattr(network, "output_fmt", "NCHW") == "NHWC" else "nchw")
     if raw.ndim == 3:
-        # Not every family says how many of its tokens are not of the image.
+        # Not all families report the number of prefix tokens.
         for prefix in dict.fromkeys([getattr(network, "num_prefix_tokens", 0), 0, 1, 2]):
             count = raw.shape[1] - prefix
             side = math.isqrt(max(count, 0))
             if side > 1 and side * side == count:
                 return Layout("tokens", prefix, (side, side))
-    raise InputError(f"its features are {tuple(raw.shape)}, and no grid of image places in them")
+    raise InputError(f"the features have shape {tuple(raw.shape)}, without a spatial grid")
 
 
 def last_block(network: nn.Module) -> nn.Module | None:
-    """The last transformer block before what makes the logits, where a network has `blocks`."""
+    """Last transformer block before the head, if the network has `blocks`."""
     blocks = getattr(network, "blocks", None)
     if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks):
         return blocks[-1]
@@ -92,10 +92,10 @@ def last_block(network: nn.Module) -> nn.Module | None:
 
 
 def allow_second_derivatives(network: nn.Module, tap: str) -> None:
-    """Switch fused attention off where Grad-CAM differentiates: it has no second derivative.
+    """Switch off fused attention in the layers that Grad-CAM differentiates twice.
 
-    That is what follows the blocks, with `tap` last_block the last of them too; where there are
-    no blocks, the last part.
+    Fused attention has no second derivative. The layers are those after the blocks, with `tap`
+    last_block also the last block; in networks without blocks, the last module.
     """
     names = [name for name, _ in network.named_children()]
     after = names.index("blocks") + 1 if last_block(network) is not None else len(names) - 1
@@ -108,15 +108,15 @@ def allow_second_derivatives(network: nn.Module, tap: str) -> None:
                 part.fused_attn = False
 
 
-def tap_published(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
-    """Hand `keep` the features that the authors' released CYBORG code makes its maps of.
+def cyborg_taps(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
+    """Register a hook that passes the features used by the authors' CYBORG code to `keep`.
 
     ResNet: the last convolution of the last block, before its batch norm, the residual and ReLU.
     DenseNet: the last batch norm, before its ReLU. Xception: conv4, before batch norm and ReLU.
-    Inception-v3: Mixed_7c. Only in the last do these add up to the logits.
+    Inception-v3: Mixed_7c. Only the maps of the last add up to the logits.
 
     Raises:
-        InputError: Another family.
+        InputError: The network belongs to another family.
     """
     if isinstance(network, ResNet):
         block = list(network.get_submodule("layer4").children())[-1]
@@ -125,7 +125,7 @@ def tap_published(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
     elif isinstance(network, DenseNet):
         activation: Any = network.get_submodule("features.norm5.act")
         if hasattr(activation, "inplace"):
-            activation.inplace = False  # it would overwrite what is kept
+            activation.inplace = False  # an in-place operation would overwrite the kept tensor
         activation.register_forward_pre_hook(partial(_hand_input, keep))
     elif isinstance(network, Xception):
         network.conv4.register_forward_hook(partial(_hand_output, keep))
@@ -133,12 +133,12 @@ def tap_published(network: nn.Module, keep: Callable[[Tensor], None]) -> None:
         network.Mixed_7c.register_forward_hook(partial(_hand_output, keep))
     else:
         raise InputError(
-            "cam_source: cyborg is known for ResNet, DenseNet, Xception and Inception-v3; set "
+            "cam_source: cyborg is defined for ResNet, DenseNet, Xception and Inception-v3; set "
             "cam_source: head_input"
         )
 
 
-# Not lambdas: a copied model (copy.deepcopy) would go on handing its features to the first one.
+# Not lambdas: the hooks of a copied model (copy.deepcopy) would refer to the original.
 def _hand_output(keep: Callable[[Tensor], None], _: nn.Module, __: Any, out: Tensor) -> None:
     keep(out)
 

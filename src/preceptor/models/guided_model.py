@@ -1,4 +1,4 @@
-"""The model of a run: a timm network that hands out its features and where it looks."""
+"""Guided model: a timm network that also returns its features and saliency maps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from preceptor.models.feature_layout import (
     CamSource,
     Layout,
     allow_second_derivatives,
+    cyborg_taps,
     last_block,
     layout_of,
-    tap_published,
 )
 from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import class_activation_map, two_sided
+from preceptor.saliency.cam import binary_logits, class_activation_map
 from preceptor.saliency.gradcam import grad_cam
 from preceptor.version import __version__
 
@@ -31,11 +31,11 @@ Head = Literal["softmax", "sigmoid"]
 
 
 class ModelOutput(NamedTuple):
-    """What one forward gives.
+    """Output of a forward pass.
 
     Args:
         logits: (B, C).
-        features: (B, Ch, h, w), exactly what the maps are made of.
+        features: (B, Ch, h, w), the features from which saliency maps are computed.
     """
 
     logits: Tensor
@@ -43,13 +43,13 @@ class ModelOutput(NamedTuple):
 
 
 class GuidedOutput(NamedTuple):
-    """What one forward gives that was asked where the model looks.
+    """Output of a forward pass with saliency maps.
 
     Args:
         logits: (B, C).
-        features: (B, Ch, h, w), exactly what the maps are made of.
-        saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) where every class was asked for.
-        classes: (B,) whose maps these are; (B, C) where every class was asked for.
+        features: (B, Ch, h, w), the features from which the maps are computed.
+        saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) for "every" class.
+        classes: (B,) class of each map; (B, C) for "every" class.
     """
 
     logits: Tensor
@@ -60,24 +60,24 @@ class GuidedOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything needed to build the model again and to feed it: the content of `model.json`.
+    """Specification of a model: architecture, classes and input format, as in `model.json`.
 
     Args:
-        backbone: timm's name.
+        backbone: Name of the timm backbone.
         classes: Class names in logit order.
-        positive: The class whose probability is the score (two classes), or None.
-        in_chans: 1 or 3.
+        positive: Class whose probability is the score (two classes), or None.
+        in_chans: Number of input channels, 1 or 3.
         input_size: Side of the square input in pixels.
-        mean, std: Of the input in [0, 1], a value a channel.
-        fit: How an image is brought to the square input.
+        mean, std: Mean and std of the input in [0, 1], one value per channel.
+        fit: Method that makes images square: squash, letterbox or crop.
         backbone_args: Further arguments of the backbone.
-        head: softmax (a logit a class) or sigmoid (one logit for two classes).
-        cam: How saliency is taken: "cam", exact on this backbone, or "gradcam".
-        cam_source: head_input, or cyborg: what the authors' released code takes.
-        tap: Where Grad-CAM's features are: "" (what the head gets), or "last_block" (what goes into
-            the last transformer block, where the head sees the class token alone).
-        thresholds: Decision thresholds by name, fixed on validation.
-        version: The library's version when the model was built.
+        head: softmax (one logit per class) or sigmoid (one logit for two classes).
+        cam: Kind of saliency map: "cam" (exact on this backbone), or "gradcam".
+        cam_source: Features of the CAM: head_input, or cyborg (the layers of the authors' code).
+        tap: Features of Grad-CAM: "" (input of the head), or "last_block" (input of the last
+            transformer block, for heads that use a class token only).
+        thresholds: Decision thresholds by rule, fixed on validation.
+        version: Version of the library that built the model.
     """
 
     backbone: str
@@ -98,16 +98,16 @@ class ModelSpec:
 
     @property
     def image_format(self) -> ImageFormat:
-        """The form in which the trained model takes images."""
+        """Input format of the trained model."""
         return ImageFormat(self.input_size, self.fit, self.in_chans)
 
 
 class GuidableModel(nn.Module):
-    """A timm backbone that hands out its features and its saliency; made by `build_model`.
+    """timm backbone that also returns features and saliency maps; built by `build_model`.
 
     Args:
-        backbone: The timm network, its classifier included.
-        spec: What it is.
+        backbone: timm network, including its classifier.
+        spec: Specification of the model.
     """
 
     def __init__(self, backbone: nn.Module, spec: ModelSpec) -> None:
@@ -121,13 +121,15 @@ class GuidableModel(nn.Module):
         self._compiled: Callable[[Tensor], Any] | None = None
         self._layout: Layout | None = None
         self._tapped: Tensor | None = None
-        self._differentiate = False  # whether the forward under way needs a graph from its tap on
-        self._entered: tuple[Any, ...] | None = None  # what went into the tapped block
+        self._differentiate = (
+            False  # whether the current forward pass needs a graph from the tap on
+        )
+        self._entered: tuple[Any, ...] | None = None  # input of the tapped block
         self._after: list[str] | None = None  # see `norms_after_features`
         self._watched: list[str] = []
         self._taps = spec.cam_source == "cyborg" or spec.tap != ""
         if spec.cam_source == "cyborg":
-            tap_published(backbone, self._keep)
+            cyborg_taps(backbone, self._keep)
         elif spec.cam == "gradcam":
             allow_second_derivatives(backbone, spec.tap)
         if spec.tap == "last_block":
@@ -136,56 +138,62 @@ class GuidableModel(nn.Module):
             block.register_forward_pre_hook(self._tap_block)
 
     def forward(
-        self, images: Tensor, of: Tensor | Literal["predicted", "every"] | None = None
+        self, images: Tensor, saliency_for: Tensor | Literal["predicted", "every"] | None = None
     ) -> ModelOutput | GuidedOutput:
-        """Logits and features in one pass and, if asked, saliency.
+        """Logits, features and, optionally, saliency maps in one forward pass.
 
         Args:
-            images: (B, in_chans, H, W) normalised.
-            of: Whose map is wanted: (B,) classes, "predicted", or "every" class; None = no map.
+            images: (B, in_chans, H, W) normalized images.
+            saliency_for: Classes of the maps: (B,) class indices, "predicted", or "every" class;
+                None = no maps.
 
         Returns:
-            `ModelOutput`, or with `of` a `GuidedOutput`. The map carries gradients in training; it
-            is made inside the forward, so that precision and parallelism wrap it too.
+            `ModelOutput`, or with `saliency_for` a `GuidedOutput`. In training, gradients flow
+            through the maps. They are computed inside the forward pass, so that precision and
+            parallelism apply to them as well.
 
         Raises:
-            ValueError: `of` is another word, or not one class an image.
+            ValueError: `saliency_for` is invalid, or does not have one class per image.
         """
-        if isinstance(of, Tensor):
-            if of.shape != (len(images),):
-                raise ValueError(f"of {tuple(of.shape)} must be (B,) with B = {len(images)}")
-        elif of not in (None, "predicted", "every"):
-            raise ValueError(f"of {of!r} is neither classes nor predicted nor every")
-        if self.spec.cam == "cam" or of is None:
+        if isinstance(saliency_for, Tensor):
+            if saliency_for.shape != (len(images),):
+                raise ValueError(
+                    f"saliency_for {tuple(saliency_for.shape)} must be (B,) with B = {len(images)}"
+                )
+        elif saliency_for not in (None, "predicted", "every"):
+            raise ValueError(f"saliency_for {saliency_for!r} is not classes, predicted or every")
+        if self.spec.cam == "cam" or saliency_for is None:
             logits, features = self._pass(images)
-            if of is None:
+            if saliency_for is None:
                 return ModelOutput(logits, features)
-            return self._with_cam(logits, features, of)
-        if torch.is_inference_mode_enabled():  # whose tensors can never be differentiated
+            return self._with_cam(logits, features, saliency_for)
+        if torch.is_inference_mode_enabled():  # tensors of inference mode have no gradients
             with torch.inference_mode(False), torch.no_grad():
-                return self.forward(images.clone(), of.clone() if isinstance(of, Tensor) else of)
+                if isinstance(saliency_for, Tensor):
+                    saliency_for = saliency_for.clone()
+                return self.forward(images.clone(), saliency_for)
         trainable = torch.is_grad_enabled()
         norms = self._norms_in_training()
         self._differentiate = True
         try:
-            with torch.set_grad_enabled(trainable):  # ends what a tap in the trunk switches on
+            with torch.set_grad_enabled(trainable):  # undone here if a tap in the trunk changed it
                 logits, features, alone = self._pass_apart(images, norms)
-                return self._with_grad_cam(logits, features, alone, of, trainable)
+                return self._with_grad_cam(logits, features, alone, saliency_for, trainable)
         finally:
             self._differentiate, self._entered = False, None
 
     def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C) logits and (B, Ch, h, w) features, the one a function of the other."""
+        """(B, C) logits, and the (B, Ch, h, w) features that they are computed from."""
         raw, features = self._features(images)
         return self._head(raw), features
 
     def _pass_apart(self, images: Tensor, norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_pass`, and the logits to be differentiated, in which no image meets another.
+        """As `_pass`, with further logits for differentiation that are independent between images.
 
-        Through a batch norm in training the sum of an image's own logit moves with all features of
-        the batch: in a batch of one class their derivatives add up to zero, and the map to
-        rounding. So what follows the features is computed again with the running statistics that
-        the batch norms had before this batch, as evaluation would.
+        In training, batch norm couples the images: the logit of an image depends on the features of
+        the whole batch, and in a batch of one class the derivatives add up to zero. Therefore the
+        layers after the features are computed again with the running statistics that the batch
+        norms had before this batch, as in evaluation.
         """
         before = [statistics(norm) for norm in norms]
         raw, features = self._features(images)
@@ -197,7 +205,7 @@ class GuidableModel(nn.Module):
                 return logits, features, self._head(self._from_tap(images) if self._taps else raw)
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the head takes, and the features (B, Ch, h, w) that it is a function of."""
+        """Input of the head, and the features (B, Ch, h, w) from which it is computed."""
         trunk = self._compiled if self.training and self._compiled is not None else self._trunk
         raw = trunk(images)
         if self._tapped is None:
@@ -210,14 +218,14 @@ class GuidableModel(nn.Module):
         return raw, features
 
     def _from_tap(self, images: Tensor) -> Tensor:
-        """What the trunk gives where what entered the tapped block enters it once more."""
+        """Output of the trunk if the input of the tapped block is given to the block again."""
         norms = [part for part in self.backbone.modules() if of_the_batch(part)]
         with as_evaluated(norms, [{}] * len(norms)), torch.no_grad():
             raw: Tensor = self._trunk(images)
         return raw
 
     def norms_after_features(self) -> list[str]:
-        """Names of the batch norms through which the features go on their way to the logits."""
+        """Names of the batch norms between the features and the logits."""
         if self._after is None:
             handles = [
                 part.register_forward_pre_hook(partial(self._watch, name))
@@ -238,16 +246,16 @@ class GuidableModel(nn.Module):
     def _norms_in_training(self) -> list[nn.Module]:
         if not self.training:
             return []
-        # By name: synchronised batch norms may have taken the place of those that were seen.
+        # By name, since modules may have been replaced by synchronized batch norms.
         norms = [self.backbone.get_submodule(name) for name in self.norms_after_features()]
         return [norm for norm in norms if norm.training]
 
     def _head(self, raw: Tensor) -> Tensor:
         logits: Tensor = self.backbone.forward_head(raw)  # type: ignore[operator]
-        return two_sided(logits)
+        return binary_logits(logits)
 
     def _as_features(self, raw: Tensor) -> Tensor:
-        """Features as a grid; the start of a graph where one is needed and none is there."""
+        """Features as a grid; a leaf with gradients if a graph is needed and none exists."""
         features = self._layout_of(raw).to_grid(raw)
         self._watched.clear()  # those before the features
         if self._differentiate and not features.requires_grad:
@@ -264,7 +272,7 @@ class GuidableModel(nn.Module):
         self._tapped = features
 
     def _tap_block(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Lead the tokens that enter the last block through the features."""
+        """Replace the tokens that enter the last block by a function of the features."""
         if self._entered is not None:
             torch.set_grad_enabled(True)
             return self._entered
@@ -277,13 +285,15 @@ class GuidableModel(nn.Module):
             self._entered = entered
         return entered
 
-    def _with_cam(self, logits: Tensor, features: Tensor, of: Tensor | str) -> GuidedOutput:
-        # In float32 whatever the precision: the map is a small product, and its min-max is not kind
-        # to rounding.
+    def _with_cam(
+        self, logits: Tensor, features: Tensor, saliency_for: Tensor | str
+    ) -> GuidedOutput:
+        # Always in float32: the map is a small product, and min-max normalization amplifies
+        # rounding errors.
         with torch.autocast(features.device.type, enabled=False):
             wide = torch.promote_types(features.dtype, torch.float32)
             weight, dense = self.class_weight.to(wide), features.to(wide)
-            classes = self._classes(logits, of)
+            classes = self._classes(logits, saliency_for)
             if classes.ndim == 2:
                 maps = torch.einsum("kc,bchw->bkhw", weight, dense)
             else:
@@ -295,10 +305,10 @@ class GuidableModel(nn.Module):
         logits: Tensor,
         features: Tensor,
         alone: Tensor,
-        of: Tensor | str,
+        saliency_for: Tensor | str,
         trainable: bool,
     ) -> GuidedOutput:
-        classes = self._classes(logits, of)
+        classes = self._classes(logits, saliency_for)
         if classes.ndim == 2:
             every = [grad_cam(alone, features, c, trainable=trainable) for c in classes.unbind(1)]
             maps = torch.stack(every, 1)
@@ -309,34 +319,34 @@ class GuidableModel(nn.Module):
         return GuidedOutput(logits, features, maps, classes)
 
     @staticmethod
-    def _classes(logits: Tensor, of: Tensor | str) -> Tensor:
-        if isinstance(of, Tensor):
-            return of
-        if of == "predicted":
+    def _classes(logits: Tensor, saliency_for: Tensor | str) -> Tensor:
+        if isinstance(saliency_for, Tensor):
+            return saliency_for
+        if saliency_for == "predicted":
             return logits.detach().argmax(1)
         return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Normalise (B, in_chans, H, W) uint8 images to the backbone's mean and spread."""
+        """Normalize (B, in_chans, H, W) uint8 images to the backbone's mean and std."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
     def compile_trunk(self) -> None:
-        """Let torch.compile have the trunk in training; head and saliency stay as they are.
+        """Compile the trunk for training with torch.compile; head and saliency are not compiled.
 
-        The state dict does not change. Evaluation stays eager: it comes in batches of other sizes,
-        each of which would be compiled anew.
+        The state dict does not change. Evaluation is not compiled: its batches have other sizes,
+        each of which would be compiled separately.
         """
-        # A trunk with a tap must not run what was compiled for one of the same class without.
+        # A trunk with a tap must not use code compiled for one of the same class without a tap.
         torch._dynamo.config.skip_nnmodule_hook_guards = False
         self._compiled = torch.compile(self.backbone.forward_features)  # type: ignore[arg-type]
 
     @property
     def head(self) -> nn.Linear:
-        """The linear classifier: weight (C, Ch), bias (C,); of a sigmoid head (1, Ch) and (1,).
+        """Linear classifier with weight (C, Ch) and bias (C,); (1, Ch) and (1,) for sigmoid heads.
 
         Raises:
-            InputError: There is none, or there are two; such models have Grad-CAM alone.
+            InputError: The model has no linear classifier, or two; its saliency is Grad-CAM.
         """
         heads = classifiers(self.backbone)
         if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
@@ -348,20 +358,20 @@ class GuidableModel(nn.Module):
 
     @property
     def class_weight(self) -> Tensor:
-        """(C, Ch) weight of each class's logit; of a sigmoid head both signs of half of it."""
-        return two_sided(self.head.weight.T).T
+        """(C, Ch) weight of the logit of each class; for a sigmoid head ± half of its weight."""
+        return binary_logits(self.head.weight.T).T
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def guidable_grid(self) -> tuple[int, int]:
-        """The grid, where it has at least 2 × 2 cells.
+        """Size of the feature grid, at least 2 × 2 cells.
 
         Raises:
-            InputError: It is coarser: every map on it is constant or nearly so, and guidance would
-                do nothing in silence.
+            InputError: The grid is coarser: all maps would be constant or nearly so, and guidance
+                would have no effect.
         """
         height, width = self.grid()
         if min(height, width) < 2:
@@ -373,17 +383,17 @@ class GuidableModel(nn.Module):
         return height, width
 
     def grid(self) -> tuple[int, int]:
-        """(h, w) of the features at the model's input size."""
+        """Size (h, w) of the features at the model's input size."""
         shape = self._blank().features.shape
         return int(shape[-2]), int(shape[-1])
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """(h, w) of the features of (N, in_chans, H, W) images."""
+        """Size (h, w) of the features of (N, in_chans, H, W) images."""
         height, width = self(images).features.shape[-2:]
         return int(height), int(width)
 
     def _blank(self) -> ModelOutput:
-        """What two blank images give in evaluation mode."""
+        """Output for two blank images in evaluation mode."""
         some = next(self.parameters())
         size = (2, self.spec.in_chans, self.spec.input_size, self.spec.input_size)
         # Not in inference mode: what a network then caches cannot be trained with.

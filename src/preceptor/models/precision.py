@@ -1,4 +1,4 @@
-"""Precisions: forwards that lightning-fabric does not wrap, and the scale of 16-bit gradients."""
+"""Mixed precision: autocast outside lightning-fabric, and the state of the gradient scaler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from preceptor.config.run import Precision
 
 
 class _Scaling(Protocol):
-    """lightning-fabric's plug-in of a precision."""
+    """Precision plug-in of lightning-fabric."""
 
     scaler: torch.amp.GradScaler | None
 
@@ -19,10 +19,10 @@ _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which a forward is computed in a precision; nothing for 32-true.
+    """Autocast context of a precision; a null context for 32-true.
 
     Args:
-        device: Of the model.
+        device: Device of the model.
         precision: 32-true, bf16-mixed or 16-mixed.
 
     Example:
@@ -35,21 +35,21 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def scaler_state(plugin: object) -> dict[str, Any]:
-    """The scale of gradients, to go on with; {} where nothing scales them.
+    """State of the gradient scaler; {} if there is none.
 
     Args:
-        plugin: lightning-fabric's of the precision: `fabric.strategy.precision`.
+        plugin: Precision plug-in of lightning-fabric: `fabric.strategy.precision`.
     """
     scaler = getattr(plugin, "scaler", None)
     return {} if scaler is None else dict(scaler.state_dict())
 
 
 def renew_scaler(plugin: object, state: dict[str, Any]) -> None:
-    """Scale gradients as a state says, whatever a step that broke off has left behind.
+    """Reset the gradient scaler to a state, also after an interrupted step.
 
     Args:
-        plugin: As in `scaler_state`.
-        state: Of `scaler_state`; {} = as at the beginning.
+        plugin: Precision plug-in of lightning-fabric.
+        state: State returned by `scaler_state`; {} = initial state.
     """
     scaler = getattr(plugin, "scaler", None)
     if scaler is None:

@@ -1,4 +1,4 @@
-"""Which saliency a network allows, found by trial: the CAM's identity, and Grad-CAM's gradients."""
+"""Probes of the saliency that a network supports: identity of the CAM, gradients of Grad-CAM."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from preceptor.models.guided_model import GuidableModel
 from preceptor.models.sync_batch_norm import statistics
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.cam import binary_logits
 
 # Largest |mean(cam) + bias − logit| ÷ largest |logit|, float32, evaluation mode.
 IDENTITY_TOLERANCE = 1e-4
 
 
 def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
-    """Check that mean(cam_c) + bias_c = logit_c, so that the CAM is what the head sees.
+    """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map.
 
-    It must hold for all weights that training may find, and not only for those that a network
-    starts with: a batch norm between pooling and head is the identity until it has seen an image.
-    So head, norms and all other values of one entry a channel are random while it is measured.
+    The identity must hold for all weights, not only for the initial ones: for example, a batch norm
+    between pooling and head is initially the identity function. Therefore the head, norms and all
+    other vectors with one entry per channel have random values during the check.
 
     Args:
-        model: It is as it was afterwards.
-        trained: Measure it with the norms that the model has; the head is random still, since the
-            logits of a trained one may nearly cancel.
+        model: The model; its weights are restored afterwards.
+        trained: Keep the norms of the model. The head is random in any case, since the logits of a
+            trained head may nearly cancel.
 
     Returns:
-        The largest error ÷ the largest |logit|, on random input in evaluation mode.
+        Largest error ÷ largest |logit|, on random input in evaluation mode.
 
     Raises:
-        InputError: It does not hold, with the reason.
+        InputError: The identity does not hold; the message has the reason.
     """
     spec = model.spec
     refuse = f"{spec.backbone}: no exact class activation map: "
@@ -51,10 +51,10 @@ def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
         logits, features = model(images)
         if features.shape[1] != head.in_features:
             raise InputError(
-                f"{refuse}the head takes {head.in_features} values and the features have "
-                f"{features.shape[1]} channels, so something lies between them"
+                f"{refuse}the head has {head.in_features} inputs and the features have "
+                f"{features.shape[1]} channels, so that other layers lie between them"
             )
-        pooled_logits = two_sided(head(features.mean((2, 3))))
+        pooled_logits = binary_logits(head(features.mean((2, 3))))
     gap = float((pooled_logits - logits).abs().max() / logits.abs().max().clamp_min(1e-12))
     if not gap <= IDENTITY_TOLERANCE:
         raise InputError(
@@ -65,10 +65,10 @@ def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
 
 
 def check_trained(model: GuidableModel) -> None:
-    """Check the identity of a trained model that claims an exact CAM; of others there is none.
+    """Check the identity of a trained model with an exact CAM; other models are not checked.
 
     Raises:
-        InputError: It does not hold, with the reason.
+        InputError: The identity does not hold; the message has the reason.
     """
     if model.spec.cam == "cam" and model.spec.cam_source == "head_input":
         check_cam_identity(model, trained=True)
@@ -78,7 +78,7 @@ def check_trained(model: GuidableModel) -> None:
 def _other_values(
     model: GuidableModel, head: nn.Linear, trained: bool, generator: torch.Generator
 ) -> Iterator[None]:
-    """Random values for a while: a normal head and, unless `trained`, vectors in [0.5, 1.5]."""
+    """Context with random weights: a normal head and, unless `trained`, vectors in [0.5, 1.5]."""
     drawn = {id(value) for value in head.parameters()}
     changed = list(head.parameters()) + ([] if trained else _vectors(model.backbone, drawn))
     kept = [value.clone() for value in changed]
@@ -98,7 +98,7 @@ def _other_values(
 
 
 def _vectors(network: nn.Module, without: set[int]) -> list[Tensor]:
-    """Parameters and buffers of one entry a channel: of norms, scales and offsets of all makes."""
+    """Parameters and buffers with one entry per channel: norms, scales and offsets of any type."""
     values = [*network.parameters(), *network.buffers()]
     return [
         value
@@ -118,12 +118,12 @@ def _images(model: GuidableModel, generator: torch.Generator) -> Tensor:
 
 
 def check_grad_cam(model: GuidableModel) -> str | None:
-    """Whether Grad-CAM can be taken and trained through on this model.
+    """Check whether Grad-CAM can be computed and trained on a model.
 
     Returns:
-        None if so, else what is wrong: images meet in the head even in evaluation, or it does not
-        depend on the features place by place, or has no second derivative, or a loss on the map
-        does not reach through the trunk.
+        None if it can, else the reason: the head couples images even in evaluation, does not depend
+        on the features at each position, or has no second derivative, or the gradient of a loss on
+        the map does not reach the trunk.
     """
     generator = torch.Generator().manual_seed(0)
     try:
@@ -142,7 +142,7 @@ def check_grad_cam(model: GuidableModel) -> str | None:
             if bool(reach.isfinite().all()) and bool(reach.flatten(1).any(1).all()):
                 return None
             return "its gradient does not reach through to the image"
-    except Exception as error:  # no second derivative, features that are no ancestors, …
+    except Exception as error:  # no second derivative, features that are not ancestors, …
         if out_of_memory(error):  # it says nothing of the model
             raise
         return reason(error, 160)

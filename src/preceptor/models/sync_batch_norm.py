@@ -1,4 +1,4 @@
-"""Batch norm: over the batch of all devices where a run has several, and kept out of a map."""
+"""Batch norm: synchronization over devices, and evaluation mode for saliency maps."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from preceptor.errors import InputError
 
 
 def of_the_batch(module: nn.Module) -> bool:
-    """Whether a module computes with statistics of its batch while it is trained."""
-    # Norms of another make (EvoNorm-B) are known by what they keep; a frozen one has no momentum.
+    """Whether a module uses batch statistics in training."""
+    # Other batch norms (EvoNorm-B) are recognized by their buffers; a frozen one has no momentum.
     running = getattr(module, "running_var", None) is not None and hasattr(module, "momentum")
     return isinstance(module, _BatchNorm) or running
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a model computes with statistics of its batch while it is trained."""
+    """Whether a model has a module that uses batch statistics in training."""
     return any(of_the_batch(module) for module in model.modules())
 
 
 def synchronise(model: nn.Module, device: torch.device, name: str) -> None:
-    """Let a model's batch norm see the batch of all devices; its state dict does not change.
+    """Replace batch norms by SyncBatchNorm; the state dict does not change.
 
     Args:
-        model: Its children are replaced in place.
-        device: Where it will be trained.
-        name: Of the backbone, for people.
+        model: The model; its modules are replaced in place.
+        device: Device of the training.
+        name: Name of the backbone in messages.
 
     Raises:
-        InputError: It cannot: without a GPU, or a batch norm of another make than torch's.
+        InputError: The device is not a GPU, or a batch norm is not one of torch's.
     """
     if not has_batch_norm(model):
         return
     if device.type != "cuda":
         raise InputError(
-            f"{name} has batch norm, which over several devices needs GPUs (SyncBatchNorm), and "
-            "these are CPU processes; set training.devices: 1, or take a backbone without batch "
+            f"{name} has batch norm, which on several devices needs GPUs (SyncBatchNorm), and "
+            "these are CPU processes; set training.devices: 1, or use a backbone without batch "
             "norm"
         )
-    # Not torch's: it would drop the activation that timm's layers carry.
+    # Not torch's conversion, which would drop the activation of timm's layers.
     for child, module in list(model.named_children()):
         setattr(model, child, convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
     for module in model.modules():
         if of_the_batch(module) and not isinstance(module, nn.SyncBatchNorm):
             raise InputError(
-                f"{name}: its {type(module).__name__} sees the images of one device alone; set "
-                "training.devices: 1, or take another backbone"
+                f"{name}: {type(module).__name__} cannot be synchronized between devices; set "
+                "training.devices: 1, or use another backbone"
             )
 
 
 def statistics(norm: nn.Module) -> dict[str, Tensor]:
-    """A copy of the running statistics of a batch norm; empty where it keeps none."""
+    """Copy of the running statistics of a batch norm; empty if it has none."""
     return {
         name: value.clone()
         for name, value in norm.named_buffers(recurse=False)
@@ -66,11 +66,11 @@ def statistics(norm: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def as_evaluated(norms: Sequence[nn.Module], kept: Sequence[dict[str, Tensor]]) -> Iterator[None]:
-    """Batch norms in evaluation mode for a while, in which images do not meet.
+    """Context in which batch norms are in evaluation mode, so that images are independent.
 
     Args:
-        norms: Each has its own mode and statistics again afterwards.
-        kept: The `statistics` that each computes with; where they are empty, its own.
+        norms: Batch norms; mode and statistics are restored afterwards.
+        kept: Running `statistics` to use for each batch norm; empty = its current ones.
     """
     modes = [norm.training for norm in norms]
     own = [

@@ -7,7 +7,7 @@ from preceptor.report import rate_tables, tables
 from preceptor.report.cells import Table
 from preceptor.report.methods import methods
 from preceptor.report.verdict import Verdict, controls_sentence, names_of
-from preceptor.results.best import Best, kept_thresholds
+from preceptor.results.best import Best
 from preceptor.results.domain import Results
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
@@ -45,8 +45,7 @@ def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
         tables.source_table(results, primary, best.backbone),
     ]
     parts += [markdown_table(table) for table in shown if table is not None]
-    thresholds = kept_thresholds(plan, best)
-    if thresholds:
+    if best.thresholds:
         terms = TERMS[study.terms]
         parts += [
             "## Thresholds",
@@ -59,7 +58,7 @@ def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
                     "| --- | --- |",
                     *(
                         f"| {rate_tables.rule_words(rule, terms)} (`{rule}`) | {value:.6f} |"
-                        for rule, value in thresholds.items()
+                        for rule, value in best.thresholds.items()
                     ),
                 ]
             ),

@@ -36,7 +36,7 @@ def short(key: str) -> str:
 
 def colour(key: str) -> str:
     """The class of a line's colour in the stylesheet: variants are Students."""
-    return "student" if key.startswith("variant ") else key
+    return key if key in SHORT else "student"
 
 
 def ordered(keys: Iterable[str]) -> list[str]:

@@ -103,7 +103,7 @@ def _question(name: str) -> str:
 
 def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
     study = plan.protocol.study
-    choice = plan.choices.get("teacher")
+    choice = plan.teacher_choice
     chosen = tables.teacher_table(plan, results)
     blocks: list[Block | None] = [
         _drawn("teachers", _each(study.teachers, lambda n: figures.teacher_plot(plan, results, n)))

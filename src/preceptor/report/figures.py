@@ -30,7 +30,6 @@ from preceptor.report.svg import (
     thinned,
     ticks,
 )
-from preceptor.results.comparisons import test_scores
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records, select_arm
 from preceptor.runtime.formatting import number
@@ -152,7 +151,7 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
     """True positive rate at 201 false positive rates, averaged over seeds (vertical averaging)."""
-    frames = test_scores(plan, arm)
+    frames = results.files.tests_of(plan, arm)
     if results.positive is None or not frames:
         return None
     curves = []

@@ -5,19 +5,18 @@ Steps of one kind are drawn as one box: a study has hundreds of steps and a doze
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from markupsafe import Markup, escape
 
-from preceptor.report.cells import SHORT, short
+from preceptor.report.cells import short
 from preceptor.report.graph_layout import levels, links, ordered_rows, positions
 from preceptor.report.svg import LETTER, label, line, svg, wrapped
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished, read_record
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import without_size
-from preceptor.study.steps import Step, selected
+from preceptor.study.steps import Arm, Role, Select
 
 WIDE = 720.0
 _MOST, _BOX = 4, 176.0  # boxes on a level, and the widest one
@@ -57,13 +56,13 @@ def work_groups(plan: Plan) -> list[Work]:
     titles = _titles(plan)
     groups: dict[str, Work] = {}
     for identity, step in plan.steps.items():
-        if step.kind == "shard":  # told by the marking that joins them, with their seconds
+        if step.kind == "shard":  # counted with the step that joins them, which has their seconds
             continue
         group = groups.setdefault(titles[identity], Work(titles[identity]))
         group.count += 1
         folder = plan.protocol.folder(step)
-        if step.kind == "select":
-            group.done += selected(step)[1] in plan.choices
+        if isinstance(step.work, Select):
+            group.done += step.work.selection in plan.choices
         elif is_finished(folder):
             group.done += 1
             group.times.append(float(read_record(folder).get("seconds") or 0.0))
@@ -85,49 +84,52 @@ def _same(plan: Plan, one: str, other: str) -> bool:
 
 def _titles(plan: Plan) -> dict[str, str]:
     """The group of each step, by id."""
-    roles: dict[str, set[tuple[str, bool]]] = {}
-    for member in plan.protocol.members:
-        roles.setdefault(member.run, set()).add(_role(member.arm.role, member.arm.alpha))
+    arms: dict[str, list[Arm]] = {}
+    for member in plan.members:
+        arms.setdefault(member.run, []).append(member.arm)
     probes: set[str] = set()
     for step in plan.steps.values():
-        if step.id.endswith(":teacher"):
+        if isinstance(step.work, Select) and step.work.selection.role == "teacher":
             probes |= set(step.needs)
     found: dict[str, str] = {}
+    makers: dict[str, str] = {}  # who makes the maps of a step, by id
     for identity, step in plan.steps.items():  # a step's needs stand before it
         if step.kind == "shard":
             continue
-        found[identity] = _title(step, roles.get(identity, set()), identity in probes, found)
+        if step.kind == "train":
+            names = _names(arms.get(identity, []))
+            makers[identity] = names[-1]
+            probe = names == ["Student"] and identity in probes
+            found[identity] = "Probe Students" if probe else " = ".join(names)
+        elif step.kind in ("maps", "committee"):
+            makers[identity] = makers.get(step.needs[0], "a Teacher")
+            what = "Maps" if step.kind == "maps" else "Mean maps"
+            found[identity] = f"{what} of {makers[identity]}"
+        elif isinstance(step.work, Select):
+            role = step.work.selection.role
+            chosen = "Teacher" if role == "teacher" else f"α of the {_name(role)}"
+            found[identity] = f"{chosen} chosen"
+        else:
+            found[identity] = "Test sets scored"
     return found
 
 
-def _title(step: Step, roles: set[tuple[str, bool]], probe: bool, known: dict[str, str]) -> str:
-    if step.kind == "select":
-        what = selected(step)[1].split(":")[0]
-        if what == "teacher":
-            return "Teacher chosen"
-        return f"α of the {SHORT.get(what, what).split(',')[0]} chosen"
-    if step.kind == "evaluate":
-        return "Test sets scored"
-    if step.kind in ("annotate", "committee"):
-        whose = known.get(step.needs[0], "a Teacher").split(" = ")[-1]
-        return (
-            f"Maps of {whose}"
-            if step.kind == "annotate"
-            else f"Mean {whose[:1].lower()}{whose[1:]}"
-        )
-    plain = {role for role, sized in roles if not sized}
-    names = sorted(plain or {f"{role}, other budgets" for role, _ in roles})
-    if names == ["Student"] and probe:
-        return "Probe Students"
-    return " = ".join(names) or "Training"
+def _names(arms: list[Arm]) -> list[str]:
+    """The roles of a run, for people; those of other annotation budgets only where it has no
+    other role."""
+    plain = {_arm_name(arm) for arm in arms if arm.annotated is None}
+    return sorted(plain or {f"{_arm_name(arm)}, other budgets" for arm in arms}) or ["Training"]
 
 
-def _role(role: str, alpha: float) -> tuple[str, bool]:
-    """A role for people, and whether it is one at a number of annotated images of its own."""
-    name, sized = without_size(role)
-    if name == "teacher":
-        return ("Teacher, data-driven" if alpha == 1 else "Teacher, human-guided"), sized
-    return ("Baseline 1" if name == "baseline1" else short(name)), sized
+def _arm_name(arm: Arm) -> str:
+    if arm.role == "teacher":
+        return "Teacher, data-driven" if arm.alpha == 1 else "Teacher, human-guided"
+    named = arm.role in ("variant", "generation")
+    return short(replace(arm, annotated=None).label) if named else _name(arm.role)
+
+
+def _name(role: Role) -> str:
+    return "Baseline 1" if role == "baseline1" else short(role)
 
 
 def _sorted(groups: dict[str, Work]) -> list[Work]:

@@ -108,7 +108,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
 
 def _records(plan: Plan) -> list[RunRecord]:
     """What the finished trainings say of themselves, each once."""
-    folders = {plan.protocol.run_folder(member.run) for member in plan.protocol.members}
+    folders = {plan.protocol.run_folder(member.run) for member in plan.members}
     return [RunRecord.read(folder) for folder in sorted(folders) if is_finished(folder)]
 
 
@@ -136,7 +136,7 @@ def _guided_map(plan: Plan) -> str:
         return "class activation map of what the released CYBORG code taps"
     names = {"cam": "class activation map", "gradcam": "Grad-CAM through the head"}
     kinds: dict[str, str] = {}
-    for member in plan.protocol.members:
+    for member in plan.members:
         folder = plan.protocol.run_folder(member.run)
         if member.arm.backbone not in kinds and is_finished(folder):
             kinds[member.arm.backbone] = names[RunRecord.read(folder).saliency]

@@ -22,6 +22,7 @@ from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
 from preceptor.runtime.formatting import DASH, interval, number
 from preceptor.study.plan import Plan
+from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 
 FILES = {
@@ -36,6 +37,7 @@ FILES = {
     "runs.csv": "every training, with times",
     "tables/": "every table of this page as CSV and LaTeX",
     "figures/": "every figure of this page as SVG",
+    "panels/": "every image of this page with its maps as PNG, and an index",
     "summary.json": "the sentences of this page, what is missing and what failed",
     "selection.json": "what was chosen on validation, and why",
     "study.yaml": "the resolved study file",
@@ -63,7 +65,7 @@ def render_page(
     chapters: list[Chapter],
     *,
     exports: Sequence[tuple[str, str]],
-    failed: dict[str, str],
+    failed: dict[str, Failure],
     files: list[str],
 ) -> str:
     """The whole page as HTML.
@@ -74,7 +76,7 @@ def render_page(
         domains: The section over all domains, where there are several.
         chapters: One a domain.
         exports: Path and content of the file of every figure and table, see `export.exported`.
-        failed: Steps that could not be done, with the reason.
+        failed: Steps without a result, by title.
         files: Names of the files beside the page.
     """
     top = findings.verdict
@@ -93,8 +95,11 @@ def render_page(
             for name, plan in study.plans.items()
             for card in headlines(plan, found.by_domain[name])
         ],
-        # What failed by itself before what only waited for it.
-        "failed": dict(sorted(failed.items(), key=lambda entry: entry[1].startswith("needs "))),
+        # Steps that failed before the steps that were blocked by them.
+        "failed": {
+            title: one.reason
+            for title, one in sorted(failed.items(), key=lambda entry: entry[1].blocked)
+        },
         "missing": [
             f"{one.domain}: {text}" if one.domain else text
             for one in found.by_domain.values()

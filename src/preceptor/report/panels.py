@@ -15,7 +15,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,13 +36,12 @@ from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidableModel
 from preceptor.report.palette import MAGMA
 from preceptor.results.best import Best
-from preceptor.results.comparisons import test_scores
 from preceptor.results.domain import Results
 from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Role
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
@@ -55,11 +54,29 @@ Maps = dict[int, NDArray[np.float32]]  # by manifest row
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An encoded image: its file format, and the content of such a file."""
+
+    format: Literal["JPEG", "PNG"]
+    data: bytes
+
+    @property
+    def uri(self) -> str:
+        """The image as a data URI."""
+        encoded = base64.b64encode(self.data).decode("ascii")
+        return f"data:image/{self.format.lower()};base64,{encoded}"
+
+    def decoded(self) -> Image.Image:
+        """The pixels."""
+        return Image.open(io.BytesIO(self.data))
+
+
+@dataclass(frozen=True)
 class Layer:
-    """One map of a panel: a data URI, or None and the reason in `note`."""
+    """One map of a panel, or None and the reason in `note`."""
 
     heading: str
-    picture: str | None
+    picture: Picture | None
     note: str = ""
 
 
@@ -69,11 +86,12 @@ class Panel:
 
     Args:
         name, label, source: Of the image, as the manifest writes them.
-        score: The Student's score, with the name of its class.
+        scored: The class whose score is shown: the positive class, or the label without one.
+        score: The Student's score of that class.
         hit: Whether the Student's most probable class is the label.
         agreement: Correlation of the Student's map with the human map on the Student's grid; NaN
             without a human map.
-        image: The image as a data URI.
+        image: The image.
         ratio: Its width ÷ height.
         layers: Human map, Teacher, Student, Baseline 2.
     """
@@ -81,10 +99,11 @@ class Panel:
     name: str
     label: str
     source: str
-    score: str
+    scored: str
+    score: float
     hit: bool
     agreement: float
-    image: str
+    image: Picture
     ratio: float
     layers: list[Layer]
 
@@ -119,23 +138,22 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
     return hits[: count - wrong] + misses[:wrong]
 
 
-def make_panels(
-    plan: Plan, results: Results, best: Best | None, count: int = COUNT
-) -> Panels | None:
+def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
     """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
 
     Args:
         plan: The study.
         results: What it found.
-        best: The chosen Student, if there is one.
         count: How many images.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
     """
+    best = results.best
     if best is None:
         return None
-    scored = test_scores(plan, Arm("student", best.backbone, best.alpha, str(plan.winner())))
+    arm = Arm("student", best.backbone, best.alpha, str(plan.winner()))
+    scored = results.files.tests_of(plan, arm)
     if best.seed not in scored:
         return None
     return _make(plan, results, best, scored[best.seed], count)
@@ -177,16 +195,16 @@ def _make(
         panels.append(
             Panel(
                 str(entry["name"]), str(entry["label"]), str(entry["source"]),
-                f"{shown} {score:.3f}", bool(hit[position]),
+                shown, score, bool(hit[position]),
                 _agreement(entry, looks["Student"], int(manifest_row)), image, ratio, layers,
             )
         )  # fmt: skip
     return Panels(best.backbone, best.seed, teacher_name, panels)
 
 
-def _run_of(plan: Plan, role: str, backbone: str, alpha: float, seed: int) -> str | None:
+def _run_of(plan: Plan, role: Role, backbone: str, alpha: float, seed: int) -> str | None:
     """The finished run of a role and seed."""
-    for member in plan.protocol.members_of(role, backbone):
+    for member in plan.members_of(role, backbone):
         finished = is_finished(plan.protocol.run_folder(member.run))
         if (member.arm.alpha, member.seed) == (alpha, seed) and finished:
             return member.run
@@ -261,7 +279,7 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
 
 def _layers(
     entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
-) -> tuple[str, float, list[Layer]]:
+) -> tuple[Picture, float, list[Layer]]:
     """The image as the model sees it, its proportions, and the maps over the same part of it."""
     image = decode_image(Path(entry["path"]), 3)
     height, width = image.shape[:2]
@@ -282,7 +300,7 @@ def _layers(
             layers.append(Layer(heading, _overlay(_smooth(maps[row], _within(size, COARSE)))))
         else:
             layers.append(Layer(heading, None, "not there"))
-    return _data_uri(Image.fromarray(picture), "JPEG", quality=QUALITY), size[0] / size[1], layers
+    return _encoded(Image.fromarray(picture), "JPEG", quality=QUALITY), size[0] / size[1], layers
 
 
 def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -297,7 +315,7 @@ def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.floa
     return np.asarray(large, np.float32).clip(0, 1)
 
 
-def _overlay(saliency: NDArray[np.float32]) -> str:
+def _overlay(saliency: NDArray[np.float32]) -> Picture:
     """A map in [0, 1] as a picture: the more salient, the brighter and the more opaque.
 
     A palette of 64 colours with an opacity each: a tenth of the size of four channels.
@@ -306,11 +324,10 @@ def _overlay(saliency: NDArray[np.float32]) -> str:
     picture = Image.fromarray((saliency * 63).round().astype(np.uint8), "P")
     picture.putpalette(MAGMA)
     opacity = ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8)
-    return _data_uri(picture, "PNG", transparency=opacity.tobytes())
+    return _encoded(picture, "PNG", transparency=opacity.tobytes())
 
 
-def _data_uri(picture: Image.Image, kind: str, **how: Any) -> str:
+def _encoded(picture: Image.Image, form: Literal["JPEG", "PNG"], **how: Any) -> Picture:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, optimize=True, **how)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{encoded}"
+    picture.save(buffer, form, optimize=True, **how)
+    return Picture(form, buffer.getvalue())

@@ -82,7 +82,7 @@ def _some(which: list[str], of: list[str]) -> str:
 
 def _which_teacher(plan: Plan, compared: pd.DataFrame) -> str:
     pairs = records(compared[compared["question"] == "RQ1"]) if not compared.empty else []
-    chosen = plan.choices.get("teacher")
+    chosen = plan.teacher_choice
     choice = f" Validation chose {chosen.winner}." if chosen else ""
     if not plan.protocol.study.data_driven:
         return f"No data-driven Teacher was trained, so that the kinds cannot be compared.{choice}"

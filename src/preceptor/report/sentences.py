@@ -68,8 +68,9 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"RISE or CAM: {line['a']} are {better} {line['b']} "
             f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
         )
-    if len(plan.protocol.study.saliency) > 1 and "teacher" in plan.choices:
-        said.append(f"The better Teacher by validation: {plan.choices['teacher'].reason}")
+    choice = plan.teacher_choice
+    if len(plan.protocol.study.saliency) > 1 and choice is not None:
+        said.append(f"The better Teacher by validation: {choice.reason}")
     for line in records(compared[compared["question"] == "variant"]):
         better = gain_words(line["mean"], line["low"], line["high"])
         said.append(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.evaluation.scores import ALL_SOURCES, class_auc
 from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
 from preceptor.results.domain import Results
 from preceptor.results.rows import CONTROLS, OVERALL, records, select_arm
@@ -107,7 +107,7 @@ def class_table(results: Results, evaluation: str, backbone: str) -> Table | Non
         return None
     lines = []
     for name in results.classes:
-        spreads = {key: mean_std(part[f"auc_{name}"]) for key, part in found.items()}
+        spreads = {key: mean_std(part[class_auc(name)]) for key, part in found.items()}
         cells = [Cell(mean_std_text(*spread)) for spread in spreads.values()]
         lines.append(Line(name, cells))
     caption = f"{backbone} on {evaluation}: AUC of each class against the rest, mean ± std."
@@ -231,7 +231,9 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
     """The candidates of stage 1 as selection saw them."""
     if results.teachers.empty:
         return None
-    winner = plan.choices["teacher"].winner
+    choice = plan.teacher_choice
+    assert choice is not None
+    winner = choice.winner
     lines = [
         Line(
             row["name"],

@@ -6,31 +6,35 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
 from preceptor.report import tables
-from preceptor.report.blocks import Chapter, slugs
+from preceptor.report.blocks import slugs
 from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table, ordered
 from preceptor.report.chapters import chapter, domains_section
 from preceptor.report.export import exported
-from preceptor.report.findings import DomainFindings, Findings, study_findings
+from preceptor.report.findings import Findings, study_findings
 from preceptor.report.page import FILES, render_page
-from preceptor.report.panels import COUNT, make_panels
+from preceptor.report.panel_files import PanelFile, write_panels
+from preceptor.report.panels import COUNT, Panels, make_panels
 from preceptor.report.rate_tables import fixed_rate_table
 from preceptor.report.study_tables import budget_table, domain_table
 from preceptor.report.verdict import Verdict, study_name
-from preceptor.results.best import Best, chosen_student, write_best
+from preceptor.results.best import Best, write_best
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
 from preceptor.results.study import StudyResults, gather_study
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.plan import Plan
+from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 
 _WHOLE = ["images_seen", "best_epoch", "images", "positives", "n", "size", "seeds_needed"]
@@ -54,7 +58,24 @@ _HEADS = {
 }
 
 
-def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = None) -> None:
+@dataclass(frozen=True)
+class WrittenReport:
+    """What stands in a study folder once its report has been written.
+
+    Args:
+        folder: The study folder, with report.html.
+        files: Names of the files and folders beside the page, of those in `page.FILES`.
+        panels: The panels that were written as files.
+    """
+
+    folder: Path
+    files: list[str]
+    panels: list[PanelFile]
+
+
+def write_results(
+    study: StudyPlan, out: Path, failed: dict[str, Failure] | None = None
+) -> WrittenReport:
     """Gather what has finished and write it into the study folder.
 
     Two equal studies give byte-identical tables, whatever order their runs finished in; times are
@@ -63,8 +84,11 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
     Args:
         study: Its choices say which runs are shown.
         out: The study folder.
-        failed: Steps that could not be done, by title, with the reason; None takes those that the
-            folder's summary tells of, as far as they are still missing.
+        failed: Steps without a result, by title; None = those in the folder's summary.json that
+            are still missing.
+
+    Returns:
+        The files of the report, for whoever hands them on.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = gather_study(study)
@@ -77,18 +101,22 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
     write_atomically(out / "table.md", _markdown(study, found, shown))
     lead = {name: several[:1] for name, several in shown.items()}
     write_atomically(out / "summary.md", _markdown(study, found, lead, findings.verdict))
-    text = strict_json(_summary(study, found, findings) | {"failed": failed})
+    text = strict_json(
+        _summary(study, found, findings)
+        | {"failed": {title: asdict(one) for title, one in failed.items()}}
+    )
     write_atomically(out / "summary.json", text + "\n")
 
     domains = domains_section(found, findings) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
-    chapters = []
+    chapters, panels = [], dict[str, Panels | None]()
     for name, plan in study.plans.items():
-        results, words, best = found.by_domain[name], findings.by_domain[name], chosen_student(plan)
-        if best is not None:
-            _write_best(plan, results, words.verdict, best, out / "best" / keys[name])
-        count = COUNT // len(study.plans)
-        chapters.append(_chapter(plan, results, words, best, count, keys[name]))
+        results, words = found.by_domain[name], findings.by_domain[name]
+        if results.best is not None:
+            _write_best(plan, results, words.verdict, results.best, out / "best" / keys[name])
+        panels[name], note = _panels(plan, results, COUNT // len(study.plans))
+        chapters.append(chapter(plan, results, words, panels[name], note, keys[name]))
+    panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
     for folder in ("tables", "figures"):
@@ -101,6 +129,7 @@ def write_results(study: StudyPlan, out: Path, failed: dict[str, str] | None = N
         study, found, findings, domains, chapters, exports=exports, failed=failed, files=there
     )  # fmt: skip
     write_atomically(out / "report.html", page)
+    return WrittenReport(out, there, panel_files)
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
@@ -128,31 +157,24 @@ def _write_best(plan: Plan, results: Results, found: Verdict, best: Best, folder
         write_best(plan, best, folder, model_card(plan, results, found, best))
 
 
-def _chapter(
-    plan: Plan,
-    results: Results,
-    findings: DomainFindings,
-    best: Best | None,
-    count: int,
-    key: str,
-) -> Chapter:
-    """The page's part of a domain, with or without panels."""
-    panels, note = None, "No Student has been scored on the primary set yet."
+def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:
+    """The panels of a domain, and the reason where there are none."""
     try:
-        panels = make_panels(plan, results, best, count)
+        panels = make_panels(plan, results, count)
     except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
-        note = f"They could not be made: {error}"
-    return chapter(plan, results, findings, panels, note, key)
+        return None, f"They could not be made: {error}"
+    return panels, "No Student has been scored on the primary set yet."
 
 
-def _failed_before(study: StudyPlan, file: Path) -> dict[str, str]:
-    """The failures that the last run of the study told of, less what has been done since."""
+def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
+    """The failures of the last run of the study, without the steps that have finished since."""
     try:
-        before: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))["failed"]
+        stored = json.loads(file.read_text(encoding="utf-8"))["failed"]
+        before = TypeAdapter(dict[str, Failure]).validate_python(stored)
     except (OSError, ValueError, KeyError):
         return {}
     done = {step.title for plan in study for step in plan.steps.values() if study.is_finished(step)}
-    return {title: reason for title, reason in before.items() if title not in done}
+    return {title: failure for title, failure in before.items() if title not in done}
 
 
 def _markdown(

@@ -10,9 +10,10 @@ import pandas as pd
 from preceptor.evaluation.operating_points import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
 from preceptor.models.build import load_model, save_model
+from preceptor.results.score_files import ScoreFiles
 from preceptor.runtime.replace_file import replacing
-from preceptor.runtime.result_folder import is_finished, read_scores
 from preceptor.study.plan import Plan
+from preceptor.study.protocol import Member
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Best:
         backbone, alpha, seed: Which it is.
         run: Its run id.
         value: Its AUC on the worst validation set.
+        thresholds: By rule, fixed on its validation scores: those of every run, and the study's.
     """
 
     backbone: str
@@ -30,34 +32,41 @@ class Best:
     seed: int
     run: str
     value: float
+    thresholds: dict[str, float]
 
 
-def chosen_student(plan: Plan) -> Best | None:
+def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
     """The backbone whose Students are best on validation, and of these the median seed.
 
     The median (the lower of two) stands for what a user gets; the best seed would be luck.
+
+    Args:
+        plan: Of one domain.
+        files: The score files of the study.
     """
-    protocol = plan.protocol
-    classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
-    candidates: list[list[Best]] = []
+    protocol, study = plan.protocol, plan.protocol.study
+    classes, positive = protocol.workspace.manifest.classes, study.positive
+    candidates: list[list[tuple[float, Member, pd.DataFrame]]] = []
     winner = plan.winner()
-    for backbone in protocol.study.students:
+    for backbone in study.students:
         alpha = plan.alpha_of("student", backbone)
         found = []
-        for member in protocol.members_of("student", backbone):
-            folder = protocol.run_folder(member.run)
-            chosen = member.arm.alpha == alpha and member.arm.teacher == str(winner)
-            if chosen and is_finished(folder):
-                scores = read_scores(folder)
-                negatives = protocol.study.validation_negatives
-                value = worst_auc(scores, classes, positive, negatives)
-                found.append(Best(backbone, member.arm.alpha, member.seed, member.run, value))
+        for member in plan.members_of("student", backbone):
+            if member.arm.alpha != alpha or member.arm.teacher != str(winner):
+                continue
+            scores = files.validation(protocol, member)
+            if scores is not None:
+                value = worst_auc(scores, classes, positive, study.validation_negatives)
+                found.append((value, member, scores))
         if found:
-            candidates.append(sorted(found, key=lambda best: best.value))
+            candidates.append(sorted(found, key=lambda one: one[0]))
     if not candidates:
         return None
-    students = max(candidates, key=lambda group: sum(one.value for one in group) / len(group))
-    return students[(len(students) - 1) // 2]
+    students = max(candidates, key=lambda group: sum(one[0] for one in group) / len(group))
+    value, member, scores = students[(len(students) - 1) // 2]
+    thresholds = fixed_thresholds(scores, positive, (*RULES, study.threshold))
+    arm = member.arm
+    return Best(arm.backbone, arm.alpha, member.seed, member.run, value, thresholds)
 
 
 def worst_auc(
@@ -68,13 +77,6 @@ def worst_auc(
         set_auc(validation_rows(scores, name, classes, negatives), classes, positive)
         for name in scores["split"].unique()
     )
-
-
-def kept_thresholds(plan: Plan, best: Best) -> dict[str, float]:
-    """By rule, all fixed on its validation scores: those of every run, and the study's own."""
-    study = plan.protocol.study
-    scores = read_scores(plan.protocol.run_folder(best.run))
-    return fixed_thresholds(scores, study.positive, (*RULES, study.threshold))
 
 
 def write_best(plan: Plan, best: Best, folder: Path, card: str) -> None:
@@ -88,5 +90,5 @@ def write_best(plan: Plan, best: Best, folder: Path, card: str) -> None:
     """
     model = load_model(plan.protocol.run_folder(best.run) / "model")
     with replacing(folder) as partial:
-        save_model(model, partial, kept_thresholds(plan, best))
+        save_model(model, partial, best.thresholds)
         (partial / "README.md").write_text(card, encoding="utf-8")

@@ -15,7 +15,7 @@ from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_int
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.rows import records
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import at_size
+from preceptor.study.steps import Arm, Role
 from preceptor.training.record import metric_name
 
 LINES = {
@@ -64,9 +64,10 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
         minutes = annotation_minutes(plan, size)
         for backbone in study.students:
             found: dict[str, pd.Series] = {}
-            for role in ("baseline1", "student"):
+            roles: tuple[Role, ...] = ("baseline1", "student")
+            for role in roles:
                 here = figures[
-                    (figures["role"] == at_size(role, size))
+                    (figures["role"] == _label(role, size))
                     & (figures["backbone"] == backbone)
                     & (figures["set"] == primary)
                     & (figures["source"] == ALL_SOURCES)
@@ -151,11 +152,16 @@ def _map_agreement(
     runs: pd.DataFrame, size: int, backbone: str, alpha: float, sets: Sequence[str]
 ) -> pd.Series:
     """By seed: mean over validation sets of the correlation with human maps, at the kept epoch."""
-    role = at_size("teacher", size)
-    mine = runs[(runs["role"] == role) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
+    label = _label("teacher", size)
+    mine = runs[(runs["role"] == label) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
     mine = mine.drop_duplicates("seed").set_index("seed")
     names = [metric_name(one, "map_correlation") for one in sets]
     return mine[[name for name in names if name in mine]].astype(float).mean(axis=1)
+
+
+def _label(role: Role, size: int) -> str:
+    """Label of the runs of a role with so many annotated images."""
+    return Arm(role, "", 1.0, annotated=size).label
 
 
 def _summary(values: pd.Series) -> dict[str, Any]:

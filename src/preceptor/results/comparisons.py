@@ -20,7 +20,7 @@ from preceptor.evaluation.bootstrap import (
 from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
 from preceptor.results.rows import CONTROLS, OVERALL, Row, select_arm
-from preceptor.runtime.result_folder import is_finished, read_scores
+from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
 
@@ -50,19 +50,9 @@ class Pair:
 HALF_WIDTH = 0.01  # of the interval for which the seeds needed are told
 
 
-def test_scores(plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
-    """The test scores of an arm that are there, by seed."""
-    protocol = plan.protocol
-    found = {}
-    for member in protocol.members:
-        if member.arm == arm:
-            folder = protocol.evaluation_folder(protocol.evaluation_id(member))
-            if is_finished(folder):
-                found[member.seed] = read_scores(folder)
-    return found
-
-
-def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
+def compare(
+    plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame, files: ScoreFiles
+) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
     Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
@@ -92,7 +82,7 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
                     if name in rows[key].arms
                 ]  # fmt: skip
         for row in rows_shown:
-            if row.key.startswith("variant "):
+            if row.variant:
                 pairs += [
                     Pair(
                         "variant", name, arm, rows["student"].arms[name], row.key, "student",
@@ -105,7 +95,7 @@ def compare(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.
     lines: list[dict[str, Any]] = []
     for pair in pairs:
         a, b = pair.a, pair.b
-        ours, theirs = test_scores(plan, a), test_scores(plan, b)
+        ours, theirs = (files.tests_of(plan, side) for side in (a, b))
         seeds = sorted(set(ours) & set(theirs))
         if not seeds:
             continue
@@ -234,17 +224,21 @@ def best_baseline(
     return max(means, key=lambda key: means[key]) if means else None
 
 
-def shares(plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame) -> pd.DataFrame:
+def shares(
+    plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame, files: ScoreFiles
+) -> pd.DataFrame:
     """The share of the way to the ceiling, of the Student and of each variant, by backbone.
 
     Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
     """
     rows, lines = {row.key: row for row in rows_shown}, []
     for row in rows_shown:
-        if row.key != "student" and not row.key.startswith("variant "):
+        if row.key != "student" and not row.variant:
             continue
         for backbone in row.arms:
-            found = share_of_way(plan, rows, figures, row.key, backbone, plan.protocol.primary)
+            found = share_of_way(
+                plan, rows, figures, files, row.key, backbone, plan.protocol.primary
+            )
             if found is not None:
                 best, share = found
                 lines.append(
@@ -261,6 +255,7 @@ def share_of_way(
     plan: Plan,
     rows: Mapping[str, Row],
     figures: pd.DataFrame,
+    files: ScoreFiles,
     key: str,
     backbone: str,
     name: str,
@@ -271,6 +266,7 @@ def share_of_way(
         plan: The study.
         rows: The main table's lines by key.
         figures: See `Results.figures`.
+        files: The score files of the study.
         key: Of the line: the Student's or a variant's.
         backbone: Of the models.
         name: A test set.
@@ -284,7 +280,7 @@ def share_of_way(
     arms = [rows[one].arms[backbone] for one in keys if one in rows and backbone in rows[one].arms]
     if best is None or len(arms) < len(keys):
         return None
-    frames = [test_scores(plan, arm) for arm in arms]
+    frames = [files.tests_of(plan, arm) for arm in arms]
     seeds = sorted(set.intersection(*(set(part) for part in frames)))
     if not seeds:
         return None

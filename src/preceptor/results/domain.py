@@ -15,10 +15,11 @@ import pandas as pd
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import figures, fixed_thresholds
+from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, shares
 from preceptor.results.rows import OVERALL, Row, records, select_arm, table_rows
-from preceptor.runtime.result_folder import is_finished, read_scores
+from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
 
@@ -49,9 +50,11 @@ class Results:
             tied, agreement) and whether it was chosen.
         budget: See `budgets.budget_curve`.
         budget_steps: See `budgets.budget_steps`.
+        best: The chosen Student; None if none has finished.
         missing: What is not there, in plain words.
         controls_alpha: own or student, see `StudyConfig`.
         domain: Which, or "".
+        files: The score files that all of this was made from.
     """
 
     primary: str
@@ -68,9 +71,11 @@ class Results:
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    best: Best | None = None
     missing: list[str] = field(default_factory=list)
     controls_alpha: Literal["own", "student"] = "own"
     domain: str = ""
+    files: ScoreFiles = field(default_factory=ScoreFiles)
 
     @property
     def family(self) -> pd.DataFrame:
@@ -94,19 +99,18 @@ def gather(plan: Plan) -> Results:
     """
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
+    files = ScoreFiles()
     runs, found, rates = [], [], []
-    for member in protocol.members:
-        folder = protocol.run_folder(member.run)
+    for member in plan.members:
         arm = member.arm
         identity: dict[str, Any] = {
-            "role": arm.role, "backbone": arm.backbone, "alpha": arm.alpha,
+            "role": arm.label, "backbone": arm.backbone, "alpha": arm.alpha,
             "teacher": arm.teacher, "seed": member.seed, "run": member.run,
         }  # fmt: skip
-        done = is_finished(folder)
+        validated, tested = files.validation(protocol, member), files.test(protocol, member)
+        done = validated is not None
+        folder = protocol.run_folder(member.run)
         runs.append(identity | {"finished": done} | _recorded(folder if done else None))
-        evaluation = protocol.evaluation_folder(protocol.evaluation_id(member))
-        validated = read_scores(folder) if done else None
-        tested = read_scores(evaluation) if is_finished(evaluation) else None
         found += [
             figures(scores, classes, positive, negatives).assign(**identity)
             for scores, negatives in (
@@ -127,7 +131,9 @@ def gather(plan: Plan) -> Results:
         figures=pd.concat(found, ignore_index=True) if found else pd.DataFrame(),
         rates=pd.concat(rates, ignore_index=True) if rates else pd.DataFrame(),
         controls_alpha=protocol.study.controls_alpha,
+        best=chosen_student(plan, files),
         domain=plan.domain,
+        files=files,
     )
     results.rows = table_rows(plan)
     results.missing = [
@@ -137,9 +143,9 @@ def gather(plan: Plan) -> Results:
     ]
     if not results.figures.empty:
         results.table = _table(results)
-        results.comparisons = compare(plan, results.rows, results.figures)
-        results.shares = shares(plan, results.rows, results.figures)
-    choice = plan.choices.get("teacher")
+        results.comparisons = compare(plan, results.rows, results.figures, files)
+        results.shares = shares(plan, results.rows, results.figures, files)
+    choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
     if not results.figures.empty:
@@ -219,13 +225,16 @@ def _line(
 
 
 def _alphas(plan: Plan) -> pd.DataFrame:
-    lines = []
-    for name, choice in plan.choices.items():
-        if name == "teacher":
-            continue
-        role, backbone = name.split(":", 1)
-        lines += [
-            {"role": role, "backbone": backbone, "chosen": row["name"] == choice.winner, **row}
+    return pd.DataFrame(
+        [
+            {
+                "role": selection.role,
+                "backbone": selection.backbone,
+                "chosen": row["name"] == choice.winner,
+                **row,
+            }
+            for selection, choice in plan.choices.items()
+            if selection.role != "teacher"
             for row in choice.table
         ]
-    return pd.DataFrame(lines)
+    )

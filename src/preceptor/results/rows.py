@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from preceptor.study.config import PAPER_ALPHA, Variant
-from preceptor.study.plan import Plan, controls_of, variant_role
+from preceptor.study.plan import Plan, controls_of
 from preceptor.study.protocol import Teacher
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Role
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {
@@ -30,11 +30,13 @@ class Row:
             distilled, mixed or ceiling.
         title: For people, without the backbone.
         arms: By backbone.
+        variant: Name of the variant, or "".
     """
 
     key: str
     title: str
     arms: dict[str, Arm]
+    variant: str = ""
 
 
 def table_rows(plan: Plan) -> list[Row]:
@@ -42,16 +44,16 @@ def table_rows(plan: Plan) -> list[Row]:
     study, winner = plan.protocol.study, plan.winner()
     rows: list[Row] = []
 
-    def add(key: str, title: str, arms: dict[str, Arm | None]) -> None:
+    def add(key: str, title: str, arms: dict[str, Arm | None], variant: str = "") -> None:
         known = {backbone: arm for backbone, arm in arms.items() if arm is not None}
         if known:
-            rows.append(Row(key, title, known))
+            rows.append(Row(key, title, known, variant))
 
-    def chosen(role: str, of: str, teacher: str = "") -> dict[str, Arm | None]:
+    def chosen(role: Role, of: Role, teacher: str = "", variant: str = "") -> dict[str, Arm | None]:
         arms: dict[str, Arm | None] = {}
         for backbone in study.students:
             alpha = plan.alpha_of(of, backbone)
-            arms[backbone] = None if alpha is None else Arm(role, backbone, alpha, teacher)
+            arms[backbone] = None if alpha is None else Arm(role, backbone, alpha, teacher, variant)
         return arms
 
     paper = {name: Arm("baseline1", name, PAPER_ALPHA) for name in study.students}
@@ -66,14 +68,13 @@ def table_rows(plan: Plan) -> list[Row]:
             chosen("student", "student", str(winner)),
         )
         for name, variant in study.variants.items():
-            role = variant_role(name)
-            arms = chosen(role, "student", _teacher_of(variant, winner))
+            arms = chosen("variant", "student", _teacher_of(variant, winner), name)
             if variant.alpha is not None:
                 arms = {key: arm and replace(arm, alpha=variant.alpha) for key, arm in arms.items()}
-            add(role, f"Variant: {name}", arms)
+            add(f"variant {name}", f"Variant: {name}", arms, name)
         for control in controls_of(study, winner):
             of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
-            of = control if study.controls_alpha == "own" else "student"
+            of: Role = control if study.controls_alpha == "own" else "student"
             add(control, CONTROLS[control], chosen(control, of, of_teacher))
     if study.ceiling:
         add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
@@ -90,7 +91,7 @@ def _teacher_of(variant: Variant, winner: Teacher) -> str:
 def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     """The figures of one arm."""
     mask = (
-        (figures_table["role"] == arm.role)
+        (figures_table["role"] == arm.label)
         & (figures_table["backbone"] == arm.backbone)
         & (figures_table["alpha"] == arm.alpha)
     )

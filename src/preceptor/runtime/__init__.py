@@ -1,1 +1,1 @@
-"""Processes, files and the terminal; knows nothing of models or studies."""
+"""Processes, files and the terminal; independent of models and studies."""

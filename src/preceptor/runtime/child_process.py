@@ -1,4 +1,4 @@
-"""Child processes: their environment, and their end with their parent's."""
+"""Child processes: environment variables, and termination with the parent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def environment_of(**values: str) -> Iterator[None]:
-    """Environment variables of the processes that are started in the block."""
+    """Context with environment variables for the processes started in it."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
@@ -29,16 +29,16 @@ def environment_of(**values: str) -> Iterator[None]:
 
 
 def call_in_child(module: str, function: str, *arguments: Any) -> None:
-    """Target of a child process: a function by its name, whose module the parent need not import.
+    """Target of a child process: a function given by name, so that the parent need not import it.
 
-    The process belongs to its parent before the module is imported, which may take seconds.
+    The process is tied to its parent before the import, which may take seconds.
     """
     belong_to_parent()
     getattr(importlib.import_module(module), function)(*arguments)
 
 
 def belong_to_parent() -> None:
-    """Leave Ctrl-C to the parent of this process, and end when it ends."""
+    """Ignore Ctrl-C, which the parent handles, and terminate when the parent terminates."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -46,6 +46,6 @@ def belong_to_parent() -> None:
 
 
 def _follow(sentinel: int) -> None:
-    """End this process when its parent ends."""
+    """Terminate this process when its parent terminates."""
     wait([sentinel])
     os._exit(1)

@@ -1,4 +1,4 @@
-"""The number of cores that this process may use, and of steps at once."""
+"""Number of available CPU cores, and of concurrent jobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from preceptor.errors import InputError
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores of the process's affinity and its container's quota, at least one.
+    """Number of cores by the process's affinity and its container's quota, at least one.
 
     Args:
-        quota: The control group's file: microseconds of CPU time a period, or max, and the period.
+        quota: File of the control group: microseconds of CPU time per period (or max), and the
+            period.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -29,21 +30,21 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def checked_jobs(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int | None:
-    """Jobs such that jobs × threads fits the cores (together they would be slower).
+    """Number of jobs, limited so that jobs × threads does not exceed the cores.
 
     Raises:
-        InputError: Fewer than one.
+        InputError: `jobs` is below 1.
     """
     most = max(1, usable_cores() // threads)
     if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs {jobs}: at least one is needed")
+        raise InputError(f"--jobs {jobs}: must be 1 or more")
     if jobs is not None and jobs > most:
         tell(
-            f"{jobs} jobs of {threads} threads do not fit {usable_cores()} cores: {most} at a time"
+            f"{jobs} jobs of {threads} threads exceed the {usable_cores()} cores; using {most} jobs"
         )
     return None if jobs is None else min(jobs, most)
 
 
 def core_count() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ DASH = "–"
 
 
 def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    """A number as people read it; a dash for none.
+    """Number with a proper minus sign; a dash for NaN.
 
     Example:
         >>> number(0.12345), number(0.5, sign=True), number(-0.0001), number(float("nan"))
@@ -19,13 +19,13 @@ def number(value: Any, digits: int = 3, sign: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     text = f"{value:{'+' if sign else ''}.{digits}f}"
-    if not text.strip("+-0."):  # what rounds to zero has no sign
+    if not text.strip("+-0."):  # zero after rounding has no sign
         text = text.lstrip("+-")
     return text.replace("-", "−")
 
 
 def interval(low: Any, high: Any) -> str:
-    """An interval of differences; a dash where there is none.
+    """Interval of differences; a dash if it is undefined.
 
     Example:
         >>> interval(-0.01, 0.2)
@@ -37,7 +37,7 @@ def interval(low: Any, high: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Duration with its unit.
 
     Example:
         >>> duration(0.52), duration(30), duration(7260)
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def as_time(seconds: float) -> str:
-    """A duration as people say it.
+    """Approximate duration in words.
 
     Example:
         >>> as_time(5400), as_time(40)

@@ -1,15 +1,14 @@
-"""Who works on a folder: a lease with a heartbeat, among processes and machines that share it.
+"""Leases of folders with a heartbeat, for processes and machines that share a file system.
 
-A lease is a small file beside the folder that names its holder and is touched every few seconds. It
-needs nothing of the file system but an exclusive link and a rename, so that it holds on network
-folders, where the kernel's locks may not. A holder that died on this machine is known at once; one
-on another machine is taken for dead when its heart has not beaten for a while, by the folder's own
-clock, so that clocks need not agree.
+A lease is a small file next to the folder. It contains the holder and is touched every few seconds.
+It requires only exclusive links and renames, and thus works on network file systems, where the
+locks of the kernel may not. If the holder died on this machine, this is detected at once. A holder
+on another machine is considered dead if there was no heartbeat for some time, measured by the clock
+of the file system, so that the clocks of the machines need not agree.
 
-A holder that was only asleep finds its lease gone, and must then leave its work alone: it asks
-(`Lease.check`) before it writes what others will read. Between asking and writing lies a moment in
-which two may write the same file; that is harmless, since a finished folder carries checksums, and
-what does not fit them is made again.
+A process that was suspended may lose its lease, and must then stop its work: it calls `Lease.check`
+before it writes results. Between the check and the write, two processes may write the same file.
+This is harmless: finished folders have checksums, and mismatching files are computed again.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ DEAD_AFTER = 60.0
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease.
+    """Holder of a lease.
 
     Args:
-        token: Of this very lease.
-        machine: Where process numbers mean the same: host, boot and namespace.
-        host, pid: For people.
-        started: When the process started, in the kernel's ticks, since numbers are used again.
+        token: Unique token of the lease.
+        machine: Identifier of the process id namespace: host, boot and namespace.
+        host, pid: Host name and process id, for messages.
+        started: Start time of the process in kernel ticks, since process ids are reused.
     """
 
     token: str
@@ -55,15 +54,15 @@ class Holder:
 
     @property
     def died_here(self) -> bool:
-        """Whether it is known to be dead: it was a process of this machine and is no more."""
+        """Whether the holder was a process of this machine that no longer exists."""
         return self.machine == _machine() and _start_of(self.pid) != self.started
 
 
 class Lease:
-    """A lease that is held; its heart beats until it is given back.
+    """Lease held by this process, with a heartbeat until it is released.
 
     Args:
-        path: The lease file.
+        path: Lease file.
         holder: This process.
     """
 
@@ -74,7 +73,7 @@ class Lease:
         self._heart.start()
 
     def held(self) -> bool:
-        """Whether it is still ours; a file that cannot be read for a moment is looked at again."""
+        """Whether this process still holds the lease; reading the file is retried."""
         for pause in (*PAUSES, 0.0):
             found = read_holder(self._path)
             if found is not None:
@@ -83,19 +82,19 @@ class Lease:
         return False
 
     def check(self) -> None:
-        """See that it is still ours.
+        """Check that this process still holds the lease.
 
         Raises:
-            LeaseLostError: Another took it over while this process was asleep.
+            LeaseLostError: Another process took it over while this one was suspended.
         """
         if not self.held():
             raise LeaseLostError(
-                f"{self._path.name}: another process took this over, since this one was not heard "
-                "of for too long; what it does is left to the other"
+                f"{self._path.name}: another process took over, since this one had no heartbeat "
+                "for too long; the other process continues the work"
             )
 
     def give_back(self) -> None:
-        """Let others have it."""
+        """Release the lease."""
         self._ended.set()
         self._heart.join()
         if self.held():
@@ -104,7 +103,7 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             found = read_holder(self._path)
-            if found is None:  # it cannot be read just now, or is lost, which `check` will find
+            if found is None:  # temporarily unreadable, or lost, which `check` will detect
                 continue
             if found.token != self._holder.token:
                 return
@@ -114,14 +113,14 @@ class Lease:
 
 @contextlib.contextmanager
 def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
-    """Hold a folder; a second process that wants it waits.
+    """Context that holds the lease of a folder, waiting for another holder if necessary.
 
     Args:
-        folder: It need not exist; the lease lies beside it.
-        wait: Seconds to wait for it; None = without end.
+        folder: Folder, which need not exist; the lease file is next to it.
+        wait: Maximum waiting time in seconds; None = unlimited.
 
     Raises:
-        HeldError: Another holds it.
+        HeldError: Another process holds the lease.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = _lease_file(folder)
@@ -135,7 +134,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
             continue
         if until is not None and time.monotonic() >= until:
             who = f"process {found.pid} on {found.host}" if found else "another process"
-            raise HeldError(f"{folder}: {who} works on it")
+            raise HeldError(f"{folder}: in use by {who}")
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
     held = Lease(path, holder)
@@ -146,7 +145,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Who holds a folder, as far as it is not known to be dead."""
+    """Holder of the lease of a folder, unless it is known to be dead."""
     path = _lease_file(folder)
     found = read_holder(path)
     if found is None or found.died_here or _silence(path) > DEAD_AFTER:
@@ -155,7 +154,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Who a lease file names; None where there is none."""
+    """Holder in a lease file; None if there is none."""
     try:
         return Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -167,7 +166,7 @@ def _lease_file(folder: Path) -> Path:
 
 
 def _take(path: Path, holder: Holder) -> bool:
-    """Make the lease file, whole and only if there is none."""
+    """Create the lease file atomically, only if it does not exist."""
     own = path.with_name(f"{path.name}.{holder.token}")
     try:
         own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
@@ -180,10 +179,10 @@ def _take(path: Path, holder: Holder) -> bool:
 
 
 def _bury(path: Path, dead: Holder) -> None:
-    """Remove the lease of a dead holder, and of no other.
+    """Remove the lease file of a dead holder.
 
-    Of several that find it dead, one renames it; who renamed a lease that is not the dead one's,
-    made in the meantime, puts it back.
+    If several processes find the holder dead, only one of them can rename the file. If the renamed
+    file turns out to be a newer lease, it is renamed back.
     """
     grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
@@ -198,7 +197,7 @@ def _bury(path: Path, dead: Holder) -> None:
 
 
 def _silence(path: Path) -> float:
-    """Seconds since the last heartbeat, by the clock of the file system itself."""
+    """Seconds since the last heartbeat, by the clock of the file system."""
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         probe.touch()
@@ -211,7 +210,7 @@ def _silence(path: Path) -> float:
 
 @cache
 def _machine() -> str:
-    """Names what shares process numbers with this process."""
+    """Identifier of the process id namespace of this process."""
     parts = [socket.gethostname()]
     for file in ("/proc/sys/kernel/random/boot_id",):
         with contextlib.suppress(OSError):
@@ -222,12 +221,12 @@ def _machine() -> str:
 
 
 def _start_of(pid: int | None = None) -> int:
-    """When a process started, in ticks since boot; 0 where that is not known, −1 for no process."""
+    """Start time of a process in ticks since boot; 0 if unknown, −1 if there is no such process."""
     own = pid is None
     try:
         text = Path(f"/proc/{'self' if own else pid}/stat").read_text(encoding="utf-8")
         fields = text.rpartition(")")[2].split()
-        return -1 if fields[0] in "ZX" else int(fields[19])  # killed, and not yet waited for
+        return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie: killed, but not yet reaped
     except OSError:
         if own or Path("/proc/self").exists():
             return 0 if own else -1

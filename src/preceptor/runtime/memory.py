@@ -1,4 +1,4 @@
-"""Memory that runs out, on a device or on the machine: how that is told, and what was used."""
+"""Out-of-memory detection and peak-memory measurement."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# What torch says in a plain RuntimeError: its CPU allocator, libraries of a GPU, and CUDA itself
-# outside torch's own allocator.
+# Messages of plain RuntimeErrors: torch's CPU allocator, GPU libraries, and CUDA outside of torch's
+# allocator.
 _WORDS = (
     "can't allocate memory",
     "not enough memory",
@@ -23,7 +23,7 @@ _WORDS = (
     "CUDA error: out of memory",
     "MPS backend out of memory",
 )
-# All that oneDNN says where it cannot allocate.
+# oneDNN's message for a failed allocation.
 _WHOLE = {
     "could not create a memory object",
     "could not create a primitive",
@@ -32,10 +32,10 @@ _WHOLE = {
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a GPU's, or the machine's.
+    """Whether an error means that the memory of a GPU or of the machine is exhausted.
 
     Args:
-        error: Any; what it was raised from counts too.
+        error: Any exception; its causes are examined as well.
 
     Example:
         >>> out_of_memory(MemoryError()), out_of_memory(ValueError("not enough memory"))
@@ -52,15 +52,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give what torch keeps for later back to a GPU, and count its peak from here."""
+    """Release torch's cached GPU memory and reset its peak statistics."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Most bytes in use at once: on a GPU what torch reserved since `release_memory`, elsewhere the
-    resident memory of this process since its start; None where that is not known.
+    """Peak memory in bytes: on a GPU the memory reserved by torch since `release_memory`, otherwise
+    the resident memory of this process since its start; None if unknown.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
@@ -71,7 +71,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def device_memory(device: torch.device) -> int | None:
-    """Bytes that a GPU has; None of anything else."""
+    """Total memory of a GPU in bytes; None for other devices."""
     if device.type != "cuda":
         return None
     return int(torch.cuda.get_device_properties(device).total_memory)

@@ -1,4 +1,4 @@
-"""Training and evaluation mode, changed for a while."""
+"""Training and evaluation mode of modules."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every part has the mode that it had.
+    """Context in which a model is in evaluation mode; the mode of each submodule is restored.
 
     Args:
-        model: A module; anything else has no modes and is left alone.
+        model: Module; other callables have no mode and are not changed.
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())

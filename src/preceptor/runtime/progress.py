@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, nothing elsewhere."""
+"""Progress bars, shown only on terminals."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# Progress goes to standard error, so that standard output carries results alone.
+# Progress is written to standard error, so that standard output contains results only.
 console = Console(stderr=True)
 
 Item = TypeVar("Item")
 
 
 def progress() -> Progress:
-    """A progress display that is silent where there is no terminal."""
+    """Progress display, which prints nothing if the output is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,7 +35,7 @@ def progress() -> Progress:
 
 
 def silence() -> None:
-    """Show no bars from here on: of a worker, whose terminal is its parent's to draw on."""
+    """Disable progress bars in this process; used by workers, which share a terminal."""
     global console
     console = Console(stderr=True, force_terminal=False)
 

@@ -1,4 +1,4 @@
-"""Replacing a file or a folder at once: readers see the old one or the new one, never a part."""
+"""Atomic replacement of files and folders: readers see the old or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-# What a file system says that cannot flush this kind of file; anything else is a failed write.
+# Errors of file systems that cannot flush this kind of file; all others are failed writes.
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Write a new file or folder beside `path`, and give it that name when the block ends.
+    """Context that writes a new file or folder next to `path` and renames it to `path` at the end.
 
-    The content reaches the disk before the name does, so that a power cut cannot leave an empty or
-    a cut file under the final name. If the block raises, what it wrote is removed and `path` stays
-    as it was. A folder that is there already is removed before the new one takes its name.
+    The content is flushed to the disk before the renaming, so that a power failure cannot leave an
+    empty or truncated file under the final name. If the block raises, the new file is removed and
+    `path` is unchanged. An existing folder is removed before the renaming.
 
     Args:
-        path: The final name; its folder must exist.
-        flush: Whether to wait until the content is on the disk; false for what may be lost in a
-            power cut, since it is written again or checked when it is read.
+        path: Final path; its parent folder must exist.
+        flush: Whether to wait until the content is on the disk; False for files that are written
+            again or verified when they are read.
 
     Yields:
-        The name under which the block writes the file or makes the folder.
+        Temporary path of the new file or folder.
 
     Example:
         >>> import tempfile
@@ -48,7 +48,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             shutil.rmtree(path)
         partial.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):  # on a full disk the room is needed
+        with contextlib.suppress(OSError):  # frees space on a full disk
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         raise
     if flush:
@@ -56,10 +56,10 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk.
+    """Wait until a file, or a folder with its contents, is on the disk.
 
     Raises:
-        OSError: It cannot be written, as on a full disk.
+        OSError: It cannot be written, for example on a full disk.
     """
     if path.is_dir():
         for inside in path.iterdir():
@@ -68,7 +68,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    if os.name == "nt" and path.is_dir():  # folders cannot be opened on Windows
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:

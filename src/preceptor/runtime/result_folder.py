@@ -1,8 +1,9 @@
-"""Result folders: what a finished step leaves, and how it is written and checked.
+"""Result folders of finished steps: writing, checksums and verification.
 
     config.yaml  metrics.csv  scores.parquet  model/  log.txt  run.json
 
-`run.json` is written last, with the checksums of the rest: a run exists if and only if it does.
+`run.json` is written last, with the checksums of the other files: a run exists if and only if its
+`run.json` exists.
 """
 
 from __future__ import annotations
@@ -18,31 +19,34 @@ from preceptor.errors import InputError
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
+SCORES = "scores.parquet"
+"""Score table of a finished run or evaluation."""
+
 
 def digest(value: Any) -> str:
-    """A short hash of a JSON-able value."""
+    """Short hash of a JSON-able value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """blake2b of a file's content."""
+    """BLAKE2b hash of the content of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run (or any step that ends with a run.json) exists."""
+    """Whether a folder contains the finished result of a run or another step."""
     return (folder / "run.json").is_file()
 
 
 def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
-    """Write `run.json`, last and at once, with the checksums of everything beside it.
+    """Finish a result folder: write `run.json` with the checksums of all other files.
 
     Args:
-        folder: Of the run or step.
-        record: What run.json says besides.
-        without: A file that is not part of the result and may go.
+        folder: Folder of the run or step.
+        record: Further content of `run.json`.
+        without: File that is not part of the result and is removed.
     """
     files = sorted(
         file
@@ -60,7 +64,7 @@ def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Files of a finished run that are missing, cannot be read, or are not what run.json says."""
+    """Files of a finished run that are missing, unreadable, or do not match their checksums."""
     try:
         files = read_record(folder)["files"].items()
     except (OSError, InputError, KeyError, TypeError, AttributeError):
@@ -76,14 +80,14 @@ def _is(path: Path, checksum: str) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The content of `run.json`; a metric that is null there is NaN here.
+    """Content of `run.json`, with NaN for metrics that are null.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The file is damaged.
     """
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON, and of UTF-8
+    except ValueError as error:  # errors of JSON and of UTF-8
         record = error
     if not isinstance(record, dict):
         raise InputError(f"{folder / 'run.json'}: damaged; remove the folder and run it again")
@@ -92,18 +96,23 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def checksum(folder: Path, name: str) -> str:
+    """The checksum of a file of a finished run, as `run.json` has it; "" where it has none."""
+    return str(read_record(folder).get("files", {}).get(name, ""))
+
+
 def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
-    """Write a text file so that readers see the old one or the new one, never a part.
+    """Write a text file atomically: readers see the old or the new content, never a part.
 
     Args:
-        path: The file.
-        text: Its content.
-        flush: See `replacing`.
+        path: Output file.
+        text: Content.
+        flush: Whether to wait until the content is on the disk.
     """
     with replacing(path, flush=flush) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
-    """The scores of a finished run or evaluation: path, label, source, split, a column a class."""
-    return pd.read_parquet(folder / "scores.parquet")
+    """Scores of a finished run or evaluation: path, label, source, split, one column per class."""
+    return pd.read_parquet(folder / SCORES)

@@ -1,4 +1,4 @@
-"""JSON without NaN: the standard has no word for it, and other readers refuse such files."""
+"""Strict JSON with null instead of NaN, which is not part of the standard."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def strict_json(value: Any, *, indent: int | None = 2) -> str:
-    """JSON text of a value, with null for numbers that are not finite.
+    """JSON text of a value, with null for non-finite numbers.
 
     Args:
-        value: Of mappings, sequences, text, numbers and None.
-        indent: Blanks a level; None = one line.
+        value: Value of nested mappings, sequences, strings, numbers and None.
+        indent: Number of blanks per level; None = one line.
 
     Example:
         >>> strict_json({"auc": float("nan"), "n": 3}, indent=None)
@@ -33,7 +33,7 @@ def _finite(value: Any) -> Any:
 
 
 def with_nan(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Numbers as they were before `strict_json`: NaN for null.
+    """Inverse of `strict_json` for numbers: NaN for null.
 
     Example:
         >>> with_nan({"auc": None, "n": 3.0})

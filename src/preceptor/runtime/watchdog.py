@@ -1,9 +1,9 @@
-"""A watch over a computation: one that is silent for too long is ended, and leaves its stacks.
+"""Watchdog: kills a process that makes no progress, and writes its stack traces.
 
-Whoever loops calls `beat` once a turn (a training step, a batch scored, a round of masks). Where no
-beat is heard for the given time, a thread of faulthandler's writes the Python stacks of all threads
-to a file and ends the process; it needs no interpreter lock, so that a call stuck in a driver or in
-a network folder is ended as well.
+Loops call `beat` in every iteration (a training step, a scored batch, a block of masks). Without a
+call for the given time, a thread of faulthandler writes the Python stack traces of all threads to a
+file and exits the process. It does not need the interpreter lock, so that calls that block in a
+driver or in a network file system are killed as well.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-_MARK = "Timeout ("  # what faulthandler begins with
+_MARK = "Timeout ("  # first words of faulthandler's output
 
 
 @dataclass
 class _Watch:
     log: Path
-    patience: float
+    hang_timeout: float
     file: IO[bytes] | None = None
     armed: float = 0.0
 
@@ -33,22 +33,22 @@ _current: _Watch | None = None
 
 
 @contextlib.contextmanager
-def watched(log: Path, patience: float) -> Iterator[None]:
-    """End this process where no beat is heard for a while.
+def watched(log: Path, hang_timeout: float) -> Iterator[None]:
+    """Context in which this process is killed if `beat` is not called for some time.
 
     Args:
-        log: The file that receives the stacks; made at the first beat, and removed at the end.
-            Whoever is silent before its first beat is ended without.
-        patience: Seconds; infinite = no watch.
+        log: File for the stack traces, created at the first call of `beat` and removed at the end.
+            A process that hangs before the first call leaves no stack traces.
+        hang_timeout: Time without a call, in seconds; infinite = no watchdog.
     """
     global _current
-    if not math.isfinite(patience):
+    if not math.isfinite(hang_timeout):
         yield
         return
-    watch = _current = _Watch(log, patience)
+    watch = _current = _Watch(log, hang_timeout)
     try:
         with Path(os.devnull).open("wb") as nowhere:
-            faulthandler.dump_traceback_later(patience, exit=True, file=nowhere)
+            faulthandler.dump_traceback_later(hang_timeout, exit=True, file=nowhere)
             yield
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -59,7 +59,7 @@ def watched(log: Path, patience: float) -> Iterator[None]:
 
 
 def beat() -> None:
-    """Something was done; cheap enough for every step of a loop."""
+    """Report progress; cheap enough for every iteration of a loop."""
     watch = _current
     if watch is None:
         return
@@ -67,14 +67,14 @@ def beat() -> None:
     if watch.file is None:
         watch.log.parent.mkdir(parents=True, exist_ok=True)
         watch.file = watch.log.open("wb")
-    elif now - watch.armed < min(1.0, watch.patience / 10):
+    elif now - watch.armed < min(1.0, watch.hang_timeout / 10):
         return
     watch.armed = now
-    faulthandler.dump_traceback_later(watch.patience, exit=True, file=watch.file)
+    faulthandler.dump_traceback_later(watch.hang_timeout, exit=True, file=watch.file)
 
 
 def hung(log: Path) -> bool:
-    """Whether this file tells of a computation that was silent for too long."""
+    """Whether a log file was written by the watchdog."""
     try:
         with log.open("r", encoding="utf-8", errors="replace") as file:
             return file.read(len(_MARK)) == _MARK

@@ -1,4 +1,4 @@
-"""Saliency of a model as tensors: CAM, Grad-CAM, RISE, and how maps agree."""
+"""Saliency methods as functions of tensors: CAM, Grad-CAM, RISE; agreement measures."""
 
 from preceptor.saliency.cam import class_activation_map
 from preceptor.saliency.normalise import normalise

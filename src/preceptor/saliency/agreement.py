@@ -1,14 +1,14 @@
-"""How far two saliency maps agree: the usual measures, vectorised over a batch.
+"""Agreement measures of saliency maps, vectorized over a batch.
 
-All measures take maps (B, h, w) on one grid and return `Agreement(values, valid)`, each (B,). A
-map that is constant on either side carries no information, and a map with a value that is not
-finite none that can be used: `valid` is false there and the value NaN. Nothing else is ever NaN.
+All measures take maps (B, h, w) on one grid and return `Agreement(values, valid)`, each (B,). If a
+map of a pair is constant or not finite, the measure is undefined: `valid` is false and the value
+NaN. All other values are finite.
 
-Where a measure needs a distribution, a map x becomes p = (x − min x) / Σ (x − min x), so that
-raw CAMs with negative values are welcome and the offset of a map does not matter.
+If a measure needs a distribution, a map x becomes p = (x − min x) / Σ (x − min x), so that raw CAMs
+with negative values are allowed and the offset of a map has no effect.
 
-Definitions follow Bylinskii, Judd, Oliva, Torralba and Durand, "What do different evaluation
-metrics tell us about saliency models?", IEEE TPAMI 2019, where not said otherwise.
+Unless stated otherwise, definitions follow Bylinskii, Judd, Oliva, Torralba and Durand, "What do
+different evaluation metrics tell us about saliency models?", IEEE TPAMI 2019.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from preceptor.errors import InputError
 
-_EPSILON = 1e-7  # of a probability: keeps the logarithm of an empty cell finite in float32
+_EPSILON = 1e-7  # added to probabilities: keeps the logarithm of an empty cell finite in float32
 
 
 class Agreement(NamedTuple):
-    """A measure of each map pair, and where it is defined; NaN where it is not."""
+    """Values of a measure by map pair, and whether they are defined (undefined values are NaN)."""
 
     values: Tensor
     valid: Tensor
@@ -36,7 +36,7 @@ def correlation(a: Tensor, b: Tensor, *, normalised: bool = False) -> Agreement:
     Args:
         a: (B, h, w) maps.
         b: (B, h, w) maps.
-        normalised: Whether both are in [0, 1] already, as `normalise` leaves them.
+        normalised: Whether both are already min-max normalized to [0, 1].
 
     Returns:
         Values in [−1, 1]; symmetric in a and b.
@@ -61,7 +61,7 @@ def spearman(a: Tensor, b: Tensor) -> Agreement:
         b: (B, h, w) maps.
 
     Returns:
-        Values in [−1, 1]; symmetric in a and b, unchanged by any rising curve on either.
+        Values in [−1, 1]; symmetric in a and b, invariant to increasing transformations of either.
 
     Raises:
         InputError: The shapes differ or are not (B, h, w).
@@ -101,9 +101,9 @@ def similarity(a: Tensor, b: Tensor) -> Agreement:
 
 
 def kl_divergence(model: Tensor, human: Tensor) -> Agreement:
-    """KL = Σ q log(ε + q / (p + ε)): what is lost where p (model) stands for q (human).
+    """Kullback-Leibler divergence Σ q log(ε + q / (p + ε)) of p (model) from q (human).
 
-    ε = 1e-7. Cells that people marked and the model left empty dominate the value.
+    ε = 1e-7. Cells that are high in the human map and near zero in the model's map dominate.
 
     Args:
         model: (B, h, w) maps.
@@ -126,10 +126,10 @@ def kl_divergence(model: Tensor, human: Tensor) -> Agreement:
 
 
 def nss(model: Tensor, human: Tensor) -> Agreement:
-    """Normalised scanpath saliency: the model map in standard deviations, where people looked.
+    """Normalized scanpath saliency NSS = Σ q (m − mean m) / σ_m.
 
-    NSS = Σ q (m − mean m) / σ_m with q the human map as a distribution: for a binary map the
-    mean over its marked cells. σ has the divisor h·w.
+    q is the human map as a distribution; for a binary human map, NSS is the mean of the
+    standardized model map over the marked cells. σ has the divisor h·w.
 
     Args:
         model: (B, h, w) maps.
@@ -157,19 +157,19 @@ def nss(model: Tensor, human: Tensor) -> Agreement:
 
 
 def iou_at_matched_area(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agreement:
-    """Intersection over union of the human region and as many of the model's highest cells.
+    """Intersection over union (IoU) of the human region and a model region of the same area.
 
-    With k marked cells, the model's region is its k highest cells, so that its scale does not
-    matter and no threshold on it is to be chosen. Cells tied at the edge of that region count
-    with the share that fits into it (the expected intersection over the order of ties).
+    With k marked cells, the model's region consists of its k highest cells, so that its scale has
+    no effect and no threshold is needed. Cells tied for the last places are counted in proportion
+    (the expected intersection over the order of ties).
 
     Args:
         model: (B, h, w) maps.
         human: (B, h, w) maps, bool or in [0, 1].
-        threshold: Human cells above it are marked.
+        threshold: Cells of the human map above it are marked.
 
     Returns:
-        Values in [0, 1]; not valid where no cell or every cell is marked.
+        Values in [0, 1]; not valid if no cell or every cell is marked.
 
     Raises:
         InputError: The shapes differ or are not (B, h, w).
@@ -190,17 +190,17 @@ def iou_at_matched_area(model: Tensor, human: Tensor, threshold: float = 0.5) ->
 
 
 def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agreement:
-    """Whether the model's maximum lies in the human region: 1 if it does, 0 if not.
+    """Pointing game: 1 if the maximum of the model's map lies in the human region, else 0.
 
-    Several equal maxima count with the share of them that lies inside.
+    For several equal maxima, the share of them that lies inside.
 
     Args:
         model: (B, h, w) maps.
         human: (B, h, w) maps, bool or in [0, 1].
-        threshold: Human cells above it are marked.
+        threshold: Cells of the human map above it are marked.
 
     Returns:
-        Values in [0, 1]; not valid where no cell or every cell is marked.
+        Values in [0, 1]; not valid if no cell or every cell is marked.
 
     Raises:
         InputError: The shapes differ or are not (B, h, w).
@@ -220,14 +220,14 @@ def pointing_game(model: Tensor, human: Tensor, threshold: float = 0.5) -> Agree
 
 
 def entropy(maps: Tensor) -> Agreement:
-    """Shannon's entropy of each map as a distribution, −Σ p log p / log(h·w): how spread it is.
+    """Normalized Shannon entropy of each map as a distribution, −Σ p log p / log(h·w).
 
     Args:
         maps: (B, h, w) maps.
 
     Returns:
-        Values in [0, 1]: 0 for a single bright cell, towards 1 for an even spread. Divided by
-        log(h·w), so that maps on unlike grids compare.
+        Values in [0, 1]: 0 for a single bright cell, 1 for a uniform map. The division by log(h·w)
+        makes maps on different grids comparable.
 
     Raises:
         InputError: The shape is not (B, h, w).
@@ -247,11 +247,11 @@ def entropy(maps: Tensor) -> Agreement:
 
 
 def _flat(*maps: Tensor, normalised: bool = False) -> tuple[list[Tensor], Tensor]:
-    """Maps as rows (B, h·w) scaled to [0, 1], and which pairs are usable; the others are 0."""
+    """Maps as rows (B, h·w) scaled to [0, 1], and which pairs are valid; invalid ones are 0."""
     shapes = [tuple(each.shape) for each in maps]
     if len(set(shapes)) > 1 or len(shapes[0]) != 3 or 0 in shapes[0][1:]:
         raise InputError(
-            f"maps must be (B, h, w), alike on both sides; got {' and '.join(map(str, shapes))}"
+            f"maps must have the same shape (B, h, w); got {' and '.join(map(str, shapes))}"
         )
     rows, valid = [], torch.ones(shapes[0][0], dtype=torch.bool, device=maps[0].device)
     for each in maps:
@@ -265,14 +265,14 @@ def _flat(*maps: Tensor, normalised: bool = False) -> tuple[list[Tensor], Tensor
 
 
 def _regions(model: Tensor, human: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The model's rows, the marked cells, and where both say something."""
+    """Rows of the model, marked cells, and which pairs are valid."""
     (x, _), valid = _flat(model, human)
     marked = (human > threshold).flatten(1)
     return x, marked, valid & marked.any(dim=1) & ~marked.all(dim=1)
 
 
 def _unit(row: Tensor) -> Tensor:
-    """Min-max to [0, 1]: no measure depends on it, but its rounding errors no longer do either."""
+    """Min-max normalization; it changes no measure, but limits rounding errors."""
     low, high = row.amin(dim=1, keepdim=True), row.amax(dim=1, keepdim=True)
     return (row - low) / _nonzero(high - low)
 
@@ -288,7 +288,7 @@ def _pearson(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _ranks(row: Tensor) -> Tensor:
-    """The mean rank of each cell among its map's, from 0."""
+    """Mean rank of each cell within its map, from 0."""
     rising = row.sort(dim=1).values
     first = torch.searchsorted(rising, row)
     after = torch.searchsorted(rising, row, right=True)

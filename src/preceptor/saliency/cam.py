@@ -1,4 +1,4 @@
-"""Class activation maps: where in the image a class score comes from (Zhou et al., CVPR 2016)."""
+"""Class activation maps (Zhou et al., CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 
 
 def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    """The raw CAM of one class an image: cam_c = Σ_ch weight[c, ch] · feature[ch].
+    """Class activation map of one class per image: cam_c = Σ_ch weight[c, ch] · feature[ch].
 
-    `features` is exactly what the pooled linear head sees, so mean(cam_c) + bias_c = logit_c.
+    `features` is the input of the pooled linear head, so that mean(cam_c) + bias_c = logit_c.
 
     Args:
         features: (B, Ch, h, w).
-        weight: (C, Ch) weight of the linear head; of a single-logit head (1, Ch), whose CAMs of the
-            classes 0 and 1 are those of its `two_sided` logits.
-        classes: (B,) the class of each map, int64 in [0, C).
+        weight: (C, Ch) weight of the linear head; (1, Ch) for a head with a single logit, whose
+            CAMs of the classes 0 and 1 are those of its `binary_logits`.
+        classes: (B,) class of each map, int64 in [0, C).
 
     Returns:
-        (B, h, w), not normalised.
+        (B, h, w), not normalized.
 
     Raises:
-        ValueError: Not one class an image.
+        ValueError: `classes` does not have one class per image.
 
     Reference:
         B. Zhou, A. Khosla, A. Lapedriza, A. Oliva, A. Torralba, "Learning Deep Features for
@@ -36,10 +36,10 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
     batch, channels, height, width = features.shape
     if classes.shape != (batch,):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {batch}")
-    chosen = two_sided(weight.T).T[classes]  # (B, Ch)
-    # One batched product over a view, with the channels where the features have them: so the
-    # gradient comes back in their layout. In the other, a DenseNet's whole backward pass is 15 %
-    # slower.
+    chosen = binary_logits(weight.T).T[classes]  # (B, Ch)
+    # A batched product over a view keeps the channels in the layout of the features, so that
+    # the gradient has the same layout. In the other layout, the backward pass of a DenseNet is
+    # 15 % slower.
     if features.is_contiguous(memory_format=torch.channels_last):
         places = features.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         return (places @ chosen[:, :, None]).reshape(batch, height, width)
@@ -47,11 +47,11 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
     return (chosen[:, None] @ places).reshape(batch, height, width)
 
 
-def two_sided(values: Tensor) -> Tensor:
-    """A single logit z as the two logits (−z/2, z/2); more than one are returned as they are.
+def binary_logits(values: Tensor) -> Tensor:
+    """Logits of two classes from a single logit z: (−z/2, z/2); several logits are unchanged.
 
-    Their softmax is (σ(−z), σ(z)), so cross-entropy on them is the logistic loss on z. The head's
-    weight is split in the same way, and each class has a CAM that adds up to its logit.
+    Their softmax is (σ(−z), σ(z)), so that their cross-entropy is the logistic loss on z. The
+    weight of the head is split in the same way, and the CAM of each class adds up to its logit.
 
     Args:
         values: (..., C).
@@ -61,7 +61,7 @@ def two_sided(values: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> two_sided(torch.tensor([[3.0]]))
+        >>> binary_logits(torch.tensor([[3.0]]))
         tensor([[-1.5000,  1.5000]])
     """
     if values.shape[-1] != 1:

@@ -1,8 +1,8 @@
-"""Deletion and insertion: what a model's score says about a map, without any human map.
+"""Deletion and insertion: evaluation of saliency maps by the model's scores.
 
-Cells of the map are removed from the image, or put into an empty one, from the most salient to the
-least, and the probability of the class is followed. A map that shows what the model uses makes it
-fall early (deletion) or rise early (insertion).
+Cells are removed from the image, or inserted into an empty one, from the most to the least salient,
+and the probability of the class is computed after each step. If a map shows what the model uses,
+the probability falls early (deletion) or rises early (insertion).
 
 V. Petsiuk, A. Das, K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
 Models", BMVC 2018.
@@ -36,7 +36,7 @@ def deletion(
     fill: float = 0.0,
     batch_size: int = BATCH_SIZE,
 ) -> Agreement:
-    """Area under the class probability while cells are removed, the most salient first.
+    """Deletion: area under the class probability as cells are removed, the most salient first.
 
         ∫₀¹ p_c(image without the share x of the cells) dx, by the trapezoid rule
 
@@ -44,26 +44,26 @@ def deletion(
     left.
 
     Args:
-        model: (N, C, H, W) to logits (N, classes), or to a tuple that begins with them; on the
-            device of the images. A module is put in evaluation mode and back as it was.
-        images: (B, C, H, W) as the model takes them.
+        model: Function of (N, C, H, W) images that returns logits (N, classes), or a tuple that
+            begins with them; on the device of the images. A module is in evaluation mode meanwhile.
+        images: (B, C, H, W) input of the model.
         maps: (B, h, w) with h ≤ H and w ≤ W, any scale.
-        classes: (B,) int64, whose probability is followed.
-        steps: Points of the curve, spread evenly over the cells, none and all included; no more
-            than there are.
-        fill: What removed pixels become, as the model takes them: 0 is the mean colour where
-            images are normalised.
-        batch_size: Images that the model sees at once, and that are held at once beside `images`.
+        classes: (B,) int64, class of the probability.
+        steps: Number of points of the curve, evenly spaced from no cell to all cells; at most the
+            number of cells plus one.
+        fill: Value of removed pixels in the model's input: 0 is the mean color for normalized
+            images.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        Values in [0, 1], lower is better. A map that is constant or not finite has no order:
-        `valid` is false there and the value NaN.
+        Values in [0, 1], lower is better. For a constant or non-finite map `valid` is false and the
+        value NaN.
 
     Raises:
-        InputError: The shapes do not fit, or fewer than two steps or one image at once.
+        InputError: The shapes do not match, or `steps` is below 2 or `batch_size` below 1.
 
     Example:
-        >>> def model(images):  # its probability is the share of the image that is there
+        >>> def model(images):  # its probability is the share of the image that is visible
         ...     share = images.mean((1, 2, 3))
         ...     return torch.stack([share, 1 - share], 1).log()
         >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
@@ -83,21 +83,21 @@ def insertion(
     fill: float = 0.0,
     batch_size: int = BATCH_SIZE,
 ) -> Agreement:
-    """Area under the class probability while cells are put into an empty image.
+    """Insertion: area under the class probability as cells are inserted into an empty image.
 
         ∫₀¹ p_c(the share x of the cells, the most salient, on an image of `fill`) dx
 
     Args:
-        model, images, maps, classes, steps, fill, batch_size: See `deletion`.
+        model, images, maps, classes, steps, fill, batch_size: Arguments of `deletion`.
 
     Returns:
-        Values in [0, 1], higher is better; NaN and not `valid` as in `deletion`.
+        Values in [0, 1], higher is better; NaN and not `valid` in the same cases as in `deletion`.
 
     Raises:
-        InputError: As in `deletion`.
+        InputError: Same as in `deletion`.
 
     Example:
-        >>> def model(images):  # looks at the top left alone
+        >>> def model(images):  # depends on the upper left only
         ...     return torch.stack([9 * images[:, 0, 0, 0], torch.zeros(len(images))], 1)
         >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
         >>> image, first = torch.ones(1, 1, 4, 4), torch.tensor([0])
@@ -126,7 +126,7 @@ def _area(
     valid = informative(maps)
     used = valid.nonzero().flatten()
     order = maps[used].flatten(1).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1).view(-1, *maps.shape[1:])  # of each cell, 0 the most salient
+    rank = order.argsort(dim=1).view(-1, *maps.shape[1:])  # rank of each cell, 0 = the most salient
     cells = maps.shape[1] * maps.shape[2]
     points = min(steps, cells + 1)
     counts = torch.arange(points, device=device) * cells // (points - 1)

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: the same answers from fewer passes."""
+"""Fusion of batch norm into the preceding convolutions, for inference."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from preceptor.runtime.memory import out_of_memory
 
-# Folding changes the order of float32 products: differences stay near 1e-6 of the largest output.
+# Fusion changes the order of float32 products: differences stay near 1e-6 of the largest output.
 TOLERANCE = 1e-3
 
 
-def folded(network: nn.Module, example: Tensor) -> nn.Module:
-    """A copy for inference with its batch norms folded into convolutions, or a plain copy.
+def fused(network: nn.Module, example: Tensor) -> nn.Module:
+    """Copy of a network for inference, with batch norms fused into convolutions if possible.
 
-    Which batch norm follows which convolution is seen in one forward of `example`, and whether the
-    result is the same network is measured on it; where it is not, the copy is left unfolded.
+    The pairs of convolution and batch norm are found in one forward pass of `example`. The outputs
+    of both networks on `example` are compared; if they differ, the copy is not fused.
 
     Args:
         network: Any network; it is not changed.
-        example: (B, C, H, W), as the network is fed.
+        example: (B, C, H, W) example input.
 
     Returns:
-        The copy, in evaluation mode, without hooks unless they change what comes out; the network
-        itself where it cannot be copied (weights that are computed from others).
+        The copy, in evaluation mode, without hooks unless they change the output; the network
+        itself if it cannot be copied (weights computed from other weights).
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
-        >>> folded(network, torch.randn(1, 3, 8, 8))[1]
+        >>> fused(network, torch.randn(1, 3, 8, 8))[1]
         Identity()
     """
     # Not in inference mode: weights made in it could not be used outside. Nor under autocast, whose
@@ -65,13 +65,13 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _stripped(network: nn.Module, example: Tensor, expected: Tensor) -> bool:
-    """Remove the hooks through which others look into the original; whether it needs none."""
+    """Remove all hooks from a copy; returns whether its output stays the same without them."""
     for module in network.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     try:
         return _alike(_first(network(example)), expected)
-    except Exception as error:  # it cannot compute without them
+    except Exception as error:  # the forward pass fails without them
         if out_of_memory(error):
             raise
         return False
@@ -85,8 +85,8 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
 
 
 def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Names of each convolution and the batch norm that its output goes into."""
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no id comes twice
+    """Names of each convolution and of the batch norm that takes its output."""
+    made: dict[int, tuple[str, Tensor]] = {}  # tensors are kept alive, so that ids are unique
     pairs: list[tuple[str, str]] = []
     handles = []
 

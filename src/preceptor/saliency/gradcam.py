@@ -1,4 +1,4 @@
-"""Grad-CAM through a head, for heads that are not linear on pooled features."""
+"""Grad-CAM for heads that are not linear on pooled features (Selvaraju et al., ICCV 2017)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch import Tensor
 def grad_cam(
     logits: Tensor, features: Tensor, classes: Tensor, *, trainable: bool = True
 ) -> Tensor:
-    """The raw Grad-CAM of one class an image, differentiated from the logits to the features only.
+    """Grad-CAM of one class per image, differentiated from the logits to the features only.
 
         g_ch = mean over positions of ∂logit_c / ∂feature[ch],   map = Σ_ch g_ch · feature[ch]
 
-    On a linear head over mean-pooled features it is the CAM divided by h·w. There is no ReLU: a
-    map that is guided must be able to say "against", and min-max follows anyway.
+    For a linear head over mean-pooled features it is the CAM divided by h·w. No ReLU is applied: a
+    guided map must be able to show evidence against the class, and min-max normalization follows.
 
     Args:
-        logits: (B, C), computed from `features` in a graph that is still there.
-        features: (B, Ch, h, w), ancestors of the logits. The trunk below is never entered.
-        classes: (B,) the class of each map, int64 in [0, C).
+        logits: (B, C), computed from `features`; their graph must not have been freed.
+        features: (B, Ch, h, w), ancestors of the logits. The trunk is not differentiated.
+        classes: (B,) class of each map, int64 in [0, C).
         trainable: Keep the graph of the derivative, so that a loss on the map reaches the head and,
             through the features, the trunk.
 
     Returns:
-        (B, h, w), not normalised, float32 or wider.
+        (B, h, w), not normalized, float32 or wider.
 
     Raises:
-        ValueError: Not one class an image.
+        ValueError: `classes` does not have one class per image.
 
     Reference:
         R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
@@ -41,7 +41,7 @@ def grad_cam(
     """
     if classes.shape != (len(logits),):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {len(logits)}")
-    # Without autocast, as the CAM: it would make the last product one of bfloat16.
+    # Without autocast, as for the CAM: otherwise the last product would be in bfloat16.
     with torch.autocast(features.device.type, enabled=False):
         # The derivative of the sum of the chosen logits, which is that of each image's own where
         # images do not meet in the head; in training they do where it has batch norm.

@@ -1,4 +1,4 @@
-"""The scores of masked images: any model, batches across images and masks, nothing kept."""
+"""Scores of masked images for any model, in batches that span images and masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from preceptor.runtime import watchdog
-from preceptor.saliency.cam import two_sided
+from preceptor.saliency.cam import binary_logits
 
 Score = Literal["probability", "logit"]
 Fill = float | Literal["mean", "blur"]
@@ -24,19 +24,19 @@ BLUR_SHARE = 0.1
 
 
 class MaskedScores:
-    """Images, and the scores that a model gives them under masks.
+    """Class scores of images under masks.
 
     Args:
-        images: (B, C, H, W) as the model takes them.
-        classes: (B,) int64, whose score is wanted.
-        logits: (N, C, H, W) → (N, K); K = 1 counts as two classes.
+        images: (B, C, H, W) input of the model.
+        classes: (B,) int64, class of each score.
+        logits: Function (N, C, H, W) → (N, K); K = 1 is treated as two classes.
         score: probability or logit (log-odds).
-        fill: What a mask shows instead of the image.
-        batch_size: Images at once; None = what suits the device.
+        fill: Value of masked pixels: a number, mean or blur.
+        batch_size: Number of images per forward pass; None = depending on the device.
 
     Raises:
-        ValueError: There is no such score, fill or batch; or, when it is called, the logits are not
-            of that shape, or classes not among them.
+        ValueError: `score`, `fill` or `batch_size` is invalid; in a call, the logits have another
+            shape, or a class is out of range.
     """
 
     def __init__(
@@ -60,9 +60,11 @@ class MaskedScores:
         self.least, self.most = int(classes.min()), int(classes.max())
 
     def __call__(self, which: Tensor, masks: Tensor) -> Tensor:
-        """(b, n) scores of the images at the positions `which` (b,) under the masks (n, H, W)."""
+        """(b, n) scores of the images at positions `which` (b,) under masks (n, H, W)."""
         count = len(masks)
-        masks = masks.to(self.images.dtype)  # a model in half precision takes nothing wider
+        masks = masks.to(
+            self.images.dtype
+        )  # a model in half precision needs inputs in half precision
         at_once = min(count, self.batch_size)
         together = max(1, self.batch_size // at_once)
         found = torch.empty(len(which), count, device=masks.device)
@@ -86,17 +88,17 @@ class MaskedScores:
             raise ValueError(
                 f"the model gives {tuple(logits.shape)} for {count} images; it must be (N, K)"
             )
-        logits = two_sided(logits.float())
+        logits = binary_logits(logits.float())
         if not 0 <= self.least <= self.most < logits.shape[1]:
             raise ValueError(
-                f"classes from {self.least} to {self.most}; the model knows 0 to "
+                f"classes from {self.least} to {self.most}; the model has classes 0 to "
                 f"{logits.shape[1] - 1}"
             )
         return logits
 
 
 def _usual_batch(images: Tensor) -> int:
-    """Images at once that suit the device."""
+    """Default number of images per forward pass on a device."""
     if images.is_cuda:
         return BATCH_GPU
     pixels = images.shape[-2] * images.shape[-1]
@@ -125,7 +127,7 @@ def _masked(images: Tensor, masks: Tensor, fill: Tensor | None) -> Tensor:
 
 
 def _fill(images: Tensor, fill: Fill) -> Tensor | None:
-    """(B, C, H or 1, W or 1) what masks show instead, or None for zeros."""
+    """(B, C, H or 1, W or 1) values of masked pixels, or None for zeros."""
     if fill == "mean":
         return images.mean((2, 3), keepdim=True)
     if fill == "blur":

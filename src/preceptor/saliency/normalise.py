@@ -1,4 +1,4 @@
-"""Min-max normalisation of maps, and which maps say anything at all."""
+"""Min-max normalization of maps, and detection of uninformative maps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LEAST_SPREAD = 1e-30
 
 
 def informative(maps: Tensor) -> Tensor:
-    """Which maps carry information: finite everywhere and not constant.
+    """Whether each map is informative: finite everywhere and not constant.
 
     Args:
-        maps: (B, h, w); masks of bool or whole numbers are maps too.
+        maps: (B, h, w) of any type, bool and integers included.
 
     Returns:
         (B,) bool.
@@ -35,12 +35,12 @@ def informative(maps: Tensor) -> Tensor:
 
 
 def normalise(maps: Tensor) -> Tensor:
-    """Min-max each map to [0, 1]: (m − min m) ÷ (max m − min m); a constant map becomes zeros.
+    """Min-max normalization of each map: (m − min m) ÷ (max m − min m); zeros for a constant map.
 
-    The gradient goes through minimum and maximum; a constant map passes none.
+    The gradient flows through minimum and maximum; that of a constant map is zero.
 
     Args:
-        maps: (B, h, w); masks of bool or whole numbers become float32.
+        maps: (B, h, w); bool and integers are converted to float32.
 
     Returns:
         (B, h, w) in [0, 1].
@@ -60,7 +60,7 @@ def normalise(maps: Tensor) -> Tensor:
 
 
 def _constant(low: Tensor, high: Tensor) -> Tensor:
-    """Whether a map is constant up to rounding; False where it has a NaN, which must be seen."""
+    """Whether a map is constant up to rounding; False for maps with NaN, which stay NaN."""
     spread, largest = high - low, torch.maximum(low.abs(), high.abs())
     return (spread <= CONSTANT_TOLERANCE * largest) | (spread <= LEAST_SPREAD)
 

@@ -1,7 +1,7 @@
-"""What may be done to a guiding map on the model's grid: finer, coarser, a box, a hull.
+"""Post-processing of guiding maps on the model's grid: blur, power, threshold, dilation, shapes.
 
-All of it treats all directions alike, so that on square grids flips and quarter turns of a map may
-come before or after it.
+All operations are symmetric in the axes and directions, so that on square grids they commute with
+flips and quarter turns.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from preceptor.saliency.normalise import normalise
 
 
 def post_process(maps: Tensor, settings: PostProcessing) -> Tensor:
-    """Blur maps, raise them to a power, threshold and dilate them, and take their box or hull.
+    """Blur, power, threshold, dilation and box or hull of maps, in this order.
 
-    In this order, normalised throughout: a blurred map is stretched to [0, 1] again, else a
-    threshold would clear a narrow peak.
+    Maps are normalized before and after: without normalization, a threshold would remove a narrow
+    peak that was blurred.
 
     Args:
         maps: (B, h, w) of any scale.
-        settings: What is done; with the defaults this is `normalise`.
+        settings: Operations; the defaults only normalize.
 
     Returns:
-        (B, h, w) in [0, 1]; zeros for a constant map, a box or hull of all cells among them; NaN
-        for a map with a NaN, and zeros for one with an infinite value.
+        (B, h, w) in [0, 1]; zeros for a constant map, including a box or hull of all cells; NaN
+        for a map with a NaN, and zeros for a map with an infinite value.
 
     Reference:
         C. R. Crum, S. Webster, A. Czajka, "Grains of Saliency: Optimizing Saliency-based Training
@@ -63,7 +63,7 @@ def post_process(maps: Tensor, settings: PostProcessing) -> Tensor:
 
 
 def _gaussian(side: int, sigma: float, like: Tensor) -> Tensor:
-    """(side, side) weights of a blur of `sigma` sides: each row sums to 1, at the border too."""
+    """(side, side) weights of a blur of `sigma` sides; each row sums to 1, also at the border."""
     places = torch.arange(side, device=like.device, dtype=torch.float64) / side
     weights = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
@@ -77,7 +77,7 @@ def _dilated(maps: Tensor, share: float) -> Tensor:
 
 
 def _radius(share: float, side: int) -> int:
-    """Whole cells, halves upwards; at least one, and no more than reach the far border."""
+    """Radius in whole cells, rounded half up, from one cell to the side of the map."""
     return min(max(1, math.floor(share * side + 0.5)), max(1, side - 1))
 
 
@@ -87,15 +87,15 @@ def _box(marked: Tensor) -> Tensor:
 
 
 def _between(marked: Tensor) -> Tensor:
-    """(B, n) bool: from the first to the last that is marked."""
+    """(B, n) bool: from the first to the last marked entry."""
     return (marked.cumsum(1) > 0) & (marked.flip(1).cumsum(1) > 0).flip(1)
 
 
 def _hull(marked: Tensor) -> Tensor:
-    """(B, h, w) bool: the cells whose centres lie in the convex hull of the marked cells' centres.
+    """(B, h, w) bool: the cells whose centers lie in the convex hull of the marked cells' centers.
 
-    The hull's edges to the left and to the right follow from the first and the last marked cell of
-    each row, in whole numbers and so exactly.
+    The left and the right edge of the hull are computed from the first and the last marked cell of
+    each row, exactly, in integers.
     """
     width = marked.shape[2]
     columns = torch.arange(width, device=marked.device)
@@ -106,12 +106,13 @@ def _hull(marked: Tensor) -> Tensor:
 
 
 def _envelope(heights: Tensor, most: int) -> Tensor:
-    """(B, h) whole parts of the least concave curve over each row's heights; −1 = there is none.
+    """(B, h) integer parts of the upper concave envelope of each row of heights; −1 = empty.
 
-    At each place it is the highest of all chords between a height up to it and one from it on.
+    At each position it is the maximum over all chords from a height at or before the position to
+    one at or after it.
     """
     length = heights.shape[1]
-    # So low that no chord from it lies above 0, wherever its other end is.
+    # So low that no chord from it lies above 0 anywhere.
     heights = torch.where(heights < 0, -(most + 1) * (length + 1), heights)
     places = torch.arange(length, device=heights.device)
     highest = []

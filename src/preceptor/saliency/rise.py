@@ -1,10 +1,10 @@
-"""RISE: saliency from how a class score depends on random masks; any model, no look inside.
+"""RISE: saliency maps from the scores of randomly masked images (Petsiuk et al., BMVC 2018).
 
-The published map is E[f · m] / p, for scores f under masks m that are on with probability p. Up to
-scale and offset it is the covariance E[(f − f̄)(m − m̄)], which min-max cannot tell from it. Hence
-the default estimator: blocks of balanced masks (`balanced_block`), in which the mean score and the
-interactions of two cells cancel exactly, and whose blocks say how far the map has settled.
-docs/saliency.md has the curves.
+The published map is E[f · m] / p, for scores f under masks m whose cells are on with probability p.
+Up to scale and offset, which min-max normalization removes, it is the covariance
+E[(f − f̄)(m − m̄)]. The default estimator uses blocks of balanced masks (`balanced_block`), in which
+the mean score and the interactions of two cells cancel exactly; the variance over blocks estimates
+the error of the map. docs/saliency.md has the curves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from preceptor.data.geometry import resample
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score
 from preceptor.saliency.rise_masks import (
     Block,
@@ -36,8 +36,8 @@ Size = Literal["grid", "image"] | tuple[int, int]
 # As published: 7 × 7 cells, each on with probability ½.
 CELLS = 7
 ON = 0.5
-# Blocks that must be there before a map can be said to have settled: one can agree with nothing,
-# and two agree by chance now and then.
+# Smallest number of blocks of a finished map: one block has no error estimate, and two may agree by
+# chance.
 LEAST_BLOCKS = 3
 # Chance that blocks of pure noise agree as well as those of a map that counts as one. On grids of
 # 7 × 7 such agreement is asked for by the tolerance anyway; on 2 × 2, three numbers agree easily:
@@ -47,27 +47,27 @@ CHANCE = 1e-4
 
 @runtime_checkable
 class FeatureModel(Protocol):
-    """A model with a grid of features, such as a `GuidableModel`.
+    """Model with a grid of features, such as a `GuidableModel`.
 
     Args:
-        backbone: The network that maps (N, C, H, W) to logits, or to a tuple that begins with them.
+        backbone: Network that maps (N, C, H, W) to logits, or to a tuple that begins with them.
     """
 
     backbone: nn.Module
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """(h, w) of the features of (N, C, H, W) images."""
+        """Size (h, w) of the features of (N, C, H, W) images."""
         ...
 
 
 class RiseResult(NamedTuple):
-    """Maps, and how sure they are.
+    """RISE maps with their estimated errors.
 
     Args:
-        maps: (B, h, w) float32, raw: scale and offset mean nothing.
-        masks_used: (B,) int64 model evaluations spent on each.
-        error: (B,) 1 − the estimated correlation with the map that endless masks would give, 0 to
-            1; 1 where the scores do not depend on the masks, or not more than noise may seem to.
+        maps: (B, h, w) float32; scale and offset are arbitrary.
+        masks_used: (B,) int64 number of model evaluations of each map.
+        error: (B,) 1 − estimated correlation with the limit for infinitely many masks, in [0, 1]; 1
+            if the scores do not depend on the masks, or not significantly.
     """
 
     maps: Tensor
@@ -75,13 +75,13 @@ class RiseResult(NamedTuple):
     error: Tensor
 
 
-def published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
-    """The published estimator Σ f m / (n p).
+def rise_published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
+    """Published estimator Σ f m / (n p).
 
     Args:
-        scores: (..., n) of the masked images.
-        masks: (n, h, w).
-        on: p, the probability that a cell is on.
+        scores: (..., n) scores of the masked images.
+        masks: (n, h, w) masks.
+        on: Probability p that a cell is on.
 
     Returns:
         (..., h, w).
@@ -90,12 +90,12 @@ def published(scores: Tensor, masks: Tensor, on: float = ON) -> Tensor:
 
 
 def self_normalised(scores: Tensor, masks: Tensor) -> Tensor:
-    """Σ f m / Σ m, pixel by pixel; see `published`."""
+    """Self-normalized estimator Σ f m / Σ m for each pixel; arguments as in `rise_published`."""
     return torch.einsum("...n,nhw->...hw", scores, masks) / masks.sum(0)
 
 
 def covariance(scores: Tensor, masks: Tensor) -> Tensor:
-    """The mean of (f − f̄)(m − m̄); see `published`."""
+    """Covariance estimator, the mean of (f − f̄)(m − m̄); arguments as in `rise_published`."""
     centred = scores - scores.mean(-1, keepdim=True)
     return torch.einsum("...n,nhw->...hw", centred, masks - masks.mean(0)) / len(masks)
 
@@ -115,43 +115,44 @@ def rise(
     cells: int = CELLS,
     batch_size: int | None = None,
 ) -> RiseResult:
-    """RISE maps of one class an image.
+    """RISE maps of one class per image.
 
-    Masks are added in blocks until the blocks agree so well that the map's estimated correlation
-    with its own limit is at least 1 − tolerance, image by image. The masks are a function of the
-    seed alone, the same for all images: results do not depend on how images are batched, but for
-    rounding (about 1e-5 of the map's range in float32). No global random state is touched.
+    Masks are added in blocks until the estimated correlation of the map with its limit is at least
+    1 − tolerance, separately for each image. The masks depend on the seed only and are the same for
+    all images: results do not depend on how images are batched, up to rounding (about 1e-5 of the
+    map's range in float32). The global random state is not used.
 
-    An ambient `torch.autocast` is respected; images and model may be channels_last.
+    `torch.autocast` is respected if active; images and model may be channels_last.
 
     Args:
-        model: A `GuidableModel`, or anything that maps (N, C, H, W) to logits (N, K) or to a tuple
-            that begins with them; one logit counts as two classes. A module is put into evaluation
-            mode meanwhile, and its batch norms are folded into its convolutions in a copy.
-        images: (B, C, H, W) as the model takes them, normalised floats; any height and width.
-        classes: (B,) int64.
-        max_masks: Most model evaluations an image; whole blocks are used (of 128 masks at 7 × 7
-            cells, of a third of max_masks where that is less).
-        tolerance: The error at which an image is done; 0 uses all masks.
+        model: A `GuidableModel`, or any function that maps (N, C, H, W) to logits (N, K) or to a
+            tuple that begins with them; one logit is treated as two classes. A module is in
+            evaluation mode meanwhile, and its batch norms are fused into its convolutions in a
+            copy.
+        images: (B, C, H, W) normalized floats, the input of the model; any height and width.
+        classes: (B,) int64 class of each map.
+        max_masks: Maximum number of model evaluations per image; whole blocks are used (of 128
+            masks at 7 × 7 cells, or of a third of max_masks if that is less).
+        tolerance: Error at which an image is finished; 0 uses all masks.
         estimator: default, or published (independent masks and E[f · m] / p).
         score: probability, or logit: the log-odds of the class, ln p / (1 − p).
-        fill: What a mask shows instead of the image: a value in input space (0 = the mean colour of
-            the model's normalisation), the image's mean colour, or the blurred image.
-        size: Of the maps: grid (the model's feature grid; of other models cells × cells), image, or
-            (h, w).
-        seed: Of the masks.
-        cells: s, cells a side.
-        batch_size: Images at once; None = what suits the device.
+        fill: Value of masked pixels: a number in input space (0 = the mean color of the model's
+            normalization), mean (the mean color of the image), or blur (the blurred image).
+        size: Size of the maps: grid (the model's feature grid; for other models cells × cells),
+            image, or (h, w).
+        seed: Random seed of the masks.
+        cells: Number of cells s per side.
+        batch_size: Number of images per forward pass; None = depending on the device.
 
     Raises:
-        ValueError: Shapes or values that make no sense.
+        ValueError: A shape or a value is invalid.
 
     Reference:
         V. Petsiuk, A. Das, K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
         Models", BMVC 2018.
 
     Example:
-        >>> def bright(images):  # looks at the upper left quarter alone
+        >>> def bright(images):  # depends on the upper left quarter only
         ...     return images[:, :, :8, :8].mean((1, 2, 3))[:, None] * 4
         >>> found = rise(bright, torch.ones(1, 3, 16, 16), torch.tensor([1]), size=(2, 2))
         >>> found.maps.argmax().item()
@@ -179,11 +180,11 @@ def _estimate(
     estimator: Estimator,
     seed: int,
 ) -> RiseResult:
-    """Add blocks until each image's map has settled."""
+    """Add blocks until the map of each image reaches the tolerance."""
     height, width = seen.images.shape[-2:]
     device = seen.images.device
     rows, columns = ramps(height, cells), ramps(width, cells)
-    # The same ramps averaged over the cells of the map: what a block says goes straight there.
+    # The same ramps averaged over the cells of the map: block maps are computed on its grid.
     rows_out, columns_out = (
         _averaged(rows, grid[0]).to(device),
         _averaged(columns, grid[1]).to(device),
@@ -196,7 +197,7 @@ def _estimate(
     error = torch.ones(count, dtype=torch.float64, device=device)
     active = torch.arange(count, device=device)
     shifts = (len(rows), len(columns))
-    # What a map of the masks' cells can say, less its mean.
+    # Degrees of freedom: the cells of the masks that the map resolves, minus the mean.
     freedom = max(min(grid[0] * grid[1], cells * cells) - 1, 1)
     size = min(full_block(cells), max(2, max_masks // LEAST_BLOCKS // 2 * 2))
     for number, block in enumerate(_blocks(estimator, cells, size, shifts, seed), 1):
@@ -208,7 +209,7 @@ def _estimate(
         used[active] += size
         if number >= LEAST_BLOCKS:
             error[active] = _error(total[active], squares[active], number, freedom)
-            # One look at the device a block: what goes on is decided here. At tolerance 0 all do.
+            # The only synchronization per block: unfinished images. At tolerance 0 all continue.
             active = active[error[active] >= tolerance]
         if not len(active) or (number + 1) * size > max_masks:
             break
@@ -219,7 +220,7 @@ def _estimate(
 def _blocks(
     estimator: Estimator, cells: int, count: int, shifts: tuple[int, int], seed: int
 ) -> Iterator[Block]:
-    """The endless sequence of blocks of a seed, `count` masks each."""
+    """Infinite sequence of mask blocks of a seed, `count` masks each."""
     generator = torch.Generator().manual_seed(seed)
     row, column = torch.rand(2, generator=generator).tolist()
     index = 0
@@ -235,29 +236,28 @@ def _blocks(
 def _block_map(
     estimator: Estimator, scores: Tensor, block: Block, rows: Tensor, columns: Tensor
 ) -> Tensor:
-    """(B, h, w) what the scores (B, n) of one block say."""
+    """(B, h, w) maps estimated from the scores (B, n) of one block."""
     if estimator == "published":
-        return published(scores, render(block, rows, columns).double())
-    # All masks share their shift: the covariance with the cells, enlarged like a mask.
+        return rise_published(scores, render(block, rows, columns).double())
+    # All masks share their shift: covariance with the cells, upsampled like a mask.
     with_cells = covariance(scores, block.cells.double())
     return render(Block(with_cells, block.shifts), rows.double(), columns.double())
 
 
 def _error(total: Tensor, squares: Tensor, number: int, freedom: int) -> Tensor:
-    """(B,) 1 − the estimated correlation of the mean map with its limit.
+    """(B,) 1 − estimated correlation of the mean map with its limit.
 
-    With b_k the blocks' maps less their means over the cells, b̄ their mean over k = 1 … K, and
-    ν = Σ‖b_k − b̄‖² / (K (K − 1)) the noise in b̄, the reliability is 1 − ν / ‖b̄‖², and the
-    correlation its root. For K = 2 the reliability is the split-half correlation r stepped up by
-    the Spearman-Brown formula, 2r / (1 + r); for more it is like the mean over all ways to split.
-    Of noise alone ‖b̄‖² / ν follows the F distribution; where it is not beyond its upper `CHANCE`,
-    the error is 1.
+    Let b_k be the maps of the blocks minus their means over the cells, b̄ the mean of the b_k over
+    k = 1 … K, and ν = Σ‖b_k − b̄‖² / (K (K − 1)) the noise variance of b̄. The reliability is
+    1 − ν / ‖b̄‖², and the correlation is its square root. For K = 2 the reliability is the
+    split-half correlation r corrected by the Spearman-Brown formula, 2r / (1 + r). For noise,
+    ‖b̄‖² / ν follows an F distribution; below its upper quantile `CHANCE` the error is set to 1.
     """
     mean = (_centred(total) / number).square().sum((1, 2))
     noise = (squares / number - mean).clamp_min(0) / (number - 1)
     reliability = 1 - noise / mean.clamp_min(torch.finfo(mean.dtype).tiny)
     beyond = float(fdtri(freedom, freedom * (number - 1), 1 - CHANCE))
-    # Constant maps say nothing, nor do those that are not finite.
+    # Constant and non-finite maps are uninformative.
     known = (mean > 0) & reliability.isfinite() & (mean > beyond * noise)
     return 1 - torch.where(known, reliability.clamp(0, 1), 0).sqrt()
 
@@ -269,10 +269,10 @@ def _centred(maps: Tensor) -> Tensor:
 def _logits_of(
     model: FeatureModel | nn.Module | Callable[[Tensor], Any], example: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """What is called for logits: a folded copy of a module, without the rest of its answers."""
+    """Function that returns the logits only: of a module, by a copy with fused batch norms."""
     network = model.backbone if isinstance(model, FeatureModel) else model
     if isinstance(network, nn.Module):
-        network = folded(network, example)
+        network = fused(network, example)
 
     def call(images: Tensor) -> Tensor:
         found = network(images)
@@ -296,7 +296,7 @@ def _grid(
 
 
 def _averaged(weights: Tensor, cells: int) -> Tensor:
-    """(shifts, cells, s): ramps averaged over the cells of a map along their axis."""
+    """(shifts, cells, s) ramps averaged over the cells of a map along their axis."""
     unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(weights), 4)
     return resample(weights, unit, unit, (cells, weights.shape[-1]))
 
@@ -316,11 +316,11 @@ def _check(
             "(B, C, H, W) and (B,)"
         )
     if not len(images):
-        raise ValueError("images: there is none")
+        raise ValueError("images is empty; at least one image is needed")
     if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}; they must be normalised floats")
+        raise ValueError(f"images are {images.dtype}; they must be normalized floats")
     if cells < 2 or min(images.shape[-2:]) < cells:
-        raise ValueError(f"cells is {cells}; at least 2, and no more than pixels a side")
+        raise ValueError(f"cells is {cells}; it must be from 2 to the number of pixels of a side")
     if max_masks < 2 or not 0 <= tolerance < 1:
         raise ValueError(f"max_masks {max_masks} must be above 1, tolerance {tolerance} in [0, 1)")
     if estimator not in get_args(Estimator):

@@ -1,8 +1,9 @@
-"""RISE's random masks: coarse cells on or off, enlarged bilinearly, shifted by parts of a cell.
+"""Random masks of RISE: coarse binary cells, upsampled bilinearly and shifted within a cell.
 
-A mask is two small products: R_y · cells · R_xᵀ, where R_y (H × s) holds, for a shift of the grid,
-the bilinear weights of the s cells at every row, and R_x at every column. The shift moves the grid
-by whole pixels within a cell, so there are as many R as a cell has pixels.
+A mask is computed by two small matrix products, R_y · cells · R_xᵀ. For a shift of the grid,
+R_y (H × s) contains the bilinear weights of the s cells at every row, and R_x those at every
+column. The shift moves the grid by whole pixels within a cell, so that the number of different R
+equals the number of pixels of a cell.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The plastic number: multiples of its inverse powers fill the square evenly (M. Roberts, 2018).
+# The plastic number: multiples of its inverse powers cover the square evenly (M. Roberts, 2018).
 _PLASTIC = 1.32471795724474602596
 
 
 def ramps(side: int, cells: int) -> Tensor:
-    """The bilinear weights R of every shift along one axis.
+    """Bilinear weights R of every shift along one axis.
 
-    As published, s cells are enlarged to (s + 1) · ⌈side / s⌉ pixels, of which `side` are cut out
-    from a random place within the first cell; beyond the outermost centres a cell keeps its value.
+    As published, s cells are upsampled to (s + 1) · ⌈side / s⌉ pixels, of which `side` are cropped
+    from a random offset within the first cell; beyond the outermost centers a cell keeps its value.
 
     Args:
-        side: Pixels along the axis.
-        cells: s ≥ 2 cells along it.
+        side: Number of pixels along the axis.
+        cells: Number of cells s ≥ 2 along the axis.
 
     Returns:
         (⌈side / s⌉, side, s); each row sums to 1.
@@ -50,11 +51,11 @@ def ramps(side: int, cells: int) -> Tensor:
 
 
 class Block(NamedTuple):
-    """Masks before they are enlarged.
+    """Masks before upsampling.
 
     Args:
         cells: (n, s, s) of 0 and 1.
-        shifts: (2,) the shift of all of them along rows and columns, or (n, 2) one each; pixels.
+        shifts: Shifts along rows and columns in pixels: (2,) common to all masks, or (n, 2).
     """
 
     cells: Tensor
@@ -62,15 +63,15 @@ class Block(NamedTuple):
 
 
 def render(block: Block, rows: Tensor, columns: Tensor) -> Tensor:
-    """The masks of a block at full size.
+    """Masks of a block at full size.
 
     Args:
-        block: n masks.
-        rows: (shifts, H, s) of `ramps`.
-        columns: (shifts, W, s).
+        block: Block of n masks.
+        rows: (shifts, H, s) weights from `ramps` along the rows.
+        columns: (shifts, W, s) weights from `ramps` along the columns.
 
     Returns:
-        (n, H, W) in [0, 1]; not contiguous where all share one shift.
+        (n, H, W) in [0, 1]; not contiguous if all masks share one shift.
     """
     cells, shifts = block
     count, side, _ = cells.shape
@@ -85,34 +86,33 @@ def render(block: Block, rows: Tensor, columns: Tensor) -> Tensor:
 def random_block(
     cells: int, count: int, shifts: tuple[int, int], generator: torch.Generator
 ) -> Block:
-    """The published masks: every cell on with probability ½, every mask with a shift of its own."""
+    """Published masks: every cell on with probability ½, every mask with its own shift."""
     grids = torch.randint(0, 2, (count, cells, cells), generator=generator).float()
     moved = [torch.randint(0, most, (count,), generator=generator) for most in shifts]
     return Block(grids, torch.stack(moved, 1))
 
 
 def full_block(cells: int) -> int:
-    """Masks of a whole balanced block: 2 · (the next power of two ≥ s²), 128 for s = 7."""
+    """Number of masks of a complete balanced block: 2 · (next power of two ≥ s²); 128 for s = 7."""
     return 2 << (cells * cells - 1).bit_length()
 
 
 def balanced_block(
     cells: int, count: int, shift: tuple[int, int], generator: torch.Generator
 ) -> Block:
-    """A block of masks in which every cell, and every pair of cells, is on equally often.
+    """Balanced block of masks: every cell, and every pair of cells, is on equally often.
 
-    The rows of a Hadamard matrix, its columns drawn at random for the cells and turned over at
-    random, and then the complement of every mask: a foldover, in the words of screening designs.
-    Each mask by itself is uniformly random, so what is estimated is what random masks estimate. But
-    the mean score, other cells, and interactions of two cells cancel within the block instead of
-    adding noise.
+    The block is a foldover design: the rows of a Hadamard matrix, whose columns are assigned to the
+    cells and negated at random, and the complement of every row. Each single mask is uniformly
+    random, so that the limit is the same as with random masks. The mean score, the effects of other
+    cells and the interactions of two cells cancel within the block instead of adding noise.
 
     Args:
-        cells: s.
-        count: Even, at most `full_block(cells)`. Of a smaller block the masks are still pairs of
-            complements, but cells are no longer balanced against each other.
-        shift: Of all masks.
-        generator: Of what is drawn.
+        cells: Number of cells s per side.
+        count: Even number of masks, at most `full_block(cells)`. In a smaller block the masks are
+            pairs of complements, but cells are not balanced against each other.
+        shift: Shift of all masks.
+        generator: Random generator.
 
     Reference:
         G. Box, K. Wilson, "On the Experimental Attainment of Optimum Conditions", 1951 (foldover);
@@ -132,12 +132,12 @@ def balanced_block(
 def spread_shift(
     index: int, start: tuple[float, float], shifts: tuple[int, int]
 ) -> tuple[int, int]:
-    """The shift of the block `index`: successive ones fill all shifts evenly.
+    """Shift of the block `index` in a low-discrepancy sequence over all shifts.
 
     Args:
-        index: ≥ 0.
-        start: In [0, 1)², drawn once.
-        shifts: How many there are along rows and columns.
+        index: Number of the block, ≥ 0.
+        start: Start of the sequence in [0, 1)², drawn once.
+        shifts: Numbers of shifts along rows and columns.
 
     Example:
         >>> [spread_shift(index, (0.5, 0.5), (32, 32)) for index in range(3)]

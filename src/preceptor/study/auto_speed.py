@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 
-from preceptor.config.run import RunConfig, Speed, Training
+from preceptor.config.run import Speed, Training
 from preceptor.config.yaml_file import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig
@@ -15,7 +16,7 @@ from preceptor.training.probe import choose_speed
 
 def decide_speed(
     study: StudyConfig,
-    manifest: Manifest,
+    manifests: Sequence[Manifest],
     before: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
     *,
@@ -25,7 +26,8 @@ def decide_speed(
 
     Args:
         study: The config.
-        manifest: Its classes and the number of its training images are used.
+        manifests: One of each domain: the largest number of classes is probed, and the mean number
+            of training steps says whether compiling pays.
         before: The resolved config of an earlier call, where there was one. What it decided stays,
             whatever a probe would say now: a study's runs must not change with the machine's mood.
         tell: Receives what was measured.
@@ -35,33 +37,23 @@ def decide_speed(
     free = study.training.left_to_probe
     if not free:
         return study
+    # A backbone has one speed in all domains: a compiler has to pay over the runs of all of them.
+    steps = mean(_steps(study.training, int(one.train_mask.sum())) for one in manifests)
+    classes = max((one.classes for one in manifests), key=len)
     known = dict(study.speed)
     if before is not None and before.is_file():
         earlier = load_config(before, StudyConfig)
         if earlier.training == study.training:
             known = dict(earlier.speed) | known
-    for backbone in dict.fromkeys([*study.teachers, *study.students]):
+    for backbone in study.backbones:
         if backbone not in known and not probe:
             known[backbone] = Speed()
         elif backbone not in known:
             tell(f"{backbone}: how fast is a step? ({', '.join(free)} is auto)")
             known[backbone] = choose_speed(
-                _typical(study, backbone, free), manifest.classes, free=free,
-                steps=_steps(study.training, int(manifest.train_mask.sum())), tell=tell,
-            )  # fmt: skip
+                study.plain_run(backbone), classes, free=free, steps=steps, tell=tell
+            )
     return study.model_copy(update={"speed": known})
-
-
-def _typical(study: StudyConfig, backbone: str, free: Sequence[str]) -> RunConfig:
-    """A run of a backbone with something in the place of what is free."""
-    plain = {name: getattr(Speed(), name) for name in free}
-    return RunConfig(
-        manifest=Path(),  # a step is timed on noise
-        backbone=backbone,
-        backbone_args=study.backbone_args.get(backbone, {}),
-        positive=study.positive,
-        training=study.training.model_copy(update=plain),
-    )
 
 
 def _steps(training: Training, images: int) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from preceptor.config.run import RunConfig
-from preceptor.data.annotated import draw_annotated
+from preceptor.config.run import Training
 from preceptor.data.complete_sets import primary_problems, selection_problems
 from preceptor.errors import InputError
-from preceptor.models.build import build_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
+from preceptor.training.distributed import make_fabric
+from preceptor.training.prepare import build_for
 
 
 def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = True) -> None:
@@ -35,6 +35,18 @@ def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = 
     if problems:
         lines = "\n  ".join(problems)
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
+
+
+def check_devices(training: Training) -> None:
+    """Find out before anything is trained whether this machine can train in this precision.
+
+    Args:
+        training: Of the study; what is auto is chosen later, from what this machine can.
+
+    Raises:
+        InputError: The device is not there, or it has no such precision.
+    """
+    make_fabric(training.without_auto().model_copy(update={"devices": 1, "nodes": 1}))
 
 
 def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
@@ -75,7 +87,7 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         for seed in study.seed_list:
             workspace = workspaces.of(seed)
             try:
-                drawn = draw_annotated(workspace.manifest, size, study.annotated_seed + seed)
+                drawn = workspace.drawn(size, study.annotated_seed + seed)
             except InputError as error:
                 yield f"budget: {error}"
                 break
@@ -88,14 +100,8 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
     every = study.annotated_per_seed or study.draws
     for seed in study.seed_list if every else study.seed_list[:1]:
         workspace = workspaces.of(seed)
-        config = RunConfig(
-            manifest=study.manifest_of(seed),
-            backbone=study.teachers[0],
-            annotated=study.annotated,
-            annotated_seed=study.annotated_seed + (seed if study.annotated_per_seed else 0),
-        )
         try:
-            mask = workspace.annotated(config)
+            mask = workspace.drawn(study.annotated, study.annotated_seed_of(seed))
         except InputError as error:
             yield str(error)
             break
@@ -105,17 +111,8 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
 
 
 def _problems_of_networks(study: StudyConfig, classes: Sequence[str]) -> Iterator[str]:
-    for backbone in dict.fromkeys([*study.teachers, *study.students]):
+    for backbone in study.backbones:
         try:
-            build_model(
-                backbone,
-                classes,
-                weights=study.weights_of(backbone),
-                in_chans=study.training.in_chans,
-                input_size=study.training.input_size,
-                backbone_args=study.backbone_args.get(backbone, {}),
-                head=study.training.head,
-                cam_source=study.training.cam_source,
-            ).guidable_grid()
+            build_for(study.plain_run(backbone), classes).guidable_grid()
         except InputError as error:
             yield str(error)

@@ -1,4 +1,4 @@
-"""Every setting of a study, frozen and checked: the protocol, and the levers of the method."""
+"""Config of a study: the protocol, and the options of the method."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import (
     Amount,
     Distance,
@@ -18,6 +19,7 @@ from preceptor.config.run import (
     Positive,
     PostProcessing,
     RiseSettings,
+    RunConfig,
     Settings,
     Speed,
     Training,
@@ -49,7 +51,7 @@ SOFT_TEMPERATURE = 2.0
 
 
 def _rule(rule: str) -> str:
-    """A threshold rule in its one spelling."""
+    """Threshold rule in its canonical spelling."""
     try:
         return normal_rule(rule)
     except InputError as error:
@@ -57,25 +59,27 @@ def _rule(rule: str) -> str:
 
 
 class Guiding(Settings):
-    """How a Teacher's maps are made and how they guide a Student: the levers of the method.
+    """Options of the method: how a Teacher's maps are made, and how they guide Students.
 
     Args:
-        teacher_rows: What a human-guided Teacher is trained on: the annotated images, or all of
-            them, guided where there is a human map.
-        committee: How many Teachers a Student's maps are the mean of: its own seed's, and further
-            ones on the same images that differ in their seed alone.
-        turns: A Teacher's map is the mean over the eight flips and quarter turns of the image.
-        generations: 1: the Teacher's maps guide. 2: they guide a model of the Teacher's backbone
-            on all images, and its maps guide; and so on.
-        human_maps: On annotated images: replace the human map by the Teacher's, or keep it.
-        trust: What a Teacher's map is worth, see `MapSource`.
-        guide_classes: Only images of these classes are guided, Teachers included; None = all.
-        post: What is done to the Teachers' and given maps that guide Students.
-        human_post: What is done to human maps wherever they guide: Baseline 1, human-guided
+        teacher_rows: Training images of a human-guided Teacher: annotated, or all (with guidance on
+            images with a human map).
+        committee: Number of Teachers whose mean maps guide a Student: that of its seed, and further
+            ones on the same images that differ only in their seed.
+        turns: Test-time augmentation: a Teacher's map is the mean over the eight flips and quarter
+            turns of the image.
+        generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's
+            backbone on all images, whose maps guide Students; and so on.
+        human_maps: Treatment of human maps of annotated images: replace (by the Teacher's map), or
+            keep.
+        trust: Factors of the map weights, see `MapSource`.
+        guide_classes: Classes with guidance, also for Teachers; None = all.
+        post: Post-processing of Teachers' and given maps that guide Students.
+        human_post: Post-processing of human maps wherever they guide: Baseline 1, human-guided
             Teachers, ceiling, the control mixed, and human maps that Students keep.
-        alpha_start: A Student's α at its first step, see `RunConfig`.
+        alpha_start: α of a Student at its first step, see `RunConfig`.
         soft_labels: Weight of the Teacher's probabilities in a Student's classification term; 0 =
-            labels alone.
+            labels only.
     """
 
     teacher_rows: Literal["annotated", "all"] = "annotated"
@@ -98,13 +102,13 @@ class Guiding(Settings):
 
 
 class Variant(Settings):
-    """What a variant of the Students changes; everything else is as in the study.
+    """Variant of the Students: the settings that differ from those of the study.
 
     Args:
         teacher_alpha: α of its human-guided Teacher.
-        distance: Of the Student's guidance; α is comparable only within one distance.
-        alpha: α of the Student; None = the α chosen for the study's own Students.
-        human_post: Of the human maps that guide its Teachers, and of those that its Students keep.
+        distance: Distance of the Student's guidance; α is comparable only within one distance.
+        alpha: α of the Student; None = the α selected for the study's own Students.
+        human_post: Post-processing of the human maps that guide its Teachers or its Students.
         teacher_rows, committee, turns, generations, human_maps, trust, guide_classes, post,
             alpha_start, soft_labels: See `Guiding`.
     """
@@ -125,86 +129,88 @@ class Variant(Settings):
     soft_labels: Fraction | None = None
 
     def changes(self) -> dict[str, Any]:
-        """The words of `Guiding` that it sets."""
+        """Settings of `Guiding` that the variant changes."""
         given = {name: getattr(self, name) for name in Guiding.model_fields}
         return {name: value for name, value in given.items() if value is not None}
 
 
 class Domain(Settings):
-    """One of several tables of images in a study; what it leaves open is as in the study.
+    """Domain of a study: a manifest, and settings that differ from those of the study.
 
     Args:
         manifest, positive, primary, annotated, guide_classes, budget, maps: See `StudyConfig`.
     """
 
-    manifest: Path
+    manifest: ConfigPath
     positive: str | None = None
     primary: str | None = None
     annotated: Amount | None = None
     guide_classes: tuple[str, ...] | None = None
     budget: Sizes | None = None
-    maps: Mapping[str, Path] | None = None
+    maps: Mapping[str, ConfigPath] | None = None
 
 
 class StudyConfig(Guiding):
-    """The whole protocol: baselines, Teachers, Students, controls, seeds and what decides.
+    """Config of a study: baselines, Teachers, Students, controls, seeds and selection.
 
     Args:
-        manifest: The table of images; with `{seed}` in its path, a table a seed, so that seeds
-            are new draws of the data and intervals are over these draws.
-        domains: In the place of `manifest`, several tables: name → manifest and what differs. The
-            protocol is run on each by itself; the tested family is over all of them.
-        positive: The class whose probability is the score; needed for two classes.
-        primary: The evaluation set of the hypothesis tests; None = the first test set.
+        manifest: Path of the manifest. With `{seed}` in the path, every seed has its own manifest,
+            so that seeds are independent draws of the data and intervals are over these draws.
+        domains: Several manifests instead of `manifest`: name → manifest and settings that differ.
+            The protocol runs on each separately; the tested family includes all of them.
+        positive: Class whose probability is the score; required for two classes.
+        primary: Evaluation set of the hypothesis tests; None = the first test set.
         teachers: Backbones of the Teachers.
-        students: Backbones of the Students, and of baselines and ceiling.
-        weights: hub, none or a file, for all backbones or by backbone.
-        backbone_args: Further arguments, by backbone.
-        seeds: How many (0, 1, …), or a list.
-        annotated: How many annotated images there are taken to be, see `RunConfig`.
-        annotated_seed: Of that draw.
-        annotated_per_seed: Redraw it for each seed.
-        alphas: α grid of Students, Baseline 1, controls and ceiling; None = the distance's default
-            grid.
-        teacher_alphas: α of the human-guided Teachers.
+        students: Backbones of the Students, baselines and ceiling.
+        weights: Initial weights for all backbones or by backbone: hub, none or a file.
+        backbone_args: Further arguments by backbone.
+        seeds: Number of seeds (0, 1, …), or a list of seeds.
+        annotated: Number or fraction of the annotated images that are used, see `RunConfig`.
+        annotated_seed: Random seed of the subset of annotated images.
+        annotated_per_seed: Draw a new subset for each seed.
+        alphas: α grid of Students, Baseline 1, controls and ceiling; None = the default grid of the
+            distance.
+        teacher_alphas: α grid of the human-guided Teachers.
         data_driven: Also train Teachers without guidance.
-        maps: Teachers that need no training: name → folder of maps or map store.
-        saliency: How Teachers mark: cam (their own guided map), rise, or both.
-        rise: How RISE marks.
-        plan: staged (choose the Teacher with one probe Student, then train all) or full.
-        probe: The Student backbone of stage 1; None = the first.
-        probe_alpha: Its α; None = 0.1 if in the grid, else the grid's first.
-        selection: highest (AUC on the worst validation set decides), or what decides among those
-            that it cannot tell apart: guided (the maps that agree best with human maps of
-            validation images) or val_auc (the smaller α).
-        validation_negatives: A validation set whose images stand in for the classes that another
-            validation set lacks, see `RunConfig`; None = every set must have every class.
+        maps: Teachers without training: name → folder of maps or map store.
+        saliency: Saliency methods of the Teachers: cam, rise, or both.
+        rise: Settings of RISE.
+        plan: staged (select the Teacher with one probe Student, then train all Students) or full
+            (all combinations).
+        probe: Student backbone of stage 1; None = the first.
+        probe_alpha: α of the probe Student; None = 0.1 if in the grid, else the first of the grid.
+        selection: highest (AUC on the worst validation set), or the rule that breaks ties between
+            statistically equal configurations: guided (agreement with human maps of validation
+            images) or val_auc (the smaller α).
+        validation_negatives: Validation set whose images are used for the classes that another
+            validation set lacks, see `RunConfig`; None = every set needs every class.
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
             distilled (no maps, the same Teacher's probabilities as soft labels of weight 1 − α),
             mixed (all images, human maps on the annotated ones, no Teacher).
-        controls_alpha: own (each control is trained at every α of the Student's grid and chosen by
-            the Student's rule) or student (at the α that was chosen for the Student, which suits
-            the Teacher's maps and not the control's; fewer trainings).
-        variants: Students that differ from the study's own in named words: name → words.
-        ceiling: Train on all images with all human maps there are.
-        budget: Numbers of annotated images at which Baseline 1, the chosen Teacher and its Student
-            are trained again, each drawn anew for every seed: how many are enough?
-        budget_gain: The gain in AUC from one of these numbers to the next that is worth having.
-        threshold: Where test sets are decided: the rule by which each model's validation scores
-            fix its threshold: eer or fdr=x, see `fixed_threshold`.
-        terms: What error rates are called: pad, medical or generic.
-        training: How every model is trained; precision, channels_last and compile may be auto.
-        speed: What stands for auto, by backbone; filled by a probe when the study starts.
-        store: Where runs are kept; several studies may share one. None = inside the study.
+        controls_alpha: own (each control is trained at every α of the Student's grid and selected
+            by the Student's rule) or student (at the α selected for the Student, which is optimal
+            for the Teacher's maps but not for the control's; fewer trainings).
+        variants: Students that differ from the study's own in some settings: name → settings.
+        ceiling: Train on all images with all available human maps.
+        budget: Numbers of annotated images at which Baseline 1, the selected Teacher and its
+            Student are trained again, with a new draw for every seed.
+        budget_gain: Smallest gain in AUC between successive numbers that is considered relevant.
+        threshold: Rule of the decision threshold of each model on its validation scores: eer or
+            fdr=x, see `fixed_threshold`.
+        terms: Names of the error rates: pad, medical or generic.
+        training: Training settings; precision, channels_last and compile may be auto.
+        speed: Values of settings that are auto, by backbone; chosen by a probe at the start.
+        store: Folder of runs and map stores, which several studies may share. None = inside the
+            study folder.
     """
 
-    manifest: Path | None = None
+    manifest: ConfigPath | None = None
     domains: Mapping[str, Domain] = {}
     positive: str | None = None
     primary: str | None = None
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]
     students: Annotated[tuple[str, ...], Field(min_length=1)]
-    weights: str | Mapping[str, str] = "none"
+    weights: Weights | Mapping[str, Weights] = "none"
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
     seeds: Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 3
     annotated: Amount | None = None
@@ -213,7 +219,7 @@ class StudyConfig(Guiding):
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
-    maps: Mapping[str, Path] = {}
+    maps: Mapping[str, ConfigPath] = {}
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
@@ -231,22 +237,22 @@ class StudyConfig(Guiding):
     terms: TermsField = "generic"
     training: Training = Training()
     speed: Mapping[str, Speed] = {}
-    store: Path | None = None
+    store: ConfigPath | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         if isinstance(self.seeds, int) and self.seeds > MOST_SEEDS:
             raise ValueError(
-                f"seeds: {self.seeds:,} are more than the {MOST_SEEDS:,} of a study; for one seed "
-                f"of this number write [{self.seeds}]"
+                f"seeds: {self.seeds:,} is above the maximum of {MOST_SEEDS:,}; for one seed with "
+                f"this number write [{self.seeds}]"
             )
         wrong: list[str] = []
         if (self.manifest is None) == (not self.domains):
-            wrong.append("a study has one of manifest and domains; name the table, or several")
+            wrong.append("exactly one of manifest and domains is needed; set one of them")
         for name in self.domains:
             if re.fullmatch(r"[^\W_][\w .-]*", name) is None:
                 wrong.append(
-                    f"domains: {name!r} is no name; letters, digits, blanks, . and - make one"
+                    f"domains: {name!r} is not a valid name; use letters, digits, blanks, . and -"
                 )
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
@@ -266,22 +272,18 @@ class StudyConfig(Guiding):
             *((f"domains.{name}.budget", one.budget or ()) for name, one in self.domains.items()),
         ):
             if len(set(values)) != len(values):
-                wrong.append(f"{name} has something twice: {list(values)}; remove one")
+                wrong.append(f"{name} has duplicate values: {list(values)}; remove one")
         if "rise" in self.saliency:
             turned = ["turns"] if self.turns else []
             turned += [f"variants.{name}.turns" for name, one in self.variants.items() if one.turns]
-            wrong += [
-                f"{where} goes with cam, and saliency has rise; remove one" for where in turned
-            ]
+            wrong += [f"{where} needs cam, and saliency has rise; remove one" for where in turned]
         known = {*self.teachers, *self.students}
         unknown = (set(self.backbone_args) | set(self.speed)) - known
         if not isinstance(self.weights, str):
             unknown |= set(self.weights) - known
             missing = sorted(known - set(self.weights))
             if missing:
-                wrong.append(
-                    f"weights: none given for {', '.join(missing)}; add hub, none or a file"
-                )
+                wrong.append(f"weights: missing for {', '.join(missing)}; add hub, none or a file")
         if unknown:
             wrong.append(
                 "backbone_args, weights or speed name backbones that are not used: "
@@ -293,16 +295,16 @@ class StudyConfig(Guiding):
 
     @property
     def seed_list(self) -> tuple[int, ...]:
-        """The seeds."""
+        """List of seeds."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """The numbers of annotated images to compare, rising."""
+        """Numbers of annotated images to compare, in increasing order."""
         return tuple(sorted(self.budget or ()))
 
     def by_domain(self) -> dict[str, StudyConfig]:
-        """A study of one manifest for each domain; itself under "" where it has no domains."""
+        """Config of each domain with its manifest; the config itself under "" without domains."""
         if not self.domains:
             return {"": self}
         found = {}
@@ -313,27 +315,27 @@ class StudyConfig(Guiding):
 
     @property
     def draws(self) -> bool:
-        """Whether every seed has a manifest of its own."""
+        """Whether every seed has its own manifest."""
         return "{seed}" in str(self.manifest)
 
     def manifest_of(self, seed: int) -> Path:
-        """The manifest of a seed, of a study without domains."""
+        """Manifest of a seed, in a study without domains."""
         assert self.manifest is not None, "a study of several domains has several manifests"
         return Path(str(self.manifest).replace("{seed}", str(seed)))
 
     def guiding(self, variant: Variant | None = None) -> Guiding:
-        """The study's levers, or a variant's."""
+        """Options of the method of the study, or of a variant."""
         own = {name: getattr(self, name) for name in Guiding.model_fields}
         return Guiding.model_validate(own | (variant.changes() if variant else {}))
 
     @property
     def alpha_grid(self) -> tuple[float, ...]:
-        """The α grid of Students, Baseline 1, controls and ceiling."""
+        """α grid of Students, Baseline 1, controls and ceiling."""
         return self.alphas or ALPHA_GRIDS[self.training.distance]
 
     @property
     def probe_backbone(self) -> str:
-        """The Student backbone of stage 1."""
+        """Student backbone of stage 1."""
         return self.probe or self.students[0]
 
     @property
@@ -344,20 +346,61 @@ class StudyConfig(Guiding):
         return 0.1 if 0.1 in self.alpha_grid else self.alpha_grid[0]
 
     def training_of(self, backbone: str) -> Training:
-        """How a backbone is trained: what was auto is what the probe chose for it."""
+        """Training settings of a backbone, with the choices of the probe instead of auto."""
         chosen = self.speed.get(backbone)
         if chosen is None:
             return self.training
         free = self.training.left_to_probe
         return self.training.model_copy(update={name: getattr(chosen, name) for name in free})
 
+    def annotated_seed_of(self, seed: int) -> int:
+        """Random seed of the subset of annotated images for a seed of the study."""
+        return self.annotated_seed + (seed if self.annotated_per_seed else 0)
+
+    def run_config(self, backbone: str, draw: int, **values: object) -> RunConfig:
+        """Run config for a backbone and a seed of the study.
+
+        Args:
+            backbone: Backbone of the model.
+            draw: Seed of the study, for the data and, unless `values` has another, the training.
+            values: Settings that differ from a guided run on all training images.
+        """
+        base: dict[str, object] = {
+            "manifest": self.manifest_of(draw),
+            "backbone": backbone,
+            "weights": self.weights_of(backbone),
+            "backbone_args": self.backbone_args.get(backbone, {}),
+            "positive": self.positive,
+            "annotated": self.annotated,
+            "annotated_seed": self.annotated_seed_of(draw),
+            "guide_classes": self.guide_classes,
+            "human_post": self.human_post,
+            "validation_negatives": self.validation_negatives,
+            "seed": draw,
+            "training": self.training_of(backbone),
+        }
+        return RunConfig.model_validate(base | values)
+
+    def plain_run(self, backbone: str) -> RunConfig:
+        """Run config of a backbone before the probe, for any classes: the defaults of `Speed`
+        instead of auto, and no positive class.
+        """
+        training = self.training.without_auto()
+        study = next(iter(self.by_domain().values()))
+        return study.run_config(backbone, self.seed_list[0], positive=None, training=training)
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """All distinct backbones, those of the Teachers first."""
+        return tuple(dict.fromkeys([*self.teachers, *self.students]))
+
     def weights_of(self, backbone: str) -> str:
-        """hub, none or the file of a backbone."""
+        """Initial weights of a backbone: hub, none or a file."""
         return self.weights if isinstance(self.weights, str) else self.weights[backbone]
 
 
 def _first_line(error: ValueError) -> str:
-    """What a validation error says, without pydantic's frame."""
+    """Message of a validation error, without pydantic's frame."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     return str(error)

@@ -42,9 +42,9 @@ def estimate_seconds(
     """
     seconds = 0.0
     for step in steps:
-        if step.run is None:
+        run = step.config
+        if run is None:
             continue
-        run = step.run
         key = repr((run.backbone, run.backbone_args, run.training, len(classes)))
         if key not in _rates:
             _rates[key] = training_rate(run, classes)
@@ -56,9 +56,9 @@ def estimate_seconds(
 
 
 def count_kinds(steps: Sequence[Step]) -> str:
-    """ "12 trainings, 3 markings" of a list of steps."""
+    """ "12 trainings, 3 map stores" for a list of steps."""
     names = {
-        "train": "training", "shard": "shard", "annotate": "marking", "committee": "committee",
+        "train": "training", "shard": "shard", "maps": "map store", "committee": "committee",
         "evaluate": "test scoring", "select": "selection",
     }  # fmt: skip
     counts = Counter(step.kind for step in steps)

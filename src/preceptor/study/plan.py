@@ -1,28 +1,24 @@
-"""Both stages of a study as steps; selections are steps whose outcome adds the next ones.
+"""Plan of a study: its steps, stage by stage.
 
-Test sets are scored only by steps that a selection of Students has released.
+Selections are steps too: the choice that one makes adds the steps that follow from it. Test sets
+are scored only by steps that the selection of the Students' α has added.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from preceptor.runtime.result_folder import read_scores
+from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
-from preceptor.study.protocol import Protocol, Teacher
-from preceptor.study.selection import Candidate, Choice, choose
-from preceptor.study.steps import Step, selected, selection_id
+from preceptor.study.protocol import Member, Protocol, Teacher
+from preceptor.study.selection import Candidate, Choice, choose, evidence_of
+from preceptor.study.steps import Role, Select, Selection, Step, Train
 from preceptor.training.record import read_set_metrics
-
-
-def variant_role(name: str) -> str:
-    """The role of a variant's Students."""
-    return f"variant {name}"
 
 
 def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
@@ -32,107 +28,126 @@ def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
     ]
 
 
-@dataclass
-class Plan:
-    """The plan of one study.
+@dataclass(frozen=True)
+class _Scored:
+    """A candidate of a selection, by the steps that scored it.
 
     Args:
-        protocol: Builds the runs.
-        choices: What was chosen so far: "teacher" and "ROLE:BACKBONE" for the roles baseline1,
-            student and ceiling, and for each control that has an α of its own.
+        name: Name, unique among the candidates.
+        alpha: α, or None.
+        runs: Trainings whose validation scores count, one for each seed.
+        maps: Steps whose records hold the correlation of the maps with human maps.
+    """
+
+    name: str
+    alpha: float | None
+    runs: Sequence[Step]
+    maps: Sequence[Step]
+
+
+@dataclass
+class Plan:
+    """Plan of one domain of a study.
+
+    Args:
+        protocol: Builds the steps.
+        choices: Choices made so far.
+        remembered: Choices of an earlier start by the name of the selection, which stand where the
+            scores have not changed.
         decided: Called after each choice.
-        steps: All that were made so far, by id.
-        origin: The selection that added a step, by the step's id; "" for those of the start.
+        steps: Steps added so far, by id.
+        origin: Id of the selection that added a step, by the step's id; "" for the first steps.
+        members: Runs added so far, each with its arm, in order.
     """
 
     protocol: Protocol
-    choices: dict[str, Choice] = field(default_factory=dict)
+    choices: dict[Selection, Choice] = field(default_factory=dict)
+    remembered: Mapping[str, Choice] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
     steps: dict[str, Step] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    members: dict[Member, None] = field(default_factory=dict)
 
     @property
     def domain(self) -> str:
-        """Which of the study's it is of, or ""."""
+        """Domain of the study, or ""."""
         return self.protocol.domain
 
-    def start(self) -> list[Step]:
-        """The steps to begin with; selections among them add the others."""
-        return self._made(self.first())
+    def members_of(self, role: Role, backbone: str | None = None) -> Iterator[Member]:
+        """Runs of a role with the study's own number of annotated images."""
+        for member in self.members:
+            arm = member.arm
+            if arm.role == role and arm.annotated is None and backbone in (None, arm.backbone):
+                yield member
 
-    def first(self) -> list[Step]:
-        """Stage 1: baselines, ceiling, Teachers, their maps and the probe Students."""
+    def start(self) -> list[Step]:
+        """The first steps; selections among them add the others."""
+        return self._added(self.stage_one())
+
+    def stage_one(self) -> list[Step]:
+        """Baselines, ceiling, Teachers, their maps and the probe Students."""
         protocol, study = self.protocol, self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
-            groups = {"baseline1": protocol.baseline_alphas}
+            runs = {
+                alpha: [
+                    protocol.annotated_run("baseline1", backbone, alpha, seed)
+                    for seed in study.seed_list
+                ]
+                for alpha in protocol.baseline_alphas
+            }
+            steps += [*self._flat(runs), self._choose_alpha("baseline1", backbone, runs)]
             if study.ceiling:
-                groups["ceiling"] = study.alpha_grid
-            for role, alphas in groups.items():
-                make = protocol.annotated_run if role == "baseline1" else protocol.full_run
                 runs = {
-                    alpha: [make(role, backbone, alpha, seed) for seed in study.seed_list]
-                    for alpha in alphas
+                    alpha: [
+                        protocol.full_run("ceiling", backbone, alpha, seed)
+                        for seed in study.seed_list
+                    ]
+                    for alpha in study.alpha_grid
                 }
-                steps += [step for group in runs.values() for step in group]
-                steps.append(self._choose_alpha(role, backbone, runs))
+                steps += [*self._flat(runs), self._choose_alpha("ceiling", backbone, runs)]
             steps += [
                 protocol.full_run("baseline2", backbone, 1.0, seed) for seed in study.seed_list
             ]
-        teachers = protocol.teachers()
-        candidates: dict[str, list[Step]] = {}
-        for teacher in teachers:
+        candidates: dict[Teacher, list[Step]] = {}
+        for teacher in protocol.teachers():
             for backbone, alpha in self._probes():
                 for seed in study.seed_list:
                     chain = protocol.student(teacher, backbone, alpha, seed)
                     steps += chain
-                    candidates.setdefault(str(teacher), []).append(chain[-1])
-        needs = tuple(step.id for group in candidates.values() for step in group)
-        steps.append(
-            Step(
-                self._selection("teacher"),
-                "select",
-                f"choose among {len(teachers)} Teachers",
-                needs if len(teachers) > 1 else (),
-                choose=lambda: self._made(
-                    self._choose_teacher(teachers, candidates), self._selection("teacher")
-                ),
-            )
-        )
-        return steps
+                    candidates.setdefault(teacher, []).append(chain[-1])
+        return [*steps, self._choose_teacher(candidates)]
 
-    def second(self, winner: Teacher) -> list[Step]:
-        """Stage 2: the winner's Students of every backbone and α, and the controls likewise."""
+    def stage_two(self, winner: Teacher) -> list[Step]:
+        """The winner's Students of every backbone and α, and the controls likewise."""
         study = self.protocol.study
-        roles: list[str] = ["student"]
-        if study.controls_alpha == "own":
-            roles += controls_of(study, winner)
         steps: list[Step] = []
         for backbone in study.students:
-            for role in roles:
-                runs: dict[float, list[Step]] = {}
+            runs: dict[float, list[Step]] = {}
+            for alpha in study.alpha_grid:
+                for seed in study.seed_list:
+                    chain = self.protocol.student(winner, backbone, alpha, seed)
+                    steps += chain
+                    runs.setdefault(alpha, []).append(chain[-1])
+            steps.append(self._choose_alpha("student", backbone, runs))
+            if study.controls_alpha == "student":
+                continue
+            for control in controls_of(study, winner):
+                runs = {}
                 for alpha in study.alpha_grid:
                     for seed in study.seed_list:
-                        chain = self._like_a_student(role, winner, backbone, alpha, seed)
+                        chain = self.protocol.control(control, winner, backbone, alpha, seed)
                         steps += chain
                         runs.setdefault(alpha, []).append(chain[-1])
-                steps.append(self._choose_alpha(role, backbone, runs))
+                steps.append(self._choose_alpha(control, backbone, runs))
         return steps
 
-    def _like_a_student(
-        self, role: str, winner: Teacher, backbone: str, alpha: float, seed: int
-    ) -> list[Step]:
-        """A Student's or a control's run, the last of the steps, with what its maps need."""
-        if role in ("centre", "mixed"):
-            return [self.protocol.full_run(role, backbone, alpha, seed)]
-        return self.protocol.student(winner, backbone, alpha, seed, role=role)
-
-    def third(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
+    def controls_and_tests(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
         """Variants, and controls without an α of their own, at the Students' α; then the test
-        scores of all of them and of Baseline 2."""
+        scores of these runs, of the Students and of Baseline 2."""
         protocol, study = self.protocol, self.protocol.study
         runs: list[Step] = []
-        makers: list[Step] = []  # what makes a variant's maps: Teachers, their marks, committees
+        makers: list[Step] = []  # Teachers of variants, their maps and means of committees
 
         def add(chain: list[Step]) -> None:
             makers.extend(chain[:-1])
@@ -143,20 +158,21 @@ class Plan:
             add([protocol.full_run("baseline2", backbone, 1.0, seed)])
             if study.controls_alpha == "student":
                 for control in controls_of(study, winner):
-                    add(self._like_a_student(control, winner, backbone, alpha, seed))
+                    add(protocol.control(control, winner, backbone, alpha, seed))
             for name, variant in study.variants.items():
                 own = alpha if variant.alpha is None else variant.alpha
-                role = variant_role(name)
-                add(protocol.student(winner, backbone, own, seed, role=role, variant=variant))
+                add(protocol.variant(name, winner, backbone, own, seed))
         return makers + runs + [protocol.evaluation(run) for run in runs]
 
-    def budget(self, role: str, backbone: str, alpha: float) -> list[Step]:
+    def budget(
+        self, role: Literal["baseline1", "student"], backbone: str, alpha: float
+    ) -> list[Step]:
         """Baseline 1's trainings, or the Students', at each number of annotated images.
 
         Args:
             role: baseline1 or student.
-            backbone: Of the model.
-            alpha: The α that was chosen for this role.
+            backbone: Backbone of the models.
+            alpha: α that was chosen for this role.
         """
         winner = self.winner()
         assert winner is not None
@@ -175,56 +191,57 @@ class Plan:
     def outline(self) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
 
-        Made on a copy: no run of it becomes a member of the study.
+        Nothing is added to this plan.
         """
-        return Plan(replace(self.protocol, members={}))._outline()
+        return Plan(self.protocol)._outline()
 
     def _outline(self) -> tuple[list[Step], list[Step]]:
-        study = self.protocol.study
-        first = self.first()
-        winner = self.protocol.teachers()[0]
-        self.choices["teacher"] = Choice(str(winner), "", ())
-        later = self.second(winner)
+        protocol, study = self.protocol, self.protocol.study
+        first = {step.id: step for step in self.stage_one()}
+        winner, alpha = protocol.teachers()[0], study.alpha_grid[0]
+        self.choices[self._teacher] = Choice(str(winner), "", ())
+        later = self.stage_two(winner)
         for backbone in study.students:
-            later += self.third(winner, backbone, study.alpha_grid[0])
-            later += self.budget("baseline1", backbone, study.alpha_grid[0])
-            later += self.budget("student", backbone, study.alpha_grid[0])
-            alphas = {PAPER_ALPHA, study.alpha_grid[0]}
-            chosen = [
-                self.protocol.annotated_run("baseline1", backbone, alpha, seed)
-                for alpha in alphas
-                for seed in study.seed_list
-            ]
-            if study.ceiling:
-                chosen += [
-                    self.protocol.full_run("ceiling", backbone, study.alpha_grid[0], seed)
-                    for seed in study.seed_list
+            later += self.controls_and_tests(winner, backbone, alpha)
+            later += self.budget("baseline1", backbone, alpha)
+            later += self.budget("student", backbone, alpha)
+            for seed in study.seed_list:
+                chosen = [
+                    protocol.annotated_run("baseline1", backbone, own, seed)
+                    for own in {PAPER_ALPHA, alpha}
                 ]
-            if study.controls_alpha == "own":
-                chosen += [
-                    self._like_a_student(control, winner, backbone, study.alpha_grid[0], seed)[-1]
-                    for control in controls_of(study, winner)
-                    for seed in study.seed_list
-                ]
-            later += [self.protocol.evaluation(run) for run in chosen]
+                if study.ceiling:
+                    chosen.append(protocol.full_run("ceiling", backbone, alpha, seed))
+                if study.controls_alpha == "own":
+                    chosen += [
+                        protocol.control(control, winner, backbone, alpha, seed)[-1]
+                        for control in controls_of(study, winner)
+                    ]
+                later += map(protocol.evaluation, chosen)
         later += self._probe_scores()
-        known = {step.id for step in first}
-        unique = {step.id: step for step in later if step.id not in known}
-        return list({step.id: step for step in first}.values()), list(unique.values())
+        unique = {step.id: step for step in later if step.id not in first}
+        return list(first.values()), list(unique.values())
+
+    @property
+    def teacher_choice(self) -> Choice | None:
+        """The choice among Teachers, once it is made."""
+        return self.choices.get(self._teacher)
+
+    def alpha_choice(self, role: Role, backbone: str) -> Choice | None:
+        """The choice of a role's α, once it is made."""
+        return self.choices.get(Selection(self.domain, role, backbone))
 
     def winner(self) -> Teacher | None:
-        """The chosen Teacher, once it is."""
-        choice = self.choices.get("teacher")
+        """The chosen Teacher, once it is chosen."""
+        choice = self.teacher_choice
         if choice is None:
             return None
         return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
 
-    def alpha_of(self, role: str, backbone: str) -> float | None:
-        """The chosen α of a role, once it is."""
-        choice = self.choices.get(f"{role}:{backbone}")
-        if choice is None:
-            return None
-        return choice.alpha
+    def alpha_of(self, role: Role, backbone: str) -> float | None:
+        """The chosen α of a role, once it is chosen."""
+        choice = self.alpha_choice(role, backbone)
+        return None if choice is None else choice.alpha
 
     # Selections.
 
@@ -244,109 +261,148 @@ class Plan:
             for seed in protocol.study.seed_list
         ]
 
-    def _choose_teacher(
-        self, teachers: Sequence[Teacher], candidates: dict[str, list[Step]]
-    ) -> list[Step]:
-        if len(teachers) == 1:
-            only = str(teachers[0])
-            self.choices["teacher"] = Choice(only, f"{only}: there is no other.", ())
-        else:
-            entries = []
-            for teacher in teachers:
-                steps = candidates[str(teacher)]
-                entries.append(
-                    Candidate(
-                        str(teacher),
-                        teacher.alpha if teacher.kind == "human" else None,
-                        [read_scores(self.protocol.run_folder(step.id)) for step in steps],
-                        self._agreement(self._lookers(teacher)),
-                    )
-                )
-            self.choices["teacher"] = self._decide(entries)
-        self.decided()
-        winner = self.winner()
-        assert winner is not None
-        return self.second(winner)
+    @property
+    def _teacher(self) -> Selection:
+        return Selection(self.domain, "teacher")
 
-    def _choose_alpha(self, role: str, backbone: str, runs: dict[float, list[Step]]) -> Step:
+    def _choose_teacher(self, candidates: dict[Teacher, list[Step]]) -> Step:
         def decide() -> list[Step]:
-            entries = [
-                Candidate(
-                    f"α {alpha:g}",
-                    alpha,
-                    [read_scores(self.protocol.run_folder(step.id)) for step in steps],
-                    self._agreement([self.protocol.folder(step) for step in steps]),
+            if len(candidates) == 1:
+                only = str(next(iter(candidates)))
+                choice = Choice(only, f"{only}: there is no other.", ())
+            else:
+                choice = self._decide(
+                    self._teacher,
+                    [
+                        _Scored(
+                            str(teacher),
+                            teacher.alpha if teacher.kind == "human" else None,
+                            steps,
+                            self._map_steps(teacher),
+                        )
+                        for teacher, steps in candidates.items()
+                    ],
                 )
-                for alpha, steps in runs.items()
-            ]
-            self.choices[f"{role}:{backbone}"] = self._decide(entries)
-            self.decided()
-            alpha = self.alpha_of(role, backbone)
-            assert alpha is not None
-            if role == "student":
-                winner = self.winner()
-                assert winner is not None
-                scores = self._probe_scores() if backbone == self.protocol.study.students[0] else []
-                later = self.third(winner, backbone, alpha) + scores
-                return later + self.budget(role, backbone, alpha)
-            chosen = {alpha, PAPER_ALPHA} if role == "baseline1" else {alpha}
-            later = [self.protocol.evaluation(step) for a in sorted(chosen) for step in runs[a]]
-            return later + (self.budget(role, backbone, alpha) if role == "baseline1" else [])
+            self._chosen(self._teacher, choice)
+            winner = self.winner()
+            assert winner is not None
+            return self.stage_two(winner)
 
-        needs = [step.id for steps in runs.values() for step in steps]
+        needs = [step for group in candidates.values() for step in group]
+        name = f"among {len(candidates)} Teachers"
+        return self._select(self._teacher, name, needs if len(candidates) > 1 else [], decide)
+
+    def _choose_alpha(self, role: Role, backbone: str, runs: dict[float, list[Step]]) -> Step:
+        selection = Selection(self.domain, role, backbone)
+
+        def decide() -> list[Step]:
+            choice = self._decide(
+                selection,
+                [_Scored(f"α {alpha:g}", alpha, steps, steps) for alpha, steps in runs.items()],
+            )
+            self._chosen(selection, choice)
+            return self._after_alpha(role, backbone, choice.alpha, runs)
+
+        needs = self._flat(runs)
         if role != "student":  # test sets stay closed until the Students are chosen
-            needs.append(self._selection(f"student:{backbone}"))
-        elif len(self.protocol.teachers()) == 1:
-            needs.append(self._selection("teacher"))
+            also = [Selection(self.domain, "student", backbone).step_id]
+        else:
+            also = [self._teacher.step_id] if len(self.protocol.teachers()) == 1 else []
         where = f" ({self.domain})" if self.domain else ""
-        title = f"choose α of {role} {backbone}{where}"
-        name = self._selection(f"{role}:{backbone}")
-        return Step(name, "select", title, tuple(needs), choose=lambda: self._made(decide(), name))
+        return self._select(selection, f"α of {role} {backbone}{where}", needs, decide, also)
 
-    def _selection(self, what: str) -> str:
-        return selection_id(self.domain, what)
+    def _after_alpha(
+        self, role: Role, backbone: str, alpha: float, runs: dict[float, list[Step]]
+    ) -> list[Step]:
+        """The steps that follow from the choice of a role's α."""
+        if role == "student":
+            winner = self.winner()
+            assert winner is not None
+            later = self.controls_and_tests(winner, backbone, alpha)
+            if backbone == self.protocol.study.students[0]:
+                later += self._probe_scores()
+            return later + self.budget("student", backbone, alpha)
+        chosen = {alpha, PAPER_ALPHA} if role == "baseline1" else {alpha}
+        later = [self.protocol.evaluation(step) for one in sorted(chosen) for step in runs[one]]
+        return later + (self.budget("baseline1", backbone, alpha) if role == "baseline1" else [])
 
-    def chosen(self, step: Step) -> Choice:
-        """What a selection chose."""
-        return self.choices[selected(step)[1]]
+    def _select(
+        self,
+        selection: Selection,
+        name: str,
+        needs: Sequence[Step],
+        decide: Callable[[], list[Step]],
+        also: Sequence[str] = (),
+    ) -> Step:
+        """The step of a selection, which adds the steps that `decide` returns."""
+        identity = selection.step_id
+        work = Select(selection, lambda: self._added(decide(), by=identity))
+        return Step(identity, work, name, (*(step.id for step in needs), *also))
 
-    def _made(self, steps: list[Step], by: str = "") -> list[Step]:
-        """Keep what is known, so that the report can show the graph."""
+    def _chosen(self, selection: Selection, choice: Choice) -> None:
+        self.choices[selection] = choice
+        self.decided()
+
+    def _added(self, steps: list[Step], by: str = "") -> list[Step]:
+        """Enter steps and their runs into the plan; those known already are kept as they are."""
         for step in steps:
             self.steps.setdefault(step.id, step)
             self.origin.setdefault(step.id, by)
+            if isinstance(step.work, Train):
+                config = step.work.config
+                member = Member(step.work.arm, config.seed, step.id, config.manifest)
+                self.members.setdefault(member)
         return steps
 
-    def _decide(self, entries: Sequence[Candidate]) -> Choice:
+    def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
+        """The earlier choice by these scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
-        return choose(
-            entries, classes=manifest.classes, positive=study.positive, rule=study.selection,
+        folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
+        agreements = [self._agreement(one.maps) for one in candidates]
+        evidence = evidence_of(
+            [
+                (one.name, one.alpha, [checksum(run, SCORES) for run in runs], agreement)
+                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+            ],
+            manifest.classes, study.positive, study.selection, study.draws,
+            study.validation_negatives,
+        )  # fmt: skip
+        known = self.remembered.get(selection.name)
+        if known is not None and known.evidence == evidence:
+            return known
+        choice = choose(
+            [
+                Candidate(one.name, one.alpha, [read_scores(run) for run in runs], agreement)
+                for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
+            ],
+            classes=manifest.classes, positive=study.positive, rule=study.selection,
             draws=study.draws, negatives=study.validation_negatives,
         )  # fmt: skip
+        return replace(choice, evidence=evidence)
 
-    def _lookers(self, teacher: Teacher) -> list[Path]:
-        """The folders whose records say how a Teacher's maps agree with people's, one a seed: its
-        trainings' for its own maps, its markings' for RISE's."""
+    def _map_steps(self, teacher: Teacher) -> list[Step]:
+        """The steps whose records hold how a Teacher's maps agree with human maps, one for each
+        seed: its trainings for its own maps, the making of its maps for RISE."""
         if teacher.kind == "given":
             return []
         protocol, guiding = self.protocol, self.protocol.study.guiding()
         found = []
         for seed in protocol.study.seed_list:
             training = protocol.teacher_run(teacher, seed, guiding)
-            step = (
-                training
-                if teacher.method == "cam"
-                else protocol.mark(training, teacher, guiding)[-1]
-            )
-            found.append(protocol.folder(step))
+            own = teacher.method == "cam"
+            found.append(training if own else protocol.make_maps(training, teacher, guiding)[-1])
         return found
 
-    def _agreement(self, folders: Sequence[Path]) -> float:
-        """Mean correlation of these folders' maps with human maps of validation images."""
+    def _agreement(self, steps: Sequence[Step]) -> float:
+        """Mean correlation of these steps' maps with human maps of validation images."""
         found = [
             one.map_correlation
-            for folder in folders
-            for one in read_set_metrics(folder).values()
+            for step in steps
+            for one in read_set_metrics(self.protocol.folder(step)).values()
             if one.map_correlation is not None
         ]
         return float(np.mean(found)) if found else math.nan
+
+    @staticmethod
+    def _flat(runs: dict[float, list[Step]]) -> list[Step]:
+        return [step for group in runs.values() for step in group]

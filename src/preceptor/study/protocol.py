@@ -1,23 +1,39 @@
-"""The protocol: which runs a study makes, in which role, and what each needs.
+"""Protocol of a study: the runs of each role, and what each run needs.
 
-Ids are known before anything runs: a Student's maps are named by its Teacher's id. Equal runs (a
-Baseline 1 and a Teacher of the same settings) have one id and are trained once.
+The ids of all steps are known before any step runs: the maps that guide a Student are identified
+by the id of the step that makes them. Equal runs (a Baseline 1 and a Teacher of the same settings)
+have one id and are trained once. Asking the protocol for a step changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from preceptor.config.run import MapSource, Method, PostProcessing, RunConfig, SoftLabels
 from preceptor.data.workspace import Workspace
-from preceptor.inference.shards import forwards_of, parts_of
+from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest
-from preceptor.study.config import PAPER_ALPHA, SOFT_TEMPERATURE, Guiding, StudyConfig, Variant
-from preceptor.study.steps import Arm, MapsJob, Step, marking_steps
+from preceptor.study.config import (
+    PAPER_ALPHA,
+    SOFT_TEMPERATURE,
+    Control,
+    Guiding,
+    StudyConfig,
+)
+from preceptor.study.steps import (
+    Arm,
+    AverageMaps,
+    Evaluate,
+    MakeMaps,
+    Role,
+    Step,
+    Train,
+    map_steps,
+)
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
 
@@ -51,36 +67,15 @@ class Teacher:
         return f"{self.name} {guided}, {self.method.upper()}"
 
 
-def at_size(role: str, size: int) -> str:
-    """A role with so many annotated images.
-
-    Example:
-        >>> at_size("student", 50)
-        'student @ 50'
-    """
-    return f"{role} @ {size}"
-
-
-def without_size(role: str) -> tuple[str, bool]:
-    """A role without its number of annotated images, and whether it had one.
-
-    Example:
-        >>> without_size("student @ 50"), without_size("student")
-        (('student', True), ('student', False))
-    """
-    name, sized, _ = role.partition(" @ ")
-    return name, bool(sized)
-
-
 @dataclass(frozen=True)
 class Member:
-    """One run's place in the study.
+    """One run of an arm.
 
     Args:
-        arm: The row of the table.
-        seed: Its seed.
-        run: The run's id.
-        manifest: What it is trained and tested on.
+        arm: Arm of the study.
+        seed: Seed of the run.
+        run: Run id.
+        manifest: Table of images that the run is trained and tested on.
     """
 
     arm: Arm
@@ -94,20 +89,18 @@ class Protocol:
     """Builds the steps of a study.
 
     Args:
-        study: The config.
-        workspaces: The manifests.
+        study: Study config.
+        workspaces: Tables of images.
         store: Folder of runs, maps and evaluations.
-        members: Every run that was built, with its place; a set that keeps its order.
-        suffix: Of the roles of these runs, see `of_budget`.
-        domain: Which of the study's it is of, or ""; told in the titles of steps.
+        domain: Domain of the study, or ""; written in the names of steps.
+        annotated: Number of annotated images, for runs of an annotation budget; see `of_budget`.
     """
 
     study: StudyConfig
     workspaces: Workspaces
     store: Path
-    members: dict[Member, None] = field(default_factory=dict)
-    suffix: str = ""
     domain: str = ""
+    annotated: int | None = None
 
     def __post_init__(self) -> None:
         self._hashes: dict[tuple[Path, str], str] = {}
@@ -127,12 +120,9 @@ class Protocol:
         return self._hashes[manifest, kind]
 
     def of_budget(self, size: int) -> Protocol:
-        """The protocol with this many annotated images, drawn anew for every seed.
-
-        Its runs are entered as members here too, in roles that end in the size.
-        """
+        """The protocol with this many annotated images, drawn anew for every seed."""
         study = self.study.model_copy(update={"annotated": size, "annotated_per_seed": True})
-        return replace(self, study=study, suffix=at_size("", size))
+        return replace(self, study=study, annotated=size)
 
     # What there is to compare.
 
@@ -166,56 +156,41 @@ class Protocol:
     # Runs.
 
     def config(self, backbone: str, draw: int, **values: object) -> RunConfig:
-        """The run config of a backbone and a seed of the study.
-
-        Args:
-            backbone: Of the model.
-            draw: The study's seed: of the data and, unless `values` name another, of the training.
-            values: What differs from a guided run on T.
-        """
-        study = self.study
-        base: dict[str, object] = {
-            "manifest": study.manifest_of(draw),
-            "backbone": backbone,
-            "weights": study.weights_of(backbone),
-            "backbone_args": study.backbone_args.get(backbone, {}),
-            "positive": study.positive,
-            "annotated": study.annotated,
-            "annotated_seed": study.annotated_seed + (draw if study.annotated_per_seed else 0),
-            "guide_classes": study.guide_classes,
-            "human_post": study.human_post,
-            "validation_negatives": study.validation_negatives,
-            "seed": draw,
-            "training": study.training_of(backbone),
-        }
-        return RunConfig.model_validate(base | values)
+        """The run config of a backbone and a seed, see `StudyConfig.run_config`."""
+        return self.study.run_config(backbone, draw, **values)
 
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
-        """The training step of a run, which is entered as a member of its arm."""
+        """The training step of a run."""
         workspace = self.workspaces.at(config.manifest)
-        identity = run_id_of(workspace, config)
-        arm = replace(arm, role=arm.role + self.suffix)
-        member = Member(arm, config.seed, identity, config.manifest)
-        self.members.setdefault(member)
-        rows = len(workspace.training_rows(config))
+        arm = replace(arm, annotated=self.annotated)
         training = config.training
-        cost = rows * training.epochs
+        cost = len(workspace.training_rows(config)) * training.epochs
         if training.steps is not None:
             cost = training.steps * training.batch_size
         guided = f" α {arm.alpha:g}" if arm.alpha < 1 else ""
-        where = f" ({self.domain})" if self.domain else ""
-        title = f"train {arm.role} {arm.backbone}{guided} seed {config.seed}{where}"
-        return Step(identity, "train", title, needs, run=config, cost=float(cost))
+        name = f"{arm.label} {arm.backbone}{guided} seed {config.seed}{self._in_domain}"
+        identity = run_id_of(workspace, config)
+        return Step(identity, Train(config, arm), name, needs, cost=float(cost))
 
-    def annotated_run(self, role: str, backbone: str, alpha: float, seed: int) -> Step:
+    @property
+    def _in_domain(self) -> str:
+        return f" ({self.domain})" if self.domain else ""
+
+    def annotated_run(self, role: Role, backbone: str, alpha: float, seed: int) -> Step:
         """A run on A: Baseline 1 or a human-guided Teacher; without guidance at α 1."""
         maps = MapSource(kind="human" if alpha < 1 else "none")
         config = self.config(backbone, seed, rows="annotated", alpha=alpha, maps=maps)
         return self.train(Arm(role, backbone, alpha), config)
 
-    def full_run(self, role: str, backbone: str, alpha: float, seed: int) -> Step:
+    def full_run(
+        self,
+        role: Literal["baseline2", "ceiling", "centre", "mixed"],
+        backbone: str,
+        alpha: float,
+        seed: int,
+    ) -> Step:
         """A run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
-        controls `centre` and `mixed` (human maps on A, the other images by their labels alone).
+        controls `centre` and `mixed` (human maps on A, labels only for the other images).
         """
         kinds = {"baseline2": "none", "ceiling": "human", "centre": "centre", "mixed": "human"}
         own = {} if role == "mixed" else {"annotated": None, "annotated_seed": 0}
@@ -237,7 +212,7 @@ class Protocol:
         own = (guiding.teacher_rows, guiding.guide_classes, guiding.human_post) == (
             study.teacher_rows, study.guide_classes, study.human_post,
         )  # fmt: skip
-        role = "teacher" if own and place == 0 else "member"
+        role: Role = "teacher" if own and place == 0 else "member"
         return self.train(Arm(role, teacher.name, teacher.alpha), config)
 
     def maps_of(
@@ -254,7 +229,7 @@ class Protocol:
         steps: list[Step] = []
         source = MapSource()
         for generation in range(guiding.generations):
-            marks = []
+            stores = []
             for place in range(guiding.committee):
                 if generation == 0:
                     training = self.teacher_run(teacher, seed, guiding, place)
@@ -262,11 +237,11 @@ class Protocol:
                     training = self._next_teacher(
                         teacher, seed, place, generation, guiding, source, steps[-1].id
                     )
-                marking = self.mark(training, teacher, guiding)
-                marks.append(marking[-1])
-                steps += [training, *marking]
-            if len(marks) > 1:
-                steps.append(self._committee(marks, teacher.method))
+                made = self.make_maps(training, teacher, guiding)
+                stores.append(made[-1])
+                steps += [training, *made]
+            if len(stores) > 1:
+                steps.append(self._average(stores))
             source = MapSource(
                 kind="store", path=self.maps_folder(steps[-1].id), identity=steps[-1].id,
                 human=guiding.human_maps, trust=guiding.trust,
@@ -290,94 +265,132 @@ class Protocol:
             guide_classes=guiding.guide_classes, post=guiding.post, human_post=guiding.human_post,
             seed=seed + MEMBER_STRIDE * place,
         )  # fmt: skip
-        config = _of_its_maps_alone(config)
-        role = f"generation {generation + 1}"
-        return self.train(Arm(role, teacher.name, alpha, str(teacher)), config, (need,))
+        config = _without_annotation(config)
+        arm = Arm("generation", teacher.name, alpha, str(teacher), generation=generation + 1)
+        return self.train(arm, config, (need,))
 
-    def mark(self, training: Step, teacher: Teacher, guiding: Guiding) -> list[Step]:
-        """A trained Teacher marks T: the step that leaves its map store, and before it those of its
-        shards where there are several."""
-        method, turns = teacher.method, guiding.turns
-        assert training.run is not None
-        train_hash = self._rows_hash(training.run.manifest, "train")
+    def make_maps(self, training: Step, teacher: Teacher, guiding: Guiding) -> list[Step]:
+        """Steps that make a trained Teacher's maps of T: the last one leaves the map store."""
+        work = training.work
+        assert isinstance(work, Train)
+        config, method, turns = work.config, teacher.method, guiding.turns
+        train_hash = self._rows_hash(config.manifest, "train")
         rise = self.study.rise if method == "rise" else None
         how: list[object] = ["turns"] if turns else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
-        # A marking's record says how its maps agree with human maps of validation images.
-        compared = self.workspaces.at(training.run.manifest).validation_hash()
+        # The record of the maps holds their correlation with human maps of validation images.
+        compared = self.workspaces.at(config.manifest).validation_hash()
         identity = digest(["maps", training.id, method, train_hash, compared, *how])
         forwards = forwards_of(method, turns, rise)
-        manifest = self.workspaces.at(training.run.manifest).manifest
-        parts = parts_of(manifest, "train", method, forwards, agreement=True)
-        whose = training.title.removeprefix("train ") + (", RISE" if rise else "")
-        return marking_steps(
-            MapsJob((training.id,), method, turns, rise, parts), identity, f"mark by {whose}",
-            (training.id,), training.run, forwards / 3,  # a forward is about a third of a step
-        )  # fmt: skip
+        manifest = self.workspaces.at(config.manifest).manifest
+        shards = shards_of(manifest, "train", method, forwards, agreement=True)
+        return map_steps(
+            MakeMaps(config, training.id, method, turns, rise, shards[0]),
+            shards,
+            identity,
+            training.name + (", RISE" if rise else ""),
+            (training.id,),
+            forwards / 3,  # a forward is about a third of a training step
+        )
 
-    def _committee(self, stores: list[Step], method: Method) -> Step:
+    def _average(self, stores: list[Step]) -> Step:
         ids = tuple(step.id for step in stores)
-        return Step(
-            digest(["committee", *ids]), "committee", f"mean map of {len(ids)} Teachers", ids,
-            maps=MapsJob(ids, method),
-        )  # fmt: skip
+        return Step(digest(["committee", *ids]), AverageMaps(ids), f"{len(ids)} Teachers", ids)
 
-    def student(
-        self,
-        teacher: Teacher,
-        backbone: str,
-        alpha: float,
-        seed: int,
-        role: str = "student",
-        variant: Variant | None = None,
-    ) -> list[Step]:
-        """A Student's run with what its maps need.
+    def student(self, teacher: Teacher, backbone: str, alpha: float, seed: int) -> list[Step]:
+        """A Student's run, after the steps that make its maps.
 
         Args:
-            teacher: Whose maps.
-            backbone, alpha, seed: Of the Student; α is the share of the labels' own cross-entropy
-                in the loss, so that the soft labels of the control distilled weigh 1 − α.
-            role: student, the controls shuffled or distilled, or a variant's.
-            variant: What it changes.
+            teacher: Teacher whose maps guide.
+            backbone, alpha, seed: Backbone, α and seed of the Student.
         """
-        study, guiding = self.study, self.study.guiding(variant)
-        if variant is not None and variant.teacher_alpha is not None and teacher.kind == "human":
+        guiding = self.study.guiding()
+        source, steps = self.maps_of(teacher, seed, guiding)
+        values = self._guided_by(source, guiding, alpha)
+        return self._on_maps(Arm("student", backbone, alpha, str(teacher)), seed, values, steps)
+
+    def control(
+        self, control: Control, teacher: Teacher, backbone: str, alpha: float, seed: int
+    ) -> list[Step]:
+        """A control's run, after the steps that make its maps.
+
+        Args:
+            control: shuffled, centre, distilled or mixed.
+            teacher: Teacher whose maps or soft labels are used; unused by centre and mixed.
+            backbone, alpha, seed: Backbone, α and seed of the run. α is the weight of the labels'
+                own cross-entropy in the loss; soft labels of `distilled` have the weight 1 − α.
+        """
+        if control == "centre" or control == "mixed":
+            return [self.full_run(control, backbone, alpha, seed)]
+        guiding = self.study.guiding()
+        source, steps = self.maps_of(teacher, seed, guiding)
+        if control == "shuffled":
+            values = self._guided_by(source, guiding, alpha)
+            values["maps"] = source.model_copy(update={"shuffle_seed": seed})
+        else:
+            values = self._guided_by(source, guiding, 1.0) | {
+                "alpha_start": None,
+                "maps": MapSource(kind="none"),
+                "soft_labels": _soft_labels(source, 1 - alpha) if alpha < 1 else None,
+            }
+        return self._on_maps(Arm(control, backbone, alpha, str(teacher)), seed, values, steps)
+
+    def variant(
+        self, name: str, teacher: Teacher, backbone: str, alpha: float, seed: int
+    ) -> list[Step]:
+        """A variant's Student, after the steps that make its maps.
+
+        Args:
+            name: Name of the variant in the study config.
+            teacher: Teacher of the study, whose α the variant may change.
+            backbone, alpha, seed: Backbone, α and seed of the Student.
+        """
+        variant = self.study.variants[name]
+        guiding = self.study.guiding(variant)
+        if variant.teacher_alpha is not None and teacher.kind == "human":
             teacher = replace(teacher, alpha=variant.teacher_alpha)
         source, steps = self.maps_of(teacher, seed, guiding)
-        soft = 1 - alpha if role == "distilled" else guiding.soft_labels
-        values: dict[str, object] = {
-            "alpha": alpha, "maps": source, "guide_classes": guiding.guide_classes,
-            "post": guiding.post, "human_post": guiding.human_post,
-            "alpha_start": guiding.alpha_start,
-        }  # fmt: skip
-        if soft:
-            assert source.path is not None
-            values["soft_labels"] = SoftLabels(
-                path=source.path, identity=source.identity, weight=soft,
-                temperature=SOFT_TEMPERATURE,
-            )  # fmt: skip
-        if role == "distilled":
-            values |= {"alpha": 1.0, "alpha_start": None, "maps": MapSource(kind="none")}
-        if role == "shuffled":
-            values["maps"] = source.model_copy(update={"shuffle_seed": seed})
-        if variant is not None and variant.distance is not None:
-            training = study.training_of(backbone)
+        values = self._guided_by(source, guiding, alpha)
+        if variant.distance is not None:
+            training = self.study.training_of(backbone)
             values["training"] = training.model_copy(update={"distance": variant.distance})
-        config = self.config(backbone, seed, rows="all", **values)
-        config = _of_its_maps_alone(config)
+        arm = Arm("variant", backbone, alpha, str(teacher), variant=name)
+        return self._on_maps(arm, seed, values, steps)
+
+    def _guided_by(self, source: MapSource, guiding: Guiding, alpha: float) -> dict[str, object]:
+        """Values of a run config that is guided by a Teacher's maps."""
+        values: dict[str, object] = {
+            "alpha": alpha,
+            "maps": source,
+            "guide_classes": guiding.guide_classes,
+            "post": guiding.post,
+            "human_post": guiding.human_post,
+            "alpha_start": guiding.alpha_start,
+        }
+        if guiding.soft_labels:
+            values["soft_labels"] = _soft_labels(source, guiding.soft_labels)
+        return values
+
+    def _on_maps(
+        self, arm: Arm, seed: int, values: dict[str, object], steps: list[Step]
+    ) -> list[Step]:
+        """A run on T that needs the last of these steps."""
+        config = self.config(arm.backbone, seed, rows="all", **values)
         needs = (steps[-1].id,) if steps else ()
-        arm = Arm(role, backbone, alpha, str(teacher))
-        return [*steps, self.train(arm, config, needs)]
+        return [*steps, self.train(arm, _without_annotation(config), needs)]
 
     def evaluation(self, training: Step) -> Step:
-        """Score the test sets with a finished run."""
-        assert training.run is not None
-        images = len(self.workspaces.at(training.run.manifest).split_rows("test"))
+        """The step that scores the test sets with a trained model."""
+        work = training.work
+        assert isinstance(work, Train)
+        images = len(self.workspaces.at(work.config.manifest).split_rows("test"))
         return Step(
-            self._evaluation_id(training.id, training.run.manifest), "evaluate",
-            f"score tests of {training.title.removeprefix('train ')}", (training.id,),
-            run=training.run, cost=images / 3,
-        )  # fmt: skip
+            self._evaluation_id(training.id, work.config.manifest),
+            Evaluate(work.config, training.id),
+            training.name,
+            (training.id,),
+            cost=images / 3,
+        )
 
     def evaluation_id(self, member: Member) -> str:
         """The id of a run's evaluation on the test sets of its seed's manifest."""
@@ -404,17 +417,20 @@ class Protocol:
         """Where a step leaves its result."""
         return step.folder(self.store)
 
-    def members_of(self, role: str, backbone: str | None = None) -> Iterator[Member]:
-        """The members of a role."""
-        for member in self.members:
-            if member.arm.role == role and backbone in (None, member.arm.backbone):
-                yield member
+
+def _soft_labels(source: MapSource, weight: float) -> SoftLabels:
+    """The soft labels that a Teacher's map store holds beside its maps."""
+    assert source.path is not None
+    return SoftLabels(
+        path=source.path, identity=source.identity, weight=weight, temperature=SOFT_TEMPERATURE
+    )
 
 
-def _of_its_maps_alone(config: RunConfig) -> RunConfig:
-    """A run's config without the draw of A and what is done to human maps, where none guides it.
+def _without_annotation(config: RunConfig) -> RunConfig:
+    """A run config without the draw of A and the processing of human maps, where no human map
+    guides.
 
-    How A was drawn and its maps changed is in the id of the Teacher's maps already.
+    The draw of A and the processing of its maps are part of the id of the Teacher's maps.
     """
     if config.maps.kind == "store" and config.maps.human == "keep":
         return config

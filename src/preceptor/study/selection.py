@@ -8,9 +8,11 @@ validation images (`guided`), or to the smaller α (`val_auc`).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,12 @@ from preceptor.errors import InputError
 from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
+from preceptor.runtime.result_folder import digest
+from preceptor.runtime.strict_json import with_nan
+
+# Raised when the same scores would be judged otherwise, so that earlier choices are made again.
+_RULES = 1
+_MAY_BE_NAN = ("value", "low", "high", "agreement")
 
 
 @dataclass(frozen=True)
@@ -48,11 +56,13 @@ class Choice:
         reason: One plain sentence.
         table: A row a candidate: name, value (worst-set AUC, mean over seeds), low and high of its
             difference to the best, tied, agreement, alpha.
+        evidence: A hash of what it was chosen by, see `evidence_of`; "" where there was no choice.
     """
 
     winner: str
     reason: str
     table: tuple[Mapping[str, Any], ...]
+    evidence: str = ""
 
     @property
     def alpha(self) -> float:
@@ -67,6 +77,19 @@ class Choice:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Choice:
+        """What `as_dict` gave, after `strict_json`.
+
+        Raises:
+            KeyError, TypeError, AttributeError: It is something else.
+        """
+        rows = [
+            dict(row) | with_nan({name: row[name] for name in _MAY_BE_NAN})
+            for row in values["table"]
+        ]
+        return cls(values["winner"], values["reason"], tuple(rows), values["evidence"])
 
 
 def choose(
@@ -171,6 +194,37 @@ def choose(
         f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}, best {values[best]:.3f}.",
         tuple(rows),
     )
+
+
+def evidence_of(
+    candidates: Sequence[tuple[str, float | None, Sequence[str], float]], *settings: object
+) -> str:
+    """A hash of all that a choice depends on.
+
+    Args:
+        candidates: Name, α, checksums of the score tables and agreement of each.
+        settings: The other arguments of `choose`.
+    """
+    return digest([_RULES, candidates, settings])
+
+
+def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
+    """The choices of an earlier start, by domain and by name of the selection.
+
+    Args:
+        file: selection.json of the study folder. One that is missing or damaged, or has been
+            written by an earlier version, holds none.
+        domains: Of the study; [""] where it has none.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        found = {"": values} if list(domains) == [""] else values
+        return {
+            domain: {name: Choice.from_json(one) for name, one in found[domain].items()}
+            for domain in domains
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _or_inf(alpha: float | None) -> float:

@@ -1,143 +1,298 @@
-"""The steps that a study consists of, and what each needs."""
+"""Steps of a study: what is computed, and which other steps it needs.
+
+A step has an id that is equal for equal work in any study, so that results are shared between
+studies with one store. What a step computes is one of the classes `Train`, `MakeMaps`, `JoinMaps`,
+`AverageMaps`, `Evaluate` and `Select`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from preceptor.config.run import Method, RiseSettings, RunConfig
-from preceptor.inference.shards import Part
+from preceptor.inference.shards import Shard
 
-Kind = Literal["train", "shard", "annotate", "committee", "evaluate", "select"]
-# Where in a store the steps of a kind leave their folders.
-ROOMS = {
-    "train": "runs", "shard": "shards", "annotate": "maps", "committee": "maps",
-    "evaluate": "evaluations", "select": "",
-}  # fmt: skip
+Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
+
+Role = Literal[
+    "baseline1", "baseline2", "teacher", "student", "ceiling",
+    "shuffled", "centre", "distilled", "mixed",
+    "variant", "member", "generation",
+]  # fmt: skip
+"""Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
+stand in no table (a committee's further members, Teachers of later generations)."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What a run is in the study: the row of a table that it belongs to.
+    """Arm of a study: the role of a run and what distinguishes it within the role.
 
     Args:
-        role: baseline1, baseline2, teacher, student, ceiling; the controls shuffled, centre,
-            distilled and mixed; "variant NAME"; member (a committee's further Teacher) and
-            "generation 2" and up, which stand in no table; with " @ SIZE" behind it where the study
-            has that many annotated images.
-        backbone: Of the model.
-        alpha: α; 1 where nothing guides.
-        teacher: The Teacher configuration whose maps guide, as text, or "".
+        role: Role of the run.
+        backbone: Backbone of the model.
+        alpha: α of the loss; 1 without guidance.
+        teacher: Teacher configuration whose maps guide, as text; "" without a Teacher.
+        variant: Name of the variant, for the role variant.
+        generation: Generation of the Teacher (2 and up), for the role generation.
+        annotated: Number of annotated images, for runs of an annotation budget; None = the
+            study's own number.
     """
 
-    role: str
+    role: Role
     backbone: str
     alpha: float
     teacher: str = ""
+    variant: str = ""
+    generation: int = 0
+    annotated: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Role, variant, generation and budget as one text, as tables write them.
+
+        Example:
+            >>> Arm("student", "densenet121", 0.5, annotated=50).label
+            'student @ 50'
+            >>> Arm("variant", "densenet121", 0.5, variant="turns").label
+            'variant turns'
+        """
+        name: str = self.role
+        if self.role == "variant":
+            name = f"variant {self.variant}"
+        elif self.role == "generation":
+            name = f"generation {self.generation}"
+        return name if self.annotated is None else f"{name} @ {self.annotated}"
+
+
+@dataclass(frozen=True, order=True)
+class Selection:
+    """Identifier of a selection: the Teacher of a domain, or the α of a role and backbone.
+
+    Args:
+        domain: Domain, or "" in a study without domains.
+        role: Role whose α is chosen; teacher for the choice among Teachers.
+        backbone: Backbone whose α is chosen; "" for the choice among Teachers.
+    """
+
+    domain: str
+    role: Role
+    backbone: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the selection within its domain, as `selection.json` writes it."""
+        return f"{self.role}:{self.backbone}" if self.backbone else self.role
+
+    @property
+    def step_id(self) -> str:
+        """Id of the step that makes the selection."""
+        return f"select:{self.domain}:{self.name}"
 
 
 @dataclass(frozen=True)
-class MapsJob:
-    """One map store to be made, or a part of one.
+class Train:
+    """Training of one model.
 
     Args:
-        teacher: The Teacher's run id, or several for a committee's mean.
-        method: cam or rise.
-        turns: Over the eight flips and quarter turns.
-        rise: Settings of rise.
-        parts: What is marked; of a shard one. A store of several parts is joined from shards.
-        model: The Teacher's model folder; None = that of its run in the store.
+        config: Run config.
+        arm: Arm of the study that the run belongs to. Equal runs of two arms are one step.
     """
 
-    teacher: tuple[str, ...]
+    config: RunConfig
+    arm: Arm
+    kind: ClassVar[Kind] = "train"
+    verb: ClassVar[str] = "train"
+
+
+@dataclass(frozen=True)
+class MakeMaps:
+    """Saliency maps of one shard of images by a trained model.
+
+    Args:
+        config: Run config of the model: manifest, threads, device and precision.
+        run: Run id of the model, or its digest outside of a study.
+        method: cam or rise.
+        tta: Whether maps are averaged over the eight flips and quarter turns.
+        rise: Settings of RISE.
+        shard: Images.
+        joined: Id of the step that joins the shards; "" where one shard holds all images.
+        model: Model folder; None = the folder of the run in the store.
+    """
+
+    config: RunConfig
+    run: str
     method: Method
-    turns: bool = False
-    rise: RiseSettings | None = None
-    parts: tuple[Part, ...] = ()
+    tta: bool
+    rise: RiseSettings | None
+    shard: Shard
+    joined: str = ""
     model: Path | None = None
+    verb: ClassVar[str] = "make maps by"
+
+    @property
+    def kind(self) -> Kind:
+        """shard or maps."""
+        return "shard" if self.joined else "maps"
+
+
+@dataclass(frozen=True)
+class JoinMaps:
+    """One map store from the shards of a model's maps.
+
+    Args:
+        shards: Shards, in the order in which they are joined.
+    """
+
+    shards: tuple[Shard, ...]
+    kind: ClassVar[Kind] = "maps"
+    verb: ClassVar[str] = "make maps by"
+
+
+@dataclass(frozen=True)
+class AverageMaps:
+    """Mean map of a committee of Teachers.
+
+    Args:
+        stores: Ids of the steps that made the map stores.
+    """
+
+    stores: tuple[str, ...]
+    kind: ClassVar[Kind] = "committee"
+    verb: ClassVar[str] = "average maps of"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scores of a trained model on the test sets.
+
+    Args:
+        config: Run config of the model.
+        run: Run id of the model.
+    """
+
+    config: RunConfig
+    run: str
+    kind: ClassVar[Kind] = "evaluate"
+    verb: ClassVar[str] = "score test sets of"
+
+
+@dataclass(frozen=True)
+class Select:
+    """Selection on validation scores.
+
+    Args:
+        selection: What is selected.
+        choose: Makes the choice and returns the steps that follow from it.
+    """
+
+    selection: Selection
+    choose: Callable[[], list[Step]] = field(compare=False)
+    kind: ClassVar[Kind] = "select"
+    verb: ClassVar[str] = "choose"
+
+
+Work = Train | MakeMaps | JoinMaps | AverageMaps | Evaluate | Select
+
+STEP_FOLDERS: dict[Kind, str] = {
+    "train": "runs", "shard": "shards", "maps": "maps", "committee": "maps",
+    "evaluate": "evaluations", "select": "",
+}  # fmt: skip
+"""Folder of a store that holds the results of steps of a kind."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do.
+    """One step of a study.
 
     Args:
-        id: Equal for equal work, in any study.
-        kind: What is done.
-        title: For people.
-        needs: Steps that come first.
-        run: The training, for train steps; the model scored, for evaluate steps.
-        maps: For annotate and committee steps.
-        choose: For select steps: decides, and returns the steps that follow from it.
-        cost: Images that pass a model forward and back; for order and time estimates.
-        part_of: Of a shard: the step that joins it with the others.
+        id: Identifier, equal for equal work in any study.
+        work: What is computed.
+        name: What it is computed for, for people: a run, a Teacher, a selection.
+        needs: Ids of the steps that come first.
+        cost: Images that pass a model forward and backward; for order and time estimates.
     """
 
     id: str
-    kind: Kind
-    title: str
+    work: Work
+    name: str
     needs: tuple[str, ...] = ()
-    run: RunConfig | None = None
-    maps: MapsJob | None = None
-    choose: Callable[[], list[Step]] | None = field(default=None, compare=False)
     cost: float = 0.0
-    part_of: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the work."""
+        return self.work.kind
+
+    @property
+    def title(self) -> str:
+        """Title for people: the work and its name."""
+        return f"{self.work.verb} {self.name}"
+
+    @property
+    def config(self) -> RunConfig | None:
+        """Run config of the model that is trained or used; None for a step without a model."""
+        return self.work.config if isinstance(self.work, Train | MakeMaps | Evaluate) else None
 
     def folder(self, store: Path) -> Path:
-        """Where in a store it leaves its result."""
-        return store / ROOMS[self.kind] / self.id
+        """Folder in a store that receives the step's result."""
+        return store / STEP_FOLDERS[self.kind] / self.id
 
 
-def marking_steps(
-    job: MapsJob,
-    identity: str,
-    title: str,
-    needs: tuple[str, ...],
-    run: RunConfig,
-    cost: float,
-    *,
-    alone: bool = True,
-) -> list[Step]:
-    """The steps of a marking: one, or one a shard and one that joins them.
+@dataclass(frozen=True)
+class Failure:
+    """Why a step has no result.
 
     Args:
-        job: What is marked, and how.
-        identity: Of the step that leaves the map store.
-        title: Of it.
-        needs: What comes first.
-        run: The model's training, whose settings of threads, device and precision hold.
-        cost: Of an image.
-        alone: Whether a single shard is one step with the join.
+        reason: Reason, in one line.
+        blocked: Whether it was not started because a step that it needs has failed.
     """
-    count = len(job.parts)
-    if count == 1 and alone:
-        images = job.parts[0].stop - job.parts[0].start
-        return [Step(identity, "annotate", title, needs, run=run, maps=job, cost=images * cost)]
-    shards = [
+
+    reason: str
+    blocked: bool = False
+
+
+def map_steps(
+    work: MakeMaps,
+    shards: tuple[Shard, ...],
+    identity: str,
+    name: str,
+    needs: tuple[str, ...],
+    cost: float,
+    *,
+    join_one: bool = False,
+) -> list[Step]:
+    """Steps that make the maps of a model: one, or one for each shard and one that joins them.
+
+    Args:
+        work: The work; its shard and `joined` are replaced.
+        shards: All shards.
+        identity: Id of the step that leaves the map store.
+        name: Name of the model.
+        needs: Ids of the steps that come first.
+        cost: Cost of an image.
+        join_one: Whether a single shard has a step of its own beside the join.
+    """
+    if len(shards) == 1 and not join_one:
+        (only,) = shards
+        whole = replace(work, shard=only, joined="")
+        return [Step(identity, whole, name, needs, cost=(only.stop - only.start) * cost)]
+    made = [
         Step(
-            shard_id(identity, place), "shard", f"{title}, shard {place + 1} of {count}", needs,
-            run=run, maps=replace(job, parts=(part,)), cost=(part.stop - part.start) * cost,
-            part_of=identity,
+            shard_id(identity, place),
+            replace(work, shard=shard, joined=identity),
+            f"{name}, shard {place + 1} of {len(shards)}",
+            needs,
+            cost=(shard.stop - shard.start) * cost,
         )
-        for place, part in enumerate(job.parts)
-    ]  # fmt: skip
-    needs = (*needs, *(shard.id for shard in shards))
-    return [*shards, Step(identity, "annotate", title, needs, run=run, maps=job)]
+        for place, shard in enumerate(shards)
+    ]
+    needs = (*needs, *(step.id for step in made))
+    return [*made, Step(identity, JoinMaps(shards), name, needs)]
 
 
 def shard_id(joined: str, place: int) -> str:
-    """The id of a shard of a marking."""
+    """Id of the step that makes the maps of one shard."""
     return f"{joined}-{place:05d}"
-
-
-def selection_id(domain: str, what: str) -> str:
-    """The id of a selection: it is one of its domain alone."""
-    return f"select:{domain}:{what}"
-
-
-def selected(step: Step) -> tuple[str, str]:
-    """The domain of a selection, and what it selects: teacher, or ROLE:BACKBONE."""
-    _, domain, what = step.id.split(":", 2)
-    return domain, what

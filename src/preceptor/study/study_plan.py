@@ -9,7 +9,7 @@ from pathlib import Path
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
-from preceptor.study.steps import ROOMS, Step
+from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Step
 from preceptor.study.workspaces import Workspaces
 
 
@@ -57,11 +57,11 @@ class StudyPlan:
         return self.first.protocol.folder(step)
 
     def is_finished(self, step: Step) -> bool:
-        """Whether a step's result is there; of a shard also the marking that it is a part of."""
+        """Whether a step's result exists; for a shard, or the map store that it belongs to."""
         store = self.first.protocol.store
         folders = [step.folder(store)]
-        if step.part_of:
-            folders.append(store / ROOMS["annotate"] / step.part_of)
+        if isinstance(step.work, MakeMaps) and step.work.joined:
+            folders.append(store / STEP_FOLDERS["maps"] / step.work.joined)
         return step.kind != "select" and any(map(is_finished, folders))
 
     def outline(self) -> tuple[list[Step], list[Step]]:

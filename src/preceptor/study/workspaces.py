@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from preceptor.config.image_format import ImageFormat
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -71,8 +72,13 @@ class Workspaces:
         """Each once, in the order of the seeds."""
         return [self.at(path) for path in dict.fromkeys(self.manifests.values())]
 
-    def verify(self) -> None:
+    def verify(self, formats: Collection[ImageFormat] = ()) -> None:
         """Decode every image and map of every manifest, and see that the tables fit together.
+
+        Files that an earlier call found sound and that have not changed are not read.
+
+        Args:
+            formats: Image formats whose caches are filled by the way.
 
         Raises:
             InputError: Images, maps or rows that cannot be used, of all manifests; or the draws
@@ -81,7 +87,9 @@ class Workspaces:
         wrong: list[InputError] = []
         for path in dict.fromkeys(self.manifests.values()):
             try:
-                self.opened[path] = Workspace(Manifest.read(path, verify=True), self.caches[path])
+                self.opened[path] = Workspace.open(
+                    path, self.caches[path], verify=True, formats=formats
+                )
             except InputError as error:
                 wrong.append(error)
         if len(wrong) > 1:

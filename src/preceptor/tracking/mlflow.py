@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,12 @@ from typing import TypeVar
 
 import pandas as pd
 
-from preceptor.report.page import FILES
+from preceptor.report.write import WrittenReport
 from preceptor.runtime.result_folder import digest
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
-from preceptor.tracking.panels import pictures
-from preceptor.tracking.parameters import Value, flat, parameters, roles_of, title_of
+from preceptor.tracking.parameters import Value, flat, parameters, roles_of
 from preceptor.training.record import RunRecord
 
 # Before MLflow is imported. A server that does not answer costs seconds, not the usual minutes,
@@ -120,7 +118,7 @@ class MlflowTracker:
         if step.kind == "train":
             self._running(step)
 
-    def said(self, step: Step, line: str) -> None:
+    def epoch(self, step: Step) -> None:
         """The next rows of the curves, unless the last ones were logged just now."""
         started = time.monotonic()
         if step.kind == "train" and started >= self._rest:
@@ -164,7 +162,7 @@ class MlflowTracker:
         self._end(run, "FAILED")
         run.points = None
 
-    def study(self, failed: dict[str, str]) -> None:
+    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
         """The tables as metrics, and what the study folder holds as artifacts."""
         run = self._parent
         table, summary = self._out / "table.csv", self._out / "summary.md"
@@ -173,17 +171,12 @@ class MlflowTracker:
         lines = [f"- {title}: {reason}" for title, reason in failed.items()]
         text = summary.read_text(encoding="utf-8") if summary.is_file() else ""
         self._log(run, tags={_NOTE: text, _FAILED: "\n".join(lines)})
-        for name in [*FILES, "report.html"]:
-            path = self._out / name
-            if path.is_file():
+        for name in [*report.files, "report.html"]:
+            path = report.folder / name
+            if not path.is_dir():
                 self._client.log_artifact(run.id, str(path))
-            elif path.is_dir() and name != "best/":  # a model is large, and stands there already
+            elif name != "best/":  # a model is large, and stands there already
                 self._client.log_artifacts(run.id, str(path), name.rstrip("/"))
-        with tempfile.TemporaryDirectory() as folder:
-            for name, _, png in pictures(self._out / "report.html"):
-                (Path(folder) / f"{name}.png").write_bytes(png)
-            if any(Path(folder).iterdir()):
-                self._client.log_artifacts(run.id, folder, "panels")
         self._end(run, "FAILED" if failed else "FINISHED")
 
     def close(self) -> None:
@@ -260,7 +253,7 @@ class MlflowTracker:
         since = since or time.time()
         tags = {_RUN: step.id, _PARENT: self._parent.id, _ROLES: roles_of(step, self._study)}
         made = self._client.create_run(
-            self._experiment, run_name=title_of(step), tags=tags,
+            self._experiment, run_name=step.name, tags=tags,
             start_time=_milliseconds(since),
         )  # fmt: skip
         run = self._runs[step.id] = _Run(made.info.run_id, tags=tags, points={}, since=since)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from preceptor.study.protocol import Member
-from preceptor.study.steps import Step
+from preceptor.study.steps import Step, Train
 from preceptor.study.study_plan import StudyPlan
 
 Value = str | int | float | bool
@@ -22,38 +22,30 @@ _PLACES = {
 }
 
 
-def title_of(step: Step) -> str:
-    """A training's name for people."""
-    return step.title.removeprefix("train ")
-
-
 def file_name(step: Step) -> str:
     """A training's name as part of a file's."""
-    return re.sub(r"[^\w.@=-]+", "-", title_of(step))[:100].strip("-.")
+    return re.sub(r"[^\w.@=-]+", "-", step.name)[:100].strip("-.")
 
 
 def members_of(step: Step, study: StudyPlan) -> list[tuple[str, Member]]:
     """The places of a run in the study, each with its domain: equal runs are trained once."""
     return [
-        (plan.domain, member)
-        for plan in study
-        for member in plan.protocol.members
-        if member.run == step.id
+        (plan.domain, member) for plan in study for member in plan.members if member.run == step.id
     ]
 
 
 def roles_of(step: Step, study: StudyPlan) -> str:
     """All that a run is in the study, as text."""
-    return ", ".join(dict.fromkeys(member.arm.role for _, member in members_of(step, study)))
+    return ", ".join(dict.fromkeys(member.arm.label for _, member in members_of(step, study)))
 
 
 def parameters(step: Step, study: StudyPlan) -> dict[str, Value]:
     """A training's settings by dotted name: what a study varies, and all that is not default."""
-    config = step.run
-    assert config is not None
+    assert isinstance(step.work, Train)
+    config = step.work.config
     found: dict[str, Value] = {}
     for domain, member in members_of(step, study)[:1]:
-        found["role"] = member.arm.role
+        found["role"] = member.arm.label
         if member.arm.teacher:
             found["teacher"] = member.arm.teacher
         if study.has_domains:

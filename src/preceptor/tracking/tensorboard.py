@@ -27,11 +27,11 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from preceptor.report.write import WrittenReport
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
-from preceptor.tracking.panels import pictures
 from preceptor.tracking.parameters import Value, file_name, parameters
 from preceptor.training.record import Measure, RunRecord, metric_name
 
@@ -89,7 +89,7 @@ class TensorboardTracker:
         """A training's parameters, and what it has of its curves."""
         self._bring(step, "running")
 
-    def said(self, step: Step, line: str) -> None:
+    def epoch(self, step: Step) -> None:
         """The next rows of the curves."""
         self._bring(step, "running")
 
@@ -101,12 +101,12 @@ class TensorboardTracker:
         """What there is of the curves, and the reason."""
         self._bring(step, "failed", reason)
 
-    def study(self, failed: dict[str, str]) -> None:
+    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
         """The tables as text, the panels as images, the columns of the table of runs."""
         folder = self._root / STUDY
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)  # a page that is open may hold an old file
-        _append(_fresh(folder), self._results(failed))
+        _append(_fresh(folder), self._results(failed, report))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -149,7 +149,7 @@ class TensorboardTracker:
             self._folders[key] = self._root / f"{file_name(step)}-{key}"
         return self._folders[key]
 
-    def _results(self, failed: dict[str, str]) -> Iterator[Event]:
+    def _results(self, failed: dict[str, str], report: WrittenReport) -> Iterator[Event]:
         names = [
             metric_name(one, measure)
             for measure in _MEASURES
@@ -166,8 +166,9 @@ class TensorboardTracker:
         if failed:
             lines = [f"- {title}: {reason}" for title, reason in failed.items()]
             yield _event(_text("failed", "\n".join(lines)))
-        for name, caption, png in pictures(self._out / "report.html"):
-            yield _event(_picture(f"panels/{name}", caption, png))
+        for panel in report.panels:
+            png = (report.folder / panel.file).read_bytes()
+            yield _event(_picture(f"panels/{panel.name}", panel.caption, png))
 
 
 def _head(values: dict[str, Value]) -> list[Event]:

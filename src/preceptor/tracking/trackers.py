@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from preceptor.errors import InputError
+from preceptor.report.write import WrittenReport
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 
@@ -21,8 +22,8 @@ class Tracker(Protocol):
     def begun(self, step: Step) -> None:
         """A step starts or goes on."""
 
-    def said(self, step: Step, line: str) -> None:
-        """A running step said something: its metrics.csv may have new rows."""
+    def epoch(self, step: Step) -> None:
+        """A training has finished an epoch: its metrics.csv has a new row."""
 
     def finished(self, step: Step) -> None:
         """A step is done, now or by an earlier call."""
@@ -30,7 +31,7 @@ class Tracker(Protocol):
     def failed(self, step: Step, reason: str) -> None:
         """A step could not be done."""
 
-    def study(self, failed: dict[str, str]) -> None:
+    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
         """The study's results have been written; `failed` as in `write_results`."""
 
     def close(self) -> None:
@@ -63,9 +64,9 @@ class Trackers:
         """A step starts or goes on."""
         self._each(lambda tracker: tracker.begun(step))
 
-    def said(self, step: Step, line: str) -> None:
-        """A running step said something: its metrics.csv may have new rows."""
-        self._each(lambda tracker: tracker.said(step, line))
+    def epoch(self, step: Step) -> None:
+        """A training has finished an epoch: its metrics.csv has a new row."""
+        self._each(lambda tracker: tracker.epoch(step))
 
     def finished(self, step: Step) -> None:
         """A step is done, now or by an earlier call."""
@@ -75,9 +76,9 @@ class Trackers:
         """A step could not be done."""
         self._each(lambda tracker: tracker.failed(step, reason))
 
-    def study(self, failed: dict[str, str]) -> None:
+    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
         """The study's results have been written."""
-        self._each(lambda tracker: tracker.study(failed))
+        self._each(lambda tracker: tracker.study(failed, report))
 
     def close(self) -> None:
         """The study has ended, or was interrupted."""

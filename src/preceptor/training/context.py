@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import CrowdedError, PreceptorError, RunFailedError
+from preceptor.errors import DeviceFullError, PreceptorError, RunFailedError
 from preceptor.runtime.leases import Lease
 from preceptor.training.distributed import Ranks
 
@@ -21,8 +21,9 @@ class RunContext:
         folder: The run folder.
         ranks: The processes.
         held: The lease of the folder, in the first process; None in the others.
-        tell: Receives lines of the log, in the first process.
-        alone: As of `train`.
+        tell: Receives messages, in the first process.
+        tell_epoch: Receives the summary line of each epoch, in the first process.
+        exclusive: As of `train`.
     """
 
     config: RunConfig
@@ -30,7 +31,8 @@ class RunContext:
     ranks: Ranks
     held: Lease | None
     tell: Callable[[str], None]
-    alone: bool
+    tell_epoch: Callable[[str], None]
+    exclusive: bool
 
     @property
     def id(self) -> str:
@@ -52,8 +54,8 @@ class RunContext:
         settings = self.config.training
         given = f"batch_size {settings.batch_size}"
         given += f", input_size {settings.input_size}" if settings.input_size else ""
-        if not self.alone:
-            return CrowdedError(f"run {self.id}: out of memory on a shared device ({given})")
+        if not self.exclusive:
+            return DeviceFullError(f"run {self.id}: out of memory on a shared device ({given})")
         if self.ranks.world > 1:
             return RunFailedError(
                 f"run {self.id}: out of memory on device {self.ranks.rank + 1} of "

@@ -25,7 +25,7 @@ from preceptor.config.run import Training
 from preceptor.data.loader import shares
 from preceptor.errors import InputError, PreceptorError, RunFailedError
 
-PATIENCE = timedelta(days=7)
+COLLECTIVE_TIMEOUT = timedelta(days=7)
 """How long the others wait for the first process; where that dies, they know at once."""
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ def join(settings: Training) -> tuple[Fabric, Ranks]:
     fabric = make_fabric(settings)
     try:
         fabric.launch()
-        group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        group = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     except ValueError as error:  # Fabric's of a launcher that disagrees with the config
         raise InputError(f"training.devices: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
@@ -196,9 +196,11 @@ class Shared(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, of: Any = None, *, maps_alone: bool = False) -> NamedTuple:
-        """The model's forward; with `maps_alone` the loss is of the maps, and not of the logits."""
-        out = self.model(images, of)
+    def forward(
+        self, images: Tensor, saliency_for: Any = None, *, maps_alone: bool = False
+    ) -> NamedTuple:
+        """Forward pass of the model; with `maps_alone`, only the maps carry gradients."""
+        out = self.model(images, saliency_for)
         if maps_alone:
             out = out._replace(logits=out.logits.detach(), features=out.features.detach())
         found: NamedTuple = out

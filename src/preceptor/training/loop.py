@@ -102,7 +102,7 @@ def fit(
             progress.epoch, progress.parts = epoch + 1, trainer.parts
             progress.scaler = trainer.scaler
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
-            run.tell(line)
+            run.tell_epoch(line)
             display.update(task, note=line)
             ranks.first(partial(_keep, run, progress, trainer))
             watchdog.beat()
@@ -264,7 +264,7 @@ def _divide(
     """Go back to the start of an epoch, whose batches are then computed in more parts."""
     largest = trainer.stream.sizes[-1]
     parts = more_parts(trainer.parts, largest, trainer.least)
-    if parts is None or not run.alone or run.ranks.world > 1:
+    if parts is None or not run.exclusive or run.ranks.world > 1:
         raise run.out_of_memory(math.ceil(largest / trainer.parts))
     trainer.parts = parts
     trainer.optimiser.zero_grad(set_to_none=True)

@@ -7,13 +7,16 @@ that the run uses, and of NUMERICS.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.identity import identity_values
+from preceptor.config.image_format import ImageFormat
 from preceptor.config.run import RunConfig
 from preceptor.data.loader import Rows
 from preceptor.data.row_hashes import FileHashes
@@ -25,12 +28,9 @@ from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel
 from preceptor.runtime.result_folder import digest, file_digest
 
-# Raised when the arithmetic of training changes, or a default of RunConfig, so that old runs are
-# not taken for new ones.
+# Raised when the arithmetic of training changes, or a default of RunConfig (ids leave defaults
+# out), so that old runs are not taken for new ones.
 NUMERICS = 4
-
-# What says where and how a run is computed, but not what it computes.
-_NOT_IDENTITY = {"recipe", "device", "cache"}
 
 
 def run_id_of(workspace: Workspace, config: RunConfig) -> str:
@@ -65,31 +65,16 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     """The id of a run.
 
     Args:
-        config: Resolved. Paths are left out: content stands for them.
+        config: Resolved. Its fields' types say which are part of the id, see `config.identity`.
         rows_hash: Of `RowHashes.of`.
         weights_hash: Content of the weights file, or "hub" or "none".
     """
-    # Defaults are left out, so that a word added later leaves the ids of earlier runs as they
-    # were. Hence a default is part of what NUMERICS numbers: who changes one raises it.
-    values = config.model_dump(mode="json", exclude_defaults=True)
-    for key in ("manifest", "weights", "annotated", "annotated_seed"):
-        values.pop(key, None)  # the rows used and the weights' content stand for them
-    training = values.pop("training", {})
-    values["training"] = {key: value for key, value in training.items() if key not in _NOT_IDENTITY}
-    if not config.guided:  # what would have guided does not matter
-        for key in ("maps", "guide_classes", "alpha", "alpha_start", "post", "human_post"):
-            values.pop(key, None)
-        for key in ("distance", "cam_class"):
-            values["training"].pop(key, None)
+    values = identity_values(config, config.uses)
+    values.setdefault("training", {})
+    if not config.guided:
         values["guided"] = False  # a guided run with all defaults would look the same
-    elif config.maps.kind == "human":
-        values.pop("post", None)  # it guides by no map but human ones
-    elif config.maps.human == "replace":
-        values.pop("human_post", None)  # it guides by no human map
     if values.get("alpha_start") == config.alpha:
         values.pop("alpha_start")  # it starts where it ends
-    for key in ("maps", "soft_labels"):
-        values.get(key, {}).pop("path", None)
     return digest([values, rows_hash, weights_hash, NUMERICS])
 
 
@@ -132,18 +117,54 @@ def build(workspace: Workspace, config: RunConfig) -> GuidableModel:
     unknown = sorted(set(config.guide_classes or ()) - set(classes))
     if unknown:
         raise InputError(f"guide_classes: {unknown} not among the classes {classes}")
+    return build_for(config, classes)
+
+
+def build_for(
+    config: RunConfig, classes: Sequence[str], *, load_weights: bool = True
+) -> GuidableModel:
+    """The untrained model of a run config.
+
+    Args:
+        config: The run's config.
+        classes: Class names, in logit order.
+        load_weights: Whether the model starts from `config.weights`; the shape and the speed of a
+            model do not depend on them.
+
+    Raises:
+        InputError: See `build_model`.
+    """
+    training = config.training
     return build_model(
         config.backbone,
         classes,
         positive=config.positive,
-        weights=config.weights,
-        in_chans=config.training.in_chans,
-        input_size=config.training.input_size,
-        fit=config.training.fit,
+        weights=config.weights if load_weights else "none",
+        in_chans=training.in_chans,
+        input_size=training.input_size,
+        fit=training.fit,
         backbone_args=config.backbone_args,
-        head=config.training.head,
-        cam_source=config.training.cam_source,
+        head=training.head,
+        cam_source=training.cam_source,
     )
+
+
+def image_formats(config: RunConfig) -> list[ImageFormat]:
+    """The formats in which a run reads images through the cache: for training, and for scoring.
+
+    None where it uses no cache, and for a model that cannot be built, which `build` tells.
+    """
+    if config.training.cache == "none":
+        return []
+    size = config.training.input_size
+    if size is None:
+        anyhow = config.model_copy(update={"positive": None})
+        try:
+            size = build_for(anyhow, ("a", "b"), load_weights=False).spec.input_size
+        except InputError:
+            return []
+    form = config.training.image_format(size)
+    return [form, replace(form, canvas=None)]
 
 
 def guided_rows(workspace: Workspace, config: RunConfig, model: GuidableModel) -> Rows:

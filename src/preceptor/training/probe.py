@@ -14,8 +14,8 @@ from statistics import median
 import torch
 
 from preceptor.config.run import Precision, RunConfig, Speed
-from preceptor.models.build import build_model
 from preceptor.models.precision import autocast
+from preceptor.training.prepare import build_for
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
@@ -47,15 +47,7 @@ def step_seconds(
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     try:
-        model = build_model(
-            config.backbone,
-            classes,
-            in_chans=settings.in_chans,
-            input_size=settings.input_size,
-            backbone_args=config.backbone_args,
-            head=settings.head,
-            cam_source=settings.cam_source,
-        ).to(device)
+        model = build_for(config, classes, load_weights=False).to(device)
         if speed.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if speed.compile:
@@ -92,7 +84,7 @@ def choose_speed(
     classes: Sequence[str],
     *,
     free: Sequence[str],
-    steps: int,
+    steps: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Speed:
     """The fastest way to train this run here.
@@ -101,7 +93,7 @@ def choose_speed(
         config: The run; what it says of precision, layout and compiler stays where it is not free.
         classes: Class names.
         free: Which of precision, channels_last and compile are to be chosen.
-        steps: How long the run is; compiling must pay within it.
+        steps: Length of the run, or the mean length of several; compiling must pay within it.
         tell: Receives what was measured, in a line.
     """
     training = config.training

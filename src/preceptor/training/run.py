@@ -39,7 +39,7 @@ from preceptor.training.checkpoint import Progress
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.loop import Trainer, derived_seed, epoch_line, fit, metrics_table
-from preceptor.training.prepare import build, guided_rows, run_id_of
+from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
 from preceptor.training.record import RunRecord
 from preceptor.training.validation import validation_sets
 from preceptor.version import __version__
@@ -68,8 +68,9 @@ def train(
     *,
     workspace: Workspace | None = None,
     tell: Callable[[str], None] | None = None,
+    tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
-    alone: bool = True,
+    exclusive: bool = True,
     ranks: Ranks | None = None,
     fabric: Fabric | None = None,
 ) -> RunResult:
@@ -79,10 +80,11 @@ def train(
         config: The run; on one device, unless `ranks` is given.
         store: Folder of run folders; the run goes to `store/<id>`.
         workspace: The manifest, opened once for many runs; None reads and checks it here.
-        tell: Called with one line an epoch.
+        tell: Receives messages.
+        tell_epoch: Receives a summary line after each epoch; None = `tell` does.
         wait: Seconds to wait where another process trains the same run; None = until it ends.
-        alone: Whether nothing else uses the device: only then a training that runs out of memory
-            goes on in smaller parts.
+        exclusive: Whether no other step uses the device: only then a training that runs out of
+            memory continues with smaller parts of a batch.
         ranks, fabric: This process's part of a run on several devices, from `distributed.join`;
             None = the only process.
 
@@ -92,7 +94,7 @@ def train(
     Raises:
         InputError: The config or the data cannot be used.
         RunFailedError: The loss became NaN or infinite, or memory or the disk is full.
-        CrowdedError: Memory ran out, and the device is shared.
+        DeviceFullError: Memory ran out, and the device is shared.
         HeldError: Another process trains the same run.
         LeaseLostError: Another process took it over while this one was asleep.
         RelayedError: Another process of the run failed, and has told why.
@@ -108,7 +110,9 @@ def train(
 
         def begin() -> tuple[Path, bool]:
             nonlocal workspace, held
-            workspace = workspace or Workspace.open(config.manifest, verify=True)
+            workspace = workspace or Workspace.open(
+                config.manifest, verify=True, formats=image_formats(config)
+            )
             folder = Path(store) / run_id_of(workspace, config)
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
@@ -116,7 +120,8 @@ def train(
         folder, there = ranks.first(begin)
         watchdog.beat()
         if not there:
-            run = RunContext(config, folder, ranks, held, tell or (lambda line: None), alone)
+            tell = tell or (lambda line: None)
+            run = RunContext(config, folder, ranks, held, tell, tell_epoch or tell, exclusive)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 workspace = workspace or Workspace.open(config.manifest)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from preceptor.data.decode_pass import Progress
 from preceptor.data.manifest import Manifest, check_raw
-from preceptor.data.manifest_files import Progress
 from preceptor.data.manifest_io import Findings, RawTable, read_table
 from preceptor.errors import Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
@@ -75,7 +75,7 @@ def read_und(
 
     findings = Findings(str(train_csv), row_names.__getitem__)
     for problem in problems:
-        findings.add(None, problem.what, problem.mend, where=problem.where)
+        findings.add(None, problem.what, problem.fix, where=problem.where)
     if not Path(image_root).is_dir():
         findings.add(None, f"{image_root} is no folder", "correct the path", where="image root")
     frame["saliency"] = _find_maps(frame, heatmaps, findings)

@@ -1,0 +1,240 @@
+"""Image caches on the disk: how they are named, opened, written and published.
+
+A cache is a folder named by a hash of its content and settings: `images.npy` (n, side, side, C),
+`maps.npy` (m, 128, 128) with the maps on the unit square of their images, `sizes.npy` (n, 2) and
+`cache.json`. It is written in a hidden folder and renamed into its place, so it is there as a whole
+or not at all. A cache that was damaged later (a file of it is gone or was cut short) is built
+again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.data.geometry import render, resample
+from preceptor.runtime.replace_file import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows: writers do not wait, and the last rename is harmless
+    fcntl = None  # type: ignore[assignment]
+
+# Side of the stored maps: four cells of it lie in one of the finest usual feature grid (32 × 32).
+MAP_SIDE = 128
+# Raised when the decoded pixels of the same file would change.
+CACHE_FORMAT = 2
+# Error of a mean of float32 values, relative to the largest: a smaller difference is no mark.
+_ROUNDING = 1e-6
+_UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class CanvasFormat:
+    """Format of the images of a cache.
+
+    Args:
+        side: Side of the square canvases in pixels.
+        fit: See `geometry.fit_box`.
+        channels: 3 or 1.
+    """
+
+    side: int
+    fit: Fit = "squash"
+    channels: int = 3
+
+    @classmethod
+    def of(cls, form: ImageFormat) -> CanvasFormat:
+        """The canvases that a model's images are taken from."""
+        return cls(form.side, form.fit, form.channels)
+
+    def name(self, images: Iterable[str], maps: Iterable[str]) -> str:
+        """Name of the cache folder of this format.
+
+        Args:
+            images: Content hashes of the images, row by row.
+            maps: Content hashes of their maps, "" where there is none.
+        """
+        digest = hashlib.blake2b(digest_size=12)
+        settings = f"{CACHE_FORMAT} {self.side} {self.fit} {self.channels} {MAP_SIDE}"
+        digest.update(settings.encode())
+        for image, saliency in zip(images, maps, strict=True):
+            digest.update(f"{image} {saliency}\n".encode())
+        return f"{self.side}-{self.fit}-{digest.hexdigest()}"
+
+    def bytes_needed(self, images: int, maps: int) -> int:
+        """Disk space of a cache."""
+        return images * self.side**2 * self.channels + maps * MAP_SIDE**2
+
+
+@dataclass(frozen=True)
+class MappedImages:
+    """An `ImageSource` over the memory-mapped cache.
+
+    Args:
+        side: Canvas side in pixels.
+        sizes: (n, 2) width and height of the original images.
+        images: (n, side, side, C) canvases.
+        maps: (m, 128, 128) maps.
+        map_index: (n,) position of an image's map, −1 where there is none.
+    """
+
+    side: int
+    sizes: NDArray[np.int32]
+    images: NDArray[np.uint8]
+    maps: NDArray[np.uint8]
+    map_index: NDArray[np.int64]
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, side, side, C) of these rows."""
+        return self.images[rows]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, 128, 128) of these rows, zeros where there is none."""
+        found = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
+        index = self.map_index[rows]
+        found[index >= 0] = self.maps[index[index >= 0]]
+        return found
+
+
+def open_cache(folder: Path, form: CanvasFormat, count: int) -> MappedImages | None:
+    """A cache that is there as a whole; None where it is missing, or a file of it was cut short.
+
+    Args:
+        folder: Of the cache.
+        form: Its format.
+        count: Number of its images.
+    """
+    if not (folder / "cache.json").is_file():
+        return None
+    maps: NDArray[np.uint8] = np.empty((0, MAP_SIDE, MAP_SIDE), np.uint8)
+    try:
+        sizes, index = np.load(folder / "sizes.npy"), np.load(folder / "map_index.npy")
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        if (index >= 0).any():
+            maps = np.load(folder / "maps.npy", mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    shape = (count, form.side, form.side, form.channels)
+    there = images.shape == shape and len(sizes) == len(index) == count
+    return MappedImages(form.side, sizes, images, maps, index) if there else None
+
+
+class CacheWriter:
+    """A cache that is being written, in a hidden folder until it is published.
+
+    Args:
+        parent: Folder of the caches.
+        prefix: Of the hidden folder's name.
+        form: Format of the canvases.
+        has_map: (n,) bool, which images have a map.
+    """
+
+    def __init__(
+        self, parent: Path, prefix: str, form: CanvasFormat, has_map: NDArray[np.bool_]
+    ) -> None:
+        self.form = form
+        self._parent, self._folder = parent, parent / f"{prefix}{uuid.uuid4().hex}.tmp"
+        self._folder.mkdir()
+        count = len(has_map)
+        self._map_index = np.where(has_map, np.cumsum(has_map) - 1, -1).astype(np.int64)
+        self._sizes = np.zeros((count, 2), np.int32)
+        shape = (count, form.side, form.side, form.channels)
+        self._images = _reserve(self._folder / "images.npy", shape)
+        maps = (int(has_map.sum()), MAP_SIDE, MAP_SIDE)
+        self._maps = _reserve(self._folder / "maps.npy", maps)
+
+    def put_image(self, rows: NDArray[np.int64], image: NDArray[np.uint8]) -> None:
+        """Write the canvas of a decoded image, (H, W, C), at its rows."""
+        self._sizes[rows] = image.shape[1], image.shape[0]
+        self._images[rows] = render(image, self.form.fit, self.form.side)
+
+    def put_map(self, rows: NDArray[np.int64], saliency: NDArray[np.uint8]) -> None:
+        """Write a map as `stored_map` gives it at its rows."""
+        self._maps[self._map_index[rows]] = saliency
+
+    def publish(self, name: str) -> None:
+        """Give the cache its name, unless there is a whole one of that name already."""
+        folder = self._parent / name
+        with locked(self._parent / "publish.lock"):
+            if open_cache(folder, self.form, len(self._sizes)) is not None:
+                return
+            for array in (self._images, self._maps):
+                if isinstance(array, np.memmap):
+                    array.flush()
+            np.save(self._folder / "sizes.npy", self._sizes)
+            np.save(self._folder / "map_index.npy", self._map_index)
+            form = self.form
+            settings = {"side": form.side, "fit": form.fit, "channels": form.channels}
+            text = json.dumps(settings | {"format": CACHE_FORMAT}) + "\n"
+            (self._folder / "cache.json").write_text(text)
+            with replacing(folder) as partial:
+                self._folder.rename(partial)
+
+    def close(self) -> None:
+        """Remove what has not been published."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A memory-mapped array whose disk blocks exist: a full disk is an error then, not SIGBUS."""
+    if 0 in shape:
+        return np.empty(shape, np.uint8)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on a file; the kernel lets go of it when the holder dies."""
+    with path.open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A decoded map on the 128 × 128 grid of its unit square, its minimum taken off.
+
+    So a bright ground is no mark beside the empty margins of a letterboxed canvas, and a constant
+    map is 0 everywhere.
+
+    Args:
+        values: float32 of shape (H, W), see `decode_map`.
+
+    Returns:
+        float32 of shape (128, 128), from 0 up.
+    """
+    values = values - values.min()  # before sums are taken: a constant map is then exactly 0
+    grid = resample(torch.from_numpy(values)[None], _UNIT, _UNIT, (MAP_SIDE, MAP_SIDE))[0]
+    grid -= grid.min()
+    if float(grid.max()) <= _ROUNDING * float(values.max()):
+        grid.zero_()
+    found: NDArray[np.float32] = grid.numpy()
+    return found
+
+
+def stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A decoded map on its unit square, stretched to the full range of uint8.
+
+    The stretch keeps a tiny mark, or a faint one on a bright ground, from being rounded away;
+    guidance normalises the scale anyway.
+    """
+    grid = on_unit_square(values)
+    stretched: NDArray[np.float32] = grid * np.float32(255 / max(float(grid.max()), 1e-12))
+    return np.rint(stretched).astype(np.uint8)

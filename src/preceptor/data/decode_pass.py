@@ -1,0 +1,352 @@
+"""One pass over image files: each is read once, hashed, decoded in full and written into caches.
+
+What the pass learns is remembered in a `FileIndex`, so that a later pass over unchanged files reads
+nothing where their caches are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.config.image_format import ImageFormat
+from preceptor.data.cache_folder import CacheWriter, CanvasFormat, locked, open_cache, stored_map
+from preceptor.data.file_index import FileIndex, KnownFiles, content_digest
+from preceptor.data.images import ImageError, decode_image, decode_map, read_file
+from preceptor.errors import InputError, RunFailedError
+from preceptor.runtime.cores import core_count
+from preceptor.runtime.progress import progress as progress_bar
+
+Progress = Callable[[int, int], None]
+
+INDEX = "fingerprints.parquet"
+"""File of a cache folder that remembers what is known of image files."""
+# Bytes that must stay free on the disk after the caches are written.
+SPARE_DISK = 256 * 2**20
+
+
+@dataclass
+class Decoded:
+    """What the files of a table are, row by row.
+
+    Args:
+        images: (n,) paths; "" where there is no file.
+        maps: (n,) paths of the human maps; "" where there is none.
+        image_size: (n, 2) int32 width and height; 0 where the image was not decoded.
+        map_size: (n, 2) int32 of the maps.
+        wrong_images: Why an image cannot be decoded, by row.
+        wrong_maps: Why a map cannot be decoded, by row.
+    """
+
+    images: Sequence[str]
+    maps: Sequence[str]
+    image_size: NDArray[np.int32]
+    map_size: NDArray[np.int32]
+    wrong_images: dict[int, str] = field(default_factory=dict)
+    wrong_maps: dict[int, str] = field(default_factory=dict)
+
+    def raise_first(self) -> None:
+        """Raise what is wrong with the first row that cannot be used.
+
+        Raises:
+            ImageError: An image or a map cannot be decoded.
+        """
+        wrong = [(row, self.images[row], why) for row, why in self.wrong_images.items()]
+        wrong += [(row, self.maps[row], why) for row, why in self.wrong_maps.items()]
+        if wrong:
+            _, path, why = min(wrong)
+            raise ImageError(path, why)
+
+
+class DecodePass:
+    """A pass over the files of one table, within a `with` block.
+
+    When the block ends, caches that were filled get their names; when it raises, they are removed.
+    A second process that wants a pass over the same files waits, and finds what the first left. A
+    process that was killed leaves a hidden folder, which the next pass removes.
+
+    Args:
+        cache_dir: Folder of the caches and of the `FileIndex`; None only decodes.
+        formats: Image formats whose caches are to be there after the pass.
+        threads: Decoding threads; None = a thread a core.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path | None = None,
+        formats: Collection[ImageFormat] = (),
+        threads: int | None = None,
+    ) -> None:
+        assert cache_dir is not None or not formats
+        self._cache_dir = cache_dir
+        self._formats = list(dict.fromkeys(CanvasFormat.of(form) for form in formats))
+        self._threads = threads or core_count()
+        self._writers: list[CacheWriter] = []
+        self._content: tuple[list[str], list[str]] | None = None  # of a table whose caches are full
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> DecodePass:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack:
+            if kind is None and self._content is not None:
+                with self._naming_the_cache():
+                    for writer in self._writers:
+                        writer.publish(writer.form.name(*self._content))
+
+    def decode(
+        self,
+        images: Sequence[str],
+        maps: Sequence[str],
+        *,
+        complete: bool = True,
+        progress: Progress | None = None,
+    ) -> Decoded:
+        """Find out what the files are; those that are known and unchanged are not read.
+
+        Args:
+            images: (n,) absolute paths, in the order of the table; "" where there is no file.
+            maps: (n,) absolute paths of the human maps, or "".
+            complete: Whether the table is sound so far; of one that is not no cache is filled.
+            progress: Called with (done, total) while files are read; None shows a bar on a
+                terminal.
+
+        Raises:
+            InputError: The disk is too small for the caches.
+            RunFailedError: The caches cannot be written.
+        """
+        table = _Table(images, maps)
+        formats = self._formats if complete else []
+        files = FileIndex(self._index).look_up(table.paths)
+        if self._missing(formats, files, table) or not table.is_decoded(files).all():
+            self._wait_for_others(table, needed=bool(formats))
+            files = FileIndex(self._index).look_up(table.paths)
+        missing = self._missing(formats, files, table)
+        unread = np.ones(len(table.paths), bool) if missing else ~table.is_decoded(files)
+        found = _Wrong()
+        if unread.any():
+            with self._naming_the_cache():
+                self._reserve(missing, table)
+            found = self._read(files, table, np.flatnonzero(unread), progress)
+            FileIndex(self._index).remember(files, unread & (files.digest != ""))
+        if self._writers and not found:
+            self._content = table.digests(files)
+        return table.decoded(files, found)
+
+    @property
+    def _index(self) -> Path | None:
+        return None if self._cache_dir is None else self._cache_dir / INDEX
+
+    def _missing(
+        self, formats: Sequence[CanvasFormat], files: KnownFiles, table: _Table
+    ) -> list[CanvasFormat]:
+        """The formats that have no cache of this content."""
+        if self._cache_dir is None or not formats:
+            return []
+        if (files.digest == "").any():  # what their content is, the pass will tell
+            return list(formats)
+        content = table.digests(files)
+        return [
+            form
+            for form in formats
+            if open_cache(self._cache_dir / form.name(*content), form, len(table.images)) is None
+        ]
+
+    def _wait_for_others(self, table: _Table, *, needed: bool) -> None:
+        """Hold the lock of this table; without a place for it, go on where no cache is needed."""
+        if self._cache_dir is None:
+            return
+        try:
+            self._cache_dir.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(locked(self._cache_dir / f"fill-{table.key}.lock"))
+        except OSError:
+            if needed:
+                raise
+
+    def _reserve(self, formats: Sequence[CanvasFormat], table: _Table) -> None:
+        """Make the hidden folders of the caches to be filled."""
+        if self._cache_dir is None or not formats:
+            return
+        prefix = f".fill-{table.key}."
+        # Under the lock it can only be a dead process's, and what that reserved counts as taken.
+        for dead in self._cache_dir.glob(f"{prefix}*"):
+            shutil.rmtree(dead, ignore_errors=True)
+        count = len(table.images), int(table.has_map.sum())
+        needed = sum(form.bytes_needed(*count) for form in formats)
+        free = shutil.disk_usage(self._cache_dir).free
+        if needed + SPARE_DISK > free:
+            raise InputError(
+                f"image cache {self._cache_dir}: needs {needed / 2**20:,.0f} MiB and "
+                f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
+            )
+        for form in formats:
+            writer = CacheWriter(self._cache_dir, prefix, form, table.has_map)
+            self._stack.callback(writer.close)
+            self._writers.append(writer)
+
+    def _read(
+        self,
+        files: KnownFiles,
+        table: _Table,
+        which: NDArray[np.int64],
+        progress: Progress | None,
+    ) -> _Wrong:
+        """Read the files at these positions; returns what is wrong with them."""
+        files.digest[which] = ""
+        files.as_image[which] = files.as_map[which] = False
+        wrong = _Wrong()
+
+        def read(at: int) -> None:
+            path = Path(table.paths[at])
+            try:
+                content = read_file(path)
+            except ImageError as error:
+                wrong.images[at] = wrong.maps[at] = error.reason
+                return
+            files.digest[at] = content_digest(content)
+            if table.is_image[at]:
+                try:
+                    files.size[at] = self._put_image(path, content, table.rows_of_image(at))
+                    files.as_image[at] = True
+                except ImageError as error:
+                    wrong.images[at] = error.reason
+            if table.is_map[at]:
+                try:
+                    files.size[at] = self._put_map(path, content, table.rows_of_map(at))
+                    files.as_map[at] = True
+                except ImageError as error:
+                    wrong.maps[at] = error.reason
+
+        title = f"reading {len(which):,} images"
+        with ThreadPoolExecutor(self._threads) as pool, _shown(progress, title) as shown:
+            try:
+                for done, _ in enumerate(pool.map(read, which.tolist()), 1):
+                    if done % 64 == 0 or done == len(which):
+                        shown(done, len(which))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return wrong
+
+    def _put_image(self, path: Path, content: bytes, rows: NDArray[np.int64]) -> tuple[int, int]:
+        for channels in dict.fromkeys(writer.form.channels for writer in self._writers) or (3,):
+            image = decode_image(path, channels, content)
+            for writer in self._writers:
+                if writer.form.channels == channels:
+                    writer.put_image(rows, image)
+        return image.shape[1], image.shape[0]
+
+    def _put_map(self, path: Path, content: bytes, rows: NDArray[np.int64]) -> tuple[int, int]:
+        values = decode_map(path, content)
+        if self._writers:
+            stored = stored_map(values)
+            for writer in self._writers:
+                writer.put_map(rows, stored)
+        return values.shape[1], values.shape[0]
+
+    @contextlib.contextmanager
+    def _naming_the_cache(self) -> Iterator[None]:
+        """Raise in one line, with the folder, that the caches cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RunFailedError(f"image cache {self._cache_dir}: {reason}") from error
+
+
+@dataclass
+class _Wrong:
+    """Why files cannot be decoded, by position: as images and as maps."""
+
+    images: dict[int, str] = field(default_factory=dict)
+    maps: dict[int, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.maps)
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress | None, title: str) -> Iterator[Progress]:
+    """What tells progress: the caller's, or a bar."""
+    if progress is not None:
+        yield progress
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Table:
+    """The files of a table: each once, with the rows in which it stands."""
+
+    def __init__(self, images: Sequence[str], maps: Sequence[str]) -> None:
+        self.images, self.maps = images, maps
+        both = pd.Series([*images, *maps], dtype=object)
+        codes, paths = pd.factorize(both[both != ""])
+        at = np.full(len(both), -1, np.int64)
+        at[(both != "").to_numpy(bool)] = codes
+        self.paths: list[str] = list(paths)
+        self._image, self._map = at[: len(images)], at[len(images) :]
+        self.has_map = self._map >= 0
+        self.is_image = np.zeros(len(self.paths), bool)
+        self.is_map = np.zeros(len(self.paths), bool)
+        self.is_image[self._image[self._image >= 0]] = True
+        self.is_map[self._map[self.has_map]] = True
+        self._sorted = {
+            name: (np.argsort(column, kind="stable"), np.sort(column))
+            for name, column in (("image", self._image), ("map", self._map))
+        }
+
+    @property
+    def key(self) -> str:
+        """A hash of the table's paths."""
+        text = "\n".join([*self.images, "", *self.maps])
+        return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
+
+    def is_decoded(self, files: KnownFiles) -> NDArray[np.bool_]:
+        """Which files are known to be sound in all that they serve as, (m,)."""
+        return (files.as_image | ~self.is_image) & (files.as_map | ~self.is_map)
+
+    def digests(self, files: KnownFiles) -> tuple[list[str], list[str]]:
+        """The content hashes of images and maps by row; "" where there is no file."""
+        known = np.append(files.digest, "")
+        return known[self._image].tolist(), known[self._map].tolist()
+
+    def rows_of_image(self, at: int) -> NDArray[np.int64]:
+        """The rows whose image a file is."""
+        return self._rows("image", at)
+
+    def rows_of_map(self, at: int) -> NDArray[np.int64]:
+        """The rows whose map a file is."""
+        return self._rows("map", at)
+
+    def _rows(self, name: str, at: int) -> NDArray[np.int64]:
+        order, ranked = self._sorted[name]
+        first, end = np.searchsorted(ranked, [at, at + 1])
+        return order[first:end]
+
+    def decoded(self, files: KnownFiles, wrong: _Wrong) -> Decoded:
+        """What the files are, by row."""
+        size = np.vstack([files.size, np.zeros((1, 2), np.int32)])
+        as_image, as_map = np.append(files.as_image, False), np.append(files.as_map, False)
+        found = Decoded(
+            self.images,
+            self.maps,
+            size[self._image] * as_image[self._image, None],
+            size[self._map] * as_map[self._map, None],
+        )
+        for at, why in wrong.images.items():
+            found.wrong_images |= dict.fromkeys(self.rows_of_image(at).tolist(), why)
+        for at, why in wrong.maps.items():
+            found.wrong_maps |= dict.fromkeys(self.rows_of_map(at).tolist(), why)
+        return found

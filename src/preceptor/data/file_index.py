@@ -1,0 +1,158 @@
+"""Content hashes and pixel sizes of files, remembered by path, size and times of change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.runtime.replace_file import replacing
+
+# Raised when a file that was decoded would be refused: all files are then decoded again once.
+DECODER = 1
+_DIGEST_BYTES = 16
+_BATCH = 64  # files a task: handing over one at a time costs more than asking for its state
+# The time of change as well: programs may set the time of modification to what it was.
+_STATE = ["size", "mtime_ns", "ctime_ns"]
+_FIELDS = ["path", *_STATE, "digest", "width", "height", "as_image", "as_map"]
+
+
+@dataclass
+class KnownFiles:
+    """What is known of some files as they are now.
+
+    Args:
+        paths: (n,) absolute paths.
+        state: (n, 3) int64: size, mtime_ns and ctime_ns.
+        digest: (n,) content hash in hex; "" where unknown.
+        size: (n, 2) int32 width and height of the upright image; 0 where unknown.
+        as_image: (n,) bool: decoded in full as an image, without an error.
+        as_map: (n,) bool: decoded in full as a map, without an error.
+        errors: Why the state cannot be told, by position.
+    """
+
+    paths: Sequence[str]
+    state: NDArray[np.int64]
+    digest: NDArray[np.object_]
+    size: NDArray[np.int32]
+    as_image: NDArray[np.bool_]
+    as_map: NDArray[np.bool_]
+    errors: dict[int, OSError]
+
+
+class FileIndex:
+    """Remembers what is known of files between processes.
+
+    Args:
+        file: A Parquet file. A missing or damaged one is made anew; one that cannot be written is
+            done without, and so is None.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known = _read(file)
+
+    def look_up(self, paths: Sequence[str]) -> KnownFiles:
+        """What is known of files that have not changed; their states are asked for now."""
+        state, errors = _states(paths)
+        count = len(paths)
+        files = KnownFiles(
+            paths, state, np.full(count, "", object), np.zeros((count, 2), np.int32),
+            np.zeros(count, bool), np.zeros(count, bool), errors,
+        )  # fmt: skip
+        known = self._known
+        place = known.index.get_indexer(pd.Index(paths, dtype=object))
+        at = np.flatnonzero(place >= 0)
+        same = (known[_STATE].to_numpy(np.int64)[place[at]] == state[at]).all(1)
+        at = at[same & ~np.isin(at, list(errors))]
+        found = known.iloc[place[at]]
+        files.digest[at] = found["digest"].to_numpy(object)
+        files.size[at] = found[["width", "height"]].to_numpy(np.int32)
+        files.as_image[at] = found["as_image"].to_numpy(np.int64) == DECODER
+        files.as_map[at] = found["as_map"].to_numpy(np.int64) == DECODER
+        return files
+
+    def remember(self, files: KnownFiles, which: NDArray[np.bool_]) -> None:
+        """Write down what is known of some of these files.
+
+        Args:
+            files: Files, their states as of before they were read.
+            which: (n,) those of which more is known than before.
+        """
+        rows = np.flatnonzero(which)
+        if self._file is None or not len(rows):
+            return
+        columns = {name: files.state[rows, place] for place, name in enumerate(_STATE)}
+        new = pd.DataFrame(
+            columns
+            | {
+                "digest": files.digest[rows],
+                "width": files.size[rows, 0],
+                "height": files.size[rows, 1],
+                "as_image": np.where(files.as_image[rows], DECODER, 0),
+                "as_map": np.where(files.as_map[rows], DECODER, 0),
+            },
+            index=pd.Index(np.array(files.paths, object)[rows], name="path"),
+        )
+        latest = _read(self._file)  # another process may have written since
+        self._known = pd.concat([latest[~latest.index.isin(new.index)], new])
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._file) as partial:
+                self._known.reset_index()[_FIELDS].to_parquet(partial, index=False)
+
+
+def content_digest(content: bytes) -> str:
+    """BLAKE2b of 16 bytes in hex."""
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def file_content_digest(path: str) -> str:
+    """The `content_digest` of a file, which is read in pieces."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(
+            stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        ).hexdigest()
+
+
+def _states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
+    state = np.zeros((len(paths), 3), np.int64)
+    errors: dict[int, OSError] = {}
+
+    def ask(start: int) -> None:
+        for position in range(start, min(start + _BATCH, len(paths))):
+            try:
+                found = os.stat(paths[position])  # noqa: PTH116 (a million Paths are dear)
+            except OSError as error:
+                errors[position] = error
+            else:
+                state[position] = found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        for _ in pool.map(ask, range(0, len(paths), _BATCH)):
+            pass
+    return state, errors
+
+
+def _read(file: Path | None) -> pd.DataFrame:
+    empty = pd.DataFrame(columns=_FIELDS).set_index("path")
+    if file is None or not file.is_file():
+        return empty
+    try:
+        frame = pd.read_parquet(file, columns=_FIELDS).set_index("path")
+        frame.index = frame.index.astype(object)
+        for name in (*_STATE, "width", "height", "as_image", "as_map"):
+            frame[name] = frame[name].astype(np.int64)
+        frame["digest"] = frame["digest"].astype(object)
+        whole = frame["digest"].str.len().eq(2 * _DIGEST_BYTES).all() and frame.index.is_unique
+        return frame if whole else empty
+    except Exception:  # whatever a damaged file makes the reader raise, reading anew mends it
+        return empty

@@ -1,0 +1,139 @@
+"""The panels of a report as PNG files beside the page, with an index."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from preceptor.report.panels import Panel, Panels
+from preceptor.runtime.formatting import number
+
+FOLDER = "panels"
+INDEX = "index.csv"
+SIDE = 240  # pixels of a tile's longer side
+_GAP, _HEAD = 8, 22
+_PAPER, _INK, _EMPTY = "white", "#222222", "#eeeeee"
+
+
+@dataclass(frozen=True)
+class PanelFile:
+    """A panel that was written as a PNG file; the columns of the index.
+
+    Args:
+        file: Path of the PNG file, relative to the study folder.
+        domain: Domain of the study, or "".
+        backbone, seed: The Student.
+        image, label, source: The image, as the manifest writes them.
+        scored: The class whose score is given.
+        score: The Student's score of that class.
+        hit: Whether the Student's most probable class is the label.
+        agreement: Correlation of the Student's map with the human map; NaN without a human map.
+    """
+
+    file: str
+    domain: str
+    backbone: str
+    seed: int
+    image: str
+    label: str
+    source: str
+    scored: str
+    score: float
+    hit: bool
+    agreement: float
+
+    @property
+    def name(self) -> str:
+        """The name of the file without its ending."""
+        return Path(self.file).stem
+
+    @property
+    def caption(self) -> str:
+        """The caption of the panel on the page, in one line."""
+        parts = ["✓ hit" if self.hit else "✗ miss", self.label]
+        parts += [self.source] if self.source else []
+        parts.append(f"Student: {self.scored} {self.score:.3f}")
+        if math.isfinite(self.agreement):
+            parts.append(f"agreement {number(self.agreement, 2)}")
+        return f"{' · '.join(parts)} {self.image}"
+
+
+def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelFile]:
+    """Write the panels of all domains, and their index, into `out/panels`.
+
+    Args:
+        domains: The panels by domain; None where there are none.
+        out: The study folder. A folder of earlier panels is replaced.
+
+    Returns:
+        A file a panel, numbered over all domains.
+    """
+    folder = out / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    found = []
+    for entry, panel in _entries(domains):
+        folder.mkdir(exist_ok=True)
+        (out / entry.file).write_bytes(_drawn(panel))
+        found.append(entry)
+    if found:
+        index = pd.DataFrame([asdict(entry) for entry in found])
+        index.to_csv(folder / INDEX, index=False, float_format="%.6g", lineterminator="\n")
+    return found
+
+
+def _entries(domains: Mapping[str, Panels | None]) -> Iterator[tuple[PanelFile, Panel]]:
+    place = 0
+    for domain, panels in domains.items():
+        for panel in panels.panels if panels is not None else ():
+            place += 1
+            assert panels is not None
+            yield (
+                PanelFile(
+                    f"{FOLDER}/{place:02d}-{'hit' if panel.hit else 'miss'}.png", domain,
+                    panels.backbone, panels.seed, panel.name, panel.label, panel.source,
+                    panel.scored, panel.score, panel.hit, panel.agreement,
+                ),
+                panel,
+            )  # fmt: skip
+
+
+def _drawn(panel: Panel) -> bytes:
+    """The image and its maps side by side under their headings."""
+    image = panel.image.decoded().convert("RGB")
+    scale = SIDE / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    tiles = [("Image", image)]
+    for layer in panel.layers:
+        if layer.picture is None:
+            tiles.append((layer.heading, Image.new("RGB", size, _EMPTY)))
+        else:
+            tiles.append((layer.heading, _laid_over(image, layer.picture.decoded())))
+    return _sheet(tiles, size)
+
+
+def _laid_over(image: Image.Image, overlay: Image.Image) -> Image.Image:
+    """A map over the grey image."""
+    colours = overlay.convert("RGBA").resize(image.size, Image.Resampling.BILINEAR)
+    grey = image.convert("L").convert("RGBA")
+    return Image.alpha_composite(grey, colours).convert("RGB")
+
+
+def _sheet(tiles: Sequence[tuple[str, Image.Image]], size: tuple[int, int]) -> bytes:
+    """Tiles of one size in a row as a PNG."""
+    sheet = Image.new("RGB", (len(tiles) * (size[0] + _GAP) - _GAP, size[1] + _HEAD), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for place, (heading, tile) in enumerate(tiles):
+        left = place * (size[0] + _GAP)
+        draw.text((left, 2), heading, _INK, font)
+        sheet.paste(tile, (left, _HEAD))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

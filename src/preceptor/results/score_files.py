@@ -1,0 +1,60 @@
+"""The score files of a study, each read from disk once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from preceptor.runtime.result_folder import is_finished, read_scores
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Member, Protocol
+from preceptor.study.steps import Arm
+
+
+class ScoreFiles:
+    """Score tables of finished trainings and evaluations, read on first use and then kept.
+
+    Everything that is made from one instance sees the same state of the store: a step that
+    finishes later does not appear in it. The tables are shared and must not be changed.
+
+    All models score the same images, so the columns that describe the images (path, label, source,
+    split, group) are kept once for all tables in which they are equal. A table then costs the
+    memory of its scores alone.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[Path, pd.DataFrame | None] = {}
+        self._images: list[pd.DataFrame] = []
+
+    def validation(self, protocol: Protocol, member: Member) -> pd.DataFrame | None:
+        """Scores of the validation sets; None if the training has not finished."""
+        return self._read(protocol.run_folder(member.run))
+
+    def test(self, protocol: Protocol, member: Member) -> pd.DataFrame | None:
+        """Scores of the test sets; None if they have not been evaluated."""
+        return self._read(protocol.evaluation_folder(protocol.evaluation_id(member)))
+
+    def tests_of(self, plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
+        """Scores of an arm on the test sets, by seed; seeds without an evaluation are left out."""
+        found = {}
+        for member in plan.members:
+            if member.arm == arm and (scores := self.test(plan.protocol, member)) is not None:
+                found[member.seed] = scores
+        return found
+
+    def _read(self, folder: Path) -> pd.DataFrame | None:
+        if folder not in self._tables:
+            self._tables[folder] = self._shared(folder) if is_finished(folder) else None
+        return self._tables[folder]
+
+    def _shared(self, folder: Path) -> pd.DataFrame:
+        """The score table of a folder, on the image columns of an earlier one if they are equal."""
+        table = read_scores(folder)
+        own = table[[name for name in table if not str(name).startswith("score_")]]
+        for images in self._images:
+            if images.equals(own):
+                scores = table.drop(columns=images.columns)
+                return pd.concat([images, scores], axis=1)[list(table.columns)]
+        self._images.append(own.copy())
+        return table

@@ -1,0 +1,56 @@
+"""Paths in configs: relative ones start from the config's file, wherever a field has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor.config.run import RunConfig
+from preceptor.config.yaml_file import parse_config
+from preceptor.study.config import StudyConfig
+
+FOLDER = Path("/a/folder")
+
+
+def study(**values: Any) -> StudyConfig:
+    given = {"manifest": "m.csv", "teachers": ["t"], "students": ["s"]} | values
+    return parse_config(given, StudyConfig, base=FOLDER)
+
+
+def test_every_path_of_a_study_starts_from_its_file() -> None:
+    found = study(store="../store", maps={"kind": "maps/one", "path": "/two"})
+    assert (found.manifest, found.store) == (FOLDER / "m.csv", Path("/a/store"))
+    assert found.maps == {"kind": FOLDER / "maps/one", "path": Path("/two")}
+    domains = {"a": {"manifest": "a.csv", "maps": {"given": "maps"}}}
+    of = study(manifest=None, domains=domains).domains["a"]
+    assert (of.manifest, of.maps) == (FOLDER / "a.csv", {"given": FOLDER / "maps"})
+
+
+@pytest.mark.parametrize("word", ["hub", "none"])
+def test_weights_are_a_word_or_a_file(word: str) -> None:
+    assert study(weights=word).weights == word
+    assert study(weights="w.safetensors").weights == "/a/folder/w.safetensors"
+    several = study(weights={"t": word, "s": "w.safetensors"})
+    assert several.weights == {"t": word, "s": "/a/folder/w.safetensors"}
+
+
+def test_every_path_of_a_run_starts_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    values = {
+        "manifest": "~/m.csv", "backbone": "b", "weights": "w.safetensors",
+        "maps": {"kind": "store", "path": "maps"}, "soft_labels": {"path": "~nobody-here/soft"},
+    }  # fmt: skip
+    found = parse_config(values, RunConfig, base=FOLDER)
+    assert (found.manifest, found.weights) == (Path("/home/me/m.csv"), "/a/folder/w.safetensors")
+    assert found.soft_labels is not None
+    assert (found.maps.path, found.soft_labels.path) == (
+        FOLDER / "maps", FOLDER / "~nobody-here/soft",
+    )  # fmt: skip
+
+
+def test_a_config_that_is_read_from_no_file_keeps_its_paths() -> None:
+    assert RunConfig.model_validate({"manifest": "m.csv", "backbone": "b"}).manifest == Path(
+        "m.csv"
+    )

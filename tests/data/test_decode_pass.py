@@ -1,0 +1,206 @@
+"""One pass over image files: read once, all problems told, and nothing read again unchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preceptor.config.image_format import ImageFormat
+from preceptor.data.cache import open_images
+from preceptor.data.cache_folder import CanvasFormat, open_cache
+from preceptor.data.decode_pass import INDEX, DecodePass
+from preceptor.data.fingerprints import fingerprints
+from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace
+from preceptor.errors import ProblemsError
+from tests.data.test_fingerprints import rewrite
+from tests.datasets import squares
+from tests.opened import OpenedFiles
+
+FORMATS = (ImageFormat(24), ImageFormat(16, "letterbox"), ImageFormat(24, canvas=40))
+SPLITS = {"train": 6, "val": 4, "test": 4}
+
+# Opens the manifest as the start of a study does, and prints what its caches hold.
+START = """\
+import hashlib, json, sys
+from pathlib import Path
+from preceptor.config.image_format import ImageFormat
+from preceptor.data.workspace import Workspace
+forms = [ImageFormat(24), ImageFormat(16, "letterbox"), ImageFormat(24, canvas=40)]
+cache = sys.argv[3]
+space = Workspace.open(Path(sys.argv[1]), Path(sys.argv[2]), verify=True,
+                       formats=forms if cache == "memmap" else ())
+space.hashes.of(space.split_rows("val"))
+held = [space.images(form, cache) for form in forms]
+sizes = [one.sizes.tolist() for one in held]
+pixels = [hashlib.sha256(one.images).hexdigest() for one in held] if cache == "memmap" else []
+print(json.dumps([sizes, pixels]))
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Every image another size; two images share a map, and one map is an image as well."""
+    file = squares(tmp_path / "data", splits=SPLITS)
+    table = pd.read_csv(file, keep_default_na=False)
+    for number, path in enumerate(table["path"]):
+        with Image.open(file.parent / path) as image:
+            larger = image.resize((32 + number, 32 + number))
+        larger.save(file.parent / path)
+    mapped = table.index[table["saliency"] != ""]
+    table.loc[mapped[1], "saliency"] = table.loc[mapped[0], "saliency"]
+    table.loc[mapped[2], "saliency"] = table.loc[0, "path"]
+    table.to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture
+def opened(manifest: Path, tmp_path: Path) -> OpenedFiles:
+    (tmp_path / "hook").mkdir()
+    return OpenedFiles(manifest.parent, tmp_path / "hook")
+
+
+def start(opened: OpenedFiles, manifest: Path, caches: Path, cache: str = "memmap") -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(manifest), str(caches), cache],
+        env=opened.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def files_of(manifest: Path) -> set[str]:
+    table = pd.read_csv(manifest, keep_default_na=False)
+    return {*table["path"], *table["saliency"]} - {""}
+
+
+@pytest.mark.parametrize("cache", ["memmap", "none"])
+def test_each_file_is_opened_once_and_then_never(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles, cache: str
+) -> None:
+    first = start(opened, manifest, tmp_path / "c", cache)
+    counts = opened.take()
+    assert counts.pop("manifest.csv")
+    assert counts == dict.fromkeys(files_of(manifest), 1)
+
+    assert start(opened, manifest, tmp_path / "c", cache) == first
+    assert set(opened.take()) == {"manifest.csv"}
+
+
+def test_a_changed_file_is_noticed_and_another_format_is_filled(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles
+) -> None:
+    for name in ("images/train-0.png", "maps/train-1.png"):
+        Image.new("L", (8, 8), 0).save(manifest.parent / name, "BMP")
+    before = start(opened, manifest, tmp_path / "c")
+    opened.take()
+    # The same size and time of modification, other pixels.
+    rewrite(manifest.parent / "images/train-0.png", 200, "BMP")
+    after = start(opened, manifest, tmp_path / "c")
+    assert all(one != other for one, other in zip(before[1], after[1], strict=True))
+    assert set(opened.take()) == {*files_of(manifest), "manifest.csv"}
+
+
+def test_the_caches_hold_what_decoding_gives(manifest: Path, tmp_path: Path) -> None:
+    space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
+    rows = np.arange(len(space.manifest))
+    caches = {folder.name for folder in (tmp_path / "c").iterdir() if folder.is_dir()}
+    assert len(caches) == 3
+    for form in FORMATS:
+        plain = open_images(space.manifest, side=form.side, fit=form.fit, cache_dir=None)
+        held = space.images(form)
+        np.testing.assert_array_equal(held.sizes, plain.sizes)
+        np.testing.assert_array_equal(held.canvases(rows), plain.canvases(rows))
+        np.testing.assert_array_equal(held.human_maps(rows), plain.human_maps(rows))
+    assert {folder.name for folder in (tmp_path / "c").iterdir() if folder.is_dir()} == caches
+
+
+def test_all_problems_are_told_and_no_cache_is_left(manifest: Path, tmp_path: Path) -> None:
+    """Of images, maps and aspects, as without a cache; and once mended only those are read."""
+    folder = manifest.parent
+    whole = (folder / "images/val-0.png").read_bytes()
+    (folder / "images/val-0.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "images/val-2.png").write_bytes(b"")
+    (folder / "images/test-1.png").write_bytes(b"junk")
+    Image.new("L", (80, 20)).save(folder / "maps/train-1.png")
+    with pytest.raises(ProblemsError) as plain:
+        Manifest.read(manifest)
+    told = []
+    for _ in range(2):  # what is wrong is never remembered as sound
+        with pytest.raises(ProblemsError) as caught:
+            Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
+        told.append(str(caught.value))
+    assert told == 2 * [str(plain.value)]
+    assert len(plain.value.problems) == 5  # the map of another aspect serves two images
+    assert not [one for one in (tmp_path / "c").iterdir() if one.is_dir()]
+
+
+def test_problems_of_the_table_are_told_with_those_of_its_files(
+    manifest: Path, tmp_path: Path
+) -> None:
+    (manifest.parent / "images/val-0.png").write_bytes(b"junk")
+    (manifest.parent / "images/val-1.png").unlink()
+    text = manifest.read_text().replace(",test,", ",tset,", 1)
+    manifest.write_text(text)
+    with pytest.raises(ProblemsError) as plain:
+        Manifest.read(manifest)
+    with pytest.raises(ProblemsError) as caught:
+        Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
+    assert str(caught.value) == str(plain.value)
+    assert len(caught.value.problems) == 3
+    assert not [one for one in (tmp_path / "c").iterdir() if one.is_dir()]
+
+
+def test_a_file_that_was_hashed_is_not_taken_for_a_sound_image(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits=SPLITS)
+    (manifest.parent / "images/val-0.png").write_bytes(b"junk")
+    fingerprints(Manifest.read(manifest, verify=False), cache=tmp_path / "c" / INDEX)
+    with pytest.raises(ProblemsError, match="not an image"):
+        Workspace.open(manifest, tmp_path / "c", verify=True)
+
+
+def test_a_map_that_is_no_image_is_not_taken_for_one(tmp_path: Path) -> None:
+    """32-bit integers serve as a map and not as an image; each use is verified for itself."""
+    for name, values in (("a", np.zeros((4, 4), np.uint8)), ("b", np.eye(4, dtype=np.int32))):
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+    (tmp_path / "c").mkdir()
+    with DecodePass(tmp_path / "c") as decoding:
+        found = decoding.decode([str(tmp_path / "a.tif")], [str(tmp_path / "b.tif")])
+        assert not found.wrong_images
+        assert not found.wrong_maps
+    with DecodePass(tmp_path / "c") as decoding:
+        both = [str(tmp_path / "b.tif")]
+        found = decoding.decode(both, both)
+    assert set(found.wrong_images) == {0}
+    assert "no known scale" in found.wrong_images[0]
+    assert not found.wrong_maps
+
+
+def test_a_cache_that_is_damaged_is_filled_again(manifest: Path, tmp_path: Path) -> None:
+    space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS[:1])
+    rows = np.arange(len(space.manifest))
+    pixels = space.images(FORMATS[0]).canvases(rows)
+    (folder,) = (one for one in (tmp_path / "c").iterdir() if one.is_dir())
+    os.truncate(folder / "images.npy", 100)
+    again = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS[:1])
+    held = open_cache(folder, CanvasFormat.of(FORMATS[0]), len(again.manifest))
+    assert held is not None
+    np.testing.assert_array_equal(held.canvases(rows), pixels)
+
+
+def test_a_folder_that_cannot_be_written_is_done_without_where_no_cache_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    manifest = squares(tmp_path / "data", splits=SPLITS)
+    (tmp_path / "file").write_text("")
+    space = Workspace.open(manifest, tmp_path / "file" / "c", verify=True)
+    assert len(space.manifest) == sum(SPLITS.values())

@@ -1,0 +1,45 @@
+"""Which files processes open, by Python's own audit events: those of child processes too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+# Python runs a module of this name when it starts.
+_HOOK = """\
+import os, sys
+_log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def _note(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+        path = os.path.abspath(os.fspath(arguments[0]))
+        if path.startswith({folder!r}):
+            os.write(_log, (path + "\\n").encode())
+sys.addaudithook(_note)
+"""
+
+
+class OpenedFiles:
+    """Counts how often files below a folder are opened by the processes of an environment.
+
+    Args:
+        folder: Folder whose files are watched.
+        work: Empty folder for the hook and its log.
+    """
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        self._folder, self._work, self._log = folder, work, work / "opened.txt"
+        hook = _HOOK.format(log=str(self._log), folder=f"{folder}{os.sep}")
+        (work / "sitecustomize.py").write_text(hook)
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the processes that are watched."""
+        paths = [str(self._work), *filter(None, sys.path)]
+        return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def take(self) -> Counter[str]:
+        """How often each file was opened since the last call, by its path below the folder."""
+        text = self._log.read_text() if self._log.exists() else ""
+        self._log.write_text("")
+        return Counter(str(Path(line).relative_to(self._folder)) for line in text.splitlines())
