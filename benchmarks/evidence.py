@@ -41,9 +41,10 @@ from preceptor.maps.store import is_store, read_store
 from preceptor.report import figures as draw
 from preceptor.report import svg as parts
 from preceptor.report.cells import mean_std_text, short
-from preceptor.report.tables import set_order
+from preceptor.report.figure_style import file_styles
 from preceptor.results.comparisons import set_aucs, share_of_way
 from preceptor.results.domain import gather
+from preceptor.results.rows import set_order
 from preceptor.runtime.formatting import DASH, number
 from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.saliency.agreement import correlation
@@ -55,19 +56,6 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 MARK = re.compile(r"<!-- evidence:(.*?)-->|<!-- end -->")
 # Lines whose α is chosen on validation.
 CHOSEN = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}
-# Light, on white, so that GitHub's dark mode shows the same; as in the report's stylesheet.
-COLOURS = {
-    "baseline1_paper": "#a85200", "baseline1": "#a85200", "baseline2": "#5d6673",
-    "student": "#1b58b8", "shuffled": "#7b46b3", "centre": "#a3327c", "distilled": "#7d6608",
-    "mixed": "#0e7490", "ceiling": "#1d7a45",
-}  # fmt: skip
-STYLE = (
-    'text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#16191d}'
-    ".tick,.axis{fill:#545b66}.strong{font-weight:700}.grid{stroke:#d9dde3}"
-    ".rule{stroke:#d9dde3;stroke-dasharray:1 4}.zero{stroke:#16191d}"
-    + "".join(f".s-{key}{{fill:{colour};stroke:{colour}}}" for key, colour in COLOURS.items())
-    + ".mean{stroke-width:3}.dot{fill-opacity:.85;stroke:#fff;stroke-width:1}"
-)
 Compared = tuple[PairedResult, int]
 
 
@@ -77,7 +65,7 @@ class Study:
     def __init__(self, name: str, plan: Plan) -> None:
         self.name, self.plan, self.config = name, plan, plan.protocol.study
         self.results = gather(plan)
-        sets = set_order(plan, self.results)
+        sets = set_order(plan)
         self.tests = [name for name in sets if split_kind(name) == "test"]  # the primary one first
         self.vals = [name for name in sets if split_kind(name) == "val"]
         self.rows = {row.key: row for row in self.results.rows}
@@ -373,19 +361,21 @@ def selection_block(study: Study) -> Iterator[str]:
 
 # Figures: panels in a grid, a row a backbone, a column a test set.
 
+DrawPanel = Callable[[Study, str, str], parts.Figure | None]
 
-def main_panel(study: Study, backbone: str, test: str) -> str:
+
+def main_panel(study: Study, backbone: str, test: str) -> parts.Figure | None:
     """A dot a seed and the mean of each line."""
     rows = [study.rows[key] for key in study.lines]
-    return draw.dot_plot(replace(study.results, primary=test, rows=rows), backbone) or ""
+    return draw.dot_plot(replace(study.results, primary=test, rows=rows), backbone)
 
 
-def levers_panel(study: Study, backbone: str, test: str) -> str:
+def levers_panel(study: Study, backbone: str, test: str) -> parts.Figure | None:
     """Variants minus Student with their intervals, in the order of the table."""
     found = {key: study.compare(backbone, key, "student", test) for key in study.variants(backbone)}
     pairs = {key.removeprefix("variant "): one[0] for key, one in found.items() if one is not None}
     if not pairs:
-        return ""
+        return None
     bounds = np.array([[0.0, pair.mean, pair.low, pair.high] for pair in pairs.values()])
     marks = parts.ticks(float(np.nanmin(bounds)), float(np.nanmax(bounds)))
     left, right, top, step = parts.LEFT, parts.WIDTH - 18.0, 10.0, 28.0
@@ -404,33 +394,33 @@ def levers_panel(study: Study, backbone: str, test: str) -> str:
         fitting = name if len(name) <= 20 else f"{name[:19]}…"  # what the margin holds
         body.append(parts.label(left - 10, y + 4, fitting, "name", "end"))
         if math.isfinite(pair.low):
-            body.append(parts.line(x(pair.low), y, x(pair.high), y, "mean s-student"))
-        body.append(parts.dot(x(pair.mean), y, 4.5, "dot s-student", number(pair.mean, sign=True)))
+            body.append(parts.line(x(pair.low), y, x(pair.high), y, "mean", "student"))
+        body.append(parts.dot(x(pair.mean), y, 4.5, "student", number(pair.mean, sign=True)))
     axis = f"AUC difference on {test}"
     body.append(parts.label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
     return parts.svg(bottom + 42, f"{backbone}: variants minus Student on {test}", body)
 
 
-def figure(study: Study, title: str, panel: Callable[[Study, str, str], str]) -> str:
-    """The panels as a picture that stands alone."""
+def figure(study: Study, title: str, panel: DrawPanel) -> str:
+    """The panels as a file of their own, in light colours also where a page is dark."""
     body, y = [], 26.0
     for backbone in study.backbones:
-        body.append(parts.label(10, y - 6, backbone, "strong"))
+        body.append(parts.label(10, y - 6, backbone, "strong").text)
         highest = 0.0
         for column, test in enumerate(study.tests):
-            svg = str(panel(study, backbone, test))  # of Markup, replace would escape
-            size = re.search(r'viewBox="0 0 \d+ ([\d.]+)"', svg)
-            height = float(size[1]) if size else 0.0
+            drawn = panel(study, backbone, test)
+            if drawn is None:
+                continue
             at = f'x="{column * parts.WIDTH}" y="{y:g}"'
-            place = f'{at} width="{parts.WIDTH}" height="{height:g}"'
-            body.append(svg.replace("<svg ", f"<svg {place} ", 1))
-            highest = max(highest, height)
+            place = f'{at} width="{parts.WIDTH}" height="{drawn.height:g}" '
+            body.append(drawn.markup(place))
+            highest = max(highest, drawn.height)
         y += highest + 26
     width, height = parts.WIDTH * len(study.tests), y - 26
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" '
         f'width="{width}" height="{height:g}" role="img"><title>{title}</title>'
-        f"<style>{STYLE}</style>"
+        f"<style>{file_styles()}</style>"
         f'<rect width="100%" height="100%" fill="#fff"/>{"".join(body)}</svg>\n'
     )
 
@@ -439,7 +429,7 @@ KINDS: dict[str, Callable[[Study], Iterator[str]]] = {
     "main": main_block, "comparisons": comparisons_block, "shares": shares_block,
     "levers": levers_block, "maps": maps_block, "selection": selection_block,
 }  # fmt: skip
-FIGURES: dict[str, tuple[str, Callable[[Study, str, str], str]]] = {
+FIGURES: dict[str, tuple[str, DrawPanel]] = {
     "main": ("AUC of every seed (dots) and means (bars)", main_panel),
     "levers": ("Variants minus Student: mean and 95 % interval", levers_panel),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -59,3 +60,44 @@ def test_no_module_reads_text_made_for_people(pattern: str) -> None:
 def test_what_a_config_field_is_stands_in_its_type(pattern: str) -> None:
     """Which fields are paths, and which are no part of a run's id, is listed nowhere by name."""
     assert not lines_with(pattern)
+
+
+REPORT_TEXT = r"css|svg|html|viewBox|</?(figure|style|title)\b|\bvar\W+--|s-\{|data-name|:root"
+
+
+def test_no_regular_expression_reads_the_page_its_styles_or_its_figures() -> None:
+    """Patterns of `re` calls, and HTML or XML parsers, in any module."""
+    found = []
+    for file in SOURCE.rglob("*.py"):
+        name = file.relative_to(SOURCE).as_posix()
+        found += [f"{name}:{line}" for line in readers_of_markup(file.read_text(encoding="utf-8"))]
+    assert not found
+
+
+def readers_of_markup(source: str) -> list[int]:
+    """The lines of a module that import a parser of markup or search the report's own text."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if any(re.match(r"(html\.parser|xml|lxml|bs4)\b", name) for name in names):
+                found.append(node.lineno)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re."):
+            pattern = ast.unparse(node.args[0])
+            found += [node.lineno] if re.search(REPORT_TEXT, pattern, re.IGNORECASE) else []
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from html.parser import HTMLParser",
+        """re.search(rf's-{entry[0]}[" ]', drawn)""",
+        """re.search(r'viewBox="0 0 ([0-9.]+)', drawing)""",
+        """re.search(r":root (.*?)", css)""",
+        """re.findall(r"var\\(--([a-z]+)\\)", text)""",
+        """re.sub(r"\\bsvg ", "", selectors)""",
+    ],
+)
+def test_the_readers_that_there_were_would_be_found(source: str) -> None:
+    assert readers_of_markup(source)

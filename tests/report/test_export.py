@@ -8,22 +8,21 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from importlib.resources import files
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markupsafe import Markup
 
 from preceptor.report.blocks import Drawn, Fold, Section, Shown, Text, apart, slug, slugs
 from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.export import exported, latex, standalone, table_csv, table_latex
-from preceptor.report.svg import dot, label, sideways, svg
+from preceptor.report.figure_style import page_styles
+from preceptor.report.palette import DARK, LIGHT
+from preceptor.report.svg import Figure, dot, label, path, ring, sideways, svg
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written
 
-CSS = (files("preceptor.report") / "templates" / "report.css").read_text(encoding="utf-8")
 SPACE = "{http://www.w3.org/2000/svg}"
 MANY = "…–÷·→≤≥∞▲\u00a0éß \"quoted\" 'so' `so` [x] *y* <z> a--b , ; \\textbf{no}"
 
@@ -187,7 +186,7 @@ def rules(css: str) -> dict[str, set[str]]:
 
 
 def test_every_class_of_a_figure_has_its_rule_in_the_file(two_domains: Written) -> None:
-    on_page, checked = rules(CSS), set[str]()
+    on_page, checked = rules(page_styles()), set[str]()
     for file in drawings(two_domains):
         root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
         there = rules(root.findtext(f"{SPACE}style") or "")
@@ -206,10 +205,32 @@ def test_every_class_of_a_figure_has_its_rule_in_the_file(two_domains: Written) 
 
 
 def test_names_in_figures_are_escaped() -> None:
-    body = [label(1, 2, NASTY), sideways(1, 2, NASTY), dot(1, 2, 3, "dot s-student", NASTY)]
+    body = [label(1, 2, NASTY), sideways(1, 2, NASTY), dot(1, 2, 3, "student", NASTY)]
     root = ElementTree.fromstring(standalone(svg(10, NASTY, body)))
     assert root.attrib["aria-label"] == NASTY
     assert [text for text in root.itertext() if text.strip() == NASTY.strip()] == [NASTY] * 4
+
+
+def test_a_legend_names_the_series_that_a_figure_draws() -> None:
+    points = [(0.0, 0.0), (1.0, 1.0)]
+    one = svg(10, "one", [label(1, 1, "s-ceiling"), path(points, "baseline1")])
+    other = svg(10, "other", [ring(1, 1, 8, "student"), dot(1, 1, 4, "student", "")])
+    keys = ("baseline1_paper", "baseline1", "student", "ceiling")
+    legend = [(key, f"the {key}") for key in keys]
+    block = Drawn("curves", [("one", one), ("other", other)], legend)
+    assert [key for key, _ in block.used(one)] == ["baseline1"]
+    assert [key for key, _ in block.used()] == ["baseline1", "student"]
+    root = ElementTree.fromstring(standalone(one, block.used(one)))
+    assert float(root.attrib["height"]) == 30
+    below = next(part for part in root if part.attrib.get("class") == "legend")
+    assert "".join(below.itertext()) == "the baseline1"
+
+
+def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:
+    assert list(LIGHT) == list(DARK)
+    page = (two_domains.out / "report.html").read_text(encoding="utf-8")
+    for name, colour in [*LIGHT.items(), *DARK.items()]:
+        assert f"--{name}: {colour};" in page
 
 
 def shown(name: str) -> Shown:
@@ -217,7 +238,7 @@ def shown(name: str) -> Shown:
 
 
 def drawn(name: str, *captions: str) -> Drawn:
-    return Drawn(name, [(caption, Markup('<svg viewBox="0 0 1 1">')) for caption in captions])
+    return Drawn(name, [(caption, Figure(1, 1, caption, ())) for caption in captions])
 
 
 NAMES = st.lists(st.sampled_from(["a", "a-2", "a b", "A.B", "a-b", "b", "é", "*"]), max_size=9)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from preceptor.report.graph_figure import Work, _titles, graph_plot, work_groups
 from preceptor.report.graph_layout import crossings, levels, links, ordered_rows, positions
-from preceptor.report.svg import thinned, wrapped
+from preceptor.report.svg import Figure, thinned, wrapped
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.plan import Plan
 from tests.report.conftest import Written
@@ -103,9 +103,9 @@ SPACE = "{http://www.w3.org/2000/svg}"
 Box = tuple[float, float, float, float]
 
 
-def parts(drawing: str) -> tuple[tuple[float, float], list[Box], list[tuple[float, float, str]]]:
+def parts(drawing: Figure) -> tuple[tuple[float, float], list[Box], list[tuple[float, float, str]]]:
     """The size of a figure, its boxes (left, top, right, bottom) and its texts (x, y, text)."""
-    root = ElementTree.fromstring(drawing)
+    root = ElementTree.fromstring(drawing.markup())
     width, height = (float(size) for size in root.attrib["viewBox"].split()[2:])
     boxes = []
     for one in root.findall("rect"):
@@ -137,7 +137,7 @@ def assert_readable(groups: list[Work]) -> None:
     for one, other in itertools.combinations(texts, 2):
         if abs(one[1] - other[1]) < 11:
             assert abs(one[0] - other[0]) >= 7.3 * (len(one[2]) + len(other[2])) / 2
-    root = ElementTree.fromstring(drawing)
+    root = ElementTree.fromstring(drawing.markup())
     tops = sorted({box[1] for box in boxes})
     for one in root.findall("line"):
         x, top, bottom = (float(one.attrib[name]) for name in ("x1", "y1", "y2"))

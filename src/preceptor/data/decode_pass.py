@@ -128,10 +128,11 @@ class DecodePass:
         table = _Table(images, maps)
         formats = self._formats if complete else []
         files = FileIndex(self._index).look_up(table.paths)
-        if self._missing(formats, files, table) or not table.is_decoded(files).all():
+        missing = self._missing(formats, files, table)
+        if missing or not table.is_decoded(files).all():
             self._wait_for_others(table, needed=bool(formats))
             files = FileIndex(self._index).look_up(table.paths)
-        missing = self._missing(formats, files, table)
+            missing = self._missing(formats, files, table)
         unread = np.ones(len(table.paths), bool) if missing else ~table.is_decoded(files)
         found = _Wrong()
         if unread.any():

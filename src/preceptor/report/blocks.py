@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from markupsafe import Markup
-
 from preceptor.report.cells import Table
 from preceptor.report.panels import Panels
+from preceptor.report.svg import Figure
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,16 @@ class Drawn:
 
     form: ClassVar[str] = "figures"
     name: str
-    drawings: list[tuple[str, Markup]]
+    drawings: list[tuple[str, Figure]]
     legend: list[tuple[str, str]] = field(default_factory=list)
     wide: bool = False
     marks: bool = False
 
-    def used(self, drawing: str | None = None) -> list[tuple[str, str]]:
+    def used(self, drawing: Figure | None = None) -> list[tuple[str, str]]:
         """The entries of the legend that a figure has, or any of them."""
-        drawn = drawing or "".join(text for _, text in self.drawings)
-        return [entry for entry in self.legend if re.search(rf's-{entry[0]}[" ]', drawn)]
+        figures = [figure for _, figure in self.drawings] if drawing is None else [drawing]
+        drawn = frozenset[str]().union(*(figure.series for figure in figures))
+        return [entry for entry in self.legend if entry[0] in drawn]
 
     @property
     def stems(self) -> list[str]:

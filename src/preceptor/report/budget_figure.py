@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from preceptor.report.svg import (
     LETTER,
     WIDTH,
+    Element,
+    Figure,
     area,
     digits,
     dot,
@@ -29,7 +30,7 @@ from preceptor.runtime.formatting import number
 _NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teacher's maps"}
 
 
-def budget_plot(results: Results, backbone: str, gain: float) -> Markup | None:
+def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
     """AUC on the primary set of Baseline 1 and the Student over the annotated images.
 
     Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not
@@ -52,7 +53,7 @@ def budget_plot(results: Results, backbone: str, gain: float) -> Markup | None:
     return _curves(curve, title, f"AUC on {results.primary}", across, mark)
 
 
-def maps_plot(results: Results, backbone: str) -> Markup | None:
+def maps_plot(results: Results, backbone: str) -> Figure | None:
     """Correlation of the Teacher's maps with human maps of validation images."""
     if results.budget.empty:
         return None
@@ -64,7 +65,7 @@ def maps_plot(results: Results, backbone: str) -> Markup | None:
 
 def _curves(
     curve: pd.DataFrame, title: str, axis: str, across: dict[str, float], mark: int | None
-) -> Markup | None:
+) -> Figure | None:
     curve = curve[curve["mean"].notna()]
     if curve.empty:
         return None
@@ -82,7 +83,7 @@ def _curves(
         share = (min(max(value, scale[0]), scale[-1]) - scale[0]) / (scale[-1] - scale[0])
         return bottom - share * (bottom - top)
 
-    body = []
+    body: list[Element] = []
     for value in scale:
         body.append(line(left, y(value), right, y(value), "grid"))
         body.append(label(left - 7, y(value) + 4, number(value, digits(scale)), "tick", "end"))
@@ -103,7 +104,7 @@ def _curves(
         anchor = "start" if x(mark) + 170 < WIDTH else "end"  # the words are 165 wide
         body.append(label(x(mark), top - 8, "enough, by the stated gain", "axis", anchor))
     for key, value in across.items():
-        body.append(line(left, y(value), right, y(value), f"curve across s-{key}"))
+        body.append(line(left, y(value), right, y(value), "curve across", key))
     said = []
     for name in _NAMES:
         mine = records(curve[curve["line"] == name].sort_values("size"))
@@ -114,10 +115,10 @@ def _curves(
         upper, lower = (
             [(x(row["size"]), y(row[side])) for row in known] for side in ("high", "low")
         )
-        body.append(area(upper, lower, f"band s-{key}") if len(known) > 1 else "")
-        body.append(path([(x(row["size"]), y(row["mean"])) for row in mine], f"curve s-{key}"))
+        body += [area(upper, lower, key)] if len(known) > 1 else []
+        body.append(path([(x(row["size"]), y(row["mean"])) for row in mine], key))
         for row in mine:
-            body.append(dot(x(row["size"]), y(row["mean"]), 4, f"dot s-{key}", _tip(name, row)))
+            body.append(dot(x(row["size"]), y(row["mean"]), 4, key, _tip(name, row)))
         said.append(
             f"{_NAMES[name]} "
             + ", ".join(f"{number(row['mean'])} at {row['size']:,}" for row in mine)

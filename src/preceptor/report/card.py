@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from preceptor.evaluation.terms import TERMS
-from preceptor.report import rate_tables, tables
+from preceptor.report import rate_tables
 from preceptor.report.cells import Table
+from preceptor.report.domain_tables import DomainTables
 from preceptor.report.methods import methods
 from preceptor.report.verdict import Verdict, controls_sentence, names_of
 from preceptor.results.best import Best
@@ -13,15 +14,18 @@ from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
 
 
-def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
+def model_card(
+    plan: Plan, results: Results, shared: DomainTables, found: Verdict, best: Best
+) -> str:
     """Markdown: what the model is, what it can be trusted with, how it was made.
 
     Args:
         plan, results: Of the study, or of one of its domains.
+        shared: Its tables.
         found: Whether its Students won.
         best: The chosen Student.
     """
-    study, primary = plan.protocol.study, results.primary
+    study = plan.protocol.study
     folder = plan.protocol.run_folder(best.run)
     record = RunRecord.read(folder)
     positive = results.positive
@@ -38,11 +42,12 @@ def model_card(plan: Plan, results: Results, found: Verdict, best: Best) -> str:
         "## What the study found",
         f"**{found.headline}.** {found.text} {controls_sentence(results)}".strip(),
     ]
+    at = (results.primary, best.backbone)
     shown = [
-        tables.set_table(plan, results, primary),
-        rate_tables.fixed_rate_table(study, results, primary, best.backbone),
-        rate_tables.roc_rate_table(study, results, primary, best.backbone),
-        tables.source_table(results, primary, best.backbone),
+        shared.sets.get(results.primary),
+        shared.fixed_rates.get(at),
+        shared.roc_rates.get(at),
+        shared.sources.get(at),
     ]
     parts += [markdown_table(table) for table in shown if table is not None]
     if best.thresholds:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +36,6 @@ def short(key: str) -> str:
 def colour(key: str) -> str:
     """The class of a line's colour in the stylesheet: variants are Students."""
     return key if key in SHORT else "student"
-
-
-def ordered(keys: Iterable[str]) -> list[str]:
-    """Keys in the order of the tables: variants after the Student."""
-    place = {key: position for position, key in enumerate(SHORT)}
-    return sorted(keys, key=lambda key: place.get(key, place["student"] + 0.5))
 
 
 @dataclass(frozen=True)

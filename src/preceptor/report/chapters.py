@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from markupsafe import Markup
-
-from preceptor.evaluation.split_names import split_kind
 from preceptor.report import figures, rate_tables, study_tables, tables
 from preceptor.report.blocks import (
     Block,
@@ -22,11 +19,13 @@ from preceptor.report.blocks import (
 )
 from preceptor.report.budget_figure import budget_plot, maps_plot
 from preceptor.report.cells import Cell, Line, Table
+from preceptor.report.domain_tables import DomainTables
 from preceptor.report.findings import DomainFindings, Findings
 from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.methods import methods
 from preceptor.report.panels import Panels
 from preceptor.report.questions import QUESTIONS
+from preceptor.report.svg import Figure
 from preceptor.report.verdict import annotation_counts
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL
@@ -38,6 +37,7 @@ def chapter(
     plan: Plan,
     results: Results,
     findings: DomainFindings,
+    shared: DomainTables,
     panels: Panels | None,
     note: str,
     key: str = "",
@@ -46,6 +46,7 @@ def chapter(
 
     Args:
         plan, results, findings: Of the domain.
+        shared: The tables of the domain that other files show as well.
         panels: Images with maps, or None.
         note: Why there are none.
         key: Of the domain among the others, see `slugs`; "" where there are none.
@@ -63,14 +64,14 @@ def chapter(
 
     sections = [
         asked("RQ1", "RQ1", _which_teacher(plan, results)),
-        asked("RQ2", "RQ2", _every_backbone(plan, results)),
+        asked("RQ2", "RQ2", _every_backbone(results, shared)),
         asked("RQ3", "RQ3", _how_much(plan, results, findings.sentences)),
     ]
     if plan.protocol.study.budgets:
-        sections.append(asked("budget", "Annotations", _annotations(plan, results)))
+        sections.append(asked("budget", "Annotations", _annotations(plan, results, shared)))
     sections += [
-        section("errors", "Error rates", "Error rates", _errors(plan, results)),
-        section("sources", "Sources", "Sources and other sets", _sources(plan, results)),
+        section("errors", "Error rates", "Error rates", _errors(plan, results, shared)),
+        section("sources", "Sources", "Sources and other sets", _sources(plan, results, shared)),
         section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
         section("alpha", "Choice of α", "The choice of α", _alphas(plan, results)),
         section("roc", "ROC", "ROC curves", _rocs(plan, results)),
@@ -81,10 +82,9 @@ def chapter(
     return Chapter(plan.domain, sections, key)
 
 
-def domains_section(found: StudyResults, findings: Findings) -> Section:
-    """RQ4, over all domains."""
+def domains_section(found: StudyResults, findings: Findings, table: Table | None) -> Section:
+    """RQ4, over all domains; `table` as of `study_tables.domain_table`."""
     drawing = figures.domain_plot(found.domains)
-    table = study_tables.domain_table(found.domains)
     blocks: list[Block] = [Text(findings.across, "answer")]
     if drawing is not None:
         legend = [(key, f"− {name}") for key, name in _BASELINES]
@@ -117,8 +117,8 @@ def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
     return blocks
 
 
-def _every_backbone(plan: Plan, results: Results) -> list[Block | None]:
-    main = tables.set_table(plan, results, results.primary)
+def _every_backbone(results: Results, shared: DomainTables) -> list[Block | None]:
+    main = shared.sets.get(results.primary)
     blocks: list[Block | None] = []
     if main is not None:
         blocks += [
@@ -158,7 +158,7 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
     return blocks
 
 
-def _annotations(plan: Plan, results: Results) -> list[Block | None]:
+def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Block | None]:
     study = plan.protocol.study
     if results.budget.empty:
         return [Text("No number of annotated images has been tried to the end yet.", "none")]
@@ -181,12 +181,12 @@ def _annotations(plan: Plan, results: Results) -> list[Block | None]:
         legend = [*_AT_BEST[:1], ("student", "Student"), *_AT_BEST[1:]]
         legend.append(("teacher", "Teacher's maps"))
         blocks.append(_drawn(f"curve-{slug(backbone)}", drawings, legend))
-        table = study_tables.budget_table(study, results, backbone)
+        table = shared.budgets.get(backbone)
         blocks.append(Shown(f"table-{slug(backbone)}", table) if table else None)
     return blocks
 
 
-def _errors(plan: Plan, results: Results) -> list[Block | None]:
+def _errors(plan: Plan, results: Results, shared: DomainTables) -> list[Block | None]:
     study, blocks = plan.protocol.study, list[Block | None]()
     if results.positive is None:
         blocks.append(
@@ -197,15 +197,11 @@ def _errors(plan: Plan, results: Results) -> list[Block | None]:
         )  # fmt: skip
     elif results.rates.empty:
         blocks.append(Text("No model has been scored on a test set yet.", "none"))
-    tests = [name for name in tables.set_order(plan, results) if split_kind(name) == "test"]
-    for name in tests:
+    for name in shared.tests:
         own: list[Shown] = []
         for backbone in study.students:
-            for kind, make in (
-                ("fixed", rate_tables.fixed_rate_table),
-                ("roc", rate_tables.roc_rate_table),
-            ):
-                table = make(study, results, name, backbone)
+            for kind, made in (("fixed", shared.fixed_rates), ("roc", shared.roc_rates)):
+                table = made.get((name, backbone))
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
                 own += [Shown(key, table)] if table else []
             further = rate_tables.further_table(results, name, backbone)
@@ -218,13 +214,14 @@ def _errors(plan: Plan, results: Results) -> list[Block | None]:
     return blocks
 
 
-def _sources(plan: Plan, results: Results) -> list[Block | None]:
+def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block | None]:
     blocks: list[Block | None] = []
-    sets = tables.set_order(plan, results)
-    for name in sets:
+    for name in shared.tests:
         for backbone in plan.protocol.study.students:
-            for kind, make in (("source", tables.source_table), ("class", tables.class_table)):
-                table = make(results, name, backbone) if split_kind(name) == "test" else None
+            for kind, table in (
+                ("source", shared.sources.get((name, backbone))),
+                ("class", tables.class_table(results, name, backbone)),
+            ):
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
                 blocks.append(Shown(key, table) if table else None)
     if any(blocks):
@@ -234,9 +231,8 @@ def _sources(plan: Plan, results: Results) -> list[Block | None]:
         )
         blocks.insert(0, Text(text))
     others: list[Text | Shown] = []
-    for name in sets[1:]:
-        table = tables.set_table(plan, results, name)
-        others += [Shown(f"set-{slug(name)}", table)] if table else []
+    for name, one in shared.sets.items():
+        others += [Shown(f"set-{slug(name)}", one)] if name != results.primary else []
     if others:
         blocks.append(Fold("The main table on the other sets", others))
     return blocks if any(blocks) else [Text("Nothing has been scored yet.", "none")]
@@ -315,11 +311,11 @@ def _compared(results: Results, questions: Sequence[str]) -> list[Block | None]:
 
 
 def _drawn(
-    name: str, drawings: list[tuple[str, Markup]], legend: list[tuple[str, str]] | None = None
+    name: str, drawings: list[tuple[str, Figure]], legend: list[tuple[str, str]] | None = None
 ) -> Drawn | None:
     return Drawn(name, drawings, legend or []) if drawings else None
 
 
-def _each(names: Sequence[str], draw: Callable[[str], Markup | None]) -> list[tuple[str, Markup]]:
+def _each(names: Sequence[str], draw: Callable[[str], Figure | None]) -> list[tuple[str, Figure]]:
     """The figure of each backbone that has one."""
     return [(name, made) for name in names if (made := draw(name)) is not None]

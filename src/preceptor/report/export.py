@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from importlib.resources import files
 
 from preceptor.report.blocks import Drawn, Fold, Section, Shown
 from preceptor.report.cells import Cell, Table
-from preceptor.report.svg import label, line
+from preceptor.report.figure_style import file_styles, series_class
+from preceptor.report.palette import LIGHT
+from preceptor.report.svg import Element, Figure, label, line
 
 _SYMBOLS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -46,12 +45,11 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
                     )
 
 
-def drawing_names(section: Section, block: Drawn) -> list[tuple[str, str]]:
-    """The file name (without its end) and the SVG of each figure of a block."""
-    drawings = [str(drawing) for _, drawing in block.drawings]
+def drawing_names(section: Section, block: Drawn) -> list[tuple[str, Figure]]:
+    """The file name (without its end) of each figure of a block, and the figure."""
     return [
         (f"{section.key}-{stem}", drawing)
-        for stem, drawing in zip(block.stems, drawings, strict=True)
+        for stem, (_, drawing) in zip(block.stems, block.drawings, strict=True)
     ]
 
 
@@ -112,7 +110,7 @@ def latex(text: str) -> str:
     return "".join(_SYMBOLS.get(letter, letter) for letter in text)
 
 
-def standalone(drawing: str, legend: Sequence[tuple[str, str]] = (), marks: bool = False) -> str:
+def standalone(drawing: Figure, legend: Sequence[tuple[str, str]] = (), marks: bool = False) -> str:
     """A figure of the page as an SVG file: namespace, white ground, its legend, its own styles.
 
     Args:
@@ -120,55 +118,26 @@ def standalone(drawing: str, legend: Sequence[tuple[str, str]] = (), marks: bool
         legend: Colour key and name of each line, written below the figure.
         marks: The legend shows means with their intervals, and no curves.
     """
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
-    assert size is not None
-    width, height = float(size[1]), float(size[2])
-    below = [_legend_entry(place, height, *entry, marks) for place, entry in enumerate(legend)]
-    height += 20 * math.ceil(len(legend) / 2)
-    head = re.sub(r'viewBox="[^"]*"', f'viewBox="0 0 {width:g} {height:g}"', drawing, count=1)
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-    ground = f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>'
-    body = head.replace("<svg ", opening, 1).removesuffix("</svg>")
-    body = body.replace("</title>", f"</title><style>{_styles()}</style>{ground}", 1)
-    return body + (f'<g class="legend">{"".join(below)}</g>' if below else "") + "</svg>\n"
+    entries = [
+        _legend_entry(place, drawing.height, *one, marks) for place, one in enumerate(legend)
+    ]
+    below = [Element(f'<g class="legend">{"".join(entries)}</g>')] if entries else []
+    width, height = drawing.width, drawing.height + 20 * math.ceil(len(legend) / 2)
+    whole = Figure(width, height, drawing.title, (*drawing.body, *below))
+    size = f'width="{width:g}" height="{height:g}"'
+    return (
+        whole.markup(
+            f'xmlns="http://www.w3.org/2000/svg" {size} ',
+            f'<style>{file_styles()}</style><rect {size} fill="{LIGHT["paper"]}"/>',
+        )
+        + "\n"
+    )
 
 
 def _legend_entry(place: int, top: float, key: str, name: str, marks: bool) -> str:
     """A line of the legend, two side by side."""
     x, y = 14.0 + 180 * (place % 2), top + 8 + 20 * (place // 2)
-    sample = line(x, y, x + 32, y, f"{'mean' if marks else 'curve'} s-{key}")
+    sample = line(x, y, x + 32, y, "mean" if marks else "curve", key).text
     if marks:
-        sample += f'<circle cx="{x + 16:g}" cy="{y:g}" r="4.5" class="dot s-{key}"/>'
-    return sample + label(x + 40, y + 4, name)
-
-
-@cache
-def _styles() -> str:
-    """The page's rules for figures in its light colours, without variables or nesting.
-
-    Drawing programs know no CSS variables: a rule that takes its colour from the line's key is
-    written out for each key.
-    """
-    css = (files("preceptor.report") / "templates" / "report.css").read_text(encoding="utf-8")
-    light = re.search(r":root \{(.*?)\}", css, re.DOTALL)
-    assert light is not None
-    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+)", light[1]))
-    keys = {
-        key: colours[name]
-        for rule, name in re.findall(r"((?:\.s-\w+(?:, )?)+) \{ --c: var\(--(\w+)\); \}", css)
-        for key in re.findall(r"\.(s-\w+)", rule)
-    }
-    rules = ["text{font-family:Helvetica,Arial,sans-serif}"]
-    for selectors, style in re.findall(r"(?:^|\} )(?=svg )([^{\n]*?) \{ ([^}]*)(?= \})", css, re.M):
-        plain = re.sub(r"var\(--(?!c\b)([\w-]+)\)", lambda name: colours[name[1]], style)
-        if "inherit" in plain:
-            plain = plain.replace("font-family: inherit; ", "")
-        for selector in re.sub(r"\bsvg ", "", selectors).split(", "):
-            if selector.startswith(("svg", "[")):
-                continue
-            if "var(--c)" in plain:
-                for key, colour in keys.items():
-                    rules.append(f"{selector}.{key}{{{plain.replace('var(--c)', colour)}}}")
-            else:
-                rules.append(f"{selector}{{{plain}}}")
-    return "".join(rules)
+        sample += f'<circle cx="{x + 16:g}" cy="{y:g}" r="4.5" class="dot {series_class(key)}"/>'
+    return sample + label(x + 40, y + 4, name).text

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
@@ -19,12 +18,15 @@ from preceptor.report.svg import (
     LEFT,
     NAME,
     WIDTH,
+    Element,
+    Figure,
     digits,
     dot,
     label,
     line,
     names,
     path,
+    ring,
     sideways,
     svg,
     thinned,
@@ -58,7 +60,7 @@ class Difference:
     key: str
 
 
-def dot_plot(results: Results, backbone: str) -> Markup | None:
+def dot_plot(results: Results, backbone: str) -> Figure | None:
     """A dot a seed and the mean as a bar, a line an arm, on the whole primary set."""
     if results.figures.empty:
         return None
@@ -81,22 +83,22 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
     def x(value: float) -> float:
         return left + (value - marks[0]) * scale
 
-    body = []
+    body: list[Element] = []
     texts = [number(mark, digits(marks)) for mark in marks]
     written = thinned(texts, x(marks[1]) - x(marks[0]))
     for mark, text, told in zip(marks, texts, written, strict=True):
         body.append(line(x(mark), top, x(mark), bottom, "grid"))
-        body.append(label(x(mark), bottom + 16, text, "tick", "middle") if told else "")
+        body += [label(x(mark), bottom + 16, text, "tick", "middle")] if told else []
     for place, (key, values) in enumerate(found.items()):
         y = top + step * (place + 0.5)
         mean = float(values.mean())
         strong = "name strong" if key == "student" else "name"
         body += names(left - 10, y, short(key), strong)
         body.append(line(left, y, right, y, "rule"))
-        body.append(line(x(mean), y - 9, x(mean), y + 9, f"mean s-{colour(key)}"))
+        body.append(line(x(mean), y - 9, x(mean), y + 9, "mean", colour(key)))
         for seed, value in values.items():
             tip = f"{short(key)}, seed {seed}: AUC {number(value)}"
-            body.append(dot(x(value), y, 4.5, f"dot s-{colour(key)}", tip))
+            body.append(dot(x(value), y, 4.5, colour(key), tip))
     body.append(
         label((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
     )
@@ -104,7 +106,7 @@ def dot_plot(results: Results, backbone: str) -> Markup | None:
     return svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
 
 
-def alpha_curve(results: Results, backbone: str) -> Markup | None:
+def alpha_curve(results: Results, backbone: str) -> Figure | None:
     """Validation AUC over α for Baseline 1, Student and ceiling, the chosen α ringed."""
     if results.alphas.empty:
         return None
@@ -121,7 +123,7 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
         share = (value - marks[0]) / (marks[-1] - marks[0])
         return left + gap * (alphas.index(alpha) + 0.5), bottom - share * (bottom - top)
 
-    body = []
+    body: list[Element] = []
     for mark in marks:
         y = at(alphas[0], mark)[1]
         body.append(line(left, y, right, y, "grid"))
@@ -134,15 +136,15 @@ def alpha_curve(results: Results, backbone: str) -> Markup | None:
         if not mine:
             continue
         points = [at(row["alpha"], row["value"]) for row in mine]
-        body.append(path(points, f"curve s-{role}"))
+        body.append(path(points, role))
         for (px, py), row in zip(points, mine, strict=True):
             alpha = f"α {row['alpha']:g}"
             tip = f"{name}, {alpha}: AUC {number(row['value'])} on {row['worst_set']}"
             if row["chosen"]:
                 tip += ", chosen"
-                body.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="8" class="ring s-{role}"/>')
+                body.append(ring(px, py, 8, role))
                 said.append(f"{name} {alpha} with AUC {number(row['value'])}")
-            body.append(dot(px, py, 4, f"dot s-{role}", tip))
+            body.append(dot(px, py, 4, role, tip))
     body.append(
         label((left + right) / 2, bottom + 39, "α (small: much guidance)", "axis", "middle")
     )
@@ -166,7 +168,7 @@ def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | No
     return mean
 
 
-def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
+def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
     """Mean ROC curves of the baselines, the Student and the ceiling on the primary set."""
     curves = {}
     for row in results.rows:
@@ -181,7 +183,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
     def at(fpr: float, tpr: float) -> tuple[float, float]:
         return left + fpr * (right - left), bottom - tpr * (bottom - top)
 
-    body = []
+    body: list[Element] = []
     for mark in (0, 0.25, 0.5, 0.75, 1):
         (x, y), told = at(mark, mark), f"{mark:g}"
         body += [line(x, top, x, bottom, "grid"), line(left, y, right, y, "grid")]
@@ -190,7 +192,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
     body.append(line(*at(0, 0), *at(1, 1), "chance"))
     for key in sorted(curves, key=lambda key: key == "student"):  # the Student on top
         points = [(left, bottom), *(at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
-        body.append(path(points, f"curve s-{colour(key)}"))
+        body.append(path(points, colour(key)))
     body.append(label((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
     body.append(sideways(12, (top + bottom) / 2, "true positive rate"))
     at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
@@ -200,7 +202,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Markup | None:
 
 def differences(
     rows: Sequence[tuple[str, Sequence[Difference]]], title: str, axis: str = "AUC difference"
-) -> Markup | None:
+) -> Figure | None:
     """Differences with their 95 % intervals about zero, one row a name, one or more marks a row.
 
     Args:
@@ -230,13 +232,13 @@ def differences(
     def x(value: float) -> float:
         return left + (value - scale_marks[0]) * scale
 
-    body = []
+    body: list[Element] = []
     texts = [number(mark, digits(scale_marks), sign=True) for mark in scale_marks]
     gap = x(scale_marks[1]) - x(scale_marks[0])
     written = thinned(texts, gap, scale_marks.index(0.0))
     for mark, text, told in zip(scale_marks, texts, written, strict=True):
         body.append(line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
-        body.append(label(x(mark), bottom + 16, text, "tick", "middle") if told else "")
+        body += [label(x(mark), bottom + 16, text, "tick", "middle")] if told else []
     said, start = [], top
     for (name, marks), height in zip(rows, heights, strict=True):
         middle = start + height / 2
@@ -246,8 +248,8 @@ def differences(
             tip = f"{one.name} {number(one.mean, sign=True)}"
             said.append(tip)
             if math.isfinite(one.low) and math.isfinite(one.high):
-                body.append(line(x(one.low), y, x(one.high), y, f"mean s-{colour(one.key)}"))
-            body.append(dot(x(one.mean), y, 4.5, f"dot s-{colour(one.key)}", tip))
+                body.append(line(x(one.low), y, x(one.high), y, "mean", colour(one.key)))
+            body.append(dot(x(one.mean), y, 4.5, colour(one.key), tip))
         start += height
     body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
     return svg(bottom + 42, f"{title}: {'; '.join(said)}", body)
@@ -257,7 +259,7 @@ def _mark(row: dict[str, Any], name: str, key: str) -> Difference:
     return Difference(name, row["mean"], row["low"], row["high"], key)
 
 
-def forest_plot(results: Results, backbone: str) -> Markup | None:
+def forest_plot(results: Results, backbone: str) -> Figure | None:
     """Student minus each other side, a row a comparison; the backbone may be `OVERALL`."""
     if results.comparisons.empty:
         return None
@@ -272,7 +274,7 @@ def forest_plot(results: Results, backbone: str) -> Markup | None:
     return differences(rows, f"{backbone}: Student")
 
 
-def backbone_plot(results: Results) -> Markup | None:
+def backbone_plot(results: Results) -> Figure | None:
     """RQ2: Student minus each baseline, a row a backbone."""
     if results.comparisons.empty:
         return None
@@ -286,7 +288,7 @@ def backbone_plot(results: Results) -> Markup | None:
     return differences(rows, "Student minus baseline, by backbone")
 
 
-def domain_plot(domains: pd.DataFrame) -> Markup | None:
+def domain_plot(domains: pd.DataFrame) -> Figure | None:
     """RQ4: Student minus each baseline, a row a domain and backbone.
 
     Args:
@@ -305,7 +307,7 @@ def domain_plot(domains: pd.DataFrame) -> Markup | None:
     return differences(rows, "Student minus baseline, by domain")
 
 
-def teacher_plot(plan: Plan, results: Results, name: str) -> Markup | None:
+def teacher_plot(plan: Plan, results: Results, name: str) -> Figure | None:
     """RQ1: Students of human-guided minus Students of data-driven Teachers of one backbone."""
     if results.comparisons.empty:
         return None

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 from preceptor.report.cells import short
 from preceptor.report.graph_layout import levels, links, ordered_rows, positions
-from preceptor.report.svg import LETTER, label, line, svg, wrapped
+from preceptor.report.svg import LETTER, Element, Figure, label, line, svg, wrapped
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished, read_record
 from preceptor.study.plan import Plan
@@ -162,7 +162,7 @@ def _sorted(groups: dict[str, Work]) -> list[Work]:
     return [groups[name] for name in order]
 
 
-def graph_plot(groups: list[Work]) -> Markup | None:
+def graph_plot(groups: list[Work]) -> Figure | None:
     """Boxes from top to bottom in the order of needs, with how many steps and how long."""
     if not groups:
         return None
@@ -192,8 +192,10 @@ def graph_plot(groups: list[Work]) -> Markup | None:
         from_x, x, low, y = centre[name, at], centre[other, under], bottoms[at], tops[under]
         half = (low + y) / 2
         body.append(
-            f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{half:.1f} {x:.1f},{half:.1f} '
-            f'{x:.1f},{y:.1f}" class="edge"/>'
+            Element(
+                f'<path d="M{from_x:.1f},{low:.1f}C{from_x:.1f},{half:.1f} {x:.1f},{half:.1f} '
+                f'{x:.1f},{y:.1f}" class="edge"/>'
+            )
         )
     for group in groups:
         at = level[group.title]
@@ -201,8 +203,11 @@ def graph_plot(groups: list[Work]) -> Markup | None:
         state = "whole" if group.done == group.count else "part"
         lines, told = written[group.title]
         body.append(
-            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{high:.1f}" '
-            f'rx="6" class="box {state}"><title>{escape(group.title)}: {told}</title></rect>'
+            Element(
+                f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" '
+                f'height="{high:.1f}" rx="6" class="box {state}">'
+                f"<title>{escape(group.title)}: {told}</title></rect>"
+            )
         )
         top = y + (high - 13 * len(lines)) / 2 + 4
         for place, text in enumerate(lines):

@@ -12,10 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report import export
+from preceptor.report import export, figure_style, palette
 from preceptor.report.blocks import Chapter, Drawn, Section
 from preceptor.report.cells import short
 from preceptor.report.findings import Findings
+from preceptor.report.svg import Figure
 from preceptor.report.verdict import controls_sentence, names_of, study_name
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
@@ -121,6 +122,7 @@ def render_page(
     environment.filters["typeset"] = typeset
     environment.filters["figures"] = _figures
     environment.globals["words"] = _WORDS
+    environment.globals["styles"] = _styles()
     return environment.get_template("report.html.j2").render(context)
 
 
@@ -181,7 +183,18 @@ def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
     return found
 
 
-def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Markup]]:
+def _styles() -> dict[str, Markup]:
+    """The parts of the stylesheet that are made from the palette, by their name in it."""
+    parts = {
+        "light": figure_style.variables(palette.LIGHT),
+        "dark": figure_style.variables(palette.DARK),
+        "ramp": ", ".join(palette.magma(8)),
+        "figures": figure_style.page_styles(),
+    }
+    return {name: Markup(text) for name, text in parts.items()}
+
+
+def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Figure]]:
     """File name, caption and drawing of each figure of a block."""
     names = export.drawing_names(section, block)
     return [

@@ -1,6 +1,33 @@
-"""The magma colour map of the saliency overlays, 64 of its colours as data."""
+"""Colours of the report: of the page, light and dark, of its figures, and of saliency overlays."""
 
 from __future__ import annotations
+
+LIGHT = {
+    "paper": "#fff", "raised": "#f5f6f8", "ink": "#16191d", "soft": "#545b66", "rule": "#d9dde3",
+    "accent": "#1b58b8", "tint": "#e9f0fb", "shade": "rgb(0 0 0 / 0.16)",
+    "good": "#1d6b3c", "warn": "#8a4b00", "bad": "#a4262c", "warn-tint": "#fdf3e4",
+    "baseline1": "#a85200", "baseline2": "#5d6673", "student": "#1b58b8", "shuffled": "#7b46b3",
+    "centre": "#a3327c", "ceiling": "#1d7a45", "distilled": "#7d6608", "mixed": "#0e7490",
+    "teacher": "#7a5c00",
+}  # fmt: skip
+"""Colours by name, of a light page and of figure files; on the page they are CSS variables."""
+
+DARK = {
+    "paper": "#14171b", "raised": "#1d2127", "ink": "#e8eaed", "soft": "#a9b1bc", "rule": "#363c45",
+    "accent": "#8bb8ff", "tint": "#1b2a42", "shade": "rgb(255 255 255 / 0.16)",
+    "good": "#7fd19c", "warn": "#f2b765", "bad": "#ff9a96", "warn-tint": "#33270f",
+    "baseline1": "#f0a35e", "baseline2": "#aab3bf", "student": "#8bb8ff", "shuffled": "#c6a4f2",
+    "centre": "#f191c9", "ceiling": "#74d29a", "distilled": "#e0c55a", "mixed": "#67d1e6",
+    "teacher": "#e6c46a",
+}  # fmt: skip
+"""The same names on a dark page."""
+
+SERIES = {
+    "baseline1_paper": "baseline1", "baseline1": "baseline1", "baseline2": "baseline2",
+    "student": "student", "shuffled": "shuffled", "centre": "centre", "ceiling": "ceiling",
+    "distilled": "distilled", "mixed": "mixed", "teacher": "teacher",
+}  # fmt: skip
+"""The name of the colour of each series of a figure, by its key."""
 
 # Magma by Nathaniel Smith and Stéfan van der Walt (CC0): perceptually uniform, also in grey.
 # Written out, so that 64 colours need no plotting library; hexadecimal, from dark to bright.
@@ -16,3 +43,15 @@ MAGMA = bytes.fromhex(
     feca8d fed194 fed89a fde0a1 fde7a9 fceeb0 fcf6b8 fcfdbf
     """
 )
+
+
+def magma(count: int) -> list[str]:
+    """Colours of the map at even distances, from dark to bright, in hexadecimal.
+
+    Example:
+        >>> magma(2)
+        ['#000004', '#fcfdbf']
+    """
+    last = len(MAGMA) // 3 - 1
+    places = [round(last * number / (count - 1)) for number in range(count)]
+    return [f"#{MAGMA[3 * place : 3 * place + 3].hex()}" for place in places]

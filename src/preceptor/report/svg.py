@@ -1,20 +1,71 @@
-"""Parts of inline SVG figures that take their colours from the page's stylesheet.
+"""SVG figures and their parts, which take their colours from a stylesheet.
 
 Figures are drawn for a phone (360 units wide) and repeated per backbone, instead of one wide figure
-whose letters shrink. Colours are CSS classes (`s-KEY`); lines differ in dash as well.
+whose letters shrink. The colour of a series is a CSS class (`s-KEY`, see `figure_style`); lines
+differ in dash as well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+from preceptor.report.figure_style import series_class
 
 WIDTH = 360
 LEFT = 136.0  # of the plot where names stand beside it
 NAME = 20  # letters of a line beside the plot
 LETTER = 7.3  # width of a letter at 12 units, and of a bold one at 11
+
+
+@dataclass(frozen=True)
+class Element:
+    """A part of a figure: its SVG text, and the key of the series that it belongs to, or ""."""
+
+    text: str
+    series: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, drawn by `svg`.
+
+    Args:
+        width, height: Of the view box.
+        title: The description for readers who cannot see it.
+        body: The elements in the order of drawing.
+    """
+
+    width: float
+    height: float
+    title: str
+    body: tuple[Element, ...]
+
+    @property
+    def series(self) -> frozenset[str]:
+        """The keys of the series that are drawn."""
+        return frozenset(element.series for element in self.body if element.series)
+
+    def markup(self, attributes: str = "", head: str = "") -> Markup:
+        """The `svg` element.
+
+        Args:
+            attributes: Further attributes, each with a space behind it.
+            head: Further elements right behind the title.
+        """
+        title = escape(self.title)
+        body = "".join(element.text for element in self.body)
+        return Markup(
+            f'<svg {attributes}viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
+            f'aria-label="{title}"><title>{title}</title>{head}{body}</svg>'
+        )
+
+    def __html__(self) -> Markup:
+        """The figure inside a page."""
+        return self.markup()
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -33,32 +84,28 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(step * index, 10) for index in range(first, last + 1)]
 
 
-def svg(height: float, title: str, body: Sequence[str], width: float = WIDTH) -> Markup:
+def svg(height: float, title: str, body: Sequence[Element], width: float = WIDTH) -> Figure:
     """A figure with its description."""
-    named = escape(title)
-    return Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{named}">'
-        f"<title>{named}</title>{''.join(body)}</svg>"
-    )
+    return Figure(width, height, title, tuple(body))
 
 
-def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start") -> str:
+def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start") -> Element:
     """A line of text."""
-    return (
+    return Element(
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{classes}">'
         f"{escape(text)}</text>"
     )
 
 
-def sideways(x: float, middle: float, text: str) -> str:
+def sideways(x: float, middle: float, text: str) -> Element:
     """The name of an upright axis."""
-    return (
+    return Element(
         f'<text class="axis" text-anchor="middle" transform="translate({x:g} {middle:g}) '
         f'rotate(-90)">{escape(text)}</text>'
     )
 
 
-def names(right: float, middle: float, text: str, classes: str = "name") -> list[str]:
+def names(right: float, middle: float, text: str, classes: str = "name") -> list[Element]:
     """A name beside a plot, in two lines where one is too short for it."""
     parts = wrapped(text, NAME, 2)
     top = middle + 4 - 6.5 * (len(parts) - 1)
@@ -109,30 +156,52 @@ def thinned(texts: Sequence[str], gap: float, keep: int = 0) -> list[bool]:
     return [(place - keep) % step == 0 for place in range(len(texts))]
 
 
-def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, classes: str, series: str = "") -> Element:
     """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{classes}"/>'
-
-
-def dot(x: float, y: float, radius: float, classes: str, title: str) -> str:
-    """A disc with a tip."""
-    return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{classes}">'
-        f"<title>{escape(title)}</title></circle>"
+    return Element(
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
+        f'class="{_joined(classes, series)}"/>',
+        series,
     )
 
 
-def path(points: Sequence[tuple[float, float]], classes: str) -> str:
-    """A line through points."""
-    return f'<path d="M{"L".join(f"{x:.1f},{y:.1f}" for x, y in points)}" class="{classes}"/>'
+def dot(x: float, y: float, radius: float, series: str, title: str) -> Element:
+    """A disc with a tip."""
+    return Element(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{_joined("dot", series)}">'
+        f"<title>{escape(title)}</title></circle>",
+        series,
+    )
+
+
+def ring(x: float, y: float, radius: float, series: str) -> Element:
+    """A circle around a dot."""
+    return Element(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{_joined("ring", series)}"/>',
+        series,
+    )
+
+
+def path(points: Sequence[tuple[float, float]], series: str) -> Element:
+    """The curve of a series through points."""
+    return Element(f'<path d="M{_through(points)}" class="{_joined("curve", series)}"/>', series)
 
 
 def area(
-    upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], classes: str
-) -> str:
-    """The band between two lines."""
+    upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], series: str
+) -> Element:
+    """The band of a series between two lines."""
     around = [*upper, *reversed(lower)]
-    return f'<path d="M{"L".join(f"{x:.1f},{y:.1f}" for x, y in around)}Z" class="{classes}"/>'
+    return Element(f'<path d="M{_through(around)}Z" class="{_joined("band", series)}"/>', series)
+
+
+def _through(points: Sequence[tuple[float, float]]) -> str:
+    return "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _joined(classes: str, series: str) -> str:
+    """The value of a class attribute."""
+    return f"{classes} {series_class(series)}" if series else classes
 
 
 def digits(values: Sequence[float]) -> int:

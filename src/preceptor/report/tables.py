@@ -29,16 +29,6 @@ _QUESTIONS = {
 _BY_TEACHER = ("RQ1", "saliency")  # between probe Students, by what taught them
 
 
-def set_order(plan: Plan, results: Results) -> list[str]:
-    """The evaluation sets: primary, the other test sets, the validation sets."""
-    manifest = plan.protocol.workspace.manifest
-    return list(
-        dict.fromkeys(
-            [results.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")]
-        )
-    )
-
-
 def sources_of(results: Results, evaluation: str) -> list[str]:
     """The sources that an evaluation set is divided into, sorted."""
     if results.table.empty:

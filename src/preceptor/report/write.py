@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,27 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
-from preceptor.report import tables
 from preceptor.report.blocks import slugs
 from preceptor.report.card import markdown_table, model_card
-from preceptor.report.cells import Table, ordered
+from preceptor.report.cells import Table
 from preceptor.report.chapters import chapter, domains_section
+from preceptor.report.domain_tables import DomainTables, domain_tables
 from preceptor.report.export import exported
 from preceptor.report.findings import Findings, study_findings
 from preceptor.report.page import FILES, render_page
 from preceptor.report.panel_files import PanelFile, write_panels
 from preceptor.report.panels import COUNT, Panels, make_panels
-from preceptor.report.rate_tables import fixed_rate_table
-from preceptor.report.study_tables import budget_table, domain_table
+from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
-from preceptor.results.best import Best, write_best
+from preceptor.results.best import write_best
 from preceptor.results.domain import Results
-from preceptor.results.rows import OVERALL
+from preceptor.results.schema import CSV_FILES
 from preceptor.results.study import StudyResults, gather_study
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
-
-_WHOLE = ["images_seen", "best_epoch", "images", "positives", "n", "size", "seeds_needed"]
-_WHOLE += ["seeds_cautious"]
-
-# Of files that have no row yet, so that whatever reads them finds its columns.
-_RUN = "role backbone alpha teacher seed"
-_HEADS = {
-    "results.csv": f"{_RUN} set source images positives auc eer accuracy average_precision brier "
-    "run",
-    "rates.csv": f"{_RUN} set kind measure at source value note run",
-    "runs.csv": f"{_RUN} run finished seconds images_seen best_epoch",
-    "table.csv": "key title backbone alpha set source mean std n accuracy eer average_precision "
-    "brier images",
-    "comparisons.csv": "question backbone a b key_a key_b alpha_a alpha_b n mean std low high p "
-    "p_floor p_holm image_low image_high seeds_needed seeds_cautious difference_by_seed",
-    "domains.csv": "domain backbone b n mean std low high p p_floor p_holm image_low image_high "
-    "seeds_needed seeds_cautious difference_by_seed primary images student student_std baseline "
-    "baseline_std",
-    "budget.csv": "backbone line size minutes mean std low high n by_seed seeds",
-}
 
 
 @dataclass(frozen=True)
@@ -95,41 +74,50 @@ def write_results(
     findings = study_findings(study, found)
     if failed is None:
         failed = _failed_before(study, out / "summary.json")
-    for name, frame in study_frames(study, found).items():
-        write_atomically(out / name, csv_text(frame))
-    shown = {name: _tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
-    write_atomically(out / "table.md", _markdown(study, found, shown))
+    for name, text in csv_files(study, found).items():
+        write_atomically(out / name, text)
+    across = domain_table(found.domains)
+    made = {name: domain_tables(plan, found.by_domain[name]) for name, plan in study.plans.items()}
+    shown = {name: _tables(plan, made[name]) for name, plan in study.plans.items()}
+    write_atomically(out / "table.md", _markdown(study, across, shown))
     lead = {name: several[:1] for name, several in shown.items()}
-    write_atomically(out / "summary.md", _markdown(study, found, lead, findings.verdict))
-    text = strict_json(
-        _summary(study, found, findings)
-        | {"failed": {title: asdict(one) for title, one in failed.items()}}
-    )
-    write_atomically(out / "summary.json", text + "\n")
+    write_atomically(out / "summary.md", _markdown(study, across, lead, findings.verdict))
+    summary = _summary(study, found, findings)
+    summary |= {"failed": {title: asdict(one) for title, one in failed.items()}}
+    write_atomically(out / "summary.json", strict_json(summary) + "\n")
 
-    domains = domains_section(found, findings) if study.has_domains else None
+    domains = domains_section(found, findings, across) if study.has_domains else None
     keys = dict(zip(study.plans, slugs(study.plans), strict=True))
     chapters, panels = [], dict[str, Panels | None]()
     for name, plan in study.plans.items():
         results, words = found.by_domain[name], findings.by_domain[name]
         if results.best is not None:
-            _write_best(plan, results, words.verdict, results.best, out / "best" / keys[name])
+            folder = out / "best" / keys[name]
+            folder.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(PreceptorError):  # its files went away: the report says so
+                card = model_card(plan, results, made[name], words.verdict, results.best)
+                write_best(plan, results.best, folder, card)
         panels[name], note = _panels(plan, results, COUNT // len(study.plans))
-        chapters.append(chapter(plan, results, words, panels[name], note, keys[name]))
+        chapters.append(chapter(plan, results, words, made[name], panels[name], note, keys[name]))
     panel_files = write_panels(panels, out)
     sections = [section for one in chapters for section in one.sections]
     exports = list(exported([domains, *sections] if domains else sections))
-    for folder in ("tables", "figures"):
-        shutil.rmtree(out / folder, ignore_errors=True)
-        (out / folder).mkdir()
-    for path, content in exports:
-        (out / path).write_text(content, encoding="utf-8")
+    _write_exports(exports, out)
     there = [name for name in FILES if (out / name).exists()]
     page = render_page(
         study, found, findings, domains, chapters, exports=exports, failed=failed, files=there
     )  # fmt: skip
     write_atomically(out / "report.html", page)
     return WrittenReport(out, there, panel_files)
+
+
+def _write_exports(exports: Sequence[tuple[str, str]], out: Path) -> None:
+    """Replace the files of the page's tables and figures."""
+    for kind in ("tables", "figures"):
+        shutil.rmtree(out / kind, ignore_errors=True)
+        (out / kind).mkdir()
+    for path, content in exports:
+        (out / path).write_text(content, encoding="utf-8")
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
@@ -148,13 +136,6 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
-
-
-def _write_best(plan: Plan, results: Results, found: Verdict, best: Best, folder: Path) -> None:
-    """The chosen Student of a domain with its card."""
-    folder.parent.mkdir(exist_ok=True)
-    with contextlib.suppress(PreceptorError):  # its files went away: the report says so
-        write_best(plan, best, folder, model_card(plan, results, found, best))
 
 
 def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:
@@ -179,13 +160,12 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
 
 def _markdown(
     study: StudyPlan,
-    found: StudyResults,
+    across: Table | None,
     shown: dict[str, list[Table]],
     top: Verdict | None = None,
 ) -> str:
     """Tables as Markdown, by domain, with the verdict below them where it is given."""
     parts = [f"# {study_name(study)}"]
-    across = domain_table(found.domains)
     if across is not None:
         parts.append(markdown_table(across))
     for name, several in shown.items():
@@ -197,106 +177,39 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _tables(plan: Plan, results: Results) -> list[Table]:
-    """The tables of one domain, that of the primary set first."""
-    study = plan.protocol.study
-    sets = tables.set_order(plan, results)
-    found = [tables.set_table(plan, results, one) for one in sets]
-    for backbone in study.students:
-        found += [tables.source_table(results, one, backbone) for one in sets]
-        found.append(budget_table(study, results, backbone))
-        found.append(fixed_rate_table(study, results, results.primary, backbone))
+def _tables(plan: Plan, made: DomainTables) -> list[Table]:
+    """The tables of one domain in table.md, that of the primary set first."""
+    found: list[Table | None] = [*made.sets.values()]
+    for backbone in plan.protocol.study.students:
+        found += [made.sources.get((one, backbone)) for one in made.order]
+        found.append(made.budgets.get(backbone))
+        found.append(made.fixed_rates.get((plan.protocol.primary, backbone)))
     return [table for table in found if table is not None]
 
 
-def study_frames(study: StudyPlan, found: StudyResults) -> dict[str, pd.DataFrame]:
-    """The CSV files of all domains; where there are several, the first column says which."""
-    if not study.has_domains:
-        return frames(study.first, found.first)
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for name, plan in study.plans.items():
-        for file, frame in frames(plan, found.by_domain[name]).items():
-            fresh = frame.copy()
-            fresh.insert(0, "domain", name)
-            parts.setdefault(file, []).append(fresh)
-    joined = {
-        file: pd.concat([one for one in several if len(one)] or several[:1], ignore_index=True)
-        for file, several in parts.items()
-    }
-    domains = _listed(found.domains)
-    if domains.empty:
-        domains = pd.DataFrame(columns=_HEADS["domains.csv"].split())
-    return joined | {"domains.csv": domains[_HEADS["domains.csv"].split()]}
+def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
+    """The CSV files by name; where there are several domains, the first column says which."""
+    tables: dict[str, pd.DataFrame] = {}
+    parts = {name: _by_file(plan, found.by_domain[name]) for name, plan in study.plans.items()}
+    if study.has_domains:
+        for file in dict.fromkeys(file for one in parts.values() for file in one):
+            own = [
+                one[file].assign(domain=name)[["domain", *one[file].columns]]
+                for name, one in parts.items()
+                if file in one
+            ]
+            filled = [table for table in own if len(table)]
+            tables[file] = pd.concat(filled or own[:1], ignore_index=True)
+        tables["domains.csv"] = found.domains
+    else:
+        tables = parts[""]
+    return {file: CSV_FILES[file].csv(table) for file, table in tables.items()}
 
 
-def _listed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lists of numbers as text."""
-    lists = [name for name in ("difference_by_seed", "by_seed", "seeds") if name in frame]
-    return frame.assign(
-        **{
-            name: frame[name].map(lambda values: " ".join(f"{value:.6g}" for value in values))
-            for name in lists
-        }
-    )
-
-
-def frames(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
-    """The CSV files by name, their rows in an order that depends on the study alone."""
-    sets = {name: place for place, name in enumerate(tables.set_order(plan, results))}
-    backbones = [*plan.protocol.study.students, OVERALL]
-    keys = ordered(row.key for row in results.rows)
-
-    def place(frame: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
-        if frame.empty:
-            return frame
-        order = pd.DataFrame(
-            {
-                name: frame[name].map(rank) if rank is not None else frame[name]
-                for name, rank in columns.items()
-            }
-        ).fillna(len(sets) + len(keys) + len(backbones))
-        return frame.loc[order.sort_values(list(columns), kind="stable").index]
-
-    run = _RUN.split()
-    by_set: dict[str, Any] = {"set": sets, "source": None}
-    comparisons = _listed(results.comparisons)
-    if not comparisons.empty:
-        comparisons = comparisons[_HEADS["comparisons.csv"].split()]
-    figures = place(results.figures, by_set | dict.fromkeys(run))
-    if not figures.empty:
-        first = [*run, "set", "source"]
-        figures = figures[[*first, *(name for name in figures if name not in first)]]
-    table_order = by_set | {
-        "key": {key: position for position, key in enumerate(keys)},
-        "backbone": {name: position for position, name in enumerate(backbones)},
-    }
+def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
+    """The tables of one domain by the name of their file."""
     found = {
-        "results.csv": figures,
-        "rates.csv": _rates(results, place),
-        "runs.csv": place(results.runs, dict.fromkeys(run)),
-        "table.csv": place(results.table, table_order),
-        "comparisons.csv": comparisons,
-    }
-    if plan.protocol.study.budgets:
-        found["budget.csv"] = _listed(results.budget)
-    return {
-        name: pd.DataFrame(columns=_HEADS[name].split()) if frame.empty else frame
-        for name, frame in found.items()
-    }
-
-
-def _rates(
-    results: Results, place: Callable[[pd.DataFrame, dict[str, Any]], pd.DataFrame]
-) -> pd.DataFrame:
-    run = _RUN.split()
-    if results.rates.empty:
-        return results.rates
-    rates = place(results.rates, {"set": None} | dict.fromkeys(run))
-    return rates[[*run, "set", *(name for name in rates if name not in {*run, "set"})]]
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV: six significant digits, whole numbers whole."""
-    whole = {name: "Int64" for name in _WHOLE if name in frame}
-    text: str = frame.astype(whole).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return text
+        "results.csv": results.figures, "rates.csv": results.rates, "runs.csv": results.runs,
+        "table.csv": results.table, "comparisons.csv": results.comparisons,
+    }  # fmt: skip
+    return found | ({"budget.csv": results.budget} if plan.protocol.study.budgets else {})

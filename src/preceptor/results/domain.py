@@ -18,7 +18,16 @@ from preceptor.evaluation.scores import figures, fixed_thresholds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, shares
-from preceptor.results.rows import OVERALL, Row, records, select_arm, table_rows
+from preceptor.results.rows import (
+    OVERALL,
+    Row,
+    records,
+    row_order,
+    select_arm,
+    set_order,
+    table_rows,
+)
+from preceptor.results.schema import BUDGET, COMPARISONS, FIGURES, RATES, RUNS, TABLE
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
@@ -32,23 +41,21 @@ class Results:
         primary: The evaluation set of the hypothesis tests.
         positive: The positive class, or None.
         classes: Class names in score order.
-        runs: A row a training: role, backbone, alpha, teacher, seed, run, finished, seconds,
-            images_seen, best_epoch, and validation metrics at the kept epoch (`val_auc`, …).
-        figures: A row a run, set and source: role, backbone, alpha, teacher, seed, run, set,
-            source ("" = whole set), images, positives, auc, eer, accuracy.
+        runs: A row a training, with its validation metrics at the kept epoch; columns in
+            `schema.RUNS`.
+        figures: A row a run, set and source ("" = whole set); columns in `schema.FIGURES`.
         rows: The lines of the main table that the study has, in order.
-        table: A row a line, backbone (and "overall"), set and source: key, title, backbone, alpha,
-            set, source, mean, std, n (AUC over seeds), accuracy, eer, average_precision, brier
-            (means).
-        rates: A row a run, test set and error rate: role, backbone, alpha, teacher, seed, run, set,
-            kind (roc: from the test scores; fixed: at the threshold that validation fixed), and
-            measure, at, source, value, note as in `operating_points.Rate`.
-        comparisons: See `comparisons.compare`.
+        table: A row a line, backbone (and "overall"), set and source: mean, std and n of the AUC
+            over seeds, means of the other metrics; columns in `schema.TABLE`.
+        rates: A row a run, test set and error rate as in `operating_points.Rate`, of kind roc
+            (from the test scores) or fixed (at the threshold that validation fixed); columns in
+            `schema.RATES`.
+        comparisons: See `comparisons.compare`; columns in `schema.COMPARISONS`.
         shares: A row a backbone and line (Student, variants): key, title, share, low, high, reason.
         teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
         alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
             tied, agreement) and whether it was chosen.
-        budget: See `budgets.budget_curve`.
+        budget: See `budgets.budget_curve`; columns in `schema.BUDGET`.
         budget_steps: See `budgets.budget_steps`.
         best: The chosen Student; None if none has finished.
         missing: What is not there, in plain words.
@@ -63,13 +70,13 @@ class Results:
     runs: pd.DataFrame
     figures: pd.DataFrame
     rows: list[Row] = field(default_factory=list)
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    rates: pd.DataFrame = field(default_factory=pd.DataFrame)
-    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    table: pd.DataFrame = field(default_factory=TABLE.empty)
+    rates: pd.DataFrame = field(default_factory=RATES.empty)
+    comparisons: pd.DataFrame = field(default_factory=COMPARISONS.empty)
     shares: pd.DataFrame = field(default_factory=pd.DataFrame)
     teachers: pd.DataFrame = field(default_factory=pd.DataFrame)
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
-    budget: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budget: pd.DataFrame = field(default_factory=BUDGET.empty)
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
     best: Best | None = None
     missing: list[str] = field(default_factory=list)
@@ -99,7 +106,7 @@ def gather(plan: Plan) -> Results:
     """
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
-    files = ScoreFiles()
+    sets, files = set_order(plan), ScoreFiles()
     runs, found, rates = [], [], []
     for member in plan.members:
         arm = member.arm
@@ -127,9 +134,9 @@ def gather(plan: Plan) -> Results:
         primary=protocol.primary,
         positive=positive,
         classes=classes,
-        runs=pd.DataFrame(runs),
-        figures=pd.concat(found, ignore_index=True) if found else pd.DataFrame(),
-        rates=pd.concat(rates, ignore_index=True) if rates else pd.DataFrame(),
+        runs=RUNS.table(pd.DataFrame(runs)),
+        figures=FIGURES.table(_concatenated(found), {"set": sets}),
+        rates=RATES.table(_concatenated(rates)),
         controls_alpha=protocol.study.controls_alpha,
         best=chosen_student(plan, files),
         domain=plan.domain,
@@ -138,20 +145,29 @@ def gather(plan: Plan) -> Results:
     results.rows = table_rows(plan)
     results.missing = [
         f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']} is not trained"
-        for row in records(results.runs.drop_duplicates("run"))
+        for row in records(pd.DataFrame(runs).drop_duplicates("run"))
         if not row["finished"]
     ]
     if not results.figures.empty:
-        results.table = _table(results)
-        results.comparisons = compare(plan, results.rows, results.figures, files)
+        levels = {
+            "set": sets, "key": row_order(results.rows),
+            "backbone": [*protocol.study.students, OVERALL],
+        }  # fmt: skip
+        results.table = TABLE.table(_table(results), levels)
+        compared = compare(plan, results.rows, results.figures, files)
+        results.comparisons = COMPARISONS.table(compared)
         results.shares = shares(plan, results.rows, results.figures, files)
     choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)
     if not results.figures.empty:
-        results.budget = budget_curve(plan, results.figures, results.runs)
+        results.budget = BUDGET.table(budget_curve(plan, results.figures, results.runs))
         results.budget_steps = budget_steps(results.budget)
     return results
+
+
+def _concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _recorded(folder: Path | None) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +87,20 @@ def _teacher_of(variant: Variant, winner: Teacher) -> str:
     if variant.teacher_alpha is not None and winner.kind == "human":
         winner = replace(winner, alpha=variant.teacher_alpha)
     return str(winner)
+
+
+def row_order(rows: Iterable[Row]) -> list[str]:
+    """The keys of lines in the order of the tables: variants after the Student."""
+    first = ["baseline1_paper", "baseline1", "baseline2", "student"]
+    place = {key: position for position, key in enumerate([*first, *CONTROLS, "ceiling"])}
+    return sorted((row.key for row in rows), key=lambda key: place.get(key, len(first) - 0.5))
+
+
+def set_order(plan: Plan) -> list[str]:
+    """The evaluation sets: primary, the other test sets, the validation sets."""
+    manifest = plan.protocol.workspace.manifest
+    names = [plan.protocol.primary, *manifest.eval_splits("test"), *manifest.eval_splits("val")]
+    return list(dict.fromkeys(names))
 
 
 def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather
 from preceptor.results.rows import records
+from preceptor.results.schema import DOMAINS
 from preceptor.study.study_plan import StudyPlan
 
 
@@ -19,14 +20,13 @@ class StudyResults:
 
     Args:
         by_domain: One under "" where there are no domains.
-        domains: RQ4, a row a domain, backbone and baseline: domain, backbone, primary, images,
-            student, student_std, b (the baseline), baseline, baseline_std (AUC, mean and std over
-            seeds), and n, mean, std, low, high, p, p_floor, p_holm, image_low, image_high of the
-            paired difference as in `comparisons.compare`.
+        domains: RQ4, a row a domain, backbone and baseline: the AUCs of both sides (mean and std
+            over seeds) and their paired difference as in `comparisons.compare`; columns in
+            `schema.DOMAINS`.
     """
 
     by_domain: dict[str, Results]
-    domains: pd.DataFrame = field(default_factory=pd.DataFrame)
+    domains: pd.DataFrame = field(default_factory=DOMAINS.empty)
 
     @property
     def first(self) -> Results:
@@ -76,4 +76,4 @@ def _domains(found: StudyResults) -> pd.DataFrame:
                 "baseline_std": whole.loc[line["key_b"], "std"],
             }
         )
-    return pd.DataFrame(lines)
+    return DOMAINS.table(pd.DataFrame(lines))

@@ -1,0 +1,121 @@
+"""Styles of figures: one list of rules, written as CSS for the page and for figure files.
+
+On the page, colours are CSS variables, so that they follow a dark theme. Drawing programs do not
+know variables: in a file, colours are written out, and a rule in the colour of a series is repeated
+for each series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from preceptor.report.palette import LIGHT, SERIES
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A colour by its name in the palette."""
+
+    name: str
+
+
+class OwnColour:
+    """The colour of the series that an element belongs to."""
+
+
+Value = str | Colour | OwnColour
+_OWN = OwnColour()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a stylesheet.
+
+    Args:
+        selectors: An element or a class each, as in CSS.
+        style: The properties and their values.
+    """
+
+    selectors: tuple[str, ...]
+    style: dict[str, Value]
+
+    def body(self, colour: Callable[[Colour | OwnColour], str]) -> str:
+        """The declarations, with colours as the function writes them."""
+        return " ".join(
+            f"{name}: {value if isinstance(value, str) else colour(value)};"
+            for name, value in self.style.items()
+        )
+
+
+RULES = (
+    Rule(("text",), {"font-size": "12px", "fill": Colour("ink")}),
+    Rule((".tick", ".axis"), {"fill": Colour("soft")}),
+    Rule((".strong",), {"font-weight": "700"}),
+    Rule((".grid",), {"stroke": Colour("rule")}),
+    Rule((".rule",), {"stroke": Colour("rule"), "stroke-dasharray": "1 4"}),
+    Rule((".zero",), {"stroke": Colour("ink")}),
+    Rule((".chance",), {"stroke": Colour("soft"), "stroke-dasharray": "2 5"}),
+    Rule(
+        (".curve",),
+        {"fill": "none", "stroke": _OWN, "stroke-width": "2", "stroke-linejoin": "round"},
+    ),
+    Rule(
+        (".dot",),
+        {"fill": _OWN, "fill-opacity": "0.85", "stroke": Colour("paper"), "stroke-width": "1"},
+    ),
+    Rule((".mean",), {"stroke": _OWN, "stroke-width": "3"}),
+    Rule((".ring",), {"fill": "none", "stroke": _OWN, "stroke-width": "2"}),
+    Rule((".band",), {"fill": _OWN, "fill-opacity": "0.16"}),
+    Rule((".curve.across",), {"stroke-width": "1.5"}),
+    Rule((".edge",), {"fill": "none", "stroke": Colour("soft"), "stroke-width": "1.2"}),
+    Rule((".box",), {"fill": Colour("raised"), "stroke": Colour("soft")}),
+    Rule((".part",), {"stroke-dasharray": "4 3"}),
+    Rule((".small",), {"font-size": "11px"}),
+    Rule((".curve.s-student",), {"stroke-width": "3"}),
+    Rule((".curve.s-baseline1",), {"stroke-dasharray": "8 4"}),
+    Rule((".curve.s-baseline2",), {"stroke-dasharray": "2 3"}),
+    Rule((".curve.s-ceiling",), {"stroke-dasharray": "9 3 2 3"}),
+)
+
+
+def series_class(key: str) -> str:
+    """The CSS class of a series."""
+    return f"s-{key}"
+
+
+def page_styles(rules: Sequence[Rule] = RULES) -> str:
+    """The rules for figures inside a page; a series sets the variable of its colour."""
+
+    def variable(value: Colour | OwnColour) -> str:
+        return f"var(--{value.name if isinstance(value, Colour) else 'c'})"
+
+    lines = [
+        f"{', '.join(f'svg {one}' for one in rule.selectors)} {{ {rule.body(variable)} }}"
+        for rule in rules
+    ]
+    lines += [f".{series_class(key)} {{ --c: var(--{name}); }}" for key, name in SERIES.items()]
+    return "\n".join(lines)
+
+
+@cache
+def file_styles(rules: tuple[Rule, ...] = RULES) -> str:
+    """The rules for a figure in a file of its own, in light colours."""
+    found = ["text{font-family:Helvetica,Arial,sans-serif}"]
+    for rule in rules:
+        own = any(isinstance(value, OwnColour) for value in rule.style.values())
+        for selector in rule.selectors:
+            for key, name in SERIES.items() if own else [("", "")]:
+                suffix = f".{series_class(key)}" if own else ""
+                found.append(f"{selector}{suffix}{{{rule.body(_written_out(name))}}}")
+    return "".join(found)
+
+
+def _written_out(own: str) -> Callable[[Colour | OwnColour], str]:
+    return lambda value: LIGHT[value.name if isinstance(value, Colour) else own]
+
+
+def variables(colours: dict[str, str]) -> str:
+    """Colours as CSS variables."""
+    return " ".join(f"--{name}: {value};" for name, value in colours.items())
