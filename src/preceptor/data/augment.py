@@ -61,9 +61,9 @@ def draw(seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.floa
         True
     """
     start = np.random.SeedSequence([seed, epoch, 2]).generate_state(1, np.uint64)[0]
-    counters = positions.astype(np.uint64)[:, None] * np.uint64(_NUMBERS)
-    numbers = _split_mix(start, counters + np.arange(_NUMBERS, dtype=np.uint64))
-    return (numbers >> np.uint64(11)) * 2.0**-53
+    counters = (positions[:, None] * _NUMBERS + np.arange(_NUMBERS)).astype(np.uint64)
+    numbers = _split_mix(start, counters) >> np.uint64(11)
+    return numbers.astype(np.float64) * np.float64(2.0**-53)
 
 
 def _split_mix(start: np.uint64, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
