@@ -20,6 +20,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Files that run whole studies, start Ray, a browser or several processes.
 SLOW = {
     "benchmark/test_evidence.py",
+    "cli/test_demo.py",
     "cli/test_terminal.py",
     "execution/test_executors.py",
     "execution/test_local.py",
