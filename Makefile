@@ -1,6 +1,8 @@
 # Everything that a fresh machine with Python 3.11 or later needs is made by these targets.
 PYTHON ?= python3
 BIN := .venv/bin
+# Whole files, the longest first: tests/conftest.py has their order.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo quick test fault lint bench clean
 
@@ -15,10 +17,10 @@ demo: install
 	$(BIN)/preceptor demo --out demo-study
 
 quick: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 fault: install
 	$(BIN)/python benchmarks/fault.py --points 3

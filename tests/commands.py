@@ -17,6 +17,8 @@ _START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from preceptor.cli.main import main; main()"
 )
+HANGS = 600.0
+"""Seconds after which a command that should have ended hangs, on however busy a machine."""
 APART = [sys.executable, "-c", _START]
 
 
@@ -55,7 +57,7 @@ def apart(*arguments: object, cwd: Path | None = None) -> Outcome:
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)

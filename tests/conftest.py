@@ -17,44 +17,63 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# Files that run whole studies, start Ray, a browser or several processes.
-SLOW = {
-    "benchmark/test_evidence.py",
-    "cli/test_demo.py",
+# What `make quick` leaves out: files, or tests of a file whose names begin so. The longest come
+# first, in which order they are started: what begins last should be short.
+SLOW = (
+    "execution/test_ray.py",
+    "training/test_launch.py",
+    "training/test_launch_interruptions.py",
+    "training/test_launch_nodes.py",
+    "test_driver.py",
+    "test_driver_data.py",
+    "report/test_browser.py",
+    "execution/test_shared_store.py",
+    "execution/test_make_maps.py",
+    "tracking/test_mlflow.py",
+    "models/test_guided_model.py::test_kinds",
+    "models/test_guided_model.py::test_the_papers_backbones_have_an_exact_cam",
+    "models/test_guided_model.py::test_grad_cam_is_the_cam_on_the_papers_backbones",
+    "evaluation/test_simulations.py",
+    "training/test_micro_batches.py",
+    "report/test_report.py",
+    "results/test_study.py",
+    "study/test_rise_study.py",
+    "test_identity.py",
+    "inference/test_annotate.py",
+    "models/test_backbones.py::test_a_strided",
+    "models/test_backbones.py::test_strided",
     "cli/test_terminal.py",
+    "cli/test_demo.py",
+    "benchmark/test_evidence.py",
+    "study/test_levers.py",
     "execution/test_executors.py",
     "execution/test_local.py",
-    "execution/test_make_maps.py",
-    "execution/test_ray.py",
-    "execution/test_shared_store.py",
-    "report/test_browser.py",
     "report/test_card.py",
-    "report/test_export.py",
     "report/test_graph_figure.py",
+    "report/test_export.py",
     "report/test_panel_files.py",
-    "report/test_questions.py",
-    "report/test_report.py",
-    "report/test_verdict_and_panels.py",
     "results/test_budgets.py",
     "results/test_score_files.py",
-    "results/test_study.py",
-    "study/test_levers.py",
-    "study/test_rise_study.py",
-    "test_driver.py",
-    "tracking/test_curves.py",
-    "tracking/test_mlflow.py",
     "tracking/test_tensorboard.py",
     "tracking/test_trackers.py",
-    "training/test_launch.py",
-}
+    "fuzz/test_fuzz.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `SLOW` files."""
+    """Mark the tests of `SLOW`, and put their files first."""
     here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here) and item.path.relative_to(here).as_posix() in SLOW:
+    files = [name.split("::")[0] for name in SLOW]
+
+    def place(item: pytest.Item) -> int:
+        if not item.path.is_relative_to(here):  # a docstring's example
+            return len(files)
+        file = item.path.relative_to(here).as_posix()
+        if f"{file}::{item.name}".startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        return files.index(file) if file in files else len(files)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

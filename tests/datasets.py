@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
+
+from preceptor.data.cache_folder import MAP_SIDE
 
 # A study of tiny forged photographs, two draws of them; each test file adds what it is about.
 FORGED_STUDY: dict[str, Any] = {
@@ -72,3 +77,36 @@ def squares(
     columns = ["path", "label", "split", "saliency", "annotated", "source", "group"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
+
+
+@dataclass
+class Noise:
+    """An `ImageSource` of random canvases in memory."""
+
+    count: int
+    side: int = 16
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        generator = np.random.default_rng(0)
+        shape = (self.count, self.side, self.side, self.channels)
+        self.pixels = generator.integers(0, 256, shape).astype(np.uint8)
+        self.sizes = np.full((self.count, 2), self.side, np.int32)
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[rows]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
+        for position, row in enumerate(rows):
+            maps[position, int(row) % MAP_SIDE] = 200
+        return maps
+
+
+def rewrite(path: Path, value: int, kind: str | None = None) -> None:
+    """The same size and time of modification, other pixels; the clock of changes has moved on."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        Image.new("L", (8, 8), value).save(path, kind)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)

@@ -110,3 +110,11 @@ def test_the_root_holds_few_modules() -> None:
     root = [file.stem for file in (SOURCE / "preceptor").glob("*.py")]
     assert len(set(root) - {"__init__"}) <= 5
     assert {one for rooms in ORDER for one in rooms} >= set(root) - {"__init__"}
+
+
+def test_tests_import_no_tests() -> None:
+    """What several test files need lies in a module of helpers, in a fixture, or in `conftest`."""
+    for file in (SOURCE.parent / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                assert not (node.module or "").split(".")[-1].startswith("test_"), file

@@ -1,4 +1,4 @@
-"""Run a study: check everything, fill the caches, walk the graph, write results and report."""
+"""Run a study: checks, caches, execution of all steps, results and report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
 from preceptor.training.prepare import image_formats
 from preceptor.version import __version__
 
-# Files without which tables and report are written again, and what says which steps they tell of.
+# Files without which tables and report are written again, and the file with their steps.
 _REPORT = (
     "report.html", "summary.json", "summary.md", "table.md", "table.csv", "results.csv",
     "comparisons.csv", "rates.csv", "runs.csv",
@@ -48,13 +48,13 @@ _REPORTED = ".reported"
 
 @dataclass
 class StudyResult:
-    """How a study ended.
+    """Outcome of a study.
 
     Args:
-        folder: The study folder, with results.csv, table.md, report.html and best/.
-        failed: Reasons of the steps that failed or were blocked, by title.
+        folder: Study folder, with results.csv, table.md, report.html and best/.
+        failed: Reasons of failed or blocked steps, by title.
         missing: Steps that were not reached.
-        computed: Steps done now; the others were there already.
+        computed: Number of steps computed in this call.
         seconds: Wall time of this call.
     """
 
@@ -68,17 +68,17 @@ class StudyResult:
 def open_study(
     study: StudyConfig, out: Path, *, run: bool, report_to: Callable[[str], None]
 ) -> StudyPlan:
-    """Read the manifests, check the study against them and make its plans.
+    """Read the manifests, check the study and make its plan.
 
     Args:
-        study: The config.
-        out: The study folder.
-        run: It is going to be run: every image is decoded first unless it is known from an earlier
-            start, image caches are filled, and what is auto is measured.
-        report_to: Receives lines of progress.
+        study: Study config.
+        out: Study folder.
+        run: Whether the study will be run: all images not verified by an earlier start are decoded,
+            image caches are filled, and settings that are auto are measured.
+        report_to: Function that receives lines of progress.
 
     Raises:
-        InputError: Anything that would stop the study later, all at once where it can be.
+        InputError: The study is invalid; all problems are listed if possible.
     """
     opened = _workspaces(study, out)
     # Of a study that was checked before, networks are built only where something is left to do.
@@ -104,11 +104,11 @@ def open_study(
 
 
 def read_study(study: StudyConfig, out: Path) -> StudyPlan:
-    """The plans of a study that has been checked before; what is auto is not measured.
+    """Plan of a study that was checked before; settings that are auto are not measured.
 
     Args:
-        study: The config.
-        out: The study folder.
+        study: Study config.
+        out: Study folder.
 
     Raises:
         InputError: A manifest cannot be read.
@@ -117,7 +117,7 @@ def read_study(study: StudyConfig, out: Path) -> StudyPlan:
 
 
 def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
-    """The manifests of each domain, not opened yet."""
+    """Workspaces of each domain, not opened yet."""
     store = _store(study, out)
     return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
 
@@ -134,7 +134,7 @@ def _plans(
     report_to: Callable[[str], None] = lambda line: None,
     probe: bool = False,
 ) -> StudyPlan:
-    """The plans of a study on its manifests, with the choices of an earlier start."""
+    """Plan of a study on its manifests, with the choices of an earlier start."""
     manifests = [one.first.manifest for one in opened.values()]
     study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
     choices = read_choices(out / "selection.json", list(opened))
@@ -149,7 +149,7 @@ def _plans(
 
 
 def _was_checked(study: StudyConfig, out: Path) -> bool:
-    """Whether this very study was started in this folder before."""
+    """Whether the same study was started in this folder before."""
     if not (out / "study.yaml").is_file():
         return False
     try:
@@ -160,7 +160,7 @@ def _was_checked(study: StudyConfig, out: Path) -> bool:
 
 
 def _replay(study: StudyPlan) -> Graph:
-    """The graph of a study with what has finished: choices are made, nothing is computed."""
+    """Graph of a study with its finished steps: selections are made, nothing is computed."""
     graph = Graph(study.start())
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
@@ -172,7 +172,7 @@ def _replay(study: StudyPlan) -> Graph:
 
 
 def _is_done(study: StudyPlan) -> bool:
-    """Whether every step has finished, as far as can be told without checksums."""
+    """Whether every step has finished, without verification of checksums."""
     try:
         graph = _replay(study)
     except (InputError, OSError, ValueError):  # what is damaged, the scheduler makes again
@@ -182,7 +182,7 @@ def _is_done(study: StudyPlan) -> bool:
 
 @contextlib.contextmanager
 def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
-    """Note an input error of a domain in place of raising it."""
+    """Context that collects an input error of a domain instead of raising it."""
     try:
         yield
     except InputError as error:
@@ -190,7 +190,7 @@ def _collected(problems: list[InputError], domain: str) -> Iterator[None]:
 
 
 def _raise(problems: Sequence[InputError]) -> None:
-    """Raise all that was noted, as one error."""
+    """Raise all collected problems as one error."""
     if len(problems) > 1:
         raise InputError("\n".join(map(str, problems)))
     if problems:
@@ -198,7 +198,7 @@ def _raise(problems: Sequence[InputError]) -> None:
 
 
 def _notes(workspaces: Workspaces) -> list[str]:
-    """What is seldom meant in the manifests; what several seeds' manifests share is told once."""
+    """Notes on the manifests; a note that applies to several seeds is given once."""
     found = [note for one in workspaces.all() for note in notes(one.manifest, one.index)]
     return list(dict.fromkeys(found))
 
@@ -218,32 +218,32 @@ def run_study(
     tell: Callable[[str], None] = print,
     show: Callable[[StudyStatus], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
-    """Run the whole protocol, or what is left of it.
+    """Run a study, or resume it.
 
-    The same call on the same folder goes on where an earlier one stopped: a finished step is
-    never repeated, an interrupted training goes on from its last epoch.
+    A repeated call on the same folder resumes the study: finished steps are not repeated, and an
+    interrupted training is resumed at its last epoch.
 
     Args:
-        study: The config.
-        out: The study folder; on a cluster one that all machines see.
-        jobs: Most steps at once; None = what cores, GPUs or the cluster allow.
-        engine: local (worker processes of this machine) or ray (a cluster).
-        address: Of the Ray cluster, see `executors.open_executor`.
-        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
-        hang_timeout: Minutes without progress after which a step is killed and has failed.
-        track: tensorboard, mlflow, or both: who else is told of parameters and curves.
-        track_uri: Of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database in
-            the study folder.
-        early: A worker process that was started before all this was imported, for `local`.
-        tell: Receives lines of progress.
-        show: Shows the status while the study runs; its context receives lines of text.
+        study: Study config.
+        out: Study folder; on a cluster, accessible from all machines.
+        jobs: Maximum number of concurrent steps; None = as many as cores, GPUs or cluster allow.
+        engine: local (worker processes of this machine) or ray (Ray cluster).
+        address: Address of the Ray cluster, see `executors.open_executor`.
+        runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
+        hang_timeout: Minutes without progress after which a step is killed and marked failed.
+        track: Trackers of parameters and curves: tensorboard, mlflow, or both.
+        track_uri: URI of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database
+            in the study folder.
+        early: Worker process that was started in advance, for `local`.
+        tell: Function that receives lines of progress.
+        show: Display of the status; its context receives lines of text.
 
     Returns:
-        How it ended; failures are told, not raised.
+        Outcome of the study; failures of steps are reported, not raised.
 
     Raises:
-        InputError: The study cannot start: its config or data is wrong, another process is running
-            it, or what it was told to use is not installed.
+        InputError: The study cannot start: the config or data is invalid, another process is
+            running it, or a required package is not installed.
     """
     check_engine(engine, address)
     check_trackers(track, track_uri)
@@ -302,7 +302,7 @@ def run_study(
 
 @dataclass
 class _Observer:
-    """Passes what happens to steps on to the status, the trackers, the result and the log."""
+    """Observer that passes events of steps to the status, the trackers, the result and the log."""
 
     study: StudyPlan
     graph: Graph
@@ -316,6 +316,7 @@ class _Observer:
         selection = step.work.selection
         where = f"{selection.domain}: " if selection.domain else ""
         what = f"{selection.role} {selection.backbone}".rstrip()
+        what += f" after {selection.seeds} seeds" if selection.seeds else ""
         reason = self.study.plans[selection.domain].choices[selection].reason
         self.tell(f"{where}chosen: {what}: {reason}")
 
@@ -359,19 +360,19 @@ def _name(selection: Selection) -> str:
 
 def _write_choices(study: StudyPlan, out: Path) -> None:
     chosen = {
-        # In one order, whichever was made first.
+        # In an order that does not depend on the order of execution.
         domain: {one.name: plan.choices[one].as_dict() for one in sorted(plan.choices, key=_name)}
         for domain, plan in study.plans.items()
     }
     text = strict_json(chosen if study.has_domains else chosen[""])
-    with contextlib.suppress(OSError):  # a full disk must not end what still can go on
+    with contextlib.suppress(OSError):  # a full disk must not stop the running steps
         write_atomically(out / "selection.json", text + "\n")
 
 
 def _is_reported(out: Path, tells: str) -> bool:
-    """Whether tables and report are there and tell of just these steps, as another start left them.
+    """Whether tables and report exist and were written for exactly these finished steps.
 
-    A step that is done again leaves the same result, so that its id stands for it.
+    A repeated step has the same result, so that ids are sufficient.
     """
     try:
         same = (out / _REPORTED).read_text(encoding="utf-8") == tells
@@ -382,7 +383,7 @@ def _is_reported(out: Path, tells: str) -> bool:
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Refuse a second process on the same study folder, on this machine or another."""
+    """Context that prevents a second process from running the same study folder."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lease(out / "study", wait=0.0))
@@ -394,13 +395,13 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def reopen(folder: str | Path) -> StudyPlan:
-    """The plans of a study folder as far as it has got, to report on it at any time.
+    """Plan of a study folder with the steps known so far, for reports at any time.
 
-    Choices are read where the scores are those that they were made by, and are made again
-    elsewhere; no network is built, and nothing is trained.
+    Stored choices are used if their scores have not changed, and are made again otherwise. No
+    network is built, and nothing is trained.
 
     Raises:
-        InputError: Not a study folder, or its data has changed.
+        InputError: The folder is not a study folder, or its data has changed.
     """
     folder = Path(folder).absolute()
     file = folder / "study.yaml"
@@ -415,13 +416,13 @@ def reopen(folder: str | Path) -> StudyPlan:
 def print_plan(
     study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
 ) -> None:
-    """Say what a study would do: both stages, their runs, and the time that they would take.
+    """Print the plan of a study: both stages, their steps and the estimated time.
 
     Args:
-        study: The config.
-        out: The study folder; what has finished there is not counted.
-        jobs: As in `run_study`.
-        tell: Receives the lines.
+        study: Study config.
+        out: Study folder; its finished steps are not counted.
+        jobs: Maximum number of concurrent steps.
+        tell: Function that receives the lines.
     """
     threads = study.training.threads
     jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)

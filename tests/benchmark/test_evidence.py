@@ -195,7 +195,7 @@ def test_shares_are_those_of_the_study_on_the_primary_set(page: Path, study: Pat
     said = (study / "summary.json").read_text()
     cell = table["Student"][0]
     if cell == "none":
-        assert "no share of the way of the Student" in said
+        assert "share of the way to the ceiling of the Student is not given" in said
         reason = re.search(r"None on test-seen, test_byobnet: (.*)\.", block(page, "shares"))
         assert reason is not None
         assert reason[1] in said

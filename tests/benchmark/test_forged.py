@@ -308,7 +308,7 @@ def test_photographs_are_apart_by_kind_of_split(table):
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_pixel_is_in_train_and_in_val(size, seed):
-    areas = forged_module._draw_areas(size, seed)
+    areas = forged_module.draw_areas(size, seed)
     for train, val in zip(areas["train"], areas["val"], strict=True):
         assert train.group.removesuffix("/a") == val.group.removesuffix("/b")
         assert not np.shares_memory(train.pixels, val.pixels)
@@ -389,7 +389,7 @@ def test_a_stamp_at_a_random_place_leaves_maps_and_content_as_they_are(tmp_path)
 
 
 def test_crops_are_chosen_without_regard_to_their_label():
-    areas = forged_module._draw_areas(32, 0)["train"]
+    areas = forged_module.draw_areas(32, 0)["train"]
     for kind in KINDS:
         example = draw_example(areas, kind, TINY, np.random.default_rng(0))
         outside = example.region == 0
@@ -408,7 +408,7 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
 
 def test_another_seed_draws_other_photographs_for_training(tmp_path, table):
     draws = [
-        frozenset(area.group for area in forged_module._draw_areas(32, seed)["train"])
+        frozenset(area.group for area in forged_module.draw_areas(32, seed)["train"])
         for seed in range(10)
     ]
     assert len(set(draws)) >= 9

@@ -19,7 +19,7 @@ import yaml
 from preceptor.cli.main import app
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import file_digest
-from tests.commands import APART, apart, assert_refused, here
+from tests.commands import APART, HANGS, apart, assert_refused, here
 from tests.datasets import squares
 
 COMMANDS = [
@@ -442,7 +442,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     assert started.stdout.readline().startswith("epoch 1/12")
     assert started.stdout.readline().startswith("epoch 2/12")  # so the first has been saved
     started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=60)
+    out, err = started.communicate(timeout=HANGS)
     assert started.returncode == 130
     assert err == "interrupted; repeat the command to resume\n"
     assert "epoch 12/12" not in out
@@ -450,7 +450,7 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
 
     done = here("train", file, "--out", tmp_path / "cut", *cache)
     assert done.code == 0, done
-    assert done.out.startswith("goes on after epoch ")
+    assert done.out.startswith("resumed after epoch ")
     found, wanted = (
         Path(outcome.out.splitlines()[-1].removeprefix("run ")) for outcome in (done, quiet)
     )

@@ -212,7 +212,7 @@ MANIFESTS: dict[str, tuple[Spoil, list[str], int]] = {
     ),
 }
 # Those also run as processes of their own, where nothing of the tests can help.
-APART = ("missing file", "binary", "ragged", "image truncated", "everything at once")
+APART = ("binary", "everything at once")
 
 
 @pytest.mark.parametrize("case", MANIFESTS)
@@ -428,7 +428,6 @@ def test_config_files_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["train", "run.yaml"], ["alpha: value 2"]),
-        (["evaluate", "nowhere", "manifest.csv"], ["nowhere is not a model folder"]),
         (["study", "study.yaml", "--out", "x"], ["probe resnet50 is not"]),
     ],
 )

@@ -6,8 +6,8 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,15 @@ from rich.console import Console
 
 from preceptor.cli.runs import list_runs
 from preceptor.cli.terminal import live, render, tell_status
+from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
+from preceptor.training.run import train
 from tests.datasets import squares
-from tests.test_driver import SETTINGS
+from tests.studies import SETTINGS, command
 
 
 @pytest.fixture(scope="module")
@@ -141,15 +143,18 @@ def test_a_damaged_record_of_a_store_is_named(tmp_path: Path, text: str) -> None
     assert not is_held(tmp_path)
 
 
-def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(file: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-c", "from preceptor.cli.main import main; main()", "study", str(file),
-        "--out",
-        str(tmp_path / "study"), "--jobs", "1",
-    ]  # fmt: skip
+def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(
+    file: Path, seen: tuple[Path, list[Status]], tmp_path: Path
+) -> None:
+    """A study of which two steps are left."""
+    out = shutil.copytree(seen[0], tmp_path / "study")
+    for room in ("runs", "evaluations"):
+        next(iter(sorted(out.glob(f"store/{room}/*/run.json")))).unlink()
     parent, child = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(command, stdout=child, stderr=child, env=environment) as process:
+    with subprocess.Popen(
+        command(file, out), stdout=child, stderr=child, env=environment
+    ) as process:
         os.close(child)
         text = b""
         while True:
@@ -167,7 +172,7 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(file: Path, tmp_path
     assert b"chosen: teacher" in text
     from_here = text[text.index(b" steps") :]  # before, the images are read under a bar
     assert not re.search(rb"m\d+/\d+\x1b", from_here), "a worker draws a bar of its own"
-    plain = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain = subprocess.run(command(file, out), capture_output=True, text=True, check=True)
     assert "\x1b" not in plain.stdout + plain.stderr
     assert "chosen: teacher" in plain.stdout
 
@@ -196,25 +201,24 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
     assert {one.id for one in in_store} == {one.id for one in runs}
 
 
-def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    command = [
-        sys.executable, "-c", "from preceptor.cli.main import main; main()", "study", str(file),
-        "--out",
-        str(out), "--jobs", "1",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("["):
-                process.kill()
-                break
-    states = {one.state for one in list_runs(out)}
-    assert "finished" in states
-    assert "waiting" in states
-    for resume in out.glob("store/runs/*/resume.safetensors"):
-        one = next(run for run in list_runs(out) if run.id == resume.parent.name)
-        assert one.state == "begun"
-        assert one.epochs >= 1
+def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(
+    seen: tuple[Path, list[Status]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(seen[0], tmp_path / "study")
+    runs = {role: one.id for one in list_runs(out) for role in one.roles}
+    config = load_config(out / "store" / "runs" / runs["baseline2"] / "config.yaml", RunConfig)
+    for role in ("baseline2", "ceiling"):
+        shutil.rmtree(out / "store" / "runs" / runs[role])
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 2/2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, out / "store" / "runs", tell_epoch=stop)
+    states = {role: (one.state, one.epochs) for one in list_runs(out) for role in one.roles}
+    assert states["baseline2"] == ("begun", 1)
+    assert states["ceiling"] == ("waiting", 0)
+    assert {states[role][0] for role in states.keys() - {"baseline2", "ceiling"}} == {"finished"}
     with pytest.raises(InputError, match="neither a study folder"):
         list_runs(tmp_path)

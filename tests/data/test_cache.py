@@ -23,6 +23,7 @@ from preceptor.data.geometry import resample
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from tests.commands import HANGS
 
 SIZES = [(40, 30), (30, 40), (64, 20), (25, 25), (33, 47)]
 
@@ -263,7 +264,7 @@ def test_two_builders_make_one_cache(tmp_path: Path, manifest: Manifest, start: 
     both = [
         start(build_together, manifest.root, tmp_path / "c", barrier, answers) for _ in range(2)
     ]
-    found = [answers.get(timeout=120) for _ in both]
+    found = [answers.get(timeout=HANGS) for _ in both]
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]

@@ -22,8 +22,7 @@ from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import ProblemsError
-from tests.data.test_fingerprints import rewrite
-from tests.datasets import squares
+from tests.datasets import rewrite, squares
 from tests.opened import OpenedFiles
 
 FORMATS = (ImageFormat(24), ImageFormat(16, "letterbox"), ImageFormat(24, canvas=40))

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +6,7 @@ from PIL import Image
 
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-
-
-def rewrite(path: Path, value: int, kind: str | None = None) -> None:
-    """The same size and time of modification, other pixels; the clock of changes has moved on."""
-    before = path.stat()
-    while path.stat().st_ctime_ns == before.st_ctime_ns:
-        Image.new("L", (8, 8), value).save(path, kind)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+from tests.datasets import rewrite
 
 
 def test_a_file_rewritten_with_its_size_and_time_kept_is_another_file(tmp_path: Path) -> None:

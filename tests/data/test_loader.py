@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from preceptor.config.run import Augmentation, Length
-from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.loader import (
     Batch,
     Guides,
@@ -26,32 +23,9 @@ from preceptor.data.loader import (
     in_order,
     split_batches,
 )
+from tests.datasets import Noise
 
 CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, colour=0.3, blur=0.5, jpeg=0.5)
-
-
-@dataclass
-class Noise:
-    """An `ImageSource` of random canvases in memory."""
-
-    count: int
-    side: int = 16
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        generator = np.random.default_rng(0)
-        shape = (self.count, self.side, self.side, self.channels)
-        self.pixels = generator.integers(0, 256, shape).astype(np.uint8)
-        self.sizes = np.full((self.count, 2), self.side, np.int32)
-
-    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self.pixels[rows]
-
-    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
-        for position, row in enumerate(rows):
-            maps[position, int(row) % MAP_SIDE] = 200
-        return maps
 
 
 def rows_of(count: int = 23, side: int = 16, size: int = 16, **options: Any) -> Rows:

@@ -5,9 +5,11 @@ own noise, and each seed's strength varies. The true AUC of a seed drawn at rand
 at random is Φ(strength ÷ √(2 (σ_image² + σ_own² + σ_group²) + σ_seed²)).
 
 A measured coverage of n replicates is uncertain by ±2.6 √(0.05 · 0.95 / n) at 99 %: 0.9 % at 4,000,
-1.8 % at 1,000, 2.5 % at 500. A test asks that this interval touches 93 to 97 % and that the
+2.0 % at 800, 3.3 % at 300. A test asks that this interval touches 93 to 97 % and that the
 measured coverage itself lies within 92 to 98 % (the stricter of the two below 3,200), and shows
-with the same data that the formula one might have written instead fails.
+with the same data that the formula one might have written instead fails. With 300 replicates a
+procedure that covers 88 % is found out 98 times in 100, one that covers 90 % 87 times; the formulas
+that are shown to fail cover less.
 
 What lies at the edge, measured with 1,500 and more: one side's bootstrap over three seeds (97.4 %:
 t at two degrees of freedom is generous where images add their own spread), and one side's where few
@@ -80,11 +82,10 @@ def test_the_interval_over_seeds_covers(n: int) -> None:
     assert not covers(normal / replicates, replicates, 0.95, 0.95), "z in the place of t would pass"
 
 
-@pytest.mark.parametrize("seed_sd", [0.0, 0.3])
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.3), (5, 0.0), (10, 0.3)])
 def test_the_bootstrap_over_seeds_and_images_covers(seeds: int, seed_sd: float) -> None:
     rng = np.random.default_rng(0)
-    replicates = 500
+    replicates = 300
     hits = np.zeros(2)
     for again in range(replicates):
         draw = Draw(rng, seeds, 200, shifts=(1.0, 0.7), seed_sd=seed_sd)
@@ -98,7 +99,7 @@ def test_the_bootstrap_over_seeds_and_images_covers(seeds: int, seed_sd: float) 
 
 def test_the_bootstrap_of_one_auc_near_one_covers_and_percentiles_would_not() -> None:
     rng = np.random.default_rng(6)
-    replicates, ours, percentiles = 500, 0, 0
+    replicates, ours, percentiles = 300, 0, 0
     for again in range(replicates):
         draw = Draw(rng, 5, 200, shifts=(2.45,), positives=20)
         truth = draw.truth[0]
@@ -127,7 +128,7 @@ def plain_interval(rng: np.random.Generator, draw: Draw, resamples: int = 200) -
 @pytest.mark.parametrize(("seed_sd", "own"), [(0.3, OWN), (0.0, 0.9)])
 def test_the_plain_bootstrap_of_three_seeds_would_not_cover(seed_sd: float, own: float) -> None:
     rng = np.random.default_rng(0)
-    replicates, plain, ours = 400, 0, 0
+    replicates, plain, ours = 300, 0, 0
     for again in range(replicates):
         draw = Draw(rng, 3, 200, shifts=(1.0, 0.7), seed_sd=seed_sd, own=own)
         truth = draw.truth[0] - draw.truth[1]
@@ -140,10 +141,10 @@ def test_the_plain_bootstrap_of_three_seeds_would_not_cover(seed_sd: float, own:
     assert (plain / replicates < 0.85) == (seed_sd > 0)  # too narrow, or (by noise) too wide
 
 
-@pytest.mark.parametrize(("seeds", "both"), [(3, False), (5, False), (10, False), (5, True)])
+@pytest.mark.parametrize(("seeds", "both"), [(3, False), (10, False), (5, True)])
 def test_the_bootstrap_over_groups_covers_and_over_images_would_not(seeds: int, both: bool) -> None:
     rng = np.random.default_rng(seeds)
-    replicates = 400
+    replicates = 300
     gain, single, images = 0, 0, 0
     for again in range(replicates):
         draw = Draw(rng, seeds, 300, shifts=(1.0, 0.7), per_group=5, group_sd=1.0, both=both)
@@ -163,7 +164,7 @@ def test_the_bootstrap_over_groups_covers_and_over_images_would_not(seeds: int, 
 
 def test_the_share_of_the_way_covers() -> None:
     rng = np.random.default_rng(1)
-    hits, given, replicates = 0, 0, 500
+    hits, given, replicates = 0, 0, 300
     for again in range(replicates):
         draw = Draw(rng, 5, 200, shifts=(1.1, 0.7, 1.5))
         student, baseline, ceiling = draw.truth
@@ -179,7 +180,7 @@ def test_the_share_of_the_way_covers() -> None:
 @pytest.mark.parametrize(("per_group", "both"), [(1, False), (5, False), (5, True)])
 def test_delong_covers(per_group: int, both: bool) -> None:
     rng = np.random.default_rng(2)
-    replicates = 1500
+    replicates = 800
     ours, single, plain = 0, 0, 0
     for _ in range(replicates):
         draw = Draw(rng, 1, 300, shifts=(1.0, 0.7), seed_sd=0.0, per_group=per_group,
@@ -204,7 +205,7 @@ def test_delong_of_one_auc_covers_over_few_groups_and_the_normal_one_would_not(
 ) -> None:
     rng = np.random.default_rng(7)
     ours, normal, replicates = 0, 0, 0
-    while replicates < 1500:
+    while replicates < 800:
         draw = Draw(rng, 1, 5 * groups, shifts=(1.0,), seed_sd=0.0, per_group=5, group_sd=1.0,
                     both=both)  # fmt: skip
         found = auc_interval(draw.labels, draw.sides[0][0], draw.groups)

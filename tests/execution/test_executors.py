@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from preceptor.execution.events import WorkerContext
 from preceptor.execution.executors import check_engine, open_executor
 from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, GpuPacking
 from preceptor.execution.local import LocalExecutor
+from preceptor.execution.process import start_process
 from preceptor.execution.worker import carry_out
+from preceptor.runtime import watchdog
 from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import AverageMaps, Step
@@ -113,38 +116,40 @@ def test_a_run_on_the_cpu_says_nothing_of_a_gpu() -> None:
     assert sharing.runs == 1
 
 
-def test_slots_of_gpus_and_what_a_worker_sees(tmp_path: Path) -> None:
-    """Two GPUs that need not exist: who sees which is said by the environment of its worker."""
+def test_a_worker_sees_one_gpu(tmp_path: Path) -> None:
+    """GPUs that need not exist: what a process sees of them is said by its environment."""
+    for gpu in ("0", "MIG-1"):
+        worker, seen = start_process(threads=1, gpu=gpu), b""
+        while not seen:  # a process that begins has none yet
+            assert worker.process.is_alive()
+            seen = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
+        worker.end()
+        assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_slots_of_gpus(tmp_path: Path) -> None:
     work = WorkerContext(Workspaces({}, {}), tmp_path)
     executor = LocalExecutor(work, gpus=["0", "MIG-1"], runs_per_gpu=2, jobs=3)
-    try:
-        assert executor.free == 3
-        for gpu in ("0", "MIG-1"):
-            worker = executor._spawn(gpu)
-            seen, until = b"", time.monotonic() + 30
-            while not seen and time.monotonic() < until:  # a process that begins has none yet
-                seen = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
-            assert f"CUDA_VISIBLE_DEVICES={gpu}".encode() in seen.split(b"\0")
-        assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    finally:
-        executor.close()
+    assert executor.free == 3
     assert LocalExecutor(work, gpus=["0", "1"], runs_per_gpu=1).free <= 2
 
 
 def test_nobody_joins_a_step_that_was_told_that_it_is_alone(tmp_path: Path) -> None:
     executor = LocalExecutor(WorkerContext(Workspaces({}, {}), tmp_path), gpus=["0", "1"], jobs=8)
     try:
-        for gpu in ("0", "1"):
-            executor._give(executor._spawn(gpu), Step(gpu, AverageMaps(()), gpu))
+        for name in ("first", "second"):
+            executor.start(Step(name, AverageMaps(()), name))  # a step without a run fails at once
         assert executor.free == 0
         executor.packing.most = 4
         executor.packing.learn(record(1))  # both run alone still, whatever was measured
         assert executor.packing.runs == 4
         assert executor.free == 0
-        executor._workers[1].step = None
-        assert executor.free == 4
+        while not any(event.ends for event in islice(executor.events(), 1)):
+            pass
+        assert executor.free == 4  # on one of them; the other's end has not been heard
         for name in ("a", "b"):
-            executor._give(executor._spawn("1"), Step(name, AverageMaps(()), name))
+            executor.start(Step(name, AverageMaps(()), name))
         assert executor.free == 2
     finally:
         executor.close()
@@ -171,7 +176,7 @@ def test_what_finds_no_room_beside_others_is_put_back_whatever_it_is(
 
 @pytest.mark.parametrize(
     ("engine", "address", "words"),
-    [("slurm", None, "use local or ray"), ("local", "auto", "for --engine ray alone")],
+    [("slurm", None, "use local or ray"), ("local", "auto", "needs --engine ray")],
 )
 def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
@@ -187,13 +192,14 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
 # Silence.
 
 
-def watched(body: str, log: Path, hang_timeout: float) -> subprocess.CompletedProcess[str]:
+def in_process(body: str, log: Path, patience: float) -> subprocess.CompletedProcess[str]:
+    """Watch some lines in a process of their own."""
     script = f"""
-        import time
+        import threading
         from pathlib import Path
         from math import inf
         from preceptor.runtime.watchdog import beat, watched
-        with watched(Path({str(log)!r}), {hang_timeout}):
+        with watched(Path({str(log)!r}), {patience}):
             {body}
         print("ended")
     """
@@ -202,9 +208,12 @@ def watched(body: str, log: Path, hang_timeout: float) -> subprocess.CompletedPr
     )
 
 
+FOREVER = "threading.Event().wait()"
+
+
 def test_who_is_silent_is_ended_and_leaves_its_stacks(tmp_path: Path) -> None:
     log = tmp_path / "failed" / "x.log"
-    done = watched("beat(); time.sleep(60)", log, 0.5)
+    done = in_process(f"beat(); {FOREVER}", log, 1.0)
     assert done.returncode == 1
     assert "ended" not in done.stdout
     assert hung(log)
@@ -212,28 +221,77 @@ def test_who_is_silent_is_ended_and_leaves_its_stacks(tmp_path: Path) -> None:
 
 
 def test_a_call_that_holds_the_interpreter_lock_is_ended_as_well(tmp_path: Path) -> None:
-    body = "beat(); import ctypes; ctypes.PyDLL(None).usleep(60_000_000)"
-    assert watched(body, tmp_path / "x.log", 0.5).returncode == 1
+    body = "beat(); import ctypes; ctypes.PyDLL(None).pause()"
+    assert in_process(body, tmp_path / "x.log", 1.0).returncode == 1
     assert hung(tmp_path / "x.log")
 
 
-def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path) -> None:
+def test_who_is_silent_from_the_start_is_ended_without_a_log(tmp_path: Path) -> None:
+    assert in_process(FOREVER, tmp_path / "x.log", 0.3).returncode == 1
+    assert not (tmp_path / "x.log").exists()
+
+
+class Alarm:
+    """In the place of `time` and `faulthandler`: time passes where the test says so."""
+
+    def __init__(self) -> None:
+        self.now, self.due, self.armed = 0.0, math.inf, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def dump_traceback_later(self, seconds: float, *, exit: bool, file: IO[bytes]) -> None:  # noqa: A002
+        assert exit
+        assert not file.closed
+        self.due, self.armed = self.now + seconds, self.armed + 1
+
+    def cancel_dump_traceback_later(self) -> None:
+        self.due = math.inf
+
+    def after(self, seconds: float) -> bool:
+        """Whether the process is still there after so many seconds of silence."""
+        self.now += seconds
+        return self.now < self.due
+
+
+@pytest.fixture
+def alarm(monkeypatch: pytest.MonkeyPatch) -> Alarm:
+    found = Alarm()
+    monkeypatch.setattr(watchdog, "time", found)
+    monkeypatch.setattr(watchdog, "faulthandler", found)
+    return found
+
+
+def test_who_beats_goes_on_and_leaves_nothing(tmp_path: Path, alarm: Alarm) -> None:
     log = tmp_path / "x.log"
-    done = watched("[(beat(), time.sleep(0.1)) for _ in range(12)]", log, 0.6)
-    assert done.stdout == "ended\n", done.stderr
+    with watchdog.watched(log, 60.0):
+        assert alarm.after(50)
+        for _ in range(12):
+            watchdog.beat()
+            assert log.is_file()
+            assert alarm.after(50)
+        assert not alarm.after(20)  # it was silent for 70 seconds
     assert not log.exists()
     assert not hung(log)
 
 
-def test_who_is_silent_from_the_start_is_ended_without_a_log(tmp_path: Path) -> None:
-    assert watched("time.sleep(60)", tmp_path / "x.log", 0.3).returncode == 1
-    assert not (tmp_path / "x.log").exists()
-    assert watched("time.sleep(0.3)", tmp_path / "x.log", math.inf).stdout == "ended\n"
+def test_after_the_end_nothing_is_watched(tmp_path: Path, alarm: Alarm) -> None:
+    with watchdog.watched(tmp_path / "x.log", 60.0):
+        watchdog.beat()
+    watchdog.beat()
+    assert alarm.after(1e9)
+    with watchdog.watched(tmp_path / "x.log", math.inf):
+        watchdog.beat()
+        assert alarm.after(1e9)
 
 
-def test_after_the_end_nothing_is_watched(tmp_path: Path) -> None:
-    done = watched("beat()\n        time.sleep(0.5)", tmp_path / "x.log", 0.2)
-    assert done.stdout == "ended\n"
+def test_a_beat_costs_little(tmp_path: Path, alarm: Alarm) -> None:
+    """A loop of a thousand beats a second must not start a thousand timers."""
+    with watchdog.watched(tmp_path / "x.log", 60.0):
+        for _ in range(5000):
+            watchdog.beat()
+            assert alarm.after(0.001)
+    assert alarm.armed <= 1 + 6
 
 
 def test_another_log_does_not_look_like_silence(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,15 +17,15 @@ from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
-from preceptor.execution.ray import RayExecutor, _connect
+from preceptor.execution.ray import RayExecutor, connect
 from preceptor.execution.status import read_status
 from preceptor.maps.store import read_store
 from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
-from tests.report.test_report import walk
-from tests.test_driver import SETTINGS, same_tables
+from tests.hangs import blocked_training, until_it_hangs
+from tests.studies import SETTINGS, same_tables, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -47,8 +44,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     squares(folder / "data", splits={"train": 40, "val": 12, "test": 12, "test-unseen": 12})
     target = folder / "study.yaml"
     values = SETTINGS | {
-        "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": ["shuffled"],
-        "rise": {"max_masks": 1024, "tolerance": 0.3},
+        "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": [],
+        "ceiling": False, "rise": {"max_masks": 256, "tolerance": 0.3},
     }  # fmt: skip
     target.write_text(yaml.safe_dump(values))
     return target
@@ -94,9 +91,11 @@ def test_a_cluster_leaves_the_tables_of_local_workers(
     assert not list((out / "store" / "shards").iterdir())
 
 
-def test_a_node_that_dies_costs_no_finished_step(file: Path, local: Path, tmp_path: Path) -> None:
+def test_a_node_that_dies_costs_no_finished_step(
+    file: Path, local: Path, cluster: Nodes, tmp_path: Path
+) -> None:
     out = tmp_path / "study"
-    with ray_nodes(2) as cluster, on(cluster, file, out) as process:
+    with on(cluster, file, out) as process:
         before: dict[Path, int] = {}
         while process.poll() is None and not before:
             done = {one: one.stat().st_mtime_ns for one in out.glob("store/runs/*/run.json")}
@@ -107,6 +106,7 @@ def test_a_node_that_dies_costs_no_finished_step(file: Path, local: Path, tmp_pa
                     break
             time.sleep(0.002)
         _, errors = process.communicate()
+    cluster.add()  # in its place, for the tests that follow
     assert before
     assert process.returncode == 0, errors
     same_tables(out, local)
@@ -159,62 +159,27 @@ def test_what_a_cluster_cannot_do_is_refused(cluster: Nodes, tmp_path: Path) -> 
 
 
 def test_a_step_that_hangs_is_ended_once_and_not_tried_again(
-    file: Path, cluster: Nodes, tmp_path: Path
+    cluster: Nodes, tmp_path: Path
 ) -> None:
-    """An image that nobody can open: who tries waits in the kernel."""
-    values = yaml.safe_load(file.read_text())
-    values["training"]["cache"] = "none"
-    values["manifest"] = str(squares(tmp_path / "data"))
-    plan = walk(StudyConfig.model_validate(values), tmp_path / "store", compute=False)
-    step = next(step for step in plan.steps.values() if step.kind == "train")
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    blocked = os.open(tmp_path / "data" / "images" / "train-1.png", os.O_RDWR)
-    fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, hang_timeout=3.0)
-    executor = RayExecutor(work, address=cluster.address)
-    try:
-        started = time.monotonic()
-        executor.start(step)
-        heard: list[Event] = []
-        while not heard or not heard[-1].ends:
-            heard += executor.events(1.0)
-        assert heard[-1].kind == "failed"
-        assert heard[-1].text.startswith("hung: silent for 3 seconds")
-        assert time.monotonic() - started < 40
-    finally:
-        executor.close()
-        os.close(blocked)
-        signal.signal(signal.SIGIO, before)
-    log = tmp_path / "store" / "failed" / f"{step.id}.log"
-    assert "Thread" in log.read_text()
+    with blocked_training(tmp_path) as (plan, step):
 
-
-def test_on_gpus_a_process_does_one_step_and_ends(file: Path, tmp_path: Path) -> None:
-    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
-    in its books alone; what is looked at is who holds the leases of the steps."""
-    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
-    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
-    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
-    holders: dict[str, int] = {}
-    with ray_nodes(0) as cluster:
-        cluster.add(gpus=1)
-        executor = RayExecutor(work, address=cluster.address)
-        try:
-            for step in steps:
+        def attempt(patience: float) -> list[Event]:
+            work = WorkerContext(
+                plan.protocol.workspaces, plan.protocol.store, hang_timeout=patience
+            )
+            executor = RayExecutor(work, address=cluster.address)
+            heard: list[Event] = []
+            try:
                 executor.start(step)
-            done: list[str] = []
-            while len(done) < len(steps):
-                heard = list(executor.events(0.01))
-                assert all(event.kind != "failed" for event in heard), heard
-                done += [event.step for event in heard if event.ends]
-                for step in steps:
-                    holder = holder_of(plan.protocol.folder(step))
-                    if holder is not None:
-                        holders[step.id] = holder.pid
-        finally:
-            executor.close()
-    assert len(holders) == len(steps)
-    assert len(set(holders.values())) == len(steps)
+                while not heard or not heard[-1].ends:
+                    heard += executor.events(1.0)
+            finally:
+                executor.close()
+            return heard
+
+        heard = until_it_hangs(attempt, tmp_path / "store" / "failed" / f"{step.id}.log")
+    assert heard[-1].kind == "failed"
+    assert heard[-1].text.startswith("hung: silent for ")
 
 
 def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +193,35 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.Monke
             raise Exception("The current node timed out\nduring startup.")
 
     with pytest.raises(RunFailedError, match=r"not be started .* \(The current node timed out dur"):
-        _connect(TimesOut, None)
+        connect(TimesOut, None)
     with pytest.raises(InputError, match="--address there:1: no Ray cluster there"):
-        _connect(TimesOut, "there:1")
+        connect(TimesOut, "there:1")
+
+
+def test_on_gpus_a_process_does_one_step_and_ends(
+    file: Path, cluster: Nodes, tmp_path: Path
+) -> None:
+    """A process that has seen one GPU keeps to it, and Ray would hand it another. The node's GPU is
+    in its books alone; what is looked at is who holds the leases of the steps."""
+    plan = walk(load_config(file, StudyConfig), tmp_path / "store", compute=False)
+    steps = [step for step in plan.steps.values() if step.kind == "train" and not step.needs][:3]
+    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store, device="auto")
+    holders: dict[str, int] = {}
+    cluster.add(gpus=1)  # the last test of the file: others count on nodes without
+    executor = RayExecutor(work, address=cluster.address)
+    try:
+        for step in steps:
+            executor.start(step)
+        done: list[str] = []
+        while len(done) < len(steps):
+            heard = list(executor.events(0.01))
+            assert all(event.kind != "failed" for event in heard), heard
+            done += [event.step for event in heard if event.ends]
+            for step in steps:
+                holder = holder_of(plan.protocol.folder(step))
+                if holder is not None:
+                    holders[step.id] = holder.pid
+    finally:
+        executor.close()
+    assert len(holders) == len(steps)
+    assert len(set(holders.values())) == len(steps)

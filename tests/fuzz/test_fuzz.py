@@ -1,7 +1,7 @@
-"""Thousands of mutated configs and manifests: accepted, or refused with one line a problem.
+"""Mutated configs and manifests: accepted, or refused with one line a problem.
 
-`python benchmarks/fuzz.py` runs more of them. A failure names its input as KIND:SEED:NUMBER, which
-`python benchmarks/fuzz.py --one KIND:SEED:NUMBER` runs by itself.
+`python benchmarks/fuzz.py` runs thousands of them. A failure names its input as KIND:SEED:NUMBER,
+which `python benchmarks/fuzz.py --one KIND:SEED:NUMBER` runs by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.fuzz.paths import make_data, spoil_folder
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("run", 2000), ("study", 3000), ("csv", 3000), ("parquet", 2000)]
+    ("kind", "count"), [("run", 200), ("study", 250), ("csv", 250), ("parquet", 200)]
 )
 def test_mutated_files_are_read_or_refused(kind: str, count: int, tmp_path: Path) -> None:
     tally = campaign(kind, tmp_path / "data", range(count), seed=0)
@@ -35,21 +35,19 @@ def test_mutated_configs_up_to_the_training(kind: str, tmp_path: Path) -> None:
     assert not tally.tracebacks | tally.wrong, f"{tally}\n\n{tally.failures()}"
 
 
-@pytest.mark.parametrize("kind", ["run", "study", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["study", "csv"])
 def test_mutated_files_in_processes_of_their_own(kind: str, tmp_path: Path) -> None:
     folder = make_data(tmp_path / "data")
     spoil_folder(folder)
     command = {"run": ("train",), "study": ("study",)}.get(kind, ("data", "check"))
     options = () if command[0] == "data" else ("--out", tmp_path / "out")
-    for number in range(5):
-        case = case_of(kind, folder, 1, number)
-        file = file_of(kind, folder, number)
-        # What follows makes each sure to be refused, and soon.
-        more = b"\n? [no, config]\n: here\n" if options else b"\n\0"
-        file.write_bytes(case.data + more)
-        outcome = apart(*command, file.name, *options, cwd=folder)
-        assert outcome.code == 2, (case.what, outcome)
-        assert not faults(outcome), (case.what, outcome)
+    case, file = case_of(kind, folder, 1, 0), file_of(kind, folder, 0)
+    # What follows makes it sure to be refused, and soon.
+    more = b"\n? [no, config]\n: here\n" if options else b"\n\0"
+    file.write_bytes(case.data + more)
+    outcome = apart(*command, file.name, *options, cwd=folder)
+    assert outcome.code == 2, (case.what, outcome)
+    assert not faults(outcome), (case.what, outcome)
 
 
 # The judge itself.

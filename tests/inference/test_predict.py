@@ -15,7 +15,7 @@ from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel, ModelSpec
 from preceptor.saliency.normalise import normalise
-from tests.data.test_loader import Noise
+from tests.datasets import Noise
 
 SIDE = 32
 

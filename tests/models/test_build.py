@@ -84,7 +84,7 @@ def test_grad_cam_can_be_asked_for() -> None:
     ("backbone", "size", "reason"),
     [
         ("pit_ti_224", None, r"the features have shape \(2, 1, 256\), without a spatial grid"),
-        ("coat_tiny", 64, "its features are a list of several"),
+        ("coat_tiny", 64, "the features are a list of tensors"),
         ("volo_d1_224", 64, "no exact class.*; Grad-CAM: the logits do not depend on all places"),
         ("tnt_s_patch16_224", 64, r"last block: its features are \(32, 24, 4, 4\), of other thing"),
     ],

@@ -1,22 +1,27 @@
-"""A finished study of two tiny domains with a budget, and its report, made once for these tests."""
+"""A finished study of two tiny domains with a budget, and its report, made once for these tests.
+
+Its scores are written down and its models are one untrained model: what a report shows of them is
+looked at here, not how good they are. `test_report.py` reports on a study that was trained.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
 from preceptor.driver import open_study
-from preceptor.execution.graph import Graph
+from preceptor.models.build import build_model, save_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Failure
+from preceptor.study.steps import Arm, Failure
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
-from tests.report.test_report import do_all
+from tests.studies import write_down
 
 NASTY = "a_b & 50% {x} #1 $y ~^\\ α ± − × <b>|"
 """A source's name that HTML, SVG, LaTeX and CSV must each write in their own way."""
@@ -78,12 +83,23 @@ def opened(folder: Path, store: Path) -> StudyPlan:
     return open_study(study, store.parent, run=False, report_to=lambda line: None)
 
 
+def effect(arm: Arm, seed: int) -> float:
+    """Students are better than baselines, and each run differs a little."""
+    better = 1.0 if arm.role == "student" else 0.5
+    return better + float(np.random.default_rng([seed, *str(arm).encode()]).normal(0, 0.3))
+
+
 @pytest.fixture(scope="session")
 def two_domains(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """All of it computed here, without worker processes."""
+    """All of its results are there."""
     folder = tmp_path_factory.mktemp("two-domains")
     study = opened(folder, folder / "store")
-    do_all(Graph(study.start()), folder / "store", study.workspaces)
+    model = build_model(
+        "test_byobnet", ["marked", "plain"], input_size=32, positive="marked",
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+    save_model(model, folder / "model")
+    write_down(study, effect, folder / "model")
     write_results(study, folder / "out", {})
     return Written(study, folder / "out")
 

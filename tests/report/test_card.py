@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_what_it_says_of_itself(two_domains: Written, domain: str) -> None:
     alpha = plan.alpha_of("student", "test_byobnet")
     assert f"guided at α {alpha:g} by the saliency maps of a Teacher ({plan.winner()})" in card
     seed = yaml.safe_load((run_of(two_domains, domain) / "config.yaml").read_text())["seed"]
-    assert f"Of 3 seeds this is seed {seed}, the median" in card
+    assert f"It is seed {seed} of 3 seeds, the median" in card
 
 
 def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domain: str) -> None:
@@ -145,7 +146,7 @@ def test_thresholds_are_those_of_the_runs_validation(two_domains: Written, domai
 
 
 def test_a_second_report_replaces_the_folder_whole(two_domains: Written, tmp_path: Path) -> None:
-    write_results(two_domains.study, tmp_path, {})
+    shutil.copytree(two_domains.out, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "best" / "squares-a"
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert {"README.md", "model.json"} <= set(before)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.report.graph_figure import Work, _titles, graph_plot, work_groups
+from preceptor.report.graph_figure import Work, graph_plot, group_titles, work_groups
 from preceptor.report.graph_layout import crossings, levels, links, ordered_rows, positions
 from preceptor.report.svg import Figure, thinned, wrapped
 from preceptor.runtime.result_folder import is_finished
@@ -85,7 +85,7 @@ def test_needs_come_before_and_none_is_lost(plan: Plan) -> None:
     assert not any(one == other for one, other in drawn)
 
     # What each step itself needs, and the selection that added it.
-    named, direct = _titles(plan), dict[str, set[str]]()
+    named, direct = group_titles(plan), dict[str, set[str]]()
     for identity, step in plan.steps.items():
         before = {named[need] for need in (*step.needs, plan.origin[identity]) if need in named}
         direct.setdefault(named[identity], set()).update(before - {named[identity]})

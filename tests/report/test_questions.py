@@ -56,23 +56,23 @@ def said(plan: Plan, *lines: dict[str, Any], shares: pd.DataFrame | None = None)
 @pytest.mark.parametrize(
     ("mean", "n", "words"),
     [
-        (0.05, 8, "supports that human guidance makes the better Teacher"),
-        (-0.05, 8, "supports that it makes the worse one"),
-        (0.005, 8, "do not tell them apart"),
+        (0.05, 8, "supports that the human-guided Teacher is better"),
+        (-0.05, 8, "supports that the human-guided Teacher is worse"),
+        (0.005, 8, "do not distinguish them"),
         (0.05, 1, "one seed supports no conclusion"),
     ],
 )
 def test_one_pair_of_teachers(plan: Plan, mean: float, n: int, words: str) -> None:
     found = said(plan, line("RQ1", "data-driven", mean, 0.02, n=n))["RQ1"]
     assert words in found
-    assert "Validation chose the one." in found
+    assert "Selected on validation: the one." in found
 
 
 def test_several_pairs_are_counted(plan: Plan) -> None:
     lines = [line("RQ1", "d", mean, 0.02) for mean in (0.05, 0.01, -0.04, 0.03)]
     found = said(plan, *lines)["RQ1"]
     assert "In 4 comparisons" in found
-    assert "better in 2, worse in 1, and not to be told apart in 1" in found
+    assert "better in 2, worse in 1, and not distinguishable in 1" in found
     assert "−0.040 to +0.050" in found
 
 
@@ -85,8 +85,8 @@ def test_without_data_driven_teachers_the_kinds_are_not_compared(plan: Plan) -> 
 @pytest.mark.parametrize(
     ("pair", "p", "words"),
     [
-        ((0.05, 0.04), 0.01, "for the backbone; after Holm's correction that is shown for the"),
-        ((0.05, 0.04), 0.2, "for the backbone; after Holm's correction that is shown for no"),
+        ((0.05, 0.04), 0.01, "for the backbone; after Holm's correction it is significant for the"),
+        ((0.05, 0.04), 0.2, "for the backbone; after Holm's correction it is significant for no"),
         ((0.05, -0.04), 0.01, "above both baselines for no backbone"),
     ],
 )
@@ -95,7 +95,7 @@ def test_every_backbone(plan: Plan, pair: tuple[float, float], p: float, words: 
     found = said(plan, *lines)["RQ2"]
     assert words in found
     assert "8 seeds: p cannot fall below" in found
-    assert "One backbone says nothing of others." in found
+    assert "does not extend to other backbones." in found
 
 
 def test_how_much_is_against_the_stronger_baseline_and_the_shuffled_maps(plan: Plan) -> None:
@@ -108,19 +108,19 @@ def test_how_much_is_against_the_stronger_baseline_and_the_shuffled_maps(plan: P
         [{"key": "student", "backbone": "test_byobnet", "share": 0.6, "low": 0.2, "high": 1.1}]
     )
     found = said(plan, *lines, shares=shares)["RQ3"]
-    assert "stronger baseline's (Baseline 2) by +0.040" in found
-    told = "with the same maps shuffled (α 0.9) by +0.030 (+0.020 to +0.040): where the Teacher's "
-    assert f"{told}maps point matters" in found
+    assert "that of the stronger baseline (Baseline 2) is +0.040" in found
+    told = "with the same maps shuffled (α 0.9) it is +0.030 (+0.020 to +0.040): the content of "
+    assert f"{told}the Teacher's maps matters" in found
     assert "60% of the way to the ceiling (20% to 110%)" in found
     lines[2] = line("control", "the words do not count", 0.03, 0.05, key_b="shuffled")
-    assert "within what chance allows" in said(plan, *lines)["RQ3"]
+    assert "chance is not excluded" in said(plan, *lines)["RQ3"]
     lines[2] = line("control", "the words do not count", -0.03, 0.05, key_b="shuffled")
-    assert "nothing shows so far" in said(plan, *lines)["RQ3"]
+    assert "is not shown" in said(plan, *lines)["RQ3"]
     study = plan.protocol.study.model_copy(update={"controls_alpha": "student"})
     lines[2] = line("control", "the words do not count", 0.03, 0.01, key_b="shuffled")
     at_students = Plan(replace(plan.protocol, study=study), choices=plan.choices)
     found = said(at_students, *lines)["RQ3"]
-    assert "at the Student's α and not at its own" in found
+    assert "at the Student's α instead of its own" in found
     assert "matters" not in found
 
 
@@ -137,7 +137,7 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
         replace(plan.protocol, study=given),
         {Selection("", "teacher"): Choice("masks (given maps)", "", ())},
     )
-    assert "no Student depends on how many images are annotated" in said(found)["budget"]
+    assert "Students do not depend on the number of annotated images" in said(found)["budget"]
 
 
 def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def test_domains() -> None:
     text = across_domains(pd.DataFrame([*won, *ahead, *lost]))
     assert "above both baselines in 2 of 3 domains (tiles, boards)" in text
     assert "in 1 (tiles)" in text
-    assert "no statement on further ones" in text
+    assert "does not extend to other domains" in text
     text = across_domains(pd.DataFrame([*lost, *lost]))
-    assert "in 0 of 1 domains; beyond chance, corrected over all domains, in none" in text
+    assert "in 0 of 1 domains; significantly, after correction over all domains, in none" in text
     assert "yet" in across_domains(pd.DataFrame())

@@ -13,60 +13,20 @@ from typing import Any
 
 import pytest
 
-from preceptor.execution.graph import Graph
-from preceptor.execution.perform import perform
 from preceptor.report.cells import Table
 from preceptor.report.methods import methods
 from preceptor.report.palette import DARK, LIGHT
 from preceptor.report.write import write_results
 from preceptor.results.domain import gather
-from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.steps import Failure, Select
+from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
-from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
+from tests.studies import study, walk
 
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-def study(manifest: Path, **values: Any) -> StudyConfig:
-    settings: dict[str, Any] = {
-        "manifest": manifest,
-        "positive": "marked",
-        "primary": "test-unseen",
-        "annotated": 0.5,
-        "teachers": ("test_byobnet",),
-        "students": ("test_byobnet",),
-        "backbone_args": {"test_byobnet": {"output_stride": 8}},
-        "seeds": 2,
-        "alphas": (0.5,),
-        "data_driven": False,
-        "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
-    }
-    return StudyConfig.model_validate(settings | values)
-
-
-def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
-    """The plan of a study, its steps done here, without worker processes."""
-    workspaces = Workspaces.of_study(config, store)
-    plan = Plan(Protocol(config, workspaces, store))
-    graph = Graph(plan.start())
-    if compute:
-        do_all(graph, store, workspaces)
-    return plan
-
-
-def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
-    """Every step of a graph, in this process."""
-    while step := graph.take():
-        if isinstance(step.work, Select):
-            graph.add(step.work.choose())
-        else:
-            perform(step, store, workspaces)
-        graph.finish(step.id)
 
 
 class Page(HTMLParser):
@@ -143,18 +103,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return walk(study(squares(folder / "data", size=(40, 32))), folder / "store")
 
 
+@pytest.fixture(scope="module")
+def whole(finished: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of its report."""
+    out = tmp_path_factory.mktemp("whole")
+    write_results(StudyPlan.of(finished), out, {})
+    return out
+
+
 def copy_of(plan: Plan, store: Path) -> Path:
     shutil.copytree(plan.protocol.store, store)
     return store
 
 
-def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
-    write_results(StudyPlan.of(finished), tmp_path, {})
-    text, page = checked(tmp_path)
+def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
+    text, page = checked(whole)
     for heading in (
-        "RQ1: which Teacher?", "RQ2: does it lift every architecture?", "RQ3: by how much?",
-        "Error rates", "Every seed", "ROC curves", "Methods", "Where they look",
-        "What was computed",
+        "RQ1: which Teacher?", "RQ2: does it improve every architecture?", "RQ3: by how much?",
+        "Error rates", "Every seed", "ROC curves", "Methods", "Saliency maps",
+        "Computed steps",
     ):  # fmt: skip
         assert f">{heading}</h2>" in text
     assert ">RQ4" not in text
@@ -166,11 +133,11 @@ def test_everything_is_on_the_page(finished: Plan, tmp_path: Path) -> None:
     assert drawn == 6  # by backbone, differences, seeds, α, ROC, graph
     assert 'class="best"' in text
     assert "(best)" in text
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((whole / "summary.json").read_text())
     assert summary["primary"] == "test-unseen"
     assert summary["missing"] == []
     assert summary["sentences"]
-    assert len((tmp_path / "runs.csv").read_text().splitlines()) == len(finished.members) + 1
+    assert len((whole / "runs.csv").read_text().splitlines()) == len(finished.members) + 1
 
 
 def test_each_table_is_made_once(
@@ -188,16 +155,17 @@ def test_each_table_is_made_once(
     assert set(made.values()) == {1}
 
 
-def test_the_same_bytes_in_whatever_order_runs_were_known(finished: Plan, tmp_path: Path) -> None:
-    write_results(StudyPlan.of(finished), tmp_path / "one", {})
+def test_the_same_bytes_in_whatever_order_runs_were_known(
+    finished: Plan, whole: Path, tmp_path: Path
+) -> None:
     members = finished.members
     try:
         finished.members = dict.fromkeys(reversed(members))
-        write_results(StudyPlan.of(finished), tmp_path / "two", {})
+        write_results(StudyPlan.of(finished), tmp_path, {})
     finally:
         finished.members = members
     for name in TABLES:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (whole / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
@@ -218,12 +186,13 @@ def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
     assert "; on c" in told
 
 
-def test_empty_files_have_the_columns_of_full_ones(finished: Plan, tmp_path: Path) -> None:
-    write_results(StudyPlan.of(finished), tmp_path / "full", {})
+def test_empty_files_have_the_columns_of_full_ones(
+    finished: Plan, whole: Path, tmp_path: Path
+) -> None:
     empty = walk(finished.protocol.study, tmp_path / "store", compute=False)
     write_results(StudyPlan.of(empty), tmp_path / "empty", {})
     for name in ("results.csv", "table.csv", "comparisons.csv"):
-        heads = [(tmp_path / side / name).read_text().split("\n")[0] for side in ("full", "empty")]
+        heads = [(out / name).read_text().split("\n")[0] for out in (whole, tmp_path / "empty")]
         assert heads[0] == heads[1]
 
 
@@ -269,7 +238,7 @@ def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: P
     text, page = checked(tmp_path)
     assert "They could not be made" in text
     assert not page.images
-    assert ">RQ2: does it lift every architecture?</h2>" in text
+    assert ">RQ2: does it improve every architecture?</h2>" in text
     assert "test-unseen: AUC of marked" in text
 
 
@@ -279,7 +248,7 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     write_results(StudyPlan.of(plan), tmp_path / "out", {})
     text, page = checked(tmp_path / "out")
     assert "Nothing can be concluded from one seed" in text
-    assert "A curve needs one positive class" in text
+    assert "ROC curves need one positive class" in text
     assert "a&lt;b" in text
     assert "<b>" not in text
     assert page.images

@@ -47,8 +47,8 @@ def results(
 @pytest.mark.parametrize(
     ("means", "n", "p", "kind", "words"),
     [
-        ({"a": (0.1, 0.2)}, 8, 0.01, "won", "won"),
-        ({"a": (0.1, 0.2)}, 3, 0.5, "ahead", "3 seeds cannot prove any difference"),
+        ({"a": (0.1, 0.2)}, 8, 0.01, "won", "better than both baselines"),
+        ({"a": (0.1, 0.2)}, 3, 0.5, "ahead", "With 3 seeds no difference can be significant"),
         ({"a": (0.1, 0.2)}, 8, 0.2, "ahead", "not every difference"),
         ({"a": (0.1, 0.2), "b": (0.1, -0.2)}, 3, 0.5, "mixed", "for a only"),
         ({"a": (0.1, -0.2)}, 3, 0.5, "lost", "No gain"),
@@ -78,7 +78,7 @@ def test_how_many_seeds_could_prove_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("control", "words"), [(0.05, "matters"), (0.005, "may matter"), (-0.02, "nothing shows")]
+    ("control", "words"), [(0.05, "matters"), (0.005, "may matter"), (-0.02, "is not shown")]
 )
 def test_what_the_maps_are_worth(control: float, words: str) -> None:
     assert words in controls_sentence(results({"a": (0.1, 0.2)}, control=control))

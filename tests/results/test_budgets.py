@@ -22,7 +22,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import SQUARES_STUDY, squares
-from tests.report.test_report import walk
+from tests.studies import walk, write_down
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
@@ -48,11 +48,14 @@ def timed(folder: Path, seconds: dict[int, str]) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("budget")
     study = parse_config(SETTINGS | {"manifest": str(timed(folder / "data", {}))}, StudyConfig)
-    return walk(study, folder / "store")
+    plan = walk(study, folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), lambda arm, seed: 0.5 + seed)
+    return plan
 
 
-def results_of(plan: Plan) -> Results:
-    return gather_study(StudyPlan.of(plan)).first
+@pytest.fixture(scope="module")
+def results(finished: Plan) -> Results:
+    return gather_study(StudyPlan.of(finished)).first
 
 
 def test_each_size_is_drawn_anew_for_every_seed_and_within_the_larger(finished: Plan) -> None:
@@ -91,8 +94,7 @@ def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
     assert len(students) == 5  # 12 are all annotations of the study: seed 0 draws the same
 
 
-def test_the_curve_is_the_figures_of_its_runs(finished: Plan) -> None:
-    results = results_of(finished)
+def test_the_curve_is_the_figures_of_its_runs(results: Results) -> None:
     curve = results.budget
     assert sorted(set(curve["size"])) == [4, 12]
     assert set(curve["line"]) == {"baseline1", "student", "teacher_maps"}
@@ -114,10 +116,10 @@ def test_the_curve_is_the_figures_of_its_runs(finished: Plan) -> None:
 
 
 def test_minutes_are_known_where_every_drawn_image_has_a_time(
-    finished: Plan, tmp_path: Path
+    finished: Plan, results: Results, tmp_path: Path
 ) -> None:
     assert annotation_minutes(finished, 4) == pytest.approx(4 * 6 / 60)
-    assert set(results_of(finished).budget["minutes"]) == {0.4, 1.2}
+    assert set(results.budget["minutes"]) == {0.4, 1.2}
     for wrong, known in (({3: "30"}, True), ({3: ""}, False)):
         manifest = timed(tmp_path / str(known), wrong)
         study = parse_config(SETTINGS | {"manifest": str(manifest), "budget": [24]}, StudyConfig)
@@ -182,15 +184,19 @@ def test_steps_are_paired_by_seed() -> None:
 @pytest.mark.parametrize(
     ("point", "words"),
     [
-        (Enough(50, 100, 0.002, -0.001, 0.005), "the interval excludes more"),
-        (Enough(50, 100, 0.002, -0.03, 0.03), "not excluded by so few seeds"),
-        (Enough(None, None, 0.05, 0.03, 0.07), "still bought at least 0.01 AUC"),
+        (Enough(50, 100, 0.002, -0.001, 0.005), "the interval excludes a larger gain"),
+        (Enough(50, 100, 0.002, -0.03, 0.03), "does not exclude a gain of 0.01 or more"),
+        (Enough(None, None, 0.05, 0.03, 0.07), "increase the AUC by at least 0.01"),
         (Enough(None, None, 0.05, -0.03, 0.1), "chance is not excluded"),
         (None, "have not been scored yet"),
     ],
 )
 def test_what_is_said_of_it(
-    finished: Plan, point: Enough | None, words: str, monkeypatch: pytest.MonkeyPatch
+    finished: Plan,
+    results: Results,
+    point: Enough | None,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("preceptor.report.questions.enough", lambda *given: point)
-    assert words in answers(finished, results_of(finished))["budget"]
+    assert words in answers(finished, results)["budget"]

@@ -17,13 +17,16 @@ from preceptor.runtime.result_folder import read_scores
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
-from tests.report.test_report import study, walk
+from tests.studies import study, walk, write_down
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("finished")
-    return walk(study(squares(folder / "data"), controls=["shuffled"]), folder / "store")
+    config = study(squares(folder / "data"), controls=["shuffled"])
+    plan = walk(config, folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), lambda arm, seed: 0.5)
+    return plan
 
 
 def test_a_report_reads_each_score_file_once(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_another_process_is_waited_for(tmp_path: Path) -> None:
             pass
         assert process.stdin is not None
         process.stdin.close()
-        with lease(folder, wait=30.0) as held:
+        with lease(folder) as held:
             held.check()
     assert left(folder) == []
 
@@ -99,7 +100,7 @@ def test_a_killed_holder_is_known_at_once(tmp_path: Path, reaped: bool) -> None:
             process.wait()
         else:  # a zombie still has its number
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with lease(folder, wait=0.5) as held:
+        with lease(folder, wait=0.0) as held:
             held.check()
     assert left(folder) == []
 
@@ -112,10 +113,15 @@ def of_another_machine(folder: Path) -> Path:
     return path
 
 
+def silent_for(path: Path, seconds: float) -> None:
+    """Make the last heartbeat of a lease so old."""
+    os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
 def test_a_holder_elsewhere_is_alive_while_its_heart_beats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "DEAD_AFTER", 5.0)
+    monkeypatch.setattr(leases, "DEAD_AFTER", 1000.0)
     folder = tmp_path / "run"
     with holding(folder) as process:
         path = of_another_machine(folder)
@@ -125,25 +131,24 @@ def test_a_holder_elsewhere_is_alive_while_its_heart_beats(
         with pytest.raises(HeldError, match="process 1 on far"), lease(folder, wait=0.0):
             pass
         process.kill()
-    os.utime(path, (time.time() - 4, time.time() - 4))
+    silent_for(path, 500)
     with pytest.raises(HeldError), lease(folder, wait=0.0):
         pass
-    os.utime(path, (time.time() - 6, time.time() - 6))
+    silent_for(path, 1500)
     assert holder_of(folder) is None
     with lease(folder, wait=0.0) as held:
         held.check()
 
 
-def test_a_sleeper_finds_its_lease_gone_and_leaves_the_others_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "DEAD_AFTER", 0.5)
+def test_a_sleeper_finds_its_lease_gone_and_leaves_the_others_alone(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with holding(folder) as process:
         assert asked(process) == "mine"
-        of_another_machine(folder)
+        path = of_another_machine(folder)
         process.send_signal(signal.SIGSTOP)
-        with lease(folder, wait=30.0) as held:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        silent_for(path, 2 * leases.DEAD_AFTER)
+        with lease(folder, wait=0.0) as held:
             process.send_signal(signal.SIGCONT)
             assert asked(process) == LeaseLostError.__name__
             held.check()
@@ -161,7 +166,7 @@ def test_who_renamed_a_living_lease_puts_it_back(tmp_path: Path) -> None:
         found = leases.read_holder(path)
         assert found is not None
         dead = leases.Holder("another", found.machine, found.host, found.pid, found.started)
-        leases._bury(path, dead)
+        leases.bury(path, dead)
         held.check()
     assert left(folder) == []
 
@@ -206,17 +211,27 @@ def test_a_moment_without_an_answer_does_not_stop_the_heart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a network folder: the file is not to be read for a while, and then it is."""
-    monkeypatch.setattr(leases, "BEAT", 0.05)
+    monkeypatch.setattr(leases, "BEAT", 0.01)
+    looked, missed = leases.read_holder, threading.Event()
+
+    def look(path: Path) -> leases.Holder | None:
+        found = looked(path)
+        if found is None:
+            missed.set()
+        return found
+
     folder = tmp_path / "run"
     with lease(folder) as held:
+        threads = threading.active_count()
         file = tmp_path / ".run.lease"
         away = tmp_path / "away"
+        monkeypatch.setattr(leases, "read_holder", look)
         file.rename(away)
-        time.sleep(0.2)
+        missed.wait()  # a heartbeat has found nothing
         away.rename(file)
         before = file.stat().st_mtime_ns
-        time.sleep(0.3)
-        assert file.stat().st_mtime_ns > before
+        while file.stat().st_mtime_ns == before:
+            assert threading.active_count() == threads, "the heart has stopped"
         held.check()
     assert not file.exists()
 

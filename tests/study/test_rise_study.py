@@ -123,9 +123,9 @@ def test_the_report_says_which_teacher_is_better(finished: Path) -> None:
         f"{whose}, {how}" for whose in (HUMAN, DATA) for how in ("CAM", "RISE")
     }
     html = (finished / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert f"The better Teacher by validation: {choice['winner']}" in html
+    assert f"Teacher selected on validation: {choice['winner']}" in html
     assert html.count("RISE or CAM: Students of test_byobnet") == 2
-    assert "marked by RISE minus marked by CAM" in html
+    assert "RISE maps minus CAMs" in html
 
 
 def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_the_methods_say_which_maps_were_guided_and_how_teachers_marked(
         return methods(plan, gather(plan))[1]
 
     assert "map of the label class (class activation map)" in said()
-    assert "marked by the map that is guided and RISE (default estimator of the" in said()
+    assert "Teachers' maps: the guided map and RISE (default estimator of the" in said()
     for file in (copy / "store" / "runs").glob("*/run.json"):
         record = json.loads(file.read_text())
         file.write_text(json.dumps(record | {"saliency": "gradcam"}))

@@ -14,7 +14,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
-from tests.report.test_report import study, walk
+from tests.studies import study, walk
 
 TRAINING = {"input_size": 32, "epochs": 4, "batch_size": 8, "schedule": "constant"}
 

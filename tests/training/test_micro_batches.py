@@ -29,7 +29,7 @@ from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
 from preceptor.training.step_stats import StepStats
-from tests.commands import Outcome
+from tests.commands import HANGS, Outcome
 from tests.datasets import squares
 
 SMALL = {
@@ -195,7 +195,7 @@ def test_the_parts_are_kept_over_an_interruption(
     assert len(pd.read_csv(folder / "metrics.csv")) == 1
     lines: list[str] = []
     resumed = train(config, tmp_path / "stopped", tell=lines.append)
-    assert lines[0] == "goes on after epoch 1 of 3"
+    assert lines[0] == "resumed after epoch 1 of 3"
     assert not any("out of memory" in line for line in lines)
     assert resumed.record.parts == 2
     assert_same(resumed, undisturbed)
@@ -258,7 +258,7 @@ def limited(config: RunConfig, store: Path, room: int) -> Outcome:
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed is free at once
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -267,7 +267,7 @@ def limited(config: RunConfig, store: Path, room: int) -> Outcome:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
 def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
     """Measured: the batch of 24 needs 253 MiB, a part of 6 images 57 MiB."""
-    config = run_of(manifest, {"input_size": 224, "batch_size": 24})
+    config = run_of(manifest, {"input_size": 224, "batch_size": 24, "epochs": 1})
     outcome = limited(config, tmp_path / "limited", 160)
     assert outcome.code == 0, outcome
     assert "out of memory in epoch 1: each batch is now computed in 2 parts" in outcome.out

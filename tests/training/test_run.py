@@ -123,7 +123,7 @@ def test_a_model_whose_maps_went_wrong_in_training_is_not_left(
     model = build_model("branched", ["plain", "marked"], input_size=32)
     assert model.spec.cam == "cam"  # a matrix of zeros hides until it has learnt
     config = small(manifest, backbone="branched", backbone_args={})
-    with pytest.raises(RunFailedError, match=r"after training its maps.*branched: .*differs from"):
+    with pytest.raises(RunFailedError, match=r"after training, the maps.*branched: .*differs from"):
         train(config, tmp_path / "runs")
     assert not list(tmp_path.rglob("run.json"))
     assert not list(tmp_path.rglob("model.json"))
@@ -185,7 +185,7 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
         assert not (folder / "run.json").exists()
         lines: list[str] = []
         train(config, tmp_path / "killed", tell=lines.append)
-        assert lines[0].startswith("goes on after epoch")
+        assert lines[0].startswith("resumed after epoch")
         for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
             assert file_digest(folder / name) == file_digest(undisturbed.folder / name), name
 
@@ -217,7 +217,9 @@ def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
 
 def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path) -> None:
     training = SMALL.model_copy(update={"lr": 1e30})
-    with pytest.raises(RunFailedError, match="diverged; a smaller lr"):
+    with pytest.raises(
+        RunFailedError, match=r"the training diverged, with loss .*; lower lr or set clip"
+    ):
         train(small(manifest, training=training), tmp_path)
 
 
@@ -230,8 +232,8 @@ def test_divergence_in_the_last_step_of_an_epoch_names_the_run(
         train(small(manifest, training=training), tmp_path / "runs")
     (folder,) = [entry for entry in (tmp_path / "runs").iterdir() if entry.is_dir()]
     assert str(caught.value) == (
-        f"run {folder.name}: after epoch 1, 12 of 12 scores of val are NaN: it diverged; a smaller "
-        "lr or `clip` may help"
+        f"run {folder.name}: the training diverged: after epoch 1, 12 of 12 scores of val are NaN; "
+        "lower lr or set clip"
     )
 
 
@@ -542,7 +544,7 @@ def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
     monkeypatch.setattr(module, "save_progress", save)
     lines: list[str] = []
     resumed = train(config, tmp_path / "stopped", tell=lines.append)
-    assert lines[0].startswith("goes on after epoch 1")
+    assert lines[0].startswith("resumed after epoch 1")
     for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
         one, other = (file_digest(run.folder / name) for run in (resumed, undisturbed))
         assert one == other, name

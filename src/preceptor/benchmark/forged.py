@@ -212,7 +212,7 @@ def _halve(name: str, pixels: Pixels, size: int, val_first: bool) -> tuple[Area,
     return Area(f"{name}/a", train, grey), Area(f"{name}/b", val, grey)
 
 
-def _draw_areas(size: int, seed: int) -> dict[Split, list[Area]]:
+def draw_areas(size: int, seed: int) -> dict[Split, list[Area]]:
     """Areas of each split for a seed."""
     generator = np.random.default_rng([seed, len(SPLITS), 0])
     pools = draw_pools(generator)
@@ -336,7 +336,7 @@ def _write_split(
 
 
 def _write_all(folder: Path, settings: ForgedSettings, seed: int) -> None:
-    areas = _draw_areas(settings.size, seed)
+    areas = draw_areas(settings.size, seed)
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -40,6 +40,7 @@ teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is alwa
 saliency: [cam]            # how Teachers mark: cam (their own map), rise (from scores alone)
 # guide_classes: [{positive}]   # guide only these classes
 selection: highest         # AUC on the worst validation set; guided, val_auc: how ties go
+search: grid               # racing or halving: drop weak candidates after a few seeds
 # budget: [25, 50, 100]    # how many annotations are enough? three more trainings a number and seed
 threshold: eer             # where test sets are decided, fixed on validation: eer, or fdr=0.01
 terms: generic             # names of the error rates: pad (attacks), medical, generic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.flo
 def labels_of(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
     """(n,) class indices of a score table."""
     index = {name: number for number, name in enumerate(classes)}
-    codes: NDArray[np.int64] = np.array([index[label] for label in frame["label"]], np.int64)
+    labels = frame["label"].to_numpy(object)
+    codes: NDArray[np.int64] = np.array([index[label] for label in labels], np.int64)
     return codes
 
 
@@ -145,55 +147,98 @@ def figures(
         positives, auc, eer, accuracy, average_precision, brier; and, for more than two classes,
         the one-vs-rest AUC `auc_CLASS` of each.
     """
+    # Arrays, not frames: a study has thousands of sets and sources, of a few hundred images each.
+    table = _ScoreArrays.of(frame, classes, positive)
+    splits, sources = frame["split"].to_numpy(object), frame["source"].to_numpy(object)
+    labels = frame["label"].to_numpy(object)
     found = []
-    for name, part in frame.groupby("split", sort=False):
-        whole = validation_rows(frame, str(name), classes, negatives)
-        found.append(_figures(str(name), ALL_SOURCES, part, whole, classes, positive))
-        sources = [source for source in sorted(part["source"].unique()) if source]
-        for source in sources if len(sources) > 1 else []:
-            own = part[part["source"] == source]
-            against = own
-            if positive is not None and (own["label"] == positive).all():
-                against = pd.concat([own, part[part["label"] != positive]])
-            found.append(_figures(str(name), source, own, against, classes, positive))
+    for name in dict.fromkeys(splits):
+        rows = np.flatnonzero(splits == name)
+        against = splits == name
+        if negatives is not None:
+            lacking = set(classes) - set(labels[rows])
+            against |= (splits == negatives) & np.isin(labels, list(lacking))
+        found.append(table.metrics(str(name), ALL_SOURCES, rows, np.flatnonzero(against)))
+        own_sources = [source for source in sorted(set(sources[rows])) if source]
+        for source in own_sources if len(own_sources) > 1 else []:
+            own = rows[sources[rows] == source]
+            other = own
+            if positive is not None and (labels[own] == positive).all():
+                other = np.concatenate([own, rows[labels[rows] != positive]])
+            found.append(table.metrics(str(name), str(source), own, other))
     return pd.DataFrame(found)
 
 
-def _figures(
-    name: str,
-    source: str,
-    own: pd.DataFrame,
-    against: pd.DataFrame,
-    classes: Sequence[str],
-    positive: str | None,
-) -> dict[str, object]:
-    eer = float("nan")
-    if positive is not None:
-        truth = (against["label"] == positive).to_numpy()
-        eer = float(equal_error_rate(truth, against[f"score_{positive}"])[0])
-    labels, scores = labels_of(own, classes), probabilities(own, classes)
-    found: dict[str, object] = {
-        "set": name,
-        "source": source,
-        "images": len(own),
-        "positives": int((own["label"] == positive).sum()) if positive is not None else 0,
-        "auc": set_auc(against, classes, positive),
-        "eer": eer,
-        "accuracy": float(accuracy(labels, scores)),
-        "average_precision": _set_precision(against, classes, positive),
-        "brier": _set_brier(labels, scores),
-    }
-    if len(classes) > 2:
-        found |= {class_auc(one): set_auc(against, classes, one) for one in classes}
-    return found
+@dataclass(frozen=True)
+class _ScoreArrays:
+    """A score table as arrays.
 
+    Args:
+        classes: Class names, in score order.
+        positive: Position of the positive class, or None.
+        labels: (n,) class indices.
+        scores: (n, C) scores.
+    """
 
-def _set_precision(frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> float:
-    """Average precision of the positive class, or macro average over the classes present."""
-    wanted = classes if positive is None else [positive]
-    present = [one for one in wanted if (frame["label"] == one).any()]
-    found = [average_precision(frame["label"] == one, frame[f"score_{one}"]) for one in present]
-    return float(np.mean(found)) if found else float("nan")
+    classes: Sequence[str]
+    positive: int | None
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, classes: Sequence[str], positive: str | None) -> _ScoreArrays:
+        place = None if positive is None else list(classes).index(positive)
+        return cls(classes, place, labels_of(frame, classes), probabilities(frame, classes))
+
+    def metrics(
+        self, name: str, source: str, rows: NDArray[np.intp], against: NDArray[np.intp]
+    ) -> dict[str, object]:
+        """A row of `figures`.
+
+        Args:
+            name: Evaluation set.
+            source: Source, or "" for the whole set.
+            rows: Images of the source.
+            against: Images over which AUC, EER and average precision are computed.
+        """
+        labels, scores = self.labels[rows], self.scores[rows]
+        eer, positives = float("nan"), 0
+        if self.positive is not None:
+            truth = self.labels[against] == self.positive
+            eer = float(equal_error_rate(truth, self.scores[against, self.positive])[0])
+            positives = int((labels == self.positive).sum())
+        found: dict[str, object] = {
+            "set": name,
+            "source": source,
+            "images": len(rows),
+            "positives": positives,
+            "auc": self._auc(against, self.positive),
+            "eer": eer,
+            "accuracy": float(accuracy(labels, scores)),
+            "average_precision": self._precision(against),
+            "brier": _set_brier(labels, scores),
+        }
+        if len(self.classes) > 2:
+            found |= {
+                class_auc(one): self._auc(against, place) for place, one in enumerate(self.classes)
+            }
+        return found
+
+    def _auc(self, rows: NDArray[np.intp], positive: int | None) -> float:
+        if positive is not None:
+            return float(auc(self.labels[rows] == positive, self.scores[rows, positive]))
+        return float(macro_auc(self.labels[rows], self.scores[rows]))
+
+    def _precision(self, rows: NDArray[np.intp]) -> float:
+        """Average precision of the positive class, or macro average over the classes present."""
+        wanted = range(len(self.classes)) if self.positive is None else [self.positive]
+        labels, scores = self.labels[rows], self.scores[rows]
+        found = [
+            average_precision(labels == one, scores[:, one])
+            for one in wanted
+            if (labels == one).any()
+        ]
+        return float(np.mean(found)) if found else float("nan")
 
 
 def _set_brier(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:

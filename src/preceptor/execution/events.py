@@ -24,10 +24,11 @@ class Event:
     """Event of one step.
 
     Args:
-        kind: assigned (a machine has begun with it), epoch (summary of a training's epoch), message
-            (a line for people), or how it ended: done, already_done (another process has finished
-            it), held (another process is computing it), out_of_memory (its device is shared and has
-            no room for it), failed. A worker's first event, ready, is of no step.
+        kind: assigned (a worker has started the step), epoch (summary of an epoch of a training),
+            message (a line of text), or the end of the step: done, already_done (finished by
+            another process), held (another process is computing it), out_of_memory (its shared
+            device has not enough memory), failed. The first event of a worker, ready, belongs to no
+            step.
         step: Id of the step.
         text: The machine, the line or the reason.
     """
@@ -44,14 +45,14 @@ class Event:
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What every worker of a study needs to execute steps.
+    """Data and settings that every worker of a study needs.
 
     Args:
-        workspaces: Tables of images, which each worker opens for itself.
-        store: Folder of runs, maps and evaluations; on a cluster one that all machines see.
+        workspaces: Manifests, opened separately by each worker.
+        store: Folder of runs, maps and evaluations; on a cluster, accessible from all machines.
         threads: CPU threads of a step.
         device: auto, cpu or cuda.
-        hang_timeout: Seconds without progress after which a step counts as hung.
+        hang_timeout: Seconds without progress after which a step is killed.
     """
 
     workspaces: Workspaces
@@ -78,5 +79,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End all running steps; what they left on disk stays."""
+        """Stop all running steps; their files are kept."""
         ...

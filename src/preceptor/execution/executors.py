@@ -14,17 +14,17 @@ Engine = Literal["local", "ray"]
 
 
 def check_engine(engine: str, address: str | None) -> None:
-    """Refuse an engine that cannot be used, before anything is done.
+    """Check that an engine can be used.
 
     Raises:
-        InputError: It is not known or not installed, or an address is given to `local`.
+        InputError: The engine is unknown or not installed, or `local` has an address.
     """
     if engine not in get_args(Engine):
         raise InputError(f"--engine {engine}: use {' or '.join(get_args(Engine))}")
     if engine == "ray" and find_spec("ray") is None:
         raise InputError("--engine ray: Ray is not installed; pip install 'preceptor[ray]'")
     if engine != "ray" and address is not None:
-        raise InputError(f"--address {address}: it is for --engine ray alone")
+        raise InputError(f"--address {address}: needs --engine ray; add it, or remove --address")
 
 
 def open_executor(
@@ -36,18 +36,19 @@ def open_executor(
     address: str | None = None,
     early: Process | None = None,
 ) -> Executor:
-    """The executor of a study.
+    """Create the executor of a study.
 
     Args:
         context: Data and settings of the study.
         engine: local or ray.
-        jobs: Most steps at once; None = what the cores or GPUs allow.
-        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
-        address: Of the Ray cluster, or auto; None = RAY_ADDRESS, or a Ray on this machine.
-        early: A worker process that was started before, for `local`.
+        jobs: Maximum number of concurrent steps; None = as many as the cores or GPUs allow.
+        runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
+        address: Address of the Ray cluster, or auto; None = RAY_ADDRESS, or a local Ray instance.
+        early: Worker process that was started in advance, for `local`.
 
     Raises:
-        InputError: Ray is not installed or not found, or the cluster lacks what a step needs.
+        InputError: Ray is not installed, there is no cluster, or the cluster lacks resources that a
+            step needs.
     """
     if engine == "ray":
         from preceptor.execution.ray import RayExecutor

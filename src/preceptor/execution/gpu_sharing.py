@@ -1,4 +1,4 @@
-"""How many steps share a GPU: as many as the largest training seen so far fits into it."""
+"""Number of steps per GPU, from the peak memory of the largest training so far."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import read_record
 
-# Of a GPU's memory; the rest is for the allocator's fragments.
+# Usable share of a GPU's memory; the rest is for fragmentation of the allocator.
 USABLE = 0.9
-# Bytes that a process takes on a GPU beside its tensors: the context, kernels and libraries.
+# Memory of a process on a GPU besides its tensors, in bytes: context, kernels and libraries.
 OVERHEAD = 600 * 2**20
 
 
 @dataclass
 class GpuPacking:
-    """How many steps run on one GPU at a time.
+    """Number of concurrent steps on one GPU.
 
-    A study begins with one; the peak memory of its finished trainings says how many fit. A training
-    that needs more than those before it may find no room; then fewer share from there on.
+    A study starts with one; the peak memory of its finished trainings then determines the number.
+    If a later training runs out of memory, fewer steps share a GPU from then on.
 
     Args:
-        fixed: As the user wants it; None = measured.
-        most: What the cores of one GPU allow.
+        fixed: Number set by the user; None = measured.
+        most: Maximum number by the cores of one GPU.
 
     Example:
         >>> sharing = GpuPacking(None, most=8)
@@ -45,7 +45,7 @@ class GpuPacking:
 
     @property
     def runs(self) -> int:
-        """Steps on a GPU."""
+        """Number of steps per GPU."""
         if self.fixed is not None:
             return self.fixed if self._limit is None else min(self.fixed, self._limit)
         if not self._peak:
@@ -54,18 +54,18 @@ class GpuPacking:
         return max(1, min(fit, self.most, fit if self._limit is None else self._limit))
 
     def learn(self, record: dict[str, Any]) -> None:
-        """Take over what a finished training on a GPU has measured, from its run.json."""
+        """Update the estimate from the record of a finished training on a GPU."""
         if not record.get("device_memory"):
             return
         self._peak = max(self._peak, int(record["peak_memory"]))
         self._room = int(record["device_memory"])
 
     def learn_from(self, folder: Path) -> None:
-        """The same from its run folder; one that cannot be read teaches nothing."""
+        """Update the estimate from a run folder; an unreadable one is ignored."""
         with contextlib.suppress(OSError, ValueError, KeyError, InputError):
             self.learn(read_record(folder))
 
     def out_of_memory(self, among: int) -> None:
-        """A step found no room where so many were to share."""
+        """Reduce the number after a step ran out of memory on a GPU shared by this many."""
         fewer = max(1, among - 1)
         self._limit = fewer if self._limit is None else min(self._limit, fewer)

@@ -30,7 +30,7 @@ class Graph:
         self.add(steps)
 
     def add(self, steps: Iterable[Step]) -> None:
-        """Add steps; one that is known already is the same work and is kept once."""
+        """Add steps; steps with known ids are the same work and are kept once."""
         for step in steps:
             if step.id in self.steps:
                 continue
@@ -48,9 +48,10 @@ class Graph:
                 self._push(step)
 
     def take(self) -> Step | None:
-        """The ready step that comes next, which counts as running from now on.
+        """Next ready step, which is marked as running.
 
-        Selections come first, for they take no time and others wait for them; then the longest.
+        Selections come first, since they take no time and other steps wait for them; then the
+        longest step.
         """
         if not self._ready:
             return None
@@ -60,7 +61,7 @@ class Graph:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a step could be taken."""
+        """Whether any step is ready."""
         return bool(self._ready)
 
     def release(self, identity: str) -> None:
@@ -68,7 +69,7 @@ class Graph:
         self.running.discard(identity)
 
     def put_back(self, identity: str) -> None:
-        """Make a step that was taken and not finished ready again."""
+        """Make a running step ready again."""
         self.release(identity)
         self._push(self.steps[identity])
 
@@ -110,5 +111,5 @@ class Graph:
 
     def _push(self, step: Step) -> None:
         first = -math.inf if step.kind == "select" else -step.cost
-        self._count += 1  # of equally long steps the one that was ready first
+        self._count += 1  # of equally long steps the first that became ready
         heapq.heappush(self._ready, (first, self._count, step.id))

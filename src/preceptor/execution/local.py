@@ -1,8 +1,8 @@
-"""Local execution: worker processes, one step at a time each.
+"""Local execution by worker processes, each of which computes one step at a time.
 
-A worker imports torch and opens a manifest once. It ends when its parent does, however that dies,
-so a killed study leaves no process behind; a worker that dies is replaced, and its step is tried
-once more. On a machine with GPUs each worker sees one of them.
+A worker imports torch and opens a manifest once. It terminates with its parent in any case, so that
+a killed study leaves no processes; a worker that dies is replaced, and its step is retried once. On
+a machine with GPUs each worker uses one of them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class _Worker:
     pipe: Connection
     gpu: str | None
     step: Step | None = None
-    sharing: int = 1  # how many were to share its GPU when the step was given
-    ready: bool = False  # it has started and can work
+    sharing: int = 1  # number of steps per GPU when the step was started
+    ready: bool = False  # the worker is ready
 
 
 class LocalExecutor:
@@ -40,10 +40,11 @@ class LocalExecutor:
 
     Args:
         context: Data and settings of the study.
-        jobs: Most steps at once; None = cores ÷ threads of a step, on GPUs what their memory holds.
-        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
-        gpus: Names of GPUs as CUDA_VISIBLE_DEVICES takes them; None = those that are there.
-        early: A worker that was started before, of as many threads; without GPUs it is used.
+        jobs: Maximum number of concurrent steps; None = cores ÷ threads of a step, on GPUs by their
+            memory.
+        runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
+        gpus: GPUs as in CUDA_VISIBLE_DEVICES; None = all visible GPUs.
+        early: Worker that was started in advance with the same threads; used without GPUs.
     """
 
     def __init__(
@@ -70,26 +71,26 @@ class LocalExecutor:
 
     @property
     def free(self) -> int:
-        """Steps that can be started now."""
+        """Number of steps that can be started now."""
         slots = self._jobs - sum(worker.step is not None for worker in self._workers)
         if self._gpus:
             slots = min(slots, sum(map(self._room_on, self._gpus)))
         return max(0, slots)
 
     def start(self, step: Step) -> None:
-        """Give a step to an idle worker, started if need be, on the GPU with the fewest."""
+        """Give a step to an idle or a new worker, on the GPU with the fewest steps."""
         log = log_of(step.id, self._context.store)
-        if hung(log):  # of an earlier call: it may go well now
+        if hung(log):  # log of an earlier failure, which may not recur
             log.unlink(missing_ok=True)
         gpu = max(self._gpus, key=self._room_on) if self._gpus else None
         idle = [one for one in self._workers if one.step is None and one.gpu == gpu]
         self._give(idle[0] if idle else self._spawn(gpu), step)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Wait for the workers' next reports.
+        """Wait for the next events of the workers.
 
         Args:
-            timeout: Seconds after which nothing is returned; None waits.
+            timeout: Maximum waiting time in seconds; None = unlimited.
         """
         busy = {worker.pipe: worker for worker in self._workers if worker.step is not None}
         for pipe in wait(list(busy), timeout):
@@ -110,7 +111,7 @@ class LocalExecutor:
             yield event
 
     def close(self) -> None:
-        """End all workers; what they were doing is left as it stands on disk."""
+        """Stop all workers; the files of their steps are kept."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -119,7 +120,7 @@ class LocalExecutor:
         self._workers.clear()
 
     def _room_on(self, gpu: str) -> int:
-        """Steps that a GPU takes now; beside one that was told that it is alone, none."""
+        """Number of steps that a GPU can take now; none beside a step with exclusive use."""
         busy = [one for one in self._workers if one.step is not None and one.gpu == gpu]
         if any(one.sharing == 1 for one in busy):
             return 0
@@ -134,12 +135,12 @@ class LocalExecutor:
             self._give(self._replace(worker), step)
 
     def _learn(self, worker: _Worker, step: Step, event: Event) -> None:
-        """Take over what a training on a GPU says of its memory."""
+        """Update the GPU packing from a finished training."""
         if worker.gpu is None:
             return
         if event.kind == "out_of_memory":
             self.packing.out_of_memory(worker.sharing)
-            self._end(worker)  # an idle process takes room as well
+            self._end(worker)  # an idle process uses memory as well
         elif event.kind == "done" and step.kind == "train":
             self.packing.learn_from(step.folder(self._context.store))
 
@@ -153,7 +154,9 @@ class LocalExecutor:
         self._deaths[step.id] = self._deaths.get(step.id, 0) + 1
         worker.process.join()
         code = worker.process.exitcode
-        if not worker.ready and code is not None and code >= 0:  # killed, it may start yet
+        if (
+            not worker.ready and code is not None and code >= 0
+        ):  # the step of a killed worker is retried
             self._workers.remove(worker)
             worker.pipe.close()
             reason = (
@@ -190,7 +193,7 @@ class LocalExecutor:
 
 
 def _visible_gpus(context: WorkerContext) -> list[str]:
-    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    """GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     if context.device == "cpu" or not torch.cuda.device_count():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,4 +1,4 @@
-"""Make a map store by several processes or machines, outside of a study: `preceptor annotate`.
+"""Map making by several processes or machines outside of a study (`preceptor annotate`).
 
 The shards are steps as in a study. They are kept until all have finished, so that the same call
 continues where an earlier one stopped.
@@ -58,36 +58,35 @@ def annotate_in_shards(
     hang_timeout: float = HANG_TIMEOUT,
     tell: Callable[[str], None] = print,
 ) -> MapStore:
-    """Mark the images of a manifest by a model's saliency, shard by shard, and write the store.
+    """Compute the saliency maps of a manifest in shards and write the map store.
 
     The maps are those of `annotate` for the model in channels-last, bit for bit on CPUs of one
-    kind, whoever makes them. What is done of them is kept in `out` until all are there: the same
-    call goes on where one stopped, and a lost worker costs a shard.
+    kind, with any executor. Finished shards are kept in `out` until all are finished: a repeated
+    call computes the missing ones, and a lost worker costs at most one shard.
 
     Args:
-        model: Folder of the model; on a cluster, like `manifest` and `out`, where all machines see
-            it.
-        manifest: The table of images.
-        out: Folder of the store.
-        method, splits, turns, rise, cache: As in `annotate`.
+        model: Model folder; on a cluster, accessible from all machines, as `manifest` and `out`.
+        manifest: Path of the manifest.
+        out: Folder of the map store.
+        method, splits, turns, rise, cache: Arguments of `annotate`.
         threads: CPU threads of a shard.
         device: auto, cpu or cuda.
-        cache_dir: Of image caches; None = the default, on a cluster a folder in `out`.
-        engine, jobs, runs_per_gpu, address, hang_timeout: As in `run_study`.
-        tell: Receives lines.
+        cache_dir: Folder of image caches; None = the default, on a cluster a folder in `out`.
+        engine, jobs, runs_per_gpu, address, hang_timeout: Arguments of `run_study`.
+        tell: Function that receives messages.
 
     Returns:
-        The store, as written.
+        The map store.
 
     Raises:
-        InputError: No image to mark, a model or manifest that cannot be used, or another process
-            that marks into `out`.
-        RunFailedError: A shard could not be marked; those that were are kept.
+        InputError: There are no images, the model or manifest is invalid, or another process makes
+            maps in `out`.
+        RunFailedError: A shard failed; the finished ones are kept.
     """
     check_engine(engine, address)
     jobs = checked_jobs(jobs, threads, tell) if engine == "local" else jobs
     if turns and method == "rise":
-        raise InputError("turns go with cam; rise takes a mean over thousands of masks already")
+        raise InputError("turns needs method cam; remove it, or use cam instead of rise")
     model, manifest, out = (Path(path).absolute() for path in (model, manifest, out))
     rise = (rise or RiseSettings()) if method == "rise" else None
     loaded = load_model(model)
@@ -131,20 +130,20 @@ def annotate_in_shards(
                 executor.close()
             if observer.reasons:
                 raise RunFailedError(
-                    f"{len(observer.reasons)} of {len(steps)} shards could not be marked; the same "
-                    f"command does those alone: {observer.reasons[0]}"
+                    f"{len(observer.reasons)} of {len(steps)} shards failed; repeat the command to "
+                    f"compute these: {observer.reasons[0]}"
                 )
             store, _, _ = join_shards(last.id, last.work, work)
             write_store(out, store)
             shutil.rmtree(work, ignore_errors=True)  # on a network folder an open file lingers
     except HeldError as error:
-        raise InputError(f"{out}: another process is marking into this folder") from error
+        raise InputError(f"{out}: another process is making maps in this folder") from error
     return store
 
 
 @dataclass
 class _Observer:
-    """Shows the number of images that have maps."""
+    """Progress display of the number of images with maps."""
 
     tell: Callable[[str], None]
     images: int
@@ -152,7 +151,7 @@ class _Observer:
     shown: Progress = field(default_factory=progress)
 
     def __post_init__(self) -> None:
-        self._task: TaskID = self.shown.add_task("marking", total=self.images, note="")
+        self._task: TaskID = self.shown.add_task("making maps", total=self.images, note="")
 
     def _advance(self, step: Step) -> None:
         assert isinstance(step.work, MakeMaps)

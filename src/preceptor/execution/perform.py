@@ -47,29 +47,31 @@ def perform(
     wait: float | None = None,
     exclusive: bool = True,
 ) -> bool:
-    """Execute one step, unless it has finished; leaves its folder with a run.json.
+    """Execute one step, unless it has finished, and write its result folder with a run.json.
 
     Args:
-        step: Any step but a selection.
+        step: Any step except a selection.
         store: Folder of runs, maps and evaluations.
-        workspaces: Tables of images.
-        tell: Receives messages.
-        tell_epoch: Receives the summary line of each epoch of a training; None = `tell` does.
-        wait: Seconds to wait where another process computes the same step; None = until it ends.
-        exclusive: Whether no other step uses its device, see `run.train`.
+        workspaces: Manifests.
+        tell: Function that receives messages.
+        tell_epoch: Function that receives the summary line of each epoch of a training; None =
+            `tell`.
+        wait: Maximum time in seconds to wait for another process that computes the same step; None
+            = unlimited.
+        exclusive: Whether no other step uses the device, see `run.train`.
 
     Returns:
-        Whether it was computed now; false where another process finished it in the meantime.
+        Whether the step was computed now; False if another process finished it in the meantime.
 
     Raises:
-        HeldError: Another process is computing it.
-        DeviceFullError: Its device is shared and has no room for it.
-        PreceptorError: It has failed.
+        HeldError: Another process is computing the step.
+        DeviceFullError: The shared device has not enough memory.
+        PreceptorError: The step failed.
         ValueError: The step is a selection.
     """
     work = step.work
     if isinstance(work, Select):
-        raise ValueError(f"{step.title}: a selection is made by the scheduler")
+        raise ValueError(f"{step.title}: selections are executed by the scheduler")
     if isinstance(work, Train):
         found = train(
             work.config, store / STEP_FOLDERS["train"],
@@ -110,7 +112,7 @@ def perform(
 
 
 def drop_shards(step: Step, store: Path) -> None:
-    """Remove the shards of a map store that is finished, if any are left."""
+    """Remove remaining shards of a finished map store."""
     if isinstance(step.work, JoinMaps):
         for place in range(len(step.work.shards)):
             folder = store / STEP_FOLDERS["shard"] / shard_id(step.id, place)
@@ -118,7 +120,7 @@ def drop_shards(step: Step, store: Path) -> None:
 
 
 def _trained(folder: Path, config: RunConfig) -> GuidableModel:
-    """A finished run's model, as it was trained: threads and memory layout."""
+    """Model of a finished run, with the threads and memory layout of its training."""
     torch.set_num_threads(config.training.threads)
     model = load_model(folder)
     if config.training.device != "cpu" and torch.cuda.is_available():
@@ -129,7 +131,7 @@ def _trained(folder: Path, config: RunConfig) -> GuidableModel:
 
 
 def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces) -> dict[str, Any]:
-    """The maps of one shard; for validation images only how they agree with human maps."""
+    """Make the maps of one shard; for validation images, only their agreement with human maps."""
     workspace = workspaces.at(work.config.manifest)
     model = _trained(work.model or _run_folder(store, work.run) / "model", work.config)
     training = work.config.training
@@ -150,7 +152,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
 
 
 def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str, Any]:
-    """One map store from its shards."""
+    """Join shards to a map store."""
     made, metrics, seconds = join_shards(identity, work, store)
     write_store(folder, made)
     record: dict[str, Any] = {
@@ -168,13 +170,13 @@ def join_shards(
     """Join the shards of a map store.
 
     Args:
-        identity: Id of the step that joins them.
-        work: The shards.
+        identity: Id of the joining step.
+        work: Shards.
         store: Folder of the shards.
 
     Returns:
-        The maps; `VAL_map_correlation` of each validation set that RISE was applied to, the mean
-        correlation with human maps; and the seconds that the shards took.
+        The maps; `VAL_map_correlation` (mean correlation with human maps) of each validation set to
+        which RISE was applied; and the total computing time of the shards in seconds.
     """
     stores: list[MapStore] = []
     correlations: dict[str, list[float]] = {}
@@ -200,7 +202,7 @@ def _run_folder(store: Path, run: str) -> Path:
 
 
 def _average(work: AverageMaps, store: Path, folder: Path) -> dict[str, Any]:
-    """The mean of the normalised maps of several Teachers on one grid."""
+    """Mean of the normalized maps of several Teachers on one grid."""
     maps = store / STEP_FOLDERS["maps"]
     made = mean_store([read_store(maps / identity) for identity in work.stores])
     write_store(folder, made)

@@ -1,8 +1,8 @@
-"""Worker processes, which can be started before there is anything to do.
+"""Worker processes, which can be started in advance.
 
-A worker takes seconds to import torch and its friends, and so does who starts it: a command starts
-its first worker before it imports them itself, and both do so at the same time. Hence nothing heavy
-is imported here, and what a worker runs is known here by its name alone.
+Importing torch takes seconds, in the worker and in its parent: a command starts its first worker
+before its own import, so that both run at the same time. Therefore this module has no heavy
+imports, and the target of the worker is given by name.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ SERVE = ("preceptor.execution.worker", "serve")
 
 @dataclass
 class Process:
-    """A worker process; it ends when its parent does.
+    """Worker process, which terminates with its parent.
 
     Args:
-        process: The operating system's process.
-        pipe: Receives an `events.WorkerContext`, then steps, each with whether it has its device
-            for itself; sends events.
+        process: Process of the operating system.
+        pipe: Pipe that receives an `events.WorkerContext`, then steps, each with whether it has
+            exclusive use of its device; sends events.
     """
 
     process: BaseProcess
     pipe: Connection
 
     def end(self) -> None:
-        """At once; what it was doing is left as it stands on disk."""
+        """Kill the worker; the files of its step are kept."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def start_process(threads: int, gpu: str | None = None) -> Process:
-    """Start a worker.
+    """Start a worker process.
 
     Args:
         threads: CPU threads of its steps.
-        gpu: What it sees of the machine's GPUs, as CUDA_VISIBLE_DEVICES takes it; None = as here.
+        gpu: Value of CUDA_VISIBLE_DEVICES in the worker; None = unchanged.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -1,9 +1,8 @@
-"""Execution on a Ray cluster: a task a step, on whatever machines see the store.
+"""Execution on a Ray cluster: one task per step, on machines that share the store.
 
-Ray places tasks and tries those again whose worker or machine was lost; what is done when, and that
-nothing is done twice, is said by the graph and the leases of the store. A step that was half done
-goes on where it stood, on whichever machine: a training from its last epoch, a marking from its
-last shard.
+Ray places tasks and retries tasks whose worker or machine was lost; the graph determines the order,
+and the leases of the store prevent double computation. Interrupted steps are resumed on any
+machine: a training from its last epoch, map making from its last shard.
 """
 
 from __future__ import annotations
@@ -24,31 +23,32 @@ from preceptor.execution.worker import carry_out, keep_reason, log_of
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
 
-# How often Ray starts a step anew whose worker or machine was lost, before it counts as failed.
+# Number of retries by Ray of a step whose worker or machine was lost.
 LOST_RETRIES = 3
-# Seconds between two looks at which machines there are.
+# Seconds between two queries of the machines of the cluster.
 LOOK = 2.0
-# Seconds before a mailbox that was lost is replaced.
+# Seconds until a lost mailbox is replaced.
 AGAIN = 0.5
-# Steps that wait at the cluster for each that it can do: none of its slots idles while the next
-# step is chosen, and a cluster that grows with its queue sees one.
+# Queued steps per slot of the cluster: no slot is idle while the next step is chosen, and
+# autoscaling sees the demand.
 AHEAD = 2
 
 
 class RayExecutor:
-    """Steps as tasks of a Ray cluster.
+    """Executor that runs steps as tasks of a Ray cluster.
 
     Args:
-        context: Data and settings of the study; its store is a folder that all machines see.
-        jobs: Most steps at once; None = what the cluster holds, which may change at any time.
-        runs_per_gpu: Steps that share a GPU; None = from the measured peak memory of trainings.
-        address: Of the cluster, or auto for the one of this machine; None = RAY_ADDRESS, or a Ray
-            of this machine alone, which is started for this study. A connection that this process
-            has already is used as it is.
+        context: Data and settings of the study; the store must be accessible from all machines.
+        jobs: Maximum number of concurrent steps; None = as many as fit on the cluster, whose size
+            may change at any time.
+        runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
+        address: Address of the cluster, or auto for the cluster of this machine; None =
+            RAY_ADDRESS, or a local Ray instance, which is started for this study. An existing
+            connection of this process is used.
 
     Raises:
-        InputError: Ray is not installed, there is no cluster at the address, or it has no machine
-            that a step fits.
+        InputError: Ray is not installed, there is no cluster at the address, or no machine has the
+            resources of a step.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class RayExecutor:
         self._context, self._jobs = context, jobs
         self._ours = not ray.is_initialized()
         if self._ours:
-            _connect(ray, address)
+            connect(ray, address)
         self._gpu = False
         self.packing = GpuPacking(runs_per_gpu, most=1)
-        self._tasks: dict[Any, tuple[Step, int]] = {}  # with how many were to share its GPU
+        self._tasks: dict[Any, tuple[Step, int]] = {}  # with the number of steps per GPU
         self._looked = -LOOK
         self._slots = 0
         self._count_slots()
@@ -79,7 +79,7 @@ class RayExecutor:
                 f"no machine of the cluster has {context.threads} core"
                 f"{'s' if context.threads > 1 else ''} for a step (training.threads)"
             )
-        # On GPUs a process does one step: torch keeps to the GPU that it saw first.
+        # On GPUs a process computes one step, since torch keeps using the first visible GPU.
         self._do = {False: ray.remote(_do), True: ray.remote(max_calls=1)(_do)}
         self._token = uuid.uuid4().hex
         self._shared = ray.put(context)
@@ -88,16 +88,16 @@ class RayExecutor:
 
     @property
     def free(self) -> int:
-        """Steps that the cluster takes now; some of them wait there."""
+        """Number of steps that the cluster accepts now, including queued ones."""
         if time.monotonic() - self._looked > LOOK:
             self._count_slots()
         most = self._slots * AHEAD
         return max(0, (most if self._jobs is None else min(most, self._jobs)) - len(self._tasks))
 
     def start(self, step: Step) -> None:
-        """Hand a step to the cluster."""
+        """Submit a step to the cluster."""
         log = log_of(step.id, self._context.store)
-        if hung(log):  # of an earlier call: it may go well now
+        if hung(log):  # log of an earlier failure, which may not recur
             log.unlink(missing_ok=True)
         exclusive = not self._gpu or self.packing.runs == 1
         hidden = {} if self._gpu else {"CUDA_VISIBLE_DEVICES": ""}
@@ -113,10 +113,10 @@ class RayExecutor:
         self._tasks[reference] = (step, self.packing.runs)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Wait for what is heard next.
+        """Wait for the next events.
 
         Args:
-            timeout: Seconds after which nothing is returned; None waits.
+            timeout: Maximum waiting time in seconds; None = unlimited.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -138,7 +138,7 @@ class RayExecutor:
                 return  # a machine has joined: more can be started
 
     def close(self) -> None:
-        """End what is being done; a Ray that was started for this study ends as well."""
+        """Cancel running steps and stop a Ray instance that was started for this study."""
         for reference in getattr(self, "_tasks", {}):
             with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
@@ -149,7 +149,7 @@ class RayExecutor:
             self._ray.kill(self._lines)
 
     def _ended(self, reference: Any) -> Event:
-        """How a task ended: with its own event, or lost for good."""
+        """Last event of a task: its own, or the failure of a task that was lost permanently."""
         step, sharing = self._tasks.pop(reference)
         exceptions = self._ray.exceptions
         try:
@@ -171,11 +171,11 @@ class RayExecutor:
         return event
 
     def _lost(self, step: Step, reason: str) -> Event:
-        """A step whose worker could not say itself why it failed."""
+        """Failure of a step whose worker could not report the reason."""
         return Event("failed", step.id, keep_reason(step, self._context.store, reason))
 
     def _told(self) -> Iterator[Event]:
-        """The lines that workers have told since; a lost mailbox is replaced."""
+        """New messages of the workers; a lost mailbox is replaced."""
         known = {step.id for step, _ in self._tasks.values()}
         try:
             events = self._ray.get(self._next)
@@ -186,7 +186,7 @@ class RayExecutor:
         yield from (event for event in events if event.step in known)
 
     def _mailbox(self) -> Any:
-        """An actor that keeps lines until they are asked for, beside this process."""
+        """Actor on the node of this process that stores messages until they are read."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = self._ray.get_runtime_context().get_node_id()
@@ -200,17 +200,17 @@ class RayExecutor:
         )  # fmt: skip
 
     def _nodes(self) -> list[dict[str, float]]:
-        """The resources of each machine that is alive."""
+        """Resources of each machine that is alive."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _count_slots(self) -> int:
-        """Steps that the machines can do at once; GPUs that have joined are used from here on."""
+        """Number of concurrent steps on all machines; updates the number of GPUs."""
         self._looked = time.monotonic()
         self._slots = 0
         nodes = self._nodes()
         with_gpus = [node for node in nodes if node.get("GPU")]
         self._gpu = self._context.device != "cpu" and bool(with_gpus)
-        if self._gpu:  # what the cores of the poorest of them allow on each GPU
+        if self._gpu:  # limited by the cores per GPU of the smallest machine
             cores = min(node.get("CPU", 1.0) / node["GPU"] for node in with_gpus)
             self.packing.most = max(1, int(cores // self._context.threads))
         for node in nodes:
@@ -222,7 +222,7 @@ class RayExecutor:
 
 
 class _Mailbox:
-    """Keeps events until they are asked for."""
+    """Actor that stores events until they are read."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -233,7 +233,7 @@ class _Mailbox:
         self._some.set()
 
     async def take(self) -> list[Event]:
-        """All that have come; where there is none, it waits for one."""
+        """All stored events; waits for one if there are none."""
         await self._some.wait()
         self._some.clear()
         events, self._events = self._events, []
@@ -244,7 +244,7 @@ _known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its ma
 
 
 def _do(token: str, context: WorkerContext, step: Step, lines: Any, exclusive: bool) -> Event:
-    """One step, in a worker process of the cluster."""
+    """Execute one step in a worker process of the cluster."""
     import socket
 
     from preceptor.runtime.progress import silence
@@ -253,7 +253,7 @@ def _do(token: str, context: WorkerContext, step: Step, lines: Any, exclusive: b
     context = _known.setdefault(token, context)
 
     def say(event: Event) -> None:
-        with contextlib.suppress(Exception):  # lines are for people: losing one harms nothing
+        with contextlib.suppress(Exception):  # messages are informative only and may be lost
             lines.put.remote(event)
 
     say(Event("assigned", step.id, socket.gethostname()))
@@ -268,8 +268,8 @@ def _imported() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    """Connect to a cluster, or start one of this machine alone."""
+def connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start a local Ray instance."""
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         ray.init(
@@ -278,7 +278,9 @@ def _connect(ray: Any, address: str | None) -> None:
             logging_level=logging.ERROR,
             **({"include_dashboard": False} if where == "local" else {}),
         )
-    except Exception as error:  # Ray raises plain ones too, as where its start times out
+    except (
+        Exception
+    ) as error:  # Ray raises plain exceptions as well, for example on a timeout at its start
         told = " ".join(str(error).split())[:200]
         if where == "local":
             raise RunFailedError(f"Ray could not be started on this machine ({told})") from error

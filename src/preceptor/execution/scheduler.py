@@ -19,7 +19,7 @@ RETRY = 2.0  # seconds after which a step that another process is computing is t
 
 
 class Observer(Protocol):
-    """Callbacks for what happens to the steps."""
+    """Callbacks for events of steps."""
 
     def chosen(self, step: Step) -> None:
         """A selection was made."""
@@ -31,7 +31,7 @@ class Observer(Protocol):
         """A step was given to the executor."""
 
     def assigned(self, step: Step, machine: str) -> None:
-        """A worker on this machine has begun with it."""
+        """A worker has started a step; `where` is its machine."""
 
     def epoch(self, step: Step, line: str) -> None:
         """A training has finished an epoch; the line has its losses and metrics."""
@@ -60,7 +60,7 @@ class Scheduler:
         graph: Steps; selections add more.
         executor: Executes the steps.
         store: Folder that receives their results.
-        observer: Callbacks for what happens to the steps.
+        observer: Callbacks for events of steps.
         tell: Receives lines of text.
     """
 
@@ -72,7 +72,7 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self._later: list[tuple[float, str]] = []  # a heap of times and step ids
-        self._held: set[str] = set()  # steps that another process was found to compute
+        self._held: set[str] = set()  # steps that another process is computing
         self._joined: dict[str, bool] = {}  # whether a map store is finished, by step id
 
     def run(self) -> None:
@@ -90,9 +90,9 @@ class Scheduler:
                     self._handle(event)
             elif self._later:
                 time.sleep(RETRY / 4)
-            elif graph.has_ready:  # nothing runs, and there is no room: machines were lost
+            elif graph.has_ready:  # nothing runs and nothing can be started: machines were lost
                 if not stranded:
-                    self.tell("no machine is left to work on; waiting for one")
+                    self.tell("no machine is available; waiting for one")
                 stranded = True
                 time.sleep(RETRY)
             else:
@@ -143,7 +143,7 @@ class Scheduler:
                 observer.requeued(step)
                 if step.id not in self._held:
                     self.tell(
-                        f"{step.title}: another process is computing it, or was until its machine "
+                        f"{step.title}: another process is computing it, or was before its machine "
                         "was lost; its result is used"
                     )
                 self._held.add(step.id)
@@ -151,9 +151,9 @@ class Scheduler:
                 heapq.heappush(self._later, (time.monotonic() + RETRY, step.id))
 
     def _is_done(self, step: Step) -> bool:
-        """Whether a step's result exists and is intact; a damaged one is computed again.
+        """Whether the result of a step exists and is intact; a damaged one is computed again.
 
-        A shard is not needed any more once the map store that it belongs to is finished.
+        A shard is not needed if its map store is finished.
         """
         if isinstance(step.work, MakeMaps) and (joined := step.work.joined):
             if joined not in self._joined:
@@ -169,6 +169,6 @@ class Scheduler:
             return False
         damaged = damaged_files(folder)
         if damaged:
-            self.tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is made again")
+            self.tell(f"damaged: {folder.name} ({', '.join(damaged)}); it is computed again")
             (folder / "run.json").unlink(missing_ok=True)
         return not damaged

@@ -28,7 +28,7 @@ class Running:
 
     Args:
         kind: Kind of the step.
-        title: Title for people.
+        title: Title of the step.
         since: Start, in seconds since the epoch.
         line: Its last line of progress: for a training, losses and metrics of the last epoch.
         where: Machine of the cluster that computes it; "" on a single machine, or while the step
@@ -44,15 +44,15 @@ class Running:
 
 @dataclass
 class Status:
-    """How far a study is.
+    """Progress of a study.
 
     Args:
-        done, total: Steps finished, and in all as far as they are known or foreseen.
-        running: Steps being done.
-        failed: Steps that could not be done, by title, with the reason.
-        left: Seconds that the rest will take at the pace so far; None before the first step ended.
-        updated: When this was written, in seconds of the epoch.
-        host, pid: Of the process that runs the study.
+        done, total: Number of finished steps, and of all known or expected steps.
+        running: Running steps.
+        failed: Reasons of failed steps, by title.
+        left: Estimated remaining time in seconds; None before the first step has finished.
+        updated: Time of the last update, in seconds since the epoch.
+        host, pid: Host and process id of the study.
     """
 
     done: int = 0
@@ -66,11 +66,11 @@ class Status:
 
 
 class StudyStatus:
-    """Status of a running study, written beside its results whenever it changes.
+    """Status of a running study, written to the study folder at every change.
 
     Args:
-        study: The plans; steps that finished in earlier calls count as done.
-        out: The study folder.
+        study: Plan of the study; steps finished in earlier calls are counted as done.
+        out: Study folder.
     """
 
     def __init__(self, study: StudyPlan, out: Path) -> None:
@@ -86,12 +86,12 @@ class StudyStatus:
         self.status = Status(total=len(foreseen), host=socket.gethostname(), pid=os.getpid())
 
     def started(self, step: Step) -> None:
-        """A step has been given to a worker."""
+        """A step was given to a worker."""
         self._running[step.id] = Running(step.kind, step.title, time.time())
         self._write()
 
     def assigned(self, step: Step, machine: str) -> None:
-        """A machine of a cluster has begun with it."""
+        """A machine of a cluster has started a step."""
         if step.id in self._running:
             self._running[step.id].where = machine
             self._running[step.id].since = time.time()
@@ -109,7 +109,7 @@ class StudyStatus:
         self._write()
 
     def finished(self, step: Step, graph: Graph) -> str:
-        """A step is done; returns a line that tells it."""
+        """A step has finished; returns a message."""
         seconds = time.time() - self._running.pop(step.id).since
         self._done_cost += step.cost
         self._left_cost -= self._costs.pop(step.id, 0.0)
@@ -120,14 +120,14 @@ class StudyStatus:
         return f"[{self.status.done}/{self.status.total}] {step.title}: {seconds:.0f} s; {left}"
 
     def failed(self, step: Step, graph: Graph) -> None:
-        """A step could not be done, and what needs it is blocked."""
+        """A step failed, and the steps that need it are blocked."""
         self._running.pop(step.id, None)
         for identity in graph.failed:
             self._left_cost -= self._costs.pop(identity, 0.0)
         self.count(graph)
 
     def count(self, graph: Graph) -> None:
-        """Take over what the graph knows."""
+        """Update the counts from the graph."""
         self.status.done = graph.total_done
         self.status.total = max(self._foreseen, graph.total)
         if len(graph.failed) != len(self.status.failed):
@@ -139,16 +139,16 @@ class StudyStatus:
     def _write(self) -> None:
         self.status.running = list(self._running.values())
         self.status.updated = time.time()
-        with contextlib.suppress(OSError):  # a full disk must not end what still can go on
+        with contextlib.suppress(OSError):  # a full disk must not stop the running steps
             text = strict_json(asdict(self.status)) + "\n"
             write_atomically(self._file, text, flush=False)
 
 
 def read_status(out: Path) -> tuple[Status, bool]:
-    """The status of a study folder, and whether a process is running it now.
+    """Read the status of a study folder, and whether a process is running the study.
 
     Raises:
-        InputError: Not a study folder, or one that no study was run in yet.
+        InputError: The folder is not a study folder, or no study was run in it.
     """
     try:
         status = TypeAdapter(Status).validate_json((out / FILE).read_bytes())
@@ -160,5 +160,5 @@ def read_status(out: Path) -> tuple[Status, bool]:
 
 
 def is_held(out: Path) -> bool:
-    """Whether a process runs the study of this folder."""
+    """Whether a process is running the study of a folder."""
     return out.is_dir() and holder_of(out / "study") is not None

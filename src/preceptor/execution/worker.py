@@ -22,11 +22,11 @@ from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
 
-KEPT_LINES = 200  # of progress, in the log of a step that failed
+KEPT_LINES = 200  # lines of progress in the log of a failed step
 
 
 def serve(pipe: Connection) -> None:
-    """Execute the steps that arrive through a pipe and send events, until the parent ends."""
+    """Execute the steps received through a pipe and send events, until the parent terminates."""
     silence()
     try:
         context = pipe.recv()
@@ -45,14 +45,14 @@ def carry_out(
     *,
     exclusive: bool = True,
 ) -> Event:
-    """Execute a step; how it ended is returned as an event, and no error is raised.
+    """Execute a step and return its last event; no error is raised.
 
     Args:
-        step: Any step but a selection.
+        step: Any step except a selection.
         context: Data and settings of the study.
-        send: Receives the events before the last one.
-        exclusive: Whether no other step uses its device: only then a training that runs out of
-            memory continues with smaller parts of a batch.
+        send: Function that receives all other events.
+        exclusive: Whether no other step uses the device; only then a training that runs out of
+            memory continues with micro-batches.
     """
     log = log_of(step.id, context.store)
     if watchdog.hung(log):  # retried by an executor that saw only that the process died
@@ -78,9 +78,9 @@ def carry_out(
         if not exclusive and out_of_memory(error):
             return Event("out_of_memory", step.id, "out of memory on a shared device")
         reason = str(error)
-        if not isinstance(error, PreceptorError):  # a fault of ours
+        if not isinstance(error, PreceptorError):  # an unexpected error
             reason = f"{type(error).__name__}: {' '.join(reason.split())[:200]}"
-        with contextlib.suppress(OSError):  # a full disk has no room for it either
+        with contextlib.suppress(OSError):  # the log cannot be written on a full disk either
             log.parent.mkdir(parents=True, exist_ok=True)
             told = "".join(f"{line}\n" for line in lines)
             log.write_text(f"{step.title}\n{told}{traceback.format_exc()}", encoding="utf-8")
@@ -91,14 +91,14 @@ def carry_out(
 
 
 def _leave_device() -> None:
-    """Give back what torch keeps of a GPU between steps: others share it."""
+    """Release torch's cached GPU memory between steps, since others share the GPU."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def keep_reason(step: Step, store: Path, reason: str) -> str:
-    """Write the log of a step whose worker could not; returns the reason with where it is."""
+    """Write the log of a step whose worker could not do so; returns the reason with its path."""
     log = log_of(step.id, store)
     with contextlib.suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -107,16 +107,16 @@ def keep_reason(step: Step, store: Path, reason: str) -> str:
 
 
 def log_of(identity: str, store: Path) -> Path:
-    """The file that says why a step failed."""
+    """Log file of a failed step."""
     return store / logged(identity)
 
 
 def logged(identity: str) -> str:
-    """The same within the store."""
+    """Path of the log file relative to the store."""
     return f"failed/{identity}.log"
 
 
 def silent(hang_timeout: float, identity: str) -> str:
-    """The reason of a step that hung."""
+    """Reason of the failure of a step that hung."""
     told = f"{hang_timeout / 60:g} minutes" if hang_timeout >= 60 else f"{hang_timeout:g} seconds"
     return f"hung: silent for {told}, so it was ended (where it stood: {logged(identity)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from preceptor.saliency.postprocess import post_process
 CENTRE_SIDE = 32
 CENTRE_SIGMA = 0.25  # as a fraction of the image's side
 
+UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
+
 
 def build_guides(
     config: RunConfig,
@@ -52,58 +55,86 @@ def build_guides(
     """
     if not config.guided:
         return None
-    table = manifest.table.iloc[rows]
-    has_human = ((table["saliency"] != "").to_numpy()) & annotated[rows]
-    source = config.maps
-    array: MapArray | None = None
-    factor: NDArray[np.float32] | None = None
-    index = np.full(len(rows), -1, np.int64)
+    table, source = manifest.table.iloc[rows], config.maps
+    labels = table["label"].to_numpy()
+    has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
+    placed = _placed_maps(source, manifest, images, rows)
+    index = np.full(len(rows), -1, np.int64) if placed is None else placed.index
+    keeps_human = placed is None or source.human == "keep"
+    if keeps_human:
+        index = np.where(has_human, -1, index)
+    usable = (index >= 0) | (has_human & keeps_human)
+    array = None if placed is None else placed.array()
+    trust = None if placed is None else placed.trust_of(index)
     human_rows: NDArray[np.int64] | None = None
-    noise = np.zeros(len(rows), bool)
-    if source.kind == "human":
-        usable = has_human
-    else:
-        worth: NDArray[np.float32] | None = None
-        if source.kind == "centre":
-            array, index = _centre(len(rows))
-        else:
-            maps, regions, index, worth, noise = _from_elsewhere(source, manifest, images, rows)
-            array = MapArray(maps, regions[index >= 0])
-        usable = index >= 0
-        if source.human == "keep":
-            index = np.where(has_human, -1, index)
-            usable = usable | has_human
-        if source.shuffle_seed is not None:
-            whose = _shuffled(usable, table["label"].to_numpy(), source.shuffle_seed)
-            index, human_rows = index[whose], rows[whose]
-        if worth is not None:
-            factor = np.zeros(len(rows), np.float32)
-            stored = usable & (index >= 0)
-            factor[stored] = worth[
-                index[stored]
-            ]  # the factor belongs to the map, also after shuffling
-        if source.shuffle_seed is not None:  # each over the region of the image that receives it
-            received = index >= 0
-            array = MapArray(maps[index[received]], regions[received])
-            index = np.where(received, np.cumsum(received) - 1, -1)
+    if placed is not None and source.shuffle_seed is not None:
+        whose = _shuffled(usable, labels, source.shuffle_seed)
+        index, human_rows = index[whose], rows[whose]
+        trust = placed.trust_of(index)  # the trust belongs to the map
+        array, index = placed.received(index)  # the region to the image
+    excluded = np.zeros(len(rows), bool) if placed is None else placed.excluded
     if config.guide_classes is not None:
-        guided = table["label"].isin(config.guide_classes).to_numpy()
-        usable, noise = usable & guided, noise & guided
-    if noise.any() and not usable.any():
-        raise InputError(
-            f"maps: none of the {int(noise.sum()):,} maps of {source.path} reached the "
-            "tolerance; use more masks (max_masks) or a larger tolerance"
-        )
+        guided = np.isin(labels, config.guide_classes)
+        usable, excluded = usable & guided, excluded & guided
     if not usable.any():
-        raise InputError(
-            f"maps: none of the {len(rows):,} training images has a map that can guide "
-            f"(maps: {source.kind}{f' {source.path}' if source.path else ''})"
-        )
+        raise _no_map(source, len(rows), int(excluded.sum()))
     weight = np.where(usable, table["map_weight"].to_numpy(np.float32), 0).astype(np.float32)
-    if factor is not None:
-        weight *= _mean_one(factor, (weight > 0) & (index >= 0), source)
+    if trust is not None:
+        weight *= _mean_one(trust, (weight > 0) & (index >= 0), source)
     post, human_post = _applied(config.post), _applied(config.human_post)
     return Guides(weight, array, index, post, human_post, human_rows)
+
+
+def _no_map(source: MapSource, rows: int, excluded: int) -> InputError:
+    """The error of a run in which no row has a map that can guide."""
+    if excluded:
+        return InputError(
+            f"maps: none of the {excluded:,} maps of {source.path} reached the tolerance; use more "
+            "masks (max_masks) or a larger tolerance"
+        )
+    return InputError(
+        f"maps: none of the {rows:,} training images has a map that can guide "
+        f"(maps: {source.kind}{f' {source.path}' if source.path else ''})"
+    )
+
+
+@dataclass(frozen=True)
+class _PlacedMaps:
+    """Maps of a source other than human maps, for the rows of a run.
+
+    Args:
+        maps: (m, h, w) maps.
+        index: (n,) position of each row's map; −1 = none.
+        regions: (n, 4) part of each row's image that a map covers.
+        trust: (m,) trust weights, or None.
+        excluded: (n,) bool, rows whose map was excluded because of its error.
+    """
+
+    maps: NDArray[np.uint8] | NDArray[np.float32]
+    index: NDArray[np.int64]
+    regions: NDArray[np.float64]
+    trust: NDArray[np.float32] | None
+    excluded: NDArray[np.bool_]
+
+    def array(self) -> MapArray:
+        """The maps, each over the region of its own image."""
+        # One map for all images, the centred one, covers each image whole.
+        return MapArray(self.maps, self.regions[self.index >= 0][: len(self.maps)])
+
+    def trust_of(self, index: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """(n,) trust weights of the maps at these positions; 0 without a map."""
+        if self.trust is None:
+            return None
+        found = np.zeros(len(index), np.float32)
+        found[index >= 0] = self.trust[index[index >= 0]]
+        return found
+
+    def received(self, index: NDArray[np.int64]) -> tuple[MapArray, NDArray[np.int64]]:
+        """Maps in the order of the rows that receive them, each over the region of its image, and
+        the positions of the rows in them."""
+        has_map = index >= 0
+        array = MapArray(self.maps[index[has_map]], self.regions[has_map])
+        return array, np.where(has_map, np.cumsum(has_map) - 1, -1)
 
 
 def _applied(settings: PostProcessing) -> Callable[[Tensor], Tensor] | None:
@@ -172,56 +203,64 @@ def trust_weights(
     return known.clip(0).astype(np.float32)
 
 
-def _centre(count: int) -> tuple[MapArray, NDArray[np.int64]]:
-    axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
-    line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
-    maps = (line[:, None] * line[None]).astype(np.float32)[None]
-    return MapArray(maps, np.array([[0.0, 0.0, 1.0, 1.0]])), np.zeros(count, np.int64)
-
-
-def _from_elsewhere(
+def _placed_maps(
     source: MapSource, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
-) -> tuple[
-    NDArray[np.uint8] | NDArray[np.float32],
-    NDArray[np.float64],
-    NDArray[np.int64],
-    NDArray[np.float32] | None,
-    NDArray[np.bool_],
-]:
-    """Maps of a map store or of a folder of map images, for the rows that have one.
-
-    Returns:
-        (m, h, w) maps in the order of the rows; (n, 4) region of each row's image that such a map
-        covers; (n,) positions in the maps, −1 = none; (m,) trust weights, or None; (n,) whether
-        the map of the row was excluded because of its error.
-    """
+) -> _PlacedMaps | None:
+    """Maps of the source of a run; None for human maps, which the loader reads itself."""
+    if source.kind == "human":
+        return None
+    if source.kind == "centre":
+        return _centred(len(rows))
     path = source.path
     assert path is not None
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     names = manifest.table["name"].to_numpy()[rows]
-    regions = np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(rows), 1))
     if not is_store(path):
-        array, index = _from_folder(path, names)
-        worth = trust_weights(source.trust, array.astype(np.float32))
-        return array, regions, index, worth, np.zeros(len(rows), bool)
-    extra = () if source.trust in ("none", "entropy") else (source.trust,)  # columns of that name
+        maps, index = _from_folder(path, names)
+        trust = trust_weights(source.trust, maps.astype(np.float32))
+        regions = np.tile(UNIT, (len(rows), 1))
+        return _PlacedMaps(maps, index, regions, trust, np.zeros(len(rows), bool))
+    return _from_store(path, source.trust, names, images.sizes[rows])
+
+
+def _centred(count: int) -> _PlacedMaps:
+    """One Gaussian in the centre of every image."""
+    axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
+    line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
+    maps = (line[:, None] * line[None]).astype(np.float32)[None]
+    regions = np.tile(UNIT, (count, 1))
+    return _PlacedMaps(maps, np.zeros(count, np.int64), regions, None, np.zeros(count, bool))
+
+
+def _from_store(
+    path: Path, trust: Trust, names: NDArray[np.object_], sizes: NDArray[np.int32]
+) -> _PlacedMaps:
+    """Maps of a map store.
+
+    Args:
+        path: Folder of the store.
+        trust: Measure of the trust weights.
+        names: (n,) names of the rows' images.
+        sizes: (n, 2) their original widths and heights, in pixels.
+    """
+    extra = () if trust in ("none", "entropy") else (trust,)  # columns of that name
     store = read_store(path, columns=("map", "error", *extra))
     place = {name: position for position, name in enumerate(store.paths)}
     found = np.array([place.get(name, -1) for name in names], np.int64)
     # Min-max normalization would turn noise into a regular map. The last entry is for −1 (no map).
-    noise = np.append(~store.settled, False)[found]
-    found[noise] = -1
-    regions = fit_boxes(images.sizes[rows], store.info.fit, store.info.side)
+    excluded = np.append(~store.settled, False)[found]
+    found[excluded] = -1
     used = np.flatnonzero(found >= 0)
-    index = np.full(len(rows), -1, np.int64)
+    index = np.full(len(names), -1, np.int64)
     index[used] = np.arange(len(used))
     chosen = found[used]
     maps = store.maps[chosen].astype(np.float32)
-    scores = store.scores[chosen] if source.trust == "score" else None
+    scores = store.scores[chosen] if trust == "score" else None
     agreement = None if store.agreement is None else store.agreement[chosen]
-    worth = trust_weights(source.trust, maps, scores, agreement)
-    return maps, regions, index, worth, noise
+    regions = fit_boxes(sizes, store.info.fit, store.info.side)
+    weights = trust_weights(trust, maps, scores, agreement)
+    return _PlacedMaps(maps, index, regions, weights, excluded)
 
 
 def _from_folder(

@@ -78,45 +78,19 @@ def build_model(
         torch.Size([2, 2, 2])
     """
     classes = tuple(classes)
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise InputError(f"classes {list(classes)}: name at least two different classes")
-    if positive is not None and positive not in classes:
-        raise InputError(f"positive {positive!r} is not one of the classes {list(classes)}")
-    if in_chans not in (1, 3):
-        raise InputError(f"in_chans is {in_chans}; images have 1 or 3 channels")
-    if head == "sigmoid" and len(classes) != 2:
-        raise InputError(
-            f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
-        )
-    arguments = dict(backbone_args or {})
+    _check_arguments(classes, positive, in_chans, head)
     outputs = 1 if head == "sigmoid" else len(classes)
-    network = create_network(backbone, outputs, in_chans, arguments, weights)
-    if input_size and "img_size" not in arguments and not _is_for(network, in_chans, input_size):
-        # Networks with position embeddings for patches or windows are built for one size.
-        sized = arguments | {"img_size": input_size}
-        try:
-            network = create_network(backbone, outputs, in_chans, sized, weights)
-        except InputError:  # no such argument: `_trial` below checks the size
-            pass
-        else:
-            arguments = sized
-    for part in classifiers(network):
-        for layer in part.modules():
-            if isinstance(layer, nn.Linear):
-                # The same initialization for all backbones: in some families new heads have weights
-                # 25 times larger, and an initial cross-entropy of 2.5 for two classes; in others
-                # zeros, and no saliency.
-                layer.reset_parameters()
-    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    if in_chans == 1:
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    network, arguments = _sized(
+        backbone, outputs, in_chans, dict(backbone_args or {}), weights, input_size
+    )
+    _reset_head(network)
+    mean, std, default_size = _input_of(network, in_chans)
     spec = ModelSpec(
         backbone=backbone,
         classes=classes,
         positive=positive,
         in_chans=in_chans,
-        input_size=input_size or int(config["input_size"][-1]),
+        input_size=input_size or default_size,
         mean=mean,
         std=std,
         fit=fit,
@@ -129,6 +103,67 @@ def build_model(
             raise InputError("cam_source: cyborg needs cam: cam, and cam is gradcam; change one")
         return _with_cyborg_taps(network, spec)
     return _probed(network, spec, cam)
+
+
+def _check_arguments(
+    classes: tuple[str, ...], positive: str | None, in_chans: int, head: Head
+) -> None:
+    """Refuse classes, a number of channels or a head that no model can have."""
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise InputError(f"classes {list(classes)}: name at least two different classes")
+    if positive is not None and positive not in classes:
+        raise InputError(f"positive {positive!r} is not one of the classes {list(classes)}")
+    if in_chans not in (1, 3):
+        raise InputError(f"in_chans is {in_chans}; images have 1 or 3 channels")
+    if head == "sigmoid" and len(classes) != 2:
+        raise InputError(
+            f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
+        )
+
+
+def _sized(
+    backbone: str,
+    outputs: int,
+    in_chans: int,
+    arguments: dict[str, Any],
+    weights: str,
+    input_size: int | None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Network for an input size, and the arguments of the backbone that it was created with.
+
+    Networks with position embeddings for patches or windows are created for one size.
+    """
+    network = create_network(backbone, outputs, in_chans, arguments, weights)
+    if not input_size or "img_size" in arguments or _is_for(network, in_chans, input_size):
+        return network, arguments
+    sized = arguments | {"img_size": input_size}
+    try:
+        return create_network(backbone, outputs, in_chans, sized, weights), sized
+    except InputError:  # no such argument: `_trial` checks the size
+        return network, arguments
+
+
+def _reset_head(network: nn.Module) -> None:
+    """Give the head the same initialization in all backbones.
+
+    In some families new heads have weights 25 times larger, and an initial cross-entropy of 2.5 for
+    two classes; in others zeros, and no saliency.
+    """
+    for part in classifiers(network):
+        for layer in part.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
+
+def _input_of(
+    network: nn.Module, in_chans: int
+) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Mean and standard deviation of each channel, and the default input size in pixels."""
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if in_chans == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return mean, std, int(config["input_size"][-1])
 
 
 def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:

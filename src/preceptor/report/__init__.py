@@ -1,1 +1,1 @@
-"""What a study found, on one page."""
+"""Report of a study: text, figures, tables, HTML page and model card."""

@@ -1,4 +1,4 @@
-"""What a page is made of: blocks in sections in chapters, with names for anchors and files."""
+"""Structure of the page: chapters, sections and blocks, with names for anchors and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from preceptor.report.svg import Figure
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph: plain text, an answer, what is not there ("none"), or a heading."""
+    """Paragraph: plain text, an answer, a note on missing results ("none"), or a heading."""
 
     form: ClassVar[str] = "text"
     text: str
@@ -23,7 +23,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Shown:
-    """A table, under a name that its files have too."""
+    """Table block, with the name of its files."""
 
     form: ClassVar[str] = "table"
     name: str
@@ -32,14 +32,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Figures side by side, each with its caption, under a name that their files have too.
+    """Figure block: figures side by side with captions, and the name of their files.
 
     Args:
-        name: Of the files.
-        drawings: Caption and figure.
-        legend: Colour key and name of each line.
-        wide: Too wide for a phone: it scrolls there.
-        marks: It shows means with their intervals, and no curves.
+        name: Name of the files.
+        drawings: Captions and figures.
+        legend: Color key and name of each line.
+        wide: Whether the figure is too wide for a phone and scrolls.
+        marks: Whether the figure shows means with intervals instead of curves.
     """
 
     form: ClassVar[str] = "figures"
@@ -50,14 +50,14 @@ class Drawn:
     marks: bool = False
 
     def used(self, drawing: Figure | None = None) -> list[tuple[str, str]]:
-        """The entries of the legend that a figure has, or any of them."""
+        """Entries of the legend that occur in the figures."""
         figures = [figure for _, figure in self.drawings] if drawing is None else [drawing]
         drawn = frozenset[str]().union(*(figure.series for figure in figures))
         return [entry for entry in self.legend if entry[0] in drawn]
 
     @property
     def stems(self) -> list[str]:
-        """The name of each figure's file, after the section's key and without its end."""
+        """Name of each figure's file, without the section's key and the suffix."""
         if len(self.drawings) == 1:
             return [self.name]
         return [f"{self.name}-{own}" for own in slugs(caption for caption, _ in self.drawings)]
@@ -65,7 +65,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Looks:
-    """The panels, or why there are none."""
+    """Block of image panels, or the reason of their absence."""
 
     form: ClassVar[str] = "looks"
     panels: Panels | None
@@ -74,7 +74,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are shown on demand, and in print."""
+    """Collapsed blocks, which are shown on demand and in print."""
 
     form: ClassVar[str] = "fold"
     title: str
@@ -86,13 +86,13 @@ Block = Text | Shown | Drawn | Looks | Fold
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """Section of the page.
 
     Args:
-        key: Its anchor and the start of its files' names, unique on the page.
-        short: In the list of contents.
-        title: Its heading.
-        blocks: What stands in it.
+        key: Unique key: anchor, and prefix of file names.
+        short: Title in the table of contents.
+        title: Heading.
+        blocks: Content.
     """
 
     key: str
@@ -103,12 +103,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Chapter:
-    """All of one domain.
+    """Chapter of the page on one domain.
 
     Args:
-        title: The domain, or "" where the study has none.
-        sections: In their order.
-        key: The start of its sections' keys, unique on the page.
+        title: Domain, or "" in a study without domains.
+        sections: Sections in order.
+        key: Unique prefix of the keys of its sections.
     """
 
     title: str
@@ -117,10 +117,9 @@ class Chapter:
 
 
 def apart(blocks: Sequence[Block]) -> list[Block]:
-    """The blocks of a section, none of whose files has the name of another's.
+    """Blocks of a section with unique file names.
 
-    Names of sets and backbones are shortened, so that two may become the same; a later one gets a
-    number.
+    Names of sets and backbones are shortened, so that two may coincide; later ones get a number.
     """
     taken: set[tuple[type, str]] = set()
 
@@ -148,7 +147,7 @@ def apart(blocks: Sequence[Block]) -> list[Block]:
 
 
 def slugs(names: Iterable[str]) -> list[str]:
-    """The slug of each name; of names that would have the same, later ones have a number.
+    """Slug of each name; of equal slugs, later ones get a number.
 
     Example:
         >>> slugs(["Tiles 1", "tiles-1", "Tiles"])
@@ -165,7 +164,7 @@ def slugs(names: Iterable[str]) -> list[str]:
 
 
 def slug(name: str) -> str:
-    """A name as part of an anchor and of a file's name.
+    """Name as part of an anchor and of a file name.
 
     Example:
         >>> slug("Magnetic tiles, 2020")

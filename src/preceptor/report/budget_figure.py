@@ -1,4 +1,4 @@
-"""The figure of what annotations buy: AUC, and the Teacher's maps, over the annotated images."""
+"""Figures of the annotation budget: AUC and map agreement by number of annotated images."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teac
 
 
 def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
-    """AUC on the primary set of Baseline 1 and the Student over the annotated images.
+    """AUC of Baseline 1 and the Student on the primary set by number of annotated images.
 
-    Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not
-    depend on how many are annotated, are drawn across; the point after which more annotations
-    bought the Student less than `gain` is marked.
+    Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not depend
+    on this number, are horizontal lines; the number after which more annotations increase the
+    Student's AUC by less than `gain` is marked.
     """
     if results.budget.empty:
         return None
@@ -88,7 +88,7 @@ def _curves(
         body.append(line(left, y(value), right, y(value), "grid"))
         body.append(label(left - 7, y(value) + 4, number(value, digits(scale)), "tick", "end"))
     minutes = curve.drop_duplicates("size").set_index("size")["minutes"]
-    free = 0.0  # from where on a label does not touch the one before
+    free = 0.0  # smallest position at which a label does not touch the previous one
     for size in sizes:
         texts = [f"{size:,}"]
         if math.isfinite(minutes[size]):
@@ -102,7 +102,7 @@ def _curves(
     if mark is not None:
         body.append(line(x(mark), top, x(mark), bottom, "chance"))
         anchor = "start" if x(mark) + 170 < WIDTH else "end"  # the words are 165 wide
-        body.append(label(x(mark), top - 8, "enough, by the stated gain", "axis", anchor))
+        body.append(label(x(mark), top - 8, "enough, by budget_gain", "axis", anchor))
     for key, value in across.items():
         body.append(line(left, y(value), right, y(value), "curve across", key))
     said = []
@@ -124,7 +124,7 @@ def _curves(
             + ", ".join(f"{number(row['mean'])} at {row['size']:,}" for row in mine)
         )
     timed = minutes.notna().any()
-    under = "annotated images (log scale)" + (", minutes of annotating" if timed else "")
+    under = "annotated images (log scale)" + (", minutes of annotation" if timed else "")
     deep = bottom + (50 if timed else 36)
     body.append(label((left + right) / 2, deep, under, "axis", "middle"))
     body.append(sideways(11, (top + bottom) / 2, axis))

@@ -1,4 +1,4 @@
-"""The model card of the chosen Student, from the same numbers as the report."""
+"""Model card of the selected Student, with the numbers of the report."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from preceptor.training.record import RunRecord
 def model_card(
     plan: Plan, results: Results, shared: DomainTables, found: Verdict, best: Best
 ) -> str:
-    """Markdown: what the model is, what it can be trusted with, how it was made.
+    """Model card as Markdown.
 
     Args:
-        plan, results: Of the study, or of one of its domains.
-        shared: Its tables.
-        found: Whether its Students won.
-        best: The chosen Student.
+        plan, results: Plan and results of the domain.
+        shared: Tables of the domain.
+        found: Verdict of the domain.
+        best: Selected Student.
     """
     study = plan.protocol.study
     folder = plan.protocol.run_folder(best.run)
@@ -34,12 +34,12 @@ def model_card(
     )
     parts = [
         f"# {best.backbone}: {' or '.join(results.classes)}",
-        f"A {best.backbone} network that tells {names_of(results.classes)} apart in images of "
-        f"{record.input_size} × {record.input_size} pixels. {scored} It is a Student: it was "
-        f"trained on all training images, guided at α {best.alpha:g} by the saliency maps of a "
-        f"Teacher ({plan.winner()}). Of {len(study.seed_list)} seeds this is seed {best.seed}, the "
-        f"median on validation (AUC {best.value:.3f} on the worst validation set).",
-        "## What the study found",
+        f"A {best.backbone} network that classifies images of {record.input_size} × "
+        f"{record.input_size} pixels as {' or '.join(results.classes)}. {scored} It is a Student: "
+        f"it was trained on all training images, guided at α {best.alpha:g} by the saliency maps "
+        f"of a Teacher ({plan.winner()}). It is seed {best.seed} of {len(study.seed_list)} seeds, "
+        f"the median on validation (AUC {best.value:.3f} on the worst validation set).",
+        "## Results of the study",
         f"**{found.headline}.** {found.text} {controls_sentence(results)}".strip(),
     ]
     at = (results.primary, best.backbone)
@@ -54,9 +54,9 @@ def model_card(
         terms = TERMS[study.terms]
         parts += [
             "## Thresholds",
-            f"An image is called `{positive}` when its score is at least the threshold. Each was "
-            "fixed on validation images and is in `model.json`; what cannot be fixed on so few "
-            "images is not there.",
+            f"An image is classified as `{positive}` if its score is at least the threshold. The "
+            "thresholds were fixed on validation images and are in `model.json`; rules that the "
+            "number of validation images does not allow are omitted.",
             "\n".join(
                 [
                     "| rule | threshold |",
@@ -69,21 +69,21 @@ def model_card(
             ),
         ]
     parts += [
-        "## What it is not for",
-        f"It was tested on {names_of(plan.protocol.workspace.manifest.eval_splits('test'))} alone. "
-        "Images from other sensors, sources or attacks may be scored worse, and a threshold that "
-        "was fixed on these validation images may not hold there: score images of your own before "
-        "you rely on it (`preceptor evaluate`). Its maps show where it looks, and not why.",
-        "## How it was made",
+        "## Limitations",
+        f"It was tested only on {names_of(plan.protocol.workspace.manifest.eval_splits('test'))}. "
+        "Accuracy may be lower on images from other sensors, sources or attacks, and the error "
+        "rates at the thresholds may differ: evaluate the model on your own images before use "
+        "(`preceptor evaluate`). Saliency maps show where the evidence for a class is, not why.",
+        "## Methods",
         *methods(plan, results),
-        f"Run `{best.run}`. `preceptor evaluate` scores a manifest with this folder, and "
+        f"Run `{best.run}`. `preceptor evaluate` evaluates this model on a manifest, and "
         "`preceptor.models.load_model` loads it.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(table: Table) -> str:
-    """A table as Markdown with its caption; the best of a column is bold."""
+    """Table as Markdown with its caption; the best of a column is bold."""
     rows = [
         [plain(line.heading), *(_marked(cell.text, cell.note, cell.best) for cell in line.cells)]
         for line in table.lines
@@ -101,7 +101,7 @@ def _marked(text: str, note: str, best: bool) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without what Markdown takes for the end of a cell."""
+    """Text with escaped cell separators of Markdown."""
     return text.replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""The cells of a table for people: numbers as text, names that fit an axis."""
+"""Tables of formatted cells, and short names for axes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT = {
 
 
 def short(key: str) -> str:
-    """The name of a table's line that fits an axis.
+    """Short name of a table row for an axis.
 
     Example:
         >>> short("student"), short("variant turns")
@@ -34,18 +34,18 @@ def short(key: str) -> str:
 
 
 def colour(key: str) -> str:
-    """The class of a line's colour in the stylesheet: variants are Students."""
+    """Color class of a row in the stylesheet; variants have that of the Student."""
     return key if key in SHORT else "student"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table.
+    """Cell of a table.
 
     Args:
-        text: The value.
-        note: What stands small beside it.
-        best: Whether it is the highest of its column (of its row in a table by source).
+        text: Formatted value.
+        note: Note in small print.
+        best: Whether the value is the highest of its column (in a table by source, of its row).
     """
 
     text: str = DASH
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: its heading, its cells, and whether it is the Student's."""
+    """Row of a table: heading, cells, and whether it is the Student's row."""
 
     heading: str
     cells: list[Cell]
@@ -64,14 +64,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people.
+    """Table of formatted cells.
 
     Args:
-        caption: What it shows, in one sentence.
+        caption: Caption of one sentence.
         corner: Heading of the first column.
-        columns: Headings of the others.
-        lines: The rows.
-        sortable: Whether the page offers to sort its rows.
+        columns: Headings of the other columns.
+        lines: Rows.
+        sortable: Whether rows can be sorted on the page.
     """
 
     caption: str
@@ -82,7 +82,7 @@ class Table:
 
 
 def mean_std_text(mean: Any, std: Any) -> str:
-    """Mean ± std; the mean alone where one seed gives no spread."""
+    """Mean ± std; only the mean for one seed."""
     if std is None or not math.isfinite(std):
         return number(mean)
     return f"{number(mean)} ± {number(std)}"

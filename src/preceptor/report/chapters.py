@@ -1,4 +1,4 @@
-"""What the report shows of one domain, section by section; the template only lays it out."""
+"""Sections of the report on one domain, as blocks that the template renders."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def chapter(
     note: str,
     key: str = "",
 ) -> Chapter:
-    """The sections of one domain.
+    """Chapter of one domain.
 
     Args:
-        plan, results, findings: Of the domain.
-        shared: The tables of the domain that other files show as well.
+        plan, results, findings: Plan, results and findings of the domain.
+        shared: Tables of the domain that are also used elsewhere.
         panels: Images with maps, or None.
-        note: Why there are none.
-        key: Of the domain among the others, see `slugs`; "" where there are none.
+        note: Reason of missing panels.
+        key: Key of the domain, see `slugs`; "" without domains.
     """
     prefix = f"{key}-" if key else ""
 
@@ -73,17 +73,17 @@ def chapter(
         section("errors", "Error rates", "Error rates", _errors(plan, results, shared)),
         section("sources", "Sources", "Sources and other sets", _sources(plan, results, shared)),
         section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
-        section("alpha", "Choice of α", "The choice of α", _alphas(plan, results)),
+        section("alpha", "Choice of α", "Selection of α", _alphas(plan, results)),
         section("roc", "ROC", "ROC curves", _rocs(plan, results)),
-        section("images", "Images", "Where they look", [Looks(panels, note)]),
+        section("images", "Images", "Saliency maps", [Looks(panels, note)]),
         section("methods", "Methods", "Methods", _methods(plan, results)),
-        section("graph", "Graph", "What was computed", _graph(plan)),
+        section("graph", "Graph", "Computed steps", _graph(plan)),
     ]
     return Chapter(plan.domain, sections, key)
 
 
 def domains_section(found: StudyResults, findings: Findings, table: Table | None) -> Section:
-    """RQ4, over all domains; `table` as of `study_tables.domain_table`."""
+    """Section on RQ4, over all domains; `table` from `study_tables.domain_table`."""
     drawing = figures.domain_plot(found.domains)
     blocks: list[Block] = [Text(findings.across, "answer")]
     if drawing is not None:
@@ -96,7 +96,7 @@ def domains_section(found: StudyResults, findings: Findings, table: Table | None
 
 
 def _question(name: str) -> str:
-    """A question as a heading."""
+    """Question as a heading."""
     question = QUESTIONS[name]
     return f"{name}: {question[:1].lower()}{question[1:]}" if name.startswith("RQ") else question
 
@@ -109,9 +109,9 @@ def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
         _drawn("teachers", _each(study.teachers, lambda n: figures.teacher_plot(plan, results, n)))
     ]
     blocks += _compared(results, ("RQ1", "saliency"))
-    blocks.append(Text("How the Teacher was chosen", "heading"))
+    blocks.append(Text("Selection of the Teacher", "heading"))
     blocks.append(
-        Text(choice.reason) if choice else Text("No Teacher has been chosen yet.", "none")
+        Text(choice.reason) if choice else Text("No Teacher has been selected yet.", "none")
     )
     blocks.append(Shown("chosen", chosen) if chosen else None)
     return blocks
@@ -123,8 +123,8 @@ def _every_backbone(results: Results, shared: DomainTables) -> list[Block | None
     if main is not None:
         blocks += [
             Text(
-                "▲ marks the highest mean of a column, the ceiling aside: the ceiling had every "
-                "human map there is and bounds what annotations could bring."
+                "▲ marks the highest mean of a column, except for the ceiling, which uses all "
+                "available human maps and is an upper bound for more annotations."
             ),
             Shown("main", main),
         ]
@@ -145,8 +145,8 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
     if drawings:
         blocks.append(
             Text(
-                f"The Student's AUC on {results.primary} minus the other side's: mean over seeds "
-                "and 95 % interval. Right of zero, the Student is better."
+                f"Difference of the AUC on {results.primary}, Student minus the other side: mean "
+                "over seeds and 95 % interval. Values above zero favor the Student."
             )
         )
     blocks.append(_drawn("differences", drawings))
@@ -161,18 +161,18 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
 def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Block | None]:
     study = plan.protocol.study
     if results.budget.empty:
-        return [Text("No number of annotated images has been tried to the end yet.", "none")]
+        return [Text("No number of annotated images has been completed yet.", "none")]
     blocks: list[Block | None] = [
         Text(
-            "Bands are 95 % intervals of the mean over seeds, each with annotated images of its "
-            "own; lines across are Baseline 2 and the ceiling, which have every label."
+            "Bands are 95 % intervals of the mean over seeds, with a new draw of annotated images "
+            "for each seed; horizontal lines are Baseline 2 and the ceiling, which use all labels."
         )
     ]
     for backbone in study.students:
         drawings = [
             (title, drawing)
             for title, drawing in (
-                (f"{backbone}: what annotations buy", budget_plot(results, backbone,
+                (f"{backbone}: AUC by annotations", budget_plot(results, backbone,
                                                                   study.budget_gain)),
                 ("The Teacher's maps", maps_plot(results, backbone)),
             )
@@ -226,8 +226,9 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
                 blocks.append(Shown(key, table) if table else None)
     if any(blocks):
         text = (
-            "A source of positives alone is set against all negatives of its set. ▲ marks the "
-            "highest mean of a row, the ceiling aside. Validation sets by source are in table.csv."
+            "A source with positives only is compared with all negatives of its set. ▲ marks the "
+            "highest mean of a row, except for the ceiling. Results of validation sets by source "
+            "are in table.csv."
         )
         blocks.insert(0, Text(text))
     others: list[Text | Shown] = []
@@ -242,17 +243,17 @@ def _seeds(plan: Plan, results: Results) -> list[Block | None]:
     drawings = _each(plan.protocol.study.students, lambda name: figures.dot_plot(results, name))
     if not drawings:
         return [Text(f"No model has been scored on {results.primary} yet.", "none")]
-    text = f"A dot is one training's AUC on {results.primary}, the bar their mean."
+    text = f"A dot is the AUC of one training on {results.primary}, a bar the mean over seeds."
     return [Text(text), Drawn("dots", drawings)]
 
 
 def _alphas(plan: Plan, results: Results) -> list[Block | None]:
     drawings = _each(plan.protocol.study.students, lambda name: figures.alpha_curve(results, name))
     if not drawings:
-        return [Text("No α has been chosen yet.", "none")]
+        return [Text("No α has been selected yet.", "none")]
     text = (
-        "AUC on validation (the worst set, mean over seeds) at each α; the chosen α is ringed. "
-        "Test sets had no part in it."
+        "Validation AUC (on the worst set, mean over seeds) at each α; the selected α is ringed. "
+        "Test sets were not used."
     )
     legend = [("baseline1", "Baseline 1"), ("student", "Student"), ("ceiling", "Ceiling")]
     return [Text(text), Drawn("curves", drawings, legend)]
@@ -268,8 +269,8 @@ def _rocs(plan: Plan, results: Results) -> list[Block | None]:
         return [Text(text), Drawn("curves", drawings, legend)]
     if results.positive is None:
         text = (
-            f"A curve needs one positive class; this study has {len(results.classes)} classes and "
-            "its AUC is the mean of one class against the rest."
+            f"ROC curves need one positive class; this study has {len(results.classes)} classes, "
+            "and its AUC is the mean one-vs-rest AUC."
         )
         return [Text(text, "none")]
     return [Text(f"No model has been scored on {results.primary} yet.", "none")]
@@ -282,7 +283,7 @@ def _methods(plan: Plan, results: Results) -> list[Block | None]:
     lines = [
         Line(title, [Cell(count), Cell(remark)]) for title, count, remark in annotation_counts(plan)
     ]
-    table = Table("What people annotated for this study.", "What", ["Images", "Remark"], lines)
+    table = Table("Annotations used by this study.", "Kind", ["Images", "Remark"], lines)
     return [*blocks, Shown("annotated", table)]
 
 
@@ -291,8 +292,8 @@ def _graph(plan: Plan) -> list[Block | None]:
     drawing = graph_plot(groups)
     table = study_tables.work_table(groups)
     text = (
-        "Steps of one kind are one box: how many there are, and the computing time of those that "
-        "have finished. A box stands below what it needs."
+        "Each box represents all steps of one kind, with their number and the computing time of "
+        "the finished ones. A box is below the steps that it needs."
     )
     return [
         Text(text),
@@ -317,5 +318,5 @@ def _drawn(
 
 
 def _each(names: Sequence[str], draw: Callable[[str], Figure | None]) -> list[tuple[str, Figure]]:
-    """The figure of each backbone that has one."""
+    """Figures of the backbones that have one."""
     return [(name, made) for name in names if (made := draw(name)) is not None]

@@ -1,4 +1,4 @@
-"""The tables of one domain that several files of a report show, each made once."""
+"""Tables of one domain that are used by several files of a report, each computed once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SetAndBackbone = tuple[str, str]
 
 @dataclass(frozen=True)
 class DomainTables:
-    """Tables of the page, table.md, summary.md and the model card; those without rows are absent.
+    """Tables of the page, table.md, summary.md and the model card; empty ones are absent.
 
     Args:
-        order: The evaluation sets, the primary one first.
-        sets: The main table by evaluation set.
+        order: Evaluation sets, the primary one first.
+        sets: Main table by evaluation set.
         sources: AUC by source, by evaluation set and backbone.
         fixed_rates: Error rates at the threshold fixed on validation, by test set and backbone.
-        roc_rates: Error rates from the test ROC, by test set and backbone.
-        budgets: The table of annotation budgets by backbone.
+        roc_rates: Error rates on the test ROC curve, by test set and backbone.
+        budgets: Table of annotation budgets by backbone.
     """
 
     order: list[str]
@@ -40,15 +40,15 @@ class DomainTables:
 
     @property
     def tests(self) -> list[str]:
-        """The test sets, the primary one first."""
+        """Test sets, the primary one first."""
         return [name for name in self.order if split_kind(name) == "test"]
 
 
 def domain_tables(plan: Plan, results: Results) -> DomainTables:
-    """The tables of a domain.
+    """Tables of a domain.
 
     Args:
-        plan, results: Of the domain.
+        plan, results: Plan and results of the domain.
     """
     study, order = plan.protocol.study, set_order(plan)
     tests = [name for name in order if split_kind(name) == "test"]

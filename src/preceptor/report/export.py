@@ -1,4 +1,4 @@
-"""Figures and tables as files of their own: SVG that any program draws, CSV, LaTeX."""
+"""Export of figures and tables: self-contained SVG, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SYMBOLS = {
     "±": r"$\pm$", "−": r"$-$", "α": r"$\alpha$", "×": r"$\times$", "→": r"$\rightarrow$",
     "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "–": "--", "…": r"\dots{}",
     "÷": r"$\div$", "·": r"$\cdot$", "▲": "", "\u00a0": "~",
-    # In the font encoding that is LaTeX's own, these would print as other signs.
+    # In LaTeX's default font encoding, these would print as other characters.
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 
 def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
-    """Name and content of the file of every figure and table, as `figures/…` and `tables/…`."""
+    """Names (`figures/…`, `tables/…`) and contents of the files of all figures and tables."""
     for section in sections:
         flat = [
             inner
@@ -46,7 +46,7 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
 
 
 def drawing_names(section: Section, block: Drawn) -> list[tuple[str, Figure]]:
-    """The file name (without its end) of each figure of a block, and the figure."""
+    """File name (without suffix) of each figure of a block, and the figure."""
     return [
         (f"{section.key}-{stem}", drawing)
         for stem, (_, drawing) in zip(block.stems, block.drawings, strict=True)
@@ -54,7 +54,7 @@ def drawing_names(section: Section, block: Drawn) -> list[tuple[str, Figure]]:
 
 
 def table_csv(table: Table) -> str:
-    """A table as CSV: the values as they are shown, hyphens for minus signs, notes in brackets."""
+    """Table as CSV: formatted values with hyphens as minus signs and notes in brackets."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([table.corner, *table.columns])
@@ -69,7 +69,7 @@ def _plain(cell: Cell) -> str:
 
 
 def table_latex(table: Table, name: str) -> str:
-    """A table for a paper: a `table` with booktabs rules; the best of a column is bold."""
+    """Table as LaTeX with booktabs rules; the best of a column is bold."""
     head = [table.corner, *table.columns]
     rows = []
     for row in table.lines:
@@ -77,7 +77,7 @@ def table_latex(table: Table, name: str) -> str:
         for cell in row.cells:
             text = rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text)
             cells.append(f"{text} ({latex(cell.note)})" if cell.note else text)
-        # After the end of a row, LaTeX takes a bracket or a star for an argument of it.
+        # After the end of a row, LaTeX interprets a bracket or a star as an argument.
         guard = "{}" if row.heading.startswith(("[", "*")) else ""
         rows.append(guard + " & ".join(cells) + r" \\")
     return "\n".join(
@@ -101,7 +101,7 @@ def table_latex(table: Table, name: str) -> str:
 
 
 def latex(text: str) -> str:
-    r"""Text as LaTeX.
+    r"""Escaped text for LaTeX.
 
     Example:
         >>> latex("α 0.5 & 95 %: −0.1 ± 0.2")
@@ -111,12 +111,12 @@ def latex(text: str) -> str:
 
 
 def standalone(drawing: Figure, legend: Sequence[tuple[str, str]] = (), marks: bool = False) -> str:
-    """A figure of the page as an SVG file: namespace, white ground, its legend, its own styles.
+    """Figure of the page as a self-contained SVG file with white background, legend and styles.
 
     Args:
-        drawing: The figure.
-        legend: Colour key and name of each line, written below the figure.
-        marks: The legend shows means with their intervals, and no curves.
+        drawing: Figure.
+        legend: Color key and name of each line, shown below the figure.
+        marks: Whether the legend shows means with intervals instead of curves.
     """
     entries = [
         _legend_entry(place, drawing.height, *one, marks) for place, one in enumerate(legend)
@@ -135,7 +135,7 @@ def standalone(drawing: Figure, legend: Sequence[tuple[str, str]] = (), marks: b
 
 
 def _legend_entry(place: int, top: float, key: str, name: str, marks: bool) -> str:
-    """A line of the legend, two side by side."""
+    """Entry of the legend; two entries per row."""
     x, y = 14.0 + 180 * (place % 2), top + 8 + 20 * (place // 2)
     sample = line(x, y, x + 32, y, "mean" if marks else "curve", key).text
     if marks:

@@ -1,4 +1,4 @@
-"""Figures of what a domain's study found: seeds, choice of α, ROC curves, differences."""
+"""Figures of the results of a domain: seeds, selection of α, ROC curves, differences."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _FPR = np.linspace(0, 1, 201)
 
 @dataclass(frozen=True)
 class Difference:
-    """One mark of a figure of differences.
+    """Mark in a figure of differences.
 
     Args:
-        name: What it is of, in a tip.
-        mean, low, high: With its 95 % interval; NaN where one seed gives none.
-        key: Of its colour.
+        name: Name in the tool tip.
+        mean, low, high: Mean difference and its 95 % interval; NaN for one seed.
+        key: Color key.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Difference:
 
 
 def dot_plot(results: Results, backbone: str) -> Figure | None:
-    """A dot a seed and the mean as a bar, a line an arm, on the whole primary set."""
+    """AUC on the primary set by arm: a dot for each seed, a bar for the mean."""
     if results.figures.empty:
         return None
     found: dict[str, pd.Series] = {}
@@ -107,7 +107,7 @@ def dot_plot(results: Results, backbone: str) -> Figure | None:
 
 
 def alpha_curve(results: Results, backbone: str) -> Figure | None:
-    """Validation AUC over α for Baseline 1, Student and ceiling, the chosen α ringed."""
+    """Validation AUC over α for Baseline 1, Student and ceiling; the selected α is ringed."""
     if results.alphas.empty:
         return None
     table = results.alphas
@@ -146,13 +146,13 @@ def alpha_curve(results: Results, backbone: str) -> Figure | None:
                 said.append(f"{name} {alpha} with AUC {number(row['value'])}")
             body.append(dot(px, py, 4, role, tip))
     body.append(
-        label((left + right) / 2, bottom + 39, "α (small: much guidance)", "axis", "middle")
+        label((left + right) / 2, bottom + 39, "α (small: strong guidance)", "axis", "middle")
     )
-    return svg(bottom + 47, f"{backbone}: validation AUC over α. Chosen: {'; '.join(said)}", body)
+    return svg(bottom + 47, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body)
 
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:
-    """True positive rate at 201 false positive rates, averaged over seeds (vertical averaging)."""
+    """Mean ROC curve over seeds at 201 false positive rates (vertical averaging)."""
     frames = results.files.tests_of(plan, arm)
     if results.positive is None or not frames:
         return None
@@ -203,12 +203,12 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
 def differences(
     rows: Sequence[tuple[str, Sequence[Difference]]], title: str, axis: str = "AUC difference"
 ) -> Figure | None:
-    """Differences with their 95 % intervals about zero, one row a name, one or more marks a row.
+    """Differences with 95 % intervals, one row per name with one or several marks.
 
     Args:
-        rows: The name of each row, and its marks.
-        title: What the figure shows, for readers who cannot see it; the marks are added.
-        axis: What is measured.
+        rows: Name of each row, and its marks.
+        title: Text alternative of the figure; the marks are appended.
+        axis: Label of the axis.
     """
     rows = [(name, [one for one in marks if math.isfinite(one.mean)]) for name, marks in rows]
     rows = [(name, marks) for name, marks in rows if marks]
@@ -260,7 +260,7 @@ def _mark(row: dict[str, Any], name: str, key: str) -> Difference:
 
 
 def forest_plot(results: Results, backbone: str) -> Figure | None:
-    """Student minus each other side, a row a comparison; the backbone may be `OVERALL`."""
+    """Student minus each other side, one row per comparison; the backbone may be `OVERALL`."""
     if results.comparisons.empty:
         return None
     table = results.comparisons
@@ -275,7 +275,7 @@ def forest_plot(results: Results, backbone: str) -> Figure | None:
 
 
 def backbone_plot(results: Results) -> Figure | None:
-    """RQ2: Student minus each baseline, a row a backbone."""
+    """Figure on RQ2: Student minus each baseline, one row per backbone."""
     if results.comparisons.empty:
         return None
     table = results.comparisons[results.comparisons["question"] == "RQ2"]
@@ -289,10 +289,10 @@ def backbone_plot(results: Results) -> Figure | None:
 
 
 def domain_plot(domains: pd.DataFrame) -> Figure | None:
-    """RQ4: Student minus each baseline, a row a domain and backbone.
+    """Figure on RQ4: Student minus each baseline, one row per domain and backbone.
 
     Args:
-        domains: See `StudyResults.domains`.
+        domains: Results by domain, see `StudyResults.domains`.
     """
     if domains.empty:
         return None
@@ -308,7 +308,7 @@ def domain_plot(domains: pd.DataFrame) -> Figure | None:
 
 
 def teacher_plot(plan: Plan, results: Results, name: str) -> Figure | None:
-    """RQ1: Students of human-guided minus Students of data-driven Teachers of one backbone."""
+    """Figure on RQ1: Students of human-guided minus those of data-driven Teachers, by backbone."""
     if results.comparisons.empty:
         return None
     table = results.comparisons[results.comparisons["question"] == "RQ1"]

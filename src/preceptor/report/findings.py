@@ -1,4 +1,4 @@
-"""What a study found, in words: made once for the page, the summary and the model card."""
+"""Findings of a study in words, for the page, the summary and the model card."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from preceptor.study.study_plan import StudyPlan
 
 @dataclass(frozen=True)
 class DomainFindings:
-    """What one domain's numbers support.
+    """Findings of one domain.
 
     Args:
-        verdict: Whether the Student won in this domain.
-        answers: By question (RQ1, RQ2, RQ3, budget): what the numbers support and what not.
+        verdict: Verdict on the Student.
+        answers: Answers by question (RQ1, RQ2, RQ3, budget).
         sentences: Every comparison in a sentence.
     """
 
@@ -30,12 +30,12 @@ class DomainFindings:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the numbers of a whole study support.
+    """Findings of a study.
 
     Args:
-        verdict: Of all domains together.
-        by_domain: One under "" where there are no domains.
-        across: The answer to RQ4; "" without domains.
+        verdict: Verdict on all domains together.
+        by_domain: Findings by domain; one entry under "" without domains.
+        across: Answer to RQ4; "" without domains.
     """
 
     verdict: Verdict

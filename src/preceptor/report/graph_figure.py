@@ -1,6 +1,6 @@
-"""The graph of the study: what was computed, what needed what, and how long it took.
+"""Figure of the graph of a study: steps, dependencies and computing times.
 
-Steps of one kind are drawn as one box: a study has hundreds of steps and a dozen kinds.
+Steps of one kind are drawn as one box, since a study has hundreds of steps of about a dozen kinds.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LANE, _GAP, _BETWEEN = 8.0, 10.0, 34.0  # of a line that passes, beside, and be
 
 @dataclass
 class Work:
-    """Steps that are drawn as one.
+    """Group of steps that is drawn as one box.
 
     Args:
-        title: For people.
-        count, done: Steps, and those that have finished.
-        times: Seconds of each finished step.
-        needs: Titles of the groups that come before.
+        title: Title of the box.
+        count, done: Number of steps, and of finished steps.
+        times: Computing time of each finished step in seconds.
+        needs: Titles of the groups that this group needs.
     """
 
     title: str
@@ -42,18 +42,18 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """Of all finished steps together."""
+        """Total computing time of the finished steps in seconds."""
         return sum(self.times)
 
     @property
     def median(self) -> float:
-        """Of one step."""
+        """Median computing time of a step in seconds."""
         return median(self.times) if self.times else 0.0
 
 
 def work_groups(plan: Plan) -> list[Work]:
-    """The steps known so far, grouped, in an order in which needs come first."""
-    titles = _titles(plan)
+    """Groups of the steps known so far, in topological order."""
+    titles = group_titles(plan)
     groups: dict[str, Work] = {}
     for identity, step in plan.steps.items():
         if step.kind == "shard":  # counted with the step that joins them, which has their seconds
@@ -82,8 +82,8 @@ def _same(plan: Plan, one: str, other: str) -> bool:
     return plan.origin.get(one) == plan.origin.get(other)
 
 
-def _titles(plan: Plan) -> dict[str, str]:
-    """The group of each step, by id."""
+def group_titles(plan: Plan) -> dict[str, str]:
+    """Title of the group of each step, by id."""
     arms: dict[str, list[Arm]] = {}
     for member in plan.members:
         arms.setdefault(member.run, []).append(member.arm)
@@ -115,7 +115,7 @@ def _titles(plan: Plan) -> dict[str, str]:
 
 
 def _names(arms: list[Arm]) -> list[str]:
-    """The roles of a run, for people; those of other annotation budgets only where it has no
+    """Roles of a run as text; those of other annotation budgets only if it has no
     other role."""
     plain = {_arm_name(arm) for arm in arms if arm.annotated is None}
     return sorted(plain or {f"{_arm_name(arm)}, other budgets" for arm in arms}) or ["Training"]
@@ -133,7 +133,7 @@ def _name(role: Role) -> str:
 
 
 def _sorted(groups: dict[str, Work]) -> list[Work]:
-    """Needs first; a need that would close a circle is left out."""
+    """Groups in topological order; a dependency that would close a cycle is omitted."""
     order: list[str] = []
     open_now: set[str] = set()
 
@@ -163,7 +163,7 @@ def _sorted(groups: dict[str, Work]) -> list[Work]:
 
 
 def graph_plot(groups: list[Work]) -> Figure | None:
-    """Boxes from top to bottom in the order of needs, with how many steps and how long."""
+    """Graph of boxes from top to bottom, with the number and computing time of the steps."""
     if not groups:
         return None
     needs = {group.title: group.needs for group in groups}
@@ -218,6 +218,6 @@ def graph_plot(groups: list[Work]) -> Figure | None:
 
 
 def _told(group: Work) -> str:
-    """How many steps, and how long they took."""
+    """Number of steps and their computing time as text."""
     told = f"{group.done} of {group.count}" if group.done < group.count else f"{group.count}"
     return f"{told} · {duration(group.seconds)}" if group.times else told

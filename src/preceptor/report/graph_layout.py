@@ -1,7 +1,7 @@
-"""Places for the boxes of a graph that is drawn from top to bottom: levels, order, positions.
+"""Layered layout of a graph that is drawn from top to bottom: levels, order and positions.
 
-A connection that passes a level has a lane of its own there, so that no line runs behind a box.
-Connections to the same box share their lanes.
+A connection that crosses a level has a lane (a dummy node) there, so that no line passes behind a
+box. Connections to the same box share their lanes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _SWEEPS = 24
 
 
 def levels(needs: Mapping[str, Sequence[str]], most: int) -> dict[str, int]:
-    """The level of each box: below all that it needs, and at most so many on one.
+    """Level of each box: below all boxes that it needs, with a limited number per level.
 
-    Of those that could stand on a level, the ones with the longest way down stand there (Hu 1961,
+    Among the candidates for a level, those with the longest path below them are chosen (Hu 1961,
     Parallel sequencing and assembly line problems).
 
     Args:
-        needs: What comes before each box, without circles, each box after its needs.
-        most: Boxes on a level.
+        needs: Boxes that each box needs, without cycles, in topological order.
+        most: Maximum number of boxes on a level.
 
     Example:
         >>> levels({"a": [], "b": [], "c": ["b"], "d": ["c", "a"]}, 1)
@@ -49,7 +49,7 @@ def levels(needs: Mapping[str, Sequence[str]], most: int) -> dict[str, int]:
 def links(
     needs: Mapping[str, Sequence[str]], level: Mapping[str, int]
 ) -> list[tuple[Place, Place]]:
-    """The connections from each level to the next, through lanes where they are longer."""
+    """Connections from each level to the next; longer ones pass through lanes."""
     found: dict[tuple[Place, Place], None] = {}
     for name, before in needs.items():
         for need in before:
@@ -62,10 +62,10 @@ def links(
 def ordered_rows(
     level: Mapping[str, int], joined: Sequence[tuple[Place, Place]]
 ) -> list[list[Place]]:
-    """Boxes and lanes of each level from left to right, with few crossings.
+    """Order of boxes and lanes on each level, with few crossings.
 
-    Sweeps down and up, each place under the mean of its neighbours (Sugiyama et al. 1981); the
-    order with the fewest crossings of all sweeps is kept.
+    Sweeps down and up, placing each node below the mean of its neighbors (Sugiyama et al. 1981);
+    the order with the fewest crossings of all sweeps is used.
     """
     places = dict.fromkeys([*level.items(), *(place for link in joined for place in link)])
     rows: list[list[Place]] = [[] for _ in range(max(level.values()) + 1)]
@@ -91,7 +91,7 @@ def ordered_rows(
 
 
 def crossings(rows: Sequence[Sequence[Place]], joined: Sequence[tuple[Place, Place]]) -> int:
-    """How many pairs of connections cross."""
+    """Number of crossing pairs of connections."""
     order = {place: position for row in rows for position, place in enumerate(row)}
     ends = [(one[1], order[one], order[other]) for one, other in joined]
     return sum(
@@ -108,16 +108,16 @@ def positions(
     wide: float,
     gap: float,
 ) -> dict[Place, float]:
-    """The centre of every box and lane from left to right, near those that it is joined with.
+    """Horizontal center of every box and lane, near its neighbors.
 
-    A lane wants to be above what it leads to, so that it is straight.
+    Lanes are placed above their successors, so that they are straight.
 
     Args:
-        rows: See `ordered_rows`.
-        joined: See `links`.
-        widths: Of each place; a row with its gaps is not wider than the figure.
+        rows: Order on each level, from `ordered_rows`.
+        joined: Connections, from `links`.
+        widths: Width of each node; a row with its gaps is not wider than the figure.
         wide: Width of the figure.
-        gap: Between two places of a row.
+        gap: Gap between two nodes of a row.
     """
     around, below = _neighbours(joined, True, True), _neighbours(joined, False, True)
     lanes = {(name, at) for name, at in widths if (name, at + 1) in widths}
@@ -147,9 +147,10 @@ def _apart(
     wide: float,
     gap: float,
 ) -> dict[Place, float]:
-    """Centres as near to the wanted ones as keeps the order and the gaps.
+    """Centers near the wanted ones that keep the order and the gaps.
 
-    The mean of packing from the left and from the right: both keep them, so their mean does.
+    The mean of packing from the left and from the right; both keep order and gaps, and so does
+    their mean.
     """
     sizes = [widths[place] for place in row]
     rest = sum(sizes) + gap * (len(row) - 1)
@@ -171,7 +172,7 @@ def _apart(
 def _neighbours(
     joined: Sequence[tuple[Place, Place]], above: bool, below: bool
 ) -> dict[Place, list[Place]]:
-    """What each place is joined with, on the level above, below, or both."""
+    """Neighbors of each node on the level above, below, or both."""
     found: dict[Place, list[Place]] = {}
     for one, other in joined:
         if above:
@@ -182,7 +183,7 @@ def _neighbours(
 
 
 def _shares(row: Sequence[Place]) -> dict[Place, float]:
-    """Where each place stands in its row, in (0, 1)."""
+    """Relative position of each node in its row, in (0, 1)."""
     return {place: (position + 0.5) / len(row) for position, place in enumerate(row)}
 
 

@@ -1,4 +1,4 @@
-"""How a study was done, in sentences that a paper can take over."""
+"""Methods section of the report, in sentences for a paper."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _TIED = (
     "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go to "
 )
 SELECTION = {
-    "highest": "The highest mean AUC over seeds won.",
+    "highest": "The highest mean AUC over seeds was selected.",
     "guided": _TIED + "the maps that agree best with human maps of validation images.",
     "val_auc": _TIED + "the smaller α.",
 }
 
 
 def methods(plan: Plan, results: Results) -> list[str]:
-    """How it was done, as sentences that a paper can take over."""
+    """Paragraphs of the methods section."""
     family = "domains × backbones × baselines" if plan.domain else "backbones × baselines"
     study = plan.protocol.study
     training, seeds = study.training, len(study.seed_list)
@@ -55,19 +55,19 @@ def methods(plan: Plan, results: Results) -> list[str]:
         "The loss of a guided model is (1 − α) · d(human or Teacher's map, model's map) + α · "
         "cross-entropy (CYBORG: Boyd et al., WACV 2023; Teacher and Student: Crum et al., BMVC "
         f"2023). Guidance distance {training.distance}, map of the "
-        f"{training.cam_class} class ({_guided_map(plan)}), α grid {grid}; Teachers marked by "
+        f"{training.cam_class} class ({_guided_map(plan)}), α grid {grid}; Teachers' maps: "
         f"{_marking(plan)}; guided classes: "
         f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
         + (
-            "the Teacher's maps replace the human ones."
+            "the Teacher's maps replace the human maps."
             if study.human_maps == "replace"
             else "the human maps are kept."
         ),
-        "Everything was chosen on validation sets alone; of several the worst counts. "
+        "All selections used validation sets only, with the AUC on the worst of several sets. "
         + SELECTION[study.selection]
-        + " Test sets were scored once, after the choice; decision thresholds "
-        f"({rule_words(study.threshold, TERMS[study.terms])}) were fixed on each model's own "
-        "validation scores.",
+        + " Test sets were scored once, after the selection; decision thresholds "
+        f"({rule_words(study.threshold, TERMS[study.terms])}) were fixed on the validation scores "
+        "of each model.",
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
         + (
             "intervals, exact sign-flip tests, and Holm's correction over "
@@ -75,18 +75,17 @@ def methods(plan: Plan, results: Results) -> list[str]:
             "Every seed is a new draw of the data, so that the intervals are over draws. "
             if study.draws
             else "intervals, exact sign-flip tests (Fisher 1935), Holm's correction over "
-            f"{family}, and a two-level bootstrap over seeds and images (groups where there are "
-            "any). "
+            f"{family}, and a two-level bootstrap over seeds and images (or groups). "
         )
-        + "Standard deviations are with n − 1. All other figures are descriptive.",
+        + "Standard deviations have the divisor n − 1. All other results are descriptive.",
     ]
     if study.budgets:
         paragraphs.append(
-            f"Baseline 1, the chosen Teacher and its Students were trained again with "
-            f"{names_of(f'{size:,}' for size in study.budgets)} annotated images, drawn anew for "
-            "every seed, smaller draws within larger ones, at the α chosen with all annotations of "
-            "the study; a step that bought the Student less than "
-            f"{study.budget_gain:g} AUC counts as not worth it."
+            f"Baseline 1, the selected Teacher and its Students were trained again with "
+            f"{names_of(f'{size:,}' for size in study.budgets)} annotated images, with a new draw "
+            "for every seed and smaller draws within larger ones, at the α selected with all "
+            "annotations of the study; the smallest relevant gain in AUC is "
+            f"{study.budget_gain:g}."
         )
     records = _records(plan)
     if records:
@@ -97,23 +96,23 @@ def methods(plan: Plan, results: Results) -> list[str]:
         most = max(record.parts for record in divided)
         paragraphs.append(
             f"{len(divided)} of {len(records)} trainings ran out of memory and computed each batch "
-            f"in up to {most} parts, whose gradients were added up: where there is batch norm, it "
-            "saw the statistics of parts."
+            f"in up to {most} micro-batches with gradient accumulation; batch norm used the "
+            "statistics of micro-batches."
         )
     seconds = _computing(results.runs)
     if seconds:
-        paragraphs.append(f"The finished trainings took {duration(seconds)} of computing in all.")
+        paragraphs.append(f"Total computing time of the finished trainings: {duration(seconds)}.")
     return paragraphs
 
 
 def _records(plan: Plan) -> list[RunRecord]:
-    """What the finished trainings say of themselves, each once."""
+    """Records of all finished trainings."""
     folders = {plan.protocol.run_folder(member.run) for member in plan.members}
     return [RunRecord.read(folder) for folder in sorted(folders) if is_finished(folder)]
 
 
 def _place(record: RunRecord) -> str:
-    """The device, the machine and the versions of a training."""
+    """Device, machine and library versions of a training."""
     versions = dict(record.versions)
     where = f"{record.device} ({versions.pop('machine', '?')})"
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -121,7 +120,7 @@ def _place(record: RunRecord) -> str:
 
 
 def _computed(plan: Plan) -> str:
-    """Precision and layout, by backbone where a probe chose them."""
+    """Precision and memory layout, by backbone if a probe chose them."""
     study = plan.protocol.study
     if not study.training.left_to_probe:
         return study.training.speed.words
@@ -130,10 +129,10 @@ def _computed(plan: Plan) -> str:
 
 
 def _guided_map(plan: Plan) -> str:
-    """What was guided, by backbone where they differ: each finished run says it of its model."""
+    """Kind of the guided map, by backbone if they differ."""
     study = plan.protocol.study
     if study.training.cam_source == "cyborg":
-        return "class activation map of what the released CYBORG code taps"
+        return "class activation map of the layers used by the released CYBORG code"
     names = {"cam": "class activation map", "gradcam": "Grad-CAM through the head"}
     kinds: dict[str, str] = {}
     for member in plan.members:
@@ -146,20 +145,20 @@ def _guided_map(plan: Plan) -> str:
 
 
 def _marking(plan: Plan) -> str:
-    """How Teachers marked, with what RISE needs to be done again."""
+    """Saliency methods of the Teachers, with the settings of RISE."""
     study = plan.protocol.study
     rise = study.rise
     methods = {
-        "cam": "the map that is guided",
+        "cam": "the guided map",
         "rise": f"RISE ({rise.estimator} estimator of the {rise.score}, {rise.cells} × "
-        f"{rise.cells} cells, up to {rise.max_masks:,} masks an image, tolerance "
-        f"{rise.tolerance:g}, fill {rise.fill}; maps that did not settle do not guide)",
+        f"{rise.cells} cells, up to {rise.max_masks:,} masks per image, tolerance "
+        f"{rise.tolerance:g}, fill {rise.fill}; maps above the tolerance do not guide)",
     }
     return names_of(methods[method] for method in study.saliency)
 
 
 def _data(plan: Plan) -> str:
-    """What the study was done on."""
+    """Data of the study."""
     table = plan.protocol.workspace.manifest.table
     counts = table.groupby("split", sort=False).size()
     sets = names_of(f"{name} {count:,}" for name, count in counts.items())
@@ -169,12 +168,12 @@ def _data(plan: Plan) -> str:
     return (
         f"{where}{len(table):,} images of the classes "
         f"{names_of(plan.protocol.workspace.manifest.classes)} ({sets}), of which {annotated:,} "
-        "training images counted as annotated."
+        "training images were used as annotated."
     )
 
 
 def _seen(results: Results) -> str:
-    """Images seen in one training, where the Student and its baselines saw as many."""
+    """Number of images seen in one training."""
     runs = results.runs
     if runs.empty or not runs["finished"].any():
         return ""
@@ -184,7 +183,7 @@ def _seen(results: Results) -> str:
 
 
 def _computing(runs: pd.DataFrame) -> float:
-    """Of all trainings, each counted once though it may stand in several rows."""
+    """Computing time of all trainings in seconds, each counted once."""
     if runs.empty:
         return 0.0
     total = float(runs.drop_duplicates("run")["seconds"].astype(float).sum())

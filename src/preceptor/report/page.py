@@ -1,4 +1,4 @@
-"""The report as one HTML file: `chapters` says what stands in it, the templates how it looks."""
+"""Report as one HTML file: content from `chapters`, layout from the templates."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 
 FILES = {
-    "table.csv": "the main table, every evaluation set and source",
-    "table.md": "the same as Markdown",
-    "summary.md": "the first table of every domain and what was found, as the terminal shows it",
-    "results.csv": "figures of every run, set and source",
+    "table.csv": "the main table with all evaluation sets and sources",
+    "table.md": "the main table as Markdown",
+    "summary.md": "the first table of every domain and the verdict, as printed on the terminal",
+    "results.csv": "metrics of every run, set and source",
     "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
-    "domains.csv": "the Student against both baselines in every domain",
-    "budget.csv": "what each number of annotated images reached",
+    "domains.csv": "the Student compared with both baselines in every domain",
+    "budget.csv": "AUC by number of annotated images",
     "runs.csv": "every training, with times",
     "tables/": "every table of this page as CSV and LaTeX",
     "figures/": "every figure of this page as SVG",
     "panels/": "every image of this page with its maps as PNG, and an index",
-    "summary.json": "the sentences of this page, what is missing and what failed",
-    "selection.json": "what was chosen on validation, and why",
+    "summary.json": "the sentences of this page, missing and failed steps",
+    "selection.json": "selections on validation, with reasons",
     "study.yaml": "the resolved study file",
-    "best/": "the chosen Student as a model folder with its card",
+    "best/": "the selected Student as a model folder with its card",
 }
 
 
-_WORDS = ("Remark", "Why there is none", "By seed")  # columns that hold words, or many numbers
+_WORDS = ("Remark", "Reason", "By seed")  # columns that hold words, or many numbers
 
 
 @dataclass(frozen=True)
 class Link:
-    """A file that the page carries in itself."""
+    """Link to a file that is embedded in the page."""
 
     text: str
     file: str
@@ -69,7 +69,7 @@ def render_page(
     failed: dict[str, Failure],
     files: list[str],
 ) -> str:
-    """The whole page as HTML.
+    """Page as HTML.
 
     Args:
         study, found: The study and its numbers.
@@ -127,7 +127,7 @@ def render_page(
 
 
 def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
-    """For each backbone: the Student, its better baseline, the difference and its interval."""
+    """Student, better baseline, difference and interval for each backbone."""
     if results.table.empty or results.comparisons.empty:
         return []
     whole = results.table[
@@ -158,7 +158,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
 
 
 def typeset(text: str) -> str:
-    """Minus signs for hyphens before numbers; α, % and − stay with what they belong to.
+    """Typographic minus signs, and no line breaks after α and before %.
 
     Example:
         >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best\u00a0α, 95\u00a0%)"
@@ -170,7 +170,7 @@ def typeset(text: str) -> str:
 
 
 def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
-    """The downloads of every table and figure, by `tables/NAME` and `figures/NAME`."""
+    """Download links of every table and figure, by `tables/NAME` and `figures/NAME`."""
     kinds = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "text/plain"),
              "svg": ("SVG", "image/svg+xml")}  # fmt: skip
     found: dict[str, list[Link]] = {}
@@ -204,7 +204,7 @@ def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Figure]]:
 
 
 def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
-    """What stands under the title, line by line: a line a domain where there are several."""
+    """Facts below the title, one line per domain."""
     about = []
     for one in found.by_domain.values():
         of = f"{one.domain}: " if one.domain else ""

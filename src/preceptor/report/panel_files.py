@@ -24,14 +24,14 @@ _PAPER, _INK, _EMPTY = "white", "#222222", "#eeeeee"
 
 @dataclass(frozen=True)
 class PanelFile:
-    """A panel that was written as a PNG file; the columns of the index.
+    """Panel as a PNG file; the fields are the columns of the index.
 
     Args:
         file: Path of the PNG file, relative to the study folder.
         domain: Domain of the study, or "".
-        backbone, seed: The Student.
-        image, label, source: The image, as the manifest writes them.
-        scored: The class whose score is given.
+        backbone, seed: Backbone and seed of the Student.
+        image, label, source: Image, label and source as in the manifest.
+        scored: Class of the score.
         score: The Student's score of that class.
         hit: Whether the Student's most probable class is the label.
         agreement: Correlation of the Student's map with the human map; NaN without a human map.
@@ -51,12 +51,12 @@ class PanelFile:
 
     @property
     def name(self) -> str:
-        """The name of the file without its ending."""
+        """Name of the file without suffix."""
         return Path(self.file).stem
 
     @property
     def caption(self) -> str:
-        """The caption of the panel on the page, in one line."""
+        """Caption of the panel in one line."""
         parts = ["✓ hit" if self.hit else "✗ miss", self.label]
         parts += [self.source] if self.source else []
         parts.append(f"Student: {self.scored} {self.score:.3f}")
@@ -66,14 +66,14 @@ class PanelFile:
 
 
 def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelFile]:
-    """Write the panels of all domains, and their index, into `out/panels`.
+    """Write the panels of all domains and their index to `out/panels`.
 
     Args:
-        domains: The panels by domain; None where there are none.
-        out: The study folder. A folder of earlier panels is replaced.
+        domains: Panels by domain, or None.
+        out: Study folder. Earlier panels are replaced.
 
     Returns:
-        A file a panel, numbered over all domains.
+        Files, one per panel, numbered over all domains.
     """
     folder = out / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +105,7 @@ def _entries(domains: Mapping[str, Panels | None]) -> Iterator[tuple[PanelFile, 
 
 
 def _drawn(panel: Panel) -> bytes:
-    """The image and its maps side by side under their headings."""
+    """Image and maps side by side with headings."""
     image = panel.image.decoded().convert("RGB")
     scale = SIDE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -120,14 +120,14 @@ def _drawn(panel: Panel) -> bytes:
 
 
 def _laid_over(image: Image.Image, overlay: Image.Image) -> Image.Image:
-    """A map over the grey image."""
+    """Map over the grayscale image."""
     colours = overlay.convert("RGBA").resize(image.size, Image.Resampling.BILINEAR)
     grey = image.convert("L").convert("RGBA")
     return Image.alpha_composite(grey, colours).convert("RGB")
 
 
 def _sheet(tiles: Sequence[tuple[str, Image.Image]], size: tuple[int, int]) -> bytes:
-    """Tiles of one size in a row as a PNG."""
+    """PNG of tiles of equal size in a row."""
     sheet = Image.new("RGB", (len(tiles) * (size[0] + _GAP) - _GAP, size[1] + _HEAD), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for place, (heading, tile) in enumerate(tiles):

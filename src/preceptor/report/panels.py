@@ -1,10 +1,10 @@
-"""Where the models look: an image under the human, Teacher, Student and baseline maps.
+"""Image panels: an image with the maps of human, Teacher, Student and baseline.
 
-Each map is a small picture of its own that is transparent where there is little saliency, so that
-the page can lay it over the image, beside the others or in turn.
+Each map is a small picture that is transparent where saliency is low, so that the page can show it
+over the image, side by side with others or one after the other.
 
-Hits and misses both, drawn by a hash of the name and not picked by eye. All maps are of the
-label's class, min-max normalised one by one, over the part of the image that the model sees.
+Images with correct and with wrong predictions are sampled by a hash of the name. All maps are of
+the label's class and min-max normalized, over the part of the image that is the model's input.
 """
 
 from __future__ import annotations
@@ -55,25 +55,25 @@ Maps = dict[int, NDArray[np.float32]]  # by manifest row
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded image: its file format, and the content of such a file."""
+    """Encoded image: file format and content."""
 
     format: Literal["JPEG", "PNG"]
     data: bytes
 
     @property
     def uri(self) -> str:
-        """The image as a data URI."""
+        """Image as a data URI."""
         encoded = base64.b64encode(self.data).decode("ascii")
         return f"data:image/{self.format.lower()};base64,{encoded}"
 
     def decoded(self) -> Image.Image:
-        """The pixels."""
+        """Pixels."""
         return Image.open(io.BytesIO(self.data))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One map of a panel, or None and the reason in `note`."""
+    """Map of a panel, or None and the reason in `note`."""
 
     heading: str
     picture: Picture | None
@@ -82,17 +82,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """An image with its maps.
+    """Image with its maps.
 
     Args:
-        name, label, source: Of the image, as the manifest writes them.
-        scored: The class whose score is shown: the positive class, or the label without one.
+        name, label, source: Name, label and source of the image as in the manifest.
+        scored: Class of the shown score: the positive class, or the label if there is none.
         score: The Student's score of that class.
         hit: Whether the Student's most probable class is the label.
         agreement: Correlation of the Student's map with the human map on the Student's grid; NaN
             without a human map.
-        image: The image.
-        ratio: Its width ÷ height.
+        image: Image.
+        ratio: Width ÷ height of the image.
         layers: Human map, Teacher, Student, Baseline 2.
     """
 
@@ -110,7 +110,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Panels:
-    """All panels and whose they are."""
+    """Panels with the names of their models."""
 
     backbone: str
     seed: int
@@ -119,12 +119,13 @@ class Panels:
 
 
 def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT) -> list[int]:
-    """Positions to show: half hits, half misses, with human maps first, sources in turn.
+    """Sample of rows: half hits, half misses, those with human maps first, balanced by source.
 
     Args:
         frame: Columns name, label, source, mapped.
-        hit: (n,) whether the Student is right.
-        count: How many; fewer misses than half leave their places to hits, and the reverse.
+        hit: (n,) whether the Student's prediction is correct.
+        count: Number of rows; if there are fewer misses than half, more hits are taken, and vice
+            versa.
     """
     lottery = [hashlib.blake2b(name.encode()).hexdigest() for name in frame["name"]]
     order = frame.assign(hit=hit, draw=lottery).reset_index(drop=True).sort_values("draw")
@@ -139,12 +140,12 @@ def choose_rows(frame: pd.DataFrame, hit: NDArray[np.bool_], count: int = COUNT)
 
 
 def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | None:
-    """The panels of the chosen Student, the one in `best/`; None where it is not scored yet.
+    """Panels of the selected Student (the one in `best/`); None if it is not scored yet.
 
     Args:
-        plan: The study.
-        results: What it found.
-        count: How many images.
+        plan: Plan of the domain.
+        results: Results of the domain.
+        count: Number of images.
 
     Raises:
         PreceptorError: A model or an image cannot be read.
@@ -203,7 +204,7 @@ def _make(
 
 
 def _run_of(plan: Plan, role: Role, backbone: str, alpha: float, seed: int) -> str | None:
-    """The finished run of a role and seed."""
+    """Finished run of a role and seed."""
     for member in plan.members_of(role, backbone):
         finished = is_finished(plan.protocol.run_folder(member.run))
         if (member.arm.alpha, member.seed) == (alpha, seed) and finished:
@@ -212,7 +213,7 @@ def _run_of(plan: Plan, role: Role, backbone: str, alpha: float, seed: int) -> s
 
 
 def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple[Maps, Fit] | None]:
-    """The chosen Teacher's maps of these rows: by its model, or from a given store."""
+    """Maps of the selected Teacher for these rows, from its model or a given store."""
     winner = plan.winner()
     if winner is None:
         return "", None
@@ -270,7 +271,7 @@ def _agreement(entry: pd.Series, look: tuple[Maps, Fit], row: int) -> float:
 
 
 def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
-    """(1, h, w) the human map on the part of the image that a model sees, on a grid."""
+    """(1, h, w) human map on a grid over the part of the image that is the model's input."""
     human = torch.from_numpy(decode_map(Path(entry["saliency"])))[None]
     width, height = Image.open(entry["path"]).size
     box = torch.tensor([fit_box(width, height, fit, TILE).as_tuple()], dtype=torch.float64)
@@ -280,7 +281,7 @@ def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
 def _layers(
     entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
 ) -> tuple[Picture, float, list[Layer]]:
-    """The image as the model sees it, its proportions, and the maps over the same part of it."""
+    """Image as in the model's input, its aspect ratio, and the maps over the same part of it."""
     image = decode_image(Path(entry["path"]), 3)
     height, width = image.shape[:2]
     if fit == "squash":  # the model saw all of it: shown in its own proportions
@@ -304,21 +305,21 @@ def _layers(
 
 
 def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """A size (width, height) in the same proportions whose longer side is at most so long."""
+    """Size (width, height) with the same aspect ratio and a limited longer side."""
     scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _smooth(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A feature grid brought to a picture's size (width, height) without steps."""
+    """Map on a feature grid, smoothly interpolated to a size (width, height)."""
     large = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(large, np.float32).clip(0, 1)
 
 
 def _overlay(saliency: NDArray[np.float32]) -> Picture:
-    """A map in [0, 1] as a picture: the more salient, the brighter and the more opaque.
+    """Map in [0, 1] as a picture whose brightness and opacity increase with saliency.
 
-    A palette of 64 colours with an opacity each: a tenth of the size of four channels.
+    A palette of 64 colors with opacity needs a tenth of the size of four channels.
     """
     levels = np.linspace(0, 1, 64)
     picture = Image.fromarray((saliency * 63).round().astype(np.uint8), "P")

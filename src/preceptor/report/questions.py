@@ -1,4 +1,4 @@
-"""The study's questions, each with one plain sentence on what the numbers support and what not."""
+"""Answers to the research questions, one sentence each."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from preceptor.study.plan import Plan
 
 QUESTIONS = {
     "RQ1": "Which Teacher?",
-    "RQ2": "Does it lift every architecture?",
+    "RQ2": "Does it improve every architecture?",
     "RQ3": "By how much?",
     "RQ4": "In other domains?",
     "budget": "How many annotations are enough?",
 }
 LEVEL = 0.05
-"""At which a corrected p-value is taken for more than chance."""
+"""Significance level of corrected p-values."""
 
 
 def answers(plan: Plan, results: Results) -> dict[str, str]:
-    """A sentence for each question that one domain can answer: RQ1, RQ2, RQ3, and budget."""
+    """Answers to the questions about one domain: RQ1, RQ2, RQ3, and budget."""
     compared = results.comparisons
     found = {
         "RQ1": _which_teacher(plan, compared),
@@ -45,29 +45,29 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
 
 
 def across_domains(found: pd.DataFrame) -> str:
-    """RQ4: whether what was found holds in each domain.
+    """Answer to RQ4: results in each domain.
 
     Args:
-        found: See `StudyResults.domains`.
+        found: Results by domain, see `StudyResults.domains`.
     """
     names = list(dict.fromkeys(found["domain"])) if not found.empty else []
     if not names:
-        return "No domain has a Student to be compared yet."
+        return "No Student of any domain has been compared with a baseline yet."
     least = found.groupby("domain", sort=False)["mean"].min()
     ahead = [str(name) for name in names if least[name] > 0]
     sure = _proven(found, "domain")
     said = (
         f"The Student's mean AUC is above both baselines in {len(ahead)} of {len(names)} domains"
-        f"{_some(ahead, names)}; beyond chance, corrected over all domains, in "
+        f"{_some(ahead, names)}; significantly, after correction over all domains, in "
         f"{len(sure) or 'none'}{_some(sure, names)}"
     )
     floor = floor_note(int(found["n"].min()))
-    limit = ". The domains are those at hand and no sample of domains"
-    return f"{said} ({floor}){limit}: this is no statement on further ones."
+    limit = ". The domains are not a sample of domains"
+    return f"{said} ({floor}){limit}: the result does not extend to other domains."
 
 
 def _proven(family: pd.DataFrame, by: str) -> list[str]:
-    """The backbones or domains whose Student is above both baselines beyond chance."""
+    """Backbones or domains whose Student is significantly above both baselines."""
     return [
         str(name)
         for name, part in family.groupby(by, sort=False)
@@ -76,34 +76,39 @@ def _proven(family: pd.DataFrame, by: str) -> list[str]:
 
 
 def _some(which: list[str], of: list[str]) -> str:
-    """Names in brackets, where they are neither all nor none."""
+    """Names in brackets, unless they are all or none."""
     return f" ({', '.join(which)})" if 0 < len(which) < len(of) else ""
 
 
 def _which_teacher(plan: Plan, compared: pd.DataFrame) -> str:
     pairs = records(compared[compared["question"] == "RQ1"]) if not compared.empty else []
     chosen = plan.teacher_choice
-    choice = f" Validation chose {chosen.winner}." if chosen else ""
+    choice = f" Selected on validation: {chosen.winner}." if chosen else ""
     if not plan.protocol.study.data_driven:
-        return f"No data-driven Teacher was trained, so that the kinds cannot be compared.{choice}"
+        return (
+            "Without a data-driven Teacher, human-guided and data-driven Teachers cannot be "
+            f"compared.{choice}"
+        )
     if not pairs:
         return f"Students of the two kinds of Teacher have not been compared yet.{choice}"
     if len(pairs) == 1:
         line = pairs[0]
-        support = _support(line, "human guidance makes the better Teacher", "makes the worse one")
+        support = _support(
+            line, "the human-guided Teacher is better", "the human-guided Teacher is worse"
+        )
         return (
-            "Students of the human-guided Teacher have an AUC that differs by "
-            f"{signed(line['mean'])} (95 % interval {interval_words(line['low'], line['high'])}) "
-            f"from that of the data-driven one's: {support}.{choice}"
+            "The AUC of Students of the human-guided Teacher minus that of Students of the "
+            f"data-driven Teacher is {signed(line['mean'])} (95 % interval "
+            f"{interval_words(line['low'], line['high'])}): {support}.{choice}"
         )
     above = sum(line["low"] > 0 for line in pairs)
     below = sum(line["high"] < 0 for line in pairs)
     means = [line["mean"] for line in pairs]
     return (
-        f"In {len(pairs)} comparisons of a human-guided with a data-driven Teacher, their Students "
-        f"differ by {signed(min(means))} to {signed(max(means))}: by their uncorrected intervals "
-        f"human guidance is better in {above}, worse in {below}, and not to be told apart in "
-        f"{len(pairs) - above - below}.{choice}"
+        f"In {len(pairs)} comparisons of a human-guided with a data-driven Teacher, the AUC of "
+        f"their Students differs by {signed(min(means))} to {signed(max(means))}: by uncorrected "
+        f"intervals, human guidance is better in {above}, worse in {below}, and not "
+        f"distinguishable in {len(pairs) - above - below}.{choice}"
     )
 
 
@@ -114,11 +119,11 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
     n = int(family["n"].min())
     least = family.groupby("backbone", sort=False)["mean"].min()
     proven = _proven(family, "backbone")
-    scope = "" if len(least) > 1 else " One backbone says nothing of others."
+    scope = "" if len(least) > 1 else " The result does not extend to other backbones."
     return (
         f"On {plan.protocol.primary} the Student's mean AUC is above both baselines for "
-        f"{of_words(int((least > 0).sum()), len(least))}; after Holm's correction that is shown "
-        f"for {of_words(len(proven), len(least))} ({floor_note(n)}).{scope}"
+        f"{of_words(int((least > 0).sum()), len(least))}; after Holm's correction it is "
+        f"significant for {of_words(len(proven), len(least))} ({floor_note(n)}).{scope}"
     )
 
 
@@ -133,7 +138,7 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
     line = records(lines.sort_values("mean", kind="stable"))[0]
     over = "the mean over backbones" if not overall.empty else "one backbone"
     said = (
-        f"The Student's AUC differs from the stronger baseline's ({line['b']}) by "
+        f"The Student's AUC minus that of the stronger baseline ({line['b']}) is "
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {line['n']} seeds)"
     )
@@ -142,7 +147,7 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
         worst = records(controls.sort_values("low", kind="stable"))[0]
         shown = shuffled_maps_words(controls, plan.protocol.study.controls_alpha)
         said += (
-            f"; from that with the same maps shuffled (α {worst['alpha_b']:g}) by "
+            f"; minus that with the same maps shuffled (α {worst['alpha_b']:g}) it is "
             f"{signed(worst['mean'])} ({interval_words(worst['low'], worst['high'])}): {shown}"
         )
     known = (
@@ -152,14 +157,14 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
         one = records(known)[0]
         whose = f", {one['backbone']}" if len(plan.protocol.study.students) > 1 else ""
         said += (
-            f"; the Student goes {one['share']:.0%} of the way to the ceiling ({one['low']:.0%} "
-            f"to {one['high']:.0%}{whose})"
+            f"; the Student covers {one['share']:.0%} of the way to the ceiling "
+            f"({one['low']:.0%} to {one['high']:.0%}{whose})"
         )
     return said + "."
 
 
 def _enough(plan: Plan, results: Results) -> str:
-    """For the Student of each backbone."""
+    """Answer on the annotation budget for the Student of each backbone."""
     study, said = plan.protocol.study, []
     for backbone in study.students:
         found = enough(results.budget_steps, backbone, "student", study.budget_gain)
@@ -172,10 +177,13 @@ def _enough(plan: Plan, results: Results) -> str:
         return words[:1].upper() + words[1:] if len(study.students) == 1 else words
     winner = plan.winner()
     if winner is not None and winner.kind == "given":
-        return "The chosen maps were given: no Student depends on how many images are annotated."
+        return (
+            "The selected maps were given: Students do not depend on the number of annotated "
+            "images."
+        )
     if len(study.budgets) < 2:
-        return "One number of annotated images was tried; how much more would buy needs two."
-    return "Students at several numbers of annotated images have not been scored yet."
+        return "The budget has one number of annotated images; a comparison needs two."
+    return "Students for several numbers of annotated images have not been scored yet."
 
 
 def _enough_words(
@@ -184,18 +192,18 @@ def _enough_words(
     whose = f"{backbone}: " if len(students) > 1 else ""
     step = f"{signed(found.gain)}, 95 % interval {interval_words(found.low, found.high)}"
     if found.size is None:
-        sure = "" if found.low > 0 else ", though chance is not excluded"
+        sure = "" if found.low > 0 else "; chance is not excluded"
         return (
-            f"{whose}up to {sizes[-1]:,} annotated images, the most tried, more of them still "
-            f"bought at least {gain:g} AUC (the last step: {step}{sure})."
+            f"{whose}up to {sizes[-1]:,} annotated images, the largest number in the budget, more "
+            f"annotations increase the AUC by at least {gain:g} (last step: {step}{sure})."
         )
     if np.isfinite(found.high) and found.high < gain:
-        sure = "the interval excludes more"
+        sure = "the interval excludes a larger gain"
     else:
-        sure = f"a gain of {gain:g} or more is not excluded by so few seeds"
+        sure = f"the interval does not exclude a gain of {gain:g} or more"
     return (
-        f"{whose}after {found.size:,} annotated images, more bought the Student less than {gain:g} "
-        f"AUC (from {found.size:,} to {found.then:,}: {step}; {sure})."
+        f"{whose}{found.size:,} annotated images are enough: more of them increase the Student's "
+        f"AUC by less than {gain:g} (from {found.size:,} to {found.then:,}: {step}; {sure})."
     )
 
 
@@ -206,5 +214,5 @@ def _support(line: dict[str, Any], better: str, worse: str) -> str:
     if words == "above":
         return f"this supports that {better}"
     if words == "below":
-        return f"this supports that it {worse}"
-    return "the numbers do not tell them apart"
+        return f"this supports that {worse}"
+    return "the numbers do not distinguish them"

@@ -1,4 +1,4 @@
-"""Tables of error rates, and of the measures besides AUC, a line an arm of the study."""
+"""Tables of error rates and of metrics other than AUC, one row per arm of the study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from preceptor.study.config import StudyConfig
 def roc_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
-    """Error rates read off the test ROC: the threshold is placed on the test scores themselves."""
+    """Error rates on the test ROC curve, with thresholds chosen on the test scores."""
     terms = TERMS[study.terms]
     columns: list[tuple[str, str, float]] = [(terms.eer, "eer", math.nan)]
     columns += [(f"{terms.tdr} at {terms.fdr} {_share(rate)}", "tdr", rate) for rate in FDRS]
@@ -31,8 +31,8 @@ def roc_rate_table(
     if not lines:
         return None
     caption = (
-        f"{backbone} on {evaluation}: error rates from the test ROC, mean ± std over seeds. Each "
-        "figure has the threshold that suits it best, which nobody knows in use."
+        f"{backbone} on {evaluation}: error rates on the test ROC curve, mean ± std over seeds. "
+        "The thresholds are chosen on the test set and are not achievable in deployment."
     ) + _why(columns, results, evaluation)
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
@@ -40,7 +40,7 @@ def roc_rate_table(
 def fixed_rate_table(
     study: StudyConfig, results: Results, evaluation: str, backbone: str
 ) -> Table | None:
-    """Error rates at the threshold that each model's validation scores fixed."""
+    """Error rates at the threshold of each model that was fixed on its validation scores."""
     terms = TERMS[study.terms]
     if results.rates.empty:
         return None
@@ -62,13 +62,13 @@ def fixed_rate_table(
     caption = (
         f"{backbone} on {evaluation}: error rates at the threshold fixed on validation "
         f"({rule_words(study.threshold, terms)}), mean ± std over seeds; "
-        f"{terms.acer} is half the sum of the two before it."
+        f"{terms.acer} is the mean of the previous two."
     )
     return Table(caption, "", [name for name, _, _ in columns], lines)
 
 
 def rule_words(rule: str, terms: Terms) -> str:
-    """A threshold rule for people.
+    """Threshold rule in words.
 
     Example:
         >>> rule_words("fdr=0.01", TERMS["pad"])
@@ -92,7 +92,7 @@ def _share(rate: float) -> str:
 def _by_row(
     results: Results, evaluation: str, backbone: str, kind: str
 ) -> list[tuple[str, str, pd.DataFrame]]:
-    """Key, title and rates of each line of the main table that has some."""
+    """Key, title and rates of each row of the main table with rates."""
     if results.rates.empty:
         return []
     here = results.rates
@@ -121,7 +121,7 @@ def _rate_cell(mine: pd.DataFrame, measure: str, at: float, source: str | None =
 
 
 def _why(columns: list[tuple[str, str, float]], results: Results, evaluation: str) -> str:
-    """Which points are finer than the set, with what they would need."""
+    """Note on operating points that are finer than the set."""
     rates = results.rates[(results.rates["set"] == evaluation) & (results.rates["note"] != "")]
     said = []
     for name, measure, at in columns:
@@ -132,7 +132,7 @@ def _why(columns: list[tuple[str, str, float]], results: Results, evaluation: st
 
 
 def further_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """AUC, average precision, accuracy, Brier score and EER of each line on a whole set."""
+    """AUC, average precision, accuracy, Brier score and EER of each row on a whole set."""
     if results.figures.empty:
         return None
     whole = results.figures
@@ -153,7 +153,7 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     if not lines:
         return None
     caption = (
-        f"{backbone} on {evaluation}: further measures, mean ± std over seeds. Accuracy calls the "
-        "most probable class; for Brier score and EER, lower is better."
+        f"{backbone} on {evaluation}: further metrics, mean ± std over seeds. Accuracy is that of "
+        "the most probable class; for Brier score and EER, lower is better."
     )
     return Table(caption, "", list(names.values()), lines)

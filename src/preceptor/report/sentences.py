@@ -1,4 +1,4 @@
-"""What the numbers support and what they do not, in plain sentences."""
+"""Sentences of the report: what the numbers support, and what they do not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from preceptor.study.plan import Plan
 
 
 def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
-    """What the numbers support, and what they do not."""
+    """Every comparison of a domain in a sentence."""
     said: list[str] = []
     primary = plan.protocol.primary
     if compared.empty:
@@ -29,7 +29,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
                 over = f"{line['n']} draws of the data"
             else:
                 images = interval_words(line["image_low"], line["image_high"])
-                over += f"; over images too: {images}"
+                over += f"; over seeds and images {images}"
             said.append(
                 f"{backbone}: the Student's AUC on {primary} is "
                 f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
@@ -41,9 +41,10 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             own = plan.protocol.study.controls_alpha == "own"
             which = "its own α" if own else "the Student's α"
             said.append(
-                f"{backbone}: against “{line['b']}” (at {which}, {line['alpha_b']:g}) the Student "
-                f"is {gain_words(line['mean'], line['low'], line['high'])} it "
-                f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
+                f"{backbone}: the Student's AUC is "
+                f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” (at {which}, "
+                f"{line['alpha_b']:g}; {signed(line['mean'])}, 95 % interval "
+                f"{interval_words(line['low'], line['high'])})."
             )
     family = compared[compared["question"] == "RQ2"]
     if not family.empty:
@@ -54,63 +55,67 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             0,
             f"On {primary}, the Student's mean AUC is above both baselines for "
             f"{of_words(won, len(both))}; "
-            f"{len(passed)} of {len(family)} comparisons hold after Holm's correction "
+            f"{len(passed)} of {len(family)} comparisons are significant after Holm's correction "
             f"({floor_note(n)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
-            f"RQ1: {line['a']} have AUC {signed(line['mean'])} against {line['b']} "
+            f"RQ1: {line['a']} minus {line['b']}: AUC {signed(line['mean'])} "
             f"(95 % interval {interval_words(line['low'], line['high'])})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
         better = gain_words(line["mean"], line["low"], line["high"])
         said.append(
             f"RISE or CAM: {line['a']} are {better} {line['b']} "
-            f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
+            f"({signed(line['mean'])}, 95 % interval {interval_words(line['low'], line['high'])})."
         )
     choice = plan.teacher_choice
     if len(plan.protocol.study.saliency) > 1 and choice is not None:
-        said.append(f"The better Teacher by validation: {choice.reason}")
+        said.append(f"Teacher selected on validation: {choice.reason}")
     for line in records(compared[compared["question"] == "variant"]):
         better = gain_words(line["mean"], line["low"], line["high"])
         said.append(
             f"{line['backbone']}: {line['a']} is {better} the study's own Student "
-            f"({signed(line['mean'])}, {interval_words(line['low'], line['high'])})."
+            f"({signed(line['mean'])}, 95 % interval {interval_words(line['low'], line['high'])})."
         )
     for line in records(shares):
         whose = "the Student" if line["key"] == "student" else line["title"]
         if line["share"] is not None and np.isfinite(line["share"]):
             said.append(
-                f"{line['backbone']}: {whose} goes {line['share']:.0%} of the way from its "
-                f"best baseline to the ceiling ({line['low']:.0%} to {line['high']:.0%})."
+                f"{line['backbone']}: {whose} covers {line['share']:.0%} of the way from its "
+                f"better baseline to the ceiling (95 % interval {line['low']:.0%} to "
+                f"{line['high']:.0%})."
             )
         else:
-            said.append(f"{line['backbone']}: no share of the way of {whose}: {line['reason']}.")
+            said.append(
+                f"{line['backbone']}: share of the way to the ceiling of {whose} is not given: "
+                f"{line['reason']}."
+            )
     return said
 
 
 def shuffled_maps_words(lines: pd.DataFrame, controls_alpha: str) -> str:
-    """What the Student's gain over the shuffled control supports.
+    """Conclusion from the Student's gain over the shuffled control.
 
     Args:
-        lines: Of `compare`, of that control.
-        controls_alpha: own or student: at the Student's α, which suits its maps and not shuffled
-            ones, a gain says nothing of the maps.
+        lines: Comparisons with this control, from `compare`.
+        controls_alpha: α of the control: own, or student (no conclusion about the maps is then
+            possible, since the Student's α is optimal for its own maps only).
     """
     if controls_alpha == "student":
         return (
-            "the control was trained at the Student's α and not at its own, so that this is no "
-            "measure of what the place of the maps is worth"
+            "the control was trained at the Student's α instead of its own, so that this does not "
+            "measure the effect of the content of the maps"
         )
     if (lines["low"] > 0).all():
-        return "where the Teacher's maps point matters"
+        return "the content of the Teacher's maps matters"
     if (lines["mean"] > 0).all():
-        return "where the maps point may matter, within what chance allows"
-    return "nothing shows so far that it matters where the maps point"
+        return "the content of the maps may matter, but chance is not excluded"
+    return "an effect of the content of the maps is not shown"
 
 
 def gain_words(mean: float, low: float, high: float) -> str:
-    """How two sides stand to each other, by the interval of their difference."""
+    """Relation of two sides, by the interval of their difference."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return "above" if mean > 0 else "not above"
     if mean == low == high == 0:
@@ -123,18 +128,18 @@ def gain_words(mean: float, low: float, high: float) -> str:
 
 
 def interval_words(low: float, high: float) -> str:
-    """An interval of differences, in a sentence."""
+    """Interval of differences in a sentence."""
     found = interval(low, high)
-    return "none from one seed" if found == DASH else found
+    return "undefined for one seed" if found == DASH else found
 
 
 def signed(value: float) -> str:
-    """A difference with its sign."""
+    """Difference with its sign."""
     return number(value, sign=True)
 
 
 def of_words(won: int, backbones: int) -> str:
-    """For how many of the backbones."""
+    """Number of backbones in a sentence."""
     if backbones == 1:
         return "the backbone" if won else "no backbone"
     return f"{won or 'none'} of {backbones} backbones"

@@ -1,4 +1,4 @@
-"""Tables of a whole study: its domains, what annotations bought, where the time went."""
+"""Tables of a whole study: domains, annotation budget, computing times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from preceptor.study.config import StudyConfig
 
 
 def domain_table(domains: pd.DataFrame) -> Table | None:
-    """RQ4: a row a domain (and backbone), the Student against both baselines."""
+    """Table on RQ4: Student and both baselines, one row per domain (and backbone)."""
     if domains.empty:
         return None
     lines = []
@@ -45,7 +45,7 @@ def domain_table(domains: pd.DataFrame) -> Table | None:
 
 
 def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table | None:
-    """What each number of annotated images reached, and what the step to the next bought."""
+    """Results by number of annotated images, with the gain of the step to the next number."""
     if results.budget.empty:
         return None
     curve = results.budget[results.budget["backbone"] == backbone]
@@ -70,7 +70,7 @@ def budget_table(study: StudyConfig, results: Results, backbone: str) -> Table |
     columns += [*LINES.values(), "Student's gain by the next step"]
     caption = (
         f"{backbone}: AUC on {results.primary} by the number of annotated images, mean and 95 % "
-        "interval over seeds; the images are drawn anew for every seed."
+        "interval over seeds; the images are a new draw for every seed."
     )
     return Table(caption, "Annotated", columns, lines)
 
@@ -93,7 +93,7 @@ def _step(results: Results, backbone: str, line: str, size: int) -> dict[str, An
 
 
 def work_table(groups: list[Work]) -> Table | None:
-    """Every group of steps of the graph, with how many are done and the time that they took."""
+    """Groups of steps of the graph, with the number of finished steps and computing times."""
     if not groups:
         return None
     lines = [
@@ -107,5 +107,5 @@ def work_table(groups: list[Work]) -> Table | None:
         )
         for group in groups
     ]
-    columns = ["Done", "Computing in all", "Median of one"]
-    return Table("What the study computed, in the order of the graph.", "Steps", columns, lines)
+    columns = ["Finished", "Total computing time", "Median per step"]
+    return Table("Steps of the study, in the order of the graph.", "Steps", columns, lines)

@@ -1,8 +1,8 @@
-"""SVG figures and their parts, which take their colours from a stylesheet.
+"""SVG figures and their elements, with colors from a stylesheet.
 
 Figures are drawn for a phone (360 units wide) and repeated per backbone, instead of one wide figure
-whose letters shrink. The colour of a series is a CSS class (`s-KEY`, see `figure_style`); lines
-differ in dash as well.
+with small letters. The color of a series is a CSS class (`s-KEY`, see `figure_style`); lines differ
+in their dashes as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LETTER = 7.3  # width of a letter at 12 units, and of a bold one at 11
 
 @dataclass(frozen=True)
 class Element:
-    """A part of a figure: its SVG text, and the key of the series that it belongs to, or ""."""
+    """Element of a figure: SVG text, and the key of its series, or ""."""
 
     text: str
     series: str = ""
@@ -31,12 +31,12 @@ class Element:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, drawn by `svg`.
+    """Figure, drawn by `svg`.
 
     Args:
-        width, height: Of the view box.
-        title: The description for readers who cannot see it.
-        body: The elements in the order of drawing.
+        width, height: Size of the view box.
+        title: Text alternative.
+        body: Elements in the order of drawing.
     """
 
     width: float
@@ -46,15 +46,15 @@ class Figure:
 
     @property
     def series(self) -> frozenset[str]:
-        """The keys of the series that are drawn."""
+        """Keys of the drawn series."""
         return frozenset(element.series for element in self.body if element.series)
 
     def markup(self, attributes: str = "", head: str = "") -> Markup:
-        """The `svg` element.
+        """`svg` element.
 
         Args:
-            attributes: Further attributes, each with a space behind it.
-            head: Further elements right behind the title.
+            attributes: Further attributes, each followed by a space.
+            head: Further elements after the title.
         """
         title = escape(self.title)
         body = "".join(element.text for element in self.body)
@@ -64,7 +64,7 @@ class Figure:
         )
 
     def __html__(self) -> Markup:
-        """The figure inside a page."""
+        """Figure as part of a page."""
         return self.markup()
 
 
@@ -85,12 +85,12 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def svg(height: float, title: str, body: Sequence[Element], width: float = WIDTH) -> Figure:
-    """A figure with its description."""
+    """Figure with its text alternative."""
     return Figure(width, height, title, tuple(body))
 
 
 def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start") -> Element:
-    """A line of text."""
+    """Text label."""
     return Element(
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{classes}">'
         f"{escape(text)}</text>"
@@ -98,7 +98,7 @@ def label(x: float, y: float, text: str, classes: str = "", anchor: str = "start
 
 
 def sideways(x: float, middle: float, text: str) -> Element:
-    """The name of an upright axis."""
+    """Label of a vertical axis."""
     return Element(
         f'<text class="axis" text-anchor="middle" transform="translate({x:g} {middle:g}) '
         f'rotate(-90)">{escape(text)}</text>'
@@ -106,7 +106,7 @@ def sideways(x: float, middle: float, text: str) -> Element:
 
 
 def names(right: float, middle: float, text: str, classes: str = "name") -> list[Element]:
-    """A name beside a plot, in two lines where one is too short for it."""
+    """Name beside a plot, in one or two lines."""
     parts = wrapped(text, NAME, 2)
     top = middle + 4 - 6.5 * (len(parts) - 1)
     return [
@@ -115,7 +115,7 @@ def names(right: float, middle: float, text: str, classes: str = "name") -> list
 
 
 def wrapped(text: str, letters: int, lines: int) -> list[str]:
-    """A text in lines of at most so many letters; what does not fit ends in an ellipsis.
+    """Text in lines with a maximum number of letters; the rest is replaced by an ellipsis.
 
     Example:
         >>> wrapped("Teacher, human-guided", 15, 2), wrapped("mobilenetv3_large", 10, 2)
@@ -140,12 +140,12 @@ def wrapped(text: str, letters: int, lines: int) -> list[str]:
 
 
 def thinned(texts: Sequence[str], gap: float, keep: int = 0) -> list[bool]:
-    """Which labels of an axis to write, so that none touches the next.
+    """Subset of the labels of an axis without overlaps.
 
     Args:
-        texts: All of them, in order.
-        gap: From one to the next.
-        keep: The place of one that is written in any case; the others are counted from it.
+        texts: All labels, in order.
+        gap: Distance between two labels.
+        keep: Index of a label that is always included.
 
     Example:
         >>> thinned(["−0.02", "0.00", "+0.02", "+0.04"], 41.0, 1)
@@ -157,7 +157,7 @@ def thinned(texts: Sequence[str], gap: float, keep: int = 0) -> list[bool]:
 
 
 def line(x1: float, y1: float, x2: float, y2: float, classes: str, series: str = "") -> Element:
-    """A straight line."""
+    """Straight line."""
     return Element(
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
         f'class="{_joined(classes, series)}"/>',
@@ -166,7 +166,7 @@ def line(x1: float, y1: float, x2: float, y2: float, classes: str, series: str =
 
 
 def dot(x: float, y: float, radius: float, series: str, title: str) -> Element:
-    """A disc with a tip."""
+    """Disc with a tool tip."""
     return Element(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{_joined("dot", series)}">'
         f"<title>{escape(title)}</title></circle>",
@@ -175,7 +175,7 @@ def dot(x: float, y: float, radius: float, series: str, title: str) -> Element:
 
 
 def ring(x: float, y: float, radius: float, series: str) -> Element:
-    """A circle around a dot."""
+    """Circle around a dot."""
     return Element(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{_joined("ring", series)}"/>',
         series,
@@ -183,14 +183,14 @@ def ring(x: float, y: float, radius: float, series: str) -> Element:
 
 
 def path(points: Sequence[tuple[float, float]], series: str) -> Element:
-    """The curve of a series through points."""
+    """Curve of a series through points."""
     return Element(f'<path d="M{_through(points)}" class="{_joined("curve", series)}"/>', series)
 
 
 def area(
     upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], series: str
 ) -> Element:
-    """The band of a series between two lines."""
+    """Band of a series between two lines."""
     around = [*upper, *reversed(lower)]
     return Element(f'<path d="M{_through(around)}Z" class="{_joined("band", series)}"/>', series)
 
@@ -200,10 +200,10 @@ def _through(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _joined(classes: str, series: str) -> str:
-    """The value of a class attribute."""
+    """Value of a class attribute."""
     return f"{classes} {series_class(series)}" if series else classes
 
 
 def digits(values: Sequence[float]) -> int:
-    """Decimals that tell tick labels apart."""
+    """Number of decimals that distinguishes tick labels."""
     return next((d for d in (1, 2, 3) if all(abs(v - round(v, d)) < 1e-9 for v in values)), 4)

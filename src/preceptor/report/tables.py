@@ -1,4 +1,4 @@
-"""The study's tables for people: cells for the page, for Markdown, CSV and LaTeX."""
+"""Tables of the results of a study, for the page, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preceptor.study.plan import Plan
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",
-    "saliency": "marked by RISE minus marked by CAM",
+    "saliency": "RISE maps minus CAMs",
     "RQ2": "against the baselines",
     "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
     "overall": "the mean over backbones, seed by seed",
@@ -26,11 +26,11 @@ _QUESTIONS = {
     "ceiling": "against the ceiling",
     "variant": "",
 }
-_BY_TEACHER = ("RQ1", "saliency")  # between probe Students, by what taught them
+_BY_TEACHER = ("RQ1", "saliency")  # questions that compare probe Students by their Teachers
 
 
 def sources_of(results: Results, evaluation: str) -> list[str]:
-    """The sources that an evaluation set is divided into, sorted."""
+    """Sources of an evaluation set, sorted."""
     if results.table.empty:
         return []
     here = results.table[results.table["set"] == evaluation]
@@ -38,7 +38,7 @@ def sources_of(results: Results, evaluation: str) -> list[str]:
 
 
 def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
-    """Mean ± std of the AUC on one whole set: a line an arm, a column a backbone and "overall"."""
+    """Mean ± std of the AUC on one whole set: rows are arms, columns backbones and "overall"."""
     if results.table.empty:
         return None
     table = results.table
@@ -77,13 +77,13 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
             )
         lines.append(Line(row.title, cells, row.key == "student"))
     images = int(table["images"].iloc[0])
-    what = "AUC of " + (results.positive if results.positive is not None else "one class vs rest")
+    what = f"AUC of {results.positive}" if results.positive is not None else "one-vs-rest AUC"
     caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
     return Table(caption, "", columns, lines)
 
 
 def class_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """AUC of each class against the rest, where there are more than two."""
+    """One-vs-rest AUC of each class, for more than two classes."""
     if results.positive is not None or results.figures.empty or len(results.classes) < 3:
         return None
     whole = results.figures
@@ -100,12 +100,12 @@ def class_table(results: Results, evaluation: str, backbone: str) -> Table | Non
         spreads = {key: mean_std(part[class_auc(name)]) for key, part in found.items()}
         cells = [Cell(mean_std_text(*spread)) for spread in spreads.values()]
         lines.append(Line(name, cells))
-    caption = f"{backbone} on {evaluation}: AUC of each class against the rest, mean ± std."
+    caption = f"{backbone} on {evaluation}: one-vs-rest AUC of each class, mean ± std."
     return Table(caption, "Class", [short(key) for key in found], lines)
 
 
 def source_table(results: Results, evaluation: str, backbone: str) -> Table | None:
-    """AUC by source: a line a source, a column an arm."""
+    """AUC by source: rows are sources, columns arms."""
     if results.table.empty:
         return None
     table = results.table
@@ -115,7 +115,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
     for source in sources_of(results, evaluation):
         here = table[table["source"] == source]
         if not here["mean"].notna().any():
-            continue  # a source of negatives alone has no AUC of its own
+            continue  # a source with negatives only has no AUC
         best = here[here["key"] != "ceiling"]["mean"].max()
         mine = {one["key"]: one for one in records(here)}
         cells = [
@@ -135,7 +135,7 @@ def source_table(results: Results, evaluation: str, backbone: str) -> Table | No
 
 
 def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[str, Table]]:
-    """Paired comparisons, a table a question with its name."""
+    """Tables of paired comparisons by question."""
     if results.comparisons.empty:
         return []
     tables = []
@@ -167,7 +167,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
                 Cell(", ".join(number(value, sign=True) for value in row["difference_by_seed"])),
             ]
             lines.append(Line(heading, cells))
-        kind = "the family that is tested" if family else "descriptive"
+        kind = "tested family" if family else "descriptive"
         whose = "Student minus the other side"
         corner = "Backbone and other side"
         if question == "variant":
@@ -184,14 +184,14 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
 
 
 def seeds_cell(expected: float, cautious: float) -> Cell:
-    """How many seeds an interval of ±0.01 takes."""
+    """Number of seeds for an interval of ±0.01."""
     if not math.isfinite(expected):
         return Cell()
     return Cell(f"{expected:,.0f}", f"up to {cautious:,.0f}" if cautious > expected else "")
 
 
 def share_table(results: Results) -> Table | None:
-    """The share of the way from the better baseline to the ceiling."""
+    """Share of the way from the better baseline to the ceiling."""
     if results.shares.empty:
         return None
     lines = []
@@ -202,13 +202,13 @@ def share_table(results: Results) -> Table | None:
         cells = [Cell(short(row["baseline"])), Cell(told), Cell(spread), Cell(row["reason"])]
         heading = f"{row['backbone']}: {short(row['key'])}"
         lines.append(Line(heading, cells, row["key"] == "student"))
-    columns = ["Better baseline", "Share of the way", "95 % interval", "Why there is none"]
+    columns = ["Better baseline", "Share of the way", "95 % interval", "Reason"]
     if all(cell.cells[-1].text == "" for cell in lines):
         columns.pop()
         lines = [Line(line.heading, line.cells[:-1], line.strong) for line in lines]
     caption = (
         "(Student − better baseline) ÷ (ceiling − better baseline), of AUC on "
-        f"{results.primary}; given where the denominator's interval lies above 0."
+        f"{results.primary}; given only if the interval of the denominator lies above 0."
     )
     return Table(caption, "Backbone", columns, lines)
 
@@ -218,7 +218,7 @@ def _percent(value: float) -> str:
 
 
 def teacher_table(plan: Plan, results: Results) -> Table | None:
-    """The candidates of stage 1 as selection saw them."""
+    """Candidates of stage 1 with the values used by the selection."""
     if results.teachers.empty:
         return None
     choice = plan.teacher_choice
@@ -234,20 +234,20 @@ def teacher_table(plan: Plan, results: Results) -> Table | None:
                 ),
                 Cell("yes" if row["tied"] else "no"),
                 Cell(number(row["agreement"], 2)),
-                Cell("chosen" if row["name"] == winner else ""),
+                Cell("selected" if row["name"] == winner else ""),
             ],
             row["name"] == winner,
         )
         for row in records(results.teachers)
     ]
     columns = ["Validation AUC of its Students", "Difference to the best", "Tied with the best"]
-    columns += ["Map agreement with people (r)", "Choice"]
-    caption = "Teachers in stage 1, judged by the worst validation set of their probe Students."
+    columns += ["Agreement with human maps (r)", "Selection"]
+    caption = "Teachers in stage 1: AUC of their probe Students on the worst validation set."
     return Table(caption, "Teacher", columns, lines)
 
 
 def images_seen_table(plan: Plan, results: Results) -> Table | None:
-    """Training images seen by each role, so that a longer training cannot pass for a better one."""
+    """Number of training images seen by each role, which shows differences in training length."""
     runs = results.runs
     if runs.empty or not runs["finished"].any():
         return None

@@ -1,4 +1,4 @@
-"""What the page says in words: the verdict, what the maps are worth, what people annotated."""
+"""Verdict of a study, effect of the content of the maps, and annotation counts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from preceptor.study.study_plan import StudyPlan
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the Student won, plainly.
+    """Conclusion of a study.
 
     Args:
         kind: won, ahead, mixed, lost or open.
-        headline: A few words.
+        headline: Headline of a few words.
         text: One or two sentences.
     """
 
@@ -34,14 +34,14 @@ class Verdict:
 
 
 def verdict(results: Results | StudyResults) -> Verdict:
-    """What may be concluded from this many seeds on the primary set, of every domain at hand."""
+    """Conclusion on the primary sets of all domains, given the number of seeds."""
     family = results.family
     done, total = results.progress
     progress = f"{done} of {total} trainings are finished"
     if family.empty or family["mean"].isna().any():
         return Verdict(
             "open", "No answer yet",
-            f"No Student can be set against the baselines yet: {progress}.",
+            f"No Student can be compared with the baselines yet: {progress}.",
         )  # fmt: skip
     several = family["domain"].nunique() > 1
     units = [_unit(row, several, family["backbone"].nunique()) for row in records(family)]
@@ -51,51 +51,51 @@ def verdict(results: Results | StudyResults) -> Verdict:
     what = "domain and backbone" if several and what == "backbone" else what
     ahead, count, n = int((worst[whole] > 0).sum()), len(worst), int(family["n"].min())
     if not whole.all():
-        return Verdict("open", "No answer yet", f"A baseline is missing for some: {progress}.")
+        return Verdict("open", "No answer yet", f"Some comparisons lack a baseline: {progress}.")
     where = f"{ahead} of {count} {what}s" if count > 1 else str(worst.index[0])
     if n < 2:
-        lead = f"ahead of both baselines for {where}" if ahead else "not ahead of both baselines"
+        lead = f"above both baselines for {where}" if ahead else "not above both baselines"
         return Verdict(
             "open",
             "Nothing can be concluded from one seed",
-            f"With one seed the Student is {lead}; another seed may well turn that round.",
+            f"With one seed the Student is {lead}; another seed may reverse this.",
         )
     limit = _limit(n, len(family))
     if ahead == count and ((family["p_holm"] <= LEVEL) & (family["mean"] > 0)).all():
-        text = f"It is ahead of both baselines for every {what}, and chance does not explain it."
-        return Verdict("won", "The Student won", text)
+        text = f"It is significantly above both baselines for every {what}."
+        return Verdict("won", "The Student is better than both baselines", text)
     if ahead == count:
-        text = f"It is ahead of both baselines for {f'every {what}' if count > 1 else where}, but "
-        text += f"not every difference is beyond chance.{limit}"
-        return Verdict("ahead", "The Student is ahead, and it is not proven", text)
+        text = f"It is above both baselines for {f'every {what}' if count > 1 else where}, but "
+        text += f"not every difference is significant.{limit}"
+        return Verdict("ahead", "The Student is ahead, but not significantly", text)
     if ahead:
         names = names_of([str(name) for name in worst.index[worst > 0]])
-        text = f"It is ahead of both baselines for {names} only.{limit}"
+        text = f"It is above both baselines for {names} only.{limit}"
         return Verdict("mixed", f"The Student is ahead for {where}", text)
     text = f"No gain over the stronger baseline was found{f' for any {what}' if count > 1 else ''}."
-    return Verdict("lost", "The Student did not win", text + limit)
+    return Verdict("lost", "The Student is not better than both baselines", text + limit)
 
 
 def _unit(row: dict[str, Any], several: bool, backbones: int) -> str:
-    """What a verdict counts: backbones, domains, or both."""
+    """Unit that a verdict counts: backbone, domain, or both."""
     if not several:
         return str(row["backbone"])
     return str(row["domain"]) if backbones == 1 else f"{row['domain']} with {row['backbone']}"
 
 
 def _limit(n: int, family: int) -> str:
-    """What this many seeds cannot show at all, and how many could."""
+    """Note on a number of seeds that cannot give significance, and the number that can."""
     if family * p_floor(n) <= LEVEL:
         return ""
     needed = next(seeds for seeds in range(n, 64) if family * p_floor(seeds) <= LEVEL)
     return (
-        f" {n} seeds cannot prove any difference: {family} comparisons corrected together need "
-        f"{needed} seeds or more."
+        f" With {n} seeds no difference can be significant: {family} comparisons need {needed} "
+        "seeds or more after correction."
     )
 
 
 def controls_sentence(results: Results) -> str:
-    """The Student's gain over the shuffled control, and what it supports."""
+    """Sentence on the Student's gain over the shuffled control, with the conclusion."""
     compared = results.comparisons
     if compared.empty:
         return ""
@@ -106,27 +106,27 @@ def controls_sentence(results: Results) -> str:
     alphas = ", ".join(f"{alpha:g}" for alpha in here["alpha_b"].unique())
     meaning = shuffled_maps_words(here, results.controls_alpha)
     return (
-        f"Against the same maps shuffled among images (α {alphas}) the Student's AUC differs by "
+        f"The Student's AUC minus that with the same maps shuffled among images (α {alphas}) is "
         f"{gain}: {meaning}."
     )
 
 
 def study_name(study: StudyPlan) -> str:
-    """What the study is called: its domains, or its manifest's name, or its folder's."""
+    """Name of a study: its domains, or the name of its manifest or of the manifest's folder."""
     if study.has_domains:
         return names_of(study.plans)
     manifest = study.first.protocol.study.manifest
     assert manifest is not None
     generic = manifest.stem.lower() == "manifest"
     folder = manifest.absolute().parent
-    if "{seed}" in folder.name:  # a draw a seed: what they are draws of
+    if "{seed}" in folder.name:  # one manifest per seed: the name of the collection
         folder = folder.parent if folder.name == "{seed}" else folder
     name = folder.name if generic else manifest.stem
     return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
 
 
 def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
-    """What people had to annotate: name, count, remark."""
+    """Numbers of annotated images used by a study: name, count, remark."""
     protocol = plan.protocol
     study, workspace = protocol.study, protocol.workspace
     manifest = workspace.manifest
@@ -137,34 +137,36 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
     if study.draws:
         remark += "; each seed is a new draw, the first is counted"
     elif study.annotated_per_seed:
-        remark += "; drawn anew for each seed, the first is counted"
+        remark += "; a new draw for each seed, the first is counted"
     validation = (kind_of(manifest.table["split"]) == "val") & mapped
     used = study.selection == "guided"
     rows = [
         ("Annotated images (A)", f"{annotated.sum():,}", remark),
         (
             "… of these with a human map", f"{(annotated & mapped).sum():,}",
-            "the others were examined and have nothing to point at",
+            "in the others, nothing was to be marked",
         ),
         (
             "All training images (T)", f"{manifest.train_mask.sum():,}",
-            "marked by the Teacher; they need labels alone",
+            "with the Teacher's maps; only labels are needed",
         ),
         (
             "Human maps of validation images", f"{validation.sum():,}",
-            "used to break ties in selection, so they count as annotations"
+            "used to break ties in selection, and therefore counted as annotations"
             if used
-            else "reported, and not used to choose",
+            else "reported, not used for selection",
         ),
     ]  # fmt: skip
     if study.ceiling:
         ceiling = (manifest.train_mask & mapped).sum()
-        rows.append(("Human maps of the ceiling", f"{ceiling:,}", "all there are; a bound"))
+        rows.append(
+            ("Human maps of the ceiling", f"{ceiling:,}", "all available ones; an upper bound")
+        )
     return rows
 
 
 def names_of(names: Iterable[str]) -> str:
-    """Names as a sentence takes them.
+    """Names as an enumeration in a sentence.
 
     Example:
         >>> names_of(["a", "b", "c"])

@@ -1,4 +1,4 @@
-"""Write what a study found: tables as CSV and Markdown, the summary, the page, the model card."""
+"""Writing of results: tables as CSV and Markdown, summary, page and model card."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from preceptor.study.study_plan import StudyPlan
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What stands in a study folder once its report has been written.
+    """Files of a written report.
 
     Args:
-        folder: The study folder, with report.html.
-        files: Names of the files and folders beside the page, of those in `page.FILES`.
-        panels: The panels that were written as files.
+        folder: Study folder, with report.html.
+        files: Names of the written files and folders of `page.FILES`.
+        panels: Panels written as files.
     """
 
     folder: Path
@@ -55,19 +55,19 @@ class WrittenReport:
 def write_results(
     study: StudyPlan, out: Path, failed: dict[str, Failure] | None = None
 ) -> WrittenReport:
-    """Gather what has finished and write it into the study folder.
+    """Gather the results of all finished steps and write them to the study folder.
 
-    Two equal studies give byte-identical tables, whatever order their runs finished in; times are
-    in runs.csv and on the page alone.
+    Equal studies give byte-identical tables for any order of execution; times are only in runs.csv
+    and on the page.
 
     Args:
-        study: Its choices say which runs are shown.
-        out: The study folder.
-        failed: Steps without a result, by title; None = those in the folder's summary.json that
-            are still missing.
+        study: Plan of the study; its choices determine which runs are shown.
+        out: Study folder.
+        failed: Steps without a result, by title; None = those in the folder's summary.json that are
+            still missing.
 
     Returns:
-        The files of the report, for whoever hands them on.
+        The files of the report.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = gather_study(study)
@@ -94,7 +94,9 @@ def write_results(
         if results.best is not None:
             folder = out / "best" / keys[name]
             folder.parent.mkdir(exist_ok=True)
-            with contextlib.suppress(PreceptorError):  # its files went away: the report says so
+            with contextlib.suppress(
+                PreceptorError
+            ):  # its files were removed; the report mentions it
                 card = model_card(plan, results, made[name], words.verdict, results.best)
                 write_best(plan, results.best, folder, card)
         panels[name], note = _panels(plan, results, COUNT // len(study.plans))
@@ -121,7 +123,7 @@ def _write_exports(exports: Sequence[tuple[str, str]], out: Path) -> None:
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
-    """What was found, for programs: the verdict, and by domain answers and sentences."""
+    """Summary for programs: the verdict, and answers and sentences by domain."""
     top = findings.verdict
     parts: dict[str, dict[str, Any]] = {
         name: {
@@ -139,16 +141,16 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
 
 
 def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:
-    """The panels of a domain, and the reason where there are none."""
+    """Panels of a domain, and the reason if there are none."""
     try:
         panels = make_panels(plan, results, count)
-    except (PreceptorError, OSError) as error:  # a moved image must not cost the whole report
+    except (PreceptorError, OSError) as error:  # a missing image must not prevent the whole report
         return None, f"They could not be made: {error}"
     return panels, "No Student has been scored on the primary set yet."
 
 
 def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
-    """The failures of the last run of the study, without the steps that have finished since."""
+    """Failures of the last run of the study, without steps that have finished since."""
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))["failed"]
         before = TypeAdapter(dict[str, Failure]).validate_python(stored)
@@ -164,7 +166,7 @@ def _markdown(
     shown: dict[str, list[Table]],
     top: Verdict | None = None,
 ) -> str:
-    """Tables as Markdown, by domain, with the verdict below them where it is given."""
+    """Tables as Markdown by domain, followed by the verdict if given."""
     parts = [f"# {study_name(study)}"]
     if across is not None:
         parts.append(markdown_table(across))
@@ -178,7 +180,7 @@ def _markdown(
 
 
 def _tables(plan: Plan, made: DomainTables) -> list[Table]:
-    """The tables of one domain in table.md, that of the primary set first."""
+    """Tables of one domain in table.md, that of the primary set first."""
     found: list[Table | None] = [*made.sets.values()]
     for backbone in plan.protocol.study.students:
         found += [made.sources.get((one, backbone)) for one in made.order]
@@ -188,7 +190,7 @@ def _tables(plan: Plan, made: DomainTables) -> list[Table]:
 
 
 def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
-    """The CSV files by name; where there are several domains, the first column says which."""
+    """CSV files by name, with a first column `domain` if there are several domains."""
     tables: dict[str, pd.DataFrame] = {}
     parts = {name: _by_file(plan, found.by_domain[name]) for name, plan in study.plans.items()}
     if study.has_domains:
@@ -207,7 +209,7 @@ def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
 
 
 def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
-    """The tables of one domain by the name of their file."""
+    """Tables of one domain by file name."""
     found = {
         "results.csv": results.figures, "rates.csv": results.rates, "runs.csv": results.runs,
         "table.csv": results.table, "comparisons.csv": results.comparisons,

@@ -1,4 +1,4 @@
-"""`best/`: the chosen Student as a model folder, with its thresholds fixed on validation."""
+"""Selected Student of a study, written to `best/` as a model folder with thresholds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from preceptor.study.protocol import Member
 
 @dataclass(frozen=True)
 class Best:
-    """The chosen Student.
+    """Selected Student.
 
     Args:
-        backbone, alpha, seed: Which it is.
-        run: Its run id.
-        value: Its AUC on the worst validation set.
-        thresholds: By rule, fixed on its validation scores: those of every run, and the study's.
+        backbone, alpha, seed: Backbone, α and seed of the Student.
+        run: Run id.
+        value: AUC on the worst validation set.
+        thresholds: Thresholds by rule, fixed on its validation scores, including the rule of the
+            study.
     """
 
     backbone: str
@@ -36,13 +37,13 @@ class Best:
 
 
 def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
-    """The backbone whose Students are best on validation, and of these the median seed.
+    """Student with the best backbone on validation and its median seed.
 
-    The median (the lower of two) stands for what a user gets; the best seed would be luck.
+    The median (the lower of two) is a typical result; the best seed would be biased.
 
     Args:
-        plan: Of one domain.
-        files: The score files of the study.
+        plan: Plan of one domain.
+        files: Score files of the study.
     """
     protocol, study = plan.protocol, plan.protocol.study
     classes, positive = protocol.workspace.manifest.classes, study.positive
@@ -72,7 +73,7 @@ def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
 def worst_auc(
     scores: pd.DataFrame, classes: list[str], positive: str | None, negatives: str | None = None
 ) -> float:
-    """AUC on the validation set where it is lowest; `negatives` as of `validation_rows`."""
+    """AUC on the worst validation set; `negatives` as in `validation_rows`."""
     return min(
         set_auc(validation_rows(scores, name, classes, negatives), classes, positive)
         for name in scores["split"].unique()
@@ -80,13 +81,13 @@ def worst_auc(
 
 
 def write_best(plan: Plan, best: Best, folder: Path, card: str) -> None:
-    """Write the chosen Student as a model folder with its card.
+    """Write the selected Student as a model folder with its card.
 
     Args:
-        plan: Of one domain.
-        best: Its chosen Student.
-        folder: The model folder; one that is there is replaced at once.
-        card: Its README.
+        plan: Plan of one domain.
+        best: Selected Student.
+        folder: Model folder; an existing one is replaced atomically.
+        card: Text of the README.
     """
     model = load_model(plan.protocol.run_folder(best.run) / "model")
     with replacing(folder) as partial:

@@ -1,4 +1,4 @@
-"""How many annotated images are enough: what they bought, from one number of them to the next."""
+"""Annotation budgets: results by number of annotated images, and how many are enough."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LINES = {
 
 @dataclass(frozen=True)
 class Enough:
-    """After how many annotated images more of them bought less than a stated gain.
+    """Number of annotated images after which more of them give less than the relevant gain.
 
     Args:
-        size: That number; None where the last step still bought as much.
-        then: The number tried next, None after the last.
-        gain: What the step from `size` to `then` bought; of the last step where `size` is None.
-        low, high: Its 95 % interval over seeds.
+        size: Number of annotated images; None if the last step still gives the gain.
+        then: Next number of the budget; None after the last.
+        gain: Gain of the step from `size` to `then`, or of the last step if `size` is None.
+        low, high: 95 % interval of the gain over seeds.
     """
 
     size: int | None
@@ -44,15 +44,15 @@ class Enough:
 
 
 def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """What Baseline 1, the Teacher's maps and the Student reach with so many annotated images.
+    """Results of Baseline 1, the Teacher's maps and the Student by number of annotated images.
 
     Args:
-        plan: The study.
-        figures, runs: See `Results`.
+        plan: Plan of the study.
+        figures, runs: Metrics and runs, see `Results`.
 
     Returns:
-        A row a backbone, line (`LINES`) and size: backbone, line, size, minutes (of annotating,
-        mean over seeds; NaN where a time is not known), mean, std, low, high (95 % t interval of
+        One row per backbone, line (`LINES`) and size: backbone, line, size, minutes (annotation
+        time, mean over seeds; NaN if a time is unknown), mean, std, low, high (95 % t interval of
         the mean over seeds), n, by_seed, seeds. The lines baseline1 and student are AUCs on the
         primary set; teacher_maps is the correlation of the Teacher's maps with human maps of
         validation images.
@@ -86,11 +86,11 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
 
 
 def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
-    """What each step from one number of annotated images to the next bought.
+    """Gain of each step from one number of annotated images to the next.
 
     Returns:
-        A row a backbone, line and step: backbone, line, size, then, n, mean, low, high (paired by
-        seed, 95 % t interval).
+        One row per backbone, line and step: backbone, line, size, then, n, mean, low, high (paired
+        by seed, 95 % t interval).
     """
     lines = []
     if curve.empty:
@@ -112,15 +112,15 @@ def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def enough(steps: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough | None:
-    """The first size after which every further step bought less than `gain` in the mean.
+    """First number of annotated images after which every step has a mean gain below `gain`.
 
     Args:
-        steps: Of `budget_steps`.
-        backbone, line: Which curve.
-        gain: What a step must buy to be worth it.
+        steps: Gains of the steps, from `budget_steps`.
+        backbone, line: Curve.
+        gain: Smallest relevant gain.
 
     Returns:
-        The point; None where there is no step to judge by.
+        The number with the gain of the next step; None without any step.
     """
     if steps.empty:
         return None
@@ -138,7 +138,7 @@ def enough(steps: pd.DataFrame, backbone: str, line: str, gain: float) -> Enough
 
 
 def annotation_minutes(plan: Plan, size: int) -> float:
-    """Minutes that people took for so many images, mean over seeds; NaN where one is not known."""
+    """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
     protocol = plan.protocol
     found = []
     for seed in protocol.study.seed_list:
@@ -151,7 +151,7 @@ def annotation_minutes(plan: Plan, size: int) -> float:
 def _map_agreement(
     runs: pd.DataFrame, size: int, backbone: str, alpha: float, sets: Sequence[str]
 ) -> pd.Series:
-    """By seed: mean over validation sets of the correlation with human maps, at the kept epoch."""
+    """Mean correlation with human maps over validation sets at the selected epoch, by seed."""
     label = _label("teacher", size)
     mine = runs[(runs["role"] == label) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
     mine = mine.drop_duplicates("seed").set_index("seed")
@@ -160,7 +160,7 @@ def _map_agreement(
 
 
 def _label(role: Role, size: int) -> str:
-    """Label of the runs of a role with so many annotated images."""
+    """Label of the runs of a role with a number of annotated images."""
     return Arm(role, "", 1.0, annotated=size).label
 
 

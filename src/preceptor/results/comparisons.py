@@ -27,14 +27,14 @@ from preceptor.study.steps import Arm
 
 @dataclass(frozen=True)
 class Pair:
-    """Two arms that are compared.
+    """Pair of arms to compare.
 
     Args:
         question: RQ1, RQ2, RQ3, saliency, control, ceiling or variant.
-        backbone: Of the models.
-        a, b: The arms; differences are a − b.
-        key_a, key_b: Keys of their lines in the main table; "" for probe Students.
-        title_a, title_b: For people.
+        backbone: Backbone of the models.
+        a, b: Arms; differences are a − b.
+        key_a, key_b: Keys of their rows in the main table; "" for probe Students.
+        title_a, title_b: Titles of the arms.
     """
 
     question: str
@@ -47,7 +47,7 @@ class Pair:
     title_b: str
 
 
-HALF_WIDTH = 0.01  # of the interval for which the seeds needed are told
+HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
 
 
 def compare(
@@ -56,14 +56,13 @@ def compare(
     """Paired comparisons on the primary set.
 
     Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
-    (titles), key_a, key_b (of lines in the main table, see `Row`; "" for probe Students), alpha_a,
-    alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (whose maps guide, see `Arm`; not
-    in the CSV), n, mean, std, low, high (paired by seed), p, p_floor,
-    p_holm (of the family; else NaN), image_low, image_high (the two-level bootstrap), seeds_needed
-    and seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. Where
-    every seed is a draw of its
-    own images, they are in the spread between seeds already, and the two intervals are one. Lines
-    of the backbone `OVERALL` are of the mean over backbones, seed by seed.
+    (titles), key_a, key_b (keys of rows in the main table, see `Row`; "" for probe Students),
+    alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (Teachers whose maps
+    guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by seed), p, p_floor, p_holm
+    (in the tested family; else NaN), image_low, image_high (two-level bootstrap), seeds_needed and
+    seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. If every seed
+    has its own images, the variation over seeds includes that over images, and both intervals are
+    the same. Rows with the backbone `OVERALL` are means over backbones by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[Pair] = []
@@ -122,7 +121,7 @@ def compare(
 
 
 def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The comparisons of one study, one table a domain, with Holm's correction over the family."""
+    """Holm's correction of the comparisons of a study, given as one table per domain."""
     parts = [
         table.loc[table["question"] == "RQ2", "p"] if len(table) else pd.Series(dtype=float)
         for table in tables
@@ -141,7 +140,7 @@ def correct(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 def _over_backbones(
     plan: Plan, rows: Mapping[str, Row], figures: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """The Student against each baseline and the ceiling, the mean over backbones seed by seed."""
+    """Comparisons of the Student with baselines and ceiling, as means over backbones by seed."""
     study, lines = plan.protocol.study, []
     for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling"):
         if len(study.students) < 2 or key not in rows or "student" not in rows:
@@ -185,8 +184,8 @@ def _paired_line(
 
 
 def _teacher_pairs(plan: Plan) -> list[Pair]:
-    """The probe Students by their Teachers: human-guided against data-driven (RQ1), and maps by
-    RISE against the Teacher's own (saliency)."""
+    """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
+    and CAMs (saliency)."""
     study, teachers = plan.protocol.study, plan.protocol.teachers()
     backbone = study.probe_backbone
     alpha = study.stage_one_alpha if study.plan == "staged" else study.alpha_grid[0]
@@ -215,7 +214,7 @@ def set_aucs(figures: pd.DataFrame, arm: Arm, name: str) -> pd.Series:
 def best_baseline(
     rows: Mapping[str, Row], figures: pd.DataFrame, primary: str, backbone: str
 ) -> str | None:
-    """The key of the baseline with the higher mean AUC on the primary set: baseline1 or 2."""
+    """Key of the baseline with the higher mean AUC on the primary set."""
     means = {
         key: float(set_aucs(figures, rows[key].arms[backbone], primary).mean())
         for key in ("baseline1", "baseline2")
@@ -227,7 +226,7 @@ def best_baseline(
 def shares(
     plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame, files: ScoreFiles
 ) -> pd.DataFrame:
-    """The share of the way to the ceiling, of the Student and of each variant, by backbone.
+    """Share of the way to the ceiling of the Student and of each variant, by backbone.
 
     Columns: key, title, backbone, baseline (the better one), share, low, high, reason.
     """
@@ -260,20 +259,20 @@ def share_of_way(
     backbone: str,
     name: str,
 ) -> tuple[str, ShareResult] | None:
-    """A line's share of the way from the set's better baseline to the ceiling.
+    """Share of the way from the better baseline of a set to the ceiling.
 
     Args:
-        plan: The study.
-        rows: The main table's lines by key.
-        figures: See `Results.figures`.
-        files: The score files of the study.
-        key: Of the line: the Student's or a variant's.
-        backbone: Of the models.
-        name: A test set.
+        plan: Plan of the study.
+        rows: Rows of the main table by key.
+        figures: Metrics, see `Results.figures`.
+        files: Score files of the study.
+        key: Key of the row of the Student or a variant.
+        backbone: Backbone of the models.
+        name: Test set.
 
     Returns:
-        The better baseline's key and the share, over the seeds that all three have scores of; None
-        where there is no such seed, no baseline or no ceiling.
+        Key of the better baseline, and the share over the seeds with scores of all three; None if
+        there is no such seed, no baseline or no ceiling.
     """
     best = best_baseline(rows, figures, name, backbone)
     keys = (key, best or "", "ceiling")
@@ -295,6 +294,6 @@ def share_of_way(
 
 
 def _scored(plan: Plan) -> tuple[str, list[str], str | None]:
-    """The primary set, the classes and the positive one, as `stack` takes them."""
+    """Primary set, classes and positive class, as arguments of `stack`."""
     protocol = plan.protocol
     return protocol.primary, protocol.workspace.manifest.classes, protocol.study.positive

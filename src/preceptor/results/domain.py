@@ -1,7 +1,6 @@
-"""What a study found on one domain, as plain tables: figures by run, main table, comparisons.
+"""Results of a study on one domain as tables: metrics by run, main table, comparisons.
 
-Everything is made from finished folders, so it can be made at any time; what is missing is left
-out and counted.
+Results are computed from finished folders at any time; missing ones are omitted and listed.
 """
 
 from __future__ import annotations
@@ -35,33 +34,35 @@ from preceptor.training.record import RunRecord
 
 @dataclass
 class Results:
-    """The numbers that tables, figures and sentences of a report are made of.
+    """Results of one domain, from which tables, figures and sentences of the report are made.
 
     Args:
-        primary: The evaluation set of the hypothesis tests.
-        positive: The positive class, or None.
+        primary: Evaluation set of the hypothesis tests.
+        positive: Positive class, or None.
         classes: Class names in score order.
-        runs: A row a training, with its validation metrics at the kept epoch; columns in
+        runs: Trainings, with their validation metrics at the selected epoch; columns in
             `schema.RUNS`.
-        figures: A row a run, set and source ("" = whole set); columns in `schema.FIGURES`.
-        rows: The lines of the main table that the study has, in order.
-        table: A row a line, backbone (and "overall"), set and source: mean, std and n of the AUC
+        figures: Metrics by run, set and source ("" = whole set); columns in `schema.FIGURES`.
+        rows: Rows of the main table, in order.
+        table: Results by row, backbone (and "overall"), set and source: mean, std and n of the AUC
             over seeds, means of the other metrics; columns in `schema.TABLE`.
-        rates: A row a run, test set and error rate as in `operating_points.Rate`, of kind roc
-            (from the test scores) or fixed (at the threshold that validation fixed); columns in
+        rates: Error rates by run and test set as in `operating_points.Rate`, of kind roc (on the
+            test ROC curve) or fixed (at the threshold fixed on validation); columns in
             `schema.RATES`.
-        comparisons: See `comparisons.compare`; columns in `schema.COMPARISONS`.
-        shares: A row a backbone and line (Student, variants): key, title, share, low, high, reason.
-        teachers: Stage 1 as selection saw it: name, value, low, high, tied, agreement, alpha.
-        alphas: A row a role, backbone and α: what selection saw (value, worst_set, low, high,
-            tied, agreement) and whether it was chosen.
-        budget: See `budgets.budget_curve`; columns in `schema.BUDGET`.
-        budget_steps: See `budgets.budget_steps`.
-        best: The chosen Student; None if none has finished.
-        missing: What is not there, in plain words.
+        comparisons: Paired comparisons, see `comparisons.compare`; columns in `schema.COMPARISONS`.
+        shares: Share of the way by backbone and row (Student, variants): key, title, share, low,
+            high, reason.
+        teachers: Candidates of stage 1: name, value, low, high, tied, agreement, alpha.
+        alphas: Candidates by role, backbone and α: values used by the selection (value, worst_set,
+            low, high, tied, agreement), and whether the α was selected.
+        budget: Results by annotation budget, see `budgets.budget_curve`; columns in
+            `schema.BUDGET`.
+        budget_steps: Gains between budgets, see `budgets.budget_steps`.
+        best: Selected Student; None if none has finished.
+        missing: Descriptions of missing results.
         controls_alpha: own or student, see `StudyConfig`.
-        domain: Which, or "".
-        files: The score files that all of this was made from.
+        domain: Domain, or "".
+        files: Score files from which the results were computed.
     """
 
     primary: str
@@ -86,23 +87,23 @@ class Results:
 
     @property
     def family(self) -> pd.DataFrame:
-        """The comparisons that are tested."""
+        """Comparisons of the tested family."""
         if self.comparisons.empty:
             return pd.DataFrame()
         return self.comparisons[self.comparisons["question"] == "RQ2"].assign(domain=self.domain)
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Trainings finished and known so far; one that plays two roles counts once."""
+        """Numbers of finished and of known trainings; trainings with two roles are counted once."""
         once = self.runs.drop_duplicates("run")
         return int(once["finished"].sum()), len(once)
 
 
 def gather(plan: Plan) -> Results:
-    """Collect what has finished on one domain.
+    """Collect the results of all finished steps of one domain.
 
     Args:
-        plan: Its choices say which runs the table shows.
+        plan: Plan of the domain; its choices determine the runs of the main table.
     """
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
@@ -171,7 +172,7 @@ def _concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _recorded(folder: Path | None) -> dict[str, float | None]:
-    """What the table of runs says of a training; None where it has not finished."""
+    """Entries of a training in the table of runs; None if it has not finished."""
     record = None if folder is None else RunRecord.read(folder)
     if record is None:
         return dict.fromkeys(("seconds", "images_seen", "best_epoch"))
@@ -215,7 +216,7 @@ def _table(results: Results) -> pd.DataFrame:
                 mean = pd.DataFrame(by_backbone).dropna().mean(axis=1)
                 every = pd.concat(parts.values())
                 here = every[(every["set"] == evaluation) & (every["source"] == source)]
-                here = here.sort_values(["backbone", "seed"])  # one order of summing
+                here = here.sort_values(["backbone", "seed"])  # fixed order of summation
                 lines.append(_line(row, OVERALL, "", str(evaluation), str(source), mean, here))
     return pd.DataFrame(lines)
 
@@ -250,7 +251,7 @@ def _alphas(plan: Plan) -> pd.DataFrame:
                 **row,
             }
             for selection, choice in plan.choices.items()
-            if selection.role != "teacher"
+            if selection.role != "teacher" and not selection.seeds
             for row in choice.table
         ]
     )

@@ -1,4 +1,4 @@
-"""The lines of the main table: which arm of the study stands for which line."""
+"""Rows of the main table, and the arms of the study that they show."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the main table: an arm of the study under the name it is shown by.
+    """Row of the main table: an arm of the study for each backbone.
 
     Args:
         key: baseline1_paper, baseline1, baseline2, student, "variant NAME", shuffled, centre,
             distilled, mixed or ceiling.
-        title: For people, without the backbone.
-        arms: By backbone.
+        title: Title, without the backbone.
+        arms: Arms by backbone.
         variant: Name of the variant, or "".
     """
 
@@ -41,7 +41,7 @@ class Row:
 
 
 def table_rows(plan: Plan) -> list[Row]:
-    """The lines of the main table whose α are chosen."""
+    """Rows of the main table whose α are selected."""
     study, winner = plan.protocol.study, plan.winner()
     rows: list[Row] = []
 
@@ -83,7 +83,7 @@ def table_rows(plan: Plan) -> list[Row]:
 
 
 def _teacher_of(variant: Variant, winner: Teacher) -> str:
-    """The Teacher's name as the variant's arms carry it."""
+    """Name of the Teacher in the arms of a variant."""
     if variant.teacher_alpha is not None and winner.kind == "human":
         winner = replace(winner, alpha=variant.teacher_alpha)
     return str(winner)
@@ -104,7 +104,7 @@ def set_order(plan: Plan) -> list[str]:
 
 
 def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
-    """The figures of one arm."""
+    """Metrics of one arm."""
     mask = (
         (figures_table["role"] == arm.label)
         & (figures_table["backbone"] == arm.backbone)
@@ -116,5 +116,5 @@ def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as dicts."""
+    """Rows of a table as dicts."""
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

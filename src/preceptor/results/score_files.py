@@ -1,4 +1,4 @@
-"""The score files of a study, each read from disk once."""
+"""Score files of a study, each read from disk once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from preceptor.study.steps import Arm
 
 
 class ScoreFiles:
-    """Score tables of finished trainings and evaluations, read on first use and then kept.
+    """Score tables of finished trainings and evaluations, read on first use and then cached.
 
-    Everything that is made from one instance sees the same state of the store: a step that
-    finishes later does not appear in it. The tables are shared and must not be changed.
+    An instance represents one state of the store: steps that finish later do not appear in it. The
+    tables are shared and must not be changed.
 
-    All models score the same images, so the columns that describe the images (path, label, source,
-    split, group) are kept once for all tables in which they are equal. A table then costs the
-    memory of its scores alone.
+    All models score the same images. Therefore the columns that describe the images (path, label,
+    source, split, group) are stored once for all tables in which they are equal, and each table
+    needs only the memory of its scores.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class ScoreFiles:
         return self._read(protocol.evaluation_folder(protocol.evaluation_id(member)))
 
     def tests_of(self, plan: Plan, arm: Arm) -> dict[int, pd.DataFrame]:
-        """Scores of an arm on the test sets, by seed; seeds without an evaluation are left out."""
+        """Scores of an arm on the test sets by seed; seeds without an evaluation are omitted."""
         found = {}
         for member in plan.members:
             if member.arm == arm and (scores := self.test(plan.protocol, member)) is not None:
@@ -49,7 +49,7 @@ class ScoreFiles:
         return self._tables[folder]
 
     def _shared(self, folder: Path) -> pd.DataFrame:
-        """The score table of a folder, on the image columns of an earlier one if they are equal."""
+        """Score table of a folder, sharing the image columns of an earlier table if equal."""
         table = read_scores(folder)
         own = table[[name for name in table if not str(name).startswith("score_")]]
         for images in self._images:

@@ -1,4 +1,4 @@
-"""What the whole study found: each domain's results, and the fourth question over all of them."""
+"""Results of a whole study: results by domain, and RQ4 over all domains."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from preceptor.study.study_plan import StudyPlan
 
 @dataclass
 class StudyResults:
-    """The results of a study.
+    """Results of a study.
 
     Args:
-        by_domain: One under "" where there are no domains.
+        by_domain: Results by domain; one entry under "" without domains.
         domains: RQ4, a row a domain, backbone and baseline: the AUCs of both sides (mean and std
             over seeds) and their paired difference as in `comparisons.compare`; columns in
             `schema.DOMAINS`.
@@ -30,24 +30,24 @@ class StudyResults:
 
     @property
     def first(self) -> Results:
-        """Of the first domain; of most studies, the only one."""
+        """Results of the first domain, or the only ones."""
         return next(iter(self.by_domain.values()))
 
     @property
     def family(self) -> pd.DataFrame:
-        """The comparisons that are tested, of all domains."""
+        """Comparisons of the tested family, of all domains."""
         parts = [family for one in self.by_domain.values() if len(family := one.family)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Trainings finished and known so far."""
+        """Numbers of finished and of known trainings."""
         counts = [one.progress for one in self.by_domain.values()]
         return sum(done for done, _ in counts), sum(total for _, total in counts)
 
 
 def gather_study(study: StudyPlan) -> StudyResults:
-    """Collect what has finished in every domain; the tested family is over all of them."""
+    """Collect the results of every domain; the tested family includes all domains."""
     found = StudyResults({name: gather(plan) for name, plan in study.plans.items()})
     corrected = correct([one.comparisons for one in found.by_domain.values()])
     for one, comparisons in zip(found.by_domain.values(), corrected, strict=True):

@@ -130,7 +130,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
     while not _take(path, holder):
         found = read_holder(path)
         if found is not None and (found.died_here or _silence(path) > DEAD_AFTER):
-            _bury(path, found)
+            bury(path, found)
             continue
         if until is not None and time.monotonic() >= until:
             who = f"process {found.pid} on {found.host}" if found else "another process"
@@ -178,7 +178,7 @@ def _take(path: Path, holder: Holder) -> bool:
     return True
 
 
-def _bury(path: Path, dead: Holder) -> None:
+def bury(path: Path, dead: Holder) -> None:
     """Remove the lease file of a dead holder.
 
     If several processes find the holder dead, only one of them can rename the file. If the renamed

@@ -1,1 +1,1 @@
-"""What a study consists of; runs nothing."""
+"""Protocol, plan and selection of a study; nothing is executed here."""

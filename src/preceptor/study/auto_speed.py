@@ -1,4 +1,4 @@
-"""What a study leaves to a probe: precision, memory layout, compiler, once for all of its runs."""
+"""Choice of precision, memory layout and compilation by a probe, once for all runs of a study."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ def decide_speed(
     *,
     probe: bool = True,
 ) -> StudyConfig:
-    """The study with `speed` filled for every backbone, where its training leaves anything auto.
+    """Study config with `speed` for every backbone, if any training setting is auto.
 
     Args:
-        study: The config.
-        manifests: One of each domain: the largest number of classes is probed, and the mean number
-            of training steps says whether compiling pays.
-        before: The resolved config of an earlier call, where there was one. What it decided stays,
-            whatever a probe would say now: a study's runs must not change with the machine's mood.
-        tell: Receives what was measured.
-        probe: Measure what is not decided yet; else the plain way stands for it, as a plan that is
-            only looked at needs.
+        study: Study config.
+        manifests: One manifest per domain: the probe uses the largest number of classes, and the
+            mean number of training steps decides whether compilation is worthwhile.
+        before: Resolved config of an earlier call, or None. Its choices are kept, so that the ids
+            of runs do not depend on variations of the machine's speed.
+        tell: Function that receives the measurements.
+        probe: Whether to measure open choices; if False, the defaults of `Speed` are used.
     """
     free = study.training.left_to_probe
     if not free:
         return study
-    # A backbone has one speed in all domains: a compiler has to pay over the runs of all of them.
+    # One choice per backbone for all domains: compilation must be worthwhile on average.
     steps = mean(_steps(study.training, int(one.train_mask.sum())) for one in manifests)
     classes = max((one.classes for one in manifests), key=len)
     known = dict(study.speed)
@@ -49,7 +48,7 @@ def decide_speed(
         if backbone not in known and not probe:
             known[backbone] = Speed()
         elif backbone not in known:
-            tell(f"{backbone}: how fast is a step? ({', '.join(free)} is auto)")
+            tell(f"{backbone}: measuring the speed of a step ({', '.join(free)} is auto)")
             known[backbone] = choose_speed(
                 study.plain_run(backbone), classes, free=free, steps=steps, tell=tell
             )
@@ -57,5 +56,5 @@ def decide_speed(
 
 
 def _steps(training: Training, images: int) -> int:
-    """Steps of a run on all images."""
+    """Number of steps of a run on all images."""
     return training.steps or training.epochs * math.ceil(images / training.batch_size)

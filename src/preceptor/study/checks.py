@@ -1,4 +1,4 @@
-"""What is wrong with a study, found before anything is trained."""
+"""Checks of a study before training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from preceptor.training.prepare import build_for
 
 
 def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = True) -> None:
-    """Find what is wrong with a study before anything is trained, all of it at once.
+    """Check a study before training; all problems are reported together.
 
     Args:
-        study: Of one domain.
-        workspaces: Its manifests.
-        networks: Build each backbone, which takes nearly all of the time; else only the config and
-            the data are checked.
+        study: Study config of one domain.
+        workspaces: Manifests of the study.
+        networks: Whether to build each backbone, which takes most of the time; if False, only the
+            config and the data are checked.
 
     Raises:
-        InputError: Unknown primary set, classes, missing annotations, maps that are not there, or
-            backbones or weights that cannot be used.
+        InputError: The primary set or a class is unknown, annotations or maps are missing, or a
+            backbone or its weights cannot be used.
     """
     problems = list(_problems(study, workspaces))
     if networks:
@@ -38,13 +38,13 @@ def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = 
 
 
 def check_devices(training: Training) -> None:
-    """Find out before anything is trained whether this machine can train in this precision.
+    """Check that this machine has the device and supports the precision of the training.
 
     Args:
-        training: Of the study; what is auto is chosen later, from what this machine can.
+        training: Training settings of the study; settings that are auto are not checked.
 
     Raises:
-        InputError: The device is not there, or it has no such precision.
+        InputError: The device does not exist or does not support the precision.
     """
     make_fabric(training.without_auto().model_copy(update={"devices": 1, "nodes": 1}))
 

@@ -182,6 +182,10 @@ class StudyConfig(Guiding):
         selection: highest (AUC on the worst validation set), or the rule that breaks ties between
             statistically equal configurations: guided (agreement with human maps of validation
             images) or val_auc (the smaller α).
+        search: Training of the candidates of a selection: grid (every candidate with every seed),
+            racing (after 2, 4, 8, … seeds, candidates that are significantly worse than the best
+            on validation are dropped) or halving (as racing, and at most half of the candidates are
+            kept each time).
         validation_negatives: Validation set whose images are used for the classes that another
             validation set lacks, see `RunConfig`; None = every set needs every class.
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
@@ -226,6 +230,7 @@ class StudyConfig(Guiding):
     probe: str | None = None
     probe_alpha: Alpha | None = None
     selection: Literal["highest", "guided", "val_auc"] = "highest"
+    search: Literal["grid", "racing", "halving"] = "grid"
     validation_negatives: str | None = None
     controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
     controls_alpha: Literal["own", "student"] = "own"
@@ -332,6 +337,19 @@ class StudyConfig(Guiding):
     def alpha_grid(self) -> tuple[float, ...]:
         """α grid of Students, Baseline 1, controls and ceiling."""
         return self.alphas or ALPHA_GRIDS[self.training.distance]
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Numbers of seeds after which the candidates of a selection are compared.
+
+        Two seeds are the fewest with an interval over seeds; the last comparison has all seeds.
+        """
+        rung, count = 2, len(self.seed_list)
+        found = []
+        while self.search != "grid" and rung < count:
+            found.append(rung)
+            rung *= 2
+        return (*found, count)
 
     @property
     def probe_backbone(self) -> str:

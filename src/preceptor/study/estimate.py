@@ -1,4 +1,4 @@
-"""How long a study will take on this machine: measured on a few steps, not guessed."""
+"""Time estimate of a study on this machine, from measured training steps."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from preceptor.training.probe import step_seconds
 
 # A forward is about a third of a training step.
 FORWARD_SHARE = 1 / 3
-_rates: dict[str, float] = {}  # measured in this process, so that two stages agree
+_rates: dict[
+    str, float
+] = {}  # cached in this process, so that both stages use the same measurement
 
 
 def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
-    """Images a second of guided training.
+    """Training speed in images per second.
 
     Args:
-        config: As in `step_seconds`.
+        config: Run config, see `step_seconds`.
         classes: Class names.
     """
-    # The estimate does not wait for a compiler: it errs on the long side.
+    # The estimate does not include compilation, and is therefore conservative.
     speed = config.training.speed.model_copy(update={"compile": False})
     seconds, _ = step_seconds(config, classes, speed)
     return config.training.batch_size / seconds
@@ -31,14 +33,14 @@ def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
 def estimate_seconds(
     steps: Sequence[Step], study: StudyConfig, classes: Sequence[str], validation: int, jobs: int
 ) -> float:
-    """Wall time of these steps on `jobs` workers.
+    """Estimated wall time of steps in seconds.
 
     Args:
-        steps: Of a plan.
-        study: Their config.
+        steps: Steps of a plan.
+        study: Study config.
         classes: Class names.
-        validation: Validation images scored after each epoch.
-        jobs: Workers at once.
+        validation: Number of validation images scored after each epoch.
+        jobs: Number of concurrent workers.
     """
     seconds = 0.0
     for step in steps:

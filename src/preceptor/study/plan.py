@@ -1,7 +1,7 @@
 """Plan of a study: its steps, stage by stage.
 
-Selections are steps too: the choice that one makes adds the steps that follow from it. Test sets
-are scored only by steps that the selection of the Students' α has added.
+Selections are steps as well: the choice made by a selection adds the steps that follow from it.
+Test sets are scored only by steps that are added by the selection of the Students' α.
 """
 
 from __future__ import annotations
@@ -9,34 +9,60 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
 from preceptor.study.protocol import Member, Protocol, Teacher
-from preceptor.study.selection import Candidate, Choice, choose, evidence_of
+from preceptor.study.selection import (
+    Candidate,
+    Choice,
+    choose,
+    evidence_of,
+    survivors,
+    with_dropped,
+)
 from preceptor.study.steps import Role, Select, Selection, Step, Train
 from preceptor.training.record import read_set_metrics
 
 
 def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
-    """The study's controls that this Teacher allows: given maps come without soft labels."""
+    """Controls of the study that are possible for a Teacher: given maps have no soft labels."""
     return [
         control for control in study.controls if control != "distilled" or winner.kind != "given"
     ]
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """A candidate of a selection, by the steps that scored it.
+class _Contender:
+    """Candidate of a selection, whose runs are created seed by seed.
 
     Args:
         name: Name, unique among the candidates.
         alpha: α, or None.
-        runs: Trainings whose validation scores count, one for each seed.
-        maps: Steps whose records hold the correlation of the maps with human maps.
+        chains: Function that returns the runs of a seed, each after the steps that make its maps.
+        map_step: Function that returns the step of a seed whose record contains the agreement of
+            its maps with human maps, or None.
+    """
+
+    name: str
+    alpha: float | None
+    chains: Callable[[int], list[list[Step]]]
+    map_step: Callable[[int], Step | None]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Candidate of a selection, given by the steps with its scores.
+
+    Args:
+        name: Name, unique among the candidates.
+        alpha: α, or None.
+        runs: Runs with the validation scores, one for each seed.
+        maps: Steps whose records contain the correlation of the maps with human maps.
     """
 
     name: str
@@ -52,7 +78,7 @@ class Plan:
     Args:
         protocol: Builds the steps.
         choices: Choices made so far.
-        remembered: Choices of an earlier start by the name of the selection, which stand where the
+        remembered: Choices of an earlier start by the name of the selection, which are kept if the
             scores have not changed.
         decided: Called after each choice.
         steps: Steps added so far, by id.
@@ -81,7 +107,7 @@ class Plan:
                 yield member
 
     def start(self) -> list[Step]:
-        """The first steps; selections among them add the others."""
+        """First steps; their selections add the others."""
         return self._added(self.stage_one())
 
     def stage_one(self) -> list[Step]:
@@ -89,57 +115,23 @@ class Plan:
         protocol, study = self.protocol, self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
-            runs = {
-                alpha: [
-                    protocol.annotated_run("baseline1", backbone, alpha, seed)
-                    for seed in study.seed_list
-                ]
-                for alpha in protocol.baseline_alphas
-            }
-            steps += [*self._flat(runs), self._choose_alpha("baseline1", backbone, runs)]
+            steps += self._search_alpha("baseline1", backbone)
             if study.ceiling:
-                runs = {
-                    alpha: [
-                        protocol.full_run("ceiling", backbone, alpha, seed)
-                        for seed in study.seed_list
-                    ]
-                    for alpha in study.alpha_grid
-                }
-                steps += [*self._flat(runs), self._choose_alpha("ceiling", backbone, runs)]
+                steps += self._search_alpha("ceiling", backbone)
             steps += [
                 protocol.full_run("baseline2", backbone, 1.0, seed) for seed in study.seed_list
             ]
-        candidates: dict[Teacher, list[Step]] = {}
-        for teacher in protocol.teachers():
-            for backbone, alpha in self._probes():
-                for seed in study.seed_list:
-                    chain = protocol.student(teacher, backbone, alpha, seed)
-                    steps += chain
-                    candidates.setdefault(teacher, []).append(chain[-1])
-        return [*steps, self._choose_teacher(candidates)]
+        return steps + self._search_teacher()
 
     def stage_two(self, winner: Teacher) -> list[Step]:
-        """The winner's Students of every backbone and α, and the controls likewise."""
+        """Students of the selected Teacher and controls, for every backbone and α."""
         study = self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
-            runs: dict[float, list[Step]] = {}
-            for alpha in study.alpha_grid:
-                for seed in study.seed_list:
-                    chain = self.protocol.student(winner, backbone, alpha, seed)
-                    steps += chain
-                    runs.setdefault(alpha, []).append(chain[-1])
-            steps.append(self._choose_alpha("student", backbone, runs))
-            if study.controls_alpha == "student":
-                continue
-            for control in controls_of(study, winner):
-                runs = {}
-                for alpha in study.alpha_grid:
-                    for seed in study.seed_list:
-                        chain = self.protocol.control(control, winner, backbone, alpha, seed)
-                        steps += chain
-                        runs.setdefault(alpha, []).append(chain[-1])
-                steps.append(self._choose_alpha(control, backbone, runs))
+            steps += self._search_alpha("student", backbone, winner)
+            if study.controls_alpha == "own":
+                for control in controls_of(study, winner):
+                    steps += self._search_alpha(control, backbone, winner)
         return steps
 
     def controls_and_tests(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
@@ -167,12 +159,12 @@ class Plan:
     def budget(
         self, role: Literal["baseline1", "student"], backbone: str, alpha: float
     ) -> list[Step]:
-        """Baseline 1's trainings, or the Students', at each number of annotated images.
+        """Runs of Baseline 1 or of the Student for each number of annotated images.
 
         Args:
             role: baseline1 or student.
             backbone: Backbone of the models.
-            alpha: α that was chosen for this role.
+            alpha: α selected for this role.
         """
         winner = self.winner()
         assert winner is not None
@@ -191,7 +183,8 @@ class Plan:
     def outline(self) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
 
-        Nothing is added to this plan.
+        A search by racing is taken to drop all other candidates at the first comparison. Nothing is
+        added to this plan.
         """
         return Plan(self.protocol)._outline()
 
@@ -207,39 +200,42 @@ class Plan:
             later += self.budget("student", backbone, alpha)
             for seed in study.seed_list:
                 chosen = [
-                    protocol.annotated_run("baseline1", backbone, own, seed)
+                    [protocol.annotated_run("baseline1", backbone, own, seed)]
                     for own in {PAPER_ALPHA, alpha}
                 ]
                 if study.ceiling:
-                    chosen.append(protocol.full_run("ceiling", backbone, alpha, seed))
+                    chosen.append([protocol.full_run("ceiling", backbone, alpha, seed)])
                 if study.controls_alpha == "own":
                     chosen += [
-                        protocol.control(control, winner, backbone, alpha, seed)[-1]
+                        protocol.control(control, winner, backbone, alpha, seed)
                         for control in controls_of(study, winner)
                     ]
-                later += map(protocol.evaluation, chosen)
-        later += self._probe_scores()
+                later += [step for chain in chosen for step in chain]
+                later += [protocol.evaluation(chain[-1]) for chain in chosen]
+        trained = {step.id for step in (*first.values(), *later)}
+        probes = [chain[-1] for chain in self._probe_chains() if chain[-1].id in trained]
+        later += map(protocol.evaluation, probes)
         unique = {step.id: step for step in later if step.id not in first}
         return list(first.values()), list(unique.values())
 
     @property
     def teacher_choice(self) -> Choice | None:
-        """The choice among Teachers, once it is made."""
+        """Choice among Teachers; None before the selection."""
         return self.choices.get(self._teacher)
 
     def alpha_choice(self, role: Role, backbone: str) -> Choice | None:
-        """The choice of a role's α, once it is made."""
+        """Choice of the α of a role; None before the selection."""
         return self.choices.get(Selection(self.domain, role, backbone))
 
     def winner(self) -> Teacher | None:
-        """The chosen Teacher, once it is chosen."""
+        """Selected Teacher; None before the selection."""
         choice = self.teacher_choice
         if choice is None:
             return None
         return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
 
     def alpha_of(self, role: Role, backbone: str) -> float | None:
-        """The chosen α of a role, once it is chosen."""
+        """Selected α of a role; None before the selection."""
         choice = self.alpha_choice(role, backbone)
         return None if choice is None else choice.alpha
 
@@ -252,11 +248,12 @@ class Plan:
             return [(study.probe_backbone, study.stage_one_alpha)]
         return [(backbone, alpha) for backbone in study.students for alpha in study.alpha_grid]
 
-    def _probe_scores(self) -> list[Step]:
+    def _probe_chains(self) -> list[list[Step]]:
+        """The probe Students of every Teacher and seed, each after the steps that make its maps."""
         protocol = self.protocol
         backbone, alpha = self._probes()[0]
         return [
-            protocol.evaluation(protocol.student(teacher, backbone, alpha, seed)[-1])
+            protocol.student(teacher, backbone, alpha, seed)
             for teacher in protocol.teachers()
             for seed in protocol.study.seed_list
         ]
@@ -265,86 +262,164 @@ class Plan:
     def _teacher(self) -> Selection:
         return Selection(self.domain, "teacher")
 
-    def _choose_teacher(self, candidates: dict[Teacher, list[Step]]) -> Step:
-        def decide() -> list[Step]:
-            if len(candidates) == 1:
-                only = str(next(iter(candidates)))
-                choice = Choice(only, f"{only}: there is no other.", ())
-            else:
-                choice = self._decide(
-                    self._teacher,
-                    [
-                        _Scored(
-                            str(teacher),
-                            teacher.alpha if teacher.kind == "human" else None,
-                            steps,
-                            self._map_steps(teacher),
-                        )
-                        for teacher, steps in candidates.items()
-                    ],
-                )
-            self._chosen(self._teacher, choice)
+    def _search_teacher(self) -> list[Step]:
+        """Probe Students of every Teacher, and the selection among the Teachers."""
+        protocol, teachers = self.protocol, self.protocol.teachers()
+
+        def students(teacher: Teacher) -> Callable[[int], list[list[Step]]]:
+            return lambda seed: [
+                protocol.student(teacher, backbone, alpha, seed)
+                for backbone, alpha in self._probes()
+            ]
+
+        contenders = [
+            _Contender(
+                str(teacher),
+                teacher.alpha if teacher.kind == "human" else None,
+                students(teacher),
+                partial(self._map_step, teacher),
+            )
+            for teacher in teachers
+        ]
+
+        def follow(choice: Choice) -> list[Step]:
             winner = self.winner()
             assert winner is not None
             return self.stage_two(winner)
 
-        needs = [step for group in candidates.values() for step in group]
-        name = f"among {len(candidates)} Teachers"
-        return self._select(self._teacher, name, needs if len(candidates) > 1 else [], decide)
+        title = f"among {len(teachers)} Teachers"
+        return self._search(self._teacher, title, contenders, follow)
 
-    def _choose_alpha(self, role: Role, backbone: str, runs: dict[float, list[Step]]) -> Step:
-        selection = Selection(self.domain, role, backbone)
+    def _search_alpha(self, role: Role, backbone: str, winner: Teacher | None = None) -> list[Step]:
+        """Runs of a role at every α of its grid, and the selection of its α."""
+        protocol, study = self.protocol, self.protocol.study
+        alphas = protocol.baseline_alphas if role == "baseline1" else study.alpha_grid
 
-        def decide() -> list[Step]:
-            choice = self._decide(
-                selection,
-                [_Scored(f"α {alpha:g}", alpha, steps, steps) for alpha, steps in runs.items()],
-            )
-            self._chosen(selection, choice)
-            return self._after_alpha(role, backbone, choice.alpha, runs)
+        def runs(alpha: float) -> Callable[[int], list[list[Step]]]:
+            return lambda seed: [self._run(role, backbone, alpha, seed, winner)]
 
-        needs = self._flat(runs)
-        if role != "student":  # test sets stay closed until the Students are chosen
+        def map_step(alpha: float) -> Callable[[int], Step]:
+            return lambda seed: self._run(role, backbone, alpha, seed, winner)[-1]
+
+        contenders = [
+            _Contender(f"α {alpha:g}", alpha, runs(alpha), map_step(alpha)) for alpha in alphas
+        ]
+        if role != "student":  # test sets are not scored before the selection of the Students
             also = [Selection(self.domain, "student", backbone).step_id]
         else:
-            also = [self._teacher.step_id] if len(self.protocol.teachers()) == 1 else []
+            also = [self._teacher.step_id] if len(protocol.teachers()) == 1 else []
         where = f" ({self.domain})" if self.domain else ""
-        return self._select(selection, f"α of {role} {backbone}{where}", needs, decide, also)
+        return self._search(
+            Selection(self.domain, role, backbone),
+            f"α of {role} {backbone}{where}",
+            contenders,
+            lambda choice: self._after_alpha(role, backbone, choice.alpha),
+            also,
+        )
 
-    def _after_alpha(
-        self, role: Role, backbone: str, alpha: float, runs: dict[float, list[Step]]
+    def _run(
+        self, role: Role, backbone: str, alpha: float, seed: int, winner: Teacher | None
     ) -> list[Step]:
-        """The steps that follow from the choice of a role's α."""
+        """The run of a role whose α is chosen, after the steps that make its maps."""
+        if role == "baseline1":
+            return [self.protocol.annotated_run(role, backbone, alpha, seed)]
+        if role == "ceiling":
+            return [self.protocol.full_run(role, backbone, alpha, seed)]
+        assert winner is not None
         if role == "student":
-            winner = self.winner()
+            return self.protocol.student(winner, backbone, alpha, seed)
+        if role not in get_args(Control):
+            raise ValueError(f"no α is chosen for the role {role}")
+        return self.protocol.control(cast(Control, role), winner, backbone, alpha, seed)
+
+    def _after_alpha(self, role: Role, backbone: str, alpha: float) -> list[Step]:
+        """Steps that follow from the selection of the α of a role."""
+        winner = self.winner()
+        if role == "student":
             assert winner is not None
             later = self.controls_and_tests(winner, backbone, alpha)
             if backbone == self.protocol.study.students[0]:
-                later += self._probe_scores()
+                probes = self._probe_chains()  # a dropped Teacher lacks some seeds
+                known = [chain[-1] for chain in probes if chain[-1].id in self.steps]
+                later += map(self.protocol.evaluation, known)
             return later + self.budget("student", backbone, alpha)
-        chosen = {alpha, PAPER_ALPHA} if role == "baseline1" else {alpha}
-        later = [self.protocol.evaluation(step) for one in sorted(chosen) for step in runs[one]]
+        shown = sorted({alpha, PAPER_ALPHA} if role == "baseline1" else {alpha})
+        seeds = self.protocol.study.seed_list
+        chains = [self._run(role, backbone, one, seed, winner) for one in shown for seed in seeds]
+        later = [step for chain in chains for step in chain]  # a dropped α lacks some seeds
+        later += [self.protocol.evaluation(chain[-1]) for chain in chains]
         return later + (self.budget("baseline1", backbone, alpha) if role == "baseline1" else [])
 
-    def _select(
+    def _search(
         self,
         selection: Selection,
-        name: str,
-        needs: Sequence[Step],
-        decide: Callable[[], list[Step]],
+        title: str,
+        contenders: Sequence[_Contender],
+        follow: Callable[[Choice], list[Step]],
         also: Sequence[str] = (),
-    ) -> Step:
-        """The step of a selection, which adds the steps that `decide` returns."""
-        identity = selection.step_id
-        work = Select(selection, lambda: self._added(decide(), by=identity))
-        return Step(identity, work, name, (*(step.id for step in needs), *also))
+        rung: int = 0,
+        dropped: tuple[Mapping[str, Any], ...] = (),
+    ) -> list[Step]:
+        """The runs of the contenders up to a rung of seeds, and the step that compares them.
 
-    def _chosen(self, selection: Selection, choice: Choice) -> None:
-        self.choices[selection] = choice
-        self.decided()
+        Args:
+            selection: The selection.
+            title: Title of the selection, for people.
+            contenders: Candidates that are still in the search.
+            follow: The steps that follow from the choice.
+            also: Ids of further steps that the choice needs.
+            rung: Position in `StudyConfig.rungs`; after the last one the choice is made.
+            dropped: Rows of the candidates that were dropped on earlier rungs.
+        """
+        study = self.protocol.study
+        last = len(contenders) == 1 or rung + 1 == len(study.rungs)
+        seeds = study.seed_list if last else study.seed_list[: study.rungs[rung]]
+        here = selection if last else replace(selection, seeds=len(seeds))
+        trivial = len(contenders) == 1 and selection == self._teacher and not dropped
+        chains = {
+            one.name: [chain for seed in seeds for chain in one.chains(seed)] for one in contenders
+        }
+        runs = [step for group in chains.values() for chain in group for step in chain]
+
+        def decide() -> list[Step]:
+            if trivial:
+                name = contenders[0].name
+                choice = Choice(name, f"{name}: it is the only candidate.", ())
+            else:
+                choice = self._decide(
+                    here,
+                    [
+                        _Scored(
+                            one.name,
+                            one.alpha,
+                            [chain[-1] for chain in chains[one.name]],
+                            [step for seed in seeds if (step := one.map_step(seed)) is not None],
+                        )
+                        for one in contenders
+                    ],
+                )
+            if last:
+                choice = with_dropped(choice, dropped, len(study.seed_list))
+            self.choices[here] = choice
+            self.decided()
+            if last:
+                return follow(choice)
+            assert study.search != "grid"
+            names = survivors(choice, study.selection, study.search)
+            gone = tuple(
+                {**row, "seeds": len(seeds)} for row in choice.table if row["name"] not in names
+            )
+            kept = [one for one in contenders if one.name in names]
+            return self._search(selection, title, kept, follow, also, rung + 1, (*dropped, *gone))
+
+        needs = [chain[-1].id for group in chains.values() for chain in group]
+        identity = here.step_id
+        work = Select(here, lambda: self._added(decide(), by=identity))
+        name = title if last else f"{title}, after {len(seeds)} seeds"
+        return [*runs, Step(identity, work, name, (*(() if trivial else needs), *also))]
 
     def _added(self, steps: list[Step], by: str = "") -> list[Step]:
-        """Enter steps and their runs into the plan; those known already are kept as they are."""
+        """Add steps and their runs to the plan; known ones are not changed."""
         for step in steps:
             self.steps.setdefault(step.id, step)
             self.origin.setdefault(step.id, by)
@@ -355,7 +430,7 @@ class Plan:
         return steps
 
     def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
-        """The earlier choice by these scores, or a new one."""
+        """Earlier choice with the same scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
         agreements = [self._agreement(one.maps) for one in candidates]
@@ -380,18 +455,16 @@ class Plan:
         )  # fmt: skip
         return replace(choice, evidence=evidence)
 
-    def _map_steps(self, teacher: Teacher) -> list[Step]:
-        """The steps whose records hold how a Teacher's maps agree with human maps, one for each
-        seed: its trainings for its own maps, the making of its maps for RISE."""
+    def _map_step(self, teacher: Teacher, seed: int) -> Step | None:
+        """The step whose record holds how a Teacher's maps agree with human maps: its training for
+        its own maps, the making of its maps for RISE."""
         if teacher.kind == "given":
-            return []
+            return None
         protocol, guiding = self.protocol, self.protocol.study.guiding()
-        found = []
-        for seed in protocol.study.seed_list:
-            training = protocol.teacher_run(teacher, seed, guiding)
-            own = teacher.method == "cam"
-            found.append(training if own else protocol.make_maps(training, teacher, guiding)[-1])
-        return found
+        training = protocol.teacher_run(teacher, seed, guiding)
+        if teacher.method == "cam":
+            return training
+        return protocol.make_maps(training, teacher, guiding)[-1]
 
     def _agreement(self, steps: Sequence[Step]) -> float:
         """Mean correlation of these steps' maps with human maps of validation images."""
@@ -402,7 +475,3 @@ class Plan:
             if one.map_correlation is not None
         ]
         return float(np.mean(found)) if found else math.nan
-
-    @staticmethod
-    def _flat(runs: dict[float, list[Step]]) -> list[Step]:
-        return [step for group in runs.values() for step in group]

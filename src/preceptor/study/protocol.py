@@ -37,10 +37,10 @@ from preceptor.study.steps import (
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
 
-# Further members of a committee have the seed of the Student plus multiples of this, so that no
-# two Students share a Teacher: their differences stay independent.
+# Further members of a committee have the seed of the Student plus multiples of this, so that
+# Students of different seeds do not share Teachers, and their differences stay independent.
 MEMBER_STRIDE = 1000
-# Raised when the arithmetic of RISE changes, so that old maps are not taken for new ones.
+# Increased if the arithmetic of RISE changes, so that old maps are not reused.
 RISE_NUMERICS = 1
 
 
@@ -52,7 +52,7 @@ class Teacher:
         name: Backbone, or the name of given maps.
         kind: human (guided by human maps), data (no guidance) or given (maps from elsewhere).
         alpha: α of its training; 1 where nothing guides.
-        method: How it marks.
+        method: Saliency method of its maps.
     """
 
     name: str
@@ -107,11 +107,11 @@ class Protocol:
 
     @property
     def workspace(self) -> Workspace:
-        """The first seed's; of a study without draws, the only one."""
+        """Workspace of the first seed, or the only one."""
         return self.workspaces.first
 
     def _rows_hash(self, manifest: Path, kind: str) -> str:
-        """What the training or test rows of a manifest are."""
+        """Hash of the training or test rows of a manifest."""
         if (manifest, kind) not in self._hashes:
             workspace = self.workspaces.at(manifest)
             train = np.flatnonzero(workspace.train_mask)
@@ -120,15 +120,15 @@ class Protocol:
         return self._hashes[manifest, kind]
 
     def of_budget(self, size: int) -> Protocol:
-        """The protocol with this many annotated images, drawn anew for every seed."""
+        """Protocol with a number of annotated images, with a new draw for every seed."""
         study = self.study.model_copy(update={"annotated": size, "annotated_per_seed": True})
         return replace(self, study=study, annotated=size)
 
-    # What there is to compare.
+    # Configurations.
 
     @property
     def primary(self) -> str:
-        """The evaluation set of the hypothesis tests."""
+        """Evaluation set of the hypothesis tests."""
         return self.study.primary or self.workspace.manifest.eval_splits("test")[0]
 
     def teachers(self) -> list[Teacher]:
@@ -150,17 +150,17 @@ class Protocol:
 
     @property
     def baseline_alphas(self) -> tuple[float, ...]:
-        """Baseline 1 runs at the grid and at the paper's α."""
+        """α of Baseline 1: the grid and the paper's α."""
         return tuple(sorted({*self.study.alpha_grid, PAPER_ALPHA}))
 
     # Runs.
 
     def config(self, backbone: str, draw: int, **values: object) -> RunConfig:
-        """The run config of a backbone and a seed, see `StudyConfig.run_config`."""
+        """Run config of a backbone and a seed, see `StudyConfig.run_config`."""
         return self.study.run_config(backbone, draw, **values)
 
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
-        """The training step of a run."""
+        """Training step of a run."""
         workspace = self.workspaces.at(config.manifest)
         arm = replace(arm, annotated=self.annotated)
         training = config.training
@@ -177,7 +177,7 @@ class Protocol:
         return f" ({self.domain})" if self.domain else ""
 
     def annotated_run(self, role: Role, backbone: str, alpha: float, seed: int) -> Step:
-        """A run on A: Baseline 1 or a human-guided Teacher; without guidance at α 1."""
+        """Run on A: Baseline 1 or a human-guided Teacher; without guidance for α 1."""
         maps = MapSource(kind="human" if alpha < 1 else "none")
         config = self.config(backbone, seed, rows="annotated", alpha=alpha, maps=maps)
         return self.train(Arm(role, backbone, alpha), config)
@@ -189,7 +189,7 @@ class Protocol:
         alpha: float,
         seed: int,
     ) -> Step:
-        """A run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
+        """Run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
         controls `centre` and `mixed` (human maps on A, labels only for the other images).
         """
         kinds = {"baseline2": "none", "ceiling": "human", "centre": "centre", "mixed": "human"}
@@ -201,7 +201,7 @@ class Protocol:
         return self.train(Arm(role, backbone, alpha), config)
 
     def teacher_run(self, teacher: Teacher, seed: int, guiding: Guiding, place: int = 0) -> Step:
-        """The training of a Teacher, or of a committee's further member (`place` > 0)."""
+        """Training of a Teacher, or of another member of its committee (`place` > 0)."""
         maps = MapSource(kind="human" if teacher.alpha < 1 else "none")
         config = self.config(
             teacher.name, seed, rows=guiding.teacher_rows, alpha=teacher.alpha, maps=maps,
@@ -218,7 +218,7 @@ class Protocol:
     def maps_of(
         self, teacher: Teacher, seed: int, guiding: Guiding | None = None
     ) -> tuple[MapSource, list[Step]]:
-        """The maps that guide Student `seed`, and the steps that make them."""
+        """Maps that guide the Student of a seed, and the steps that make them."""
         guiding = guiding or self.study.guiding()
         if teacher.kind == "given":
             path = self.study.maps[teacher.name]
@@ -258,7 +258,7 @@ class Protocol:
         maps: MapSource,
         need: str,
     ) -> Step:
-        """A model of the Teacher's backbone on T, guided by the maps of the generation before."""
+        """Run of the Teacher's backbone on T, guided by the maps of the previous generation."""
         alpha = teacher.alpha if teacher.alpha < 1 else self.study.stage_one_alpha
         config = self.config(
             teacher.name, seed, rows="all", alpha=alpha, maps=maps,
@@ -270,7 +270,7 @@ class Protocol:
         return self.train(arm, config, (need,))
 
     def make_maps(self, training: Step, teacher: Teacher, guiding: Guiding) -> list[Step]:
-        """Steps that make a trained Teacher's maps of T: the last one leaves the map store."""
+        """Steps that make the maps of a trained Teacher for T; the last writes the map store."""
         work = training.work
         assert isinstance(work, Train)
         config, method, turns = work.config, teacher.method, guiding.turns
@@ -298,7 +298,7 @@ class Protocol:
         return Step(digest(["committee", *ids]), AverageMaps(ids), f"{len(ids)} Teachers", ids)
 
     def student(self, teacher: Teacher, backbone: str, alpha: float, seed: int) -> list[Step]:
-        """A Student's run, after the steps that make its maps.
+        """Run of a Student, after the steps that make its maps.
 
         Args:
             teacher: Teacher whose maps guide.
@@ -312,7 +312,7 @@ class Protocol:
     def control(
         self, control: Control, teacher: Teacher, backbone: str, alpha: float, seed: int
     ) -> list[Step]:
-        """A control's run, after the steps that make its maps.
+        """Run of a control, after the steps that make its maps.
 
         Args:
             control: shuffled, centre, distilled or mixed.
@@ -338,7 +338,7 @@ class Protocol:
     def variant(
         self, name: str, teacher: Teacher, backbone: str, alpha: float, seed: int
     ) -> list[Step]:
-        """A variant's Student, after the steps that make its maps.
+        """Run of a variant's Student, after the steps that make its maps.
 
         Args:
             name: Name of the variant in the study config.
@@ -358,7 +358,7 @@ class Protocol:
         return self._on_maps(arm, seed, values, steps)
 
     def _guided_by(self, source: MapSource, guiding: Guiding, alpha: float) -> dict[str, object]:
-        """Values of a run config that is guided by a Teacher's maps."""
+        """Settings of a run that is guided by a Teacher's maps."""
         values: dict[str, object] = {
             "alpha": alpha,
             "maps": source,
@@ -374,13 +374,13 @@ class Protocol:
     def _on_maps(
         self, arm: Arm, seed: int, values: dict[str, object], steps: list[Step]
     ) -> list[Step]:
-        """A run on T that needs the last of these steps."""
+        """Run on T that needs the last of these steps."""
         config = self.config(arm.backbone, seed, rows="all", **values)
         needs = (steps[-1].id,) if steps else ()
         return [*steps, self.train(arm, _without_annotation(config), needs)]
 
     def evaluation(self, training: Step) -> Step:
-        """The step that scores the test sets with a trained model."""
+        """Step that scores the test sets with a trained model."""
         work = training.work
         assert isinstance(work, Train)
         images = len(self.workspaces.at(work.config.manifest).split_rows("test"))
@@ -393,7 +393,7 @@ class Protocol:
         )
 
     def evaluation_id(self, member: Member) -> str:
-        """The id of a run's evaluation on the test sets of its seed's manifest."""
+        """Id of the evaluation of a run on the test sets of its seed's manifest."""
         return self._evaluation_id(member.run, member.manifest)
 
     def _evaluation_id(self, run: str, manifest: Path) -> str:
@@ -402,24 +402,24 @@ class Protocol:
     # Folders.
 
     def run_folder(self, identity: str) -> Path:
-        """Of a training."""
+        """Folder of a run."""
         return self.store / "runs" / identity
 
     def maps_folder(self, identity: str) -> Path:
-        """Of a map store."""
+        """Folder of a map store."""
         return self.store / "maps" / identity
 
     def evaluation_folder(self, identity: str) -> Path:
-        """Of an evaluation."""
+        """Folder of an evaluation."""
         return self.store / "evaluations" / identity
 
     def folder(self, step: Step) -> Path:
-        """Where a step leaves its result."""
+        """Folder of the result of a step."""
         return step.folder(self.store)
 
 
 def _soft_labels(source: MapSource, weight: float) -> SoftLabels:
-    """The soft labels that a Teacher's map store holds beside its maps."""
+    """Soft labels from a Teacher's map store."""
     assert source.path is not None
     return SoftLabels(
         path=source.path, identity=source.identity, weight=weight, temperature=SOFT_TEMPERATURE
@@ -427,7 +427,7 @@ def _soft_labels(source: MapSource, weight: float) -> SoftLabels:
 
 
 def _without_annotation(config: RunConfig) -> RunConfig:
-    """A run config without the draw of A and the processing of human maps, where no human map
+    """Run config without the draw of A and the post-processing of human maps, if no human map
     guides.
 
     The draw of A and the processing of its maps are part of the id of the Teacher's maps.

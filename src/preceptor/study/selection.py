@@ -1,9 +1,9 @@
-"""Choosing among configurations on validation alone.
+"""Selection among configurations on validation data only.
 
-The worst of several validation sets counts, averaged over seeds. By the rule `highest` the highest
-AUC wins. By the others, whatever cannot be told from the best (the paired bootstrap interval of the
-difference includes 0) is tied with it, and ties go to the maps that agree best with human maps of
-validation images (`guided`), or to the smaller α (`val_auc`).
+The score of a configuration is its AUC on its worst validation set, averaged over seeds. With the
+rule `highest`, the highest score is selected. With the other rules, all configurations whose paired
+bootstrap interval of the difference to the best includes 0 are tied with it, and ties go to the
+best agreement with human maps of validation images (`guided`), or to the smaller α (`val_auc`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,15 +29,17 @@ from preceptor.runtime.strict_json import with_nan
 _RULES = 1
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
+Rule = Literal["highest", "guided", "val_auc"]
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration.
+    """Candidate configuration.
 
     Args:
-        name: For people, unique.
-        alpha: Breaks ties: the smaller wins. None where it has none (a Teacher without guidance).
-        scores: Score tables of validation rows, one a seed, seeds in the same order for all.
+        name: Unique name for messages and tables.
+        alpha: α, of which the smaller one breaks ties; None for a Teacher without guidance.
+        scores: Score tables of validation rows, one per seed, in the same order for all.
         agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
     """
 
@@ -49,14 +51,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen and why.
+    """Selected configuration with the reason.
 
     Args:
-        winner: The candidate's name.
-        reason: One plain sentence.
-        table: A row a candidate: name, value (worst-set AUC, mean over seeds), low and high of its
-            difference to the best, tied, agreement, alpha.
-        evidence: A hash of what it was chosen by, see `evidence_of`; "" where there was no choice.
+        winner: Name of the selected candidate.
+        reason: Reason, in one sentence.
+        table: One row per candidate: name, value (AUC on the worst set, mean over seeds), low and
+            high of the difference to the best, tied, agreement, alpha.
+        evidence: Hash of the data of the choice, see `evidence_of`; "" if there was only one
+            candidate.
     """
 
     winner: str
@@ -66,24 +69,24 @@ class Choice:
 
     @property
     def alpha(self) -> float:
-        """The winner's α.
+        """α of the selected candidate.
 
         Raises:
-            ValueError: It has none.
+            ValueError: The candidate has no α.
         """
         values = {row["name"]: row["alpha"] for row in self.table}
         return float(values[self.winner])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON-able values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choice:
-        """What `as_dict` gave, after `strict_json`.
+        """Inverse of `as_dict`, after `strict_json`.
 
         Raises:
-            KeyError, TypeError, AttributeError: It is something else.
+            KeyError, TypeError, AttributeError: The values are not those of a choice.
         """
         rows = [
             dict(row) | with_nan({name: row[name] for name in _MAY_BE_NAN})
@@ -97,19 +100,19 @@ def choose(
     *,
     classes: Sequence[str],
     positive: str | None,
-    rule: str = "guided",
+    rule: Rule = "guided",
     draws: bool = False,
     negatives: str | None = None,
 ) -> Choice:
-    """Choose one of the candidates by their validation scores.
+    """Select one of the candidates by their validation scores.
 
     Args:
-        candidates: At least one.
+        candidates: Candidates, at least one.
         classes: Class names in score order.
-        positive: The positive class or None.
-        rule: highest, or how ties are broken: guided or val_auc.
-        draws: Whether every seed has images of its own: then seeds alone are resampled.
-        negatives: As of `validation_rows`.
+        positive: Positive class, or None.
+        rule: highest, or the rule that breaks ties: guided or val_auc.
+        draws: Whether every seed has its own images; then only seeds are resampled.
+        negatives: Validation set with the missing classes, see `validation_rows`.
 
     Raises:
         InputError: A candidate has no AUC on a validation set.
@@ -137,7 +140,7 @@ def choose(
     per_set = aucs.mean(1)
     worst = per_set.argmin(1)
     values = per_set.min(1)
-    # Of equal values the one with the smaller α, whatever the order of the candidates.
+    # Of equal values the one with the smaller α, independently of the order of the candidates.
     best = min(
         range(len(candidates)),
         key=lambda index: (-values[index], _or_inf(candidates[index].alpha)),
@@ -177,18 +180,16 @@ def choose(
     elif rule == "guided" and np.isfinite(agreements).all():
         winner = tied[int(agreements.argmax())]
         why = (
-            f"of {len(tied)} that validation cannot tell apart, its maps agree best with human "
-            f"maps of validation images (r = {candidates[winner].agreement:.2f})"
+            f"of {len(tied)} tied on validation, its maps agree best with human maps of validation "
+            f"images (r = {candidates[winner].agreement:.2f})"
         )
     elif any(candidates[index].alpha is None for index in tied):
-        # α says nothing between a Teacher that is guided and one that is not.
+        # α is not comparable between a Teacher with and one without guidance.
         winner = best
-        why = (
-            f"of {len(tied)} that validation cannot tell apart, it has the highest AUC on {judged}"
-        )
+        why = f"of {len(tied)} tied on validation, it has the highest AUC on {judged}"
     else:
         winner = min(tied, key=lambda index: (_or_inf(candidates[index].alpha), -values[index]))
-        why = f"of {len(tied)} that validation cannot tell apart, it has the smallest α"
+        why = f"of {len(tied)} tied on validation, it has the smallest α"
     return Choice(
         candidates[winner].name,
         f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}, best {values[best]:.3f}.",
@@ -225,6 +226,69 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def with_dropped(choice: Choice, dropped: Sequence[Mapping[str, Any]], seeds: int) -> Choice:
+    """A choice with the candidates that were dropped before it.
+
+    Args:
+        choice: The choice among the candidates that were left.
+        dropped: Rows of the others, each with the number of seeds after which it was dropped.
+        seeds: Number of seeds of the study.
+    """
+    known = {row["name"] for row in choice.table}  # a remembered choice has them already
+    if not dropped or any(row["name"] in known for row in dropped):
+        return choice
+    told = "; ".join(f"{row['name']} after {row['seeds']} of {seeds} seeds" for row in dropped)
+    whole = ({**row, "seeds": seeds} for row in choice.table)
+    rows = (*whole, *({**row, "tied": False} for row in dropped))
+    return replace(choice, reason=f"{choice.reason} Dropped: {told}.", table=rows)
+
+
+def preferred(choice: Choice, rule: Rule) -> list[str]:
+    """Names of the candidates of a choice, in the order in which its rule prefers them.
+
+    Candidates that are tied with the best come first, in the order that breaks ties; the others
+    follow by AUC.
+    """
+
+    def order(row: Mapping[str, Any]) -> tuple[float, ...]:
+        value = -float(row["value"])
+        if not row["tied"]:
+            return 1.0, value
+        agrees = float(row["agreement"])
+        by_map = rule == "guided" and all(
+            math.isfinite(float(one["agreement"])) for one in choice.table if one["tied"]
+        )
+        if by_map:
+            return 0.0, -agrees
+        guided = all(one["alpha"] is not None for one in choice.table if one["tied"])
+        return (0.0, float(row["alpha"]), value) if guided else (0.0, value)
+
+    rows = sorted(choice.table, key=order)
+    names = [str(row["name"]) for row in rows]
+    return [choice.winner, *(name for name in names if name != choice.winner)]
+
+
+def survivors(choice: Choice, rule: Rule, search: Literal["racing", "halving"]) -> list[str]:
+    """Names of the candidates that stay in a search after a comparison on some of the seeds.
+
+    Args:
+        choice: The comparison: the choice that these seeds alone would make.
+        rule: Rule of the selection. By the rule `highest` nothing is tied, so that a candidate
+            stays if the interval of its difference to the best includes 0.
+        search: racing drops only candidates that are worse with significance; halving keeps at
+            most half of the candidates (rounded down, at least one) as well.
+
+    Returns:
+        The names, the preferred first.
+
+    Source:
+        Racing: Maron and Moore, 1997; successive halving: Jamieson and Talwalkar, 2016.
+    """
+    possible = {str(row["name"]) for row in choice.table if not float(row["high"]) < 0}
+    kept = [name for name in preferred(choice, rule) if name in possible]
+    return kept[: max(1, len(choice.table) // 2)] if search == "halving" else kept
 
 
 def _or_inf(alpha: float | None) -> float:

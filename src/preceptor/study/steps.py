@@ -75,16 +75,19 @@ class Selection:
         domain: Domain, or "" in a study without domains.
         role: Role whose α is chosen; teacher for the choice among Teachers.
         backbone: Backbone whose α is chosen; "" for the choice among Teachers.
+        seeds: Number of seeds after which candidates are dropped; 0 for the selection itself.
     """
 
     domain: str
     role: Role
     backbone: str = ""
+    seeds: int = 0
 
     @property
     def name(self) -> str:
         """Name of the selection within its domain, as `selection.json` writes it."""
-        return f"{self.role}:{self.backbone}" if self.backbone else self.role
+        name = f"{self.role}:{self.backbone}" if self.backbone else self.role
+        return f"{name}:{self.seeds} seeds" if self.seeds else name
 
     @property
     def step_id(self) -> str:
@@ -210,7 +213,7 @@ class Step:
     Args:
         id: Identifier, equal for equal work in any study.
         work: What is computed.
-        name: What it is computed for, for people: a run, a Teacher, a selection.
+        name: Name of the object of the step: a run, a Teacher, a selection.
         needs: Ids of the steps that come first.
         cost: Images that pass a model forward and backward; for order and time estimates.
     """
@@ -228,7 +231,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """Title for people: the work and its name."""
+        """Title: the kind of work and the name."""
         return f"{self.work.verb} {self.name}"
 
     @property
@@ -243,11 +246,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a step has no result.
+    """Failure of a step.
 
     Args:
         reason: Reason, in one line.
-        blocked: Whether it was not started because a step that it needs has failed.
+        blocked: Whether the step was not started because a step that it needs failed.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""The domains of a study: a plan for each table of images, in one graph and one store."""
+"""Plan of a study with one or several domains, in one graph and one store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from preceptor.study.workspaces import Workspaces
 
 @dataclass
 class StudyPlan:
-    """The plans of a study.
+    """Plans of the domains of a study.
 
     Args:
-        config: The study.
-        plans: By domain; one under "" where there are no domains.
+        config: Study config.
+        plans: Plans by domain; one plan under "" without domains.
     """
 
     config: StudyConfig
@@ -27,17 +27,17 @@ class StudyPlan:
 
     @classmethod
     def of(cls, plan: Plan) -> StudyPlan:
-        """A study of one domain."""
+        """Plan of a study with one domain."""
         return cls(plan.protocol.study, {plan.domain: plan})
 
     @property
     def first(self) -> Plan:
-        """The plan of the first domain; of most studies, the only one."""
+        """Plan of the first domain, or the only one."""
         return next(iter(self.plans.values()))
 
     @property
     def has_domains(self) -> bool:
-        """Whether it was written with domains, be it one."""
+        """Whether the config has `domains`, even if only one."""
         return list(self.plans) != [""]
 
     def __iter__(self) -> Iterator[Plan]:
@@ -45,19 +45,19 @@ class StudyPlan:
 
     @property
     def workspaces(self) -> Workspaces:
-        """The manifests of all domains."""
+        """Manifests of all domains."""
         return Workspaces.together([plan.protocol.workspaces for plan in self])
 
     def start(self) -> list[Step]:
-        """The steps to begin with."""
+        """First steps of all domains."""
         return [step for plan in self for step in plan.start()]
 
     def folder(self, step: Step) -> Path:
-        """Where a step leaves its result."""
+        """Folder of the result of a step."""
         return self.first.protocol.folder(step)
 
     def is_finished(self, step: Step) -> bool:
-        """Whether a step's result exists; for a shard, or the map store that it belongs to."""
+        """Whether the result of a step exists; for a shard, also if its map store exists."""
         store = self.first.protocol.store
         folders = [step.folder(store)]
         if isinstance(step.work, MakeMaps) and step.work.joined:
@@ -65,7 +65,7 @@ class StudyPlan:
         return step.kind != "select" and any(map(is_finished, folders))
 
     def outline(self) -> tuple[list[Step], list[Step]]:
-        """All steps of stage 1 and of stage 2, see `Plan.outline`."""
+        """All steps of stage 1 and stage 2, see `Plan.outline`."""
         stages = [plan.outline() for plan in self]
         first = {step.id: step for early, _ in stages for step in early}
         later = {step.id: step for _, late in stages for step in late if step.id not in first}

@@ -1,4 +1,4 @@
-"""The manifests of a study: one for all seeds, or one a seed, each a new draw of the data."""
+"""Manifests of a study: one for all seeds, or one per seed (independent draws of the data)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from preceptor.study.config import StudyConfig
 
 @dataclass
 class Workspaces:
-    """Opens each manifest of a study when it is first needed, and keeps it open.
+    """Workspaces of a study, each opened when it is first used.
 
     Args:
-        manifests: By seed; equal paths are opened once.
-        caches: By manifest: the folder of its image caches and file hashes.
-        opened: Those opened so far.
+        manifests: Manifest paths by seed; equal paths are opened once.
+        caches: Folder of image caches and file hashes by manifest.
+        opened: Workspaces opened so far.
         reading: Further arguments of `Manifest.read`.
     """
 
@@ -32,7 +32,7 @@ class Workspaces:
 
     @classmethod
     def of_study(cls, study: StudyConfig, store: Path, domain: str = "") -> Workspaces:
-        """Those of a study of one domain, whose results lie in `store`."""
+        """Workspaces of a study with one domain and its store."""
         manifests = {seed: study.manifest_of(seed) for seed in study.seed_list}
         folder = store / "cache" / domain
         caches: dict[Path, Path] = {}
@@ -42,21 +42,21 @@ class Workspaces:
 
     @classmethod
     def together(cls, several: Sequence[Workspaces]) -> Workspaces:
-        """The manifests of several domains, to be opened by path alone."""
+        """Workspaces of several domains, accessed by manifest path."""
         caches = {path: folder for one in several for path, folder in one.caches.items()}
         opened = {path: space for one in several for path, space in one.opened.items()}
         return cls({}, caches, opened)
 
     def __getstate__(self) -> dict[str, object]:
-        """What another process needs: the names, not the open tables."""
+        """State for another process: the paths, without the open tables."""
         return self.__dict__ | {"opened": {}}
 
     def of(self, seed: int) -> Workspace:
-        """The workspace of a seed's manifest."""
+        """Workspace of a seed."""
         return self.at(self.manifests[seed])
 
     def at(self, manifest: Path) -> Workspace:
-        """The workspace of a manifest."""
+        """Workspace of a manifest."""
         if manifest not in self.opened:
             self.opened[manifest] = Workspace(
                 Manifest.read(manifest, verify=False, **self.reading), self.caches[manifest]
@@ -65,24 +65,24 @@ class Workspaces:
 
     @property
     def first(self) -> Workspace:
-        """The first seed's; classes and evaluation sets are the same in all."""
+        """Workspace of the first seed; classes and evaluation sets are the same in all."""
         return self.of(next(iter(self.manifests)))
 
     def all(self) -> list[Workspace]:
-        """Each once, in the order of the seeds."""
+        """All distinct workspaces, in the order of the seeds."""
         return [self.at(path) for path in dict.fromkeys(self.manifests.values())]
 
     def verify(self, formats: Collection[ImageFormat] = ()) -> None:
-        """Decode every image and map of every manifest, and see that the tables fit together.
+        """Verify every image and map of every manifest, and the consistency of the manifests.
 
-        Files that an earlier call found sound and that have not changed are not read.
+        Unchanged files that were verified by an earlier call are not read.
 
         Args:
-            formats: Image formats whose caches are filled by the way.
+            formats: Image formats whose caches are filled in the same pass.
 
         Raises:
-            InputError: Images, maps or rows that cannot be used, of all manifests; or the draws
-                differ in their classes or evaluation sets.
+            InputError: Images, maps or rows of a manifest are invalid, or the draws differ in their
+                classes or evaluation sets.
         """
         wrong: list[InputError] = []
         for path in dict.fromkeys(self.manifests.values()):
@@ -104,7 +104,7 @@ class Workspaces:
             ):
                 if list(ours) != list(theirs):
                     raise InputError(
-                        f"manifest: every seed's draw needs the same {name}; one has "
+                        f"manifest: the draws of all seeds need the same {name}; one has "
                         f"{_listed(ours)}, another {_listed(theirs)}"
                     )
 

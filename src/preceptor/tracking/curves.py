@@ -1,4 +1,4 @@
-"""The curves of a training as its metrics.csv has them so far."""
+"""Curves of a training, read from its metrics.csv."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from preceptor.training.record import RunRecord, flat_metrics
 
 @dataclass(frozen=True)
 class Curves:
-    """What has been measured after each epoch.
+    """Metrics after each epoch.
 
     Args:
-        lines: Of the file, its head first; none where there is no file yet.
-        rows: By epoch, in their order, the finite values by column; `epoch` is not among them.
+        lines: Lines of the file, header first; empty if there is no file yet.
+        rows: Finite values by column for each epoch in order, without the column `epoch`.
     """
 
     lines: tuple[str, ...] = ()
     rows: tuple[tuple[int, dict[str, float]], ...] = ()
 
     def digest(self, epochs: int) -> str:
-        """A hash of the first epochs, equal for equal values; "" where there are fewer."""
+        """Hash of the values of the first epochs; "" if there are fewer."""
         if epochs > len(self.rows):
             return ""
         text = "\n".join(self.lines[: epochs + 1])
@@ -32,7 +32,7 @@ class Curves:
 
 
 def read_curves(folder: Path) -> Curves:
-    """The curves of a run folder; a row that is not whole yet is left for the next time."""
+    """Read the curves of a run folder; an incomplete last row is skipped."""
     try:
         text = (folder / "metrics.csv").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -52,7 +52,7 @@ def read_curves(folder: Path) -> Curves:
 
 
 def kept_epoch(record: RunRecord) -> dict[str, float]:
-    """What validation said of the epoch that was kept, as `kept/…`, from a run's `run.json`."""
+    """Validation metrics of the selected epoch as `kept/…`, from a run's `run.json`."""
     return {
         f"kept/{name}": float(value)
         for name, value in flat_metrics(record.sets).items()

@@ -1,7 +1,7 @@
-"""MLflow: an experiment a study, a run a training under one of the study, in SQLite or on a server.
+"""MLflow tracker: one experiment per study, with one run per training nested under a study run.
 
-What has been logged is asked for once, when the experiment is opened, and read back for a training
-that an earlier process left unfinished: each point of a curve is logged once.
+The logged values are queried once, when the experiment is opened, so that each point of a curve is
+logged once, also for trainings that an earlier process left unfinished.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.parameters import Value, flat, parameters, roles_of
 from preceptor.training.record import RunRecord
 
-# Before MLflow is imported. A server that does not answer costs seconds, not the usual minutes,
-# and nobody is told that MLflow is used.
+# Set before MLflow is imported: short timeouts (seconds instead of minutes) for servers that do not
+# answer, and no telemetry.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -41,11 +41,11 @@ from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
 from mlflow.entities import Run as MlflowRun  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
-# What a request may hold, by MLflow's own limits.
+# MLflow's limits of a request.
 MOST_METRICS, MOST_PARAMS = 1000, 100
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
-# Between epochs the driver rests this many times as long as the last logging took: whatever the
-# server, logging takes a twentieth of its time at most. The end of a training waits for nothing.
+# Logging between epochs pauses for this many times the duration of the last logging, so that it
+# takes at most a twentieth of the time with any server. The end of a training is always logged.
 REST = 20.0
 
 STUDY = "study"
@@ -60,15 +60,15 @@ T = TypeVar("T")
 
 @dataclass
 class _Run:
-    """A run as MLflow has it.
+    """State of a run in MLflow.
 
     Args:
-        id: MLflow's.
-        status: MLflow's word.
-        params, tags: Logged.
-        metrics: The last value of each.
-        points: Of the curves; None where they have not been read back.
-        since: When it began, in seconds of the epoch.
+        id: Id in MLflow.
+        status: Status in MLflow.
+        params, tags: Logged parameters and tags.
+        metrics: Last value of each metric.
+        points: Logged points of the curves; None if they were not queried.
+        since: Start time in seconds since the epoch.
     """
 
     id: str
@@ -87,13 +87,13 @@ class _Run:
 
 
 class MlflowTracker:
-    """Follows a study in MLflow.
+    """Tracker that logs a study to MLflow.
 
     Args:
-        study: Its plans.
-        out: The study folder.
-        uri: A server or a database; None = MLFLOW_TRACKING_URI, or `out/mlflow.db`.
-        tell: Receives how to look at it.
+        study: Plan of the study.
+        out: Study folder.
+        uri: URI of a server or a database; None = MLFLOW_TRACKING_URI, or `out/mlflow.db`.
+        tell: Function that receives a message with the address.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class MlflowTracker:
         tell(f"to look: {where}")
 
     def begun(self, step: Step) -> None:
-        """A training's parameters; it is running."""
+        """Log the parameters of a training, with status running."""
         if step.kind == "train":
             self._running(step)
 
     def epoch(self, step: Step) -> None:
-        """The next rows of the curves, unless the last ones were logged just now."""
+        """Log new points of the curves, unless the last logging was too recent."""
         started = time.monotonic()
         if step.kind == "train" and started >= self._rest:
             self._running(step)
@@ -128,7 +128,7 @@ class MlflowTracker:
             self._rest = now + REST * (now - started)
 
     def finished(self, step: Step) -> None:
-        """The whole curves, the values of the kept epoch, and what the run is in the study."""
+        """Log the complete curves, the metrics of the selected epoch, and the roles of the run."""
         if step.kind != "train":
             return
         folder = self._study.folder(step)
@@ -143,7 +143,7 @@ class MlflowTracker:
         end = (folder / "run.json").stat().st_mtime
         if run is None:
             self._create(step, end - record.seconds)
-        elif ended:  # the run was made again
+        elif ended:  # the run was computed again
             self._replaced(step)
         else:
             self._log(run, params=_as_params(parameters(step, self._study)))
@@ -151,10 +151,10 @@ class MlflowTracker:
         tags |= {"preceptor.device": record.device} | _NO_REASON
         self._log(run, metrics=_kept(record), tags=tags, step=record.best_epoch)
         self._end(run, "FINISHED", end)
-        run.points = None  # a thousand runs would hold them all
+        run.points = None  # not kept in memory for a thousand runs
 
     def failed(self, step: Step, reason: str) -> None:
-        """What there is of the curves, and the reason."""
+        """Log the available curves and the reason of the failure."""
         if step.kind != "train":
             return
         run = self._log_curves(step, read_curves(self._study.folder(step)), whole=False)
@@ -163,7 +163,7 @@ class MlflowTracker:
         run.points = None
 
     def study(self, failed: dict[str, str], report: WrittenReport) -> None:
-        """The tables as metrics, and what the study folder holds as artifacts."""
+        """Log the tables as metrics, and the files of the study folder as artifacts."""
         run = self._parent
         table, summary = self._out / "table.csv", self._out / "summary.md"
         if table.is_file():
@@ -175,12 +175,12 @@ class MlflowTracker:
             path = report.folder / name
             if not path.is_dir():
                 self._client.log_artifact(run.id, str(path))
-            elif name != "best/":  # a model is large, and stands there already
+            elif name != "best/":  # a model is large and is in the study folder already
                 self._client.log_artifacts(run.id, str(path), name.rstrip("/"))
         self._end(run, "FAILED" if failed else "FINISHED")
 
     def close(self) -> None:
-        """What is still running was interrupted."""
+        """Mark running trainings as interrupted."""
         for run in [*(self._runs[key] for key in self._touched), self._parent]:
             if run.status == "RUNNING":
                 self._end(run, "KILLED")
@@ -188,13 +188,15 @@ class MlflowTracker:
     # Opening.
 
     def _opened(self, uri: str) -> str:
-        """The id of the study's experiment, which is made where there is none."""
+        """Id of the study's experiment, which is created if necessary."""
         name = f"{self._out.name} {digest(str(self._out))[:8]}"
         found = self._client.get_experiment_by_name(name)
         if found is None:
             served = uri.startswith(("http:", "https:", "databricks", "uc:"))
             place = None if served else (self._out / "mlflow-artifacts").as_uri()
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # not of language models
+            kind = {
+                "mlflow.experimentKind": "custom_model_development"
+            }  # no artifacts of language models
             made: str = self._client.create_experiment(name, artifact_location=place, tags=kind)
             return made
         if found.lifecycle_stage != "active":
@@ -203,7 +205,7 @@ class MlflowTracker:
         return identity
 
     def _known(self) -> dict[str, _Run]:
-        """What earlier calls logged, by preceptor's id of the run."""
+        """Runs logged by earlier calls, by run id of preceptor."""
         found: dict[str, _Run] = {}
         token = None
         while True:
@@ -218,9 +220,9 @@ class MlflowTracker:
                 return found
 
     def _study_run(self) -> _Run:
-        """The run that all others stand under.
+        """Parent run of all other runs.
 
-        Parameters cannot be changed in MLflow: a study whose settings have been gets a new one.
+        Parameters cannot be changed in MLflow; a study with changed settings gets a new run.
         """
         settings = _as_params(flat(self._study.config.model_dump(mode="json")))
         run = self._runs.pop(STUDY, None)
@@ -241,9 +243,9 @@ class MlflowTracker:
 
     def _running(self, step: Step) -> _Run:
         run = self._runs.get(step.id) or self._create(step)
-        if run.status == "FINISHED":  # it was damaged, and is made again
+        if run.status == "FINISHED":  # it was damaged and is computed again
             run = self._replaced(step)
-        if step.id not in self._touched:  # a process that died may not have come to it
+        if step.id not in self._touched:  # may be missing if an earlier process died
             self._log(run, params=_as_params(parameters(step, self._study)))
         self._touched.add(step.id)
         self._resume(run)
@@ -265,12 +267,12 @@ class MlflowTracker:
         return self._create(step)
 
     def _log_curves(self, step: Step, curves: Curves, *, whole: bool) -> _Run:
-        """Log what is missing; a run that has other values is not this one and is replaced.
+        """Log missing points of the curves; a run with other values is replaced.
 
         Args:
-            step: The training.
-            curves: Of its run folder.
-            whole: There is no more to come: a run that has more is another one too.
+            step: Training step.
+            curves: Curves of its run folder.
+            whole: Whether the curves are complete; a run with more points is then replaced too.
         """
         run = self._runs.get(step.id) or self._create(step)
         points = {
@@ -292,7 +294,7 @@ class MlflowTracker:
         return run
 
     def _logged(self, run: _Run) -> Points:
-        """The points that a run has of its curves."""
+        """Logged points of the curves of a run."""
         return {
             (name, metric.step): metric.value
             for name in sorted(run.metrics)
@@ -311,7 +313,7 @@ class MlflowTracker:
         tags: Mapping[str, str] | None = None,
         step: int = 0,
     ) -> None:
-        """Log what a run does not have yet, or has another value of."""
+        """Log new and changed values of a run."""
         now = _milliseconds(time.time())
         new_params = {key: one for key, one in (params or {}).items() if key not in run.params}
         new_metrics = {k: v for k, v in (metrics or {}).items() if run.metrics.get(k) != v}
@@ -344,13 +346,13 @@ class MlflowTracker:
 
 
 def _kept(record: RunRecord) -> dict[str, float]:
-    """The values of the kept epoch, and what the training took."""
+    """Metrics of the selected epoch, and the training time."""
     found = {_key(name): value for name, value in kept_epoch(record).items()}
     return found | {name: float(getattr(record, name)) for name in _COUNTS}
 
 
 def _table(table: pd.DataFrame) -> dict[str, float]:
-    """AUC of every row of the tables over all sources: mean and standard deviation over seeds."""
+    """Mean and std of the AUC over seeds for every row of the tables, on whole sets."""
     found = {}
     for line in table[table["source"].isna()].to_dict("records"):
         where = [line[name] for name in ("domain", "set", "backbone", "key") if name in line]
@@ -361,7 +363,7 @@ def _table(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _key(name: str) -> str:
-    """A name as MLflow allows it.
+    """Name with the characters that MLflow allows.
 
     Example:
         >>> _key("val (day 2)_auc")
@@ -371,7 +373,7 @@ def _key(name: str) -> str:
 
 
 def _as_params(values: Mapping[str, Value]) -> dict[str, str]:
-    """Parameters as MLflow has them: text, and none of it too long."""
+    """Parameters as strings of the length that MLflow allows."""
     return {_key(name): str(value)[:LONGEST_PARAM] for name, value in values.items()}
 
 
@@ -380,12 +382,12 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:
-    """In as many parts as a request's limit asks for."""
+    """Split a list by the size limit of a request."""
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def _shown(uri: str) -> str:
-    """An address without the password in it.
+    """URI without its password.
 
     Example:
         >>> _shown("https://me:secret@host/path"), _shown("sqlite:///x.db")

@@ -1,4 +1,4 @@
-"""What a training is called and what it is made with, as people sort and filter by it."""
+"""Names and parameters of trainings in trackers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from preceptor.study.study_plan import StudyPlan
 
 Value = str | int | float | bool
 
-# Those of every run, be they default: what a study varies.
+# Logged for every run, since studies vary them.
 _ALWAYS = ("backbone", "alpha", "seed", "rows")
-# Places on this machine, and ids of what lies there; the run's own id has them all.
+# Not logged: paths and ids of files on this machine, which are part of the run's id.
 _PLACES = {
     "manifest",
     *(f"{one}.{what}" for one in ("maps", "soft_labels") for what in ("path", "identity")),
@@ -23,24 +23,24 @@ _PLACES = {
 
 
 def file_name(step: Step) -> str:
-    """A training's name as part of a file's."""
+    """Name of a training as part of a file name."""
     return re.sub(r"[^\w.@=-]+", "-", step.name)[:100].strip("-.")
 
 
 def members_of(step: Step, study: StudyPlan) -> list[tuple[str, Member]]:
-    """The places of a run in the study, each with its domain: equal runs are trained once."""
+    """Members of the study that a run belongs to, with their domains (equal runs are one)."""
     return [
         (plan.domain, member) for plan in study for member in plan.members if member.run == step.id
     ]
 
 
 def roles_of(step: Step, study: StudyPlan) -> str:
-    """All that a run is in the study, as text."""
+    """Roles of a run in the study as text."""
     return ", ".join(dict.fromkeys(member.arm.label for _, member in members_of(step, study)))
 
 
 def parameters(step: Step, study: StudyPlan) -> dict[str, Value]:
-    """A training's settings by dotted name: what a study varies, and all that is not default."""
+    """Settings of a training by dotted name: varied settings, and all non-default ones."""
     assert isinstance(step.work, Train)
     config = step.work.config
     found: dict[str, Value] = {}
@@ -57,7 +57,7 @@ def parameters(step: Step, study: StudyPlan) -> dict[str, Value]:
 def flat(
     values: Mapping[str, Any], without: set[str] | frozenset[str] = frozenset()
 ) -> dict[str, Value]:
-    """Nested settings by dotted name; lists as JSON; what is None is left out.
+    """Nested settings by dotted name, with lists as JSON and without None.
 
     Example:
         >>> flat({"training": {"lr": 0.1, "clip": None}, "seeds": [0, 1]})

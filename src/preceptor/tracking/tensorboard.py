@@ -1,8 +1,8 @@
-"""TensorBoard: a folder a training, with its curves and parameters, and one of the study's results.
+"""TensorBoard tracker: a folder for each training and one for the results of the study.
 
-Event files are written record by record and closed at once, so that a thousand trainings hold
-nothing open. Beside each stands what has been written to it: after a kill the next rows go on
-behind the last, and a file that is not what was said of it is written anew.
+Event files are opened and closed for each write, so that a thousand trainings keep no files open. A
+record next to each event file describes its content: after a kill, new rows are appended, and a
+file that does not match its record is written again.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _TEXTS = ("summary.md", "table.md", "study.yaml")
 
 @dataclass(frozen=True)
 class _Written:
-    """What an event file holds.
+    """Content of an event file.
 
     Args:
-        file: Its name.
-        size: In bytes; another size means that a record was cut off.
-        epochs: Written so far.
-        digest: Of these epochs.
-        state: Of the training.
+        file: File name.
+        size: Size in bytes; another size means that a record was truncated.
+        epochs: Number of written epochs.
+        digest: Hash of these epochs.
+        state: State of the training.
     """
 
     file: str
@@ -69,12 +69,12 @@ class _Written:
 
 
 class TensorboardTracker:
-    """Follows a study in event files under `out/tensorboard`.
+    """Tracker that writes event files to `out/tensorboard`.
 
     Args:
-        study: Its plans.
-        out: The study folder.
-        tell: Receives how to look at it.
+        study: Plan of the study.
+        out: Study folder.
+        tell: Function that receives a message with the command.
     """
 
     def __init__(self, study: StudyPlan, out: Path, tell: Callable[[str], None]) -> None:
@@ -82,37 +82,37 @@ class TensorboardTracker:
         self._root = out / "tensorboard"
         self._root.mkdir(parents=True, exist_ok=True)
         self._folders = {one.name.rpartition("-")[2]: one for one in self._root.iterdir()}
-        self._parameters: dict[str, dict[str, Value]] = {}  # by run, of all that were told of
+        self._parameters: dict[str, dict[str, Value]] = {}  # by run id
         tell(f"to look: tensorboard --logdir {shlex.quote(str(self._root))}")
 
     def begun(self, step: Step) -> None:
-        """A training's parameters, and what it has of its curves."""
+        """Write the parameters and available curves of a training."""
         self._bring(step, "running")
 
     def epoch(self, step: Step) -> None:
-        """The next rows of the curves."""
+        """Write new points of the curves."""
         self._bring(step, "running")
 
     def finished(self, step: Step) -> None:
-        """The whole curves and the values of the kept epoch."""
+        """Write the complete curves and the metrics of the selected epoch."""
         self._bring(step, "finished")
 
     def failed(self, step: Step, reason: str) -> None:
-        """What there is of the curves, and the reason."""
+        """Write the available curves and the reason of the failure."""
         self._bring(step, "failed", reason)
 
     def study(self, failed: dict[str, str], report: WrittenReport) -> None:
-        """The tables as text, the panels as images, the columns of the table of runs."""
+        """Write the tables as text, the panels as images, and the columns of HPARAMS."""
         folder = self._root / STUDY
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(exist_ok=True)  # a page that is open may hold an old file
+        folder.mkdir(exist_ok=True)  # an open page may still read an old file
         _append(_fresh(folder), self._results(failed, report))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
     def _bring(self, step: Step, state: State, reason: str = "") -> None:
-        """Make a training's folder hold what its run folder does."""
+        """Synchronize the folder of a training with its run folder."""
         if step.kind != "train":
             return
         self._parameters.setdefault(step.id, parameters(step, self._study))
@@ -128,7 +128,7 @@ class TensorboardTracker:
             file, done, events = folder / before.file, before.epochs, []
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(exist_ok=True)  # a page that is open may hold an old file
+            folder.mkdir(exist_ok=True)  # an open page may still read an old file
             file, done, events = _fresh(folder), 0, _head(self._parameters[step.id])
         events += _points(curves, done)
         if state == "finished":
@@ -143,7 +143,7 @@ class TensorboardTracker:
         write_atomically(folder / _WRITTEN, json.dumps(asdict(now)) + "\n")
 
     def _folder(self, step: Step) -> Path:
-        """Of a training: the same in every call, whatever it is titled by then."""
+        """Folder of a training, which is the same in every call."""
         key = step.id[:10]
         if key not in self._folders:
             self._folders[key] = self._root / f"{file_name(step)}-{key}"
@@ -184,7 +184,7 @@ def _head(values: dict[str, Value]) -> list[Event]:
 
 
 def _columns(runs: list[dict[str, Value]], validation: list[str]) -> Summary.Value:
-    """The columns of the table of runs: first the parameters that differ, and validation."""
+    """Columns of HPARAMS: parameters that differ first, and validation metrics."""
     found = api_pb2.Experiment(time_created_secs=time.time())
     for name in dict.fromkeys(name for values in runs for name in values):
         values = {one.get(name) for one in runs}
@@ -199,7 +199,7 @@ def _columns(runs: list[dict[str, Value]], validation: list[str]) -> Summary.Val
 
 
 def _kept(record: RunRecord) -> Event:
-    """The values of the kept epoch, which the table of runs shows."""
+    """Metrics of the selected epoch, which HPARAMS shows."""
     values = kept_epoch(record)
     epoch = record.best_epoch
     values |= {"kept/epoch": epoch, "kept/seconds": record.seconds}
@@ -207,7 +207,7 @@ def _kept(record: RunRecord) -> Event:
 
 
 def _points(curves: Curves, done: int) -> list[Event]:
-    """An event an epoch, of those that have not been written."""
+    """One event per epoch for epochs that were not written yet."""
     return [
         _event(*(_scalar(name, value) for name, value in row.items()), step=epoch)
         for epoch, row in curves.rows[done:]
@@ -255,7 +255,7 @@ def _event(*values: Summary.Value, step: int = 0) -> Event:
 
 
 def _fresh(folder: Path) -> Path:
-    """A new event file, of a name that no reader has seen."""
+    """New event file with a name that was not used before."""
     now = time.time()
     file = folder / f"events.out.tfevents.{int(now)}.preceptor.{time.time_ns() % 10**9}"
     _append(file, [Event(wall_time=now, file_version="brain.Event:2")])
@@ -270,7 +270,7 @@ def _append(file: Path, events: Iterable[Event]) -> None:
 
 
 def _read(folder: Path) -> _Written | None:
-    """What stands in a folder, as far as that is so."""
+    """Record of the content of a folder, if it is valid."""
     try:
         written = _Written(**json.loads((folder / _WRITTEN).read_text(encoding="utf-8")))
         whole = (folder / written.file).stat().st_size == written.size

@@ -1,4 +1,4 @@
-"""A study followed in TensorBoard or MLflow; neither is imported unless it is asked for."""
+"""Trackers of a study: TensorBoard and MLflow, imported only if requested."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ NAMES = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
 
 
 class Tracker(Protocol):
-    """What is told of a study as it goes; every call may be repeated and ends the same."""
+    """Interface of a tracker; all calls are idempotent."""
 
     def begun(self, step: Step) -> None:
-        """A step starts or goes on."""
+        """A step starts or resumes."""
 
     def epoch(self, step: Step) -> None:
-        """A training has finished an epoch: its metrics.csv has a new row."""
+        """A training finished an epoch: its metrics.csv has a new row."""
 
     def finished(self, step: Step) -> None:
-        """A step is done, now or by an earlier call."""
+        """A step has finished, now or in an earlier call."""
 
     def failed(self, step: Step, reason: str) -> None:
-        """A step could not be done."""
+        """A step failed."""
 
     def study(self, failed: dict[str, str], report: WrittenReport) -> None:
-        """The study's results have been written; `failed` as in `write_results`."""
+        """The results of the study were written; `failed` as in `write_results`."""
 
     def close(self) -> None:
-        """Nothing more will be told: the study has ended, or was interrupted."""
+        """The study has ended or was interrupted; no call follows."""
 
 
 class Trackers:
-    """Several trackers as one, none of which can stop a study.
+    """Several trackers as one; their errors do not stop the study.
 
-    One that fails is told of and left out from then on; what it missed it gets when the study is
-    run again.
+    A tracker that fails is reported and not called again; the next run of the study logs what is
+    missing.
 
     Args:
-        tell: Receives a line where a tracker fails.
+        tell: Function that receives a message if a tracker fails.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -56,32 +56,32 @@ class Trackers:
         return bool(self._trackers)
 
     def add(self, name: str, opened: Callable[[], Tracker]) -> None:
-        """Open a tracker, or tell why it cannot be."""
+        """Open a tracker, or report the reason of a failure."""
         with self._kept(name):
             self._trackers[name] = opened()
 
     def begun(self, step: Step) -> None:
-        """A step starts or goes on."""
+        """A step starts or resumes."""
         self._each(lambda tracker: tracker.begun(step))
 
     def epoch(self, step: Step) -> None:
-        """A training has finished an epoch: its metrics.csv has a new row."""
+        """A training finished an epoch: its metrics.csv has a new row."""
         self._each(lambda tracker: tracker.epoch(step))
 
     def finished(self, step: Step) -> None:
-        """A step is done, now or by an earlier call."""
+        """A step has finished, now or in an earlier call."""
         self._each(lambda tracker: tracker.finished(step))
 
     def failed(self, step: Step, reason: str) -> None:
-        """A step could not be done."""
+        """A step failed."""
         self._each(lambda tracker: tracker.failed(step, reason))
 
     def study(self, failed: dict[str, str], report: WrittenReport) -> None:
-        """The study's results have been written."""
+        """The results of the study were written."""
         self._each(lambda tracker: tracker.study(failed, report))
 
     def close(self) -> None:
-        """The study has ended, or was interrupted."""
+        """The study has ended or was interrupted."""
         self._each(lambda tracker: tracker.close())
         self._trackers.clear()
 
@@ -92,34 +92,34 @@ class Trackers:
 
     @contextlib.contextmanager
     def _kept(self, name: str) -> Iterator[None]:
-        """Whatever goes wrong in a tracker ends this tracker alone."""
+        """Context in which an error of a tracker disables only this tracker."""
         try:
             yield
-        except Exception as error:  # of a library, a server, a disk: any
+        except Exception as error:  # any error of a library, a server or a disk
             self._trackers.pop(name, None)
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             self._tell(f"{NAMES[name]} is not followed any more, the study goes on: {reason}")
 
 
 def check_trackers(names: Sequence[str], uri: str | None = None) -> None:
-    """Refuse what cannot be followed, before anything is done.
+    """Check that trackers can be used.
 
     Args:
-        names: Of trackers.
-        uri: MLflow's server or database.
+        names: Names of trackers.
+        uri: URI of the MLflow server or database.
 
     Raises:
-        InputError: An unknown tracker, one that is not installed, or an address for none.
+        InputError: A tracker is unknown or not installed, or a URI is given without MLflow.
     """
     for name in names:
         if name not in NAMES:
-            raise InputError(f"--track {name}: there is no such tracker; use {' or '.join(NAMES)}")
+            raise InputError(f"--track {name}: unknown tracker; use {' or '.join(NAMES)}")
         if find_spec(name) is None:
             raise InputError(
                 f"--track {name}: {NAMES[name]} is not installed; pip install 'preceptor[track]'"
             )
     if uri is not None and "mlflow" not in names:
-        raise InputError(f"--track-uri {uri}: it is for MLflow alone; add --track mlflow")
+        raise InputError(f"--track-uri {uri}: needs MLflow; add --track mlflow")
 
 
 def open_trackers(
@@ -129,20 +129,20 @@ def open_trackers(
     uri: str | None,
     tell: Callable[[str], None],
 ) -> Trackers:
-    """Start to follow a study.
+    """Open trackers of a study.
 
     Args:
-        names: tensorboard, mlflow or both; none gives what does nothing.
-        study: Its plans.
-        out: The study folder, which receives tensorboard/, or mlflow.db and mlflow-artifacts/.
-        uri: MLflow's server or database; None = MLFLOW_TRACKING_URI, or the study folder.
-        tell: Receives a line on how to look at it, and one where a tracker fails.
+        names: tensorboard, mlflow, both or none.
+        study: Plan of the study.
+        out: Study folder, for tensorboard/, or mlflow.db and mlflow-artifacts/.
+        uri: URI of the MLflow server or database; None = MLFLOW_TRACKING_URI, or the study folder.
+        tell: Function that receives messages with addresses, and on failures of trackers.
 
     Returns:
-        All of them as one; those that cannot be opened now are told of and left out.
+        All trackers as one; those that cannot be opened are reported and omitted.
 
     Raises:
-        InputError: See `check_trackers`.
+        InputError: Same as in `check_trackers`.
     """
     check_trackers(names, uri)
     found = Trackers(tell)

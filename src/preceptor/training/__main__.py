@@ -26,7 +26,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; repeat the command to resume", file=sys.stderr)
         sys.exit(130)
     print(f"run {result.folder}")
 

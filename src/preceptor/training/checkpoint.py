@@ -1,4 +1,4 @@
-"""The state of an unfinished run, as one safetensors file: weights, optimiser, best epoch."""
+"""Checkpoint of an unfinished run as one safetensors file: weights, optimizer, best epoch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from preceptor.runtime.strict_json import strict_json, with_nan
 
 @dataclass
 class Progress:
-    """Where a run stands after an epoch.
+    """Progress of a run after an epoch.
 
     Args:
-        epoch: Epochs (or periods) finished.
-        history: One dict of metrics an epoch.
-        best_score: Of the epoch kept so far; higher is better.
-        best_epoch: Its number, from 0; −1 before the first.
-        best_state: Its weights, on the CPU.
+        epoch: Number of finished epochs (or periods).
+        history: Metrics, one dict per epoch.
+        best_score: Score of the selected epoch so far; higher is better.
+        best_epoch: Number of the selected epoch, from 0; −1 before the first.
+        best_state: Weights of the selected epoch, on the CPU.
         seconds: Training time so far, over all interruptions.
-        parts: In how many parts each batch is computed, for want of memory.
-        scaler: The scale of 16-bit gradients, see `preceptor.models.precision`.
+        parts: Number of micro-batches per batch.
+        scaler: State of the gradient scaler, see `preceptor.models.precision`.
     """
 
     epoch: int = 0
@@ -42,14 +42,14 @@ class Progress:
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of a model's weights on the CPU."""
+    """Copy of a model's weights on the CPU."""
     return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
 
 def save_progress(
     path: Path, run: str, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Write the state of run `run` after an epoch; the old state stays until the new is whole."""
+    """Write the checkpoint of a run after an epoch, atomically."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progress.best_state.items()}
     numbers: dict[str, dict[str, float]] = {}
@@ -81,10 +81,10 @@ def save_progress(
 def load_progress(
     path: Path, run: str, model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> Progress:
-    """Bring model and optimiser to where run `run` stopped; a fresh start if it left nothing.
+    """Restore model and optimizer from the checkpoint of a run, if there is one.
 
-    In order: (1) no file, (2) a file of another run or a damaged one: start afresh;
-    (3) a state of this run: weights, optimiser and best epoch are restored.
+    Without a file, or with a damaged one or one of another run, the run starts from the beginning.
+    With a checkpoint of this run, weights, optimizer and best epoch are restored.
     """
     if not path.is_file():
         return Progress()

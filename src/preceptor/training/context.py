@@ -14,16 +14,16 @@ from preceptor.training.distributed import Ranks
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run in progress: its config, its folder, and the processes that compute it.
+    """Run in progress: config, folder and processes.
 
     Args:
-        config: The run.
-        folder: The run folder.
-        ranks: The processes.
-        held: The lease of the folder, in the first process; None in the others.
-        tell: Receives messages, in the first process.
-        tell_epoch: Receives the summary line of each epoch, in the first process.
-        exclusive: As of `train`.
+        config: Config of the run.
+        folder: Run folder.
+        ranks: Processes of the run.
+        held: Lease of the folder in the first process; None in the others.
+        tell: Function that receives messages, in the first process.
+        tell_epoch: Function that receives the summary line of each epoch, in the first process.
+        exclusive: Whether no other step uses the device, see `train`.
     """
 
     config: RunConfig
@@ -36,21 +36,21 @@ class RunContext:
 
     @property
     def id(self) -> str:
-        """The run's id."""
+        """Id of the run."""
         return self.folder.name
 
     @property
     def state(self) -> Path:
-        """The file of the state after the last epoch, for a run that was interrupted."""
+        """Checkpoint file."""
         return self.folder / "resume.safetensors"
 
     def check(self) -> None:
-        """Refuse to write what others read, where another process has taken over the lease."""
+        """Check, before writing results, that no other process has taken over the lease."""
         assert self.held is not None
         self.held.check()
 
     def out_of_memory(self, images: int | None = None) -> PreceptorError:
-        """The error of a run that does not fit into memory, not even `images` at a time."""
+        """Error of a run that runs out of memory even with micro-batches of `images` images."""
         settings = self.config.training
         given = f"batch_size {settings.batch_size}"
         given += f", input_size {settings.input_size}" if settings.input_size else ""

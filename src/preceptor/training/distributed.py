@@ -1,8 +1,8 @@
-"""One run on several devices: a process each, which of them this one is, and what they agree on.
+"""Distributed training of one run on several devices, one process each.
 
-Gradients go through DDP, over the network of the devices. Everything else (who holds the run, what
-went wrong, sums of metrics, scores) goes over a second network between the CPUs, that of `Ranks`:
-it may wait for as long as the first process decodes a large data set or waits for a lease.
+Gradients are reduced by DDP between the devices. All other data (lease, errors, sums of metrics,
+scores) is exchanged by a second process group between the CPUs, that of `Ranks`, which has no
+timeout while the first process decodes a large data set or waits for a lease.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ T = TypeVar("T")
 
 
 class RelayedError(PreceptorError):
-    """Another process of this run has failed, and tells why."""
+    """Another process of this run failed; the message has its reason."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run.
+    """Process group of a run.
 
     Args:
-        rank: This one's number, from 0; the first leads.
-        world: How many there are.
-        group: Their network between CPUs; None of one process.
+        rank: Number of this process, from 0.
+        world: Number of processes.
+        group: Process group between the CPUs; None for a single process.
     """
 
     rank: int = 0
@@ -51,18 +51,18 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this process holds the run, writes and tells."""
+        """Whether this is the first process, which holds the lease and writes all files."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's share of positions in order."""
+        """Share of this process of positions, in order."""
         return shares(count, self.world)[self.rank]
 
     def first(self, function: Callable[[], T]) -> T:
-        """What a function gives in the first process, in all of them.
+        """Call a function in the first process and broadcast its result.
 
         Raises:
-            PreceptorError: What it raised there; elsewhere as a `RelayedError`.
+            PreceptorError: The function failed; in the other processes a `RelayedError`.
         """
         if self.world == 1:
             return function()
@@ -83,10 +83,10 @@ class Ranks:
         return value
 
     def together(self, function: Callable[[], T]) -> T:
-        """Call a function in all processes, in the first before the others (it fills the caches).
+        """Call a function in the first process, which fills the caches, and then in the others.
 
         Raises:
-            PreceptorError: What it raised here; a `RelayedError` where it raised elsewhere.
+            PreceptorError: The function failed in this process; if in another, a `RelayedError`.
         """
         if self.world == 1:
             return function()
@@ -111,7 +111,7 @@ class Ranks:
         return kept[0]
 
     def gather(self, value: T) -> list[T]:
-        """A value of each process, by rank."""
+        """Gather a value from each process, by rank."""
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
@@ -119,17 +119,17 @@ class Ranks:
         return found
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of a tensor on the CPU over all processes, the same bits in each."""
+        """Sum of a CPU tensor over all processes, bit-identical in each."""
         if self.world > 1:
             distributed.all_reduce(values, group=self.group)
         return values
 
 
 def make_fabric(settings: Training) -> Fabric:
-    """Devices and precision of a run; several processes still have to find each other (`join`).
+    """Create the Fabric of a run; several processes must then be connected by `join`.
 
     Raises:
-        InputError: This machine does not have the devices, or they do not train in this precision.
+        InputError: The devices do not exist or do not support the precision.
     """
     # Unused parameters are looked for because DDP then leaves its buckets as they are: after its
     # usual rearrangement in the second step three devices or more would add in another order, and
@@ -151,21 +151,21 @@ def make_fabric(settings: Training) -> Fabric:
             f"training.device {settings.device}, training.devices {settings.devices}: "
             f"{' '.join(str(error).split())}"
         ) from error
-    # lightning-fabric would compute in bf16 there, under the id of another precision.
+    # lightning-fabric would use bf16 on a CPU, although the id contains another precision.
     if settings.speed.precision == "16-mixed" and fabric.device.type == "cpu":
         raise InputError(
-            "training.precision is 16-mixed, and the run would be on a CPU, which has no such "
-            "training; set it to bf16-mixed or 32-true, or run where there is a GPU"
+            "training.precision is 16-mixed, which a CPU does not support; set it to "
+            "bf16-mixed or 32-true, or use a GPU"
         )
     return fabric
 
 
 def join(settings: Training) -> tuple[Fabric, Ranks]:
-    """Find the other processes of a run.
+    """Connect the processes of a run.
 
     Raises:
-        InputError: The devices are not there, or the launcher started another number of processes.
-        RunFailedError: The others are not found.
+        InputError: The devices do not exist, or the launcher started another number of processes.
+        RunFailedError: The other processes were not found.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # who has joined is no news
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -173,18 +173,16 @@ def join(settings: Training) -> tuple[Fabric, Ranks]:
     try:
         fabric.launch()
         group = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    except ValueError as error:  # Fabric's of a launcher that disagrees with the config
+    except ValueError as error:  # raised by Fabric if the launcher disagrees with the config
         raise InputError(f"training.devices: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise RunFailedError(
-            f"the processes of this run do not find each other: {reason}"
-        ) from error
+        raise RunFailedError(f"the processes of this run cannot connect: {reason}") from error
     return fabric, Ranks(fabric.global_rank, fabric.world_size, group)
 
 
 class Shared(nn.Module):
-    """The module that DDP wraps: it gives out a graph of what the loss is made of, and no more.
+    """Module that DDP wraps, whose outputs carry only the gradients that the loss uses.
 
     DDP waits for the gradient of every parameter that its outputs depend on.
 
@@ -208,7 +206,7 @@ class Shared(nn.Module):
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error is torch's way to say that another process of the run is gone."""
+    """Whether an error of torch means that another process of the run is gone."""
     if isinstance(error, distributed.DistError):
         return True
     words = ("gloo", "Connection closed by peer", "Connection reset by peer")

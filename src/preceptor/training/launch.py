@@ -1,6 +1,7 @@
-"""Start the processes of one run on this node, and end them all where one of them fails.
+"""Launcher of the processes of one run on this node; if one fails, all are stopped.
 
-A cluster's own launcher (torchrun, srun) may start them as well: then each command is one process.
+The processes may also be started by a launcher such as torchrun or srun; then each command is one
+process.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from preceptor.training.run import train
 GRACE = 10.0
 """Seconds in which the process that failed is looked for, once another has lost it."""
 AGAIN = "the same command goes on from the last epoch"
-# Exit codes of a process that ended because of another: it lost it, or was told by it.
+# Exit codes of a process that ended because of another one: it was lost, or reported an error.
 _LOST, _RELAYED = 70, 71
 
 
 def launch(config: RunConfig, store: str) -> None:
-    """Train one run on several devices; returns when it is finished.
+    """Train one run on several devices.
 
     Args:
-        config: Of devices × nodes > 1 processes.
-        store: Folder of run folders, which all nodes see.
+        config: Run config with devices × nodes > 1.
+        store: Folder of run folders, accessible from all nodes.
 
     Raises:
-        PreceptorError: What the process that failed told; or that it told nothing and died.
+        PreceptorError: A process failed or died; the message has the reason if known.
     """
     settings = config.training
     strategy = make_fabric(settings).strategy
@@ -83,7 +84,7 @@ def launch(config: RunConfig, store: str) -> None:
 
 @dataclass
 class _Member:
-    """A process of the run; `told` is the error that it reported."""
+    """Process of the run; `told` is the reported error."""
 
     rank: int
     process: BaseProcess
@@ -93,7 +94,7 @@ class _Member:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended badly, and of itself."""
+        """Whether the process failed by itself."""
         return self.ended and self.process.exitcode not in (0, _LOST, _RELAYED)
 
 
@@ -119,7 +120,7 @@ def _start(config: RunConfig, store: str, rank: int) -> _Member:
 
 
 def _attend(members: list[_Member]) -> None:
-    """Wait until all have ended, or one has failed and the reason is known."""
+    """Wait until all processes have ended, or one has failed and the reason is known."""
     until: float | None = None
     while open_ := {member.pipe: member for member in members if not member.ended}:
         left = None if until is None else max(until - time.monotonic(), 0)
@@ -140,7 +141,7 @@ def _attend(members: list[_Member]) -> None:
 
 
 def _judge(members: list[_Member], world: int) -> None:
-    """Raise what went wrong, if anything did."""
+    """Raise the error of the processes, if any."""
     for member in members:
         if member.told is not None:
             raise member.told
@@ -157,20 +158,20 @@ def _judge(members: list[_Member], world: int) -> None:
 
 
 def _serve(pipe: Connection, config: RunConfig, store: str) -> None:
-    """A process's life, which ends with that of the command."""
+    """Target of a process, which terminates with the command."""
     belong_to_parent()
     try:
         code = _take_part(config, store, pipe.send)
-    except BaseException:  # a fault of ours: told whole
+    except BaseException:  # an unexpected error: full traceback
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # no threads of a network whose other ends are gone are waited for
+    os._exit(code)  # without waiting for network threads whose peers are gone
 
 
 def _take_part(config: RunConfig, store: str, say: Callable[[PreceptorError], None]) -> int:
-    """Train as one of the processes; the exit code."""
+    """Train as one of the processes; returns the exit code."""
     try:
         fabric, ranks = join(config.training)
         if not ranks.leads:

@@ -1,7 +1,7 @@
-"""The training loop: resume, then for each epoch train, evaluate, keep the best, save.
+"""Training loop: resume, then for each epoch train, validate, keep the best, save.
 
-`fit` is the loop over epochs, `Trainer.epoch` that over steps, `Trainer._step` one step with
-gradient accumulation. Nothing in a step waits for the device.
+`fit` is the loop over epochs, `Trainer.epoch` the loop over steps, `Trainer._step` one step with
+gradient accumulation. A step does not synchronize with the device.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def fit(
     validation: dict[str, Rows],
     untrained: Callable[[], GuidableModel],
 ) -> Progress:
-    """Train all epochs that are left, and keep the weights of the best.
+    """Train all remaining epochs, and keep the weights of the best one.
 
     Args:
-        run: The run; `run.state` holds where it was interrupted, if it was.
-        trainer: Its model and batches.
-        validation: The validation sets, by name.
-        untrained: Builds the model before the first step, for a first epoch that begins again.
+        run: Run, whose checkpoint is `run.state`.
+        trainer: Trainer with model and batches.
+        validation: Validation sets by name.
+        untrained: Function that builds the initial model, for a first epoch that is repeated.
 
     Returns:
         History and best weights.
@@ -65,10 +65,12 @@ def fit(
     # Resume.
     progress = load_progress(run.state, run.id, model, trainer.optimiser)
     if len(set(ranks.gather(progress.epoch))) > 1:
-        raise InputError(f"{run.folder}: not all nodes see the same files in it; share the store")
+        raise InputError(
+            f"{run.folder}: nodes have different files in it; use a store that all nodes share"
+        )
     trainer.parts, trainer.scaler = progress.parts, progress.scaler
     if progress.epoch:
-        run.tell(f"goes on after epoch {progress.epoch} of {len(ends)}")
+        run.tell(f"resumed after epoch {progress.epoch} of {len(ends)}")
 
     with progress_display() as display:
         task = display.add_task(
@@ -79,7 +81,7 @@ def fit(
             started = time.monotonic()
             start = ends[epoch - 1] if epoch else 0
 
-            # Train; an epoch that runs out of memory begins again with smaller parts of a batch.
+            # Train; an epoch that runs out of memory is repeated with micro-batches.
             advance = partial(display.advance, task)
             while (found := _attempt(trainer, epoch, start, ends[epoch], advance)) is None:
                 _divide(run, trainer, untrained, epoch)
@@ -87,7 +89,7 @@ def fit(
             metrics = {"epoch": epoch + 1.0} | found
             ranks.first(partial(_check_loss, run, metrics))
 
-            # Evaluate, and keep the best: ties go to the later epoch.
+            # Validate, and keep the best epoch: ties go to the later one.
             measured = _validated(run, trainer, validation, epoch)
             metrics |= flat_metrics(measured)
             score = _score(config.training, epoch, measured)
@@ -110,17 +112,17 @@ def fit(
 
 
 class Trainer:
-    """Trains epochs.
+    """Trainer of epochs.
 
     Args:
-        config: The run.
-        model: As it is saved.
-        wrapped: The same in the precision and with the parallelism of the run.
-        optimiser: Of its parameters.
-        fabric: Of this process.
+        config: Config of the run.
+        model: Model to be saved.
+        wrapped: The model in the precision and with the parallelism of the run.
+        optimiser: Optimizer of its parameters.
+        fabric: Fabric of this process.
         stream: This process's share of every batch.
-        ranks: The processes of the run.
-        parts: In how many parts each batch is computed; may be set between epochs.
+        ranks: Processes of the run.
+        parts: Number of micro-batches per batch; may be changed between epochs.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class Trainer:
 
     @property
     def scaler(self) -> dict[str, Any]:
-        """The scale of 16-bit gradients, see `preceptor.models.precision`."""
+        """State of the gradient scaler, see `preceptor.models.precision`."""
         return scaler_state(self.fabric.strategy.precision)
 
     @scaler.setter
@@ -155,7 +157,7 @@ class Trainer:
     def epoch(
         self, epoch: int, start: int, stop: int, advance: Callable[[], None]
     ) -> dict[str, float]:
-        """Train steps start ≤ t < stop and return the epoch's mean metrics, of all processes."""
+        """Train steps start ≤ t < stop; returns the mean metrics over all processes."""
         config = self.config
         sums = StepStats.zero(self.fabric.device)
         own, rate = 0, 0.0  # images of this process
@@ -177,13 +179,13 @@ class Trainer:
         return {"lr": rate} | self._means(sums, own)
 
     def _step(self, batch: Batch, alpha: float, share: float) -> StepStats:
-        """One step of the optimiser, on this process's share of the batch."""
+        """One optimizer step, on this process's share of the batch."""
         self.optimiser.zero_grad(set_to_none=True)
         sums = StepStats.zero(self.fabric.device)
         for part in in_parts(batch, self.parts, self.least):
             sums += self._gradients(part, alpha, share * len(part.labels) / len(batch.labels))
         if self.config.training.clip is not None:
-            self.fabric.clip_gradients(  # of what half precision has scaled, the true norm
+            self.fabric.clip_gradients(  # the norm of the unscaled gradients in half precision
                 self.wrapped, self.optimiser, max_norm=self.config.training.clip,
                 error_if_nonfinite=False,
             )  # fmt: skip
@@ -191,7 +193,7 @@ class Trainer:
         return sums
 
     def _gradients(self, batch: Batch, alpha: float, share: float) -> StepStats:
-        """Add `share` times the gradient of a batch's mean loss."""
+        """Accumulate `share` times the gradient of the mean loss of a batch."""
         distance = self.config.training.distance
         images = to_device(batch.images, self.fabric.device, self.channels_last)
         targets = self._targets(batch)
@@ -204,7 +206,7 @@ class Trainer:
     def _forward(
         self, images: Tensor, labels: Tensor, alpha: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the CAM of a guided run."""
+        """Logits, and the saliency maps of a guided run."""
         if not self.config.guided:
             logits, _ = self.wrapped(images)
             return logits, None
@@ -214,7 +216,7 @@ class Trainer:
         return logits, cam
 
     def _targets(self, batch: Batch) -> Targets:
-        """What a batch is trained towards, on the device."""
+        """Training targets of a batch on the device."""
         labels, maps, map_weight, sample_weight, probabilities = (
             None if part is None else part.to(self.fabric.device) for part in batch[1:]
         )
@@ -225,12 +227,12 @@ class Trainer:
         return Targets(labels, maps, map_weight, sample_weight, soft)
 
     def _means(self, sums: StepStats, own: int) -> dict[str, float]:
-        """The metrics of an epoch over all processes, from the sums and images of this one."""
+        """Metrics of an epoch over all processes, from the sums and image counts of this one."""
         counted = torch.tensor([float(own)], dtype=torch.float64)
         *totals, seen = self.ranks.total(torch.cat([sums.stacked().cpu().double(), counted]))
         total = StepStats(*totals)
         images, guided = seen.clamp_min(1), total.guided
-        guided = torch.where(guided > 0, guided, math.nan)  # no mean over no image
+        guided = torch.where(guided > 0, guided, math.nan)  # avoids a mean over no images
         metrics = {
             "images": seen,
             "loss": total.loss / images,
@@ -248,20 +250,20 @@ class Trainer:
 def _attempt(
     trainer: Trainer, epoch: int, start: int, stop: int, advance: Callable[[], None]
 ) -> dict[str, float] | None:
-    """An epoch's metrics; None where memory ran out, and the model is anywhere within the epoch."""
+    """Train an epoch; returns its metrics, or None if memory ran out within the epoch."""
     torch.manual_seed(derived_seed(trainer.config.seed, epoch, trainer.ranks.rank))
     try:
         return trainer.epoch(epoch, start, stop, advance)
     except (MemoryError, OSError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-    return None  # the error is gone by now, and with it what its frames held
+    return None  # the error has been freed, with the tensors in its frames
 
 
 def _divide(
     run: RunContext, trainer: Trainer, untrained: Callable[[], GuidableModel], epoch: int
 ) -> None:
-    """Go back to the start of an epoch, whose batches are then computed in more parts."""
+    """Restore the start of an epoch and increase the number of micro-batches."""
     largest = trainer.stream.sizes[-1]
     parts = more_parts(trainer.parts, largest, trainer.least)
     if parts is None or not run.exclusive or run.ranks.world > 1:
@@ -276,7 +278,7 @@ def _divide(
         trainer.optimiser.load_state_dict({"state": {}, "param_groups": groups})
     before = load_progress(run.state, run.id, trainer.model, trainer.optimiser)
     if before.epoch != epoch:
-        raise RunFailedError(f"run {run.id}: {run.state} was changed by someone else")
+        raise RunFailedError(f"run {run.id}: {run.state} was changed by another process")
     trainer.scaler = before.scaler
     run.tell(f"out of memory in epoch {epoch + 1}: each batch is now computed in {parts} parts")
 
@@ -284,28 +286,28 @@ def _divide(
 def _check_loss(run: RunContext, metrics: dict[str, float]) -> None:
     if not math.isfinite(metrics["loss"]):
         raise RunFailedError(
-            f"run {run.id}: the loss is {metrics['loss']} in epoch {metrics['epoch']:.0f}: it "
-            "diverged; a smaller lr or `clip` may help"
+            f"run {run.id}: the training diverged, with loss {metrics['loss']} in epoch "
+            f"{metrics['epoch']:.0f}; lower lr or set clip"
         )
 
 
 def _validated(
     run: RunContext, trainer: Trainer, sets: dict[str, Rows], epoch: int
 ) -> dict[str, SetMetrics]:
-    """The measures after an epoch; where the last steps diverged, its loss does not show it yet."""
+    """Validation metrics after an epoch; detects divergence in the last steps."""
     try:
         return validate(
             trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives
         )
     except NotANumberError as error:
         raise RunFailedError(
-            f"run {run.id}: after epoch {epoch + 1}, {error}: it diverged; a smaller lr or `clip` "
-            "may help"
+            f"run {run.id}: the training diverged: after epoch {epoch + 1}, {error}; lower lr or "
+            "set clip"
         ) from error
 
 
 def _score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> float:
-    """What decides which epoch is kept: the worst validation set counts."""
+    """Score that selects the epoch: the value on the worst validation set."""
     if settings.checkpoint == "last":
         return epoch
     accuracy = settings.checkpoint == "best_accuracy"
@@ -313,20 +315,20 @@ def _score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> f
 
 
 def _keep(run: RunContext, progress: Progress, trainer: Trainer) -> None:
-    """Write where the run stands after an epoch."""
+    """Write metrics.csv and the checkpoint after an epoch."""
     run.check()
     save_progress(run.state, run.id, progress, trainer.model, trainer.optimiser)
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history), flush=False)
 
 
 def metrics_table(history: list[dict[str, float]]) -> str:
-    """The content of metrics.csv: a row an epoch."""
+    """Content of metrics.csv, one row per epoch."""
     text: str = pd.DataFrame(history).to_csv(index=False, float_format="%.6g")
     return text
 
 
 def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None) -> str:
-    """The line of the log about an epoch; `rate` is in images a second."""
+    """Log line of an epoch; `rate` is in images per second."""
     parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
     if math.isfinite(metrics["guidance"]):
         parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
@@ -337,6 +339,6 @@ def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None
 
 
 def derived_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """A seed for torch that differs between epochs, seeds and processes."""
+    """Random seed of torch that differs between epochs, seeds and processes."""
     text = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())

@@ -1,8 +1,8 @@
-"""Gradient accumulation: a batch computed in parts where memory does not hold it at once.
+"""Gradient accumulation over micro-batches, for batches that do not fit into memory.
 
-The optimiser's step is that of the whole batch: each part's loss counts by its share of the images.
-Without batch norm the gradient is the same up to rounding; batch norm sees the statistics of a
-part. Dropout draws other masks.
+The optimizer step is that of the whole batch: the loss of each micro-batch is weighted by its share
+of the images. Without batch norm the gradient is the same up to rounding; batch norm uses the
+statistics of a micro-batch. Dropout masks differ.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from preceptor.data.loader import Batch, shares
 
 
 def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
-    """A batch as consecutive parts whose sizes differ by one at most.
+    """Divide a batch into consecutive micro-batches whose sizes differ by at most one.
 
     Args:
-        batch: B images.
-        parts: Most parts.
-        least: Fewest images of a part, where B allows it.
+        batch: Batch of B images.
+        parts: Maximum number of micro-batches.
+        least: Minimum number of images of a micro-batch, if B allows it.
     """
     count = len(batch.labels)
     parts = min(parts, max(count // least, 1))
@@ -29,12 +29,12 @@ def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:
 
 
 def more_parts(parts: int, largest: int, least: int) -> int | None:
-    """Twice as many parts, or as many as there can be; None where there cannot be more.
+    """Next larger number of micro-batches (at most double); None if it cannot be increased.
 
     Args:
-        parts: Now.
-        largest: Images of the largest batch.
-        least: Fewest images of a part.
+        parts: Current number.
+        largest: Number of images of the largest batch.
+        least: Minimum number of images of a micro-batch.
 
     Example:
         >>> more_parts(1, 20, 2), more_parts(8, 20, 2), more_parts(10, 20, 2)

@@ -1,7 +1,7 @@
-"""What a run starts from: its id, its untrained model and its training rows.
+"""Preparation of a run: id, initial model and training rows.
 
-The id is known before anything runs: it is a hash of the resolved config, of the rows and files
-that the run uses, and of NUMERICS.
+The id is known before the training: it is a hash of the resolved config, of the rows and files that
+the run uses, and of NUMERICS.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidableModel
 from preceptor.runtime.result_folder import digest, file_digest
 
-# Raised when the arithmetic of training changes, or a default of RunConfig (ids leave defaults
-# out), so that old runs are not taken for new ones.
+# Increased if the arithmetic of training or a default of RunConfig changes (ids contain
+# non-default settings only), so that old runs are not reused.
 NUMERICS = 3
 
 
 def run_id_of(workspace: Workspace, config: RunConfig) -> str:
-    """The id of a run on a manifest, from its config and the content that it uses."""
+    """Id of a run on a manifest."""
     hashes, files = workspace.hashes, workspace.files
     rows = workspace.training_rows(config)
     mapped: NDArray[np.bool_] | None = None
@@ -42,7 +42,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if config.guided and (maps.kind == "human" or maps.human == "keep"):
         mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
     if config.guided and maps.kind == "human" and config.guide_classes is not None:
-        # Classes without human maps cannot be guided by them: naming them changes nothing.
+        # Classes without human maps cannot be guided by them; listing them has no effect.
         labels = workspace.manifest.table["label"].iloc[rows]
         assert mapped is not None
         mapped &= labels.isin(config.guide_classes).to_numpy(bool)
@@ -62,24 +62,24 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
 
 
 def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
-    """The id of a run.
+    """Id of a run from its config and content hashes.
 
     Args:
-        config: Resolved. Its fields' types say which are part of the id, see `config.identity`.
-        rows_hash: Of `RowHashes.of`.
-        weights_hash: Content of the weights file, or "hub" or "none".
+        config: Resolved config; see `config.identity` for the fields that are part of the id.
+        rows_hash: Hash from `RowHashes.of`.
+        weights_hash: Hash of the weights file, or "hub" or "none".
     """
     values = identity_values(config, config.uses)
     values.setdefault("training", {})
     if not config.guided:
-        values["guided"] = False  # a guided run with all defaults would look the same
+        values["guided"] = False  # otherwise equal to a guided run with defaults
     if values.get("alpha_start") == config.alpha:
-        values.pop("alpha_start")  # it starts where it ends
+        values.pop("alpha_start")  # constant α
     return digest([values, rows_hash, weights_hash, NUMERICS])
 
 
 def weights_digest(weights: str, files: FileHashes) -> str:
-    """What stands for the weights in an id: the content of a file, or the word."""
+    """Hash of the weights file, or the setting hub or none, for the id."""
     if weights in ("hub", "none"):
         return weights
     if not Path(weights).is_file():
@@ -88,14 +88,14 @@ def weights_digest(weights: str, files: FileHashes) -> str:
 
 
 def folder_digest(folder: Path, word: str, files: FileHashes) -> str:
-    """Content of all files of a folder of maps, which `word` of the config names."""
+    """Hash of all files of a folder of maps, which is the setting `word` of the config."""
     if not folder.is_dir():
         raise InputError(f"{word}: {folder} is not a folder")
     return files.folder(folder)
 
 
 def files_digest(arguments: Mapping[str, Any]) -> str:
-    """The content of the files that arguments name; "" where they name none."""
+    """Hash of the files named in arguments; "" without any."""
     named = {
         key: file_digest(Path(value))
         for key, value in arguments.items()
@@ -106,33 +106,35 @@ def files_digest(arguments: Mapping[str, Any]) -> str:
 
 
 def build(workspace: Workspace, config: RunConfig) -> GuidableModel:
-    """The untrained model of a run.
+    """Initial model of a run.
 
     Raises:
-        InputError: See `build_model`; and for two classes without a positive one.
+        InputError: Same as in `build_model`; or there are two classes and no positive class.
     """
     classes = workspace.manifest.classes
     if len(classes) == 2 and config.positive is None:
-        raise InputError(f"positive: name which of {classes} is the positive class")
+        raise InputError(f"positive is missing; set it to one of the classes {classes}")
     unknown = sorted(set(config.guide_classes or ()) - set(classes))
     if unknown:
-        raise InputError(f"guide_classes: {unknown} not among the classes {classes}")
+        raise InputError(
+            f"guide_classes: {unknown} not among the classes {classes}; remove or correct them"
+        )
     return build_for(config, classes)
 
 
 def build_for(
     config: RunConfig, classes: Sequence[str], *, load_weights: bool = True
 ) -> GuidableModel:
-    """The untrained model of a run config.
+    """Initial model of a run config.
 
     Args:
-        config: The run's config.
+        config: Config of the run.
         classes: Class names, in logit order.
-        load_weights: Whether the model starts from `config.weights`; the shape and the speed of a
-            model do not depend on them.
+        load_weights: Whether to load `config.weights`; shape and speed of a model do not depend on
+            them.
 
     Raises:
-        InputError: See `build_model`.
+        InputError: Same as in `build_model`.
     """
     training = config.training
     return build_model(
@@ -150,9 +152,9 @@ def build_for(
 
 
 def image_formats(config: RunConfig) -> list[ImageFormat]:
-    """The formats in which a run reads images through the cache: for training, and for scoring.
+    """Image formats that a run reads from the cache, for training and for scoring.
 
-    None where it uses no cache, and for a model that cannot be built, which `build` tells.
+    Empty if the run uses no cache, and for a model that cannot be built (`build` reports this).
     """
     if config.training.cache == "none":
         return []
@@ -168,7 +170,7 @@ def image_formats(config: RunConfig) -> list[ImageFormat]:
 
 
 def guided_rows(workspace: Workspace, config: RunConfig, model: GuidableModel) -> Rows:
-    """The training data of a run, with the maps that guide it and its soft labels."""
+    """Training rows of a run, with map targets and soft labels."""
     training, manifest = config.training, workspace.manifest
     form = training.image_format(model.spec.input_size)
     which = workspace.training_rows(config)

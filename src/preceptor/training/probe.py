@@ -1,8 +1,9 @@
-"""How fast a guided step is here, and which precision, memory layout and compiler make it faster.
+"""Speed probe: time of a guided step, and choice of precision, memory layout and compilation.
 
-A probe of a few steps decides once a study, by backbone: bf16 helps convolutions of many channels
-on processors that have it and hurts depthwise ones; channels-last helps nearly everywhere on a CPU.
-What it chose stands in the study's resolved config, since it changes rounding.
+A probe of a few steps decides once per study and backbone: bf16 is faster for convolutions with
+many channels on processors with bf16 instructions and slower for depthwise ones; channels-last is
+faster in nearly all cases on a CPU. The choice is stored in the study's resolved config, since it
+changes rounding.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from preceptor.training.prepare import build_for
 
 _WARM, _TIMED = 2, 5
 _LEAST = 1.0  # seconds of timed steps: five quick ones say little on a busy machine
-# bf16 has 8 bits of mantissa: it must earn them. So must a compiler that may differ between
-# machines. Below this gain the plain way stays.
+# bf16 has only 8 bits of mantissa, and compiled code may differ between machines: both are used
+# only if they gain at least this factor.
 _GAIN = 0.9
-# Compiling takes from half a minute to some minutes for each run, so that a run must be this long
-# before it is tried.
+# Compilation takes from half a minute to some minutes for each run; it is tried only for runs of at
+# least this length, in seconds.
 _COMPILE_FROM = 1200.0
 
 
 def step_seconds(
     config: RunConfig, classes: Sequence[str], speed: Speed, *, give_up: float = float("inf")
 ) -> tuple[float, float]:
-    """Seconds of a guided training step on random images, and of the first one.
+    """Time of a guided training step on random images, and of the first step.
 
     Args:
-        config: Backbone, size, batch, threads and device are used; weights are not loaded.
+        config: Config with backbone, size, batch, threads and device; weights are not loaded.
         classes: Class names.
-        speed: How it is computed.
-        give_up: Stop after the warm-up if its last step took longer than this; that is returned.
+        speed: Precision, memory layout and compilation.
+        give_up: Stop after the warm-up if its last step took longer than this, in seconds.
 
     Returns:
-        The median step and the first, which compiles where that is asked for.
+        Median time and time of the first step, which includes compilation, in seconds.
     """
     settings = config.training
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
@@ -87,14 +88,15 @@ def choose_speed(
     steps: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Speed:
-    """The fastest way to train this run here.
+    """Choose the fastest settings for a run on this machine.
 
     Args:
-        config: The run; what it says of precision, layout and compiler stays where it is not free.
+        config: Config of the run; settings that are not in `free` are kept.
         classes: Class names.
-        free: Which of precision, channels_last and compile are to be chosen.
-        steps: Length of the run, or the mean length of several; compiling must pay within it.
-        tell: Receives what was measured, in a line.
+        free: Settings to choose among precision, channels_last and compile.
+        steps: Number of steps of the run, or mean over several runs; compilation must be worthwhile
+            within it.
+        tell: Function that receives the measurements in one line.
     """
     training = config.training
     precisions: list[Precision] = [training.speed.precision]
@@ -116,19 +118,19 @@ def choose_speed(
         compiled = chosen.model_copy(update={"compile": True})
         try:
             seconds, first = step_seconds(config, classes, compiled)
-        except Exception as error:  # no compiler on this machine, or a network that it cannot take
+        except Exception as error:  # there is no compiler, or it does not support the network
             tell(f"{config.backbone}: torch.compile: {' '.join(str(error).split())[:120]}")
         else:
             measured[compiled] = seconds
             if seconds * steps + first < _GAIN * measured[chosen] * steps:
                 chosen = compiled
     said = ", ".join(f"{speed.words} {seconds:.3f} s" for speed, seconds in measured.items())
-    tell(f"{config.backbone}: {chosen.words} ({said} a step)")
+    tell(f"{config.backbone}: {chosen.words} ({said} per step)")
     return chosen
 
 
 def _has_bf16(device: str) -> bool:
-    """Whether bf16 is more than emulated here."""
+    """Whether the device supports bf16 natively."""
     if device != "cpu" and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.backends.cpu.get_cpu_capability()

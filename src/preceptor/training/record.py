@@ -1,4 +1,4 @@
-"""The record of a finished training, as its `run.json` keeps it, and the measures in it."""
+"""Record of a finished training, as stored in `run.json`, and its metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MEASURES: tuple[Measure, ...] = ("accuracy", "auc", "map_correlation")
 
 @dataclass(frozen=True)
 class SetMetrics:
-    """Measures of one validation set after an epoch.
+    """Metrics of one validation set after an epoch.
 
     Args:
         accuracy: Share of the images whose most probable class is their label.
-        auc: Macro AUC; NaN where the set lacks a class.
-        map_correlation: Mean correlation of the model's maps with human maps; None where the set
-            has none.
+        auc: Macro AUC; NaN if the set lacks a class.
+        map_correlation: Mean correlation of the model's maps with human maps; None if the set has
+            none.
     """
 
     accuracy: float = math.nan
@@ -33,7 +33,7 @@ class SetMetrics:
 
 
 def metric_name(name: str, measure: Measure) -> str:
-    """The name of a measure of a set in metrics.csv, in run.json and in the table of runs.
+    """Name of a metric of a set in metrics.csv, run.json and the table of runs.
 
     Example:
         >>> metric_name("val-unseen", "auc")
@@ -43,7 +43,7 @@ def metric_name(name: str, measure: Measure) -> str:
 
 
 def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
-    """The measures of several sets by `metric_name`, those that there are.
+    """Available metrics of several sets by `metric_name`.
 
     Example:
         >>> flat_metrics({"val": SetMetrics(0.5, 0.75)})
@@ -58,7 +58,7 @@ def flat_metrics(sets: Mapping[str, SetMetrics]) -> dict[str, float]:
 
 
 def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
-    """The measures of each validation set, from what `flat_metrics` made; the rest is passed over.
+    """Metrics of each validation set from `flat_metrics`; other entries are ignored.
 
     Example:
         >>> set_metrics({"loss": 0.1, "val_auc": 0.75, "val_map_correlation": 0.5})
@@ -74,33 +74,33 @@ def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
 
 
 def read_set_metrics(folder: Path) -> dict[str, SetMetrics]:
-    """The measures of each validation set that a finished training or map step records."""
+    """Metrics of each validation set in the record of a finished training or map step."""
     return set_metrics(read_record(folder).get("metrics", {}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a finished training records of itself.
+    """Record of a finished training.
 
     Args:
-        id: The run's id.
-        config: The resolved `RunConfig`, as JSON values.
+        id: Run id.
+        config: Resolved `RunConfig`, as JSON values.
         classes: Class names, in the order of the model's outputs.
         input_size: Side of the model's input in pixels.
         grid: Rows and columns of the CAM.
         saliency: cam or gradcam, see `ModelSpec`.
         training_images: Number of training images.
-        guided_images: Those with map weight above 0.
-        soft_labelled_images: Those with a Teacher's probabilities.
-        uninformative_maps: Most constant or non-finite maps of an epoch.
-        images_seen: Images of all training steps.
-        best_epoch: The epoch that was kept, from 1.
-        metrics: The row of metrics.csv of that epoch.
+        guided_images: Number of training images with map weight above 0.
+        soft_labelled_images: Number of training images with a Teacher's probabilities.
+        uninformative_maps: Largest number of constant or non-finite maps in an epoch.
+        images_seen: Number of images of all training steps.
+        best_epoch: Selected epoch, from 1.
+        metrics: Row of metrics.csv of the selected epoch.
         seconds: Training time, over all interruptions.
-        parts: Parts in which each batch was computed.
-        peak_memory: Most bytes that a process used; None where unknown.
-        device_memory: Bytes of the GPU; None on a CPU.
-        device: The torch device.
+        parts: Number of micro-batches per batch.
+        peak_memory: Peak memory of a process in bytes; None if unknown.
+        device_memory: Memory of the GPU in bytes; None on a CPU.
+        device: Torch device.
         versions: Versions of the libraries, and the machine.
     """
 
@@ -126,11 +126,11 @@ class RunRecord:
 
     @property
     def sets(self) -> dict[str, SetMetrics]:
-        """The measures of each validation set after the kept epoch."""
+        """Metrics of each validation set after the selected epoch."""
         return set_metrics(self.metrics)
 
     def write(self, folder: Path, *, without: str = "") -> None:
-        """Finish a run folder; see `finish`."""
+        """Write the record and finish the run folder, see `finish`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         unsaid = {"parts": 1, "peak_memory": None, "device_memory": None}
         kept = {
@@ -140,10 +140,10 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """The record of a finished run folder.
+        """Read the record of a finished run folder.
 
         Raises:
-            InputError: It is damaged, or not the record of a training.
+            InputError: The record is damaged, or not that of a training.
         """
         values = read_record(folder)
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}

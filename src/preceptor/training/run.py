@@ -1,8 +1,8 @@
-"""One run: one model trained with one seed; also `python -m preceptor.training CONFIG`.
+"""Training of one run: one model with one seed; also `python -m preceptor.training CONFIG`.
 
-Reads top to bottom: prepare data and model, for each epoch train and validate, keep the best,
-score the validation sets, write the run folder. Everything random is a function of (seed, epoch),
-so a run that was interrupted goes on from its last epoch and ends with the same bits.
+The order of the file is that of a run: prepare data and model, train and validate each epoch, keep
+the best, score the validation sets, write the run folder. All random numbers are a function of
+(seed, epoch), so that an interrupted run resumes at its last epoch and gives bit-identical results.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from preceptor.version import __version__
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run.
+    """Finished run.
 
     Args:
-        folder: The run folder.
-        id: The run's id.
-        record: What it records of itself.
-        trained: Whether it was trained now, and not taken from the store.
+        folder: Run folder.
+        id: Run id.
+        record: Record of the training.
+        trained: Whether the run was trained in this call, and not taken from the store.
     """
 
     folder: Path
@@ -74,35 +74,36 @@ def train(
     ranks: Ranks | None = None,
     fabric: Fabric | None = None,
 ) -> RunResult:
-    """Train one model, or take the finished run of the same config and data from the store.
+    """Train one model, unless the store contains the finished run of the same config and data.
 
     Args:
-        config: The run; on one device, unless `ranks` is given.
-        store: Folder of run folders; the run goes to `store/<id>`.
-        workspace: The manifest, opened once for many runs; None reads and checks it here.
-        tell: Receives messages.
-        tell_epoch: Receives a summary line after each epoch; None = `tell` does.
-        wait: Seconds to wait where another process trains the same run; None = until it ends.
+        config: Config of the run; on one device, unless `ranks` is given.
+        store: Folder of run folders; the run is written to `store/<id>`.
+        workspace: Opened manifest, which may be used for many runs; None = opened and checked here.
+        tell: Function that receives messages.
+        tell_epoch: Function that receives a summary line after each epoch; None = `tell`.
+        wait: Maximum time in seconds to wait for another process that trains the same run; None =
+            unlimited.
         exclusive: Whether no other step uses the device: only then a training that runs out of
-            memory continues with smaller parts of a batch.
-        ranks, fabric: This process's part of a run on several devices, from `distributed.join`;
-            None = the only process.
+            memory continues with micro-batches.
+        ranks, fabric: Process group and Fabric of a run on several devices, from
+            `distributed.join`; None = a single process.
 
     Returns:
         The finished run.
 
     Raises:
-        InputError: The config or the data cannot be used.
+        InputError: The config or the data is invalid.
         RunFailedError: The loss became NaN or infinite, or memory or the disk is full.
-        DeviceFullError: Memory ran out, and the device is shared.
+        DeviceFullError: Memory ran out on a shared device.
         HeldError: Another process trains the same run.
-        LeaseLostError: Another process took it over while this one was asleep.
-        RelayedError: Another process of the run failed, and has told why.
+        LeaseLostError: Another process took over the run while this one was suspended.
+        RelayedError: Another process of the run failed; the message has its reason.
     """
     if config.training.processes > 1 and ranks is None:
         raise InputError(
-            f"training: devices × nodes is {config.training.processes}, and a run on several "
-            "devices is a command of its own, started as python -m preceptor.training CONFIG"
+            f"training: devices × nodes is {config.training.processes}; start a run on several "
+            "devices with python -m preceptor.training CONFIG"
         )
     ranks = ranks or Ranks()
     held: Lease | None = None
@@ -142,7 +143,7 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     """Train the run and write its folder."""
     config, settings, ranks = run.config, run.config.training, run.ranks
     torch.set_num_threads(settings.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of sums on a GPU
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of summation on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
     release_memory(fabric.device)
 
@@ -155,7 +156,7 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
 
 
 def _trainer(run: RunContext, fabric: Fabric, model: GuidableModel, rows: Rows) -> Trainer:
-    """The model with its optimiser and this process's share of the batches."""
+    """Trainer with model, optimizer and this process's share of the batches."""
     config, settings, ranks = run.config, run.config.training, run.ranks
     if settings.speed.compile:
         model.compile_trunk()
@@ -185,7 +186,7 @@ def _record(
     device: torch.device,
     peak: int | None,
 ) -> RunRecord:
-    """The record of a run whose last epoch is done."""
+    """Record of a run after its last epoch."""
     return RunRecord(
         id=run.id,
         config=run.config.model_dump(mode="json"),
@@ -218,7 +219,7 @@ def _write(
     progress: Progress,
     record: RunRecord,
 ) -> None:
-    """Write the run folder from the kept epoch, run.json last."""
+    """Write the run folder from the selected epoch, run.json last."""
     model.load_state_dict(progress.best_state)
     _check_maps(run, model)
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history))
@@ -239,7 +240,7 @@ def _write(
 def _prepare(
     run: RunContext, workspace: Workspace, device: torch.device
 ) -> tuple[GuidableModel, Rows, dict[str, Rows]]:
-    """The untrained model, the training rows and the validation sets."""
+    """Initial model, training rows and validation sets."""
     config, ranks = run.config, run.ranks
     model = build_untrained(workspace, config)
     if ranks.world > 1:
@@ -257,27 +258,27 @@ def _prepare(
 
 
 def build_untrained(workspace: Workspace, config: RunConfig) -> GuidableModel:
-    """The model before the first step, the same weights in every call."""
+    """Initial model, with the same weights in every call."""
     torch.manual_seed(derived_seed(config.seed, -1))
     return build(workspace, config)
 
 
 def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidableModel) -> None:
-    """Refuse batches of one image for a network with batch norm: their variance is 0 or NaN."""
+    """Check that networks with batch norm have two images per batch; the variance of one is 0."""
     if stream.sizes[0] < 2 and has_batch_norm(model):
         raise InputError(
-            f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images a "
-            "batch; raise batch_size, or take a backbone without batch norm"
+            f"training: batch_size is 1, and the batch norm of {config.backbone} needs 2 images "
+            "per batch; raise batch_size, or use a backbone without batch norm"
         )
 
 
 def _check_maps(run: RunContext, model: GuidableModel) -> None:
-    """Leave no model whose maps are not what its logits are made of."""
+    """Check that the maps of the trained model still add up to its logits."""
     try:
         check_trained(model)
     except InputError as error:
         raise RunFailedError(
-            f"run {run.id}: after training its maps no longer add up to its logits: {error}; take "
+            f"run {run.id}: after training, the maps no longer add up to the logits: {error}; use "
             "another backbone"
         ) from error
 

@@ -1,4 +1,4 @@
-"""What changes from step to step, as pure functions of the step: resuming needs no state of it."""
+"""Schedules of learning rate and α as pure functions of the step, without state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from preceptor.config.run import Training
 
 
 def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
-    """The step at which each epoch (or, in steps, each of `epochs` equal periods) ends.
+    """Last step of each epoch (with length steps, of each of `epochs` equal periods).
 
     Example:
         >>> period_ends(Training(epochs=2), 10)
@@ -23,13 +23,13 @@ def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:
 
 
 def learning_rate(settings: Training, step: int, total: int, epoch: int) -> float:
-    """The learning rate of one step.
+    """Learning rate of one step.
 
     Args:
-        settings: Schedule and its numbers.
-        step: 0 ≤ step < total.
-        total: Steps of the whole run.
-        epoch: The epoch (or period) that the step lies in.
+        settings: Training settings with the schedule.
+        step: Number of the step, 0 ≤ step < total.
+        total: Number of steps of the run.
+        epoch: Epoch (or period) of the step.
 
     Example:
         >>> settings = Training(schedule="step", lr=1.0, step_epochs=2, step_factor=0.1)
@@ -40,7 +40,7 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
         return settings.lr
     if settings.schedule == "step":
         return settings.lr * settings.step_factor ** (epoch // settings.step_epochs)
-    # The middle of the step: neither the first nor the last step is lost to a rate of 0.
+    # The middle of the step, so that neither the first nor the last step has a rate of 0.
     done = (step + 0.5) / total
     if settings.schedule == "cosine":
         return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
@@ -51,13 +51,13 @@ def learning_rate(settings: Training, step: int, total: int, epoch: int) -> floa
 
 
 def alpha_at(alpha: float, alpha_start: float | None, step: int, total: int) -> float:
-    """α of one step: from `alpha_start` at the first evenly to `alpha` at the last.
+    """α of one step: linear from `alpha_start` at the first to `alpha` at the last step.
 
     Args:
-        alpha: In [0, 1].
-        alpha_start: In [0, 1]; None = `alpha` throughout.
-        step: 0 ≤ step < total.
-        total: Steps of the whole run; the only step of one has `alpha`.
+        alpha: Final α in [0, 1].
+        alpha_start: Initial α in [0, 1]; None = constant `alpha`.
+        step: Number of the step, 0 ≤ step < total.
+        total: Number of steps of the run; a single step has `alpha`.
 
     Example:
         >>> [round(alpha_at(0.9, 0.1, step, 5), 3) for step in range(5)]
@@ -68,5 +68,5 @@ def alpha_at(alpha: float, alpha_start: float | None, step: int, total: int) -> 
     if alpha_start is None or alpha_start == alpha or total < 2:
         return alpha
     done = step / (total - 1)
-    # Both ends are exact in this form: at 0 and 1 the loss leaves a term out.
+    # This form is exact at both ends, where the loss may omit a term (α 0 or 1).
     return (1 - done) * alpha_start + done * alpha

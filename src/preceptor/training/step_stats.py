@@ -1,4 +1,4 @@
-"""Sums over the images of training steps: what metrics.csv reports the means of."""
+"""Statistics of training steps, whose means are reported in metrics.csv."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from preceptor.saliency.agreement import correlation
 
 @dataclass(frozen=True)
 class StepStats:
-    """Sums over the images of a batch, added up over the steps of an epoch.
+    """Sums over the images of a batch, accumulated over the steps of an epoch.
 
     Args:
-        loss: Of the whole loss.
-        classification, guidance: Of its terms, see `LossTerms`.
-        grad_logits, grad_map: Of the norms of their gradients, see `gradient_norms`.
+        loss: Sum of the loss.
+        classification, guidance: Sums of its terms, see `LossTerms`.
+        grad_logits, grad_map: Sums of the gradient norms, see `gradient_norms`.
         guided, uninformative: Numbers of images.
-        map_correlation: Of the correlation of CAM and target, over the guided images.
+        map_correlation: Sum of the correlations of CAM and target over the guided images.
     """
 
     loss: Tensor
@@ -37,12 +37,12 @@ class StepStats:
         return StepStats(*(self.stacked() + other.stacked()))
 
     def stacked(self) -> Tensor:
-        """(8,) the sums as one tensor, in the order of the fields."""
+        """(8,) sums as one tensor, in the order of the fields."""
         return torch.stack(tuple(vars(self).values()))
 
     @classmethod
     def zero(cls, device: torch.device) -> StepStats:
-        """The sums over no image."""
+        """Sums over no images."""
         return cls(*torch.zeros(8, device=device))
 
     @classmethod
@@ -51,7 +51,7 @@ class StepStats:
         cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor, alpha: float,
         distance: Distance,
     ) -> StepStats:  # fmt: skip
-        """The sums of one batch, from its loss and its terms."""
+        """Sums of one batch, from its loss and terms."""
         grad_logits, grad_map = gradient_norms(
             logits, terms, targets, alpha=alpha, distance=distance
         )

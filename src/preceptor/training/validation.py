@@ -1,4 +1,4 @@
-"""What is measured after each epoch: the validation sets, shared out among a run's processes."""
+"""Validation after each epoch, distributed over the processes of a run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from preceptor.training.record import SetMetrics
 
 
 class NotANumberError(RunFailedError):
-    """The scores of a validation set are NaN."""
+    """Scores of a validation set are NaN."""
 
 
 def validation_sets(
     workspace: Workspace, model: GuidableModel, cache: Literal["memmap", "none"] = "memmap"
 ) -> dict[str, Rows]:
-    """Each validation set, with its human maps where it has any."""
+    """Validation sets, with their human maps if they have any."""
     sets: dict[str, Rows] = {}
     table = workspace.manifest.table
     for name in workspace.manifest.eval_splits("val"):
@@ -49,18 +49,18 @@ def validate(
     ranks: Ranks = Ranks(),  # noqa: B008
     negatives: str | None = None,
 ) -> dict[str, SetMetrics]:
-    """Accuracy, AUC and agreement with human maps on each validation set, of all processes.
+    """Accuracy, AUC and agreement with human maps on each validation set.
 
     Args:
-        model: In any mode.
-        sets: By name.
-        forward: What computes the model's output.
-        ranks: The processes; each gets all metrics.
-        negatives: The set whose images stand in for the classes that another set lacks, in its
-            AUC; None = the AUC of such a set is NaN.
+        model: Model in any mode.
+        sets: Validation sets by name.
+        forward: Forward function of the model in its precision.
+        ranks: Processes of the run; each gets all metrics.
+        negatives: Set whose images are used for the classes that another set lacks when its AUC is
+            computed; None = the AUC of such a set is NaN.
 
     Raises:
-        NotANumberError: A score is NaN, in all processes alike.
+        NotANumberError: A score is NaN (raised in all processes).
     """
     metrics: dict[str, SetMetrics] = {}
     correlations: dict[str, float] = {}

@@ -1,0 +1,344 @@
+"""The scheduler against an executor that emits every kind of event, written out by each test."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from preceptor.config.run import RunConfig
+from preceptor.execution import scheduler
+from preceptor.execution.events import Event
+from preceptor.execution.graph import Graph
+from preceptor.execution.scheduler import Scheduler
+from preceptor.inference.shards import Shard
+from preceptor.runtime.result_folder import finish
+from preceptor.study.steps import Failure, MakeMaps, Step, map_steps
+from tests.studies import plain_step, selection_step
+
+Said = tuple[str, ...]
+
+
+@dataclass
+class Scripted:
+    """An executor whose events are written down beforehand.
+
+    Args:
+        scripts: By step: the events of each time that it is started, as (kind, text); a step that
+            is not named, or is started more often than written down, is done at once.
+        slots: Most steps at once.
+        lost: How often it is asked for room in vain before there is any.
+    """
+
+    scripts: dict[str, list[list[Said]]] = field(default_factory=dict)
+    slots: int = 1
+    lost: int = 0
+    started: list[str] = field(default_factory=list)
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        self._running: dict[str, deque[Said]] = {}
+
+    @property
+    def free(self) -> int:
+        if self.lost:
+            self.lost -= 1
+            return 0
+        return self.slots - len(self._running)
+
+    def start(self, step: Step) -> None:
+        assert len(self._running) < self.slots, "it was given more than it takes"
+        assert step.id not in self._running, "the same step was given twice"
+        script = self.scripts.get(step.id, [])
+        self.started.append(step.id)
+        self._running[step.id] = deque(script.pop(0) if script else [("done",)])
+        self.most = max(self.most, len(self._running))
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """The next event of the step that was started first."""
+        identity, script = next(iter(self._running.items()))
+        kind, *text = script.popleft()
+        event = Event(kind, identity, *text)  # type: ignore[arg-type]
+        if event.ends:
+            del self._running[identity]
+        else:
+            self._running[identity] = self._running.pop(identity)  # the others come next
+        yield event
+
+    def close(self) -> None:
+        self._running.clear()
+
+
+class Recorder:
+    """An observer that keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str | bool, ...]] = []
+
+    def chosen(self, step: Step) -> None:
+        self.told.append(("chosen", step.id))
+
+    def already_done(self, step: Step) -> None:
+        self.told.append(("already_done", step.id))
+
+    def started(self, step: Step) -> None:
+        self.told.append(("started", step.id))
+
+    def assigned(self, step: Step, machine: str) -> None:
+        self.told.append(("assigned", step.id, machine))
+
+    def epoch(self, step: Step, line: str) -> None:
+        self.told.append(("epoch", step.id, line))
+
+    def message(self, step: Step, line: str) -> None:
+        self.told.append(("message", step.id, line))
+
+    def requeued(self, step: Step) -> None:
+        self.told.append(("requeued", step.id))
+
+    def finished(self, step: Step, here: bool) -> None:
+        self.told.append(("finished", step.id, here))
+
+    def failed(self, step: Step, reason: str) -> None:
+        self.told.append(("failed", step.id, reason))
+
+    def of(self, identity: str) -> list[tuple[str | bool, ...]]:
+        """What was told of a step, without its id."""
+        return [(one[0], *one[2:]) for one in self.told if one[1] == identity]
+
+
+class Clock:
+    """Time that passes only where something sleeps: no test waits, and none depends on speed."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(scheduler, "time", found)
+    return found
+
+
+@dataclass
+class Outcome:
+    graph: Graph
+    executor: Scripted
+    watcher: Recorder
+    lines: list[str]
+
+
+def walked(store: Path, steps: list[Step], executor: Scripted) -> Outcome:
+    """Run a graph to its end; nothing is left running or ready."""
+    graph, watcher, lines = Graph(steps), Recorder(), list[str]()
+    Scheduler(graph, executor, store, watcher, lines.append).run()
+    assert not graph.running
+    assert not graph.has_ready
+    return Outcome(graph, executor, watcher, lines)
+
+
+def test_progress_is_handed_on_and_what_was_waited_for_follows(tmp_path: Path) -> None:
+    script: list[Said] = [
+        ("assigned", "node-7"),
+        ("message", "cache is built"),
+        ("epoch", "epoch 1/1"),
+    ]
+    executor = Scripted({"a": [[*script, ("done",)]]})
+    found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
+    assert found.graph.done == {"a", "b"}
+    assert found.watcher.of("a") == [
+        ("started",), ("assigned", "node-7"), ("message", "cache is built"),
+        ("epoch", "epoch 1/1"),
+        ("finished", True),
+    ]  # fmt: skip
+    assert executor.started == ["a", "b"]
+    assert not found.lines
+
+
+def test_as_many_run_as_there_is_room_for_the_longest_first(tmp_path: Path) -> None:
+    steps = [plain_step(name, cost=cost) for name, cost in zip("abcd", (1, 4, 3, 2), strict=True)]
+    executor = Scripted({"b": [[("message", "still"), ("done",)]]}, slots=2)
+    found = walked(tmp_path, steps, executor)
+    assert executor.started == ["b", "c", "d", "a"]
+    assert executor.most == 2
+    assert found.graph.done == set("abcd")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "the loss is nan in epoch 3",
+        "hung: silent for 30 minutes, so it was ended (where it stood: failed/a.log)",
+        "its worker died twice (exit code -9; it was killed, perhaps for want of memory)",
+    ],
+)
+def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, reason: str) -> None:
+    steps = [plain_step("a"), plain_step("b", "a"), plain_step("c", "b"), plain_step("d")]
+    executor = Scripted({"a": [[("epoch", "epoch 1/9"), ("failed", reason)]]})
+    found = walked(tmp_path, steps, executor)
+    assert found.graph.failed["a"] == Failure(reason)
+    assert set(found.graph.failed) == {"a", "b", "c"}
+    assert found.graph.done == {"d"}
+    assert executor.started == ["a", "d"]  # once: what has failed is not tried again
+    assert found.watcher.of("a")[-1] == ("failed", reason)
+    assert not found.watcher.of("b")
+
+
+def test_what_another_process_has_done_counts_as_done(tmp_path: Path) -> None:
+    executor = Scripted({"a": [[("already_done",)]]})
+    found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
+    assert found.watcher.of("a") == [("started",), ("finished", False)]
+    assert found.graph.done == {"a", "b"}
+
+
+def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path: Path) -> None:
+    busy: list[Said] = [("held", "process 7 on far works on it")]
+    executor = Scripted({"a": [busy, busy, [("already_done",)]]})
+    steps = [plain_step("a", cost=9), plain_step("b"), plain_step("c", "a")]
+    found = walked(tmp_path, steps, executor)
+    assert executor.started.count("a") == 3
+    assert found.watcher.of("a") == [
+        ("started",), ("requeued",), ("started",), ("requeued",), ("started",), ("finished", False),
+    ]  # fmt: skip
+    (line,) = found.lines
+    assert line.startswith("average maps of a: another process is computing it")
+    assert found.graph.done == {"a", "b", "c"}
+    assert executor.started[-1] == "c"
+
+
+def test_others_go_on_while_a_step_is_held(tmp_path: Path, clock: Clock) -> None:
+    executor = Scripted({"a": [[("held",)]]})
+    steps = [plain_step("a", cost=9), plain_step("b", cost=2), plain_step("c")]
+    walked(tmp_path, steps, executor)
+    assert executor.started == ["a", "b", "c", "a"]
+    assert (
+        scheduler.RETRY <= clock.now < 2 * scheduler.RETRY
+    )  # slept only when the others were done
+
+
+def test_a_device_without_room_has_the_step_done_again(tmp_path: Path) -> None:
+    crowded: list[Said] = [
+        ("epoch", "epoch 1/2"),
+        ("out_of_memory", "out of memory on a shared device"),
+    ]
+    executor = Scripted({"a": [crowded]}, slots=2)
+    found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
+    assert executor.started == ["a", "a", "b"]
+    assert found.watcher.of("a") == [
+        ("started",), ("epoch", "epoch 1/2"), ("requeued",), ("started",), ("finished", True),
+    ]  # fmt: skip
+    (line,) = found.lines
+    assert "out of memory on a shared device; retried with fewer steps on the device" in line
+
+
+def test_a_selection_adds_steps_and_takes_no_room(tmp_path: Path) -> None:
+    first = selection_step("teacher", ("a",), lambda: [plain_step("c", "a"), plain_step("d", "b")])
+    executor = Scripted({"b": [[("failed", "no")]]})
+    found = walked(tmp_path, [plain_step("a", cost=2), plain_step("b"), first], executor)
+    assert executor.started == ["a", "b", "c"]
+    assert ("chosen", first.id) in found.watcher.told
+    assert first.id in found.graph.done
+    assert set(found.graph.failed) == {"b", "d"}  # d was added after its need had failed, or before
+
+
+def done_before(store: Path, step: Step) -> Path:
+    """Leave what the step leaves when it has been done."""
+    folder = step.folder(store)
+    folder.mkdir(parents=True)
+    (folder / "scores.csv").write_text("a result")
+    finish(folder, {"id": step.id})
+    return folder
+
+
+def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
+    a, b = plain_step("a"), plain_step("b", "a")
+    done_before(tmp_path, a)
+    found = walked(tmp_path, [a, b], Scripted())
+    assert found.watcher.of("a") == [("already_done",)]
+    assert found.executor.started == ["b"]
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone", "record"])
+def test_a_damaged_step_is_told_of_and_done_again(tmp_path: Path, harm: str) -> None:
+    folder = done_before(tmp_path, plain_step("a"))
+    if harm == "changed":
+        (folder / "scores.csv").write_text("another")
+    elif harm == "gone":
+        (folder / "scores.csv").unlink()
+    else:
+        (folder / "run.json").write_text('{"id": ')
+    found = walked(tmp_path, [plain_step("a")], Scripted())
+    assert found.executor.started == ["a"]
+    (line,) = found.lines
+    assert line.startswith("damaged: a (")
+    assert not (folder / "run.json").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure_of_its_step_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that answers with an error cannot be had here: the answer is put in its place."""
+    asked = scheduler.is_finished
+
+    def answer(folder: Path) -> bool:
+        if folder.name == "a":
+            raise OSError(5, "Input/output error", str(folder))
+        return asked(folder)
+
+    monkeypatch.setattr(scheduler, "is_finished", answer)
+    steps = [plain_step("a"), plain_step("b"), plain_step("c", "a")]
+    found = walked(tmp_path, steps, Scripted())
+    assert set(found.graph.failed) == {"a", "c"}
+    assert found.graph.failed["a"].reason.endswith("/a: Input/output error")
+    assert found.graph.done == {"b"}
+
+
+def test_shards_of_maps_that_are_joined_already_are_not_needed(tmp_path: Path) -> None:
+    run = RunConfig.model_validate({"manifest": "m.csv", "backbone": "test_byobnet"})
+    parts = (Shard("train", 0, 8), Shard("train", 8, 16))
+    work = MakeMaps(run, "a run", "cam", False, None, parts[0])
+    *shards, join = map_steps(work, parts, "maps", "a model", (), 1.0)
+    done_before(tmp_path, join)
+    left = done_before(tmp_path, shards[0])  # its process died before it removed them
+    found = walked(tmp_path, [*shards, join], Scripted())
+    assert not found.executor.started
+    assert found.graph.done == {"maps", *(shard.id for shard in shards)}
+    assert not left.exists()
+
+
+def test_without_room_it_waits_and_says_so_once(tmp_path: Path) -> None:
+    found = walked(tmp_path, [plain_step("a")], Scripted(lost=4))
+    assert found.lines == ["no machine is available; waiting for one"]
+    assert found.graph.done == {"a"}
+
+
+def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:
+    """All kinds of ends beside each other, on three slots."""
+    scripts: dict[str, list[list[Said]]] = {
+        "a": [[("assigned", "x"), ("out_of_memory", "full")], [("done",)]],
+        "b": [[("held",)], [("message", "l"), ("already_done",)]],
+        "c": [[("failed", "no")]],
+        "d": [[("message", "l"), ("done",)]],
+    }
+    steps = [plain_step(name) for name in "abcd"] + [plain_step(f"{n}2", n) for n in "abcd"]
+    found = walked(tmp_path, steps, Scripted(scripts, slots=3))
+    assert found.graph.done == {"a", "b", "d", "a2", "b2", "d2"}
+    assert found.graph.failed == {
+        "c": Failure("no"),
+        "c2": Failure("needs average maps of c, which failed", blocked=True),
+    }
+    ends = {"a": True, "b": False, "d": True, "a2": True, "b2": True, "d2": True}
+    told = [one for one in found.watcher.told if one[0] == "finished"]
+    assert {str(name): here for _, name, here in told} == ends
+    assert json.dumps(found.lines).count("retried") == 1

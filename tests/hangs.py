@@ -1,0 +1,58 @@
+"""A training that hangs, as on a network folder whose server is gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from preceptor.execution.events import Event
+from preceptor.study.plan import Plan
+from preceptor.study.steps import Step
+from tests.datasets import squares
+from tests.studies import study, walk
+
+
+@contextmanager
+def blocked_training(folder: Path) -> Iterator[tuple[Plan, Step]]:
+    """A training whose image nobody else can open: who tries waits in the kernel, without end."""
+    config = study(squares(folder / "data"), seeds=1, controls=())
+    uncached = config.training.model_copy(update={"cache": "none"})
+    config = config.model_copy(update={"training": uncached})
+    plan = walk(config, folder / "store", compute=False)
+    step = next(step for step in plan.steps.values() if step.kind == "train")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    blocked = os.open(folder / "data" / "images" / "train-1.png", os.O_RDWR)
+    try:
+        fcntl.fcntl(blocked, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield plan, step
+    finally:
+        os.close(blocked)
+        signal.signal(signal.SIGIO, before)
+
+
+def until_it_hangs(attempt: Callable[[float], list[Event]], log: Path) -> list[Event]:
+    """Try with more and more patience, until the training reaches the image that it hangs at.
+
+    On a machine that is busy enough, it is ended before it gets there, by any patience in seconds:
+    that says nothing of the executor, and is tried again.
+
+    Args:
+        attempt: Does the step with a patience in seconds, and gives what is heard of it.
+        log: Of the step, which holds the stacks of who was silent.
+
+    Returns:
+        What was heard of the last attempt.
+    """
+    patience = 3.0
+    while True:
+        found = attempt(patience)
+        told = log.read_text() if log.is_file() else ""
+        if "images.py" in told:
+            assert told.startswith("Timeout")
+            return found
+        assert found[-1].kind == "failed", "it did not hang at all"
+        patience *= 2

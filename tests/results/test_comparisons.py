@@ -1,0 +1,334 @@
+"""Which arms are compared, over which seeds, and which of the p-values Holm's correction is of.
+
+The scores are written down, not computed: what stands in a line is known from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.results.comparisons import correct
+from preceptor.results.domain import Results, gather
+from preceptor.results.rows import CONTROLS, OVERALL
+from preceptor.results.study import gather_study
+from preceptor.runtime.result_folder import read_scores
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Member
+from preceptor.study.steps import Arm
+from preceptor.study.study_plan import StudyPlan
+from tests.datasets import squares
+from tests.studies import study, walk, write_down
+
+BACKBONES = ("test_byobnet", "test_resnet")
+SEEDS = [0, 1, 2, 3]
+PRIMARY = "test-unseen"
+EFFECTS = {
+    "baseline1": 0.2, "teacher": 0.2, "baseline2": 0.6, "student": 1.0, "ceiling": 1.6,
+    "shuffled": 0.6, "centre": 0.5, "distilled": 0.7, "mixed": 0.4, "variant kept": 1.2,
+}  # fmt: skip
+
+
+def effect(arm: Arm, seed: int) -> float:
+    """By role, better with the second backbone, and a little different in every seed and arm."""
+    own = np.random.default_rng([seed, *str(arm).encode()]).normal(0, 0.1)
+    better = 0.3 if arm.backbone == BACKBONES[1] else 0.0
+    return EFFECTS[arm.label] + better + float(own)
+
+
+def scored(folder: Path, **values: Any) -> Plan:
+    """A study whose test scores are there."""
+    splits = {"train": 12, "val": 8, PRIMARY: 40}
+    manifest = squares(folder / "data", splits=splits, size=(8, 8))
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table.drop(columns="source").to_csv(manifest, index=False)
+    given = {
+        "manifest": manifest, "seeds": SEEDS,
+        "students": BACKBONES, "alphas": (0.5,), "teacher_alphas": (0.5,), "data_driven": True,
+        "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
+        "variants": {"kept": {"human_maps": "keep"}}, "saliency": ("cam", "rise"),
+    }  # fmt: skip
+    plan = walk(study(**given | values), folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), effect)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return scored(tmp_path_factory.mktemp("comparisons"))
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Plan) -> Results:
+    return gather(plan)
+
+
+@pytest.fixture
+def parted(plan: Plan, tmp_path: Path) -> Callable[..., Results]:
+    """Results of the study without the test scores of the members that a test takes away."""
+
+    def without(gone: Callable[[Member], bool]) -> Results:
+        store = tmp_path / "store"
+        shutil.copytree(plan.protocol.store, store)
+        kept, plan.protocol.store = plan.protocol.store, store
+        try:
+            for member in filter(gone, plan.members):
+                folder = plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
+                shutil.rmtree(folder, ignore_errors=True)
+            return gather(plan)
+        finally:
+            plan.protocol.store = kept
+
+    return without
+
+
+def test_the_questions_and_their_pairs(whole: Results) -> None:
+    found = whole.comparisons
+    pairs = list(
+        zip(found["question"], found["backbone"], found["key_a"], found["key_b"], strict=True)
+    )
+    against = {
+        "baseline1": "RQ2", "baseline2": "RQ2", "baseline1_paper": "RQ3", "ceiling": "ceiling",
+    } | dict.fromkeys(CONTROLS, "control")  # fmt: skip
+    expected = [
+        (question, backbone, "student", key)
+        for key, question in against.items()
+        for backbone in BACKBONES
+    ]
+    expected += [("variant", backbone, "variant kept", "student") for backbone in BACKBONES]
+    expected += [("RQ1", BACKBONES[0], "", "")] * 2  # by CAM, and by RISE
+    expected += [("saliency", BACKBONES[0], "", "")] * 2  # of each Teacher
+    expected += [
+        ("overall", OVERALL, "student", key)
+        for key in ("baseline1", "baseline1_paper", "baseline2", "ceiling")
+    ]
+    assert sorted(pairs) == sorted(expected)
+    titles = {row.key: row.title for row in whole.rows} | {"student": "Student"}
+    shown = found[found["key_b"] != ""]
+    assert list(shown["a"]) == [titles[key] for key in shown["key_a"]]
+    assert list(shown["b"]) == [titles[key] for key in shown["key_b"]]
+
+
+def test_teachers_are_compared_with_their_own_kind(whole: Results) -> None:
+    """Human-guided against data-driven within a way of making maps, RISE against CAM within a
+    Teacher: never both at once."""
+    human, data = "test_byobnet human-guided α 0.5", "test_byobnet data-driven"
+    found = whole.comparisons.set_index("question")
+    rq1 = found.loc["RQ1", ["teacher_a", "teacher_b"]].to_numpy().tolist()
+    assert sorted(rq1) == [[f"{human}, {how}", f"{data}, {how}"] for how in ("CAM", "RISE")]
+    saliency = found.loc["saliency", ["teacher_a", "teacher_b"]].to_numpy().tolist()
+    assert sorted(saliency) == [[f"{who}, RISE", f"{who}, CAM"] for who in (data, human)]
+
+
+def aucs(plan: Plan, role: str, backbone: str, alpha: float, teacher: str) -> dict[int, float]:
+    """AUC on the primary set by seed: scikit-learn on the score files."""
+    found = {}
+    for member in plan.members_of(role, backbone):
+        folder = plan.protocol.evaluation_folder(plan.protocol.evaluation_id(member))
+        if (member.arm.alpha, member.arm.teacher) == (alpha, teacher) and folder.exists():
+            part = read_scores(folder).query(f"split == '{PRIMARY}'")
+            found[member.seed] = float(
+                roc_auc_score(part["label"] == "marked", part["score_marked"])
+            )
+    return found
+
+
+def role_of(key: str) -> str:
+    return {"baseline1_paper": "baseline1", "": "student", "variant kept": "variant"}.get(key, key)
+
+
+def test_every_line_is_of_the_score_files(plan: Plan, whole: Results) -> None:
+    lines = whole.comparisons[whole.comparisons["question"] != "overall"].to_dict("records")
+    for line in lines:
+        sides = [
+            aucs(plan, role_of(line[f"key_{s}"]), line["backbone"], line[f"alpha_{s}"],
+                 line[f"teacher_{s}"])
+            for s in "ab"
+        ]  # fmt: skip
+        differences = np.array([sides[0][seed] - sides[1][seed] for seed in SEEDS])
+        what = (line["question"], line["key_a"], line["key_b"])
+        assert line["n"] == len(SEEDS), what
+        np.testing.assert_allclose(line["difference_by_seed"], differences, atol=1e-6)
+        assert line["mean"] == pytest.approx(differences.mean()), what
+        low, high = stats.t.interval(0.95, 3, differences.mean(), stats.sem(differences))
+        assert (line["low"], line["high"]) == pytest.approx((low, high)), what
+        flips = np.array(list(itertools.product((-1, 1), repeat=len(SEEDS))))
+        as_far = np.abs(flips @ differences) >= abs(differences.sum()) - 1e-12
+        assert line["p"] == pytest.approx(as_far.mean()), what
+        assert line["p_floor"] == 2 / 2**4
+        assert line["image_low"] <= line["mean"] <= line["image_high"]
+        assert line["image_low"] != line["low"]  # it sees other images as well
+
+
+def test_the_interval_over_images_is_of_the_same_images(plan: Plan, whole: Results) -> None:
+    (line,) = (
+        one
+        for one in whole.comparisons.to_dict("records")
+        if (one["key_b"], one["backbone"]) == ("baseline2", BACKBONES[1])
+    )
+    sides = []
+    for role, alpha, teacher in (
+        ("student", line["alpha_a"], line["teacher_a"]), ("baseline2", 1.0, ""),
+    ):  # fmt: skip
+        members = {
+            member.seed: member
+            for member in plan.members_of(role, BACKBONES[1])
+            if (member.arm.alpha, member.arm.teacher) == (alpha, teacher)
+        }
+        frames = [
+            read_scores(
+                plan.protocol.evaluation_folder(plan.protocol.evaluation_id(members[seed]))
+            ).query(f"split == '{PRIMARY}'")
+            for seed in SEEDS
+        ]
+        sides.append(np.stack([frame["score_marked"] for frame in frames]))
+    truth = (frames[0]["label"] == "marked").to_numpy()
+    groups = frames[0]["group"].to_numpy(object)
+    expected = two_level_bootstrap(truth, *sides, groups)
+    assert (line["image_low"], line["image_high"]) == (expected.low, expected.high)
+
+
+def slow_holm(p_values: list[float]) -> list[float]:
+    """Each p times how many are at least as large, and at least any smaller one's."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    found, before = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        before = max(before, min(1.0, (len(p_values) - rank) * p_values[place]))
+        found[place] = before
+    return found
+
+
+def test_the_family_is_of_the_second_question_alone(whole: Results) -> None:
+    found = whole.comparisons
+    tested = found["question"] == "RQ2"
+    assert tested.sum() == 4  # two baselines, two backbones
+    assert found.loc[~tested, "p_holm"].isna().all()
+    assert not found.loc[~tested, "p"].isna().any()
+    np.testing.assert_allclose(found.loc[tested, "p_holm"], slow_holm(list(found[tested]["p"])))
+    assert (found.loc[tested, "p_holm"] > found.loc[tested, "p"]).any()
+    assert len(whole.family) == 4
+
+
+def table(*lines: tuple[str, float]) -> pd.DataFrame:
+    return pd.DataFrame([{"question": q, "p": p, "p_holm": np.nan} for q, p in lines])
+
+
+def test_the_family_spans_the_domains_of_a_study() -> None:
+    one = table(("RQ2", 0.01), ("RQ1", 0.001), ("RQ2", 0.03))
+    other = table(("RQ1", 0.002), ("RQ2", 0.02))
+    first, nothing, second = correct([one, pd.DataFrame(), other])
+    np.testing.assert_allclose(first["p_holm"], [0.03, np.nan, 0.04])
+    np.testing.assert_allclose(second["p_holm"], [np.nan, 0.04])
+    assert nothing.empty
+    assert one["p_holm"].isna().all()  # what was given is left as it is
+
+
+def test_a_p_that_is_none_does_not_count_in_the_family() -> None:
+    (found,) = correct([table(("RQ2", 0.02), ("RQ2", np.nan), ("RQ2", 0.04))])
+    np.testing.assert_allclose(found["p_holm"], [0.04, np.nan, 0.04])
+
+
+def lines_of(results: Results) -> dict[tuple[str, str, str, str, str], dict[str, Any]]:
+    names = ["question", "backbone", "key_b", "teacher_a", "teacher_b"]
+    return {
+        tuple(line[name] for name in names): line  # type: ignore[misc]
+        for line in results.comparisons.to_dict("records")
+    }
+
+
+def test_a_seed_that_one_side_lacks_is_left_out_of_its_pairs_alone(
+    whole: Results, parted: Callable[..., Results]
+) -> None:
+    def gone(member: Member) -> bool:
+        return (member.arm.role, member.arm.backbone, member.seed) == (
+            "baseline2", BACKBONES[0], 2,
+        )  # fmt: skip
+
+    before, after = lines_of(whole), lines_of(parted(gone))
+    assert before.keys() == after.keys()
+    for key, line in after.items():
+        _, backbone, key_b, *_ = key
+        touched = key_b == "baseline2" and backbone in (BACKBONES[0], OVERALL)
+        assert line["n"] == (3 if touched else 4), key
+        by_seed = before[key]["difference_by_seed"]
+        if touched:
+            assert line["difference_by_seed"] == [by_seed[place] for place in (0, 1, 3)]
+            assert line["p_floor"] == 2 / 2**3
+        else:
+            assert line["difference_by_seed"] == by_seed
+
+
+def test_a_side_that_is_missing_takes_its_line_out_of_the_family(
+    whole: Results, parted: Callable[..., Results]
+) -> None:
+    def gone(member: Member) -> bool:
+        return (member.arm.role, member.arm.backbone) == ("baseline2", BACKBONES[1])
+
+    found = parted(gone)
+    before, after = lines_of(whole), lines_of(found)
+    lost = {key[:3] for key in before.keys() - after.keys()}
+    assert lost == {("RQ2", BACKBONES[1], "baseline2"), ("overall", OVERALL, "baseline2")}
+    family = found.comparisons[found.comparisons["question"] == "RQ2"]
+    assert len(family) == 3
+    np.testing.assert_allclose(family["p_holm"], slow_holm(list(family["p"])))
+
+
+def test_without_students_there_are_no_comparisons(parted: Callable[..., Results]) -> None:
+    found = parted(lambda member: member.arm.role == "student")
+    assert found.comparisons.empty
+    assert found.family.empty
+    assert set(found.shares["key"]) == {"variant kept"}  # it has test scores of its own
+
+
+def test_overall_is_the_mean_over_backbones_seed_by_seed(whole: Results) -> None:
+    found = lines_of(whole)
+    for key, line in found.items():
+        if key[0] != "overall":
+            continue
+        parts = [
+            one["difference_by_seed"] for other, one in found.items()
+            if other[0] in ("RQ2", "RQ3", "ceiling") and other[2] == key[2]
+        ]  # fmt: skip
+        assert len(parts) == 2
+        np.testing.assert_allclose(line["difference_by_seed"], np.mean(parts, axis=0), atol=2e-6)
+        assert np.isnan([line["alpha_a"], line["alpha_b"], line["image_low"]]).all()
+
+
+def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> None:
+    found = whole.shares
+    keys = set(zip(found["key"], found["backbone"], strict=True))
+    assert keys == {(key, name) for key in ("student", "variant kept") for name in BACKBONES}
+    assert set(found["baseline"]) == {"baseline2"}
+    means = whole.table[
+        (whole.table["set"] == PRIMARY) & (whole.table["source"] == "")
+    ].set_index(["key", "backbone"])["mean"]  # fmt: skip
+    given = found[found["share"].notna()]
+    assert len(given)
+    for line in given.to_dict("records"):
+        ours, low, high = (
+            means[key, line["backbone"]] for key in (line["key"], "baseline2", "ceiling")
+        )
+        assert line["share"] == pytest.approx((ours - low) / (high - low))
+        assert line["low"] < line["share"] < line["high"]
+
+
+def test_one_student_backbone_has_no_line_over_backbones(tmp_path: Path) -> None:
+    plan = scored(
+        tmp_path, students=BACKBONES[:1], backbone_args={BACKBONES[0]: {"output_stride": 8}},
+        controls=(), variants={}, data_driven=False, saliency=("cam",), ceiling=False, seeds=[5, 7],
+    )  # fmt: skip
+    found = gather_study(StudyPlan.of(plan)).first
+    keys = zip(found.comparisons["question"], found.comparisons["key_b"], strict=True)
+    assert list(keys) == [("RQ2", "baseline1"), ("RQ2", "baseline2"), ("RQ3", "baseline1_paper")]
+    assert set(found.comparisons["n"]) == {2}
+    assert found.shares.empty

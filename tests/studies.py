@@ -1,0 +1,197 @@
+"""Small studies in tests: their configs, running them in this process, comparing their tables."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from preceptor.config.yaml_file import dump_config
+from preceptor.data.workspace import Workspace
+from preceptor.evaluation.scores import set_auc
+from preceptor.evaluation.split_names import SplitKind
+from preceptor.execution.graph import Graph
+from preceptor.execution.perform import perform
+from preceptor.runtime.result_folder import finish
+from preceptor.study.config import StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.steps import Arm, AverageMaps, Evaluate, Role, Select, Selection, Step, Train
+from preceptor.study.study_plan import StudyPlan
+from preceptor.study.workspaces import Workspaces
+from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
+from tests.datasets import SQUARES_STUDY
+
+# A study file's settings; each test adds the manifest.
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
+    "seeds": 1,
+    "training": {
+        "input_size": 32,
+        "epochs": 2,
+        "batch_size": 8,
+        "lr": 0.01,
+        "schedule": "constant",
+    },
+}
+TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv", "selection.json")
+
+
+def study(manifest: Path, **values: Any) -> StudyConfig:
+    """A config of one α and no data-driven Teacher, trained for one epoch.
+
+    Args:
+        manifest: Of `squares`.
+        values: Further settings, or others.
+    """
+    settings: dict[str, Any] = {
+        "manifest": manifest,
+        "positive": "marked",
+        "primary": "test-unseen",
+        "annotated": 0.5,
+        "teachers": ("test_byobnet",),
+        "students": ("test_byobnet",),
+        "backbone_args": {"test_byobnet": {"output_stride": 8}},
+        "seeds": 2,
+        "alphas": (0.5,),
+        "data_driven": False,
+        "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
+    }
+    return StudyConfig.model_validate(settings | values)
+
+
+def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
+    """The plan of a study, its steps done in this process, without workers.
+
+    Args:
+        config: The study.
+        store: Where the steps leave their results.
+        compute: Whether to do the steps; otherwise only those known from the start are made.
+    """
+    workspaces = Workspaces.of_study(config, store)
+    plan = Plan(Protocol(config, workspaces, store))
+    graph = Graph(plan.start())
+    if compute:
+        do_all(graph, store, workspaces)
+    return plan
+
+
+def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
+    """Every step of a graph, in this process."""
+    while step := graph.take():
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+        else:
+            perform(step, store, workspaces)
+        graph.finish(step.id)
+
+
+def command(file: Path, out: Path, jobs: int = 1) -> list[str]:
+    """The command line that runs a study file as a process of its own."""
+    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
+    return [sys.executable, "-c", "from preceptor.cli.main import main; main()", *arguments]
+
+
+def same_tables(one: Path, other: Path) -> None:
+    """Assert that two study folders hold the same tables, byte for byte."""
+    for name in TABLES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+Effect = Callable[[Arm, int], float]
+
+
+def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> None:
+    """The results of a study, written down and not computed: nothing is trained.
+
+    Every step leaves the files that it leaves when it is computed, but curves and map stores. The
+    logit of an image is the same noise in all runs of a seed, plus the run's effect where the image
+    is positive: AUCs rise with the effect.
+
+    Args:
+        study: Its plans, not begun; of two classes.
+        effect: Of a run, from its arm and its seed.
+        model: A model folder that stands for every run's; None = they have none.
+    """
+    graph = Graph(study.start())
+    while step := graph.take():
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+        else:
+            _write_result(study, step, effect, model)
+        graph.finish(step.id)
+
+
+def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | None) -> None:
+    """The folder of a step, with the scores of its validation or test images."""
+    folder = study.folder(step)
+    folder.mkdir(parents=True)
+    if not isinstance(step.work, Train | Evaluate):
+        finish(folder, {"id": step.id, "kind": "maps", "seconds": 1.0})
+        return
+    run = step.id if isinstance(step.work, Train) else step.work.run
+    protocol, member = next(
+        (plan.protocol, one) for plan in study for one in plan.members if one.run == run
+    )
+    scores = _scores(
+        protocol.workspaces.at(member.manifest),
+        "val" if isinstance(step.work, Train) else "test",
+        protocol.study.positive or "",
+        effect(member.arm, member.seed),
+        member.seed,
+    )
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    if isinstance(step.work, Evaluate):
+        finish(folder, {"id": step.id, "kind": "evaluation", "run": run, "seconds": 1.0})
+        return
+    classes = protocol.workspace.manifest.classes
+    measures = {
+        str(name): SetMetrics(
+            0.5, set_auc(part, classes, protocol.study.positive), 0.5 + member.seed / 100
+        )
+        for name, part in scores.groupby("split")
+    }
+    (folder / "config.yaml").write_text(dump_config(step.work.config))
+    if model is not None:
+        shutil.copytree(model, folder / "model")
+    config = step.work.config.model_dump(mode="json")
+    RunRecord(
+        id=run, config=config, classes=tuple(classes), input_size=32,
+        grid=(4, 4), saliency="cam", training_images=24, guided_images=12, soft_labelled_images=0,
+        uninformative_maps=0, images_seen=24, best_epoch=1, metrics=flat_metrics(measures),
+        seconds=1.0, device="cpu", versions={},
+    ).write(folder)  # fmt: skip
+
+
+def _scores(
+    workspace: Workspace, kind: SplitKind, positive: str, effect: float, seed: int
+) -> pd.DataFrame:
+    """The score table of the validation or test images."""
+    table = workspace.manifest.table
+    logits = np.random.default_rng(seed).normal(size=len(table))
+    logits += effect * (table["label"] == positive).to_numpy(float)
+    probability = 1 / (1 + np.exp(-logits))
+    columns = {"path": table["name"]} | {
+        key: table[key] for key in ("label", "split", "source", "group")
+    }
+    frame = pd.DataFrame(columns)
+    for name in workspace.manifest.classes:
+        frame[f"score_{name}"] = probability if name == positive else 1 - probability
+    return frame.iloc[workspace.split_rows(kind)].reset_index(drop=True)
+
+
+def plain_step(name: str, *needs: str, cost: float = 1.0) -> Step:
+    """A step of a graph that is never computed."""
+    return Step(name, AverageMaps(()), name, needs, cost=cost)
+
+
+def selection_step(
+    role: Role, needs: tuple[str, ...] = (), choose: Callable[[], list[Step]] = list
+) -> Step:
+    """A selection, and the steps that it adds."""
+    selection = Selection("", role)
+    return Step(selection.step_id, Select(selection, choose), role, needs)

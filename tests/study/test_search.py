@@ -1,0 +1,174 @@
+"""Search by racing: which trainings it saves, and that nothing that a table shows is missing.
+
+Trainings are replaced by score tables of known separation, so that which candidate is best, and by
+how much, is known; everything else (plan, selection, graph, files) is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.execution.graph import Graph
+from preceptor.runtime.result_folder import finish
+from preceptor.study.config import PAPER_ALPHA, StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.selection import Candidate, Choice, choose, preferred, survivors
+from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train
+from preceptor.study.workspaces import Workspaces
+from tests.datasets import squares
+
+ALPHAS = [0.9, 0.5, 0.3, 0.1]
+SEEDS = 6
+
+
+def table(separation: float, seed: int, images: int = 60) -> pd.DataFrame:
+    """Validation scores whose classes are so many standard deviations apart."""
+    generator = np.random.default_rng(seed)
+    label = np.tile(["marked", "plain"], images // 2)
+    score = generator.normal(separation * (label == "marked"), 1)
+    return pd.DataFrame(
+        {
+            "path": [f"{i}.png" for i in range(images)], "label": label, "split": "val",
+            "source": "", "group": "", "score_marked": score, "score_plain": -score,
+        }
+    )  # fmt: skip
+
+
+def finished(
+    folder: Path, separation: Callable[[Arm], float], **changes: Any
+) -> tuple[Plan, dict[str, Train]]:
+    """A study whose trainings have the given separation, and the trainings that it asked for."""
+    values: dict[str, Any] = {
+        "manifest": str(squares(folder / "data")), "positive": "marked", "primary": "test",
+        "teachers": ["test_byobnet"], "students": ["test_byobnet"], "data_driven": False,
+        "backbone_args": {"test_byobnet": {"output_stride": 8}}, "alphas": ALPHAS,
+        "seeds": SEEDS, "controls": ["centre"], "training": {"input_size": 32},
+    }  # fmt: skip
+    study = parse_config(values | changes, StudyConfig)
+    plan = Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
+    graph, trained = Graph(plan.start()), dict[str, Train]()
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+        elif isinstance(step.work, Train):
+            trained[step.id] = step.work
+            made = step.folder(plan.protocol.store)
+            made.mkdir(parents=True)
+            apart = separation(step.work.arm)
+            table(apart, step.work.config.seed).to_parquet(made / "scores.parquet")
+            finish(made, {"metrics": {"epoch": 1, "val_auc": 0.5}})
+        graph.finish(step.id)
+    assert len(graph.done) == len(graph.steps)
+    return plan, trained
+
+
+def final(plan: Plan) -> dict[Selection, Choice]:
+    """The choices, without the comparisons on a part of the seeds."""
+    return {selection: one for selection, one in plan.choices.items() if not selection.seeds}
+
+
+def searched(plan: Plan) -> set[tuple[str, float, int]]:
+    """Runs of the roles whose α is chosen."""
+    roles = {selection.role for selection in final(plan)} - {"teacher"}
+    return {
+        (member.arm.role, member.arm.alpha, member.seed)
+        for member in plan.members
+        if member.arm.role in roles
+    }
+
+
+def best_at(alpha: float) -> Callable[[Arm], float]:
+    """A clear winner; the further α is from it, the worse."""
+    return lambda arm: 3.0 - 4.0 * abs(arm.alpha - alpha)
+
+
+@pytest.mark.parametrize("search", ["racing", "halving"])
+def test_the_same_is_chosen_with_fewer_trainings(tmp_path: Path, search: str) -> None:
+    whole, every = finished(tmp_path / "grid", best_at(0.3))
+    plan, some = finished(tmp_path / search, best_at(0.3), search=search)
+    assert {key: one.winner for key, one in final(plan).items()} == {
+        key: one.winner for key, one in final(whole).items()
+    }
+    assert searched(plan) < searched(whole)
+    assert len(searched(plan)) <= 0.8 * len(searched(whole))
+    assert len(some) < len(every)
+    reason = plan.choices[Selection("", "student", "test_byobnet")].reason
+    after = {"racing": 4, "halving": 2}[search]  # two seeds alone reject little
+    assert f"α 0.9 after {after} of {SEEDS} seeds" in reason
+    # No test set is opened for a candidate that was dropped.
+    scored = {step.work.run for step in plan.steps.values() if isinstance(step.work, Evaluate)}
+    students = {key for key, one in some.items() if one.arm.role == "student"}
+    assert {some[key].arm.alpha for key in students & scored} == {0.3, 0.1}  # 0.1: the probes
+
+
+def test_what_tables_show_has_every_seed(tmp_path: Path) -> None:
+    plan, _ = finished(tmp_path, best_at(0.9), search="halving")
+    seeds: dict[tuple[str, float], set[int]] = {}
+    for member in plan.members:
+        seeds.setdefault((member.arm.role, member.arm.alpha), set()).add(member.seed)
+    # α 0.5 of Baseline 1 is in every table, although it was dropped.
+    for arm in (("baseline1", 0.9), ("baseline1", PAPER_ALPHA), ("baseline2", 1.0),
+                ("student", 0.9), ("centre", 0.9), ("ceiling", 0.9)):  # fmt: skip
+        assert seeds[arm] == set(range(SEEDS)), arm
+    assert seeds["student", 0.3] == {0, 1}
+    for selection, choice in final(plan).items():
+        if selection.role != "teacher":
+            assert {row["alpha"] for row in choice.table} >= set(ALPHAS)
+            assert choice.alpha == 0.9
+
+
+def test_candidates_that_validation_cannot_tell_apart_all_stay_in_a_race(tmp_path: Path) -> None:
+    def equal(arm: Arm) -> float:
+        return 1.0
+
+    whole, _ = finished(tmp_path / "grid", equal)
+    plan, _ = finished(tmp_path / "racing", equal, search="racing")
+    assert searched(plan) == searched(whole)
+    plan, _ = finished(tmp_path / "halving", equal, search="halving")
+    assert len(searched(plan)) <= 0.65 * len(searched(whole))
+
+
+@pytest.mark.parametrize(("seeds", "rungs"), [(1, (1,)), (2, (2,)), (3, (2, 3)), (9, (2, 4, 8, 9))])
+def test_rungs(tmp_path: Path, seeds: int, rungs: tuple[int, ...]) -> None:
+    values = {"manifest": "m.csv", "teachers": ["a"], "students": ["a"], "seeds": seeds}
+    assert parse_config(values | {"search": "racing"}, StudyConfig).rungs == rungs
+    assert parse_config(values, StudyConfig).rungs == (seeds,)
+
+
+def test_survivors_are_ordered_by_the_rule() -> None:
+    def candidate(name: str, alpha: float, separation: float, agreement: float) -> Candidate:
+        return Candidate(name, alpha, [table(separation, seed) for seed in range(3)], agreement)
+
+    some = [
+        candidate("equal, agrees", 0.5, 2.0, 0.9),
+        candidate("equal, small", 0.1, 2.0, 0.2),
+        candidate("worse", 0.3, 0.2, 1.0),
+    ]
+    for rule, first in (("guided", "equal, agrees"), ("val_auc", "equal, small")):
+        choice = choose(some, classes=["marked", "plain"], positive="marked", rule=rule)  # type: ignore[arg-type]
+        assert preferred(choice, rule)[0] == choice.winner == first  # type: ignore[arg-type]
+        assert set(survivors(choice, rule, "racing")) == {"equal, agrees", "equal, small"}  # type: ignore[arg-type]
+        assert survivors(choice, rule, "halving")[0] == first  # type: ignore[arg-type]
+
+
+def test_a_second_start_remembers_every_comparison(tmp_path: Path) -> None:
+    plan, _ = finished(tmp_path, best_at(0.3), search="halving")
+    known = {selection.name: choice for selection, choice in plan.choices.items()}
+    again = Plan(plan.protocol, remembered=known)
+    graph = Graph(again.start())
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+        graph.finish(step.id)
+    assert again.choices == plan.choices
+    assert all(again.choices[key] is not None for key in plan.choices)
+    reason = again.choices[Selection("", "student", "test_byobnet")].reason
+    assert reason.count("Dropped") == 1

@@ -1,0 +1,75 @@
+"""A run on several devices whose processes die: the same command ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import HANGS
+from tests.datasets import squares
+from tests.launches import (
+    LONGER,
+    assert_same,
+    ended,
+    finished,
+    ranks_of,
+    run_of,
+    start,
+    until,
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRECEPTOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def test_whatever_dies_the_same_command_ends_with_the_same_bits(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """Three devices: their sums depend on the order, which must not depend on where a run began."""
+    config = run_of(manifest, LONGER | {"devices": 3})
+    undisturbed = finished(config, tmp_path / "undisturbed")
+
+    process = start(config, tmp_path / "killed")
+    until(process, "epoch 1/")
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    outcome = ended(process)
+    assert outcome.code == 1
+    assert outcome.err == (
+        "error: process 2 of 3 was killed by signal 9, perhaps for want of memory; the same "
+        "command goes on from the last epoch\n"
+    )
+
+    process = start(config, tmp_path / "killed")
+    until(process, "resumed after epoch")
+    until(process, "epoch")
+    watched = select.poll()
+    members = [os.pidfd_open(pid) for pid in ranks_of(process).values()]
+    assert len(members) == 3
+    process.kill()
+    for member in members:  # none outlives the command
+        watched.register(member, select.POLLIN)
+        assert watched.poll(1000 * HANGS)
+        watched.unregister(member)
+        os.close(member)
+    ended(process)
+    folder = tmp_path / "killed" / undisturbed.name
+    assert not (folder / "run.json").exists()
+
+    assert finished(config, tmp_path / "killed") == folder
+    assert_same(folder, undisturbed)
+    assert not list(tmp_path.glob("killed/.*"))  # no lease is left
