@@ -11,8 +11,8 @@ from preceptor.config.yaml_file import parse_config
 from preceptor.driver import StudyResult, run_study
 from preceptor.study.config import StudyConfig
 
-# A study that shows an effect in a few minutes, chosen on draws 100 and above (section "The demo" of
-# benchmarks/RESULTS.md). Three seeds with independent draws cannot be significant; the report
+# Chosen on draws 100 and above so that the effect is visible after a few minutes; see "The demo" in
+# benchmarks/RESULTS.md. Three seeds with independent draws cannot be significant; the report
 # states this. With a stride of 8, inputs of 48 pixels give 6 × 6 maps.
 DEMO: dict[str, Any] = {
     "positive": "forged",
