@@ -109,11 +109,8 @@ class Manifest:
             frame: The same columns as a manifest file.
             root: The folder that relative paths start from.
             source: The file it came from, for messages.
-            verify: As in `read`, but off by default, as are files' contents in a frame's making.
-            workers: As in `read`.
-            need: As in `read`.
-            classes: As in `read`.
-            progress: As in `read`.
+            verify: Whether to decode every image and map; off by default.
+            workers, need, classes, progress: Arguments of `read`.
 
         Raises:
             ProblemsError: Everything that is wrong; rows are counted from 0.
