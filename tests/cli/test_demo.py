@@ -34,6 +34,7 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     )
     monkeypatch.setitem(forged.PRESETS, "spots", small)
     short = demo.DEMO | {
+        "seeds": 2,
         "annotated": 12,
         "training": demo.DEMO["training"] | {"batch_size": 8, "steps": 2, "epochs": 1},
     }
