@@ -1,6 +1,8 @@
-"""Random changes: functions of a row of numbers, photometric ones without geometry."""
+"""Random changes of whole batches, against slow twins, torchvision and one image at a time."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,74 +10,197 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.run import Augmentation
 from preceptor.data import augment
-from preceptor.data.geometry import Box, Turn
+from preceptor.data.geometry import Turn, turn_array
+from tests.no_reads import NoReads
 
-ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, colour=0.5, blur=1, jpeg=1)
-numbers = st.integers(0, 2**31).map(lambda seed: augment.draw(seed, 0, 1)[0])
+ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, colour=0.5, blur=0.5, jpeg=0.5)
+seeds = st.integers(0, 2**31)
 
 
-def test_draws_are_of_seed_and_epoch_alone() -> None:
-    drawn = augment.draw(3, 7, 100)
-    np.testing.assert_array_equal(drawn, augment.draw(3, 7, 100))
-    np.testing.assert_array_equal(drawn[:10], augment.draw(3, 7, 10))
-    assert not np.array_equal(drawn, augment.draw(3, 8, 100))
-    assert not np.array_equal(drawn, augment.draw(4, 7, 100))
+def draw(count: int, seed: int = 0) -> NDArray[np.float64]:
+    return augment.draw(seed, 0, np.arange(count))
+
+
+def pictures(count: int, side: int, channels: int = 3, seed: int = 0) -> Tensor:
+    """Smooth uint8 images that differ from each other, (count, side, side, channels)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, channels, 5, 5))
+    images = vision.resize(torch.from_numpy(coarse).to(torch.uint8), [side, side])
+    return images.permute(0, 2, 3, 1).contiguous()
+
+
+def change(
+    canvases: Tensor, options: Augmentation, numbers: NDArray[np.float64], size: int
+) -> Tensor:
+    changes = augment.changes_of(options, numbers, canvases.shape[1])
+    return augment.apply(canvases, augment.prepare(changes, canvases.shape[1], size))
+
+
+def test_draws_are_of_seed_epoch_and_position_alone() -> None:
+    drawn = draw(100, 3)
+    assert drawn.shape == (100, 12)
     assert ((drawn >= 0) & (drawn < 1)).all()
+    some = np.array([70, 3, 3, 99])
+    np.testing.assert_array_equal(augment.draw(3, 0, some), drawn[some])
+    assert not np.isin(drawn, augment.draw(3, 1, np.arange(100))).any()
+    assert not np.isin(drawn, draw(100, 4)).any()
+    assert len(np.unique(drawn)) == drawn.size
 
 
-@given(row=numbers, side=st.integers(1, 300))
-def test_nothing_changes_with_everything_off(row: NDArray[np.float64], side: int) -> None:
-    change = augment.geometric(Augmentation(), row, side)
-    assert change.crop == (0, 0, side)
-    assert change.turn == Turn()
-    assert change.box(side) == Box(0, 0, 1, 1)
-    image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
-    assert augment.photometric(Augmentation(), row, image) is image
+def test_the_generator_is_split_mix() -> None:
+    # The first outputs of the published C code for the seed 1234567.
+    found = augment._split_mix(np.uint64(1234567), np.arange(3, dtype=np.uint64))
+    assert found.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-@given(row=numbers, side=st.integers(1, 300), area=st.floats(0.01, 1))
-def test_crops_lie_on_the_canvas(row: NDArray[np.float64], side: int, area: float) -> None:
-    left, top, size = augment.geometric(Augmentation(crop_area=area), row, side).crop
-    assert 0 <= left <= left + size <= side
-    assert 0 <= top <= top + size <= side
-    assert size >= max(1, side * area**0.5 - 0.5)
+def test_draws_are_uniform_and_independent() -> None:
+    drawn = draw(20_000)
+    assert np.abs(drawn.mean(0) - 0.5).max() < 4 * (1 / 12 / 20_000) ** 0.5
+    correlations = np.corrcoef(np.hstack([drawn[:-1], drawn[1:]]).T) - np.eye(24)
+    assert np.abs(correlations).max() < 5 / 20_000**0.5
+
+
+@given(seed=seeds, side=st.integers(1, 300))
+def test_nothing_changes_with_everything_off(seed: int, side: int) -> None:
+    changes = augment.changes_of(Augmentation(), draw(1, seed), side)
+    assert changes.crops.tolist() == [[0, 0, side]]
+    assert not changes.flips.any()
+    assert not changes.quarters.any()
+    canvas = np.array([[-0.5, 0.0, 1.5, 1.0]])
+    np.testing.assert_array_equal(changes.boxes(canvas, side), canvas)
+    images = pictures(2, 16)
+    assert torch.equal(change(images, Augmentation(), draw(2, seed), 16), images)
+
+
+@given(seed=seeds, side=st.integers(1, 300), area=st.floats(0.01, 1))
+def test_crops_lie_on_the_canvas(seed: int, side: int, area: float) -> None:
+    crops = augment.changes_of(Augmentation(crop_area=area), draw(20, seed), side).crops
+    assert (crops[:, :2] >= 0).all()
+    assert (crops[:, :2] + crops[:, 2:] <= side).all()
+    assert (crops[:, 2] >= max(1, side * area**0.5 - 0.5)).all()
 
 
 def test_the_extremes_of_the_draw_stay_on_the_canvas() -> None:
     for value in (0.0, np.nextafter(1, 0)):
-        left, top, size = augment.geometric(ALL, np.full(12, value), 50).crop
-        assert min(left, top) >= 0
-        assert max(left, top) + size <= 50
+        changes = augment.changes_of(ALL, np.full((1, 12), value), 50)
+        assert changes.crops.min() >= 0
+        assert (changes.crops[:, :2] + changes.crops[:, 2:]).max() <= 50
+        assert changes.quarters.max() <= 3
+        assert changes.qualities.max() <= 95
 
 
-def test_flips_turns_and_areas_have_their_frequencies() -> None:
-    rows = augment.draw(0, 0, 4000)
-    changes = [augment.geometric(ALL, row, 200) for row in rows]
-    flips = np.mean([change.turn.flip for change in changes])
-    quarters = np.bincount([change.turn.quarters for change in changes], minlength=4) / 4000
-    areas = np.array([(change.crop[2] / 200) ** 2 for change in changes])
-    assert abs(flips - 0.5) < 0.03  # four standard errors
+def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
+    changes = augment.changes_of(ALL, draw(4000), 200)
+    quarters = np.bincount(changes.quarters, minlength=4) / 4000
+    areas = (changes.crops[:, 2] / 200) ** 2
+    for chosen in (changes.flips, changes.sigmas > 0, changes.qualities > 0):
+        assert abs(chosen.mean() - 0.5) < 0.032  # four standard errors
     assert np.abs(quarters - 0.25).max() < 0.03
     assert abs(areas.mean() - 0.65) < 0.015
     assert areas.min() >= 0.29
+    sigmas = changes.sigmas[changes.sigmas > 0]
+    assert 0.1 <= sigmas.min() <= sigmas.max() <= 2
+    qualities = changes.qualities[changes.qualities > 0]
+    assert (qualities.min(), qualities.max()) == (30, 95)
+    assert changes.factors is not None
+    assert 0.5 <= changes.factors.min() <= changes.factors.max() <= 1.5
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32])
+def test_flips_and_turns_move_every_pixel(kind: torch.dtype) -> None:
+    images = torch.randint(0, 256, (64, 9, 9, 3)).to(kind)
+    options = Augmentation(flip=True, quarter_turns=True)
+    changes = augment.changes_of(options, draw(64), 9)
+    found = change(images, options, draw(64), 9)
+    assert len({*zip(changes.flips, changes.quarters, strict=True)}) == 8
+    for image, result, flip, quarters in zip(
+        images.numpy(), found.numpy(), changes.flips, changes.quarters, strict=True
+    ):
+        np.testing.assert_array_equal(result, turn_array(image, Turn(bool(flip), int(quarters))))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32])
+@pytest.mark.parametrize(("side", "size"), [(30, 20), (20, 30), (20, 15)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_crops_are_resized_as_torch_does(
+    kind: torch.dtype, side: int, size: int, channels: int
+) -> None:
+    """A crop of exactly the result's size too, where the canvas is larger."""
+    levels = {torch.uint8: 1.0, torch.uint16: 257.0}.get(kind, 1 / 255)
+    canvases = pictures(12, side, channels)
+    options, numbers = Augmentation(flip=True, quarter_turns=True, crop_area=0.3), draw(12)
+    numbers[0, 2] = min(((size / side) ** 2 - 0.3) / 0.7, 0.999)
+    changes = augment.changes_of(options, numbers, side)
+    found = change((canvases * levels).to(kind), options, numbers, size)
+    assert (found.shape, found.dtype) == ((12, size, size, channels), kind)
+    for place, (left, top, extent) in enumerate(changes.crops.tolist()):
+        crop = canvases[place, top : top + extent, left : left + extent].permute(2, 0, 1).float()
+        sized = vision.resize(crop, [size, size], antialias=True).permute(1, 2, 0).numpy()
+        turn = Turn(bool(changes.flips[place]), int(changes.quarters[place]))
+        # One level for the 8-bit arithmetic of each axis.
+        slack = 1.01 if kind == torch.uint8 else 0.01
+        result = found[place].float().numpy() / levels
+        np.testing.assert_allclose(result, turn_array(sized, turn), atol=slack)
+
+
+def test_a_blur_is_the_gaussian_of_torchvision() -> None:
+    images = pictures(16, 24)
+    changes = augment.changes_of(Augmentation(blur=1), draw(16), 24)
+    found = change(images, Augmentation(blur=1), draw(16), 24)
+    for image, result, sigma in zip(images, found, changes.sigmas, strict=True):
+        kernel = [2 * int(3 * sigma + 0.5) + 1] * 2
+        expected = vision.gaussian_blur(image.permute(2, 0, 1), kernel, [float(sigma)] * 2)
+        difference = result.permute(2, 0, 1).int() - expected.int()
+        assert difference.abs().max() <= 1  # half levels may be rounded either way
+    assert not torch.equal(found, images)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_a_blur_may_be_wider_than_the_image(side: int) -> None:
+    images = torch.full((8, side, side, 3), 77, dtype=torch.uint8)
+    assert torch.equal(change(images, Augmentation(blur=1), draw(8), side), images)
+
+
+def test_colours_follow_the_formula() -> None:
+    images = pictures(16, 12)
+    options = Augmentation(colour=0.3)
+    changes = augment.changes_of(options, draw(16), 12)
+    found = change(images, options, draw(16), 12)
+    assert changes.factors is not None
+    luma_of = np.array([0.299, 0.587, 0.114])
+    for image, result, (b, c, s) in zip(
+        images.double().numpy(), found.numpy(), changes.factors, strict=True
+    ):
+        luma = (image @ luma_of)[..., None]
+        expected = b * (c * (s * image + (1 - s) * luma) + (1 - c) * luma.mean())
+        np.testing.assert_allclose(result, expected.clip(0, 255), atol=0.501)
+
+
+def test_colours_are_those_of_torchvision_where_nothing_is_clipped() -> None:
+    image = pictures(1, 32).float() / 255 * 0.3 + 0.3
+    numbers = draw(1)
+    numbers[0, 5:8] = 0.9, 0.8, 0.1
+    b, c, s = 1.24, 1.18, 0.76
+    expected = vision.adjust_brightness(image[0].permute(2, 0, 1), b)
+    expected = vision.adjust_contrast(expected, c)
+    expected = vision.adjust_saturation(expected, s)
+    found = change(image, Augmentation(colour=0.3), numbers, 32)[0].permute(2, 0, 1)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)  # their red weighs 0.2989
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @settings(deadline=None, max_examples=25)
-@given(row=numbers, x=st.integers(10, 21), y=st.integers(10, 21))
-def test_photometric_changes_keep_the_geometry(
-    channels: int, row: NDArray[np.float64], x: int, y: int
-) -> None:
-    image = torch.full((channels, 32, 32), 60, dtype=torch.uint8)
-    image[:, y - 2 : y + 3, x - 2 : x + 3] = 200
-    changed = augment.photometric(ALL, row, image.clone())
-    assert changed.shape == image.shape
-    assert changed.dtype == torch.uint8
-    assert torch.equal(changed, augment.photometric(ALL, row, image.clone()))
-    above = changed.float().mean(0) - changed.float().mean(0).median()
+@given(seed=seeds, x=st.integers(10, 21), y=st.integers(10, 21))
+def test_photometric_changes_keep_the_geometry(channels: int, seed: int, x: int, y: int) -> None:
+    images = torch.full((1, 32, 32, channels), 60, dtype=torch.uint8)
+    images[:, y - 2 : y + 3, x - 2 : x + 3] = 200
+    options = Augmentation(colour=0.5, blur=1, jpeg=1)
+    changed = change(images, options, draw(1, seed), 32)[0].float().mean(2)
+    above = changed - changed.median()
     above = torch.where(above > 0.5 * above.max(), above, 0)
     place = torch.arange(32.0)
     assert float((above.sum(0) * place).sum() / above.sum()) == pytest.approx(x, abs=0.5)
@@ -83,24 +208,46 @@ def test_photometric_changes_keep_the_geometry(
 
 
 @pytest.mark.parametrize("name", ["colour", "blur", "jpeg"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_each_change_does_something(name: str, channels: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (channels, 32, 32), dtype=torch.uint8, generator=generator)
-    row = np.full(12, 0.7)
-    row[[8, 10]] = 0.99
-    always = Augmentation(**{name: 1.0})
-    assert always.photometric
-    assert not torch.equal(augment.photometric(always, row, image), image)
+    images = torch.randint(0, 256, (1, 32, 32, channels), dtype=torch.uint8)
+    numbers = np.full((1, 12), 0.7)
+    numbers[0, [8, 10]] = 0.99
+    always = Augmentation.model_validate({name: 1.0})
+    assert not torch.equal(change(images, always, numbers, 32), images)
     if name != "colour":
-        rarely = Augmentation(**{name: 0.9})
-        assert torch.equal(augment.photometric(rarely, row, image), image)
+        rarely = Augmentation.model_validate({name: 0.9})
+        assert torch.equal(change(images, rarely, numbers, 32), images)
 
 
-def test_resize_keeps_a_constant_and_the_mean() -> None:
-    flat = np.full((20, 20, 3), 77, np.uint8)
-    assert (augment.resize(flat, 7) == 77).all()
-    ramp = np.tile(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], (32, 1, 1))
-    small = augment.resize(ramp, 8)
-    assert small.shape == (1, 8, 8)
-    assert float(small.float().mean()) == pytest.approx(float(ramp.mean()), abs=1)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("side", [32, 47])
+def test_an_image_does_not_depend_on_its_batch(kind: torch.dtype, side: int) -> None:
+    """To the bit, for every change, alone or among others, in any order."""
+    canvases = pictures(40, side).to(kind)
+    canvases = canvases / 255 if kind == torch.float32 else canvases
+    together = change(canvases, ALL, draw(40), 32)
+    for chosen in ([7], [3, 39, 4], list(range(39, -1, -1)), list(range(11, 29))):
+        found = change(canvases[chosen], ALL, draw(40)[chosen], 32)
+        assert torch.equal(found, together[chosen])
+
+
+def test_threads_do_not_change_the_bits() -> None:
+    canvases = pictures(40, 47)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = change(canvases, ALL, draw(40), 32)
+        torch.set_num_threads(3)
+        assert torch.equal(change(canvases, ALL, draw(40), 32), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])  # the two ways of resizing
+def test_no_change_waits_for_the_device(kind: torch.dtype) -> None:
+    canvases = pictures(16, 47).to(kind)
+    prepared = augment.prepare(augment.changes_of(ALL, draw(16), 47), 47, 32)
+    reads: Any = NoReads()
+    with reads:
+        augment.apply(canvases, prepared)

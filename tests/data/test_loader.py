@@ -67,6 +67,31 @@ def test_a_batch_depends_on_seed_and_step_alone(
     assert list(used.steps(4, 4)) == []
 
 
+def seen(streams: list[TrainingStream], steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and maps of some steps of all streams, step by step."""
+    batches = [batch for step in range(steps) for s in streams for batch in s.steps(step, step + 1)]
+    maps = [batch.maps for batch in batches if batch.maps is not None]
+    return torch.cat([batch.images for batch in batches]), torch.cat(maps)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_shares_of_processes_are_the_batch_of_one(world: int) -> None:
+    images, maps = seen([stream()], 8)
+    shared, shared_maps = seen([stream(rank=rank, world=world) for rank in range(world)], 8)
+    assert torch.equal(shared, images)
+    torch.testing.assert_close(shared_maps, maps)
+
+
+def test_the_size_of_batches_changes_no_image() -> None:
+    def of(size: int) -> TrainingStream:
+        return TrainingStream(rows_of(side=22), size, seed=1, settings=CHANGES, length="steps")
+
+    images, maps = seen([of(5)], 14)
+    others, other_maps = seen([of(7)], 10)
+    assert torch.equal(others, images)
+    torch.testing.assert_close(other_maps, maps)
+
+
 def test_an_epoch_shows_every_image_once() -> None:
     rows = rows_of()
     source = TrainingStream(rows, 5, seed=0, settings=Augmentation())

@@ -63,13 +63,17 @@ def _holds_truth_value(value: Any) -> bool:
 class Augmentation(Settings):
     """Random augmentation of training images; geometric changes apply to the maps as well.
 
+    Crop, flip, quarter turns, blur, colour and JPEG, in this order; `preceptor.data.augment` has
+    the formulas.
+
     Args:
         flip: Flip left and right with probability ½.
         quarter_turns: Rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop_area: Smallest area of a random square crop, as a fraction of the canvas; 1 = no crop.
         colour: Strength of brightness, contrast and saturation changes; 0 = none.
         blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
-        jpeg: Probability of a JPEG recompression with quality from 30 to 95.
+        jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
+            codec only.
     """
 
     flip: bool = False

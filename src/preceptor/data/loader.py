@@ -1,7 +1,7 @@
-"""Batches of images, labels and maps: gathered from the cache, turned together, one ahead.
+"""Batches of images, labels and maps: read from the cache one ahead, changed where the model is.
 
-The order of images and every random change are pure functions of (seed, epoch), so a run can be
-resumed at any epoch and read by any number of threads with the same result.
+The order of images and every random change are pure functions of (seed, epoch, position), so that a
+run can be resumed at any epoch and shared by any number of processes with the same result.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.image_format import Fit
 from preceptor.config.run import Augmentation, Length
 from preceptor.data import augment
 from preceptor.data.cache import ImageSource
-from preceptor.data.geometry import fit_boxes, resample, turn_array, turn_maps
+from preceptor.data.geometry import fit_boxes, resample, turn_maps
 
 
 class Batch(NamedTuple):
@@ -43,6 +44,31 @@ class Batch(NamedTuple):
     map_weight: Tensor | None = None
     sample_weight: Tensor | None = None
     soft: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch whose images are still to be changed, on the device of the model.
+
+    Args:
+        batch: Its images are whole canvases, where they are to be changed.
+        changes: Of its images, on the same device; None = they stay as they are.
+    """
+
+    batch: Batch
+    changes: augment.Prepared | None
+
+    def finished(self) -> Batch:
+        """The batch with its images changed; waits for no device."""
+        if self.changes is None:
+            return self.batch
+        images = augment.apply(self.batch.images.permute(0, 2, 3, 1), self.changes)
+        return self.batch._replace(images=images.permute(0, 3, 1, 2))
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Staged:
+        """The same with every tensor passed through `move`."""
+        batch = Batch(*(None if part is None else move(part) for part in self.batch))  # type: ignore[arg-type]
+        return Staged(batch, None if self.changes is None else self.changes.moved(move))
 
 
 @dataclass(frozen=True)
@@ -141,63 +167,41 @@ class Rows:
         numbers: NDArray[np.float64] | None = None,
     ) -> Batch:
         """The batch of positions `chosen`, augmented by their rows of uniform numbers if given."""
-        canvases = self.images.canvases(self.rows[chosen])
-        boxes = self.boxes[chosen]
-        if settings is None or numbers is None:
-            pixels = canvases
-            if self.images.side != self.size:
-                pixels = np.stack([_channels_last(augment.resize(c, self.size)) for c in canvases])
-            return self._assemble(chosen, pixels, boxes, None, None)
-        side = self.images.side
-        changes = [augment.geometric(settings, row, side) for row in numbers]
-        pixels = np.empty((len(chosen), self.size, self.size, canvases.shape[-1]), np.uint8)
-        for position, (canvas, change) in enumerate(zip(canvases, changes, strict=True)):
-            left, top, size = change.crop
-            crop = canvas[top : top + size, left : left + size]
-            if size != self.size:
-                crop = _channels_last(augment.resize(crop, self.size))
-            crop = turn_array(crop, change.turn)
-            if settings.photometric:
-                tensor = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
-                crop = _channels_last(augment.photometric(settings, numbers[position], tensor))
-            pixels[position] = crop
-        units = np.array([change.box(side).as_tuple() for change in changes])
-        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-        boxes = np.stack(
-            [
-                boxes[:, 0] + units[:, 0] * width,
-                boxes[:, 1] + units[:, 1] * height,
-                boxes[:, 0] + units[:, 2] * width,
-                boxes[:, 1] + units[:, 3] * height,
-            ],
-            axis=1,
-        )
-        flips = np.array([change.turn.flip for change in changes])
-        quarters = np.array([change.turn.quarters for change in changes])
-        return self._assemble(chosen, pixels, boxes, flips, quarters)
+        return self.stage(chosen, settings, numbers).finished()
 
-    def _assemble(
+    def stage(
         self,
         chosen: NDArray[np.int64],
-        pixels: NDArray[np.uint8],
-        boxes: NDArray[np.float64],
-        flips: NDArray[np.bool_] | None,
-        quarters: NDArray[np.int64] | None,
-    ) -> Batch:
+        settings: Augmentation | None = None,
+        numbers: NDArray[np.float64] | None = None,
+    ) -> Staged:
+        """What the host does for a batch: read canvases, and place maps over what will be seen."""
+        canvases = torch.from_numpy(self.images.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
+        boxes, side = self.boxes[chosen], self.images.side
+        changes = None
+        if settings is None or numbers is None:
+            if side != self.size:
+                canvases = vision.resize(canvases, [self.size, self.size], antialias=True)
+        else:
+            changes = augment.changes_of(settings, numbers, side)
+            boxes = changes.boxes(boxes, side)
         maps = weight = None
         if self.guides is not None:
             maps = self.maps_on_grid(chosen, boxes)
-            if flips is not None and quarters is not None:
+            if changes is not None:
+                flips, quarters = changes.flips, changes.quarters
                 maps = turn_maps(maps, torch.from_numpy(flips), torch.from_numpy(quarters))
             weight = torch.from_numpy(self.guides.weight[chosen])
-        return Batch(
-            torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        batch = Batch(
+            canvases,
             torch.from_numpy(self.labels[chosen]),
             maps,
             weight,
             None if self.sample_weight is None else torch.from_numpy(self.sample_weight[chosen]),
             None if self.soft is None else torch.from_numpy(self.soft[chosen]),
         )
+        prepared = None if changes is None else augment.prepare(changes, side, self.size)
+        return Staged(batch, prepared)
 
     def maps_on_grid(
         self, chosen: NDArray[np.int64], boxes: NDArray[np.float64] | None = None
@@ -235,11 +239,6 @@ def _without_constants(maps: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
     stored = torch.from_numpy(maps)
     constant = stored.amin((1, 2)) == stored.amax((1, 2))
     return stored.float().masked_fill(constant[:, None, None], 0)
-
-
-def _channels_last(image: Tensor) -> NDArray[np.uint8]:
-    """(C, H, W) tensor to (H, W, C) array."""
-    return image.permute(1, 2, 0).numpy()
 
 
 def epoch_order(
@@ -301,6 +300,7 @@ class TrainingStream:
         balanced: Draw every class equally often.
         rank, world: Which of how many processes this is: each gets its share of every batch, and
             all shares together are the batch of one.
+        device: Where images are changed and batches are used; None = the CPU.
     """
 
     def __init__(
@@ -314,6 +314,7 @@ class TrainingStream:
         balanced: bool = False,
         rank: int = 0,
         world: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
@@ -323,7 +324,11 @@ class TrainingStream:
         self.balanced = balanced
         self.rank, self.world = rank, world
         self.slices = split_batches(len(rows), batch_size, max(2, world))
-        self._kept: dict[int, tuple[NDArray[np.int64], NDArray[np.float64] | None]] = {}
+        self.device = device or torch.device("cpu")
+        self._uploads: torch.cuda.Stream | None = None
+        if self.device.type == "cuda":
+            self._uploads = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._kept: dict[int, NDArray[np.int64]] = {}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -351,45 +356,69 @@ class TrainingStream:
         return before + part.start, before + part.stop
 
     def steps(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of steps start ≤ t < stop, each made while the one before it is trained on."""
+        """Batches of steps start ≤ t < stop, each made while the one before it is trained on.
+
+        For a GPU, what is made ahead are canvases and maps, in its memory; images are changed
+        there, in the order of the step's own work.
+        """
         if start >= stop:
             return
         with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._batch, start)
+            coming = ahead.submit(self._load, start)
             for step in range(start + 1, stop + 1):
-                batch = coming.result()
+                load = coming.result()
                 if step < stop:
-                    coming = ahead.submit(self._batch, step)
-                yield batch
+                    coming = ahead.submit(self._load, step)
+                yield load()
 
-    def _batch(self, step: int) -> Batch:
+    def _load(self, step: int) -> Callable[[], Batch]:
+        """Make a batch ahead; the function that is returned does what is left."""
         start, stop = self._range(step)
         share = shares(stop - start, self.world)[self.rank]
         chosen, numbers = self._positions(start + share.start, start + share.stop)
-        return self.rows.batch(chosen, self.settings, numbers)
+        staged = self.rows.stage(chosen, self.settings, numbers)
+        if self._uploads is None:
+            batch = staged.finished()
+            return lambda: batch
+        return self._upload(staged, self._uploads)
+
+    def _upload(self, staged: Staged, uploads: torch.cuda.Stream) -> Callable[[], Batch]:
+        """Copy a batch to the GPU beside what it computes."""
+        with torch.cuda.stream(uploads):
+            moved = staged.moved(lambda part: part.pin_memory().to(self.device, non_blocking=True))
+            copied = uploads.record_event()
+
+        def finish() -> Batch:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(copied)
+
+            def used(part: Tensor) -> Tensor:
+                part.record_stream(current)  # its memory is not free before the step is through
+                return part
+
+            return moved.moved(used).finished()
+
+        return finish
 
     def _positions(
         self, start: int, stop: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         """The rows at start ≤ position < stop of all orders in a row, and their uniform numbers."""
         count = len(self.rows)
-        found = []
+        orders, drawn = [], []
         for epoch in range(start // count, (stop - 1) // count + 1):
-            order, numbers = self._epoch(epoch)
-            part = slice(max(start - epoch * count, 0), min(stop - epoch * count, count))
-            found.append((order[part], None if numbers is None else numbers[part]))
-        orders, drawn = zip(*found, strict=True)
-        if self.settings is None:
-            return np.concatenate(orders), None
-        return np.concatenate(orders), np.concatenate(drawn)
+            positions = np.arange(max(start - epoch * count, 0), min(stop - epoch * count, count))
+            orders.append(self._order(epoch)[positions])
+            if self.settings is not None:
+                drawn.append(augment.draw(self.seed, epoch, positions))
+        return np.concatenate(orders), np.concatenate(drawn) if drawn else None
 
-    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._kept:
             order = epoch_order(self.seed, epoch, self.rows.labels, balanced=self.balanced)
-            numbers = augment.draw(self.seed, epoch, len(order)) if self.settings else None
             # The pass before is kept too: in steps, a batch may lie in both.
             self._kept = {key: self._kept[key] for key in self._kept if key == epoch - 1}
-            self._kept[epoch] = order, numbers
+            self._kept[epoch] = order
         return self._kept[epoch]
 
 

@@ -30,7 +30,7 @@ from preceptor.runtime.result_folder import digest, file_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.
-NUMERICS = 3
+NUMERICS = 4
 
 
 def run_id_of(workspace: Workspace, config: RunConfig) -> str:

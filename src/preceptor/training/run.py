@@ -173,6 +173,7 @@ def _trainer(run: RunContext, fabric: Fabric, model: GuidableModel, rows: Rows) 
         balanced=settings.balanced,
         rank=ranks.rank,
         world=ranks.world,
+        device=fabric.device,
     )
     _check_batches(config, stream, model)
     return Trainer(config, model, wrapped, optimiser, fabric, stream, ranks=ranks)

@@ -1,0 +1,215 @@
+"""Host work of augmented training batches at 224 px, in images per second of one core.
+
+  python benchmarks/bench_augment.py [--before REVISION]
+
+host       what the CPU does where the model is on a GPU: read canvases and maps, draw the changes,
+           and copy the batch once more, as into pinned memory
+all        the whole batch on the CPU, changes included
+before     the whole batch with the code of REVISION, by the same script, in the same turns
+torchvision, kornia
+           flip, crop and resize, colour, blur: on a batch of tensors, one image at a time for
+           torchvision, whose transforms change all images of a batch alike. kornia is measured
+           where it is installed (Apache-2.0)
+
+Each side is a process with one thread; its CPU time counts, the best of several turns. What runs on
+a GPU is not measured here. DALI and FFCV's GPU pipelines need CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import machine
+from numpy.typing import NDArray
+from torchvision.transforms import v2
+
+from preceptor.config.run import Augmentation, Training
+from preceptor.data.loader import Guides, Rows, TrainingStream
+
+SIZE, BATCH, COUNT = 224, 32, 512
+CHANGES = {
+    "flips, quarter turns": {"flip": True, "quarter_turns": True},
+    "flips, crops": {"flip": True, "crop_area": 0.5},
+    "flips, crops, colour, blur": {"flip": True, "crop_area": 0.5, "colour": 0.3, "blur": 0.5},
+    "all, JPEG too": {
+        "flip": True, "quarter_turns": True, "crop_area": 0.5, "colour": 0.3, "blur": 0.5,
+        "jpeg": 0.5,
+    },
+}  # fmt: skip
+TARGET = "flips, crops, colour, blur"
+
+
+@dataclass
+class Canvases:
+    """An `ImageSource` in a memory-mapped file, as the cache is."""
+
+    pixels: NDArray[np.uint8]
+    maps: NDArray[np.uint8]
+
+    @property
+    def side(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        return np.full((len(self.pixels), 2), self.side, np.int32)
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[rows]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.maps[rows]
+
+
+def canvases_of(folder: Path, side: int) -> Canvases:
+    path = folder / f"{side}.npy"
+    generator = np.random.default_rng(0)
+    if not path.exists():
+        np.save(path, generator.integers(0, 256, (COUNT, side, side, 3), np.uint8))
+    maps = generator.integers(0, 256, (COUNT, 128, 128), np.uint8)
+    return Canvases(np.load(path, mmap_mode="r"), maps)
+
+
+def stream_of(folder: Path, name: str) -> TrainingStream:
+    settings = Augmentation.model_validate(CHANGES[name])
+    images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
+    guides = Guides(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
+    rows = Rows(
+        images, np.arange(COUNT), np.zeros(COUNT, np.int64), SIZE, "squash", guides=guides,
+        grid=(7, 7),
+    )  # fmt: skip
+    return TrainingStream(rows, BATCH, seed=0, settings=settings)
+
+
+def whole(folder: Path, name: str) -> Callable[[], object]:
+    stream = stream_of(folder, name)
+    return lambda: [None for _ in stream.steps(0, stream.steps_per_epoch)]
+
+
+def host(folder: Path, name: str) -> Callable[[], object]:
+    stream = stream_of(folder, name)
+
+    def run() -> None:
+        for step in range(stream.steps_per_epoch):
+            chosen, numbers = stream._positions(step * BATCH, (step + 1) * BATCH)
+            stream.rows.stage(chosen, stream.settings, numbers).moved(torch.clone)
+
+    return run
+
+
+def torchvision(folder: Path, name: str) -> Callable[[], object]:
+    settings = Augmentation.model_validate(CHANGES[name])
+    images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
+    change = v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE, scale=(settings.crop_area, 1), ratio=(1, 1), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(settings.colour, settings.colour, settings.colour),
+            v2.RandomApply([v2.GaussianBlur(13, (0.1, 2.0))], settings.blur),
+        ]
+    )
+
+    def run() -> None:
+        for start in range(0, COUNT, BATCH):
+            batch = torch.from_numpy(images.canvases(np.arange(start, start + BATCH)))
+            torch.stack([change(image) for image in batch.permute(0, 3, 1, 2)])
+
+    return run
+
+
+def kornia(folder: Path, name: str) -> Callable[[], object]:
+    import kornia.augmentation as K
+
+    settings = Augmentation.model_validate(CHANGES[name])
+    images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
+    change = K.AugmentationSequential(
+        K.RandomResizedCrop((SIZE, SIZE), scale=(settings.crop_area, 1.0), ratio=(1.0, 1.0)),
+        K.RandomHorizontalFlip(),
+        K.ColorJiggle(settings.colour, settings.colour, settings.colour, p=1.0),
+        K.RandomGaussianBlur((13, 13), (0.1, 2.0), p=settings.blur),
+    )
+
+    def run() -> None:
+        for start in range(0, COUNT, BATCH):
+            batch = torch.from_numpy(images.canvases(np.arange(start, start + BATCH)))
+            change(batch.permute(0, 3, 1, 2).float().div(255))
+
+    return run
+
+
+SIDES = {"host": host, "all": whole, "before": whole, "torchvision": torchvision, "kornia": kornia}
+
+
+def measure(side: str, folder: Path, name: str) -> float:
+    """Images a second of CPU time, in this process."""
+    torch.set_num_threads(1)
+    run = SIDES[side](folder, name)
+    run()
+    best = 0.0
+    for _ in range(2):
+        started = time.process_time()
+        run()
+        best = max(best, COUNT / (time.process_time() - started))
+    return best
+
+
+def source_of(revision: str, folder: Path) -> Path:
+    here = Path(__file__).resolve().parents[1]
+    archive = subprocess.run(
+        ["git", "archive", revision, "src"], cwd=here, check=True, capture_output=True
+    ).stdout
+    subprocess.run(["tar", "x", "-C", str(folder)], input=archive, check=True)
+    return folder / "src"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--before", help="revision to compare with")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--one", nargs=3, metavar=("SIDE", "FOLDER", "CHANGES"))
+    options = parser.parse_args()
+    if options.one:
+        side, folder, name = options.one
+        print(measure(side, Path(folder), name))
+        return
+    print(machine())
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        sides = ["host", "all"]
+        paths = {side: os.environ.get("PYTHONPATH", "") for side in SIDES}
+        if options.before:
+            sides.append("before")
+            paths["before"] = str(source_of(options.before, folder))
+        print("| changes | " + " | ".join(sides) + " |")
+        print("| --- |" + " --- |" * len(sides))
+        for name in CHANGES:
+            also = ["torchvision"] if name == TARGET else []
+            if also and importlib.util.find_spec("kornia"):
+                also.append("kornia")
+            found = dict.fromkeys([*sides, *also], 0.0)
+            for _ in range(options.turns):
+                for side in found:
+                    done = subprocess.run(
+                        [sys.executable, __file__, "--one", side, str(folder), name],
+                        env=os.environ | {"PYTHONPATH": paths[side], "OMP_NUM_THREADS": "1"},
+                        check=True, capture_output=True, text=True,
+                    )  # fmt: skip
+                    found[side] = max(found[side], float(done.stdout))
+            print(f"| {name} | " + " | ".join(f"{found[side]:,.0f}" for side in sides) + " |")
+            for side in also:
+                print(f"| … {side} | {found[side]:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
