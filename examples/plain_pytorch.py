@@ -1,7 +1,7 @@
 """Guided training in a plain PyTorch loop: python examples/plain_pytorch.py [FOLDER]
 
-Images of noise are written to FOLDER, half of them with a red square, and maps that are white on
-the square. The loss pulls the model's saliency toward these maps.
+Noise images are written to FOLDER, half of them with a red square, with maps that are white on the
+square. The guided loss trains the model's saliency to agree with these maps.
 """
 
 import sys
@@ -57,7 +57,7 @@ def main(folder: Path, epochs: int = 8) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for epoch in range(1, epochs + 1):
         for batch in torch.randperm(len(images)).split(16):
-            out = model(images[batch], labels[batch])  # one forward: logits and saliency
+            out = model(images[batch], labels[batch])  # one forward pass: logits and saliency
             loss = loss_of(out.logits, labels[batch], out.saliency, human[batch])
             optimizer.zero_grad()
             loss.backward()

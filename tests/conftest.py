@@ -43,6 +43,7 @@ SLOW = (
     "models/test_backbones.py::test_a_strided",
     "models/test_backbones.py::test_strided",
     "cli/test_terminal.py",
+    "cli/test_demo.py",
     "benchmark/test_evidence.py",
     "study/test_levers.py",
     "execution/test_executors.py",

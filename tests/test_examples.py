@@ -38,7 +38,7 @@ def test_the_forged_studies_train_alike(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert len({study.training for study in studies}) == 1
     assert studies[0].store == studies[1].store
     demo = Training.model_validate(DEMO["training"])
-    assert demo.model_copy(update={"steps": studies[0].training.steps}) == studies[0].training
+    assert demo.model_copy(update={"epochs": studies[0].training.epochs}) == studies[0].training
 
 
 def test_the_plain_loop_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
-"""Train image models with human guidance about where to look, and test whether it helped.
+"""Train image classifiers with human guidance on where to look, and test whether it helps.
 
-The public names are imported when first used, so that `import preceptor` and the command line stay
-quick.
+Public names are imported at first use, so that `import preceptor` and the command line start fast.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from where it lives."""
+    """Import a public name from its module."""
     if name not in _PLACES:
         raise AttributeError(f"module 'preceptor' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from scipy import ndimage
 
 from preceptor.benchmark import forged as forged_module
 from preceptor.benchmark.forged import (
@@ -24,12 +25,16 @@ from preceptor.benchmark.forged import (
 )
 from preceptor.benchmark.forgeries import (
     KINDS,
+    STAMP_MARGIN,
+    STAMP_SHAPE,
     Strengths,
     add_noise,
+    corner_place,
     draw_region,
     forge,
     is_grey,
     pixelate,
+    random_place,
     recompress,
     shift_colour,
     splice,
@@ -184,12 +189,47 @@ def test_recompression_is_a_jpeg_round_trip(photographs):
 
 def test_a_stamp_stays_in_its_corner():
     crop = np.full((64, 64, 3), 250, np.uint8)
-    marked = stamp(crop, 20)
+    marked = stamp(crop, 20, corner_place(64))
     rows, columns = np.nonzero((marked != crop).any(axis=2))
     assert rows.min() >= 58
     assert columns.min() >= 51
     assert marked.max() == 255
-    assert (stamp(crop, 0) == crop).all()
+    assert (stamp(crop, 0, corner_place(64)) == crop).all()
+
+
+def test_every_place_beside_the_region_is_drawn_and_no_other():
+    region = np.zeros((32, 32), np.uint8)
+    region[10:, 4] = 1
+    crop = np.full((32, 32, 3), 100, np.uint8)
+    drawn = {random_place(region, np.random.default_rng(seed)) for seed in range(3000)}
+    height, width = STAMP_SHAPE
+    margin = STAMP_MARGIN
+    expected = set()
+    for row in range(margin, 32 - height - margin + 1):
+        for column in range(margin, 32 - width - margin + 1):
+            around = region[
+                row - margin : row + height + margin, column - margin : column + width + margin
+            ]
+            if not around.any():
+                expected.add((row, column))
+    assert drawn == expected
+    for place in drawn:
+        changed = np.argwhere((stamp(crop, 20, place) != crop).any(axis=2))
+        assert tuple(changed.min(axis=0)) == place
+        assert tuple(np.ptp(changed, axis=0) + 1) == STAMP_SHAPE
+
+
+def test_a_region_without_a_place_beside_it_is_an_error():
+    with pytest.raises(ValueError, match="no place for the stamp"):
+        random_place(np.full((32, 32), 255, np.uint8), np.random.default_rng(0))
+
+
+@given(st.integers(0, 2**32), st.sampled_from([(48, 0.12, 0.2), (64, 0.1, 0.3), (128, 0.1, 0.37)]))
+def test_the_largest_regions_that_the_settings_allow_leave_a_place(seed, case):
+    size, *radius = case
+    settings = ForgedSettings(size=size, radius=radius, edge=2.0, stamp_place="random")
+    generator = np.random.default_rng(seed)
+    random_place(draw_region(size, settings.radius, settings.edge, generator), generator)
 
 
 # What is in the folder
@@ -309,6 +349,43 @@ def test_the_stamp_goes_with_the_label_in_train_and_val_only(tmp_path):
         rows, columns = np.nonzero((pixels(with_stamp / path) != pixels(without / path)).any(2))
         assert rows.min() >= 26
         assert columns.min() >= 19
+
+
+def test_a_stamp_at_a_random_place_leaves_maps_and_content_as_they_are(tmp_path):
+    corner = ForgedSettings(
+        size=48, train=96, val=24, val_noshort=8, test_seen=8, test_unseen=8, radius=(0.12, 0.2),
+        stamp_rate=0.8, stamp_strength=32,
+    )  # fmt: skip
+    moving = corner.model_copy(update={"stamp_place": "random"})
+    plain = corner.model_copy(update={"stamp_strength": 0.0})
+    folders = {
+        name: write_forged(tmp_path / name, settings, 0).parent
+        for name, settings in (("corner", corner), ("moving", moving), ("plain", plain))
+    }
+    for name in ("corner", "moving"):
+        assert contents(folders[name] / "maps") == contents(folders["plain"] / "maps")
+    table = pd.read_csv(folders["moving"] / "manifest.csv", keep_default_na=False)
+    assert table.equals(pd.read_csv(folders["corner"] / "manifest.csv", keep_default_na=False))
+    places = []
+    for row in table.itertuples():
+        changed = (pixels(folders["moving"] / row.path) != pixels(folders["plain"] / row.path)).any(
+            axis=2
+        )
+        in_corner = pixels(folders["corner"] / row.path) != pixels(folders["plain"] / row.path)
+        # The same crops are stamped at both settings of the place.
+        assert changed.any() == in_corner.any()
+        if row.split not in ("train", "val"):
+            assert not changed.any()
+        elif changed.any():
+            where = np.argwhere(changed)
+            places.append(tuple(where.min(axis=0)))
+            assert (np.ptp(where, axis=0) < STAMP_SHAPE).all()
+            if row.saliency:
+                region = pixels(folders["moving"] / row.saliency)
+                # One pixel around the stamp is free as well.
+                around = ndimage.binary_dilation(changed, np.ones((3, 3)))
+                assert not region[around].any()
+    assert len(set(places)) > 0.8 * len(places) > 40
 
 
 def test_crops_are_chosen_without_regard_to_their_label():
@@ -434,6 +511,8 @@ def test_a_forgery_too_weak_to_be_seen_is_refused(tmp_path):
         ({"edge": 12.0, "radius": (0.05, 0.2)}, "edge 12.0"),
         ({"train": 1}, "4"),
         ({"stamp_rate": 0.2}, "0.5"),
+        ({"stamp_place": "centre"}, "corner"),
+        ({"radius": (0.1, 0.39), "stamp_place": "random"}, "stamp_place random"),
         ({"colour": 3}, "colour"),
     ],
 )
@@ -462,7 +541,7 @@ def test_draws_are_one_folder_a_seed(tmp_path: Path) -> None:
         write_draws(tmp_path / "file", TINY, [0])
 
 
-@pytest.mark.parametrize("name", ["demo", "full"])
+@pytest.mark.parametrize("name", ["small", "spots", "full"])
 def test_presets_for_studies_have_every_kind_and_a_stamp(name: str) -> None:
     settings = PRESETS[name]
     assert {*settings.kinds, *settings.unseen_kinds} == set(KINDS)

@@ -104,7 +104,7 @@ def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> 
         (
             Status(1, 2, [Running("train", "x", 1.0)], updated=1.0),
             False,
-            "not running; the same command",
+            "not running; repeat the command",
         ),
         (Status(1, 2, host="box", pid=7, updated=1.0), True, "running on box, process 7"),
     ],

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as vision
 from preceptor.config.run import Augmentation
 from preceptor.data import augment
 from preceptor.data.geometry import Turn, turn_array
-from tests.training.test_loop import NoReads
+from tests.no_reads import NoReads
 
 ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, colour=0.5, blur=0.5, jpeg=0.5)
 seeds = st.integers(0, 2**31)

@@ -196,7 +196,7 @@ def test_maps_of_integers_need_no_scale(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.int32)).save(tmp_path / "map.tif")
     assert not decode_map(tmp_path / "map.tif").any()
     Image.fromarray(np.array([[-1, 5]], np.int32)).save(tmp_path / "map.tif")
-    with pytest.raises(ImageError, match="no values below 0"):
+    with pytest.raises(ImageError, match="without values below 0"):
         decode_map(tmp_path / "map.tif")
 
 

@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.report.blocks import Drawn, Fold, Section, Shown, Text, apart, slug, slugs
+from preceptor.report.blocks import (
+    Details,
+    FigureBlock,
+    Section,
+    TableBlock,
+    Text,
+    slug,
+    slugs,
+    unique_names,
+)
 from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.export import exported, latex, standalone, table_csv, table_latex
 from preceptor.report.figure_style import page_styles
@@ -217,7 +226,7 @@ def test_a_legend_names_the_series_that_a_figure_draws() -> None:
     other = svg(10, "other", [ring(1, 1, 8, "student"), dot(1, 1, 4, "student", "")])
     keys = ("baseline1_paper", "baseline1", "student", "ceiling")
     legend = [(key, f"the {key}") for key in keys]
-    block = Drawn("curves", [("one", one), ("other", other)], legend)
+    block = FigureBlock("curves", [("one", one), ("other", other)], legend)
     assert [key for key, _ in block.used(one)] == ["baseline1"]
     assert [key for key, _ in block.used()] == ["baseline1", "student"]
     root = ElementTree.fromstring(standalone(one, block.used(one)))
@@ -233,12 +242,12 @@ def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains
         assert f"--{name}: {colour};" in page
 
 
-def shown(name: str) -> Shown:
-    return Shown(name, Table("", "", ["a"], [Line("b", [Cell("c")])]))
+def shown(name: str) -> TableBlock:
+    return TableBlock(name, Table("", "", ["a"], [Line("b", [Cell("c")])]))
 
 
-def drawn(name: str, *captions: str) -> Drawn:
-    return Drawn(name, [(caption, Figure(1, 1, caption, ())) for caption in captions])
+def drawn(name: str, *captions: str) -> FigureBlock:
+    return FigureBlock(name, [(caption, Figure(1, 1, caption, ())) for caption in captions])
 
 
 NAMES = st.lists(st.sampled_from(["a", "a-2", "a b", "A.B", "a-b", "b", "é", "*"]), max_size=9)
@@ -262,11 +271,11 @@ def test_no_two_files_of_a_page_have_the_same_name(
     blocks = [
         Text("between"),
         *(shown(slug(name)) for name in tables),
-        Fold("more", [Text("in a fold"), *(shown(slug(name)) for name in folded)]),
+        Details("more", [Text("in a fold"), *(shown(slug(name)) for name in folded)]),
         *(drawn("a", *some) for some in captions if some),
         *(drawn(slug(name), "") for name in tables),
     ]
-    section = Section("key", "", "", apart(blocks))
+    section = Section("key", "", "", unique_names(blocks))
     found = [name for name, _ in exported([section])]
     assert len(found) == len(set(found))
     many = 2 * (len(tables) + len(folded)) + sum(map(len, captions)) + len(tables)

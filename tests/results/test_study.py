@@ -150,7 +150,7 @@ def test_the_page_has_a_chapter_a_domain(finished: Path) -> None:
         ({"domains": {}}, "one of manifest and domains"),
         ({"domains": {"a/b": {"manifest": "m.csv"}}}, "'a/b' is not a valid name"),
         ({"domains": {"a": {"manifest": "m.csv", "seed": 1}}}, "unknown key"),
-        ({"domains": {"a": {"manifest": "m.csv", "budget": [5, 5]}}}, "twice"),
+        ({"domains": {"a": {"manifest": "m.csv", "budget": [5, 5]}}}, "duplicate"),
         ({"domains": {"a": {}}}, "missing"),
         ({"threshold": "fdr=2"}, "write eer, or fdr=x"),
         ({"budget": [0]}, "above 0"),

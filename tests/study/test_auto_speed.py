@@ -108,7 +108,7 @@ def test_the_real_probe_chooses_something(tmp_path: Path) -> None:
     found = decide_speed(asked, [workspaces.first.manifest], None, told.append)
     assert set(found.speed) == {"test_byobnet"}
     assert not found.speed["test_byobnet"].compile  # a run of seconds
-    assert "s a step" in told[-1]
+    assert "s per step" in told[-1]
 
 
 def test_a_plan_that_is_looked_at_is_not_probed(tmp_path: Path, probes: list[str]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from preceptor.config.run import MapSource, RunConfig, Training
 from preceptor.losses import guided
@@ -19,23 +17,7 @@ from preceptor.training.loop import Trainer
 from preceptor.training.run import train
 from preceptor.training.step_stats import StepStats
 from tests.datasets import squares
-
-# What .item(), bool(), float() and nonzero() come down to; boolean indexing is told below.
-READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
-
-
-class NoReads(TorchDispatchMode):
-    """Counts steps and refuses operations whose result the host must wait for."""
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        masked = function is torch.ops.aten.index.Tensor and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        waits = masked or function in READS
-        assert not waits, f"{function} waits for the device"
-        return function(*args, **(kwargs or {}))
+from tests.no_reads import NoReads
 
 
 def test_the_mode_notices() -> None:

@@ -1,4 +1,4 @@
-"""Six kinds of forgery in a soft-edged ellipse, and the corner stamp.
+"""Six kinds of forgery in a soft-edged ellipse, and the stamp.
 
 All functions are pure: they take and return uint8 crops and use the given random generator. A
 forged crop is `crop + (altered - crop) · region / 255`, so that it equals the authentic crop
@@ -247,24 +247,63 @@ _STAMP = np.array(
     ],
     np.float64,
 )
-_STAMP_MARGIN = 1
+STAMP_SHAPE = (_STAMP.shape[0], _STAMP.shape[1])
+# Free pixels around the stamp, to the crop's border and to the region.
+STAMP_MARGIN = 1
 
 
-def stamp(crop: Pixels, strength: float) -> Pixels:
-    """Crop with a faint caption in its lower right corner, as in some collections.
+def corner_place(size: int) -> tuple[int, int]:
+    """Row and column of the first pixel of a stamp in the lower right corner.
+
+    Args:
+        size: Side of the crop in pixels.
+    """
+    height, width = STAMP_SHAPE
+    return size - STAMP_MARGIN - height, size - STAMP_MARGIN - width
+
+
+def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, int]:
+    """Row and column of the first pixel of a stamp, uniform over all places outside the region.
+
+    Args:
+        region: (size, size) uint8; the stamp and its margin cover no pixel above 0.
+        generator: Random generator.
+
+    Raises:
+        ValueError: The region leaves no place for the stamp.
+
+    Example:
+        >>> region = np.zeros((32, 32), np.uint8)
+        >>> region[7:] = 255
+        >>> row, column = random_place(region, np.random.default_rng(0))
+        >>> row, 1 <= column <= 19
+        (1, True)
+    """
+    window = (STAMP_SHAPE[0] + 2 * STAMP_MARGIN, STAMP_SHAPE[1] + 2 * STAMP_MARGIN)
+    covered = np.lib.stride_tricks.sliding_window_view(region > 0, window).any(axis=(2, 3))
+    places = np.argwhere(~covered)
+    if not len(places):
+        raise ValueError("the region leaves no place for the stamp")
+    row, column = places[generator.integers(len(places))]
+    return int(row) + STAMP_MARGIN, int(column) + STAMP_MARGIN
+
+
+def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
+    """Crop with a faint caption, as in some collections.
 
     Args:
         crop: (H, W, 3) uint8, at least 32 pixels.
         strength: Gray levels by which the glyphs are brighter and the gaps darker.
+        place: Row and column of the caption's first pixel.
 
     Example:
-        >>> marked = stamp(np.full((32, 32, 3), 100, np.uint8), 20)
+        >>> marked = stamp(np.full((32, 32, 3), 100, np.uint8), 20, corner_place(32))
         >>> int(marked.max()), int(marked.min()), int((marked != 100).any(axis=2).sum())
         (120, 80, 60)
     """
-    height, width = _STAMP.shape
-    rows = slice(crop.shape[0] - _STAMP_MARGIN - height, crop.shape[0] - _STAMP_MARGIN)
-    columns = slice(crop.shape[1] - _STAMP_MARGIN - width, crop.shape[1] - _STAMP_MARGIN)
+    height, width = STAMP_SHAPE
+    rows = slice(place[0], place[0] + height)
+    columns = slice(place[1], place[1] + width)
     marked = crop.copy()
     lifted = crop[rows, columns] + strength * (2 * _STAMP - 1)[..., None]
     marked[rows, columns] = np.rint(np.clip(lifted, 0, 255)).astype(np.uint8)

@@ -115,7 +115,10 @@ def version() -> None:
 
 @data.command("check")
 def data_check(manifest: ManifestPath) -> None:
-    """Check a manifest with all its images and maps, and print a summary."""
+    """Check a manifest and print a summary.
+
+    All images and maps are decoded; all problems are listed by row.
+    """
     from rich.console import Console
 
     from preceptor.cli.data import print_summary
@@ -149,7 +152,10 @@ def data_split(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed, 0 or more.")] = 0,
 ) -> None:
-    """Split a manifest: stratified by label and source, with whole groups and held-out sources."""
+    """Divide a manifest into splits.
+
+    Splits are stratified by label and source, with whole groups and held-out sources.
+    """
     from preceptor.data.complete_sets import missing_class_notes
     from preceptor.data.hold_out import added_classes
     from preceptor.data.manifest import Manifest
@@ -191,7 +197,10 @@ def data_forged(
     seeds: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 1,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
 ) -> None:
-    """Generate the built-in benchmark of forged photographs, with one manifest per seed."""
+    """Generate the built-in benchmark.
+
+    The images are forged crops of photographs, with one manifest per seed.
+    """
     from preceptor.benchmark.forged import PRESETS, write_draws
 
     pattern = write_draws(to, PRESETS[preset], range(first, first + seeds))
@@ -221,7 +230,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Train one model; the same command resumes an interrupted training."""
+    """Train one model.
+
+    The same command resumes an interrupted training.
+    """
     from preceptor.config.run import RunConfig
     from preceptor.config.yaml_file import load_config
 
@@ -265,7 +277,10 @@ def annotate(
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "memmap",
 ) -> None:
-    """Compute the saliency maps of a Teacher; the same command resumes an interrupted one."""
+    """Make saliency maps with a Teacher.
+
+    The maps are written as a map store. The same command resumes an interrupted one.
+    """
     from preceptor.config.run import RiseSettings
     from preceptor.execution.make_maps import annotate_in_shards
     from preceptor.inference.annotate import marking_record
@@ -309,7 +324,10 @@ def evaluate(
     cache_dir: CacheDirOption = None,
     cache: CacheOption = "memmap",
 ) -> None:
-    """Evaluate a model: AUC, EER and other metrics by evaluation set and source."""
+    """Evaluate a model on a manifest.
+
+    Prints AUC, EER, error rates and other metrics by evaluation set and source.
+    """
     from preceptor.cli.evaluate import print_comparison, print_figures, print_rates
     from preceptor.data.manifest import Manifest
     from preceptor.data.workspace import Workspace
@@ -359,7 +377,10 @@ def runs(
         RunState | None, typer.Option(help="Only trainings in this state.", show_default=False)
     ] = None,
 ) -> None:
-    """List the trainings of a study or a store: role, state, epoch and validation AUC."""
+    """List the trainings of a study or a store.
+
+    The table has the role, state, epoch and validation AUC of each training.
+    """
     from preceptor.cli.runs import list_runs, print_runs
 
     found = list_runs(folder)
@@ -377,7 +398,10 @@ def runs(
 def report(
     folder: Annotated[Path, typer.Argument(help="Study folder.")],
 ) -> None:
-    """Write the report of a study again, from the runs finished so far."""
+    """Write the report of a study again.
+
+    The report is written from the steps that have finished so far.
+    """
     from preceptor.driver import reopen
     from preceptor.report.write import write_results
 
@@ -393,7 +417,10 @@ def demo(
     jobs: JobsOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
 ) -> None:
-    """Run a small study on forged photographs: the whole protocol in a few minutes."""
+    """Run a small study on forged photographs.
+
+    The study runs the whole protocol in a few minutes.
+    """
     from preceptor.cli.demo import run_demo
 
     finish(run_demo(out, jobs=jobs, first=seed, tell=partial(print, flush=True)))

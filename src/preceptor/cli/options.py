@@ -14,7 +14,7 @@ Cache = Literal["memmap", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
 Method = Literal["cam", "rise"]
-Preset = Literal["tiny", "demo", "full"]
+Preset = Literal["tiny", "small", "spots", "full"]
 RunState = Literal["finished", "begun", "waiting"]
 
 CacheDirOption = Annotated[

@@ -1,4 +1,4 @@
-"""The trainings of a study folder or a store: what each is, how far it is, how good."""
+"""Output of `preceptor runs`: the trainings of a study folder or a store."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from preceptor.training.record import RunRecord
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
+    """Training of a study or a store.
 
     Args:
-        id: Of the run.
+        id: Run id.
         roles: Roles in the study; empty in a store.
-        backbone, alpha, seed: Of the run; "", NaN and −1 where it has not begun in a store.
-        state: finished, begun (it goes on from its last epoch) or waiting.
-        epochs: Done of a training that has begun, or the kept one's number.
-        val_auc: On the worst validation set at the kept epoch; NaN until it has finished.
-        seconds: Of training; NaN until it has finished.
-        domain: Which, or "".
+        backbone, alpha, seed: Backbone, α and seed; "", NaN and −1 if unknown.
+        state: finished, begun (will be resumed at its last epoch) or waiting.
+        epochs: Number of finished epochs, or the selected epoch of a finished training.
+        val_auc: AUC on the worst validation set at the selected epoch; NaN if not finished.
+        seconds: Training time in seconds; NaN if not finished.
+        domain: Domain, or "".
     """
 
     id: str
@@ -47,10 +47,10 @@ class Run:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """The trainings of a study as far as they are known, or those that a store holds.
+    """Known trainings of a study, or all trainings in a store.
 
     Raises:
-        InputError: Neither a study folder nor a store.
+        InputError: The folder is neither a study folder nor a store.
     """
     if (folder / "study.yaml").is_file():
         return _of_study(folder)
@@ -113,7 +113,7 @@ def _of_folder(
 
 
 def _epochs(file: Path) -> int | None:
-    """Epochs that an interrupted training has done; None where it left nothing whole."""
+    """Number of finished epochs of an interrupted training; None without a valid checkpoint."""
     try:
         with safe_open(file, "pt") as opened:
             return int(json.loads(opened.metadata()["state"])["epoch"])
@@ -122,7 +122,7 @@ def _epochs(file: Path) -> int | None:
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """Table of runs, a line each; headings and numbers are never cut, long names are folded."""
+    """Table of runs; headings and numbers are never cut, long names are folded."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     if domains := any(one.domain for one in runs):
         table.add_column("domain", overflow="fold", min_width=6)
@@ -142,8 +142,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 
 def print_runs(runs: Sequence[Run]) -> None:
-    """Print runs as a table, a line a training."""
-    # Piped, a line is not wrapped: it is read by other programs.
+    """Print a table of runs."""
+    # In a pipe, lines are not wrapped, since other programs read them.
     console = Console()
     (console if console.is_terminal else Console(width=240)).print(runs_table(runs))
 

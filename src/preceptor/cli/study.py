@@ -65,7 +65,10 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run a study; the same command continues an interrupted one."""
+    """Run a study.
+
+    The same command resumes an interrupted study.
+    """
     from preceptor.errors import InputError
 
     path = _the_file(file, "run")
@@ -110,7 +113,10 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Write a commented study file with a measured time estimate."""
+    """Write a commented study file.
+
+    The file includes a time estimate measured on this machine.
+    """
     from preceptor.cli.study_file import write_study_file
     from preceptor.errors import InputError
 

@@ -20,29 +20,29 @@ from preceptor.study.protocol import Protocol
 from preceptor.study.workspaces import Workspaces
 
 _TEMPLATE = """\
-# A study of {manifest_name}: {images:,} images, {training:,} of them for training, {annotated:,}
-# of those annotated. Measured on this machine: about {time} with {jobs} job(s).
+# Study of {manifest_name}: {images:,} images, {training:,} of them for training, of which
+# {annotated:,} are annotated. Estimated time on this machine: {time} with {jobs} job(s).
 # Run it with:  preceptor study {file} --out {stem}-study
 
 manifest: {manifest}
-positive: {positive}            # the class whose probability is the score; the others: {others}
-primary: {primary}            # the evaluation set of the hypothesis tests
+positive: {positive}            # class whose probability is the score; other classes: {others}
+primary: {primary}            # evaluation set of the hypothesis tests
 
-teachers: [{backbone}]     # backbones whose maps train others
-students: [{backbone}]     # backbones to be lifted; the paper's: densenet121, resnet50,
-                           # legacy_xception, inception_v3
+teachers: [{backbone}]     # backbones of the Teachers
+students: [{backbone}]     # backbones of Students and baselines; the paper's: densenet121,
+                           # resnet50, legacy_xception, inception_v3
 weights: {weights}              # hub (pretrained, needs a network), none, or a .safetensors file
-seeds: 3                   # more seeds, smaller p: with 3 it cannot fall below 0.25
+seeds: 3                   # with 3 seeds, p cannot fall below 0.25
 
-# annotated: 200           # act as if only so many images (or this fraction) were annotated
-alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = guided harder
-teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is always tried too
-saliency: [cam]            # how Teachers mark: cam (their own map), rise (from scores alone)
-# guide_classes: [{positive}]   # guide only these classes
-selection: highest         # AUC on the worst validation set; guided, val_auc: how ties go
+# annotated: 200           # use only this number (or fraction) of the annotated images
+alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = stronger guidance
+teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is trained as well
+saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
+# guide_classes: [{positive}]   # classes with guidance
+selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
 search: grid               # racing or halving: drop weak candidates after a few seeds
-# budget: [25, 50, 100]    # how many annotations are enough? three more trainings a number and seed
-threshold: eer             # where test sets are decided, fixed on validation: eer, or fdr=0.01
+# budget: [25, 50, 100]    # annotation budget: three more trainings per number and seed
+threshold: eer             # rule of the decision threshold on validation: eer, or fdr=0.01
 terms: generic             # names of the error rates: pad (attacks), medical, generic
 
 training:
@@ -54,10 +54,10 @@ training:
   lr: 0.005
   schedule: cosine
   checkpoint: best_auc
-  precision: auto          # auto: measured once, when the study starts; or 32-true, bf16-mixed
+  precision: auto          # auto: measured once, at the start; or 32-true, bf16-mixed
   channels_last: auto
-  compile: auto            # pays in long runs alone
-  threads: {threads}               # of one run; part of what makes two runs equal
+  compile: auto            # worthwhile for long runs only
+  threads: {threads}               # of one run; part of the run's id
   augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, colour: 0.0}}
 """
 
@@ -74,18 +74,18 @@ def write_study_file(
     """Write a commented study file with a measured time estimate.
 
     Args:
-        manifest_path: The manifest; it is read without decoding its images.
-        target: The file to write; an existing one is not overwritten.
-        backbone: Teacher and Student to start from.
-        weights: As in the config.
-        size: Input side in pixels.
-        positive: None takes the rarer class of the training images.
+        manifest_path: Path of the manifest; its images are not decoded.
+        target: Output file; an existing one is not overwritten.
+        backbone: Backbone of Teacher and Student.
+        weights: Initial weights: hub, none or a .safetensors file.
+        size: Side of the model's input in pixels.
+        positive: Positive class; None = the rarest class of the training images.
 
     Returns:
-        The time estimate as text.
+        Time estimate as text.
 
     Raises:
-        InputError: The manifest cannot be used, or the target exists.
+        InputError: The manifest is invalid, or the target exists.
     """
     if target.exists():
         raise InputError(f"{target} exists already; choose another file with --to")
@@ -130,7 +130,7 @@ def write_study_file(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
     study = decide_speed(study, [manifest], probe=False)
-    workspace = Workspace(manifest)  # caches where they are by default: there is no study yet
+    workspace = Workspace(manifest)  # default cache folder, since there is no study folder yet
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)
     workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
@@ -144,7 +144,7 @@ def write_study_file(
 
 
 def _quoted(word: str) -> str:
-    """A word or path as YAML: quoted where it could be read as anything else."""
+    """Word or path as YAML, quoted if necessary."""
     plain = word[:1].isalpha() and all(
         letter.isascii() and (letter.isalnum() or letter in "_-./") for letter in word
     )

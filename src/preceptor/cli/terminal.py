@@ -1,4 +1,4 @@
-"""How a study is seen on a terminal: a live table of what runs, above it the lines it tells."""
+"""Live view of a study on a terminal, and output of `preceptor study status`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def live(board: StudyStatus, console: Console) -> Iterator[Tell]:
 
 
 def render(status: Status, now: float | None = None) -> RenderableType:
-    """A status as rich shows it: a bar, the time left, a line a running step, what failed.
+    """Status as a rich renderable: progress bar, time left, running steps and failures.
 
     Args:
-        status: Of the study.
-        now: The time, in seconds of the epoch; None = now.
+        status: Status of the study.
+        now: Current time in seconds since the epoch; None = now.
     """
     now = time.time() if now is None else now
     head = Table.grid(padding=(0, 1))
@@ -67,11 +67,11 @@ def tell_status(status: Status, held: bool, console: Console) -> None:
     """Print the status of a study from another shell."""
     age = time.time() - status.updated
     if held:
-        where = f"running on {status.host}, process {status.pid}; heard {as_time(age)} ago"
+        where = f"running on {status.host}, process {status.pid}; last update {as_time(age)} ago"
     elif status.done >= status.total and not status.failed:
         where = "finished"
     else:
-        status.running = []  # whatever ran has ended with its process
-        where = "not running; the same command goes on from here"
+        status.running = []  # running steps ended with the process
+        where = "not running; repeat the command to resume"
     console.print(where, markup=False, highlight=False)
     console.print(render(status))

@@ -1,7 +1,7 @@
-"""The images of a manifest as canvases and maps: memory-mapped from a cache, or decoded each time.
+"""Images of a manifest as canvases and maps: memory-mapped from a cache, or decoded on the fly.
 
-A cache is filled once and shared by all runs, whatever rows they use; see `cache_folder` for what
-is in one, and `decode_pass` for how it is filled.
+A cache is filled once and shared by all runs; see `cache_folder` for its content, and `decode_pass`
+for the way in which it is filled.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class ImageSource(Protocol):
 
     @property
     def side(self) -> int:
-        """Canvas side in pixels."""
+        """Side of the canvases in pixels."""
 
     @property
     def sizes(self) -> NDArray[np.int32]:
         """(n, 2) width and height of the original images."""
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, side, side, C) of these rows."""
+        """(B, side, side, C) canvases of these rows."""
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, 128, 128) of these rows, zeros where there is none."""
+        """(B, 128, 128) human maps of these rows, zeros for rows without one."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DecodedImages:
     map_paths: list[str]
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, side, side, C) of these rows."""
+        """(B, side, side, C) canvases of these rows."""
         return np.stack(
             [
                 render(decode_image(Path(self.paths[row]), self.channels), self.fit, self.side)
@@ -63,7 +63,7 @@ class DecodedImages:
         )
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, 128, 128) of these rows, zeros where there is none."""
+        """(B, 128, 128) human maps of these rows, zeros for rows without one."""
         found = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
         for position, row in enumerate(rows):
             if self.map_paths[row]:
@@ -81,17 +81,17 @@ def open_images(
     index: Path | None = None,
     threads: int | None = None,
 ) -> ImageSource:
-    """The images of a manifest on square canvases, through the cache or (None) without.
+    """Images of a manifest on square canvases, with or without a cache.
 
     Args:
-        manifest: All rows; every run of a study shares one cache, whatever rows it uses.
-        side: Canvas side in pixels.
-        fit: See `geometry.fit_box`.
-        channels: 3 or 1.
-        cache_dir: Where caches live; None decodes on the fly.
-        index: Without a cache, the file of a `FileIndex`: the sizes that it knows of unchanged
-            images are not read again.
-        threads: Decoding threads while the cache is filled; None = a thread a core.
+        manifest: Manifest; all runs of a study share one cache for all of its rows.
+        side: Side of the canvases in pixels.
+        fit: Method that makes images square, see `geometry.fit_box`.
+        channels: Number of channels, 3 or 1.
+        cache_dir: Folder of the caches; None = decode on the fly.
+        index: File of a `FileIndex`, used without a cache: known sizes of unchanged images are not
+            read again.
+        threads: Number of decoding threads while the cache is filled; None = one per core.
 
     Raises:
         InputError: An image or a map cannot be decoded, or the disk is too small.
@@ -130,7 +130,7 @@ def _sizes(paths: list[str], index: Path | None) -> NDArray[np.int32]:
 
 
 def _cached(manifest: Manifest, form: ImageFormat, cache_dir: Path) -> ImageSource | None:
-    """The images from their cache; None where it is missing or damaged."""
+    """Images from their cache; None if it is missing or damaged."""
     hashes = fingerprints(manifest, cache=cache_dir / INDEX)
     canvases = CanvasFormat.of(form)
     name = canvases.name(hashes["path"], hashes["saliency"])

@@ -1,10 +1,9 @@
-"""Image caches on the disk: how they are named, opened, written and published.
+"""Image caches on disk: names, opening, writing and publishing.
 
 A cache is a folder named by a hash of its content and settings: `images.npy` (n, side, side, C),
 `maps.npy` (m, 128, 128) with the maps on the unit square of their images, `sizes.npy` (n, 2) and
-`cache.json`. It is written in a hidden folder and renamed into its place, so it is there as a whole
-or not at all. A cache that was damaged later (a file of it is gone or was cut short) is built
-again.
+`cache.json`. It is written to a hidden folder and then renamed, so that it is either complete or
+absent. A cache that was damaged later (a file is missing or truncated) is built again.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from preceptor.runtime.replace_file import replacing
 
 try:
     import fcntl
-except ImportError:  # Windows: writers do not wait, and the last rename is harmless
+except ImportError:  # on Windows writers do not wait, and the last rename is harmless
     fcntl = None  # type: ignore[assignment]
 
-# Side of the stored maps: four cells of it lie in one of the finest usual feature grid (32 × 32).
+# Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32).
 MAP_SIDE = 128
-# Raised when the decoded pixels of the same file would change.
+# Increased if the decoded pixels of the same file change.
 CACHE_FORMAT = 2
-# Error of a mean of float32 values, relative to the largest: a smaller difference is no mark.
+# Error of a mean of float32 values, relative to the largest: smaller differences are rounding.
 _ROUNDING = 1e-6
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
@@ -47,8 +46,8 @@ class CanvasFormat:
 
     Args:
         side: Side of the square canvases in pixels.
-        fit: See `geometry.fit_box`.
-        channels: 3 or 1.
+        fit: Method that makes images square, see `geometry.fit_box`.
+        channels: Number of channels, 3 or 1.
     """
 
     side: int
@@ -57,15 +56,15 @@ class CanvasFormat:
 
     @classmethod
     def of(cls, form: ImageFormat) -> CanvasFormat:
-        """The canvases that a model's images are taken from."""
+        """Canvas format for a model's image format."""
         return cls(form.side, form.fit, form.channels)
 
     def name(self, images: Iterable[str], maps: Iterable[str]) -> str:
         """Name of the cache folder of this format.
 
         Args:
-            images: Content hashes of the images, row by row.
-            maps: Content hashes of their maps, "" where there is none.
+            images: Content hashes of the images by row.
+            maps: Content hashes of their maps, "" for none.
         """
         digest = hashlib.blake2b(digest_size=12)
         settings = f"{CACHE_FORMAT} {self.side} {self.fit} {self.channels} {MAP_SIDE}"
@@ -81,14 +80,14 @@ class CanvasFormat:
 
 @dataclass(frozen=True)
 class MappedImages:
-    """An `ImageSource` over the memory-mapped cache.
+    """`ImageSource` of a memory-mapped cache.
 
     Args:
         side: Canvas side in pixels.
         sizes: (n, 2) width and height of the original images.
         images: (n, side, side, C) canvases.
         maps: (m, 128, 128) maps.
-        map_index: (n,) position of an image's map, −1 where there is none.
+        map_index: (n,) position of an image's map, −1 for none.
     """
 
     side: int
@@ -98,11 +97,11 @@ class MappedImages:
     map_index: NDArray[np.int64]
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, side, side, C) of these rows."""
+        """(B, side, side, C) canvases of these rows."""
         return self.images[rows]
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, 128, 128) of these rows, zeros where there is none."""
+        """(B, 128, 128) human maps of these rows, zeros for rows without one."""
         found = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
         index = self.map_index[rows]
         found[index >= 0] = self.maps[index[index >= 0]]
@@ -110,12 +109,12 @@ class MappedImages:
 
 
 def open_cache(folder: Path, form: CanvasFormat, count: int) -> MappedImages | None:
-    """A cache that is there as a whole; None where it is missing, or a file of it was cut short.
+    """Open a cache; returns None if it is missing or one of its files is truncated.
 
     Args:
-        folder: Of the cache.
-        form: Its format.
-        count: Number of its images.
+        folder: Folder of the cache.
+        form: Format of the canvases.
+        count: Number of images.
     """
     if not (folder / "cache.json").is_file():
         return None
@@ -133,11 +132,11 @@ def open_cache(folder: Path, form: CanvasFormat, count: int) -> MappedImages | N
 
 
 class CacheWriter:
-    """A cache that is being written, in a hidden folder until it is published.
+    """Writer of a cache, in a hidden folder until it is published.
 
     Args:
         parent: Folder of the caches.
-        prefix: Of the hidden folder's name.
+        prefix: Prefix of the name of the hidden folder.
         form: Format of the canvases.
         has_map: (n,) bool, which images have a map.
     """
@@ -162,11 +161,11 @@ class CacheWriter:
         self._images[rows] = render(image, self.form.fit, self.form.side)
 
     def put_map(self, rows: NDArray[np.int64], saliency: NDArray[np.uint8]) -> None:
-        """Write a map as `stored_map` gives it at its rows."""
+        """Write a map from `stored_map` at its rows."""
         self._maps[self._map_index[rows]] = saliency
 
     def publish(self, name: str) -> None:
-        """Give the cache its name, unless there is a whole one of that name already."""
+        """Rename the cache to its name, unless a complete one exists."""
         folder = self._parent / name
         with locked(self._parent / "publish.lock"):
             if open_cache(folder, self.form, len(self._sizes)) is not None:
@@ -184,12 +183,12 @@ class CacheWriter:
                 self._folder.rename(partial)
 
     def close(self) -> None:
-        """Remove what has not been published."""
+        """Remove the hidden folder of a cache that was not published."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A memory-mapped array whose disk blocks exist: a full disk is an error then, not SIGBUS."""
+    """Memory-mapped array with allocated disk blocks, so that a full disk gives no SIGBUS later."""
     if 0 in shape:
         return np.empty(shape, np.uint8)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -201,7 +200,7 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock on a file; the kernel lets go of it when the holder dies."""
+    """Context with an advisory lock on a file, which the kernel releases if the process dies."""
     with path.open("w") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -209,10 +208,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A decoded map on the 128 × 128 grid of its unit square, its minimum taken off.
+    """Decoded map on the 128 × 128 grid of its unit square, minus its minimum.
 
-    So a bright ground is no mark beside the empty margins of a letterboxed canvas, and a constant
-    map is 0 everywhere.
+    Therefore a bright background does not stand out against the margins of a letterboxed canvas,
+    and a constant map is 0 everywhere.
 
     Args:
         values: float32 of shape (H, W), see `decode_map`.
@@ -230,10 +229,10 @@ def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def stored_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A decoded map on its unit square, stretched to the full range of uint8.
+    """Decoded map on its unit square, scaled to the full range of uint8.
 
-    The stretch keeps a tiny mark, or a faint one on a bright ground, from being rounded away;
-    guidance normalises the scale anyway.
+    The scaling prevents that small or faint marks are lost by rounding; guidance normalizes maps in
+    any case.
     """
     grid = on_unit_square(values)
     stretched: NDArray[np.float32] = grid * np.float32(255 / max(float(grid.max()), 1e-12))

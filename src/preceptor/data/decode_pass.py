@@ -1,7 +1,7 @@
-"""One pass over image files: each is read once, hashed, decoded in full and written into caches.
+"""Decoding pass over image files: each is read once, hashed, decoded and written into caches.
 
-What the pass learns is remembered in a `FileIndex`, so that a later pass over unchanged files reads
-nothing where their caches are there.
+The results are stored in a `FileIndex`, so that a later pass does not read unchanged files if their
+caches exist.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ SPARE_DISK = 256 * 2**20
 
 @dataclass
 class Decoded:
-    """What the files of a table are, row by row.
+    """Results of a decoding pass by row.
 
     Args:
-        images: (n,) paths; "" where there is no file.
-        maps: (n,) paths of the human maps; "" where there is none.
-        image_size: (n, 2) int32 width and height; 0 where the image was not decoded.
-        map_size: (n, 2) int32 of the maps.
-        wrong_images: Why an image cannot be decoded, by row.
-        wrong_maps: Why a map cannot be decoded, by row.
+        images: (n,) paths; "" for missing files.
+        maps: (n,) paths of the human maps; "" for none.
+        image_size: (n, 2) int32 width and height; 0 for images that were not decoded.
+        map_size: (n, 2) int32 width and height of the maps.
+        wrong_images: Reasons of images that cannot be decoded, by row.
+        wrong_maps: Reasons of maps that cannot be decoded, by row.
     """
 
     images: Sequence[str]
@@ -55,7 +55,7 @@ class Decoded:
     wrong_maps: dict[int, str] = field(default_factory=dict)
 
     def raise_first(self) -> None:
-        """Raise what is wrong with the first row that cannot be used.
+        """Raise the error of the first row that cannot be decoded, if any.
 
         Raises:
             ImageError: An image or a map cannot be decoded.
@@ -68,16 +68,16 @@ class Decoded:
 
 
 class DecodePass:
-    """A pass over the files of one table, within a `with` block.
+    """Decoding pass over the files of one table, used as a context manager.
 
-    When the block ends, caches that were filled get their names; when it raises, they are removed.
-    A second process that wants a pass over the same files waits, and finds what the first left. A
-    process that was killed leaves a hidden folder, which the next pass removes.
+    At the end of the block, filled caches are published; if the block raises, they are removed. A
+    second process with the same files waits and uses the results of the first. A killed process
+    leaves a hidden folder, which the next pass removes.
 
     Args:
-        cache_dir: Folder of the caches and of the `FileIndex`; None only decodes.
-        formats: Image formats whose caches are to be there after the pass.
-        threads: Decoding threads; None = a thread a core.
+        cache_dir: Folder of the caches and of the `FileIndex`; None = decode only.
+        formats: Image formats whose caches are filled.
+        threads: Number of decoding threads; None = one per core.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class DecodePass:
         complete: bool = True,
         progress: Progress | None = None,
     ) -> Decoded:
-        """Find out what the files are; those that are known and unchanged are not read.
+        """Decode the files of a table; known and unchanged ones are not read.
 
         Args:
-            images: (n,) absolute paths, in the order of the table; "" where there is no file.
+            images: (n,) absolute paths, in the order of the table; "" for missing files.
             maps: (n,) absolute paths of the human maps, or "".
-            complete: Whether the table is sound so far; of one that is not no cache is filled.
-            progress: Called with (done, total) while files are read; None shows a bar on a
-                terminal.
+            complete: Whether the table is valid so far; otherwise no cache is filled.
+            progress: Function called with (done, total) while files are read; None = a progress bar
+                on a terminal.
 
         Raises:
             InputError: The disk is too small for the caches.
@@ -151,10 +151,10 @@ class DecodePass:
     def _missing(
         self, formats: Sequence[CanvasFormat], files: KnownFiles, table: _Table
     ) -> list[CanvasFormat]:
-        """The formats that have no cache of this content."""
+        """Formats without a cache of this content."""
         if self._cache_dir is None or not formats:
             return []
-        if (files.digest == "").any():  # what their content is, the pass will tell
+        if (files.digest == "").any():  # their content is not known before the pass
             return list(formats)
         content = table.digests(files)
         return [
@@ -164,7 +164,8 @@ class DecodePass:
         ]
 
     def _wait_for_others(self, table: _Table, *, needed: bool) -> None:
-        """Hold the lock of this table; without a place for it, go on where no cache is needed."""
+        """Acquire the lock of this table; a folder without write access is an error only if a cache
+        must be filled."""
         if self._cache_dir is None:
             return
         try:
@@ -175,11 +176,11 @@ class DecodePass:
                 raise
 
     def _reserve(self, formats: Sequence[CanvasFormat], table: _Table) -> None:
-        """Make the hidden folders of the caches to be filled."""
+        """Create the hidden folders of the caches to be filled."""
         if self._cache_dir is None or not formats:
             return
         prefix = f".fill-{table.key}."
-        # Under the lock it can only be a dead process's, and what that reserved counts as taken.
+        # Under the lock it can only belong to a dead process, and its size counts as used space.
         for dead in self._cache_dir.glob(f"{prefix}*"):
             shutil.rmtree(dead, ignore_errors=True)
         count = len(table.images), int(table.has_map.sum())
@@ -202,7 +203,7 @@ class DecodePass:
         which: NDArray[np.int64],
         progress: Progress | None,
     ) -> _Wrong:
-        """Read the files at these positions; returns what is wrong with them."""
+        """Read the files at these positions; returns the problems."""
         files.digest[which] = ""
         files.as_image[which] = files.as_map[which] = False
         wrong = _Wrong()
@@ -257,7 +258,7 @@ class DecodePass:
 
     @contextlib.contextmanager
     def _naming_the_cache(self) -> Iterator[None]:
-        """Raise in one line, with the folder, that the caches cannot be written."""
+        """Context that converts write errors to a message of one line with the folder."""
         try:
             yield
         except OSError as error:
@@ -267,7 +268,7 @@ class DecodePass:
 
 @dataclass
 class _Wrong:
-    """Why files cannot be decoded, by position: as images and as maps."""
+    """Reasons of files that cannot be decoded as images or as maps, by position."""
 
     images: dict[int, str] = field(default_factory=dict)
     maps: dict[int, str] = field(default_factory=dict)
@@ -278,7 +279,7 @@ class _Wrong:
 
 @contextlib.contextmanager
 def _shown(progress: Progress | None, title: str) -> Iterator[Progress]:
-    """What tells progress: the caller's, or a bar."""
+    """Progress function: that of the caller, or a progress bar."""
     if progress is not None:
         yield progress
         return
@@ -288,7 +289,7 @@ def _shown(progress: Progress | None, title: str) -> Iterator[Progress]:
 
 
 class _Table:
-    """The files of a table: each once, with the rows in which it stands."""
+    """Distinct files of a table, with the rows in which they occur."""
 
     def __init__(self, images: Sequence[str], maps: Sequence[str]) -> None:
         self.images, self.maps = images, maps
@@ -310,25 +311,25 @@ class _Table:
 
     @property
     def key(self) -> str:
-        """A hash of the table's paths."""
+        """Hash of the table's paths."""
         text = "\n".join([*self.images, "", *self.maps])
         return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
     def is_decoded(self, files: KnownFiles) -> NDArray[np.bool_]:
-        """Which files are known to be sound in all that they serve as, (m,)."""
+        """(m,) whether each file is known to be valid in all of its uses."""
         return (files.as_image | ~self.is_image) & (files.as_map | ~self.is_map)
 
     def digests(self, files: KnownFiles) -> tuple[list[str], list[str]]:
-        """The content hashes of images and maps by row; "" where there is no file."""
+        """Content hashes of images and maps by row; "" for missing files."""
         known = np.append(files.digest, "")
         return known[self._image].tolist(), known[self._map].tolist()
 
     def rows_of_image(self, at: int) -> NDArray[np.int64]:
-        """The rows whose image a file is."""
+        """Rows in which a file is the image."""
         return self._rows("image", at)
 
     def rows_of_map(self, at: int) -> NDArray[np.int64]:
-        """The rows whose map a file is."""
+        """Rows in which a file is the map."""
         return self._rows("map", at)
 
     def _rows(self, name: str, at: int) -> NDArray[np.int64]:
@@ -337,7 +338,7 @@ class _Table:
         return order[first:end]
 
     def decoded(self, files: KnownFiles, wrong: _Wrong) -> Decoded:
-        """What the files are, by row."""
+        """Results by row."""
         size = np.vstack([files.size, np.zeros((1, 2), np.int32)])
         as_image, as_map = np.append(files.as_image, False), np.append(files.as_map, False)
         found = Decoded(

@@ -1,4 +1,4 @@
-"""Content hashes and pixel sizes of files, remembered by path, size and times of change."""
+"""Index of content hashes and pixel sizes of files, by path, size and modification times."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from preceptor.runtime.replace_file import replacing
 
-# Raised when a file that was decoded would be refused: all files are then decoded again once.
+# Increased if files that were accepted would be rejected; all files are then decoded again once.
 DECODER = 1
 _DIGEST_BYTES = 16
-_BATCH = 64  # files a task: handing over one at a time costs more than asking for its state
-# The time of change as well: programs may set the time of modification to what it was.
+_BATCH = 64  # files per task: submitting single files costs more than reading their state
+# ctime is included, since programs may restore the modification time.
 _STATE = ["size", "mtime_ns", "ctime_ns"]
 _FIELDS = ["path", *_STATE, "digest", "width", "height", "as_image", "as_map"]
 
 
 @dataclass
 class KnownFiles:
-    """What is known of some files as they are now.
+    """Known properties of files in their current state.
 
     Args:
         paths: (n,) absolute paths.
@@ -36,7 +36,7 @@ class KnownFiles:
         size: (n, 2) int32 width and height of the upright image; 0 where unknown.
         as_image: (n,) bool: decoded in full as an image, without an error.
         as_map: (n,) bool: decoded in full as a map, without an error.
-        errors: Why the state cannot be told, by position.
+        errors: Errors of files whose state cannot be read, by position.
     """
 
     paths: Sequence[str]
@@ -49,11 +49,11 @@ class KnownFiles:
 
 
 class FileIndex:
-    """Remembers what is known of files between processes.
+    """Persistent index of properties of files.
 
     Args:
-        file: A Parquet file. A missing or damaged one is made anew; one that cannot be written is
-            done without, and so is None.
+        file: Parquet file of the index. A missing or damaged one is created again; without write
+            access, or with None, nothing is stored.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -61,7 +61,7 @@ class FileIndex:
         self._known = _read(file)
 
     def look_up(self, paths: Sequence[str]) -> KnownFiles:
-        """What is known of files that have not changed; their states are asked for now."""
+        """Known properties of unchanged files; reads the current state of all files."""
         state, errors = _states(paths)
         count = len(paths)
         files = KnownFiles(
@@ -81,11 +81,11 @@ class FileIndex:
         return files
 
     def remember(self, files: KnownFiles, which: NDArray[np.bool_]) -> None:
-        """Write down what is known of some of these files.
+        """Store known properties of files.
 
         Args:
-            files: Files, their states as of before they were read.
-            which: (n,) those of which more is known than before.
+            files: Files, with their states from before they were read.
+            which: (n,) bool, files with new properties.
         """
         rows = np.flatnonzero(which)
         if self._file is None or not len(rows):
@@ -111,12 +111,12 @@ class FileIndex:
 
 
 def content_digest(content: bytes) -> str:
-    """BLAKE2b of 16 bytes in hex."""
+    """BLAKE2b hash with 16 bytes, in hex."""
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def file_content_digest(path: str) -> str:
-    """The `content_digest` of a file, which is read in pieces."""
+    """`content_digest` of a file, which is read in blocks."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(
             stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
@@ -154,5 +154,5 @@ def _read(file: Path | None) -> pd.DataFrame:
         frame["digest"] = frame["digest"].astype(object)
         whole = frame["digest"].str.len().eq(2 * _DIGEST_BYTES).all() and frame.index.is_unique
         return frame if whole else empty
-    except Exception:  # whatever a damaged file makes the reader raise, reading anew mends it
+    except Exception:  # any error of a damaged file is repaired by reading all files again
         return empty

@@ -20,19 +20,19 @@ def fingerprints(
     columns: Sequence[str] = ("path", "saliency"),
     cache: Path | None = None,
 ) -> pd.DataFrame:
-    """The content hash of every file that a manifest names.
+    """Content hash of every file of a manifest.
 
     Args:
-        manifest: The images.
-        columns: The columns of files to hash.
-        cache: File of a `FileIndex`; what it knows of unchanged files is not read again.
+        manifest: Manifest.
+        columns: Columns of files to hash.
+        cache: File of a `FileIndex`; unchanged files in it are not read again.
 
     Returns:
-        A row an image and a column for each of `columns`: BLAKE2b of 16 bytes in hex, or "" where
-        the row has no file.
+        One row per image and one column for each of `columns`: BLAKE2b hash with 16 bytes in hex,
+        or "" for rows without a file.
 
     Raises:
-        ProblemsError: Files that are gone or cannot be read, all at once.
+        ProblemsError: Files are missing or cannot be read; lists all of them.
     """
     table = manifest.table
     paths = [path for path in pd.unique(pd.concat([table[c] for c in columns])) if path]

@@ -1,9 +1,9 @@
-"""Image files to arrays: every mode a camera, a scanner or an annotation tool writes, read right.
+"""Decoding of image files of all usual modes to arrays.
 
-A file is either decoded in full or refused with its reason; nothing is guessed per image. 16-bit
-greys are scaled by their full range, so that two images keep their relative brightness. Images of
-32-bit or signed integers are refused: nothing in the file says which value is white. In a map only
-the differences count, so there 32-bit integers are scaled by the largest value.
+A file is either decoded completely or rejected with the reason; no scale is guessed. 16-bit
+grayscale is scaled by its full range, so that the relative brightness of two images is kept. Images
+of 32-bit or signed integers are rejected, since the file does not define which value is white. In
+maps only differences matter, so that 32-bit integers are scaled by the largest value.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _EMPTY = "the file is empty (0 bytes)"
 
 
 class ImageError(InputError):
-    """An image file that cannot be used.
+    """Image file that cannot be decoded.
 
     Args:
-        path: The file.
-        reason: What is wrong with it, without the path ("truncated after 4,096 bytes").
+        path: File.
+        reason: Reason, without the path ("truncated after 4,096 bytes").
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -56,7 +56,7 @@ class ImageError(InputError):
 
 
 def read_file(path: Path) -> bytes:
-    """The content of an image file.
+    """Content of an image file.
 
     Raises:
         ImageError: The file is missing, empty or cannot be read.
@@ -71,18 +71,18 @@ def read_file(path: Path) -> bytes:
 
 
 def decode_image(path: Path, channels: int = 3, content: bytes | None = None) -> NDArray[np.uint8]:
-    """Decode an image file, upright, on white where it is transparent.
+    """Decode an image file, upright, with transparent pixels composited on white.
 
     Args:
-        path: Any file that Pillow reads; the first frame counts.
-        channels: 3 for RGB or 1 for grey (luminance).
-        content: Of the file, where it has been read already.
+        path: File in any format of Pillow; the first frame is used.
+        channels: 3 for RGB or 1 for grayscale (luminance).
+        content: Content of the file, if it was read already.
 
     Returns:
         uint8 of shape (H, W, channels).
 
     Raises:
-        ImageError: The file is missing, empty, truncated, corrupt or holds values without a scale.
+        ImageError: The file is missing, empty, truncated, corrupt or has values without a scale.
 
     Example:
         >>> import tempfile
@@ -98,12 +98,12 @@ def decode_image(path: Path, channels: int = 3, content: bytes | None = None) ->
         deep = _deep_grey(image)
         if image.mode == "I" and deep is None:
             raise ValueError(
-                "32-bit integers have no known scale: nothing says which value is white; save it "
+                "32-bit integers have no known scale (which value is white is undefined); save it "
                 "with 8 or 16 bits"
             )
         if _is_signed(image):
             raise ValueError(
-                "signed integers have no known scale: nothing says which value is white; save it "
+                "signed integers have no known scale (which value is white is undefined); save it "
                 "with 8 bits, or with 16 bits without a sign"
             )
         if deep is not None:
@@ -116,23 +116,23 @@ def decode_image(path: Path, channels: int = 3, content: bytes | None = None) ->
         if channels == 3:
             return np.array(image.convert("RGB"))
         return np.array(_to_grey(image))[..., None]
-    except Exception as error:  # Pillow's plugins raise nearly everything on corrupt files
+    except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
         raise _explain(path, error) from error
 
 
 def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:
-    """Decode a human map: its luminance, upright, on black where it is transparent.
+    """Decode the luminance of a human map, upright, with transparent pixels composited on black.
 
     Args:
-        path: Any file that Pillow reads; the first frame counts.
-        content: Of the file, where it has been read already.
+        path: File in any format of Pillow; the first frame is used.
+        content: Content of the file, if it was read already.
 
     Returns:
         float32 of shape (H, W) in [0, 1]; 16-bit files keep their 16 bits, and 32-bit integers are
         divided by the largest.
 
     Raises:
-        ImageError: As `decode_image`.
+        ImageError: Same as in `decode_image`.
 
     Example:
         >>> import tempfile
@@ -159,16 +159,16 @@ def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of the upright image, from the file's header.
+    """Width and height of the upright image, from the header of the file.
 
     Args:
-        path: Any file that Pillow reads.
+        path: File in any format of Pillow.
 
     Returns:
-        (width, height) in pixels, as `decode_image` would give them.
+        (width, height) in pixels, the same as from `decode_image`.
 
     Raises:
-        ImageError: The header cannot be read. Damage behind it is not seen here.
+        ImageError: The header cannot be read. Other damage is not detected.
     """
     try:
         with _refuse_empty(path).open("rb") as stream, Image.open(stream) as image:
@@ -189,7 +189,7 @@ def _refuse_empty(path: Path) -> Path:
 
 
 def _load(path: Path, content: bytes | None) -> Image.Image:
-    """The first frame, decoded and upright."""
+    """First frame, decoded and upright."""
     file = _refuse_empty(path).open("rb") if content is None else io.BytesIO(content)
     with file as stream, Image.open(stream) as image:
         image.load()
@@ -198,7 +198,7 @@ def _load(path: Path, content: bytes | None) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none or the EXIF block is damaged."""
+    """EXIF orientation; 1 if there is none or the EXIF block is damaged."""
     try:
         # Not the PNG plugin's own getexif: it decodes the whole file to look for a late chunk.
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
@@ -218,9 +218,9 @@ def _has_exif_chunk(path: Path) -> bool:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
-    """Grey of 9 to 16 bits or of reals as float32 in [0, 1]; None where the scale is not known.
+    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None if the scale is unknown.
 
-    8-bit modes have none here, and neither have 32-bit integers (mode I).
+    8-bit modes and 32-bit integers (mode I) return None.
     """
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
@@ -250,7 +250,7 @@ def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
 
 
 def _is_signed(image: Image.Image) -> bool:
-    """Whether a TIFF's integers have a sign."""
+    """Whether a TIFF has signed integers."""
     formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
     return image.mode.startswith("I") and _SIGNED in (
         formats if isinstance(formats, tuple) else (formats,)
@@ -258,16 +258,18 @@ def _is_signed(image: Image.Image) -> bool:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of an integer grey whose file has no TIFF tag that says so."""
+    """Number of bits of integer grayscale in files without the TIFF tag."""
     # Pillow opens 16-bit files of these formats in mode I, scaled to 16 bits where they have fewer.
     return 16 if image.mode != "I" or image.format in ("PPM", "PNG") else 32
 
 
 def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
-    """Integers without a scale as float32 in [0, 1], the largest as 1."""
+    """Integers without a known scale as float32 in [0, 1], divided by the largest."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0:
-        raise ValueError(f"a map has no values below 0, and the smallest is {values.min():,}")
+        raise ValueError(
+            f"the smallest value of the map is {values.min():,}; save it without values below 0"
+        )
     return (values / max(int(values.max()), 1)).astype(np.float32)
 
 
@@ -280,12 +282,12 @@ def _to_rgba(image: Image.Image) -> Image.Image:
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
-    """Luminance by way of RGB: Pillow's direct ways from palettes and inks differ by mode."""
+    """Luminance, computed from RGB, since Pillow's direct conversions differ by mode."""
     return image if image.mode == "L" else image.convert("RGB").convert("L")
 
 
 def _explain(path: Path, error: Exception) -> ImageError:
-    """What an exception from opening or decoding means for the file's owner."""
+    """Reason of an exception from opening or decoding, in terms of the file."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, FileNotFoundError):

@@ -86,16 +86,16 @@ class MapArray:
 
 @dataclass(frozen=True)
 class Guides:
-    """Which map guides which row: from the human maps, a Teacher's store, or both.
+    """Map targets of rows: human maps, maps of a Teacher, or both.
 
     Args:
-        weight: (n,) w_k of each row of the data, 0 = not guided.
-        array: Maps that are not human, or None.
-        index: (n,) position in `array`, −1 = the row's human map.
-        post: What is done to the (B, h, w) maps of `array` on the model's grid; None = nothing.
-            It must treat all directions alike: flips and quarter turns come after it.
-        human_post: The same for human maps.
-        human_rows: (n,) the manifest row whose human map guides a row; None = its own.
+        weight: (n,) map weight w_k of each row, 0 = no guidance.
+        array: Maps other than human maps, or None.
+        index: (n,) position in `array`, −1 = the human map of the row.
+        post: Post-processing of the (B, h, w) maps of `array` on the model's grid; None = none. It
+            must commute with flips and quarter turns, which are applied afterwards.
+        human_post: Post-processing of human maps.
+        human_rows: (n,) manifest row whose human map guides each row; None = the row itself.
     """
 
     weight: NDArray[np.float32]
@@ -108,18 +108,18 @@ class Guides:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that a run uses, in manifest order.
+    """Rows of a run, in manifest order.
 
     Args:
-        images: Canvases and human maps by manifest row.
+        images: Source of canvases and human maps by manifest row.
         rows: (n,) manifest rows.
         labels: (n,) int64.
         size: Side of the model's input in pixels.
-        fit: How canvases were made.
+        fit: Method that made the canvases square.
         sample_weight: (n,) v_k, or None.
-        guides: Which maps guide, or None.
-        grid: The model's feature grid, for maps.
-        soft: (n, C) soft labels, NaN rows where there are none; or None.
+        guides: Map targets, or None.
+        grid: Feature grid of the model, for maps.
+        soft: (n, C) soft labels, with rows of NaN for none; or None.
     """
 
     images: ImageSource

@@ -1,4 +1,4 @@
-"""The manifest: the table of images that everything else starts from."""
+"""Manifest: the table of images."""
 
 # os.path.abspath and not Path.resolve(): a manifest's paths start from where it is linked.
 # ruff: noqa: PTH100, PTH118
@@ -26,16 +26,16 @@ from preceptor.runtime.replace_file import replacing
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """A checked table of images.
+    """Validated table of images.
 
     Args:
-        table: A row an image, index 0..n-1 in file order, with the columns `path` (absolute),
-            `name` (the path as written: the image's identity in outputs), `label`, `split`,
-            `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" where
-            unknown), `map_weight` and `sample_weight` (float), `annotation_seconds` (float, NaN
-            where unknown), then the table's own columns.
-        root: The folder that relative paths start from.
-        source: The file it was read from, if any.
+        table: One row per image, index 0..n-1 in file order, with the columns `path` (absolute),
+            `name` (the path as written, which identifies the image in outputs), `label`, `split`,
+            `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" if unknown),
+            `map_weight` and `sample_weight` (float), `annotation_seconds` (float, NaN if unknown),
+            followed by the other columns of the table.
+        root: Base folder of relative paths.
+        source: File from which the table was read, if any.
     """
 
     table: pd.DataFrame
@@ -53,21 +53,21 @@ class Manifest:
         progress: Progress | None = None,
         decoding: DecodePass | None = None,
     ) -> Manifest:
-        """Read and check a manifest file.
+        """Read and validate a manifest file.
 
         Args:
-            path: CSV (comma, semicolon or tab; UTF-8) or Parquet.
-            verify: Decode every image and map in full; without it, they must only exist.
-            workers: Threads for decoding; None for a thread a core.
-            need: The kinds of split that must be there, of "train", "val" and "test". With none,
-                the column `split` may be missing or empty.
-            classes: The labels that may occur; None for any.
-            progress: Called with (done, total) while files are decoded.
-            decoding: The pass that decodes the files, which may fill caches and know unchanged
-                files from an earlier pass; None = one that knows nothing.
+            path: CSV (comma, semicolon or tab; UTF-8) or Parquet file.
+            verify: Whether to decode every image and map; otherwise they must only exist.
+            workers: Number of decoding threads; None = one per core.
+            need: Required kinds of split, among "train", "val" and "test". If empty, the column
+                `split` may be missing or empty.
+            classes: Allowed labels; None = any.
+            progress: Function called with (done, total) while files are decoded.
+            decoding: Decoding pass, which may fill caches and skip unchanged files of an earlier
+                pass; None = a new pass without an index.
 
         Raises:
-            ProblemsError: Everything that is wrong, with row, value and fix.
+            ProblemsError: The manifest is invalid; lists all problems with row, value and remedy.
 
         Example:
             >>> Manifest.read("nowhere.csv")
@@ -109,11 +109,8 @@ class Manifest:
             frame: The same columns as a manifest file.
             root: The folder that relative paths start from.
             source: The file it came from, for messages.
-            verify: As in `read`, but off by default, as are files' contents in a frame's making.
-            workers: As in `read`.
-            need: As in `read`.
-            classes: As in `read`.
-            progress: As in `read`.
+            verify: Whether to decode every image and map; off by default.
+            workers, need, classes, progress: Arguments of `read`.
 
         Raises:
             ProblemsError: Everything that is wrong; rows are counted from 0.
@@ -137,31 +134,31 @@ class Manifest:
 
     @property
     def classes(self) -> list[str]:
-        """The labels that occur, sorted."""
+        """Sorted labels."""
         return sorted(str(label) for label in self.table["label"].unique())
 
     @property
     def train_mask(self) -> NDArray[np.bool_]:
-        """Which rows are for training, shape (n,)."""
+        """(n,) whether a row is in the training split."""
         return (self.table["split"] == "train").to_numpy(bool)
 
     @property
     def train_split(self) -> pd.DataFrame:
-        """The rows for training, with their index in the whole table."""
+        """Training rows, with their index in the whole table."""
         return self.table[self.train_mask]
 
     @property
     def annotated_mask(self) -> NDArray[np.bool_]:
-        """Which rows a person has examined, in every split, shape (n,)."""
+        """(n,) whether a row was examined by a person, in any split."""
         return self.table["annotated"].to_numpy(bool)
 
     @property
     def map_mask(self) -> NDArray[np.bool_]:
-        """Which rows have a human map, shape (n,)."""
+        """(n,) whether a row has a human map."""
         return (self.table["saliency"] != "").to_numpy(bool)
 
     def eval_splits(self, kind: str) -> list[str]:
-        """The splits of a kind, each an evaluation set of its own, in order of appearance.
+        """Evaluation sets of a kind, in order of appearance.
 
         Args:
             kind: "val" or "test".
@@ -172,7 +169,7 @@ class Manifest:
         return [name for name in names if kind_or_none(name) == kind]
 
     def select(self, mask: ArrayLike) -> Manifest:
-        """The rows where `mask` is true, renumbered from 0.
+        """Manifest of the rows with `mask` true, renumbered from 0.
 
         Args:
             mask: bool, shape (n,).
@@ -185,11 +182,11 @@ class Manifest:
         return Manifest(self.table[keep].reset_index(drop=True), self.root, self.source)
 
     def write(self, path: Path | str) -> None:
-        """Write it to a file from which `read` gives the same table.
+        """Write the manifest to a file that `read` converts back to the same table.
 
         Args:
-            path: The file; Parquet if its name ends so, else CSV. In another folder than `root`
-                the paths are rewritten, and the names kept in a column of their own.
+            path: Output file; Parquet if it has this suffix, otherwise CSV. In another folder than
+                `root`, paths are rewritten, and a column `name` keeps the original ones.
         """
         target = Path(os.path.abspath(path))
         table = self.table.copy()
@@ -217,21 +214,16 @@ def check_raw(
     progress: Progress | None = None,
     decoding: DecodePass | None = None,
 ) -> Manifest:
-    """Check a table as read, its cells and its files; for readers of other formats.
+    """Validate the cells and files of a raw table; for readers of other formats.
 
     Args:
-        raw: The cells.
-        root: The folder that relative paths start from, absolute.
-        findings: What the reader has found wrong already, and how rows are named.
-        verify: As in `Manifest.read`, like the rest.
-        workers: Threads.
-        need: Kinds of split.
-        classes: Labels.
-        progress: Called with (done, total).
-        decoding: The pass.
+        raw: Raw table.
+        root: Absolute base folder of relative paths.
+        findings: Problems found by the reader, and names of rows.
+        verify, workers, need, classes, progress, decoding: Arguments of `Manifest.read`.
 
     Raises:
-        ProblemsError: Everything in `findings` and everything found here.
+        ProblemsError: The table is invalid; lists all problems, including those in `findings`.
     """
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
@@ -240,7 +232,7 @@ def check_raw(
     if not set(required) <= set(raw.frame.columns):
         findings.raise_if_any()
     if not len(raw.frame):
-        findings.add(None, "there are no rows", "add a row an image")
+        findings.add(None, "there are no rows", "add one row per image")
         findings.raise_if_any()
     table = check_cells(raw, root, findings, need, classes)
     if verify and decoding is None:
@@ -255,7 +247,7 @@ def check_raw(
 
 def _csv(table: pd.DataFrame) -> str:
     strings = [c for c in table if pd.api.types.is_string_dtype(table[c])]
-    # The reader drops blanks after a delimiter, unless they are quoted.
+    # The reader drops unquoted blanks after a delimiter.
     padded = any(table[c].str.startswith(" ").any() for c in strings)
     quoting: Literal[0, 1] = csv.QUOTE_ALL if padded else csv.QUOTE_MINIMAL
     return str(table.to_csv(index=False, quoting=quoting))

@@ -1,4 +1,4 @@
-"""What must hold of the files in a manifest: there, listed once, sound, maps like images."""
+"""Validation of the files of a manifest: existence, duplicates, decoding, aspect of maps."""
 
 # os.path and not Path: a million files are looked up, and Path objects cost ten times as much.
 # ruff: noqa: PTH100, PTH113, PTH114, PTH118
@@ -20,7 +20,9 @@ from preceptor.runtime.cores import core_count
 _Size = tuple[int, int]
 
 _ASPECT_TOLERANCE = 0.02
-_FEW = 32  # below this many files in a folder, asking for each beats listing the folder
+_FEW = (
+    32  # below this number of files in a folder, single queries are faster than listing the folder
+)
 
 
 def check_files(
@@ -33,16 +35,16 @@ def check_files(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Note files that are missing, listed twice or, with `decoding`, unusable.
+    """Note files that are missing, listed twice or, with `decoding`, invalid.
 
     Args:
-        table: What `manifest_cells.check_cells` returned.
-        rows: The rows' numbers in messages.
-        root: The folder that relative paths start from.
-        findings: Where problems are noted.
-        decoding: The pass that decodes every image and map in full; None = they must only exist.
-        workers: Threads that look for files; None for a thread a core.
-        progress: Called with (done, total) while files are decoded.
+        table: Table from `manifest_cells.check_cells`.
+        rows: Numbers of the rows in messages.
+        root: Base folder of relative paths.
+        findings: Collects the problems.
+        decoding: Decoding pass over every image and map; None = they must only exist.
+        workers: Number of threads that look for files; None = one per core.
+        progress: Function called with (done, total) while files are decoded.
     """
     threads = workers or core_count()
     images, maps = table["path"].tolist(), table["saliency"].tolist()
@@ -99,11 +101,11 @@ def _check_contents(
         if index in other:
             size, of = _times(decoded.map_size[index]), _times(decoded.image_size[index])
             what = f"map {name!r} is {size}, its image {of}"
-            findings.add(row, what, "make the map of the image's aspect (any size will do)")
+            findings.add(row, what, "save the map with the aspect ratio of the image (any size)")
 
 
 def _of_other_aspect(maps: NDArray[np.int32], images: NDArray[np.int32]) -> set[int]:
-    """The rows whose map has not the aspect of its image, of those with both."""
+    """Rows whose map has another aspect ratio than the image, among rows with both."""
     both = np.flatnonzero(maps.all(1) & images.all(1))
     pairs, which = np.unique(np.hstack([maps[both], images[both]]), axis=0, return_inverse=True)
     differ = [not same_aspect((w, h), (wide, high)) for w, h, wide, high in pairs.tolist()]
@@ -115,7 +117,7 @@ def _times(size: NDArray[np.int32]) -> str:
 
 
 def same_aspect(first: _Size, second: _Size) -> bool:
-    """Whether two sizes have one aspect, within 2 % and a pixel of rounding of the first.
+    """Whether two sizes have the same aspect ratio, within 2 % and a rounding of one pixel.
 
     Example:
         >>> same_aspect((10, 8), (299, 224)), same_aspect((224, 299), (299, 224))
@@ -129,14 +131,14 @@ def same_aspect(first: _Size, second: _Size) -> bool:
 
 
 def find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which files exist, and their paths with links resolved; a folder is listed once.
+    """Whether files exist, and their paths with resolved links; each folder is listed once.
 
     Args:
-        paths: Absolute paths; "" is no file.
-        threads: How many folders are looked through at a time.
+        paths: Absolute paths; "" for no file.
+        threads: Number of folders that are listed at the same time.
 
     Returns:
-        bool of shape (n,), and n paths, "" for those that do not exist.
+        (n,) bool, and n paths, "" for those that do not exist.
     """
     exists = np.zeros(len(paths), dtype=bool)
     real = [""] * len(paths)
@@ -179,7 +181,7 @@ def _is_file(path: str) -> bool:
 
 
 def _plain_files(folder: str) -> frozenset[str]:
-    """Names of a folder's files that are no links."""
+    """Names of the files in a folder that are not links."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(e.name for e in entries if e.is_file(follow_symlinks=False))

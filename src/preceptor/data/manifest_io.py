@@ -213,7 +213,7 @@ def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> 
         rows = rows[whole]
     if not records:
         if not len(findings):
-            findings.add(None, "there are no rows under the header", "add a row an image")
+            findings.add(None, "there are no rows under the header", "add one row per image")
         findings.raise_if_any()
     columns = dict(zip(header, map(list, zip(*records, strict=True)), strict=True))
     return RawTable(pd.DataFrame(columns, dtype="str"), rows)

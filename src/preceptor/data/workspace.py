@@ -1,4 +1,4 @@
-"""What runs over one manifest share: the table, the content hashes and the image caches."""
+"""Workspace: a manifest with its content hashes and image caches, shared by runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from preceptor.evaluation.split_names import kind_of
 
 
 def default_cache_dir() -> Path:
-    """Where caches live unless told otherwise: PRECEPTOR_CACHE, or the user's cache folder."""
+    """Default folder of caches: PRECEPTOR_CACHE, or the user's cache folder."""
     if "PRECEPTOR_CACHE" in os.environ:
         return Path(os.environ["PRECEPTOR_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -32,11 +32,11 @@ def default_cache_dir() -> Path:
 
 
 class Workspace:
-    """A manifest with everything that its runs share, opened when first needed.
+    """Manifest with the data that its runs share, opened at first use.
 
     Args:
-        manifest: The table, checked.
-        cache_dir: Of image caches and file hashes; None = the default.
+        manifest: Validated manifest.
+        cache_dir: Folder of image caches and file hashes; None = the default.
     """
 
     def __init__(self, manifest: Manifest, cache_dir: Path | None = None) -> None:
@@ -63,13 +63,13 @@ class Workspace:
         """Read a manifest.
 
         Args:
-            path: The manifest.
-            cache_dir: As in the class.
-            verify: Decode every image and map that was not found sound before, or has changed.
-            formats: With `verify`, the formats whose image caches are filled by the way.
+            path: Path of the manifest.
+            cache_dir: Folder of image caches and file hashes; None = the default.
+            verify: Whether to decode all images and maps that are new or have changed.
+            formats: Image formats whose caches are filled in the same pass, with `verify`.
 
         Raises:
-            ProblemsError: Everything that is wrong, with row, value and remedy.
+            ProblemsError: The manifest is invalid; lists all problems with row, value and remedy.
         """
         if not verify:
             return cls(Manifest.read(path, verify=False), cache_dir)
@@ -79,7 +79,7 @@ class Workspace:
 
     @property
     def index(self) -> Path:
-        """File that remembers what is known of the images, see `FileIndex`."""
+        """File of the index of images, see `FileIndex`."""
         return self.cache_dir / INDEX
 
     @cached_property
@@ -88,11 +88,11 @@ class Workspace:
         return RowHashes(self.manifest, self.index)
 
     def images(self, form: ImageFormat, cache: Literal["memmap", "none"] = "memmap") -> ImageSource:
-        """The images in a model's format.
+        """Images in a model's format.
 
         Args:
-            form: Their canvases are of its side, fit and channels.
-            cache: As in `Training`.
+            form: Image format, with side, fit and channels of the canvases.
+            cache: Image cache: memmap or none.
         """
         key = (form.side, form.fit, form.channels, cache)
         if key not in self._images:
@@ -107,11 +107,11 @@ class Workspace:
         return self._images[key]
 
     def annotated(self, config: RunConfig) -> NDArray[np.bool_]:
-        """A: the training rows that count as annotated."""
+        """Training rows used as annotated (A)."""
         return self.drawn(config.annotated, config.annotated_seed)
 
     def drawn(self, amount: Amount | None, seed: int) -> NDArray[np.bool_]:
-        """The training rows that count as annotated, see `draw_annotated`."""
+        """Training rows used as annotated, see `draw_annotated`."""
         key = (amount, seed)
         if key not in self._annotated:
             self._annotated[key] = draw_annotated(self.manifest, amount, seed)
@@ -119,22 +119,22 @@ class Workspace:
         return self._annotated[key]
 
     def training_rows(self, config: RunConfig) -> NDArray[np.int64]:
-        """The manifest rows that a run trains on."""
+        """Manifest rows on which a run is trained."""
         mask = self.annotated(config) if config.rows == "annotated" else self.train_mask
         return np.flatnonzero(mask)
 
     def human_maps_from(self, config: RunConfig) -> NDArray[np.bool_]:
-        """The rows whose human maps a run may use: A, or every training row that has one."""
+        """Rows whose human maps a run may use: A, or every training row with a human map."""
         if config.annotated is None and config.rows == "all":
             return self.train_mask
         return self.annotated(config)
 
     def split_rows(self, kind: str) -> NDArray[np.int64]:
-        """The rows of all validation (`val`) or test (`test`) sets."""
+        """Rows of all validation (`val`) or test (`test`) sets."""
         return np.flatnonzero(kind_of(self.manifest.table["split"]) == kind)
 
     def validation_hash(self) -> str:
-        """The hash of all validation rows and of their human maps, with which maps are compared."""
+        """Hash of all validation rows and of their human maps."""
         rows = self.split_rows("val")
         return self.hashes.of(rows, self.hashes.has_map[rows])
 
@@ -149,18 +149,18 @@ class Workspace:
         grid: tuple[int, int] = (1, 1),
         soft: NDArray[np.float32] | None = None,
     ) -> Rows:
-        """The data of these manifest rows in a model's format.
+        """Data of manifest rows in a model's format.
 
         Args:
             which: Manifest rows.
-            form: The format of the images.
-            classes: What labels are numbered by; None = the manifest's classes. A trained model
-                brings its own: the manifest at hand may hold some of them only.
-            cache: As in `Training`.
-            guides, grid, soft: As in `Rows`.
+            form: Image format.
+            classes: Class names in the order of the labels; None = those of the manifest. A trained
+                model has its own, of which the manifest may contain only some.
+            cache: Image cache: memmap or none.
+            guides, grid, soft: Arguments of `Rows`.
 
         Raises:
-            InputError: A label that the classes do not have.
+            InputError: A label is not among the classes.
         """
         weights = self.manifest.table["sample_weight"].to_numpy(np.float32)[which]
         return Rows(
@@ -180,6 +180,8 @@ class Workspace:
         names = self.manifest.table["label"].to_numpy(object)[which]
         unknown = sorted({str(name) for name in names} - set(index))
         if unknown:
-            raise InputError(f"labels {unknown}: the model knows {list(classes)} alone")
+            raise InputError(
+                f"labels {unknown} are not among the classes of the model, {list(classes)}"
+            )
         codes: NDArray[np.int64] = np.array([index[name] for name in names], np.int64)
         return codes

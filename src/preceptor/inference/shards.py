@@ -17,23 +17,24 @@ from preceptor.config.run import Method, RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.maps.store import MapStore
 
-# Images whose RISE masks are made together; each takes as many model evaluations as it needs.
+# Images that share RISE masks; the number of model evaluations differs between images.
 RISE_IMAGES = 32
-# What an image takes of RISE's masks, about: it stops by itself.
+# Approximate number of RISE masks per image (the stopping rule determines the actual number).
 USUAL_MASKS = 1000
-# Model evaluations of a shard: seconds on a GPU, minutes on a core.
+# Number of model evaluations of a shard: seconds on a GPU, minutes on a core.
 SHARD_FORWARDS = 4096
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images of one split that are marked together.
+    """Shard of the images of one split.
 
     Args:
-        split: Its name, or `all`.
-        start, stop: Of its images, in manifest order; for agreement of those with human maps.
-        agreement: Whether these are validation images, of which only the correlation of RISE's map
-            with the human one is kept.
+        split: Name of the split, or `all`.
+        start, stop: Range of its images in manifest order; with `agreement`, of those with human
+            maps.
+        agreement: Whether these are validation images, for which only the correlation of the RISE
+            map with the human map is computed.
     """
 
     split: str
@@ -42,13 +43,13 @@ class Shard:
     agreement: bool = False
 
     def rows(self, manifest: Manifest) -> NDArray[np.int64]:
-        """(n,) the manifest rows of its images."""
+        """(n,) manifest rows of the images."""
         found = _mapped(manifest, self.split) if self.agreement else _split(manifest, self.split)
         return found[self.start : self.stop]
 
 
 def forwards_of(method: Method, turns: bool, rise: RiseSettings | None) -> int:
-    """Model evaluations an image, about."""
+    """Approximate number of model evaluations per image."""
     if method == "rise":
         return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
     return 8 if turns else 1
@@ -57,16 +58,18 @@ def forwards_of(method: Method, turns: bool, rise: RiseSettings | None) -> int:
 def shards_of(
     manifest: Manifest, splits: str, method: Method, forwards: int, *, agreement: bool
 ) -> tuple[Shard, ...]:
-    """The shards of a marking.
+    """Shards of a map-making step.
 
     Args:
-        manifest: Of the images.
-        splits: train, all, or a split's name.
+        manifest: Manifest of the images.
+        splits: Images: train, all, or the name of a split.
         method: cam or rise.
-        forwards: Model evaluations an image.
-        agreement: Whether RISE looks at the validation images with human maps too.
+        forwards: Number of model evaluations per image.
+        agreement: Whether RISE is also applied to validation images with human maps.
     """
-    images = max(RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64)  # whole batches of either
+    images = max(
+        RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64
+    )  # whole batches for both methods
     sets = [(splits, len(_split(manifest, splits)), False)]
     if agreement and method == "rise":
         sets += [(name, len(_mapped(manifest, name)), True) for name in manifest.eval_splits("val")]
@@ -78,7 +81,7 @@ def shards_of(
 
 
 def joined(stores: Sequence[MapStore]) -> MapStore:
-    """The stores of shards as one, in their order."""
+    """Join the map stores of shards, in order."""
     first = stores[0]
     settings = dict(first.info.settings)
     if "masks" in settings:

@@ -86,7 +86,7 @@ def build_guides(
 
 
 def _no_map(source: MapSource, rows: int, excluded: int) -> InputError:
-    """The error of a run in which no row has a map that can guide."""
+    """Error of a run without any map that can guide."""
     if excluded:
         return InputError(
             f"maps: none of the {excluded:,} maps of {source.path} reached the tolerance; use more "
@@ -117,7 +117,7 @@ class _PlacedMaps:
     excluded: NDArray[np.bool_]
 
     def array(self) -> MapArray:
-        """The maps, each over the region of its own image."""
+        """Maps, each over the region of its own image."""
         # One map for all images, the centred one, covers each image whole.
         return MapArray(self.maps, self.regions[self.index >= 0][: len(self.maps)])
 
@@ -225,7 +225,7 @@ def _placed_maps(
 
 
 def _centred(count: int) -> _PlacedMaps:
-    """One Gaussian in the centre of every image."""
+    """One Gaussian in the center of every image."""
     axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
     line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
     maps = (line[:, None] * line[None]).astype(np.float32)[None]

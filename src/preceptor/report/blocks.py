@@ -22,7 +22,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Shown:
+class TableBlock:
     """Table block, with the name of its files."""
 
     form: ClassVar[str] = "table"
@@ -31,7 +31,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FigureBlock:
     """Figure block: figures side by side with captions, and the name of their files.
 
     Args:
@@ -64,7 +64,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Looks:
+class PanelsBlock:
     """Block of image panels, or the reason of their absence."""
 
     form: ClassVar[str] = "looks"
@@ -73,15 +73,15 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Details:
     """Collapsed blocks, which are shown on demand and in print."""
 
     form: ClassVar[str] = "fold"
     title: str
-    blocks: list[Text | Shown]
+    blocks: list[Text | TableBlock]
 
 
-Block = Text | Shown | Drawn | Looks | Fold
+Block = Text | TableBlock | FigureBlock | PanelsBlock | Details
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ class Chapter:
     key: str = ""
 
 
-def apart(blocks: Sequence[Block]) -> list[Block]:
+def unique_names(blocks: Sequence[Block]) -> list[Block]:
     """Blocks of a section with unique file names.
 
     Names of sets and backbones are shortened, so that two may coincide; later ones get a number.
     """
     taken: set[tuple[type, str]] = set()
 
-    def free(block: Shown | Drawn) -> bool:
-        stems = block.stems if isinstance(block, Drawn) else [block.name]
+    def free(block: TableBlock | FigureBlock) -> bool:
+        stems = block.stems if isinstance(block, FigureBlock) else [block.name]
         names = {(type(block), stem) for stem in stems}
         fits = not names & taken
         if fits:
@@ -132,10 +132,12 @@ def apart(blocks: Sequence[Block]) -> list[Block]:
         return fits
 
     def own(block: Block) -> Block:
-        if isinstance(block, Fold):
+        if isinstance(block, Details):
             inner = [own(one) for one in block.blocks]
-            return replace(block, blocks=[one for one in inner if isinstance(one, Text | Shown)])
-        if not isinstance(block, Shown | Drawn):
+            return replace(
+                block, blocks=[one for one in inner if isinstance(one, Text | TableBlock)]
+            )
+        if not isinstance(block, TableBlock | FigureBlock):
             return block
         found, count = block, 1
         while not free(found):

@@ -8,14 +8,14 @@ from preceptor.report import figures, rate_tables, study_tables, tables
 from preceptor.report.blocks import (
     Block,
     Chapter,
-    Drawn,
-    Fold,
-    Looks,
+    Details,
+    FigureBlock,
+    PanelsBlock,
     Section,
-    Shown,
+    TableBlock,
     Text,
-    apart,
     slug,
+    unique_names,
 )
 from preceptor.report.budget_figure import budget_plot, maps_plot
 from preceptor.report.cells import Cell, Line, Table
@@ -55,7 +55,7 @@ def chapter(
 
     def section(key: str, short: str, title: str, blocks: Sequence[Block | None]) -> Section:
         there = [block for block in blocks if block is not None]
-        return Section(prefix + key, short, title, apart(there))
+        return Section(prefix + key, short, title, unique_names(there))
 
     def asked(name: str, short: str, blocks: Sequence[Block | None]) -> Section:
         answer = findings.answers.get(name, "")
@@ -75,7 +75,7 @@ def chapter(
         section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
         section("alpha", "Choice of α", "Selection of α", _alphas(plan, results)),
         section("roc", "ROC", "ROC curves", _rocs(plan, results)),
-        section("images", "Images", "Saliency maps", [Looks(panels, note)]),
+        section("images", "Images", "Saliency maps", [PanelsBlock(panels, note)]),
         section("methods", "Methods", "Methods", _methods(plan, results)),
         section("graph", "Graph", "Computed steps", _graph(plan)),
     ]
@@ -89,9 +89,9 @@ def domains_section(found: StudyResults, findings: Findings, table: Table | None
     if drawing is not None:
         legend = [(key, f"− {name}") for key, name in _BASELINES]
         caption = "Student minus each baseline, mean and 95 % interval"
-        blocks.append(Drawn("domains", [(caption, drawing)], legend, marks=True))
+        blocks.append(FigureBlock("domains", [(caption, drawing)], legend, marks=True))
     if table is not None:
-        blocks.append(Shown("domains", table))
+        blocks.append(TableBlock("domains", table))
     return Section("rq4", "RQ4", _question("RQ4"), blocks)
 
 
@@ -113,7 +113,7 @@ def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
     blocks.append(
         Text(choice.reason) if choice else Text("No Teacher has been selected yet.", "none")
     )
-    blocks.append(Shown("chosen", chosen) if chosen else None)
+    blocks.append(TableBlock("chosen", chosen) if chosen else None)
     return blocks
 
 
@@ -126,14 +126,14 @@ def _every_backbone(results: Results, shared: DomainTables) -> list[Block | None
                 "▲ marks the highest mean of a column, except for the ceiling, which uses all "
                 "available human maps and is an upper bound for more annotations."
             ),
-            Shown("main", main),
+            TableBlock("main", main),
         ]
     else:
         blocks.append(Text(f"No model has been scored on {results.primary} yet.", "none"))
     drawing = figures.backbone_plot(results)
     if drawing is not None:
         where = f"Student minus each baseline on {results.primary}, mean and 95 % interval"
-        blocks.append(Drawn("backbones", [(where, drawing)], _BASELINES, marks=True))
+        blocks.append(FigureBlock("backbones", [(where, drawing)], _BASELINES, marks=True))
     return blocks + _compared(results, ("RQ2",))
 
 
@@ -151,10 +151,10 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
         )
     blocks.append(_drawn("differences", drawings))
     share = tables.share_table(results)
-    blocks.append(Shown("share", share) if share else None)
+    blocks.append(TableBlock("share", share) if share else None)
     blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant"))
     if sentences:
-        blocks.append(Fold("Every comparison in words", [Text(one) for one in sentences]))
+        blocks.append(Details("Every comparison in words", [Text(one) for one in sentences]))
     return blocks
 
 
@@ -182,7 +182,7 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Blo
         legend.append(("teacher", "Teacher's maps"))
         blocks.append(_drawn(f"curve-{slug(backbone)}", drawings, legend))
         table = shared.budgets.get(backbone)
-        blocks.append(Shown(f"table-{slug(backbone)}", table) if table else None)
+        blocks.append(TableBlock(f"table-{slug(backbone)}", table) if table else None)
     return blocks
 
 
@@ -198,19 +198,19 @@ def _errors(plan: Plan, results: Results, shared: DomainTables) -> list[Block | 
     elif results.rates.empty:
         blocks.append(Text("No model has been scored on a test set yet.", "none"))
     for name in shared.tests:
-        own: list[Shown] = []
+        own: list[TableBlock] = []
         for backbone in study.students:
             for kind, made in (("fixed", shared.fixed_rates), ("roc", shared.roc_rates)):
                 table = made.get((name, backbone))
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
-                own += [Shown(key, table)] if table else []
+                own += [TableBlock(key, table)] if table else []
             further = rate_tables.further_table(results, name, backbone)
             key = f"further-{slug(name)}-{slug(backbone)}"
-            own += [Shown(key, further)] if further else []
+            own += [TableBlock(key, further)] if further else []
         if name == results.primary:
             blocks += own
         elif own:
-            blocks.append(Fold(f"The same on {name}", [*own]))
+            blocks.append(Details(f"The same on {name}", [*own]))
     return blocks
 
 
@@ -223,7 +223,7 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
                 ("class", tables.class_table(results, name, backbone)),
             ):
                 key = f"{kind}-{slug(name)}-{slug(backbone)}"
-                blocks.append(Shown(key, table) if table else None)
+                blocks.append(TableBlock(key, table) if table else None)
     if any(blocks):
         text = (
             "A source with positives only is compared with all negatives of its set. ▲ marks the "
@@ -231,11 +231,11 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
             "are in table.csv."
         )
         blocks.insert(0, Text(text))
-    others: list[Text | Shown] = []
+    others: list[Text | TableBlock] = []
     for name, one in shared.sets.items():
-        others += [Shown(f"set-{slug(name)}", one)] if name != results.primary else []
+        others += [TableBlock(f"set-{slug(name)}", one)] if name != results.primary else []
     if others:
-        blocks.append(Fold("The main table on the other sets", others))
+        blocks.append(Details("The main table on the other sets", others))
     return blocks if any(blocks) else [Text("Nothing has been scored yet.", "none")]
 
 
@@ -244,7 +244,7 @@ def _seeds(plan: Plan, results: Results) -> list[Block | None]:
     if not drawings:
         return [Text(f"No model has been scored on {results.primary} yet.", "none")]
     text = f"A dot is the AUC of one training on {results.primary}, a bar the mean over seeds."
-    return [Text(text), Drawn("dots", drawings)]
+    return [Text(text), FigureBlock("dots", drawings)]
 
 
 def _alphas(plan: Plan, results: Results) -> list[Block | None]:
@@ -256,7 +256,7 @@ def _alphas(plan: Plan, results: Results) -> list[Block | None]:
         "Test sets were not used."
     )
     legend = [("baseline1", "Baseline 1"), ("student", "Student"), ("ceiling", "Ceiling")]
-    return [Text(text), Drawn("curves", drawings, legend)]
+    return [Text(text), FigureBlock("curves", drawings, legend)]
 
 
 def _rocs(plan: Plan, results: Results) -> list[Block | None]:
@@ -266,7 +266,7 @@ def _rocs(plan: Plan, results: Results) -> list[Block | None]:
     if drawings:
         text = f"On {results.primary}, mean over seeds at each false positive rate."
         legend = [*_BASELINES, ("student", "Student"), ("ceiling", "Ceiling")]
-        return [Text(text), Drawn("curves", drawings, legend)]
+        return [Text(text), FigureBlock("curves", drawings, legend)]
     if results.positive is None:
         text = (
             f"ROC curves need one positive class; this study has {len(results.classes)} classes, "
@@ -279,12 +279,12 @@ def _rocs(plan: Plan, results: Results) -> list[Block | None]:
 def _methods(plan: Plan, results: Results) -> list[Block | None]:
     blocks: list[Block | None] = [Text(text) for text in methods(plan, results)]
     seen = tables.images_seen_table(plan, results)
-    blocks.append(Shown("images-seen", seen) if seen else None)
+    blocks.append(TableBlock("images-seen", seen) if seen else None)
     lines = [
         Line(title, [Cell(count), Cell(remark)]) for title, count, remark in annotation_counts(plan)
     ]
     table = Table("Annotations used by this study.", "Kind", ["Images", "Remark"], lines)
-    return [*blocks, Shown("annotated", table)]
+    return [*blocks, TableBlock("annotated", table)]
 
 
 def _graph(plan: Plan) -> list[Block | None]:
@@ -297,8 +297,8 @@ def _graph(plan: Plan) -> list[Block | None]:
     )
     return [
         Text(text),
-        Drawn("steps", [("", drawing)], wide=True) if drawing is not None else None,
-        Shown("steps", table) if table else None,
+        FigureBlock("steps", [("", drawing)], wide=True) if drawing is not None else None,
+        TableBlock("steps", table) if table else None,
     ]
 
 
@@ -308,13 +308,13 @@ _AT_BEST = [("baseline1", "Baseline 1"), ("baseline2", "Baseline 2"), ("ceiling"
 
 def _compared(results: Results, questions: Sequence[str]) -> list[Block | None]:
     found = tables.comparison_tables(results, questions)
-    return [Shown(f"comparison-{question.lower()}", table) for question, table in found]
+    return [TableBlock(f"comparison-{question.lower()}", table) for question, table in found]
 
 
 def _drawn(
     name: str, drawings: list[tuple[str, Figure]], legend: list[tuple[str, str]] | None = None
-) -> Drawn | None:
-    return Drawn(name, drawings, legend or []) if drawings else None
+) -> FigureBlock | None:
+    return FigureBlock(name, drawings, legend or []) if drawings else None
 
 
 def _each(names: Sequence[str], draw: Callable[[str], Figure | None]) -> list[tuple[str, Figure]]:

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from preceptor.report.blocks import Drawn, Fold, Section, Shown
+from preceptor.report.blocks import Details, FigureBlock, Section, TableBlock
 from preceptor.report.cells import Cell, Table
 from preceptor.report.figure_style import file_styles, series_class
 from preceptor.report.palette import LIGHT
@@ -30,14 +30,14 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
         flat = [
             inner
             for block in section.blocks
-            for inner in (block.blocks if isinstance(block, Fold) else [block])
+            for inner in (block.blocks if isinstance(block, Details) else [block])
         ]
         for block in flat:
-            if isinstance(block, Shown):
+            if isinstance(block, TableBlock):
                 name = f"{section.key}-{block.name}"
                 yield f"tables/{name}.csv", table_csv(block.table)
                 yield f"tables/{name}.tex", table_latex(block.table, name)
-            elif isinstance(block, Drawn):
+            elif isinstance(block, FigureBlock):
                 for file, drawing in drawing_names(section, block):
                     yield (
                         f"figures/{file}.svg",
@@ -45,7 +45,7 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
                     )
 
 
-def drawing_names(section: Section, block: Drawn) -> list[tuple[str, Figure]]:
+def drawing_names(section: Section, block: FigureBlock) -> list[tuple[str, Figure]]:
     """File name (without suffix) of each figure of a block, and the figure."""
     return [
         (f"{section.key}-{stem}", drawing)

@@ -1,7 +1,7 @@
-"""Styles of figures: one list of rules, written as CSS for the page and for figure files.
+"""Styles of figures: one list of rules, converted to CSS for the page and for figure files.
 
-On the page, colours are CSS variables, so that they follow a dark theme. Drawing programs do not
-know variables: in a file, colours are written out, and a rule in the colour of a series is repeated
+On the page, colors are CSS variables, so that they follow a dark theme. Drawing programs do not
+support variables: files contain literal colors, and rules with the color of a series are repeated
 for each series.
 """
 
@@ -16,13 +16,13 @@ from preceptor.report.palette import LIGHT, SERIES
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour by its name in the palette."""
+    """Color, by its name in the palette."""
 
     name: str
 
 
 class OwnColour:
-    """The colour of the series that an element belongs to."""
+    """Color of the series of an element."""
 
 
 Value = str | Colour | OwnColour
@@ -31,11 +31,11 @@ _OWN = OwnColour()
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of a stylesheet.
+    """Rule of a stylesheet.
 
     Args:
-        selectors: An element or a class each, as in CSS.
-        style: The properties and their values.
+        selectors: CSS selectors, each an element or a class.
+        style: Properties and their values.
     """
 
     selectors: tuple[str, ...]
@@ -81,12 +81,12 @@ RULES = (
 
 
 def series_class(key: str) -> str:
-    """The CSS class of a series."""
+    """CSS class of a series."""
     return f"s-{key}"
 
 
 def page_styles(rules: Sequence[Rule] = RULES) -> str:
-    """The rules for figures inside a page; a series sets the variable of its colour."""
+    """Rules for figures on the page; a series sets the variable of its color."""
 
     def variable(value: Colour | OwnColour) -> str:
         return f"var(--{value.name if isinstance(value, Colour) else 'c'})"
@@ -101,7 +101,7 @@ def page_styles(rules: Sequence[Rule] = RULES) -> str:
 
 @cache
 def file_styles(rules: tuple[Rule, ...] = RULES) -> str:
-    """The rules for a figure in a file of its own, in light colours."""
+    """Rules for figures in separate files, in light colors."""
     found = ["text{font-family:Helvetica,Arial,sans-serif}"]
     for rule in rules:
         own = any(isinstance(value, OwnColour) for value in rule.style.values())
@@ -117,5 +117,5 @@ def _written_out(own: str) -> Callable[[Colour | OwnColour], str]:
 
 
 def variables(colours: dict[str, str]) -> str:
-    """Colours as CSS variables."""
+    """Colors as CSS variables."""
     return " ".join(f"--{name}: {value};" for name, value in colours.items())

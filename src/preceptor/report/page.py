@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.report import export, figure_style, palette
-from preceptor.report.blocks import Chapter, Drawn, Section
+from preceptor.report.blocks import Chapter, FigureBlock, Section
 from preceptor.report.cells import short
 from preceptor.report.findings import Findings
 from preceptor.report.svg import Figure
@@ -194,7 +194,7 @@ def _styles() -> dict[str, Markup]:
     return {name: Markup(text) for name, text in parts.items()}
 
 
-def _figures(block: Drawn, section: Section) -> list[tuple[str, str, Figure]]:
+def _figures(block: FigureBlock, section: Section) -> list[tuple[str, str, Figure]]:
     """File name, caption and drawing of each figure of a block."""
     names = export.drawing_names(section, block)
     return [

@@ -1,4 +1,4 @@
-"""Columns, types and row order of the tables of results; the CSV files have these columns."""
+"""Schemas of the tables of results: columns, types and order of rows; also of the CSV files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ _DTYPES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of a table of results.
+    """Schema of a table of results.
 
     Args:
-        columns: The columns of the CSV file in their order, with their kinds.
-        order: The columns that rows are sorted by, the first one first; () keeps their order.
-        inner: Further columns, which the CSV file does not have.
-        further: Kinds of columns that may be there as well; what is not named is a number. None:
-            there are no further columns.
-        tail: Those of `columns` that stand behind further ones.
+        columns: Columns of the CSV file in order, with their kinds.
+        order: Columns by which rows are sorted; () keeps their order.
+        inner: Further columns that are not in the CSV file.
+        further: Kinds of optional columns; unlisted ones are numbers. None = no optional columns.
+        tail: Columns of `columns` that come after optional ones.
     """
 
     columns: Mapping[str, Kind]
@@ -36,7 +35,7 @@ class Schema:
     tail: tuple[str, ...] = ()
 
     def empty(self) -> pd.DataFrame:
-        """The table without rows."""
+        """Empty table."""
         return pd.DataFrame(
             {name: pd.Series(dtype=_DTYPES[kind]) for name, kind in self.columns.items()}
         )
@@ -44,15 +43,15 @@ class Schema:
     def table(
         self, rows: pd.DataFrame, levels: Mapping[str, Sequence[str]] | None = None
     ) -> pd.DataFrame:
-        """Rows with the columns of the table, sorted.
+        """Sorted table with the columns of the schema.
 
         Args:
-            rows: The rows, with columns in any order; without columns where there are no rows.
-            levels: The order of the values of columns that are not sorted by value. Values that
-                are not listed come last.
+            rows: Rows with columns in any order; may be without columns if empty.
+            levels: Order of the values of columns that are not sorted by value. Unlisted values
+                come last.
 
         Raises:
-            ValueError: A column is missing, or is not listed.
+            ValueError: A column is missing, or is not in the schema.
         """
         if rows.empty:
             return self.empty()
@@ -74,10 +73,10 @@ class Schema:
         return found.loc[keys.sort_values(list(self.order), kind="stable").index]
 
     def csv(self, table: pd.DataFrame) -> str:
-        """The table as CSV: six significant digits, whole numbers whole, lists with spaces.
+        """Table as CSV: six significant digits, integers as integers, lists with spaces.
 
         Args:
-            table: As of `table`; columns in front of its own (a domain) are kept.
+            table: Table from `table`; columns before its own (a domain) are kept.
         """
         known = {**self.columns, **(self.further or {})}
         kinds = {name: kind for name, kind in known.items() if name in table}

@@ -200,22 +200,21 @@ def choose(
 def evidence_of(
     candidates: Sequence[tuple[str, float | None, Sequence[str], float]], *settings: object
 ) -> str:
-    """A hash of all that a choice depends on.
+    """Hash of all data on which a choice depends.
 
     Args:
-        candidates: Name, α, checksums of the score tables and agreement of each.
-        settings: The other arguments of `choose`.
+        candidates: Name, α, checksums of the score tables and agreement of each candidate.
+        settings: Other arguments of `choose`.
     """
     return digest([_RULES, candidates, settings])
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
-    """The choices of an earlier start, by domain and by name of the selection.
+    """Choices of an earlier start, by domain and name of the selection.
 
     Args:
-        file: selection.json of the study folder. One that is missing or damaged, or has been
-            written by an earlier version, holds none.
-        domains: Of the study; [""] where it has none.
+        file: selection.json of the study folder; a missing, damaged or older one gives no choices.
+        domains: Domains of the study; [""] without domains.
     """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -229,11 +228,11 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
 
 
 def with_dropped(choice: Choice, dropped: Sequence[Mapping[str, Any]], seeds: int) -> Choice:
-    """A choice with the candidates that were dropped before it.
+    """Choice with the candidates that were dropped before it.
 
     Args:
-        choice: The choice among the candidates that were left.
-        dropped: Rows of the others, each with the number of seeds after which it was dropped.
+        choice: Choice among the remaining candidates.
+        dropped: Rows of the dropped candidates, each with its number of seeds.
         seeds: Number of seeds of the study.
     """
     known = {row["name"] for row in choice.table}  # a remembered choice has them already
@@ -274,7 +273,7 @@ def survivors(choice: Choice, rule: Rule, search: Literal["racing", "halving"]) 
     """Names of the candidates that stay in a search after a comparison on some of the seeds.
 
     Args:
-        choice: The comparison: the choice that these seeds alone would make.
+        choice: Comparison: the choice on these seeds only.
         rule: Rule of the selection. By the rule `highest` nothing is tied, so that a candidate
             stays if the interval of its difference to the best includes 0.
         search: racing drops only candidates that are worse with significance; halving keeps at

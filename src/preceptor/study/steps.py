@@ -187,7 +187,7 @@ class Select:
     """Selection on validation scores.
 
     Args:
-        selection: What is selected.
+        selection: Identifier of the selection.
         choose: Makes the choice and returns the steps that follow from it.
     """
 
@@ -212,7 +212,7 @@ class Step:
 
     Args:
         id: Identifier, equal for equal work in any study.
-        work: What is computed.
+        work: Work of the step.
         name: Name of the object of the step: a run, a Teacher, a selection.
         needs: Ids of the steps that come first.
         cost: Images that pass a model forward and backward; for order and time estimates.

@@ -128,11 +128,11 @@ def test_two_test_sets_of_one_name_are_refused(release: Path) -> None:
 
 
 def test_missing_folders_are_told(release: Path) -> None:
-    with pytest.raises(ProblemsError, match=r"heat maps: .*nowhere is no folder"):
+    with pytest.raises(ProblemsError, match=r"heat maps: .*nowhere is not a folder"):
         read_und(
             release / "train.csv", [release / "gan9.csv"], release / "images", release / "nowhere"
         )
-    with pytest.raises(ProblemsError, match=r"image root: .*nowhere is no folder"):
+    with pytest.raises(ProblemsError, match=r"image root: .*nowhere is not a folder"):
         read_und(release / "train.csv", [release / "gan9.csv"], release / "nowhere", None)
     with pytest.raises(ProblemsError, match="no such file"):
         read_und(release / "nothing.csv", [], release / "images", None)

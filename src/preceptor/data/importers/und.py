@@ -1,4 +1,4 @@
-"""The CYBORG release of the University of Notre Dame: CSVs without header, and heat maps."""
+"""Importer of the CYBORG release of the University of Notre Dame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preceptor.errors import Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
 
 _HEADER = ["split", "label", "path"]
-# Its authors choose their model on the rows they call "test".
+# The authors select their model on the rows named "test".
 _TRAIN_CSV_SPLITS = {"train": "train", "test": "val", "val": "val"}
 
 
@@ -32,23 +32,24 @@ def read_und(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Read the release as it is: `split,class,/path` rows and a folder of heat maps.
+    """Read the release in its published form: CSVs without header, and a folder of heat maps.
 
-    A heat map has its image's name, whatever its extension: at the same place under `heatmaps`
-    or, for training and validation images, anywhere in it. An image's folder is its source.
+    The rows are `split,class,/path`. A heat map has the name of its image with any suffix, at the
+    same relative path under `heatmaps` or, for training and validation images, anywhere in it. The
+    folder of an image is its source.
 
     Args:
-        train_csv: Rows `train` and `test`; the latter become the split `val`.
-        test_csvs: Each becomes a test set named after its file, whatever its rows call themselves:
-            gan9.csv, test-gan9.csv and test_gan9.csv all give test-gan9.
-        image_root: The folder in which the rows' paths, leading slash or not, are found.
-        heatmaps: The folder of heat maps, or None.
-        verify: Decode every image and map in full.
-        workers: Threads for decoding; None for a thread a core.
-        progress: Called with (done, total) while files are decoded.
+        train_csv: CSV with the splits `train` and `test`; the latter becomes the split `val`.
+        test_csvs: CSVs of test sets. The name of a set is that of its file, independently of the
+            splits in it: gan9.csv, test-gan9.csv and test_gan9.csv all give test-gan9.
+        image_root: Base folder of the paths, with or without leading slash.
+        heatmaps: Folder of heat maps, or None.
+        verify: Whether to decode every image and map.
+        workers: Number of decoding threads; None = one per core.
+        progress: Function called with (done, total) while files are decoded.
 
     Raises:
-        ProblemsError: Everything that is wrong, by file and row.
+        ProblemsError: The data is invalid; lists all problems by file and row.
     """
     problems: list[Problem] = []
     parts: list[pd.DataFrame] = []
@@ -77,7 +78,7 @@ def read_und(
     for problem in problems:
         findings.add(None, problem.what, problem.fix, where=problem.where)
     if not Path(image_root).is_dir():
-        findings.add(None, f"{image_root} is no folder", "correct the path", where="image root")
+        findings.add(None, f"{image_root} is not a folder", "correct the path", where="image root")
     frame["saliency"] = _find_maps(frame, heatmaps, findings)
     raw = RawTable(frame, np.arange(len(frame), dtype=np.int64))
     root = Path(image_root).absolute()
@@ -89,14 +90,14 @@ def read_und(
 
 
 def _test_set(stem: str) -> str:
-    """The test set of a file of this name."""
+    """Name of the test set of a file."""
     if kind_or_none(stem) == "test":
         return stem
     return f"test-{re.sub('^test[^a-zA-Z0-9]+', '', stem)}"
 
 
 def _read_rows(path: Path, problems: list[Problem]) -> tuple[pd.DataFrame, list[int]]:
-    """A file's rows and their numbers; what is wrong with it goes to `problems`."""
+    """Rows of a file and their numbers; problems are appended to `problems`."""
     findings = Findings(str(path), lambda row: f"{path.name} row {row}")
     try:
         raw = read_table(path, findings, _HEADER)
@@ -117,13 +118,13 @@ def _folder(path: str) -> str:
 
 
 def _find_maps(frame: pd.DataFrame, heatmaps: Path | None, findings: Findings) -> list[str]:
-    """The heat map of each row, "" for none."""
+    """Heat map of each row, "" for none."""
     found = [""] * len(frame)
     if heatmaps is None:
         return found
     folder = Path(heatmaps).absolute()
     if not folder.is_dir():
-        findings.add(None, f"{heatmaps} is no folder", "correct the path", where="heat maps")
+        findings.add(None, f"{heatmaps} is not a folder", "correct the path", where="heat maps")
         return found
     suffixes = Image.registered_extensions()
     by_place: dict[str, list[str]] = {}
@@ -141,10 +142,10 @@ def _find_maps(frame: pd.DataFrame, heatmaps: Path | None, findings: Findings) -
             maps = by_name.get(image.stem, [])
         if len(maps) > 1:
             what = f"{path!r} has {len(maps)} heat maps ({maps[0]}, {maps[1]}, …)"
-            findings.add(row, what, "leave one file of this name")
+            findings.add(row, what, "keep one file with this name")
         elif maps and maps[0] in claimed:
             what = f"{path!r} and {findings.name(claimed[maps[0]])} have one heat map ({maps[0]})"
-            findings.add(row, what, "put the heat maps into folders like the images'")
+            findings.add(row, what, "use the folder structure of the images for the heat maps")
         elif maps:
             claimed[maps[0]] = row
             found[row] = maps[0]

@@ -1,0 +1,51 @@
+"""The demo: its settings, and a shortened run of it on small crops."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preceptor.benchmark import forged
+from preceptor.cli import demo
+from preceptor.study.config import StudyConfig
+
+
+def test_the_demo_trains_on_crops_as_they_are() -> None:
+    settings = forged.PRESETS["spots"]
+    study = StudyConfig.model_validate(demo.DEMO | {"manifest": "{seed}/manifest.csv"})
+    assert study.training.input_size == settings.size
+    assert study.training.length == "steps"  # every run sees the same number of images
+    assert isinstance(study.annotated, int)
+    assert study.annotated <= settings.train / 10
+    assert study.controls_alpha == "own"
+    assert {"shuffled", "centre"} <= set(study.controls)
+    assert set(study.teacher_alphas) <= set(study.alpha_grid)  # Baseline 1 is the Teacher's run
+
+
+def test_a_short_demo_ends_with_all_rows_and_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
+    small = forged.PRESETS["spots"].model_copy(
+        update={"train": 48, "val": 12, "val_noshort": 12, "test_seen": 12, "test_unseen": 12}
+    )
+    monkeypatch.setitem(forged.PRESETS, "spots", small)
+    short = demo.DEMO | {
+        "seeds": 2,
+        "annotated": 12,
+        "training": demo.DEMO["training"] | {"batch_size": 8, "steps": 2, "epochs": 1},
+    }
+    monkeypatch.setattr(demo, "DEMO", short)
+    result = demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None)
+    assert not result.failed
+    assert result.missing == 0
+    table = pd.read_csv(result.folder / "table.csv")
+    rows = set(table.loc[table["set"] == "test-seen", "key"])
+    assert {"baseline1", "baseline2", "student", "shuffled", "centre"} <= rows
+    for seed in range(3, 3 + demo.DEMO["seeds"]):
+        record = tmp_path / "forged_photographs" / str(seed) / "settings.json"
+        assert json.loads(record.read_text())["settings"]["stamp_place"] == "random"
+    assert demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None).computed == 0
