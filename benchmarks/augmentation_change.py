@@ -5,7 +5,7 @@
 
 For each draw, Baseline 2 (no maps) and the ceiling (all human maps, α 0.1) are trained as in
 forged_small.yaml, once with the source of REVISION and once with this checkout's, and their AUCs
-are paired. `--all-changes` trains with crops, colour, blur and JPEG besides flips and quarter
+are paired. `--all-changes` trains with crops, color, blur and JPEG besides flips and quarter
 turns. The same command goes on where it was stopped: a finished training is not repeated.
 """
 
@@ -33,7 +33,7 @@ from preceptor.training.run import train
 HERE = Path(__file__).resolve().parent
 ARMS = {"baseline2": ("none", 1.0), "ceiling": ("human", 0.1)}
 SETS = ("test-seen", "test-unseen")
-ALL_CHANGES = {"crop_area": 0.5, "colour": 0.3, "blur": 0.5, "jpeg": 0.5}
+ALL_CHANGES = {"crop_area": 0.5, "color": 0.3, "blur": 0.5, "jpeg": 0.5}
 
 
 @dataclass(frozen=True)

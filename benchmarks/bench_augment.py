@@ -7,7 +7,7 @@ host       what the CPU does where the model is on a GPU: read canvases and maps
 all        the whole batch on the CPU, changes included
 before     the whole batch with the code of REVISION, by the same script, in the same turns
 torchvision, kornia
-           flip, crop and resize, colour, blur: on a batch of tensors, one image at a time for
+           flip, crop and resize, color, blur: on a batch of tensors, one image at a time for
            torchvision, whose transforms change all images of a batch alike. kornia is measured
            where it is installed (Apache-2.0)
 
@@ -35,19 +35,19 @@ from numpy.typing import NDArray
 from torchvision.transforms import v2
 
 from preceptor.config.run import Augmentation, Training
-from preceptor.data.loader import Guides, Rows, TrainingStream
+from preceptor.data.loader import MapTargets, Rows, TrainingStream
 
 SIZE, BATCH, COUNT = 224, 32, 512
 CHANGES = {
     "flips, quarter turns": {"flip": True, "quarter_turns": True},
     "flips, crops": {"flip": True, "crop_area": 0.5},
-    "flips, crops, colour, blur": {"flip": True, "crop_area": 0.5, "colour": 0.3, "blur": 0.5},
+    "flips, crops, color, blur": {"flip": True, "crop_area": 0.5, "color": 0.3, "blur": 0.5},
     "all, JPEG too": {
-        "flip": True, "quarter_turns": True, "crop_area": 0.5, "colour": 0.3, "blur": 0.5,
+        "flip": True, "quarter_turns": True, "crop_area": 0.5, "color": 0.3, "blur": 0.5,
         "jpeg": 0.5,
     },
 }  # fmt: skip
-TARGET = "flips, crops, colour, blur"
+TARGET = "flips, crops, color, blur"
 
 
 @dataclass
@@ -84,9 +84,9 @@ def canvases_of(folder: Path, side: int) -> Canvases:
 def stream_of(folder: Path, name: str) -> TrainingStream:
     settings = Augmentation.model_validate(CHANGES[name])
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
-    guides = Guides(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
+    targets = MapTargets(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
     rows = Rows(
-        images, np.arange(COUNT), np.zeros(COUNT, np.int64), SIZE, "squash", guides=guides,
+        images, np.arange(COUNT), np.zeros(COUNT, np.int64), SIZE, "squash", targets=targets,
         grid=(7, 7),
     )  # fmt: skip
     return TrainingStream(rows, BATCH, seed=0, settings=settings)
@@ -117,7 +117,7 @@ def torchvision(folder: Path, name: str) -> Callable[[], object]:
         [
             v2.RandomResizedCrop(SIZE, scale=(settings.crop_area, 1), ratio=(1, 1), antialias=True),
             v2.RandomHorizontalFlip(),
-            v2.ColorJitter(settings.colour, settings.colour, settings.colour),
+            v2.ColorJitter(settings.color, settings.color, settings.color),
             v2.RandomApply([v2.GaussianBlur(13, (0.1, 2.0))], settings.blur),
         ]
     )
@@ -138,7 +138,7 @@ def kornia(folder: Path, name: str) -> Callable[[], object]:
     change = K.AugmentationSequential(
         K.RandomResizedCrop((SIZE, SIZE), scale=(settings.crop_area, 1.0), ratio=(1.0, 1.0)),
         K.RandomHorizontalFlip(),
-        K.ColorJiggle(settings.colour, settings.colour, settings.colour, p=1.0),
+        K.ColorJiggle(settings.color, settings.color, settings.color, p=1.0),
         K.RandomGaussianBlur((13, 13), (0.1, 2.0), p=settings.blur),
     )
 

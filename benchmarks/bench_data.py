@@ -103,15 +103,15 @@ def epoch_ratio(manifest: Path, folder: Path, turns: int = 7) -> tuple[float, fl
     rows = guided_rows(workspace, config, model)
     settings = config.training
     stream = TrainingStream(rows, settings.batch_size, seed=0, settings=settings.augmentation)
-    optimiser = torch.optim.SGD(model.parameters(), lr=settings.lr)
+    optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr)
     loss = GuidedLoss(0.5)
 
     def step(batch: Batch) -> None:
         logits, features = model(model.preprocess(batch.images))
         cam = class_activation_map(features, model.head.weight, batch.labels)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss(logits, batch.labels, cam, batch.maps, batch.map_weight).backward()
-        optimiser.step()
+        optimizer.step()
 
     kept = list(stream.steps(0, stream.steps_per_epoch))
 

@@ -19,7 +19,7 @@ from measure import in_turn, machine, ratio
 
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 
@@ -29,7 +29,7 @@ class Sides:
 
     def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.model: GuidableModel = build_model(backbone, ["real", "fake"]).to(device)
+        self.model: GuidedModel = build_model(backbone, ["real", "fake"]).to(device)
         self.model = self.model.to(memory_format=torch.channels_last).train()
         self.second_forward = backbone.startswith("densenet")
         side = self.model.spec.input_size
@@ -38,14 +38,14 @@ class Sides:
         )
         self.labels = torch.arange(batch, device=device) % 2
         self.maps = torch.rand(batch, *self.model.grid(), device=device)
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.005, momentum=0.9)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.005, momentum=0.9)
         self.loss = GuidedLoss(0.5, "mse")
         self.device = device
 
     def finish(self, loss: torch.Tensor) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 

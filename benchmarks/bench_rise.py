@@ -30,7 +30,7 @@ from measure import in_turn, machine, ratio
 from torch.nn import functional
 
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.rise import CELLS, rise
 from preceptor.saliency.rise_masks import (
@@ -66,7 +66,7 @@ def blocks(masks: int) -> list[Block]:
     ]
 
 
-def plain(model: GuidableModel, image: torch.Tensor, group: list[Block]) -> torch.Tensor:
+def plain(model: GuidedModel, image: torch.Tensor, group: list[Block]) -> torch.Tensor:
     """The published estimator as one writes it down, in batches."""
     side = (CELLS + 1) * -(-SIDE // CELLS)
     total, count = torch.zeros(SIDE, SIDE), 0
@@ -86,7 +86,7 @@ def plain(model: GuidableModel, image: torch.Tensor, group: list[Block]) -> torc
 
 
 def network_milliseconds(
-    model: GuidableModel, image: torch.Tensor, turns: int
+    model: GuidedModel, image: torch.Tensor, turns: int
 ) -> tuple[float, float]:
     """Of an image in a batch: the network as it is, and with its batch norms fused."""
     images = image.repeat(BATCH, 1, 1, 1).contiguous(memory_format=torch.channels_last)
@@ -98,7 +98,7 @@ def network_milliseconds(
     return plain, less
 
 
-def xaitk(model: GuidableModel, picture: np.ndarray, masks: int) -> Any:
+def xaitk(model: GuidedModel, picture: np.ndarray, masks: int) -> Any:
     """xaitk-saliency's RISE of the same network."""
     from smqtk_classifier.interfaces.classify_image import ClassifyImage
     from xaitk_saliency.impls.gen_image_classifier_blackbox_sal.rise import RISEStack
@@ -161,7 +161,7 @@ def main() -> None:
         tensor = model.preprocess(torch.from_numpy(picture).permute(2, 0, 1)[None])
         tensor = tensor.contiguous(memory_format=torch.channels_last)
 
-        def ours(model: GuidableModel = model, tensor: torch.Tensor = tensor) -> None:
+        def ours(model: GuidedModel = model, tensor: torch.Tensor = tensor) -> None:
             found = rise(
                 model, tensor, torch.tensor([1]), max_masks=count, tolerance=0, size="image",
                 batch_size=BATCH,

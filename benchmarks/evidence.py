@@ -29,7 +29,7 @@ import yaml
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.loader import Guides
+from preceptor.data.loader import MapTargets
 from preceptor.driver import reopen
 from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import paired_tests
@@ -156,11 +156,11 @@ def map_quality(study: Study, path: Path | None, seed: int) -> NDArray[np.float6
     if not len(chosen):
         return None
     found = place.to_numpy()[chosen].astype(np.int64)
-    guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
+    targets = MapTargets.human(np.ones(len(chosen), np.float32))
     training = given.training
     form = ImageFormat(store.info.side, store.info.fit, training.in_chans)
     grid = (store.maps.shape[1], store.maps.shape[2])
-    rows = workspace.rows(chosen, form, cache=training.cache, guides=guides, grid=grid)
+    rows = workspace.rows(chosen, form, cache=training.cache, targets=targets, grid=grid)
     human = rows.maps_on_grid(np.arange(len(rows)))
     maps = torch.from_numpy(store.maps[found].astype(np.float32))
     moved = np.arange(len(rows))
@@ -402,7 +402,7 @@ def levers_panel(study: Study, backbone: str, test: str) -> parts.Figure | None:
 
 
 def figure(study: Study, title: str, panel: DrawPanel) -> str:
-    """The panels as a file of their own, in light colours also where a page is dark."""
+    """The panels as a file of their own, in light colors also where a page is dark."""
     body, y = [], 26.0
     for backbone in study.backbones:
         body.append(parts.label(10, y - 6, backbone, "strong").text)

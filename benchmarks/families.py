@@ -7,7 +7,7 @@ a feature grid of 4 × 4 or more: how its saliency is taken; the time of a guide
 plain one, the median over turns; and the correlation of its maps of the label's class with the
 human maps of 64 training images, before and after 200 guided steps. The images are forged
 photographs of the built-in benchmark (preset `full`, seed 0, 256 training crops; the 64 are the
-first that are forged). Steps, α (0.1, l2), batch size, optimiser (AdamW) and seed are the same for
+first that are forged). Steps, α (0.1, l2), batch size, optimizer (AdamW) and seed are the same for
 all. One thread; about 50 minutes. A row is written as soon as it is measured, and a row that is
 there is not measured again.
 """
@@ -28,13 +28,13 @@ from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
 from preceptor.config.run import Augmentation
-from preceptor.data.loader import Batch, Guides, Rows, TrainingStream
+from preceptor.data.loader import Batch, MapTargets, Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.agreement import correlation
 
 TRAINED_ON, MEASURED_ON = 256, 64
@@ -81,18 +81,20 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def forged_rows(workspace: Workspace, model: GuidableModel, count: int | None = None) -> Rows:
+def forged_rows(workspace: Workspace, model: GuidedModel, count: int | None = None) -> Rows:
     """Training crops with their human maps on the model's grid: all, or the first with a map."""
     table = workspace.manifest.table
     has_map = (table["saliency"] != "").to_numpy()
     chosen = np.flatnonzero(workspace.train_mask & (has_map if count else True))[:count]
-    guides = Guides(has_map[chosen].astype(np.float32), None, np.full(len(chosen), -1, np.int64))
+    targets = MapTargets(
+        has_map[chosen].astype(np.float32), None, np.full(len(chosen), -1, np.int64)
+    )
     return workspace.rows(
-        chosen, model.spec.image_format, guides=guides, grid=model.guidable_grid()
+        chosen, model.spec.image_format, targets=targets, grid=model.guidable_grid()
     )
 
 
-def agreement(model: GuidableModel, rows: Rows) -> tuple[float, int]:
+def agreement(model: GuidedModel, rows: Rows) -> tuple[float, int]:
     """Mean correlation of the maps of the label's class with the human maps, and of how many."""
     cams = predict(model, rows, cams="label").cams
     assert cams is not None
@@ -103,9 +105,9 @@ def agreement(model: GuidableModel, rows: Rows) -> tuple[float, int]:
 class Steps:
     """A plain and a guided training step of one model."""
 
-    def __init__(self, model: GuidableModel, lr: float) -> None:
+    def __init__(self, model: GuidedModel, lr: float) -> None:
         self.model, self.loss = model, GuidedLoss(ALPHA, "l2")
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=lr)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
 
     def plain(self, batch: Batch) -> float:
         logits, _ = self.model(self.images(batch))
@@ -119,9 +121,9 @@ class Steps:
         return self.model.preprocess(to_device(batch.images, self.model.device, True))
 
     def finish(self, loss: torch.Tensor) -> float:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return float(loss.detach())
 
 

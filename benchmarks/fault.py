@@ -335,7 +335,7 @@ def node_lost_in_annotation(file: Path, out: Path, undisturbed: Path, jobs: int)
     arguments += ["--max-masks", 512, "--device", "cpu", "--out"]
     here, there = out / "here", out / "already_done"
     subprocess.run(preceptor(*arguments, here, "--jobs", 1), check=True, capture_output=True)
-    shards = there / ".marking" / "shards"
+    shards = there / ".partial" / "shards"
     done = kills_a_node([*arguments, there], "mark, shard", lambda: list(shards.glob("*/run.json")))
     for one in sorted(here.glob("maps-*.parquet")):
         if one.read_bytes() != (there / one.name).read_bytes():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preceptor.data.loader import Guides
+from preceptor.data.loader import MapTargets
 from preceptor.driver import reopen
 from preceptor.inference.predict import predict
 from preceptor.models.build import load_model
@@ -43,8 +43,8 @@ def main() -> None:
             continue
         model = load_model(folder / "model")
         form, cache = model.spec.image_format, protocol.study.training.cache
-        guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
-        rows = workspace.rows(chosen, form, cache=cache, guides=guides, grid=model.grid())
+        targets = MapTargets.human(np.ones(len(chosen), np.float32))
+        rows = workspace.rows(chosen, form, cache=cache, targets=targets, grid=model.grid())
         cams = predict(model, rows, cams="label").cams
         assert cams is not None
         values, valid = correlation(cams, rows.maps_on_grid(np.arange(len(rows))))

@@ -37,7 +37,7 @@ SETTINGS: ForgedSettings = PRESETS["demo"].model_copy(
 )
 TRAINING: dict[str, Any] = {
     "input_size": 32, "batch_size": 16, "length": "steps", "steps": 80, "epochs": 1,
-    "optimiser": "adamw", "lr": 0.006, "weight_decay": 0.01, "schedule": "one_cycle", "clip": 1.0,
+    "optimizer": "adamw", "lr": 0.006, "weight_decay": 0.01, "schedule": "one_cycle", "clip": 1.0,
     "checkpoint": "last", "threads": 1,
 }  # fmt: skip
 

@@ -88,7 +88,7 @@ def tiles(weights: Path, data: Path, out: Path) -> list[Case]:
         maps=MapSource(kind="human"),
         training=Training(
             input_size=SIDE, batch_size=16, length="steps", steps=150, epochs=3, lr=0.001,
-            optimiser="adamw", weight_decay=0.01, schedule="one_cycle", checkpoint="best_auc",
+            optimizer="adamw", weight_decay=0.01, schedule="one_cycle", checkpoint="best_auc",
         ),
     )  # fmt: skip
     workspace = Workspace.open(config.manifest, out / "cache")
@@ -240,18 +240,18 @@ def draw(table: pd.DataFrame, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    colours = {"published": "#b2433f", "self-normalised": "#c98a2b", "covariance": "#7a7a7a",
+    colors = {"published": "#b2433f", "self-normalised": "#c98a2b", "covariance": "#7a7a7a",
                "default": "#2a6f97"}  # fmt: skip
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True)
     for panel, (title, (low, high)) in zip(axes, REGIMES.items(), strict=True):
         part = table[(table["ratio"] >= low) & (table["ratio"] < high)]
-        for name, colour in colours.items():
+        for name, color in colors.items():
             lengths = [n for n in LENGTHS if f"{name} {n}" in table]
             lines = part[[f"{name} {n}" for n in lengths]]
             for _, line in lines.iterrows():
-                panel.plot(lengths, line, color=colour, alpha=0.2, linewidth=0.8)
+                panel.plot(lengths, line, color=color, alpha=0.2, linewidth=0.8)
             style = "--" if name == "covariance" else "-"  # it lies on the self-normalised one
-            panel.plot(lengths, lines.median(), style, color=colour, label=name, linewidth=2)
+            panel.plot(lengths, lines.median(), style, color=color, label=name, linewidth=2)
         panel.set(xscale="log", title=f"{title} ({len(part)} images)", ylim=(0, 1.01))
         panel.set_xticks(LENGTHS[::2], [f"{n:,}" for n in LENGTHS[::2]])
         panel.minorticks_off()

@@ -6,7 +6,7 @@ The released code weighs, with the head's weights of a class, features that are 
 pools, except in Inception-v3 (`cam_source: cyborg`); the exact CAM weighs those that are. Both are
 taken from the same network on the same images, of the label's class: Pearson's correlation after
 min-max, median and 5 to 95 % of 300 images that the network was not trained on. From random
-weights, and after plain training (cross-entropy alone, the optimiser of the recipe, batch 16) on
+weights, and after plain training (cross-entropy alone, the optimizer of the recipe, batch 16) on
 256 forged photographs of the built-in benchmark (preset `full`, seed 0). One thread; some 10
 minutes.
 """
@@ -28,7 +28,7 @@ from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict, to_device
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 
@@ -37,7 +37,7 @@ PAPER = {"resnet50": 112, "densenet121": 128, "legacy_xception": 112, "inception
 BATCH = 16
 
 
-def compare(published: GuidableModel, exact: GuidableModel, rows: Rows) -> str:
+def compare(published: GuidedModel, exact: GuidedModel, rows: Rows) -> str:
     """Median and 5 to 95 % of the correlation of the two kinds of maps."""
     one, other = (predict(model, rows, cams="label").cams for model in (published, exact))
     assert one is not None
@@ -48,10 +48,10 @@ def compare(published: GuidableModel, exact: GuidableModel, rows: Rows) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f}{lost})"
 
 
-def train(model: GuidableModel, rows: Rows, steps: int) -> float:
+def train(model: GuidedModel, rows: Rows, steps: int) -> float:
     """Plain steps; the mean cross-entropy of the last ten."""
     recipe = Training(recipe="cyborg")
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )  # fmt: skip
@@ -61,9 +61,9 @@ def train(model: GuidableModel, rows: Rows, steps: int) -> float:
     for batch in stream.steps(0, steps):
         images = model.preprocess(to_device(batch.images, model.device, True))
         loss = functional.cross_entropy(model(images).logits, batch.labels)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     return float(np.mean(losses[-10:]))
 
@@ -91,7 +91,7 @@ def main() -> None:
             cam_source="cyborg",
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fmt: skip
         # The same network; the taps stay and are not asked.
-        exact = GuidableModel(published.backbone, replace(published.spec, cam_source="head_input"))
+        exact = GuidedModel(published.backbone, replace(published.spec, cam_source="head_input"))
         trained_on, seen = (
             workspace.rows(np.flatnonzero(split == name), published.spec.image_format)
             for name in ("train", "test-seen")

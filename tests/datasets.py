@@ -48,7 +48,7 @@ def squares(
     size: tuple[int, int] = (32, 32),
     seed: int = 0,
 ) -> Path:
-    """Noise images; each class but the first has a square of its own colour, which is the map.
+    """Noise images; each class but the first has a square of its own color, which is the map.
 
     Half-size squares make it learnable in an epoch or two, and noise keeps it from being perfect.
     """

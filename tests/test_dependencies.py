@@ -81,10 +81,10 @@ def test_every_dependency_says_why_it_is_there() -> None:
 
 
 def test_the_palette_is_that_of_matplotlib() -> None:
-    matplotlib = pytest.importorskip("matplotlib", reason="the oracle of 64 colours")
+    matplotlib = pytest.importorskip("matplotlib", reason="the oracle of 64 colors")
     import numpy as np
 
     from preceptor.report.palette import MAGMA
 
-    colours = (matplotlib.colormaps["magma"](np.linspace(0, 1, 64))[:, :3] * 255).round()
-    assert colours.astype(np.uint8).tobytes() == MAGMA
+    colors = (matplotlib.colormaps["magma"](np.linspace(0, 1, 64))[:, :3] * 255).round()
+    assert colors.astype(np.uint8).tobytes() == MAGMA

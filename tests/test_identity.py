@@ -185,7 +185,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.recipe": "paper", "training.input_size": 48, "training.fit": "letterbox",
         "training.in_chans": 1, "training.distance": "mse", "training.cam_class": "predicted",
         "training.cam_source": "cyborg", "training.head": "sigmoid",
-        "training.optimiser": "adamw", "training.lr": 0.02, "training.momentum": 0.5,
+        "training.optimizer": "adamw", "training.lr": 0.02, "training.momentum": 0.5,
         "training.weight_decay": 0.1, "training.schedule": "cosine", "training.step_epochs": 3,
         "training.step_factor": 0.5, "training.warmup": 0.5, "training.clip": 0.5,
         "training.balanced": True, "training.length": "steps", "training.epochs": 2,
@@ -194,7 +194,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.compile": True, "training.threads": 2, "training.device": "cpu",
         "training.devices": 2, "training.nodes": 2, "training.cache": "none",
         "training.augmentation.flip": True, "training.augmentation.quarter_turns": True,
-        "training.augmentation.crop_area": 0.5, "training.augmentation.colour": 0.5,
+        "training.augmentation.crop_area": 0.5, "training.augmentation.color": 0.5,
         "training.augmentation.blur": 0.5, "training.augmentation.jpeg": 0.5,
     }  # fmt: skip
 

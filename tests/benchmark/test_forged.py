@@ -36,7 +36,7 @@ from preceptor.benchmark.forgeries import (
     pixelate,
     random_place,
     recompress,
-    shift_colour,
+    shift_color,
     splice,
     stamp,
 )
@@ -97,8 +97,8 @@ def test_a_forgery_changes_its_region_and_nothing_else(photographs, kind, name):
 def test_a_stronger_setting_changes_more(photographs):
     crop, donor = crop_of(photographs, "coffee"), crop_of(photographs, "chelsea")
     region = draw_region(64, (0.2, 0.3), 4.0, np.random.default_rng(2))
-    weak = Strengths(noise=4, pixelation=2, splice=0, blur=0.5, jpeg=80, colour=8)
-    strong = Strengths(noise=20, pixelation=5, splice=1, blur=2, jpeg=10, colour=40)
+    weak = Strengths(noise=4, pixelation=2, splice=0, blur=0.5, jpeg=80, color=8)
+    strong = Strengths(noise=20, pixelation=5, splice=1, blur=2, jpeg=10, color=40)
     for kind in KINDS:
         change = [
             np.abs(
@@ -153,15 +153,15 @@ def test_pixelation_equals_its_slow_twin(photographs, block):
 
 
 def test_noise_has_the_asked_deviation_and_leaves_grey_grey(photographs):
-    colour, grey = crop_of(photographs, "coffee"), crop_of(photographs, "grass")
-    added = add_noise(colour, 12.0, np.random.default_rng(0)) - colour
+    color, grey = crop_of(photographs, "coffee"), crop_of(photographs, "grass")
+    added = add_noise(color, 12.0, np.random.default_rng(0)) - color
     assert added.std() == pytest.approx(12.0, rel=0.05)
     assert not np.allclose(added[..., 0], added[..., 1])
     added = add_noise(grey, 12.0, np.random.default_rng(0)) - grey
     assert np.allclose(added[..., 0], added[..., 1])
 
 
-def test_a_splice_leaves_the_asked_share_of_the_difference_in_colour(photographs):
+def test_a_splice_leaves_the_asked_share_of_the_difference_in_color(photographs):
     crop, donor = crop_of(photographs, "coffee"), crop_of(photographs, "astronaut")
     region = draw_region(64, (0.2, 0.3), 4.0, np.random.default_rng(0))
 
@@ -176,7 +176,7 @@ def test_a_splice_leaves_the_asked_share_of_the_difference_in_colour(photographs
 def test_a_colour_shift_has_the_asked_length(photographs):
     for name in ("coffee", "grass"):
         crop = crop_of(photographs, name)
-        moved = shift_colour(crop, 30.0, np.random.default_rng(0)) - crop
+        moved = shift_color(crop, 30.0, np.random.default_rng(0)) - crop
         np.testing.assert_allclose(np.linalg.norm(moved, axis=2), 30.0)
 
 
@@ -513,7 +513,7 @@ def test_a_forgery_too_weak_to_be_seen_is_refused(tmp_path):
         ({"stamp_rate": 0.2}, "0.5"),
         ({"stamp_place": "centre"}, "corner"),
         ({"radius": (0.1, 0.39), "stamp_place": "random"}, "stamp_place random"),
-        ({"colour": 3}, "colour"),
+        ({"color": 3}, "color"),
     ],
 )
 def test_bad_settings_are_refused(values, message):

@@ -98,7 +98,7 @@ seeed: 3
 training:
   lr: -1
   epochs: 0
-  optimiser: adam
+  optimizer: adam
   fit: stretch
   augmentation: {flip: perhaps, sharpen: 1}
 maps: {kind: store}
@@ -108,7 +108,7 @@ maps: {kind: store}
     message = str(caught.value)
     for part in (
         "run.yaml: 10 problems", "backbone: missing", "alpha: value 1.5", "seeed: unknown key",
-        "training.lr: value -1", "training.epochs: value 0", "training.optimiser: value 'adam'",
+        "training.lr: value -1", "training.epochs: value 0", "training.optimizer: value 'adam'",
         "training.fit: value 'stretch'", "training.augmentation.flip: value 'perhaps'",
         "training.augmentation.sharpen: unknown key", "path is not given",
     ):  # fmt: skip
@@ -201,7 +201,7 @@ def test_a_recipe_fills_only_what_is_not_set(recipe: Any) -> None:
     plain = Training(recipe=recipe)
     for key, value in RECIPES[recipe].items():
         assert getattr(plain, key) == value
-    own = {"lr": 0.1, "distance": "l2", "epochs": 3, "optimiser": "adamw", "cam_class": "label"}
+    own = {"lr": 0.1, "distance": "l2", "epochs": 3, "optimizer": "adamw", "cam_class": "label"}
     mixed = Training(recipe=recipe, **own)  # type: ignore[arg-type]
     for key, value in (RECIPES[recipe] | own).items():
         assert getattr(mixed, key) == value
@@ -212,7 +212,7 @@ def test_the_recipes_are_the_authors_code_and_the_paper() -> None:
     assert (cyborg.distance, cyborg.cam_class) == ("mse", "predicted")
     assert (paper.distance, paper.cam_class) == ("l2", "label")
     for one in (cyborg, paper):
-        assert (one.optimiser, one.lr, one.momentum, one.weight_decay) == ("sgd", 0.005, 0.9, 1e-6)
+        assert (one.optimizer, one.lr, one.momentum, one.weight_decay) == ("sgd", 0.005, 0.9, 1e-6)
         assert (one.schedule, one.step_epochs, one.step_factor) == ("step", 12, 0.1)
         assert (one.length, one.epochs, one.batch_size) == ("epochs", 50, 20)
         assert (one.checkpoint, one.fit, one.augmentation) == (

@@ -18,7 +18,7 @@ from preceptor.data import augment
 from preceptor.data.geometry import Turn, turn_array
 from tests.no_reads import NoReads
 
-ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, colour=0.5, blur=0.5, jpeg=0.5)
+ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5, jpeg=0.5)
 seeds = st.integers(0, 2**31)
 
 
@@ -167,7 +167,7 @@ def test_a_blur_may_be_wider_than_the_image(side: int) -> None:
 
 def test_colours_follow_the_formula() -> None:
     images = pictures(16, 12)
-    options = Augmentation(colour=0.3)
+    options = Augmentation(color=0.3)
     changes = augment.changes_of(options, draw(16), 12)
     found = change(images, options, draw(16), 12)
     assert changes.factors is not None
@@ -188,7 +188,7 @@ def test_colours_are_those_of_torchvision_where_nothing_is_clipped() -> None:
     expected = vision.adjust_brightness(image[0].permute(2, 0, 1), b)
     expected = vision.adjust_contrast(expected, c)
     expected = vision.adjust_saturation(expected, s)
-    found = change(image, Augmentation(colour=0.3), numbers, 32)[0].permute(2, 0, 1)
+    found = change(image, Augmentation(color=0.3), numbers, 32)[0].permute(2, 0, 1)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)  # their red weighs 0.2989
 
 
@@ -198,7 +198,7 @@ def test_colours_are_those_of_torchvision_where_nothing_is_clipped() -> None:
 def test_photometric_changes_keep_the_geometry(channels: int, seed: int, x: int, y: int) -> None:
     images = torch.full((1, 32, 32, channels), 60, dtype=torch.uint8)
     images[:, y - 2 : y + 3, x - 2 : x + 3] = 200
-    options = Augmentation(colour=0.5, blur=1, jpeg=1)
+    options = Augmentation(color=0.5, blur=1, jpeg=1)
     changed = change(images, options, draw(1, seed), 32)[0].float().mean(2)
     above = changed - changed.median()
     above = torch.where(above > 0.5 * above.max(), above, 0)
@@ -207,7 +207,7 @@ def test_photometric_changes_keep_the_geometry(channels: int, seed: int, x: int,
     assert float((above.sum(1) * place).sum() / above.sum()) == pytest.approx(y, abs=0.5)
 
 
-@pytest.mark.parametrize("name", ["colour", "blur", "jpeg"])
+@pytest.mark.parametrize("name", ["color", "blur", "jpeg"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_each_change_does_something(name: str, channels: int) -> None:
     images = torch.randint(0, 256, (1, 32, 32, channels), dtype=torch.uint8)
@@ -215,7 +215,7 @@ def test_each_change_does_something(name: str, channels: int) -> None:
     numbers[0, [8, 10]] = 0.99
     always = Augmentation.model_validate({name: 1.0})
     assert not torch.equal(change(images, always, numbers, 32), images)
-    if name != "colour":
+    if name != "color":
         rarely = Augmentation.model_validate({name: 0.9})
         assert torch.equal(change(images, rarely, numbers, 32), images)
 

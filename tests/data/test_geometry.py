@@ -32,9 +32,9 @@ from preceptor.data.geometry import (
     turn_array,
     turn_maps,
 )
-from preceptor.data.loader import Batch, Guides, Rows
+from preceptor.data.loader import Batch, MapTargets, Rows
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import build_guides
+from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative
 
 FITS: list[Fit] = ["squash", "letterbox", "crop"]
@@ -113,9 +113,9 @@ def assert_mark_on_its_pixel(batch: Batch, slack: float = 1.5) -> int:
 
 def guided_rows(source: Pictures, size: int, grid: tuple[int, int]) -> Rows:
     count = len(source.pictures)
-    guides = Guides(np.ones(count, np.float32), None, np.full(count, -1, np.int64))
+    targets = MapTargets(np.ones(count, np.float32), None, np.full(count, -1, np.int64))
     return Rows(
-        source, np.arange(count), np.zeros(count, np.int64), size, source.fit, None, guides, grid
+        source, np.arange(count), np.zeros(count, np.int64), size, source.fit, None, targets, grid
     )
 
 
@@ -354,8 +354,8 @@ def test_a_constant_map_says_nothing_even_beside_margins() -> None:
 
 def test_a_map_without_weight_is_not_read() -> None:
     rows = guided_rows(Pictures([marked(40, 40, "squash", 0.5, 0.5)] * 2, 56, "squash"), 56, (7, 7))
-    assert rows.guides is not None
-    rows.guides.weight[1] = 0
+    assert rows.targets is not None
+    rows.targets.weight[1] = 0
     batch = rows.batch(np.arange(2))
     assert batch.maps is not None
     assert batch.map_weight is not None
@@ -375,7 +375,7 @@ def students_rows(
     teacher: Fit,
     student: Fit,
 ) -> Rows:
-    """Store → guides → rows, as a run does it."""
+    """Store → map targets → rows, as a run does it."""
     count = len(pictures)
     names = np.array([f"images/{k}.png" for k in range(count)], object)
     info = StoreInfo("t", "cam", teacher, 299, ("a", "b"), {})
@@ -389,7 +389,7 @@ def students_rows(
     table = pd.DataFrame({"name": names, "label": "a", "saliency": "", "map_weight": 1.0})
     source = Pictures(pictures, 224, student)
     config = RunConfig(manifest=Path("m"), backbone="b", maps=MapSource(kind="store", path=folder))
-    guides = build_guides(
+    targets = build_map_targets(
         config,
         SimpleNamespace(table=table),
         source,
@@ -397,7 +397,7 @@ def students_rows(
         np.zeros(count, bool),  # type: ignore[arg-type]
     )
     return Rows(
-        source, np.arange(count), np.zeros(count, np.int64), 224, student, None, guides, (7, 7)
+        source, np.arange(count), np.zeros(count, np.int64), 224, student, None, targets, (7, 7)
     )
 
 

@@ -135,7 +135,7 @@ def test_a_transparent_colour_counts_as_transparency(tmp_path: Path, mode: str) 
 
 
 @pytest.mark.parametrize("name", ["ink.jpg", "ink.tif"])
-def test_inks_become_colours(tmp_path: Path, name: str) -> None:
+def test_inks_become_colors(tmp_path: Path, name: str) -> None:
     options = {"quality": 98} if name.endswith("jpg") else {}
     Image.fromarray(corners()).convert("CMYK").save(tmp_path / name, **options)
     with Image.open(tmp_path / name) as image:
@@ -218,7 +218,7 @@ def test_reals_in_the_unit_range_only(tmp_path: Path, worst: float) -> None:
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
 def test_the_first_frame_counts(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if suffix == "webp" else {}
     frames[0].save(tmp_path / f"film.{suffix}", save_all=True, append_images=frames[1:], **options)
     assert decode_image(tmp_path / f"film.{suffix}")[0, 0].tolist() == [255, 0, 0]

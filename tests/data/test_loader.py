@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from preceptor.config.run import Augmentation, Length
 from preceptor.data.loader import (
     Batch,
-    Guides,
     MapArray,
+    MapTargets,
     Rows,
     TrainingStream,
     epoch_order,
@@ -25,13 +25,13 @@ from preceptor.data.loader import (
 )
 from tests.datasets import Noise
 
-CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, colour=0.3, blur=0.5, jpeg=0.5)
+CHANGES = Augmentation(flip=True, quarter_turns=True, crop_area=0.5, color=0.3, blur=0.5, jpeg=0.5)
 
 
 def rows_of(count: int = 23, side: int = 16, size: int = 16, **options: Any) -> Rows:
     labels = (np.arange(count) % 3 == 0).astype(np.int64)
-    guides = Guides(np.ones(count, np.float32), None, np.full(count, -1, np.int64))
-    options = {"guides": guides, "grid": (4, 4)} | options
+    targets = MapTargets(np.ones(count, np.float32), None, np.full(count, -1, np.int64))
+    options = {"targets": targets, "grid": (4, 4)} | options
     return Rows(Noise(count, side), np.arange(count), labels, size, "squash", **options)
 
 
@@ -131,7 +131,7 @@ def test_every_index_comes_as_often_as_it_should(
     size = max(size, world)
     if length == "epochs":
         count = max(count, world)
-    rows = rows_of(count, 2, 2, guides=None)
+    rows = rows_of(count, 2, 2, targets=None)
     streams = [
         TrainingStream(
             rows, size, seed=3, settings=Augmentation(), length=length, rank=rank, world=world
@@ -203,7 +203,7 @@ def test_weights_maps_and_labels_follow_their_images() -> None:
     index[3] = -1  # guided by its human map
     guide_weight = np.arange(count, dtype=np.float32)  # row 0 is not guided
     rows = rows_of(
-        count, sample_weight=weights, guides=Guides(guide_weight, array, index), grid=(4, 4)
+        count, sample_weight=weights, targets=MapTargets(guide_weight, array, index), grid=(4, 4)
     )
     chosen = np.array([7, 0, 3, 11])
     batch = rows.batch(chosen)
@@ -236,13 +236,13 @@ def test_each_kind_of_map_is_changed_by_its_own_function() -> None:
     index = np.where(np.arange(count) % 3 == 0, -1, 0)  # every third by its human map
     weight = np.where(np.arange(count) == 4, 0.0, 1.0).astype(np.float32)
     array = MapArray(np.eye(4, dtype=np.float32)[None], np.array([[0.0, 0.0, 1.0, 1.0]] * count))
-    guides = Guides(weight, array, index, mark("other", 2.0), mark("human", 3.0))
+    targets = MapTargets(weight, array, index, mark("other", 2.0), mark("human", 3.0))
     chosen = np.array([0, 1, 2, 3, 4])
-    maps = rows_of(count, guides=guides).maps_on_grid(chosen)
+    maps = rows_of(count, targets=targets).maps_on_grid(chosen)
     assert maps[:, 0, 0].tolist() == [3, 2, 2, 3, 0]
     assert sorted(seen) == [("human", 2), ("other", 2)]
     seen.clear()
-    rows_of(count, guides=guides).maps_on_grid(np.array([4]))
+    rows_of(count, targets=targets).maps_on_grid(np.array([4]))
     assert seen == []
 
 
@@ -268,7 +268,7 @@ def test_images_are_channels_last_and_resized_where_the_canvas_is_larger() -> No
     assert plain.images.is_contiguous(memory_format=torch.channels_last)
     larger = rows_of(side=20).batch(np.arange(4))
     assert larger.images.shape == (4, 3, 16, 16)
-    assert rows_of(guides=None).batch(np.arange(2)).maps is None
+    assert rows_of(targets=None).batch(np.arange(2)).maps is None
 
 
 def test_in_order_gives_every_row_once() -> None:

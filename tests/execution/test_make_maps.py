@@ -18,12 +18,12 @@ import torch
 from preceptor.config.run import RiseSettings, RunConfig, Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
-from preceptor.execution.make_maps import WORKING, annotate_in_shards
+from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.inference.annotate import annotate
 from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
 from preceptor.maps.store import MapStore, read_store
 from preceptor.models.build import load_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.leases import lease
 from preceptor.training.run import train
 from tests.datasets import squares
@@ -56,7 +56,7 @@ def whole(data: Path, model: Path) -> MapStore:
     )  # fmt: skip
 
 
-def loaded(model: Path) -> GuidableModel:
+def loaded(model: Path) -> GuidedModel:
     """A model as the workers have it."""
     torch.set_num_threads(1)
     return load_model(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -100,7 +100,7 @@ def test_processes_leave_the_store_of_one_piece(
     made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE, jobs=2)
     assert_same(made, whole)
     assert_same(read_store(tmp_path), whole)
-    assert not (tmp_path / WORKING).exists()
+    assert not (tmp_path / PARTIAL_FOLDER).exists()
 
 
 def test_a_few_images_are_marked_in_this_process(data: Path, model: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_was_killed_goes_on_from_its_shards(
 
     def done() -> dict[Path, int]:
         found = {}
-        for file in out.glob(f"{WORKING}/shards/*/run.json"):
+        for file in out.glob(f"{PARTIAL_FOLDER}/shards/*/run.json"):
             with contextlib.suppress(FileNotFoundError):
                 found[file] = file.stat().st_mtime_ns
         return found
@@ -160,13 +160,13 @@ def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
             model, manifest, out, "rise", rise=RISE, cache="none", jobs=2, tell=lines.append
         )
     assert any("train-90.png" in line for line in lines)
-    assert len(list(out.glob(f"{WORKING}/shards/*/run.json"))) == 3
-    assert len(list(out.glob(f"{WORKING}/failed/*.log"))) == 1
+    assert len(list(out.glob(f"{PARTIAL_FOLDER}/shards/*/run.json"))) == 3
+    assert len(list(out.glob(f"{PARTIAL_FOLDER}/failed/*.log"))) == 1
 
 
 def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path: Path) -> None:
     with (
-        lease(tmp_path / WORKING),
+        lease(tmp_path / PARTIAL_FOLDER),
         pytest.raises(InputError, match="another process is making maps in this folder"),
     ):
         annotate_in_shards(model, data, tmp_path)

@@ -25,7 +25,7 @@ from preceptor.training.prepare import build, guided_rows, run_id_of
 
 _TRAINING: dict[str, Any] = {
     "input_size": 32, "epochs": 2, "batch_size": 4, "lr": 0.01, "schedule": "constant",
-    "checkpoint": "best_auc", "augmentation": {"flip": True, "crop_area": 0.8, "colour": 0.1},
+    "checkpoint": "best_auc", "augmentation": {"flip": True, "crop_area": 0.8, "color": 0.1},
 }  # fmt: skip
 RUNS: tuple[dict[str, Any], ...] = (
     {
@@ -72,7 +72,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
     },
     _STUDY
     | {
-        "seeds": 2, "committee": 2, "turns": True, "teacher_rows": "all", "generations": 2,
+        "seeds": 2, "committee": 2, "tta": True, "teacher_rows": "all", "generations": 2,
         "human_maps": "keep", "trust": "agreement", "annotated": 6,
         "variants": {
             "early": {"alpha_start": 0.0, "alpha": 0.2},

@@ -13,18 +13,18 @@ from preceptor.config.run import RiseSettings
 from preceptor.data.loader import in_order
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.inference.annotate import annotate, marking_record, model_digest, rise_rows
+from preceptor.inference.annotate import annotate, maps_record, model_digest, rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import read_store
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise import rise as estimate
 from tests.datasets import squares
 
 
 @pytest.fixture(scope="module")
-def teacher() -> GuidableModel:
+def teacher() -> GuidedModel:
     torch.manual_seed(0)
     return build_model(
         "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
@@ -39,16 +39,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.mark.parametrize("cam_class", ["label", "predicted"])
-@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("tta", [False, True])
 def test_the_store_holds_maps_scores_and_probabilities(
-    teacher: GuidableModel, workspace: Workspace, tmp_path: Path, cam_class: Any, turns: bool
+    teacher: GuidedModel, workspace: Workspace, tmp_path: Path, cam_class: Any, tta: bool
 ) -> None:
     made = annotate(
         teacher, workspace.manifest, out=tmp_path, workspace=workspace, cam_class=cam_class,
-        turns=turns,
+        tta=tta,
     )  # fmt: skip
     found = read_store(tmp_path)
-    assert found.info.settings == {"cam_class": cam_class} | ({"turns": True} if turns else {})
+    assert found.info.settings == {"cam_class": cam_class} | ({"tta": True} if tta else {})
     assert found.info == made.info
     for name in ("paths", "maps", "classes", "scores", "probabilities"):
         np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
@@ -58,7 +58,7 @@ def test_the_store_holds_maps_scores_and_probabilities(
 
     which = np.flatnonzero(workspace.train_mask)
     rows = workspace.rows(which, teacher.spec.image_format, teacher.spec.classes)
-    seen = predict(teacher, rows, cams=cam_class, turns=turns)
+    seen = predict(teacher, rows, cams=cam_class, tta=tta)
     np.testing.assert_array_equal(found.probabilities, seen.probabilities)
     assert seen.cams is not None
     np.testing.assert_allclose(found.maps, normalise(seen.cams).numpy(), atol=1e-3)
@@ -70,7 +70,7 @@ def test_the_store_holds_maps_scores_and_probabilities(
 
 
 def test_without_turns_it_is_one_forward_an_image(
-    teacher: GuidableModel, workspace: Workspace, tmp_path: Path
+    teacher: GuidedModel, workspace: Workspace, tmp_path: Path
 ) -> None:
     made = annotate(teacher, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
     which = np.flatnonzero((workspace.manifest.table["split"] == "val").to_numpy())
@@ -93,7 +93,7 @@ def test_a_model_without_a_cam_says_that_its_maps_are_grad_cams(
     made = annotate(model, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
     assert read_store(tmp_path).info.method == made.info.method == "gradcam"
     assert made.error is None
-    assert marking_record(made) == {}
+    assert maps_record(made) == {}
 
 
 # RISE.
@@ -102,7 +102,7 @@ QUICK = RiseSettings(max_masks=90, tolerance=0.2)
 
 
 @pytest.fixture(scope="module")
-def decided() -> GuidableModel:
+def decided() -> GuidedModel:
     """A model whose scores depend on what it sees."""
     torch.manual_seed(0)
     model = build_model(
@@ -117,7 +117,7 @@ def decided() -> GuidableModel:
 
 @pytest.mark.parametrize("cam_class", ["label", "predicted"])
 def test_a_store_of_rise_is_rise_image_by_image(
-    decided: GuidableModel, workspace: Workspace, tmp_path: Path, cam_class: Any
+    decided: GuidedModel, workspace: Workspace, tmp_path: Path, cam_class: Any
 ) -> None:
     made = annotate(
         decided, workspace.manifest, "rise", out=tmp_path, workspace=workspace,
@@ -153,11 +153,11 @@ def test_a_store_of_rise_is_rise_image_by_image(
     settings = QUICK.model_dump() | {"cam_class": cam_class, "masks": masks}
     assert found.info.settings == settings
     unsettled = int((found.error > 0.2).sum())
-    assert marking_record(found) == {"masks": masks, "unsettled": unsettled}
+    assert maps_record(found) == {"masks": masks, "unsettled": unsettled}
     np.testing.assert_array_equal(found.settled, found.error <= 0.2)
 
 
-def test_settings_of_rise_reach_it(decided: GuidableModel, workspace: Workspace) -> None:
+def test_settings_of_rise_reach_it(decided: GuidedModel, workspace: Workspace) -> None:
     which = np.flatnonzero(workspace.train_mask)[:3]
     rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
     maps = {}
@@ -181,7 +181,7 @@ def test_settings_of_rise_reach_it(decided: GuidableModel, workspace: Workspace)
 
 
 def test_rise_in_half_precision_is_nearly_the_same(
-    decided: GuidableModel, workspace: Workspace
+    decided: GuidedModel, workspace: Workspace
 ) -> None:
     which = np.flatnonzero(workspace.train_mask)[:4]
     rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
@@ -195,9 +195,9 @@ def test_rise_in_half_precision_is_nearly_the_same(
         assert np.corrcoef(one, other)[0, 1] > 0.95
 
 
-def test_turns_are_cams(teacher: GuidableModel, workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="turns needs method cam"):
-        annotate(teacher, workspace.manifest, "rise", out=tmp_path, workspace=workspace, turns=True)
+def test_turns_are_cams(teacher: GuidedModel, workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="tta needs method cam"):
+        annotate(teacher, workspace.manifest, "rise", out=tmp_path, workspace=workspace, tta=True)
     with pytest.raises(ValueError, match="'lime' is not one of cam, rise"):
         annotate(teacher, workspace.manifest, "lime", out=tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from preceptor.data.geometry import TURNS, turn_array
 from preceptor.data.loader import Rows
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel, ModelSpec
+from preceptor.models.guided_model import GuidedModel, ModelSpec
 from preceptor.saliency.normalise import normalise
 from tests.datasets import Noise
 
@@ -26,7 +26,7 @@ def rows_of(count: int = 7, classes: int = 3) -> Rows:
     )
 
 
-def network(channels_last: bool = False) -> GuidableModel:
+def network(channels_last: bool = False) -> GuidedModel:
     torch.manual_seed(0)
     classes = ("a", "b", "c")
     model = build_model(
@@ -60,12 +60,12 @@ class Patches(nn.Module):
         return self.head
 
 
-def equivariant() -> GuidableModel:
+def equivariant() -> GuidedModel:
     spec = ModelSpec("patches", ("a", "b", "c"), None, 3, SIDE, (0.5,) * 3, (0.1,) * 3)
-    return GuidableModel(Patches(), spec)
+    return GuidedModel(Patches(), spec)
 
 
-def slow_looks(model: GuidableModel, rows: Rows, cams: str) -> tuple[Any, Any, list[int]]:
+def slow_looks(model: GuidedModel, rows: Rows, cams: str) -> tuple[Any, Any, list[int]]:
     """One image and one turn at a time, turned back by asking where each cell came from."""
     images = rows.batch(np.arange(len(rows))).images
     weight = model.head.weight.detach()
@@ -97,7 +97,7 @@ def slow_looks(model: GuidableModel, rows: Rows, cams: str) -> tuple[Any, Any, l
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_eight_looks_are_the_loop(cams: str, channels_last: bool) -> None:
     model, rows = network(channels_last), rows_of()
-    found = predict(model, rows, cams=cams, turns=True, batch_size=4)
+    found = predict(model, rows, cams=cams, tta=True, batch_size=4)
     scores, maps, classes = slow_looks(model, rows, cams)
     np.testing.assert_allclose(found.probabilities, scores, atol=1e-5)
     assert found.cams is not None
@@ -109,7 +109,7 @@ def test_eight_looks_are_the_loop(cams: str, channels_last: bool) -> None:
 
 def test_looks_matter_to_a_network_that_does_not_turn() -> None:
     model, rows = network(), rows_of()
-    once, eight = (predict(model, rows, cams="label", turns=turns) for turns in (False, True))
+    once, eight = (predict(model, rows, cams="label", tta=tta) for tta in (False, True))
     assert once.cams is not None
     assert eight.cams is not None
     assert (normalise(once.cams) - normalise(eight.cams)).abs().max() > 0.05
@@ -119,7 +119,7 @@ def test_looks_matter_to_a_network_that_does_not_turn() -> None:
 @pytest.mark.parametrize("cams", ["label", "predicted"])
 def test_a_model_that_turns_with_its_image_gives_the_same_map(cams: str) -> None:
     model, rows = equivariant(), rows_of()
-    once, eight = (predict(model, rows, cams=cams, turns=turns) for turns in (False, True))
+    once, eight = (predict(model, rows, cams=cams, tta=tta) for tta in (False, True))
     np.testing.assert_allclose(eight.probabilities, once.probabilities, atol=1e-6)
     assert once.cams is not None
     assert eight.cams is not None
@@ -132,14 +132,14 @@ def test_a_model_that_turns_with_its_image_gives_the_same_map(cams: str) -> None
         np.testing.assert_array_equal(once.cam_classes, once.probabilities.argmax(1))
 
 
-@pytest.mark.parametrize("turns", [False, True])
-def test_scores_alone_and_no_rows(turns: bool) -> None:
+@pytest.mark.parametrize("tta", [False, True])
+def test_scores_alone_and_no_rows(tta: bool) -> None:
     model = equivariant()
-    found = predict(model, rows_of(), turns=turns)
+    found = predict(model, rows_of(), tta=tta)
     assert found.cams is None
     assert found.cam_classes is None
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-6)
-    nothing = predict(model, rows_of(0), cams="label", turns=turns)
+    nothing = predict(model, rows_of(0), cams="label", tta=tta)
     assert nothing.probabilities.shape == (0, 3)
 
 

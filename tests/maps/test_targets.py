@@ -15,10 +15,10 @@ from PIL import Image
 
 from preceptor.config.run import Augmentation, MapSource, PostProcessing, RunConfig
 from preceptor.data.geometry import fit_box, turn_maps
-from preceptor.data.loader import Guides, Rows
+from preceptor.data.loader import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import CENTRE_SIDE, build_guides, trust_weights
+from preceptor.maps.targets import CENTRE_SIDE, build_map_targets, trust_weights
 from preceptor.saliency.postprocess import post_process
 
 COUNT = 10
@@ -44,12 +44,12 @@ def manifest(**columns: Any) -> Any:
 
 def guides(
     maps: MapSource, annotated: Any = ANNOTATED, table: Any = None, **config: Any
-) -> Guides | None:
+) -> MapTargets | None:
     run = RunConfig(manifest=Path("m"), backbone="b", maps=maps, **config)
-    return build_guides(run, table or manifest(), IMAGES, ROWS, annotated)
+    return build_map_targets(run, table or manifest(), IMAGES, ROWS, annotated)
 
 
-def must(found: Guides | None) -> Guides:
+def must(found: MapTargets | None) -> MapTargets:
     assert found is not None
     return found
 
@@ -66,7 +66,7 @@ def write_maps(folder: Path, rows: Any, fit: Any = "squash", grid: int = 5, **co
     write_store(folder, replace(store, **columns))
 
 
-def owners(found: Guides) -> list[int]:
+def owners(found: MapTargets) -> list[int]:
     """Whose store map each row is guided by: −1 = its human map, −2 = not guided."""
     assert found.array is not None
     return [
@@ -185,17 +185,17 @@ def test_a_shuffled_human_map_is_read_from_the_image_that_it_is_of(tmp_path: Pat
 
     images: Any = SimpleNamespace(sizes=SIZES, side=32, human_maps=human_maps)
     rows = Rows(
-        images, ROWS, np.zeros(len(ROWS), np.int64), 32, "squash", guides=found, grid=(8, 8)
+        images, ROWS, np.zeros(len(ROWS), np.int64), 32, "squash", targets=found, grid=(8, 8)
     )
     human = np.flatnonzero(found.index < 0)
     assert set(found.human_rows[human]) == {1, 2, 3, 9}
     for part in (rows, rows.part(slice(0, 5)), rows.part(slice(5, len(ROWS)))):
-        assert part.guides is not None
-        own = np.flatnonzero(part.guides.index < 0)
+        assert part.targets is not None
+        own = np.flatnonzero(part.targets.index < 0)
         maps = part.maps_on_grid(own)
-        assert part.guides.human_rows is not None
+        assert part.targets.human_rows is not None
         columns = maps[:, 0].argmax(1).tolist()
-        assert columns == (part.guides.human_rows[own] % 8).tolist()
+        assert columns == (part.targets.human_rows[own] % 8).tolist()
 
 
 def test_shuffling_moves_maps_and_depends_on_its_seed(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def write_image(path: Path, column: int) -> None:
     Image.fromarray(values).save(path)
 
 
-def columns(found: Guides) -> list[int]:
+def columns(found: MapTargets) -> list[int]:
     """The bright column of each row's map, −2 = not guided."""
     rows = Rows(IMAGES, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (2, 8))
     grids = rows.maps_on_grid(np.arange(8))
@@ -344,7 +344,7 @@ def test_no_map_at_all_is_refused(tmp_path: Path) -> None:
 # What a Teacher's maps are worth.
 
 
-def trusted(folder: Path, trust: Any, **values: Any) -> Guides:
+def trusted(folder: Path, trust: Any, **values: Any) -> MapTargets:
     config = {name: values.pop(name) for name in ("guide_classes", "table") if name in values}
     return must(guides(MapSource(kind="store", path=folder, trust=trust, **values), **config))
 
@@ -485,7 +485,7 @@ POST = PostProcessing(blur=0.15, power=2, threshold=0.05)
 HUMAN_POST = PostProcessing(threshold=0.6, dilate=0.1, shape="hull")
 
 
-def on_grid(found: Guides, images: Any = IMAGES) -> Any:
+def on_grid(found: MapTargets, images: Any = IMAGES) -> Any:
     rows = Rows(images, ROWS, np.zeros(8, np.int64), 32, "squash", None, found, (4, 4))
     return rows.maps_on_grid(np.arange(8))
 

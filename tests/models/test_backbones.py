@@ -21,10 +21,10 @@ from preceptor.errors import InputError
 from preceptor.models import backbones
 from preceptor.models.backbones import classifiers
 from preceptor.models.build import build_model, load_model, save_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 
 
-def small(backbone: str = "test_resnet", **options: Any) -> GuidableModel:
+def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
     options = {"positive": "fake", "input_size": 64} | options
     return build_model(backbone, ["real", "fake"], **options)
 

@@ -13,12 +13,12 @@ import torch
 
 from preceptor.errors import InputError
 from preceptor.models.build import build_model, load_model, save_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.saliency.rise import rise
 
 
-def small(backbone: str = "test_resnet", **options: Any) -> GuidableModel:
+def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
     options = {"positive": "fake", "input_size": 64} | options
     return build_model(backbone, ["real", "fake"], **options)
 

@@ -21,7 +21,7 @@ from preceptor.models.feature_layout import (
     last_block,
     layout_of,
 )
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity
 from preceptor.saliency.cam import class_activation_map
 
@@ -128,7 +128,7 @@ def test_only_attention_that_is_differentiated_twice_loses_its_speed() -> None:
 # What the authors' released code takes.
 
 
-def published(backbone: str, size: int, **options: Any) -> tuple[GuidableModel, Tensor]:
+def published(backbone: str, size: int, **options: Any) -> tuple[GuidedModel, Tensor]:
     torch.manual_seed(0)
     model = build_model(
         backbone, ["a", "b"], input_size=size, cam_source="cyborg", **options
@@ -208,7 +208,7 @@ def test_xception_tap() -> None:
     check_tap(model, images, *xception_tap(model.backbone, images))
 
 
-def check_tap(model: GuidableModel, images: Tensor, tap: Tensor, head_input: Tensor) -> None:
+def check_tap(model: GuidedModel, images: Tensor, tap: Tensor, head_input: Tensor) -> None:
     """The features are the tap, the logits those of the head's own input, the map the tap's CAM."""
     head = model.head
     with torch.no_grad():
@@ -295,7 +295,7 @@ def test_a_copied_model_has_taps_of_its_own(backbone: str, options: dict[str, An
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.mul_(1.5)
-    rebuilt = GuidableModel(copy.deepcopy(twin.backbone), twin.spec).eval()
+    rebuilt = GuidedModel(copy.deepcopy(twin.backbone), twin.spec).eval()
     images, of = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
     with torch.inference_mode():
         out, other = twin(images, of), rebuilt(images, of)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel, GuidedOutput, ModelOutput, ModelSpec
+from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, ModelSpec
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.models.sync_batch_norm import of_the_batch
 from preceptor.saliency.cam import class_activation_map
@@ -32,14 +32,14 @@ BF16_IDENTITY = 0.03
 
 
 @pytest.fixture(scope="module", params=PAPER)
-def paper(request: pytest.FixtureRequest) -> Iterator[tuple[str, GuidableModel]]:
+def paper(request: pytest.FixtureRequest) -> Iterator[tuple[str, GuidedModel]]:
     torch.manual_seed(0)
     model = build_model(request.param, ["real", "fake"]).eval()
     yield request.param, model
     del model
 
 
-def test_the_papers_backbones_have_an_exact_cam(paper: tuple[str, GuidableModel]) -> None:
+def test_the_papers_backbones_have_an_exact_cam(paper: tuple[str, GuidedModel]) -> None:
     name, model = paper
     assert model.spec.cam == "cam"
     assert model.grid() == (PAPER[name], PAPER[name])
@@ -57,9 +57,9 @@ def test_the_papers_backbones_have_an_exact_cam(paper: tuple[str, GuidableModel]
             assert float(gap) <= bound
 
 
-def test_grad_cam_is_the_cam_on_the_papers_backbones(paper: tuple[str, GuidableModel]) -> None:
+def test_grad_cam_is_the_cam_on_the_papers_backbones(paper: tuple[str, GuidedModel]) -> None:
     _, model = paper
-    through_head = GuidableModel(model.backbone, replace(model.spec, cam="gradcam")).eval()
+    through_head = GuidedModel(model.backbone, replace(model.spec, cam="gradcam")).eval()
     side = model.spec.input_size
     images, classes = torch.randn(2, 3, side, side), torch.tensor([1, 0])
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_attention_that_pools_can_be_trained_through() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def small(backbone: str, **options: Any) -> GuidableModel:
+def small(backbone: str, **options: Any) -> GuidedModel:
     torch.manual_seed(0)
     return build_model(backbone, ["a", "b"], **{"input_size": 64} | options).eval()
 
@@ -322,9 +322,9 @@ class ToyTokens(Toy):
         return out
 
 
-def toy(network: nn.Module, tap: str) -> GuidableModel:
+def toy(network: nn.Module, tap: str) -> GuidedModel:
     spec = ModelSpec("toy", ("a", "b"), None, 3, 8, (0.5,) * 3, (0.5,) * 3, cam="gradcam", tap=tap)
-    return GuidableModel(network, spec)
+    return GuidedModel(network, spec)
 
 
 TOYS = [(Toy, ""), (ToyTokens, "last_block")]
@@ -459,7 +459,7 @@ NORMED_TOYS = [
 ]
 
 
-def normed_toy(make: type[Toy], tap: str) -> GuidableModel:
+def normed_toy(make: type[Toy], tap: str) -> GuidedModel:
     """With running statistics of its own."""
     torch.manual_seed(0)
     model = toy(make(), tap).double().train()
@@ -600,8 +600,8 @@ def test_guided_steps_under_fabric(backbone: str, precision: Any) -> None:
     with torch.no_grad():
         plain = model(images, labels).saliency
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    wrapped, optimiser = fabric.setup(model, optimiser)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    wrapped, optimizer = fabric.setup(model, optimizer)
     maps = torch.rand(8, *model.grid())
     with torch.inference_mode():
         out = wrapped(images, labels)
@@ -614,10 +614,10 @@ def test_guided_steps_under_fabric(backbone: str, precision: Any) -> None:
         logits, _, cam, _ = wrapped(images, labels)
         assert cam.dtype == torch.float32
         loss = GuidedLoss(0.1)(logits, labels, cam, maps)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         fabric.backward(loss)
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
 
@@ -668,7 +668,7 @@ def test_the_cam_of_a_sigmoid_head_adds_up_for_both_classes() -> None:
 
 def test_a_sigmoid_head_is_guided_through_grad_cam_as_through_the_cam() -> None:
     exact = small("test_resnet", head="sigmoid")
-    through = GuidableModel(exact.backbone, replace(exact.spec, cam="gradcam"))
+    through = GuidedModel(exact.backbone, replace(exact.spec, cam="gradcam"))
     images, of = torch.randn(3, 3, 64, 64), torch.tensor([0, 1, 1])
     places = exact.grid()[0] * exact.grid()[1]
     with torch.inference_mode():

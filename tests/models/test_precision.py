@@ -39,16 +39,16 @@ def test_a_step_that_broke_off_leaves_no_scaled_gradients() -> None:
         layer = nn.Linear(1, 1, bias=False)
         with torch.no_grad():
             layer.weight.zero_()
-        optimiser = torch.optim.SGD(layer.parameters(), lr=1.0)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
         renew_scaler(plugin, {})
         assert plugin.scaler is not None
         plugin.scaler.scale(layer(torch.ones(1, 1)).sum()).backward()
-        plugin.scaler.unscale_(optimiser)
-        optimiser.zero_grad()
+        plugin.scaler.unscale_(optimizer)
+        optimizer.zero_grad()
         if renewed:
             renew_scaler(plugin, {})
         plugin.scaler.scale(layer(torch.ones(1, 1)).sum()).backward()
-        plugin.scaler.step(optimiser)
+        plugin.scaler.step(optimizer)
         return layer.weight.item()
 
     assert stepped(renewed=True) == -1.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel, ModelSpec
+from preceptor.models.guided_model import GuidedModel, ModelSpec
 from preceptor.models.probes import check_cam_identity
 
 
@@ -35,9 +35,9 @@ class Odd(nn.Module):
         return self.classifier
 
 
-def odd(classifier: nn.Module, power: float = 1.0) -> GuidableModel:
+def odd(classifier: nn.Module, power: float = 1.0) -> GuidedModel:
     spec = ModelSpec("odd", ("a", "b"), None, 3, 8, (0.5,) * 3, (0.5,) * 3)
-    return GuidableModel(Odd(classifier, power), spec)
+    return GuidedModel(Odd(classifier, power), spec)
 
 
 def test_the_check_is_of_pooling_and_head() -> None:
@@ -118,7 +118,7 @@ class Between(Odd):
 )
 def test_a_layer_that_is_the_identity_at_the_start_is_found(make: Callable[[], nn.Module]) -> None:
     spec = ModelSpec("odd", ("a", "b"), None, 3, 8, (0.5,) * 3, (0.5,) * 3)
-    model = GuidableModel(Between(make()), spec)
+    model = GuidedModel(Between(make()), spec)
     assert check_cam_identity(model, trained=True) < 1e-6  # as it stands it changes nothing
     with pytest.raises(InputError, match="differs from the logits"):
         check_cam_identity(model)
@@ -136,16 +136,16 @@ def test_batch_norm_before_the_classifier_means_grad_cam(backbone: str) -> None:
     assert model.spec.cam == "gradcam"
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(4, *model.guidable_grid(), generator=generator)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(8):
         images = torch.randn(4, 3, 128, 128, generator=generator)
         labels = torch.randint(0, 2, (4,), generator=generator)
         out = model(images, labels)
         loss = GuidedLoss(0.5)(out.logits, labels, out.saliency, target)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     # What was the CAM of an untrained network no longer adds up to the logits.
     with pytest.raises(InputError, match="differs from the logits"):
         check_cam_identity(model, trained=True)

@@ -238,8 +238,8 @@ def test_a_legend_names_the_series_that_a_figure_draws() -> None:
 def test_every_name_of_the_palette_is_in_both_themes_and_on_the_page(two_domains: Written) -> None:
     assert list(LIGHT) == list(DARK)
     page = (two_domains.out / "report.html").read_text(encoding="utf-8")
-    for name, colour in [*LIGHT.items(), *DARK.items()]:
-        assert f"--{name}: {colour};" in page
+    for name, color in [*LIGHT.items(), *DARK.items()]:
+        assert f"--{name}: {color};" in page
 
 
 def shown(name: str) -> TableBlock:

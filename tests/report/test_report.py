@@ -259,19 +259,19 @@ CONTROLS = ("shuffled", "centre", "distilled", "mixed")
 SERIES = ("baseline1", "baseline2", "student", *CONTROLS, "ceiling")
 
 
-@pytest.mark.parametrize("colour", [LIGHT, DARK])
-def test_contrast(colour: dict[str, str]) -> None:
+@pytest.mark.parametrize("color", [LIGHT, DARK])
+def test_contrast(color: dict[str, str]) -> None:
     for name in ("ink", "soft", "accent"):
         for surface in SURFACES:
-            assert contrast(colour[name], colour[surface]) >= 4.5, (name, surface)
+            assert contrast(color[name], color[surface]) >= 4.5, (name, surface)
     for name in ("good", "warn", "bad"):
-        assert contrast(colour[name], colour["raised"]) >= 4.5, name
+        assert contrast(color[name], color["raised"]) >= 4.5, name
     for name in SERIES:
-        assert contrast(colour[name], colour["paper"]) >= 3, name
+        assert contrast(color[name], color["paper"]) >= 3, name
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio of two hexadecimal colours."""
+    """WCAG 2.2's contrast ratio of two hexadecimal colors."""
 
     def luminance(text: str) -> float:
         digits = text[1:] if len(text) == 7 else "".join(digit * 2 for digit in text[1:])

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import preceptor.saliency
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.rise import RiseResult, covariance, rise, rise_published, self_normalised
 from preceptor.saliency.rise_masks import full_block
 
@@ -497,7 +497,7 @@ def test_the_other_class_has_the_opposite_map() -> None:
         torch.testing.assert_close(one.maps, -other.maps, atol=1e-6, rtol=1e-3)
 
 
-def amplified() -> GuidableModel:
+def amplified() -> GuidedModel:
     torch.manual_seed(0)
     model = build_model("test_byobnet", ("a", "b"), positive="b", input_size=32)
     model.train()

@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "variants": {
         "everything": {
             "committee": 2,
-            "turns": True,
+            "tta": True,
             "generations": 2,
             "human_maps": "keep",
             "trust": "agreement",

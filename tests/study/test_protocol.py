@@ -80,7 +80,7 @@ def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "shared"),
     [
-        ({"turns": True}, ["train"]),
+        ({"tta": True}, ["train"]),
         ({"human_maps": "keep"}, ["train", "maps"]),
         ({"trust": "score"}, ["train", "maps"]),
         ({"guide_classes": ("forged",)}, ["train", "maps"]),
@@ -203,13 +203,13 @@ def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) 
 
 
 def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
-    one = protocol(draws, variants={"turns": {"turns": True}})
+    one = protocol(draws, variants={"tta": {"tta": True}})
     plan = Plan(one)
     first, later = plan.outline()
     assert not plan.members
     assert not plan.steps
     titles = [step.title for step in [*first, *later]]
-    assert sum("variant turns" in title and title.startswith("train") for title in titles) == 2
+    assert sum("variant tta" in title and title.startswith("train") for title in titles) == 2
     for control in ("shuffled", "centre", "distilled", "mixed"):
         assert sum(f"train {control}" in title for title in titles) == 2
 

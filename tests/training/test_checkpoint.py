@@ -25,11 +25,11 @@ def network(seed: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2))
 
 
-def step(model: nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
     images = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     model(images).square().mean().backward()
-    optimiser.step()
+    optimizer.step()
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -44,9 +44,9 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(
     tmp_path: Path, kind: str, layout: torch.memory_format
 ) -> None:
     model = network(0).to(memory_format=layout)  # type: ignore[call-overload]
-    optimiser = OPTIMISERS[kind](model.parameters())
+    optimizer = OPTIMISERS[kind](model.parameters())
     for seed in range(3):
-        step(model, optimiser, seed)
+        step(model, optimizer, seed)
     progress = Progress(
         epoch=3,
         history=[{"auc": 0.5, "loss": float("nan")}],
@@ -55,7 +55,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(
         best_state=snapshot(network(9)),
         seconds=12.5,
     )
-    save_progress(tmp_path / "state", "run-a", progress, model, optimiser)
+    save_progress(tmp_path / "state", "run-a", progress, model, optimizer)
     saved = snapshot(model)
 
     again = network(1).to(memory_format=layout)  # type: ignore[call-overload]
@@ -66,7 +66,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(
     assert (back.epoch, back.best_score, back.best_epoch, back.seconds) == (3, 0.75, 1, 12.5)
     assert back.history[0]["auc"] == 0.5
     for seed in range(3, 6):
-        step(model, optimiser, seed)
+        step(model, optimizer, seed)
         step(again, new, seed)
     assert_equal(snapshot(again), snapshot(model))
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
@@ -74,9 +74,9 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(
 
 def test_before_the_first_best_epoch(tmp_path: Path) -> None:
     model = network(0)
-    optimiser = OPTIMISERS["sgd"](model.parameters())
-    save_progress(tmp_path / "state", "r", Progress(), model, optimiser)
-    assert load_progress(tmp_path / "state", "r", model, optimiser) == Progress()
+    optimizer = OPTIMISERS["sgd"](model.parameters())
+    save_progress(tmp_path / "state", "r", Progress(), model, optimizer)
+    assert load_progress(tmp_path / "state", "r", model, optimizer) == Progress()
 
 
 def test_a_snapshot_is_a_copy() -> None:
@@ -89,10 +89,10 @@ def test_a_snapshot_is_a_copy() -> None:
 
 def test_anything_else_is_a_fresh_start(tmp_path: Path) -> None:
     model = network(0)
-    optimiser = OPTIMISERS["momentum"](model.parameters())
-    step(model, optimiser, 0)
+    optimizer = OPTIMISERS["momentum"](model.parameters())
+    step(model, optimizer, 0)
     path = tmp_path / "state"
-    save_progress(path, "run-a", Progress(epoch=3), model, optimiser)
+    save_progress(path, "run-a", Progress(epoch=3), model, optimizer)
     whole = path.read_bytes()
     untouched = network(5)
     before = snapshot(untouched)
@@ -123,9 +123,9 @@ def test_the_old_state_stays_until_the_new_is_whole(
     from preceptor.training import checkpoint
 
     model = network(0)
-    optimiser = OPTIMISERS["adamw"](model.parameters())
+    optimizer = OPTIMISERS["adamw"](model.parameters())
     path = tmp_path / "state"
-    save_progress(path, "r", Progress(epoch=1), model, optimiser)
+    save_progress(path, "r", Progress(epoch=1), model, optimizer)
 
     def full(_: Any, target: Path, **__: Any) -> None:
         target.write_bytes(b"half")
@@ -133,5 +133,5 @@ def test_the_old_state_stays_until_the_new_is_whole(
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="no space"):
-        save_progress(path, "r", Progress(epoch=2), model, optimiser)
-    assert load_progress(path, "r", model, optimiser).epoch == 1
+        save_progress(path, "r", Progress(epoch=2), model, optimizer)
+    assert load_progress(path, "r", model, optimizer).epoch == 1

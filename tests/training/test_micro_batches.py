@@ -155,13 +155,13 @@ def assert_same(one: RunResult, other: RunResult) -> None:
         assert file_digest(one.folder / name) == file_digest(other.folder / name), name
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_an_epoch_begins_again_as_it_was(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, optimiser: str
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, optimizer: str
 ) -> None:
     """Nothing is left of the steps before memory ran out."""
-    config = run_of(manifest, {"optimiser": optimiser, "epochs": 3})
+    config = run_of(manifest, {"optimizer": optimizer, "epochs": 3})
     lines: list[str] = []
     with monkeypatch.context() as patch:
         failing_at(patch, 4 * epoch + 2, torch.OutOfMemoryError("CUDA out of memory"))

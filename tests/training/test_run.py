@@ -164,15 +164,15 @@ def test_a_finished_run_is_taken_from_the_store(manifest: Path, tmp_path: Path) 
 
 
 def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path: Path) -> None:
-    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.6, colour=0.3, jpeg=0.5)
-    for optimiser in ("sgd", "adamw"):
+    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.6, color=0.3, jpeg=0.5)
+    for optimizer in ("sgd", "adamw"):
         training = SMALL.model_copy(
-            update={"epochs": 4, "optimiser": optimiser, "augmentation": changes,
+            update={"epochs": 4, "optimizer": optimizer, "augmentation": changes,
                     "schedule": "one_cycle", "clip": 1.0}
         )  # fmt: skip
         config = small(manifest, training=training, alpha=0.1)
         undisturbed = train(config, tmp_path / "undisturbed")
-        file = tmp_path / f"{optimiser}.yaml"
+        file = tmp_path / f"{optimizer}.yaml"
         file.write_text(dump_config(config))
         command = [sys.executable, "-m", "preceptor.training", str(file), str(tmp_path / "killed")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -203,7 +203,7 @@ def test_a_damaged_resume_state_is_a_fresh_start(manifest: Path, tmp_path: Path)
 
 def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
     training = Training(
-        input_size=32, epochs=12, batch_size=8, optimiser="adamw", lr=0.003, schedule="one_cycle",
+        input_size=32, epochs=12, batch_size=8, optimizer="adamw", lr=0.003, schedule="one_cycle",
         checkpoint="last",
     )  # fmt: skip
     metrics = pd.read_csv(
@@ -279,7 +279,7 @@ def test_half_precision_is_refused_on_a_cpu(
         {
             "training": {
                 "length": "steps", "steps": 5, "epochs": 2, "input_size": 32, "fit": "letterbox",
-                "optimiser": "adamw", "schedule": "cosine", "balanced": True, "cache": "none",
+                "optimizer": "adamw", "schedule": "cosine", "balanced": True, "cache": "none",
                 "checkpoint": "best_auc", "precision": "bf16-mixed", "channels_last": False,
             }
         },
@@ -395,7 +395,7 @@ def marked(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         teacher = train(small(manifest, seed=seed), folder / "runs", workspace=workspace)
         annotate(
             load_model(teacher.folder / "model"), workspace.manifest, out=folder / f"{seed}",
-            workspace=workspace, turns=seed == 1,
+            workspace=workspace, tta=seed == 1,
         )  # fmt: skip
     write_store(folder / "both", mean_store([read_store(folder / f"{seed}") for seed in (0, 1)]))
     return folder / "both"
@@ -569,7 +569,7 @@ KINDS: list[tuple[str, dict[str, Any], str]] = [
 def test_every_kind_of_saliency_trains_annotates_and_predicts(
     manifest: Path, tmp_path: Path, backbone: str, training: dict[str, Any], kind: str
 ) -> None:
-    settings = {"input_size": 64, "lr": 1e-3, "optimiser": "adamw", "epochs": 3, "batch_size": 8}
+    settings = {"input_size": 64, "lr": 1e-3, "optimizer": "adamw", "epochs": 3, "batch_size": 8}
     config = small(
         manifest, backbone=backbone, backbone_args={}, alpha=0.1, training=settings | training
     )
@@ -600,7 +600,7 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert store.probabilities is not None
     np.testing.assert_allclose(store.probabilities.sum(1), 1, atol=1e-5)
     turned = annotate(
-        model, workspace.manifest, out=tmp_path / "turned", workspace=workspace, turns=True,
+        model, workspace.manifest, out=tmp_path / "turned", workspace=workspace, tta=True,
         cam_class="predicted",
     )  # fmt: skip
     assert turned.probabilities is not None

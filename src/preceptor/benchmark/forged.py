@@ -116,7 +116,7 @@ class ForgedSettings(BaseModel):
     test_seen: int = Field(default=300, ge=4)
     test_unseen: int = Field(default=300, ge=4)
     kinds: tuple[Kind, ...] = Field(default=("noise", "pixelation", "splice"), min_length=1)
-    unseen_kinds: tuple[Kind, ...] = Field(default=("blur", "jpeg", "colour"), min_length=1)
+    unseen_kinds: tuple[Kind, ...] = Field(default=("blur", "jpeg", "color"), min_length=1)
     strengths: Strengths = Strengths()
     radius: tuple[float, float] = (0.15, 0.3)
     edge: float = Field(default=4.0, gt=0, le=16)
@@ -157,7 +157,7 @@ class ForgedSettings(BaseModel):
         return int(getattr(self, split.replace("-", "_")))
 
 
-_STRONG = Strengths(noise=40, pixelation=8, splice=1.0, blur=4, jpeg=3, colour=100)
+_STRONG = Strengths(noise=40, pixelation=8, splice=1.0, blur=4, jpeg=3, color=100)
 
 PRESETS: dict[str, ForgedSettings] = {
     # For tests: all splits and kinds, written in a fraction of a second.

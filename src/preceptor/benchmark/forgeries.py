@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
-Kind = Literal["noise", "pixelation", "splice", "blur", "jpeg", "colour"]
+Kind = Literal["noise", "pixelation", "splice", "blur", "jpeg", "color"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Pixels = NDArray[np.uint8]
@@ -33,7 +33,7 @@ class Strengths(BaseModel):
             covered region, 1 = pasted without change.
         blur: Standard deviation of the Gaussian blur, in pixels.
         jpeg: Quality of the recompression, 1 to 95; lower is stronger.
-        colour: Length of the shift in RGB space, in gray levels; brightness for grayscale.
+        color: Length of the shift in RGB space, in gray levels; brightness for grayscale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class Strengths(BaseModel):
     splice: float = Field(default=0.5, ge=0, le=1)
     blur: float = Field(default=1.0, gt=0, le=16)
     jpeg: int = Field(default=20, ge=1, le=95)
-    colour: float = Field(default=30.0, gt=0, le=255)
+    color: float = Field(default=30.0, gt=0, le=255)
 
 
 def draw_region(
@@ -167,7 +167,7 @@ def recompress(crop: Pixels, quality: int) -> Floats:
         return np.asarray(decoded.convert("RGB"), dtype=np.float64)
 
 
-def shift_colour(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
+def shift_color(crop: Pixels, strength: float, generator: np.random.Generator) -> Floats:
     """Shift all pixels by one random vector in RGB space; for grayscale crops, the brightness.
 
     Args:
@@ -223,7 +223,7 @@ def forge(
     elif kind == "jpeg":
         altered = recompress(crop, strengths.jpeg)
     else:
-        altered = shift_colour(crop, strengths.colour, generator)
+        altered = shift_color(crop, strengths.color, generator)
     share = region[..., None] / 255.0
     # Clipped first, so that pixels saturate before they are blended at the soft edge.
     mixed = crop + (np.clip(altered, 0, 255) - crop) * share

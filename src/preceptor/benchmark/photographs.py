@@ -38,7 +38,7 @@ class Photograph:
 
 
 # Photographs of real scenes, with enough texture for a forgery to be seen in. Left out, though
-# they ship too: drawings and test charts (chessboards, colour wheel, logo, horse, phantom), sheets
+# they ship too: drawings and test charts (chessboards, color wheel, logo, horse, phantom), sheets
 # of text (page, text), nearly flat or blurred frames (cell, clock_motion), thumbnails
 # (microaneurysms, the LFW faces), and motorcycle_right, the same scene as motorcycle_left.
 PHOTOGRAPHS: tuple[Photograph, ...] = (
@@ -129,8 +129,8 @@ def read_photograph(photograph: Photograph) -> NDArray[np.uint8]:
         (512, 512, 3)
     """
     with Image.open(photograph_path(photograph)) as image:
-        colour = image.convert("RGB")
-    return np.asarray(colour.reduce(photograph.reduce))
+        color = image.convert("RGB")
+    return np.asarray(color.reduce(photograph.reduce))
 
 
 def draw_pools(generator: np.random.Generator) -> dict[Pool, list[Photograph]]:

@@ -34,7 +34,7 @@ DEMO: dict[str, Any] = {
         "length": "steps",
         "steps": 700,
         "epochs": 1,
-        "optimiser": "adamw",
+        "optimizer": "adamw",
         "lr": 0.006,
         "weight_decay": 0.01,
         "schedule": "one_cycle",

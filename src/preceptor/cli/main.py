@@ -283,7 +283,7 @@ def annotate(
     """
     from preceptor.config.run import RiseSettings
     from preceptor.execution.make_maps import annotate_in_shards
-    from preceptor.inference.annotate import marking_record
+    from preceptor.inference.annotate import maps_record
 
     store = annotate_in_shards(
         model, manifest, out, method, splits=split, cache=cache, cache_dir=cache_dir,
@@ -294,7 +294,7 @@ def annotate(
     print(
         f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"
     )
-    if record := marking_record(store):
+    if record := maps_record(store):
         print(
             f"{record['masks'] / len(store.paths):,.0f} forward passes per image; "
             f"{record['unsettled']:,} maps did not reach the tolerance and will not guide"

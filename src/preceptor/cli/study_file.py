@@ -50,7 +50,7 @@ training:
   input_size: {size}
   batch_size: 20
   epochs: 20
-  optimiser: sgd
+  optimizer: sgd
   lr: 0.005
   schedule: cosine
   checkpoint: best_auc
@@ -58,7 +58,7 @@ training:
   channels_last: auto
   compile: auto            # worthwhile for long runs only
   threads: {threads}               # of one run; part of the run's id
-  augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, colour: 0.0}}
+  augmentation: {{flip: true, quarter_turns: false, crop_area: 1.0, color: 0.0}}
 """
 
 

@@ -63,14 +63,14 @@ def _holds_truth_value(value: Any) -> bool:
 class Augmentation(Settings):
     """Random augmentation of training images; geometric changes apply to the maps as well.
 
-    Crop, flip, quarter turns, blur, colour and JPEG, in this order; `preceptor.data.augment` has
+    Crop, flip, quarter turns, blur, color and JPEG, in this order; `preceptor.data.augment` has
     the formulas.
 
     Args:
         flip: Flip left and right with probability ½.
         quarter_turns: Rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop_area: Smallest area of a random square crop, as a fraction of the canvas; 1 = no crop.
-        colour: Strength of brightness, contrast and saturation changes; 0 = none.
+        color: Strength of brightness, contrast and saturation changes; 0 = none.
         blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
         jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
             codec only.
@@ -79,21 +79,21 @@ class Augmentation(Settings):
     flip: bool = False
     quarter_turns: bool = False
     crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
-    colour: Fraction = 0.0
+    color: Fraction = 0.0
     blur: Fraction = 0.0
     jpeg: Fraction = 0.0
 
     @property
     def photometric(self) -> bool:
         """Whether any augmentation changes pixel values."""
-        return bool(self.colour or self.blur or self.jpeg)
+        return bool(self.color or self.blur or self.jpeg)
 
 
 # Settings of the recipes; settings given in the config have precedence. `cyborg` is the authors'
 # released code, `paper` the same with the loss of the papers.
 _AUTHORS: dict[str, Any] = {
     "fit": "squash",
-    "optimiser": "sgd",
+    "optimizer": "sgd",
     "lr": 0.005,
     "momentum": 0.9,
     "weight_decay": 1e-6,
@@ -146,7 +146,7 @@ class Training(Settings):
         cam_source: Features of the CAM: head_input (input of the head), or cyborg (the layers of
             the authors' code, for its backbone families).
         head: softmax (one logit per class) or sigmoid (one logit for two classes).
-        optimiser: sgd or adamw.
+        optimizer: sgd or adamw.
         lr: Learning rate.
         momentum: Momentum of SGD (unused by adamw).
         weight_decay: Weight decay.
@@ -189,7 +189,7 @@ class Training(Settings):
     cam_class: Annotated[Literal["label", "predicted"], IdentityOf("guidance")] = "label"
     cam_source: Literal["head_input", "cyborg"] = "head_input"
     head: Literal["softmax", "sigmoid"] = "softmax"
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.005
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6

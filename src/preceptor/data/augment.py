@@ -3,7 +3,7 @@
 Each image has a row of uniform numbers that depends on (seed, epoch, position in the epoch) alone:
 device, batches, processes and a resumed run change nothing. `changes_of` says what these numbers
 do to each image, `prepare` brings that to a device, `apply` does it, in this order: crop and
-change of size, flip, quarter turns and blur in one separable resampling; colour; JPEG.
+change of size, flip, quarter turns and blur in one separable resampling; color; JPEG.
 
 Between these steps values are float32; what is stored is rounded once for the geometry and once
 at the end, so that no step clips what the next would need.
@@ -83,7 +83,7 @@ class Changes:
         crops: (B, 3) int64 left, top and side of a square, in canvas pixels.
         flips: (B,) bool, mirrored left and right after the crop.
         quarters: (B,) int64, quarter turns counter-clockwise after the flip, 0 to 3.
-        factors: (B, 3) of brightness, contrast and saturation; None = colours stay.
+        factors: (B, 3) of brightness, contrast and saturation; None = colors stay.
         sigmas: (B,) of a Gaussian blur, in pixels of the result; 0 = none.
         qualities: (B,) int64 of a JPEG compression; 0 = none.
     """
@@ -115,7 +115,7 @@ def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) 
         areas = settings.crop_area + (1 - settings.crop_area) * numbers[:, 2]
         sizes = np.rint(side * np.sqrt(areas)).astype(np.int64).clip(1)
     left_top = (numbers[:, 3:5] * (side - sizes + 1)[:, None]).astype(np.int64)
-    factors = 1 + settings.colour * (2 * numbers[:, 5:8] - 1) if settings.colour else None
+    factors = 1 + settings.color * (2 * numbers[:, 5:8] - 1) if settings.color else None
     blurred = numbers[:, 8] < settings.blur
     least, most = _SIGMAS
     compressed = numbers[:, 10] < settings.jpeg
@@ -164,7 +164,7 @@ class Prepared:
         crops: (B, 3) left, top and side, in this order; None = canvases have the right size.
         turned: All images by orientation.
         blurred: All images by blur.
-        coloured: Whether colours change.
+        colored: Whether colors change.
         order: (B,) int64, positions in the batch.
         places: (B,) int64, the place of each image of the batch in this order.
         values: (B, 7) float32, in this order: left, top, side, sigma, and the factors of
@@ -178,7 +178,7 @@ class Prepared:
     crops: NDArray[np.int64] | None
     turned: tuple[_Turned, ...]
     blurred: tuple[_Blurred, ...]
-    coloured: bool
+    colored: bool
     order: Tensor
     places: Tensor
     values: Tensor
@@ -207,7 +207,7 @@ def prepare(changes: Changes, side: int, size: int) -> Prepared:
     across = (changes.quarters >= 2) ^ (changes.flips & ~odd)
     blurred, compressed = changes.sigmas > 0, changes.qualities > 0
     order = np.lexsort((across, down, odd, blurred, compressed))
-    turns = np.column_stack([odd, down, across])[order]
+    tta = np.column_stack([odd, down, across])[order]
     radii = np.array([blur_radius(sigma) for sigma in changes.sigmas[order]], np.int64)
     factors = np.ones((count, 3)) if changes.factors is None else changes.factors
     values = np.column_stack([changes.crops, changes.sigmas, factors])[order].astype(np.float32)
@@ -216,7 +216,7 @@ def prepare(changes: Changes, side: int, size: int) -> Prepared:
     return Prepared(
         size,
         None if whole else crops,
-        tuple(_Turned(start, stop, *turns[start].tolist()) for start, stop in _runs(turns)),
+        tuple(_Turned(start, stop, *tta[start].tolist()) for start, stop in _runs(tta)),
         tuple(
             _Blurred(start, stop, int(radii[start:stop].max()) if blurred[order[start]] else 0)
             for start, stop in _runs(blurred[order][:, None])
@@ -268,10 +268,10 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
     for turned in prepared.turned:
         _turn(_signed(images[turned.start : turned.stop]), turned)
     for blurred in prepared.blurred:
-        if prepared.coloured or blurred.radius:
+        if prepared.colored or blurred.radius:
             for start in range(blurred.start, blurred.stop, most):
                 part = slice(start, min(start + most, blurred.stop))
-                _shade(images[part], prepared.values[part], blurred.radius, prepared.coloured)
+                _shade(images[part], prepared.values[part], blurred.radius, prepared.colored)
     first = count - len(prepared.tables)
     for start in range(first, count, most):
         tables = prepared.tables[start - first : start - first + most]
@@ -337,8 +337,8 @@ def _turn(images: Tensor, group: _Turned) -> None:
         images.copy_(turned)
 
 
-def _shade(images: Tensor, values: Tensor, radius: int, coloured: bool) -> None:
-    """Blur (n, S, S, C) images, where `radius` is not 0, and change their colours, in place."""
+def _shade(images: Tensor, values: Tensor, radius: int, colored: bool) -> None:
+    """Blur (n, S, S, C) images, where `radius` is not 0, and change their colors, in place."""
     count, size, _, channels = images.shape
     # Rows, channels, columns (y, c, x): all channels of a row are summed in one go, and each is
     # contiguous for what differs by channel.
@@ -348,7 +348,7 @@ def _shade(images: Tensor, values: Tensor, radius: int, coloured: bool) -> None:
         levels = weighted_rows(levels.flatten(2), *taps).view(count, size, channels, size)
         levels = levels.transpose(1, 3).reshape(count, size, channels * size)  # (x, c, y)
         levels = weighted_rows(levels, *taps).view(count, size, channels, size)
-    if coloured:
+    if colored:
         if images.dtype in (torch.uint8, torch.uint16):
             levels.round_()  # sums of whole numbers are exact: no order of adding changes the mean
         levels = _coloured(levels, values[:, 4:7])
@@ -357,7 +357,7 @@ def _shade(images: Tensor, values: Tensor, radius: int, coloured: bool) -> None:
 
 
 def _coloured(levels: Tensor, factors: Tensor) -> Tensor:
-    """Change the colours of (n, y, C, x) levels by (n, 3) factors, in place."""
+    """Change the colors of (n, y, C, x) levels by (n, 3) factors, in place."""
     channels = levels.shape[2]
     shares = _LUMA if channels == 3 else (1 / channels,) * channels
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)

@@ -110,9 +110,9 @@ def decode_image(path: Path, channels: int = 3, content: bytes | None = None) ->
             grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
             return grey if channels == 1 else np.repeat(grey, 3, axis=2)
         if _is_transparent(image):
-            colour = _to_rgba(image)
-            white = Image.new("RGBA", colour.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, colour).convert("RGB")
+            color = _to_rgba(image)
+            white = Image.new("RGBA", color.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, color).convert("RGB")
         if channels == 3:
             return np.array(image.convert("RGB"))
         return np.array(_to_grey(image))[..., None]
@@ -149,9 +149,9 @@ def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:
         if image.mode == "I":
             return _scaled_by_largest(image)
         if _is_transparent(image):
-            colour = _to_rgba(image)
-            luminance = np.asarray(colour.convert("RGB").convert("L"), dtype=np.float32)
-            opacity = np.asarray(colour.getchannel("A"), dtype=np.float32)
+            color = _to_rgba(image)
+            luminance = np.asarray(color.convert("RGB").convert("L"), dtype=np.float32)
+            opacity = np.asarray(color.getchannel("A"), dtype=np.float32)
             return luminance * opacity / np.float32(255 * 255)
         return np.asarray(_to_grey(image), dtype=np.float32) / np.float32(255)
     except Exception as error:

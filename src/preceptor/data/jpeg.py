@@ -66,7 +66,7 @@ def cosines() -> NDArray[np.float32]:
 def jpeg_round_trip(images: Tensor, tables: Tensor, transform: Tensor) -> Tensor:
     """Images as they are after compression and decompression.
 
-    Three channels are colour; of any other number, each channel is a grey image.
+    Three channels are color; of any other number, each channel is a grey image.
 
     Args:
         images: (n, C, H, W) float, whole levels from 0 to 255.

@@ -85,7 +85,7 @@ class MapArray:
 
 
 @dataclass(frozen=True)
-class Guides:
+class MapTargets:
     """Map targets of rows: human maps, maps of a Teacher, or both.
 
     Args:
@@ -105,6 +105,11 @@ class Guides:
     human_post: Callable[[Tensor], Tensor] | None = None
     human_rows: NDArray[np.int64] | None = None
 
+    @classmethod
+    def human(cls, weight: NDArray[np.float32] | NDArray[np.bool_]) -> MapTargets:
+        """Human maps only, with the (n,) map weights."""
+        return cls(weight.astype(np.float32), None, np.full(len(weight), -1, np.int64))
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -117,7 +122,7 @@ class Rows:
         size: Side of the model's input in pixels.
         fit: Method that made the canvases square.
         sample_weight: (n,) v_k, or None.
-        guides: Map targets, or None.
+        targets: Map targets, or None.
         grid: Feature grid of the model, for maps.
         soft: (n, C) soft labels, with rows of NaN for none; or None.
     """
@@ -128,7 +133,7 @@ class Rows:
     size: int
     fit: Fit
     sample_weight: NDArray[np.float32] | None = None
-    guides: Guides | None = None
+    targets: MapTargets | None = None
     grid: tuple[int, int] = (1, 1)
     soft: NDArray[np.float32] | None = None
     boxes: NDArray[np.float64] = field(init=False)
@@ -142,13 +147,13 @@ class Rows:
 
     def part(self, which: slice) -> Rows:
         """The rows of consecutive positions."""
-        guides = self.guides
-        if guides is not None:
-            whose = None if guides.human_rows is None else guides.human_rows[which]
-            guides = replace(
-                guides,
-                weight=guides.weight[which],
-                index=guides.index[which],
+        targets = self.targets
+        if targets is not None:
+            whose = None if targets.human_rows is None else targets.human_rows[which]
+            targets = replace(
+                targets,
+                weight=targets.weight[which],
+                index=targets.index[which],
                 human_rows=whose,
             )
         return replace(
@@ -156,7 +161,7 @@ class Rows:
             rows=self.rows[which],
             labels=self.labels[which],
             sample_weight=None if self.sample_weight is None else self.sample_weight[which],
-            guides=guides,
+            targets=targets,
             soft=None if self.soft is None else self.soft[which],
         )
 
@@ -186,12 +191,12 @@ class Rows:
             changes = augment.changes_of(settings, numbers, side)
             boxes = changes.boxes(boxes, side)
         maps = weight = None
-        if self.guides is not None:
+        if self.targets is not None:
             maps = self.maps_on_grid(chosen, boxes)
             if changes is not None:
                 flips, quarters = changes.flips, changes.quarters
                 maps = turn_maps(maps, torch.from_numpy(flips), torch.from_numpy(quarters))
-            weight = torch.from_numpy(self.guides.weight[chosen])
+            weight = torch.from_numpy(self.targets.weight[chosen])
         batch = Batch(
             canvases,
             torch.from_numpy(self.labels[chosen]),
@@ -207,26 +212,26 @@ class Rows:
         self, chosen: NDArray[np.int64], boxes: NDArray[np.float64] | None = None
     ) -> Tensor:
         """(B, h, w) maps of positions `chosen` over `boxes` (None: the whole canvas)."""
-        assert self.guides is not None
+        assert self.targets is not None
         boxes = self.boxes[chosen] if boxes is None else boxes
         maps = torch.zeros((len(chosen), *self.grid))
-        guides = self.guides
-        used = guides.weight[chosen] > 0
-        index = guides.index[chosen]
+        targets = self.targets
+        used = targets.weight[chosen] > 0
+        index = targets.index[chosen]
         human = np.flatnonzero(used & (index < 0))
         if len(human):
-            whose = self.rows if guides.human_rows is None else guides.human_rows
+            whose = self.rows if targets.human_rows is None else targets.human_rows
             stored = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             found = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
-            maps[human] = found if guides.human_post is None else guides.human_post(found)
+            maps[human] = found if targets.human_post is None else targets.human_post(found)
         other = np.flatnonzero(used & (index >= 0))
-        if len(other) and guides.array is not None:
+        if len(other) and targets.array is not None:
             places = index[other]
-            stored = _without_constants(guides.array.maps[places])
-            regions = torch.from_numpy(guides.array.regions[places])
+            stored = _without_constants(targets.array.maps[places])
+            regions = torch.from_numpy(targets.array.regions[places])
             found = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
-            maps[other] = found if guides.post is None else guides.post(found)
+            maps[other] = found if targets.post is None else targets.post(found)
         return maps
 
 

@@ -16,7 +16,7 @@ from preceptor.config.run import Amount, RunConfig
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.decode_pass import INDEX, DecodePass
-from preceptor.data.loader import Guides, Rows
+from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.manifest import Manifest
 from preceptor.data.row_hashes import FileHashes, RowHashes
 from preceptor.errors import InputError
@@ -145,7 +145,7 @@ class Workspace:
         classes: Sequence[str] | None = None,
         *,
         cache: Literal["memmap", "none"] = "memmap",
-        guides: Guides | None = None,
+        targets: MapTargets | None = None,
         grid: tuple[int, int] = (1, 1),
         soft: NDArray[np.float32] | None = None,
     ) -> Rows:
@@ -157,7 +157,7 @@ class Workspace:
             classes: Class names in the order of the labels; None = those of the manifest. A trained
                 model has its own, of which the manifest may contain only some.
             cache: Image cache: memmap or none.
-            guides, grid, soft: Arguments of `Rows`.
+            targets, grid, soft: Arguments of `Rows`.
 
         Raises:
             InputError: A label is not among the classes.
@@ -170,7 +170,7 @@ class Workspace:
             size=form.size,
             fit=form.fit,
             sample_weight=None if (weights == 1).all() else weights,
-            guides=guides,
+            targets=targets,
             grid=grid,
             soft=soft,
         )

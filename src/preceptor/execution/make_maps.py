@@ -34,7 +34,7 @@ from preceptor.runtime.result_folder import digest
 from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps
 from preceptor.study.workspaces import Workspaces
 
-WORKING = ".marking"
+PARTIAL_FOLDER = ".partial"
 """Folder within the store's where shards are kept until all are there."""
 
 
@@ -45,7 +45,7 @@ def annotate_in_shards(
     method: Method = "cam",
     *,
     splits: str = "train",
-    turns: bool = False,
+    tta: bool = False,
     rise: RiseSettings | None = None,
     threads: int = 1,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -68,7 +68,7 @@ def annotate_in_shards(
         model: Model folder; on a cluster, accessible from all machines, as `manifest` and `out`.
         manifest: Path of the manifest.
         out: Folder of the map store.
-        method, splits, turns, rise, cache: Arguments of `annotate`.
+        method, splits, tta, rise, cache: Arguments of `annotate`.
         threads: CPU threads of a shard.
         device: auto, cpu or cuda.
         cache_dir: Folder of image caches; None = the default, on a cluster a folder in `out`.
@@ -85,12 +85,12 @@ def annotate_in_shards(
     """
     check_engine(engine, address)
     jobs = checked_jobs(jobs, threads, tell) if engine == "local" else jobs
-    if turns and method == "rise":
-        raise InputError("turns needs method cam; remove it, or use cam instead of rise")
+    if tta and method == "rise":
+        raise InputError("tta needs method cam; remove it, or use cam instead of rise")
     model, manifest, out = (Path(path).absolute() for path in (model, manifest, out))
     rise = (rise or RiseSettings()) if method == "rise" else None
     loaded = load_model(model)
-    work = out / WORKING
+    work = out / PARTIAL_FOLDER
     if cache_dir is None:
         cache_dir = work / "cache" if engine == "ray" else default_cache_dir()
     reading = {"need": (), "classes": loaded.spec.classes}
@@ -98,13 +98,13 @@ def annotate_in_shards(
     workspace = workspaces.at(manifest)
     rows = rows_of(workspace.manifest, splits)
     whose = model_digest(loaded)
-    forwards = forwards_of(method, turns, rise)
+    forwards = forwards_of(method, tta, rise)
     shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
     how = None if rise is None else rise.model_dump(mode="json")
-    identity = digest([whose, workspace.hashes.of(rows, None), splits, method, turns, how])
+    identity = digest([whose, workspace.hashes.of(rows, None), splits, method, tta, how])
     training = Training(threads=threads, device=device, cache=cache)
     run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)
-    maps = MakeMaps(run, whose, method, turns, rise, shards[0], model=model)
+    maps = MakeMaps(run, whose, method, tta, rise, shards[0], model=model)
     *steps, last = map_steps(
         maps, shards, identity, loaded.spec.backbone, (), forwards / 3, join_one=True
     )

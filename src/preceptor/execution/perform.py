@@ -12,13 +12,13 @@ import torch
 
 from preceptor.config.run import RunConfig
 from preceptor.errors import RunFailedError
-from preceptor.inference.annotate import mark_rows, marking_record, rise_correlations
+from preceptor.inference.annotate import compute_maps, maps_record, rise_correlations
 from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
 from preceptor.maps.committee import mean_store
 from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.build import load_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish, is_finished, read_record
@@ -119,7 +119,7 @@ def drop_shards(step: Step, store: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _trained(folder: Path, config: RunConfig) -> GuidableModel:
+def _trained(folder: Path, config: RunConfig) -> GuidedModel:
     """Model of a finished run, with the threads and memory layout of its training."""
     torch.set_num_threads(config.training.threads)
     model = load_model(folder)
@@ -143,12 +143,12 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
             model, workspace, rows, work.rise, training.speed.precision, cache=training.cache
         )
         return record | {"correlations": found}
-    made = mark_rows(
-        model, workspace, rows, work.method, teacher=work.run, turns=work.tta, rise=work.rise,
+    made = compute_maps(
+        model, workspace, rows, work.method, teacher=work.run, tta=work.tta, rise=work.rise,
         precision=training.speed.precision, cache=training.cache,
     )  # fmt: skip
     write_store(folder, made)
-    return record | marking_record(made)
+    return record | maps_record(made)
 
 
 def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     }  # fmt: skip
     if metrics:
         record["metrics"] = metrics
-    return record | marking_record(made)
+    return record | maps_record(made)
 
 
 def join_shards(

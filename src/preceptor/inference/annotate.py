@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.config.run import Method, Precision, RiseSettings
-from preceptor.data.loader import Guides, Rows, in_order
+from preceptor.data.loader import MapTargets, Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device, uses_channels_last
 from preceptor.inference.shards import RISE_IMAGES
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import autocast
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
@@ -30,14 +30,14 @@ CamClass = Literal["label", "predicted"]
 
 
 def annotate(
-    model: GuidableModel,
+    model: GuidedModel,
     manifest: Manifest,
     method: Method = "cam",
     *,
     out: str | Path,
     splits: str = "train",
     cam_class: CamClass = "label",
-    turns: bool = False,
+    tta: bool = False,
     rise: RiseSettings | None = None,
     precision: Precision = "32-true",
     teacher: str | None = None,
@@ -55,7 +55,7 @@ def annotate(
         out: Folder of the map store.
         splits: Images: train, all, or the name of a split.
         cam_class: Class of the maps: label (of the image), or predicted.
-        turns: Test-time augmentation of cam: the map is the mean of the normalized CAMs over the
+        tta: Test-time augmentation of cam: the map is the mean of the normalized CAMs over the
             eight flips and quarter turns of the image, each turned back. Probabilities are averaged
             as well, and the predicted class is that of the mean. Eight forward passes per image.
         rise: Settings of rise; None = defaults.
@@ -69,25 +69,25 @@ def annotate(
         The map store. For rise it has an error for each map, and settings with the tolerance.
 
     Raises:
-        InputError: There are no images, or `turns` is used with rise.
+        InputError: There are no images, or `tta` is used with rise.
     """
     workspace = workspace or Workspace(manifest)
-    store = mark_rows(
-        model, workspace, rows_of(manifest, splits), method, cam_class=cam_class, turns=turns,
+    store = compute_maps(
+        model, workspace, rows_of(manifest, splits), method, cam_class=cam_class, tta=tta,
         rise=rise, precision=precision, teacher=teacher, cache=cache, forward=forward,
     )  # fmt: skip
     write_store(Path(out), store)
     return store
 
 
-def mark_rows(
-    model: GuidableModel,
+def compute_maps(
+    model: GuidedModel,
     workspace: Workspace,
     chosen: NDArray[np.int64],
     method: Method = "cam",
     *,
     cam_class: CamClass = "label",
-    turns: bool = False,
+    tta: bool = False,
     rise: RiseSettings | None = None,
     precision: Precision = "32-true",
     teacher: str | None = None,
@@ -101,18 +101,18 @@ def mark_rows(
     """
     if method not in get_args(Method):
         raise ValueError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
-    if turns and method == "rise":
-        raise InputError("turns needs method cam; remove it, or use cam instead of rise")
+    if tta and method == "rise":
+        raise InputError("tta needs method cam; remove it, or use cam instead of rise")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class}
     error: NDArray[np.float32] | None = None
     if method == "cam":
-        found = predict(model, rows, cams=cam_class, forward=forward, turns=turns)
+        found = predict(model, rows, cams=cam_class, forward=forward, tta=tta)
         assert found.cams is not None
         assert found.cam_classes is not None
         maps, classes = found.cams, found.cam_classes
-        if turns:
-            how["turns"] = True
+        if tta:
+            how["tta"] = True
     else:
         rise = rise or RiseSettings()
         found = predict(model, rows, forward=forward)
@@ -139,7 +139,7 @@ def mark_rows(
 
 
 def rise_rows(
-    model: GuidableModel,
+    model: GuidedModel,
     rows: Rows,
     classes: NDArray[np.int64],
     settings: RiseSettings,
@@ -167,7 +167,7 @@ def rise_rows(
 
 
 def rise_correlations(
-    model: GuidableModel,
+    model: GuidedModel,
     workspace: Workspace,
     chosen: NDArray[np.int64],
     settings: RiseSettings,
@@ -183,10 +183,10 @@ def rise_correlations(
     Returns:
         Correlations of the images for which neither map is constant.
     """
-    guides = Guides(np.ones(len(chosen), np.float32), None, np.full(len(chosen), -1, np.int64))
+    targets = MapTargets.human(np.ones(len(chosen), np.float32))
     rows = workspace.rows(
         chosen, model.spec.image_format, model.spec.classes, cache=cache,
-        guides=guides, grid=model.grid(),
+        targets=targets, grid=model.grid(),
     )  # fmt: skip
     human = rows.maps_on_grid(np.arange(len(rows)))
     maps = rise_rows(model, rows, rows.labels, settings, precision).maps
@@ -194,7 +194,7 @@ def rise_correlations(
     return [float(value) for value in values[valid]]
 
 
-def marking_record(store: MapStore) -> dict[str, int]:
+def maps_record(store: MapStore) -> dict[str, int]:
     """Record of map making with RISE: numbers of model evaluations and of inaccurate maps."""
     if store.error is None:
         return {}
@@ -214,7 +214,7 @@ def rows_of(manifest: Manifest, splits: str) -> NDArray[np.int64]:
     return np.flatnonzero(mask)
 
 
-def model_digest(model: GuidableModel) -> str:
+def model_digest(model: GuidedModel) -> str:
     """Hash of a model's weights."""
     state = hashlib.blake2b(digest_size=10)
     for key, value in sorted(model.backbone.state_dict().items()):

@@ -1,6 +1,6 @@
 """Scores and saliency maps of a trained model for rows of a manifest, in one forward pass.
 
-With `turns` (test-time augmentation), there is one forward pass for each of the eight flips and
+With `tta` (test-time augmentation), there is one forward pass for each of the eight flips and
 quarter turns of the images; their mean is less noisy, as for scores averaged over crops and flips
 (Krizhevsky, Sutskever, Hinton, NeurIPS 2012).
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from preceptor.data.geometry import TURNS, turn_all
 from preceptor.data.loader import Rows, in_order
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory
 from preceptor.saliency.normalise import normalise
@@ -32,7 +32,7 @@ class Predictions:
 
     Args:
         probabilities: (n, C) float32.
-        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `turns` means of
+        cams: (n, h, w) float32 raw maps (CAM or Grad-CAM) of `cam_classes`, with `tta` means of
             normalized maps; or None.
         cam_classes: (n,) int64 class of each map, or None.
     """
@@ -43,13 +43,13 @@ class Predictions:
 
 
 def predict(
-    model: GuidableModel,
+    model: GuidedModel,
     rows: Rows,
     *,
     cams: str | None = None,
     forward: Callable[..., Any] | None = None,
     batch_size: int = PREDICT_BATCH,
-    turns: bool = False,
+    tta: bool = False,
 ) -> Predictions:
     """Predictions of a model in evaluation mode.
 
@@ -59,13 +59,13 @@ def predict(
         cams: Class of the maps: label or predicted; None = no maps.
         forward: Forward function of the model in its precision; None = the model itself.
         batch_size: Number of images per forward pass; halved if memory runs out.
-        turns: Test-time augmentation: probabilities are averaged over the eight flips and quarter
+        tta: Test-time augmentation: probabilities are averaged over the eight flips and quarter
             turns of the image, as are the normalized maps, each turned back; the predicted class is
             that of the mean probabilities.
     """
     while True:
         try:
-            return _predict(model, rows, cams, forward or model, batch_size, turns)
+            return _predict(model, rows, cams, forward or model, batch_size, tta)
         except (MemoryError, RuntimeError) as error:
             if batch_size == 1 or not out_of_memory(error):
                 raise
@@ -75,14 +75,14 @@ def predict(
 
 
 def _predict(
-    model: GuidableModel,
+    model: GuidedModel,
     rows: Rows,
     cams: str | None,
     call: Callable[..., Any],
     batch_size: int,
-    turns: bool,
+    tta: bool,
 ) -> Predictions:
-    look = _looks if turns else _look
+    look = _looks if tta else _look
     device, channels_last = model.device, uses_channels_last(model)
     model.eval()
     probabilities: list[Tensor] = []
@@ -108,7 +108,7 @@ def _predict(
 
 def _look(
     call: Callable[..., Any],
-    model: GuidableModel,
+    model: GuidedModel,
     images: Tensor,
     labels: Tensor,
     cams: str | None,
@@ -124,7 +124,7 @@ def _look(
 
 def _looks(
     call: Callable[..., Any],
-    model: GuidableModel,
+    model: GuidedModel,
     images: Tensor,
     labels: Tensor,
     cams: str | None,

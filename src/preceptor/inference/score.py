@@ -16,11 +16,11 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.evaluation.scores import check_score_file, figures, write_scores
 from preceptor.inference.predict import predict
-from preceptor.models.guided_model import GuidableModel, ModelOutput
+from preceptor.models.guided_model import GuidedModel, ModelOutput
 
 
 def check_comparable(
-    model: GuidableModel, other: GuidableModel, names: tuple[str, str] = ("a", "b")
+    model: GuidedModel, other: GuidedModel, names: tuple[str, str] = ("a", "b")
 ) -> str:
     """Check that the AUCs of two models can be compared; returns their positive class.
 
@@ -52,7 +52,7 @@ def check_comparable(
 
 
 def evaluate(
-    model: GuidableModel,
+    model: GuidedModel,
     manifest: Manifest,
     *,
     out: str | Path | None = None,
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def score_sets(
-    model: GuidableModel, workspace: Workspace, cache: Literal["memmap", "none"] = "memmap"
+    model: GuidedModel, workspace: Workspace, cache: Literal["memmap", "none"] = "memmap"
 ) -> pd.DataFrame:
     """Scores of all validation and test sets of a manifest: see `score_frame`."""
     manifest = workspace.manifest
@@ -93,7 +93,7 @@ def score_sets(
 
 
 def score_frame(
-    model: GuidableModel,
+    model: GuidedModel,
     workspace: Workspace,
     chosen: NDArray[np.int64],
     cache: Literal["memmap", "none"] = "memmap",

@@ -48,11 +48,11 @@ class Shard:
         return found[self.start : self.stop]
 
 
-def forwards_of(method: Method, turns: bool, rise: RiseSettings | None) -> int:
+def forwards_of(method: Method, tta: bool, rise: RiseSettings | None) -> int:
     """Approximate number of model evaluations per image."""
     if method == "rise":
         return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
-    return 8 if turns else 1
+    return 8 if tta else 1
 
 
 def shards_of(

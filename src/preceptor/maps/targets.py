@@ -18,7 +18,7 @@ from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
-from preceptor.data.loader import Guides, MapArray
+from preceptor.data.loader import MapArray, MapTargets
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.maps.store import is_store, read_store
@@ -32,13 +32,13 @@ CENTRE_SIGMA = 0.25  # as a fraction of the image's side
 UNIT = (0.0, 0.0, 1.0, 1.0)  # the whole image
 
 
-def build_guides(
+def build_map_targets(
     config: RunConfig,
     manifest: Manifest,
     images: ImageSource,
     rows: NDArray[np.int64],
     annotated: NDArray[np.bool_],
-) -> Guides | None:
+) -> MapTargets | None:
     """Map targets of the training rows of a run, or None for a run without guidance.
 
     Args:
@@ -82,7 +82,7 @@ def build_guides(
     if trust is not None:
         weight *= _mean_one(trust, (weight > 0) & (index >= 0), source)
     post, human_post = _applied(config.post), _applied(config.human_post)
-    return Guides(weight, array, index, post, human_post, human_rows)
+    return MapTargets(weight, array, index, post, human_post, human_rows)
 
 
 def _no_map(source: MapSource, rows: int, excluded: int) -> InputError:

@@ -22,7 +22,7 @@ from preceptor.config.image_format import Fit
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.backbones import classifiers, create_network
 from preceptor.models.feature_layout import CamSource, last_block
-from preceptor.models.guided_model import GuidableModel, Head, ModelOutput, ModelSpec
+from preceptor.models.guided_model import GuidedModel, Head, ModelOutput, ModelSpec
 from preceptor.models.probes import check_cam_identity, check_grad_cam, check_trained
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
@@ -44,7 +44,7 @@ def build_model(
     head: Head = "softmax",
     cam: CamKind = "auto",
     cam_source: CamSource = "head_input",
-) -> GuidableModel:
+) -> GuidedModel:
     """Build a timm backbone for guided training, with the kind of saliency that it supports.
 
     Args:
@@ -179,10 +179,10 @@ def _is_for(network: nn.Module, in_chans: int, side: int) -> bool:
     return True
 
 
-def _with_cyborg_taps(network: nn.Module, spec: ModelSpec) -> GuidableModel:
+def _with_cyborg_taps(network: nn.Module, spec: ModelSpec) -> GuidedModel:
     """Model with the taps of the authors' code, if its head has that many input channels."""
     try:
-        model = GuidableModel(network, spec)
+        model = GuidedModel(network, spec)
     except InputError as error:
         raise InputError(f"{spec.backbone}: {error}") from error
     channels = int(_trial(model).features.shape[1])
@@ -194,9 +194,9 @@ def _with_cyborg_taps(network: nn.Module, spec: ModelSpec) -> GuidableModel:
     return model
 
 
-def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
+def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidedModel:
     """Model with the kind of saliency that its network supports."""
-    model = GuidableModel(network, spec)
+    model = GuidedModel(network, spec)
     _trial(model)
     why = ""
     if cam != "gradcam":
@@ -209,7 +209,7 @@ def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
         else:
             return model
     for tap in ("", "last_block") if last_block(network) is not None else ("",):
-        model = GuidableModel(network, replace(spec, cam="gradcam", tap=tap))
+        model = GuidedModel(network, replace(spec, cam="gradcam", tap=tap))
         wrong = check_grad_cam(model)
         if wrong is None:
             return model
@@ -217,7 +217,7 @@ def _probed(network: nn.Module, spec: ModelSpec, cam: CamKind) -> GuidableModel:
     raise InputError(f"{spec.backbone}: guidance is refused: {why.removesuffix('; ')}")
 
 
-def _trial(model: GuidableModel) -> ModelOutput:
+def _trial(model: GuidedModel) -> ModelOutput:
     """Check a network by one forward pass.
 
     Raises:
@@ -244,7 +244,7 @@ def _trial(model: GuidableModel) -> ModelOutput:
 
 
 def save_model(
-    model: GuidableModel, folder: Path, thresholds: Mapping[str, float] | None = None
+    model: GuidedModel, folder: Path, thresholds: Mapping[str, float] | None = None
 ) -> None:
     """Write a model folder: `model.safetensors` and `model.json`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def save_model(
     (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
 
 
-def load_model(folder: str | Path) -> GuidableModel:
+def load_model(folder: str | Path) -> GuidedModel:
     """Load a model folder; nothing is unpickled.
 
     Raises:
@@ -273,7 +273,7 @@ def load_model(folder: str | Path) -> GuidableModel:
         outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
         network = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")
         network.load_state_dict(load_file(folder / "model.safetensors"))
-        model = GuidableModel(network, spec)
+        model = GuidedModel(network, spec)
         check_trained(model)
         return model
     except InputError as error:

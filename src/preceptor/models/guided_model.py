@@ -102,7 +102,7 @@ class ModelSpec:
         return ImageFormat(self.input_size, self.fit, self.in_chans)
 
 
-class GuidableModel(nn.Module):
+class GuidedModel(nn.Module):
     """timm backbone that also returns features and saliency maps; built by `build_model`.
 
     Args:

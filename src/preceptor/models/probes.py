@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
 from preceptor.models.backbones import classifiers
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.sync_batch_norm import statistics
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
@@ -20,7 +20,7 @@ from preceptor.saliency.cam import binary_logits
 IDENTITY_TOLERANCE = 1e-4
 
 
-def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
+def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
     """Check the identity mean(cam_c) + bias_c = logit_c of the exact class activation map.
 
     The identity must hold for all weights, not only for the initial ones: for example, a batch norm
@@ -64,7 +64,7 @@ def check_cam_identity(model: GuidableModel, *, trained: bool = False) -> float:
     return gap
 
 
-def check_trained(model: GuidableModel) -> None:
+def check_trained(model: GuidedModel) -> None:
     """Check the identity of a trained model with an exact CAM; other models are not checked.
 
     Raises:
@@ -76,7 +76,7 @@ def check_trained(model: GuidableModel) -> None:
 
 @contextmanager
 def _other_values(
-    model: GuidableModel, head: nn.Linear, trained: bool, generator: torch.Generator
+    model: GuidedModel, head: nn.Linear, trained: bool, generator: torch.Generator
 ) -> Iterator[None]:
     """Context with random weights: a normal head and, unless `trained`, vectors in [0.5, 1.5]."""
     drawn = {id(value) for value in head.parameters()}
@@ -110,14 +110,14 @@ def _vectors(network: nn.Module, without: set[int]) -> list[Tensor]:
     ]
 
 
-def _images(model: GuidableModel, generator: torch.Generator) -> Tensor:
+def _images(model: GuidedModel, generator: torch.Generator) -> Tensor:
     side = model.spec.input_size
     images = torch.randn((2, model.spec.in_chans, side, side), generator=generator)
     some = next(model.parameters())
     return images.to(some.device, some.dtype)
 
 
-def check_grad_cam(model: GuidableModel) -> str | None:
+def check_grad_cam(model: GuidedModel) -> str | None:
     """Check whether Grad-CAM can be computed and trained on a model.
 
     Returns:

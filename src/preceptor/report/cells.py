@@ -27,13 +27,13 @@ def short(key: str) -> str:
     """Short name of a table row for an axis.
 
     Example:
-        >>> short("student"), short("variant turns")
-        ('Student', 'Variant turns')
+        >>> short("student"), short("variant tta")
+        ('Student', 'Variant tta')
     """
     return SHORT.get(key) or key[:1].upper() + key[1:]
 
 
-def colour(key: str) -> str:
+def color(key: str) -> str:
     """Color class of a row in the stylesheet; variants have that of the Student."""
     return key if key in SHORT else "student"
 

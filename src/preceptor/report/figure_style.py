@@ -15,18 +15,18 @@ from preceptor.report.palette import LIGHT, SERIES
 
 
 @dataclass(frozen=True)
-class Colour:
+class Color:
     """Color, by its name in the palette."""
 
     name: str
 
 
-class OwnColour:
+class OwnColor:
     """Color of the series of an element."""
 
 
-Value = str | Colour | OwnColour
-_OWN = OwnColour()
+Value = str | Color | OwnColor
+_OWN = OwnColor()
 
 
 @dataclass(frozen=True)
@@ -41,36 +41,36 @@ class Rule:
     selectors: tuple[str, ...]
     style: dict[str, Value]
 
-    def body(self, colour: Callable[[Colour | OwnColour], str]) -> str:
-        """The declarations, with colours as the function writes them."""
+    def body(self, color: Callable[[Color | OwnColor], str]) -> str:
+        """The declarations, with colors as the function writes them."""
         return " ".join(
-            f"{name}: {value if isinstance(value, str) else colour(value)};"
+            f"{name}: {value if isinstance(value, str) else color(value)};"
             for name, value in self.style.items()
         )
 
 
 RULES = (
-    Rule(("text",), {"font-size": "12px", "fill": Colour("ink")}),
-    Rule((".tick", ".axis"), {"fill": Colour("soft")}),
+    Rule(("text",), {"font-size": "12px", "fill": Color("ink")}),
+    Rule((".tick", ".axis"), {"fill": Color("soft")}),
     Rule((".strong",), {"font-weight": "700"}),
-    Rule((".grid",), {"stroke": Colour("rule")}),
-    Rule((".rule",), {"stroke": Colour("rule"), "stroke-dasharray": "1 4"}),
-    Rule((".zero",), {"stroke": Colour("ink")}),
-    Rule((".chance",), {"stroke": Colour("soft"), "stroke-dasharray": "2 5"}),
+    Rule((".grid",), {"stroke": Color("rule")}),
+    Rule((".rule",), {"stroke": Color("rule"), "stroke-dasharray": "1 4"}),
+    Rule((".zero",), {"stroke": Color("ink")}),
+    Rule((".chance",), {"stroke": Color("soft"), "stroke-dasharray": "2 5"}),
     Rule(
         (".curve",),
         {"fill": "none", "stroke": _OWN, "stroke-width": "2", "stroke-linejoin": "round"},
     ),
     Rule(
         (".dot",),
-        {"fill": _OWN, "fill-opacity": "0.85", "stroke": Colour("paper"), "stroke-width": "1"},
+        {"fill": _OWN, "fill-opacity": "0.85", "stroke": Color("paper"), "stroke-width": "1"},
     ),
     Rule((".mean",), {"stroke": _OWN, "stroke-width": "3"}),
     Rule((".ring",), {"fill": "none", "stroke": _OWN, "stroke-width": "2"}),
     Rule((".band",), {"fill": _OWN, "fill-opacity": "0.16"}),
     Rule((".curve.across",), {"stroke-width": "1.5"}),
-    Rule((".edge",), {"fill": "none", "stroke": Colour("soft"), "stroke-width": "1.2"}),
-    Rule((".box",), {"fill": Colour("raised"), "stroke": Colour("soft")}),
+    Rule((".edge",), {"fill": "none", "stroke": Color("soft"), "stroke-width": "1.2"}),
+    Rule((".box",), {"fill": Color("raised"), "stroke": Color("soft")}),
     Rule((".part",), {"stroke-dasharray": "4 3"}),
     Rule((".small",), {"font-size": "11px"}),
     Rule((".curve.s-student",), {"stroke-width": "3"}),
@@ -88,8 +88,8 @@ def series_class(key: str) -> str:
 def page_styles(rules: Sequence[Rule] = RULES) -> str:
     """Rules for figures on the page; a series sets the variable of its color."""
 
-    def variable(value: Colour | OwnColour) -> str:
-        return f"var(--{value.name if isinstance(value, Colour) else 'c'})"
+    def variable(value: Color | OwnColor) -> str:
+        return f"var(--{value.name if isinstance(value, Color) else 'c'})"
 
     lines = [
         f"{', '.join(f'svg {one}' for one in rule.selectors)} {{ {rule.body(variable)} }}"
@@ -104,7 +104,7 @@ def file_styles(rules: tuple[Rule, ...] = RULES) -> str:
     """Rules for figures in separate files, in light colors."""
     found = ["text{font-family:Helvetica,Arial,sans-serif}"]
     for rule in rules:
-        own = any(isinstance(value, OwnColour) for value in rule.style.values())
+        own = any(isinstance(value, OwnColor) for value in rule.style.values())
         for selector in rule.selectors:
             for key, name in SERIES.items() if own else [("", "")]:
                 suffix = f".{series_class(key)}" if own else ""
@@ -112,10 +112,10 @@ def file_styles(rules: tuple[Rule, ...] = RULES) -> str:
     return "".join(found)
 
 
-def _written_out(own: str) -> Callable[[Colour | OwnColour], str]:
-    return lambda value: LIGHT[value.name if isinstance(value, Colour) else own]
+def _written_out(own: str) -> Callable[[Color | OwnColor], str]:
+    return lambda value: LIGHT[value.name if isinstance(value, Color) else own]
 
 
-def variables(colours: dict[str, str]) -> str:
+def variables(colors: dict[str, str]) -> str:
     """Colors as CSS variables."""
-    return " ".join(f"--{name}: {value};" for name, value in colours.items())
+    return " ".join(f"--{name}: {value};" for name, value in colors.items())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES, stack
-from preceptor.report.cells import colour, short
+from preceptor.report.cells import color, short
 from preceptor.report.svg import (
     LEFT,
     NAME,
@@ -95,10 +95,10 @@ def dot_plot(results: Results, backbone: str) -> Figure | None:
         strong = "name strong" if key == "student" else "name"
         body += names(left - 10, y, short(key), strong)
         body.append(line(left, y, right, y, "rule"))
-        body.append(line(x(mean), y - 9, x(mean), y + 9, "mean", colour(key)))
+        body.append(line(x(mean), y - 9, x(mean), y + 9, "mean", color(key)))
         for seed, value in values.items():
             tip = f"{short(key)}, seed {seed}: AUC {number(value)}"
-            body.append(dot(x(value), y, 4.5, colour(key), tip))
+            body.append(dot(x(value), y, 4.5, color(key), tip))
     body.append(
         label((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
     )
@@ -192,7 +192,7 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
     body.append(line(*at(0, 0), *at(1, 1), "chance"))
     for key in sorted(curves, key=lambda key: key == "student"):  # the Student on top
         points = [(left, bottom), *(at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
-        body.append(path(points, colour(key)))
+        body.append(path(points, color(key)))
     body.append(label((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
     body.append(sideways(12, (top + bottom) / 2, "true positive rate"))
     at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
@@ -248,8 +248,8 @@ def differences(
             tip = f"{one.name} {number(one.mean, sign=True)}"
             said.append(tip)
             if math.isfinite(one.low) and math.isfinite(one.high):
-                body.append(line(x(one.low), y, x(one.high), y, "mean", colour(one.key)))
-            body.append(dot(x(one.mean), y, 4.5, colour(one.key), tip))
+                body.append(line(x(one.low), y, x(one.high), y, "mean", color(one.key)))
+            body.append(dot(x(one.mean), y, 4.5, color(one.key), tip))
         start += height
     body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
     return svg(bottom + 42, f"{title}: {'; '.join(said)}", body)

@@ -37,7 +37,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         else f"{training.steps} steps"
     )
     size = f"{training.input_size} px" if training.input_size else "the backbones' own input size"
-    optimiser = f"SGD, momentum {training.momentum:g}" if training.optimiser == "sgd" else "AdamW"
+    optimizer = f"SGD, momentum {training.momentum:g}" if training.optimizer == "sgd" else "AdamW"
     kept = {
         "last": "the last epoch was kept",
         "best_accuracy": "the epoch of the best validation accuracy was kept (ties: the later)",
@@ -48,7 +48,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         _data(plan),
         f"Students of {names_of(study.students)} and Teachers of {names_of(study.teachers)} were "
         f"trained with {seeds} seed{'s' if seeds != 1 else ''} each "
-        f"({', '.join(map(str, study.seed_list))}; {recipe}{optimiser}, learning rate "
+        f"({', '.join(map(str, study.seed_list))}; {recipe}{optimizer}, learning rate "
         f"{training.lr:g}, weight decay {training.weight_decay:g}, schedule "
         f"{training.schedule}, {length}, batch {training.batch_size}, {size}, fit {training.fit}, "
         f"{_computed(plan)}); {kept}{_seen(results)}. "

@@ -1,4 +1,4 @@
-"""Colours of the report: of the page, light and dark, of its figures, and of saliency overlays."""
+"""Colors of the report: of the page, light and dark, of its figures, and of saliency overlays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LIGHT = {
     "centre": "#a3327c", "ceiling": "#1d7a45", "distilled": "#7d6608", "mixed": "#0e7490",
     "teacher": "#7a5c00",
 }  # fmt: skip
-"""Colours by name, of a light page and of figure files; on the page they are CSS variables."""
+"""Colors by name, of a light page and of figure files; on the page they are CSS variables."""
 
 DARK = {
     "paper": "#14171b", "raised": "#1d2127", "ink": "#e8eaed", "soft": "#a9b1bc", "rule": "#363c45",
@@ -27,10 +27,10 @@ SERIES = {
     "student": "student", "shuffled": "shuffled", "centre": "centre", "ceiling": "ceiling",
     "distilled": "distilled", "mixed": "mixed", "teacher": "teacher",
 }  # fmt: skip
-"""The name of the colour of each series of a figure, by its key."""
+"""The name of the color of each series of a figure, by its key."""
 
 # Magma by Nathaniel Smith and Stéfan van der Walt (CC0): perceptually uniform, also in grey.
-# Written out, so that 64 colours need no plotting library; hexadecimal, from dark to bright.
+# Written out, so that 64 colors need no plotting library; hexadecimal, from dark to bright.
 MAGMA = bytes.fromhex(
     """
     000004 020109 030312 06051a 0a0822 0e0b2b 130d34 180f3d
@@ -46,7 +46,7 @@ MAGMA = bytes.fromhex(
 
 
 def magma(count: int) -> list[str]:
-    """Colours of the map at even distances, from dark to bright, in hexadecimal.
+    """Colors of the map at even distances, from dark to bright, in hexadecimal.
 
     Example:
         >>> magma(2)

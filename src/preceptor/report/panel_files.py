@@ -121,9 +121,9 @@ def _drawn(panel: Panel) -> bytes:
 
 def _laid_over(image: Image.Image, overlay: Image.Image) -> Image.Image:
     """Map over the grayscale image."""
-    colours = overlay.convert("RGBA").resize(image.size, Image.Resampling.BILINEAR)
+    colors = overlay.convert("RGBA").resize(image.size, Image.Resampling.BILINEAR)
     grey = image.convert("L").convert("RGBA")
-    return Image.alpha_composite(grey, colours).convert("RGB")
+    return Image.alpha_composite(grey, colors).convert("RGB")
 
 
 def _sheet(tiles: Sequence[tuple[str, Image.Image]], size: tuple[int, int]) -> bytes:

@@ -33,7 +33,7 @@ from preceptor.inference.annotate import rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.build import load_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.report.palette import MAGMA
 from preceptor.results.best import Best
 from preceptor.results.domain import Results
@@ -243,7 +243,7 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
 def _maps_of(
     plan: Plan,
     workspace: Workspace,
-    model: GuidableModel,
+    model: GuidedModel,
     rows: NDArray[np.int64],
     method: Method = "cam",
 ) -> Maps:

@@ -47,7 +47,7 @@ CHANCE = 1e-4
 
 @runtime_checkable
 class FeatureModel(Protocol):
-    """Model with a grid of features, such as a `GuidableModel`.
+    """Model with a grid of features, such as a `GuidedModel`.
 
     Args:
         backbone: Network that maps (N, C, H, W) to logits, or to a tuple that begins with them.
@@ -125,7 +125,7 @@ def rise(
     `torch.autocast` is respected if active; images and model may be channels_last.
 
     Args:
-        model: A `GuidableModel`, or any function that maps (N, C, H, W) to logits (N, K) or to a
+        model: A `GuidedModel`, or any function that maps (N, C, H, W) to logits (N, K) or to a
             tuple that begins with them; one logit is treated as two classes. A module is in
             evaluation mode meanwhile, and its batch norms are fused into its convolutions in a
             copy.

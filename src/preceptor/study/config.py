@@ -58,7 +58,7 @@ def _rule(rule: str) -> str:
         raise ValueError(str(error)) from error
 
 
-class Guiding(Settings):
+class GuidanceConfig(Settings):
     """Options of the method: how a Teacher's maps are made, and how they guide Students.
 
     Args:
@@ -66,7 +66,7 @@ class Guiding(Settings):
             images with a human map).
         committee: Number of Teachers whose mean maps guide a Student: that of its seed, and further
             ones on the same images that differ only in their seed.
-        turns: Test-time augmentation: a Teacher's map is the mean over the eight flips and quarter
+        tta: Test-time augmentation: a Teacher's map is the mean over the eight flips and quarter
             turns of the image.
         generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's
             backbone on all images, whose maps guide Students; and so on.
@@ -84,7 +84,7 @@ class Guiding(Settings):
 
     teacher_rows: Literal["annotated", "all"] = "annotated"
     committee: Few = 1
-    turns: bool = False
+    tta: bool = False
     generations: Few = 1
     human_maps: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
@@ -95,7 +95,7 @@ class Guiding(Settings):
     soft_labels: Fraction = 0.0
 
     @model_validator(mode="after")
-    def _agreement_of_several(self) -> Guiding:
+    def _agreement_of_several(self) -> GuidanceConfig:
         if self.trust == "agreement" and self.committee == 1:
             raise ValueError("trust: agreement is that of a committee; set committee to 2 or more")
         return self
@@ -109,8 +109,8 @@ class Variant(Settings):
         distance: Distance of the Student's guidance; α is comparable only within one distance.
         alpha: α of the Student; None = the α selected for the study's own Students.
         human_post: Post-processing of the human maps that guide its Teachers or its Students.
-        teacher_rows, committee, turns, generations, human_maps, trust, guide_classes, post,
-            alpha_start, soft_labels: See `Guiding`.
+        teacher_rows, committee, tta, generations, human_maps, trust, guide_classes, post,
+            alpha_start, soft_labels: See `GuidanceConfig`.
     """
 
     teacher_alpha: Alpha | None = None
@@ -118,7 +118,7 @@ class Variant(Settings):
     alpha: Alpha | None = None
     teacher_rows: Literal["annotated", "all"] | None = None
     committee: Few | None = None
-    turns: bool | None = None
+    tta: bool | None = None
     generations: Few | None = None
     human_maps: Literal["replace", "keep"] | None = None
     trust: Trust | None = None
@@ -129,8 +129,8 @@ class Variant(Settings):
     soft_labels: Fraction | None = None
 
     def changes(self) -> dict[str, Any]:
-        """Settings of `Guiding` that the variant changes."""
-        given = {name: getattr(self, name) for name in Guiding.model_fields}
+        """Settings of `GuidanceConfig` that the variant changes."""
+        given = {name: getattr(self, name) for name in GuidanceConfig.model_fields}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -150,7 +150,7 @@ class Domain(Settings):
     maps: Mapping[str, ConfigPath] | None = None
 
 
-class StudyConfig(Guiding):
+class StudyConfig(GuidanceConfig):
     """Config of a study: baselines, Teachers, Students, controls, seeds and selection.
 
     Args:
@@ -279,8 +279,8 @@ class StudyConfig(Guiding):
             if len(set(values)) != len(values):
                 wrong.append(f"{name} has duplicate values: {list(values)}; remove one")
         if "rise" in self.saliency:
-            turned = ["turns"] if self.turns else []
-            turned += [f"variants.{name}.turns" for name, one in self.variants.items() if one.turns]
+            turned = ["tta"] if self.tta else []
+            turned += [f"variants.{name}.tta" for name, one in self.variants.items() if one.tta]
             wrong += [f"{where} needs cam, and saliency has rise; remove one" for where in turned]
         known = {*self.teachers, *self.students}
         unknown = (set(self.backbone_args) | set(self.speed)) - known
@@ -328,10 +328,10 @@ class StudyConfig(Guiding):
         assert self.manifest is not None, "a study of several domains has several manifests"
         return Path(str(self.manifest).replace("{seed}", str(seed)))
 
-    def guiding(self, variant: Variant | None = None) -> Guiding:
+    def guiding(self, variant: Variant | None = None) -> GuidanceConfig:
         """Options of the method of the study, or of a variant."""
-        own = {name: getattr(self, name) for name in Guiding.model_fields}
-        return Guiding.model_validate(own | (variant.changes() if variant else {}))
+        own = {name: getattr(self, name) for name in GuidanceConfig.model_fields}
+        return GuidanceConfig.model_validate(own | (variant.changes() if variant else {}))
 
     @property
     def alpha_grid(self) -> tuple[float, ...]:

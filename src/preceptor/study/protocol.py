@@ -21,7 +21,7 @@ from preceptor.study.config import (
     PAPER_ALPHA,
     SOFT_TEMPERATURE,
     Control,
-    Guiding,
+    GuidanceConfig,
     StudyConfig,
 )
 from preceptor.study.steps import (
@@ -200,7 +200,9 @@ class Protocol:
         )  # fmt: skip
         return self.train(Arm(role, backbone, alpha), config)
 
-    def teacher_run(self, teacher: Teacher, seed: int, guiding: Guiding, place: int = 0) -> Step:
+    def teacher_run(
+        self, teacher: Teacher, seed: int, guiding: GuidanceConfig, place: int = 0
+    ) -> Step:
         """Training of a Teacher, or of another member of its committee (`place` > 0)."""
         maps = MapSource(kind="human" if teacher.alpha < 1 else "none")
         config = self.config(
@@ -216,7 +218,7 @@ class Protocol:
         return self.train(Arm(role, teacher.name, teacher.alpha), config)
 
     def maps_of(
-        self, teacher: Teacher, seed: int, guiding: Guiding | None = None
+        self, teacher: Teacher, seed: int, guiding: GuidanceConfig | None = None
     ) -> tuple[MapSource, list[Step]]:
         """Maps that guide the Student of a seed, and the steps that make them."""
         guiding = guiding or self.study.guiding()
@@ -254,7 +256,7 @@ class Protocol:
         seed: int,
         place: int,
         generation: int,
-        guiding: Guiding,
+        guiding: GuidanceConfig,
         maps: MapSource,
         need: str,
     ) -> Step:
@@ -269,23 +271,23 @@ class Protocol:
         arm = Arm("generation", teacher.name, alpha, str(teacher), generation=generation + 1)
         return self.train(arm, config, (need,))
 
-    def make_maps(self, training: Step, teacher: Teacher, guiding: Guiding) -> list[Step]:
+    def make_maps(self, training: Step, teacher: Teacher, guiding: GuidanceConfig) -> list[Step]:
         """Steps that make the maps of a trained Teacher for T; the last writes the map store."""
         work = training.work
         assert isinstance(work, Train)
-        config, method, turns = work.config, teacher.method, guiding.turns
+        config, method, tta = work.config, teacher.method, guiding.tta
         train_hash = self._rows_hash(config.manifest, "train")
         rise = self.study.rise if method == "rise" else None
-        how: list[object] = ["turns"] if turns else []
+        how: list[object] = ["tta"] if tta else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
         # The record of the maps holds their correlation with human maps of validation images.
         compared = self.workspaces.at(config.manifest).validation_hash()
         identity = digest(["maps", training.id, method, train_hash, compared, *how])
-        forwards = forwards_of(method, turns, rise)
+        forwards = forwards_of(method, tta, rise)
         manifest = self.workspaces.at(config.manifest).manifest
         shards = shards_of(manifest, "train", method, forwards, agreement=True)
         return map_steps(
-            MakeMaps(config, training.id, method, turns, rise, shards[0]),
+            MakeMaps(config, training.id, method, tta, rise, shards[0]),
             shards,
             identity,
             training.name + (", RISE" if rise else ""),
@@ -357,7 +359,9 @@ class Protocol:
         arm = Arm("variant", backbone, alpha, str(teacher), variant=name)
         return self._on_maps(arm, seed, values, steps)
 
-    def _guided_by(self, source: MapSource, guiding: Guiding, alpha: float) -> dict[str, object]:
+    def _guided_by(
+        self, source: MapSource, guiding: GuidanceConfig, alpha: float
+    ) -> dict[str, object]:
         """Settings of a run that is guided by a Teacher's maps."""
         values: dict[str, object] = {
             "alpha": alpha,

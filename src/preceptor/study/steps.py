@@ -56,8 +56,8 @@ class Arm:
         Example:
             >>> Arm("student", "densenet121", 0.5, annotated=50).label
             'student @ 50'
-            >>> Arm("variant", "densenet121", 0.5, variant="turns").label
-            'variant turns'
+            >>> Arm("variant", "densenet121", 0.5, variant="tta").label
+            'variant tta'
         """
         name: str = self.role
         if self.role == "variant":

@@ -47,16 +47,16 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_progress(
-    path: Path, run: str, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path, run: str, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Write the checkpoint of a run after an epoch, atomically."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progress.best_state.items()}
     numbers: dict[str, dict[str, float]] = {}
-    for index, entries in optimiser.state_dict()["state"].items():
+    for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{name}"] = value
+                tensors[f"optimizer.{index}.{name}"] = value
             elif value is not None:
                 numbers.setdefault(str(index), {})[name] = value
     state = {
@@ -68,7 +68,7 @@ def save_progress(
         "seconds": progress.seconds,
         "parts": progress.parts,
         "scaler": progress.scaler,
-        "optimiser": numbers,
+        "optimizer": numbers,
     }
     with replacing(path) as partial:
         save_file(
@@ -79,7 +79,7 @@ def save_progress(
 
 
 def load_progress(
-    path: Path, run: str, model: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Progress:
     """Restore model and optimizer from the checkpoint of a run, if there is one.
 
@@ -107,13 +107,13 @@ def load_progress(
 
     model.load_state_dict(part("model."))
     entries: dict[int, dict[str, Any]] = {}
-    for key, value in part("optimiser.").items():
+    for key, value in part("optimizer.").items():
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
-    for index, values in state["optimiser"].items():
+    for index, values in state["optimizer"].items():
         entries.setdefault(int(index), {}).update(values)
-    optimiser.load_state_dict(
-        {"state": entries, "param_groups": optimiser.state_dict()["param_groups"]}
+    optimizer.load_state_dict(
+        {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
     )
     return Progress(
         epoch=state["epoch"],

@@ -187,7 +187,7 @@ class Shared(nn.Module):
     DDP waits for the gradient of every parameter that its outputs depend on.
 
     Args:
-        model: A `GuidableModel`.
+        model: A `GuidedModel`.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -25,7 +25,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.distillation import SoftTargets
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import renew_scaler, scaler_state
 from preceptor.models.sync_batch_norm import has_batch_norm
 from preceptor.runtime import watchdog
@@ -46,7 +46,7 @@ def fit(
     run: RunContext,
     trainer: Trainer,
     validation: dict[str, Rows],
-    untrained: Callable[[], GuidableModel],
+    untrained: Callable[[], GuidedModel],
 ) -> Progress:
     """Train all remaining epochs, and keep the weights of the best one.
 
@@ -63,7 +63,7 @@ def fit(
     ends = trainer.ends
 
     # Resume.
-    progress = load_progress(run.state, run.id, model, trainer.optimiser)
+    progress = load_progress(run.state, run.id, model, trainer.optimizer)
     if len(set(ranks.gather(progress.epoch))) > 1:
         raise InputError(
             f"{run.folder}: nodes have different files in it; use a store that all nodes share"
@@ -118,7 +118,7 @@ class Trainer:
         config: Config of the run.
         model: Model to be saved.
         wrapped: The model in the precision and with the parallelism of the run.
-        optimiser: Optimizer of its parameters.
+        optimizer: Optimizer of its parameters.
         fabric: Fabric of this process.
         stream: This process's share of every batch.
         ranks: Processes of the run.
@@ -128,9 +128,9 @@ class Trainer:
     def __init__(
         self,
         config: RunConfig,
-        model: GuidableModel,
+        model: GuidedModel,
         wrapped: torch.nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         fabric: Fabric,
         stream: TrainingStream,
         *,
@@ -138,7 +138,7 @@ class Trainer:
         parts: int = 1,
     ) -> None:
         self.config, self.model, self.wrapped = config, model, wrapped
-        self.optimiser, self.fabric, self.stream = optimiser, fabric, stream
+        self.optimizer, self.fabric, self.stream = optimizer, fabric, stream
         self.ends = period_ends(config.training, stream.steps_per_epoch)  # step of each epoch's end
         self.total = self.ends[-1]
         self.ranks, self.parts = ranks, parts
@@ -164,7 +164,7 @@ class Trainer:
         self.model.train()
         for step, batch in enumerate(self.stream.steps(start, stop), start):
             rate = learning_rate(config.training, step, self.total, epoch)
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = rate
             alpha = 1.0
             if config.guided:
@@ -180,16 +180,16 @@ class Trainer:
 
     def _step(self, batch: Batch, alpha: float, share: float) -> StepStats:
         """One optimizer step, on this process's share of the batch."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         sums = StepStats.zero(self.fabric.device)
         for part in in_parts(batch, self.parts, self.least):
             sums += self._gradients(part, alpha, share * len(part.labels) / len(batch.labels))
         if self.config.training.clip is not None:
             self.fabric.clip_gradients(  # the norm of the unscaled gradients in half precision
-                self.wrapped, self.optimiser, max_norm=self.config.training.clip,
+                self.wrapped, self.optimizer, max_norm=self.config.training.clip,
                 error_if_nonfinite=False,
             )  # fmt: skip
-        self.optimiser.step()
+        self.optimizer.step()
         return sums
 
     def _gradients(self, batch: Batch, alpha: float, share: float) -> StepStats:
@@ -261,7 +261,7 @@ def _attempt(
 
 
 def _divide(
-    run: RunContext, trainer: Trainer, untrained: Callable[[], GuidableModel], epoch: int
+    run: RunContext, trainer: Trainer, untrained: Callable[[], GuidedModel], epoch: int
 ) -> None:
     """Restore the start of an epoch and increase the number of micro-batches."""
     largest = trainer.stream.sizes[-1]
@@ -269,14 +269,14 @@ def _divide(
     if parts is None or not run.exclusive or run.ranks.world > 1:
         raise run.out_of_memory(math.ceil(largest / trainer.parts))
     trainer.parts = parts
-    trainer.optimiser.zero_grad(set_to_none=True)
+    trainer.optimizer.zero_grad(set_to_none=True)
     gc.collect()
     release_memory(trainer.fabric.device)
     if not epoch:
         trainer.model.load_state_dict(untrained().state_dict())
-        groups = trainer.optimiser.state_dict()["param_groups"]
-        trainer.optimiser.load_state_dict({"state": {}, "param_groups": groups})
-    before = load_progress(run.state, run.id, trainer.model, trainer.optimiser)
+        groups = trainer.optimizer.state_dict()["param_groups"]
+        trainer.optimizer.load_state_dict({"state": {}, "param_groups": groups})
+    before = load_progress(run.state, run.id, trainer.model, trainer.optimizer)
     if before.epoch != epoch:
         raise RunFailedError(f"run {run.id}: {run.state} was changed by another process")
     trainer.scaler = before.scaler
@@ -317,7 +317,7 @@ def _score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> f
 def _keep(run: RunContext, progress: Progress, trainer: Trainer) -> None:
     """Write metrics.csv and the checkpoint after an epoch."""
     run.check()
-    save_progress(run.state, run.id, progress, trainer.model, trainer.optimiser)
+    save_progress(run.state, run.id, progress, trainer.model, trainer.optimizer)
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history), flush=False)
 
 

@@ -23,9 +23,9 @@ from preceptor.data.row_hashes import FileHashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.soft_labels import soft_targets
-from preceptor.maps.targets import build_guides
+from preceptor.maps.targets import build_map_targets
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.result_folder import digest, file_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
@@ -105,7 +105,7 @@ def files_digest(arguments: Mapping[str, Any]) -> str:
     return digest(named) if named else ""
 
 
-def build(workspace: Workspace, config: RunConfig) -> GuidableModel:
+def build(workspace: Workspace, config: RunConfig) -> GuidedModel:
     """Initial model of a run.
 
     Raises:
@@ -124,7 +124,7 @@ def build(workspace: Workspace, config: RunConfig) -> GuidableModel:
 
 def build_for(
     config: RunConfig, classes: Sequence[str], *, load_weights: bool = True
-) -> GuidableModel:
+) -> GuidedModel:
     """Initial model of a run config.
 
     Args:
@@ -169,16 +169,16 @@ def image_formats(config: RunConfig) -> list[ImageFormat]:
     return [form, replace(form, canvas=None)]
 
 
-def guided_rows(workspace: Workspace, config: RunConfig, model: GuidableModel) -> Rows:
+def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> Rows:
     """Training rows of a run, with map targets and soft labels."""
     training, manifest = config.training, workspace.manifest
     form = training.image_format(model.spec.input_size)
     which = workspace.training_rows(config)
     grid = model.guidable_grid() if config.guided else model.grid()
     images = workspace.images(form, training.cache)
-    guides = build_guides(config, manifest, images, which, workspace.human_maps_from(config))
+    targets = build_map_targets(config, manifest, images, which, workspace.human_maps_from(config))
     soft = None
     if config.soft_labels is not None:
         names = manifest.table["name"].to_numpy(object)[which]
         soft = soft_targets(config.soft_labels.path, names, model.spec.classes)
-    return workspace.rows(which, form, cache=training.cache, guides=guides, grid=grid, soft=soft)
+    return workspace.rows(which, form, cache=training.cache, targets=targets, grid=grid, soft=soft)

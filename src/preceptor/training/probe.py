@@ -54,7 +54,7 @@ def step_seconds(
         if speed.compile:
             model.compile_trunk()
         model.train()
-        optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
         side, batch = model.spec.input_size, settings.batch_size
         images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
         if speed.channels_last:
@@ -67,8 +67,8 @@ def step_seconds(
                 out = model(model.preprocess(images.to(torch.uint8)), labels)
             loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
             (loss + out.saliency.std()).backward()
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
             if cuda:
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)

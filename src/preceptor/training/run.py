@@ -28,7 +28,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame
 from preceptor.models.build import save_model
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_trained
 from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
@@ -155,15 +155,15 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     ranks.first(lambda: _write(run, workspace, model, progress, record))
 
 
-def _trainer(run: RunContext, fabric: Fabric, model: GuidableModel, rows: Rows) -> Trainer:
+def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) -> Trainer:
     """Trainer with model, optimizer and this process's share of the batches."""
     config, settings, ranks = run.config, run.config.training, run.ranks
     if settings.speed.compile:
         model.compile_trunk()
     if settings.speed.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _optimiser(settings, model)
-    wrapped, optimiser = fabric.setup(model if ranks.world == 1 else Shared(model), optimiser)
+    optimizer = _optimizer(settings, model)
+    wrapped, optimizer = fabric.setup(model if ranks.world == 1 else Shared(model), optimizer)
     stream = TrainingStream(
         rows,
         settings.batch_size,
@@ -176,12 +176,12 @@ def _trainer(run: RunContext, fabric: Fabric, model: GuidableModel, rows: Rows) 
         device=fabric.device,
     )
     _check_batches(config, stream, model)
-    return Trainer(config, model, wrapped, optimiser, fabric, stream, ranks=ranks)
+    return Trainer(config, model, wrapped, optimizer, fabric, stream, ranks=ranks)
 
 
 def _record(
     run: RunContext,
-    model: GuidableModel,
+    model: GuidedModel,
     rows: Rows,
     progress: Progress,
     device: torch.device,
@@ -196,10 +196,10 @@ def _record(
         grid=rows.grid,
         saliency=model.spec.cam,
         training_images=len(rows),
-        guided_images=int((rows.guides.weight > 0).sum()) if rows.guides else 0,
+        guided_images=int((rows.targets.weight > 0).sum()) if rows.targets else 0,
         soft_labelled_images=(0 if rows.soft is None else int((~np.isnan(rows.soft)).all(1).sum())),
         uninformative_maps=(
-            int(max(row["uninformative"] for row in progress.history)) if rows.guides else 0
+            int(max(row["uninformative"] for row in progress.history)) if rows.targets else 0
         ),
         images_seen=int(sum(row["images"] for row in progress.history)),
         best_epoch=progress.best_epoch + 1,
@@ -216,7 +216,7 @@ def _record(
 def _write(
     run: RunContext,
     workspace: Workspace,
-    model: GuidableModel,
+    model: GuidedModel,
     progress: Progress,
     record: RunRecord,
 ) -> None:
@@ -240,7 +240,7 @@ def _write(
 
 def _prepare(
     run: RunContext, workspace: Workspace, device: torch.device
-) -> tuple[GuidableModel, Rows, dict[str, Rows]]:
+) -> tuple[GuidedModel, Rows, dict[str, Rows]]:
     """Initial model, training rows and validation sets."""
     config, ranks = run.config, run.ranks
     model = build_untrained(workspace, config)
@@ -258,13 +258,13 @@ def _prepare(
     return model, rows, validation_sets(workspace, model, config.training.cache)
 
 
-def build_untrained(workspace: Workspace, config: RunConfig) -> GuidableModel:
+def build_untrained(workspace: Workspace, config: RunConfig) -> GuidedModel:
     """Initial model, with the same weights in every call."""
     torch.manual_seed(derived_seed(config.seed, -1))
     return build(workspace, config)
 
 
-def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidableModel) -> None:
+def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidedModel) -> None:
     """Check that networks with batch norm have two images per batch; the variance of one is 0."""
     if stream.sizes[0] < 2 and has_batch_norm(model):
         raise InputError(
@@ -273,7 +273,7 @@ def _check_batches(config: RunConfig, stream: TrainingStream, model: GuidableMod
         )
 
 
-def _check_maps(run: RunContext, model: GuidableModel) -> None:
+def _check_maps(run: RunContext, model: GuidedModel) -> None:
     """Check that the maps of the trained model still add up to its logits."""
     try:
         check_trained(model)
@@ -284,8 +284,8 @@ def _check_maps(run: RunContext, model: GuidableModel) -> None:
         ) from error
 
 
-def _optimiser(settings: Training, model: torch.nn.Module) -> torch.optim.Optimizer:
-    if settings.optimiser == "adamw":
+def _optimizer(settings: Training, model: torch.nn.Module) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
         return torch.optim.AdamW(
             model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )

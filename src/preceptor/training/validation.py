@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.data.loader import Guides, Rows
+from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
 from preceptor.evaluation.metrics import accuracy, macro_auc
 from preceptor.inference.predict import predict
-from preceptor.models.guided_model import GuidableModel
+from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.agreement import correlation
 from preceptor.training.distributed import Ranks
 from preceptor.training.record import SetMetrics
@@ -25,7 +25,7 @@ class NotANumberError(RunFailedError):
 
 
 def validation_sets(
-    workspace: Workspace, model: GuidableModel, cache: Literal["memmap", "none"] = "memmap"
+    workspace: Workspace, model: GuidedModel, cache: Literal["memmap", "none"] = "memmap"
 ) -> dict[str, Rows]:
     """Validation sets, with their human maps if they have any."""
     sets: dict[str, Rows] = {}
@@ -33,17 +33,17 @@ def validation_sets(
     for name in workspace.manifest.eval_splits("val"):
         which = np.flatnonzero((table["split"] == name).to_numpy())
         has_map = (table["saliency"].iloc[which] != "").to_numpy()
-        guides = None
+        targets = None
         if has_map.any():
-            guides = Guides(has_map.astype(np.float32), None, np.full(len(which), -1, np.int64))
+            targets = MapTargets.human(has_map)
         sets[name] = workspace.rows(
-            which, model.spec.image_format, cache=cache, guides=guides, grid=model.grid()
+            which, model.spec.image_format, cache=cache, targets=targets, grid=model.grid()
         )
     return sets
 
 
 def validate(
-    model: GuidableModel,
+    model: GuidedModel,
     sets: dict[str, Rows],
     forward: Callable[..., Any],
     ranks: Ranks = Ranks(),  # noqa: B008
@@ -67,19 +67,19 @@ def validate(
     scored: dict[str, NDArray[np.float64]] = {}
     for name, rows in sets.items():
         own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
-        found = predict(model, own, cams="label" if rows.guides else None, forward=forward)
+        found = predict(model, own, cams="label" if rows.targets else None, forward=forward)
         probabilities = np.concatenate(ranks.gather(found.probabilities))
         if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
             raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")
         scored[name] = probabilities
-        if rows.guides is not None:
+        if rows.targets is not None:
             values, valid = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
             if found.cams is not None:
                 values, valid = correlation(found.cams, own.maps_on_grid(np.arange(len(own))))
             each = ranks.gather((values.numpy(), valid.numpy()))
             values = torch.from_numpy(np.concatenate([part for part, _ in each]))
             valid = torch.from_numpy(np.concatenate([part for _, part in each]))
-            valid &= torch.from_numpy(rows.guides.weight > 0)
+            valid &= torch.from_numpy(rows.targets.weight > 0)
             correlations[name] = float(values[valid].mean())
     for name, rows in sets.items():
         labels, probabilities = rows.labels, scored[name]
