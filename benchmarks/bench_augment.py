@@ -3,7 +3,7 @@
   python benchmarks/bench_augment.py [--before REVISION]
 
 host       what the CPU does where the model is on a GPU: read canvases and maps, draw the changes,
-           and copy the batch once more, as into pinned memory
+           and copy the images once more, as into pinned memory
 all        the whole batch on the CPU, changes included
 before     the whole batch with the code of REVISION, by the same script, in the same turns
 torchvision, kornia
@@ -99,11 +99,13 @@ def whole(folder: Path, name: str) -> Callable[[], object]:
 
 def host(folder: Path, name: str) -> Callable[[], object]:
     stream = stream_of(folder, name)
+    side = stream.rows.images.side
+    pinned = torch.empty((BATCH, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
 
     def run() -> None:
         for step in range(stream.steps_per_epoch):
             chosen, numbers = stream._positions(step * BATCH, (step + 1) * BATCH)
-            stream.rows.stage(chosen, stream.settings, numbers).moved(torch.clone)
+            pinned.copy_(stream.rows.stage(chosen, stream.settings, numbers).batch.images)
 
     return run
 

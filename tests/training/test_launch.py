@@ -42,7 +42,8 @@ def test_two_devices_see_as_many_images_as_one(tmp_path: Path) -> None:
     one = train(run_of(manifest, steps), tmp_path / "one").folder
     two = finished(run_of(manifest, steps | {"devices": 2}), tmp_path / "two")
     assert [read_record(folder)["images_seen"] for folder in (one, two)] == [800, 800]
-    assert apart(one, two) < 2e-4
+    # Rounding grows over 40 steps (9e-4 here); other images would be 0.1 or more apart.
+    assert apart(one, two) < 5e-3
 
 
 @pytest.mark.parametrize(
