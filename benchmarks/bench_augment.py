@@ -81,8 +81,15 @@ def canvases_of(folder: Path, side: int) -> Canvases:
     return Canvases(np.load(path, mmap_mode="r"), maps)
 
 
+def settings_of(name: str) -> Augmentation:
+    changes = dict(CHANGES[name])
+    if "color" in changes and "color" not in Augmentation.model_fields:
+        changes["colour"] = changes.pop("color")  # its name in revisions to compare with
+    return Augmentation.model_validate(changes)
+
+
 def stream_of(folder: Path, name: str) -> TrainingStream:
-    settings = Augmentation.model_validate(CHANGES[name])
+    settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     targets = MapTargets(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
     rows = Rows(
@@ -111,7 +118,7 @@ def host(folder: Path, name: str) -> Callable[[], object]:
 
 
 def torchvision(folder: Path, name: str) -> Callable[[], object]:
-    settings = Augmentation.model_validate(CHANGES[name])
+    settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     change = v2.Compose(
         [
@@ -133,7 +140,7 @@ def torchvision(folder: Path, name: str) -> Callable[[], object]:
 def kornia(folder: Path, name: str) -> Callable[[], object]:
     import kornia.augmentation as K
 
-    settings = Augmentation.model_validate(CHANGES[name])
+    settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     change = K.AugmentationSequential(
         K.RandomResizedCrop((SIZE, SIZE), scale=(settings.crop_area, 1.0), ratio=(1.0, 1.0)),
