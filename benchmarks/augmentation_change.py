@@ -19,10 +19,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
-from preceptor.config.run import RunConfig
+from preceptor.config.run import Augmentation, RunConfig, Training
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.paired_tests import mean_std, paired_difference
@@ -34,6 +36,16 @@ HERE = Path(__file__).resolve().parent
 ARMS = {"baseline2": ("none", 1.0), "ceiling": ("human", 0.1)}
 SETS = ("test-seen", "test-unseen")
 ALL_CHANGES = {"crop_area": 0.5, "color": 0.3, "blur": 0.5, "jpeg": 0.5}
+
+
+# Settings that had another name in revisions to compare with.
+EARLIER = {"optimizer": "optimiser", "color": "colour"}
+
+
+def in_words_of(model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Settings under the names that the running version knows."""
+    known = model.model_fields
+    return {key if key in known else EARLIER.get(key, key): value for key, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -58,9 +70,9 @@ def config_of(arm: str, seed: int, manifest: Path, all_changes: bool) -> RunConf
     study = yaml.safe_load((HERE / "forged_small.yaml").read_text(encoding="utf-8"))
     (backbone,) = study["students"]
     maps, alpha = ARMS[arm]
-    training = study["training"]
-    if all_changes:
-        training["augmentation"] |= ALL_CHANGES
+    training = in_words_of(Training, study["training"])
+    changes = training["augmentation"] | (ALL_CHANGES if all_changes else {})
+    training["augmentation"] = in_words_of(Augmentation, changes)
     return RunConfig.model_validate(
         {
             "manifest": manifest,

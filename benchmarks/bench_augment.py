@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ from numpy.typing import NDArray
 from torchvision.transforms import v2
 
 from preceptor.config.run import Augmentation, Training
-from preceptor.data.loader import MapTargets, Rows, TrainingStream
+from preceptor.data import loader
+from preceptor.data.loader import Rows, TrainingStream
 
 SIZE, BATCH, COUNT = 224, 32, 512
 CHANGES = {
@@ -81,14 +83,21 @@ def canvases_of(folder: Path, side: int) -> Canvases:
     return Canvases(np.load(path, mmap_mode="r"), maps)
 
 
+def settings_of(name: str) -> Augmentation:
+    changes = dict(CHANGES[name])
+    if "color" in changes and "color" not in Augmentation.model_fields:
+        changes["colour"] = changes.pop("color")  # its name in revisions to compare with
+    return Augmentation.model_validate(changes)
+
+
 def stream_of(folder: Path, name: str) -> TrainingStream:
-    settings = Augmentation.model_validate(CHANGES[name])
+    settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
-    targets = MapTargets(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
-    rows = Rows(
-        images, np.arange(COUNT), np.zeros(COUNT, np.int64), SIZE, "squash", targets=targets,
-        grid=(7, 7),
-    )  # fmt: skip
+    # By position, and under the class's earlier name: other revisions call them otherwise.
+    kind: Any = getattr(loader, "MapTargets", None) or loader.Guides  # type: ignore[attr-defined]
+    maps = kind(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
+    labels = np.zeros(COUNT, np.int64)
+    rows = Rows(images, np.arange(COUNT), labels, SIZE, "squash", None, maps, (7, 7))
     return TrainingStream(rows, BATCH, seed=0, settings=settings)
 
 
@@ -111,7 +120,7 @@ def host(folder: Path, name: str) -> Callable[[], object]:
 
 
 def torchvision(folder: Path, name: str) -> Callable[[], object]:
-    settings = Augmentation.model_validate(CHANGES[name])
+    settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     change = v2.Compose(
         [
@@ -133,7 +142,7 @@ def torchvision(folder: Path, name: str) -> Callable[[], object]:
 def kornia(folder: Path, name: str) -> Callable[[], object]:
     import kornia.augmentation as K
 
-    settings = Augmentation.model_validate(CHANGES[name])
+    settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     change = K.AugmentationSequential(
         K.RandomResizedCrop((SIZE, SIZE), scale=(settings.crop_area, 1.0), ratio=(1.0, 1.0)),

@@ -182,7 +182,7 @@ def test_it_is_told_where_trainings_were_computed_and_which_in_parts(
         file.write_text(json.dumps(record))
     told = " ".join(methods(plan, gather(plan)))
     assert f"2 of {len(records)} trainings ran out of memory" in told
-    assert "in up to 8 parts" in told
+    assert "in up to 8 micro-batches" in told
     assert "; on c" in told
 
 

@@ -282,13 +282,22 @@ def test_a_real_limit_of_memory(manifest: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
 def test_a_real_limit_that_nothing_fits_in(manifest: Path, tmp_path: Path) -> None:
     config = run_of(manifest, {"input_size": 224, "batch_size": 24}, alpha=1.0)
-    outcome = limited(config, tmp_path / "runs", 10)
+    outcome = limited(config, tmp_path / "runs", 20)
     assert outcome.code == 1, outcome
     assert outcome.err.startswith("error: run ")
     assert "out of memory" in outcome.err
     assert "(batch_size 24, input_size 224); lower input_size" in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.glob("runs/*/run.json"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are Linux's")
+def test_a_real_limit_in_which_no_image_can_be_read(manifest: Path, tmp_path: Path) -> None:
+    config = run_of(manifest, {"input_size": 224, "batch_size": 24}, alpha=1.0)
+    outcome = limited(config, tmp_path / "runs", 1)
+    assert outcome.code == 1, outcome
+    assert "out of memory" in outcome.err
+    assert outcome.err.count("\n") == 1
 
 
 def test_what_says_that_memory_ran_out() -> None:

@@ -64,12 +64,11 @@ class Schema:
         found = rows[[*first, *extra, *self.tail, *kept]]
         if not self.order:
             return found
-        keys = found[list(self.order)].astype(
-            {
-                name: pd.CategoricalDtype(list(dict.fromkeys(values)), ordered=True)
-                for name, values in (levels or {}).items()
-            }
-        )
+        keys = found[list(self.order)].copy()
+        for name, values in (levels or {}).items():
+            known = list(dict.fromkeys(values))
+            inside = keys[name].where(keys[name].isin(known))  # others come last
+            keys[name] = pd.Categorical(inside, known, ordered=True)
         return found.loc[keys.sort_values(list(self.order), kind="stable").index]
 
     def csv(self, table: pd.DataFrame) -> str:

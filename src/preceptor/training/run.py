@@ -111,9 +111,7 @@ def train(
 
         def begin() -> tuple[Path, bool]:
             nonlocal workspace, held
-            workspace = workspace or Workspace.open(
-                config.manifest, verify=True, formats=image_formats(config)
-            )
+            workspace = workspace or _open_workspace(config)
             folder = Path(store) / run_id_of(workspace, config)
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
@@ -137,6 +135,25 @@ def train(
         return RunResult(
             folder, folder.name, ranks.first(lambda: RunRecord.read(folder)), not there
         )
+
+
+def _open_workspace(config: RunConfig) -> Workspace:
+    """The manifest of a run, with every image verified and cached.
+
+    Raises:
+        InputError: The manifest or an image cannot be used.
+        RunFailedError: Memory or the disk is full.
+    """
+    try:
+        return Workspace.open(config.manifest, verify=True, formats=image_formats(config))
+    except (OSError, MemoryError) as error:
+        if out_of_memory(error):
+            raise RunFailedError(
+                f"run of {config.manifest}: out of memory while its images are read; close other "
+                "programs, or use a machine with more memory"
+            ) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunFailedError(f"run of {config.manifest}: {reason}") from error
 
 
 def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
