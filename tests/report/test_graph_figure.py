@@ -182,6 +182,14 @@ def test_any_graph_can_be_read(groups: list[Work]) -> None:
     assert_readable(groups)
 
 
+def test_counts_and_times_too_long_for_a_narrow_box_take_two_lines() -> None:
+    first, second = Work("= 0"), Work("= 1", needs=["= 0"])
+    long = Work("= 3", 286, 285, [2.0] * 285, ["= 2"])
+    others = [Work(f"= {number}", needs=["= 0"]) for number in range(4, 14)]
+    groups = [first, second, Work("= 2"), long, *others]
+    assert_readable(groups)
+
+
 @settings(deadline=None)
 @given(work(), st.integers(1, 5))
 def test_levels_rows_and_positions(groups: list[Work], most: int) -> None:

@@ -175,13 +175,16 @@ def graph_plot(groups: list[Work]) -> Figure | None:
     widths = {(name, at): width if at == level[name] else _LANE for row in rows for name, at in row}
     centre = positions(rows, joined, widths, WIDE, _GAP)
     letters = int(width / LETTER)
-    written = {group.title: (wrapped(group.title, letters, 4), _told(group)) for group in groups}
+    written = {
+        group.title: (wrapped(group.title, letters, 4), wrapped(_told(group), letters, 2))
+        for group in groups
+    }
     tops: list[float] = []
     bottoms: list[float] = []
     for row in rows:
         tops.append(bottoms[-1] + _BETWEEN if bottoms else 1.0)
-        most = max(len(written[name][0]) for name, at in row if at == level[name])
-        bottoms.append(tops[-1] + 13 * (most + 1) + 15)
+        most = max(sum(map(len, written[name])) for name, at in row if at == level[name])
+        bottoms.append(tops[-1] + 13 * most + 15)
     body = [
         line(centre[name, at], tops[at], centre[name, at], bottoms[at], "edge")
         for row in rows
@@ -201,18 +204,19 @@ def graph_plot(groups: list[Work]) -> Figure | None:
         at = level[group.title]
         x, y, high = centre[group.title, at], tops[at], bottoms[at] - tops[at]
         state = "whole" if group.done == group.count else "part"
-        lines, told = written[group.title]
+        lines, counts = written[group.title]
         body.append(
             Element(
                 f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" '
                 f'height="{high:.1f}" rx="6" class="box {state}">'
-                f"<title>{escape(group.title)}: {told}</title></rect>"
+                f"<title>{escape(group.title)}: {_told(group)}</title></rect>"
             )
         )
-        top = y + (high - 13 * len(lines)) / 2 + 4
+        top = y + (high - 13 * (len(lines) + len(counts) - 1)) / 2 + 4
         for place, text in enumerate(lines):
             body.append(label(x, top + 13 * place, text, "small strong", "middle"))
-        body.append(label(x, top + 13 * len(lines) + 1, told, "small tick", "middle"))
+        for place, text in enumerate(counts, len(lines)):
+            body.append(label(x, top + 13 * place + 1, text, "small tick", "middle"))
     said = "; ".join(f"{group.title}: {group.done} of {group.count}" for group in groups)
     return svg(bottoms[-1] + 1, f"The graph of the study. {said}", body, WIDE)
 
