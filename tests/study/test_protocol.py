@@ -135,7 +135,7 @@ def test_what_is_done_to_human_maps_reaches_every_run_that_they_guide(draws: Pat
     for one in (plain, other):
         mixed = one.full_run("mixed", "test_byobnet", 0.1, 0)
         ceiling = one.full_run("ceiling", "test_byobnet", 0.1, 0)
-        baseline = one.annotated_run("baseline1", "test_byobnet", 0.1, 0)
+        baseline = one.annotated_run("test_byobnet", 0.1, 0)
         changed.append([baseline, ceiling, mixed, *chain(one)])
         kept.append(
             [
@@ -241,7 +241,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     student = selections[0].id
     # Test sets stay closed until the Students are chosen.
     assert all(student in step.needs for step in selections[1:])
-    later = plan.controls_and_tests(winner, "test_byobnet", 0.5)
+    later = plan.variants_and_tests(winner, "test_byobnet", 0.5)
     for role in CONTROLS:
         trained = [step for step in later if step.title.startswith(f"train {role} ")]
         assert len(trained) == (0 if own else 2)

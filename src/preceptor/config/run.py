@@ -292,15 +292,16 @@ class MapSource(Settings):
         kind: none, human, store (a Teacher's map store or a folder of map images) or centre (one
             centred Gaussian for all images).
         path: Map store or folder, for kind store.
-        identity: Identity of the maps in the run's id instead of the path: the Teacher's id and the
-            method. None = the content of the files.
+        identity: Identity of the maps in the run's id instead of the path: the id of the step that
+            makes them. None = the content of the files.
         shuffle_seed: Seed of a permutation of the maps within each class (a control); None = no
             permutation.
         human: Treatment of human maps of annotated images: replace (by the map of the store) or
             keep.
         trust: Factors of the map weights: none, score (the Teacher's score for the image's label),
             agreement (of the members of a committee) or entropy (larger for concentrated maps). The
-            factors have mean 1 over the guided images, so that the meaning of α is unchanged.
+            factors have mean 1 over the images guided by the store, so that the meaning of α is
+            unchanged.
     """
 
     kind: Literal["none", "human", "store", "centre"] = "human"

@@ -48,11 +48,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Staged:
-    """A batch whose images are still to be changed, on the device of the model.
+    """Batch before augmentation, on the device of the model.
 
     Args:
-        batch: Its images are whole canvases, where they are to be changed.
-        changes: Of its images, on the same device; None = they stay as they are.
+        batch: The batch; its images are whole canvases if they are still to be augmented.
+        changes: Augmentation of the images, on the same device; None = no augmentation.
     """
 
     batch: Batch
@@ -180,7 +180,7 @@ class Rows:
         settings: Augmentation | None = None,
         numbers: NDArray[np.float64] | None = None,
     ) -> Staged:
-        """What the host does for a batch: read canvases, and place maps over what will be seen."""
+        """Host work of a batch: canvases, and map targets on the kept part of the canvas."""
         canvases = torch.from_numpy(self.images.canvases(self.rows[chosen])).permute(0, 3, 1, 2)
         boxes, side = self.boxes[chosen], self.images.side
         changes = None
@@ -289,23 +289,22 @@ def shares(count: int, parts: int) -> list[slice]:
 
 
 class TrainingStream:
-    """The endless sequence of training batches: step t is a pure function of t.
+    """Infinite sequence of training batches; step t is a pure function of t.
 
-    Every pass over the rows has an order of its own, a permutation. By passes (`length: epochs`),
-    the last batch of a pass holds what is left. In steps (`length: steps`), batches run on over
-    the borders of passes: step t has the positions t·B … t·B + B − 1 of all orders in a row, so
-    that every step has B images and two runs of the same steps see the same number of images.
+    Every pass over the rows is a permutation of them. With `length: epochs`, the last batch of a
+    pass contains the remaining rows. With `length: steps`, batches continue across passes: step t
+    has the positions t·B … t·B + B − 1 of the concatenated permutations, so that every step has B
+    images and two runs with the same number of steps see the same number of images.
 
     Args:
-        rows: The training rows.
-        batch_size: B, images a step.
-        seed: Of order and augmentation.
+        rows: Training rows.
+        batch_size: Number of images B of a step.
+        seed: Random seed of order and augmentation.
         settings: Augmentation.
-        length: Whether batches end with a pass (epochs) or run on (steps).
-        balanced: Draw every class equally often.
-        rank, world: Which of how many processes this is: each gets its share of every batch, and
-            all shares together are the batch of one.
-        device: Where images are changed and batches are used; None = the CPU.
+        length: Whether batches end with a pass (epochs) or continue across passes (steps).
+        balanced: Whether every class is drawn equally often.
+        rank, world: Index and number of the processes; each process gets its share of every batch.
+        device: Device of augmentation and training; None = the CPU.
     """
 
     def __init__(

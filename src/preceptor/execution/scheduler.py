@@ -31,7 +31,7 @@ class Observer(Protocol):
         """A step was given to the executor."""
 
     def assigned(self, step: Step, machine: str) -> None:
-        """A worker has started a step; `where` is its machine."""
+        """A worker has started a step; `machine` is where it runs."""
 
     def epoch(self, step: Step, line: str) -> None:
         """A training has finished an epoch; the line has its losses and metrics."""

@@ -4,6 +4,11 @@
 
 A. Boyd, P. Tinsley, K. Bowyer, A. Czajka, "CYBORG: Blending Human Saliency Into the Loss Improves
 Deep Learning-Based Synthetic Face Detection", WACV 2023.
+
+K is the number of images of the batch, v_k the weight of an image, w_k the weight of its map
+(0 = no guidance), y_k its label, and d the distance of two maps, both scaled to [0, 1] by their
+minimum and maximum. Training calls `guided_loss_terms` and `combine`; `GuidedLoss` and `guidance`
+are the public interface for other training loops.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Plan of a study: its steps, stage by stage.
 
 Selections are steps as well: the choice made by a selection adds the steps that follow from it.
-Test sets are scored only by steps that are added by the selection of the Students' α.
+Test sets are scored only after the selection of the Students' α, for which the selections of the
+other roles wait.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Plan:
                     steps += self._search_alpha(control, backbone, winner)
         return steps
 
-    def controls_and_tests(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
+    def variants_and_tests(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
         """Variants, and controls without an α of their own, at the Students' α; then the test
         scores of these runs, of the Students and of Baseline 2."""
         protocol, study = self.protocol, self.protocol.study
@@ -173,7 +174,7 @@ class Plan:
             protocol = self.protocol.of_budget(size)
             for seed in protocol.study.seed_list:
                 if role == "baseline1":
-                    runs.append(protocol.annotated_run(role, backbone, alpha, seed))
+                    runs.append(protocol.annotated_run(backbone, alpha, seed))
                 elif winner.kind != "given":  # given maps do not depend on what is annotated
                     *before, run = protocol.student(winner, backbone, alpha, seed)
                     makers += before
@@ -195,13 +196,12 @@ class Plan:
         self.choices[self._teacher] = Choice(str(winner), "", ())
         later = self.stage_two(winner)
         for backbone in study.students:
-            later += self.controls_and_tests(winner, backbone, alpha)
+            later += self.variants_and_tests(winner, backbone, alpha)
             later += self.budget("baseline1", backbone, alpha)
             later += self.budget("student", backbone, alpha)
             for seed in study.seed_list:
                 chosen = [
-                    [protocol.annotated_run("baseline1", backbone, own, seed)]
-                    for own in {PAPER_ALPHA, alpha}
+                    [protocol.annotated_run(backbone, own, seed)] for own in {PAPER_ALPHA, alpha}
                 ]
                 if study.ceiling:
                     chosen.append([protocol.full_run("ceiling", backbone, alpha, seed)])
@@ -322,7 +322,7 @@ class Plan:
     ) -> list[Step]:
         """The run of a role whose α is chosen, after the steps that make its maps."""
         if role == "baseline1":
-            return [self.protocol.annotated_run(role, backbone, alpha, seed)]
+            return [self.protocol.annotated_run(backbone, alpha, seed)]
         if role == "ceiling":
             return [self.protocol.full_run(role, backbone, alpha, seed)]
         assert winner is not None
@@ -337,7 +337,7 @@ class Plan:
         winner = self.winner()
         if role == "student":
             assert winner is not None
-            later = self.controls_and_tests(winner, backbone, alpha)
+            later = self.variants_and_tests(winner, backbone, alpha)
             if backbone == self.protocol.study.students[0]:
                 probes = self._probe_chains()  # a dropped Teacher lacks some seeds
                 known = [chain[-1] for chain in probes if chain[-1].id in self.steps]

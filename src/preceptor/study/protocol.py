@@ -176,11 +176,11 @@ class Protocol:
     def _in_domain(self) -> str:
         return f" ({self.domain})" if self.domain else ""
 
-    def annotated_run(self, role: Role, backbone: str, alpha: float, seed: int) -> Step:
-        """Run on A: Baseline 1 or a human-guided Teacher; without guidance for α 1."""
+    def annotated_run(self, backbone: str, alpha: float, seed: int) -> Step:
+        """Baseline 1, a run on A; without guidance for α 1."""
         maps = MapSource(kind="human" if alpha < 1 else "none")
         config = self.config(backbone, seed, rows="annotated", alpha=alpha, maps=maps)
-        return self.train(Arm(role, backbone, alpha), config)
+        return self.train(Arm("baseline1", backbone, alpha), config)
 
     def full_run(
         self,
