@@ -4,7 +4,7 @@
 
 A small study of forged photographs has every kind of step. It is run undisturbed, and then, each
 time from nothing: killed with SIGKILL at `points` moments, the study and a worker in turn, while a
-training, a marking, a committee or a test scoring was being done, or while it wrote its report; on
+training, the making of maps, a committee or a test scoring was running, or while it wrote its report; on
 a disk that becomes full (a tmpfs, where this user may mount one); with images and maps that become
 unreadable, decoded on the fly; with images that block who opens them; with a finished run's file
 damaged; on a Ray cluster one of whose nodes dies in a training. Each time the same command must go
@@ -333,10 +333,12 @@ def node_lost_in_annotation(file: Path, out: Path, undisturbed: Path, jobs: int)
     manifest = file.parent / "forged" / "0" / "manifest.csv"
     arguments = ["annotate", model, manifest, "--method", "rise", "--split", "all"]
     arguments += ["--max-masks", 512, "--device", "cpu", "--out"]
-    here, there = out / "here", out / "already_done"
+    here, there = out / "here", out / "there"
     subprocess.run(preceptor(*arguments, here, "--jobs", 1), check=True, capture_output=True)
     shards = there / ".partial" / "shards"
-    done = kills_a_node([*arguments, there], "mark, shard", lambda: list(shards.glob("*/run.json")))
+    done = kills_a_node(
+        [*arguments, there], "make maps by", lambda: list(shards.glob("*/run.json"))
+    )
     for one in sorted(here.glob("maps-*.parquet")):
         if one.read_bytes() != (there / one.name).read_bytes():
             raise FaultError("the maps differ from those of one process")
