@@ -4,7 +4,7 @@
 
 A small study of forged photographs has every kind of step. It is run undisturbed, and then, each
 time from nothing: killed with SIGKILL at `points` moments, the study and a worker in turn, while a
-training, the making of maps, a committee or a test scoring was running, or while it wrote its report; on
+training, map making, a committee or a test scoring was running, or while it wrote its report; on
 a disk that becomes full (a tmpfs, where this user may mount one); with images and maps that become
 unreadable, decoded on the fly; with images that block who opens them; with a finished run's file
 damaged; on a Ray cluster one of whose nodes dies in a training. Each time the same command must go
