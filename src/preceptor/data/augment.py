@@ -207,7 +207,7 @@ def prepare(changes: Changes, side: int, size: int) -> Prepared:
     across = (changes.quarters >= 2) ^ (changes.flips & ~odd)
     blurred, compressed = changes.sigmas > 0, changes.qualities > 0
     order = np.lexsort((across, down, odd, blurred, compressed))
-    tta = np.column_stack([odd, down, across])[order]
+    orientations = np.column_stack([odd, down, across])[order]
     radii = np.array([blur_radius(sigma) for sigma in changes.sigmas[order]], np.int64)
     factors = np.ones((count, 3)) if changes.factors is None else changes.factors
     values = np.column_stack([changes.crops, changes.sigmas, factors])[order].astype(np.float32)
@@ -216,7 +216,10 @@ def prepare(changes: Changes, side: int, size: int) -> Prepared:
     return Prepared(
         size,
         None if whole else crops,
-        tuple(_Turned(start, stop, *tta[start].tolist()) for start, stop in _runs(tta)),
+        tuple(
+            _Turned(start, stop, *orientations[start].tolist())
+            for start, stop in _runs(orientations)
+        ),
         tuple(
             _Blurred(start, stop, int(radii[start:stop].max()) if blurred[order[start]] else 0)
             for start, stop in _runs(blurred[order][:, None])
@@ -351,12 +354,12 @@ def _shade(images: Tensor, values: Tensor, radius: int, colored: bool) -> None:
     if colored:
         if images.dtype in (torch.uint8, torch.uint16):
             levels.round_()  # sums of whole numbers are exact: no order of adding changes the mean
-        levels = _coloured(levels, values[:, 4:7])
+        levels = _recolored(levels, values[:, 4:7])
     planes = _stored(levels, images.dtype).unbind(2)
     torch.stack([plane.transpose(1, 2) if radius else plane for plane in planes], 3, out=images)
 
 
-def _coloured(levels: Tensor, factors: Tensor) -> Tensor:
+def _recolored(levels: Tensor, factors: Tensor) -> Tensor:
     """Change the colors of (n, y, C, x) levels by (n, 3) factors, in place."""
     channels = levels.shape[2]
     shares = _LUMA if channels == 3 else (1 / channels,) * channels
