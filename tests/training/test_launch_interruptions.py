@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.commands import HANGS
-from tests.datasets import squares
 from tests.launches import (
     LONGER,
     assert_same,
@@ -23,18 +21,7 @@ from tests.launches import (
     until,
 )
 
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return squares(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRECEPTOR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
 
 def test_whatever_dies_the_same_command_ends_with_the_same_bits(

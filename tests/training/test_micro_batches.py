@@ -30,18 +30,12 @@ from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
 from preceptor.training.step_stats import StepStats
 from tests.commands import HANGS, Outcome
-from tests.datasets import squares
 
 SMALL = {
     "input_size": 64, "batch_size": 7, "epochs": 2, "lr": 0.01, "schedule": "constant",
     "clip": 1.0, "augmentation": {"flip": True, "crop_area": 0.6}, "device": "cpu",
 }  # fmt: skip
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return squares(tmp_path_factory.mktemp("data"))
 
 
 def run_of(manifest: Path, training: dict[str, Any], **values: Any) -> RunConfig:

@@ -46,13 +46,13 @@ class _Contender:
         alpha: α, or None.
         chains: Function that returns the runs of a seed, each after the steps that make its maps.
         map_step: Function that returns the step of a seed whose record contains the agreement of
-            its maps with human maps, or None.
+            its maps with human maps, or None without such a record. None = the runs themselves.
     """
 
     name: str
     alpha: float | None
     chains: Callable[[int], list[list[Step]]]
-    map_step: Callable[[int], Step | None]
+    map_step: Callable[[int], Step | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -298,12 +298,7 @@ class Plan:
         def runs(alpha: float) -> Callable[[int], list[list[Step]]]:
             return lambda seed: [self._run(role, backbone, alpha, seed, winner)]
 
-        def map_step(alpha: float) -> Callable[[int], Step]:
-            return lambda seed: self._run(role, backbone, alpha, seed, winner)[-1]
-
-        contenders = [
-            _Contender(f"α {alpha:g}", alpha, runs(alpha), map_step(alpha)) for alpha in alphas
-        ]
+        contenders = [_Contender(f"α {alpha:g}", alpha, runs(alpha)) for alpha in alphas]
         if role != "student":  # test sets are not scored before the selection of the Students
             also = [Selection(self.domain, "student", backbone).step_id]
         else:
@@ -379,7 +374,13 @@ class Plan:
         chains = {
             one.name: [chain for seed in seeds for chain in one.chains(seed)] for one in contenders
         }
-        runs = [step for group in chains.values() for chain in group for step in chain]
+        runs = {name: [chain[-1] for chain in group] for name, group in chains.items()}
+        steps = [step for group in chains.values() for chain in group for step in chain]
+
+        def maps(one: _Contender) -> list[Step]:
+            if one.map_step is None:
+                return runs[one.name]
+            return [step for seed in seeds if (step := one.map_step(seed)) is not None]
 
         def decide() -> list[Step]:
             if trivial:
@@ -388,15 +389,7 @@ class Plan:
             else:
                 choice = self._decide(
                     here,
-                    [
-                        _Scored(
-                            one.name,
-                            one.alpha,
-                            [chain[-1] for chain in chains[one.name]],
-                            [step for seed in seeds if (step := one.map_step(seed)) is not None],
-                        )
-                        for one in contenders
-                    ],
+                    [_Scored(one.name, one.alpha, runs[one.name], maps(one)) for one in contenders],
                 )
             if last:
                 choice = with_dropped(choice, dropped, len(study.seed_list))
@@ -412,11 +405,11 @@ class Plan:
             kept = [one for one in contenders if one.name in names]
             return self._search(selection, title, kept, follow, also, rung + 1, (*dropped, *gone))
 
-        needs = [chain[-1].id for group in chains.values() for chain in group]
+        needs = [run.id for group in runs.values() for run in group]
         identity = here.step_id
         work = Select(here, lambda: self._added(decide(), by=identity))
         name = title if last else f"{title}, after {len(seeds)} seeds"
-        return [*runs, Step(identity, work, name, (*(() if trivial else needs), *also))]
+        return [*steps, Step(identity, work, name, (*(() if trivial else needs), *also))]
 
     def _added(self, steps: list[Step], by: str = "") -> list[Step]:
         """Add steps and their runs to the plan; known ones are not changed."""

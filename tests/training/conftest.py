@@ -1,0 +1,25 @@
+"""Fixtures of the tests that start trainings in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.datasets import squares
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small table of images; a file with other images has a fixture of its own."""
+    return squares(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def one_thread_and_own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Environment of started processes: one thread, and a cache that no other test file shares."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRECEPTOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
