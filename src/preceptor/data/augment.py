@@ -1,12 +1,11 @@
-"""Random changes of training images, of a whole batch at once, on the CPU or a GPU.
+"""Augmentation of training images, of a whole batch at once, on the CPU or a GPU.
 
-Each image has a row of uniform numbers that depends on (seed, epoch, position in the epoch) alone:
-device, batches, processes and a resumed run change nothing. `changes_of` says what these numbers
-do to each image, `prepare` brings that to a device, `apply` does it, in this order: crop and
-change of size, flip, quarter turns and blur in one separable resampling; color; JPEG.
-
-Between these steps values are float32; what is stored is rounded once for the geometry and once
-at the end, so that no step clips what the next would need.
+Each image has a row of uniform numbers that depends only on (seed, epoch, position in the epoch),
+not on the device, batch borders, number of processes or interruptions. `changes_of` computes the
+changes of each image from these numbers, `prepare` groups the images by operation, and `apply`
+changes them: crop and resize; flip and quarter turns; blur and color; JPEG compression. Each of the
+four computes in float32 (crops of 8-bit images on a CPU in 8 bits) and rounds once to the levels of
+the image type.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ _CPU_BYTES, _GPU_BYTES = 5_000_000, 2**28
 
 
 def draw(seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) of positions in an epoch, each row independent of the others.
+    """Uniform random numbers in [0, 1) for positions in an epoch.
 
     The counter-based generator SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom
     number generators", OOPSLA 2014), started anew for every seed and epoch.
 
     Args:
-        seed, epoch: Not negative.
-        positions: (n,).
+        seed, epoch: Random seed and epoch, not negative.
+        positions: (n,) positions in the epoch.
 
     Returns:
-        (n, 12).
+        (n, 12) numbers; a row depends only on its position.
 
     Example:
         >>> some, all_of_them = draw(1, 0, np.array([3, 8])), draw(1, 0, np.arange(10))
@@ -77,15 +76,15 @@ def _split_mix(start: np.uint64, counters: NDArray[np.uint64]) -> NDArray[np.uin
 
 @dataclass(frozen=True)
 class Changes:
-    """What is done to each image of a batch.
+    """Changes of each image of a batch.
 
     Args:
-        crops: (B, 3) int64 left, top and side of a square, in canvas pixels.
-        flips: (B,) bool, mirrored left and right after the crop.
-        quarters: (B,) int64, quarter turns counter-clockwise after the flip, 0 to 3.
-        factors: (B, 3) of brightness, contrast and saturation; None = colors stay.
-        sigmas: (B,) of a Gaussian blur, in pixels of the result; 0 = none.
-        qualities: (B,) int64 of a JPEG compression; 0 = none.
+        crops: (B, 3) int64 left, top and side of the cropped square, in canvas pixels.
+        flips: (B,) bool, left-right flips, after the crop.
+        quarters: (B,) int64, number of counter-clockwise quarter turns after the flip, 0 to 3.
+        factors: (B, 3) factors of brightness, contrast and saturation; None = no change of color.
+        sigmas: (B,) standard deviation of the Gaussian blur, in pixels of the result; 0 = no blur.
+        qualities: (B,) int64 quality of the JPEG compression; 0 = no compression.
     """
 
     crops: NDArray[np.int64]
@@ -96,19 +95,19 @@ class Changes:
     qualities: NDArray[np.int64]
 
     def boxes(self, canvases: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-        """(B, 4) the boxes of the crops, given those of their canvases of `side` pixels."""
+        """(B, 4) boxes of the crops, given the boxes of their canvases of `side` pixels."""
         left_top, part = self.crops[:, :2] / side, self.crops[:, 2:] / side
         low, extent = canvases[:, :2], canvases[:, 2:] - canvases[:, :2]
         return np.concatenate([low + left_top * extent, low + (left_top + part) * extent], axis=1)
 
 
 def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) -> Changes:
-    """The changes of a batch.
+    """Changes of a batch.
 
     Args:
-        settings: Which changes there are.
-        numbers: (B, 12) of `draw`.
-        side: Of the canvases, in pixels.
+        settings: Augmentation settings.
+        numbers: (B, 12) numbers of `draw`.
+        side: Side of the canvases in pixels.
     """
     sizes = np.full(len(numbers), side)
     if settings.crop_area < 1:
@@ -155,9 +154,10 @@ class _Blurred(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """The changes of a batch, in an order in which images of the same treatment are consecutive.
+    """Changes of a batch, ordered so that images with the same operations are consecutive.
 
-    What decides which operations run is known to the host: applying them waits for no device.
+    The choice of operations depends only on values on the host, so that `apply` never waits for the
+    device.
 
     Args:
         size: Side of the result in pixels.
