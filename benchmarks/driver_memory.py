@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from preceptor.benchmark.forged import PRESETS, write_draws
-from preceptor.driver import open_study
 from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Step
+from preceptor.study_folder import open_study
 
 FOUR = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.loader import MapTargets
-from preceptor.driver import reopen
 from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import paired_tests
 from preceptor.evaluation.bootstrap import ShareResult
@@ -51,6 +50,7 @@ from preceptor.saliency.agreement import correlation
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
 from preceptor.study.steps import Arm, Evaluate, Role, Step
+from preceptor.study_folder import reopen
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 MARK = re.compile(r"<!-- evidence:(.*?)-->|<!-- end -->")

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from preceptor.data.loader import MapTargets
-from preceptor.driver import reopen
 from preceptor.inference.predict import predict
 from preceptor.models.build import load_model
 from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
+from preceptor.study_folder import reopen
 
 
 def main() -> None:

@@ -17,11 +17,12 @@ import yaml
 
 from preceptor.config.run import Training
 from preceptor.config.yaml_file import load_config
-from preceptor.driver import open_study, run_study
+from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
+from preceptor.study_folder import open_study
 from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.studies import SETTINGS, command, same_tables

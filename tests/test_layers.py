@@ -23,6 +23,7 @@ ORDER = [
     {"execution", "results"},
     {"report"},
     {"tracking"},
+    {"study_folder"},
     {"driver"},
     {"cli"},
 ]

@@ -17,10 +17,11 @@ import yaml
 
 from preceptor.cli.runs import list_runs
 from preceptor.config.yaml_file import load_config
-from preceptor.driver import reopen, run_study
+from preceptor.driver import run_study
 from preceptor.models import build
 from preceptor.study import selection
 from preceptor.study.config import StudyConfig
+from preceptor.study_folder import reopen
 from tests.datasets import squares
 from tests.opened import OpenedFiles
 

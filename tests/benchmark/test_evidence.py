@@ -18,12 +18,13 @@ from scipy import stats
 
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.config.yaml_file import parse_config
-from preceptor.driver import reopen, run_study
+from preceptor.driver import run_study
 from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.metrics import auc
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
+from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "evidence.py"

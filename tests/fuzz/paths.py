@@ -15,11 +15,11 @@ from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.manifest import Manifest
 from preceptor.data.manifest_cells import COLUMNS
 from preceptor.data.workspace import Workspace
-from preceptor.driver import open_study
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
+from preceptor.study_folder import open_study
 from preceptor.training import train
 from preceptor.training.prepare import build, guided_rows, run_id_of
 

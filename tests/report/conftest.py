@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
-from preceptor.driver import open_study
 from preceptor.models.build import build_model, save_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm, Failure
 from preceptor.study.study_plan import StudyPlan
+from preceptor.study_folder import open_study
 from tests.datasets import squares
 from tests.studies import write_down
 

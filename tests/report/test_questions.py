@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
-from preceptor.driver import open_study
 from preceptor.report.questions import across_domains, answers
 from preceptor.results.domain import Results
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Choice
 from preceptor.study.steps import Selection
+from preceptor.study_folder import open_study
 from tests.datasets import squares
 
 

@@ -12,7 +12,6 @@ import pytest
 from scipy import stats
 
 from preceptor.config.yaml_file import parse_config
-from preceptor.driver import open_study
 from preceptor.errors import InputError
 from preceptor.report.questions import answers
 from preceptor.results.budgets import Enough, annotation_minutes, budget_steps, enough
@@ -21,6 +20,7 @@ from preceptor.results.study import gather_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
+from preceptor.study_folder import open_study
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import walk, write_down
 

@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import open_study, reopen, run_study
+from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.evaluation.paired_tests import holm, paired_difference
 from preceptor.models.build import load_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
+from preceptor.study_folder import open_study, reopen
 from tests.commands import here
 from tests.datasets import SQUARES_STUDY, squares
 

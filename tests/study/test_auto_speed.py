@@ -11,11 +11,11 @@ import pytest
 from preceptor.config.run import RunConfig, Speed
 from preceptor.config.yaml_file import dump_config, load_config, parse_config
 from preceptor.data.manifest import Manifest
-from preceptor.driver import open_study
 from preceptor.errors import InputError
 from preceptor.study import auto_speed
 from preceptor.study.auto_speed import decide_speed
 from preceptor.study.config import StudyConfig
+from preceptor.study_folder import open_study
 from tests.datasets import squares
 
 AUTO = {"precision": "auto", "channels_last": "auto", "compile": "auto"}

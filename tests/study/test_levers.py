@@ -11,11 +11,12 @@ import pytest
 
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import reopen, run_study
+from preceptor.driver import run_study
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.maps.store import read_store
 from preceptor.results.domain import gather
 from preceptor.study.config import StudyConfig
+from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {

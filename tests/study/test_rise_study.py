@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import open_study, reopen, run_study
+from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, read_store
 from preceptor.report.methods import methods
@@ -20,6 +20,7 @@ from preceptor.results.domain import gather
 from preceptor.runtime.result_folder import read_record
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import MakeMaps
+from preceptor.study_folder import open_study, reopen
 from tests.datasets import SQUARES_STUDY, squares
 
 RISE: dict[str, Any] = {"max_masks": 160, "tolerance": 0.6}

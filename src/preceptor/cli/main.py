@@ -402,8 +402,8 @@ def report(
 
     The report is written from the steps that have finished so far.
     """
-    from preceptor.driver import reopen
     from preceptor.report.write import write_results
+    from preceptor.study_folder import reopen
 
     write_results(reopen(folder), folder)
     print(f"report {folder / 'report.html'}")

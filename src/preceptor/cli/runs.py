@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
-from preceptor.driver import reopen
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import is_finished
+from preceptor.study_folder import reopen
 from preceptor.training.record import RunRecord
 
 

@@ -143,7 +143,7 @@ def plan(
     import tempfile
 
     settings = _read(_the_file(file, "plan"))
-    from preceptor.driver import print_plan
+    from preceptor.cli.plan import print_plan
 
     with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
         print_plan(settings, out or Path(nothing), jobs, print)

@@ -1,0 +1,45 @@
+"""Plan of a study on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from preceptor.runtime.cores import checked_jobs, usable_cores
+from preceptor.runtime.formatting import as_time
+from preceptor.study.config import StudyConfig
+from preceptor.study.estimate import count_kinds, estimate_seconds
+from preceptor.study_folder import open_study
+
+
+def print_plan(
+    study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
+) -> None:
+    """Print the plan of a study: both stages, their steps and the estimated time.
+
+    Args:
+        study: Study config.
+        out: Study folder; its finished steps are not counted.
+        jobs: Maximum number of concurrent steps.
+        tell: Function that receives the lines.
+    """
+    threads = study.training.threads
+    jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
+    opened = open_study(study, out, run=False, report_to=tell)
+    total = 0.0
+    names = (
+        "stage 1 (baselines, ceiling, Teachers, probe Students)",
+        "stage 2 (Students, controls, tests)",
+    )
+    for domain, plan in opened.plans.items():
+        if domain:
+            tell(f"{domain}:")
+        workspace = plan.protocol.workspace
+        validation = len(workspace.split_rows("val"))
+        for name, steps in zip(names, plan.outline(), strict=True):
+            left = [step for step in steps if not opened.is_finished(step)]
+            seconds = estimate_seconds(left, study, workspace.manifest.classes, validation, jobs)
+            total += seconds
+            tell(f"{name}: {count_kinds(steps)}")
+            tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+    tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")
