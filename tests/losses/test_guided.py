@@ -14,12 +14,12 @@ from torch import Tensor
 from preceptor.config.run import Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation
+from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import (
     GuidedLoss,
     Targets,
     combine,
     gradient_norms,
-    guidance,
     guided_loss_terms,
 )
 

@@ -24,7 +24,12 @@ Length = Literal["epochs", "steps"]
 Method = Literal["cam", "rise"]  # saliency methods of Teachers
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
-Distance = Literal["l2", "mse", "l1", "kl", "dice"]
+NormalizedDistance = Literal["l2", "mse", "l1", "kl", "dice"]  # between maps scaled to [0, 1]
+EvidenceDistance = Literal["cells", "evidence", "energy", "cosine"]  # of evidence from a mask
+Distance = NormalizedDistance | EvidenceDistance
+# One distance, or several with their weights.
+Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]
+CamClass = Literal["label", "predicted", "decision"]
 
 
 class Settings(BaseModel):
