@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distance, Distances
+from preceptor.config.run import Distance, Distances, distance_weights, takes_masks
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.evidence import EVIDENCE_DISTANCES, WHOLE_MASKS, cells
 from preceptor.saliency.normalise import informative, normalise
@@ -77,18 +77,17 @@ def paired(cam: Tensor, maps: Tensor) -> MapPair:
 
 
 def parts_of(distance: Distances) -> dict[Distance, float]:
-    """Weight of each distance."""
-    parts = dict(distance) if isinstance(distance, Mapping) else {distance: 1.0}
+    """Weight of each distance.
+
+    Raises:
+        ValueError: A distance is unknown.
+    """
+    parts = distance_weights(distance)
     known = (*DISTANCES, *EVIDENCE_DISTANCES)
     for name in parts:
         if name not in known:
             raise ValueError(f"distance {name!r} is not one of {', '.join(known)}")
     return parts
-
-
-def takes_masks(distance: Distances) -> bool:
-    """Whether a distance, or one of several, compares evidence with a mask in [0, 1]."""
-    return any(name in EVIDENCE_DISTANCES for name in parts_of(distance))
 
 
 def usable_by(name: Distance, maps: Tensor) -> Tensor:

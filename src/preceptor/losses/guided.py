@@ -203,11 +203,11 @@ class GuidedLoss(nn.Module):
             raise ValueError("cam and maps may be None only at alpha = 1")
         if self.alpha == 1:
             cam = maps = None
+        targets = Targets(labels, maps, map_weight, sample_weight)
+        terms = guided_loss_terms(logits, cam, targets, self.distance, self.mark_weight)
         if maps is not None:
             weighted = maps if map_weight is None else maps[map_weight > 0]
             check_masks(weighted, self.distance)
-        targets = Targets(labels, maps, map_weight, sample_weight)
-        terms = guided_loss_terms(logits, cam, targets, self.distance, self.mark_weight)
         return combine(terms, self.alpha)
 
 

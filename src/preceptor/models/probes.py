@@ -48,7 +48,7 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.no_grad(), _other_values(model, head, trained, generator):
         images = _images(model, generator)
-        logits, features = model(images)
+        logits, features = model.mean_pooled(images)
         if features.shape[1] != head.in_features:
             raise InputError(
                 f"{refuse}the head has {head.in_features} inputs and the features have "
