@@ -110,7 +110,7 @@ def distance_of(
     for name, weight in parts_of(distance).items():
         if name == "cells":
             found = cells(pair.evidence, pair.mask, mark_weight)
-        elif name in EVIDENCE_DISTANCES:
+        elif name == "evidence" or name == "energy" or name == "cosine":
             found = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
         else:
             found = DISTANCES[name](pair.model, pair.target)

@@ -18,6 +18,8 @@ SHORT = {
     "centre": "Centred map",
     "distilled": "Soft labels",
     "mixed": "Mixed, no Teacher",
+    "mapper": "Mapper, annotated",
+    "mapper_all": "Mapper, all maps",
     "ceiling": "Ceiling",
 }
 """Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""
