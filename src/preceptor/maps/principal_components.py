@@ -98,7 +98,8 @@ def principal_maps(images: NDArray[np.uint8], components: int) -> NDArray[np.uin
     """
     values = torch.from_numpy(images.reshape(len(images), -1))
     mean = values.sum(0, dtype=torch.int64).double() / len(values)
-    blocks = values.split(4096)  # the images as float64 would need eight times their memory
+    # In blocks, since the images as float64 would need eight times their memory.
+    blocks = [values[start : start + 4096] for start in range(0, len(values), 4096)]
     covariance = torch.zeros((len(mean), len(mean)), dtype=torch.float64)
     for block in blocks:
         centred = block - mean

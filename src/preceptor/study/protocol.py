@@ -327,7 +327,7 @@ class Protocol:
             backbone, alpha, seed: Backbone, α and seed of the run. α is the weight of the labels'
                 own cross-entropy in the loss; soft labels of `distilled` have the weight 1 − α.
         """
-        if control not in ("shuffled", "distilled"):
+        if control != "shuffled" and control != "distilled":
             return [self.full_run(control, backbone, alpha, seed)]
         guiding = self.study.guiding()
         source, steps = self.maps_of(teacher, seed, guiding)
