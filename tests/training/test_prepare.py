@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from preceptor.config.run import MapSource, PostProcessing, RunConfig, SoftLabels, Training
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
         "shuffle_seed": None,
         "human": "replace",
         "trust": "none",
+        "components": 5,
     },
     "guide_classes": None,
     "alpha": 0.5,
@@ -233,6 +235,24 @@ def write_soft(folder: Path, value: float) -> None:
     names = np.array(["images/train-0.png"], object)
     maps, classes = np.zeros((1, 2, 2), np.float16), np.zeros(1, np.int32)
     write_store(folder, MapStore(info, names, maps, classes, one, both))
+
+
+def test_a_permutation_depends_on_every_class_with_human_maps(tmp_path: Path) -> None:
+    """Also on classes that do not guide: all are permuted with the same random numbers."""
+    manifest = squares(tmp_path / "data", classes=("plain", "first", "second"))
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    row = table.index[(table["label"] == "first") & (table["split"] == "train")][0]
+    table.loc[row, "saliency"] = table.loc[row + 1, "saliency"]
+    table.to_csv(tmp_path / "data" / "other.csv", index=False)
+
+    def guided_by_second(name: str, **maps: Any) -> str:
+        workspace = Workspace.open(tmp_path / "data" / name, tmp_path / "cache")
+        chosen = {"guide_classes": ("second",), "maps": {"kind": "human"} | maps}
+        return run_id_of(workspace, run(manifest=manifest, **chosen))
+
+    assert guided_by_second("manifest.csv") == guided_by_second("other.csv")
+    ids = [guided_by_second(name, shuffle_seed=0) for name in ("manifest.csv", "other.csv")]
+    assert ids[0] != ids[1]
 
 
 def test_without_an_identity_the_content_of_the_soft_labels_counts(tmp_path: Path) -> None:

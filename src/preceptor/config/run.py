@@ -24,6 +24,7 @@ Length = Literal["epochs", "steps"]
 Method = Literal["cam", "rise"]  # saliency methods of Teachers
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
+PCA_COMPONENTS = 5  # default number of principal components of maps without people
 Distance = Literal["l2", "mse", "l1", "kl", "dice"]
 OutsideKind = Literal["none", "blur", "noise", "shuffle", "other", "mean"]
 
@@ -328,39 +329,47 @@ class MapSource(Settings):
     """Source of the maps that guide a run.
 
     Args:
-        kind: none, human, store (a Teacher's map store or a folder of map images) or centre (one
-            centred Gaussian for all images).
+        kind: none, human, store (a Teacher's map store or a folder of map images), centre (one
+            centred Gaussian for all images) or pca (from the principal components of the training
+            images, see `preceptor.maps.principal_components`).
         path: Map store or folder, for kind store.
         identity: Identity of the maps in the run's id instead of the path: the id of the step that
             makes them. None = the content of the files.
-        shuffle_seed: Seed of a permutation of the maps within each class (a control); None = no
-            permutation.
+        shuffle_seed: Seed of a permutation of the maps within each class (a control), for kinds
+            store and human; None = no permutation.
         human: Treatment of human maps of annotated images: replace (by the map of the store) or
             keep.
         trust: Factors of the map weights: none, score (the Teacher's score for the image's label),
             agreement (of the members of a committee) or entropy (larger for concentrated maps). The
             factors have mean 1 over the images guided by the store, so that the meaning of α is
             unchanged.
+        components: Number of principal components, for kind pca.
     """
 
-    kind: Literal["none", "human", "store", "centre"] = "human"
+    kind: Literal["none", "human", "store", "centre", "pca"] = "human"
     path: Annotated[ConfigPath | None, NotIdentity()] = None
     identity: str | None = None
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
     human: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
+    components: Few = PCA_COMPONENTS
 
     @model_validator(mode="after")
     def _path_given(self) -> MapSource:
         if self.kind == "store" and self.path is None:
             raise ValueError("kind is store, and path is not given; name the folder of the maps")
-        if self.kind != "store" and self.shuffle_seed is not None:
+        if self.kind not in ("store", "human") and self.shuffle_seed is not None:
             raise ValueError(
-                f"shuffle_seed permutes the maps of a store, and kind is {self.kind}; remove it"
+                f"shuffle_seed permutes the maps of a store or of people, and kind is {self.kind}; "
+                "remove it"
             )
         if self.kind != "store" and self.trust != "none":
             raise ValueError(
                 f"trust weighs the maps of a store, and kind is {self.kind}; remove it"
+            )
+        if self.kind != "pca" and self.components != PCA_COMPONENTS:
+            raise ValueError(
+                f"components counts principal components, and kind is {self.kind}; remove it"
             )
         return self
 

@@ -41,10 +41,12 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     maps = config.maps
     if config.uses_maps and (maps.kind == "human" or maps.human == "keep"):
         mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
-    if config.uses_maps and maps.kind == "human" and config.guide_classes is not None:
+    chosen = config.guide_classes is not None and maps.shuffle_seed is None
+    if config.uses_maps and maps.kind == "human" and chosen:
         # Classes without human maps cannot be guided by them; listing them has no effect.
         labels = workspace.manifest.table["label"].iloc[rows]
         assert mapped is not None
+        assert config.guide_classes is not None
         mapped &= labels.isin(config.guide_classes).to_numpy(bool)
         config = config.model_copy(update={"guide_classes": None})
     if config.uses_maps and maps.kind == "store" and maps.identity is None:
