@@ -189,6 +189,10 @@ class Rows:
             soft=None if self.soft is None else self.soft[which],
         )
 
+    def without_maps(self) -> Rows:
+        """The same rows without map targets."""
+        return replace(self, targets=None)
+
     def batch(
         self,
         chosen: NDArray[np.int64],

@@ -72,9 +72,9 @@ def build_map_targets(
         index = np.where(has_human, -1, index)
     usable = (index >= 0) | (has_human & keeps_human)
     masks = None
-    marked = np.isin(labels, marked_classes(manifest, annotated))
-    if config.labels == "marks":
-        marked = has_human
+    marked = has_human
+    if config.labels == "class" and (as_masks or source.marks):
+        marked = np.isin(labels, marked_classes(manifest, annotated))
     if as_masks:
         examined = manifest.annotated_mask[rows] & annotated[rows]
         whole = (
