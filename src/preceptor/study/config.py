@@ -93,7 +93,8 @@ class Mapper(Settings):
                 "recipe": None, "distance": "cells", "cam_class": "decision", "head": "sigmoid",
                 "cam_source": "head_input", "cell_full": self.cell_full,
                 "mark_weight": self.mark_weight, "pool": "top", "pool_top": self.top,
-                "readout": "none", "balanced": True, "checkpoint": "last",
+                "readout": "none", "balanced": True, "checkpoint": "last", "consistency": 0.0,
+                "augmentation": study.augmentation.model_copy(update={"outside": "none"}),
             }
         )  # fmt: skip
 
