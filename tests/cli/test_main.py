@@ -29,6 +29,7 @@ COMMANDS = [
     ("data", "check"),
     ("data", "split"),
     ("data", "forged"),
+    ("data", "plant"),
     ("data", "import"),
     ("data", "import", "und"),
     ("train",),
