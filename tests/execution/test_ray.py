@@ -143,7 +143,8 @@ def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
     ) as process:  # fmt: skip
         other = annotate(
             load_model(model).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            Manifest.read(manifest), "rise", splits="all", rise=RiseSettings(max_masks=256),
+            Manifest.read(manifest), "rise", out=tmp_path / "local", splits="all",
+            rise=RiseSettings(max_masks=256),
         )  # fmt: skip
         _, errors = process.communicate()
     assert process.returncode == 0, errors
