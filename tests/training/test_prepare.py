@@ -36,10 +36,12 @@ DEFAULTS: dict[str, Any] = {
         "human": "replace",
         "trust": "none",
         "components": 5,
+        "marks": False,
     },
     "guide_classes": None,
     "alpha": 0.5,
     "alpha_start": None,
+    "labels": "class",
     "post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
     "human_post": {"blur": 0.0, "power": 1.0, "threshold": 0.0, "dilate": 0.0, "shape": "map"},
     "soft_labels": None,
@@ -51,9 +53,15 @@ DEFAULTS: dict[str, Any] = {
         "fit": "squash",
         "in_chans": 3,
         "distance": "l2",
+        "mark_weight": 9.0,
+        "cell_full": 0.25,
         "cam_class": "label",
         "cam_source": "head_input",
         "head": "softmax",
+        "pool": "mean",
+        "pool_top": 0.1,
+        "pool_sharpness": 4.0,
+        "readout": "none",
         "optimizer": "sgd",
         "lr": 0.005,
         "momentum": 0.9,
@@ -88,6 +96,7 @@ DEFAULTS: dict[str, Any] = {
             "outside_rate": 0.5,
             "outside_strength": None,
         },
+        "consistency": 0.0,
     },
 }
 SOFT_DEFAULTS = {"path": "p", "identity": None, "weight": 0.5, "temperature": 2.0}
@@ -148,6 +157,9 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
     def changed(**values: Any) -> dict[str, Any]:
         return {"training": {"augmentation": values}}
 
+    consistent = {"training": {"consistency": 0.1, "augmentation": {"outside": "blur"}}}
+    assert identity(**consistent) != identity(**changed(outside="blur"))
+    assert identity(maps={"kind": "none"}, **consistent) == identity(alpha=1.0)
     settings: list[dict[str, Any]] = [
         {},
         {"outside": "blur"},

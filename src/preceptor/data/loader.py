@@ -37,6 +37,8 @@ class Batch(NamedTuple):
         sample_weight: (B,) float32 v_k; None = 1.
         soft: (B, C) float32 a Teacher's probabilities, NaN for an image it has none of; None =
             labels alone.
+        unchanged: (B, C, S, S) the images without changes outside their maps; None = not needed.
+        changed: (B,) bool, images with such a change; None with unchanged.
     """
 
     images: Tensor
@@ -45,6 +47,8 @@ class Batch(NamedTuple):
     map_weight: Tensor | None = None
     sample_weight: Tensor | None = None
     soft: Tensor | None = None
+    unchanged: Tensor | None = None
+    changed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,33 @@ class Staged:
     Args:
         batch: The batch; its images are whole canvases if they are still to be augmented.
         changes: Augmentation of the images, on the same device; None = no augmentation.
+        paired: Whether the images without changes outside their maps are needed as well.
     """
 
     batch: Batch
     changes: augment.Prepared | None
+    paired: bool = False
 
     def finished(self) -> Batch:
         """The batch with its images changed; waits for no device."""
         if self.changes is None:
             return self.batch
-        images = augment.apply(self.batch.images.permute(0, 2, 3, 1), self.changes)
-        return self.batch._replace(images=images.permute(0, 3, 1, 2))
+        canvases = self.batch.images.permute(0, 2, 3, 1)
+        images = augment.apply(canvases, self.changes).permute(0, 3, 1, 2)
+        if not self.paired:
+            return self.batch._replace(images=images)
+        unchanged = images
+        if self.changes.outside is not None:
+            unchanged = augment.apply(canvases, self.changes.without_outside()).permute(0, 3, 1, 2)
+        return self.batch._replace(
+            images=images, unchanged=unchanged, changed=self.changes.changed_outside()
+        )
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Staged:
         """The same with every tensor passed through `move`."""
         batch = Batch(*(None if part is None else move(part) for part in self.batch))  # type: ignore[arg-type]
-        return Staged(batch, None if self.changes is None else self.changes.moved(move))
+        changes = None if self.changes is None else self.changes.moved(move)
+        return Staged(batch, changes, self.paired)
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,26 @@ class MapArray:
 
 
 @dataclass(frozen=True)
+class Masks:
+    """Map targets as masks in [0, 1]: 1 where the evidence for the label of an image lies.
+
+    Args:
+        whole: (n,) bool, rows whose mask is 1 everywhere: examined images of a class that is
+            defined by the absence of marks.
+        inverted: (n,) bool, rows of such a class whose maps show marks: the mask is 1 − map.
+        full: Share of a cell that a human map must cover to count as 1; less in proportion.
+    """
+
+    whole: NDArray[np.bool_]
+    inverted: NDArray[np.bool_]
+    full: float = 1.0
+
+    def part(self, which: slice) -> Masks:
+        """The masks of consecutive positions."""
+        return Masks(self.whole[which], self.inverted[which], self.full)
+
+
+@dataclass(frozen=True)
 class MapTargets:
     """Map targets of rows: human maps, maps of a Teacher, or both.
 
@@ -97,6 +132,7 @@ class MapTargets:
             must commute with flips and quarter turns, which are applied afterwards.
         human_post: Post-processing of human maps.
         human_rows: (n,) manifest row whose human map guides each row; None = the row itself.
+        masks: Treatment of the maps as masks; None = maps of any scale.
     """
 
     weight: NDArray[np.float32]
@@ -105,6 +141,7 @@ class MapTargets:
     post: Callable[[Tensor], Tensor] | None = None
     human_post: Callable[[Tensor], Tensor] | None = None
     human_rows: NDArray[np.int64] | None = None
+    masks: Masks | None = None
 
     @classmethod
     def human(cls, weight: NDArray[np.float32] | NDArray[np.bool_]) -> MapTargets:
@@ -156,6 +193,7 @@ class Rows:
                 weight=targets.weight[which],
                 index=targets.index[which],
                 human_rows=whose,
+                masks=None if targets.masks is None else targets.masks.part(which),
             )
         return replace(
             self,
@@ -165,6 +203,10 @@ class Rows:
             targets=targets,
             soft=None if self.soft is None else self.soft[which],
         )
+
+    def without_maps(self) -> Rows:
+        """The same rows without map targets."""
+        return replace(self, targets=None)
 
     def batch(
         self,
@@ -265,14 +307,19 @@ class Rows:
         maps = torch.zeros((len(chosen), *grid))
         targets = self.targets
         used = targets.weight[chosen] > 0
-        index = targets.index[chosen]
+        index, masks = targets.index[chosen], targets.masks
+        if masks is not None:
+            used &= ~masks.whole[chosen]
         human = np.flatnonzero(used & (index < 0))
         if len(human):
             whose = self.rows if targets.human_rows is None else targets.human_rows
             stored = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             found = resample(stored, unit, torch.from_numpy(boxes[human]), grid)
-            maps[human] = found if targets.human_post is None else targets.human_post(found)
+            if masks is not None and targets.human_post is None:
+                found /= 255  # stored from 0 to 255
+            found = found if targets.human_post is None else targets.human_post(found)
+            maps[human] = found if masks is None else (found / masks.full).clamp_max(1)
         other = np.flatnonzero(used & (index >= 0))
         if len(other) and targets.array is not None:
             places = index[other]
@@ -280,6 +327,10 @@ class Rows:
             regions = torch.from_numpy(targets.array.regions[places])
             found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
             maps[other] = found if targets.post is None else targets.post(found)
+        if masks is not None:
+            inverted = torch.from_numpy(masks.inverted[chosen])
+            maps = torch.where(inverted[:, None, None], 1 - maps, maps.clamp(0, 1))
+            maps[torch.from_numpy(masks.whole[chosen])] = 1
         return maps
 
 
@@ -353,6 +404,7 @@ class TrainingStream:
         balanced: Whether every class is drawn equally often.
         rank, world: Index and number of the processes; each process gets its share of every batch.
         device: Device of augmentation and training; None = the CPU.
+        paired: Whether batches have the images without changes outside their maps as well.
     """
 
     def __init__(
@@ -367,13 +419,14 @@ class TrainingStream:
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
+        paired: bool = False,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
         self.length = length
         self.settings = settings if settings != Augmentation() else None
-        self.balanced = balanced
+        self.balanced, self.paired = balanced, paired
         self.rank, self.world = rank, world
         self.slices = split_batches(len(rows), batch_size, max(2, world))
         self.device = device or torch.device("cpu")
@@ -428,7 +481,7 @@ class TrainingStream:
         start, stop = self._range(step)
         share = shares(stop - start, self.world)[self.rank]
         chosen, numbers = self._positions(start + share.start, start + share.stop)
-        staged = self.rows.stage(chosen, self.settings, numbers)
+        staged = replace(self.rows.stage(chosen, self.settings, numbers), paired=self.paired)
         if self._uploads is None:
             batch = staged.finished()
             return lambda: batch

@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig, Training, takes_masks
 from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
+from preceptor.losses.consistency import inconsistency
 from preceptor.losses.distillation import SoftTargets
-from preceptor.losses.guided import Targets, combine, guided_loss_terms
+from preceptor.losses.guided import Targets, balanced_alpha, combine, guided_loss_terms
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import renew_scaler, scaler_state
 from preceptor.models.sync_batch_norm import has_batch_norm
@@ -166,8 +168,8 @@ class Trainer:
             rate = learning_rate(config.training, step, self.total, epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            alpha = 1.0
-            if config.guided:
+            alpha: float | None = None if config.guided else 1.0  # None follows the losses
+            if config.guided and config.alpha != "auto":
                 alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
             # What this share's mean counts in the mean over processes, which DDP takes: 1 where
             # all shares have the same size.
@@ -178,7 +180,7 @@ class Trainer:
             watchdog.beat()
         return {"lr": rate} | self._means(sums, own)
 
-    def _step(self, batch: Batch, alpha: float, share: float) -> StepStats:
+    def _step(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
         """One optimizer step, on this process's share of the batch."""
         self.optimizer.zero_grad(set_to_none=True)
         sums = StepStats.zero(self.fabric.device)
@@ -192,33 +194,58 @@ class Trainer:
         self.optimizer.step()
         return sums
 
-    def _gradients(self, batch: Batch, alpha: float, share: float) -> StepStats:
+    def _gradients(self, batch: Batch, given: float | None, share: float) -> StepStats:
         """Accumulate `share` times the gradient of the mean loss of a batch."""
-        distance = self.config.training.distance
+        training = self.config.training
         images = to_device(batch.images, self.fabric.device, self.channels_last)
         targets = self._targets(batch)
-        logits, cam = self._forward(self.model.preprocess(images), targets.labels, alpha)
-        terms = guided_loss_terms(logits, cam, targets, distance)
+        logits, cam = self._forward(self.model.preprocess(images), targets.labels, given)
+        terms = guided_loss_terms(logits, cam, targets, training.distance, training.mark_weight)
+        alpha = balanced_alpha(terms) if given is None else given
         loss = combine(terms, alpha)
+        divergence = self._inconsistency(batch, logits, targets.sample_weight)
+        if divergence is not None:
+            loss = loss + self.config.consistency * divergence.mean()
         self.fabric.backward(loss if share == 1 else loss * share)
-        return StepStats.of(logits, terms, targets, loss, alpha, distance)
+        stats = StepStats.of(
+            logits, terms, targets, loss, alpha, training.distance, training.mark_weight
+        )
+        if divergence is not None:
+            stats = replace(stats, inconsistency=divergence.detach().sum())
+        return stats
+
+    def _inconsistency(
+        self, batch: Batch, logits: Tensor, sample_weight: Tensor | None
+    ) -> Tensor | None:
+        """(B,) divergences of the predictions for the images without changes outside their maps."""
+        if batch.unchanged is None or batch.changed is None:
+            return None
+        images = to_device(batch.unchanged, self.fabric.device, self.channels_last)
+        unchanged, *_ = self.wrapped(self.model.preprocess(images))
+        which = batch.changed.to(self.fabric.device)
+        return inconsistency(unchanged, logits, which, sample_weight)
 
     def _forward(
-        self, images: Tensor, labels: Tensor, alpha: float
+        self, images: Tensor, labels: Tensor, alpha: float | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the saliency maps of a guided run."""
+        """Logits, and the saliency maps or the evidence of a guided run."""
         if not self.config.guided:
             logits, _ = self.wrapped(images)
             return logits, None
-        of = labels if self.config.training.cam_class == "label" else "predicted"
-        alone = {"maps_alone": True} if self.ranks.world > 1 and alpha == 0 else {}
-        logits, _, cam, _ = self.wrapped(images, of, **alone)
-        return logits, cam
+        training = self.config.training
+        only_maps = self.ranks.world > 1 and alpha == 0 and not self.config.consistency
+        out = self.wrapped(
+            images,
+            "predicted" if training.cam_class == "predicted" else labels,
+            **({"decision": True} if training.cam_class == "decision" else {}),
+            **({"maps_alone": True} if only_maps else {}),
+        )
+        return out.logits, out.evidence if takes_masks(training.distance) else out.saliency
 
     def _targets(self, batch: Batch) -> Targets:
         """Training targets of a batch on the device."""
         labels, maps, map_weight, sample_weight, probabilities = (
-            None if part is None else part.to(self.fabric.device) for part in batch[1:]
+            None if part is None else part.to(self.fabric.device) for part in batch[1:6]
         )
         assert labels is not None
         soft, given = None, self.config.soft_labels
@@ -244,6 +271,8 @@ class Trainer:
             "uninformative": total.uninformative,
             "map_correlation": total.map_correlation / guided,
         }
+        if self.config.consistency:
+            metrics["inconsistency"] = total.inconsistency / images
         return {key: value.item() for key, value in metrics.items()}
 
 
@@ -297,8 +326,9 @@ def _validated(
     """Validation metrics after an epoch; detects divergence in the last steps."""
     try:
         return validate(
-            trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives
-        )
+            trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives,
+            run.config.guided_map,
+        )  # fmt: skip
     except NotANumberError as error:
         raise RunFailedError(
             f"run {run.id}: the training diverged: after epoch {epoch + 1}, {error}; lower lr or "

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distance
+from preceptor.config.run import Distances
+from preceptor.losses.guidance_term import MARK_WEIGHT
 from preceptor.losses.guided import LossTerms, Targets, gradient_norms
 from preceptor.saliency.agreement import correlation
 
@@ -22,6 +23,7 @@ class StepStats:
         grad_logits, grad_map: Sums of the gradient norms, see `gradient_norms`.
         guided, uninformative: Numbers of images.
         map_correlation: Sum of the correlations of CAM and target over the guided images.
+        inconsistency: Sum of the divergences of `preceptor.losses.consistency`.
     """
 
     loss: Tensor
@@ -32,32 +34,33 @@ class StepStats:
     guided: Tensor
     uninformative: Tensor
     map_correlation: Tensor
+    inconsistency: Tensor
 
     def __add__(self, other: StepStats) -> StepStats:
         return StepStats(*(self.stacked() + other.stacked()))
 
     def stacked(self) -> Tensor:
-        """(8,) sums as one tensor, in the order of the fields."""
+        """(9,) sums as one tensor, in the order of the fields."""
         return torch.stack(tuple(vars(self).values()))
 
     @classmethod
     def zero(cls, device: torch.device) -> StepStats:
         """Sums over no images."""
-        return cls(*torch.zeros(8, device=device))
+        return cls(*torch.zeros(9, device=device))
 
     @classmethod
     @torch.no_grad()
     def of(
-        cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor, alpha: float,
-        distance: Distance,
+        cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor,
+        alpha: float | Tensor, distance: Distances, mark_weight: float = MARK_WEIGHT,
     ) -> StepStats:  # fmt: skip
         """Sums of one batch, from its loss and terms."""
         grad_logits, grad_map = gradient_norms(
-            logits, terms, targets, alpha=alpha, distance=distance
+            logits, terms, targets, alpha=alpha, distance=distance, mark_weight=mark_weight
         )
         agreement = torch.zeros((), device=logits.device)
         if terms.pair is not None:
-            values, valid = correlation(*terms.pair, normalised=True)
+            values, valid = correlation(terms.pair.model, terms.pair.target, normalised=True)
             agreement = torch.where(valid & terms.guided, values, 0).sum()
         return cls(
             loss=loss * len(logits),
@@ -68,4 +71,5 @@ class StepStats:
             guided=terms.guided.sum().float(),
             uninformative=terms.uninformative.sum().float(),
             map_correlation=agreement,
+            inconsistency=torch.zeros_like(agreement),
         )
