@@ -33,6 +33,7 @@ FILES = {
     "results.csv": "metrics of every run, set and source",
     "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
+    "ladder.csv": "AUC without maps, with any map, the Teacher's and all human maps, with gains",
     "domains.csv": "the Student compared with both baselines in every domain",
     "budget.csv": "AUC by number of annotated images",
     "runs.csv": "every training, with times",

@@ -28,7 +28,8 @@ from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
 from preceptor.results.best import write_best
 from preceptor.results.domain import Results
-from preceptor.results.schema import CSV_FILES
+from preceptor.results.ladder import ladder_table
+from preceptor.results.schema import CSV_FILES, LADDER
 from preceptor.results.study import StudyResults, gather_study
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
@@ -213,5 +214,6 @@ def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     found = {
         "results.csv": results.figures, "rates.csv": results.rates, "runs.csv": results.runs,
         "table.csv": results.table, "comparisons.csv": results.comparisons,
+        "ladder.csv": LADDER.table(ladder_table(results.ladders)),
     }  # fmt: skip
     return found | ({"budget.csv": results.budget} if plan.protocol.study.budgets else {})
