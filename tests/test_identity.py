@@ -197,6 +197,8 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.augmentation.flip": True, "training.augmentation.quarter_turns": True,
         "training.augmentation.crop_area": 0.5, "training.augmentation.color": 0.5,
         "training.augmentation.blur": 0.5, "training.augmentation.jpeg": 0.5,
+        "training.augmentation.outside": "mean", "training.augmentation.outside_rate": 1.0,
+        "training.augmentation.outside_strength": 0.2,
     }  # fmt: skip
 
 
@@ -206,6 +208,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "post.shape": {"post.threshold": 0.4}, "human_post.shape": {"human_post.threshold": 0.4},
     "maps.kind": {"maps.trust": "none", "maps.path": None},
+    "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
     "maps.components": {"maps.kind": "pca", "maps.trust": "none", "maps.path": None},
 }  # fmt: skip
 # Keys that mean nothing to a kind of run, or that such a run cannot have.

@@ -84,6 +84,9 @@ DEFAULTS: dict[str, Any] = {
             "color": 0.0,
             "blur": 0.0,
             "jpeg": 0.0,
+            "outside": "none",
+            "outside_rate": 0.5,
+            "outside_strength": None,
         },
     },
 }
@@ -139,6 +142,32 @@ def test_what_guides_is_part_of_the_id_of_a_guided_run_alone(values: dict[str, A
         assert identity(**values, alpha=1.0) == identity(alpha=1.0)
     plain = {"maps": {"kind": "none"}}
     assert identity(**(values | plain)) == identity(alpha=1.0)
+
+
+def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
+    def changed(**values: Any) -> dict[str, Any]:
+        return {"training": {"augmentation": values}}
+
+    settings: list[dict[str, Any]] = [
+        {},
+        {"outside": "blur"},
+        {"outside": "mean"},
+        {"outside": "blur", "outside_rate": 0.4},
+        {"outside": "blur", "outside_strength": 0.1},
+    ]
+    post = {"human_post": {"blur": 0.1}}
+    for alpha in (0.5, 1.0):
+        assert len({identity(alpha=alpha, **changed(**one)) for one in settings}) == 5
+        blurred = changed(outside="blur")
+        assert identity(alpha=alpha, **blurred, **post) != identity(alpha=alpha, **blurred)
+    # Without a guidance term, the distance has no effect.
+    masked = {"outside": "blur"}
+    distance = {"training": {"distance": "mse", "augmentation": masked}}
+    assert identity(alpha=1.0, **distance) == identity(alpha=1.0, **changed(**masked))
+    # Without maps, or never drawn, nothing is changed.
+    for one in settings:
+        assert identity(maps={"kind": "none"}, **changed(**one)) == identity(alpha=1.0)
+        assert identity(**changed(**(one | {"outside_rate": 0}))) == identity()
 
 
 STORE = {"kind": "store", "path": "x", "identity": "t"}

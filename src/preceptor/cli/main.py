@@ -269,8 +269,15 @@ def train(
     """
     from preceptor.config.run import RunConfig
     from preceptor.config.yaml_file import load_config
+    from preceptor.errors import InputError
 
     settings = load_config(config, RunConfig)
+    outside = settings.training.augmentation.outside
+    if outside != "none" and settings.maps.kind == "none":
+        raise InputError(
+            f"{config}: training.augmentation.outside is {outside}, which needs maps, and "
+            "maps.kind is none; set maps, or remove outside"
+        )
     from preceptor.data.workspace import Workspace
     from preceptor.training.prepare import image_formats
     from preceptor.training.run import train as train_run

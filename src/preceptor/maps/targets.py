@@ -45,7 +45,7 @@ def build_map_targets(
     rows: NDArray[np.int64],
     annotated: NDArray[np.bool_],
 ) -> MapTargets | None:
-    """Map targets of the training rows of a run, or None for a run without guidance.
+    """Map targets of the training rows of a run, or None for a run that uses no maps.
 
     Args:
         config: Config of the run: source of the maps (`maps`), guided classes, and post-processing
@@ -59,7 +59,7 @@ def build_map_targets(
         InputError: No guided row has a map, or the maps cannot be read, or they lack the values
             required by `trust`.
     """
-    if not config.guided:
+    if not config.uses_maps:
         return None
     table, source = manifest.table.iloc[rows], config.maps
     labels = table["label"].to_numpy()
