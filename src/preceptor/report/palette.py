@@ -26,7 +26,7 @@ SERIES = {
     "baseline1_paper": "baseline1", "baseline1": "baseline1", "baseline2": "baseline2",
     "student": "student", "shuffled": "shuffled", "centre": "centre", "ceiling": "ceiling",
     "distilled": "distilled", "mixed": "mixed", "teacher": "teacher", "pca": "pca",
-    "shuffled_human": "shuffled_human",
+    "shuffled_human": "shuffled_human", "any": "shuffled",
 }  # fmt: skip
 """The name of the color of each series of a figure, by its key."""
 

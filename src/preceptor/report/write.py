@@ -125,17 +125,17 @@ def _write_exports(exports: Sequence[tuple[str, str]], out: Path) -> None:
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
     """Summary for programs: the verdict, and answers and sentences by domain."""
-    top = findings.verdict
     parts: dict[str, dict[str, Any]] = {
         name: {
             "primary": one.primary,
             "answers": findings.by_domain[name].answers,
+            "ladders": [asdict(ladder) for ladder in one.ladders_on(one.primary)],
             "sentences": findings.by_domain[name].sentences,
             "missing": one.missing,
         }
         for name, one in found.by_domain.items()
     }
-    said = {"verdict": {"kind": top.kind, "headline": top.headline, "text": top.text}}
+    said = {"verdict": asdict(findings.verdict)}
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
@@ -176,7 +176,7 @@ def _markdown(
             parts.append(f"## {name}")
         parts += [markdown_table(table) for table in several]
     if top is not None:
-        parts.append(f"{top.headline}. {top.text}")
+        parts.append(f"{top.headline}. {top.sentences}")
     return "\n\n".join(parts) + "\n"
 
 
