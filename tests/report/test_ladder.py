@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
 
 import pandas as pd
 import pytest
 
 from preceptor.report.ladder_blocks import ladder_blocks
 from preceptor.report.ladder_figure import LEGEND, ladder_plot
-from preceptor.report.ladder_words import place_clause, rung_sentences, rung_table
+from preceptor.report.ladder_words import (
+    any_map_words,
+    place_clause,
+    rung_sentences,
+    rung_table,
+)
 from preceptor.results.domain import Results
-from preceptor.results.ladder import Ladder
+from preceptor.results.ladder import AnyMap, Ladder
 from tests.report.ladders import ladder
 
 RAISES = "the place that the Teacher's maps show raises the AUC"
@@ -50,6 +54,7 @@ def test_several_backbones_are_counted() -> None:
     text = place_clause(found, "own")
     assert "is −0.040 to +0.050 in 4 comparisons" in text
     assert f"{RAISES} in 2, lowers it in 1, and makes no distinguishable difference in 1" in text
+    assert ", is +0.050 in 2 comp" in place_clause([ladder(0.05, 0.02)] * 2, "own")
     one_seed = [ladder(0.05, math.nan, n=1)] * 2
     assert place_clause(one_seed, "own").endswith("one seed supports no conclusion")
 
@@ -62,18 +67,27 @@ def test_without_any_map_there_is_nothing_to_say() -> None:
     straight = replace(teacher, gain=replace(teacher.gain, below="none"))
     alone = replace(whole, rungs=(low, straight), any_map=None)
     assert place_clause([alone], "own") == ""
-    (text,) = rung_sentences([alone], "own")
+    (text,) = rung_sentences([alone])
     assert text == (
         "test_byobnet: the AUC on test is 0.600 without maps and 0.750 with the Teacher's maps."
     )
 
 
-@pytest.mark.parametrize("alpha", ["own", "student"])
-def test_every_rung_in_a_sentence(alpha: Literal["own", "student"]) -> None:
-    (text,) = rung_sentences([ladder(0.05, 0.02)], alpha)
-    assert "0.600 without maps, 0.700 with the best of any map, 0.750 with the Teacher" in text
-    assert "Of “Shuffled maps”, “Centred map” and “PCA maps”, “Centred map” was selected" in text
-    assert text.endswith("Any map has " + ("its own α." if alpha == "own" else "the Student's α."))
+def test_every_rung_in_a_sentence() -> None:
+    (text,) = rung_sentences([ladder(0.05, 0.02)])
+    assert text == (
+        "test_byobnet: the AUC on test is 0.600 without maps, 0.700 with the best of any map "
+        "(Centred map, α 0.25), 0.750 with the Teacher's maps and 0.850 with all human maps."
+    )
+
+
+def test_which_control_is_any_map() -> None:
+    text = any_map_words([ladder(0.05, 0.02), ladder(0.05, 0.02, backbone="other")])
+    assert "the best of “Shuffled maps”, “Centred map” and “PCA maps”, selected on va" in text
+    assert "selects α: “Centred map” for test_byobnet and “Centred map” for other. The" in text
+    only = replace(ladder(0.05, 0.02), any_map=AnyMap("pca", ("pca",), "pca: it is the best."))
+    assert "in their image: “PCA maps”. The gain" in any_map_words([only])
+    assert any_map_words([replace(only, any_map=None)]) == ""
 
 
 def test_the_table_has_a_row_a_rung() -> None:
@@ -102,7 +116,7 @@ def test_a_figure_shows_and_tells_every_rung() -> None:
     marks = [element.text for element in drawn.body if element.text.startswith("<circle")]
     assert len(marks) == 12
     assert sum("place +0.050 (+0.030 to +0.070)" in one.text for one in drawn.body) == 3
-    told = "no maps 0.600, any map 0.700, teacher's maps 0.750, all human maps 0.850, place +0.050"
+    told = "no maps 0.600, any map 0.700, Teacher's maps 0.750, all human maps 0.850, place +0.050"
     assert drawn.title.count(told) == 3
     assert ladder_plot([], "AUC on test") is None
 

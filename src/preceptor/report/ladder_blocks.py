@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from preceptor.report.blocks import Block, Details, FigureBlock, TableBlock, Text, slug
 from preceptor.report.ladder_figure import LEGEND, ladder_plot
-from preceptor.report.ladder_words import place_sentence, rung_sentences, rung_table
+from preceptor.report.ladder_words import (
+    any_map_words,
+    place_sentence,
+    rung_sentences,
+    rung_table,
+)
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder
 from preceptor.results.study import StudyResults
@@ -17,15 +22,10 @@ def ladder_blocks(results: Results) -> list[Block | None]:
     found = results.ladders_on(results.primary)
     if not found:
         return [Text(f"No Student has been scored on {results.primary} yet.", "none")]
-    said = [*rung_sentences(found, results.controls_alpha), place_sentence(results)]
-    table = rung_table(found)
+    table, definition = rung_table(found), any_map_words(found)
     blocks: list[Block | None] = [
-        Text(" ".join(text for text in said if text), "answer"),
-        Text(
-            "Any map is the best of the controls whose maps do not know where the evidence lies in "
-            "their image. It is selected on validation, by the rule that selects α. The gain of "
-            "the Teacher's maps over it is what the place is worth."
-        ),
+        Text(place_sentence(results) or " ".join(rung_sentences(found)), "answer"),
+        Text(definition) if definition else None,
         _figure([(one.backbone, one) for one in found], f"AUC on {results.primary}"),
         TableBlock("rungs", table) if table else None,
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from preceptor.report.ladder_words import RUNGS
+from preceptor.report.ladder_words import INSIDE, RUNGS
 from preceptor.report.svg import (
     LEFT,
     WIDTH,
@@ -78,12 +78,12 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
             key = SERIES[rung.name]
             if math.isfinite(rung.low) and math.isfinite(rung.high):
                 body.append(line(x(rung.low), y, x(rung.high), y, "mean", key))
-            tips.append(f"{RUNGS[rung.name].lower()} {number(rung.mean)}")
+            tips.append(f"{INSIDE[rung.name]} {number(rung.mean)}")
             body.append(dot(across, y, 4.5, key, f"{name}, {tips[-1]}"))
-        told = _place(ladder)
-        if told:
-            tips.append(told)
-            body.append(label(left, start + _STEP * len(ladder.rungs) + 20, told, "small"))
+        worth = _place(ladder)
+        if worth:
+            tips.append(worth)
+            body.append(label(left, start + _STEP * len(ladder.rungs) + 20, worth, "small"))
         said.append(f"{name}: {', '.join(tips)}")
         start += height
     body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))

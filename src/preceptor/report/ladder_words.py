@@ -22,6 +22,11 @@ RUNGS: dict[RungName, str] = {
 }  # fmt: skip
 """Names of the rungs, from the lowest to the highest."""
 
+INSIDE: dict[RungName, str] = RUNGS | {
+    "none": "no maps", "any": "any map", "human": "all human maps",
+}  # fmt: skip
+"""Names of the rungs inside a sentence."""
+
 _WITH: dict[RungName, str] = {
     "none": "without maps", "any": "with the best of any map", "teacher": "with the Teacher's maps",
     "human": "with all human maps",
@@ -51,9 +56,9 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
         "best of any map"
     )
     if len(known) > 1:
-        means = [place.mean for _, place in known]
+        ends = dict.fromkeys(signed(end(place.mean for _, place in known)) for end in (min, max))
         return (
-            f"{lead}, is {signed(min(means))} to {signed(max(means))} in {len(known)} comparisons: "
+            f"{lead}, is {' to '.join(ends)} in {len(known)} comparisons: "
             f"{_several_words([place for _, place in known], controls_alpha)}"
         )
     ((ladder, place),) = known
@@ -66,21 +71,35 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
     )
 
 
-def rung_sentences(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> list[str]:
-    """AUC of every rung, and the selection of any map, in one sentence per ladder each."""
+def rung_sentences(found: Iterable[Ladder]) -> list[str]:
+    """AUC of every rung, one sentence per ladder."""
     said = []
     for ladder in found:
-        values = names_of(f"{number(rung.mean)} {_WITH[rung.name]}" for rung in ladder.rungs)
-        text = f"{ladder.backbone}: the AUC on {ladder.set} is {values}."
-        chosen = ladder.any_map
-        if chosen is not None and len(chosen.among) > 1:
-            others = names_of(f"“{short(key)}”" for key in chosen.among)
-            text += f" Of {others}, “{short(chosen.control)}” was selected on validation."
-        elif chosen is not None:
-            text += f" “{short(chosen.control)}” is the only control with any map."
-        own = "its own α" if controls_alpha == "own" else "the Student's α"
-        said.append(f"{text} Any map has {own}." if chosen is not None else text)
+        values = []
+        for rung in ladder.rungs:
+            which = f" ({short(rung.key)}, α {rung.alpha:g})" if rung.name == "any" else ""
+            values.append(f"{number(rung.mean)} {_WITH[rung.name]}{which}")
+        said.append(f"{ladder.backbone}: the AUC on {ladder.set} is {names_of(values)}.")
     return said
+
+
+def any_map_words(found: Iterable[Ladder]) -> str:
+    """Definition of any map, and the control that was selected for each backbone."""
+    known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
+    among = dict.fromkeys(key for _, one in known for key in one.among)
+    if not among:
+        return ""
+    chosen = names_of(f"“{short(one.control)}” for {backbone}" for backbone, one in known)
+    which = names_of(f"“{short(key)}”" for key in among)
+    best = (
+        f"the best of {which}, selected on validation by the rule that selects α: {chosen}"
+        if len(among) > 1
+        else which
+    )
+    return (
+        f"Any map is a control whose maps do not know where the evidence lies in their image: "
+        f"{best}. The gain of the Teacher's maps over it is what the place is worth."
+    )
 
 
 def rung_table(found: Sequence[Ladder]) -> Table | None:
@@ -105,10 +124,10 @@ def rung_table(found: Sequence[Ladder]) -> Table | None:
 
 
 def _heading(ladder: Ladder, rung: Rung, several: bool) -> str:
-    name = RUNGS[rung.name]
-    if rung.name == "any":
-        name += f": {short(rung.key)}"
-    return f"{ladder.backbone}: {name[:1].lower()}{name[1:]}" if several else name
+    which = f": {short(rung.key)}" if rung.name == "any" else ""
+    if several:
+        return f"{ladder.backbone}: {INSIDE[rung.name]}{which}"
+    return f"{RUNGS[rung.name]}{which}"
 
 
 def _cells(rung: Rung) -> list[Cell]:

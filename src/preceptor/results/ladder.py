@@ -188,8 +188,8 @@ def _rungs(
     chosen: AnyMap | None,
 ) -> tuple[Rung, ...]:
     keys: dict[RungName, str | None] = {
-        "none": "baseline2", "any": chosen and chosen.control, "teacher": "student",
-        "human": "ceiling",
+        "none": "baseline2", "any": None if chosen is None else chosen.control,
+        "teacher": "student", "human": "ceiling",
     }  # fmt: skip
     aucs: dict[RungName, pd.Series] = {}
     of: dict[RungName, Row] = {}
