@@ -178,6 +178,22 @@ class Plan:
                     runs.append(run)
         return makers + runs + [self.protocol.evaluation(run) for run in runs]
 
+    def detectors(self) -> list[Step]:
+        """Mappers of A and, with a ceiling, of all human maps, and their test scores."""
+        protocol, study = self.protocol, self.protocol.study
+        if study.mapper is None:
+            return []
+        roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
+        if study.ceiling:
+            roles.append("mapper_all")
+        runs = [
+            protocol.mapper_run(role, backbone, seed)
+            for role in roles
+            for backbone in study.teachers
+            for seed in study.seed_list
+        ]
+        return runs + [protocol.evaluation(run) for run in runs]
+
     def outline(self) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
 
@@ -210,6 +226,7 @@ class Plan:
                 later += [step for chain in chosen for step in chain]
                 later += [protocol.evaluation(chain[-1]) for chain in chosen]
         trained = {step.id for step in (*first.values(), *later)}
+        later += self.detectors()
         probes = [chain[-1] for chain in self._probe_chains() if chain[-1].id in trained]
         later += map(protocol.evaluation, probes)
         unique = {step.id: step for step in later if step.id not in first}
@@ -334,6 +351,7 @@ class Plan:
                 probes = self._probe_chains()  # a dropped Teacher lacks some seeds
                 known = [chain[-1] for chain in probes if chain[-1].id in self.steps]
                 later += map(self.protocol.evaluation, known)
+                later += self.detectors()
             return later + self.budget("student", backbone, alpha)
         shown = sorted({alpha, PAPER_ALPHA} if role == "baseline1" else {alpha})
         seeds = self.protocol.study.seed_list
@@ -455,6 +473,6 @@ class Plan:
             return None
         protocol, guiding = self.protocol, self.protocol.study.guiding()
         training = protocol.teacher_run(teacher, seed, guiding)
-        if teacher.method == "cam":
+        if teacher.method != "rise":
             return training
         return protocol.make_maps(training, teacher, guiding)[-1]
