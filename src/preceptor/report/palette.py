@@ -29,6 +29,7 @@ SERIES = {
     "student": "student", "shuffled": "shuffled", "centre": "centre", "ceiling": "ceiling",
     "distilled": "distilled", "mixed": "mixed", "teacher": "teacher", "mapper": "mapper",
     "mapper_all": "mapper_all", "pca": "pca", "shuffled_human": "shuffled_human",
+    "any": "shuffled",
 }  # fmt: skip
 """The name of the color of each series of a figure, by its key."""
 

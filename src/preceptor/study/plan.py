@@ -7,13 +7,10 @@ other roles wait.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
-
-import numpy as np
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
@@ -27,7 +24,7 @@ from preceptor.study.selection import (
     with_dropped,
 )
 from preceptor.study.steps import Role, Select, Selection, Step, Train
-from preceptor.training.record import read_set_metrics
+from preceptor.training.record import mean_map_correlation
 
 
 def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
@@ -444,7 +441,10 @@ class Plan:
         """Earlier choice with the same scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
-        agreements = [self._agreement(one.maps) for one in candidates]
+        agreements = [
+            mean_map_correlation(self.protocol.folder(step) for step in one.maps)
+            for one in candidates
+        ]
         evidence = evidence_of(
             [
                 (one.name, one.alpha, [checksum(run, SCORES) for run in runs], agreement)
@@ -476,13 +476,3 @@ class Plan:
         if teacher.method != "rise":
             return training
         return protocol.make_maps(training, teacher, guiding)[-1]
-
-    def _agreement(self, steps: Sequence[Step]) -> float:
-        """Mean correlation of these steps' maps with human maps of validation images."""
-        found = [
-            one.map_correlation
-            for step in steps
-            for one in read_set_metrics(self.protocol.folder(step)).values()
-            if one.map_correlation is not None
-        ]
-        return float(np.mean(found)) if found else math.nan
