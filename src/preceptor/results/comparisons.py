@@ -19,7 +19,7 @@ from preceptor.evaluation.bootstrap import (
 )
 from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
-from preceptor.results.rows import CONTROLS, OVERALL, Row, select_arm
+from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
@@ -30,7 +30,7 @@ class Pair:
     """Pair of arms to compare.
 
     Args:
-        question: RQ1, RQ2, RQ3, saliency, control, ceiling or variant.
+        question: RQ1, RQ2, RQ3, saliency, control, detector, ceiling or variant.
         backbone: Backbone of the models.
         a, b: Arms; differences are a − b.
         key_a, key_b: Keys of their rows in the main table; "" for probe Students.
@@ -55,14 +55,15 @@ def compare(
 ) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
-    Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
-    (titles), key_a, key_b (keys of rows in the main table, see `Row`; "" for probe Students),
-    alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (Teachers whose maps
-    guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by seed), p, p_floor, p_holm
-    (in the tested family; else NaN), image_low, image_high (two-level bootstrap), seeds_needed and
-    seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. If every seed
-    has its own images, the variation over seeds includes that over images, and both intervals are
-    the same. Rows with the backbone `OVERALL` are means over backbones by seed.
+    Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, overall),
+    backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; "" for probe
+    Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (Teachers
+    whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by seed), p,
+    p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level bootstrap),
+    seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
+    difference_by_seed. If every seed has its own images, the variation over seeds includes that
+    over images, and both intervals are the same. Rows with the backbone `OVERALL` are means over
+    backbones by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[Pair] = []
@@ -70,6 +71,7 @@ def compare(
         for key, question in (
             ("baseline1", "RQ2"), ("baseline2", "RQ2"), ("baseline1_paper", "RQ3"),
             *((control, "control") for control in CONTROLS), ("ceiling", "ceiling"),
+            *((detector, "detector") for detector in DETECTORS),
         ):  # fmt: skip
             if key in rows:
                 pairs += [
