@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from preceptor.config.run import Augmentation, MapSource, RunConfig
+from preceptor.data.draws import draw
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store

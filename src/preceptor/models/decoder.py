@@ -58,7 +58,7 @@ class PyramidNetwork(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(channels, outputs)
-        config = getattr(encoder, "pretrained_cfg", None) or get_pretrained_cfg(backbone)
+        config: Any = getattr(encoder, "pretrained_cfg", None) or get_pretrained_cfg(backbone)
         self.pretrained_cfg = config if isinstance(config, dict) else config.to_dict()
 
     def forward_features(self, images: Tensor) -> Tensor:
