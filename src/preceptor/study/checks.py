@@ -155,7 +155,7 @@ def _coarse_grid(
     if seen and small / seen >= COARSE_SHARE:
         yield (
             f"{small / seen:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
-            f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a larger "
-            f"input_size, backbone_args: {{{model.spec.backbone}: {{output_stride: 8}}}} or "
+            f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
+            f"larger input_size, backbone_args: {{{model.spec.backbone}: {{output_stride: 8}}}} or "
             "{decoder: fpn} has finer cells"
         )
