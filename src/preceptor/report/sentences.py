@@ -17,7 +17,6 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     primary = plan.protocol.primary
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
-    n = int(compared["n"].min())
     for backbone in plan.protocol.study.students:
         here = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
         if here.empty:
@@ -56,7 +55,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"On {primary}, the Student's mean AUC is above both baselines for "
             f"{of_words(won, len(both))}; "
             f"{len(passed)} of {len(family)} comparisons are significant after Holm's correction "
-            f"({floor_note(n)}).",
+            f"({floor_words(family)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
@@ -112,6 +111,11 @@ def shuffled_maps_words(lines: pd.DataFrame, controls_alpha: str) -> str:
     if (lines["mean"] > 0).all():
         return "the content of the maps may matter, but chance is not excluded"
     return "an effect of the content of the maps is not shown"
+
+
+def floor_words(family: pd.DataFrame) -> str:
+    """Note on the smallest attainable p-value of comparisons with the fewest seeds."""
+    return floor_note(int(family["n"].min()), float(family["p_floor"].max()))
 
 
 def gain_words(mean: float, low: float, high: float) -> str:
