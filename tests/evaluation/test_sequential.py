@@ -34,7 +34,8 @@ def normal(rng: np.random.Generator) -> Array:
 
 def heavy(rng: np.random.Generator) -> Array:
     """t with three degrees of freedom."""
-    return rng.standard_t(3, (REPLICATES, LOOKS[-1])) / np.sqrt(3)
+    found: Array = rng.standard_t(3, (REPLICATES, LOOKS[-1])) / np.sqrt(3)
+    return found
 
 
 def skewed(rng: np.random.Generator) -> Array:

@@ -38,7 +38,7 @@ def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[s
     plain = {
         "question": question, "backbone": "test_byobnet", "a": "A", "b": b, "key_a": "student",
         "key_b": "", "alpha_a": 0.1, "alpha_b": 0.9, "n": 8, "mean": mean, "low": mean - half,
-        "high": mean + half, "p_holm": 0.5,
+        "high": mean + half, "p_floor": 2 / 2**8, "p_holm": 0.5,
     }  # fmt: skip
     return plain | more
 

@@ -7,6 +7,7 @@ selections, looks, graph, files and report are real. One study is trained.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -42,7 +43,7 @@ SPLITS = {"train": 24, "val": 24, "test-unseen": 60}
 def effect(arm: Arm, seed: int) -> float:
     """Students are better, by a number that differs from seed to seed; α 0.1 is the best."""
     own = {"student": 2.0, "baseline2": 1.0}.get(arm.role, 0.8)
-    return own - 0.3 * (arm.alpha == PAPER_ALPHA) + 0.4 * np.sin(3 * seed + len(arm.role))
+    return own - 0.3 * (arm.alpha == PAPER_ALPHA) + 0.4 * math.sin(3 * seed + len(arm.role))
 
 
 @pytest.fixture(scope="module")

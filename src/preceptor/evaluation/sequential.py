@@ -175,10 +175,10 @@ def _least_favorable(looks: tuple[int, ...], alpha: float) -> float:
         found: Array = 2 * special.ndtr(-quantile * np.sqrt(states / (n - 1)))
         return found
 
-    value = misses(looks[-1])
+    value: Array = misses(looks[-1])
     for now, then in zip(looks[-2::-1], looks[:0:-1], strict=True):
         added = stats.chi2.ppf(middle, then - now)
-        later = np.interp(states[:, None] + added, states, value).mean(axis=1)
+        later: Array = np.interp(states[:, None] + added, states, value).mean(axis=1)
         value = np.maximum(misses(now), later)
     middle = (np.arange(20 * _INCREMENTS) + 0.5) / (20 * _INCREMENTS)
     first = stats.chi2.ppf(middle, looks[0] - 1)

@@ -106,7 +106,7 @@ def compare(
         aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in (a, b)]
         by_seed = (aucs[0] - aucs[1]).to_numpy(float)
         looks = () if pair.question in BY_TEACHER else plan.protocol.study.looks
-        paired = sequential_difference(*aucs, looks)
+        paired = sequential_difference(aucs[0], aucs[1], looks)
         over_images = paired.low, paired.high
         if not plan.protocol.study.draws:
             labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
@@ -170,7 +170,7 @@ def _over_backbones(
                 "key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan,
                 "teacher_a": "", "teacher_b": "",
             }  # fmt: skip
-            paired = sequential_difference(*both, study.looks)
+            paired = sequential_difference(both[0], both[1], study.looks)
             lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
     return lines
 
