@@ -32,7 +32,7 @@ from preceptor.training.run import train
 
 ALPHAS = (0.9, 0.7, 0.5, 0.3, 0.1, 0.05)
 SEEDS = 10
-SETTINGS: ForgedSettings = PRESETS["demo"].model_copy(
+SETTINGS: ForgedSettings = PRESETS["small"].model_copy(
     update={"size": 32, "train": 200, "test_seen": 200, "test_unseen": 24}
 )
 TRAINING: dict[str, Any] = {

@@ -16,7 +16,10 @@ from preceptor.runtime.result_folder import file_digest
 from tests.commands import HANGS, Outcome
 
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
-CHANGES = {"flip": True, "quarter_turns": True, "crop_area": 0.6, "color": 0.3, "jpeg": 0.5}
+CHANGES = {
+    "flip": True, "quarter_turns": True, "crop_area": 0.6, "color": 0.3, "jpeg": 0.5,
+    "outside": "other",
+}  # fmt: skip
 # Batches of 7, 7, 7 and 3 of 24 images: 4 + 3 and 2 + 1 over two devices.
 SMALL = {
     "input_size": 64, "batch_size": 7, "epochs": 1, "lr": 0.01, "schedule": "constant",

@@ -50,7 +50,7 @@ def test_the_table_has_every_side(undisturbed: Path) -> None:
     table = pd.read_csv(undisturbed / "table.csv")
     primary = table[(table["set"] == "test-unseen") & table["source"].isna()]
     assert list(primary["key"]) == [
-        "baseline1_paper", "baseline1", "baseline2", "student", "shuffled", "centre",
+        "baseline1_paper", "baseline1", "baseline2", "student", "shuffled", "centre", "pca",
         "distilled", "mixed", "ceiling",
     ]  # fmt: skip
     assert primary["mean"].between(0, 1).all()
@@ -186,8 +186,8 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         "teacher",
         *(
             f"{role}:test_byobnet"
-            for role in ("student", "baseline1", "ceiling", "shuffled", "centre", "distilled",
-                         "mixed")
+            for role in ("student", "baseline1", "ceiling", "shuffled", "centre", "pca",
+                         "distilled", "mixed")
         ),
     }  # fmt: skip
 

@@ -175,8 +175,9 @@ def alternatives(data: Path) -> dict[str, Any]:
         "backbone_args": {"output_stride": 16}, "positive": "plain", "rows": None,
         "annotated": 0.5, "annotated_seed": 3, "maps.kind": "centre",
         "maps.path": data / "other-maps", "maps.identity": "known", "maps.shuffle_seed": 4,
-        "maps.human": None, "maps.trust": "entropy", "guide_classes": ("marked",), "alpha": 0.25,
-        "alpha_start": 0.9, "post.blur": 0.2, "post.power": 2.0, "post.threshold": 0.6,
+        "maps.human": None, "maps.trust": "entropy", "maps.components": 3,
+        "guide_classes": ("marked",), "alpha": 0.25, "alpha_start": 0.9,
+        "post.blur": 0.2, "post.power": 2.0, "post.threshold": 0.6,
         "post.dilate": 0.3, "post.shape": "box", "human_post.blur": 0.2, "human_post.power": 2.0,
         "human_post.threshold": 0.6, "human_post.dilate": 0.3, "human_post.shape": "box",
         "soft_labels.path": data / "other-maps", "soft_labels.identity": "known",
@@ -196,6 +197,8 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.augmentation.flip": True, "training.augmentation.quarter_turns": True,
         "training.augmentation.crop_area": 0.5, "training.augmentation.color": 0.5,
         "training.augmentation.blur": 0.5, "training.augmentation.jpeg": 0.5,
+        "training.augmentation.outside": "mean", "training.augmentation.outside_rate": 1.0,
+        "training.augmentation.outside_strength": 0.2,
     }  # fmt: skip
 
 
@@ -205,6 +208,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "post.shape": {"post.threshold": 0.4}, "human_post.shape": {"human_post.threshold": 0.4},
     "maps.kind": {"maps.trust": "none", "maps.path": None},
+    "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
+    "maps.components": {"maps.kind": "pca", "maps.trust": "none", "maps.path": None},
 }  # fmt: skip
 # Keys that mean nothing to a kind of run, or that such a run cannot have.
 NOT_FOR = {
@@ -262,7 +267,7 @@ def test_every_config_key_is_covered(
             base = values
             for name, other in TOGETHER[key].items():
                 base = put(base, name, other)
-            if key in ("post.shape", "human_post.shape"):
+            if key in ("post.shape", "human_post.shape", "maps.components"):
                 before = runs.identity(base), runs.result(base)
         assert_covered(runs, before, changed, key)
 

@@ -43,6 +43,7 @@ from preceptor.benchmark.forgeries import (
 from preceptor.benchmark.photographs import PHOTOGRAPHS, draw_pools, read_photograph
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
+from tests.commands import Outcome, assert_refused, here
 
 TINY = PRESETS["tiny"]
 
@@ -227,7 +228,7 @@ def test_a_region_without_a_place_beside_it_is_an_error():
 @given(st.integers(0, 2**32), st.sampled_from([(48, 0.12, 0.2), (64, 0.1, 0.3), (128, 0.1, 0.37)]))
 def test_the_largest_regions_that_the_settings_allow_leave_a_place(seed, case):
     size, *radius = case
-    settings = ForgedSettings(size=size, radius=radius, edge=2.0, stamp_place="random")
+    settings = ForgedSettings(size=size, radius=radius, edge=2.0, stamp_place="moving")
     generator = np.random.default_rng(seed)
     random_place(draw_region(size, settings.radius, settings.edge, generator), generator)
 
@@ -351,12 +352,12 @@ def test_the_stamp_goes_with_the_label_in_train_and_val_only(tmp_path):
         assert columns.min() >= 19
 
 
-def test_a_stamp_at_a_random_place_leaves_maps_and_content_as_they_are(tmp_path):
+def test_a_moving_stamp_leaves_maps_and_content_as_they_are(tmp_path):
     corner = ForgedSettings(
         size=48, train=96, val=24, val_noshort=8, test_seen=8, test_unseen=8, radius=(0.12, 0.2),
         stamp_rate=0.8, stamp_strength=32,
     )  # fmt: skip
-    moving = corner.model_copy(update={"stamp_place": "random"})
+    moving = corner.model_copy(update={"stamp_place": "moving"})
     plain = corner.model_copy(update={"stamp_strength": 0.0})
     folders = {
         name: write_forged(tmp_path / name, settings, 0).parent
@@ -386,6 +387,22 @@ def test_a_stamp_at_a_random_place_leaves_maps_and_content_as_they_are(tmp_path)
                 around = ndimage.binary_dilation(changed, np.ones((3, 3)))
                 assert not region[around].any()
     assert len(set(places)) > 0.8 * len(places) > 40
+
+
+def test_no_moving_stamp_touches_the_region_of_its_crop_or_of_the_forgery_it_could_have_had():
+    settings = PRESETS["spots"]
+    areas = forged_module.draw_areas(settings.size, 100)["train"]
+    for row in range(100):
+        generator = np.random.default_rng([100, 0, row])
+        example = draw_example(areas, settings.kinds[row % 3], settings, generator)
+        top, left = random_place(example.region, generator)
+        height, width = STAMP_SHAPE
+        around = example.region[
+            top - STAMP_MARGIN : top + height + STAMP_MARGIN,
+            left - STAMP_MARGIN : left + width + STAMP_MARGIN,
+        ]
+        assert around.shape == (height + 2 * STAMP_MARGIN, width + 2 * STAMP_MARGIN)
+        assert not around.any()
 
 
 def test_crops_are_chosen_without_regard_to_their_label():
@@ -512,7 +529,7 @@ def test_a_forgery_too_weak_to_be_seen_is_refused(tmp_path):
         ({"train": 1}, "4"),
         ({"stamp_rate": 0.2}, "0.5"),
         ({"stamp_place": "centre"}, "corner"),
-        ({"radius": (0.1, 0.39), "stamp_place": "random"}, "stamp_place random"),
+        ({"radius": (0.1, 0.39), "stamp_place": "moving"}, "stamp_place moving"),
         ({"color": 3}, "color"),
     ],
 )
@@ -541,7 +558,25 @@ def test_draws_are_one_folder_a_seed(tmp_path: Path) -> None:
         write_draws(tmp_path / "file", TINY, [0])
 
 
-@pytest.mark.parametrize("name", ["small", "spots", "full"])
+def test_the_command_changes_the_stamp_of_a_preset(tmp_path: Path) -> None:
+    def command(name: str, *options: object) -> Outcome:
+        return here("data", "forged", "--to", tmp_path / name, "--preset", *options)
+
+    done = command("moving", "tiny", "--stamp-rate", 1, "--stamp-strength", 40)
+    assert done.code == 0, done
+    record = json.loads((tmp_path / "moving" / "0" / "settings.json").read_text())
+    changed = TINY.model_copy(update={"stamp_rate": 1.0, "stamp_strength": 40.0})
+    assert ForgedSettings.model_validate(record["settings"]) == changed
+    refused = {
+        ("spots", "--stamp-rate", 0.2): "stamp_rate: value 0.2; it must be at least 0.5",
+        ("full", "--stamp-place", "moving"): "leave no place for the stamp",
+    }
+    for options, message in refused.items():
+        assert_refused(command("refused", *options), ["--preset " + options[0], message], 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["moving"]
+
+
+@pytest.mark.parametrize("name", ["small", "demo", "spots", "full"])
 def test_presets_for_studies_have_every_kind_and_a_stamp(name: str) -> None:
     settings = PRESETS[name]
     assert {*settings.kinds, *settings.unseen_kinds} == set(KINDS)

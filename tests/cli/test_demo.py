@@ -14,7 +14,7 @@ from preceptor.study.config import StudyConfig
 
 
 def test_the_demo_trains_on_crops_as_they_are() -> None:
-    settings = forged.PRESETS["spots"]
+    settings = forged.PRESETS["demo"]
     study = StudyConfig.model_validate(demo.DEMO | {"manifest": "{seed}/manifest.csv"})
     assert study.training.input_size == settings.size
     assert study.training.length == "steps"  # every run sees the same number of images
@@ -29,10 +29,10 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
-    small = forged.PRESETS["spots"].model_copy(
+    small = forged.PRESETS["demo"].model_copy(
         update={"train": 48, "val": 12, "val_noshort": 12, "test_seen": 12, "test_unseen": 12}
     )
-    monkeypatch.setitem(forged.PRESETS, "spots", small)
+    monkeypatch.setitem(forged.PRESETS, "demo", small)
     short = demo.DEMO | {
         "seeds": 2,
         "annotated": 12,
@@ -47,5 +47,5 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     assert {"baseline1", "baseline2", "student", "shuffled", "centre"} <= rows
     for seed in range(3, 3 + demo.DEMO["seeds"]):
         record = tmp_path / "forged_photographs" / str(seed) / "settings.json"
-        assert json.loads(record.read_text())["settings"]["stamp_place"] == "random"
+        assert json.loads(record.read_text())["settings"]["stamp_place"] == "moving"
     assert demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None).computed == 0

@@ -424,6 +424,18 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert target.parent / written["weights"] == weights
 
 
+def test_changes_outside_maps_need_maps(data: Path, tmp_path: Path) -> None:
+    changes = {"epochs": 1, "augmentation": {"outside": "blur"}}
+    file = write_run(data, "no maps.yaml", maps={"kind": "none"}, training=changes)
+    done = here("train", file, "--out", tmp_path / "runs")
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        f"error: {file}: training.augmentation.outside is blur, which needs maps, and maps.kind is "
+        "none; set maps, or remove outside"
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
 # Interruptions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from preceptor.benchmark.forged import PRESETS
+from preceptor.benchmark.forgeries import StampPlace
 from preceptor.cli import options
 from preceptor.config import run
 from preceptor.execution import executors
@@ -16,4 +17,5 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert get_args(options.Device) == get_args(fields["device"].annotation)
     assert options.Method == run.Method
     assert options.Engine == executors.Engine
+    assert options.StampPlace == StampPlace
     assert set(get_args(options.Preset)) == set(PRESETS)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from preceptor.config.identity import IdentityOf, NotIdentity, identity_values, is_identity
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import Augmentation, RunConfig, Training
 from preceptor.training.prepare import run_id
 
 BASE: dict[str, Any] = {"manifest": "/m.csv", "backbone": "resnet50"}
@@ -102,10 +102,12 @@ def marked(model: type[BaseModel]) -> set[str]:
 def test_the_fields_that_are_not_part_of_every_id() -> None:
     """To mark a field is to say that runs may be shared that differ in it: a decision."""
     found = marked(RunConfig) | {f"training.{name}" for name in marked(Training)}
+    found |= {f"augmentation.{name}" for name in marked(Augmentation)}
     assert found == {
         "manifest", "weights", "annotated", "annotated_seed", "maps", "guide_classes", "alpha",
         "alpha_start", "post", "human_post", "training.recipe", "training.distance",
-        "training.cam_class", "training.device", "training.cache",
+        "training.cam_class", "training.device", "training.cache", "augmentation.outside",
+        "augmentation.outside_rate", "augmentation.outside_strength",
     }  # fmt: skip
 
 

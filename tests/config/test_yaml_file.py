@@ -164,6 +164,8 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
         (r'"a\nb": 1', r"'a\\nb': a control character; remove it"),
         ("training: {recipe: [1, 2]}", r"training.recipe: value \[1, 2\]; write"),
         ("maps: {kind: none, trust: score}", "trust weighs the maps of a store.*; remove it"),
+        ("maps: {kind: pca, shuffle_seed: 1}", "shuffle_seed permutes.*kind is pca; remove it"),
+        ("maps: {kind: centre, components: 3}", "components counts.*kind is centre; remove it"),
         ("annotated_seed: -1", "annotated_seed: value -1; it must be at least 0"),
         ("training: {input_size: 100000}", "training.input_size: value 100000; it must be at most"),
         ("training: {epochs: 4000000000}", "training.epochs: value 4000000000; it must be at most"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.run import Augmentation
-from preceptor.data import augment
+from preceptor.data import augment, draws
 from preceptor.data.geometry import Turn, turn_array
 from tests.no_reads import NoReads
 
@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**31)
 
 
 def draw(count: int, seed: int = 0) -> NDArray[np.float64]:
-    return augment.draw(seed, 0, np.arange(count))
+    return draws.draw(seed, 0, np.arange(count))
 
 
 def pictures(count: int, side: int, channels: int = 3, seed: int = 0) -> Tensor:
@@ -36,37 +36,13 @@ def pictures(count: int, side: int, channels: int = 3, seed: int = 0) -> Tensor:
 def change(
     canvases: Tensor, options: Augmentation, numbers: NDArray[np.float64], size: int
 ) -> Tensor:
-    changes = augment.changes_of(options, numbers, canvases.shape[1])
+    changes = draws.changes_of(options, numbers, canvases.shape[1])
     return augment.apply(canvases, augment.prepare(changes, canvases.shape[1], size))
-
-
-def test_draws_are_of_seed_epoch_and_position_alone() -> None:
-    drawn = draw(100, 3)
-    assert drawn.shape == (100, 12)
-    assert ((drawn >= 0) & (drawn < 1)).all()
-    some = np.array([70, 3, 3, 99])
-    np.testing.assert_array_equal(augment.draw(3, 0, some), drawn[some])
-    assert not np.isin(drawn, augment.draw(3, 1, np.arange(100))).any()
-    assert not np.isin(drawn, draw(100, 4)).any()
-    assert len(np.unique(drawn)) == drawn.size
-
-
-def test_the_generator_is_split_mix() -> None:
-    # The first outputs of the published C code for the seed 1234567.
-    found = augment._split_mix(np.uint64(1234567), np.arange(3, dtype=np.uint64))
-    assert found.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
-
-
-def test_draws_are_uniform_and_independent() -> None:
-    drawn = draw(20_000)
-    assert np.abs(drawn.mean(0) - 0.5).max() < 4 * (1 / 12 / 20_000) ** 0.5
-    correlations = np.corrcoef(np.hstack([drawn[:-1], drawn[1:]]).T) - np.eye(24)
-    assert np.abs(correlations).max() < 5 / 20_000**0.5
 
 
 @given(seed=seeds, side=st.integers(1, 300))
 def test_nothing_changes_with_everything_off(seed: int, side: int) -> None:
-    changes = augment.changes_of(Augmentation(), draw(1, seed), side)
+    changes = draws.changes_of(Augmentation(), draw(1, seed), side)
     assert changes.crops.tolist() == [[0, 0, side]]
     assert not changes.flips.any()
     assert not changes.quarters.any()
@@ -76,45 +52,11 @@ def test_nothing_changes_with_everything_off(seed: int, side: int) -> None:
     assert torch.equal(change(images, Augmentation(), draw(2, seed), 16), images)
 
 
-@given(seed=seeds, side=st.integers(1, 300), area=st.floats(0.01, 1))
-def test_crops_lie_on_the_canvas(seed: int, side: int, area: float) -> None:
-    crops = augment.changes_of(Augmentation(crop_area=area), draw(20, seed), side).crops
-    assert (crops[:, :2] >= 0).all()
-    assert (crops[:, :2] + crops[:, 2:] <= side).all()
-    assert (crops[:, 2] >= max(1, side * area**0.5 - 0.5)).all()
-
-
-def test_the_extremes_of_the_draw_stay_on_the_canvas() -> None:
-    for value in (0.0, np.nextafter(1, 0)):
-        changes = augment.changes_of(ALL, np.full((1, 12), value), 50)
-        assert changes.crops.min() >= 0
-        assert (changes.crops[:, :2] + changes.crops[:, 2:]).max() <= 50
-        assert changes.quarters.max() <= 3
-        assert changes.qualities.max() <= 95
-
-
-def test_flips_turns_areas_and_chances_have_their_frequencies() -> None:
-    changes = augment.changes_of(ALL, draw(4000), 200)
-    quarters = np.bincount(changes.quarters, minlength=4) / 4000
-    areas = (changes.crops[:, 2] / 200) ** 2
-    for chosen in (changes.flips, changes.sigmas > 0, changes.qualities > 0):
-        assert abs(chosen.mean() - 0.5) < 0.032  # four standard errors
-    assert np.abs(quarters - 0.25).max() < 0.03
-    assert abs(areas.mean() - 0.65) < 0.015
-    assert areas.min() >= 0.29
-    sigmas = changes.sigmas[changes.sigmas > 0]
-    assert 0.1 <= sigmas.min() <= sigmas.max() <= 2
-    qualities = changes.qualities[changes.qualities > 0]
-    assert (qualities.min(), qualities.max()) == (30, 95)
-    assert changes.factors is not None
-    assert 0.5 <= changes.factors.min() <= changes.factors.max() <= 1.5
-
-
 @pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32])
 def test_flips_and_turns_move_every_pixel(kind: torch.dtype) -> None:
     images = torch.randint(0, 256, (64, 9, 9, 3)).to(kind)
     options = Augmentation(flip=True, quarter_turns=True)
-    changes = augment.changes_of(options, draw(64), 9)
+    changes = draws.changes_of(options, draw(64), 9)
     found = change(images, options, draw(64), 9)
     assert len({*zip(changes.flips, changes.quarters, strict=True)}) == 8
     for image, result, flip, quarters in zip(
@@ -134,7 +76,7 @@ def test_crops_are_resized_as_torch_does(
     canvases = pictures(12, side, channels)
     options, numbers = Augmentation(flip=True, quarter_turns=True, crop_area=0.3), draw(12)
     numbers[0, 2] = min(((size / side) ** 2 - 0.3) / 0.7, 0.999)
-    changes = augment.changes_of(options, numbers, side)
+    changes = draws.changes_of(options, numbers, side)
     found = change((canvases * levels).to(kind), options, numbers, size)
     assert (found.shape, found.dtype) == ((12, size, size, channels), kind)
     for place, (left, top, extent) in enumerate(changes.crops.tolist()):
@@ -149,7 +91,7 @@ def test_crops_are_resized_as_torch_does(
 
 def test_a_blur_is_the_gaussian_of_torchvision() -> None:
     images = pictures(16, 24)
-    changes = augment.changes_of(Augmentation(blur=1), draw(16), 24)
+    changes = draws.changes_of(Augmentation(blur=1), draw(16), 24)
     found = change(images, Augmentation(blur=1), draw(16), 24)
     for image, result, sigma in zip(images, found, changes.sigmas, strict=True):
         kernel = [2 * int(3 * sigma + 0.5) + 1] * 2
@@ -168,7 +110,7 @@ def test_a_blur_may_be_wider_than_the_image(side: int) -> None:
 def test_colours_follow_the_formula() -> None:
     images = pictures(16, 12)
     options = Augmentation(color=0.3)
-    changes = augment.changes_of(options, draw(16), 12)
+    changes = draws.changes_of(options, draw(16), 12)
     found = change(images, options, draw(16), 12)
     assert changes.factors is not None
     luma_of = np.array([0.299, 0.587, 0.114])
@@ -247,7 +189,7 @@ def test_threads_do_not_change_the_bits() -> None:
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])  # the two ways of resizing
 def test_no_change_waits_for_the_device(kind: torch.dtype) -> None:
     canvases = pictures(16, 47).to(kind)
-    prepared = augment.prepare(augment.changes_of(ALL, draw(16), 47), 47, 32)
+    prepared = augment.prepare(draws.changes_of(ALL, draw(16), 47), 47, 32)
     reads: Any = NoReads()
     with reads:
         augment.apply(canvases, prepared)

@@ -64,7 +64,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
         "teacher_alphas": [0.5], "data_driven": True, "maps": {"segmenter": "maps"},
         "saliency": ["cam", "rise"], "plan": "staged", "probe": "test_resnet", "probe_alpha": 0.1,
         "rise": {"max_masks": 100, "tolerance": 0.1, "fill": 0.0, "cells": 4, "seed": 1},
-        "selection": "guided", "controls": ["shuffled", "centre", "distilled", "mixed"],
+        "selection": "guided", "controls": ["shuffled", "centre", "pca", "distilled", "mixed"],
         "ceiling": True, "budget": [4, 8], "budget_gain": 0.01, "threshold": "fdr=0.05",
         "terms": "pad", "training": _TRAINING | {"input_size": 64}, "store": "store",
         "trust": "score", "guide_classes": ["marked"], "post": {"blur": 0.1}, "alpha_start": 0.1,

@@ -17,6 +17,7 @@ from preceptor.config.run import Augmentation, MapSource, PostProcessing, RunCon
 from preceptor.data.geometry import fit_box, turn_maps
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.errors import InputError
+from preceptor.maps.principal_components import principal_maps, thumbnails
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import CENTRE_SIDE, build_map_targets, trust_weights
 from preceptor.saliency.postprocess import post_process
@@ -218,6 +219,46 @@ def test_the_centre_is_one_gaussian_for_all() -> None:
     np.testing.assert_allclose(grid, grid[::-1])
     np.testing.assert_allclose(grid, grid.T)
     assert grid.argmax() in [(15 + i) * 32 + 15 + j for i in (0, 1) for j in (0, 1)]
+
+
+def test_maps_of_principal_components_lie_on_their_images() -> None:
+    """One map an image, of all images that are trained on, over what the canvas shows of each."""
+    generator = np.random.default_rng(0)
+    canvases = generator.integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
+    images: Any = SimpleNamespace(sizes=SIZES, side=32, canvases=lambda rows: canvases[rows])
+    run = RunConfig.model_validate(
+        {
+            "manifest": "m", "backbone": "b", "maps": {"kind": "pca", "components": 2},
+            "guide_classes": ("b",), "training": {"fit": "crop"},
+        }
+    )  # fmt: skip
+    found = must(build_map_targets(run, manifest(), images, ROWS, ANNOTATED))
+    small, regions = thumbnails(images, ROWS, "crop")
+    assert found.array is not None
+    np.testing.assert_array_equal(found.array.maps, principal_maps(small, 2))
+    np.testing.assert_array_equal(found.array.regions, regions)
+    assert found.index.tolist() == list(range(len(ROWS)))
+    assert (found.weight > 0).tolist() == [LABELS[row] == "b" for row in ROWS]
+    many = run.model_copy(update={"maps": MapSource(kind="pca", components=8)})
+    with pytest.raises(InputError, match="8 training images have fewer than 8 principal compone"):
+        build_map_targets(many, manifest(), images, ROWS, ANNOTATED)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_human_maps_are_shuffled_within_the_class(seed: int) -> None:
+    """Images without a human map get none; the weight is that of the image."""
+    every = np.ones(COUNT, bool)
+    plain = must(guides(MapSource(kind="human"), annotated=every))
+    found = must(guides(MapSource(kind="human", shuffle_seed=seed), annotated=every))
+    np.testing.assert_array_equal(found.weight, plain.weight)
+    assert found.human_rows is not None
+    guided = found.weight > 0
+    assert ROWS[guided].tolist() == [1, 2, 3, 9]
+    for label in "ab":
+        members = guided & (LABELS[ROWS] == label)
+        assert sorted(found.human_rows[members]) == ROWS[members].tolist()
+    again = must(guides(MapSource(kind="human", shuffle_seed=seed), annotated=every))
+    np.testing.assert_array_equal(found.human_rows, again.human_rows)
 
 
 # Maps that have not settled.

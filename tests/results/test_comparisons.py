@@ -35,7 +35,8 @@ SEEDS = [0, 1, 2, 3]
 PRIMARY = "test-unseen"
 EFFECTS = {
     "baseline1": 0.2, "teacher": 0.2, "baseline2": 0.6, "student": 1.0, "ceiling": 1.6,
-    "shuffled": 0.6, "centre": 0.5, "distilled": 0.7, "mixed": 0.4, "variant kept": 1.2,
+    "shuffled": 0.6, "centre": 0.5, "pca": 0.55, "shuffled_human": 0.65, "distilled": 0.7,
+    "mixed": 0.4, "variant kept": 1.2,
 }  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def scored(folder: Path, **values: Any) -> Plan:
     table.drop(columns="source").to_csv(manifest, index=False)
     given = {
         "manifest": manifest, "seeds": SEEDS,
-        "students": BACKBONES, "alphas": (0.5,), "teacher_alphas": (0.5,), "data_driven": True,
+        "students": BACKBONES, "controls": tuple(CONTROLS), "alphas": (0.5,),
+        "teacher_alphas": (0.5,), "data_driven": True,
         "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
         "variants": {"kept": {"human_maps": "keep"}}, "saliency": ("cam", "rise"),
     }  # fmt: skip

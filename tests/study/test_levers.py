@@ -59,7 +59,7 @@ def test_controls_and_variants_are_rows(finished: Path) -> None:
     primary = table[(table["set"] == "test-seen") & table["source"].isna()]
     assert list(primary["key"]) == [
         "baseline1_paper", "baseline1", "baseline2", "student", "variant everything",
-        "variant other", "shuffled", "centre", "distilled", "mixed", "ceiling",
+        "variant other", "shuffled", "centre", "pca", "distilled", "mixed", "ceiling",
     ]  # fmt: skip
     alpha = primary.set_index("key")["alpha"]
     assert alpha["variant other"] == 0.01

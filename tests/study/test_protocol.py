@@ -202,6 +202,35 @@ def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) 
     assert run.soft_labels.path == one.maps_folder(chain(one)[1].id)
 
 
+def test_shuffled_human_maps_are_those_of_the_ceiling(draws: Path) -> None:
+    one = protocol(draws)
+    ceiling, control = (
+        one.full_run(role, "test_byobnet", 0.1, 1).config for role in ("ceiling", "shuffled_human")
+    )
+    assert ceiling is not None
+    assert control is not None
+    assert control.maps.shuffle_seed == 1
+    assert control.model_copy(update={"maps": ceiling.maps}) == ceiling
+    seeds = [one.full_run("shuffled_human", "test_byobnet", 0.1, seed).id for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
+
+
+def test_maps_of_principal_components_need_no_annotation(draws: Path) -> None:
+    plain, other = protocol(draws), protocol(draws, annotated=0.25, pca_components=7)
+    same = replace(other, study=other.study.model_copy(update={"pca_components": 5}))
+    ids = [one.full_run("pca", "test_byobnet", 0.1, 0).id for one in (plain, other, same)]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_more_components_than_images_are_refused(draws: Path) -> None:
+    one = protocol(draws, pca_components=100)
+    message = r"controls: pca: \d+ training images have fewer than 100 principal comp.*use at"
+    with pytest.raises(InputError, match=message) as caught:
+        check_study(one.study, one.workspaces)
+    assert "\n" not in str(caught.value)
+    check_study(protocol(draws, pca_components=100, controls=[]).study, one.workspaces)
+
+
 def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     one = protocol(draws, variants={"tta": {"tta": True}})
     plan = Plan(one)
@@ -210,11 +239,11 @@ def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     assert not plan.steps
     titles = [step.title for step in [*first, *later]]
     assert sum("variant tta" in title and title.startswith("train") for title in titles) == 2
-    for control in ("shuffled", "centre", "distilled", "mixed"):
+    for control in ("shuffled", "centre", "pca", "distilled", "mixed"):
         assert sum(f"train {control}" in title for title in titles) == 2
 
 
-CONTROLS = ("shuffled", "centre", "distilled", "mixed")
+CONTROLS = ("shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed")
 
 
 @pytest.mark.parametrize("controls_alpha", ["own", "student"])
@@ -222,7 +251,8 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     draws: Path, controls_alpha: str
 ) -> None:
     grid = [0.9, 0.5, 0.1]
-    plan = Plan(protocol(draws, alphas=grid, controls_alpha=controls_alpha))
+    words = {"alphas": grid, "controls": CONTROLS, "controls_alpha": controls_alpha}
+    plan = Plan(protocol(draws, **words))
     winner = plan.protocol.teachers()[0]
     steps = plan._added(plan.stage_two(winner))
     own = controls_alpha == "own"
@@ -233,7 +263,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
         expected = {(alpha, seed) for alpha in grid for seed in (0, 1)}
         assert trained == (expected if own or role == "student" else set()), role
     selections = [step for step in steps if step.kind == "select"]
-    assert len(selections) == (5 if own else 1)
+    assert len(selections) == (7 if own else 1)
     runs = {step.id for step in steps if step.kind == "train"}
     for step in selections:
         needed = [need for need in step.needs if need in runs]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from preceptor.config.run import MapSource, PostProcessing, RunConfig, SoftLabels, Training
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
         "shuffle_seed": None,
         "human": "replace",
         "trust": "none",
+        "components": 5,
     },
     "guide_classes": None,
     "alpha": 0.5,
@@ -82,6 +84,9 @@ DEFAULTS: dict[str, Any] = {
             "color": 0.0,
             "blur": 0.0,
             "jpeg": 0.0,
+            "outside": "none",
+            "outside_rate": 0.5,
+            "outside_strength": None,
         },
     },
 }
@@ -137,6 +142,32 @@ def test_what_guides_is_part_of_the_id_of_a_guided_run_alone(values: dict[str, A
         assert identity(**values, alpha=1.0) == identity(alpha=1.0)
     plain = {"maps": {"kind": "none"}}
     assert identity(**(values | plain)) == identity(alpha=1.0)
+
+
+def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
+    def changed(**values: Any) -> dict[str, Any]:
+        return {"training": {"augmentation": values}}
+
+    settings: list[dict[str, Any]] = [
+        {},
+        {"outside": "blur"},
+        {"outside": "mean"},
+        {"outside": "blur", "outside_rate": 0.4},
+        {"outside": "blur", "outside_strength": 0.1},
+    ]
+    post = {"human_post": {"blur": 0.1}}
+    for alpha in (0.5, 1.0):
+        assert len({identity(alpha=alpha, **changed(**one)) for one in settings}) == 5
+        blurred = changed(outside="blur")
+        assert identity(alpha=alpha, **blurred, **post) != identity(alpha=alpha, **blurred)
+    # Without a guidance term, the distance has no effect.
+    masked = {"outside": "blur"}
+    distance = {"training": {"distance": "mse", "augmentation": masked}}
+    assert identity(alpha=1.0, **distance) == identity(alpha=1.0, **changed(**masked))
+    # Without maps, or never drawn, nothing is changed.
+    for one in settings:
+        assert identity(maps={"kind": "none"}, **changed(**one)) == identity(alpha=1.0)
+        assert identity(**changed(**(one | {"outside_rate": 0}))) == identity()
 
 
 STORE = {"kind": "store", "path": "x", "identity": "t"}
@@ -204,6 +235,24 @@ def write_soft(folder: Path, value: float) -> None:
     names = np.array(["images/train-0.png"], object)
     maps, classes = np.zeros((1, 2, 2), np.float16), np.zeros(1, np.int32)
     write_store(folder, MapStore(info, names, maps, classes, one, both))
+
+
+def test_a_permutation_depends_on_every_class_with_human_maps(tmp_path: Path) -> None:
+    """Also on classes that do not guide: all are permuted with the same random numbers."""
+    manifest = squares(tmp_path / "data", classes=("plain", "first", "second"))
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    row = table.index[(table["label"] == "first") & (table["split"] == "train")][0]
+    table.loc[row, "saliency"] = table.loc[row + 1, "saliency"]
+    table.to_csv(tmp_path / "data" / "other.csv", index=False)
+
+    def guided_by_second(name: str, **maps: Any) -> str:
+        workspace = Workspace.open(tmp_path / "data" / name, tmp_path / "cache")
+        chosen = {"guide_classes": ("second",), "maps": {"kind": "human"} | maps}
+        return run_id_of(workspace, run(manifest=manifest, **chosen))
+
+    assert guided_by_second("manifest.csv") == guided_by_second("other.csv")
+    ids = [guided_by_second(name, shuffle_seed=0) for name in ("manifest.csv", "other.csv")]
+    assert ids[0] != ids[1]
 
 
 def test_without_an_identity_the_content_of_the_soft_labels_counts(tmp_path: Path) -> None:

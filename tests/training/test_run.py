@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from preceptor.config.run import (
     Augmentation,
     MapSource,
+    OutsideKind,
     PostProcessing,
     RunConfig,
     SoftLabels,
@@ -41,7 +42,7 @@ from preceptor.models.build import build_model, load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.result_folder import damaged_files, file_digest, read_record, read_scores
 from preceptor.training.prepare import run_id, run_id_of
-from preceptor.training.run import train
+from preceptor.training.run import RunResult, train
 from preceptor.training.schedules import alpha_at
 from tests.datasets import squares
 
@@ -164,7 +165,9 @@ def test_a_finished_run_is_taken_from_the_store(manifest: Path, tmp_path: Path) 
 
 
 def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path: Path) -> None:
-    changes = Augmentation(flip=True, quarter_turns=True, crop_area=0.6, color=0.3, jpeg=0.5)
+    changes = Augmentation(
+        flip=True, quarter_turns=True, crop_area=0.6, color=0.3, jpeg=0.5, outside="other"
+    )
     for optimizer in ("sgd", "adamw"):
         training = SMALL.model_copy(
             update={"epochs": 4, "optimizer": optimizer, "augmentation": changes,
@@ -270,6 +273,13 @@ def test_half_precision_is_refused_on_a_cpu(
         {"maps": MapSource(kind="centre")},
         {"guide_classes": ("marked",), "alpha": 0.0},
         {
+            "alpha": 1.0,
+            "training": {
+                "epochs": 1, "input_size": 32, "batch_size": 8,
+                "augmentation": {"outside": "noise", "outside_rate": 1},
+            },
+        },
+        {
             "training": {
                 "recipe": "cyborg", "cam_source": "head_input", "epochs": 1, "input_size": 32,
                 "batch_size": 8,
@@ -331,6 +341,26 @@ def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
     # All annotated images and all images differ, and so does the draw.
     few = small(manifest, rows="annotated", annotated=0.5)
     assert len({identity(few), same, identity(few.model_copy(update={"annotated_seed": 1}))}) == 3
+
+
+def test_maps_in_input_space_alone_change_what_is_learnt(manifest: Path, tmp_path: Path) -> None:
+    """With α = 1, without a guidance term; and nothing where there are no maps."""
+
+    def trained(outside: OutsideKind, **values: Any) -> RunResult:
+        changes = Augmentation(outside=outside, outside_rate=1)
+        training = SMALL.model_copy(update={"augmentation": changes})
+        return train(small(manifest, training=training, **values), tmp_path)
+
+    plain, masked = trained("none", alpha=1.0), trained("mean", alpha=1.0)
+    name = "model/model.safetensors"
+    assert file_digest(plain.folder / name) != file_digest(masked.folder / name)
+    metrics = pd.read_csv(masked.folder / "metrics.csv")
+    assert metrics["guidance"].isna().all()
+    assert (metrics["guided"] == 0).all()
+    assert masked.record.guided_images == 0
+    none = trained("mean", maps=MapSource(kind="none"))
+    assert none.id == plain.id
+    assert not none.trained
 
 
 def test_ids_of_earlier_versions_are_known() -> None:

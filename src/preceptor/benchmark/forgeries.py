@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
+StampPlace = Literal["corner", "moving"]
 Kind = Literal["noise", "pixelation", "splice", "blur", "jpeg", "color"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -237,7 +238,7 @@ def visible_change(crop: Pixels, forged: Pixels, region: Pixels) -> float:
 
 
 # A caption of dots in two rows of glyph-like marks, which occurs in no photograph.
-_STAMP = np.array(
+STAMP = np.array(
     [
         [1, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1],
         [1, 0, 0, 1, 1, 1, 0, 1, 0, 0, 1, 0],
@@ -247,7 +248,7 @@ _STAMP = np.array(
     ],
     np.float64,
 )
-STAMP_SHAPE = (_STAMP.shape[0], _STAMP.shape[1])
+STAMP_SHAPE = (STAMP.shape[0], STAMP.shape[1])
 # Free pixels around the stamp, to the crop's border and to the region.
 STAMP_MARGIN = 1
 
@@ -279,13 +280,41 @@ def random_place(region: Pixels, generator: np.random.Generator) -> tuple[int, i
         >>> row, 1 <= column <= 19
         (1, True)
     """
-    window = (STAMP_SHAPE[0] + 2 * STAMP_MARGIN, STAMP_SHAPE[1] + 2 * STAMP_MARGIN)
-    covered = np.lib.stride_tricks.sliding_window_view(region > 0, window).any(axis=(2, 3))
-    places = np.argwhere(~covered)
+    height, width = STAMP_SHAPE
+    places = free_places(region > 0, (height + 2 * STAMP_MARGIN, width + 2 * STAMP_MARGIN))
     if not len(places):
         raise ValueError("the region leaves no place for the stamp")
     row, column = places[generator.integers(len(places))]
     return int(row) + STAMP_MARGIN, int(column) + STAMP_MARGIN
+
+
+def free_places(taken: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np.int64]:
+    """Places of a window that contain no taken pixel.
+
+    Args:
+        taken: (H, W).
+        window: Height and width in pixels.
+
+    Returns:
+        (n, 2) row and column of the window's first pixel, in order of rows; empty if the window is
+        larger than the image.
+
+    Example:
+        >>> free_places(np.array([[False, False, True], [False, False, False]]), (2, 1)).tolist()
+        [[0, 0], [0, 1]]
+    """
+    height, width = window
+    sums = np.pad(taken.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    rows, columns = (
+        max(side - part + 1, 0) for side, part in zip(taken.shape, window, strict=True)
+    )
+    inside = (
+        sums[height : height + rows, width : width + columns]
+        - sums[height : height + rows, :columns]
+        - sums[:rows, width : width + columns]
+        + sums[:rows, :columns]
+    )
+    return np.argwhere(inside == 0)
 
 
 def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
@@ -305,6 +334,6 @@ def stamp(crop: Pixels, strength: float, place: tuple[int, int]) -> Pixels:
     rows = slice(place[0], place[0] + height)
     columns = slice(place[1], place[1] + width)
     marked = crop.copy()
-    lifted = crop[rows, columns] + strength * (2 * _STAMP - 1)[..., None]
+    lifted = crop[rows, columns] + strength * (2 * STAMP - 1)[..., None]
     marked[rows, columns] = np.rint(np.clip(lifted, 0, 255)).astype(np.uint8)
     return marked

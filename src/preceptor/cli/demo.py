@@ -67,7 +67,7 @@ def run_demo(
     out = Path(out)
     seeds = list(range(first, first + DEMO["seeds"]))
     tell(f"generating forged photographs (draws {seeds[0]} to {seeds[-1]})")
-    manifest = write_draws(out / "forged_photographs", PRESETS["spots"], seeds)
+    manifest = write_draws(out / "forged_photographs", PRESETS["demo"], seeds)
     values = DEMO | {"manifest": manifest, "seeds": seeds}
     study = parse_config(values, StudyConfig, source="the demo")
     return run_study(study, out / f"study-{first}", jobs=jobs, tell=tell)

@@ -14,7 +14,8 @@ Cache = Literal["memmap", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
 Method = Literal["cam", "rise"]
-Preset = Literal["tiny", "small", "spots", "full"]
+Preset = Literal["tiny", "small", "demo", "spots", "full"]
+StampPlace = Literal["corner", "moving"]
 RunState = Literal["finished", "begun", "waiting"]
 
 CacheDirOption = Annotated[

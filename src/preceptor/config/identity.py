@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-Use = Literal["guidance", "human maps", "other maps"]
-"""Uses of a run's settings: a guidance term, human maps that guide, other maps that guide."""
+Use = Literal["maps", "guidance", "outside", "human maps", "other maps"]
+"""Uses of a run's settings: maps, in a guidance term or in input space; human maps, other maps."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ def _identity(
     for name, field in type(config).model_fields.items():
         if name in values and is_identity(field, uses):
             inner = getattr(config, name)
-            nested = isinstance(inner, BaseModel)
-            found[name] = _identity(inner, values[name], uses) if nested else values[name]
+            found[name] = values[name]
+            if isinstance(inner, BaseModel):
+                found[name] = _identity(inner, values[name], uses)
+                if not found[name] and isinstance(field.default, BaseModel):
+                    del found[name]  # as if it were not given
     return found

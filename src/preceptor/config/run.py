@@ -24,7 +24,9 @@ Length = Literal["epochs", "steps"]
 Method = Literal["cam", "rise"]  # saliency methods of Teachers
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
+PCA_COMPONENTS = 5  # default number of principal components of maps without people
 Distance = Literal["l2", "mse", "l1", "kl", "dice"]
+OutsideKind = Literal["none", "blur", "noise", "shuffle", "other", "mean"]
 
 
 class Settings(BaseModel):
@@ -60,11 +62,15 @@ def _holds_truth_value(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+# Strength of each change outside maps, if none is given; the others have no strength.
+_OUTSIDE_AMOUNTS: dict[OutsideKind, float] = {"blur": 0.05, "noise": 0.25, "shuffle": 1 / 16}
+
+
 class Augmentation(Settings):
     """Random augmentation of training images; geometric changes apply to the maps as well.
 
-    Crop, flip, quarter turns, blur, color and JPEG, in this order; `preceptor.data.augment` has
-    the formulas.
+    Crop, flip, quarter turns, outside, blur, color and JPEG, in this order;
+    `preceptor.data.augment` and `preceptor.data.outside` have the formulas.
 
     Args:
         flip: Flip left and right with probability ½.
@@ -74,6 +80,15 @@ class Augmentation(Settings):
         blur: Probability of a Gaussian blur with σ from 0.1 to 2 pixels.
         jpeg: Probability of a JPEG recompression with quality from 30 to 95; the lossy part of the
             codec only.
+        outside: Change of the image outside its guiding map, in proportion to 1 − the map: none,
+            blur, noise (added Gaussian noise), shuffle (square tiles outside the map are permuted),
+            other (replaced by another training image) or mean (by the mean color of the image).
+            Images without a map are not changed. Also in runs with `alpha: 1`, which then use maps
+            in input space only; without effect where `maps.kind` is none.
+        outside_rate: Probability of this change for an image with a map.
+        outside_strength: Standard deviation of blur as a fraction of the image's side (default
+            0.05) or of noise as a fraction of the range of levels (0.25), or side of the tiles of
+            shuffle as a fraction of the image's side, 1/64 to 1/2 (1/16).
     """
 
     flip: bool = False
@@ -82,6 +97,31 @@ class Augmentation(Settings):
     color: Fraction = 0.0
     blur: Fraction = 0.0
     jpeg: Fraction = 0.0
+    outside: Annotated[OutsideKind, IdentityOf("outside")] = "none"
+    outside_rate: Annotated[Fraction, IdentityOf("outside")] = 0.5
+    outside_strength: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None, IdentityOf("outside")
+    ] = None
+
+    @property
+    def outside_amount(self) -> float:
+        """Strength of the change outside maps; 0 for kinds without one."""
+        return self.outside_strength or _OUTSIDE_AMOUNTS.get(self.outside, 0.0)
+
+    @model_validator(mode="after")
+    def _strength_of_something(self) -> Augmentation:
+        strength = self.outside_strength
+        if strength is not None and self.outside not in _OUTSIDE_AMOUNTS:
+            raise ValueError(
+                f"outside_strength is {strength:g}, and outside is {self.outside}, which has no "
+                f"strength; remove it, or set outside to {', '.join(_OUTSIDE_AMOUNTS)}"
+            )
+        if strength is not None and self.outside == "shuffle" and not 1 / 64 <= strength <= 1 / 2:
+            raise ValueError(
+                f"outside_strength is {strength:g}, and the tiles of outside: shuffle have 1/64 to "
+                "1/2 of the image's side; set a value in this range"
+            )
+        return self
 
     @property
     def photometric(self) -> bool:
@@ -289,39 +329,47 @@ class MapSource(Settings):
     """Source of the maps that guide a run.
 
     Args:
-        kind: none, human, store (a Teacher's map store or a folder of map images) or centre (one
-            centred Gaussian for all images).
+        kind: none, human, store (a Teacher's map store or a folder of map images), centre (one
+            centred Gaussian for all images) or pca (from the principal components of the training
+            images, see `preceptor.maps.principal_components`).
         path: Map store or folder, for kind store.
         identity: Identity of the maps in the run's id instead of the path: the id of the step that
             makes them. None = the content of the files.
-        shuffle_seed: Seed of a permutation of the maps within each class (a control); None = no
-            permutation.
+        shuffle_seed: Seed of a permutation of the maps within each class (a control), for kinds
+            store and human; None = no permutation.
         human: Treatment of human maps of annotated images: replace (by the map of the store) or
             keep.
         trust: Factors of the map weights: none, score (the Teacher's score for the image's label),
             agreement (of the members of a committee) or entropy (larger for concentrated maps). The
             factors have mean 1 over the images guided by the store, so that the meaning of α is
             unchanged.
+        components: Number of principal components, for kind pca.
     """
 
-    kind: Literal["none", "human", "store", "centre"] = "human"
+    kind: Literal["none", "human", "store", "centre", "pca"] = "human"
     path: Annotated[ConfigPath | None, NotIdentity()] = None
     identity: str | None = None
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
     human: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
+    components: Few = PCA_COMPONENTS
 
     @model_validator(mode="after")
     def _path_given(self) -> MapSource:
         if self.kind == "store" and self.path is None:
             raise ValueError("kind is store, and path is not given; name the folder of the maps")
-        if self.kind != "store" and self.shuffle_seed is not None:
+        if self.kind not in ("store", "human") and self.shuffle_seed is not None:
             raise ValueError(
-                f"shuffle_seed permutes the maps of a store, and kind is {self.kind}; remove it"
+                f"shuffle_seed permutes the maps of a store or of people, and kind is {self.kind}; "
+                "remove it"
             )
         if self.kind != "store" and self.trust != "none":
             raise ValueError(
                 f"trust weighs the maps of a store, and kind is {self.kind}; remove it"
+            )
+        if self.kind != "pca" and self.components != PCA_COMPONENTS:
+            raise ValueError(
+                f"components counts principal components, and kind is {self.kind}; remove it"
             )
         return self
 
@@ -418,8 +466,8 @@ class RunConfig(Settings):
             The human maps of the others are not used.
         annotated_seed: Random seed of the subset of annotated images.
         maps: Source of the guiding maps.
-        guide_classes: Classes with guidance; None = all.
-        alpha: α in [0, 1]; 1 is plain cross-entropy.
+        guide_classes: Classes whose maps are used; None = all.
+        alpha: α in [0, 1]; 1 is plain cross-entropy, without a guidance term.
         alpha_start: α of the first step, which changes linearly to `alpha` at the last step
             (saliency first, labels later); None = constant `alpha`.
         post: Post-processing of guiding maps other than human maps.
@@ -440,8 +488,8 @@ class RunConfig(Settings):
     rows: Literal["all", "annotated"] = "all"
     annotated: Annotated[Amount | None, NotIdentity()] = None
     annotated_seed: Annotated[int, Field(ge=0), NotIdentity()] = 0
-    maps: Annotated[MapSource, IdentityOf("guidance")] = MapSource()
-    guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("guidance")] = None
+    maps: Annotated[MapSource, IdentityOf("maps")] = MapSource()
+    guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("maps")] = None
     alpha: Annotated[Fraction, IdentityOf("guidance")] = 0.5
     alpha_start: Annotated[Fraction | None, IdentityOf("guidance")] = None
     post: Annotated[PostProcessing, IdentityOf("other maps")] = PostProcessing()
@@ -466,11 +514,26 @@ class RunConfig(Settings):
         return self.maps.kind != "none" and min(self.alpha, start) < 1
 
     @property
+    def changes_outside(self) -> bool:
+        """Whether images are changed outside their maps."""
+        changes = self.training.augmentation
+        return self.maps.kind != "none" and changes.outside != "none" and changes.outside_rate > 0
+
+    @property
+    def uses_maps(self) -> bool:
+        """Whether maps are used, in the loss or in input space."""
+        return self.guided or self.changes_outside
+
+    @property
     def uses(self) -> tuple[Use, ...]:
         """Uses of the settings in this run."""
-        if not self.guided:
+        if not self.uses_maps:
             return ()
-        found: list[Use] = ["guidance"]
+        found: list[Use] = ["maps"]
+        if self.guided:
+            found.append("guidance")
+        if self.changes_outside:
+            found.append("outside")
         if self.maps.kind == "human" or self.maps.human == "keep":
             found.append("human maps")
         if self.maps.kind != "human":

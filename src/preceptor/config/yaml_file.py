@@ -10,14 +10,14 @@ from reprlib import Repr
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from preceptor.config.paths import PathContext
 from preceptor.config.run import Settings
 from preceptor.config.yaml_text import YamlError, read_yaml
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
 
-Config = TypeVar("Config", bound=Settings)
+Config = TypeVar("Config", bound=BaseModel)
 # More values than any config has, counting each use of an alias: a few lines of nested aliases can
 # expand to more values than fit into memory.
 _MOST_VALUES, _DEEPEST = 100_000, 40
@@ -29,7 +29,7 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
 
     Args:
         path: YAML file.
-        model: RunConfig or StudyConfig.
+        model: RunConfig, StudyConfig or another model of settings.
         overrides: Top-level values with precedence over those of the file.
 
     Raises:
@@ -70,7 +70,7 @@ def parse_config(
 
     Args:
         values: Values as read from YAML.
-        model: RunConfig or StudyConfig.
+        model: RunConfig, StudyConfig or another model of settings.
         source: Name of the config in messages.
         base: Base folder of relative paths; None = the working folder.
 
@@ -193,7 +193,7 @@ _WRITE = {
 }
 
 
-def _problems(errors: Sequence[Any], model: type[Settings]) -> list[Problem]:
+def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     """Problems found by pydantic, in terms of the file; one problem for all branches of a union."""
     found: dict[tuple[Any, ...], list[Problem]] = {}
     for entry in errors:
@@ -210,7 +210,7 @@ def _problems(errors: Sequence[Any], model: type[Settings]) -> list[Problem]:
     ]
 
 
-def _problem(entry: Any, loc: tuple[Any, ...], model: type[Settings]) -> list[Problem]:
+def _problem(entry: Any, loc: tuple[Any, ...], model: type[BaseModel]) -> list[Problem]:
     key = ".".join(_name(str(part)) for part in loc) or "settings"
     kind, value = entry["type"], entry["input"]
     if kind == "extra_forbidden":
@@ -235,7 +235,7 @@ def _problem(entry: Any, loc: tuple[Any, ...], model: type[Settings]) -> list[Pr
     return [Problem(key, shown, _WRITE.get(kind, message).format(**entry.get("ctx", {})))]
 
 
-def _near(loc: tuple[Any, ...], model: type[Settings]) -> str:
+def _near(loc: tuple[Any, ...], model: type[BaseModel]) -> str:
     """Remedy for an unknown key: the section to which it belongs, or a similar key."""
     word, above = str(loc[-1]), tuple(map(str, loc[:-1]))
     places = list(_places(model))
@@ -247,7 +247,7 @@ def _near(loc: tuple[Any, ...], model: type[Settings]) -> str:
 
 
 def _places(
-    model: type[Settings], above: tuple[str, ...] = ()
+    model: type[BaseModel], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Every key of a config model with its parent keys."""
     for name, field in model.model_fields.items():

@@ -1,11 +1,13 @@
 """Augmentation of training images, of a whole batch at once, on the CPU or a GPU.
 
-Each image has a row of uniform numbers that depends only on (seed, epoch, position in the epoch),
-not on the device, batch borders, number of processes or interruptions. `changes_of` computes the
-changes of each image from these numbers, `prepare` groups the images by operation, and `apply`
-changes them: crop and resize; flip and quarter turns; blur and color; JPEG compression. Each of the
-four computes in float32 (crops of 8-bit images on a CPU in 8 bits) and rounds once to the levels of
-the image type.
+`preceptor.data.draws` decides the changes of each image, `prepare` groups the images by operation,
+and `apply` changes them: crop and resize; flip and quarter turns; the outside of maps
+(`preceptor.data.outside`); blur and color; JPEG compression. Each of the five computes in float32
+(crops of 8-bit images on a CPU in 8 bits) and rounds once to the levels of the image type.
+
+Geometry comes first, since maps are defined on the source image and move with it. Changes of color,
+blur and compression come last, so that they treat the inside and the outside of a map alike, and
+the border between the two is no clue that survives in one of them only.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from preceptor.config.run import Augmentation
+from preceptor.data.draws import SIGMAS, Changes
 from preceptor.data.jpeg import cosines, jpeg_round_trip, quantisation_tables
+from preceptor.data.levels import chosen, largest, signed, stored
+from preceptor.data.outside import Outside, change_outside
 from preceptor.data.resampling import (
     blur_radius,
     gaussian_taps,
@@ -31,101 +35,12 @@ from preceptor.data.resampling import (
     weighted_rows,
 )
 
-_NUMBERS = 12  # uniform numbers an image
-_SIGMAS = 0.1, 2.0  # of a blur
-_WIDEST = blur_radius(_SIGMAS[1])
+_WIDEST = blur_radius(SIGMAS[1])
 # The weights of red, green and blue in brightness (ITU-R BT.601).
 _LUMA = (0.299, 0.587, 0.114)
 # Bytes of float32 canvases that are computed together. On a CPU, a few images at a time stay in
 # the cache.
 _CPU_BYTES, _GPU_BYTES = 5_000_000, 2**28
-
-
-def draw(seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Uniform random numbers in [0, 1) for positions in an epoch.
-
-    The counter-based generator SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom
-    number generators", OOPSLA 2014), started anew for every seed and epoch.
-
-    Args:
-        seed, epoch: Random seed and epoch, not negative.
-        positions: (n,) positions in the epoch.
-
-    Returns:
-        (n, 12) numbers; a row depends only on its position.
-
-    Example:
-        >>> some, all_of_them = draw(1, 0, np.array([3, 8])), draw(1, 0, np.arange(10))
-        >>> bool((some == all_of_them[[3, 8]]).all())
-        True
-    """
-    start = np.random.SeedSequence([seed, epoch, 2]).generate_state(1, np.uint64)[0]
-    counters = (positions[:, None] * _NUMBERS + np.arange(_NUMBERS)).astype(np.uint64)
-    numbers = _split_mix(start, counters) >> np.uint64(11)
-    return numbers.astype(np.float64) * np.float64(2.0**-53)
-
-
-def _split_mix(start: np.uint64, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The outputs of SplitMix64 at these positions of its sequence, from 0."""
-    with np.errstate(over="ignore"):  # all arithmetic is modulo 2⁶⁴
-        value = start + (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Changes of each image of a batch.
-
-    Args:
-        crops: (B, 3) int64 left, top and side of the cropped square, in canvas pixels.
-        flips: (B,) bool, left-right flips, after the crop.
-        quarters: (B,) int64, number of counter-clockwise quarter turns after the flip, 0 to 3.
-        factors: (B, 3) factors of brightness, contrast and saturation; None = no change of color.
-        sigmas: (B,) standard deviation of the Gaussian blur, in pixels of the result; 0 = no blur.
-        qualities: (B,) int64 quality of the JPEG compression; 0 = no compression.
-    """
-
-    crops: NDArray[np.int64]
-    flips: NDArray[np.bool_]
-    quarters: NDArray[np.int64]
-    factors: NDArray[np.float64] | None
-    sigmas: NDArray[np.float64]
-    qualities: NDArray[np.int64]
-
-    def boxes(self, canvases: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-        """(B, 4) boxes of the crops, given the boxes of their canvases of `side` pixels."""
-        left_top, part = self.crops[:, :2] / side, self.crops[:, 2:] / side
-        low, extent = canvases[:, :2], canvases[:, 2:] - canvases[:, :2]
-        return np.concatenate([low + left_top * extent, low + (left_top + part) * extent], axis=1)
-
-
-def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) -> Changes:
-    """Changes of a batch.
-
-    Args:
-        settings: Augmentation settings.
-        numbers: (B, 12) numbers of `draw`.
-        side: Side of the canvases in pixels.
-    """
-    sizes = np.full(len(numbers), side)
-    if settings.crop_area < 1:
-        areas = settings.crop_area + (1 - settings.crop_area) * numbers[:, 2]
-        sizes = np.rint(side * np.sqrt(areas)).astype(np.int64).clip(1)
-    left_top = (numbers[:, 3:5] * (side - sizes + 1)[:, None]).astype(np.int64)
-    factors = 1 + settings.color * (2 * numbers[:, 5:8] - 1) if settings.color else None
-    blurred = numbers[:, 8] < settings.blur
-    least, most = _SIGMAS
-    compressed = numbers[:, 10] < settings.jpeg
-    return Changes(
-        np.concatenate([left_top, sizes[:, None]], axis=1),
-        (numbers[:, 0] < 0.5) & settings.flip,
-        (numbers[:, 1] * 4).astype(np.int64) * settings.quarter_turns,
-        factors,
-        np.where(blurred, least + (most - least) * numbers[:, 9], 0.0),
-        np.where(compressed, 30 + (66 * numbers[:, 11]).astype(np.int64), 0),
-    )
 
 
 class _Turned(NamedTuple):
@@ -172,6 +87,8 @@ class Prepared:
         tables: (n, 2, 8, 8) quantisation tables of the last n images of the order, which are those
             that are compressed.
         transform: (8, 8) of `jpeg.cosines`.
+        outside: Changes outside the maps, whose places are those of this order; None = none.
+        partners: Images that replace the outside, for kind other; None = none.
     """
 
     size: int
@@ -184,6 +101,8 @@ class Prepared:
     values: Tensor
     tables: Tensor
     transform: Tensor
+    outside: Outside | None = None
+    partners: Partners | None = None
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Prepared:
         """The same with every tensor passed through `move`."""
@@ -194,11 +113,42 @@ class Prepared:
             values=move(self.values),
             tables=move(self.tables),
             transform=move(self.transform),
+            outside=None if self.outside is None else self.outside.moved(move),
+            partners=None if self.partners is None else self.partners.moved(move),
         )
 
 
-def prepare(changes: Changes, side: int, size: int) -> Prepared:
-    """Order the changes of a batch of canvases of `side` pixels, which become `size` pixels."""
+class Partners(NamedTuple):
+    """Other images that replace the outside of maps.
+
+    Args:
+        canvases: (n, H, H, C) canvases, one for each changed image.
+        prepared: Their crops, flips and quarter turns, which are those of the changed images.
+    """
+
+    canvases: Tensor
+    prepared: Prepared
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Partners:
+        """The same with every tensor passed through `move`."""
+        return Partners(move(self.canvases), self.prepared.moved(move))
+
+
+def prepare(
+    changes: Changes,
+    side: int,
+    size: int,
+    outside: Outside | None = None,
+    partners: Tensor | None = None,
+) -> Prepared:
+    """Order the changes of a batch.
+
+    Args:
+        changes: Changes of B images.
+        side, size: Sides of the canvases and of the result, in pixels.
+        outside: Changes outside the maps, whose places are positions in the batch.
+        partners: (n, H, H, C) canvases of the images that replace the outside, or None.
+    """
     count = len(changes.flips)
     # A quarter turn is a transposition followed by flips. With the flip before it, this says which
     # axes of the result run backwards.
@@ -211,7 +161,13 @@ def prepare(changes: Changes, side: int, size: int) -> Prepared:
     radii = np.array([blur_radius(sigma) for sigma in changes.sigmas[order]], np.int64)
     factors = np.ones((count, 3)) if changes.factors is None else changes.factors
     values = np.column_stack([changes.crops, changes.sigmas, factors])[order].astype(np.float32)
-    crops = changes.crops[order]
+    crops, places = changes.crops[order], torch.from_numpy(np.argsort(order))
+    found = None
+    if outside is not None:
+        if partners is not None:
+            moves = changes.geometry(outside.places.numpy())
+            found = Partners(partners, prepare(moves, side, size))
+        outside = outside._replace(places=places[outside.places])
     whole = side == size and bool((crops[:, 2] == size).all())
     return Prepared(
         size,
@@ -226,10 +182,12 @@ def prepare(changes: Changes, side: int, size: int) -> Prepared:
         ),
         changes.factors is not None,
         torch.from_numpy(order),
-        torch.from_numpy(np.argsort(order)),
+        places,
         torch.from_numpy(values),
         torch.from_numpy(quantisation_tables(changes.qualities[order][count - compressed.sum() :])),
         torch.from_numpy(cosines()),
+        outside,
+        found,
     )
 
 
@@ -259,17 +217,14 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
     Returns:
         (B, size, size, C) of the same type.
     """
-    count, side, _, channels = canvases.shape
-    limit = _CPU_BYTES if canvases.device.type == "cpu" else _GPU_BYTES
-    most = max(1, limit // (4 * side * side * channels))
-    if prepared.crops is None:
-        images = _chosen(canvases, prepared.order)
-    elif canvases.device.type == "cpu" and canvases.dtype == torch.uint8:
-        images = _resized_by_torch(canvases, prepared, prepared.crops)
-    else:
-        images = _resized(canvases, prepared, most)
-    for turned in prepared.turned:
-        _turn(_signed(images[turned.start : turned.stop]), turned)
+    count, most = len(canvases), _most(canvases)
+    images = _moved(canvases, prepared)
+    if prepared.outside is not None:
+        others = None
+        if prepared.partners is not None:
+            moves = prepared.partners.prepared
+            others = chosen(_moved(prepared.partners.canvases, moves), moves.places)
+        change_outside(images, prepared.outside, others, most)
     for blurred in prepared.blurred:
         if prepared.colored or blurred.radius:
             for start in range(blurred.start, blurred.stop, most):
@@ -279,7 +234,27 @@ def apply(canvases: Tensor, prepared: Prepared) -> Tensor:
     for start in range(first, count, most):
         tables = prepared.tables[start - first : start - first + most]
         _compress(images[start : start + most], tables, prepared.transform)
-    return _chosen(images, prepared.places)
+    return chosen(images, prepared.places)
+
+
+def _most(canvases: Tensor) -> int:
+    """Number of images that are computed together."""
+    _, side, _, channels = canvases.shape
+    limit = _CPU_BYTES if canvases.device.type == "cpu" else _GPU_BYTES
+    return max(1, limit // (4 * side * side * channels))
+
+
+def _moved(canvases: Tensor, prepared: Prepared) -> Tensor:
+    """(B, size, size, C) crops, flipped and turned, in the order of `prepared`."""
+    if prepared.crops is None:
+        images = chosen(canvases, prepared.order)
+    elif canvases.device.type == "cpu" and canvases.dtype == torch.uint8:
+        images = _resized_by_torch(canvases, prepared, prepared.crops)
+    else:
+        images = _resized(canvases, prepared, _most(canvases))
+    for turned in prepared.turned:
+        _turn(signed(images[turned.start : turned.stop]), turned)
+    return images
 
 
 def _resized_by_torch(canvases: Tensor, prepared: Prepared, crops: NDArray[np.int64]) -> Tensor:
@@ -309,24 +284,15 @@ def _resized(canvases: Tensor, prepared: Prepared, most: int) -> Tensor:
     images = canvases.new_empty((count, size, size, channels))
     for start in range(0, count, most):
         part = slice(start, min(start + most, count))
-        found = _chosen(canvases, prepared.order[part]).float().flatten(2)
+        found = chosen(canvases, prepared.order[part]).float().flatten(2)
         found = weighted_rows(found, rows[part], row_weights[part])
         # From rows (y) of columns and channels (x, c) to columns of channels and rows (x, c, y):
         # the columns are what is summed next.
         found = found.transpose(1, 2).reshape(-1, side, channels * size)
         found = weighted_rows(found, columns[part], column_weights[part])
-        stored = _stored(found.view(-1, size, channels, size), canvases.dtype)
-        images[part] = stored.permute(0, 3, 1, 2)
+        result = stored(found.view(-1, size, channels, size), canvases.dtype)
+        images[part] = result.permute(0, 3, 1, 2)
     return images
-
-
-def _signed(images: Tensor) -> Tensor:
-    """The same bits in a type that torch can flip and choose from: it lacks both for uint16."""
-    return images.view(torch.int16) if images.dtype == torch.uint16 else images
-
-
-def _chosen(images: Tensor, which: Tensor) -> Tensor:
-    return _signed(images).index_select(0, which).view(images.dtype)
 
 
 def _turn(images: Tensor, group: _Turned) -> None:
@@ -355,7 +321,7 @@ def _shade(images: Tensor, values: Tensor, radius: int, colored: bool) -> None:
         if images.dtype in (torch.uint8, torch.uint16):
             levels.round_()  # sums of whole numbers are exact: no order of adding changes the mean
         levels = _recolored(levels, values[:, 4:7])
-    planes = _stored(levels, images.dtype).unbind(2)
+    planes = stored(levels, images.dtype).unbind(2)
     torch.stack([plane.transpose(1, 2) if radius else plane for plane in planes], 3, out=images)
 
 
@@ -380,21 +346,7 @@ def _recolored(levels: Tensor, factors: Tensor) -> Tensor:
 
 def _compress(images: Tensor, tables: Tensor, transform: Tensor) -> None:
     """Compress and decompress (n, S, S, C) images, in place."""
-    scale = 255 / _top(images.dtype)
+    scale = 255 / largest(images.dtype)
     levels = images.permute(0, 3, 1, 2).float().contiguous().mul_(scale).round_()
     levels = jpeg_round_trip(levels, tables, transform).div_(scale)
-    images.copy_(_stored(levels, images.dtype).permute(0, 2, 3, 1))
-
-
-def _top(kind: torch.dtype) -> float:
-    """The largest level of a type of images."""
-    return {torch.uint8: 255.0, torch.uint16: 65535.0}.get(kind, 1.0)
-
-
-def _stored(levels: Tensor, kind: torch.dtype) -> Tensor:
-    """Float levels as the type that images are stored in; changes `levels`."""
-    levels = levels.clamp_(0, _top(kind))
-    if kind not in (torch.uint8, torch.uint16):
-        return levels.to(kind)
-    # By way of a signed type: torch's conversion from float to uint8 is not vectorised.
-    return levels.round_().to(torch.int16 if kind == torch.uint8 else torch.int32).to(kind)
+    images.copy_(stored(levels, images.dtype).permute(0, 2, 3, 1))

@@ -20,9 +20,10 @@ from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.image_format import Fit
 from preceptor.config.run import Augmentation, Length
-from preceptor.data import augment
+from preceptor.data import augment, draws
 from preceptor.data.cache import ImageSource
 from preceptor.data.geometry import fit_boxes, resample, turn_maps
+from preceptor.data.outside import MASK_SIDE, Outside, masks_of, partners_of, prepare_outside
 
 
 class Batch(NamedTuple):
@@ -188,7 +189,7 @@ class Rows:
             if side != self.size:
                 canvases = vision.resize(canvases, [self.size, self.size], antialias=True)
         else:
-            changes = augment.changes_of(settings, numbers, side)
+            changes = draws.changes_of(settings, numbers, side)
             boxes = changes.boxes(boxes, side)
         maps = weight = None
         if self.targets is not None:
@@ -205,16 +206,63 @@ class Rows:
             None if self.sample_weight is None else torch.from_numpy(self.sample_weight[chosen]),
             None if self.soft is None else torch.from_numpy(self.soft[chosen]),
         )
-        prepared = None if changes is None else augment.prepare(changes, side, self.size)
-        return Staged(batch, prepared)
+        if settings is None or changes is None:
+            return Staged(batch, None)
+        outside = self._outside(chosen, boxes, changes, settings)
+        partners = None
+        if outside is not None and outside.kind == "other":
+            which = outside.places.numpy()
+            others = partners_of(changes.keys[which], chosen[which], len(self))
+            partners = torch.from_numpy(self.images.canvases(self.rows[others]))
+        return Staged(batch, augment.prepare(changes, side, self.size, outside, partners))
+
+    def _outside(
+        self,
+        chosen: NDArray[np.int64],
+        boxes: NDArray[np.float64],
+        changes: draws.Changes,
+        settings: Augmentation,
+    ) -> Outside | None:
+        """Host work of the changes outside maps; None if no image is changed."""
+        if self.targets is None:
+            return None
+        which = np.flatnonzero(changes.outside & (self.targets.weight[chosen] > 0))
+        if not len(which):
+            return None
+        maps = self.maps_on_grid(chosen[which], boxes[which], self.mask_grid)
+        flips, quarters = changes.flips[which], changes.quarters[which]
+        maps = turn_maps(maps, torch.from_numpy(flips), torch.from_numpy(quarters))
+        masks, usable = masks_of(maps)
+        which = which[usable.numpy()]
+        if not len(which):
+            return None
+        return prepare_outside(settings, which, masks[usable], changes.keys[which], self.size)
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """Grid of the masks of changes outside maps: finer than the model's where the maps are."""
+        side = min(MASK_SIDE, self.size)
+        if self.targets is not None and self.targets.array is not None:
+            side = min(side, max(self.targets.array.maps.shape[1:]))
+        return side, side
 
     def maps_on_grid(
-        self, chosen: NDArray[np.int64], boxes: NDArray[np.float64] | None = None
+        self,
+        chosen: NDArray[np.int64],
+        boxes: NDArray[np.float64] | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> Tensor:
-        """(B, h, w) maps of positions `chosen` over `boxes` (None: the whole canvas)."""
+        """(B, h, w) maps of positions `chosen`.
+
+        Args:
+            chosen: (B,) positions.
+            boxes: (B, 4) boxes of the grids; None = whole canvases.
+            grid: Size (h, w) of the grid; None = the grid of the model.
+        """
         assert self.targets is not None
         boxes = self.boxes[chosen] if boxes is None else boxes
-        maps = torch.zeros((len(chosen), *self.grid))
+        grid = self.grid if grid is None else grid
+        maps = torch.zeros((len(chosen), *grid))
         targets = self.targets
         used = targets.weight[chosen] > 0
         index = targets.index[chosen]
@@ -223,14 +271,14 @@ class Rows:
             whose = self.rows if targets.human_rows is None else targets.human_rows
             stored = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
-            found = resample(stored, unit, torch.from_numpy(boxes[human]), self.grid)
+            found = resample(stored, unit, torch.from_numpy(boxes[human]), grid)
             maps[human] = found if targets.human_post is None else targets.human_post(found)
         other = np.flatnonzero(used & (index >= 0))
         if len(other) and targets.array is not None:
             places = index[other]
             stored = _without_constants(targets.array.maps[places])
             regions = torch.from_numpy(targets.array.regions[places])
-            found = resample(stored, regions, torch.from_numpy(boxes[other]), self.grid)
+            found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
             maps[other] = found if targets.post is None else targets.post(found)
         return maps
 
@@ -414,7 +462,7 @@ class TrainingStream:
             positions = np.arange(max(start - epoch * count, 0), min(stop - epoch * count, count))
             orders.append(self._order(epoch)[positions])
             if self.settings is not None:
-                drawn.append(augment.draw(self.seed, epoch, positions))
+                drawn.append(draws.draw(self.seed, epoch, positions))
         return np.concatenate(orders), np.concatenate(drawn) if drawn else None
 
     def _order(self, epoch: int) -> NDArray[np.int64]:

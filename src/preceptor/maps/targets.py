@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from preceptor.config.image_format import Fit
 from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
@@ -21,6 +22,11 @@ from preceptor.data.images import decode_map
 from preceptor.data.loader import MapArray, MapTargets
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
+from preceptor.maps.principal_components import (
+    principal_maps,
+    thumbnails,
+    too_few_for_components,
+)
 from preceptor.maps.store import is_store, read_store
 from preceptor.saliency.agreement import entropy
 from preceptor.saliency.postprocess import post_process
@@ -39,7 +45,7 @@ def build_map_targets(
     rows: NDArray[np.int64],
     annotated: NDArray[np.bool_],
 ) -> MapTargets | None:
-    """Map targets of the training rows of a run, or None for a run without guidance.
+    """Map targets of the training rows of a run, or None for a run that uses no maps.
 
     Args:
         config: Config of the run: source of the maps (`maps`), guided classes, and post-processing
@@ -53,12 +59,12 @@ def build_map_targets(
         InputError: No guided row has a map, or the maps cannot be read, or they lack the values
             required by `trust`.
     """
-    if not config.guided:
+    if not config.uses_maps:
         return None
     table, source = manifest.table.iloc[rows], config.maps
     labels = table["label"].to_numpy()
     has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
-    placed = _placed_maps(source, manifest, images, rows)
+    placed = _placed_maps(source, config.training.fit, manifest, images, rows)
     index = np.full(len(rows), -1, np.int64) if placed is None else placed.index
     keeps_human = placed is None or source.human == "keep"
     if keeps_human:
@@ -67,11 +73,12 @@ def build_map_targets(
     array = None if placed is None else placed.array()
     trust = None if placed is None else placed.trust_of(index)
     human_rows: NDArray[np.int64] | None = None
-    if placed is not None and source.shuffle_seed is not None:
+    if source.shuffle_seed is not None:
         whose = _shuffled(usable, labels, source.shuffle_seed)
         index, human_rows = index[whose], rows[whose]
-        trust = placed.trust_of(index)  # the trust belongs to the map
-        array, index = placed.received(index)  # the region to the image
+        if placed is not None:
+            trust = placed.trust_of(index)  # the trust belongs to the map
+            array, index = placed.received(index)  # the region to the image
     excluded = np.zeros(len(rows), bool) if placed is None else placed.excluded
     if config.guide_classes is not None:
         guided = np.isin(labels, config.guide_classes)
@@ -204,13 +211,15 @@ def trust_weights(
 
 
 def _placed_maps(
-    source: MapSource, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
+    source: MapSource, fit: Fit, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
 ) -> _PlacedMaps | None:
     """Maps of the source of a run; None for human maps, which the loader reads itself."""
     if source.kind == "human":
         return None
     if source.kind == "centre":
         return _centred(len(rows))
+    if source.kind == "pca":
+        return _principal(source.components, fit, images, rows)
     path = source.path
     assert path is not None
     if not path.is_dir():
@@ -231,6 +240,18 @@ def _centred(count: int) -> _PlacedMaps:
     maps = (line[:, None] * line[None]).astype(np.float32)[None]
     regions = np.tile(UNIT, (count, 1))
     return _PlacedMaps(maps, np.zeros(count, np.int64), regions, None, np.zeros(count, bool))
+
+
+def _principal(
+    components: int, fit: Fit, images: ImageSource, rows: NDArray[np.int64]
+) -> _PlacedMaps:
+    """Maps from the principal components of the images of the rows."""
+    problem = too_few_for_components(len(rows), components)
+    if problem:
+        raise InputError(f"maps: {problem}")
+    small, regions = thumbnails(images, rows, fit)
+    maps, index = principal_maps(small, components), np.arange(len(rows))
+    return _PlacedMaps(maps, index, regions, None, np.zeros(len(rows), bool))
 
 
 def _from_store(

@@ -16,6 +16,8 @@ SHORT = {
     "student": "Student",
     "shuffled": "Shuffled maps",
     "centre": "Centred map",
+    "pca": "PCA maps",
+    "shuffled_human": "Human maps, shuffled",
     "distilled": "Soft labels",
     "mixed": "Mixed, no Teacher",
     "ceiling": "Ceiling",

@@ -17,6 +17,8 @@ OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {
     "shuffled": "Control: the same maps, shuffled",
     "centre": "Control: one centred map",
+    "pca": "Control: maps of principal components, no person",
+    "shuffled_human": "Control: all human maps, shuffled",
     "distilled": "Control: no maps, the Teacher's soft labels",
     "mixed": "Control: all images, human maps on the annotated",
 }
@@ -27,8 +29,8 @@ class Row:
     """Row of the main table: an arm of the study for each backbone.
 
     Args:
-        key: baseline1_paper, baseline1, baseline2, student, "variant NAME", shuffled, centre,
-            distilled, mixed or ceiling.
+        key: baseline1_paper, baseline1, baseline2, student, "variant NAME", ceiling, or a control
+            in `CONTROLS`.
         title: Title, without the backbone.
         arms: Arms by backbone.
         variant: Name of the variant, or "".

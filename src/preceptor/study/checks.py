@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from preceptor.config.run import Training
 from preceptor.data.complete_sets import primary_problems, selection_problems
 from preceptor.errors import InputError
+from preceptor.maps.principal_components import too_few_for_components
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
@@ -93,6 +94,13 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
                 break
             if not (drawn & workspace.manifest.map_mask).any():
                 yield f"budget: none of the {size} images drawn for seed {seed} has a human map"
+                break
+    if "pca" in study.controls:
+        for seed in study.seed_list if study.draws else study.seed_list[:1]:
+            images = int(workspaces.of(seed).train_mask.sum())
+            problem = too_few_for_components(images, study.pca_components)
+            if problem:
+                yield f"controls: pca: {problem} (pca_components)"
                 break
     for name, path in study.maps.items():
         if not path.is_dir():

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import (
+    PCA_COMPONENTS,
     Amount,
     Distance,
     Few,
@@ -45,7 +46,7 @@ PAPER_ALPHA = 0.5
 MOST_SEEDS = 1_000
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Control = Literal["shuffled", "centre", "distilled", "mixed"]
+Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed"]
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
 
@@ -247,8 +248,11 @@ class StudyConfig(GuidanceConfig):
         validation_negatives: Validation set whose images are used for the classes that another
             validation set lacks, see `RunConfig`; None = every set needs every class.
         controls: shuffled (the Teacher's maps, permuted within class), centre (one centred map),
-            distilled (no maps, the same Teacher's probabilities as soft labels of weight 1 − α),
-            mixed (all images, human maps on the annotated ones, no Teacher).
+            pca (maps from the principal components of the images), shuffled_human (all human maps
+            of the ceiling, permuted within class), distilled (no maps, the same Teacher's
+            probabilities as soft labels of weight 1 − α), mixed (all images, human maps on the
+            annotated ones, no Teacher).
+        pca_components: Number of principal components of the control pca.
         controls_alpha: own (each control is trained at every α of the Student's grid and selected
             by the Student's rule) or student (at the α selected for the Student, which is optimal
             for the Teacher's maps but not for the control's; fewer trainings).
@@ -290,7 +294,8 @@ class StudyConfig(GuidanceConfig):
     selection: Literal["highest", "guided", "val_auc"] = "highest"
     search: Literal["grid", "racing", "halving"] = "grid"
     validation_negatives: str | None = None
-    controls: tuple[Control, ...] = ("shuffled", "centre", "distilled", "mixed")
+    controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "distilled", "mixed")
+    pca_components: Few = PCA_COMPONENTS
     controls_alpha: Literal["own", "student"] = "own"
     variants: Mapping[str, Variant] = {}
     ceiling: bool = True

@@ -184,20 +184,25 @@ class Protocol:
 
     def full_run(
         self,
-        role: Literal["baseline2", "ceiling", "centre", "mixed"],
+        role: Literal["baseline2", "ceiling", "centre", "pca", "shuffled_human", "mixed"],
         backbone: str,
         alpha: float,
         seed: int,
     ) -> Step:
         """Run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
-        controls `centre` and `mixed` (human maps on A, labels only for the other images).
+        controls `centre`, `pca`, `shuffled_human` (the ceiling's maps, permuted within class) and
+        `mixed` (human maps on A, labels only for the other images).
         """
-        kinds = {"baseline2": "none", "ceiling": "human", "centre": "centre", "mixed": "human"}
+        maps = {
+            "baseline2": MapSource(kind="none"),
+            "ceiling": MapSource(kind="human"),
+            "centre": MapSource(kind="centre"),
+            "pca": MapSource(kind="pca", components=self.study.pca_components),
+            "shuffled_human": MapSource(kind="human", shuffle_seed=seed),
+            "mixed": MapSource(kind="human"),
+        }[role]
         own = {} if role == "mixed" else {"annotated": None, "annotated_seed": 0}
-        config = self.config(
-            backbone, seed, rows="all", alpha=alpha,
-            maps=MapSource.model_validate({"kind": kinds[role]}), **own,
-        )  # fmt: skip
+        config = self.config(backbone, seed, rows="all", alpha=alpha, maps=maps, **own)
         return self.train(Arm(role, backbone, alpha), config)
 
     def teacher_run(
@@ -317,12 +322,12 @@ class Protocol:
         """Run of a control, after the steps that make its maps.
 
         Args:
-            control: shuffled, centre, distilled or mixed.
-            teacher: Teacher whose maps or soft labels are used; unused by centre and mixed.
+            control: Name of the control, see `StudyConfig.controls`.
+            teacher: Teacher whose maps or soft labels are used, by shuffled and distilled.
             backbone, alpha, seed: Backbone, α and seed of the run. α is the weight of the labels'
                 own cross-entropy in the loss; soft labels of `distilled` have the weight 1 − α.
         """
-        if control == "centre" or control == "mixed":
+        if control != "shuffled" and control != "distilled":
             return [self.full_run(control, backbone, alpha, seed)]
         guiding = self.study.guiding()
         source, steps = self.maps_of(teacher, seed, guiding)

@@ -19,7 +19,7 @@ Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 
 Role = Literal[
     "baseline1", "baseline2", "teacher", "student", "ceiling",
-    "shuffled", "centre", "distilled", "mixed",
+    "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
     "variant", "member", "generation",
 ]  # fmt: skip
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that

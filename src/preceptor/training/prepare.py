@@ -39,15 +39,17 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     rows = workspace.training_rows(config)
     mapped: NDArray[np.bool_] | None = None
     maps = config.maps
-    if config.guided and (maps.kind == "human" or maps.human == "keep"):
+    if config.uses_maps and (maps.kind == "human" or maps.human == "keep"):
         mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
-    if config.guided and maps.kind == "human" and config.guide_classes is not None:
+    chosen = config.guide_classes is not None and maps.shuffle_seed is None
+    if config.uses_maps and maps.kind == "human" and chosen:
         # Classes without human maps cannot be guided by them; listing them has no effect.
         labels = workspace.manifest.table["label"].iloc[rows]
         assert mapped is not None
+        assert config.guide_classes is not None
         mapped &= labels.isin(config.guide_classes).to_numpy(bool)
         config = config.model_copy(update={"guide_classes": None})
-    if config.guided and maps.kind == "store" and maps.identity is None:
+    if config.uses_maps and maps.kind == "store" and maps.identity is None:
         assert maps.path is not None
         known_maps = maps.model_copy(update={"identity": folder_digest(maps.path, "maps", files)})
         config = config.model_copy(update={"maps": known_maps})
@@ -57,7 +59,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         known = soft.model_copy(update={"identity": identity})
         config = config.model_copy(update={"soft_labels": known})
     weights = weights_digest(config.weights, files)
-    used = hashes.of(rows, mapped, weighted=config.guided) + workspace.validation_hash()
+    used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
     return run_id(config, used + files_digest(config.backbone_args), weights)
 
 

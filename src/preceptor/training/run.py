@@ -205,6 +205,7 @@ def _record(
     peak: int | None,
 ) -> RunRecord:
     """Record of a run after its last epoch."""
+    guided = run.config.guided
     return RunRecord(
         id=run.id,
         config=run.config.model_dump(mode="json"),
@@ -213,10 +214,10 @@ def _record(
         grid=rows.grid,
         saliency=model.spec.cam,
         training_images=len(rows),
-        guided_images=int((rows.targets.weight > 0).sum()) if rows.targets else 0,
+        guided_images=int((rows.targets.weight > 0).sum()) if guided and rows.targets else 0,
         soft_labelled_images=(0 if rows.soft is None else int((~np.isnan(rows.soft)).all(1).sum())),
         uninformative_maps=(
-            int(max(row["uninformative"] for row in progress.history)) if rows.targets else 0
+            int(max(row["uninformative"] for row in progress.history)) if guided else 0
         ),
         images_seen=int(sum(row["images"] for row in progress.history)),
         best_epoch=progress.best_epoch + 1,

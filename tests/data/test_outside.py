@@ -1,0 +1,390 @@
+"""Changes outside maps: the formula in float64, and what must not change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import kstest, norm
+from torch import Tensor
+
+from preceptor.config.run import Augmentation, OutsideKind
+from preceptor.data import augment, draws
+from preceptor.data.cache_folder import MAP_SIDE
+from preceptor.data.geometry import Turn, turn_array
+from preceptor.data.loader import MapArray, MapTargets, Rows, TrainingStream
+from preceptor.data.outside import (
+    change_outside,
+    masks_of,
+    normal,
+    partners_of,
+    prepare_outside,
+)
+from tests.datasets import Noise
+from tests.no_reads import NoReads
+
+KINDS: tuple[OutsideKind, ...] = ("blur", "noise", "shuffle", "other", "mean")
+MOVES = {"flip": True, "quarter_turns": True, "crop_area": 0.5}
+REST = {"color": 0.3, "blur": 0.5, "jpeg": 0.5}
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Marked(Noise):
+    """Noise with a marked rectangle; every fifth image has a constant map."""
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        maps = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
+        for position, row in enumerate(rows.tolist()):
+            top, left = 8 * (row % 5), 16 * (row % 3)
+            maps[position, top : top + 48, left : left + 72] = 240
+            if row % 5 == 4:
+                maps[position] = 240
+        return maps
+
+
+def rows_of(count: int = 23, side: int = 32, size: int = 32, **options: Any) -> Rows:
+    """The even images have a map weight."""
+    weight = (np.arange(count) % 2 == 0).astype(np.float32)
+    labels = (np.arange(count) % 3 == 0).astype(np.int64)
+    options = {"targets": MapTargets.human(weight), "grid": (4, 4)} | options
+    return Rows(Marked(count, side), np.arange(count), labels, size, "squash", **options)
+
+
+def stream_of(kind: OutsideKind, size: int = 5, **options: Any) -> TrainingStream:
+    settings = Augmentation.model_validate(MOVES | REST | {"outside": kind, "outside_rate": 0.7})
+    rows = options.pop("rows", None) or rows_of(side=45)
+    return TrainingStream(rows, size, seed=1, settings=settings, length="steps", **options)
+
+
+def images_of(streams: list[TrainingStream], steps: int) -> Tensor:
+    batches = [b for step in range(steps) for s in streams for b in s.steps(step, step + 1)]
+    return torch.cat([batch.images for batch in batches])
+
+
+def drawn(count: int) -> NDArray[np.float64]:
+    return draws.draw(0, 0, np.arange(count))
+
+
+# The formula, an image at a time.
+
+
+def enlarged(mask: Array, size: int) -> Array:
+    """Bilinear, from the centers of the cells."""
+    for axis in (0, 1):
+        at = ((np.arange(size) + 0.5) * mask.shape[axis] / size - 0.5).clip(0)
+        low = at.astype(int)
+        high = np.minimum(low + 1, mask.shape[axis] - 1)
+        share = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        mask = (1 - share) * mask.take(low, axis) + share * mask.take(high, axis)
+    return mask
+
+
+def blurred(image: Array, sigma: float) -> Array:
+    for axis in (0, 1):
+        radius = int(3 * sigma + 0.5)
+        image = gaussian_filter1d(image, sigma, axis, mode="mirror", radius=radius)
+    return image
+
+
+def noisy(image: Array, std: float, key: int) -> Array:
+    numbers = draws.split_mix(np.uint64(key), np.arange(image.size, dtype=np.uint64))
+    share = ((numbers >> np.uint64(41)).astype(np.float64) + 0.5) / 2**23
+    return (image + std * norm.ppf(share).reshape(image.shape)).clip(0, 255)
+
+
+def shuffled(image: Array, mask: Array, tile: int, key: int) -> Array:
+    """Of whole tiles."""
+    count = len(image) // tile
+    cells = len(mask) // count  # of the mask, a side of a tile
+    random = draws.split_mix(np.uint64(key), np.arange(count**2, dtype=np.uint64))
+    outside = [
+        place
+        for place in range(count**2)
+        if mask[
+            place // count * cells : (place // count + 1) * cells,
+            place % count * cells : (place % count + 1) * cells,
+        ].mean()
+        < 0.5
+    ]
+    result = image.copy()
+    for place, source in zip(outside, sorted(outside, key=lambda one: random[one]), strict=True):
+        (y, x), (v, u) = divmod(place, count), divmod(source, count)
+        part = image[v * tile : (v + 1) * tile, u * tile : (u + 1) * tile]
+        result[y * tile : (y + 1) * tile, x * tile : (x + 1) * tile] = part
+    return result
+
+
+def pictures(count: int, size: int, channels: int, seed: int) -> Tensor:
+    shape = (count, size, size, channels)
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_formula(kind: OutsideKind, channels: int) -> None:
+    strength = {"blur": 0.11, "noise": 0.2, "shuffle": 1 / 8}.get(kind)
+    settings = Augmentation(outside=kind, outside_strength=strength)
+    images, others = pictures(7, 32, channels, 0), pictures(4, 32, channels, 1)
+    masks = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(0))
+    masks[1, 4:12, 4:12], masks[2] = 1, 0
+    places, keys = np.array([5, 0, 3, 6]), np.array([1, 2**52 + 7, 2**53 - 1, 12345], np.uint64)
+    found = images.clone()
+    outside = prepare_outside(settings, places, masks, keys, 32)
+    change_outside(found, outside, others if kind == "other" else None, 3)
+    for index, place in enumerate(places):
+        image, mask = images[place].double().numpy(), masks[index].double().numpy()
+        replacement = {
+            "blur": lambda: blurred(image, 0.11 * 32),  # noqa: B023
+            "noise": lambda: noisy(image, 0.2 * 255, int(keys[index])),  # noqa: B023
+            "shuffle": lambda: shuffled(image, mask, 4, int(keys[index])),  # noqa: B023
+            "other": lambda: others[index].double().numpy(),  # noqa: B023
+            "mean": lambda: np.broadcast_to(image.mean((0, 1)), image.shape),  # noqa: B023
+        }[kind]()
+        m = enlarged(mask, 32)[..., None]
+        expected = m * image + (1 - m) * replacement
+        np.testing.assert_allclose(found[place].numpy(), expected, atol=0.505)
+        whole = np.broadcast_to(m, image.shape) >= 1
+        assert whole.any() == (index == 1)
+        np.testing.assert_array_equal(found[place].numpy()[whole], images[place].numpy()[whole])
+        assert not torch.equal(found[place], images[place])
+    untouched = [1, 2, 4]
+    assert torch.equal(found[untouched], images[untouched])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float32])
+def test_other_types_of_images_have_the_same_changes(kind: OutsideKind, dtype: torch.dtype) -> None:
+    scale = 257 if dtype == torch.uint16 else 1 / 255
+    settings = Augmentation(outside=kind)
+    images, others = pictures(3, 30, 3, 0), pictures(3, 30, 3, 1)
+    masks, keys = torch.rand(3, 5, 5), np.arange(3, dtype=np.uint64)
+    outside = prepare_outside(settings, np.arange(3), masks, keys, 30)
+    found = (images * scale).to(dtype) if dtype == torch.float32 else (images.int() * 257).to(dtype)
+    scaled = found[torch.arange(3)] if dtype == torch.float32 else found
+    more = (others * scale).to(dtype) if dtype == torch.float32 else (others.int() * 257).to(dtype)
+    expected = images.clone()
+    change_outside(expected, outside, others, 2)
+    change_outside(scaled, outside, more, 2)
+    np.testing.assert_allclose(scaled.float() / scale, expected.float(), atol=0.51)
+
+
+# What stays as it is.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_without_a_map_keeps_its_bits(kind: OutsideKind) -> None:
+    rows, chosen = rows_of(45, 45), np.arange(45)
+    plain = Augmentation.model_validate(MOVES | REST)
+    changed = plain.model_copy(update={"outside": kind, "outside_rate": 1.0})
+    before = rows.batch(chosen, plain, drawn(45))
+    after = rows.batch(chosen, changed, drawn(45))
+    same = (before.images == after.images).flatten(1).all(1).numpy()
+    np.testing.assert_array_equal(same, (chosen % 2 == 1) | (chosen % 5 == 4))
+    assert before.maps is not None
+    assert after.maps is not None
+    assert torch.equal(before.maps, after.maps)
+    none = rows.batch(chosen, changed.model_copy(update={"outside_rate": 0.0}), drawn(45))
+    assert torch.equal(none.images, before.images)
+    without = rows_of(45, 45, targets=None)
+    assert torch.equal(without.batch(chosen, changed, drawn(45)).images, before.images)
+
+
+def test_a_rate_is_the_share_of_the_images_with_a_map() -> None:
+    rows, chosen = rows_of(400), np.arange(0, 400, 2)
+    chosen = chosen[chosen % 5 != 4]
+    before = rows.batch(chosen).images
+    settings = Augmentation(outside="mean", outside_rate=0.3)
+    numbers = draws.draw(4, 2, np.arange(len(chosen)))
+    after = rows.batch(chosen, settings, numbers).images
+    changed = (before != after).flatten(1).any(1).float().mean()
+    assert abs(float(changed) - 0.3) < 0.15  # four standard errors
+    np.testing.assert_array_equal((before != after).flatten(1).any(1), numbers[:, 12] < 0.3)
+
+
+def test_masks_of_maps() -> None:
+    maps = torch.tensor([[[2.0, 4.0], [3.0, 2.0]]]).repeat(5, 1, 1)
+    maps[1], maps[2, 0, 0], maps[3, 0, 0], maps[4] = 0.7, torch.nan, torch.inf, 0
+    masks, usable = masks_of(maps)
+    assert usable.tolist() == [True, False, False, False, False]
+    assert masks[0].tolist() == [[0, 1], [0.5, 0]]
+
+
+# Geometry.
+
+
+@pytest.mark.parametrize("kind", ["mean", "blur"])
+def test_the_mask_moves_with_its_image(kind: OutsideKind) -> None:
+    """Of changes that commute with flips and turns."""
+    rows, chosen = rows_of(16), np.array([0, 2, 6, 8, 10, 12, 0, 2, 6, 8])
+    settings = Augmentation(outside=kind, outside_rate=1)
+    still = rows.batch(chosen, settings, drawn(10)).images
+    turning = settings.model_copy(update={"flip": True, "quarter_turns": True})
+    turned = rows.batch(chosen, turning, drawn(10)).images
+    moves = draws.changes_of(turning, drawn(10), 32)
+    assert len({*zip(moves.flips, moves.quarters, strict=True)}) >= 5
+    for one, other, flip, quarters in zip(still, turned, moves.flips, moves.quarters, strict=True):
+        expected = turn_array(one.permute(1, 2, 0).numpy(), Turn(bool(flip), int(quarters)))
+        found = other.permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(found - expected).max() <= (kind == "blur")  # sums in another order
+
+
+def test_the_mask_is_cropped_with_its_image() -> None:
+    """Images that show their own maps: brightness is the mask, up to the filters of both."""
+    rows = rows_of(24, 48, 32)
+    places = np.arange(48) * MAP_SIDE // 48
+    shown = rows.images.human_maps(np.arange(24))[:, places][:, :, places]
+    rows.images.pixels[:] = np.where(shown > 0, 255, 0)[..., None]  # type: ignore[attr-defined]
+    chosen = np.array([0, 2, 6, 8, 10, 12, 16, 18])
+    plain = Augmentation.model_validate(MOVES)
+    settings = plain.model_copy(update={"outside": "mean", "outside_rate": 1.0})
+    before = rows.batch(chosen, plain, drawn(8)).images.double()
+    after = rows.batch(chosen, settings, drawn(8)).images.double()
+    expected = torch.where(before > 127, before, before.mean((2, 3), keepdim=True))
+    inner = torch.nn.functional.max_pool2d(before, 5, 1, 2) == -torch.nn.functional.max_pool2d(
+        -before, 5, 1, 2
+    )  # not on a border of the rectangle
+    assert inner.double().mean() > 0.3
+    assert (expected - after)[inner].abs().max() < 1
+
+
+def test_masks_have_the_resolution_of_the_stored_maps() -> None:
+    coarse = MapArray(np.random.default_rng(0).random((4, 7, 7)).astype(np.float32), np.eye(4))
+    weight, index = np.ones(4, np.float32), np.arange(4)
+    assert rows_of(4, 64, 64).mask_grid == (32, 32)
+    assert rows_of(4, 16, 16).mask_grid == (16, 16)
+    assert rows_of(4, 64, 64, targets=MapTargets(weight, coarse, index)).mask_grid == (7, 7)
+
+
+# Random numbers.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_and_devices_change_no_image(kind: OutsideKind) -> None:
+    images = images_of([stream_of(kind)], 14)
+    assert torch.equal(images_of([stream_of(kind, 7)], 10), images)
+    shares = [stream_of(kind, rank=rank, world=2) for rank in range(2)]
+    assert torch.equal(images_of(shares, 14), images)
+    assert torch.equal(torch.cat([b.images for b in stream_of(kind).steps(9, 14)]), images[45:])
+    other = stream_of(kind)
+    other.seed = 2
+    assert not torch.equal(images_of([other], 14), images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_change_waits_for_the_device(kind: OutsideKind) -> None:
+    settings = Augmentation.model_validate(MOVES | REST | {"outside": kind, "outside_rate": 1})
+    staged = rows_of(side=45).stage(np.arange(16), settings, drawn(16))
+    assert staged.changes is not None
+    assert staged.changes.outside is not None
+    reads: Any = NoReads()
+    with reads:
+        staged.finished()
+
+
+def test_noise_is_normal() -> None:
+    found = normal(torch.tensor([0, 2**53 - 1]), 50_000)
+    for numbers in found.double().numpy():
+        assert kstest(numbers, "norm").pvalue > 0.001
+        assert np.isfinite(numbers).all()
+    assert abs(np.corrcoef(found)[0, 1]) < 0.02
+
+
+def test_partners_are_other_images_all_equally_often() -> None:
+    keys = (drawn(60_000)[:, 13] * 2**53).astype(np.uint64)
+    positions = np.arange(60_000) % 6
+    partners = partners_of(keys, positions, 6)
+    assert (partners != positions).all()
+    counts = np.bincount(positions * 6 + partners, minlength=36).reshape(6, 6)
+    assert np.abs(counts[~np.eye(6, dtype=bool)] - 2000).max() < 200
+    last = np.array([2**53 - 1], np.uint64)
+    assert partners_of(last, np.array([2]), 6).tolist() == [1]
+    assert partners_of(last, np.array([0]), 1).tolist() == [0]
+
+
+def test_the_partner_is_a_training_image_moved_like_the_image() -> None:
+    rows, chosen = rows_of(16, 45), np.array([0, 2, 6])
+    rows.images.human_maps = lambda which: np.pad(  # type: ignore[method-assign]
+        np.full((len(which), 2, 2), 255, np.uint8), ((0, 0), (63, 63), (63, 63))
+    )
+    settings = Augmentation.model_validate(MOVES | {"outside": "other", "outside_rate": 1})
+    numbers = drawn(3)
+    found = rows.batch(chosen, settings, numbers).images
+    plain = Augmentation.model_validate(MOVES)
+    keys = draws.changes_of(settings, numbers, 45).keys
+    expected = rows.batch(partners_of(keys, chosen, 16), plain, numbers).images
+    assert (found == expected).double().mean() > 0.95
+    assert not torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("size", "strength"), [(37, 0.21), (299, 1 / 16), (40, 1 / 64), (9, 0.5)])
+def test_tiles_outside_the_map_are_permuted(size: int, strength: float) -> None:
+    """Where tiles differ by a line, too: they show no other line than those of one tile."""
+    masks = torch.zeros(2, 32, 32)
+    masks[:, :16, :20] = 1
+    settings = Augmentation(outside="shuffle", outside_strength=strength)
+    outside = prepare_outside(settings, np.arange(2), masks, np.array([3, 4], np.uint64), size)
+    assert outside.tiles is not None
+    count = min(round(1 / strength), size)
+    for tiles in outside.tiles.flatten(1).numpy():
+        assert sorted(tiles) == list(range(count**2))
+    place = np.arange(count**2)
+    stays = (outside.tiles.flatten(1).numpy() == place).all(0)
+    assert stays[0]  # inside
+    assert stays.mean() < 0.6
+    line = torch.arange(size * size).view(1, size, size, 1).repeat(2, 1, 1, 1)
+    image = torch.cat([line // size, line % size], 3).float() / 1000
+    moved = image.clone()
+    change_outside(moved, outside._replace(masks=masks * 0), None, 1)
+    edges = np.rint(np.arange(count + 1) * size / count).astype(int).tolist()
+    rows, columns = (moved * 1000).round().int().unbind(3)
+    for index in range(2):
+        for y, (top, bottom) in enumerate(pairwise(edges)):
+            for x, (left, right) in enumerate(pairwise(edges)):
+                v, u = divmod(int(outside.tiles[index, y, x]), count)
+                shown = rows[index, top:bottom, left:right]
+                assert edges[v] <= shown.min() <= shown.max() < edges[v + 1]
+                shown = columns[index, top:bottom, left:right]
+                assert edges[u] <= shown.min() <= shown.max() < edges[u + 1]
+
+
+# Settings.
+
+
+def test_strengths_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"outside is mean, which has no strength; remove it"):
+        Augmentation(outside="mean", outside_strength=0.5)
+    with pytest.raises(ValidationError, match=r"outside is none, which has no strength"):
+        Augmentation(outside_strength=0.5)
+    with pytest.raises(ValidationError, match=r"1/64 to 1/2 of the image's side"):
+        Augmentation(outside="shuffle", outside_strength=0.6)
+    assert Augmentation(outside="noise").outside_amount == 0.25
+    assert Augmentation(outside="noise", outside_strength=0.5).outside_amount == 0.5
+
+
+def test_a_whole_batch_equals_its_images_alone() -> None:
+    """Canvases on which `apply` takes the other way, of float."""
+    masks, keys = torch.rand(6, 8, 8), np.arange(6, dtype=np.uint64)
+    canvases = pictures(6, 40, 3, 0).float() / 255
+    for kind in KINDS:
+        settings = Augmentation.model_validate(MOVES | {"outside": kind})
+        others = pictures(6, 40, 3, 1).float() / 255 if kind == "other" else None
+
+        def apply(which: list[int], *, settings: Any = settings, others: Any = others) -> Tensor:
+            changes = draws.changes_of(settings, drawn(6)[which], 40)
+            places = np.arange(len(which))
+            outside = prepare_outside(settings, places, masks[which], keys[which], 32)
+            partners = None if others is None else others[which]
+            prepared = augment.prepare(changes, 40, 32, outside, partners)
+            return augment.apply(canvases[which], prepared)
+
+        together = apply([0, 1, 2, 3, 4, 5])
+        for which in ([4], [5, 1], [2, 3, 0]):
+            assert torch.equal(apply(which), together[which]), kind
