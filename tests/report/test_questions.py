@@ -141,7 +141,10 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
 
 
 def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
-    return [{"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_holm": p} for mean in pair]
+    return [
+        {"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_floor": 0.25, "p_holm": p}
+        for mean in pair
+    ]
 
 
 def test_domains() -> None:

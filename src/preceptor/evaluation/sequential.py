@@ -172,8 +172,7 @@ def _least_favorable(looks: tuple[int, ...], alpha: float) -> float:
 
     def misses(n: int) -> Array:
         quantile = special.stdtrit(n - 1, 1 - alpha / 2)
-        found: Array = 2 * special.ndtr(-quantile * np.sqrt(states / (n - 1)))
-        return found
+        return np.asarray(2 * special.ndtr(-quantile * np.sqrt(states / (n - 1))), np.float64)
 
     value: Array = misses(looks[-1])
     for now, then in zip(looks[-2::-1], looks[:0:-1], strict=True):
