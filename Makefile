@@ -1,8 +1,10 @@
 # Everything that a fresh machine with Python 3.11 or later needs is made by these targets.
 PYTHON ?= python3
 BIN := .venv/bin
-# Whole files, the longest first: tests/conftest.py has their order.
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# Whole files, the longest first: tests/conftest.py has their order. Compiled modules are kept, which
+# each worker and each process that a test starts would else make again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	-n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo quick test fault lint bench clean
 
@@ -17,10 +19,10 @@ demo: install
 	$(BIN)/preceptor demo --out demo-study
 
 quick: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
+	$(PYTEST)
 
 fault: install
 	$(BIN)/python benchmarks/fault.py --points 3

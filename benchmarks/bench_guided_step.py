@@ -1,6 +1,6 @@
 """A guided training step against a plain one and against the published way of computing it.
 
-    python benchmarks/bench_guided_step.py [--turns 5] [--batch 20] [--backbones ...]
+    python benchmarks/bench_guided_step.py [--turns 5] [--batch 20] [--backbones ...] [--outside]
 
 Three sides, same network, same batch, float32, channels-last:
   plain      cross-entropy alone
@@ -8,15 +8,28 @@ Three sides, same network, same batch, float32, channels-last:
   published  the CAM as the authors' released code makes it: features by a second forward where
              the network does not hand them out (DenseNet), one CAM an image in a Python loop
 Targets: guided ÷ plain ≤ 1.03; guided ÷ published ≤ 0.55 for DenseNet, ≤ 1.00 for the others.
+
+With --outside, other sides: a whole step from canvases and maps in memory, plain, guided, and
+guided with each change outside maps at its default rate and strength, all images with a map; and
+with the consistency of predictions, of blur. Target: ÷ plain ≤ 1.15 without consistency.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from functools import partial
+from typing import get_args
 
+import numpy as np
 import torch
 from measure import in_turn, machine, ratio
+from numpy.typing import NDArray
 
+from preceptor.config.run import Augmentation, OutsideKind
+from preceptor.data import draws
+from preceptor.data.loader import MapTargets, Rows
+from preceptor.losses.consistency import inconsistency
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -76,14 +89,80 @@ class Sides:
         self.finish(0.5 * total / len(self.labels) + 0.5 * classification)
 
 
+class Canvases:
+    """An `ImageSource` of noise with a marked square each."""
+
+    def __init__(self, count: int, side: int) -> None:
+        generator = np.random.default_rng(0)
+        self.pixels = generator.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+        self.maps = np.zeros((count, 128, 128), np.uint8)
+        self.maps[:, 40:90, 30:80] = 255
+        self.side, self.sizes = side, np.full((count, 2), side, np.int32)
+
+    def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[rows]
+
+    def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.maps[rows]
+
+
+class WholeSteps(Sides):
+    """Steps from canvases and maps."""
+
+    def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
+        super().__init__(backbone, batch, device)
+        side = self.model.spec.input_size
+        self.rows = Rows(
+            Canvases(batch, side), np.arange(batch), np.arange(batch) % 2, side, "squash",
+            targets=MapTargets.human(np.ones(batch, np.float32)), grid=self.model.grid(),
+        )  # fmt: skip
+        self.numbers = draws.draw(0, 0, np.arange(batch))
+
+    def plain(self) -> None:
+        images = self.rows.batch(np.arange(len(self.labels))).images.to(self.device)
+        logits, _ = self.model(self.model.preprocess(images))
+        self.finish(torch.nn.functional.cross_entropy(logits, self.labels))
+
+    def changed(self, kind: OutsideKind, consistency: float = 0.0) -> None:
+        changes = Augmentation(outside=kind)
+        staged = self.rows.stage(np.arange(len(self.labels)), changes, self.numbers)
+        staged = replace(staged, paired=consistency > 0)
+        batch = staged.moved(lambda part: part.to(self.device)).finished()
+        logits, _, cam, _ = self.model(self.model.preprocess(batch.images), "predicted")
+        loss = self.loss(logits, self.labels, cam, batch.maps)
+        if batch.unchanged is not None and batch.changed is not None:
+            unchanged, _ = self.model(self.model.preprocess(batch.unchanged))
+            loss = loss + consistency * inconsistency(unchanged, logits, batch.changed).mean()
+        self.finish(loss)
+
+
+def compare_outside(backbones: list[str], batch: int, turns: int, device: torch.device) -> None:
+    """Print the ratio of each change outside maps to a plain step."""
+    kinds = get_args(OutsideKind)
+    print("÷ plain step, median (min-max)")
+    print("backbone         " + "".join(f"{kind:22}" for kind in (*kinds, "blur, consistency")))
+    for backbone in backbones:
+        sides = WholeSteps(backbone, batch, device)
+        steps = {"plain": sides.plain} | {kind: partial(sides.changed, kind) for kind in kinds}
+        steps["consistency"] = partial(sides.changed, "blur", 1.0)
+        seconds = in_turn(steps, turns=turns)
+        found = [ratio(seconds, name, "plain") for name in steps if name != "plain"]
+        cells = (f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in found)
+        print(f"{backbone:16} " + "".join(f"{cell:22}" for cell in cells), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--backbones", nargs="+", default=PAPER)
+    parser.add_argument("--outside", action="store_true")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(machine())
+    if arguments.outside:
+        compare_outside(arguments.backbones, arguments.batch, arguments.turns, device)
+        return
     print("backbone         size  plain s  guided/plain (min-max)      guided/published (min-max)")
     for backbone in arguments.backbones:
         sides = Sides(backbone, arguments.batch, device)

@@ -57,7 +57,24 @@ SLOW = (
     "tracking/test_tensorboard.py",
     "tracking/test_trackers.py",
     "fuzz/test_fuzz.py",
+    "training/test_run.py::test_killed_at_any_epoch",
+    "training/test_probe.py::test_a_compiled_trunk",
+    "test_start.py::test_a_study_reads_each_image_once",
+    "test_docs.py::test_python_of_the_documents",
+    "cli/test_main.py::test_an_interrupted_training",
+    "cli/test_main.py::test_a_reader_that_has_seen_enough",
+    "cli/test_main.py::test_the_command_as_it_is_installed",
+    "cli/test_malformed.py::test_bad_manifests_as_processes",
+    "cli/test_malformed.py::test_bad_requests_as_processes",
 )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out whole files of `SLOW` unread where slow tests are not wanted: they import much."""
+    if config.option.markexpr != "not slow":
+        return None
+    here = Path(__file__).parent
+    return True if collection_path in {here / name for name in SLOW} else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

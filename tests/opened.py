@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 # Python runs a module of this name when it starts.
 _HOOK = """\
@@ -30,13 +34,33 @@ class OpenedFiles:
 
     def __init__(self, folder: Path, work: Path) -> None:
         self._folder, self._work, self._log = folder, work, work / "opened.txt"
-        hook = _HOOK.format(log=str(self._log), folder=f"{folder}{os.sep}")
-        (work / "sitecustomize.py").write_text(hook)
+        self._hook = _HOOK.format(log=str(self._log), folder=f"{folder}{os.sep}")
+        (work / "sitecustomize.py").write_text(self._hook)
 
     def environment(self) -> dict[str, str]:
         """Environment of the processes that are watched."""
         paths = [str(self._work), *filter(None, sys.path)]
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a function in a fork of this process, which is watched.
+
+        A fork has imported what this process has, and knows of the files as little as it does.
+        """
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=self._watch, args=(theirs, function, arguments))
+        process.start()
+        theirs.close()
+        result = ours.recv()
+        process.join()
+        return result
+
+    def _watch(
+        self, pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> None:
+        exec(self._hook, {})
+        pipe.send(function(*arguments))
 
     def take(self) -> Counter[str]:
         """How often each file was opened since the last call, by its path below the folder."""

@@ -7,16 +7,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.workspace import Workspace
+from preceptor.driver import StudyResult, run_study
 from preceptor.evaluation.scores import set_auc
 from preceptor.evaluation.split_names import SplitKind
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import perform
+from preceptor.execution.serial import SerialExecutor
 from preceptor.runtime.result_folder import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
@@ -88,6 +91,17 @@ def do_all(graph: Graph, store: Path, workspaces: Workspaces) -> None:
         else:
             perform(step, store, workspaces)
         graph.finish(step.id)
+
+
+def run_serially(
+    config: StudyConfig, out: Path, tell: Callable[[str], None] = lambda line: None
+) -> StudyResult:
+    """Run a study with its steps in this process, where a worker would first import torch.
+
+    The results are those of workers, see `test_driver.py`, which starts some.
+    """
+    with mock.patch("preceptor.driver.open_executor", lambda context, **_: SerialExecutor(context)):
+        return run_study(config, out, jobs=1, tell=tell)
 
 
 def command(file: Path, out: Path, jobs: int = 1) -> list[str]:

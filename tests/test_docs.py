@@ -21,6 +21,12 @@ def test_python_of_the_documents_runs(block: str) -> None:
     exec(compile(block, "document", "exec"), {})
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+def test_it_runs_with_a_small_network(block: str) -> None:
+    """What `make quick` has of the test before: the calls and their shapes."""
+    exec(compile(block.replace('"resnet50"', '"test_resnet"'), "document", "exec"), {})
+
+
 def test_there_is_something_to_run() -> None:
     assert BLOCKS
 

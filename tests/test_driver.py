@@ -25,7 +25,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study_folder import open_study
 from tests.commands import assert_refused, here
 from tests.datasets import squares
-from tests.studies import SETTINGS, command, same_tables
+from tests.studies import SETTINGS, command, run_serially, same_tables
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,8 @@ def test_again_nothing_is_repeated(study_file: Path, undisturbed: Path) -> None:
 def test_killed_at_two_moments_the_table_is_the_same(
     study_file: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    jobs = 2
     out = tmp_path / "killed"
-    for lines_before in (1, 4):
+    for jobs, lines_before in ((1, 1), (2, 4)):
         with subprocess.Popen(
             command(study_file, out, jobs), stdout=subprocess.PIPE, text=True
         ) as process:
@@ -84,7 +83,7 @@ def test_killed_at_two_moments_the_table_is_the_same(
                 if count == lines_before:
                     process.send_signal(signal.SIGKILL)
                     break
-    done = subprocess.run(command(study_file, out, jobs), capture_output=True, text=True)
+    done = subprocess.run(command(study_file, out, 2), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     same_tables(out, undisturbed)
 
@@ -98,7 +97,7 @@ def test_a_damaged_run_is_found_and_made_again(
     victim = next(iter(sorted(out.glob("store/runs/*/model/model.safetensors"))))
     victim.write_bytes(victim.read_bytes()[:-10])
     lines: list[str] = []
-    result = run_study(config, out, jobs=1, tell=lines.append)
+    result = run_serially(config, out, lines.append)
     assert result.computed == 1
     assert any(line.startswith("damaged: ") for line in lines)
     same_tables(out, undisturbed)
@@ -116,7 +115,7 @@ def test_a_record_that_was_torn_by_a_power_cut_is_made_again(
         victim.write_text(content)
     lines: list[str] = []
     config = load_config(study_file, StudyConfig)
-    result = run_study(config, out, jobs=1, tell=lines.append)
+    result = run_serially(config, out, lines.append)
     assert not result.failed
     assert result.computed == 2
     assert sum("damaged: " in line for line in lines) == 2
@@ -130,7 +129,7 @@ def test_equal_runs_are_shared_by_studies_in_one_store(
     first = len(list(store.glob("*/*/run.json")))
     config = load_config(study_file, StudyConfig, store=str(store))
     wider = config.model_copy(update={"alphas": (0.5, 0.1), "controls": (), "ceiling": False})
-    second = run_study(wider, tmp_path / "two", jobs=1, tell=lambda line: None)
+    second = run_serially(wider, tmp_path / "two")
     # Baseline 1 and Student at α 0.1; the winner and its evaluations may differ.
     assert not second.failed
     assert 2 <= second.computed <= 4
@@ -142,9 +141,7 @@ def test_a_failing_step_is_told_and_the_rest_goes_on(study_file: Path, tmp_path:
     # α 0.5 diverges nowhere; an absurd rate does everywhere but leaves the process alive.
     training = config.training.model_copy(update={"lr": 1e30})
     values = {"training": training, "controls": ("shuffled",), "ceiling": False}
-    result = run_study(
-        config.model_copy(update=values), tmp_path / "out", jobs=1, tell=lambda line: None
-    )
+    result = run_serially(config.model_copy(update=values), tmp_path / "out")
     assert result.failed
     assert any("diverged" in reason for reason in result.failed.values())
     assert any("which failed" in reason for reason in result.failed.values())
@@ -220,9 +217,13 @@ def test_a_worker_that_cannot_start_is_told_at_once(study_file: Path, tmp_path: 
         "from preceptor import StudyConfig, run_study\n"
         "from preceptor.config.yaml_file import load_config\n"
         f"study = load_config({str(study_file)!r}, StudyConfig)\n"
-        "study = study.model_copy(update={'controls': (), 'ceiling': False})\n"
-        f"result = run_study(study, {str(tmp_path / 'out')!r}, jobs=1)\n"
-        "print(next(iter(result.failed.values())))\n"
+        "def tell(line):\n"
+        "    print(line)\n"
+        "    if line.startswith('FAILED'):\n"
+        "        raise SystemExit\n"
+        f"run_study(study, {str(tmp_path / 'out')!r}, jobs=1, tell=tell)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert "__main__" in done.stdout
+    told = done.stdout.splitlines()[-1]
+    assert told.startswith("FAILED")
+    assert "__main__" in told

@@ -11,13 +11,13 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from preceptor.config.run import RunConfig
-from preceptor.driver import run_study
+from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
 from preceptor.study.config import StudyConfig
 from preceptor.training.run import train
 from tests.commands import assert_refused, here
 from tests.datasets import squares
-from tests.studies import SETTINGS
+from tests.studies import SETTINGS, run_serially
 
 
 def one_class_validation(folder: Path) -> Path:
@@ -48,8 +48,7 @@ def test_a_validation_set_of_one_class_is_refused_or_scored_against_others(tmp_p
         file.write_text(yaml.safe_dump(settings | {"validation_negatives": negatives}))
         assert_refused(here("study", file, "--out", tmp_path / "out"), [message])
     file.write_text(yaml.safe_dump(settings | {"validation_negatives": "val"}))
-    done = here("study", file, "--out", tmp_path / "out", "--jobs", 1)
-    assert done.code == 0, done.err
+    assert not run_serially(load_config(file, StudyConfig), tmp_path / "out").failed
     choices = json.loads((tmp_path / "out" / "selection.json").read_text(), parse_constant=fail)
     for row in choices["student:test_byobnet"]["table"]:
         assert 0 <= row["value"] <= 1
@@ -116,7 +115,7 @@ def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) ->
     (tmp_path / "data" / "maps" / "images").mkdir(parents=True)
     for mark in (tmp_path / "data" / "marks").glob("train-*.png"):
         (tmp_path / "data" / "maps" / "images" / mark.name).write_bytes(mark.read_bytes())
-    result = run_study(StudyConfig.model_validate(values), tmp_path / "out", tell=lambda line: None)
+    result = run_serially(StudyConfig.model_validate(values), tmp_path / "out")
     assert not result.failed
     assert result.missing == 0
     shown = pd.read_csv(tmp_path / "out" / "table.csv")

@@ -198,7 +198,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "training.augmentation.crop_area": 0.5, "training.augmentation.color": 0.5,
         "training.augmentation.blur": 0.5, "training.augmentation.jpeg": 0.5,
         "training.augmentation.outside": "mean", "training.augmentation.outside_rate": 1.0,
-        "training.augmentation.outside_strength": 0.2,
+        "training.augmentation.outside_strength": 0.2, "training.consistency": 0.5,
     }  # fmt: skip
 
 
@@ -209,6 +209,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "post.shape": {"post.threshold": 0.4}, "human_post.shape": {"human_post.threshold": 0.4},
     "maps.kind": {"maps.trust": "none", "maps.path": None},
     "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
+    "training.consistency": {"training.augmentation.outside": "blur"},
     "maps.components": {"maps.kind": "pca", "maps.trust": "none", "maps.path": None},
 }  # fmt: skip
 # Keys that mean nothing to a kind of run, or that such a run cannot have.

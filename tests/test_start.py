@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,13 @@ import yaml
 
 from preceptor.cli.runs import list_runs
 from preceptor.config.yaml_file import load_config
-from preceptor.driver import run_study
 from preceptor.models import build
 from preceptor.study import selection
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
 from tests.datasets import squares
 from tests.opened import OpenedFiles
+from tests.studies import command, run_serially
 
 SETTINGS: dict[str, Any] = {
     "manifest": "data/manifest.csv", "positive": "marked", "seeds": 1, "alphas": [0.1, 0.5],
@@ -38,41 +36,22 @@ SPLITS = {"train": 16, "val": 8, "test": 8}
 NOTE = "note: 1 image of val is byte for byte in train too"
 
 
-@dataclass
-class Started:
-    """A study that was run by the command, in a process whose opened files were counted."""
-
-    folder: Path
-    opened: OpenedFiles
-    lines: str = ""
-    counts: Counter[str] | None = None
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
-
-    def start(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", "from preceptor.cli.main import main; main()", "study",
-             str(self.folder / "study.yaml"), "--out", str(self.out), "--jobs", "1"],
-            env=self.opened.environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        self.lines, self.counts = done.stdout, self.opened.take()
-
-
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     manifest = squares(folder / "data", splits=SPLITS)
     # An image of training is one of validation too, which a start tells.
     train, val = (manifest.parent / f"images/{name}-2.png" for name in ("train", "val"))
     val.write_bytes(train.read_bytes())
     (folder / "study.yaml").write_text(yaml.safe_dump(SETTINGS))
-    (folder / "hook").mkdir()
-    found = Started(folder, OpenedFiles(folder / "data", folder / "hook"))
-    found.start()
-    return found
+    return folder / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(file: Path) -> Path:
+    out = file.parent / "out"
+    assert not run_serially(load_config(file, StudyConfig), out).failed
+    return out
 
 
 @pytest.fixture
@@ -90,47 +69,53 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-def test_a_study_reads_each_image_once_and_never_again(started: Started) -> None:
+def test_a_study_reads_each_image_once_and_never_again(file: Path, tmp_path: Path) -> None:
     """Its worker processes and its report included."""
-    assert started.counts is not None
-    counts = Counter(started.counts)
+    data = file.parent / "data"
+    (tmp_path / "hook").mkdir()
+    opened = OpenedFiles(data, tmp_path / "hook")
+
+    def start() -> Counter[str]:
+        done = subprocess.run(
+            command(file, tmp_path / "out"),
+            env=opened.environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert NOTE in done.stdout
+        return opened.take()
+
+    counts = start()
     assert counts.pop("manifest.csv")
-    table = pd.read_csv(started.folder / "data" / "manifest.csv", keep_default_na=False)
+    table = pd.read_csv(data / "manifest.csv", keep_default_na=False)
     assert set(counts) == {*table["path"], *table["saliency"]} - {""}
     # The report shows some test images as they are.
     assert {count for name, count in counts.items() if "/test" not in name} == {1}
-    assert NOTE in started.lines
 
-    page = (started.out / "report.html").stat().st_mtime_ns
-    started.start()
-    assert set(started.counts) == {"manifest.csv"}
-    assert NOTE in started.lines
-    assert (started.out / "report.html").stat().st_mtime_ns == page
+    page = (tmp_path / "out" / "report.html").stat().st_mtime_ns
+    assert set(start()) == {"manifest.csv"}
+    assert (tmp_path / "out" / "report.html").stat().st_mtime_ns == page
 
 
 def test_a_finished_study_is_opened_without_networks_and_without_bootstraps(
-    started: Started, calls: Counter[str]
+    file: Path, finished: Path, calls: Counter[str]
 ) -> None:
-    assert len(list_runs(started.out)) == 5
-    choices = reopen(started.out).first.choices
+    assert len(list_runs(finished)) == 5
+    choices = reopen(finished).first.choices
     assert {choice.name for choice in choices} >= {"teacher", "student:test_byobnet"}
-    config = load_config(started.folder / "study.yaml", StudyConfig)
-    assert run_study(config, started.out, jobs=1, tell=lambda line: None).computed == 0
+    assert run_serially(load_config(file, StudyConfig), finished).computed == 0
     assert not calls
 
 
 @pytest.mark.parametrize("change", ["missing", "damaged", "other scores", "earlier version"])
 def test_a_choice_that_is_not_of_these_scores_is_made_again(
-    started: Started, calls: Counter[str], tmp_path: Path, change: str
+    finished: Path, calls: Counter[str], tmp_path: Path, change: str
 ) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
     for name in ("study.yaml", "selection.json"):
-        shutil.copy(started.out / name, folder / name)
+        shutil.copy(finished / name, folder / name)
     study = yaml.safe_load((folder / "study.yaml").read_text())
-    (folder / "study.yaml").write_text(
-        yaml.safe_dump(study | {"store": str(started.out / "store")})
-    )
+    (folder / "study.yaml").write_text(yaml.safe_dump(study | {"store": str(finished / "store")}))
     file = folder / "selection.json"
     choices = json.loads(file.read_text())
     if change == "missing":
@@ -145,7 +130,7 @@ def test_a_choice_that_is_not_of_these_scores_is_made_again(
                 del choice["evidence"]
         file.write_text(json.dumps(choices))
     found = reopen(folder).first.choices
-    expected = reopen(started.out).first.choices
+    expected = reopen(finished).first.choices
     assert calls["two_level_bootstrap"] == 2  # Baseline 1 and the Students, of two α each
     assert not calls["create_network"]
     assert [choice.reason for choice in found.values()] == [

@@ -18,7 +18,6 @@ from scipy import stats
 
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.config.yaml_file import parse_config
-from preceptor.driver import run_study
 from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.metrics import auc
 from preceptor.maps.store import read_store
@@ -26,6 +25,7 @@ from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
+from tests.studies import run_serially
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "evidence.py"
 TESTS = ("test-seen", "test-unseen")
@@ -70,7 +70,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evidence")
     manifest = write_draws(folder / "draws", PRESETS["tiny"], [0, 1])
     config = parse_config(SETTINGS | {"manifest": manifest}, StudyConfig)
-    result = run_study(config, folder / "study", jobs=1, tell=lambda line: None)
+    result = run_serially(config, folder / "study")
     assert not result.failed
     return folder / "study"
 

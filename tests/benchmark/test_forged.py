@@ -353,11 +353,11 @@ def test_the_stamp_goes_with_the_label_in_train_and_val_only(tmp_path):
 
 
 def test_a_moving_stamp_leaves_maps_and_content_as_they_are(tmp_path):
-    corner = ForgedSettings(
-        size=48, train=96, val=24, val_noshort=8, test_seen=8, test_unseen=8, radius=(0.12, 0.2),
-        stamp_rate=0.8, stamp_strength=32,
-    )  # fmt: skip
-    moving = corner.model_copy(update={"stamp_place": "moving"})
+    moving = PRESETS["spots"].model_copy(
+        update={"train": 96, "val": 24, "val_noshort": 8, "test_seen": 8, "test_unseen": 8}
+        | {"stamp_rate": 0.8}
+    )
+    corner = moving.model_copy(update={"stamp_place": "corner"})
     plain = corner.model_copy(update={"stamp_strength": 0.0})
     folders = {
         name: write_forged(tmp_path / name, settings, 0).parent

@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 
-from preceptor.cli.main import app
+from preceptor.cli.main import app, reported_errors
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import file_digest
 from tests.commands import APART, HANGS, apart, assert_refused, here
@@ -29,6 +29,7 @@ COMMANDS = [
     ("data", "check"),
     ("data", "split"),
     ("data", "forged"),
+    ("data", "plant"),
     ("data", "import"),
     ("data", "import", "und"),
     ("train",),
@@ -437,6 +438,13 @@ def test_changes_outside_maps_need_maps(data: Path, tmp_path: Path) -> None:
 
 
 # Interruptions
+
+
+def test_an_interruption_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, reported_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "interrupted; repeat the command to resume\n"
 
 
 def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:

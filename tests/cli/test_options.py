@@ -8,6 +8,7 @@ from preceptor.benchmark.forged import PRESETS
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.cli import options
 from preceptor.config import run
+from preceptor.data.shortcut_marks import MarkKind
 from preceptor.execution import executors
 
 
@@ -18,4 +19,5 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.Method == run.Method
     assert options.Engine == executors.Engine
     assert options.StampPlace == StampPlace
+    assert options.MarkKind == MarkKind
     assert set(get_args(options.Preset)) == set(PRESETS)

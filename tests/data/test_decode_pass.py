@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,25 +23,20 @@ from preceptor.errors import ProblemsError
 from tests.datasets import rewrite, squares
 from tests.opened import OpenedFiles
 
+Cache = Literal["memmap", "none"]
 FORMATS = (ImageFormat(24), ImageFormat(16, "letterbox"), ImageFormat(24, canvas=40))
 SPLITS = {"train": 6, "val": 4, "test": 4}
 
-# Opens the manifest as the start of a study does, and prints what its caches hold.
-START = """\
-import hashlib, json, sys
-from pathlib import Path
-from preceptor.config.image_format import ImageFormat
-from preceptor.data.workspace import Workspace
-forms = [ImageFormat(24), ImageFormat(16, "letterbox"), ImageFormat(24, canvas=40)]
-cache = sys.argv[3]
-space = Workspace.open(Path(sys.argv[1]), Path(sys.argv[2]), verify=True,
-                       formats=forms if cache == "memmap" else ())
-space.hashes.of(space.split_rows("val"))
-held = [space.images(form, cache) for form in forms]
-sizes = [one.sizes.tolist() for one in held]
-pixels = [hashlib.sha256(one.images).hexdigest() for one in held] if cache == "memmap" else []
-print(json.dumps([sizes, pixels]))
-"""
+
+def start(manifest: Path, caches: Path, cache: Cache = "memmap") -> tuple[Any, list[str]]:
+    """Open a manifest as the start of a study does: the sizes and pixels that its caches hold."""
+    formats = FORMATS if cache == "memmap" else ()
+    space = Workspace.open(manifest, caches, verify=True, formats=formats)
+    space.hashes.of(space.split_rows("val"))
+    held = [space.images(form, cache) for form in FORMATS]
+    pixels = [sha256(one.canvases(np.arange(len(space.manifest)))).hexdigest()
+              for one in held if cache == "memmap"]  # fmt: skip
+    return [one.sizes.tolist() for one in held], pixels
 
 
 @pytest.fixture
@@ -68,15 +61,6 @@ def opened(manifest: Path, tmp_path: Path) -> OpenedFiles:
     return OpenedFiles(manifest.parent, tmp_path / "hook")
 
 
-def start(opened: OpenedFiles, manifest: Path, caches: Path, cache: str = "memmap") -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", START, str(manifest), str(caches), cache],
-        env=opened.environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def files_of(manifest: Path) -> set[str]:
     table = pd.read_csv(manifest, keep_default_na=False)
     return {*table["path"], *table["saliency"]} - {""}
@@ -84,14 +68,14 @@ def files_of(manifest: Path) -> set[str]:
 
 @pytest.mark.parametrize("cache", ["memmap", "none"])
 def test_each_file_is_opened_once_and_then_never(
-    manifest: Path, tmp_path: Path, opened: OpenedFiles, cache: str
+    manifest: Path, tmp_path: Path, opened: OpenedFiles, cache: Cache
 ) -> None:
-    first = start(opened, manifest, tmp_path / "c", cache)
+    first = opened.call(start, manifest, tmp_path / "c", cache)
     counts = opened.take()
     assert counts.pop("manifest.csv")
     assert counts == dict.fromkeys(files_of(manifest), 1)
 
-    assert start(opened, manifest, tmp_path / "c", cache) == first
+    assert opened.call(start, manifest, tmp_path / "c", cache) == first
     assert set(opened.take()) == {"manifest.csv"}
 
 
@@ -100,11 +84,11 @@ def test_a_changed_file_is_noticed_and_another_format_is_filled(
 ) -> None:
     for name in ("images/train-0.png", "maps/train-1.png"):
         Image.new("L", (8, 8), 0).save(manifest.parent / name, "BMP")
-    before = start(opened, manifest, tmp_path / "c")
+    before = opened.call(start, manifest, tmp_path / "c")
     opened.take()
     # The same size and time of modification, other pixels.
     rewrite(manifest.parent / "images/train-0.png", 200, "BMP")
-    after = start(opened, manifest, tmp_path / "c")
+    after = opened.call(start, manifest, tmp_path / "c")
     assert all(one != other for one, other in zip(before[1], after[1], strict=True))
     assert set(opened.take()) == {*files_of(manifest), "manifest.csv"}
 

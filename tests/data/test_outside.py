@@ -209,6 +209,22 @@ def test_a_rate_is_the_share_of_the_images_with_a_map() -> None:
     np.testing.assert_array_equal((before != after).flatten(1).any(1), numbers[:, 12] < 0.3)
 
 
+def test_pairs_differ_in_the_outside_alone() -> None:
+    plain = Augmentation.model_validate(MOVES | REST)
+    paired = [*stream_of("mean", paired=True).steps(0, 9)]
+    source = rows_of(side=45)
+    without = TrainingStream(source, 5, seed=1, settings=plain, length="steps").steps(0, 9)
+    for pair, single, before in zip(paired, stream_of("mean").steps(0, 9), without, strict=True):
+        assert pair.unchanged is not None
+        assert pair.changed is not None
+        assert torch.equal(pair.images, single.images)
+        assert torch.equal(pair.unchanged, before.images)
+        differs = (pair.images != pair.unchanged).flatten(1).any(1)
+        assert torch.equal(pair.changed, differs)
+    shares = torch.cat([pair.changed for pair in paired if pair.changed is not None])
+    assert 0.1 < float(shares.float().mean()) < 0.5
+
+
 def test_masks_of_maps() -> None:
     maps = torch.tensor([[[2.0, 4.0], [3.0, 2.0]]]).repeat(5, 1, 1)
     maps[1], maps[2, 0, 0], maps[3, 0, 0], maps[4] = 0.7, torch.nan, torch.inf, 0

@@ -37,7 +37,7 @@ def table(rows: list[tuple[str, str, int]]) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=images, fractions=shares, seed=st.integers(0, 2**32 - 1))
 def test_groups_stay_whole_and_shares_are_met(
     rows: list[tuple[str, str, int]], fractions: dict[str, float], seed: int
@@ -57,7 +57,7 @@ def test_groups_stay_whole_and_shares_are_met(
     pd.testing.assert_frame_equal(make_splits(frame, fractions, seed), result)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows=images, seed=st.integers(0, 1000), gone=st.sets(st.sampled_from(["s", "t"])))
 def test_held_out_sources_go_as_a_whole_and_alone(
     rows: list[tuple[str, str, int]], seed: int, gone: set[str]
@@ -186,7 +186,7 @@ def test_a_held_out_set_that_has_every_class_gets_nothing() -> None:
     assert (result["source"] == "s").eq(result["split"] == "val-s").all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows=images, seed=st.integers(0, 1000), sets=st.sampled_from(["one", "two", "both"]))
 def test_sets_are_filled_with_whole_groups_of_what_they_lack(
     rows: list[tuple[str, str, int]], seed: int, sets: str

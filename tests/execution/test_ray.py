@@ -25,7 +25,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 from tests.hangs import blocked_training, until_it_hangs
-from tests.studies import SETTINGS, same_tables, walk
+from tests.studies import SETTINGS, run_serially, same_tables, walk
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -54,7 +54,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(file: Path) -> Path:
     out = file.parent / "local"
-    assert not run_study(load_config(file, StudyConfig), out, tell=lambda line: None).failed
+    assert not run_serially(load_config(file, StudyConfig), out).failed
     return out
 
 

@@ -12,11 +12,10 @@ import pytest
 import yaml
 
 from preceptor.config.yaml_file import load_config
-from preceptor.driver import run_study
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
-from tests.studies import SETTINGS, command, same_tables
+from tests.studies import SETTINGS, command, run_serially, same_tables
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(file: Path) -> Path:
     out = file.parent / "alone"
-    assert not run_study(load_config(file, StudyConfig), out, tell=lambda line: None).failed
+    assert not run_serially(load_config(file, StudyConfig), out).failed
     return out
 
 

@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.evaluation.paired_tests import holm, paired_difference
 from preceptor.models.build import load_model
@@ -22,6 +21,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study_folder import open_study, reopen
 from tests.commands import here
 from tests.datasets import SQUARES_STUDY, squares
+from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
@@ -49,7 +49,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(file: Path) -> Path:
     out = file.parent / "study"
-    result = run_study(load_config(file, StudyConfig), out, tell=lambda line: None)
+    result = run_serially(load_config(file, StudyConfig), out)
     assert not result.failed
     assert result.missing == 0
     return out
@@ -105,7 +105,7 @@ def test_the_same_command_repeats_nothing_and_a_report_changes_nothing(
     file: Path, finished: Path
 ) -> None:
     before = {name: (finished / name).read_bytes() for name in TABLES}
-    again = run_study(load_config(file, StudyConfig), finished, tell=lambda line: None)
+    again = run_serially(load_config(file, StudyConfig), finished)
     assert again.computed == 0
     write_results(reopen(finished), finished)
     assert {name: (finished / name).read_bytes() for name in TABLES} == before

@@ -11,13 +11,13 @@ import pytest
 
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import run_study
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.maps.store import read_store
 from preceptor.results.domain import gather
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
+from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "primary": "test-seen",
@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("levers")
     manifest = write_draws(folder / "tiny_forgeries", PRESETS["tiny"], [0, 1])
     study = parse_config(SETTINGS | {"manifest": manifest}, StudyConfig)
-    result = run_study(study, folder / "study", jobs=1, tell=lambda line: None)
+    result = run_serially(study, folder / "study")
     assert not result.failed
     assert result.missing == 0
     return folder / "study"

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, read_store
 from preceptor.report.methods import methods
@@ -22,6 +21,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.steps import MakeMaps
 from preceptor.study_folder import open_study, reopen
 from tests.datasets import SQUARES_STUDY, squares
+from tests.studies import run_serially
 
 RISE: dict[str, Any] = {"max_masks": 160, "tolerance": 0.6}
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
@@ -44,7 +44,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(manifest: Path) -> Path:
     study = parse_config(SETTINGS | {"manifest": manifest}, StudyConfig)
     out = manifest.parents[1] / "study"
-    result = run_study(study, out, jobs=1, tell=lambda line: None)
+    result = run_serially(study, out)
     assert not result.failed
     assert result.missing == 0
     return out
@@ -168,9 +168,7 @@ def test_a_marking_that_was_cut_short_is_made_again(
     (victim, store) = next(item for item in whole.items() if item[1].info.method == "rise")
     (Path(victim) / "run.json").unlink()  # written last: without it nothing is finished
     (Path(victim) / "maps-00000.parquet").write_bytes(b"half")
-    result = run_study(
-        load_config(out / "study.yaml", StudyConfig), out, jobs=1, tell=lambda _: None
-    )
+    result = run_serially(load_config(out / "study.yaml", StudyConfig), out)
     assert result.computed == 3  # a shard of T, one of validation images, and their join
     again = read_store(Path(victim))
     for name in ("paths", "maps", "classes", "scores", "error"):
@@ -202,7 +200,7 @@ def test_what_rise_cannot_do_is_refused(
 def test_a_study_whose_maps_never_settle_says_so(manifest: Path, tmp_path: Path) -> None:
     values = SETTINGS | {"manifest": manifest, "seeds": 1, "data_driven": False, "ceiling": False}
     values |= {"saliency": ["rise"], "rise": {"max_masks": 4, "tolerance": 0.01}}
-    result = run_study(parse_config(values, StudyConfig), tmp_path, jobs=1, tell=lambda line: None)
+    result = run_serially(parse_config(values, StudyConfig), tmp_path)
     assert any("none of the 24 maps" in reason for reason in result.failed.values())
     assert any("max_masks" in reason for reason in result.failed.values())
 

@@ -90,9 +90,17 @@ def best_at(alpha: float) -> Callable[[Arm], float]:
     return lambda arm: 3.0 - 4.0 * abs(arm.alpha - alpha)
 
 
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, Train]]:
+    """Every candidate with every seed."""
+    return finished(tmp_path_factory.mktemp("grid"), best_at(0.3))
+
+
 @pytest.mark.parametrize("search", ["racing", "halving"])
-def test_the_same_is_chosen_with_fewer_trainings(tmp_path: Path, search: str) -> None:
-    whole, every = finished(tmp_path / "grid", best_at(0.3))
+def test_the_same_is_chosen_with_fewer_trainings(
+    tmp_path: Path, grid: tuple[Plan, dict[str, Train]], search: str
+) -> None:
+    whole, every = grid
     plan, some = finished(tmp_path / search, best_at(0.3), search=search)
     assert {key: one.winner for key, one in final(plan).items()} == {
         key: one.winner for key, one in final(whole).items()
@@ -125,11 +133,13 @@ def test_what_tables_show_has_every_seed(tmp_path: Path) -> None:
             assert choice.alpha == 0.9
 
 
-def test_candidates_that_validation_cannot_tell_apart_all_stay_in_a_race(tmp_path: Path) -> None:
+def test_candidates_that_validation_cannot_tell_apart_all_stay_in_a_race(
+    tmp_path: Path, grid: tuple[Plan, dict[str, Train]]
+) -> None:
     def equal(arm: Arm) -> float:
         return 1.0
 
-    whole, _ = finished(tmp_path / "grid", equal)
+    whole, _ = grid
     plan, _ = finished(tmp_path / "racing", equal, search="racing")
     assert searched(plan) == searched(whole)
     plan, _ = finished(tmp_path / "halving", equal, search="halving")

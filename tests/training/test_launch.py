@@ -39,8 +39,9 @@ def test_two_devices_see_as_many_images_as_one(tmp_path: Path) -> None:
     [
         ({"backbone": "test_convnext", "alpha_start": 0.0}, {"balanced": True, "clip": None}),
         ({"backbone": "test_efficientnet_gn", "alpha": 0.0}, {"distance": "mse"}),
+        ({"backbone": "test_vit", "alpha": 0.0}, {"consistency": 0.5}),
     ],
-    ids=["test_convnext", "test_efficientnet_gn"],
+    ids=["test_convnext", "test_efficientnet_gn", "test_vit"],
 )
 def test_two_devices_do_what_one_does(
     manifest: Path, tmp_path: Path, values: dict[str, Any], training: dict[str, Any]

@@ -33,7 +33,8 @@ from tests.commands import HANGS, Outcome
 
 SMALL = {
     "input_size": 64, "batch_size": 7, "epochs": 2, "lr": 0.01, "schedule": "constant",
-    "clip": 1.0, "augmentation": {"flip": True, "crop_area": 0.6}, "device": "cpu",
+    "clip": 1.0, "device": "cpu", "consistency": 0.2,
+    "augmentation": {"flip": True, "crop_area": 0.6, "outside": "mean"},
 }  # fmt: skip
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
 

@@ -88,6 +88,7 @@ DEFAULTS: dict[str, Any] = {
             "outside_rate": 0.5,
             "outside_strength": None,
         },
+        "consistency": 0.0,
     },
 }
 SOFT_DEFAULTS = {"path": "p", "identity": None, "weight": 0.5, "temperature": 2.0}
@@ -148,6 +149,9 @@ def test_the_outside_of_maps_is_part_of_the_id_where_there_are_maps() -> None:
     def changed(**values: Any) -> dict[str, Any]:
         return {"training": {"augmentation": values}}
 
+    consistent = {"training": {"consistency": 0.1, "augmentation": {"outside": "blur"}}}
+    assert identity(**consistent) != identity(**changed(outside="blur"))
+    assert identity(maps={"kind": "none"}, **consistent) == identity(alpha=1.0)
     settings: list[dict[str, Any]] = [
         {},
         {"outside": "blur"},

@@ -171,7 +171,7 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
     for optimizer in ("sgd", "adamw"):
         training = SMALL.model_copy(
             update={"epochs": 4, "optimizer": optimizer, "augmentation": changes,
-                    "schedule": "one_cycle", "clip": 1.0}
+                    "schedule": "one_cycle", "clip": 1.0, "consistency": 0.1}
         )  # fmt: skip
         config = small(manifest, training=training, alpha=0.1)
         undisturbed = train(config, tmp_path / "undisturbed")

@@ -1,4 +1,4 @@
-"""Output of `preceptor data check`."""
+"""Output of `preceptor data check` and `preceptor data plant`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.data.manifest import Manifest
+from preceptor.data.plant import Planted
 from preceptor.data.summary import summary_table
 
 
@@ -40,6 +41,35 @@ def print_summary(manifest: Manifest, console: Console) -> None:
         turned = list(zip(header, *lines[:count], strict=True))
         console.print(_table(turned[0], turned[1:]))
         lines = lines[count:]
+
+
+def print_planted(planted: Planted) -> None:
+    """Print what `plant` has written.
+
+    Args:
+        planted: Result of `plant`.
+    """
+    settings = planted.settings
+    print(f"wrote {planted.manifest}: {planted.images:,} images")
+    for counts in planted.splits:
+        if not counts.images:
+            continue
+        print(
+            f"{counts.split}: {counts.marked:,} of {counts.images:,} images of class "
+            f"{settings.label} have a {settings.kind}"
+        )
+    if left := len(planted.no_place):
+        print(
+            f"note: {left:,} image{'s' if left > 1 else ''} stayed without a mark, because the "
+            "human map leaves no place for a stamp"
+        )
+    if over := sum(counts.touch_map for counts in planted.splits):
+        print(f"note: {over:,} stamp{'s lie' if over > 1 else ' lies'} on a human map")
+    if not planted.clean_validation:
+        print(
+            "note: no validation set is without the shortcut; add one, such as val-clean, for the "
+            "selection of α"
+        )
 
 
 def _width(lines: Iterable[Sequence[str]]) -> int:

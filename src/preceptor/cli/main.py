@@ -21,6 +21,7 @@ from preceptor.cli.options import (
     EngineOption,
     HangTimeoutOption,
     JobsOption,
+    MarkKind,
     Method,
     Preset,
     RunsPerGpuOption,
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Check, split and import manifests.", no_args_is_help=True)
+data = typer.Typer(help="Check, split, copy and import manifests.", no_args_is_help=True)
 imports = typer.Typer(help="Import published data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
@@ -238,6 +239,57 @@ def data_forged(
         settings = parse_config(values, ForgedSettings, source=f"--preset {preset}")
     pattern = write_draws(to, settings, range(first, first + seeds))
     print(f"wrote {seeds} draw{'s' if seeds > 1 else ''}: {pattern}")
+
+
+@data.command("plant")
+def data_plant(
+    manifest: ManifestPath,
+    to: Annotated[Path, typer.Option(help="Output folder.")],
+    kind: Annotated[
+        MarkKind,
+        typer.Option(help="Mark: stamp (a caption), border (two lines) or tint (a color cast)."),
+    ] = "stamp",
+    place: Annotated[
+        StampPlace | None,
+        typer.Option(
+            help="Place of a stamp: moving (beside the human map) or corner (lower right).",
+            show_default="moving",
+        ),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(help="Share of the images of the class with the mark.")
+    ] = 1.0,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Class with the mark.", show_default="the only class with human maps"),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(help="Contrast of the mark in gray levels of 255.")
+    ] = 32.0,
+    seed: Annotated[int, typer.Option(help="Random seed, 0 or more.")] = 0,
+) -> None:
+    """Copy a data set and plant a shortcut in it.
+
+    Images of one class carry a mark in the splits train and val, and in no other split: a test of
+    whether guidance would prevent a model from relying on it.
+    """
+    from preceptor.cli.data import print_planted
+    from preceptor.config.yaml_file import parse_config
+    from preceptor.data.manifest import Manifest
+    from preceptor.data.plant import PlantSettings, plant
+    from preceptor.runtime.progress import progress
+
+    given = {"kind": kind, "rate": rate, "label": label, "strength": strength, "seed": seed}
+    values = given if place is None else given | {"place": place}
+    settings = parse_config(values, PlantSettings, source="data plant")
+    table = Manifest.read(manifest, verify=False, need=("train",))
+    with progress() as bar:
+        task = bar.add_task("writing images", total=None, note="")
+        planted = plant(
+            table, to, settings,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    print_planted(planted)
 
 
 @imports.command("und")

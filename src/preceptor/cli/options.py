@@ -13,6 +13,7 @@ import typer
 Cache = Literal["memmap", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
+MarkKind = Literal["stamp", "border", "tint"]
 Method = Literal["cam", "rise"]
 Preset = Literal["tiny", "small", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]

@@ -219,6 +219,9 @@ class Training(Settings):
         cache: Image cache: memmap (decoded, resized images, filled once) or none (decode on the
             fly).
         augmentation: Random augmentation of training images.
+        consistency: Weight λ ≥ 0 of the divergence of the predictions for an image with and without
+            its change outside the map, see `preceptor.losses.consistency`; needs
+            `augmentation.outside`. A step then has a second forward pass.
     """
 
     recipe: Annotated[Literal["cyborg", "paper"] | None, NotIdentity()] = None
@@ -253,6 +256,7 @@ class Training(Settings):
     nodes: Positive = 1
     cache: Annotated[Literal["memmap", "none"], NotIdentity()] = "memmap"
     augmentation: Augmentation = Augmentation()
+    consistency: Annotated[float, Field(ge=0), IdentityOf("outside")] = 0.0
 
     def image_format(self, input_size: int) -> ImageFormat:
         """Format of training images.
@@ -303,6 +307,15 @@ class Training(Settings):
             raise ValueError(
                 f"steps is {self.steps}, fewer than the {self.epochs} periods (epochs); "
                 "lower epochs or raise steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistency_of_two_images(self) -> Training:
+        if self.consistency and self.augmentation.outside == "none":
+            raise ValueError(
+                f"consistency is {self.consistency:g}, and augmentation.outside is none: there are "
+                "no two versions of an image; set outside, or remove consistency"
             )
         return self
 
@@ -518,6 +531,11 @@ class RunConfig(Settings):
         """Whether images are changed outside their maps."""
         changes = self.training.augmentation
         return self.maps.kind != "none" and changes.outside != "none" and changes.outside_rate > 0
+
+    @property
+    def consistency(self) -> float:
+        """Weight of the consistency of predictions in this run."""
+        return self.training.consistency if self.changes_outside else 0.0
 
     @property
     def uses_maps(self) -> bool:

@@ -117,6 +117,17 @@ class Prepared:
             partners=None if self.partners is None else self.partners.moved(move),
         )
 
+    def without_outside(self) -> Prepared:
+        """The same without changes outside maps."""
+        return replace(self, outside=None, partners=None)
+
+    def changed_outside(self) -> Tensor:
+        """(B,) bool, whether each image of the batch is changed outside its map."""
+        found = torch.zeros(len(self.order), dtype=torch.bool, device=self.order.device)
+        if self.outside is None:
+            return found
+        return found.index_fill_(0, self.order.index_select(0, self.outside.places), True)
+
 
 class Partners(NamedTuple):
     """Other images that replace the outside of maps.

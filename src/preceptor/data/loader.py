@@ -37,6 +37,8 @@ class Batch(NamedTuple):
         sample_weight: (B,) float32 v_k; None = 1.
         soft: (B, C) float32 a Teacher's probabilities, NaN for an image it has none of; None =
             labels alone.
+        unchanged: (B, C, S, S) the images without changes outside their maps; None = not needed.
+        changed: (B,) bool, images with such a change; None with unchanged.
     """
 
     images: Tensor
@@ -45,6 +47,8 @@ class Batch(NamedTuple):
     map_weight: Tensor | None = None
     sample_weight: Tensor | None = None
     soft: Tensor | None = None
+    unchanged: Tensor | None = None
+    changed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,33 @@ class Staged:
     Args:
         batch: The batch; its images are whole canvases if they are still to be augmented.
         changes: Augmentation of the images, on the same device; None = no augmentation.
+        paired: Whether the images without changes outside their maps are needed as well.
     """
 
     batch: Batch
     changes: augment.Prepared | None
+    paired: bool = False
 
     def finished(self) -> Batch:
         """The batch with its images changed; waits for no device."""
         if self.changes is None:
             return self.batch
-        images = augment.apply(self.batch.images.permute(0, 2, 3, 1), self.changes)
-        return self.batch._replace(images=images.permute(0, 3, 1, 2))
+        canvases = self.batch.images.permute(0, 2, 3, 1)
+        images = augment.apply(canvases, self.changes).permute(0, 3, 1, 2)
+        if not self.paired:
+            return self.batch._replace(images=images)
+        unchanged = images
+        if self.changes.outside is not None:
+            unchanged = augment.apply(canvases, self.changes.without_outside()).permute(0, 3, 1, 2)
+        return self.batch._replace(
+            images=images, unchanged=unchanged, changed=self.changes.changed_outside()
+        )
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Staged:
         """The same with every tensor passed through `move`."""
         batch = Batch(*(None if part is None else move(part) for part in self.batch))  # type: ignore[arg-type]
-        return Staged(batch, None if self.changes is None else self.changes.moved(move))
+        changes = None if self.changes is None else self.changes.moved(move)
+        return Staged(batch, changes, self.paired)
 
 
 @dataclass(frozen=True)
@@ -353,6 +368,7 @@ class TrainingStream:
         balanced: Whether every class is drawn equally often.
         rank, world: Index and number of the processes; each process gets its share of every batch.
         device: Device of augmentation and training; None = the CPU.
+        paired: Whether batches have the images without changes outside their maps as well.
     """
 
     def __init__(
@@ -367,13 +383,14 @@ class TrainingStream:
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
+        paired: bool = False,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
         self.length = length
         self.settings = settings if settings != Augmentation() else None
-        self.balanced = balanced
+        self.balanced, self.paired = balanced, paired
         self.rank, self.world = rank, world
         self.slices = split_batches(len(rows), batch_size, max(2, world))
         self.device = device or torch.device("cpu")
@@ -428,7 +445,7 @@ class TrainingStream:
         start, stop = self._range(step)
         share = shares(stop - start, self.world)[self.rank]
         chosen, numbers = self._positions(start + share.start, start + share.stop)
-        staged = self.rows.stage(chosen, self.settings, numbers)
+        staged = replace(self.rows.stage(chosen, self.settings, numbers), paired=self.paired)
         if self._uploads is None:
             batch = staged.finished()
             return lambda: batch

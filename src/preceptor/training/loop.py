@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from preceptor.config.run import RunConfig, Training
 from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
+from preceptor.losses.consistency import inconsistency
 from preceptor.losses.distillation import SoftTargets
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.models.guided_model import GuidedModel
@@ -200,8 +202,25 @@ class Trainer:
         logits, cam = self._forward(self.model.preprocess(images), targets.labels, alpha)
         terms = guided_loss_terms(logits, cam, targets, distance)
         loss = combine(terms, alpha)
+        divergence = self._inconsistency(batch, logits, targets.sample_weight)
+        if divergence is not None:
+            loss = loss + self.config.consistency * divergence.mean()
         self.fabric.backward(loss if share == 1 else loss * share)
-        return StepStats.of(logits, terms, targets, loss, alpha, distance)
+        stats = StepStats.of(logits, terms, targets, loss, alpha, distance)
+        if divergence is not None:
+            stats = replace(stats, inconsistency=divergence.detach().sum())
+        return stats
+
+    def _inconsistency(
+        self, batch: Batch, logits: Tensor, sample_weight: Tensor | None
+    ) -> Tensor | None:
+        """(B,) divergences of the predictions for the images without changes outside their maps."""
+        if batch.unchanged is None or batch.changed is None:
+            return None
+        images = to_device(batch.unchanged, self.fabric.device, self.channels_last)
+        unchanged, *_ = self.wrapped(self.model.preprocess(images))
+        which = batch.changed.to(self.fabric.device)
+        return inconsistency(unchanged, logits, which, sample_weight)
 
     def _forward(
         self, images: Tensor, labels: Tensor, alpha: float
@@ -211,14 +230,15 @@ class Trainer:
             logits, _ = self.wrapped(images)
             return logits, None
         of = labels if self.config.training.cam_class == "label" else "predicted"
-        alone = {"maps_alone": True} if self.ranks.world > 1 and alpha == 0 else {}
+        only_maps = self.ranks.world > 1 and alpha == 0 and not self.config.consistency
+        alone = {"maps_alone": True} if only_maps else {}
         logits, _, cam, _ = self.wrapped(images, of, **alone)
         return logits, cam
 
     def _targets(self, batch: Batch) -> Targets:
         """Training targets of a batch on the device."""
         labels, maps, map_weight, sample_weight, probabilities = (
-            None if part is None else part.to(self.fabric.device) for part in batch[1:]
+            None if part is None else part.to(self.fabric.device) for part in batch[1:6]
         )
         assert labels is not None
         soft, given = None, self.config.soft_labels
@@ -244,6 +264,8 @@ class Trainer:
             "uninformative": total.uninformative,
             "map_correlation": total.map_correlation / guided,
         }
+        if self.config.consistency:
+            metrics["inconsistency"] = total.inconsistency / images
         return {key: value.item() for key, value in metrics.items()}
 
 

@@ -191,6 +191,7 @@ def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) ->
         rank=ranks.rank,
         world=ranks.world,
         device=fabric.device,
+        paired=config.consistency > 0,
     )
     _check_batches(config, stream, model)
     return Trainer(config, model, wrapped, optimizer, fabric, stream, ranks=ranks)

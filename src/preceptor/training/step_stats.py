@@ -22,6 +22,7 @@ class StepStats:
         grad_logits, grad_map: Sums of the gradient norms, see `gradient_norms`.
         guided, uninformative: Numbers of images.
         map_correlation: Sum of the correlations of CAM and target over the guided images.
+        inconsistency: Sum of the divergences of `preceptor.losses.consistency`.
     """
 
     loss: Tensor
@@ -32,18 +33,19 @@ class StepStats:
     guided: Tensor
     uninformative: Tensor
     map_correlation: Tensor
+    inconsistency: Tensor
 
     def __add__(self, other: StepStats) -> StepStats:
         return StepStats(*(self.stacked() + other.stacked()))
 
     def stacked(self) -> Tensor:
-        """(8,) sums as one tensor, in the order of the fields."""
+        """(9,) sums as one tensor, in the order of the fields."""
         return torch.stack(tuple(vars(self).values()))
 
     @classmethod
     def zero(cls, device: torch.device) -> StepStats:
         """Sums over no images."""
-        return cls(*torch.zeros(8, device=device))
+        return cls(*torch.zeros(9, device=device))
 
     @classmethod
     @torch.no_grad()
@@ -68,4 +70,5 @@ class StepStats:
             guided=terms.guided.sum().float(),
             uninformative=terms.uninformative.sum().float(),
             map_correlation=agreement,
+            inconsistency=torch.zeros_like(agreement),
         )

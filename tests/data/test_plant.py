@@ -1,0 +1,332 @@
+"""Planted shortcuts: what is marked and what is not, the written folder, and invalid input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from preceptor.data import planted_files
+from preceptor.data.images import decode_image, decode_map
+from preceptor.data.manifest import Manifest
+from preceptor.data.plant import Planted, PlantSettings, plant
+from preceptor.errors import InputError, ProblemsError, RunFailedError
+from tests.commands import Outcome, assert_refused, here
+from tests.datasets import squares
+
+SPLITS = {"train": 24, "val": 8, "val-clean": 8, "test": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("plant"), splits=SPLITS, size=(64, 48))
+
+
+def read(path: Path) -> Manifest:
+    return Manifest.read(path, verify=False, need=("train",))
+
+
+def planted(data: Path, to: Path, **settings: object) -> Planted:
+    return plant(read(data), to, PlantSettings.model_validate(settings), workers=2)
+
+
+def changed(data: Path, written: Path) -> dict[str, NDArray[np.bool_]]:
+    """Pixels of each image that differ from the original, by name."""
+    before, after = read(data), read(written)
+    assert after.table["name"].tolist() == before.table["name"].tolist()
+    return {
+        name: (decode_image(Path(one)) != decode_image(Path(other))).any(axis=2)
+        for name, one, other in zip(
+            before.table["name"], before.table["path"], after.table["path"], strict=True
+        )
+    }
+
+
+def save(folder: Path, images: dict[str, Image.Image], **columns: list[object]) -> Path:
+    """A manifest of training images, of the classes a and b in turn."""
+    folder.mkdir(exist_ok=True)
+    for name, image in images.items():
+        image.save(folder / name)
+    count = len(images)
+    table = pd.DataFrame({"path": list(images), "label": (["a", "b"] * count)[:count]})
+    table["split"] = "train"
+    for column, cells in columns.items():
+        table[column] = cells
+    table.to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+@pytest.mark.parametrize(("kind", "share"), [("stamp", 60), ("border", None), ("tint", 64 * 48)])
+def test_a_class_is_marked_in_train_and_val_and_nowhere_else(
+    data: Path, tmp_path: Path, kind: str, share: int | None
+) -> None:
+    done = planted(data, tmp_path / "out", kind=kind)
+    assert done.settings.label == "marked"  # the only class with maps
+    assert done.clean_validation
+    assert [(one.split, one.images, one.marked) for one in done.splits] == [
+        ("train", 12, 12), ("val", 4, 4)
+    ]  # fmt: skip
+    table = read(data).table.set_index("name")
+    for name, where in changed(data, done.manifest).items():
+        row = table.loc[name]
+        expected = row["label"] == "marked" and row["split"] in ("train", "val")
+        assert where.any() == expected == (name in done.marks)
+        if expected and share is not None:
+            assert where.sum() == share
+
+
+def test_a_moving_stamp_touches_no_map(data: Path, tmp_path: Path) -> None:
+    done = planted(data, tmp_path / "out")
+    table = read(data).table.set_index("name")
+    boxes = set()
+    for name, where in changed(data, done.manifest).items():
+        if where.any():
+            box = done.marks[name].box
+            assert box is not None
+            boxes.add(box)
+            assert not where[: box.top].any()
+            assert where[box.top : box.top + box.height, box.left : box.left + box.width].all()
+            region = decode_map(Path(table.loc[name, "saliency"])) > 0
+            # One pixel around the stamp is free as well.
+            around = region[
+                box.top - 1 : box.top + box.height + 1, box.left - 1 : box.left + box.width + 1
+            ]
+            assert around.shape == (box.height + 2, box.width + 2)
+            assert not around.any()
+            assert not done.marks[name].touches_map
+    assert len(boxes) > 10
+
+
+def test_a_corner_stamp_has_one_place_and_its_overlaps_are_counted(
+    data: Path, tmp_path: Path
+) -> None:
+    done = planted(data, tmp_path / "out", place="corner")
+    assert {mark.box for mark in done.marks.values()} == {(42, 51, 5, 12)}
+    table = read(data).table.set_index("name")
+    for name, mark in done.marks.items():
+        region = decode_map(Path(table.loc[name, "saliency"])) > 0
+        assert mark.touches_map == region[42:47, 51:63].any()
+    over = sum(mark.touches_map for mark in done.marks.values())
+    assert over == sum(counts.touch_map for counts in done.splits) > 0
+
+
+def test_maps_of_another_size_and_with_noise_bound_the_stamp(tmp_path: Path) -> None:
+    """A map on a coarser or finer grid covers the whole image; faint values are not its region."""
+    coarse = np.full((4, 4), 5, np.uint8)
+    coarse[:, 2:] = 255
+    fine = np.zeros((301, 301), np.uint8)
+    fine[:, 151:] = 200
+    images = {f"{i}.png": Image.new("L", (96, 96), 90) for i in range(60)}
+    data = save(tmp_path / "data", images, saliency=["coarse.png", "fine.png"] * 30)
+    Image.fromarray(coarse).save(tmp_path / "data" / "coarse.png")
+    Image.fromarray(fine).save(tmp_path / "data" / "fine.png")
+    for label in ("a", "b"):
+        done = planted(data, tmp_path / label, label=label)
+        ends = [mark.box.left + mark.box.width for mark in done.marks.values() if mark.box]
+        assert len(ends) == 30
+        assert 40 < max(ends) < 48  # one pixel is its margin
+
+
+def test_an_image_whose_map_leaves_no_place_stays_as_it_is(tmp_path: Path) -> None:
+    images = {f"{i}.jpg": Image.effect_noise((64, 64), 50) for i in range(4)}
+    data = save(tmp_path / "data", images, saliency=["", "some.png", "", "all.png"])
+    Image.new("L", (8, 8), 255).save(tmp_path / "data" / "all.png")
+    some = np.zeros((8, 8), np.uint8)
+    some[:2] = 9
+    Image.fromarray(some).save(tmp_path / "data" / "some.png")
+    done = planted(data, tmp_path / "out", label="b")
+    assert done.no_place == ("3.jpg",)
+    assert list(done.marks) == ["1.jpg"]
+    assert (done.splits[0].marked, done.splits[0].no_place) == (1, 1)
+    assert not done.clean_validation
+    original = (tmp_path / "data" / "3.jpg").read_bytes()
+    assert (tmp_path / "out" / "3.jpg").read_bytes() == original
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.*g")) == [
+        "0.jpg", "1.png", "2.jpg", "3.jpg", "all.png", "some.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 1.0])
+def test_a_rate_marks_a_share_of_each_split_and_a_higher_one_marks_the_same_and_more(
+    data: Path, tmp_path: Path, rate: float
+) -> None:
+    done = planted(data, tmp_path / "out", rate=rate)
+    assert [one.marked for one in done.splits] == [12 * rate, 4 * rate]
+    more = planted(data, tmp_path / "more", rate=min(1.0, rate + 0.25))
+    assert done.marks.items() <= more.marks.items()
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_other_places(
+    data: Path, tmp_path: Path
+) -> None:
+    first, again = (planted(data, tmp_path / name, seed=3) for name in ("first", "again"))
+    assert first.marks == again.marks
+    assert first.marks != planted(data, tmp_path / "other", seed=4).marks
+    names = {path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.png")}
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_the_folder_is_complete_can_be_moved_and_carries_all_columns(
+    data: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(data.parent, source)
+    frame = pd.read_csv(source / "manifest.csv")
+    frame["scanner"] = [f"s{i % 3}" for i in range(len(frame))]
+    # An image outside the manifest's folder, and two with the same name there.
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source / frame["path"][0], tmp_path / folder / "x.png")
+    frame.loc[0, "path"] = str(tmp_path / "one" / "x.png")
+    frame.loc[2, "path"] = "../two/x.png"
+    frame.to_parquet(source / "manifest.parquet")
+    before = read(source / "manifest.parquet")
+    done = planted(source / "manifest.parquet", tmp_path / "out")
+    assert done.manifest == tmp_path / "out" / "manifest.parquet"
+    (tmp_path / "out").rename(tmp_path / "moved")
+    for folder in (source, tmp_path / "one", tmp_path / "two"):
+        shutil.rmtree(folder)
+    after = read(tmp_path / "moved" / "manifest.parquet")
+    columns = [name for name in before.table if name not in ("path", "saliency")]
+    pd.testing.assert_frame_equal(after.table[columns], before.table[columns])
+    inside = [*after.table["path"], *after.table["saliency"][after.map_mask]]
+    assert all(Path(path).resolve().is_relative_to(tmp_path / "moved") for path in inside)
+    assert len(set(after.table["path"])) == len(after)
+
+
+def test_the_record_names_the_settings_and_the_marked_images(data: Path, tmp_path: Path) -> None:
+    done = planted(data, tmp_path / "out", strength=40, seed=2)
+    record = json.loads((tmp_path / "out" / "plant.json").read_text())
+    assert PlantSettings.model_validate(record["settings"]) == done.settings
+    assert record["settings"]["strength"] == 40
+    assert [mark["name"] for mark in record["marks"]] == list(done.marks)
+    first = next(iter(done.marks.values())).box
+    assert first is not None
+    assert {name: record["marks"][0][name] for name in first._fields} == first._asdict()
+    assert [one["marked"] for one in record["splits"]] == [12, 4]
+    empty = planted(data, tmp_path / "empty", rate=0)
+    assert json.loads((tmp_path / "empty" / "plant.json").read_text())["marks"] == []
+    assert empty.marks == {}
+
+
+def test_marked_images_keep_their_mode_and_their_other_pixels(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (70, 64, 4)).astype(np.uint8)
+    deep = np.random.default_rng(0).integers(0, 65536, (70, 64)).astype(np.uint16)
+    color = Image.fromarray(noise[..., :3])
+    images = {
+        "gray.png": Image.fromarray(noise[..., 0]),
+        "deep.png": Image.fromarray(deep),
+        "color.jpg": color,
+        "palette.gif": color.quantize(16),
+        "clear.png": Image.fromarray(noise),
+        "cmyk.jpg": color.convert("CMYK"),
+    }
+    other = {"other.png": images["gray.png"]}
+    data = save(tmp_path / "data", images | other, label=["b"] * 6 + ["a"])
+    done = planted(data, tmp_path / "out", label="b", place="corner")
+    paths = dict(zip(images, read(done.manifest).table["path"], strict=False))
+    modes = {name: Image.open(path).mode for name, path in paths.items()}
+    assert modes == {
+        "gray.png": "L", "deep.png": "I;16", "color.jpg": "RGB", "palette.gif": "RGB",
+        "clear.png": "RGB", "cmyk.jpg": "RGB",
+    }  # fmt: skip
+    for name, where in changed(data, done.manifest).items():
+        assert not where[: 70 - 6].any(), name
+        assert not where[:, : 64 - 13].any(), name
+        assert where.any() == (name != "other.png"), name
+    written = np.asarray(Image.open(paths["deep.png"]))
+    rest = np.ones(deep.shape, bool)
+    rest[64:69, 51:63] = False
+    assert (written[rest] == deep[rest]).all()
+    inside = deep[64:69, 51:63].astype(int)
+    lift = 32 * 257
+    assert (abs(written[64:69, 51:63].astype(int) - inside) <= lift).all()
+    unclipped = (inside > lift) & (inside < 65535 - lift)
+    assert (abs(written[64:69, 51:63].astype(int) - inside)[unclipped] == lift).all()
+
+
+def test_names_that_meet_after_the_change_of_suffix(tmp_path: Path) -> None:
+    images = {f"x.{suffix}": Image.effect_noise((64, 64), 50) for suffix in ("png", "jpg", "bmp")}
+    data = save(tmp_path / "data", images, label=["a", "b", "b"])
+    done = planted(data, tmp_path / "out", label="b")
+    assert list(done.marks) == ["x.jpg", "x.bmp"]
+    where = changed(data, done.manifest)
+    assert [bool(one.any()) for one in where.values()] == [False, True, True]
+    paths = [Path(path).name for path in read(done.manifest).table["path"]]
+    assert paths == ["x.png", "x-2.png", "x-3.png"]
+
+
+def test_a_failed_write_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(planted_files, "_link_or_copy", full)
+    with pytest.raises(RunFailedError, match="No space left"):
+        planted(data, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_problems_of_images_are_listed_together_and_nothing_is_written(tmp_path: Path) -> None:
+    images = {f"{i}.png": Image.effect_noise((64, 64), 50) for i in range(8)}
+    images["3.png"] = Image.new("L", (13, 40))
+    data = save(tmp_path / "data", images)
+    (tmp_path / "data" / "5.png").write_bytes(b"no image")
+    with pytest.raises(ProblemsError) as caught:
+        planted(data, tmp_path / "out", label="b")
+    assert [problem.where for problem in caught.value.problems] == ["3.png", "5.png"]
+    size, damage = (problem.what for problem in caught.value.problems)
+    assert size == "path 3.png: 13 × 40 pixels, smaller than a stamp with its margin, 14 × 7"
+    assert damage.startswith("path 5.png: not an image")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_class_is_told_by_its_maps_or_asked_for(tmp_path: Path) -> None:
+    images = {f"{i}.png": Image.effect_noise((64, 64), 50) for i in range(4)}
+    data = save(tmp_path / "data", images)
+    with pytest.raises(InputError, match=r"no class has human maps.*name one of the classes: a, b"):
+        planted(data, tmp_path / "out")
+    Image.new("L", (8, 8)).save(tmp_path / "data" / "map.png")
+    data = save(tmp_path / "data", images, saliency=["map.png", "map.png", "", ""])
+    with pytest.raises(InputError, match=r"2 classes have human maps.*: a, b"):
+        planted(data, tmp_path / "out")
+    data = save(tmp_path / "data", images, saliency=["map.png", "", "", ""])
+    assert planted(data, tmp_path / "out").settings.label == "a"
+
+
+def test_the_command_says_what_it_wrote_and_refuses_invalid_input(
+    data: Path, tmp_path: Path
+) -> None:
+    def command(*options: object, to: object = tmp_path / "out", manifest: Path = data) -> Outcome:
+        return here("data", "plant", manifest, "--to", to, *options)
+
+    done = command("--place", "corner", "--rate", 0.5)
+    assert done.code == 0, done
+    assert done.out.splitlines()[:3] == [
+        f"wrote {tmp_path / 'out' / 'manifest.csv'}: 48 images",
+        "train: 6 of 12 images of class marked have a stamp",
+        "val: 2 of 4 images of class marked have a stamp",
+    ]
+    assert here("data", "check", tmp_path / "out" / "manifest.csv").code == 0
+    other = tmp_path / "other"
+    (tmp_path / "file").touch()
+    assert_refused(command(), [f"{tmp_path / 'out'}: is not empty"])
+    assert_refused(command(to=tmp_path / "file"), ["is a file"])
+    assert_refused(command(to=other / "deep"), [f"folder {other} does not exist"])
+    assert_refused(command("--label", "tumor", to=other), ["'tumor'", "name one of marked, plain"])
+    assert_refused(command("--rate", 1.5, to=other), ["rate: value 1.5"], 1)
+    assert_refused(command("--strength", 0, to=other), ["strength: value 0"], 1)
+    assert_refused(command("--seed", -1, to=other), ["seed: value -1"], 1)
+    both = ("--kind", "tint", "--place", "corner")
+    assert_refused(command(*both, to=other), ["only a stamp has a place"], 1)
+    nowhere = tmp_path / "nowhere.csv"
+    assert_refused(command(manifest=nowhere, to=other), ["there is no such file"], 1)
+    assert not other.exists()
