@@ -67,7 +67,7 @@ class Sides:
         self.finish(torch.nn.functional.cross_entropy(logits, self.labels))
 
     def guided(self) -> None:
-        logits, _, cam, _ = self.model(self.images, "predicted")
+        logits, _, cam, *_ = self.model(self.images, "predicted")
         self.finish(self.loss(logits, self.labels, cam, self.maps))
 
     def published(self) -> None:

@@ -7,7 +7,7 @@ Each arm is trained at each number of steps with the small network of forged_sma
 64 pixels (maps of 8 × 8). Arms with maps are trained at α 0.1 and 0.5; the α with the higher AUC on
 the worse of `val` and `val-noshort` is reported. 60 training images are annotated; the Teacher of
 `student` and `shuffled` is Baseline 1 at its own α and the same number of steps. A finished
-training is not repeated. 1,400 steps take about 65 seconds on one core.
+training is not repeated. 1,400 steps took 140 core-seconds on a busy machine.
 """
 
 from __future__ import annotations

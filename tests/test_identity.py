@@ -176,6 +176,9 @@ def alternatives(data: Path) -> dict[str, Any]:
         "annotated": 0.5, "annotated_seed": 3, "maps.kind": "centre",
         "maps.path": data / "other-maps", "maps.identity": "known", "maps.shuffle_seed": 4,
         "maps.human": None, "maps.trust": "entropy", "maps.components": 3,
+        "maps.marks": True, "labels": "marks", "training.mark_weight": 1.0,
+        "training.cell_full": 1.0, "training.pool": "top", "training.pool_top": 2,
+        "training.pool_sharpness": 9.0, "training.readout": "auto",
         "guide_classes": ("marked",), "alpha": 0.25, "alpha_start": 0.9,
         "post.blur": 0.2, "post.power": 2.0, "post.threshold": 0.6,
         "post.dilate": 0.3, "post.shape": "box", "human_post.blur": 0.2, "human_post.power": 2.0,
@@ -211,6 +214,14 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
     "training.consistency": {"training.augmentation.outside": "blur"},
     "maps.components": {"maps.kind": "pca", "maps.trust": "none", "maps.path": None},
+    "labels": {
+        "training.distance": "cells", "training.cam_class": "decision", "maps.kind": "human",
+        "maps.trust": "none", "maps.path": None,
+    },
+    "training.mark_weight": {"training.distance": "cells", "training.cam_class": "decision"},
+    "training.cell_full": {"training.distance": "cells", "training.cam_class": "decision"},
+    "training.pool_top": {"training.pool": "top"},
+    "training.pool_sharpness": {"training.pool": "lse"},
 }  # fmt: skip
 # Keys that mean nothing to a kind of run, or that such a run cannot have.
 NOT_FOR = {

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from preceptor.driver import run_study
     from preceptor.inference.annotate import annotate
     from preceptor.inference.score import evaluate
-    from preceptor.losses.guided import GuidedLoss, guidance
+    from preceptor.losses.guidance_term import guidance
+    from preceptor.losses.guided import GuidedLoss
     from preceptor.models.build import build_model, load_model
     from preceptor.study.config import StudyConfig
     from preceptor.training.run import train
@@ -29,7 +30,7 @@ _PLACES = {
     "annotate": "preceptor.inference.annotate",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.score",
-    "guidance": "preceptor.losses.guided",
+    "guidance": "preceptor.losses.guidance_term",
     "load_model": "preceptor.models.build",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",

@@ -32,7 +32,7 @@ from preceptor.version import __version__
 # Files without which tables and report are written again, and the file with their steps.
 _REPORT = (
     "report.html", "summary.json", "summary.md", "table.md", "table.csv", "results.csv",
-    "comparisons.csv", "rates.csv", "runs.csv",
+    "comparisons.csv", "ladder.csv", "rates.csv", "runs.csv",
 )  # fmt: skip
 _REPORTED = ".reported"
 

@@ -15,10 +15,10 @@ from scipy.spatial import distance as spatial
 from scipy.special import rel_entr
 from torch import Tensor
 
-from preceptor.config.run import Distance, Training
-from preceptor.losses import guided
+from preceptor.config.run import Distance, NormalizedDistance, Training
 from preceptor.losses.distances import DISTANCES
-from preceptor.losses.guided import Targets, combine, gradient_norms, guidance, guided_loss_terms
+from preceptor.losses.guidance_term import guidance
+from preceptor.losses.guided import Targets, combine, gradient_norms, guided_loss_terms
 from preceptor.saliency.normalise import normalise
 from preceptor.study.config import ALPHA_GRIDS, Variant
 
@@ -58,7 +58,7 @@ def slow(name: str, one: list[float], other: list[float]) -> float:
 
 
 def test_every_list_of_distances_is_the_same() -> None:
-    assert tuple(DISTANCES) == get_args(Distance) == tuple(ALPHA_GRIDS)
+    assert tuple(DISTANCES) == get_args(NormalizedDistance)
     for name in DISTANCES:
         assert Training(distance=name).distance == name
         assert Variant(distance=name).distance == name
@@ -228,27 +228,21 @@ def odd_batch() -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("recorded", [False, True])
 def test_gradient_norms_are_those_of_the_whole_loss(
-    distance: Any, alpha: float, weighted: bool, recorded: bool, monkeypatch: pytest.MonkeyPatch
+    distance: Any, alpha: float, weighted: bool, recorded: bool
 ) -> None:
-    """Autograd through the batch's loss to the normalised map, which is caught on its way."""
+    """Autograd through the batch's loss to the normalised map."""
     logits, labels, cam, maps, w, v = odd_batch()
     weights = (w, v) if weighted else (None, None)
-    caught: list[Tensor] = []
-
-    def catch(values: Tensor) -> Tensor:
-        caught.append(normalise(values).requires_grad_())
-        return caught[-1]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(guided, "normalise", catch)
-        targets = Targets(labels, maps, *weights)
-        terms = guided_loss_terms(logits, cam, targets, distance=distance)
+    targets = Targets(labels, maps, *weights)
+    terms = guided_loss_terms(logits, cam.requires_grad_(), targets, distance=distance)
+    assert terms.pair is not None
     loss = combine(terms, alpha)
     expected = torch.zeros(8, dtype=torch.float64)
     if alpha < 1:
-        (gradient,) = torch.autograd.grad(loss, caught[0])
+        (gradient,) = torch.autograd.grad(loss, terms.pair.model)
         expected = 8 * gradient.flatten(1).norm(dim=1)
 
+    cam = cam.detach()
     if recorded:  # as after a step, on tensors of its graph
         logits, cam, maps = (each.requires_grad_() for each in (logits, cam, maps))
         targets = Targets(labels, maps, *weights)

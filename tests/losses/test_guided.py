@@ -14,12 +14,12 @@ from torch import Tensor
 from preceptor.config.run import Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation
+from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import (
     GuidedLoss,
     Targets,
     combine,
     gradient_norms,
-    guidance,
     guided_loss_terms,
 )
 
@@ -310,25 +310,15 @@ def test_the_pull_of_each_distance(seed: int, distance: Any) -> None:
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradient_norms_are_autograds(
-    distance: Any, alpha: float, weighted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from preceptor.losses import guided
-
+def test_gradient_norms_are_autograds(distance: Any, alpha: float, weighted: bool) -> None:
     logits, labels, cam, maps, w, v = odd_batch()
     w, v = (w, v) if weighted else (None, None)
     logits.requires_grad_()
-    normalised: list[Tensor] = []
-
-    def kept(values: Tensor) -> Tensor:
-        out = losses_normalise(values).detach().requires_grad_()
-        normalised.append(out)
-        return out
-
-    losses_normalise = guided.normalise
-    monkeypatch.setattr(guided, "normalise", kept)
+    cam.requires_grad_()
     targets = Targets(labels, maps, w, v)
     terms = guided_loss_terms(logits, cam, targets, distance=distance)
+    assert terms.pair is not None
+    terms.pair.model.retain_grad()
     combine(terms, alpha).backward()
     at_logits, at_map = gradient_norms(
         logits.detach(), terms, targets, alpha=alpha, distance=distance
@@ -336,8 +326,8 @@ def test_gradient_norms_are_autograds(
     zero = torch.zeros_like(logits)
     logit_grad = (logits.grad if logits.grad is not None else zero) * 8
     torch.testing.assert_close(at_logits, logit_grad.norm(dim=1))
-    grid_grad = normalised[0].grad
-    grid_grad = torch.zeros_like(cam) if grid_grad is None else grid_grad * 8
+    grid_grad = terms.pair.model.grad
+    grid_grad = torch.zeros_like(cam.detach()) if grid_grad is None else grid_grad * 8
     torch.testing.assert_close(at_map.detach(), grid_grad.flatten(1).norm(dim=1))
 
 

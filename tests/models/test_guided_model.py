@@ -611,7 +611,7 @@ def test_guided_steps_under_fabric(backbone: str, precision: Any) -> None:
     losses = []
     model.train()
     for _ in range(8):
-        logits, _, cam, _ = wrapped(images, labels)
+        logits, _, cam, *_ = wrapped(images, labels)
         assert cam.dtype == torch.float32
         loss = GuidedLoss(0.1)(logits, labels, cam, maps)
         optimizer.zero_grad()

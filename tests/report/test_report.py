@@ -119,7 +119,8 @@ def copy_of(plan: Plan, store: Path) -> Path:
 def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     text, page = checked(whole)
     for heading in (
-        "RQ1: which Teacher?", "RQ2: does it improve every architecture?", "RQ3: by how much?",
+        "What the maps are worth", "RQ1: which Teacher?",
+        "RQ2: does it improve every architecture?", "RQ3: by how much?",
         "Error rates", "Every seed", "ROC curves", "Methods", "Saliency maps",
         "Computed steps",
     ):  # fmt: skip
@@ -130,10 +131,14 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     assert hits + misses == 12
     assert len(page.images) >= 3 * 12
     drawn = text.count("<svg viewBox") - text.count('<svg viewBox="0 0 34 12"')  # less legends
-    assert drawn == 6  # by backbone, differences, seeds, α, ROC, graph
+    assert drawn == 7  # ladder, by backbone, differences, seeds, α, ROC, graph
     assert 'class="best"' in text
     assert "(best)" in text
+    assert text.index('id="ladder"') < text.index("<figure>") < text.index('id="rq1"')
     summary = json.loads((whole / "summary.json").read_text())
+    (ladder,) = summary["ladders"]
+    assert [rung["name"] for rung in ladder["rungs"]] == ["none", "any", "teacher", "human"]
+    assert summary["verdict"]["place"].startswith("What the place of the maps is worth")
     assert summary["primary"] == "test-unseen"
     assert summary["missing"] == []
     assert summary["sentences"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 
 from preceptor.report.panels import choose_rows
 from preceptor.report.svg import ticks
-from preceptor.report.verdict import controls_sentence, verdict
+from preceptor.report.verdict import verdict
 from preceptor.results.domain import Results
+from tests.report.ladders import ladder
 
 
 def results(
@@ -19,7 +22,6 @@ def results(
     *,
     n: int = 3,
     p: float = 0.5,
-    control: float | None = None,
 ) -> Results:
     """Results with the differences to Baseline 1 and Baseline 2 of each backbone."""
     lines = [
@@ -31,14 +33,6 @@ def results(
         for name, pair in means.items()
         for place, mean in enumerate(pair, 1)
     ]  # fmt: skip
-    if control is not None:
-        lines.append(
-            {
-                "question": "control", "backbone": "a", "b": "a title", "key_b": "shuffled",
-                "alpha_b": 0.5, "n": n, "mean": control, "low": control - 0.01,
-                "high": control + 0.01,
-            }
-        )  # fmt: skip
     runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
     return Results("test", "fake", ["fake", "real"], runs, pd.DataFrame(),
                    comparisons=pd.DataFrame(lines))  # fmt: skip
@@ -77,12 +71,17 @@ def test_how_many_seeds_could_prove_it() -> None:
     assert "need 8 seeds" in found.text
 
 
-@pytest.mark.parametrize(
-    ("control", "words"), [(0.05, "matters"), (0.005, "may matter"), (-0.02, "is not shown")]
-)
-def test_what_the_maps_are_worth(control: float, words: str) -> None:
-    assert words in controls_sentence(results({"a": (0.1, 0.2)}, control=control))
-    assert controls_sentence(results({"a": (0.1, 0.2)})) == ""
+def test_the_verdict_names_what_the_place_is_worth() -> None:
+    found = verdict(results({"a": (0.1, 0.2)}))
+    assert found.place == ""
+    assert found.sentences == found.text
+    with_ladder = results({"a": (0.1, 0.2)})
+    with_ladder.ladders = [ladder(0.04, 0.01)]
+    found = verdict(with_ladder)
+    assert found.place.startswith("What the place of the maps is worth, ")
+    assert found.sentences == f"{found.text} {found.place}"
+    with_ladder.ladders = [replace(ladder(0.04, 0.01), set="another set")]
+    assert verdict(with_ladder).place == ""
 
 
 def frame(count: int, mapped: list[bool]) -> pd.DataFrame:

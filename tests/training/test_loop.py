@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from preceptor.config.run import MapSource, RunConfig, Training
-from preceptor.losses import guided
+from preceptor.losses import guidance_term
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
@@ -39,7 +39,7 @@ def test_the_sums_of_a_step_read_each_map_normalised_once(monkeypatch: pytest.Mo
         counted.append(len(values))
         return normalise(values)
 
-    monkeypatch.setattr(guided, "normalise", normalised)
+    monkeypatch.setattr(guidance_term, "normalise", normalised)
     terms = guided_loss_terms(logits, cam, targets)
     stats = StepStats.of(logits, terms, targets, combine(terms, 0.3), 0.3, "l2")
     assert counted == [5, 5]

@@ -21,12 +21,28 @@ Side = Annotated[int, Field(gt=0, le=8192)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Amount = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 Length = Literal["epochs", "steps"]
-Method = Literal["cam", "rise"]  # saliency methods of Teachers
+Method = Literal["cam", "rise", "cells"]  # ways of making maps with a trained model
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trust = Literal["none", "score", "agreement", "entropy"]
 PCA_COMPONENTS = 5  # default number of principal components of maps without people
-Distance = Literal["l2", "mse", "l1", "kl", "dice"]
 OutsideKind = Literal["none", "blur", "noise", "shuffle", "other", "mean"]
+NormalizedDistance = Literal["l2", "mse", "l1", "kl", "dice"]  # between maps scaled to [0, 1]
+EvidenceDistance = Literal["cells", "evidence", "energy", "cosine"]  # of evidence from a mask
+Distance = NormalizedDistance | EvidenceDistance
+# One distance, or several with their weights.
+Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]
+CamClass = Literal["label", "predicted", "decision"]
+PoolKind = Literal["mean", "top", "lse"]
+
+
+def distance_weights(distance: Distances) -> dict[Distance, float]:
+    """Weight of each distance of a setting; 1 for a single one."""
+    return dict(distance) if isinstance(distance, Mapping) else {distance: 1.0}
+
+
+def takes_masks(distance: Distances) -> bool:
+    """Whether a distance, or one of several, compares evidence with a mask in [0, 1]."""
+    return any(name in get_args(EvidenceDistance) for name in distance_weights(distance))
 
 
 class Settings(BaseModel):
@@ -180,12 +196,24 @@ class Training(Settings):
         fit: Method that makes images square: squash (aspect ignored, as in the authors' code),
             letterbox or crop.
         in_chans: Number of input channels: 3 (color) or 1 (grayscale).
-        distance: Distance between normalized maps: l2 (the paper), mse (the authors' code), l1, kl
-            or dice.
-        cam_class: Class whose map is guided: label or predicted.
+        distance: Distance of the guidance term. Between normalized maps: l2 (the paper), mse (the
+            authors' code), l1, kl or dice. Of signed evidence from a mask, with cam_class decision:
+            cells, evidence, energy or cosine, see `preceptor.losses.evidence`. Or several with
+            their weights, as in {l2: 0.5, cells: 0.5}.
+        mark_weight: Additional weight of a marked cell in the distance cells.
+        cell_full: Share of a cell that a human map must cover to count as 1 in distances of
+            evidence; less counts in proportion. 1 = the share itself.
+        cam_class: Map that is guided: that of the label, of the predicted class, or the decision
+            map, which is the map of the label's log-odds.
         cam_source: Features of the CAM: head_input (input of the head), or cyborg (the layers of
             the authors' code, for its backbone families).
         head: softmax (one logit per class) or sigmoid (one logit for two classes).
+        pool: Pooling of the CAMs to logits: mean (as in the backbone itself), top (mean of the
+            highest cells) or lse (log-sum-exp).
+        pool_top: Highest cells of `top`: a share of all cells, or a number.
+        pool_sharpness: Sharpness r of `lse`.
+        readout: none, or auto: after the training, the pooling of the model is replaced by the one
+            of `preceptor.models.readout` with the highest AUC on the worst validation set.
         optimizer: sgd or adamw.
         lr: Learning rate.
         momentum: Momentum of SGD (unused by adamw).
@@ -228,10 +256,16 @@ class Training(Settings):
     input_size: Side | None = None
     fit: Fit = "squash"
     in_chans: Literal[1, 3] = 3
-    distance: Annotated[Distance, IdentityOf("guidance")] = "l2"
-    cam_class: Annotated[Literal["label", "predicted"], IdentityOf("guidance")] = "label"
+    distance: Annotated[Distances, IdentityOf("guidance")] = "l2"
+    mark_weight: Annotated[float, Field(ge=0), IdentityOf("guidance")] = 9.0
+    cell_full: Annotated[float, Field(gt=0, le=1), IdentityOf("guidance")] = 0.25
+    cam_class: Annotated[CamClass, IdentityOf("guidance")] = "label"
     cam_source: Literal["head_input", "cyborg"] = "head_input"
     head: Literal["softmax", "sigmoid"] = "softmax"
+    pool: PoolKind = "mean"
+    pool_top: Amount = 0.1
+    pool_sharpness: Annotated[float, Field(gt=0)] = 4.0
+    readout: Literal["none", "auto"] = "none"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.005
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -311,6 +345,24 @@ class Training(Settings):
         return self
 
     @model_validator(mode="after")
+    def _decision_map_of_evidence(self) -> Training:
+        names = distance_weights(self.distance)
+        if not names:
+            raise ValueError("distance is empty; name at least one, such as l2")
+        wrong = [name for name in names if name in get_args(EvidenceDistance)]
+        if wrong and self.cam_class != "decision":
+            raise ValueError(
+                f"distance {wrong[0]} takes the decision map, and cam_class is {self.cam_class}; "
+                "set cam_class: decision"
+            )
+        if wrong and self.cam_source == "cyborg":
+            raise ValueError(
+                f"distance {wrong[0]} takes maps that add up to the logits, and those of "
+                "cam_source: cyborg do not; set cam_source: head_input"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consistency_of_two_images(self) -> Training:
         if self.consistency and self.augmentation.outside == "none":
             raise ValueError(
@@ -356,6 +408,9 @@ class MapSource(Settings):
             agreement (of the members of a committee) or entropy (larger for concentrated maps). The
             factors have mean 1 over the images guided by the store, so that the meaning of α is
             unchanged.
+        marks: Whether the maps of a store show where a person would mark, as those of a mapper do,
+            and not the evidence for the class of each image. For classes without human maps, such a
+            map shows where the evidence for the class does not lie.
         components: Number of principal components, for kind pca.
     """
 
@@ -365,6 +420,7 @@ class MapSource(Settings):
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
     human: Literal["replace", "keep"] = "replace"
     trust: Trust = "none"
+    marks: bool = False
     components: Few = PCA_COMPONENTS
 
     @model_validator(mode="after")
@@ -480,7 +536,11 @@ class RunConfig(Settings):
         annotated_seed: Random seed of the subset of annotated images.
         maps: Source of the guiding maps.
         guide_classes: Classes whose maps are used; None = all.
-        alpha: α in [0, 1]; 1 is plain cross-entropy, without a guidance term.
+        alpha: α in [0, 1]; 1 is plain cross-entropy, without a guidance term. auto = the α of each
+            batch follows its losses, see `losses.guided.balanced_alpha`.
+        labels: Labels of the training: class (of the image), or marks (the positive class for
+            images with a human map, the other for examined images without one, whatever their
+            class), for a model that learns the maps alone.
         alpha_start: α of the first step, which changes linearly to `alpha` at the last step
             (saliency first, labels later); None = constant `alpha`.
         post: Post-processing of guiding maps other than human maps.
@@ -503,7 +563,8 @@ class RunConfig(Settings):
     annotated_seed: Annotated[int, Field(ge=0), NotIdentity()] = 0
     maps: Annotated[MapSource, IdentityOf("maps")] = MapSource()
     guide_classes: Annotated[tuple[str, ...] | None, IdentityOf("maps")] = None
-    alpha: Annotated[Fraction, IdentityOf("guidance")] = 0.5
+    alpha: Annotated[Fraction | Literal["auto"], IdentityOf("guidance")] = 0.5
+    labels: Literal["class", "marks"] = "class"
     alpha_start: Annotated[Fraction | None, IdentityOf("guidance")] = None
     post: Annotated[PostProcessing, IdentityOf("other maps")] = PostProcessing()
     human_post: Annotated[PostProcessing, IdentityOf("human maps")] = PostProcessing()
@@ -511,6 +572,27 @@ class RunConfig(Settings):
     validation_negatives: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _marks_of_maps(self) -> RunConfig:
+        if self.labels == "marks" and self.maps.kind != "human":
+            raise ValueError(
+                f"labels: marks are those of human maps, and maps.kind is {self.maps.kind}; set it "
+                "to human"
+            )
+        if self.labels == "marks" and not takes_masks(self.training.distance):
+            raise ValueError("labels is marks, and distance takes no masks; set distance: cells")
+        return self
+
+    @model_validator(mode="after")
+    def _alpha_of_one_kind(self) -> RunConfig:
+        if self.alpha == "auto" and self.alpha_start is not None:
+            raise ValueError("alpha is auto, which has no schedule; remove alpha_start")
+        if self.alpha == "auto" and self.training.processes > 1:
+            raise ValueError(
+                "alpha is auto, which is possible on one device only; set a number, or devices: 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decided(self) -> RunConfig:
@@ -523,8 +605,23 @@ class RunConfig(Settings):
     @property
     def guided(self) -> bool:
         """Whether the loss has a guidance term."""
+        if self.maps.kind == "none":
+            return False
+        if self.alpha == "auto":
+            return True
         start = self.alpha if self.alpha_start is None else self.alpha_start
-        return self.maps.kind != "none" and min(self.alpha, start) < 1
+        return min(self.alpha, start) < 1
+
+    @property
+    def guided_map(self) -> Literal["label", "decision", "cells"]:
+        """Maps of the trained model that are comparable with those that guide it.
+
+        The label's for a run without guidance, and for one that guides the predicted class.
+        """
+        if self.labels == "marks":
+            return "cells"
+        decision = self.guided and self.training.cam_class == "decision"
+        return "decision" if decision else "label"
 
     @property
     def changes_outside(self) -> bool:

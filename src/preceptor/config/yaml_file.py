@@ -168,6 +168,10 @@ _EITHER = {
     "{auto: {width: 0.03, looks: [3, 5, 8]}}",
     "annotated": "write a number of images above 0, or a fraction above 0 and up to 1 (as in 1.0)",
     "weights": "write hub, none or a .safetensors file, or one of these under each backbone",
+    "alpha": "write a number from 0 to 1, or auto",
+    "distance": "write l2, mse, l1, kl, dice, cells, evidence, energy or cosine, or several with "
+    "weights above 0, as in {l2: 0.5, cells: 0.5}",
+    "pool_top": "write a share of the cells above 0 and up to 1 (as in 0.1), or a number of cells",
 }
 _WRITE = {
     "tuple_type": "write a list, as in [a, b]",
@@ -197,9 +201,10 @@ def _problems(errors: Sequence[Any], model: type[BaseModel]) -> list[Problem]:
     """Problems found by pydantic, in terms of the file; one problem for all branches of a union."""
     found: dict[tuple[Any, ...], list[Problem]] = {}
     for entry in errors:
-        either = entry["loc"][0] if entry["loc"] else ""
-        loc = entry["loc"][:1] if either in _EITHER and len(entry["loc"]) > 1 else entry["loc"]
-        if loc not in found or either not in _EITHER:
+        loc = entry["loc"]
+        places = [place for place, part in enumerate(loc) if part in _EITHER]
+        loc = loc[: places[0] + 1] if places else loc  # without the branch of the union
+        if loc not in found or not places:
             found.setdefault(loc, []).extend(_problem(entry, loc, model))
     inner = {loc[:-1] for loc in found if loc}  # an invalid element makes its list too short
     return [
@@ -221,8 +226,8 @@ def _problem(entry: Any, loc: tuple[Any, ...], model: type[BaseModel]) -> list[P
         lines = [line.partition("; ") for line in str(entry["ctx"]["error"]).split("\n")]
         return [Problem(key, what, fix or "change one of them") for what, _, fix in lines]
     shown = "nothing is written" if value is None else f"value {_shown(value)}"
-    if key in _EITHER:
-        return [Problem(key, shown, _EITHER[key])]
+    if loc and loc[-1] in _EITHER:
+        return [Problem(key, shown, _EITHER[loc[-1]])]
     if kind == "string_type":
         scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
         quotes = f"write it in quotes: '{value}'" if scalar else "write a string"

@@ -101,6 +101,26 @@ class MapArray:
 
 
 @dataclass(frozen=True)
+class Masks:
+    """Map targets as masks in [0, 1]: 1 where the evidence for the label of an image lies.
+
+    Args:
+        whole: (n,) bool, rows whose mask is 1 everywhere: examined images of a class that is
+            defined by the absence of marks.
+        inverted: (n,) bool, rows of such a class whose maps show marks: the mask is 1 − map.
+        full: Share of a cell that a human map must cover to count as 1; less in proportion.
+    """
+
+    whole: NDArray[np.bool_]
+    inverted: NDArray[np.bool_]
+    full: float = 1.0
+
+    def part(self, which: slice) -> Masks:
+        """The masks of consecutive positions."""
+        return Masks(self.whole[which], self.inverted[which], self.full)
+
+
+@dataclass(frozen=True)
 class MapTargets:
     """Map targets of rows: human maps, maps of a Teacher, or both.
 
@@ -112,6 +132,7 @@ class MapTargets:
             must commute with flips and quarter turns, which are applied afterwards.
         human_post: Post-processing of human maps.
         human_rows: (n,) manifest row whose human map guides each row; None = the row itself.
+        masks: Treatment of the maps as masks; None = maps of any scale.
     """
 
     weight: NDArray[np.float32]
@@ -120,6 +141,7 @@ class MapTargets:
     post: Callable[[Tensor], Tensor] | None = None
     human_post: Callable[[Tensor], Tensor] | None = None
     human_rows: NDArray[np.int64] | None = None
+    masks: Masks | None = None
 
     @classmethod
     def human(cls, weight: NDArray[np.float32] | NDArray[np.bool_]) -> MapTargets:
@@ -171,6 +193,7 @@ class Rows:
                 weight=targets.weight[which],
                 index=targets.index[which],
                 human_rows=whose,
+                masks=None if targets.masks is None else targets.masks.part(which),
             )
         return replace(
             self,
@@ -180,6 +203,10 @@ class Rows:
             targets=targets,
             soft=None if self.soft is None else self.soft[which],
         )
+
+    def without_maps(self) -> Rows:
+        """The same rows without map targets."""
+        return replace(self, targets=None)
 
     def batch(
         self,
@@ -280,14 +307,19 @@ class Rows:
         maps = torch.zeros((len(chosen), *grid))
         targets = self.targets
         used = targets.weight[chosen] > 0
-        index = targets.index[chosen]
+        index, masks = targets.index[chosen], targets.masks
+        if masks is not None:
+            used &= ~masks.whole[chosen]
         human = np.flatnonzero(used & (index < 0))
         if len(human):
             whose = self.rows if targets.human_rows is None else targets.human_rows
             stored = _without_constants(self.images.human_maps(whose[chosen[human]]))
             unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64).expand(len(human), 4)
             found = resample(stored, unit, torch.from_numpy(boxes[human]), grid)
-            maps[human] = found if targets.human_post is None else targets.human_post(found)
+            if masks is not None and targets.human_post is None:
+                found /= 255  # stored from 0 to 255
+            found = found if targets.human_post is None else targets.human_post(found)
+            maps[human] = found if masks is None else (found / masks.full).clamp_max(1)
         other = np.flatnonzero(used & (index >= 0))
         if len(other) and targets.array is not None:
             places = index[other]
@@ -295,6 +327,10 @@ class Rows:
             regions = torch.from_numpy(targets.array.regions[places])
             found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
             maps[other] = found if targets.post is None else targets.post(found)
+        if masks is not None:
+            inverted = torch.from_numpy(masks.inverted[chosen])
+            maps = torch.where(inverted[:, None, None], 1 - maps, maps.clamp(0, 1))
+            maps[torch.from_numpy(masks.whole[chosen])] = 1
         return maps
 
 

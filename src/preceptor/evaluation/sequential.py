@@ -87,7 +87,7 @@ def sequential_level(looks: Sequence[int]) -> float:
         looks: Numbers of seeds after which the study may stop, increasing, each at least 2.
 
     Returns:
-        The level; 0.95 for a single look.
+        The level; 0.95 for a single look, and for () = a fixed number of seeds.
 
     Raises:
         InputError: The looks are not increasing, or a look has fewer than 2 seeds.
@@ -101,7 +101,7 @@ def sequential_level(looks: Sequence[int]) -> float:
         >>> round(sequential_level([3, 5, 8, 12, 20]), 3), sequential_level([8])
         (0.978, 0.95)
     """
-    return _level(_checked(looks))
+    return _level(_checked(looks)) if looks else LEVEL
 
 
 def sequential_p(p: float, n: int, looks: Sequence[int]) -> float:

@@ -145,6 +145,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         return record | {"correlations": found}
     made = compute_maps(
         model, workspace, rows, work.method, teacher=work.run, tta=work.tta, rise=work.rise,
+        cam_class="decision" if work.decision else "label",
         precision=training.speed.precision, cache=training.cache,
     )  # fmt: skip
     write_store(folder, made)

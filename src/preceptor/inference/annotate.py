@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config.run import Method, Precision, RiseSettings
+from preceptor.config.run import CamClass, Method, Precision, RiseSettings
 from preceptor.data.loader import MapTargets, Rows, in_order
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
@@ -25,8 +25,6 @@ from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise import RiseResult
 from preceptor.saliency.rise import rise as estimate_rise
-
-CamClass = Literal["label", "predicted"]
 
 
 def annotate(
@@ -50,11 +48,13 @@ def annotate(
     Args:
         model: Teacher.
         manifest: Manifest of the images.
-        method: cam (class activation map, or Grad-CAM for models without an exact one), or rise,
-            which uses scores only.
+        method: cam (class activation map, or Grad-CAM for models without an exact one); rise, which
+            uses scores only; or cells (probability of a mark in each cell, for a mapper), which is
+            not normalized.
         out: Folder of the map store.
         splits: Images: train, all, or the name of a split.
-        cam_class: Class of the maps: label (of the image), or predicted.
+        cam_class: Maps of the label (of the image), of the predicted class, or decision maps (of
+            the label's log-odds).
         tta: Test-time augmentation of cam: the map is the mean of the normalized CAMs over the
             eight flips and quarter turns of the image, each turned back. Probabilities are averaged
             as well, and the predicted class is that of the mean. Eight forward passes per image.
@@ -104,10 +104,11 @@ def compute_maps(
     if tta and method == "rise":
         raise InputError("tta needs method cam; remove it, or use cam instead of rise")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
-    how: dict[str, float | str] = {"cam_class": cam_class}
+    how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
     error: NDArray[np.float32] | None = None
-    if method == "cam":
-        found = predict(model, rows, cams=cam_class, forward=forward, tta=tta)
+    if method != "rise":
+        cams = cam_class if method == "cam" else "cells"
+        found = predict(model, rows, cams=cams, forward=forward, tta=tta)
         assert found.cams is not None
         assert found.cam_classes is not None
         maps, classes = found.cams, found.cam_classes
@@ -116,6 +117,8 @@ def compute_maps(
     else:
         rise = rise or RiseSettings()
         found = predict(model, rows, forward=forward)
+        if cam_class == "decision":
+            raise InputError("cam_class: decision needs method cam; remove it, or use cam")
         classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)
         marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
@@ -123,14 +126,14 @@ def compute_maps(
     return MapStore(
         StoreInfo(
             teacher=teacher or model_digest(model),
-            method=model.spec.cam if method == "cam" else "rise",
+            method=model.spec.cam if method == "cam" else method,
             fit=model.spec.fit,
             side=model.spec.input_size,
             classes=model.spec.classes,
             settings=how,
         ),
         workspace.manifest.table["name"].to_numpy(object)[chosen],
-        normalise(maps).numpy().astype(np.float16),
+        (maps if method == "cells" else normalise(maps)).numpy().astype(np.float16),
         classes.astype(np.int32),
         found.probabilities[np.arange(len(chosen)), classes],
         found.probabilities,

@@ -56,7 +56,9 @@ def predict(
     Args:
         model: Model, on the device and in the memory layout of the computation.
         rows: Rows in order, without augmentation.
-        cams: Class of the maps: label or predicted; None = no maps.
+        cams: Maps: of the label, of the predicted class, decision (of the label's log-odds), or
+            cells (probability of a mark in each cell, the logistic function of the positive class's
+            evidence); None = no maps.
         forward: Forward function of the model in its precision; None = the model itself.
         batch_size: Number of images per forward pass; halved if memory runs out.
         tta: Test-time augmentation: probabilities are averaged over the eight flips and quarter
@@ -118,8 +120,13 @@ def _look(
     if cams is None:
         logits, _ = call(prepared)
         return logits.float().softmax(1), None, labels
-    logits, _, cam, wanted = call(prepared, labels if cams == "label" else "predicted")
-    return logits.float().softmax(1), cam.float(), wanted
+    if cams == "cells":
+        positive = torch.full_like(labels, model.spec.positive_index)
+        out = call(prepared, positive, decision=True)
+        return out.logits.float().softmax(1), out.evidence.float().sigmoid(), positive
+    decision = {"decision": True} if cams == "decision" else {}
+    out = call(prepared, "predicted" if cams == "predicted" else labels, **decision)
+    return out.logits.float().softmax(1), out.saliency.float(), out.classes
 
 
 def _looks(
@@ -136,14 +143,19 @@ def _looks(
     for turn in TURNS:
         turned = to_device(turn_all(images, turn), images.device, channels_last)
         # Maps of all classes, since the predicted class is known only after the last turn.
-        out = call(model.preprocess(turned), *(() if cams is None else ("every",)))
+        decision = {"decision": True} if cams in ("decision", "cells") else {}
+        out = call(model.preprocess(turned), *(() if cams is None else ("every",)), **decision)
         probabilities.append(out.logits.float().softmax(1))
-        if cams is not None:
+        if cams == "cells":  # probabilities, which are comparable between the turns
+            maps.append(turn_all(out.evidence.float().sigmoid(), turn.back))
+        elif cams is not None:
             every = out.saliency.float()
             normalised = normalise(every.flatten(0, 1)).view_as(every)
             maps.append(turn_all(normalised, turn.back))
     mean = torch.stack(probabilities).mean(0)
-    wanted = labels if cams == "label" else mean.argmax(1)
+    wanted = mean.argmax(1) if cams == "predicted" else labels
+    if cams == "cells":
+        wanted = torch.full_like(labels, model.spec.positive_index)
     cam = None
     if cams is not None:
         cam = torch.stack(maps).mean(0)[torch.arange(len(images), device=images.device), wanted]

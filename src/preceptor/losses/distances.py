@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.config.run import Distance
+from preceptor.config.run import NormalizedDistance
 
 # Added to every cell of a map in [0, 1] before the map becomes a distribution. With 1e-7, as in
 # `agreement`, the gradient of an empty cell with a high target would be 10⁷.
@@ -143,7 +143,7 @@ def dice(model: Tensor, target: Tensor) -> Tensor:
     return (s - t).square().sum(1) / torch.where(sizes == 0, 1, sizes)
 
 
-DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {
+DISTANCES: dict[NormalizedDistance, Callable[[Tensor, Tensor], Tensor]] = {
     "l2": l2,
     "mse": mse,
     "l1": l1,

@@ -6,78 +6,33 @@ A. Boyd, P. Tinsley, K. Bowyer, A. Czajka, "CYBORG: Blending Human Saliency Into
 Deep Learning-Based Synthetic Face Detection", WACV 2023.
 
 K is the number of images of the batch, v_k the weight of an image, w_k the weight of its map
-(0 = no guidance), y_k its label, and d the distance of two maps, both scaled to [0, 1] by their
-minimum and maximum. Training calls `guided_loss_terms` and `combine`; `GuidedLoss` and `guidance`
-are the public interface for other training loops.
+(0 = no guidance), y_k its label, and d the distance of the model's map from the target: of maps
+scaled to [0, 1] by their minimum and maximum (`preceptor.losses.distances`), of signed evidence
+from a mask (`preceptor.losses.evidence`), or a weighted sum of several. Training calls
+`guided_loss_terms` and `combine`; `GuidedLoss` is the interface for other training loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.config.run import Distance
-from preceptor.losses.distances import DISTANCES
+from preceptor.config.run import Distance, Distances
 from preceptor.losses.distillation import SoftTargets, distillation, softened
+from preceptor.losses.guidance_term import (
+    MARK_WEIGHT,
+    MapPair,
+    check_masks,
+    distance_of,
+    paired,
+    parts_of,
+    usable_by,
+)
 from preceptor.saliency.cam import binary_logits
-from preceptor.saliency.normalise import informative, normalise
-
-
-def guidance(cam: Tensor, maps: Tensor, distance: Distance = "l2") -> Tensor:
-    """Distance of each image's normalized saliency from its normalized map.
-
-    l2 is the norm of the flattened difference, as in the CYBORG paper; mse is the mean square, as
-    in the authors' released code; the others are in `preceptor.losses.distances`. Their gradients
-    differ in size: per image, l2 has gradient norm 1, mse 2‖d‖ ÷ (h·w).
-
-    Args:
-        cam: (B, h, w) raw saliency of the model; gradients flow into it.
-        maps: (B, h, w) on the same grid, any scale.
-        distance: l2, mse, l1, kl or dice.
-
-    Returns:
-        (B,) distances ≥ 0.
-
-    Raises:
-        ValueError: The shapes differ (nothing is broadcast), or the distance is unknown.
-
-    Example:
-        >>> a = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
-        >>> guidance(a, a.flip(2))
-        tensor([1.4142])
-    """
-    pair = _normalised(cam, maps)
-    return _distance(distance)(pair.model, pair.target)
-
-
-class MapPair(NamedTuple):
-    """Normalized saliency of the model and normalized target maps.
-
-    Args:
-        model: (B, h, w) in [0, 1]; gradients flow through it into the CAM.
-        target: (B, h, w) in [0, 1]; zeros for images without guidance.
-    """
-
-    model: Tensor
-    target: Tensor
-
-
-def _normalised(cam: Tensor, maps: Tensor) -> MapPair:
-    if cam.shape != maps.shape or cam.ndim != 3:
-        raise ValueError(
-            f"cam {tuple(cam.shape)} and maps {tuple(maps.shape)} must both be (B, h, w)"
-        )
-    return MapPair(normalise(cam), normalise(maps))
-
-
-def _distance(name: Distance) -> Callable[[Tensor, Tensor], Tensor]:
-    if name not in DISTANCES:
-        raise ValueError(f"distance {name!r} is not one of {', '.join(DISTANCES)}")
-    return DISTANCES[name]
 
 
 class Targets(NamedTuple):
@@ -106,7 +61,8 @@ class LossTerms(NamedTuple):
         guidance: (B,) v_k · w_k · d_k; exactly 0 for images without guidance.
         guided: (B,) bool, images with a map weight > 0 and an informative map.
         uninformative: (B,) bool, images with a map weight > 0 and a constant or non-finite map.
-        pair: Normalized maps of the guidance term; None without a CAM or maps.
+        pair: Maps of the guidance term; None without a CAM or maps.
+        usable: (B,) bool for each distance, images whose map can guide by it.
     """
 
     classification: Tensor
@@ -114,10 +70,15 @@ class LossTerms(NamedTuple):
     guided: Tensor
     uninformative: Tensor
     pair: MapPair | None = None
+    usable: Mapping[Distance, Tensor] = {}
 
 
 def guided_loss_terms(
-    logits: Tensor, cam: Tensor | None, targets: Targets, distance: Distance = "l2"
+    logits: Tensor,
+    cam: Tensor | None,
+    targets: Targets,
+    distance: Distances = "l2",
+    mark_weight: float = MARK_WEIGHT,
 ) -> LossTerms:
     """Classification and guidance term of the guided loss for each image.
 
@@ -126,9 +87,10 @@ def guided_loss_terms(
 
     Args:
         logits: (B, C); (B, 1) are single logits of class 1 against class 0.
-        cam: (B, h, w) raw saliency of the model; None = no guidance.
+        cam: (B, h, w) raw saliency of the model, see `guidance`; None = no guidance.
         targets: Labels, maps and weights.
-        distance: l2, mse, l1, kl or dice.
+        distance: Distance, or several with their weights, see `guidance`.
+        mark_weight: Additional weight of a marked cell in the distance cells.
 
     Raises:
         ValueError: The shapes differ, or the distance is unknown.
@@ -146,17 +108,19 @@ def guided_loss_terms(
         terms = LossTerms(classification, torch.zeros_like(classification), nothing, nothing)
     else:
         weighted = nothing.logical_not() if map_weight is None else map_weight > 0
-        guided = weighted & informative(maps)
+        usable = {name: usable_by(name, maps) for name in parts_of(distance)}
+        guided = weighted & torch.stack(tuple(usable.values())).any(0)
         # Maps without weight may contain anything, and NaN times 0 is NaN: they are replaced by
         # zeros before any arithmetic.
         known = torch.where(guided[:, None, None], maps, torch.zeros((), dtype=maps.dtype))
-        pair = _normalised(cam, known.to(cam.dtype))
-        distances = _distance(distance)(*pair)
+        pair = paired(cam, known.to(cam.dtype))
+        distances = distance_of(pair, distance, usable, mark_weight)
         if map_weight is not None:
             distances = distances * torch.where(guided, map_weight, 0).to(distances.dtype)
         terms = LossTerms(
-            classification, torch.where(guided, distances, 0), guided, weighted & ~guided, pair
-        )
+            classification, torch.where(guided, distances, 0), guided, weighted & ~guided, pair,
+            usable,
+        )  # fmt: skip
     if sample_weight is not None:
         terms = terms._replace(
             classification=terms.classification * sample_weight,
@@ -185,7 +149,9 @@ class GuidedLoss(nn.Module):
     Args:
         alpha: α in [0, 1]: 1 is plain cross-entropy, 0 guidance only. Comparable only within one
             distance.
-        distance: l2 (the paper), mse (the authors' code), l1, kl or dice.
+        distance: l2 (the paper), mse (the authors' code) or another of `guidance`, or several with
+            their weights.
+        mark_weight: Additional weight of a marked cell in the distance cells.
 
     Raises:
         ValueError: α outside [0, 1], or an unknown distance.
@@ -196,13 +162,16 @@ class GuidedLoss(nn.Module):
         0.6931
     """
 
-    def __init__(self, alpha: float, distance: Distance = "l2") -> None:
+    def __init__(
+        self, alpha: float, distance: Distances = "l2", mark_weight: float = MARK_WEIGHT
+    ) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is {alpha}, not in [0, 1]")
-        _distance(distance)
+        parts_of(distance)
         self.alpha = alpha
-        self.distance: Distance = distance
+        self.distance: Distances = distance
+        self.mark_weight = mark_weight
 
     def forward(
         self,
@@ -218,8 +187,8 @@ class GuidedLoss(nn.Module):
         Args:
             logits: (B, C); (B, 1) are single logits of class 1 against class 0.
             labels: (B,) int64.
-            cam: (B, h, w) raw saliency of the model; may be None at α = 1.
-            maps: (B, h, w) target maps on the same grid; may be None at α = 1.
+            cam: (B, h, w) raw saliency of the model, see `guidance`; may be None at α = 1.
+            maps: (B, h, w) target maps on the same grid, see `guidance`; may be None at α = 1.
             map_weight: (B,) w_k ≥ 0, 0 = no map (the content is ignored); None = 1.
             sample_weight: (B,) v_k > 0; None = 1. The divisor stays B.
 
@@ -227,26 +196,53 @@ class GuidedLoss(nn.Module):
             Scalar.
 
         Raises:
-            ValueError: cam or maps missing at α < 1, or shapes that differ.
+            ValueError: cam or maps missing at α < 1, shapes that differ, or a mask with values
+                outside [0, 1].
         """
         if self.alpha < 1 and (cam is None or maps is None):
             raise ValueError("cam and maps may be None only at alpha = 1")
         if self.alpha == 1:
             cam = maps = None
         targets = Targets(labels, maps, map_weight, sample_weight)
-        return combine(guided_loss_terms(logits, cam, targets, self.distance), self.alpha)
+        terms = guided_loss_terms(logits, cam, targets, self.distance, self.mark_weight)
+        if maps is not None:
+            weighted = maps if map_weight is None else maps[map_weight > 0]
+            check_masks(weighted, self.distance)
+        return combine(terms, self.alpha)
 
 
-def combine(terms: LossTerms, alpha: float) -> Tensor:
+def combine(terms: LossTerms, alpha: float | Tensor) -> Tensor:
     """Guided loss of a batch: the mean of (1 − α) · guidance + α · classification.
 
     A term with factor 0 is omitted, so that an infinite term does not give NaN.
     """
-    if alpha == 1:
-        return terms.classification.mean()
-    if alpha == 0:
-        return terms.guidance.mean()
+    if not isinstance(alpha, Tensor):
+        if alpha == 1:
+            return terms.classification.mean()
+        if alpha == 0:
+            return terms.guidance.mean()
     return ((1 - alpha) * terms.guidance + alpha * terms.classification).mean()
+
+
+def balanced_alpha(terms: LossTerms) -> Tensor:
+    """α of a batch that follows the losses: classification ÷ (classification + guidance).
+
+    The larger a term, the larger its weight. No gradient flows through α.
+
+    Returns:
+        Scalar in [0, 1], on the device of the terms; 1 if both terms are 0.
+
+    Reference:
+        VISER, IJCB 2026, arXiv:2603.17859, whose code lets the gradient flow through α.
+
+    Example:
+        >>> terms = LossTerms(torch.tensor([3.0]), torch.tensor([1.0]), *[torch.tensor([True])] * 2)
+        >>> balanced_alpha(terms)
+        tensor(0.7500)
+    """
+    classification, guidance = terms.classification.mean(), terms.guidance.mean()
+    total = (classification + guidance).detach()
+    return torch.where(total > 0, classification.detach() / torch.where(total > 0, total, 1), 1)
 
 
 def gradient_norms(
@@ -254,14 +250,16 @@ def gradient_norms(
     terms: LossTerms,
     targets: Targets,
     *,
-    alpha: float,
-    distance: Distance = "l2",
+    alpha: float | Tensor,
+    distance: Distances = "l2",
+    mark_weight: float = MARK_WEIGHT,
 ) -> tuple[Tensor, Tensor]:
     """Gradient norms of both terms for each image, without the division by the batch size.
 
     Classification at the logits: α · v ‖p − y‖, with soft targets of share s
-    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the normalised map s_model:
-    (1 − α) · v · w ‖∂d ÷ ∂s_model‖, exactly 0 for images without guidance.
+    α · v ‖(1 − s)(p − y) + s · T (p_T − q)‖. Guidance at the map m that the distance takes, the
+    normalized map or the evidence: (1 − α) · v · w ‖∂d ÷ ∂m‖, exactly 0 for images without
+    guidance; for several distances that take both, the norm of both gradients together.
 
     Also works under `torch.no_grad`, leaves no gradients, and does not synchronize with the device.
 
@@ -270,7 +268,8 @@ def gradient_norms(
         terms: Terms returned by `guided_loss_terms` for the same batch.
         targets: Targets passed to `guided_loss_terms`.
         alpha: α of the step.
-        distance: l2, mse, l1, kl or dice.
+        distance: Distance, or several with their weights, see `guidance`.
+        mark_weight: Additional weight of a marked cell in the distance cells.
 
     Returns:
         (B,) norms at the logits and (B,) norms at the map, detached.
@@ -297,10 +296,15 @@ def gradient_norms(
         at_logits = at_logits * sample_weight
     if terms.pair is None:
         return at_logits, torch.zeros_like(at_logits)
-    with torch.enable_grad():  # by autograd on a separate leaf, which works for every distance
-        model, target = terms.pair.model.detach().requires_grad_(), terms.pair.target.detach()
-        (gradient,) = torch.autograd.grad(_distance(distance)(model, target).sum(), model)
-    pull = torch.linalg.vector_norm(gradient.flatten(1), dim=1).to(at_logits.dtype)
+    with torch.enable_grad():  # by autograd on separate leaves, which works for every distance
+        leaves = [
+            part.detach().requires_grad_() for part in (terms.pair.model, terms.pair.evidence)
+        ]
+        pair = MapPair(leaves[0], terms.pair.target.detach(), leaves[1], terms.pair.mask.detach())
+        total = distance_of(pair, distance, terms.usable, mark_weight).sum()
+        found = torch.autograd.grad(total, leaves, allow_unused=True)
+    gradients = torch.cat([part.flatten(1) for part in found if part is not None], 1)
+    pull = torch.linalg.vector_norm(gradients, dim=1).to(at_logits.dtype)
     if map_weight is not None:
         pull = pull * map_weight
     if sample_weight is not None:

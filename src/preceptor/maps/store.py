@@ -1,12 +1,12 @@
 """Map store: a Teacher's maps for a manifest, as Parquet shards.
 
 One row per image: `path` (as in the manifest), `height` and `width` of the grid, `map` (float16,
-row-major, min-max normalized), `class` of the map, `score` (probability of that class). Optional
-columns: `probabilities` (one float32 per class of the Teacher, in its order), `agreement` (float32,
-−1 to 1, agreement of the members of a committee on the map) and `error` (float32, for RISE: 1 −
-estimated correlation of the map with its limit). The metadata contains the Teacher, the method and
-the part of the image that the grid covers: the canvas of `side` pixels under `fit`, see
-`geometry.fit_box`.
+row-major, min-max normalized; probabilities of a mark for method cells), `class` of the map,
+`score` (probability of that class). Optional columns: `probabilities` (one float32 per class of the
+Teacher, in its order), `agreement` (float32, −1 to 1, agreement of the members of a committee on
+the map) and `error` (float32, for RISE: 1 − estimated correlation of the map with its limit). The
+metadata contains the Teacher, the method and the part of the image that the grid covers: the canvas
+of `side` pixels under `fit`, see `geometry.fit_box`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StoreInfo:
 
     Args:
         teacher: Run id of the Teacher, or a name for external maps.
-        method: cam, gradcam or rise.
+        method: cam, gradcam, rise or cells.
         fit, side: Canvas that the grid covers.
         classes: Class names of the Teacher; the class of a map is one of them.
         settings: Settings of the method, as JSON-able values; maps with an error above `tolerance`

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
+from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust, takes_masks
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
-from preceptor.data.loader import MapArray, MapTargets
+from preceptor.data.loader import MapArray, MapTargets, Masks
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.maps.principal_components import (
@@ -64,12 +64,30 @@ def build_map_targets(
     table, source = manifest.table.iloc[rows], config.maps
     labels = table["label"].to_numpy()
     has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
-    placed = _placed_maps(source, config.training.fit, manifest, images, rows)
+    as_masks = takes_masks(config.training.distance)
+    placed = _placed_maps(source, config.training.fit, manifest, images, rows, scaled=as_masks)
     index = np.full(len(rows), -1, np.int64) if placed is None else placed.index
     keeps_human = placed is None or source.human == "keep"
     if keeps_human:
         index = np.where(has_human, -1, index)
     usable = (index >= 0) | (has_human & keeps_human)
+    masks = None
+    marked = has_human
+    if config.labels == "class" and (as_masks or source.marks):
+        marked = np.isin(labels, marked_classes(manifest, annotated))
+    if as_masks:
+        examined = manifest.annotated_mask[rows] & annotated[rows]
+        whole = (
+            ~marked & ~has_human & (source.kind in ("centre", "pca") or (examined & keeps_human))
+        )
+        shows_marks = placed is None or source.marks
+        masks = Masks(whole, ~marked & ~whole & shows_marks, config.training.cell_full)
+        usable |= whole
+    elif source.marks:
+        # Scaled to [0, 1], a map without marks would be one of noise.
+        usable &= marked | (has_human & keeps_human)
+    if config.labels == "marks" and not has_human.any():
+        raise _no_map(source, len(rows), 0)
     array = None if placed is None else placed.array()
     trust = None if placed is None else placed.trust_of(index)
     human_rows: NDArray[np.int64] | None = None
@@ -89,7 +107,20 @@ def build_map_targets(
     if trust is not None:
         weight *= _mean_one(trust, (weight > 0) & (index >= 0), source)
     post, human_post = _applied(config.post), _applied(config.human_post)
-    return MapTargets(weight, array, index, post, human_post, human_rows)
+    return MapTargets(weight, array, index, post, human_post, human_rows, masks)
+
+
+def marked_classes(manifest: Manifest, annotated: NDArray[np.bool_]) -> list[str]:
+    """Classes with a human map in any training image whose annotation is used.
+
+    The others are defined by the absence of marks.
+
+    Args:
+        manifest: Manifest.
+        annotated: (len(manifest),) bool, rows whose annotation is used.
+    """
+    with_map = manifest.map_mask & manifest.train_mask & annotated
+    return sorted(set(manifest.table["label"].to_numpy()[with_map]))
 
 
 def _no_map(source: MapSource, rows: int, excluded: int) -> InputError:
@@ -211,9 +242,18 @@ def trust_weights(
 
 
 def _placed_maps(
-    source: MapSource, fit: Fit, manifest: Manifest, images: ImageSource, rows: NDArray[np.int64]
+    source: MapSource,
+    fit: Fit,
+    manifest: Manifest,
+    images: ImageSource,
+    rows: NDArray[np.int64],
+    *,
+    scaled: bool,
 ) -> _PlacedMaps | None:
-    """Maps of the source of a run; None for human maps, which the loader reads itself."""
+    """Maps of the source of a run; None for human maps, which the loader reads itself.
+
+    With `scaled`, the largest value of each map of a folder is 1.
+    """
     if source.kind == "human":
         return None
     if source.kind == "centre":
@@ -226,7 +266,7 @@ def _placed_maps(
         raise InputError(f"maps: {path} is not a folder")
     names = manifest.table["name"].to_numpy()[rows]
     if not is_store(path):
-        maps, index = _from_folder(path, names)
+        maps, index = _from_folder(path, names, scaled=scaled)
         trust = trust_weights(source.trust, maps.astype(np.float32))
         regions = np.tile(UNIT, (len(rows), 1))
         return _PlacedMaps(maps, index, regions, trust, np.zeros(len(rows), bool))
@@ -285,7 +325,7 @@ def _from_store(
 
 
 def _from_folder(
-    path: Path, names: NDArray[np.object_]
+    path: Path, names: NDArray[np.object_], *, scaled: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Map images with the relative paths or file names of the images, with any image suffix."""
     suffixes = Image.registered_extensions()
@@ -309,7 +349,8 @@ def _from_folder(
                 )
         if file is not None:
             index[position] = len(maps)
-            maps.append(on_unit_square(decode_map(file)))
+            found = on_unit_square(decode_map(file))
+            maps.append(found / max(float(found.max()), 1e-12) if scaled else found)
     stacked = np.stack(maps) if maps else np.zeros((0, MAP_SIDE, MAP_SIDE), np.float32)
     return stacked, index
 

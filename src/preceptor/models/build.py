@@ -23,6 +23,7 @@ from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.backbones import classifiers, create_network
 from preceptor.models.feature_layout import CamSource, last_block
 from preceptor.models.guided_model import GuidedModel, Head, ModelOutput, ModelSpec
+from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_cam_identity, check_grad_cam, check_trained
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
@@ -44,6 +45,7 @@ def build_model(
     head: Head = "softmax",
     cam: CamKind = "auto",
     cam_source: CamSource = "head_input",
+    pool: Pool | None = None,
 ) -> GuidedModel:
     """Build a timm backbone for guided training, with the kind of saliency that it supports.
 
@@ -64,6 +66,8 @@ def build_model(
             or gradcam.
         cam_source: Features of the CAM: head_input (input of the head); or cyborg (the layers of
             the authors' released code, whose maps do not add up to the logits).
+        pool: Pooling of the CAMs to logits; None = mean, as in the backbone itself. Others need an
+            exact CAM.
 
     Raises:
         InputError: The backbone or an argument is unknown, the weights do not match or cannot be
@@ -101,8 +105,35 @@ def build_model(
     if cam_source == "cyborg":
         if cam == "gradcam":
             raise InputError("cam_source: cyborg needs cam: cam, and cam is gradcam; change one")
+        if pool is not None and pool.kind != "mean":
+            raise InputError(
+                f"cam_source: cyborg has maps that do not add up to the logits, and pool is "
+                f"{pool.kind}; set cam_source: head_input, or pool: mean"
+            )
         return _with_cyborg_taps(network, spec)
-    return _probed(network, spec, cam)
+    model = _probed(network, spec, cam)
+    return model if pool is None else with_pool(model, pool)
+
+
+def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
+    """The same network with another pooling of its CAMs to logits.
+
+    Raises:
+        InputError: The model has no exact CAM, or `pool.top` is larger than its grid.
+    """
+    if pool.kind != "mean" and model.spec.cam != "cam":
+        raise InputError(
+            f"{model.spec.backbone}: pool: {pool.kind} needs an exact class activation map, and "
+            "the backbone has Grad-CAM only; set pool: mean, or use another backbone"
+        )
+    if pool.kind == "top":
+        height, width = model.grid()
+        if pool.count(height * width) > height * width:
+            raise InputError(
+                f"{model.spec.backbone}: pool_top is {pool.top}, and the feature grid has {height} "
+                f"× {width} = {height * width} cells; lower pool_top"
+            )
+    return GuidedModel(model.backbone, replace(model.spec, pool=pool))
 
 
 def _check_arguments(
@@ -269,6 +300,7 @@ def load_model(folder: str | Path) -> GuidedModel:
         values = json.loads(file.read_text())
         for key in ("classes", "mean", "std"):
             values[key] = tuple(values[key])
+        values["pool"] = Pool(**values["pool"])
         spec = ModelSpec(**values)
         outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
         network = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")

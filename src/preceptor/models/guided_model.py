@@ -21,9 +21,15 @@ from preceptor.models.feature_layout import (
     last_block,
     layout_of,
 )
+from preceptor.models.pooling import Pool, pooled_logits
 from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import binary_logits, class_activation_map
+from preceptor.saliency.cam import (
+    binary_logits,
+    class_activation_map,
+    decision_map,
+    log_odds_slopes,
+)
 from preceptor.saliency.gradcam import grad_cam
 from preceptor.version import __version__
 
@@ -50,12 +56,17 @@ class GuidedOutput(NamedTuple):
         features: (B, Ch, h, w), the features from which the maps are computed.
         saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) for "every" class.
         classes: (B,) class of each map; (B, C) for "every" class.
+        evidence: Evidence of each cell, in the shape of `saliency`: the maps with their bias, so
+            that their mean is the logit of a head on mean-pooled features, or its log-odds for
+            decision maps. Grad-CAM is scaled by the number of cells, as the CAM is, and what its
+            mean lacks counts as the same in every cell.
     """
 
     logits: Tensor
     features: Tensor
     saliency: Tensor
     classes: Tensor
+    evidence: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class ModelSpec:
         cam_source: Features of the CAM: head_input, or cyborg (the layers of the authors' code).
         tap: Features of Grad-CAM: "" (input of the head), or "last_block" (input of the last
             transformer block, for heads that use a class token only).
+        pool: Pooling of the CAMs to logits.
         thresholds: Decision thresholds by rule, fixed on validation.
         version: Version of the library that built the model.
     """
@@ -93,6 +105,7 @@ class ModelSpec:
     cam: str = "cam"
     cam_source: CamSource = "head_input"
     tap: str = ""
+    pool: Pool = field(default_factory=Pool)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: str = __version__
 
@@ -100,6 +113,11 @@ class ModelSpec:
     def image_format(self) -> ImageFormat:
         """Input format of the trained model."""
         return ImageFormat(self.input_size, self.fit, self.in_chans)
+
+    @property
+    def positive_index(self) -> int:
+        """Index of the positive class; of the last class without one."""
+        return len(self.classes) - 1 if self.positive is None else self.classes.index(self.positive)
 
 
 class GuidedModel(nn.Module):
@@ -138,7 +156,11 @@ class GuidedModel(nn.Module):
             block.register_forward_pre_hook(self._tap_block)
 
     def forward(
-        self, images: Tensor, saliency_for: Tensor | Literal["predicted", "every"] | None = None
+        self,
+        images: Tensor,
+        saliency_for: Tensor | Literal["predicted", "every"] | None = None,
+        *,
+        decision: bool = False,
     ) -> ModelOutput | GuidedOutput:
         """Logits, features and, optionally, saliency maps in one forward pass.
 
@@ -146,6 +168,7 @@ class GuidedModel(nn.Module):
             images: (B, in_chans, H, W) normalized images.
             saliency_for: Classes of the maps: (B,) class indices, "predicted", or "every" class;
                 None = no maps.
+            decision: Decision maps instead of class maps, see `saliency.cam.decision_map`.
 
         Returns:
             `ModelOutput`, or with `saliency_for` a `GuidedOutput`. In training, gradients flow
@@ -166,26 +189,38 @@ class GuidedModel(nn.Module):
             logits, features = self._pass(images)
             if saliency_for is None:
                 return ModelOutput(logits, features)
-            return self._with_cam(logits, features, saliency_for)
+            return self._with_cam(logits, features, saliency_for, decision)
         if torch.is_inference_mode_enabled():  # tensors of inference mode have no gradients
             with torch.inference_mode(False), torch.no_grad():
                 if isinstance(saliency_for, Tensor):
                     saliency_for = saliency_for.clone()
-                return self.forward(images.clone(), saliency_for)
+                return self.forward(images.clone(), saliency_for, decision=decision)
         trainable = torch.is_grad_enabled()
         norms = self._norms_in_training()
         self._differentiate = True
         try:
             with torch.set_grad_enabled(trainable):  # undone here if a tap in the trunk changed it
                 logits, features, alone = self._pass_apart(images, norms)
-                return self._with_grad_cam(logits, features, alone, saliency_for, trainable)
+                return self._with_grad_cam(
+                    logits, features, alone, saliency_for, decision, trainable
+                )
         finally:
             self._differentiate, self._entered = False, None
 
     def _pass(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C) logits, and the (B, Ch, h, w) features that they are computed from."""
         raw, features = self._features(images)
-        return self._head(raw), features
+        if self.spec.pool.kind == "mean":
+            return self._head(raw), features
+        with torch.autocast(features.device.type, enabled=False):  # as for the CAM
+            weight, bias, dense = self._linear(features)
+            maps = torch.einsum("kc,bchw->bkhw", weight, dense)
+            return pooled_logits(maps, bias, self.spec.pool, self.spec.positive_index), features
+
+    def mean_pooled(self, images: Tensor) -> ModelOutput:
+        """Logits of the backbone itself, whatever the pooling, and the features."""
+        raw, features = self._features(images)
+        return ModelOutput(self._head(raw), features)
 
     def _pass_apart(self, images: Tensor, norms: list[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
         """As `_pass`, with further logits for differentiation that are independent between images.
@@ -285,20 +320,37 @@ class GuidedModel(nn.Module):
             self._entered = entered
         return entered
 
+    def _linear(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight and bias of the logits, and the features, in float32 or wider."""
+        wide = torch.promote_types(features.dtype, torch.float32)
+        weight = self.class_weight.to(wide)
+        bias = self.head.bias
+        zeros = weight.new_zeros(len(weight))
+        return weight, zeros if bias is None else binary_logits(bias.to(wide)), features.to(wide)
+
     def _with_cam(
-        self, logits: Tensor, features: Tensor, saliency_for: Tensor | str
+        self, logits: Tensor, features: Tensor, saliency_for: Tensor | str, decision: bool
     ) -> GuidedOutput:
         # Always in float32: the map is a small product, and min-max normalization amplifies
         # rounding errors.
         with torch.autocast(features.device.type, enabled=False):
-            wide = torch.promote_types(features.dtype, torch.float32)
-            weight, dense = self.class_weight.to(wide), features.to(wide)
+            weight, bias, dense = self._linear(features)
             classes = self._classes(logits, saliency_for)
             if classes.ndim == 2:
                 maps = torch.einsum("kc,bchw->bkhw", weight, dense)
+                offset = bias.expand(len(maps), -1)
+                if decision:
+                    slopes = torch.stack(
+                        [log_odds_slopes(logits, one) for one in classes.unbind(1)], 1
+                    ).to(maps.dtype)
+                    maps = torch.einsum("bjk,bkhw->bjhw", slopes, maps)
+                    offset = slopes @ bias
+            elif decision:
+                maps = decision_map(dense, weight, logits, classes)
+                offset = log_odds_slopes(logits, classes).to(bias.dtype) @ bias
             else:
-                maps = class_activation_map(dense, weight, classes)
-        return GuidedOutput(logits, features, maps, classes)
+                maps, offset = class_activation_map(dense, weight, classes), bias[classes]
+        return GuidedOutput(logits, features, maps, classes, maps + offset[..., None, None])
 
     def _with_grad_cam(
         self,
@@ -306,17 +358,31 @@ class GuidedModel(nn.Module):
         features: Tensor,
         alone: Tensor,
         saliency_for: Tensor | str,
+        decision: bool,
         trainable: bool,
     ) -> GuidedOutput:
         classes = self._classes(logits, saliency_for)
-        if classes.ndim == 2:
-            every = [grad_cam(alone, features, c, trainable=trainable) for c in classes.unbind(1)]
-            maps = torch.stack(every, 1)
-        else:
-            maps = grad_cam(alone, features, classes, trainable=trainable)
+        each = classes.unbind(1) if classes.ndim == 2 else (classes,)
+        found = [
+            grad_cam(alone, features, one, decision=decision, trainable=trainable) for one in each
+        ]
+        values = [
+            (log_odds_slopes(logits, one).to(logits.dtype) * logits).sum(1)
+            if decision
+            else logits.gather(1, one[:, None])[:, 0]
+            for one in each
+        ]
+        cells = features.shape[-2] * features.shape[-1]
+        shown = [
+            cells * one + (value - cells * one.mean((-2, -1))).detach()[:, None, None]
+            for value, one in zip(values, found, strict=True)
+        ]
+        maps, evidence = (
+            torch.stack(part, 1) if classes.ndim == 2 else part[0] for part in (found, shown)
+        )
         if not trainable:
             logits, features = logits.detach(), features.detach()
-        return GuidedOutput(logits, features, maps, classes)
+        return GuidedOutput(logits, features, maps, classes, evidence)
 
     @staticmethod
     def _classes(logits: Tensor, saliency_for: Tensor | str) -> Tensor:

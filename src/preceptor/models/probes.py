@@ -48,7 +48,7 @@ def check_cam_identity(model: GuidedModel, *, trained: bool = False) -> float:
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.no_grad(), _other_values(model, head, trained, generator):
         images = _images(model, generator)
-        logits, features = model(images)
+        logits, features = model.mean_pooled(images)
         if features.shape[1] != head.in_features:
             raise InputError(
                 f"{refuse}the head has {head.in_features} inputs and the features have "
@@ -132,9 +132,10 @@ def check_grad_cam(model: GuidedModel) -> str | None:
                 if not statistics(model.backbone.get_submodule(name)):
                     return f"its {name} is batch norm without running statistics, where images meet"
             images = _images(model, generator).requires_grad_()
+            shape = tuple(model.mean_pooled(images).features.shape)
+            if len(shape) != 4 or shape[0] != 2:
+                return f"its features are {shape}, of other things than images"
             out = model(images, torch.tensor([0, 1], device=images.device))
-            if out.saliency.shape != (2, *out.features.shape[2:]):
-                return f"its features are {tuple(out.features.shape)}, of other things than images"
             (slope,) = torch.autograd.grad(out.logits[:, 1].sum(), out.features, retain_graph=True)
             if not bool((slope.abs().sum(1).flatten(1) > 0).all()):
                 return "the logits do not depend on all places of the features"

@@ -7,7 +7,8 @@ from preceptor.report import rate_tables
 from preceptor.report.cells import Table
 from preceptor.report.domain_tables import DomainTables
 from preceptor.report.methods import methods
-from preceptor.report.verdict import Verdict, controls_sentence, names_of
+from preceptor.report.sentences import names_of
+from preceptor.report.verdict import Verdict
 from preceptor.results.best import Best
 from preceptor.results.domain import Results
 from preceptor.study.plan import Plan
@@ -40,7 +41,7 @@ def model_card(
         f"of a Teacher ({plan.winner()}). It is seed {best.seed} of {len(plan.seeds)} seeds, "
         f"the median on validation (AUC {best.value:.3f} on the worst validation set).",
         "## Results of the study",
-        f"**{found.headline}.** {found.text} {controls_sentence(results)}".strip(),
+        f"**{found.headline}.** {found.sentences}",
     ]
     at = (results.primary, best.backbone)
     shown = [

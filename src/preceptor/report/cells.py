@@ -20,6 +20,8 @@ SHORT = {
     "shuffled_human": "Human maps, shuffled",
     "distilled": "Soft labels",
     "mixed": "Mixed, no Teacher",
+    "mapper": "Mapper, annotated",
+    "mapper_all": "Mapper, all maps",
     "ceiling": "Ceiling",
 }
 """Names that fit an axis, by the key of a `results.Row`, in the order of the tables."""

@@ -22,6 +22,7 @@ from preceptor.report.cells import Cell, Line, Table
 from preceptor.report.domain_tables import DomainTables
 from preceptor.report.findings import DomainFindings, Findings
 from preceptor.report.graph_figure import graph_plot, work_groups
+from preceptor.report.ladder_blocks import domains_ladder, ladder_blocks
 from preceptor.report.methods import looks_sentence, methods
 from preceptor.report.panels import Panels
 from preceptor.report.questions import QUESTIONS
@@ -63,6 +64,7 @@ def chapter(
         return section(name.lower(), short, _question(name), [lead, *blocks])
 
     sections = [
+        section("ladder", "Ladder", "What the maps are worth", ladder_blocks(results)),
         asked("RQ1", "RQ1", _which_teacher(plan, results)),
         asked("RQ2", "RQ2", _every_backbone(results, shared)),
         asked("RQ3", "RQ3", _how_much(plan, results, findings.sentences)),
@@ -85,7 +87,8 @@ def chapter(
 def domains_section(found: StudyResults, findings: Findings, table: Table | None) -> Section:
     """Section on RQ4, over all domains; `table` from `study_tables.domain_table`."""
     drawing = figures.domain_plot(found.domains)
-    blocks: list[Block] = [Text(findings.across, "answer")]
+    ladder = domains_ladder(found)
+    blocks: list[Block] = [Text(findings.across, "answer"), *([ladder] if ladder else [])]
     if drawing is not None:
         legend = [(key, f"− {name}") for key, name in _BASELINES]
         caption = "Student minus each baseline, mean and 95 % interval"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preceptor.report.ladder_words import rung_sentences
 from preceptor.report.questions import across_domains, answers
 from preceptor.report.sentences import sentences
 from preceptor.report.verdict import Verdict, verdict
@@ -20,7 +21,7 @@ class DomainFindings:
     Args:
         verdict: Verdict on the Student.
         answers: Answers by question (RQ1, RQ2, RQ3, budget).
-        sentences: Every comparison in a sentence.
+        sentences: Every comparison, and the rungs of every ladder, in a sentence.
     """
 
     verdict: Verdict
@@ -58,5 +59,8 @@ def domain_findings(plan: Plan, results: Results) -> DomainFindings:
     return DomainFindings(
         verdict(results),
         answers(plan, results),
-        sentences(plan, results.comparisons, results.shares),
+        [
+            *sentences(plan, results.comparisons, results.shares),
+            *rung_sentences(results.ladders_on(results.primary)),
+        ],
     )

@@ -9,7 +9,7 @@ import pandas as pd
 from preceptor.evaluation.sequential import sequential_level
 from preceptor.evaluation.terms import TERMS
 from preceptor.report.rate_tables import rule_words
-from preceptor.report.verdict import names_of
+from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished

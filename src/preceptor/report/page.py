@@ -16,8 +16,9 @@ from preceptor.report import export, figure_style, palette
 from preceptor.report.blocks import Chapter, FigureBlock, Section
 from preceptor.report.cells import short
 from preceptor.report.findings import Findings
+from preceptor.report.sentences import names_of
 from preceptor.report.svg import Figure
-from preceptor.report.verdict import controls_sentence, names_of, study_name
+from preceptor.report.verdict import study_name
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
@@ -33,6 +34,7 @@ FILES = {
     "results.csv": "metrics of every run, set and source",
     "rates.csv": "error rates of every run and test set",
     "comparisons.csv": "paired comparisons with intervals and p-values",
+    "ladder.csv": "AUC without maps, with any map, the Teacher's and all human maps, with gains",
     "domains.csv": "the Student compared with both baselines in every domain",
     "budget.csv": "AUC by number of annotated images",
     "runs.csv": "every training, with times",
@@ -81,11 +83,10 @@ def render_page(
         files: Names of the files beside the page.
     """
     top = findings.verdict
-    first = found.first
     said = [top.text]
     if not study.has_domains:
         said += findings.by_domain[""].sentences[:1] if top.kind != "open" else []
-        said.append(controls_sentence(first))
+    said.append(top.place)
     context: dict[str, Any] = {
         "name": study_name(study),
         "facts": _facts(study, found),

@@ -231,7 +231,8 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
             if names[row] in place
         }
         return str(winner), (found, store.info.fit)
-    run = _run_of(plan, "teacher", winner.name, winner.alpha, seed)
+    role: Role = "mapper" if winner.kind == "mapper" else "teacher"
+    run = _run_of(plan, role, winner.name, winner.alpha, seed)
     if run is None:
         return str(winner), None
     workspace = plan.protocol.workspaces.of(seed)
@@ -253,7 +254,7 @@ def _maps_of(
     if method == "rise":
         cams = rise_rows(model, data, data.labels, study.rise).maps
     else:
-        found = predict(model, data, cams="label").cams
+        found = predict(model, data, cams="cells" if method == "cells" else "label").cams
         assert found is not None
         cams = found
     return {int(row): cam for row, cam in zip(rows, normalise(cams).numpy(), strict=True)}

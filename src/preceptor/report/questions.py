@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from preceptor.report.ladder_words import place_clause
 from preceptor.report.sentences import (
     floor_words,
     gain_words,
     interval_words,
     of_words,
-    shuffled_maps_words,
     signed,
 )
 from preceptor.results.budgets import Enough, enough
@@ -37,7 +37,7 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     found = {
         "RQ1": _which_teacher(plan, compared),
         "RQ2": _every_backbone(plan, compared),
-        "RQ3": _how_much(plan, compared, results.shares),
+        "RQ3": _how_much(plan, results),
     }
     if plan.protocol.study.budgets:
         found["budget"] = _enough(plan, results)
@@ -126,7 +126,8 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
     )
 
 
-def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
+def _how_much(plan: Plan, results: Results) -> str:
+    compared, shares = results.comparisons, results.shares
     if compared.empty:
         return "No Student has been compared with a baseline yet."
     overall = compared[(compared["question"] == "overall") & (compared["backbone"] == OVERALL)]
@@ -141,14 +142,8 @@ def _how_much(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> str:
         f"{signed(line['mean'])} ({over}; 95 % interval "
         f"{interval_words(line['low'], line['high'])} over {line['n']} seeds)"
     )
-    controls = compared[compared["key_b"] == "shuffled"].dropna(subset=["mean"])
-    if not controls.empty:
-        worst = records(controls.sort_values("low", kind="stable"))[0]
-        shown = shuffled_maps_words(controls, plan.protocol.study.controls_alpha)
-        said += (
-            f"; minus that with the same maps shuffled (α {worst['alpha_b']:g}) it is "
-            f"{signed(worst['mean'])} ({interval_words(worst['low'], worst['high'])}): {shown}"
-        )
+    place = place_clause(results.ladders_on(results.primary), results.controls_alpha)
+    said += f"; {place}" if place else ""
     known = (
         shares[(shares["key"] == "student") & shares["share"].notna()] if len(shares) else shares
     )

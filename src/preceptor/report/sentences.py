@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -93,26 +95,6 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     return said
 
 
-def shuffled_maps_words(lines: pd.DataFrame, controls_alpha: str) -> str:
-    """Conclusion from the Student's gain over the shuffled control.
-
-    Args:
-        lines: Comparisons with this control, from `compare`.
-        controls_alpha: α of the control: own, or student (no conclusion about the maps is then
-            possible, since the Student's α is optimal for its own maps only).
-    """
-    if controls_alpha == "student":
-        return (
-            "the control was trained at the Student's α instead of its own, so that this does not "
-            "measure the effect of the content of the maps"
-        )
-    if (lines["low"] > 0).all():
-        return "the content of the Teacher's maps matters"
-    if (lines["mean"] > 0).all():
-        return "the content of the maps may matter, but chance is not excluded"
-    return "an effect of the content of the maps is not shown"
-
-
 def floor_words(family: pd.DataFrame) -> str:
     """Note on the smallest attainable p-value of comparisons with the fewest seeds."""
     return floor_note(int(family["n"].min()), float(family["p_floor"].max()))
@@ -147,3 +129,14 @@ def of_words(won: int, backbones: int) -> str:
     if backbones == 1:
         return "the backbone" if won else "no backbone"
     return f"{won or 'none'} of {backbones} backbones"
+
+
+def names_of(names: Iterable[str]) -> str:
+    """Names as an enumeration in a sentence.
+
+    Example:
+        >>> names_of(["a", "b", "c"])
+        'a, b and c'
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

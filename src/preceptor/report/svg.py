@@ -187,6 +187,11 @@ def path(points: Sequence[tuple[float, float]], series: str) -> Element:
     return Element(f'<path d="M{_through(points)}" class="{_joined("curve", series)}"/>', series)
 
 
+def edge(points: Sequence[tuple[float, float]]) -> Element:
+    """Thin line through points that belongs to no series."""
+    return Element(f'<path d="M{_through(points)}" class="edge"/>')
+
+
 def area(
     upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], series: str
 ) -> Element:

@@ -1,19 +1,18 @@
-"""Verdict of a study, effect of the content of the maps, and annotation counts."""
+"""Verdict of a study, its name, and annotation counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from preceptor.evaluation.sequential import sequential_floor
 from preceptor.evaluation.split_names import kind_of
+from preceptor.report.ladder_words import place_sentence
 from preceptor.report.questions import LEVEL
-from preceptor.report.sentences import shuffled_maps_words
+from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults
-from preceptor.runtime.formatting import number
 from preceptor.study.plan import Plan
 from preceptor.study.study_plan import StudyPlan
 
@@ -26,15 +25,27 @@ class Verdict:
         kind: won, ahead, mixed, lost or open.
         headline: Headline of a few words.
         text: One or two sentences.
+        place: Sentence on what the place of the Teacher's maps is worth; "" if it is unknown.
     """
 
     kind: str
     headline: str
     text: str
+    place: str = ""
+
+    @property
+    def sentences(self) -> str:
+        """All sentences."""
+        return f"{self.text} {self.place}".strip()
 
 
 def verdict(results: Results | StudyResults) -> Verdict:
     """Conclusion on the primary sets of all domains, given the number of seeds."""
+    return replace(_against_baselines(results), place=place_sentence(results))
+
+
+def _against_baselines(results: Results | StudyResults) -> Verdict:
+    """Conclusion on the Student and both baselines."""
     family = results.family
     done, total = results.progress
     progress = f"{done} of {total} trainings are finished"
@@ -97,23 +108,6 @@ def _limit(n: int, family: int, looks: tuple[int, ...]) -> str:
     )
 
 
-def controls_sentence(results: Results) -> str:
-    """Sentence on the Student's gain over the shuffled control, with the conclusion."""
-    compared = results.comparisons
-    if compared.empty:
-        return ""
-    here = compared[compared["key_b"] == "shuffled"].dropna(subset=["mean"])
-    if here.empty:
-        return ""
-    gain = number(here["mean"].mean(), sign=True)
-    alphas = ", ".join(f"{alpha:g}" for alpha in here["alpha_b"].unique())
-    meaning = shuffled_maps_words(here, results.controls_alpha)
-    return (
-        f"The Student's AUC minus that with the same maps shuffled among images (α {alphas}) is "
-        f"{gain}: {meaning}."
-    )
-
-
 def study_name(study: StudyPlan) -> str:
     """Name of a study: its domains, or the name of its manifest or of the manifest's folder."""
     if study.has_domains:
@@ -166,14 +160,3 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
             ("Human maps of the ceiling", f"{ceiling:,}", "all available ones; an upper bound")
         )
     return rows
-
-
-def names_of(names: Iterable[str]) -> str:
-    """Names as an enumeration in a sentence.
-
-    Example:
-        >>> names_of(["a", "b", "c"])
-        'a, b and c'
-    """
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

@@ -29,7 +29,8 @@ from preceptor.report.study_tables import domain_table
 from preceptor.report.verdict import Verdict, study_name
 from preceptor.results.best import write_best
 from preceptor.results.domain import Results
-from preceptor.results.schema import CSV_FILES
+from preceptor.results.ladder import ladder_table
+from preceptor.results.schema import CSV_FILES, LADDER
 from preceptor.results.study import StudyResults, gather_study
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
@@ -125,18 +126,18 @@ def _write_exports(exports: Sequence[tuple[str, str]], out: Path) -> None:
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:
     """Summary for programs: the verdict, and answers and sentences by domain."""
-    top = findings.verdict
     parts: dict[str, dict[str, Any]] = {
         name: {
             "primary": one.primary,
             "answers": findings.by_domain[name].answers,
+            "ladders": [asdict(ladder) for ladder in one.ladders_on(one.primary)],
             "sentences": findings.by_domain[name].sentences,
             "missing": one.missing,
         }
         | ({"looks": _looks(one)} if one.looks else {})
         for name, one in found.by_domain.items()
     }
-    said = {"verdict": {"kind": top.kind, "headline": top.headline, "text": top.text}}
+    said = {"verdict": asdict(findings.verdict)}
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
@@ -189,7 +190,7 @@ def _markdown(
             parts.append(f"## {name}")
         parts += [markdown_table(table) for table in several]
     if top is not None:
-        parts.append(f"{top.headline}. {top.text}")
+        parts.append(f"{top.headline}. {top.sentences}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -227,5 +228,6 @@ def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     found = {
         "results.csv": results.figures, "rates.csv": results.rates, "runs.csv": results.runs,
         "table.csv": results.table, "comparisons.csv": results.comparisons,
+        "ladder.csv": LADDER.table(ladder_table(results.ladders)),
     }  # fmt: skip
     return found | ({"budget.csv": results.budget} if plan.protocol.study.budgets else {})

@@ -17,10 +17,10 @@ from preceptor.evaluation.bootstrap import (
     share_of_the_way,
     two_level_bootstrap,
 )
-from preceptor.evaluation.paired_tests import LEVEL, PairedResult, holm, seeds_needed
+from preceptor.evaluation.paired_tests import PairedResult, holm, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
-from preceptor.results.rows import CONTROLS, OVERALL, Row, select_arm
+from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
@@ -31,7 +31,7 @@ class Pair:
     """Pair of arms to compare.
 
     Args:
-        question: RQ1, RQ2, RQ3, saliency, control, ceiling or variant.
+        question: RQ1, RQ2, RQ3, saliency, control, detector, ceiling or variant.
         backbone: Backbone of the models.
         a, b: Arms; differences are a − b.
         key_a, key_b: Keys of their rows in the main table; "" for probe Students.
@@ -58,16 +58,17 @@ def compare(
 ) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
-    Columns: question (RQ1, RQ2, RQ3, saliency, control, ceiling, variant, overall), backbone, a, b
-    (titles), key_a, key_b (keys of rows in the main table, see `Row`; "" for probe Students),
-    alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (Teachers whose maps
-    guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by seed), p, p_floor, p_holm
-    (in the tested family; else NaN), image_low, image_high (two-level bootstrap), seeds_needed and
-    seeds_cautious (for an interval of ±0.01, see `seeds_needed`), difference_by_seed. If every seed
-    has its own images, the variation over seeds includes that over images, and both intervals are
-    the same. If the number of seeds is auto, intervals and p-values are corrected for the looks
-    (`sequential_difference`), except for those of Teachers, whose probe Students have the seeds of
-    the first look. Rows with the backbone `OVERALL` are means over backbones by seed.
+    Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, overall),
+    backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; "" for probe
+    Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (Teachers
+    whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by seed), p,
+    p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level bootstrap),
+    seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
+    difference_by_seed. If every seed has its own images, the variation over seeds includes that
+    over images, and both intervals are the same. If the number of seeds is
+    auto, intervals and p-values are corrected for the looks (`sequential_difference`), except for
+    those of Teachers, whose probe Students have the seeds of the first look. Rows with the backbone
+    `OVERALL` are means over backbones by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[Pair] = []
@@ -75,6 +76,7 @@ def compare(
         for key, question in (
             ("baseline1", "RQ2"), ("baseline2", "RQ2"), ("baseline1_paper", "RQ3"),
             *((control, "control") for control in CONTROLS), ("ceiling", "ceiling"),
+            *((detector, "detector") for detector in DETECTORS),
         ):  # fmt: skip
             if key in rows:
                 pairs += [
@@ -111,7 +113,7 @@ def compare(
         if not plan.protocol.study.draws:
             labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
             _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
-            images = two_level_bootstrap(labels, left, right, groups, level=_level(looks))
+            images = two_level_bootstrap(labels, left, right, groups, level=sequential_level(looks))
             over_images = images.low, images.high
         lines.append(
             {
@@ -289,7 +291,7 @@ def share_of_way(
     seeds = sorted(set.intersection(*(set(part) for part in frames)))
     if not seeds:
         return None
-    level = _level(plan.protocol.study.looks)
+    level = sequential_level(plan.protocol.study.looks)
     if plan.protocol.study.draws:
         aucs = [set_aucs(figures, arm, name).loc[seeds] for arm in arms]
         return best, share_of_draws(*(values.to_numpy(float) for values in aucs), level=level)
@@ -298,11 +300,6 @@ def share_of_way(
     labels, _, groups = stacked[0]
     student, baseline, ceiling = (part[1] for part in stacked)
     return best, share_of_the_way(labels, student, baseline, ceiling, groups, level=level)
-
-
-def _level(looks: Sequence[int]) -> float:
-    """Level of intervals that cover 95 % after a number of looks."""
-    return sequential_level(looks) if looks else LEVEL
 
 
 def _scored(plan: Plan) -> tuple[str, list[str], str | None]:

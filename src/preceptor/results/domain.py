@@ -17,6 +17,7 @@ from preceptor.evaluation.scores import figures, fixed_thresholds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare, shares
+from preceptor.results.ladder import Ladder, ladders
 from preceptor.results.rows import (
     OVERALL,
     Row,
@@ -53,6 +54,7 @@ class Results:
         comparisons: Paired comparisons, see `comparisons.compare`; columns in `schema.COMPARISONS`.
         shares: Share of the way by backbone and row (Student, variants): key, title, share, low,
             high, reason.
+        ladders: Ladders by backbone and evaluation set, the primary set of a backbone first.
         teachers: Candidates of stage 1: name, value, low, high, tied, agreement, alpha.
         alphas: Candidates by role, backbone and α: values used by the selection (value, worst_set,
             low, high, tied, agreement), and whether the α was selected.
@@ -78,6 +80,7 @@ class Results:
     rates: pd.DataFrame = field(default_factory=RATES.empty)
     comparisons: pd.DataFrame = field(default_factory=COMPARISONS.empty)
     shares: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ladders: list[Ladder] = field(default_factory=list)
     teachers: pd.DataFrame = field(default_factory=pd.DataFrame)
     alphas: pd.DataFrame = field(default_factory=pd.DataFrame)
     budget: pd.DataFrame = field(default_factory=BUDGET.empty)
@@ -89,6 +92,10 @@ class Results:
     looks: tuple[int, ...] = ()
     looked: list[LookResult] = field(default_factory=list)
     files: ScoreFiles = field(default_factory=ScoreFiles)
+
+    def ladders_on(self, evaluation: str) -> list[Ladder]:
+        """Ladders on one evaluation set, one per backbone."""
+        return [ladder for ladder in self.ladders if ladder.set == evaluation]
 
     @property
     def family(self) -> pd.DataFrame:
@@ -165,6 +172,7 @@ def gather(plan: Plan) -> Results:
         compared = compare(plan, results.rows, results.figures, files)
         results.comparisons = COMPARISONS.table(compared)
         results.shares = shares(plan, results.rows, results.figures, files)
+        results.ladders = ladders(plan, results.rows, results.figures, files)
     choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)

@@ -22,6 +22,10 @@ CONTROLS = {
     "distilled": "Control: no maps, the Teacher's soft labels",
     "mixed": "Control: all images, human maps on the annotated",
 }
+DETECTORS: dict[Role, str] = {
+    "mapper": "Mapper as a detector: annotated, human maps",
+    "mapper_all": "Mapper as a detector: all human maps",
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Row:
     """Row of the main table: an arm of the study for each backbone.
 
     Args:
-        key: baseline1_paper, baseline1, baseline2, student, "variant NAME", ceiling, or a control
-            in `CONTROLS`.
+        key: baseline1_paper, baseline1, baseline2, student, "variant NAME", ceiling, a control in
+            `CONTROLS`, or a detector in `DETECTORS`.
         title: Title, without the backbone.
         arms: Arms by backbone.
         variant: Name of the variant, or "".
@@ -79,6 +83,10 @@ def table_rows(plan: Plan) -> list[Row]:
             of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
             of: Role = control if study.controls_alpha == "own" else "student"
             add(control, CONTROLS[control], chosen(control, of, of_teacher))
+    if study.mapper is not None and winner is not None:
+        for role, title in DETECTORS.items():
+            if role == "mapper" or study.ceiling:
+                add(role, title, {name: Arm(role, name, 0.0) for name in study.teachers})
     if study.ceiling:
         add("ceiling", "Ceiling: all images, all human maps", chosen("ceiling", "ceiling"))
     return rows
@@ -94,7 +102,9 @@ def _teacher_of(variant: Variant, winner: Teacher) -> str:
 def row_order(rows: Iterable[Row]) -> list[str]:
     """The keys of lines in the order of the tables: variants after the Student."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    place = {key: position for position, key in enumerate([*first, *CONTROLS, "ceiling"])}
+    place = {
+        key: position for position, key in enumerate([*first, *CONTROLS, *DETECTORS, "ceiling"])
+    }
     return sorted((row.key for row in rows), key=lambda key: place.get(key, len(first) - 0.5))
 
 

@@ -152,6 +152,15 @@ DOMAINS = Schema(
     },
     inner=("key_a", "key_b", "alpha_a", "alpha_b", "teacher_a", "teacher_b"),
 )  # fmt: skip
+LADDER = Schema(
+    {
+        "backbone": "text", "set": "text", "rung": "text", "key": "text", "title": "text",
+        "alpha": "number", "n": "whole", "mean": "number", "std": "number", "low": "number",
+        "high": "number", "below": "text", "gain_n": "whole", "gain": "number",
+        "gain_std": "number", "gain_low": "number", "gain_high": "number", "p": "number",
+        "p_floor": "number", "gain_by_seed": "list",
+    }
+)  # fmt: skip
 BUDGET = Schema(
     {
         "backbone": "text", "line": "text", "size": "whole", "minutes": "number",
@@ -163,5 +172,6 @@ BUDGET = Schema(
 CSV_FILES = {
     "results.csv": FIGURES, "rates.csv": RATES, "runs.csv": RUNS, "table.csv": TABLE,
     "comparisons.csv": COMPARISONS, "domains.csv": DOMAINS, "budget.csv": BUDGET,
+    "ladder.csv": LADDER,
 }  # fmt: skip
 """The schema of each CSV file of a study folder."""

@@ -33,10 +33,74 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
         >>> class_activation_map(features, torch.eye(2), torch.tensor([1]))
         tensor([[[0., 4.]]])
     """
-    batch, channels, height, width = features.shape
+    batch = len(features)
     if classes.shape != (batch,):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {batch}")
-    chosen = binary_logits(weight.T).T[classes]  # (B, Ch)
+    return _weighted_sum(features, binary_logits(weight.T).T[classes])
+
+
+def decision_map(features: Tensor, weight: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Decision map: the class activation map of the log-odds of one class per image.
+
+        cam_y − Σ_{c≠y} q_c cam_c,   q = softmax of the logits of the classes c ≠ y, detached
+
+    The derivative of the log-odds log p_y − log(1 − p_y) with respect to the logits, applied to the
+    CAMs. A change of all CAMs by the same map changes no probability, and leaves it unchanged. For
+    two classes it is cam_y minus the CAM of the other class.
+
+    Args:
+        features: (B, Ch, h, w).
+        weight: (C, Ch) weight of the linear head; (1, Ch) for a head with a single logit.
+        logits: (B, C), which determine q.
+        labels: (B,) class y of each map, int64 in [0, C).
+
+    Returns:
+        (B, h, w), not normalized.
+
+    Raises:
+        ValueError: `labels` does not have one class per image.
+
+    Reference:
+        J. Piland, C. Sweet, A. Czajka, "DiffGradCAM", arXiv:2506.08514, for two classes.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[[[1.0, 2.0]], [[0.0, 4.0]]]])
+        >>> decision_map(features, torch.eye(2), torch.zeros(1, 2), torch.tensor([1]))
+        tensor([[[-1.,  2.]]])
+    """
+    slopes = log_odds_slopes(logits, labels)
+    return _weighted_sum(features, slopes.to(weight.dtype) @ binary_logits(weight.T).T)
+
+
+def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Derivative of the log-odds of one class per image with respect to the logits, detached.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64 in [0, C).
+
+    Returns:
+        (B, C): 1 for the class of the image, minus the softmax over the others elsewhere.
+
+    Raises:
+        ValueError: `labels` does not have one class per image.
+
+    Example:
+        >>> import torch
+        >>> log_odds_slopes(torch.zeros(1, 3), torch.tensor([0]))
+        tensor([[ 1.0000, -0.5000, -0.5000]])
+    """
+    if labels.shape != (len(logits),):
+        raise ValueError(f"labels {tuple(labels.shape)} must be (B,) with B = {len(logits)}")
+    logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+    own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+    return torch.where(own, 1, -logits.masked_fill(own, -torch.inf).softmax(1))
+
+
+def _weighted_sum(features: Tensor, chosen: Tensor) -> Tensor:
+    """(B, h, w) sum of the channels (B, Ch, h, w) with the weights (B, Ch) of each image."""
+    batch, channels, height, width = features.shape
     # A batched product over a view keeps the channels in the layout of the features, so that
     # the gradient has the same layout. In the other layout, the backward pass of a DenseNet is
     # 15 % slower.

@@ -5,9 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from preceptor.saliency.cam import log_odds_slopes
+
 
 def grad_cam(
-    logits: Tensor, features: Tensor, classes: Tensor, *, trainable: bool = True
+    logits: Tensor,
+    features: Tensor,
+    classes: Tensor,
+    *,
+    decision: bool = False,
+    trainable: bool = True,
 ) -> Tensor:
     """Grad-CAM of one class per image, differentiated from the logits to the features only.
 
@@ -20,6 +27,8 @@ def grad_cam(
         logits: (B, C), computed from `features`; their graph must not have been freed.
         features: (B, Ch, h, w), ancestors of the logits. The trunk is not differentiated.
         classes: (B,) class of each map, int64 in [0, C).
+        decision: Differentiate the log-odds of the class instead of its logit, with the softmax
+            over the other classes taken as constant; see `cam.decision_map`.
         trainable: Keep the graph of the derivative, so that a loss on the map reaches the head and,
             through the features, the trunk.
 
@@ -45,7 +54,10 @@ def grad_cam(
     with torch.autocast(features.device.type, enabled=False):
         # The derivative of the sum of the chosen logits, which is that of each image's own where
         # images do not meet in the head; in training they do where it has batch norm.
-        chosen = torch.zeros_like(logits).scatter(1, classes[:, None], 1.0)
+        if decision:
+            chosen = log_odds_slopes(logits, classes).to(logits.dtype)
+        else:
+            chosen = torch.zeros_like(logits).scatter(1, classes[:, None], 1.0)
         (slope,) = torch.autograd.grad(
             logits, features, chosen, create_graph=trainable, retain_graph=True
         )

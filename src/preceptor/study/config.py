@@ -7,16 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import (
     PCA_COMPONENTS,
     Amount,
+    CamClass,
     Distance,
+    Distances,
     Few,
     Fraction,
-    Method,
+    PoolKind,
     Positive,
     PostProcessing,
     RiseSettings,
@@ -25,6 +34,7 @@ from preceptor.config.run import (
     Speed,
     Training,
     Trust,
+    distance_weights,
 )
 from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import normal_rule
@@ -40,6 +50,10 @@ ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
     "l1": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
     "kl": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
     "dice": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
+    "cells": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
+    "evidence": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
+    "energy": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
+    "cosine": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
 }
 PAPER_ALPHA = 0.5
 # A typing error must not become a plan of more steps than memory holds.
@@ -51,12 +65,45 @@ Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "m
 SOFT_TEMPERATURE = 2.0
 
 
+def main_distance(distance: Distances) -> Distance:
+    """The distance with the largest weight, the first of several."""
+    weights = distance_weights(distance)
+    return max(weights, key=lambda name: weights[name])
+
+
 def _rule(rule: str) -> str:
     """Threshold rule in its canonical spelling."""
     try:
         return normal_rule(rule)
     except InputError as error:
         raise ValueError(str(error)) from error
+
+
+class Mapper(Settings):
+    """Teachers that are taught maps alone: a logistic loss for each cell, without class labels.
+
+    Args:
+        cell_full: Share of a cell that a human map must cover to count as marked.
+        mark_weight: Additional weight of a marked cell.
+        top: Highest cells whose mean is the mapper's own score of an image: a share of all cells,
+            or a number.
+    """
+
+    cell_full: Annotated[float, Field(gt=0, le=1)] = 0.25
+    mark_weight: Annotated[float, Field(ge=0)] = 9.0
+    top: Amount = 0.1
+
+    def training(self, study: Training) -> Training:
+        """Training settings of a mapper in a study."""
+        return study.model_copy(
+            update={
+                "recipe": None, "distance": "cells", "cam_class": "decision", "head": "sigmoid",
+                "cam_source": "head_input", "cell_full": self.cell_full,
+                "mark_weight": self.mark_weight, "pool": "top", "pool_top": self.top,
+                "readout": "none", "balanced": True, "checkpoint": "last", "consistency": 0.0,
+                "augmentation": study.augmentation.model_copy(update={"outside": "none"}),
+            }
+        )  # fmt: skip
 
 
 class GuidanceConfig(Settings):
@@ -108,6 +155,8 @@ class Variant(Settings):
     Args:
         teacher_alpha: α of its human-guided Teacher.
         distance: Distance of the Student's guidance; α is comparable only within one distance.
+        cam_class: Map of the Student that is guided.
+        pool: Pooling of the Student's maps to logits.
         alpha: α of the Student; None = the α selected for the study's own Students.
         human_post: Post-processing of the human maps that guide its Teachers or its Students.
         teacher_rows, committee, tta, generations, human_maps, trust, guide_classes, post,
@@ -115,7 +164,9 @@ class Variant(Settings):
     """
 
     teacher_alpha: Alpha | None = None
-    distance: Distance | None = None
+    distance: Distances | None = None
+    cam_class: CamClass | None = None
+    pool: PoolKind | None = None
     alpha: Alpha | None = None
     teacher_rows: Literal["annotated", "all"] | None = None
     committee: Few | None = None
@@ -128,6 +179,13 @@ class Variant(Settings):
     human_post: PostProcessing | None = None
     alpha_start: Fraction | None = None
     soft_labels: Fraction | None = None
+
+    def training(self, study: Training) -> Training:
+        """Training settings of the variant in a study."""
+        own = {name: getattr(self, name) for name in ("distance", "cam_class", "pool")}
+        return study.model_copy(
+            update={name: value for name, value in own.items() if value is not None}
+        )
 
     def changes(self) -> dict[str, Any]:
         """Settings of `GuidanceConfig` that the variant changes."""
@@ -231,6 +289,7 @@ class StudyConfig(GuidanceConfig):
             distance.
         teacher_alphas: α grid of the human-guided Teachers.
         data_driven: Also train Teachers without guidance.
+        mapper: Also train Teachers on the maps alone; true = with the default settings.
         maps: Teachers without training: name → folder of maps or map store.
         saliency: Saliency methods of the Teachers: cam, rise, or both.
         rise: Settings of RISE.
@@ -285,8 +344,9 @@ class StudyConfig(GuidanceConfig):
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
+    mapper: Mapper | None = None
     maps: Mapping[str, ConfigPath] = {}
-    saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
+    saliency: Annotated[tuple[Literal["cam", "rise"], ...], Field(min_length=1)] = ("cam",)
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
@@ -307,6 +367,11 @@ class StudyConfig(GuidanceConfig):
     speed: Mapping[str, Speed] = {}
     store: ConfigPath | None = None
 
+    @field_validator("mapper", mode="before")
+    @classmethod
+    def _mapper_with_defaults(cls, value: Any) -> Any:
+        return {True: Mapper(), False: None}.get(value, value) if value in (True, False) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         if isinstance(self.seeds, int) and self.seeds > MOST_SEEDS:
@@ -326,9 +391,12 @@ class StudyConfig(GuidanceConfig):
                 )
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
+        if self.mapper is not None and self.positive is None and self.manifest is not None:
+            wrong.append("mapper needs two classes and `positive`, the class with marks; add it")
         for name, variant in self.variants.items():
             try:
                 self.guiding(variant)
+                Training.model_validate(variant.training(self.training).model_dump())
             except ValueError as error:
                 wrong.append(f"variants.{name}: {_first_line(error)}")
         for name, values in (
@@ -413,7 +481,7 @@ class StudyConfig(GuidanceConfig):
     @property
     def alpha_grid(self) -> tuple[float, ...]:
         """α grid of Students, Baseline 1, controls and ceiling."""
-        return self.alphas or ALPHA_GRIDS[self.training.distance]
+        return self.alphas or ALPHA_GRIDS[main_distance(self.training.distance)]
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -8,13 +8,10 @@ every look at the primary comparisons is a step that may add further seeds of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
-
-import numpy as np
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.config import PAPER_ALPHA, AutoSeeds, Control, StudyConfig
@@ -29,7 +26,7 @@ from preceptor.study.selection import (
     with_dropped,
 )
 from preceptor.study.steps import Look, Role, Select, Selection, Step, Train
-from preceptor.training.record import read_set_metrics
+from preceptor.training.record import mean_map_correlation
 
 
 def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
@@ -192,6 +189,22 @@ class Plan:
                     runs.append(run)
         return makers + runs + [self.protocol.evaluation(run) for run in runs]
 
+    def detectors(self) -> list[Step]:
+        """Mappers of A and, with a ceiling, of all human maps, and their test scores."""
+        protocol, study = self.protocol, self.protocol.study
+        if study.mapper is None:
+            return []
+        roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
+        if study.ceiling:
+            roles.append("mapper_all")
+        runs = [
+            protocol.mapper_run(role, backbone, seed)
+            for role in roles
+            for backbone in study.teachers
+            for seed in self.seeds
+        ]
+        return runs + [protocol.evaluation(run) for run in runs]
+
     def outline(self, most: bool = False) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
 
@@ -232,6 +245,7 @@ class Plan:
                 later += [step for chain in chosen for step in chain]
                 later += [protocol.evaluation(chain[-1]) for chain in chosen]
         trained = {step.id for step in (*first.values(), *later)}
+        later += self.detectors()
         probes = [chain[-1] for chain in self._probe_chains() if chain[-1].id in trained]
         later += map(protocol.evaluation, probes)
         unique = {step.id: step for step in later if step.id not in first}
@@ -360,6 +374,7 @@ class Plan:
                 probes = self._probe_chains()  # a dropped Teacher lacks some seeds
                 known = [chain[-1] for chain in probes if chain[-1].id in self.steps]
                 later += map(self.protocol.evaluation, known)
+                later += self.detectors()
             return later + self.budget("student", backbone, alpha)
         shown = sorted({alpha, PAPER_ALPHA} if role == "baseline1" else {alpha})
         chains = [
@@ -488,7 +503,10 @@ class Plan:
         """Earlier choice with the same scores, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
-        agreements = [self._agreement(one.maps) for one in candidates]
+        agreements = [
+            mean_map_correlation(self.protocol.folder(step) for step in one.maps)
+            for one in candidates
+        ]
         evidence = evidence_of(
             [
                 (one.name, one.alpha, [checksum(run, SCORES) for run in runs], agreement)
@@ -517,16 +535,6 @@ class Plan:
             return None
         protocol, guiding = self.protocol, self.protocol.study.guiding()
         training = protocol.teacher_run(teacher, seed, guiding)
-        if teacher.method == "cam":
+        if teacher.method != "rise":
             return training
         return protocol.make_maps(training, teacher, guiding)[-1]
-
-    def _agreement(self, steps: Sequence[Step]) -> float:
-        """Mean correlation of these steps' maps with human maps of validation images."""
-        found = [
-            one.map_correlation
-            for step in steps
-            for one in read_set_metrics(self.protocol.folder(step)).values()
-            if one.map_correlation is not None
-        ]
-        return float(np.mean(found)) if found else math.nan

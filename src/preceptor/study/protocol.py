@@ -50,19 +50,22 @@ class Teacher:
 
     Args:
         name: Backbone, or the name of given maps.
-        kind: human (guided by human maps), data (no guidance) or given (maps from elsewhere).
+        kind: human (guided by human maps), data (no guidance), mapper (taught human maps alone) or
+            given (maps from elsewhere).
         alpha: α of its training; 1 where nothing guides.
         method: Saliency method of its maps.
     """
 
     name: str
-    kind: str
+    kind: Literal["human", "data", "mapper", "given"]
     alpha: float
     method: Method
 
     def __str__(self) -> str:
         if self.kind == "given":
             return f"{self.name} (given maps)"
+        if self.kind == "mapper":
+            return f"{self.name} mapper"
         guided = f"human-guided α {self.alpha:g}" if self.kind == "human" else "data-driven"
         return f"{self.name} {guided}, {self.method.upper()}"
 
@@ -146,6 +149,8 @@ class Protocol:
                 for name in study.teachers
                 for method in study.saliency
             ]
+        if study.mapper is not None:
+            found += [Teacher(name, "mapper", 0.0, "cells") for name in study.teachers]
         return found + [Teacher(name, "given", 1.0, "cam") for name in study.maps]
 
     @property
@@ -209,6 +214,8 @@ class Protocol:
         self, teacher: Teacher, seed: int, guiding: GuidanceConfig, place: int = 0
     ) -> Step:
         """Training of a Teacher, or of another member of its committee (`place` > 0)."""
+        if teacher.kind == "mapper":
+            return self.mapper_run("mapper", teacher.name, seed, guiding.human_post, place)
         maps = MapSource(kind="human" if teacher.alpha < 1 else "none")
         config = self.config(
             teacher.name, seed, rows=guiding.teacher_rows, alpha=teacher.alpha, maps=maps,
@@ -221,6 +228,27 @@ class Protocol:
         )  # fmt: skip
         role: Role = "teacher" if own and place == 0 else "member"
         return self.train(Arm(role, teacher.name, teacher.alpha), config)
+
+    def mapper_run(
+        self,
+        role: Literal["mapper", "mapper_all"],
+        backbone: str,
+        seed: int,
+        human_post: PostProcessing | None = None,
+        place: int = 0,
+    ) -> Step:
+        """Training of a mapper on the human maps of A, or of T (`mapper_all`)."""
+        mapper = self.study.mapper
+        assert mapper is not None
+        of_a = role == "mapper"
+        own = {} if of_a else {"annotated": None, "annotated_seed": 0}
+        config = self.config(
+            backbone, seed, rows="annotated", labels="marks", alpha=0.0, guide_classes=None,
+            training=mapper.training(self.study.training_of(backbone)),
+            maps=MapSource(kind="human"), human_post=human_post or self.study.human_post,
+            seed=seed + MEMBER_STRIDE * place, **own,
+        )  # fmt: skip
+        return self.train(Arm("member" if place else role, backbone, 0.0), config)
 
     def maps_of(
         self, teacher: Teacher, seed: int, guiding: GuidanceConfig | None = None
@@ -252,6 +280,7 @@ class Protocol:
             source = MapSource(
                 kind="store", path=self.maps_folder(steps[-1].id), identity=steps[-1].id,
                 human=guiding.human_maps, trust=guiding.trust,
+                marks=teacher.kind == "mapper" and generation == 0,
             )  # fmt: skip
         return source, steps
 
@@ -280,10 +309,15 @@ class Protocol:
         """Steps that make the maps of a trained Teacher for T; the last writes the map store."""
         work = training.work
         assert isinstance(work, Train)
-        config, method, tta = work.config, teacher.method, guiding.tta
+        config, tta = work.config, guiding.tta
+        # A mapper's next generation is a classifier on its maps.
+        plain = teacher.method == "cells" and config.labels == "class"
+        method: Method = "cam" if plain else teacher.method
+        decision = method == "cam" and config.training.cam_class == "decision"
         train_hash = self._rows_hash(config.manifest, "train")
         rise = self.study.rise if method == "rise" else None
         how: list[object] = ["tta"] if tta else []
+        how += ["decision"] if decision else []
         how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
         # The record of the maps holds their correlation with human maps of validation images.
         compared = self.workspaces.at(config.manifest).validation_hash()
@@ -292,7 +326,7 @@ class Protocol:
         manifest = self.workspaces.at(config.manifest).manifest
         shards = shards_of(manifest, "train", method, forwards, agreement=True)
         return map_steps(
-            MakeMaps(config, training.id, method, tta, rise, shards[0]),
+            MakeMaps(config, training.id, method, tta, rise, shards[0], decision=decision),
             shards,
             identity,
             training.name + (", RISE" if rise else ""),
@@ -358,9 +392,7 @@ class Protocol:
             teacher = replace(teacher, alpha=variant.teacher_alpha)
         source, steps = self.maps_of(teacher, seed, guiding)
         values = self._guided_by(source, guiding, alpha)
-        if variant.distance is not None:
-            training = self.study.training_of(backbone)
-            values["training"] = training.model_copy(update={"distance": variant.distance})
+        values["training"] = variant.training(self.study.training_of(backbone))
         arm = Arm("variant", backbone, alpha, str(teacher), variant=name)
         return self._on_maps(arm, seed, values, steps)
 

@@ -20,10 +20,11 @@ Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 Role = Literal[
     "baseline1", "baseline2", "teacher", "student", "ceiling",
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
-    "variant", "member", "generation",
+    "variant", "member", "generation", "mapper", "mapper_all",
 ]  # fmt: skip
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
-stand in no table (a committee's further members, Teachers of later generations)."""
+stand in no table (a committee's further members, Teachers of later generations). A mapper, taught
+maps alone, is a Teacher and, by its highest cells, a detector: of A, or of all human maps."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,13 @@ class MakeMaps:
     Args:
         config: Run config of the model: manifest, threads, device and precision.
         run: Run id of the model, or its digest outside of a study.
-        method: cam or rise.
+        method: cam, rise or cells.
         tta: Whether maps are averaged over the eight flips and quarter turns.
         rise: Settings of RISE.
         shard: Images.
         joined: Id of the step that joins the shards; "" where one shard holds all images.
         model: Model folder; None = the folder of the run in the store.
+        decision: Whether the maps of cam are decision maps.
     """
 
     config: RunConfig
@@ -151,6 +153,7 @@ class MakeMaps:
     shard: Shard
     joined: str = ""
     model: Path | None = None
+    decision: bool = False
     verb: ClassVar[str] = "make maps by"
 
     @property

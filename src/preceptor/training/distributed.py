@@ -195,10 +195,15 @@ class Shared(nn.Module):
         self.model = model
 
     def forward(
-        self, images: Tensor, saliency_for: Any = None, *, maps_alone: bool = False
+        self,
+        images: Tensor,
+        saliency_for: Any = None,
+        *,
+        decision: bool = False,
+        maps_alone: bool = False,
     ) -> NamedTuple:
         """Forward pass of the model; with `maps_alone`, only the maps carry gradients."""
-        out = self.model(images, saliency_for)
+        out = self.model(images, saliency_for, decision=decision)
         if maps_alone:
             out = out._replace(logits=out.logits.detach(), features=out.features.detach())
         found: NamedTuple = out

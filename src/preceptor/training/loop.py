@@ -20,13 +20,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig, Training, takes_masks
 from preceptor.data.loader import Batch, Rows, TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.consistency import inconsistency
 from preceptor.losses.distillation import SoftTargets
-from preceptor.losses.guided import Targets, combine, guided_loss_terms
+from preceptor.losses.guided import Targets, balanced_alpha, combine, guided_loss_terms
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.precision import renew_scaler, scaler_state
 from preceptor.models.sync_batch_norm import has_batch_norm
@@ -168,8 +168,8 @@ class Trainer:
             rate = learning_rate(config.training, step, self.total, epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            alpha = 1.0
-            if config.guided:
+            alpha: float | None = None if config.guided else 1.0  # None follows the losses
+            if config.guided and config.alpha != "auto":
                 alpha = alpha_at(config.alpha, config.alpha_start, step, self.total)
             # What this share's mean counts in the mean over processes, which DDP takes: 1 where
             # all shares have the same size.
@@ -180,7 +180,7 @@ class Trainer:
             watchdog.beat()
         return {"lr": rate} | self._means(sums, own)
 
-    def _step(self, batch: Batch, alpha: float, share: float) -> StepStats:
+    def _step(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
         """One optimizer step, on this process's share of the batch."""
         self.optimizer.zero_grad(set_to_none=True)
         sums = StepStats.zero(self.fabric.device)
@@ -194,19 +194,22 @@ class Trainer:
         self.optimizer.step()
         return sums
 
-    def _gradients(self, batch: Batch, alpha: float, share: float) -> StepStats:
+    def _gradients(self, batch: Batch, given: float | None, share: float) -> StepStats:
         """Accumulate `share` times the gradient of the mean loss of a batch."""
-        distance = self.config.training.distance
+        training = self.config.training
         images = to_device(batch.images, self.fabric.device, self.channels_last)
         targets = self._targets(batch)
-        logits, cam = self._forward(self.model.preprocess(images), targets.labels, alpha)
-        terms = guided_loss_terms(logits, cam, targets, distance)
+        logits, cam = self._forward(self.model.preprocess(images), targets.labels, given)
+        terms = guided_loss_terms(logits, cam, targets, training.distance, training.mark_weight)
+        alpha = balanced_alpha(terms) if given is None else given
         loss = combine(terms, alpha)
         divergence = self._inconsistency(batch, logits, targets.sample_weight)
         if divergence is not None:
             loss = loss + self.config.consistency * divergence.mean()
         self.fabric.backward(loss if share == 1 else loss * share)
-        stats = StepStats.of(logits, terms, targets, loss, alpha, distance)
+        stats = StepStats.of(
+            logits, terms, targets, loss, alpha, training.distance, training.mark_weight
+        )
         if divergence is not None:
             stats = replace(stats, inconsistency=divergence.detach().sum())
         return stats
@@ -223,17 +226,21 @@ class Trainer:
         return inconsistency(unchanged, logits, which, sample_weight)
 
     def _forward(
-        self, images: Tensor, labels: Tensor, alpha: float
+        self, images: Tensor, labels: Tensor, alpha: float | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the saliency maps of a guided run."""
+        """Logits, and the saliency maps or the evidence of a guided run."""
         if not self.config.guided:
             logits, _ = self.wrapped(images)
             return logits, None
-        of = labels if self.config.training.cam_class == "label" else "predicted"
+        training = self.config.training
         only_maps = self.ranks.world > 1 and alpha == 0 and not self.config.consistency
-        alone = {"maps_alone": True} if only_maps else {}
-        logits, _, cam, _ = self.wrapped(images, of, **alone)
-        return logits, cam
+        out = self.wrapped(
+            images,
+            "predicted" if training.cam_class == "predicted" else labels,
+            **({"decision": True} if training.cam_class == "decision" else {}),
+            **({"maps_alone": True} if only_maps else {}),
+        )
+        return out.logits, out.evidence if takes_masks(training.distance) else out.saliency
 
     def _targets(self, batch: Batch) -> Targets:
         """Training targets of a batch on the device."""
@@ -319,8 +326,9 @@ def _validated(
     """Validation metrics after an epoch; detects divergence in the last steps."""
     try:
         return validate(
-            trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives
-        )
+            trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives,
+            run.config.guided_map,
+        )  # fmt: skip
     except NotANumberError as error:
         raise RunFailedError(
             f"run {run.id}: the training diverged: after epoch {epoch + 1}, {error}; lower lr or "

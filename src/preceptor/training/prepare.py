@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
-from preceptor.config.run import RunConfig
+from preceptor.config.run import RunConfig, takes_masks
 from preceptor.data.loader import Rows
 from preceptor.data.row_hashes import FileHashes
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.soft_labels import soft_targets
-from preceptor.maps.targets import build_map_targets
+from preceptor.maps.targets import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.pooling import Pool
 from preceptor.runtime.result_folder import digest, file_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
@@ -60,6 +61,11 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         config = config.model_copy(update={"soft_labels": known})
     weights = weights_digest(config.weights, files)
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
+    if config.guided and (takes_masks(config.training.distance) or maps.marks):
+        # Classes with marks and examined images determine the masks.
+        annotated = workspace.human_maps_from(config)
+        examined = (workspace.manifest.annotated_mask & annotated)[rows]
+        used += digest([marked_classes(workspace.manifest, annotated), examined.tolist()])
     return run_id(config, used + files_digest(config.backbone_args), weights)
 
 
@@ -150,6 +156,7 @@ def build_for(
         backbone_args=config.backbone_args,
         head=training.head,
         cam_source=training.cam_source,
+        pool=Pool(training.pool, training.pool_top, training.pool_sharpness),
     )
 
 
@@ -183,4 +190,9 @@ def guided_rows(workspace: Workspace, config: RunConfig, model: GuidedModel) -> 
     if config.soft_labels is not None:
         names = manifest.table["name"].to_numpy(object)[which]
         soft = soft_targets(config.soft_labels.path, names, model.spec.classes)
-    return workspace.rows(which, form, cache=training.cache, targets=targets, grid=grid, soft=soft)
+    rows = workspace.rows(which, form, cache=training.cache, targets=targets, grid=grid, soft=soft)
+    if config.labels == "class":
+        return rows
+    marked = (manifest.map_mask & workspace.human_maps_from(config))[which]
+    positive = model.spec.positive_index
+    return replace(rows, labels=np.where(marked, positive, 1 - positive))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
+
+import numpy as np
 
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_or_none
@@ -76,6 +78,19 @@ def set_metrics(metrics: Mapping[str, float]) -> dict[str, SetMetrics]:
 def read_set_metrics(folder: Path) -> dict[str, SetMetrics]:
     """Metrics of each validation set in the record of a finished training or map step."""
     return set_metrics(read_record(folder).get("metrics", {}))
+
+
+def mean_map_correlation(folders: Iterable[Path]) -> float:
+    """Mean correlation of maps with human maps of validation images, over finished trainings or
+    map steps and their validation sets; NaN without any.
+    """
+    found = [
+        one.map_correlation
+        for folder in folders
+        for one in read_set_metrics(folder).values()
+        if one.map_correlation is not None
+    ]
+    return float(np.mean(found)) if found else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

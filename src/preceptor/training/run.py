@@ -40,6 +40,7 @@ from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
 from preceptor.training.loop import Trainer, derived_seed, epoch_line, fit, metrics_table
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
+from preceptor.training.readout import best_readout, check_readout
 from preceptor.training.record import RunRecord
 from preceptor.training.validation import validation_sets
 from preceptor.version import __version__
@@ -169,7 +170,7 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
     peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
     record = _record(run, model, rows, progress, fabric.device, max(peaks, default=None))
-    ranks.first(lambda: _write(run, workspace, model, progress, record))
+    ranks.first(lambda: _write(run, workspace, model, validation, progress, record))
 
 
 def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) -> Trainer:
@@ -236,12 +237,15 @@ def _write(
     run: RunContext,
     workspace: Workspace,
     model: GuidedModel,
+    validation: dict[str, Rows],
     progress: Progress,
     record: RunRecord,
 ) -> None:
     """Write the run folder from the selected epoch, run.json last."""
     model.load_state_dict(progress.best_state)
     _check_maps(run, model)
+    if run.config.training.readout == "auto":
+        model = best_readout(model, validation, run.config.validation_negatives)
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history))
     # In 32-true, as test sets are scored: a threshold must not depend on the precision.
     cache = run.config.training.cache
@@ -263,6 +267,8 @@ def _prepare(
     """Initial model, training rows and validation sets."""
     config, ranks = run.config, run.ranks
     model = build_untrained(workspace, config)
+    if config.training.readout == "auto":
+        check_readout(model)
     if ranks.world > 1:
         synchronise(model, device, config.backbone)
     rows = guided_rows(workspace, config, model)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distance
+from preceptor.config.run import Distances
+from preceptor.losses.guidance_term import MARK_WEIGHT
 from preceptor.losses.guided import LossTerms, Targets, gradient_norms
 from preceptor.saliency.agreement import correlation
 
@@ -50,16 +51,16 @@ class StepStats:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor, alpha: float,
-        distance: Distance,
+        cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor,
+        alpha: float | Tensor, distance: Distances, mark_weight: float = MARK_WEIGHT,
     ) -> StepStats:  # fmt: skip
         """Sums of one batch, from its loss and terms."""
         grad_logits, grad_map = gradient_norms(
-            logits, terms, targets, alpha=alpha, distance=distance
+            logits, terms, targets, alpha=alpha, distance=distance, mark_weight=mark_weight
         )
         agreement = torch.zeros((), device=logits.device)
         if terms.pair is not None:
-            values, valid = correlation(*terms.pair, normalised=True)
+            values, valid = correlation(terms.pair.model, terms.pair.target, normalised=True)
             agreement = torch.where(valid & terms.guided, values, 0).sum()
         return cls(
             loss=loss * len(logits),

@@ -48,6 +48,7 @@ def validate(
     forward: Callable[..., Any],
     ranks: Ranks = Ranks(),  # noqa: B008
     negatives: str | None = None,
+    cams: str = "label",
 ) -> dict[str, SetMetrics]:
     """Accuracy, AUC and agreement with human maps on each validation set.
 
@@ -58,6 +59,7 @@ def validate(
         ranks: Processes of the run; each gets all metrics.
         negatives: Set whose images are used for the classes that another set lacks when its AUC is
             computed; None = the AUC of such a set is NaN.
+        cams: Maps that are compared with human maps, see `predict`.
 
     Raises:
         NotANumberError: A score is NaN (raised in all processes).
@@ -67,7 +69,7 @@ def validate(
     scored: dict[str, NDArray[np.float64]] = {}
     for name, rows in sets.items():
         own = rows if ranks.world == 1 else rows.part(ranks.share(len(rows)))
-        found = predict(model, own, cams="label" if rows.targets else None, forward=forward)
+        found = predict(model, own, cams=cams if rows.targets else None, forward=forward)
         probabilities = np.concatenate(ranks.gather(found.probabilities))
         if wrong := int(np.isnan(probabilities).any(axis=1).sum()):
             raise NotANumberError(f"{wrong:,} of {len(rows):,} scores of {name} are NaN")

@@ -1,0 +1,189 @@
+"""Ladder of a study in words and as a table: above all, what the place of the maps is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from preceptor.evaluation.paired_tests import PairedResult
+from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
+from preceptor.report.sentences import interval_words, names_of, signed
+from preceptor.results.domain import Results
+from preceptor.results.ladder import Ladder, Rung, RungName
+from preceptor.results.study import StudyResults
+from preceptor.runtime.formatting import DASH, interval, number
+
+ControlsAlpha = Literal["own", "student"]
+
+RUNGS: dict[RungName, str] = {
+    "none": "No maps", "any": "Any map", "teacher": "Teacher's maps", "human": "All human maps",
+}  # fmt: skip
+"""Names of the rungs, from the lowest to the highest."""
+
+INSIDE: dict[RungName, str] = RUNGS | {
+    "none": "no maps", "any": "any map", "human": "all human maps",
+}  # fmt: skip
+"""Names of the rungs inside a sentence."""
+
+_WITH: dict[RungName, str] = {
+    "none": "without maps", "any": "with the best of any map", "teacher": "with the Teacher's maps",
+    "human": "with all human maps",
+}  # fmt: skip
+
+
+def place_sentence(found: Results | StudyResults) -> str:
+    """Sentence on the gain of the Teacher's maps over any map; "" without it."""
+    parts = [found] if isinstance(found, Results) else [*found.by_domain.values()]
+    several = [ladder for one in parts for ladder in one.ladders_on(one.primary)]
+    clause = place_clause(several, parts[0].controls_alpha)
+    return f"{clause[:1].upper()}{clause[1:]}." if clause else ""
+
+
+def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
+    """Clause on the gain of the Teacher's maps over any map; "" without it.
+
+    Args:
+        found: Ladders on the primary set, of every backbone (and domain).
+        controls_alpha: α of the controls, see `StudyConfig`.
+    """
+    known = [(ladder, place) for ladder in found if (place := _place(ladder)) is not None]
+    if not known:
+        return ""
+    lead = (
+        "what the place of the maps is worth, the AUC with the Teacher's maps minus that with the "
+        "best of any map"
+    )
+    if len(known) > 1:
+        ends = dict.fromkeys(signed(end(place.mean for _, place in known)) for end in (min, max))
+        return (
+            f"{lead}, is {' to '.join(ends)} in {len(known)} comparisons: "
+            f"{_several_words([place for _, place in known], controls_alpha)}"
+        )
+    ((ladder, place),) = known
+    rung = ladder.rung("any")
+    assert rung is not None
+    return (
+        f"{lead} ({short(rung.key)}, α {rung.alpha:g}), is {signed(place.mean)} (95 % interval "
+        f"{interval_words(place.low, place.high)} over {_seeds(place.n)}): "
+        f"{_one_words(place, controls_alpha)}"
+    )
+
+
+def rung_sentences(found: Iterable[Ladder]) -> list[str]:
+    """AUC of every rung, one sentence per ladder."""
+    said = []
+    for ladder in found:
+        values = []
+        for rung in ladder.rungs:
+            which = f" ({short(rung.key)}, α {rung.alpha:g})" if rung.name == "any" else ""
+            values.append(f"{number(rung.mean)} {_WITH[rung.name]}{which}")
+        said.append(f"{ladder.backbone}: the AUC on {ladder.set} is {names_of(values)}.")
+    return said
+
+
+def any_map_words(found: Iterable[Ladder]) -> str:
+    """Definition of any map, and the control that was selected for each backbone."""
+    known = [(ladder.backbone, ladder.any_map) for ladder in found if ladder.any_map is not None]
+    among = dict.fromkeys(key for _, one in known for key in one.among)
+    if not among:
+        return ""
+    chosen = names_of(f"“{short(one.control)}” for {backbone}" for backbone, one in known)
+    which = names_of(f"“{short(key)}”" for key in among)
+    best = (
+        f"the best of {which}, selected on validation by the rule that selects α: {chosen}"
+        if len(among) > 1
+        else which
+    )
+    return (
+        f"Any map is a control whose maps do not know where the evidence lies in their image: "
+        f"{best}. The gain of the Teacher's maps over it is what the place is worth."
+    )
+
+
+def rung_table(found: Sequence[Ladder]) -> Table | None:
+    """Table of ladders on one evaluation set: a row per rung, with its gain over the one below."""
+    if not found:
+        return None
+    several = len(found) > 1
+    lines = [
+        Line(_heading(ladder, rung, several), _cells(rung), rung.name == "teacher")
+        for ladder in found
+        for rung in ladder.rungs
+    ]
+    columns = [
+        "AUC", "95 % interval of the AUC", "Gain over the row above", "95 % interval of the gain",
+        "p",
+    ]  # fmt: skip
+    caption = (
+        f"{found[0].set}: AUC by the maps that guide, mean ± standard deviation over seeds; gains "
+        "are paired by seed, p is not corrected."
+    )
+    return Table(caption, "Maps", columns, lines)
+
+
+def _heading(ladder: Ladder, rung: Rung, several: bool) -> str:
+    which = f": {short(rung.key)}" if rung.name == "any" else ""
+    if several:
+        return f"{ladder.backbone}: {INSIDE[rung.name]}{which}"
+    return f"{RUNGS[rung.name]}{which}"
+
+
+def _cells(rung: Rung) -> list[Cell]:
+    alpha = f"α {rung.alpha:g}" if rung.name != "none" else ""
+    level = interval(rung.low, rung.high).replace("+", "")
+    own = [Cell(mean_std_text(rung.mean, rung.std), alpha), Cell(level)]
+    if rung.gain is None:
+        return [*own, Cell(), Cell(), Cell()]
+    gain = rung.gain.paired
+    note = f"{gain.n} of {rung.n} seeds" if gain.n != rung.n else ""
+    return [
+        *own,
+        Cell(number(gain.mean, sign=True), note),
+        Cell(interval(gain.low, gain.high)),
+        Cell(number(gain.p), f"floor {number(gain.p_floor)}"),
+    ]
+
+
+def _place(ladder: Ladder) -> PairedResult | None:
+    place = ladder.place
+    return place if place is not None and np.isfinite(place.mean) else None
+
+
+def _one_words(place: PairedResult, controls_alpha: ControlsAlpha) -> str:
+    """Conclusion from one gain of the Teacher's maps over any map."""
+    if controls_alpha == "student":
+        return _NOT_ITS_OWN
+    if interval(place.low, place.high) == DASH:
+        return "one seed supports no conclusion"
+    if place.low > 0:
+        return "the place that the Teacher's maps show raises the AUC"
+    if place.high < 0:
+        return "maps that do not show the place guide better"
+    return "a gain from the place is not shown"
+
+
+def _several_words(places: Sequence[PairedResult], controls_alpha: ControlsAlpha) -> str:
+    """Conclusion from several gains of the Teacher's maps over any map."""
+    if controls_alpha == "student":
+        return _NOT_ITS_OWN
+    if all(interval(place.low, place.high) == DASH for place in places):
+        return "one seed supports no conclusion"
+    above = sum(place.low > 0 for place in places)
+    below = sum(place.high < 0 for place in places)
+    return (
+        "by uncorrected 95 % intervals, the place that the Teacher's maps show raises the AUC in "
+        f"{above}, lowers it in {below}, and makes no distinguishable difference in "
+        f"{len(places) - above - below}"
+    )
+
+
+_NOT_ITS_OWN = (
+    "the controls were trained at the Student's α instead of their own, so that this does not "
+    "measure what the place is worth"
+)
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"

@@ -1,0 +1,241 @@
+"""Ladder of a study: the gain of a Student, decomposed by what its maps know.
+
+The rungs are the AUC without maps (Baseline 2), with the best of the maps that do not know where
+the evidence lies in their image (any map), with the Teacher's maps (the Student), and with all
+human maps (the ceiling). Each rung has its own α, selected by one rule on the same validation sets.
+Which control is the best of any map is selected by the same rule, on validation alone. The gain of
+the Teacher's maps over any map is what the place is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import pandas as pd
+
+from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
+from preceptor.evaluation.sequential import sequential_difference, sequential_level
+from preceptor.results.comparisons import set_aucs
+from preceptor.results.rows import Row, set_order
+from preceptor.results.score_files import ScoreFiles
+from preceptor.study.config import Control
+from preceptor.study.plan import Plan
+from preceptor.study.selection import Candidate, choose
+from preceptor.training.record import mean_map_correlation
+
+RungName = Literal["none", "any", "teacher", "human"]
+"""Maps of a rung: no maps, the best of any map, the Teacher's maps, all human maps."""
+
+ANY_MAP: tuple[Control, ...] = ("shuffled", "centre", "pca", "shuffled_human")
+"""Controls that guide by maps which do not know the place of the evidence in their image."""
+
+
+@dataclass(frozen=True)
+class AnyMap:
+    """Control that stands for any map, selected on validation.
+
+    Args:
+        control: Key of the control.
+        among: Keys of the controls that were compared.
+        reason: Reason of the selection, in one sentence.
+    """
+
+    control: Control
+    among: tuple[Control, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Gain of a rung over the one below, paired by seed.
+
+    Args:
+        below: Name of the rung below.
+        paired: Paired difference, this rung minus the one below.
+        by_seed: Difference of each seed.
+    """
+
+    below: RungName
+    paired: PairedResult
+    by_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Rung of a ladder.
+
+    Args:
+        name: Name of the rung.
+        key, title: Row of the main table.
+        alpha: Selected α; 1 without maps.
+        n: Number of seeds.
+        mean, std: Mean AUC over seeds and standard deviation (n − 1).
+        low, high: 95 % t interval of the mean over seeds; NaN for one seed.
+        gain: Gain over the rung below; None on the lowest rung.
+    """
+
+    name: RungName
+    key: str
+    title: str
+    alpha: float
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    gain: Gain | None = None
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Ladder of a backbone on an evaluation set; rungs without results are absent.
+
+    Args:
+        backbone: Backbone of all models.
+        set: Evaluation set.
+        rungs: Rungs from the lowest to the highest.
+        any_map: Control that stands for any map; None if no such control has finished.
+    """
+
+    backbone: str
+    set: str
+    rungs: tuple[Rung, ...]
+    any_map: AnyMap | None
+
+    def rung(self, name: RungName) -> Rung | None:
+        """Rung of a name; None if it is absent."""
+        return next((one for one in self.rungs if one.name == name), None)
+
+    @property
+    def place(self) -> PairedResult | None:
+        """Gain of the Teacher's maps over any map; None without these two rungs."""
+        teacher = self.rung("teacher")
+        if teacher is None or teacher.gain is None or teacher.gain.below != "any":
+            return None
+        return teacher.gain.paired
+
+
+def ladders(
+    plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame, files: ScoreFiles
+) -> list[Ladder]:
+    """Ladders of every backbone and evaluation set with a Student.
+
+    Args:
+        plan: Plan of one domain.
+        rows_shown: Rows of the main table, whose α are selected.
+        figures: Metrics, see `Results.figures`.
+        files: Score files of the study.
+    """
+    rows = {row.key: row for row in rows_shown}
+    found = []
+    for backbone in plan.protocol.study.students:
+        chosen = _any_map(plan, rows, backbone, files)
+        for name in set_order(plan):
+            rungs = _rungs(rows, figures, backbone, name, chosen, plan.protocol.study.looks)
+            ladder = Ladder(backbone, name, rungs, chosen)
+            if ladder.rung("teacher") is not None:
+                found.append(ladder)
+    return found
+
+
+def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
+    """Ladders as a table with one row per rung; columns in `schema.LADDER`."""
+    return pd.DataFrame([_line(ladder, rung) for ladder in found for rung in ladder.rungs])
+
+
+def _any_map(
+    plan: Plan, rows: Mapping[str, Row], backbone: str, files: ScoreFiles
+) -> AnyMap | None:
+    """Best control of `ANY_MAP` on validation, among those whose every seed has finished.
+
+    As for all selections, only the seeds of the first look count.
+    """
+    protocol, study = plan.protocol, plan.protocol.study
+    candidates = []
+    for key in ANY_MAP:
+        if key not in rows or backbone not in rows[key].arms:
+            continue
+        arm = rows[key].arms[backbone]
+        members = {member.seed: member for member in plan.members if member.arm == arm}
+        of_seeds = [members[seed] for seed in study.first_seeds if seed in members]
+        scores = [
+            table
+            for member in of_seeds
+            if (table := files.validation(protocol, member)) is not None
+        ]
+        if len(scores) == len(study.first_seeds):
+            agreement = mean_map_correlation(protocol.run_folder(one.run) for one in of_seeds)
+            candidates.append(Candidate(key, arm.alpha, scores, agreement))
+    if not candidates:
+        return None
+    choice = choose(
+        candidates, classes=protocol.workspace.manifest.classes, positive=study.positive,
+        rule=study.selection, draws=study.draws, negatives=study.validation_negatives,
+    )  # fmt: skip
+    among = tuple(key for key in ANY_MAP if key in {one.name for one in candidates})
+    (control,) = (key for key in among if key == choice.winner)
+    return AnyMap(control, among, choice.reason)
+
+
+def _rungs(
+    rows: Mapping[str, Row],
+    figures: pd.DataFrame,
+    backbone: str,
+    evaluation: str,
+    chosen: AnyMap | None,
+    looks: Sequence[int],
+) -> tuple[Rung, ...]:
+    keys: dict[RungName, str | None] = {
+        "none": "baseline2", "any": None if chosen is None else chosen.control,
+        "teacher": "student", "human": "ceiling",
+    }  # fmt: skip
+    aucs: dict[RungName, pd.Series] = {}
+    of: dict[RungName, Row] = {}
+    for name, key in keys.items():
+        if key is None or key not in rows or backbone not in rows[key].arms:
+            continue
+        values = set_aucs(figures, rows[key].arms[backbone], evaluation).dropna().sort_index()
+        if len(values):
+            aucs[name], of[name] = values, rows[key]
+    gains = {above: _gain(aucs, below, above, looks) for below, above in pairwise(aucs)}
+    found = []
+    for name, values in aucs.items():
+        row, spread = of[name], mean_std(values)
+        interval = t_interval(values, sequential_level(looks))
+        alpha = row.arms[backbone].alpha
+        found.append(
+            Rung(name, row.key, row.title, alpha, len(values), *spread, *interval, gains.get(name))
+        )
+    return tuple(found)
+
+
+def _gain(
+    aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName, looks: Sequence[int]
+) -> Gain | None:
+    """Gain between two rungs over the seeds that both have; None without such a seed."""
+    seeds = [seed for seed in aucs[above].index if seed in aucs[below].index]
+    if not seeds:
+        return None
+    ours, theirs = aucs[above].loc[seeds], aucs[below].loc[seeds]
+    by_seed = tuple(round(float(value), 6) for value in ours - theirs)
+    return Gain(below, sequential_difference(ours, theirs, looks), by_seed)
+
+
+def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "backbone": ladder.backbone, "set": ladder.set, "rung": rung.name, "key": rung.key,
+        "title": rung.title, "alpha": rung.alpha, "n": rung.n, "mean": rung.mean, "std": rung.std,
+        "low": rung.low, "high": rung.high, "below": "", "gain_by_seed": (),
+    }  # fmt: skip
+    if rung.gain is None:
+        unknown = ("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor")
+        return line | dict.fromkeys(unknown, float("nan"))
+    paired = rung.gain.paired
+    return line | {
+        "below": rung.gain.below, "gain_n": paired.n, "gain": paired.mean,
+        "gain_std": paired.std, "gain_low": paired.low, "gain_high": paired.high, "p": paired.p,
+        "p_floor": paired.p_floor, "gain_by_seed": rung.gain.by_seed,
+    }  # fmt: skip

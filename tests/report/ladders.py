@@ -1,0 +1,38 @@
+"""Ladders with given gains, for tests of words, figures and tables."""
+
+from __future__ import annotations
+
+import math
+
+from preceptor.evaluation.paired_tests import PairedResult, p_floor
+from preceptor.results.ladder import AnyMap, Gain, Ladder, Rung, RungName
+
+
+def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobnet") -> Ladder:
+    """Ladder on the set "test" of which the Teacher's maps are better than any map by `place`.
+
+    Args:
+        place: Gain of the Teacher's maps over any map.
+        half: Half width of its interval; NaN for one seed.
+        n: Number of seeds.
+        backbone: Backbone of all models.
+    """
+    names: dict[RungName, tuple[str, float]] = {
+        "none": ("baseline2", 0.6), "any": ("centre", 0.7), "teacher": ("student", 0.7 + place),
+        "human": ("ceiling", 0.85),
+    }  # fmt: skip
+    rungs: list[Rung] = []
+    for name, (key, mean) in names.items():
+        gain = None
+        if rungs:
+            more = mean - rungs[-1].mean
+            own = half if name == "teacher" else 0.01
+            std = math.nan if n < 2 else 0.02
+            paired = PairedResult(more, std, more - own, more + own, 0.5, p_floor(n), n)
+            gain = Gain(rungs[-1].name, paired, (more,) * n)
+        alpha = 1.0 if name == "none" else 0.25
+        spread = math.nan if n < 2 else 0.03
+        low, high = mean - spread, mean + spread
+        rungs.append(Rung(name, key, f"Title of {key}", alpha, n, mean, spread, low, high, gain))
+    chosen = AnyMap("centre", ("shuffled", "centre", "pca"), "centre: it is the best.")
+    return Ladder(backbone, "test", tuple(rungs), chosen)

@@ -1,0 +1,258 @@
+"""The ladder of a study: its rungs, the choice of any map, and the gain of each step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from preceptor.evaluation.paired_tests import PairedResult
+from preceptor.results.domain import Results, gather
+from preceptor.results.ladder import ANY_MAP, Gain, Ladder, Rung, ladder_table, ladders
+from preceptor.results.schema import LADDER
+from preceptor.runtime.result_folder import finish, read_scores
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Member
+from preceptor.study.steps import Arm
+from preceptor.study.study_plan import StudyPlan
+from tests.datasets import squares
+from tests.studies import study, walk, write_down
+
+BACKBONE = "test_byobnet"
+SEEDS = [0, 1, 2]
+PRIMARY = "test-unseen"
+EFFECTS = {
+    "baseline1": 0.2, "teacher": 0.2, "baseline2": 0.4, "student": 1.2, "ceiling": 1.6,
+    "shuffled": 0.6, "centre": 0.8, "pca": 0.7, "shuffled_human": 0.5, "distilled": 1.1,
+}  # fmt: skip
+
+
+def effect(arm: Arm, seed: int) -> float:
+    own = np.random.default_rng([seed, *arm.role.encode()]).normal(0, 0.05)
+    return EFFECTS[arm.role] + float(own)
+
+
+def scored(folder: Path, **values: Any) -> Plan:
+    """A study whose scores are written down."""
+    splits = {"train": 12, "val": 40, "val-other": 40, PRIMARY: 40}
+    manifest = squares(folder / "data", splits=splits, size=(8, 8))
+    given = {
+        "manifest": manifest, "seeds": SEEDS, "controls": [*ANY_MAP, "distilled"],
+    }  # fmt: skip
+    plan = walk(study(**given | values), folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), effect)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return scored(tmp_path_factory.mktemp("ladder"))
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Plan) -> Results:
+    return gather(plan)
+
+
+def aucs(plan: Plan, role: str, name: str, alpha: float) -> dict[int, float]:
+    """AUC of a role on a set by seed: scikit-learn on the score files."""
+    protocol, found = plan.protocol, {}
+    for member in plan.members_of(role):
+        if member.arm.alpha != alpha:
+            continue
+        validated = name.startswith("val")
+        folder = (
+            protocol.run_folder(member.run) if validated
+            else protocol.evaluation_folder(protocol.evaluation_id(member))
+        )  # fmt: skip
+        part = read_scores(folder).query(f"split == '{name}'")
+        found[member.seed] = float(roc_auc_score(part["label"] == "marked", part["score_marked"]))
+    return found
+
+
+def test_a_ladder_for_every_set_the_primary_first(whole: Results) -> None:
+    assert [ladder.set for ladder in whole.ladders] == [PRIMARY, "val", "val-other"]
+    assert whole.ladders_on(PRIMARY) == whole.ladders[:1]
+    for ladder in whole.ladders:
+        assert ladder.backbone == BACKBONE
+        assert [rung.name for rung in ladder.rungs] == ["none", "any", "teacher", "human"]
+        assert [rung.key for rung in ladder.rungs] == ["baseline2", "centre", "student", "ceiling"]
+        assert [rung.alpha for rung in ladder.rungs] == [1, 0.5, 0.5, 0.5]
+
+
+def test_rungs_and_gains_are_of_the_score_files(plan: Plan, whole: Results) -> None:
+    for ladder in whole.ladders:
+        before = None
+        for rung in ladder.rungs:
+            by_seed = aucs(plan, rung.key, ladder.set, rung.alpha)
+            values = np.array([by_seed[seed] for seed in SEEDS])
+            assert (rung.n, rung.mean) == (len(SEEDS), pytest.approx(values.mean()))
+            assert rung.std == pytest.approx(values.std(ddof=1))
+            low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+            assert (rung.low, rung.high) == pytest.approx((low, high))
+            if before is None:
+                assert rung.gain is None
+            else:
+                assert rung.gain is not None
+                difference = values - before
+                np.testing.assert_allclose(rung.gain.by_seed, difference, atol=1e-6)
+                paired = rung.gain.paired
+                assert (paired.n, paired.mean) == (len(SEEDS), pytest.approx(difference.mean()))
+                low, high = stats.t.interval(0.95, 2, difference.mean(), stats.sem(difference))
+                assert (paired.low, paired.high) == pytest.approx((low, high))
+                flips = np.array(list(itertools.product((-1, 1), repeat=len(SEEDS))))
+                as_far = np.abs(flips @ difference) >= abs(difference.sum()) - 1e-12
+                assert paired.p == pytest.approx(as_far.mean())
+            before = values
+        assert ladder.place == ladder.rungs[2].gain.paired  # type: ignore[union-attr]
+
+
+def test_any_map_is_the_control_that_is_best_on_its_worst_validation_set(
+    plan: Plan, whole: Results
+) -> None:
+    worst = {
+        key: min(
+            np.mean(list(aucs(plan, key, name, 0.5).values())) for name in ("val", "val-other")
+        )
+        for key in ANY_MAP
+    }
+    chosen = whole.ladders[0].any_map
+    assert chosen is not None
+    assert chosen.control == max(worst, key=lambda key: worst[key])
+    assert chosen.among == ANY_MAP
+    assert chosen.reason.startswith("centre: it has the highest AUC on val")
+
+
+Changed = Callable[[Callable[[Plan, Member], None]], Results]
+
+
+@pytest.fixture
+def changed(plan: Plan, tmp_path: Path) -> Changed:
+    """Results after a change of the score files of each run, in a copy of the store."""
+
+    def results(change: Callable[[Plan, Member], None]) -> Results:
+        store = tmp_path / "store"
+        shutil.copytree(plan.protocol.store, store)
+        kept, plan.protocol.store = plan.protocol.store, store
+        try:
+            for member in plan.members:
+                change(plan, member)
+            return gather(plan)
+        finally:
+            plan.protocol.store = kept
+
+    return results
+
+
+def test_test_scores_do_not_choose_any_map(changed: Changed) -> None:
+    def perfect(copy: Plan, member: Member) -> None:
+        if member.arm.role != "pca":
+            return
+        folder = copy.protocol.evaluation_folder(copy.protocol.evaluation_id(member))
+        scores = read_scores(folder)
+        truth = (scores["label"] == "marked").to_numpy(float)
+        scores.assign(score_marked=truth, score_plain=1 - truth).to_parquet(
+            folder / "scores.parquet", index=False
+        )
+        finish(folder, {"id": folder.name, "kind": "evaluation", "run": member.run, "seconds": 1.0})
+
+    found = changed(perfect)
+    pca = found.table[(found.table["key"] == "pca") & (found.table["set"] == PRIMARY)]
+    assert pca["mean"].iloc[0] == 1
+    assert {ladder.rungs[1].key for ladder in found.ladders} == {"centre"}
+
+
+def test_a_control_with_a_seed_that_has_not_finished_is_no_candidate(changed: Changed) -> None:
+    def unfinished(copy: Plan, member: Member) -> None:
+        if (member.arm.role, member.seed) == ("centre", 2):
+            (copy.protocol.run_folder(member.run) / "run.json").unlink()
+
+    chosen = changed(unfinished).ladders[0].any_map
+    assert chosen is not None
+    assert (chosen.control, chosen.among) == ("pca", ("shuffled", "pca", "shuffled_human"))
+
+
+def test_a_seed_that_a_rung_lacks_is_left_out_of_its_gains_alone(
+    whole: Results, changed: Changed
+) -> None:
+    def unscored(copy: Plan, member: Member) -> None:
+        if (member.arm.role, member.seed) == ("student", 1):
+            folder = copy.protocol.evaluation_folder(copy.protocol.evaluation_id(member))
+            (folder / "run.json").unlink(missing_ok=True)
+
+    ladder, before = changed(unscored).ladders[0], whole.ladders[0]
+    assert [rung.n for rung in ladder.rungs] == [3, 3, 2, 3]
+    gains = [(rung.gain, old.gain) for rung, old in zip(ladder.rungs, before.rungs, strict=True)]
+    assert gains[1][0] == gains[1][1]
+    for gain, old in gains[2:]:
+        assert gain is not None
+        assert old is not None
+        assert gain.by_seed == tuple(old.by_seed[place] for place in (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("gone", "names"),
+    [
+        (ANY_MAP, ["none", "teacher", "human"]),
+        (("ceiling",), ["none", "any", "teacher"]),
+        ((*ANY_MAP, "ceiling"), ["none", "teacher"]),
+        (("baseline2",), ["any", "teacher", "human"]),
+    ],
+)
+def test_a_rung_without_runs_is_absent(
+    plan: Plan, whole: Results, gone: tuple[str, ...], names: list[str]
+) -> None:
+    rows = [row for row in whole.rows if row.key not in gone]
+    ladder = ladders(plan, rows, whole.figures, whole.files)[0]
+    assert [rung.name for rung in ladder.rungs] == names
+    assert (ladder.any_map is None) == ("any" not in names)
+    assert (ladder.place is None) == ("any" not in names)
+    teacher = ladder.rung("teacher")
+    assert teacher is not None
+    assert teacher.gain is not None
+    assert teacher.gain.below == names[names.index("teacher") - 1]
+
+
+def test_the_file_has_a_line_a_rung(whole: Results) -> None:
+    frame = LADDER.table(ladder_table(whole.ladders))
+    lines = LADDER.csv(frame).splitlines()
+    assert lines[0].split(",") == list(LADDER.columns)
+    assert len(lines) == 1 + 3 * 4
+    first, second = frame.to_dict("records")[:2]
+    assert (first["rung"], first["below"], first["gain_by_seed"]) == ("none", "", ())
+    assert math.isnan(first["gain"])
+    assert (second["rung"], second["key"], second["below"]) == ("any", "centre", "none")
+    assert second["gain"] == pytest.approx(second["mean"] - first["mean"])
+    assert LADDER.table(ladder_table([])).empty
+
+
+def test_without_students_there_is_no_ladder(changed: Changed) -> None:
+    def gone(copy: Plan, member: Member) -> None:
+        if member.arm.role == "student":
+            folder = copy.protocol.evaluation_folder(copy.protocol.evaluation_id(member))
+            (folder / "run.json").unlink(missing_ok=True)
+
+    found = changed(gone)
+    assert {ladder.set for ladder in found.ladders} == {"val", "val-other"}
+    assert not found.ladders_on(PRIMARY)
+
+
+def test_the_place_needs_any_map_and_the_teachers() -> None:
+    nan = float("nan")
+    paired = PairedResult(0.1, nan, nan, nan, 1.0, 1.0, 1)
+    low = Rung("none", "baseline2", "Baseline 2", 1.0, 1, 0.5, nan, nan, nan)
+    high = Rung("teacher", "student", "Student", 0.5, 1, 0.6, nan, nan, nan)
+    gained = replace(high, gain=Gain("none", paired, (0.1,)))
+    assert Ladder("b", "test", (low, gained), None).place is None
+    assert Ladder("b", "test", (low,), None).place is None
+    over = replace(high, gain=Gain("any", paired, (0.1,)))
+    assert Ladder("b", "test", (low, over), None).place == paired
