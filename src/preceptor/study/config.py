@@ -87,11 +87,21 @@ class Mapper(Settings):
         mark_weight: Additional weight of a marked cell.
         top: Highest cells whose mean is the mapper's own score of an image: a share of all cells,
             or a number.
+        decoder: none, or fpn: a feature pyramid on the backbone, for marks smaller than a cell.
+        stride: Stride of the decoder's grid in pixels.
     """
 
     cell_full: Annotated[float, Field(gt=0, le=1)] = 0.25
     mark_weight: Annotated[float, Field(ge=0)] = 9.0
     top: Amount = 0.1
+    decoder: Literal["none", "fpn"] = "none"
+    stride: Literal[4, 8, 16] = 8
+
+    def backbone_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the backbone of a mapper in a study."""
+        if self.decoder == "none":
+            return dict(given)
+        return dict(given) | {"decoder": self.decoder, "decoder_stride": self.stride}
 
     def training(self, study: Training) -> Training:
         """Training settings of a mapper in a study."""
