@@ -1,6 +1,7 @@
 """A guided training step against a plain one and against the published way of computing it.
 
-    python benchmarks/bench_guided_step.py [--turns 5] [--batch 20] [--backbones ...] [--outside]
+    python benchmarks/bench_guided_step.py [--turns 5] [--batch 20] [--backbones ...]
+        [--outside [KIND ...]] [--consistency] [--cpu-time]
 
 Three sides, same network, same batch, float32, channels-last:
   plain      cross-entropy alone
@@ -10,13 +11,16 @@ Three sides, same network, same batch, float32, channels-last:
 Targets: guided ÷ plain ≤ 1.03; guided ÷ published ≤ 0.55 for DenseNet, ≤ 1.00 for the others.
 
 With --outside, other sides: a whole step from canvases and maps in memory, plain, guided, and
-guided with each change outside maps at its default rate and strength, all images with a map; and
-with the consistency of predictions, of blur. Target: ÷ plain ≤ 1.15 without consistency.
+guided with each change outside maps at its default rate and strength, all images with a map; with
+--consistency, also the step with blur and the consistency of predictions. Target: ÷ plain ≤ 1.15
+without consistency. --cpu-time is for a machine that others use too.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import get_args
@@ -136,17 +140,26 @@ class WholeSteps(Sides):
         self.finish(loss)
 
 
-def compare_outside(backbones: list[str], batch: int, turns: int, device: torch.device) -> None:
+def compare_outside(
+    kinds: list[OutsideKind],
+    consistency: bool,
+    backbones: list[str],
+    batch: int,
+    turns: int,
+    device: torch.device,
+    clock: Callable[[], float],
+) -> None:
     """Print the ratio of each change outside maps to a plain step."""
-    kinds = get_args(OutsideKind)
     print("÷ plain step, median (min-max)")
-    print("backbone         " + "".join(f"{kind:22}" for kind in (*kinds, "blur, consistency")))
+    names = [*kinds, "blur, consistency"] if consistency else kinds
+    print("backbone         " + "".join(f"{name:22}" for name in names))
     for backbone in backbones:
         sides = WholeSteps(backbone, batch, device)
         steps = {"plain": sides.plain} | {kind: partial(sides.changed, kind) for kind in kinds}
-        steps["consistency"] = partial(sides.changed, "blur", 1.0)
-        seconds = in_turn(steps, turns=turns)
-        found = [ratio(seconds, name, "plain") for name in steps if name != "plain"]
+        if consistency:
+            steps["blur, consistency"] = partial(sides.changed, "blur", 1.0)
+        seconds = in_turn(steps, turns=turns, clock=clock)
+        found = [ratio(seconds, name, "plain") for name in names]
         cells = (f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in found)
         print(f"{backbone:16} " + "".join(f"{cell:22}" for cell in cells), flush=True)
 
@@ -156,18 +169,24 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--backbones", nargs="+", default=PAPER)
-    parser.add_argument("--outside", action="store_true")
+    parser.add_argument("--outside", nargs="*", choices=get_args(OutsideKind))
+    parser.add_argument("--consistency", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time of the process")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(machine())
-    if arguments.outside:
-        compare_outside(arguments.backbones, arguments.batch, arguments.turns, device)
+    if arguments.outside is not None:
+        kinds = arguments.outside or list(get_args(OutsideKind))
+        sizes = arguments.batch, arguments.turns
+        extra = arguments.consistency
+        compare_outside(kinds, extra, arguments.backbones, *sizes, device, clock)
         return
     print("backbone         size  plain s  guided/plain (min-max)      guided/published (min-max)")
     for backbone in arguments.backbones:
         sides = Sides(backbone, arguments.batch, device)
         steps = {"plain": sides.plain, "guided": sides.guided, "published": sides.published}
-        seconds = in_turn(steps, turns=arguments.turns)
+        seconds = in_turn(steps, turns=arguments.turns, clock=clock)
         plain = ratio(seconds, "guided", "plain")
         published = ratio(seconds, "guided", "published")
         print(

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import preceptor.execution.local  # noqa: F401  # binds `start_process` before `here` replaces it
+from preceptor.cli.main import main
+from preceptor.execution import process
+
 # A shell may start the tests with SIGINT ignored, which a child would inherit.
 _START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -32,16 +36,18 @@ class Outcome:
 
 
 def here(*arguments: object) -> Outcome:
-    """Run the command in this process; an exception that it lets through fails the test."""
+    """Run the command in this process; an exception that it lets through fails the test.
+
+    `study` starts no worker in advance, which it would do before it knows that there is work.
+    """
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
+        mock.patch.object(process, "start_process", return_value=None),
         mock.patch.object(sys, "argv", ["preceptor", *map(str, arguments)]),
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        from preceptor.cli.main import main
-
         try:
             main()
         except SystemExit as stop:

@@ -45,6 +45,7 @@ SLOW = (
     "cli/test_terminal.py",
     "cli/test_demo.py",
     "benchmark/test_evidence.py",
+    "study/test_sequential_seeds.py",
     "study/test_levers.py",
     "execution/test_executors.py",
     "execution/test_local.py",
@@ -66,6 +67,24 @@ SLOW = (
     "cli/test_main.py::test_the_command_as_it_is_installed",
     "cli/test_malformed.py::test_bad_manifests_as_processes",
     "cli/test_malformed.py::test_bad_requests_as_processes",
+    # The larger backbones, where smaller ones stay; simulations, where exact values stay.
+    *(
+        f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
+        for name in ("efficientvit_m0", "levit", "lowformer", "repvit", "resnet50", "shvit")
+    ),
+    "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[shvit",
+    *(
+        f"saliency/test_{test}[{name}"
+        for test in (
+            "fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks",
+            "rise.py::test_backbones_with_strided_point_convolutions_are_marked",
+        )
+        for name in ("mobileone", "fastvit")
+    ),
+    "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
+    "saliency/test_rise.py::test_the_error_is_that_of_the_map[3.0",
+    "evaluation/test_paired_tests.py::test_cautious_seeds",
+    "evaluation/test_bootstrap.py::test_two_level_bootstrap_covers",
 )
 
 

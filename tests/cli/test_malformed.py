@@ -284,7 +284,7 @@ RUNS: dict[str, tuple[dict[str, object], list[str], int | None]] = {
             "alpha: value 7",
             "seed: value -1",
             "training.lr: value 0",
-            "'l3'; write 'l2', 'mse', 'l1', 'kl' or 'dice'",
+            "training.distance: value 'l3'; write l2, mse, l1, kl, dice",
             "training.epochs: value 'many'; write a whole number",
         ],
         5,

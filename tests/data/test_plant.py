@@ -211,8 +211,11 @@ def test_the_record_names_the_settings_and_the_marked_images(data: Path, tmp_pat
     assert first is not None
     assert {name: record["marks"][0][name] for name in first._fields} == first._asdict()
     assert [one["marked"] for one in record["splits"]] == [12, 4]
-    empty = planted(data, tmp_path / "empty", rate=0)
-    assert json.loads((tmp_path / "empty" / "plant.json").read_text())["marks"] == []
+    assert done.settings.place == "moving"
+    empty = planted(data, tmp_path / "empty", rate=0, kind="border")
+    record = json.loads((tmp_path / "empty" / "plant.json").read_text())
+    assert record["marks"] == []
+    assert PlantSettings.model_validate(record["settings"]) == empty.settings
     assert empty.marks == {}
 
 

@@ -128,7 +128,7 @@ def test_what_was_killed_goes_on_from_its_shards(
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         while not done():
-            time.sleep(0.005)
+            time.sleep(0.02)
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     before = done()
@@ -140,7 +140,7 @@ def test_what_was_killed_goes_on_from_its_shards(
             now = done()
             assert all(now[file] == before[file] for file in before if file in now)
             more = more or len(now) > len(before)
-            time.sleep(0.005)
+            time.sleep(0.02)
         assert process.returncode == 0
     assert more
     assert_same(read_store(out), whole)

@@ -282,11 +282,12 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     words = {"alphas": grid, "controls": CONTROLS, "controls_alpha": controls_alpha}
     plan = Plan(protocol(draws, **words))
     winner = plan.protocol.teachers()[0]
-    steps = plan._added(plan.stage_two(winner))
+    steps = plan.stage_two(winner)
+    trainings = [step.work for step in steps if isinstance(step.work, Train)]
     own = controls_alpha == "own"
     for role in ("student", *CONTROLS):
         trained = {
-            (member.arm.alpha, member.seed) for member in plan.members_of(role, "test_byobnet")
+            (work.arm.alpha, work.config.seed) for work in trainings if work.arm.role == role
         }
         expected = {(alpha, seed) for alpha in grid for seed in (0, 1)}
         assert trained == (expected if own or role == "student" else set()), role

@@ -346,10 +346,10 @@ def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
 def test_maps_in_input_space_alone_change_what_is_learnt(manifest: Path, tmp_path: Path) -> None:
     """With α = 1, without a guidance term; and nothing where there are no maps."""
 
-    def trained(outside: OutsideKind, **values: Any) -> RunResult:
-        changes = Augmentation(outside=outside, outside_rate=1)
-        training = SMALL.model_copy(update={"augmentation": changes})
-        return train(small(manifest, training=training, **values), tmp_path)
+    def trained(outside: OutsideKind, store: str = "runs", **values: Any) -> RunResult:
+        changes = {"augmentation": Augmentation(outside=outside, outside_rate=1)}
+        training = SMALL.model_copy(update=changes | values.pop("training", {}))
+        return train(small(manifest, training=training, **values), tmp_path / store)
 
     plain, masked = trained("none", alpha=1.0), trained("mean", alpha=1.0)
     name = "model/model.safetensors"
@@ -358,6 +358,11 @@ def test_maps_in_input_space_alone_change_what_is_learnt(manifest: Path, tmp_pat
     assert metrics["guidance"].isna().all()
     assert (metrics["guided"] == 0).all()
     assert masked.record.guided_images == 0
+    # A distance that takes masks makes none of maps that no guidance term compares.
+    cells = {"distance": "cells", "cam_class": "decision"}
+    same = trained("mean", "again", alpha=1.0, training=cells)
+    assert same.id == masked.id
+    assert file_digest(same.folder / name) == file_digest(masked.folder / name)
     none = trained("mean", maps=MapSource(kind="none"))
     assert none.id == plain.id
     assert not none.trained

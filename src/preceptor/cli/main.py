@@ -279,8 +279,10 @@ def data_plant(
     from preceptor.data.plant import PlantSettings, plant
     from preceptor.runtime.progress import progress
 
-    given = {"kind": kind, "rate": rate, "label": label, "strength": strength, "seed": seed}
-    values = given if place is None else given | {"place": place}
+    values = {
+        "kind": kind, "place": place, "rate": rate, "label": label, "strength": strength,
+        "seed": seed,
+    }  # fmt: skip
     settings = parse_config(values, PlantSettings, source="data plant")
     table = Manifest.read(manifest, verify=False, need=("train",))
     with progress() as bar:

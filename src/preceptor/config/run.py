@@ -624,6 +624,11 @@ class RunConfig(Settings):
         return "decision" if decision else "label"
 
     @property
+    def guided_by_masks(self) -> bool:
+        """Whether a guidance term compares evidence with masks; maps are then masks everywhere."""
+        return self.guided and takes_masks(self.training.distance)
+
+    @property
     def changes_outside(self) -> bool:
         """Whether images are changed outside their maps."""
         changes = self.training.augmentation

@@ -45,7 +45,8 @@ class PlantSettings(Settings):
         kind: stamp (a caption of a few glyphs), border (two lines around the image) or tint (more
             red and less blue; brighter in grayscale images).
         place: Place of a stamp: moving (uniform over all places that do not touch the human map) or
-            corner (lower right, over the human map if it is there).
+            corner (lower right, over the human map if it is there); None = moving. Other kinds have
+            no place.
         rate: Share of the images of the class with the mark, in train and in val each.
         label: Class with the mark; None = the only class with human maps.
         strength: Contrast of the mark in gray levels of 255.
@@ -53,7 +54,7 @@ class PlantSettings(Settings):
     """
 
     kind: MarkKind = "stamp"
-    place: StampPlace = "moving"
+    place: StampPlace | None = None
     rate: Fraction = 1.0
     label: str | None = None
     strength: Annotated[float, Field(gt=0, le=255)] = 32.0
@@ -61,7 +62,7 @@ class PlantSettings(Settings):
 
     @model_validator(mode="after")
     def _place_of_a_stamp(self) -> PlantSettings:
-        if "place" in self.model_fields_set and self.kind != "stamp":
+        if self.place is not None and self.kind != "stamp":
             raise ValueError(
                 f"place is {self.place}, and kind is {self.kind}; only a stamp has a place: remove "
                 "place, or set kind to stamp"
@@ -144,7 +145,10 @@ def plant(
     """
     to = Path(to)
     settings = settings or PlantSettings()
-    settings = settings.model_copy(update={"label": _label(manifest, settings.label)})
+    resolved: dict[str, str] = {"label": _label(manifest, settings.label)}
+    if settings.kind == "stamp" and settings.place is None:
+        resolved["place"] = "moving"
+    settings = settings.model_copy(update=resolved)
     chosen = _chosen_rows(manifest, settings)
     _check_folder(to)
     parquet = manifest.source is not None and manifest.source.suffix.lower() in (".parquet", ".pq")

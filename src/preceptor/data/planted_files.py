@@ -67,7 +67,7 @@ def write_files(
     chosen: NDArray[np.int64],
     *,
     kind: MarkKind,
-    place: StampPlace,
+    place: StampPlace | None,
     strength: float,
     seed: int,
     reserved: Collection[str],
@@ -81,7 +81,7 @@ def write_files(
         folder: Output folder.
         chosen: Rows to mark.
         kind: Kind of mark.
-        place: Place of a stamp.
+        place: Place of a stamp; None for other kinds.
         strength: Contrast in gray levels.
         seed: Random seed of the places.
         reserved: Names of files that are written into `folder` later.

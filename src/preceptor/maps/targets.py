@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust, takes_masks
+from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
@@ -64,7 +64,7 @@ def build_map_targets(
     table, source = manifest.table.iloc[rows], config.maps
     labels = table["label"].to_numpy()
     has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
-    as_masks = takes_masks(config.training.distance)
+    as_masks = config.guided_by_masks
     placed = _placed_maps(source, config.training.fit, manifest, images, rows, scaled=as_masks)
     index = np.full(len(rows), -1, np.int64) if placed is None else placed.index
     keeps_human = placed is None or source.human == "keep"

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
+from preceptor.models.decoder import PyramidNetwork, decoder_arguments
 from preceptor.runtime.memory import out_of_memory
 
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
@@ -32,7 +33,8 @@ def create_network(
         backbone: Name of the timm backbone.
         outputs: Number of outputs of the classifier.
         in_chans: Number of input channels.
-        arguments: Further arguments of the backbone.
+        arguments: Further arguments of the backbone; decoder, decoder_stride and decoder_channels
+            are those of a `PyramidNetwork` around it.
         weights: hub, none or a .safetensors file.
 
     Raises:
@@ -44,6 +46,11 @@ def create_network(
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
     _check_arguments(backbone, arguments)
+    arguments, decoder = decoder_arguments(dict(arguments))
+    if decoder:
+        if weights != "none":  # the names of an encoder's tensors may differ from the file's
+            create_network(backbone, outputs, in_chans, arguments, weights)
+        arguments["features_only"] = True
     overlay: dict[str, Any] | None = None
     if weights != "none":
         file = _hub_file(backbone) if weights == "hub" else Path(weights)
@@ -83,6 +90,8 @@ def create_network(
                 f"backbone_args {dict(arguments)}: not accepted by {backbone}: {told}"
             ) from error
         raise InputError(f"backbone {backbone} cannot be built: {told}") from error
+    if decoder:
+        return PyramidNetwork(network, backbone, outputs, **decoder)
     if not (hasattr(network, "forward_features") and hasattr(network, "forward_head")):
         raise InputError(
             f"backbone {backbone} is a {type(network).__name__} without features and head apart; "

@@ -19,7 +19,6 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     primary = plan.protocol.primary
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
-    n = int(compared["n"].min())
     for backbone in plan.protocol.study.students:
         here = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
         if here.empty:
@@ -60,7 +59,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"On {primary}, the Student's mean AUC is above both baselines for "
             f"{of_words(won, len(both))}; "
             f"{len(passed)} of {len(family)} comparisons are significant after Holm's correction "
-            f"({floor_note(n)}).",
+            f"({floor_words(family)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
@@ -96,6 +95,11 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
                 f"{line['reason']}."
             )
     return said
+
+
+def floor_words(family: pd.DataFrame) -> str:
+    """Note on the smallest attainable p-value of comparisons with the fewest seeds."""
+    return floor_note(int(family["n"].min()), float(family["p_floor"].max()))
 
 
 def gain_words(mean: float, low: float, high: float) -> str:

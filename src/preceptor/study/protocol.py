@@ -247,6 +247,7 @@ class Protocol:
         config = self.config(
             backbone, seed, rows="annotated", labels="marks", alpha=0.0, guide_classes=None,
             training=mapper.training(self.study.training_of(backbone)),
+            backbone_args=mapper.backbone_args(self.study.backbone_args.get(backbone, {})),
             maps=MapSource(kind="human"), human_post=human_post or self.study.human_post,
             seed=seed + MEMBER_STRIDE * place, **own,
         )  # fmt: skip

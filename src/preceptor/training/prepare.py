@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
-from preceptor.config.run import RunConfig, takes_masks
+from preceptor.config.run import RunConfig
 from preceptor.data.loader import Rows
 from preceptor.data.row_hashes import FileHashes
 from preceptor.data.workspace import Workspace
@@ -61,7 +61,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         config = config.model_copy(update={"soft_labels": known})
     weights = weights_digest(config.weights, files)
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
-    if config.guided and (takes_masks(config.training.distance) or maps.marks):
+    if config.guided_by_masks or (config.uses_maps and maps.marks):
         # Classes with marks and examined images determine the masks.
         annotated = workspace.human_maps_from(config)
         examined = (workspace.manifest.annotated_mask & annotated)[rows]

@@ -1,0 +1,176 @@
+"""Map targets as masks: examined images without marks, classes without marks, several sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from preceptor.config.run import Augmentation, MapSource, RunConfig
+from preceptor.data.draws import draw
+from preceptor.data.loader import Rows
+from preceptor.data.workspace import Workspace
+from preceptor.maps.store import MapStore, StoreInfo, write_store
+from preceptor.models.build import build_model
+from preceptor.training.prepare import guided_rows, run_id_of
+from tests.datasets import squares
+
+CELLS = {"input_size": 32, "distance": "cells", "cam_class": "decision"}
+NORMALIZED = {"input_size": 32, "distance": "l2"}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return squares(tmp_path / "data")
+
+
+def rows_of(manifest: Path, training: dict[str, Any] = CELLS, **values: Any) -> Rows:
+    workspace = Workspace.open(manifest)
+    config = config_of(manifest, training, **values)
+    model = build_model(
+        "test_byobnet", workspace.manifest.classes, positive="marked", input_size=32,
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+    return guided_rows(workspace, config, model)
+
+
+def config_of(manifest: Path, training: dict[str, Any] = CELLS, **values: Any) -> RunConfig:
+    base = {
+        "manifest": manifest, "backbone": "test_byobnet", "positive": "marked",
+        "training": training, "backbone_args": {"output_stride": 8},
+    }  # fmt: skip
+    return RunConfig.model_validate(base | values)
+
+
+def labels_of(manifest: Path) -> pd.Series:
+    table = pd.read_csv(manifest)
+    return table[table["split"] == "train"]["label"].reset_index(drop=True)
+
+
+def store_of(manifest: Path, folder: Path, value: float = 0.75) -> Path:
+    table = pd.read_csv(manifest)
+    names = table.loc[table["split"] == "train", "path"].to_numpy(object)
+    maps = np.zeros((len(names), 4, 4), np.float16)
+    maps[:, 1, 2] = value
+    maps[:, 0, 0] = 0.25
+    info = StoreInfo("t", "cells", "squash", 32, ("marked", "plain"), {})
+    zeros = np.zeros(len(names), np.float32)
+    write_store(folder, MapStore(info, names, maps, zeros.astype(np.int32), zeros))
+    return folder
+
+
+def test_examined_images_of_a_class_without_marks_are_whole(manifest: Path) -> None:
+    rows = rows_of(manifest, maps=MapSource(kind="human"))
+    assert rows.targets is not None
+    assert (rows.targets.weight == 1).all()
+    maps = rows.maps_on_grid(np.arange(len(rows)))
+    plain = (labels_of(manifest) == "plain").to_numpy()
+    assert (maps[plain] == 1).all()
+    assert ((maps[~plain] >= 0) & (maps[~plain] <= 1)).all()
+    # Squares of half the side: a quarter of the cells at least is covered by a quarter or more.
+    assert (maps[~plain].amax((1, 2)) == 1).all()
+    assert (maps[~plain].amin((1, 2)) == 0).all()
+
+
+def test_distances_between_normalized_maps_leave_them_out(manifest: Path) -> None:
+    rows = rows_of(manifest, NORMALIZED, maps=MapSource(kind="human"))
+    assert rows.targets is not None
+    plain = (labels_of(manifest) == "plain").to_numpy()
+    assert not rows.targets.weight[plain].any()
+    assert rows.targets.masks is None
+
+
+def test_an_image_that_nobody_examined_has_no_mask(manifest: Path) -> None:
+    table = pd.read_csv(manifest)
+    unknown = table.index[(table["split"] == "train") & (table["label"] == "plain")][:3]
+    table.loc[unknown, "annotated"] = 0
+    table.to_csv(manifest, index=False)
+    rows = rows_of(manifest, maps=MapSource(kind="human"))
+    assert rows.targets is not None
+    assert (rows.targets.weight == 0).sum() == 3
+
+
+def test_an_image_without_marks_in_a_class_with_marks_has_no_mask(manifest: Path) -> None:
+    table = pd.read_csv(manifest)
+    row = table.index[(table["split"] == "train") & (table["label"] == "marked")][0]
+    table.loc[row, "saliency"] = ""
+    table.to_csv(manifest, index=False)
+    rows = rows_of(manifest, maps=MapSource(kind="human"))
+    assert rows.targets is not None
+    assert (rows.targets.weight == 0).sum() == 1
+
+
+def test_the_share_of_a_cell_that_counts_as_full(manifest: Path) -> None:
+    plain = rows_of(manifest, CELLS | {"cell_full": 1.0}, maps=MapSource(kind="human"))
+    eager = rows_of(manifest, CELLS | {"cell_full": 0.25}, maps=MapSource(kind="human"))
+    places = np.arange(24)
+    area = plain.maps_on_grid(places)
+    torch.testing.assert_close(eager.maps_on_grid(places), (4 * area).clamp_max(1))
+
+
+def test_a_mappers_maps_are_inverted_where_the_class_has_no_marks(
+    manifest: Path, tmp_path: Path
+) -> None:
+    store = store_of(manifest, tmp_path / "store")
+    source = MapSource(kind="store", path=store, identity="t", marks=True)
+    maps = rows_of(manifest, maps=source).maps_on_grid(np.arange(24))
+    plain = (labels_of(manifest) == "plain").to_numpy()
+    assert torch.allclose(maps[~plain][:, 1, 2], torch.tensor(0.75))
+    assert torch.allclose(maps[plain][:, 1, 2], torch.tensor(0.25))
+    assert (maps[~plain][:, 3, 3] == 0).all()
+    assert (maps[plain][:, 3, 3] == 1).all()
+
+
+def test_maps_of_evidence_are_not_inverted(manifest: Path, tmp_path: Path) -> None:
+    store = store_of(manifest, tmp_path / "store")
+    source = MapSource(kind="store", path=store, identity="t")
+    maps = rows_of(manifest, maps=source).maps_on_grid(np.arange(24))
+    assert torch.allclose(maps[:, 1, 2], torch.tensor(0.75))
+
+
+def test_normalized_maps_of_a_mapper_guide_the_classes_with_marks_only(
+    manifest: Path, tmp_path: Path
+) -> None:
+    store = store_of(manifest, tmp_path / "store")
+    plain = (labels_of(manifest) == "plain").to_numpy()
+    for marks in (False, True):
+        source = MapSource(kind="store", path=store, identity="t", marks=marks)
+        targets = rows_of(manifest, NORMALIZED, maps=source).targets
+        assert targets is not None
+        assert (targets.weight[plain] == (0 if marks else 1)).all()
+        assert (targets.weight[~plain] == 1).all()
+
+
+def test_one_centred_map_for_the_classes_with_marks(manifest: Path) -> None:
+    maps = rows_of(manifest, maps=MapSource(kind="centre")).maps_on_grid(np.arange(24))
+    plain = (labels_of(manifest) == "plain").to_numpy()
+    assert (maps[plain] == 1).all()
+    assert (maps[~plain] == maps[~plain][0]).all()
+    assert maps[~plain].amax() < 1.001
+
+
+def test_flips_move_masks_with_their_images(manifest: Path) -> None:
+
+    rows = rows_of(manifest, maps=MapSource(kind="human"))
+    places = np.arange(24)
+    settings = Augmentation(flip=True, quarter_turns=True)
+    batch = rows.batch(places, settings, draw(0, 0, places))
+    assert batch.maps is not None
+    still = rows.maps_on_grid(places)
+    assert not torch.equal(batch.maps, still)
+    torch.testing.assert_close(batch.maps.sum((1, 2)), still.sum((1, 2)))
+
+
+def test_what_was_examined_is_part_of_the_id(manifest: Path) -> None:
+    before = run_id_of(Workspace.open(manifest), config_of(manifest))
+    normalized = run_id_of(Workspace.open(manifest), config_of(manifest, NORMALIZED))
+    table = pd.read_csv(manifest)
+    row = table.index[(table["split"] == "train") & (table["label"] == "plain")][0]
+    table.loc[row, "annotated"] = 0
+    table.to_csv(manifest, index=False)
+    assert run_id_of(Workspace.open(manifest), config_of(manifest)) != before
+    assert run_id_of(Workspace.open(manifest), config_of(manifest, NORMALIZED)) == normalized

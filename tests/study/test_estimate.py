@@ -1,0 +1,47 @@
+"""The time estimate of a study: images through models, at a rate that was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from preceptor.config.run import RunConfig
+from preceptor.study import estimate
+from preceptor.study.estimate import count_kinds, estimate_seconds
+from preceptor.study.steps import Arm, AverageMaps, Evaluate, Step, Train
+from tests.studies import plain_step, study
+
+
+def test_trainings_count_their_validation_and_jobs_share_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[str] = []
+
+    def rate(run: RunConfig, classes: list[str]) -> float:
+        measured.append(run.backbone)
+        return 10.0
+
+    monkeypatch.setattr(estimate, "training_rate", rate)
+    config = study(Path("m.csv"))
+    assert config.training.epochs == 1
+    runs = [
+        RunConfig(manifest=Path("m.csv"), backbone=name, training=config.training)
+        for name in ("rate of one", "rate of two")
+    ]
+    arm = Arm("baseline2", "any", 1.0)
+    steps = [
+        *(Step(f"t{k}", Train(runs[k % 2], arm), "", cost=100) for k in range(4)),
+        Step("e", Evaluate(runs[0], "t0"), "", cost=20),
+        Step("a", AverageMaps(()), "", cost=1000),  # without a model
+    ]
+    # Images: four times 100 and a third of 30, scored before and after the one epoch; and 20.
+    for jobs, seconds in ((1, 50.0), (2, 25.0), (0, 50.0)):
+        assert estimate_seconds(steps, config, ["a", "b"], 30, jobs) == pytest.approx(seconds)
+    assert measured == ["rate of one", "rate of two"]  # once for each kind of training
+
+
+def test_kinds_are_counted_in_words() -> None:
+    train = Train(RunConfig(manifest=Path("m.csv"), backbone="b"), Arm("baseline2", "b", 1.0))
+    steps = [Step(str(k), train, "") for k in range(2)] + [plain_step("one")]
+    assert count_kinds(steps) == "2 trainings, 1 committee"

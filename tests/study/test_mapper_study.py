@@ -1,0 +1,113 @@
+"""A study with mappers: a Teacher among the candidates, its maps, its detectors, its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.driver import run_study
+from preceptor.errors import InputError
+from preceptor.maps.store import read_store
+from preceptor.models.build import load_model
+from preceptor.study.config import Mapper, StudyConfig
+from preceptor.study_folder import reopen
+from tests.datasets import SQUARES_STUDY, squares
+
+SETTINGS: dict[str, Any] = SQUARES_STUDY | {
+    "seeds": 1,
+    "mapper": True,
+    "teachers": ["test_byobnet"],
+    "controls": ["shuffled", "centre"],
+    "variants": {
+        "cells": {"cam_class": "decision", "distance": {"l2": 0.5, "cells": 0.5}, "pool": "top"},
+        "generations": {"generations": 2, "tta": True},
+    },
+    "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mapper")
+    # A committee of given maps would win or lose by chance: the mapper alone is a candidate here.
+    study = parse_config(SETTINGS | {"manifest": squares(folder / "data")}, StudyConfig)
+    result = run_study(study, folder / "study", jobs=1, tell=lambda line: None)
+    assert not result.failed
+    assert result.missing == 0
+    return folder / "study"
+
+
+def test_a_mapper_is_a_candidate_and_its_maps_are_probabilities(finished: Path) -> None:
+    plan = reopen(finished).first
+    names = [str(teacher) for teacher in plan.protocol.teachers()]
+    assert names == ["test_byobnet human-guided α 0.5, CAM", "test_byobnet mapper"]
+    mapper = plan.protocol.teachers()[1]
+    source, steps = plan.protocol.maps_of(mapper, 0)
+    assert source.marks
+    store = read_store(plan.protocol.maps_folder(steps[-1].id))
+    assert store.info.method == "cells"
+    assert 0 < store.maps.min() < store.maps.max() < 1
+    assert len(store.paths) == 24
+    model = load_model(plan.protocol.run_folder(steps[0].id) / "model")
+    assert (model.spec.head, model.spec.pool.kind) == ("sigmoid", "top")
+
+
+def test_detectors_are_rows_of_the_table(finished: Path) -> None:
+    table = pd.read_csv(finished / "table.csv")
+    primary = table[(table["set"] == "test-unseen") & table["source"].isna()]
+    keys = list(primary["key"])
+    assert keys[-3:] == ["mapper", "mapper_all", "ceiling"]
+    assert primary.set_index("key").loc["mapper", "title"].startswith("Mapper as a detector")
+    assert primary["mean"].notna().all()
+    compared = pd.read_csv(finished / "comparisons.csv")
+    assert set(compared.loc[compared["question"] == "detector", "key_b"]) == {
+        "mapper", "mapper_all",
+    }  # fmt: skip
+
+
+def test_the_report_names_the_mappers(finished: Path) -> None:
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "test_byobnet mapper" in html
+    assert "Mapper as a detector: annotated, human maps" in html
+
+
+def test_variants_have_their_own_guidance(finished: Path) -> None:
+    plan = reopen(finished).first
+    teacher = plan.winner()
+    assert teacher is not None
+    config = plan.protocol.variant("cells", teacher, "test_byobnet", 0.5, 0)[-1].work.config  # type: ignore[union-attr]
+    assert config.training.distance == {"l2": 0.5, "cells": 0.5}
+    assert (config.training.cam_class, config.training.pool) == ("decision", "top")
+
+
+def test_a_decoder_is_a_setting_of_mappers() -> None:
+    mapper = Mapper(decoder="fpn", stride=4)
+    assert mapper.backbone_args({"output_stride": 8}) == {
+        "output_stride": 8, "decoder": "fpn", "decoder_stride": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"positive": None}, "mapper needs two classes"),
+        ({"variants": {"wrong": {"distance": "cells"}}}, "set cam_class: decision"),
+        ({"saliency": ["cells"]}, "saliency"),
+    ],
+)
+def test_wrong_settings(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_config(SETTINGS | {"manifest": tmp_path / "m.csv"} | values, StudyConfig)
+
+
+def test_the_outline_has_every_step_of_the_study(finished: Path) -> None:
+    plan = reopen(finished).first
+    first, later = plan.outline()
+    outlined = {step.id for step in (*first, *later)}
+    mappers = [member.run for role in ("mapper", "mapper_all") for member in plan.members_of(role)]  # type: ignore[arg-type]
+    assert len(mappers) == 2
+    assert set(mappers) <= outlined

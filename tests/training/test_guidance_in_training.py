@@ -1,0 +1,260 @@
+"""Whole trainings with each distance, pooling and kind of label against a plain loop."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from preceptor.config.run import RunConfig, takes_masks
+from preceptor.data.loader import epoch_order, split_batches
+from preceptor.data.workspace import Workspace
+from preceptor.errors import InputError
+from preceptor.evaluation.metrics import auc
+from preceptor.inference.annotate import annotate
+from preceptor.inference.score import evaluate
+from preceptor.models.build import build_model, load_model
+from preceptor.models.pooling import Pool
+from preceptor.runtime.result_folder import file_digest
+from preceptor.training.loop import derived_seed
+from preceptor.training.readout import POOLS
+from preceptor.training.run import train
+from tests.datasets import squares
+
+TRAINING: dict[str, Any] = {
+    "input_size": 32, "epochs": 2, "batch_size": 8, "lr": 0.01, "schedule": "constant",
+    "checkpoint": "last", "cam_class": "decision",
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "decision map, l2": {},
+    "cells": {"training": {"distance": "cells"}},
+    "cells, other weights": {"training": {"distance": "cells", "mark_weight": 2, "cell_full": 1}},
+    "evidence": {"training": {"distance": "evidence"}},
+    "energy": {"training": {"distance": "energy"}},
+    "cosine": {"training": {"distance": "cosine"}},
+    "l2 and cells": {"training": {"distance": {"l2": 0.5, "cells": 1.5}}},
+    "auto": {"training": {"distance": "cells"}, "alpha": "auto"},
+    "top": {"training": {"distance": "cells", "pool": "top", "pool_top": 3}},
+    "lse": {"training": {"distance": "l2", "pool": "lse", "pool_sharpness": 2.0}},
+    "mapper": {
+        "training": {"distance": "cells", "head": "sigmoid", "pool": "top"},
+        "labels": "marks", "alpha": 0.0,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("squares"))
+
+
+def config_of(manifest: Path, case: dict[str, Any], **values: Any) -> RunConfig:
+    base = {
+        "manifest": manifest, "backbone": "test_byobnet", "positive": "marked", "alpha": 0.5,
+        "backbone_args": {"output_stride": 8},
+    }  # fmt: skip
+    training = TRAINING | case.get("training", {}) | values.pop("training", {})
+    return RunConfig.model_validate(base | case | values | {"training": training})
+
+
+def distance(name: str, z: Tensor, t: Tensor, settings: Any) -> Tensor:
+    """The formula of a distance for one image; 0 where its mask says nothing."""
+    flat = bool(t.max() == t.min())
+    if name == "l2":
+        s = (z - z.min()) / (z.max() - z.min())
+        return z.sum() * 0 if flat else (((s - t / t.max()) ** 2).sum() + 1e-30).sqrt()
+    if name == "cells":
+        w = 1 + settings.mark_weight * t
+        return (w * ((1 + z.exp()).log() - t * z)).sum() / w.sum()
+    if name == "evidence":
+        return (1 + (-(t * z - (1 - t) * z.abs()).mean()).exp()).log()
+    if flat:
+        return z.sum() * 0
+    if name == "energy":
+        return 1 - (t * z.relu()).sum() / z.relu().sum() if z.max() > 0 else z.sum() * 0 + 1
+    return 1 - (z * t).sum() / (z.norm() * t.norm())
+
+
+def plain_loop(config: RunConfig) -> dict[str, Tensor]:
+    """The same training without the library's loader, loss, pooling or trainer."""
+    settings = config.training
+    table = pd.read_csv(config.manifest)
+    table = table[table["split"] == "train"].fillna({"saliency": ""})
+    names = sorted(table["label"].unique())
+    labels = np.array([names.index(label) for label in table["label"]])
+    folder = config.manifest.parent
+    pictures = np.stack([np.asarray(Image.open(folder / path)) for path in table["path"]])
+    masks = np.ones((len(table), 4, 4), np.float32)
+    for row, path in enumerate(table["saliency"]):
+        if path:
+            mark = np.asarray(Image.open(folder / path), np.float32) / 255
+            area = mark.reshape(4, 8, 4, 8).mean((1, 3))
+            if takes_masks(settings.distance):
+                area = np.minimum(area / settings.cell_full, 1)
+            masks[row] = area
+    torch.manual_seed(derived_seed(config.seed, -1))
+    model = build_model(
+        "test_byobnet", names, positive="marked", input_size=32, head=settings.head,
+        backbone_args={"output_stride": 8},
+    )  # fmt: skip
+    network = model.backbone.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay
+    )
+    head = network.get_classifier()
+    y1 = names.index("marked")
+    weights = settings.distance if isinstance(settings.distance, dict) else {settings.distance: 1.0}
+    for epoch in range(settings.epochs):
+        order = epoch_order(config.seed, epoch, labels, balanced=False)
+        for part in split_batches(len(order), settings.batch_size):
+            chosen = order[part]
+            x = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255
+            x = (x - model.mean) / model.std
+            f = network.forward_features(x.contiguous(memory_format=torch.channels_last))
+            w, b = head.weight, head.bias
+            if settings.head == "sigmoid":
+                d = torch.einsum("c,bchw->bhw", w[0], f) + b[0]  # log-odds of the second class
+                d = d if y1 == 1 else -d
+            else:
+                d = torch.einsum("c,bchw->bhw", w[y1] - w[1 - y1], f) + b[y1] - b[1 - y1]
+            if settings.pool == "mean":
+                z = d.mean((1, 2))
+            elif settings.pool == "top":
+                count = settings.pool_top if isinstance(settings.pool_top, int) else math.ceil(1.6)
+                z = d.flatten(1).sort(1).values[:, -count:].mean(1)
+            else:
+                z = (2.0 * d).exp().mean((1, 2)).log() / 2.0
+            marked = torch.from_numpy(labels[chosen]) == y1
+            sign = torch.where(marked, 1.0, -1.0)
+            ce = (1 + (-sign * z).exp()).log().mean()
+            t = torch.from_numpy(masks[chosen])
+            guide = torch.stack([
+                sum(
+                    weight * distance(name, sign[k] * d[k], t[k], settings)
+                    for name, weight in weights.items()
+                )
+                for k in range(len(chosen))
+            ]).mean()  # fmt: skip
+            alpha = (ce / (ce + guide)).item() if config.alpha == "auto" else config.alpha
+            optimizer.zero_grad()
+            ((1 - alpha) * guide + alpha * ce).backward()
+            optimizer.step()
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_training_is_the_plain_loop(name: str, manifest: Path, tmp_path: Path) -> None:
+    config = config_of(manifest, CASES[name])
+    folder = train(config, tmp_path / "runs").folder
+    found = load_file(folder / "model" / "model.safetensors")
+    expected = plain_loop(config)
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, atol=2e-6, rtol=2e-5, msg=key)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert np.isfinite(metrics[["loss", "guidance", "grad_map", "map_correlation"]]).all(axis=None)
+
+
+def test_the_same_bits_again_and_another_seed_differs(manifest: Path, tmp_path: Path) -> None:
+    config = config_of(manifest, CASES["mapper"], training={"balanced": True})
+    one, other = (train(config, tmp_path / name).folder for name in "ab")
+    third = train(config.model_copy(update={"seed": 1}), tmp_path / "a").folder
+    digests = [file_digest(run / "model" / "model.safetensors") for run in (one, other, third)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_mapper_marks_and_detects(manifest: Path, tmp_path: Path) -> None:
+    """Trained on maps alone, its cells show marks, and its highest cells score the image."""
+    training = {"epochs": 12, "lr": 0.01, "optimizer": "adamw", "balanced": True}
+    config = config_of(manifest, CASES["mapper"], training=training)
+    workspace = Workspace.open(manifest, tmp_path / "cache")
+    result = train(config, tmp_path / "runs", workspace=workspace)
+    assert result.record.guided_images == 24  # examined images without marks take part
+    model = load_model(result.folder / "model")
+    assert model.spec.pool == Pool("top", 0.1)
+    store = annotate(model, workspace.manifest, "cells", out=tmp_path / "maps", workspace=workspace)
+    assert store.info.method == "cells"
+    assert 0 <= store.maps.min() <= store.maps.max() <= 1
+    labels = workspace.manifest.table.loc[workspace.manifest.train_mask, "label"]
+    highest = store.maps.max((1, 2)).astype(float)
+    assert highest[labels == "marked"].mean() > highest[labels == "plain"].mean() + 0.1
+    scored = evaluate(model, workspace.manifest, workspace=workspace)
+    train_auc = scored[scored["source"] == ""].set_index("set")["auc"]
+    assert train_auc.notna().all()
+
+
+def test_labels_of_marks_do_not_depend_on_classes(tmp_path: Path) -> None:
+    """Marked images of either class are marked; the class itself is not looked at."""
+    folders = [squares(tmp_path / name).parent for name in ("one", "other")]
+    table = pd.read_csv(folders[1] / "manifest.csv")
+    rows = table.index[(table["split"] == "train") & table["saliency"].notna()][:4]
+    table.loc[rows, "label"] = "plain"
+    table.to_csv(folders[1] / "manifest.csv", index=False)
+    models = []
+    for folder in folders:
+        config = config_of(folder / "manifest.csv", CASES["mapper"])
+        run = train(config, tmp_path / "runs" / folder.name).folder
+        models.append(load_file(run / "model" / "model.safetensors"))
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_the_readout_is_the_best_on_validation_and_changes_no_weight(
+    manifest: Path, tmp_path: Path
+) -> None:
+    plain = train(config_of(manifest, {}), tmp_path / "runs").folder
+    read = train(config_of(manifest, {}, training={"readout": "auto"}), tmp_path / "runs").folder
+    digests = [file_digest(run / "model" / "model.safetensors") for run in (plain, read)]
+    assert digests[0] == digests[1]
+    aucs = []
+    for run in (plain, read):
+        scores = pd.read_parquet(run / "scores.parquet")
+        aucs.append(auc(scores["label"] == "marked", scores["score_marked"]))
+        assert load_model(run / "model").spec.pool in POOLS
+    assert aucs[1] >= aucs[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": {"distance": "cells", "cam_class": "label"}}, "set cam_class: decision"),
+        ({"training": {"distance": {}}}, "distance is empty"),
+        ({"training": {"distance": {"l2": 0.0}}}, "distance"),
+        ({"training": {"distance": {"l9": 1.0}}}, "distance"),
+        ({"alpha": "auto", "alpha_start": 0.1}, "remove alpha_start"),
+        ({"alpha": "auto", "training": {"devices": 2}}, "one device"),
+        ({"labels": "marks"}, "distance: cells"),
+        ({"labels": "marks", "maps": {"kind": "centre"}}, "set it to human"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(values: Any, message: str, manifest: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_of(manifest, values)
+
+
+def test_what_a_model_cannot_do_is_refused_before_training(manifest: Path, tmp_path: Path) -> None:
+    for values, message in (
+        ({"training": {"pool": "top", "pool_top": 17}}, "pool_top is 17, and the feature grid"),
+        ({"backbone": "test_vit", "backbone_args": {},
+          "training": {"readout": "auto", "input_size": 64}}, "readout: auto needs an exact"),
+        ({"backbone": "test_vit", "backbone_args": {},
+          "training": {"pool": "lse", "input_size": 64}}, "pool: lse needs an exact"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            train(config_of(manifest, values), tmp_path / "runs")
+
+
+def test_a_mapper_without_a_map_is_refused(tmp_path: Path) -> None:
+    path = squares(tmp_path / "data")
+    table = pd.read_csv(path)
+    table["saliency"] = ""
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match="none of the 24 training images has a map"):
+        train(config_of(path, CASES["mapper"]), tmp_path / "runs")
