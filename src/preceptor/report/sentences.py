@@ -40,11 +40,13 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
         ):
             own = plan.protocol.study.controls_alpha == "own"
-            which = "its own α" if own else "the Student's α"
+            whose = "its own" if own else "the Student's"
+            at = f"at {whose} α, {line['alpha_b']:g}"
+            at = "without guidance" if line["key_b"] == "masked" else at
             said.append(
                 f"{backbone}: the Student's AUC is "
-                f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” (at {which}, "
-                f"{line['alpha_b']:g}; {signed(line['mean'])}, 95 % interval "
+                f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” ({at}; "
+                f"{signed(line['mean'])}, 95 % interval "
                 f"{interval_words(line['low'], line['high'])})."
             )
     family = compared[compared["question"] == "RQ2"]

@@ -64,7 +64,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
                 continue
             one = mine[column]
             notes = []
-            if one["alpha"] and row.key not in ("baseline1_paper", "baseline2"):
+            if one["alpha"] and row.key not in ("baseline1_paper", "baseline2", "masked"):
                 notes.append(f"α {one['alpha']}")
             if one["n"] != seeds:
                 notes.append(f"{one['n']} of {seeds} seeds")

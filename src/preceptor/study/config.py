@@ -60,7 +60,7 @@ PAPER_ALPHA = 0.5
 MOST_SEEDS = 1_000
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed"]
+Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked"]
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
 
@@ -320,7 +320,8 @@ class StudyConfig(GuidanceConfig):
             pca (maps from the principal components of the images), shuffled_human (all human maps
             of the ceiling, permuted within class), distilled (no maps, the same Teacher's
             probabilities as soft labels of weight 1 − α), mixed (all images, human maps on the
-            annotated ones, no Teacher).
+            annotated ones, no Teacher), masked (no guidance; training images are replaced by their
+            mean color outside the human map, or the Teacher's where there is none).
         pca_components: Number of principal components of the control pca.
         controls_alpha: own (each control is trained at every α of the Student's grid and selected
             by the Student's rule) or student (at the α selected for the Student, which is optimal

@@ -331,6 +331,8 @@ class Plan:
         """Runs of a role at every α of its grid, and the selection of its α."""
         protocol, study = self.protocol, self.protocol.study
         alphas = protocol.baseline_alphas if role == "baseline1" else study.alpha_grid
+        if role == "masked":
+            alphas = (1.0,)  # it has no guidance
 
         def runs(alpha: float) -> Callable[[int], list[list[Step]]]:
             return lambda seed: [self._run(role, backbone, alpha, seed, winner)]

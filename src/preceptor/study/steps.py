@@ -20,6 +20,7 @@ Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 Role = Literal[
     "baseline1", "baseline2", "teacher", "student", "ceiling",
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
+    "masked",
     "variant", "member", "generation", "mapper", "mapper_all",
 ]  # fmt: skip
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
