@@ -45,6 +45,7 @@ SLOW = (
     "cli/test_terminal.py",
     "cli/test_demo.py",
     "benchmark/test_evidence.py",
+    "study/test_sequential_seeds.py",
     "study/test_levers.py",
     "execution/test_executors.py",
     "execution/test_local.py",

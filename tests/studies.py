@@ -122,12 +122,12 @@ Effect = Callable[[Arm, int], float]
 def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> None:
     """The results of a study, written down and not computed: nothing is trained.
 
-    Every step leaves the files that it leaves when it is computed, but curves and map stores. The
-    logit of an image is the same noise in all runs of a seed, plus the run's effect where the image
-    is positive: AUCs rise with the effect.
+    What has finished is kept. Every other step leaves the files that it leaves when it is computed,
+    but curves and map stores. The logit of an image is the same noise in all runs of a seed, plus
+    the run's effect where the image is positive: AUCs rise with the effect.
 
     Args:
-        study: Its plans, not begun; of two classes.
+        study: Its plans, of two classes.
         effect: Of a run, from its arm and its seed.
         model: A model folder that stands for every run's; None = they have none.
     """
@@ -135,7 +135,7 @@ def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> N
     while step := graph.take():
         if isinstance(step.work, Select):
             graph.add(step.work.choose())
-        else:
+        elif not study.is_finished(step):
             _write_result(study, step, effect, model)
         graph.finish(step.id)
 

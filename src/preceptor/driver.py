@@ -23,7 +23,7 @@ from preceptor.runtime.leases import holder_of, lease
 from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Select, Step
+from preceptor.study.steps import Look, Select, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study_folder import open_study, write_choices
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
@@ -168,10 +168,13 @@ class _Observer:
         assert isinstance(step.work, Select)
         selection = step.work.selection
         where = f"{selection.domain}: " if selection.domain else ""
+        plan = self.study.plans[selection.domain]
+        if isinstance(selection, Look):
+            self.tell(f"{where}after {selection.seeds} seeds: {plan.looks[selection].reason}")
+            return
         what = f"{selection.role} {selection.backbone}".rstrip()
         what += f" after {selection.seeds} seeds" if selection.seeds else ""
-        reason = self.study.plans[selection.domain].choices[selection].reason
-        self.tell(f"{where}chosen: {what}: {reason}")
+        self.tell(f"{where}chosen: {what}: {plan.choices[selection].reason}")
 
     def already_done(self, step: Step) -> None:
         self.trackers.finished(step)

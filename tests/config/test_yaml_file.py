@@ -360,5 +360,6 @@ def test_truth_values_stay_what_they_are() -> None:
 def test_seeds_that_cannot_seed_are_refused(seeds: Any) -> None:
     (problem,) = problems(STUDY | {"seeds": seeds}, StudyConfig)
     assert problem == (
-        f"seeds: value {seeds!r}; write a number above 0, or a list of seeds from 0 up"
+        f"seeds: value {seeds!r}; write a number above 0, or a list of seeds from 0 up, or auto, "
+        "or {auto: {width: 0.03, looks: [3, 5, 8]}}"
     )

@@ -41,7 +41,7 @@ def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[s
     plain = {
         "question": question, "backbone": "test_byobnet", "a": "A", "b": b, "key_a": "student",
         "key_b": "", "alpha_a": 0.1, "alpha_b": 0.9, "n": 8, "mean": mean, "low": mean - half,
-        "high": mean + half, "p_holm": 0.5,
+        "high": mean + half, "p_floor": 2 / 2**8, "p_holm": 0.5,
     }  # fmt: skip
     return plain | more
 
@@ -137,7 +137,10 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
 
 
 def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
-    return [{"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_holm": p} for mean in pair]
+    return [
+        {"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_floor": 0.25, "p_holm": p}
+        for mean in pair
+    ]
 
 
 def test_domains() -> None:

@@ -36,7 +36,7 @@ PRIMARY = "test-unseen"
 EFFECTS = {
     "baseline1": 0.2, "teacher": 0.2, "baseline2": 0.6, "student": 1.0, "ceiling": 1.6,
     "shuffled": 0.6, "centre": 0.5, "pca": 0.55, "shuffled_human": 0.65, "distilled": 0.7,
-    "mixed": 0.4, "variant kept": 1.2,
+    "mixed": 0.4, "masked": 0.45, "variant kept": 1.2,
 }  # fmt: skip
 
 

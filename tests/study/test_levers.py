@@ -14,12 +14,14 @@ from preceptor.config.yaml_file import load_config, parse_config
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.maps.store import read_store
 from preceptor.results.domain import gather
+from preceptor.results.rows import CONTROLS
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {
+    "controls": list(CONTROLS),
     "primary": "test-seen",
     "alphas": [0.1],
     "data_driven": False,
@@ -59,12 +61,12 @@ def test_controls_and_variants_are_rows(finished: Path) -> None:
     primary = table[(table["set"] == "test-seen") & table["source"].isna()]
     assert list(primary["key"]) == [
         "baseline1_paper", "baseline1", "baseline2", "student", "variant everything",
-        "variant other", "shuffled", "centre", "pca", "distilled", "mixed", "ceiling",
+        "variant other", *CONTROLS, "ceiling",
     ]  # fmt: skip
     alpha = primary.set_index("key")["alpha"]
     assert alpha["variant other"] == 0.01
     assert alpha["variant everything"] == alpha["student"] == 0.1
-    assert alpha["baseline2"] == 1
+    assert alpha["baseline2"] == alpha["masked"] == 1
     assert alpha["distilled"] == 0.1  # the share of the labels' own term; the grid has one α
 
 

@@ -231,6 +231,34 @@ def test_more_components_than_images_are_refused(draws: Path) -> None:
     check_study(protocol(draws, pca_components=100, controls=[]).study, one.workspaces)
 
 
+@pytest.mark.parametrize("controls_alpha", ["own", "student"])
+def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_alpha: str) -> None:
+    one = protocol(
+        draws, controls=["masked"], controls_alpha=controls_alpha, guide_classes=["forged"],
+        mapper=True, alphas=[0.5, 0.1],
+    )  # fmt: skip
+    teacher = next(teacher for teacher in one.teachers() if teacher.kind == "mapper")
+    steps = one.control("masked", teacher, "test_byobnet", 0.1, 1)
+    assert [step.kind for step in steps] == ["train", "maps", "train"]
+    run = steps[-1].config
+    assert run is not None
+    assert not run.guided
+    assert run.changes_outside
+    changes = run.training.augmentation
+    assert (changes.outside, changes.outside_rate) == ("mean", 1.0)
+    # Were a class or an image left out, the change itself would show the label.
+    assert run.guide_classes is None
+    assert (run.maps.kind, run.maps.human, run.maps.marks) == ("store", "keep", False)
+    assert run.maps.path == one.maps_folder(steps[1].id)
+    assert run.annotated == 0.5
+    plan = Plan(one)
+    plan._added(plan.stage_two(teacher))
+    arms = {member.arm for member in plan.members_of("masked")}
+    later = plan.variants_and_tests(teacher, "test_byobnet", 0.1)
+    arms |= {arm(step) for step in later if step.kind == "train" and arm(step).role == "masked"}
+    assert arms == {Arm("masked", "test_byobnet", 1.0, str(teacher))}
+
+
 def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     one = protocol(draws, variants={"tta": {"tta": True}})
     plan = Plan(one)

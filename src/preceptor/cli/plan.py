@@ -26,20 +26,27 @@ def print_plan(
     threads = study.training.threads
     jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
     opened = open_study(study, out, run=False, report_to=tell)
-    total = 0.0
+    totals: list[float] = []
     names = (
         "stage 1 (baselines, ceiling, Teachers, probe Students)",
         "stage 2 (Students, controls, tests)",
     )
-    for domain, plan in opened.plans.items():
-        if domain:
-            tell(f"{domain}:")
-        workspace = plan.protocol.workspace
-        validation = len(workspace.split_rows("val"))
-        for name, steps in zip(names, plan.outline(), strict=True):
-            left = [step for step in steps if not opened.is_finished(step)]
-            seconds = estimate_seconds(left, study, workspace.manifest.classes, validation, jobs)
-            total += seconds
-            tell(f"{name}: {count_kinds(steps)}")
-            tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
-    tell(f"together about {as_time(total)} with {jobs} job{'s' if jobs != 1 else ''}")
+    for most in (False, True) if study.looks else (False,):
+        totals.append(0.0)
+        if study.looks:
+            tell(f"{'at most' if most else 'at least'} {study.looks[-1 if most else 0]} seeds:")
+        for domain, plan in opened.plans.items():
+            if domain:
+                tell(f"{domain}:")
+            workspace = plan.protocol.workspace
+            validation = len(workspace.split_rows("val"))
+            for name, steps in zip(names, plan.outline(most), strict=True):
+                left = [step for step in steps if not opened.is_finished(step)]
+                seconds = estimate_seconds(
+                    left, study, workspace.manifest.classes, validation, jobs
+                )
+                totals[-1] += seconds
+                tell(f"{name}: {count_kinds(steps)}")
+                tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+    about = " to ".join(map(as_time, totals))
+    tell(f"together about {about} with {jobs} job{'s' if jobs != 1 else ''}")

@@ -164,7 +164,8 @@ def _shown(value: Any) -> str:
 
 # Remedies for keys that allow several types.
 _EITHER = {
-    "seeds": "write a number above 0, or a list of seeds from 0 up",
+    "seeds": "write a number above 0, or a list of seeds from 0 up, or auto, or "
+    "{auto: {width: 0.03, looks: [3, 5, 8]}}",
     "annotated": "write a number of images above 0, or a fraction above 0 and up to 1 (as in 1.0)",
     "weights": "write hub, none or a .safetensors file, or one of these under each backbone",
     "alpha": "write a number from 0 to 1, or auto",

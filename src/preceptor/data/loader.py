@@ -326,6 +326,8 @@ class Rows:
             stored = _without_constants(targets.array.maps[places])
             regions = torch.from_numpy(targets.array.regions[places])
             found = resample(stored, regions, torch.from_numpy(boxes[other]), grid)
+            if masks is not None and targets.array.maps.dtype == np.uint8:
+                found /= 255  # stored from 0 to 255
             maps[other] = found if targets.post is None else targets.post(found)
         if masks is not None:
             inverted = torch.from_numpy(masks.inverted[chosen])

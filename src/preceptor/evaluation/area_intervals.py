@@ -61,17 +61,18 @@ def _distinct(codes: npt.NDArray[np.int64]) -> int:
     return int((np.bincount(codes) > 0).sum())
 
 
-def t_quantile(degrees: float) -> float:
-    """Quantile of Student's t distribution for a two-sided 95 % interval.
+def t_quantile(degrees: float, level: float = LEVEL) -> float:
+    """Quantile of Student's t distribution for a two-sided interval.
 
     Args:
         degrees: Degrees of freedom, > 0; NaN gives NaN.
+        level: Coverage of the interval, in (0, 1).
 
     Example:
         >>> round(t_quantile(2), 3)
         4.303
     """
-    return float(special.stdtrit(degrees, 0.5 + LEVEL / 2))
+    return float(special.stdtrit(degrees, 0.5 + level / 2))
 
 
 def logit_interval(area: float, half_width: float) -> tuple[float, float]:

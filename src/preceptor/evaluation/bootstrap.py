@@ -90,8 +90,9 @@ def two_level_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     metric: str = "auc",
+    level: float = LEVEL,
 ) -> BootstrapResult:
-    """95 % interval of the mean over seeds of a metric, or of its difference a − b.
+    """Interval of the mean over seeds of a metric, or of its difference a − b.
 
     Each resample draws seeds with replacement, and images (or whole groups) with replacement. The
     drawn images are the same for all seeds and both sides:
@@ -101,7 +102,7 @@ def two_level_bootstrap(
     where m_s is the value of seed s, m the mean of the m_s, m* the mean on the resampled images,
     and w_s the share of seed s in the resample. With λ = κ = 1 this is the plain bootstrap, which
     is inaccurate for few seeds: with three seeds it covers 77 % if seeds differ much, and 100 % if
-    they differ only by noise. Therefore
+    they differ only by noise. Therefore, at the level 95 %,
 
     - κ = √(S / (S − 1)) · t(0.975, S − 1) / 1.96, since the variance over resampled seeds is too
       small;
@@ -137,6 +138,7 @@ def two_level_bootstrap(
         resamples: Number of resamples R.
         seed: Random seed; equal seeds give equal results.
         metric: "auc" (macro for class scores), or "accuracy" (class scores only).
+        level: Coverage of the interval, in (0, 1).
 
     Returns:
         Estimate (of the sample itself), interval and replicates. Resamples without some class of
@@ -161,12 +163,15 @@ def two_level_bootstrap(
         True
     """
     sides = [scores_a] if scores_b is None else [scores_a, scores_b]
-    sample = _resample(labels, sides, groups, resamples, seed, metric)
+    sample = _resample(labels, sides, groups, resamples, seed, metric, level)
     contrast = [1.0] if scores_b is None else [1.0, -1.0]
     estimate, replicates = _contrast(sample, contrast)
     skipped = resamples - len(replicates)
     one_area = scores_b is None and metric == "auc"
-    low, high = _area_interval(sample, labels, groups) if one_area else _interval(replicates)
+    if one_area:
+        low, high = _area_interval(sample, labels, groups, level)
+    else:
+        low, high = _interval(replicates, level)
     return BootstrapResult(estimate, low, high, sample.redrawn, skipped, replicates)
 
 
@@ -180,6 +185,7 @@ def share_of_the_way(
     resamples: int = 2000,
     seed: int = 0,
     metric: str = "auc",
+    level: float = LEVEL,
 ) -> ShareResult:
     """Share of the way from the better baseline to the ceiling, with its bootstrap interval.
 
@@ -198,6 +204,7 @@ def share_of_the_way(
         resamples: Number of resamples.
         seed: Random seed.
         metric: "auc" or "accuracy", see `two_level_bootstrap`.
+        level: Coverage of the interval, in (0, 1).
 
     Returns:
         The share (1: as good as the ceiling; below 0: worse than the baseline) and its interval, or
@@ -215,7 +222,7 @@ def share_of_the_way(
         True
     """
     sides = [student, best_baseline, ceiling]
-    return _share(_resample(labels, sides, groups, resamples, seed, metric))
+    return _share(_resample(labels, sides, groups, resamples, seed, metric, level), level)
 
 
 def share_of_draws(
@@ -225,6 +232,7 @@ def share_of_draws(
     *,
     resamples: int = 2000,
     seed: int = 0,
+    level: float = LEVEL,
 ) -> ShareResult:
     """`share_of_the_way` for seeds that are tested on images of their own.
 
@@ -237,6 +245,7 @@ def share_of_draws(
         ceiling: (S,) metric of the run on all human maps.
         resamples: Number of resamples.
         seed: Random seed.
+        level: Coverage of the interval, in (0, 1).
 
     Raises:
         InputError: The three differ in length, or are empty.
@@ -250,15 +259,16 @@ def share_of_draws(
     if any(side.shape != sides[0].shape or side.ndim != 1 for side in sides) or not len(sides[0]):
         raise InputError(f"draws must be paired; got {', '.join(str(s.shape) for s in sides)}")
     estimates = np.stack(sides)
-    shifts = _seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed))
-    return _share(_Sample(estimates, estimates[..., None].repeat(resamples, 2), shifts, 0))
+    shifts = _seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed), level)
+    sample = _Sample(estimates, estimates[..., None].repeat(resamples, 2), shifts, 0)
+    return _share(sample, level)
 
 
-def _share(sample: _Sample) -> ShareResult:
+def _share(sample: _Sample, level: float) -> ShareResult:
     """Share of the way of the sides Student, better baseline, ceiling."""
     above, numerators = _contrast(sample, [1.0, -1.0, 0.0])
     gap, denominators = _contrast(sample, [0.0, -1.0, 1.0])
-    low, high = _interval(denominators)
+    low, high = _interval(denominators, level)
     if np.isnan(low):
         return ShareResult(None, None, None, "the evaluation set has one class only")
     if low <= 0:
@@ -267,7 +277,7 @@ def _share(sample: _Sample) -> ShareResult:
         return ShareResult(None, None, None, f"{interval}: {why}")
     safe = np.where(denominators > 0, denominators, 1.0)
     ratios = np.where(denominators > 0, numerators / safe, np.copysign(np.inf, numerators))
-    return ShareResult(above / gap, *_interval(ratios), reason="")
+    return ShareResult(above / gap, *_interval(ratios, level), reason="")
 
 
 class _Sample(NamedTuple):
@@ -284,6 +294,7 @@ def _resample(
     resamples: int,
     seed: int,
     metric: str,
+    level: float,
 ) -> _Sample:
     """Metric of each side and seed on each resample; the resampled images are common to all."""
     scores = [np.asarray(side, dtype=np.float64) for side in sides]
@@ -305,7 +316,7 @@ def _resample(
         return _Sample(estimates, nothing, np.zeros((resamples, seeds)), 0)
 
     rng = np.random.default_rng(seed)
-    shifts = _seed_shifts(seeds, resamples, rng)
+    shifts = _seed_shifts(seeds, resamples, rng, level)
 
     # Accuracy is defined on any resample; the AUC needs every class of the sample.
     classes = pd.factorize(given)[0] if metric == "auc" else np.zeros(images, dtype=np.int64)
@@ -316,12 +327,12 @@ def _resample(
     return _Sample(estimates, np.concatenate(blocks, axis=2), shifts, redrawn)
 
 
-def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator) -> Array:
+def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: float) -> Array:
     """(R, S) weight of each seed in each resample, minus 1/S, times κ."""
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
     stretch = 1.0
     if seeds > 1:
-        tails = stats.t.ppf(0.5 + LEVEL / 2, seeds - 1) / stats.norm.ppf(0.5 + LEVEL / 2)
+        tails = stats.t.ppf(0.5 + level / 2, seeds - 1) / stats.norm.ppf(0.5 + level / 2)
         stretch = float(tails * np.sqrt(seeds / (seeds - 1)))
     return stretch * (drawn - 1 / seeds)
 
@@ -349,7 +360,7 @@ def _shrink(values: Array) -> float:
 
 
 def _area_interval(
-    sample: _Sample, labels: npt.ArrayLike, groups: npt.ArrayLike | None
+    sample: _Sample, labels: npt.ArrayLike, groups: npt.ArrayLike | None, level: float
 ) -> tuple[float, float]:
     """Interval of the mean AUC of one side, see `two_level_bootstrap`."""
     own, values = sample.estimates[0], sample.values[0]
@@ -363,9 +374,9 @@ def _area_interval(
     over_seeds = float(own.var(ddof=1)) / seeds if seeds > 1 else 0.0
     if not over_images + over_seeds > 0:
         return float("nan"), float("nan")
-    tails = t_quantile(degrees) * over_images
+    tails = t_quantile(degrees, level) * over_images
     if seeds > 1:
-        tails += t_quantile(seeds - 1) * over_seeds
+        tails += t_quantile(seeds - 1, level) * over_seeds
     return logit_interval(float(own.mean()), tails / float(np.sqrt(over_images + over_seeds)))
 
 
@@ -414,10 +425,10 @@ def _image_counts(
         yield counts, redrawn
 
 
-def _interval(replicates: Array) -> tuple[float, float]:
+def _interval(replicates: Array, level: float) -> tuple[float, float]:
     if not len(replicates):
         return float("nan"), float("nan")
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     # Without interpolation: replicates of a ratio may be infinite.
     low, high = np.quantile(replicates, [tail, 1 - tail], method="nearest")
     return float(low), float(high)

@@ -66,13 +66,14 @@ def mean_std(values: npt.ArrayLike) -> MeanStd:
     return MeanStd(mean, float(given.std(ddof=1)) if given.size > 1 else float("nan"))
 
 
-def t_interval(values: npt.ArrayLike) -> tuple[float, float]:
-    """95 % t interval of a mean: mean ± t(0.975, n − 1) · std / √n; NaN below two values.
+def t_interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """t interval of a mean: mean ± t((1 + level) / 2, n − 1) · std / √n; NaN below two values.
 
     The interval is not clipped to the range of the values: for few AUCs near 1 it may exceed 1.
 
     Args:
         values: (n,) numbers, assumed to be normal.
+        level: Coverage, in (0, 1).
 
     Example:
         >>> low, high = t_interval([1.0, 2.0, 3.0])
@@ -84,7 +85,7 @@ def t_interval(values: npt.ArrayLike) -> tuple[float, float]:
     n = len(given)
     if n < 2:
         return float("nan"), float("nan")
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * std / np.sqrt(n)
+    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * std / np.sqrt(n)
     return float(mean - half), float(mean + half)
 
 
@@ -145,17 +146,19 @@ def p_floor(n: int) -> float:
     return min(1.0, 2.0 / 2**n) if n <= _EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)
 
 
-def floor_note(n: int) -> str:
+def floor_note(n: int, floor: float | None = None) -> str:
     """Note on the smallest attainable p-value, as in "3 seeds: p cannot fall below 0.25".
 
     Args:
         n: Number of seeds.
+        floor: Smallest attainable p-value; None = that of a fixed number of seeds.
 
     Example:
         >>> floor_note(3)
         '3 seeds: p cannot fall below 0.25'
     """
-    return f"{n} seed{'' if n == 1 else 's'}: p cannot fall below {p_floor(n):.3g}"
+    least = p_floor(n) if floor is None else floor
+    return f"{n} seed{'' if n == 1 else 's'}: p cannot fall below {least:.3g}"
 
 
 def seeds_needed(differences: npt.ArrayLike, half_width: float = 0.01) -> SeedsNeeded | None:

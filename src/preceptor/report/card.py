@@ -38,7 +38,7 @@ def model_card(
         f"A {best.backbone} network that classifies images of {record.input_size} × "
         f"{record.input_size} pixels as {' or '.join(results.classes)}. {scored} It is a Student: "
         f"it was trained on all training images, guided at α {best.alpha:g} by the saliency maps "
-        f"of a Teacher ({plan.winner()}). It is seed {best.seed} of {len(study.seed_list)} seeds, "
+        f"of a Teacher ({plan.winner()}). It is seed {best.seed} of {len(plan.seeds)} seeds, "
         f"the median on validation (AUC {best.value:.3f} on the worst validation set).",
         "## Results of the study",
         f"**{found.headline}.** {found.sentences}",

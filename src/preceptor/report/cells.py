@@ -20,6 +20,7 @@ SHORT = {
     "shuffled_human": "Human maps, shuffled",
     "distilled": "Soft labels",
     "mixed": "Mixed, no Teacher",
+    "masked": "Marked regions alone",
     "mapper": "Mapper, annotated",
     "mapper_all": "Mapper, all maps",
     "ceiling": "Ceiling",

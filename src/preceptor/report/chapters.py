@@ -23,7 +23,7 @@ from preceptor.report.domain_tables import DomainTables
 from preceptor.report.findings import DomainFindings, Findings
 from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.ladder_blocks import domains_ladder, ladder_blocks
-from preceptor.report.methods import methods
+from preceptor.report.methods import looks_sentence, methods
 from preceptor.report.panels import Panels
 from preceptor.report.questions import QUESTIONS
 from preceptor.report.svg import Figure
@@ -243,11 +243,16 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
 
 
 def _seeds(plan: Plan, results: Results) -> list[Block | None]:
+    blocks: list[Block | None] = []
+    if plan.protocol.study.looks:
+        looked = study_tables.look_table(results)
+        blocks.append(Text(looks_sentence(plan.protocol.study, results)))
+        blocks.append(TableBlock("looks", looked) if looked else None)
     drawings = _each(plan.protocol.study.students, lambda name: figures.dot_plot(results, name))
     if not drawings:
-        return [Text(f"No model has been scored on {results.primary} yet.", "none")]
+        return [*blocks, Text(f"No model has been scored on {results.primary} yet.", "none")]
     text = f"A dot is the AUC of one training on {results.primary}, a bar the mean over seeds."
-    return [Text(text), FigureBlock("dots", drawings)]
+    return [*blocks, Text(text), FigureBlock("dots", drawings)]
 
 
 def _alphas(plan: Plan, results: Results) -> list[Block | None]:

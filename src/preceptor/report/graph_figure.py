@@ -16,7 +16,7 @@ from preceptor.report.svg import LETTER, Element, Figure, label, line, svg, wrap
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished, read_record
 from preceptor.study.plan import Plan
-from preceptor.study.steps import Arm, Role, Select
+from preceptor.study.steps import Arm, Look, Role, Select, Selection
 
 WIDE = 720.0
 _MOST, _BOX = 4, 176.0  # boxes on a level, and the widest one
@@ -62,7 +62,7 @@ def work_groups(plan: Plan) -> list[Work]:
         group.count += 1
         folder = plan.protocol.folder(step)
         if isinstance(step.work, Select):
-            group.done += step.work.selection in plan.choices
+            group.done += plan.is_decided(step.work.selection)
         elif is_finished(folder):
             group.done += 1
             group.times.append(float(read_record(folder).get("seconds") or 0.0))
@@ -89,7 +89,8 @@ def group_titles(plan: Plan) -> dict[str, str]:
         arms.setdefault(member.run, []).append(member.arm)
     probes: set[str] = set()
     for step in plan.steps.values():
-        if isinstance(step.work, Select) and step.work.selection.role == "teacher":
+        made = step.work.selection if isinstance(step.work, Select) else None
+        if isinstance(made, Selection) and made.role == "teacher":
             probes |= set(step.needs)
     found: dict[str, str] = {}
     makers: dict[str, str] = {}  # who makes the maps of a step, by id
@@ -106,12 +107,18 @@ def group_titles(plan: Plan) -> dict[str, str]:
             what = "Maps" if step.kind == "maps" else "Mean maps"
             found[identity] = f"{what} of {makers[identity]}"
         elif isinstance(step.work, Select):
-            role = step.work.selection.role
-            chosen = "Teacher" if role == "teacher" else f"α of the {_name(role)}"
-            found[identity] = f"{chosen} chosen"
+            found[identity] = _decision(step.work.selection)
         else:
             found[identity] = "Test sets scored"
     return found
+
+
+def _decision(selection: Selection | Look) -> str:
+    """Title of the group of a selection or of a look."""
+    if isinstance(selection, Look):
+        return "Number of seeds decided"
+    chosen = "Teacher" if selection.role == "teacher" else f"α of the {_name(selection.role)}"
+    return f"{chosen} chosen"
 
 
 def _names(arms: list[Arm]) -> list[str]:

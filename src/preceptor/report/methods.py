@@ -6,12 +6,14 @@ import math
 
 import pandas as pd
 
+from preceptor.evaluation.sequential import sequential_level
 from preceptor.evaluation.terms import TERMS
 from preceptor.report.rate_tables import rule_words
 from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished
+from preceptor.study.config import AutoSeeds, StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
 
@@ -29,7 +31,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
     """Paragraphs of the methods section."""
     family = "domains × backbones × baselines" if plan.domain else "backbones × baselines"
     study = plan.protocol.study
-    training, seeds = study.training, len(study.seed_list)
+    training, seeds = study.training, len(plan.seeds)
     recipe = f"recipe {training.recipe}: " if training.recipe else ""
     length = (
         f"{training.epochs} epoch{'s' if training.epochs != 1 else ''}"
@@ -48,7 +50,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         _data(plan),
         f"Students of {names_of(study.students)} and Teachers of {names_of(study.teachers)} were "
         f"trained with {seeds} seed{'s' if seeds != 1 else ''} each "
-        f"({', '.join(map(str, study.seed_list))}; {recipe}{optimizer}, learning rate "
+        f"({', '.join(map(str, plan.seeds))}; {recipe}{optimizer}, learning rate "
         f"{training.lr:g}, weight decay {training.weight_decay:g}, schedule "
         f"{training.schedule}, {length}, batch {training.batch_size}, {size}, fit {training.fit}, "
         f"{_computed(plan)}); {kept}{_seen(results)}. "
@@ -65,7 +67,10 @@ def methods(plan: Plan, results: Results) -> list[str]:
         ),
         "All selections used validation sets only, with the AUC on the worst of several sets. "
         + SELECTION[study.selection]
-        + " Test sets were scored once, after the selection; decision thresholds "
+        + (" Selections used the first seeds only." if study.looks else "")
+        + " Test sets were scored "
+        + ("after the selection only" if study.looks else "once, after the selection")
+        + "; decision thresholds "
         f"({rule_words(study.threshold, TERMS[study.terms])}) were fixed on the validation scores "
         "of each model.",
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
@@ -79,6 +84,8 @@ def methods(plan: Plan, results: Results) -> list[str]:
         )
         + "Standard deviations have the divisor n − 1. All other results are descriptive.",
     ]
+    if study.looks:
+        paragraphs.append(looks_sentence(study, results))
     if study.budgets:
         paragraphs.append(
             f"Baseline 1, the selected Teacher and its Students were trained again with "
@@ -103,6 +110,28 @@ def methods(plan: Plan, results: Results) -> list[str]:
     if seconds:
         paragraphs.append(f"Total computing time of the finished trainings: {duration(seconds)}.")
     return paragraphs
+
+
+def looks_sentence(study: StudyConfig, results: Results) -> str:
+    """How the number of seeds was found, and how intervals and p-values are corrected for it."""
+    assert isinstance(study.seeds, AutoSeeds)
+    width = study.seeds.auto.width
+    numbers = f"{names_of(map(str, study.looks[:-1]))} and at most {study.looks[-1]} seeds"
+    done = len(results.looked)
+    times = {0: "not been looked at yet", 1: "been looked at once"}.get(
+        done, f"been looked at {done} times"
+    )
+    last = f" In the last look, {results.looked[-1].reason}" if results.looked else ""
+    return (
+        f"The number of seeds was not fixed: after {numbers}, it was decided by the width of the "
+        f"intervals of the primary comparisons alone whether further seeds are run (at most "
+        f"{width:g} for Student minus each baseline and every backbone). The test set "
+        f"{results.primary} has {times}, and the intervals are corrected for it: they are t "
+        f"intervals and bootstrap intervals of level {sequential_level(study.looks):.1%}, which "
+        "cover 95 % for normal differences whenever a rule stops by standard deviations. A "
+        "sign-flip p-value is the sum, over all looks that may be made, of the probability of one "
+        f"as small.{last}"
+    )
 
 
 def _records(plan: Plan) -> list[RunRecord]:

@@ -212,6 +212,7 @@ def _facts(study: StudyPlan, found: StudyResults) -> list[list[str]]:
         positive = f", positive {one.positive}" if one.positive is not None else ""
         about.append(f"{of}primary set {one.primary}, classes {names_of(one.classes)}{positive}")
     done, total = found.progress
-    seeds = len(study.config.seed_list)
-    work = [f"{seeds} seed{'s' if seeds != 1 else ''}", f"{done} of {total} trainings finished"]
+    counts = sorted({len(plan.seeds) for plan in study})
+    seeds = f"{names_of(map(str, counts))} seed{'s' if counts != [1] else ''}"
+    work = [seeds, f"{done} of {total} trainings finished"]
     return [*([fact] for fact in about), work] if study.has_domains else [about + work]

@@ -9,7 +9,7 @@ LIGHT = {
     "baseline1": "#a85200", "baseline2": "#5d6673", "student": "#1b58b8", "shuffled": "#7b46b3",
     "centre": "#a3327c", "ceiling": "#1d7a45", "distilled": "#7d6608", "mixed": "#0e7490",
     "teacher": "#7a5c00", "mapper": "#3d6a00", "mapper_all": "#006a5b",
-    "pca": "#4d6b12", "shuffled_human": "#b3362a",
+    "pca": "#4d6b12", "shuffled_human": "#b3362a", "masked": "#6d4c41",
 }  # fmt: skip
 """Colors by name, of a light page and of figure files; on the page they are CSS variables."""
 
@@ -20,7 +20,7 @@ DARK = {
     "baseline1": "#f0a35e", "baseline2": "#aab3bf", "student": "#8bb8ff", "shuffled": "#c6a4f2",
     "centre": "#f191c9", "ceiling": "#74d29a", "distilled": "#e0c55a", "mixed": "#67d1e6",
     "teacher": "#e6c46a", "mapper": "#b3d27a", "mapper_all": "#6fd3c0",
-    "pca": "#b7d36b", "shuffled_human": "#ff9d8f",
+    "pca": "#b7d36b", "shuffled_human": "#ff9d8f", "masked": "#cbb0a5",
 }  # fmt: skip
 """The same names on a dark page."""
 
@@ -29,7 +29,7 @@ SERIES = {
     "student": "student", "shuffled": "shuffled", "centre": "centre", "ceiling": "ceiling",
     "distilled": "distilled", "mixed": "mixed", "teacher": "teacher", "mapper": "mapper",
     "mapper_all": "mapper_all", "pca": "pca", "shuffled_human": "shuffled_human",
-    "any": "shuffled",
+    "any": "shuffled", "masked": "masked",
 }  # fmt: skip
 """The name of the color of each series of a figure, by its key."""
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.evaluation.paired_tests import floor_note
 from preceptor.report.ladder_words import place_clause
 from preceptor.report.sentences import (
+    floor_words,
     gain_words,
     interval_words,
     of_words,
@@ -61,7 +61,7 @@ def across_domains(found: pd.DataFrame) -> str:
         f"{_some(ahead, names)}; significantly, after correction over all domains, in "
         f"{len(sure) or 'none'}{_some(sure, names)}"
     )
-    floor = floor_note(int(found["n"].min()))
+    floor = floor_words(found)
     limit = ". The domains are not a sample of domains"
     return f"{said} ({floor}){limit}: the result does not extend to other domains."
 
@@ -116,14 +116,13 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
     family = compared[compared["question"] == "RQ2"] if not compared.empty else compared
     if family.empty:
         return "No Student has been compared with a baseline yet."
-    n = int(family["n"].min())
     least = family.groupby("backbone", sort=False)["mean"].min()
     proven = _proven(family, "backbone")
     scope = "" if len(least) > 1 else " The result does not extend to other backbones."
     return (
         f"On {plan.protocol.primary} the Student's mean AUC is above both baselines for "
         f"{of_words(int((least > 0).sum()), len(least))}; after Holm's correction it is "
-        f"significant for {of_words(len(proven), len(least))} ({floor_note(n)}).{scope}"
+        f"significant for {of_words(len(proven), len(least))} ({floor_words(family)}).{scope}"
     )
 
 

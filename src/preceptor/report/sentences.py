@@ -19,7 +19,6 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     primary = plan.protocol.primary
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
-    n = int(compared["n"].min())
     for backbone in plan.protocol.study.students:
         here = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
         if here.empty:
@@ -41,11 +40,13 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
         ):
             own = plan.protocol.study.controls_alpha == "own"
-            which = "its own α" if own else "the Student's α"
+            whose = "its own" if own else "the Student's"
+            at = f"at {whose} α, {line['alpha_b']:g}"
+            at = "without guidance" if line["key_b"] == "masked" else at
             said.append(
                 f"{backbone}: the Student's AUC is "
-                f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” (at {which}, "
-                f"{line['alpha_b']:g}; {signed(line['mean'])}, 95 % interval "
+                f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” ({at}; "
+                f"{signed(line['mean'])}, 95 % interval "
                 f"{interval_words(line['low'], line['high'])})."
             )
     family = compared[compared["question"] == "RQ2"]
@@ -58,7 +59,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"On {primary}, the Student's mean AUC is above both baselines for "
             f"{of_words(won, len(both))}; "
             f"{len(passed)} of {len(family)} comparisons are significant after Holm's correction "
-            f"({floor_note(n)}).",
+            f"({floor_words(family)}).",
         )
     for line in records(compared[compared["question"] == "RQ1"]):
         said.append(
@@ -94,6 +95,11 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
                 f"{line['reason']}."
             )
     return said
+
+
+def floor_words(family: pd.DataFrame) -> str:
+    """Note on the smallest attainable p-value of comparisons with the fewest seeds."""
+    return floor_note(int(family["n"].min()), float(family["p_floor"].max()))
 
 
 def gain_words(mean: float, low: float, high: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.report.cells import Cell, Line, Table, mean_std_text
+from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
 from preceptor.report.graph_figure import Work
 from preceptor.results.budgets import LINES
 from preceptor.results.domain import Results
@@ -90,6 +90,25 @@ def _step(results: Results, backbone: str, line: str, size: int) -> dict[str, An
         (steps["backbone"] == backbone) & (steps["line"] == line) & (steps["size"] == size)
     ]
     return records(mine)[0] if len(mine) else None
+
+
+def look_table(results: Results) -> Table | None:
+    """Looks at the primary comparisons, if the number of seeds is auto."""
+    if not results.looked:
+        return None
+    lines = []
+    for one in results.looked:
+        widest = one.widest
+        where = f"{widest.backbone}, Student − {short(widest.baseline)}"
+        if one.next is not None:
+            decision = f"up to {one.next} seeds"
+        else:
+            decision = "stop: narrow enough" if widest.width <= one.width else "stop: the limit"
+        cells = [Cell(number(widest.width), where), Cell(number(one.width)), Cell(decision)]
+        lines.append(Line(f"{one.seeds}", cells))
+    columns = ["Widest interval (corrected)", "Wanted", "Decision"]
+    caption = f"Looks at {results.primary}, after which further seeds were run or not."
+    return Table(caption, "Seeds", columns, lines)
 
 
 def work_table(groups: list[Work]) -> Table | None:

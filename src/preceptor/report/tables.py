@@ -10,6 +10,7 @@ import pandas as pd
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import ALL_SOURCES, class_auc
 from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
+from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, records, select_arm
 from preceptor.runtime.formatting import DASH, interval, number
@@ -26,7 +27,6 @@ _QUESTIONS = {
     "ceiling": "against the ceiling",
     "variant": "",
 }
-_BY_TEACHER = ("RQ1", "saliency")  # questions that compare probe Students by their Teachers
 
 
 def sources_of(results: Results, evaluation: str) -> list[str]:
@@ -47,7 +47,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
         return None
     shown = set(table["backbone"])
     columns = [name for name in [*plan.protocol.study.students, OVERALL] if name in shown]
-    seeds = len(plan.protocol.study.seed_list)
+    seeds = len(plan.seeds)
     best = {
         column: table[(table["backbone"] == column) & (table["key"] != "ceiling")]["mean"].max()
         for column in columns
@@ -64,7 +64,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
                 continue
             one = mine[column]
             notes = []
-            if one["alpha"] and row.key not in ("baseline1_paper", "baseline2"):
+            if one["alpha"] and row.key not in ("baseline1_paper", "baseline2", "masked"):
                 notes.append(f"α {one['alpha']}")
             if one["n"] != seeds:
                 notes.append(f"{one['n']} of {seeds} seeds")
@@ -150,7 +150,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
         columns += ["95 %, seeds × images", "Seeds for ±0.01", "By seed"]
         lines = []
         for row in records(here):
-            if question not in _BY_TEACHER:
+            if question not in BY_TEACHER:
                 key = row["key_a"] if question == "variant" else row["key_b"]
                 heading = f"{row['backbone']}: {short(key)}"
             else:
@@ -172,7 +172,7 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
         corner = "Backbone and other side"
         if question == "variant":
             whose, corner = "Students of a variant minus the study's own Students", "Variant"
-        if question in _BY_TEACHER:
+        if question in BY_TEACHER:
             whose, corner = (
                 f"Probe Students ({here['backbone'].iloc[0]}) by their Teacher",
                 "Teachers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from preceptor.evaluation.paired_tests import p_floor
+from preceptor.evaluation.sequential import sequential_floor
 from preceptor.evaluation.split_names import kind_of
 from preceptor.report.ladder_words import place_sentence
 from preceptor.report.questions import LEVEL
@@ -71,7 +71,7 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
             "Nothing can be concluded from one seed",
             f"With one seed the Student is {lead}; another seed may reverse this.",
         )
-    limit = _limit(n, len(family))
+    limit = _limit(n, len(family), results.looks)
     if ahead == count and ((family["p_holm"] <= LEVEL) & (family["mean"] > 0)).all():
         text = f"It is significantly above both baselines for every {what}."
         return Verdict("won", "The Student is better than both baselines", text)
@@ -94,11 +94,14 @@ def _unit(row: dict[str, Any], several: bool, backbones: int) -> str:
     return str(row["domain"]) if backbones == 1 else f"{row['domain']} with {row['backbone']}"
 
 
-def _limit(n: int, family: int) -> str:
+def _limit(n: int, family: int, looks: tuple[int, ...]) -> str:
     """Note on a number of seeds that cannot give significance, and the number that can."""
-    if family * p_floor(n) <= LEVEL:
+    if family * sequential_floor(n, looks) <= LEVEL:
         return ""
-    needed = next(seeds for seeds in range(n, 64) if family * p_floor(seeds) <= LEVEL)
+    enough = (one for one in range(n, 64) if family * sequential_floor(one, looks) <= LEVEL)
+    needed = next(enough, None)
+    if needed is None:  # too many looks for so large a family
+        return f" With {n} seeds no difference can be significant after correction."
     return (
         f" With {n} seeds no difference can be significant: {family} comparisons need {needed} "
         "seeds or more after correction."

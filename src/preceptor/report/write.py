@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError
+from preceptor.evaluation.sequential import sequential_level
 from preceptor.report.blocks import slugs
 from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table
@@ -133,12 +134,25 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
             "sentences": findings.by_domain[name].sentences,
             "missing": one.missing,
         }
+        | ({"looks": _looks(one)} if one.looks else {})
         for name, one in found.by_domain.items()
     }
     said = {"verdict": asdict(findings.verdict)}
     if not study.has_domains:
         return said | parts[""]
     return said | {"answers": {"RQ4": findings.across}, "domains": parts}
+
+
+def _looks(results: Results) -> dict[str, Any]:
+    """Looks at the primary comparisons for programs."""
+    return {
+        "planned": results.looks,
+        "level": sequential_level(results.looks),
+        "made": [
+            {"seeds": one.seeds, "widest": one.widest.width, "width": one.width, "next": one.next}
+            for one in results.looked
+        ],
+    }
 
 
 def _panels(plan: Plan, results: Results, count: int) -> tuple[Panels | None, str]:

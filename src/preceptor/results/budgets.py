@@ -141,7 +141,7 @@ def annotation_minutes(plan: Plan, size: int) -> float:
     """Annotation time of a number of images in minutes, mean over seeds; NaN if one is unknown."""
     protocol = plan.protocol
     found = []
-    for seed in protocol.study.seed_list:
+    for seed in protocol.study.first_seeds:
         manifest = protocol.workspaces.of(seed).manifest
         drawn = draw_annotated(manifest, size, protocol.study.annotated_seed + seed)
         found.append(float(manifest.table["annotation_seconds"][drawn].sum(skipna=False)) / 60)

@@ -17,8 +17,9 @@ from preceptor.evaluation.bootstrap import (
     share_of_the_way,
     two_level_bootstrap,
 )
-from preceptor.evaluation.paired_tests import PairedResult, holm, paired_difference, seeds_needed
+from preceptor.evaluation.paired_tests import PairedResult, holm, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
+from preceptor.evaluation.sequential import sequential_difference, sequential_level
 from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
@@ -47,6 +48,8 @@ class Pair:
     title_b: str
 
 
+BY_TEACHER = ("RQ1", "saliency")
+"""Questions that compare probe Students by their Teachers."""
 HALF_WIDTH = 0.01  # half width of the interval for `seeds_needed`
 
 
@@ -62,8 +65,10 @@ def compare(
     p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level bootstrap),
     seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
     difference_by_seed. If every seed has its own images, the variation over seeds includes that
-    over images, and both intervals are the same. Rows with the backbone `OVERALL` are means over
-    backbones by seed.
+    over images, and both intervals are the same. If the number of seeds is
+    auto, intervals and p-values are corrected for the looks (`sequential_difference`), except for
+    those of Teachers, whose probe Students have the seeds of the first look. Rows with the backbone
+    `OVERALL` are means over backbones by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[Pair] = []
@@ -102,12 +107,13 @@ def compare(
             continue
         aucs = [set_aucs(figures, arm, plan.protocol.primary).loc[seeds] for arm in (a, b)]
         by_seed = (aucs[0] - aucs[1]).to_numpy(float)
-        paired = paired_difference(*aucs)
+        looks = () if pair.question in BY_TEACHER else plan.protocol.study.looks
+        paired = sequential_difference(aucs[0], aucs[1], looks)
         over_images = paired.low, paired.high
         if not plan.protocol.study.draws:
             labels, left, groups = stack([ours[seed] for seed in seeds], *scored)
             _, right, _ = stack([theirs[seed] for seed in seeds], *scored)
-            images = two_level_bootstrap(labels, left, right, groups)
+            images = two_level_bootstrap(labels, left, right, groups, level=sequential_level(looks))
             over_images = images.low, images.high
         lines.append(
             {
@@ -166,7 +172,7 @@ def _over_backbones(
                 "key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan,
                 "teacher_a": "", "teacher_b": "",
             }  # fmt: skip
-            paired = paired_difference(*both)
+            paired = sequential_difference(both[0], both[1], study.looks)
             lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
     return lines
 
@@ -285,14 +291,15 @@ def share_of_way(
     seeds = sorted(set.intersection(*(set(part) for part in frames)))
     if not seeds:
         return None
+    level = sequential_level(plan.protocol.study.looks)
     if plan.protocol.study.draws:
         aucs = [set_aucs(figures, arm, name).loc[seeds] for arm in arms]
-        return best, share_of_draws(*(values.to_numpy(float) for values in aucs))
+        return best, share_of_draws(*(values.to_numpy(float) for values in aucs), level=level)
     scored = (name, *_scored(plan)[1:])
     stacked = [stack([part[seed] for seed in seeds], *scored) for part in frames]
     labels, _, groups = stacked[0]
     student, baseline, ceiling = (part[1] for part in stacked)
-    return best, share_of_the_way(labels, student, baseline, ceiling, groups)
+    return best, share_of_the_way(labels, student, baseline, ceiling, groups, level=level)
 
 
 def _scored(plan: Plan) -> tuple[str, list[str], str | None]:

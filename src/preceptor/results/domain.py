@@ -29,6 +29,7 @@ from preceptor.results.rows import (
 )
 from preceptor.results.schema import BUDGET, COMPARISONS, FIGURES, RATES, RUNS, TABLE
 from preceptor.results.score_files import ScoreFiles
+from preceptor.study.looks import LookResult
 from preceptor.study.plan import Plan
 from preceptor.training.record import RunRecord
 
@@ -64,6 +65,8 @@ class Results:
         missing: Descriptions of missing results.
         controls_alpha: own or student, see `StudyConfig`.
         domain: Domain, or "".
+        looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
+        looked: Looks made so far, in order.
         files: Score files from which the results were computed.
     """
 
@@ -86,6 +89,8 @@ class Results:
     missing: list[str] = field(default_factory=list)
     controls_alpha: Literal["own", "student"] = "own"
     domain: str = ""
+    looks: tuple[int, ...] = ()
+    looked: list[LookResult] = field(default_factory=list)
     files: ScoreFiles = field(default_factory=ScoreFiles)
 
     def ladders_on(self, evaluation: str) -> list[Ladder]:
@@ -148,6 +153,8 @@ def gather(plan: Plan) -> Results:
         controls_alpha=protocol.study.controls_alpha,
         best=chosen_student(plan, files),
         domain=plan.domain,
+        looks=protocol.study.looks,
+        looked=list(plan.looks.values()),
         files=files,
     )
     results.rows = table_rows(plan)

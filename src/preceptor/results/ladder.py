@@ -16,12 +16,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from preceptor.evaluation.paired_tests import (
-    PairedResult,
-    mean_std,
-    paired_difference,
-    t_interval,
-)
+from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
+from preceptor.evaluation.sequential import sequential_difference, sequential_level
 from preceptor.results.comparisons import set_aucs
 from preceptor.results.rows import Row, set_order
 from preceptor.results.score_files import ScoreFiles
@@ -138,7 +134,8 @@ def ladders(
     for backbone in plan.protocol.study.students:
         chosen = _any_map(plan, rows, backbone, files)
         for name in set_order(plan):
-            ladder = Ladder(backbone, name, _rungs(rows, figures, backbone, name, chosen), chosen)
+            rungs = _rungs(rows, figures, backbone, name, chosen, plan.protocol.study.looks)
+            ladder = Ladder(backbone, name, rungs, chosen)
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
     return found
@@ -152,7 +149,10 @@ def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
 def _any_map(
     plan: Plan, rows: Mapping[str, Row], backbone: str, files: ScoreFiles
 ) -> AnyMap | None:
-    """Best control of `ANY_MAP` on validation, among those whose every seed has finished."""
+    """Best control of `ANY_MAP` on validation, among those whose every seed has finished.
+
+    As for all selections, only the seeds of the first look count.
+    """
     protocol, study = plan.protocol, plan.protocol.study
     candidates = []
     for key in ANY_MAP:
@@ -160,13 +160,13 @@ def _any_map(
             continue
         arm = rows[key].arms[backbone]
         members = {member.seed: member for member in plan.members if member.arm == arm}
-        of_seeds = [members[seed] for seed in study.seed_list if seed in members]
+        of_seeds = [members[seed] for seed in study.first_seeds if seed in members]
         scores = [
             table
             for member in of_seeds
             if (table := files.validation(protocol, member)) is not None
         ]
-        if len(scores) == len(study.seed_list):
+        if len(scores) == len(study.first_seeds):
             agreement = mean_map_correlation(protocol.run_folder(one.run) for one in of_seeds)
             candidates.append(Candidate(key, arm.alpha, scores, agreement))
     if not candidates:
@@ -186,6 +186,7 @@ def _rungs(
     backbone: str,
     evaluation: str,
     chosen: AnyMap | None,
+    looks: Sequence[int],
 ) -> tuple[Rung, ...]:
     keys: dict[RungName, str | None] = {
         "none": "baseline2", "any": None if chosen is None else chosen.control,
@@ -199,11 +200,11 @@ def _rungs(
         values = set_aucs(figures, rows[key].arms[backbone], evaluation).dropna().sort_index()
         if len(values):
             aucs[name], of[name] = values, rows[key]
-    gains = {above: _gain(aucs, below, above) for below, above in pairwise(aucs)}
+    gains = {above: _gain(aucs, below, above, looks) for below, above in pairwise(aucs)}
     found = []
     for name, values in aucs.items():
         row, spread = of[name], mean_std(values)
-        interval = t_interval(values)
+        interval = t_interval(values, sequential_level(looks))
         alpha = row.arms[backbone].alpha
         found.append(
             Rung(name, row.key, row.title, alpha, len(values), *spread, *interval, gains.get(name))
@@ -211,14 +212,16 @@ def _rungs(
     return tuple(found)
 
 
-def _gain(aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName) -> Gain | None:
+def _gain(
+    aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName, looks: Sequence[int]
+) -> Gain | None:
     """Gain between two rungs over the seeds that both have; None without such a seed."""
     seeds = [seed for seed in aucs[above].index if seed in aucs[below].index]
     if not seeds:
         return None
     ours, theirs = aucs[above].loc[seeds], aucs[below].loc[seeds]
     by_seed = tuple(round(float(value), 6) for value in ours - theirs)
-    return Gain(below, paired_difference(ours, theirs), by_seed)
+    return Gain(below, sequential_difference(ours, theirs, looks), by_seed)
 
 
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:

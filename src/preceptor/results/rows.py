@@ -10,7 +10,7 @@ import pandas as pd
 
 from preceptor.study.config import PAPER_ALPHA, Variant
 from preceptor.study.plan import Plan, controls_of
-from preceptor.study.protocol import Teacher
+from preceptor.study.protocol import OF_TEACHER, Teacher
 from preceptor.study.steps import Arm, Role
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
@@ -21,6 +21,7 @@ CONTROLS = {
     "shuffled_human": "Control: all human maps, shuffled",
     "distilled": "Control: no maps, the Teacher's soft labels",
     "mixed": "Control: all images, human maps on the annotated",
+    "masked": "Control: trained on the marked regions alone",
 }
 DETECTORS: dict[Role, str] = {
     "mapper": "Mapper as a detector: annotated, human maps",
@@ -80,9 +81,12 @@ def table_rows(plan: Plan) -> list[Row]:
                 arms = {key: arm and replace(arm, alpha=variant.alpha) for key, arm in arms.items()}
             add(f"variant {name}", f"Variant: {name}", arms, name)
         for control in controls_of(study, winner):
-            of_teacher = str(winner) if control in ("shuffled", "distilled") else ""
+            of_teacher = str(winner) if control in OF_TEACHER else ""
             of: Role = control if study.controls_alpha == "own" else "student"
-            add(control, CONTROLS[control], chosen(control, of, of_teacher))
+            arms = chosen(control, of, of_teacher)
+            if control == "masked":
+                arms = {key: arm and replace(arm, alpha=1.0) for key, arm in arms.items()}
+            add(control, CONTROLS[control], arms)
     if study.mapper is not None and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:

@@ -34,6 +34,11 @@ class StudyResults:
         return next(iter(self.by_domain.values()))
 
     @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds after which the study may stop; the same in all domains."""
+        return self.first.looks
+
+    @property
     def family(self) -> pd.DataFrame:
         """Comparisons of the tested family, of all domains."""
         parts = [family for one in self.by_domain.values() if len(family := one.family)]

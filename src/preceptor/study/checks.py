@@ -112,7 +112,7 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             f"seeds {MEMBER_STRIDE} and up"
         )
     for size in study.budgets:
-        for seed in study.seed_list:
+        for seed in study.first_seeds:
             workspace = workspaces.of(seed)
             try:
                 drawn = workspace.drawn(size, study.annotated_seed + seed)

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import (
@@ -55,7 +62,7 @@ PAPER_ALPHA = 0.5
 MOST_SEEDS = 1_000
 Alpha = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed"]
+Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked"]
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
 
@@ -198,6 +205,63 @@ class Variant(Settings):
         return {name: value for name, value in given.items() if value is not None}
 
 
+class SeedLooks(Settings):
+    """Number of seeds by the width of intervals.
+
+    Args:
+        width: A study stops after the first look at which the intervals of all primary comparisons
+            (Student minus each baseline, for every backbone) are at most this wide: high − low, of
+            the AUC difference, corrected for the looks (`sequential_level`).
+        looks: Numbers of seeds after which the intervals are computed, increasing. The last is the
+            limit.
+    """
+
+    width: float = 0.03
+    looks: tuple[int, ...] = (3, 5, 8, 12, 20)
+
+    def problems(self) -> list[str]:
+        """Invalid values, each with its remedy."""
+        wrong = []
+        if not 0 < self.width < 2:
+            wrong.append(
+                f"seeds.auto.width: {self.width:g} is not the width of an interval of AUC "
+                "differences; write a number above 0 and below 2, as in 0.03"
+            )
+        looks = list(self.looks)
+        if len(looks) < 2 or looks[0] < 2 or looks != sorted(set(looks)):
+            wrong.append(
+                f"seeds.auto.looks: {looks} are not two or more increasing numbers from 2 up; "
+                "write as in [3, 5, 8]"
+            )
+        if looks and looks[-1] > MOST_SEEDS:
+            wrong.append(
+                f"seeds.auto.looks: {looks[-1]:,} is above the maximum of {MOST_SEEDS:,}; "
+                "write a smaller limit"
+            )
+        return wrong
+
+
+class AutoSeeds(Settings):
+    """Seeds 0, 1, … up to a number that depends on the results.
+
+    Args:
+        auto: Width of the intervals and looks.
+    """
+
+    auto: SeedLooks = SeedLooks()
+
+
+def _auto_seeds(given: object) -> object:
+    """`auto` as the settings that it stands for."""
+    return {"auto": {}} if given == "auto" else given
+
+
+Seeds = Annotated[
+    Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | AutoSeeds,
+    BeforeValidator(_auto_seeds),
+]
+
+
 class Domain(Settings):
     """Domain of a study: a manifest, and settings that differ from those of the study.
 
@@ -228,7 +292,8 @@ class StudyConfig(GuidanceConfig):
         students: Backbones of the Students, baselines and ceiling.
         weights: Initial weights for all backbones or by backbone: hub, none or a file.
         backbone_args: Further arguments by backbone.
-        seeds: Number of seeds (0, 1, …), or a list of seeds.
+        seeds: Number of seeds (0, 1, …), a list of seeds, or auto: as many as are needed for
+            narrow intervals of the primary comparisons, see `SeedLooks`.
         annotated: Number or fraction of the annotated images that are used, see `RunConfig`.
         annotated_seed: Random seed of the subset of annotated images.
         annotated_per_seed: Draw a new subset for each seed.
@@ -257,7 +322,8 @@ class StudyConfig(GuidanceConfig):
             pca (maps from the principal components of the images), shuffled_human (all human maps
             of the ceiling, permuted within class), distilled (no maps, the same Teacher's
             probabilities as soft labels of weight 1 − α), mixed (all images, human maps on the
-            annotated ones, no Teacher).
+            annotated ones, no Teacher), masked (no guidance; training images are replaced by their
+            mean color outside the human map, or the Teacher's where there is none).
         pca_components: Number of principal components of the control pca.
         controls_alpha: own (each control is trained at every α of the Student's grid and selected
             by the Student's rule) or student (at the α selected for the Student, which is optimal
@@ -284,7 +350,7 @@ class StudyConfig(GuidanceConfig):
     students: Annotated[tuple[str, ...], Field(min_length=1)]
     weights: Weights | Mapping[str, Weights] = "none"
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
-    seeds: Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 3
+    seeds: Seeds = 3
     annotated: Amount | None = None
     annotated_seed: Annotated[int, Field(ge=0)] = 0
     annotated_per_seed: bool = False
@@ -327,6 +393,8 @@ class StudyConfig(GuidanceConfig):
                 f"this number write [{self.seeds}]"
             )
         wrong: list[str] = []
+        if isinstance(self.seeds, AutoSeeds) and (found := self.seeds.auto.problems()):
+            raise ValueError("\n".join(found))
         if (self.manifest is None) == (not self.domains):
             wrong.append("exactly one of manifest and domains is needed; set one of them")
         for name in self.domains:
@@ -378,8 +446,20 @@ class StudyConfig(GuidanceConfig):
 
     @property
     def seed_list(self) -> tuple[int, ...]:
-        """List of seeds."""
+        """All seeds, for `auto` up to the limit."""
+        if isinstance(self.seeds, AutoSeeds):
+            return tuple(range(self.looks[-1]))
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds after which a study may stop; () if the number of seeds is fixed."""
+        return self.seeds.auto.looks if isinstance(self.seeds, AutoSeeds) else ()
+
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """Seeds of all selections: those of the first look, or all if their number is fixed."""
+        return self.seed_list[: self.looks[0]] if self.looks else self.seed_list
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -420,9 +500,10 @@ class StudyConfig(GuidanceConfig):
     def rungs(self) -> tuple[int, ...]:
         """Numbers of seeds after which the candidates of a selection are compared.
 
-        Two seeds are the fewest with an interval over seeds; the last comparison has all seeds.
+        Two seeds are the fewest with an interval over seeds; the last comparison has all seeds of
+        a selection.
         """
-        rung, count = 2, len(self.seed_list)
+        rung, count = 2, len(self.first_seeds)
         found = []
         while self.search != "grid" and rung < count:
             found.append(rung)

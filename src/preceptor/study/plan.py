@@ -2,7 +2,8 @@
 
 Selections are steps as well: the choice made by a selection adds the steps that follow from it.
 Test sets are scored only after the selection of the Students' α, for which the selections of the
-other roles wait.
+other roles wait. If the number of seeds is auto, all selections use the seeds of the first look;
+every look at the primary comparisons is a step that may add further seeds of the selected runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
-from preceptor.study.config import PAPER_ALPHA, Control, StudyConfig
+from preceptor.study.config import PAPER_ALPHA, AutoSeeds, Control, StudyConfig
+from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
 from preceptor.study.protocol import Member, Protocol, Teacher
 from preceptor.study.selection import (
     Candidate,
@@ -23,7 +25,7 @@ from preceptor.study.selection import (
     survivors,
     with_dropped,
 )
-from preceptor.study.steps import Role, Select, Selection, Step, Train
+from preceptor.study.steps import Look, Role, Select, Selection, Step, Train
 from preceptor.training.record import mean_map_correlation
 
 
@@ -82,6 +84,7 @@ class Plan:
         steps: Steps added so far, by id.
         origin: Id of the selection that added a step, by the step's id; "" for the first steps.
         members: Runs added so far, each with its arm, in order.
+        looks: Looks made so far, in order; empty if the number of seeds is fixed.
     """
 
     protocol: Protocol
@@ -91,6 +94,14 @@ class Plan:
     steps: dict[str, Step] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     members: dict[Member, None] = field(default_factory=dict)
+    looks: dict[Look, LookResult] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the selected runs; every look may add some."""
+        study = self.protocol.study
+        counts = [result.next or result.seeds for result in self.looks.values()]
+        return study.seed_list[: max(counts)] if counts else study.first_seeds
 
     @property
     def domain(self) -> str:
@@ -117,7 +128,7 @@ class Plan:
             if study.ceiling:
                 steps += self._search_alpha("ceiling", backbone)
             steps += [
-                protocol.full_run("baseline2", backbone, 1.0, seed) for seed in study.seed_list
+                protocol.full_run("baseline2", backbone, 1.0, seed) for seed in study.first_seeds
             ]
         return steps + self._search_teacher()
 
@@ -143,7 +154,7 @@ class Plan:
             makers.extend(chain[:-1])
             runs.append(chain[-1])
 
-        for seed in study.seed_list:
+        for seed in self.seeds:
             add(protocol.student(winner, backbone, alpha, seed))
             add([protocol.full_run("baseline2", backbone, 1.0, seed)])
             if study.controls_alpha == "student":
@@ -169,7 +180,7 @@ class Plan:
         runs, makers = [], []
         for size in self.protocol.study.budgets:
             protocol = self.protocol.of_budget(size)
-            for seed in protocol.study.seed_list:
+            for seed in protocol.study.first_seeds:
                 if role == "baseline1":
                     runs.append(protocol.annotated_run(backbone, alpha, seed))
                 elif winner.kind != "given":  # given maps do not depend on what is annotated
@@ -190,17 +201,25 @@ class Plan:
             protocol.mapper_run(role, backbone, seed)
             for role in roles
             for backbone in study.teachers
-            for seed in study.seed_list
+            for seed in self.seeds
         ]
         return runs + [protocol.evaluation(run) for run in runs]
 
-    def outline(self) -> tuple[list[Step], list[Step]]:
+    def outline(self, most: bool = False) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
 
         A search by racing is taken to drop all other candidates at the first comparison. Nothing is
         added to this plan.
+
+        Args:
+            most: Whether all seeds are run if their number is auto; otherwise those of the first
+                look.
         """
-        return Plan(self.protocol)._outline()
+        plan, study = Plan(self.protocol), self.protocol.study
+        if most and study.looks:
+            first, last = len(study.first_seeds), len(study.seed_list)
+            plan.looks[Look(self.domain, first)] = LookResult(first, (), 0.0, last)
+        return plan._outline()
 
     def _outline(self) -> tuple[list[Step], list[Step]]:
         protocol, study = self.protocol, self.protocol.study
@@ -212,7 +231,7 @@ class Plan:
             later += self.variants_and_tests(winner, backbone, alpha)
             later += self.budget("baseline1", backbone, alpha)
             later += self.budget("student", backbone, alpha)
-            for seed in study.seed_list:
+            for seed in self.seeds:
                 chosen = [
                     [protocol.annotated_run(backbone, own, seed)] for own in {PAPER_ALPHA, alpha}
                 ]
@@ -253,6 +272,10 @@ class Plan:
         choice = self.alpha_choice(role, backbone)
         return None if choice is None else choice.alpha
 
+    def is_decided(self, decision: Selection | Look) -> bool:
+        """Whether a selection or a look has been made."""
+        return decision in (self.looks if isinstance(decision, Look) else self.choices)
+
     # Selections.
 
     def _probes(self) -> list[tuple[str, float]]:
@@ -269,7 +292,7 @@ class Plan:
         return [
             protocol.student(teacher, backbone, alpha, seed)
             for teacher in protocol.teachers()
-            for seed in protocol.study.seed_list
+            for seed in protocol.study.first_seeds
         ]
 
     @property
@@ -308,6 +331,8 @@ class Plan:
         """Runs of a role at every α of its grid, and the selection of its α."""
         protocol, study = self.protocol, self.protocol.study
         alphas = protocol.baseline_alphas if role == "baseline1" else study.alpha_grid
+        if role == "masked":
+            alphas = (1.0,)  # it has no guidance
 
         def runs(alpha: float) -> Callable[[int], list[list[Step]]]:
             return lambda seed: [self._run(role, backbone, alpha, seed, winner)]
@@ -322,7 +347,7 @@ class Plan:
             Selection(self.domain, role, backbone),
             f"α of {role} {backbone}{where}",
             contenders,
-            lambda choice: self._after_alpha(role, backbone, choice.alpha),
+            lambda choice: [*self._after_alpha(role, backbone, choice.alpha), *self._look()],
             also,
         )
 
@@ -354,11 +379,50 @@ class Plan:
                 later += self.detectors()
             return later + self.budget("student", backbone, alpha)
         shown = sorted({alpha, PAPER_ALPHA} if role == "baseline1" else {alpha})
-        seeds = self.protocol.study.seed_list
-        chains = [self._run(role, backbone, one, seed, winner) for one in shown for seed in seeds]
+        chains = [
+            self._run(role, backbone, one, seed, winner) for one in shown for seed in self.seeds
+        ]
         later = [step for chain in chains for step in chain]  # a dropped α lacks some seeds
         later += [self.protocol.evaluation(chain[-1]) for chain in chains]
         return later + (self.budget("baseline1", backbone, alpha) if role == "baseline1" else [])
+
+    def _look(self) -> list[Step]:
+        """Step that looks at the primary comparisons; none before all of their α are selected, or
+        if the number of seeds is fixed."""
+        protocol, settings, alphas = self.protocol, self.protocol.study.seeds, self._alphas()
+        names = protocol.study.students
+        if not isinstance(settings, AutoSeeds) or any(
+            (role, name) not in alphas for role in COMPARED for name in names
+        ):
+            return []
+        winner = self.winner()
+        assert winner is not None
+        here = Look(self.domain, len(self.seeds))
+        pairs = primary_pairs(protocol, winner, alphas, self.seeds)
+
+        def decide() -> list[Step]:
+            self.looks[here] = look(primary_aucs(protocol, pairs), settings.auto)
+            if self.looks[here].next is None:
+                return []
+            # Roles whose α is not selected yet follow with all of these seeds when it is.
+            later = [self._after_alpha(*key, alpha) for key, alpha in self._alphas().items()]
+            return [*(step for steps in later for step in steps), *self._look()]
+
+        runs = {run.id: run for sides in pairs.values() for side in sides for run in side}
+        identity = here.step_id
+        work = Select(here, lambda: self._added(decide(), by=identity))
+        where = f" ({self.domain})" if self.domain else ""
+        name = f"whether further seeds are run, after {here.seeds}{where}"
+        needs = tuple(protocol.evaluation(run).id for run in runs.values())
+        return [Step(identity, work, name, needs)]
+
+    def _alphas(self) -> dict[tuple[Role, str], float]:
+        """Selected α by role and backbone."""
+        return {
+            (one.role, one.backbone): choice.alpha
+            for one, choice in self.choices.items()
+            if one.backbone and not one.seeds
+        }
 
     def _search(
         self,
@@ -383,7 +447,7 @@ class Plan:
         """
         study = self.protocol.study
         last = len(contenders) == 1 or rung + 1 == len(study.rungs)
-        seeds = study.seed_list if last else study.seed_list[: study.rungs[rung]]
+        seeds = study.first_seeds if last else study.first_seeds[: study.rungs[rung]]
         here = selection if last else replace(selection, seeds=len(seeds))
         trivial = len(contenders) == 1 and selection == self._teacher and not dropped
         chains = {
@@ -407,7 +471,7 @@ class Plan:
                     [_Scored(one.name, one.alpha, runs[one.name], maps(one)) for one in contenders],
                 )
             if last:
-                choice = with_dropped(choice, dropped, len(study.seed_list))
+                choice = with_dropped(choice, dropped, len(study.first_seeds))
             self.choices[here] = choice
             self.decided()
             if last:

@@ -40,6 +40,8 @@ from preceptor.training.prepare import run_id_of
 # Further members of a committee have the seed of the Student plus multiples of this, so that
 # Students of different seeds do not share Teachers, and their differences stay independent.
 MEMBER_STRIDE = 1000
+# Controls that use the maps or the soft labels of the selected Teacher.
+OF_TEACHER: tuple[Control, ...] = ("shuffled", "distilled", "masked")
 # Increased if the arithmetic of RISE changes, so that old maps are not reused.
 RISE_NUMERICS = 1
 
@@ -358,17 +360,20 @@ class Protocol:
 
         Args:
             control: Name of the control, see `StudyConfig.controls`.
-            teacher: Teacher whose maps or soft labels are used, by shuffled and distilled.
+            teacher: Teacher whose maps or soft labels are used, by the controls in `OF_TEACHER`.
             backbone, alpha, seed: Backbone, α and seed of the run. α is the weight of the labels'
                 own cross-entropy in the loss; soft labels of `distilled` have the weight 1 − α.
+                `masked` has α 1.
         """
-        if control != "shuffled" and control != "distilled":
+        if control != "shuffled" and control != "distilled" and control != "masked":
             return [self.full_run(control, backbone, alpha, seed)]
         guiding = self.study.guiding()
         source, steps = self.maps_of(teacher, seed, guiding)
         if control == "shuffled":
             values = self._guided_by(source, guiding, alpha)
             values["maps"] = source.model_copy(update={"shuffle_seed": seed})
+        elif control == "masked":
+            alpha, values = 1.0, self._masked(source, guiding, backbone)
         else:
             values = self._guided_by(source, guiding, 1.0) | {
                 "alpha_start": None,
@@ -376,6 +381,25 @@ class Protocol:
                 "soft_labels": _soft_labels(source, 1 - alpha) if alpha < 1 else None,
             }
         return self._on_maps(Arm(control, backbone, alpha, str(teacher)), seed, values, steps)
+
+    def _masked(
+        self, source: MapSource, guiding: GuidanceConfig, backbone: str
+    ) -> dict[str, object]:
+        """Settings of a run on the marked regions alone.
+
+        Every image is changed outside its map, whatever its class and trust: otherwise the change
+        itself would show the class.
+        """
+        training = self.study.training_of(backbone)
+        changes = {"outside": "mean", "outside_rate": 1.0, "outside_strength": None}
+        augmentation = training.augmentation.model_copy(update=changes)
+        own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
+        kept = {"human": "keep", "trust": "none", "marks": False}
+        return {
+            "alpha": 1.0, "maps": source.model_copy(update=kept), "guide_classes": None,
+            "post": guiding.post, "human_post": guiding.human_post,
+            "training": training.model_copy(update=own),
+        }  # fmt: skip
 
     def variant(
         self, name: str, teacher: Teacher, backbone: str, alpha: float, seed: int

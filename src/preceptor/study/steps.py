@@ -20,6 +20,7 @@ Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 Role = Literal[
     "baseline1", "baseline2", "teacher", "student", "ceiling",
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
+    "masked",
     "variant", "member", "generation", "mapper", "mapper_all",
 ]  # fmt: skip
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
@@ -94,6 +95,24 @@ class Selection:
     def step_id(self) -> str:
         """Id of the step that makes the selection."""
         return f"select:{self.domain}:{self.name}"
+
+
+@dataclass(frozen=True, order=True)
+class Look:
+    """Identifier of a look at the primary comparisons, after which a study may stop.
+
+    Args:
+        domain: Domain, or "" in a study without domains.
+        seeds: Number of seeds.
+    """
+
+    domain: str
+    seeds: int
+
+    @property
+    def step_id(self) -> str:
+        """Id of the step that looks."""
+        return f"look:{self.domain}:{self.seeds} seeds"
 
 
 @dataclass(frozen=True)
@@ -187,14 +206,14 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Select:
-    """Selection on validation scores.
+    """Selection on validation scores, or the decision whether further seeds are run.
 
     Args:
-        selection: Identifier of the selection.
+        selection: Identifier of the selection or of the look.
         choose: Makes the choice and returns the steps that follow from it.
     """
 
-    selection: Selection
+    selection: Selection | Look
     choose: Callable[[], list[Step]] = field(compare=False)
     kind: ClassVar[Kind] = "select"
     verb: ClassVar[str] = "choose"

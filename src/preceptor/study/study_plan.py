@@ -64,9 +64,9 @@ class StudyPlan:
             folders.append(store / STEP_FOLDERS["maps"] / step.work.joined)
         return step.kind != "select" and any(map(is_finished, folders))
 
-    def outline(self) -> tuple[list[Step], list[Step]]:
+    def outline(self, most: bool = False) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, see `Plan.outline`."""
-        stages = [plan.outline() for plan in self]
+        stages = [plan.outline(most) for plan in self]
         first = {step.id: step for early, _ in stages for step in early}
         later = {step.id: step for _, late in stages for step in late if step.id not in first}
         return list(first.values()), list(later.values())
