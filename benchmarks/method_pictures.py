@@ -108,7 +108,7 @@ def main() -> None:
                 for place, picture in enumerate(pictures)
             ]
         )
-        page.save(options.to / f"{name}.png", optimize=True)
+        page.quantize(128).save(options.to / f"{name}.png", optimize=True)
 
     write("method-decision", [maps("student", "label"), maps("student", "decision")])
     write("method-mapper", [maps("teacher", "label"), maps("mapper", "cells")])
@@ -126,7 +126,7 @@ def main() -> None:
             for place, picture in enumerate(pictures)
         ]
     )
-    page.save(options.to / "method-outside.png", optimize=True)
+    page.quantize(128).save(options.to / "method-outside.png", optimize=True)
 
 
 if __name__ == "__main__":
