@@ -9,6 +9,9 @@ area and normalised, as in training. Pull is the norm of a distance's gradient a
 model map, an image; l2's is 1. Relative to classification it acts with (1 − α) ÷ α times that, so
 a distance of relative pull r at α' is l2 at α where (1 − α') ÷ α' · r = (1 − α) ÷ α.
 
+Distances of evidence take the map before it is normalised, so that their pull depends on the spread
+between its lowest and highest cell, in log-odds; for them and l2 it is the gradient at that map.
+
 Trains nothing; seconds. The α grids of `preceptor.study.config` come from its last table.
 """
 
@@ -23,13 +26,17 @@ from torch import Tensor
 from preceptor.config.run import Distance, PostProcessing
 from preceptor.data.geometry import resample
 from preceptor.losses.distances import DISTANCES
+from preceptor.losses.evidence import EVIDENCE_DISTANCES
+from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import Targets, gradient_norms, guided_loss_terms
+from preceptor.saliency.normalise import normalise
 from preceptor.saliency.postprocess import post_process
 from preceptor.study.config import ALPHA_GRIDS
 
 FINE = 64
 GRIDS = (6, 7, 10)
 ALPHAS = (0.01, 0.1, 0.5)
+SPREADS = (2.0, 4.0, 8.0)  # of the evidence of an image, in log-odds
 
 
 def smooth_fields(count: int, generator: torch.Generator) -> Tensor:
@@ -59,6 +66,14 @@ def pulls(cam: Tensor, maps: Tensor, distance: Distance) -> Tensor:
     terms = guided_loss_terms(logits, cam, targets, distance)
     _, at_map = gradient_norms(logits, terms, targets, alpha=0.0, distance=distance)
     return at_map
+
+
+def pulls_at_evidence(fields: Tensor, maps: Tensor, spread: float, distance: Distance) -> Tensor:
+    """(n,) gradient norms at evidence of this spread around 0, of masks with the maximum 1."""
+    cam = (spread * (normalise(fields) - 0.5)).requires_grad_()
+    masks = (maps / maps.amax((1, 2), keepdim=True)).clamp(0, 1)
+    (gradient,) = torch.autograd.grad(guidance(cam, masks, distance).sum(), cam)
+    return gradient.flatten(1).norm(dim=1)
 
 
 def equal_alpha(alpha: float, pull: float) -> float:
@@ -120,6 +135,19 @@ def main() -> None:
         )
         cells = [", ".join(f"{alpha:.2g}" for alpha in column) for column in columns]
         print(f"| {distance} | {pull:.3f} | " + " | ".join(cells) + " |")
+
+    print("\nPull at the evidence ÷ l2's: median, by spread of the evidence\n")
+    print("| distance | grid | " + " | ".join(f"{spread:g}" for spread in SPREADS) + " |")
+    print("| --- | --- |" + " --- |" * len(SPREADS))
+    for distance in EVIDENCE_DISTANCES:
+        for grid in GRIDS:
+            cam, maps = (resample(each, unit, unit, (grid, grid)) for each in (fields, targets))
+            cells = []
+            for spread in SPREADS:
+                base = pulls_at_evidence(cam, maps, spread, "l2")
+                own = pulls_at_evidence(cam, maps, spread, distance)
+                cells.append(f"{(own / base).median().item():.3f}")
+            print(f"| {distance} | {grid} × {grid} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,10 @@ def open_study(
                 opened[name].verify([form for several in forms for form in several])
                 for note in _notes(opened[name]):
                     report_to(f"note: {note}")
-            check_study(own, opened[name], networks=not resumed)
+            for note in check_study(
+                own, opened[name], networks=not resumed, maps_cached=run and not resumed
+            ):
+                report_to(f"note: {note}")
     _raise(problems)
     plans = _plans(study, opened, out, report_to=report_to, probe=run)
     if resumed and not _is_done(_plans(plans.config, opened, out)):

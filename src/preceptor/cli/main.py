@@ -349,7 +349,7 @@ def annotate(
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option(help="Folder of the map store.")],
     method: Annotated[
-        Method, typer.Option(help="Saliency method: cam (CAM or Grad-CAM), or rise.")
+        Method, typer.Option(help="Maps: cam (CAM or Grad-CAM), rise, or cells (of a mapper).")
     ] = "cam",
     split: Annotated[
         str, typer.Option(help="Images: train, all, or the name of a split.")

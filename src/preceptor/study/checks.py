@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+import numpy as np
 
 from preceptor.config.run import Training
 from preceptor.data.complete_sets import primary_problems, selection_problems
+from preceptor.data.mark_sizes import small_marks
+from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.principal_components import too_few_for_components
+from preceptor.models.guided_model import GuidedModel
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.distributed import make_fabric
 from preceptor.training.prepare import build_for
 
+# Share of marks under half a cell from which on a grid is noted as coarse.
+COARSE_SHARE = 0.25
 
-def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = True) -> None:
+
+def check_study(
+    study: StudyConfig,
+    workspaces: Workspaces,
+    *,
+    networks: bool = True,
+    maps_cached: bool = False,
+) -> list[str]:
     """Check a study before training; all problems are reported together.
 
     Args:
@@ -23,19 +37,32 @@ def check_study(study: StudyConfig, workspaces: Workspaces, *, networks: bool = 
         workspaces: Manifests of the study.
         networks: Whether to build each backbone, which takes most of the time; if False, only the
             config and the data are checked.
+        maps_cached: Whether the human maps are cached, so that their marks are compared with the
+            grids of the networks.
+
+    Returns:
+        Notes on grids that are coarse compared with the human marks.
 
     Raises:
         InputError: The primary set or a class is unknown, annotations or maps are missing, or a
             backbone or its weights cannot be used.
     """
-    problems = list(_problems(study, workspaces))
+    problems, notes = list(_problems(study, workspaces)), []
     if networks:
-        problems += _problems_of_networks(study, workspaces.first.manifest.classes)
+        for backbone in study.backbones:
+            try:
+                model = build_for(study.plain_run(backbone), workspaces.first.manifest.classes)
+                grid = model.guidable_grid()
+                if maps_cached:
+                    notes += _coarse_grid(model, grid, study.training, workspaces.first)
+            except InputError as error:
+                problems.append(str(error))
     if len(problems) == 1:
         raise InputError(problems[0])
     if problems:
         lines = "\n  ".join(problems)
         raise InputError(f"the study has {len(problems)} problems\n  {lines}")
+    return notes
 
 
 def check_devices(training: Training) -> None:
@@ -118,9 +145,17 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             break
 
 
-def _problems_of_networks(study: StudyConfig, classes: Sequence[str]) -> Iterator[str]:
-    for backbone in study.backbones:
-        try:
-            build_for(study.plain_run(backbone), classes).guidable_grid()
-        except InputError as error:
-            yield str(error)
+def _coarse_grid(
+    model: GuidedModel, grid: tuple[int, int], training: Training, workspace: Workspace
+) -> Iterator[str]:
+    """Note on a grid whose cells are larger than many human marks."""
+    form = training.image_format(model.spec.input_size)
+    rows = np.flatnonzero(workspace.train_mask & workspace.manifest.map_mask)
+    small, seen = small_marks(workspace.images(form, training.cache), rows, grid)
+    if seen and small / seen >= COARSE_SHARE:
+        yield (
+            f"{small / seen:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
+            f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
+            f"larger input_size, backbone_args: {{{model.spec.backbone}: {{output_stride: 8}}}} or "
+            "{decoder: fpn} has finer cells"
+        )
