@@ -1,7 +1,7 @@
 """A guided training step against a plain one and against the published way of computing it.
 
     python benchmarks/bench_guided_step.py [--turns 5] [--batch 20] [--backbones ...]
-        [--outside [KIND ...]] [--consistency] [--cpu-time]
+        [--guidance] [--outside [KIND ...]] [--consistency] [--cpu-time]
 
 Three sides, same network, same batch, float32, channels-last:
   plain      cross-entropy alone
@@ -9,6 +9,9 @@ Three sides, same network, same batch, float32, channels-last:
   published  the CAM as the authors' released code makes it: features by a second forward where
              the network does not hand them out (DenseNet), one CAM an image in a Python loop
 Targets: guided ÷ plain ≤ 1.03; guided ÷ published ≤ 0.55 for DenseNet, ≤ 1.00 for the others.
+
+With --guidance, other sides: plain, and guided with each distance of the decision map, with each
+pooling, and without the classification term (a mapper). Targets: ÷ plain ≤ 1.03, the mapper ≤ 1.05.
 
 With --outside, other sides: a whole step from canvases and maps in memory, plain, guided, and
 guided with each change outside maps at its default rate and strength, all images with a map; with
@@ -34,9 +37,11 @@ from preceptor.config.run import Augmentation, OutsideKind
 from preceptor.data import draws
 from preceptor.data.loader import MapTargets, Rows
 from preceptor.losses.consistency import inconsistency
+from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.pooling import Pool
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 
@@ -132,12 +137,51 @@ class WholeSteps(Sides):
         staged = self.rows.stage(np.arange(len(self.labels)), changes, self.numbers)
         staged = replace(staged, paired=consistency > 0)
         batch = staged.moved(lambda part: part.to(self.device)).finished()
-        logits, _, cam, _ = self.model(self.model.preprocess(batch.images), "predicted")
+        logits, _, cam, *_ = self.model(self.model.preprocess(batch.images), "predicted")
         loss = self.loss(logits, self.labels, cam, batch.maps)
         if batch.unchanged is not None and batch.changed is not None:
             unchanged, _ = self.model(self.model.preprocess(batch.unchanged))
             loss = loss + consistency * inconsistency(unchanged, logits, batch.changed).mean()
         self.finish(loss)
+
+
+class GuidanceSteps(Sides):
+    """Steps with each distance of evidence and each pooling."""
+
+    def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
+        super().__init__(backbone, batch, device)
+        self.pooled = {
+            kind: with_pool(self.model, Pool(kind)).to(device).train() for kind in ("top", "lse")
+        }
+
+    def steps(self) -> dict[str, Callable[[], None]]:
+        found: dict[str, Callable[[], None]] = {"plain": self.plain}
+        for name in (*EVIDENCE_DISTANCES, "l2"):
+            found[name] = partial(self.of_evidence, self.model, GuidedLoss(0.5, name))
+        both = GuidedLoss(0.5, {"l2": 0.5, "cells": 0.5})
+        found["l2, cells"] = partial(self.of_evidence, self.model, both)
+        for kind, model in self.pooled.items():
+            found[f"cells, {kind}"] = partial(self.of_evidence, model, GuidedLoss(0.5, "cells"))
+        found["mapper"] = partial(self.of_evidence, self.pooled["top"], GuidedLoss(0.0, "cells"))
+        return found
+
+    def of_evidence(self, model: GuidedModel, loss: GuidedLoss) -> None:
+        out = model(self.images, self.labels, decision=True)
+        self.finish(loss(out.logits, self.labels, out.evidence, self.maps))
+
+
+def compare_guidance(
+    backbones: list[str], batch: int, turns: int, device: torch.device, clock: Callable[[], float]
+) -> None:
+    """Print the ratio of each distance and pooling to a plain step."""
+    print("÷ plain step, median (min-max)")
+    for backbone in backbones:
+        steps = GuidanceSteps(backbone, batch, device).steps()
+        seconds = in_turn(steps, turns=turns, clock=clock)
+        for name in steps:
+            if name != "plain":
+                middle, low, high = ratio(seconds, name, "plain")
+                print(f"{backbone:16} {name:12} {middle:.3f} ({low:.3f}-{high:.3f})", flush=True)
 
 
 def compare_outside(
@@ -169,6 +213,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--backbones", nargs="+", default=PAPER)
+    parser.add_argument("--guidance", action="store_true")
     parser.add_argument("--outside", nargs="*", choices=get_args(OutsideKind))
     parser.add_argument("--consistency", action="store_true")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of the process")
@@ -176,6 +221,9 @@ def main() -> None:
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(machine())
+    if arguments.guidance:
+        compare_guidance(arguments.backbones, arguments.batch, arguments.turns, device, clock)
+        return
     if arguments.outside is not None:
         kinds = arguments.outside or list(get_args(OutsideKind))
         sizes = arguments.batch, arguments.turns

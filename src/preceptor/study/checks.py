@@ -47,7 +47,8 @@ def check_study(
         InputError: The primary set or a class is unknown, annotations or maps are missing, or a
             backbone or its weights cannot be used.
     """
-    problems, notes = list(_problems(study, workspaces)), []
+    problems = list(_problems(study, workspaces))
+    notes: list[str] = []
     if networks:
         for backbone in study.backbones:
             try:
