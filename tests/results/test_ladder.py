@@ -20,6 +20,7 @@ from preceptor.results.domain import Results, gather
 from preceptor.results.ladder import ANY_MAP, Gain, Ladder, Rung, ladder_table, ladders
 from preceptor.results.schema import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
+from preceptor.study.config import AutoSeeds, SeedLooks
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Member
 from preceptor.study.steps import Arm
@@ -220,6 +221,27 @@ def test_a_rung_without_runs_is_absent(
     assert teacher is not None
     assert teacher.gain is not None
     assert teacher.gain.below == names[names.index("teacher") - 1]
+
+
+def test_a_number_of_seeds_that_is_auto_is_corrected_for(plan: Plan, whole: Results) -> None:
+    """Gains have the seeds of the last look, and any map is selected with those of the first."""
+    auto = AutoSeeds(auto=SeedLooks(looks=(2, 3)))
+    study = plan.protocol.study.model_copy(update={"seeds": auto})
+    looked = replace(plan, protocol=replace(plan.protocol, study=study))
+    looked.members = {member: None for member in plan.members if member.seed < 2}
+    ladder = ladders(looked, whole.rows, whole.figures, whole.files)[0]
+    fixed = whole.ladders[0]
+    assert ladder.any_map is not None
+    assert ladder.any_map.among == ANY_MAP
+    for rung, plain in zip(ladder.rungs, fixed.rungs, strict=True):
+        assert (rung.n, rung.mean) == (plain.n, plain.mean)
+        assert rung.high - rung.low > plain.high - plain.low
+    place, plain_place = ladder.place, fixed.place
+    assert place is not None
+    assert plain_place is not None
+    assert place.mean == plain_place.mean
+    assert place.high - place.low > plain_place.high - plain_place.low
+    assert place.p >= plain_place.p
 
 
 def test_the_file_has_a_line_a_rung(whole: Results) -> None:

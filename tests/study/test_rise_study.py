@@ -224,9 +224,9 @@ def test_the_methods_say_which_maps_were_guided_and_how_teachers_marked(
         plan = reopen(copy).first
         return methods(plan, gather(plan))[1]
 
-    assert "map of the label class (class activation map)" in said()
+    assert "map of the label (class activation map)" in said()
     assert "Teachers' maps: the guided map and RISE (default estimator of the" in said()
     for file in (copy / "store" / "runs").glob("*/run.json"):
         record = json.loads(file.read_text())
         file.write_text(json.dumps(record | {"saliency": "gradcam"}))
-    assert "map of the label class (Grad-CAM through the head)" in said()
+    assert "map of the label (Grad-CAM through the head)" in said()

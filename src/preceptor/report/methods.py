@@ -6,8 +6,10 @@ import math
 
 import pandas as pd
 
+from preceptor.config.run import CamClass, Training, distance_weights
 from preceptor.evaluation.sequential import sequential_level
 from preceptor.evaluation.terms import TERMS
+from preceptor.models.pooling import Pool
 from preceptor.report.rate_tables import rule_words
 from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
@@ -24,6 +26,12 @@ SELECTION = {
     "highest": "The highest mean AUC over seeds was selected.",
     "guided": _TIED + "the maps that agree best with human maps of validation images.",
     "val_auc": _TIED + "the smaller α.",
+}
+
+MAPS: dict[CamClass, str] = {
+    "label": "map of the label",
+    "predicted": "map of the predicted class",
+    "decision": "map of the label's log-odds",
 }
 
 
@@ -56,9 +64,9 @@ def methods(plan: Plan, results: Results) -> list[str]:
         f"{_computed(plan)}); {kept}{_seen(results)}. "
         "The loss of a guided model is (1 − α) · d(human or Teacher's map, model's map) + α · "
         "cross-entropy (CYBORG: Boyd et al., WACV 2023; Teacher and Student: Crum et al., BMVC "
-        f"2023). Guidance distance {training.distance}, map of the "
-        f"{training.cam_class} class ({_guided_map(plan)}), α grid {grid}; Teachers' maps: "
-        f"{_marking(plan)}; guided classes: "
+        f"2023). Guidance distance {_distance(training)}, "
+        f"{MAPS[training.cam_class]} ({_guided_map(plan)}), {_pooling(training)}α grid {grid}; "
+        f"Teachers' maps: {_marking(plan)}; guided classes: "
         f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
         + (
             "the Teacher's maps replace the human maps."
@@ -134,6 +142,26 @@ def looks_sentence(study: StudyConfig, results: Results) -> str:
     )
 
 
+def _distance(training: Training) -> str:
+    """Distance of the guidance term; several with their weights."""
+    weights = distance_weights(training.distance)
+    if len(weights) == 1:
+        return next(iter(weights))
+    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+
+
+def _pooling(training: Training) -> str:
+    """Pooling of the maps to logits and read-out, if they are not the backbone's own."""
+    pool = Pool(training.pool, training.pool_top, training.pool_sharpness)
+    found = "" if pool.kind == "mean" else f"logits from the {pool.words}, "
+    if training.readout == "auto":
+        found += (
+            "read-out of each finished model by the pooling with the highest AUC on the worst "
+            "validation set, "
+        )
+    return found
+
+
 def _records(plan: Plan) -> list[RunRecord]:
     """Records of all finished trainings."""
     folders = {plan.protocol.run_folder(member.run) for member in plan.members}
@@ -183,7 +211,10 @@ def _marking(plan: Plan) -> str:
         f"{rise.cells} cells, up to {rise.max_masks:,} masks per image, tolerance "
         f"{rise.tolerance:g}, fill {rise.fill}; maps above the tolerance do not guide)",
     }
-    return names_of(methods[method] for method in study.saliency)
+    names = [methods[method] for method in study.saliency]
+    if study.mapper is not None:
+        names.append("probabilities of a mark in each cell, of mappers trained on human maps alone")
+    return names_of(names)
 
 
 def _data(plan: Plan) -> str:

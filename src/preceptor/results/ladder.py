@@ -54,7 +54,8 @@ class Gain:
 
     Args:
         below: Name of the rung below.
-        paired: Paired difference, this rung minus the one below.
+        paired: Paired difference, this rung minus the one below; corrected for the looks if the
+            number of seeds is auto.
         by_seed: Difference of each seed.
     """
 
@@ -73,7 +74,7 @@ class Rung:
         alpha: Selected α; 1 without maps.
         n: Number of seeds.
         mean, std: Mean AUC over seeds and standard deviation (n − 1).
-        low, high: 95 % t interval of the mean over seeds; NaN for one seed.
+        low, high: 95 % t interval of the mean over seeds, corrected as the gain; NaN for one seed.
         gain: Gain over the rung below; None on the lowest rung.
     """
 
