@@ -14,6 +14,7 @@ from preceptor.errors import InputError
 from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
 from preceptor.study.config import Mapper, StudyConfig
+from preceptor.study.steps import Train
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
 
@@ -25,6 +26,7 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "variants": {
         "cells": {"cam_class": "decision", "distance": {"l2": 0.5, "cells": 0.5}, "pool": "top"},
         "generations": {"generations": 2, "tta": True},
+        "auto": {"alpha": "auto"},
     },
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},
 }
@@ -82,6 +84,18 @@ def test_variants_have_their_own_guidance(finished: Path) -> None:
     config = plan.protocol.variant("cells", teacher, "test_byobnet", 0.5, 0)[-1].work.config  # type: ignore[union-attr]
     assert config.training.distance == {"l2": 0.5, "cells": 0.5}
     assert (config.training.cam_class, config.training.pool) == ("decision", "top")
+
+
+def test_an_alpha_that_follows_the_losses_has_a_row(finished: Path) -> None:
+    table = pd.read_csv(finished / "table.csv")
+    row = table[(table["key"] == "variant auto") & (table["set"] == "test-unseen")].iloc[0]
+    assert pd.isna(row["alpha"])
+    assert 0 <= row["mean"] <= 1
+    plan = reopen(finished).first
+    (member,) = [one for one in plan.members_of("variant") if one.arm.variant == "auto"]
+    step = plan.steps[member.run]
+    assert isinstance(step.work, Train)
+    assert step.work.config.alpha == "auto"
 
 
 def test_a_decoder_is_a_setting_of_mappers() -> None:

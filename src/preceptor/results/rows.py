@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,8 +78,10 @@ def table_rows(plan: Plan) -> list[Row]:
         )
         for name, variant in study.variants.items():
             arms = chosen("variant", "student", _teacher_of(variant, winner), name)
-            if variant.alpha is not None:
-                arms = {key: arm and replace(arm, alpha=variant.alpha) for key, arm in arms.items()}
+            arms = {
+                key: arm and replace(arm, alpha=variant.alpha_of(arm.alpha))
+                for key, arm in arms.items()
+            }
             add(f"variant {name}", f"Variant: {name}", arms, name)
         for control in controls_of(study, winner):
             of_teacher = str(winner) if control in OF_TEACHER else ""
@@ -124,7 +127,11 @@ def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     mask = (
         (figures_table["role"] == arm.label)
         & (figures_table["backbone"] == arm.backbone)
-        & (figures_table["alpha"] == arm.alpha)
+        & (
+            figures_table["alpha"].isna()
+            if math.isnan(arm.alpha)
+            else figures_table["alpha"] == arm.alpha
+        )
     )
     if arm.teacher:
         mask &= figures_table["teacher"] == arm.teacher

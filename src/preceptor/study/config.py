@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,7 +170,8 @@ class Variant(Settings):
         distance: Distance of the Student's guidance; α is comparable only within one distance.
         cam_class: Map of the Student that is guided.
         pool: Pooling of the Student's maps to logits.
-        alpha: α of the Student; None = the α selected for the study's own Students.
+        alpha: α of the Student; auto = it follows the losses of each batch, see `RunConfig`; None =
+            the α selected for the study's own Students.
         human_post: Post-processing of the human maps that guide its Teachers or its Students.
         teacher_rows, committee, tta, generations, human_maps, trust, guide_classes, post,
             alpha_start, soft_labels: See `GuidanceConfig`.
@@ -179,7 +181,7 @@ class Variant(Settings):
     distance: Distances | None = None
     cam_class: CamClass | None = None
     pool: PoolKind | None = None
-    alpha: Alpha | None = None
+    alpha: Alpha | Literal["auto"] | None = None
     teacher_rows: Literal["annotated", "all"] | None = None
     committee: Few | None = None
     tta: bool | None = None
@@ -198,6 +200,12 @@ class Variant(Settings):
         return study.model_copy(
             update={name: value for name, value in own.items() if value is not None}
         )
+
+    def alpha_of(self, selected: float) -> float:
+        """α of the Student in tables, given the selected one; NaN if it follows the losses."""
+        if self.alpha is None:
+            return selected
+        return math.nan if self.alpha == "auto" else self.alpha
 
     def changes(self) -> dict[str, Any]:
         """Settings of `GuidanceConfig` that the variant changes."""

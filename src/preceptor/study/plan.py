@@ -161,8 +161,7 @@ class Plan:
                 for control in controls_of(study, winner):
                     add(protocol.control(control, winner, backbone, alpha, seed))
             for name, variant in study.variants.items():
-                own = alpha if variant.alpha is None else variant.alpha
-                add(protocol.variant(name, winner, backbone, own, seed))
+                add(protocol.variant(name, winner, backbone, variant.alpha_of(alpha), seed))
         return makers + runs + [protocol.evaluation(run) for run in runs]
 
     def budget(

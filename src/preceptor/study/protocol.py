@@ -7,6 +7,7 @@ have one id and are trained once. Asking the protocol for a step changes nothing
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -409,7 +410,8 @@ class Protocol:
         Args:
             name: Name of the variant in the study config.
             teacher: Teacher of the study, whose α the variant may change.
-            backbone, alpha, seed: Backbone, α and seed of the Student.
+            backbone, alpha, seed: Backbone, α and seed of the Student; α is NaN if it follows the
+                losses.
         """
         variant = self.study.variants[name]
         guiding = self.study.guiding(variant)
@@ -417,6 +419,8 @@ class Protocol:
             teacher = replace(teacher, alpha=variant.teacher_alpha)
         source, steps = self.maps_of(teacher, seed, guiding)
         values = self._guided_by(source, guiding, alpha)
+        if math.isnan(alpha):
+            values |= {"alpha": "auto", "alpha_start": None}
         values["training"] = variant.training(self.study.training_of(backbone))
         arm = Arm("variant", backbone, alpha, str(teacher), variant=name)
         return self._on_maps(arm, seed, values, steps)
