@@ -35,7 +35,7 @@ from measure import machine
 from numpy.typing import NDArray
 from torchvision.transforms import v2
 
-from preceptor.config.run import Augmentation, Training
+from preceptor.config.training import Augmentation, Training
 from preceptor.data import loader
 from preceptor.data.loader import Rows, TrainingStream
 

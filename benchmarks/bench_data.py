@@ -20,7 +20,8 @@ import torch
 from measure import in_turn, machine, ratio
 from PIL import Image
 
-from preceptor.config.run import Augmentation, RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation, Training
 from preceptor.data.loader import Batch, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import GuidedLoss

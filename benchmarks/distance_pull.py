@@ -23,7 +23,8 @@ import math
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distance, PostProcessing
+from preceptor.config.guidance import Distance
+from preceptor.config.maps import PostProcessing
 from preceptor.data.geometry import resample
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.evidence import EVIDENCE_DISTANCES

@@ -27,7 +27,7 @@ from measure import in_turn, machine, ratio
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config.run import Augmentation
+from preceptor.config.training import Augmentation
 from preceptor.data.loader import Batch, MapTargets, Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.run import Augmentation
+from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
 from preceptor.data.loader import MapTargets
 from preceptor.inference.predict import predict

@@ -23,7 +23,7 @@ from measure import machine
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config.run import Augmentation, Training
+from preceptor.config.training import Augmentation, Training
 from preceptor.data.loader import Rows, TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict, to_device

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import Augmentation, MapSource, RunConfig
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation
 from preceptor.data import draws
 from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import (

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.config.run import Augmentation, Length
+from preceptor.config.training import Augmentation, Length
 from preceptor.data.loader import (
     Batch,
     MapArray,

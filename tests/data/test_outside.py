@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import kstest, norm
 from torch import Tensor
 
-from preceptor.config.run import Augmentation, OutsideKind
+from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import augment, draws
 from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import Turn, turn_array

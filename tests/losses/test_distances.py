@@ -15,7 +15,8 @@ from scipy.spatial import distance as spatial
 from scipy.special import rel_entr
 from torch import Tensor
 
-from preceptor.config.run import Distance, NormalizedDistance, Training
+from preceptor.config.guidance import Distance, NormalizedDistance
+from preceptor.config.training import Training
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import Targets, combine, gradient_norms, guided_loss_terms

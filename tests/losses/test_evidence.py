@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.config.run import EvidenceDistance, Training
+from preceptor.config.guidance import EvidenceDistance
+from preceptor.config.training import Training
 from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import (

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.config.run import Augmentation, MapSource, RunConfig
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
 from preceptor.data.loader import Rows
 from preceptor.data.workspace import Workspace

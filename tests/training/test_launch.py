@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.data.loader import shares, split_batches
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import read_record

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import Augmentation, Length
+from preceptor.config.training import Augmentation, Length
 from preceptor.data import augment, draws
 from preceptor.data.cache import ImageSource
 from preceptor.data.geometry import fit_boxes, resample, turn_maps

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.config.run import Amount, RunConfig
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Amount
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.decode_pass import INDEX, DecodePass

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
+from preceptor.config.maps import MapSource, PostProcessing, Trust
+from preceptor.config.run import RunConfig
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes

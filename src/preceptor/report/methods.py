@@ -6,7 +6,8 @@ import math
 
 import pandas as pd
 
-from preceptor.config.run import CamClass, Training, distance_weights
+from preceptor.config.guidance import CamClass, distance_weights
+from preceptor.config.training import Training
 from preceptor.evaluation.sequential import sequential_level
 from preceptor.evaluation.terms import TERMS
 from preceptor.models.pooling import Pool

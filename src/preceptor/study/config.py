@@ -17,26 +17,12 @@ from pydantic import (
     model_validator,
 )
 
+from preceptor.config.guidance import CamClass, Distance, Distances, PoolKind, distance_weights
+from preceptor.config.maps import PCA_COMPONENTS, PostProcessing, RiseSettings, Trust
 from preceptor.config.paths import ConfigPath, Weights
-from preceptor.config.run import (
-    PCA_COMPONENTS,
-    Amount,
-    CamClass,
-    Distance,
-    Distances,
-    Few,
-    Fraction,
-    PoolKind,
-    Positive,
-    PostProcessing,
-    RiseSettings,
-    RunConfig,
-    Settings,
-    Speed,
-    Training,
-    Trust,
-    distance_weights,
-)
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Amount, Few, Fraction, Positive, Settings
+from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import normal_rule
 from preceptor.evaluation.terms import Field as TermsField

@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from preceptor.config.run import MapSource, Method, PostProcessing, RunConfig, SoftLabels
+from preceptor.config.maps import MapSource, Method, PostProcessing, SoftLabels
+from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest

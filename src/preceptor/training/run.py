@@ -19,7 +19,8 @@ import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.complete_sets import selection_problems
 from preceptor.data.loader import Rows, TrainingStream
