@@ -37,7 +37,8 @@ from torchvision.transforms import v2
 
 from preceptor.config.training import Augmentation, Training
 from preceptor.data import loader
-from preceptor.data.loader import Rows, TrainingStream
+from preceptor.data.rows import Rows
+from preceptor.data.stream import TrainingStream
 
 SIZE, BATCH, COUNT = 224, 32, 512
 CHANGES = {

@@ -32,7 +32,7 @@ from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import Targets, gradient_norms, guided_loss_terms
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.postprocess import post_process
-from preceptor.study.config import ALPHA_GRIDS
+from preceptor.study.alphas import ALPHA_GRIDS
 
 FINE = 64
 GRIDS = (6, 7, 10)

@@ -34,7 +34,7 @@ from preceptor.data.geometry import (
     turn_array,
     turn_maps,
 )
-from preceptor.data.loader import Batch, MapTargets, Rows
+from preceptor.data.rows import Batch, MapTargets, Rows
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative

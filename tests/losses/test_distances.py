@@ -21,7 +21,8 @@ from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import Targets, combine, gradient_norms, guided_loss_terms
 from preceptor.saliency.normalise import normalise
-from preceptor.study.config import ALPHA_GRIDS, Variant
+from preceptor.study.alphas import ALPHA_GRIDS
+from preceptor.study.options import Variant
 
 NAN = float("nan")
 every = pytest.mark.parametrize("distance", DISTANCES)

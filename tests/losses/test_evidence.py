@@ -23,7 +23,7 @@ from preceptor.losses.guided import (
     gradient_norms,
     guided_loss_terms,
 )
-from preceptor.study.config import ALPHA_GRIDS
+from preceptor.study.alphas import ALPHA_GRIDS
 
 every = pytest.mark.parametrize("name", EVIDENCE_DISTANCES)
 

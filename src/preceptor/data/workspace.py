@@ -17,9 +17,9 @@ from preceptor.config.settings import Amount
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.decode_pass import INDEX, DecodePass
-from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.manifest import Manifest
 from preceptor.data.row_hashes import FileHashes, RowHashes
+from preceptor.data.rows import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_of
 

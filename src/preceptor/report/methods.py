@@ -16,8 +16,9 @@ from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished
-from preceptor.study.config import AutoSeeds, StudyConfig
+from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.seeds import AutoSeeds
 from preceptor.training.record import RunRecord
 
 _TIED = (

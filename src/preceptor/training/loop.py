@@ -23,7 +23,8 @@ from torch import Tensor
 from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.data.loader import Batch, Rows, TrainingStream
+from preceptor.data.rows import Batch, Rows
+from preceptor.data.stream import TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.consistency import inconsistency

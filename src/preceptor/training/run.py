@@ -23,7 +23,8 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.complete_sets import selection_problems
-from preceptor.data.loader import Rows, TrainingStream
+from preceptor.data.rows import Rows
+from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds
