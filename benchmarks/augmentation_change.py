@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from preceptor.config.run import Augmentation, RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation, Training
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.paired_tests import mean_std, paired_difference

@@ -35,9 +35,10 @@ from measure import machine
 from numpy.typing import NDArray
 from torchvision.transforms import v2
 
-from preceptor.config.run import Augmentation, Training
+from preceptor.config.training import Augmentation, Training
 from preceptor.data import loader
-from preceptor.data.loader import Rows, TrainingStream
+from preceptor.data.rows import Rows
+from preceptor.data.stream import TrainingStream
 
 SIZE, BATCH, COUNT = 224, 32, 512
 CHANGES = {

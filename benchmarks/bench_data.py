@@ -20,8 +20,10 @@ import torch
 from measure import in_turn, machine, ratio
 from PIL import Image
 
-from preceptor.config.run import Augmentation, RunConfig, Training
-from preceptor.data.loader import Batch, TrainingStream
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation, Training
+from preceptor.data.rows import Batch
+from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.losses.guided import GuidedLoss
 from preceptor.saliency.cam import class_activation_map

@@ -33,9 +33,9 @@ import torch
 from measure import in_turn, machine, ratio
 from numpy.typing import NDArray
 
-from preceptor.config.run import Augmentation, OutsideKind
+from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import draws
-from preceptor.data.loader import MapTargets, Rows
+from preceptor.data.rows import MapTargets, Rows
 from preceptor.losses.consistency import inconsistency
 from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guided import GuidedLoss

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from measure import machine
 
-from preceptor.config.run import RunConfig, Speed, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Speed, Training
 from preceptor.training.probe import step_seconds
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")

@@ -23,7 +23,8 @@ import math
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distance, PostProcessing
+from preceptor.config.guidance import Distance
+from preceptor.config.maps import PostProcessing
 from preceptor.data.geometry import resample
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.evidence import EVIDENCE_DISTANCES
@@ -31,7 +32,7 @@ from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import Targets, gradient_norms, guided_loss_terms
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.postprocess import post_process
-from preceptor.study.config import ALPHA_GRIDS
+from preceptor.study.alphas import ALPHA_GRIDS
 
 FINE = 64
 GRIDS = (6, 7, 10)

@@ -29,7 +29,7 @@ import yaml
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.loader import MapTargets
+from preceptor.data.rows import MapTargets
 from preceptor.errors import InputError, PreceptorError
 from preceptor.evaluation import paired_tests
 from preceptor.evaluation.bootstrap import ShareResult

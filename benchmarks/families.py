@@ -27,8 +27,9 @@ from measure import in_turn, machine, ratio
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config.run import Augmentation
-from preceptor.data.loader import Batch, MapTargets, Rows, TrainingStream
+from preceptor.config.training import Augmentation
+from preceptor.data.rows import Batch, MapTargets, Rows
+from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.run import Augmentation
+from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
-from preceptor.data.loader import MapTargets
+from preceptor.data.rows import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel

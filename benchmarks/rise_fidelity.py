@@ -32,7 +32,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.config.run import MapSource, RunConfig, Training
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.data.geometry import resample
 from preceptor.data.workspace import Workspace
 from preceptor.models.build import load_model

@@ -23,8 +23,9 @@ from measure import machine
 from torch.nn import functional
 
 from preceptor.benchmark.forged import PRESETS, write_forged
-from preceptor.config.run import Augmentation, Training
-from preceptor.data.loader import Rows, TrainingStream
+from preceptor.config.training import Augmentation, Training
+from preceptor.data.rows import Rows
+from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.inference.predict import predict, to_device
 from preceptor.models.build import build_model

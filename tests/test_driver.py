@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.cli.demo import DEMO
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.study.config import StudyConfig
 

@@ -7,16 +7,17 @@ from typing import get_args
 from preceptor.benchmark.forged import PRESETS
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.cli import options
-from preceptor.config import run
+from preceptor.config import maps
+from preceptor.config.training import Training
 from preceptor.data.shortcut_marks import MarkKind
 from preceptor.execution import executors
 
 
 def test_choices_of_options_are_those_of_the_configs() -> None:
-    fields = run.Training.model_fields
+    fields = Training.model_fields
     assert get_args(options.Cache) == get_args(fields["cache"].annotation)
     assert get_args(options.Device) == get_args(fields["device"].annotation)
-    assert options.Method == run.Method
+    assert options.Method == maps.Method
     assert options.Engine == executors.Engine
     assert options.StampPlace == StampPlace
     assert options.MarkKind == MarkKind

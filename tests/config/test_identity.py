@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from preceptor.config.identity import IdentityOf, NotIdentity, identity_values, is_identity
-from preceptor.config.run import Augmentation, RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation, Training
 from preceptor.training.prepare import run_id
 
 BASE: dict[str, Any] = {"manifest": "/m.csv", "backbone": "resnet50"}

@@ -10,15 +10,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from preceptor.config.run import (
-    RECIPES,
-    Augmentation,
-    MapSource,
-    RunConfig,
-    Settings,
-    Training,
-    plain_types,
-)
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Settings, plain_types
+from preceptor.config.training import RECIPES, Augmentation, Training
 from preceptor.config.yaml_file import dump_config, load_config, parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.config import StudyConfig

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from preceptor.config.run import Augmentation
+from preceptor.config.training import Augmentation
 from preceptor.data import augment, draws
 from preceptor.data.geometry import Turn, turn_array
 from tests.no_reads import NoReads

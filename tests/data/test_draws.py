@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preceptor.config.run import Augmentation
+from preceptor.config.training import Augmentation
 from preceptor.data import draws
 
 ALL = Augmentation(

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import Augmentation, MapSource, RunConfig
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation
 from preceptor.data import draws
 from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import (
@@ -32,7 +34,7 @@ from preceptor.data.geometry import (
     turn_array,
     turn_maps,
 )
-from preceptor.data.loader import Batch, MapTargets, Rows
+from preceptor.data.rows import Batch, MapTargets, Rows
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative

@@ -15,11 +15,10 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import kstest, norm
 from torch import Tensor
 
-from preceptor.config.run import Augmentation, OutsideKind
+from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import augment, draws
 from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import Turn, turn_array
-from preceptor.data.loader import MapArray, MapTargets, Rows, TrainingStream
 from preceptor.data.outside import (
     change_outside,
     masks_of,
@@ -27,6 +26,8 @@ from preceptor.data.outside import (
     partners_of,
     prepare_outside,
 )
+from preceptor.data.rows import MapArray, MapTargets, Rows
+from preceptor.data.stream import TrainingStream
 from tests.datasets import Noise
 from tests.no_reads import NoReads
 

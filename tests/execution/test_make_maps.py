@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.config.run import RiseSettings, RunConfig, Training
+from preceptor.config.maps import RiseSettings
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from preceptor.config.run import RiseSettings
+from preceptor.config.maps import RiseSettings
 from preceptor.config.yaml_file import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.driver import run_study

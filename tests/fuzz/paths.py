@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.manifest import Manifest
 from preceptor.data.manifest_cells import COLUMNS

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from preceptor.config.run import RiseSettings
-from preceptor.data.loader import in_order
+from preceptor.config.maps import RiseSettings
+from preceptor.data.rows import in_order
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.annotate import annotate, maps_record, model_digest, rise_rows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.data.geometry import TURNS, turn_array
-from preceptor.data.loader import Rows
+from preceptor.data.rows import Rows
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel, ModelSpec

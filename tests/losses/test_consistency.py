@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.losses.consistency import inconsistency
 from preceptor.training.run import train
 from tests.datasets import squares

@@ -15,12 +15,14 @@ from scipy.spatial import distance as spatial
 from scipy.special import rel_entr
 from torch import Tensor
 
-from preceptor.config.run import Distance, NormalizedDistance, Training
+from preceptor.config.guidance import Distance, NormalizedDistance
+from preceptor.config.training import Training
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import Targets, combine, gradient_norms, guided_loss_terms
 from preceptor.saliency.normalise import normalise
-from preceptor.study.config import ALPHA_GRIDS, Variant
+from preceptor.study.alphas import ALPHA_GRIDS
+from preceptor.study.options import Variant
 
 NAN = float("nan")
 every = pytest.mark.parametrize("distance", DISTANCES)

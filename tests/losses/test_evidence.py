@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.config.run import EvidenceDistance, Training
+from preceptor.config.guidance import EvidenceDistance
+from preceptor.config.training import Training
 from preceptor.losses.evidence import EVIDENCE_DISTANCES
 from preceptor.losses.guidance_term import guidance
 from preceptor.losses.guided import (
@@ -22,7 +23,7 @@ from preceptor.losses.guided import (
     gradient_norms,
     guided_loss_terms,
 )
-from preceptor.study.config import ALPHA_GRIDS
+from preceptor.study.alphas import ALPHA_GRIDS
 
 every = pytest.mark.parametrize("name", EVIDENCE_DISTANCES)
 

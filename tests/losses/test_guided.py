@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from preceptor.config.run import Distance
+from preceptor.config.guidance import Distance
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.distillation import SoftTargets, distillation
 from preceptor.losses.guidance_term import guidance

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.config.run import Augmentation, MapSource, RunConfig
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
-from preceptor.data.loader import Rows
+from preceptor.data.rows import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.models.build import build_model
@@ -68,7 +70,7 @@ def test_examined_images_of_a_class_without_marks_are_whole(manifest: Path) -> N
     assert rows.targets is not None
     assert (rows.targets.weight == 1).all()
     maps = rows.maps_on_grid(np.arange(len(rows)))
-    plain = (labels_of(manifest) == "plain").to_numpy()
+    plain = (labels_of(manifest) == "plain").to_numpy(copy=True)
     assert (maps[plain] == 1).all()
     assert ((maps[~plain] >= 0) & (maps[~plain] <= 1)).all()
     # Squares of half the side: a quarter of the cells at least is covered by a quarter or more.
@@ -79,7 +81,7 @@ def test_examined_images_of_a_class_without_marks_are_whole(manifest: Path) -> N
 def test_distances_between_normalized_maps_leave_them_out(manifest: Path) -> None:
     rows = rows_of(manifest, NORMALIZED, maps=MapSource(kind="human"))
     assert rows.targets is not None
-    plain = (labels_of(manifest) == "plain").to_numpy()
+    plain = (labels_of(manifest) == "plain").to_numpy(copy=True)
     assert not rows.targets.weight[plain].any()
     assert rows.targets.masks is None
 
@@ -118,7 +120,7 @@ def test_a_mappers_maps_are_inverted_where_the_class_has_no_marks(
     store = store_of(manifest, tmp_path / "store")
     source = MapSource(kind="store", path=store, identity="t", marks=True)
     maps = rows_of(manifest, maps=source).maps_on_grid(np.arange(24))
-    plain = (labels_of(manifest) == "plain").to_numpy()
+    plain = (labels_of(manifest) == "plain").to_numpy(copy=True)
     assert torch.allclose(maps[~plain][:, 1, 2], torch.tensor(0.75))
     assert torch.allclose(maps[plain][:, 1, 2], torch.tensor(0.25))
     assert (maps[~plain][:, 3, 3] == 0).all()
@@ -136,7 +138,7 @@ def test_normalized_maps_of_a_mapper_guide_the_classes_with_marks_only(
     manifest: Path, tmp_path: Path
 ) -> None:
     store = store_of(manifest, tmp_path / "store")
-    plain = (labels_of(manifest) == "plain").to_numpy()
+    plain = (labels_of(manifest) == "plain").to_numpy(copy=True)
     for marks in (False, True):
         source = MapSource(kind="store", path=store, identity="t", marks=marks)
         targets = rows_of(manifest, NORMALIZED, maps=source).targets
@@ -147,7 +149,7 @@ def test_normalized_maps_of_a_mapper_guide_the_classes_with_marks_only(
 
 def test_one_centred_map_for_the_classes_with_marks(manifest: Path) -> None:
     maps = rows_of(manifest, maps=MapSource(kind="centre")).maps_on_grid(np.arange(24))
-    plain = (labels_of(manifest) == "plain").to_numpy()
+    plain = (labels_of(manifest) == "plain").to_numpy(copy=True)
     assert (maps[plain] == 1).all()
     assert (maps[~plain] == maps[~plain][0]).all()
     assert maps[~plain].amax() < 1.001

@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from preceptor.config.run import Augmentation, MapSource, PostProcessing, RunConfig
+from preceptor.config.maps import MapSource, PostProcessing
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation
 from preceptor.data.geometry import fit_box, turn_maps
-from preceptor.data.loader import MapTargets, Rows
+from preceptor.data.rows import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.maps.principal_components import principal_maps, thumbnails
 from preceptor.maps.store import MapStore, StoreInfo, write_store

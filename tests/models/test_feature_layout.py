@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.models.build import build_model
 from preceptor.models.feature_layout import (

@@ -20,9 +20,9 @@ from preceptor.results.domain import Results, gather
 from preceptor.results.ladder import ANY_MAP, Gain, Ladder, Rung, ladder_table, ladders
 from preceptor.results.schema import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
-from preceptor.study.config import AutoSeeds, SeedLooks
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Member
+from preceptor.study.seeds import AutoSeeds, SeedLooks
 from preceptor.study.steps import Arm
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from preceptor.config.run import PostProcessing
+from preceptor.config.maps import PostProcessing
 from preceptor.data.geometry import TURNS, turn_all
 from preceptor.saliency.normalise import informative, normalise
 from preceptor.saliency.postprocess import post_process

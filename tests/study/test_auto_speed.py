@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from preceptor.config.run import RunConfig, Speed
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Speed
 from preceptor.config.yaml_file import dump_config, load_config, parse_config
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.study.checks import check_devices

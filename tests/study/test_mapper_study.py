@@ -13,7 +13,8 @@ from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
-from preceptor.study.config import Mapper, StudyConfig
+from preceptor.study.config import StudyConfig
+from preceptor.study.options import Mapper
 from preceptor.study.steps import Train
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares

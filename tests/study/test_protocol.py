@@ -12,7 +12,8 @@ from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.checks import check_study
-from preceptor.study.config import StudyConfig, Variant
+from preceptor.study.config import StudyConfig
+from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import MEMBER_STRIDE, Protocol
 from preceptor.study.steps import Arm, Step, Train

@@ -17,7 +17,8 @@ import pytest
 from preceptor.config.yaml_file import parse_config
 from preceptor.execution.graph import Graph
 from preceptor.runtime.result_folder import finish
-from preceptor.study.config import PAPER_ALPHA, StudyConfig
+from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.selection import Candidate, Choice, choose, preferred, survivors

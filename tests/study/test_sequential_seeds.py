@@ -27,7 +27,8 @@ from preceptor.report.write import csv_files, write_results
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.rows import records
 from preceptor.results.study import StudyResults, gather_study
-from preceptor.study.config import PAPER_ALPHA, StudyConfig
+from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.config import StudyConfig
 from preceptor.study.looks import Interval, LookResult
 from preceptor.study.steps import Arm, Evaluate, Look, Train
 from preceptor.study.study_plan import StudyPlan

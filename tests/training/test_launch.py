@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.config.run import Training
-from preceptor.data.loader import shares, split_batches
+from preceptor.config.training import Training
+from preceptor.data.stream import shares, split_batches
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import read_record
 from preceptor.training.launch import launch

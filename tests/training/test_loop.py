@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from preceptor.config.run import MapSource, RunConfig, Training
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.losses import guidance_term
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.saliency.agreement import correlation

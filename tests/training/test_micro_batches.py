@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
-from preceptor.data.loader import Batch
+from preceptor.data.rows import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.result_folder import file_digest

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.config.run import MapSource, PostProcessing, RunConfig, SoftLabels, Training
+from preceptor.config.maps import MapSource, PostProcessing, SoftLabels
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError

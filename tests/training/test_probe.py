@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor.config.run import RunConfig, Speed, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Speed, Training
 from preceptor.models.build import build_model
 from preceptor.training import probe
 from preceptor.training.probe import choose_speed, step_seconds

@@ -18,15 +18,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from preceptor.config.run import (
-    Augmentation,
-    MapSource,
-    OutsideKind,
-    PostProcessing,
-    RunConfig,
-    SoftLabels,
-    Training,
-)
+from preceptor.config.maps import MapSource, PostProcessing, SoftLabels
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Augmentation, OutsideKind, Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError

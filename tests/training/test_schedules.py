@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.training.schedules import alpha_at, learning_rate, period_ends
 
 shares = st.floats(0, 1)

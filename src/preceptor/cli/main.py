@@ -375,7 +375,7 @@ def annotate(
 
     The maps are written as a map store. The same command resumes an interrupted one.
     """
-    from preceptor.config.run import RiseSettings
+    from preceptor.config.maps import RiseSettings
     from preceptor.execution.make_maps import annotate_in_shards
     from preceptor.inference.annotate import maps_record
 

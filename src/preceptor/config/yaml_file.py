@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from preceptor.config.paths import PathContext
-from preceptor.config.run import Settings
+from preceptor.config.settings import Settings
 from preceptor.config.yaml_text import YamlError, read_yaml
 from preceptor.errors import InputError, Problem, ProblemsError, is_control
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.run import Augmentation
+from preceptor.config.training import Augmentation
 
 # Streams of the generator, and uniform numbers an image in each: a stream of its own for what was
 # added later leaves the numbers of the other changes as they are.

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from preceptor.config.run import Augmentation, OutsideKind
+from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data.draws import split_mix
 from preceptor.data.geometry import resample
 from preceptor.data.levels import chosen, largest, signed, stored

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from preceptor.benchmark.forgeries import StampPlace
-from preceptor.config.run import Fraction, Settings
+from preceptor.config.settings import Fraction, Settings
 from preceptor.data.decode_pass import Progress
 from preceptor.data.manifest import Manifest
 from preceptor.data.planted_files import Mark, write_files

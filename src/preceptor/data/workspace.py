@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.config.run import Amount, RunConfig
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Amount
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.cache import ImageSource, open_images
 from preceptor.data.decode_pass import INDEX, DecodePass
-from preceptor.data.loader import MapTargets, Rows
 from preceptor.data.manifest import Manifest
 from preceptor.data.row_hashes import FileHashes, RowHashes
+from preceptor.data.rows import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_of
 

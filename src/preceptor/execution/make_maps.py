@@ -14,7 +14,9 @@ from typing import Literal
 
 from rich.progress import Progress, TaskID
 
-from preceptor.config.run import Method, RiseSettings, RunConfig, Training
+from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.data.workspace import default_cache_dir
 from preceptor.errors import HeldError, InputError, RunFailedError
 from preceptor.execution.events import HANG_TIMEOUT, WorkerContext

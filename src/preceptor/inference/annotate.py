@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preceptor.config.run import CamClass, Method, Precision, RiseSettings
-from preceptor.data.loader import MapTargets, Rows, in_order
+from preceptor.config.guidance import CamClass
+from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.training import Precision
 from preceptor.data.manifest import Manifest
+from preceptor.data.rows import MapTargets, Rows, in_order
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.predict import predict, to_device, uses_channels_last

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preceptor.data.geometry import TURNS, turn_all
-from preceptor.data.loader import Rows, in_order
+from preceptor.data.rows import Rows, in_order
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog
 from preceptor.runtime.memory import out_of_memory

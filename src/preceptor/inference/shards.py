@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.run import Method, RiseSettings
+from preceptor.config.maps import Method, RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.maps.store import MapStore
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.config.run import NormalizedDistance
+from preceptor.config.guidance import NormalizedDistance
 
 # Added to every cell of a map in [0, 1] before the map becomes a distribution. With 1e-7, as in
 # `agreement`, the gradient of an empty cell with a high target would be 10⁷.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.config.run import EvidenceDistance
+from preceptor.config.guidance import EvidenceDistance
 
 # Mean positive evidence of a cell below which its share inside the mask has no gradient: the
 # gradient is 1 ÷ the sum of the evidence, and would not fit float32.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distance, Distances, distance_weights, takes_masks
+from preceptor.config.guidance import Distance, Distances, distance_weights, takes_masks
 from preceptor.losses.distances import DISTANCES
 from preceptor.losses.evidence import EVIDENCE_DISTANCES, WHOLE_MASKS, cells
 from preceptor.saliency.normalise import informative, normalise

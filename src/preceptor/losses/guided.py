@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.config.run import Distance, Distances
+from preceptor.config.guidance import Distance, Distances
 from preceptor.losses.distillation import SoftTargets, distillation, softened
 from preceptor.losses.guidance_term import (
     MARK_WEIGHT,

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import MapSource, PostProcessing, RunConfig, Trust
+from preceptor.config.maps import MapSource, PostProcessing, Trust
+from preceptor.config.run import RunConfig
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
-from preceptor.data.loader import MapArray, MapTargets, Masks
 from preceptor.data.manifest import Manifest
+from preceptor.data.rows import MapArray, MapTargets, Masks
 from preceptor.errors import InputError
 from preceptor.maps.principal_components import (
     principal_maps,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preceptor.config.run import PoolKind
+from preceptor.config.guidance import PoolKind
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from preceptor.config.run import Precision
+from preceptor.config.training import Precision
 
 
 class _Scaling(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preceptor.runtime.formatting import DASH, number
-from preceptor.study.config import PAPER_ALPHA
+from preceptor.study.alphas import PAPER_ALPHA
 
 SHORT = {
     "baseline1_paper": f"Baseline 1, α {PAPER_ALPHA:g}",

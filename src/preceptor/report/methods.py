@@ -6,7 +6,8 @@ import math
 
 import pandas as pd
 
-from preceptor.config.run import CamClass, Training, distance_weights
+from preceptor.config.guidance import CamClass, distance_weights
+from preceptor.config.training import Training
 from preceptor.evaluation.sequential import sequential_level
 from preceptor.evaluation.terms import TERMS
 from preceptor.models.pooling import Pool
@@ -15,8 +16,9 @@ from preceptor.report.sentences import names_of
 from preceptor.results.domain import Results
 from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished
-from preceptor.study.config import AutoSeeds, StudyConfig
+from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.seeds import AutoSeeds
 from preceptor.training.record import RunRecord
 
 _TIED = (

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.image_format import Fit
-from preceptor.config.run import Method
+from preceptor.config.maps import Method
 from preceptor.data.geometry import fit_box, render, resample
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.workspace import Workspace

@@ -14,7 +14,7 @@ from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, records, select_arm
 from preceptor.runtime.formatting import DASH, interval, number
-from preceptor.study.config import PAPER_ALPHA
+from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.plan import Plan
 
 _QUESTIONS = {

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.study.config import PAPER_ALPHA, Variant
+from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.options import Variant
 from preceptor.study.plan import Plan, controls_of
 from preceptor.study.protocol import OF_TEACHER, Teacher
 from preceptor.study.steps import Arm, Role

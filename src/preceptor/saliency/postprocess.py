@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.config.run import PostProcessing
+from preceptor.config.maps import PostProcessing
 from preceptor.saliency.normalise import normalise
 
 

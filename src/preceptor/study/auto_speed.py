@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
-from preceptor.config.run import Speed, Training
+from preceptor.config.training import Speed, Training
 from preceptor.config.yaml_file import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 from preceptor.data.complete_sets import primary_problems, selection_problems
 from preceptor.data.mark_sizes import small_marks
 from preceptor.data.workspace import Workspace

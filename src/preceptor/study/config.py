@@ -1,8 +1,7 @@
-"""Config of a study: the protocol, and the options of the method."""
+"""Config of a study: the protocol."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,68 +9,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from preceptor.config.maps import PCA_COMPONENTS, RiseSettings
 from preceptor.config.paths import ConfigPath, Weights
-from preceptor.config.run import (
-    PCA_COMPONENTS,
-    Amount,
-    CamClass,
-    Distance,
-    Distances,
-    Few,
-    Fraction,
-    PoolKind,
-    Positive,
-    PostProcessing,
-    RiseSettings,
-    RunConfig,
-    Settings,
-    Speed,
-    Training,
-    Trust,
-    distance_weights,
-)
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Amount, Few, Positive, Settings
+from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import normal_rule
 from preceptor.evaluation.terms import Field as TermsField
+from preceptor.study.alphas import ALPHA_GRIDS, PAPER_ALPHA, Alpha, main_distance
+from preceptor.study.options import GuidanceConfig, Mapper, Variant
+from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
 
-# α grids by distance, so that (1 − α) ÷ α times the pull covers about what l2's grid covers. Median
-# pull ÷ l2's at typical maps of 10 × 10 to 6 × 6 cells (benchmarks/distance_pull.py): mse 0.10 to
-# 0.17, l1 0.10 to 0.17, dice 0.12 to 0.21, kl 0.6 to 1.0. Hence the grid of l1 and dice acts like
-# l2 at about 0.01, 0.05, 0.1, 0.25, 0.4 and 0.9, and kl has l2's own. The distances of evidence
-# depend on its level; at a spread of 4 between the cells, cells, evidence and cosine pull as l1 and
-# dice do, energy at about half of that. All hold 0.1, for probes.
-ALPHA_GRIDS: dict[Distance, tuple[float, ...]] = {
-    "l2": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
-    "mse": (0.01, 0.1, 0.5),
-    "l1": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
-    "kl": (0.01, 0.05, 0.1, 0.25, 0.5, 0.9),
-    "dice": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
-    "cells": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
-    "evidence": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
-    "energy": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
-    "cosine": (0.0015, 0.0075, 0.015, 0.05, 0.1, 0.5),
-}
-PAPER_ALPHA = 0.5
-# A typing error must not become a plan of more steps than memory holds.
-MOST_SEEDS = 1_000
-Alpha = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
 Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked"]
-# Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
-SOFT_TEMPERATURE = 2.0
-
-
-def main_distance(distance: Distances) -> Distance:
-    """The distance with the largest weight, the first of several."""
-    weights = distance_weights(distance)
-    return max(weights, key=lambda name: weights[name])
 
 
 def _rule(rule: str) -> str:
@@ -80,194 +37,6 @@ def _rule(rule: str) -> str:
         return normal_rule(rule)
     except InputError as error:
         raise ValueError(str(error)) from error
-
-
-class Mapper(Settings):
-    """Teachers that are taught maps alone: a logistic loss for each cell, without class labels.
-
-    Args:
-        cell_full: Share of a cell that a human map must cover to count as marked.
-        mark_weight: Additional weight of a marked cell.
-        top: Highest cells whose mean is the mapper's own score of an image: a share of all cells,
-            or a number.
-        decoder: none, or fpn: a feature pyramid on the backbone, for marks smaller than a cell.
-        stride: Stride of the decoder's grid in pixels.
-    """
-
-    cell_full: Annotated[float, Field(gt=0, le=1)] = 0.25
-    mark_weight: Annotated[float, Field(ge=0)] = 9.0
-    top: Amount = 0.1
-    decoder: Literal["none", "fpn"] = "none"
-    stride: Literal[4, 8, 16] = 8
-
-    def backbone_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the backbone of a mapper in a study."""
-        if self.decoder == "none":
-            return dict(given)
-        return dict(given) | {"decoder": self.decoder, "decoder_stride": self.stride}
-
-    def training(self, study: Training) -> Training:
-        """Training settings of a mapper in a study."""
-        return study.model_copy(
-            update={
-                "recipe": None, "distance": "cells", "cam_class": "decision", "head": "sigmoid",
-                "cam_source": "head_input", "cell_full": self.cell_full,
-                "mark_weight": self.mark_weight, "pool": "top", "pool_top": self.top,
-                "readout": "none", "balanced": True, "checkpoint": "last", "consistency": 0.0,
-                "augmentation": study.augmentation.model_copy(update={"outside": "none"}),
-            }
-        )  # fmt: skip
-
-
-class GuidanceConfig(Settings):
-    """Options of the method: how a Teacher's maps are made, and how they guide Students.
-
-    Args:
-        teacher_rows: Training images of a human-guided Teacher: annotated, or all (with guidance on
-            images with a human map).
-        committee: Number of Teachers whose mean maps guide a Student: that of its seed, and further
-            ones on the same images that differ only in their seed.
-        tta: Test-time augmentation: a Teacher's map is the mean over the eight flips and quarter
-            turns of the image.
-        generations: 1 = the Teacher's maps guide Students; 2 = they guide a model of the Teacher's
-            backbone on all images, whose maps guide Students; and so on.
-        human_maps: Treatment of human maps of annotated images: replace (by the Teacher's map), or
-            keep.
-        trust: Factors of the map weights, see `MapSource`.
-        guide_classes: Classes with guidance, also for Teachers; None = all.
-        post: Post-processing of Teachers' and given maps that guide Students.
-        human_post: Post-processing of human maps wherever they guide: Baseline 1, human-guided
-            Teachers, ceiling, the control mixed, and human maps that Students keep.
-        alpha_start: α of a Student at its first step, see `RunConfig`.
-        soft_labels: Weight of the Teacher's probabilities in a Student's classification term; 0 =
-            labels only.
-    """
-
-    teacher_rows: Literal["annotated", "all"] = "annotated"
-    committee: Few = 1
-    tta: bool = False
-    generations: Few = 1
-    human_maps: Literal["replace", "keep"] = "replace"
-    trust: Trust = "none"
-    guide_classes: tuple[str, ...] | None = None
-    post: PostProcessing = PostProcessing()
-    human_post: PostProcessing = PostProcessing()
-    alpha_start: Fraction | None = None
-    soft_labels: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _agreement_of_several(self) -> GuidanceConfig:
-        if self.trust == "agreement" and self.committee == 1:
-            raise ValueError("trust: agreement is that of a committee; set committee to 2 or more")
-        return self
-
-
-class Variant(Settings):
-    """Variant of the Students: the settings that differ from those of the study.
-
-    Args:
-        teacher_alpha: α of its human-guided Teacher.
-        distance: Distance of the Student's guidance; α is comparable only within one distance.
-        cam_class: Map of the Student that is guided.
-        pool: Pooling of the Student's maps to logits.
-        alpha: α of the Student; auto = it follows the losses of each batch, see `RunConfig`; None =
-            the α selected for the study's own Students.
-        human_post: Post-processing of the human maps that guide its Teachers or its Students.
-        teacher_rows, committee, tta, generations, human_maps, trust, guide_classes, post,
-            alpha_start, soft_labels: See `GuidanceConfig`.
-    """
-
-    teacher_alpha: Alpha | None = None
-    distance: Distances | None = None
-    cam_class: CamClass | None = None
-    pool: PoolKind | None = None
-    alpha: Alpha | Literal["auto"] | None = None
-    teacher_rows: Literal["annotated", "all"] | None = None
-    committee: Few | None = None
-    tta: bool | None = None
-    generations: Few | None = None
-    human_maps: Literal["replace", "keep"] | None = None
-    trust: Trust | None = None
-    guide_classes: tuple[str, ...] | None = None
-    post: PostProcessing | None = None
-    human_post: PostProcessing | None = None
-    alpha_start: Fraction | None = None
-    soft_labels: Fraction | None = None
-
-    def training(self, study: Training) -> Training:
-        """Training settings of the variant in a study."""
-        own = {name: getattr(self, name) for name in ("distance", "cam_class", "pool")}
-        return study.model_copy(
-            update={name: value for name, value in own.items() if value is not None}
-        )
-
-    def alpha_of(self, selected: float) -> float:
-        """α of the Student in tables, given the selected one; NaN if it follows the losses."""
-        if self.alpha is None:
-            return selected
-        return math.nan if self.alpha == "auto" else self.alpha
-
-    def changes(self) -> dict[str, Any]:
-        """Settings of `GuidanceConfig` that the variant changes."""
-        given = {name: getattr(self, name) for name in GuidanceConfig.model_fields}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-class SeedLooks(Settings):
-    """Number of seeds by the width of intervals.
-
-    Args:
-        width: A study stops after the first look at which the intervals of all primary comparisons
-            (Student minus each baseline, for every backbone) are at most this wide: high − low, of
-            the AUC difference, corrected for the looks (`sequential_level`).
-        looks: Numbers of seeds after which the intervals are computed, increasing. The last is the
-            limit.
-    """
-
-    width: float = 0.03
-    looks: tuple[int, ...] = (3, 5, 8, 12, 20)
-
-    def problems(self) -> list[str]:
-        """Invalid values, each with its remedy."""
-        wrong = []
-        if not 0 < self.width < 2:
-            wrong.append(
-                f"seeds.auto.width: {self.width:g} is not the width of an interval of AUC "
-                "differences; write a number above 0 and below 2, as in 0.03"
-            )
-        looks = list(self.looks)
-        if len(looks) < 2 or looks[0] < 2 or looks != sorted(set(looks)):
-            wrong.append(
-                f"seeds.auto.looks: {looks} are not two or more increasing numbers from 2 up; "
-                "write as in [3, 5, 8]"
-            )
-        if looks and looks[-1] > MOST_SEEDS:
-            wrong.append(
-                f"seeds.auto.looks: {looks[-1]:,} is above the maximum of {MOST_SEEDS:,}; "
-                "write a smaller limit"
-            )
-        return wrong
-
-
-class AutoSeeds(Settings):
-    """Seeds 0, 1, … up to a number that depends on the results.
-
-    Args:
-        auto: Width of the intervals and looks.
-    """
-
-    auto: SeedLooks = SeedLooks()
-
-
-def _auto_seeds(given: object) -> object:
-    """`auto` as the settings that it stands for."""
-    return {"auto": {}} if given == "auto" else given
-
-
-Seeds = Annotated[
-    Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | AutoSeeds,
-    BeforeValidator(_auto_seeds),
-]
 
 
 class Domain(Settings):

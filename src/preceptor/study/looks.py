@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from preceptor.evaluation.scores import set_auc
 from preceptor.evaluation.sequential import sequential_difference
 from preceptor.runtime.result_folder import read_scores
-from preceptor.study.config import SeedLooks
 from preceptor.study.protocol import Protocol, Teacher
+from preceptor.study.seeds import SeedLooks
 from preceptor.study.steps import Role, Step
 
 COMPARED: tuple[Role, ...] = ("student", "baseline1")

@@ -14,9 +14,11 @@ from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
-from preceptor.study.config import PAPER_ALPHA, AutoSeeds, Control, StudyConfig
+from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.config import Control, StudyConfig
 from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
 from preceptor.study.protocol import Member, Protocol, Teacher
+from preceptor.study.seeds import AutoSeeds
 from preceptor.study.selection import (
     Candidate,
     Choice,

@@ -14,17 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from preceptor.config.run import MapSource, Method, PostProcessing, RunConfig, SoftLabels
+from preceptor.config.maps import MapSource, Method, PostProcessing, SoftLabels
+from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest
-from preceptor.study.config import (
-    PAPER_ALPHA,
-    SOFT_TEMPERATURE,
-    Control,
-    GuidanceConfig,
-    StudyConfig,
-)
+from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.config import Control, StudyConfig
+from preceptor.study.options import SOFT_TEMPERATURE, GuidanceConfig
 from preceptor.study.steps import (
     Arm,
     AverageMaps,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from preceptor.config.run import Method, RiseSettings, RunConfig
+from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
 
 Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]

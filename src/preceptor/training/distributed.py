@@ -21,8 +21,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from preceptor.config.run import Training
-from preceptor.data.loader import shares
+from preceptor.config.training import Training
+from preceptor.data.stream import shares
 from preceptor.errors import InputError, PreceptorError, RunFailedError
 
 COLLECTIVE_TIMEOUT = timedelta(days=7)

@@ -20,7 +20,8 @@ from multiprocessing.process import BaseProcess
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.errors import InputError, PreceptorError, RunFailedError
 from preceptor.runtime.child_process import belong_to_parent, environment_of
 from preceptor.runtime.progress import silence

@@ -20,8 +20,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from preceptor.config.run import RunConfig, Training, takes_masks
-from preceptor.data.loader import Batch, Rows, TrainingStream
+from preceptor.config.guidance import takes_masks
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
+from preceptor.data.rows import Batch, Rows
+from preceptor.data.stream import TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
 from preceptor.losses.consistency import inconsistency

@@ -7,7 +7,8 @@ statistics of a micro-batch. Dropout masks differ.
 
 from __future__ import annotations
 
-from preceptor.data.loader import Batch, shares
+from preceptor.data.rows import Batch
+from preceptor.data.stream import shares
 
 
 def in_parts(batch: Batch, parts: int, least: int) -> list[Batch]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
 from preceptor.config.run import RunConfig
-from preceptor.data.loader import Rows
 from preceptor.data.row_hashes import FileHashes
+from preceptor.data.rows import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.soft_labels import soft_targets

@@ -14,7 +14,8 @@ from statistics import median
 
 import torch
 
-from preceptor.config.run import Precision, RunConfig, Speed
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Precision, Speed
 from preceptor.models.precision import autocast
 from preceptor.training.prepare import build_for
 

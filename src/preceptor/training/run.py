@@ -19,10 +19,12 @@ import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError
 
-from preceptor.config.run import RunConfig, Training
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.complete_sets import selection_problems
-from preceptor.data.loader import Rows, TrainingStream
+from preceptor.data.rows import Rows
+from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
 from preceptor.evaluation.scores import fixed_thresholds

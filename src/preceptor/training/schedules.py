@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from preceptor.config.run import Training
+from preceptor.config.training import Training
 
 
 def period_ends(settings: Training, steps_per_epoch: int) -> list[int]:

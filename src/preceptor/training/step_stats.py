@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preceptor.config.run import Distances
+from preceptor.config.guidance import Distances
 from preceptor.losses.guidance_term import MARK_WEIGHT
 from preceptor.losses.guided import LossTerms, Targets, gradient_norms
 from preceptor.saliency.agreement import correlation
