@@ -47,6 +47,8 @@ SLOW = (
     "benchmark/test_evidence.py",
     "study/test_sequential_seeds.py",
     "study/test_levers.py",
+    "study/test_mapper_study.py",
+    "study/test_search.py",
     "execution/test_executors.py",
     "execution/test_local.py",
     "report/test_card.py",
@@ -59,6 +61,12 @@ SLOW = (
     "tracking/test_trackers.py",
     "fuzz/test_fuzz.py",
     "training/test_run.py::test_killed_at_any_epoch",
+    "training/test_run.py::test_every_kind_of_saliency_trains",
+    "study/test_auto_speed.py::test_the_real_probe",
+    "benchmark/test_forged.py::test_pixels_outside_the_map",
+    "saliency/test_rise.py::test_both_estimators_converge",
+    "saliency/test_rise.py::test_a_confident_model_takes",
+    "saliency/test_rise.py::test_maps_that_have_settled",
     "training/test_probe.py::test_a_compiled_trunk",
     "test_start.py::test_a_study_reads_each_image_once",
     "test_docs.py::test_python_of_the_documents",
@@ -70,7 +78,33 @@ SLOW = (
     # The larger backbones, where smaller ones stay; simulations, where exact values stay.
     *(
         f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
-        for name in ("efficientvit_m0", "levit", "lowformer", "repvit", "resnet50", "shvit")
+        for name in (
+            "cpubone",
+            "efficientvit",
+            "iformer",
+            "levit",
+            "lowformer",
+            "repvit",
+            "resnet50",
+            "shvit",
+            "xcit",
+        )
+    ),
+    "models/test_guided_model.py::test_a_compiled_trunk",
+    *(
+        f"models/test_decision_map.py::test_{test}[{name}"
+        for test in (
+            "a_change_that_leaves_all_probabilities_leaves_the_decision_map",
+            "with_one_logit_it_is_twice_the_labels_map",
+        )
+        for name in (
+            "2-densenet121",
+            "5-densenet121",
+            "densenet121",
+            "2-legacy_xception",
+            "5-legacy_xception",
+            "legacy_xception",
+        )
     ),
     "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[shvit",
     *(
