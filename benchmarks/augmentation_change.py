@@ -25,13 +25,16 @@ import yaml
 from pydantic import BaseModel
 
 from preceptor.config.run import RunConfig
-from preceptor.config.training import Augmentation, Training
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.paired_tests import mean_std, paired_difference
 from preceptor.inference.score import evaluate
 from preceptor.models.build import load_model
 from preceptor.training.run import train
+
+# Through the config, since earlier revisions have these classes in another module.
+Training: Any = RunConfig.model_fields["training"].annotation
+Augmentation: Any = Training.model_fields["augmentation"].annotation
 
 HERE = Path(__file__).resolve().parent
 ARMS = {"baseline2": ("none", 1.0), "ceiling": ("human", 0.1)}

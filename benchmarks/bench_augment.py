@@ -35,10 +35,19 @@ from measure import machine
 from numpy.typing import NDArray
 from torchvision.transforms import v2
 
-from preceptor.config.training import Augmentation, Training
-from preceptor.data import loader
-from preceptor.data.rows import Rows
-from preceptor.data.stream import TrainingStream
+from preceptor.config.run import RunConfig
+
+try:
+    from preceptor.data import rows as row_data
+    from preceptor.data.stream import TrainingStream
+except ImportError:  # one module in revisions to compare with
+    from preceptor.data import loader as row_data  # type: ignore[attr-defined, no-redef]
+
+    TrainingStream = row_data.TrainingStream  # type: ignore[attr-defined, misc]
+
+# Through the config, since earlier revisions have these classes in another module.
+Training: Any = RunConfig.model_fields["training"].annotation
+Augmentation: Any = Training.model_fields["augmentation"].annotation
 
 SIZE, BATCH, COUNT = 224, 32, 512
 CHANGES = {
@@ -84,7 +93,7 @@ def canvases_of(folder: Path, side: int) -> Canvases:
     return Canvases(np.load(path, mmap_mode="r"), maps)
 
 
-def settings_of(name: str) -> Augmentation:
+def settings_of(name: str) -> Any:
     changes = dict(CHANGES[name])
     if "color" in changes and "color" not in Augmentation.model_fields:
         changes["colour"] = changes.pop("color")  # its name in revisions to compare with
@@ -95,10 +104,10 @@ def stream_of(folder: Path, name: str) -> TrainingStream:
     settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     # By position, and under the class's earlier name: other revisions call them otherwise.
-    kind: Any = getattr(loader, "MapTargets", None) or loader.Guides  # type: ignore[attr-defined]
+    kind: Any = getattr(row_data, "MapTargets", None) or row_data.Guides  # type: ignore[attr-defined]
     maps = kind(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
     labels = np.zeros(COUNT, np.int64)
-    rows = Rows(images, np.arange(COUNT), labels, SIZE, "squash", None, maps, (7, 7))
+    rows = row_data.Rows(images, np.arange(COUNT), labels, SIZE, "squash", None, maps, (7, 7))
     return TrainingStream(rows, BATCH, seed=0, settings=settings)
 
 

@@ -38,7 +38,7 @@ from preceptor.config.training import Training
 from preceptor.data.geometry import resample
 from preceptor.data.workspace import Workspace
 from preceptor.models.build import load_model
-from preceptor.saliency.fuse_batch_norm import folded
+from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import MaskedScores
 from preceptor.saliency.rise import covariance, rise_published, self_normalised
 from preceptor.saliency.rise_masks import (
@@ -114,8 +114,8 @@ def tiles(weights: Path, data: Path, out: Path) -> list[Case]:
 
 
 def in_channels_last(network: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network as `rise` runs it: folded, channels-last."""
-    own = folded(network, torch.randn(2, 3, SIDE, SIDE)).to(memory_format=torch.channels_last)
+    """The network as `rise` runs it: batch norms fused, channels-last."""
+    own = fused(network, torch.randn(2, 3, SIDE, SIDE)).to(memory_format=torch.channels_last)
 
     def call(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
