@@ -1,0 +1,38 @@
+"""The scripts in benchmarks/ import names that exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py"))
+# Names of earlier revisions, which a script that compares revisions tries second.
+EARLIER = {("preceptor.data", "loader")}
+
+
+def exists(module: str, name: str) -> bool:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        return False
+    if hasattr(found, name):
+        return True
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_what_a_script_imports_is_there(script: Path) -> None:
+    names = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preceptor")
+        for alias in node.names
+    ]
+    assert not [pair for pair in names if pair not in EARLIER and not exists(*pair)]  # type: ignore[arg-type]
