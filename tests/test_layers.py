@@ -37,7 +37,7 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there.
-LATE = ("cli.", "tracking.", "execution.ray")
+LATE = ("cli.", "tracking.", "execution.ray", "training.__main__")
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers")
 
@@ -89,6 +89,8 @@ def offenders() -> dict[tuple[str, str], str]:
             found[name, goal] = f"{room} never imports {other}"
         elif not goal.startswith(":") and room != other and level(goal) >= level(name):
             found[name, goal] = "upward"
+        elif goal.startswith(f"{name}."):  # a package's name of its own, when it is asked for
+            continue
         elif not (goal.startswith(":") or at_top or name.startswith(LATE) or goal in LATE):
             found[name, goal] = "late"
     return found
