@@ -31,6 +31,7 @@ COMMANDS = [
     ("data", "forged"),
     ("data", "plant"),
     ("data", "import"),
+    ("data", "import", "coco"),
     ("data", "import", "und"),
     ("train",),
     ("annotate",),

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from preceptor.cli.annotations import imports
 from preceptor.cli.options import (
     AddressOption,
     Cache,
@@ -39,7 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data = typer.Typer(help="Check, split, copy and import manifests.", no_args_is_help=True)
-imports = typer.Typer(help="Import published data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 data.add_typer(imports, name="import")

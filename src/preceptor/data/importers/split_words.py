@@ -1,0 +1,39 @@
+"""Splits as the names of files and folders state them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+_WORD = re.compile(
+    r"(?:^|[^a-z])(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?:[^a-z]|$)"
+)
+
+
+def split_in(path: PurePath) -> str:
+    """Split in the name of a file, or else of its folder; "" if there is none or several.
+
+    Example:
+        >>> split_in(PurePath("instances_val2017.json")), split_in(PurePath("valid/_a.json"))
+        ('val', 'val')
+        >>> split_in(PurePath("all.json"))
+        ''
+    """
+    for text in (path.stem, path.parent.name):
+        found = {split_of(word) for match in _WORD.findall(text.lower()) for word in match if word}
+        if len(found) == 1:
+            return found.pop()
+    return ""
+
+
+def split_of(word: str) -> str:
+    """Split that a word names, or "".
+
+    Example:
+        >>> split_of("Validation"), split_of("images")
+        ('val', '')
+    """
+    match = _WORD.fullmatch(word.strip().lower())
+    if match is None:
+        return ""
+    return "train" if match[1] else "val" if match[2] else "test"
