@@ -51,6 +51,7 @@ SLOW = (
     "study/test_search.py",
     "execution/test_executors.py",
     "execution/test_local.py",
+    "execution/test_fork_server.py",
     "report/test_card.py",
     "report/test_graph_figure.py",
     "report/test_export.py",

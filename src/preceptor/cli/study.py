@@ -75,10 +75,10 @@ def run(
     if out is None:
         raise InputError("study run: --out is missing; add --out FOLDER, the study folder")
     settings = _read(path)
-    from preceptor.execution.process import start_process
+    from preceptor.execution.process import Starter
 
-    # The worker imports torch at the same time as this process.
-    early = start_process(settings.training.threads) if engine == "local" else None
+    # A process of the workers imports torch at the same time as this one.
+    early = Starter(settings.training.threads) if engine == "local" else None
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
