@@ -26,6 +26,7 @@ ORDER = [
     {"study_folder"},
     {"driver"},
     {"cli"},
+    {"__main__"},
 ]
 NEVER = {
     "evaluation": {"torch"},

@@ -19,6 +19,7 @@ import yaml
 from preceptor.cli.main import app, reported_errors
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import file_digest
+from preceptor.version import __version__
 from tests.commands import APART, HANGS, apart, assert_refused, here
 from tests.datasets import squares
 
@@ -31,8 +32,17 @@ COMMANDS = [
     ("data", "forged"),
     ("data", "plant"),
     ("data", "import"),
+    ("data", "import", "auto"),
     ("data", "import", "coco"),
+    ("data", "import", "cvat"),
+    ("data", "import", "fixations"),
+    ("data", "import", "folders"),
+    ("data", "import", "labelme"),
+    ("data", "import", "labelstudio"),
+    ("data", "import", "masks"),
     ("data", "import", "und"),
+    ("data", "import", "voc"),
+    ("data", "import", "yolo"),
     ("train",),
     ("annotate",),
     ("evaluate",),
@@ -99,6 +109,13 @@ def test_the_list_of_commands_is_whole() -> None:
         return found
 
     assert set(COMMANDS) == set(names(typer.main.get_command(app)))
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "preceptor", "version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
 
 
 def test_help_needs_nothing_heavy() -> None:

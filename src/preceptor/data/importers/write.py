@@ -169,8 +169,8 @@ class _Writer:
             raise InputError(f"--merge {merge!r}: neither a rule nor an annotator; known: {known}")
 
     def _one(self, record: AnnotatedImage, partial: Path) -> None:
-        where = f"{record.of}, {record.where}" if record.of else record.where
-        place = f"{where} {record.name}".strip()
+        shown = "" if record.name.endswith(".*") or record.name == record.of else record.name
+        place = ", ".join(filter(None, (record.of, f"{record.where} {shown}".strip())))
         try:
             image, content = self._image(record)
             path = self.images.folder / image
