@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from preceptor.data.annotators import agreement_of, people_of, read_annotators
+from preceptor.data.importers.options import ImportOptions
+from preceptor.data.importers.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
+from preceptor.data.importers.write import write_import
 from preceptor.errors import InputError, ProblemsError
 from tests.data.annotator_folders import annotated_folder
 
@@ -66,3 +69,20 @@ def test_all_unreadable_maps_are_listed(tmp_path: Path) -> None:
     first, second = map(str, caught.value.problems)
     assert "not an image" in first
     assert "2.png: the map is 50×40, that of ann 100×80" in second
+
+
+def test_an_image_where_both_found_nothing_is_imported_with_empty_maps(tmp_path: Path) -> None:
+    box = Annotation(Box(2, 3, 8, 9), "crack", "ann")
+    records = [
+        AnnotatedImage("0.png", None, (box,), annotators=("ann", "bo")),
+        AnnotatedImage("1.png", None, (), annotators=("ann", "bo")),
+    ]
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (20, 16)).save(tmp_path / name)
+    source = ImportedAnnotations("test", tmp_path, lambda log: iter(records))
+    write_import(source, tmp_path, tmp_path / "out", ImportOptions(merge="staple"))
+    found, _ = agreement_of(read_annotators(tmp_path / "out"))
+    assert (found.pairs[0].images, found.pairs[0].empty, found.pairs[0].dice) == (2, 1, 0)
+    table = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
+    assert table["saliency"].tolist()[1] == ""
+    assert table["annotated"].tolist() == [1, 1]

@@ -215,10 +215,10 @@ class _Writer:
     ) -> str:
         """Write the maps of an image; returns the path of the merged one, "" if it is empty."""
         merge, alone = self.options.merge, self._alone() is not None
-        if not any(by_person.values()):
+        several = bool(self.folders)
+        if not any(by_person.values()) and not (several and by_person):
             return ""
         name = self._map_name(image)
-        several = bool(self.folders)
         maps: dict[str, Pixels] = {}
         for person, shapes in by_person.items():
             if alone and person != merge and not several:
