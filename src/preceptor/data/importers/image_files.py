@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from PIL import Image
 
 from preceptor.errors import InputError
+
+_UPLOAD = re.compile(r"(?:^|/)data/upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")
 
 
 class ImageFiles:
@@ -52,9 +55,14 @@ class ImageFiles:
     def find(self, name: str) -> str:
         """Path of an image from the folder.
 
+        Args:
+            name: Name in an annotation file; `a.*` is an image with any suffix.
+
         Raises:
             LookupError: There is none, or several; the message says so, and how to correct it.
         """
+        if name.endswith(".*") and name not in self._paths:
+            return self.find_stem(name.removesuffix(".*"))
         wrong = ""
         for form in name_forms(name):
             if ".." in form.split("/"):
@@ -72,15 +80,39 @@ class ImageFiles:
                 )
         raise LookupError(wrong or f"there is no image {name!r} in {self.folder}; correct --images")
 
-    def _ending(self, form: str) -> list[str]:
+    def find_stem(self, stem: str) -> str:
+        """Path of an image from the folder, by its path without the suffix.
+
+        Raises:
+            LookupError: As in `find`.
+        """
+        found = self._ending(stem, stems=True)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LookupError(
+                f"{stem!r} fits {len(found)} images ({found[0]}, {found[1]}); rename one of them"
+            )
+        raise LookupError(f"there is no image {stem!r} in {self.folder}; correct --images")
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        by_stem: dict[str, list[str]] = {}
+        for path in self._paths:
+            by_stem.setdefault(_plain(PurePosixPath(path).stem), []).append(path)
+        return by_stem
+
+    def _ending(self, form: str, *, stems: bool = False) -> list[str]:
         """Images that share the longest end of a path with it, at least the file name."""
         parts = [_plain(one) for one in form.split("/") if one not in ("", ".")]
         if not parts:
             return []
         best: list[str] = []
         longest = 0
-        for path in self._by_name.get(parts[-1], ()):
+        for path in (self._by_stem if stems else self._by_name).get(parts[-1], ()):
             own = _plain(path).split("/")
+            if stems:
+                own[-1] = PurePosixPath(own[-1]).stem
             same = 0
             while same < min(len(own), len(parts)) and own[-1 - same] == parts[-1 - same]:
                 same += 1
@@ -109,6 +141,8 @@ def name_forms(name: str) -> list[str]:
             forms += [local[0].replace("\\", "/")]
         else:
             forms += [unquote(name).replace("\\", "/"), path, unquote(path)]
+    # Label Studio puts eight digits before the names of uploaded files.
+    forms += [m[1] for form in forms if (m := _UPLOAD.search(form))]
     return list(dict.fromkeys(form.removeprefix("./") for form in forms if form))
 
 

@@ -144,7 +144,7 @@ class AnnotatedImage:
     """One image with its shapes.
 
     Args:
-        name: Name as the file states it.
+        name: Name as the file states it; `a.*` if it does not state the suffix.
         size: (width, height) as the file states it, or None.
         annotations: Shapes of all annotators.
         label: Class of the whole image, or "".

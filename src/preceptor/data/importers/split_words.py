@@ -11,19 +11,16 @@ _WORD = re.compile(
 
 
 def split_in(path: PurePath) -> str:
-    """Split in the name of a file, or else of its folder; "" if there is none or several.
+    """Split that occurs as a word in the name of a file, or is the name of its folder; or "".
 
     Example:
         >>> split_in(PurePath("instances_val2017.json")), split_in(PurePath("valid/_a.json"))
         ('val', 'val')
-        >>> split_in(PurePath("all.json"))
+        >>> split_in(PurePath("my test/all.json"))
         ''
     """
-    for text in (path.stem, path.parent.name):
-        found = {split_of(word) for match in _WORD.findall(text.lower()) for word in match if word}
-        if len(found) == 1:
-            return found.pop()
-    return ""
+    found = {split_of(word) for match in _WORD.findall(path.stem.lower()) for word in match if word}
+    return found.pop() if len(found) == 1 else split_of(path.parent.name)
 
 
 def split_of(word: str) -> str:

@@ -169,8 +169,8 @@ class _Writer:
             raise InputError(f"--merge {merge!r}: neither a rule nor an annotator; known: {known}")
 
     def _one(self, record: AnnotatedImage, partial: Path) -> None:
-        where = f"{record.of}, {record.where}" if record.of else record.where
-        place = f"{where} {record.name}".strip()
+        shown = "" if record.name.endswith(".*") or record.name == record.of else record.name
+        place = ", ".join(filter(None, (record.of, f"{record.where} {shown}".strip())))
         try:
             image, content = self._image(record)
             path = self.images.folder / image
@@ -215,10 +215,10 @@ class _Writer:
     ) -> str:
         """Write the maps of an image; returns the path of the merged one, "" if it is empty."""
         merge, alone = self.options.merge, self._alone() is not None
-        if not any(by_person.values()):
+        several = bool(self.folders)
+        if not any(by_person.values()) and not (several and by_person):
             return ""
         name = self._map_name(image)
-        several = bool(self.folders)
         maps: dict[str, Pixels] = {}
         for person, shapes in by_person.items():
             if alone and person != merge and not several:
