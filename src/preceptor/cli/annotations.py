@@ -219,7 +219,7 @@ def _write(
     point_radius: Annotated[float, typer.Option(min=0.1, help="Radius of points in pixels.")] = 5.0,
     merge: Annotated[
         str,
-        typer.Option(help="Map of several annotators: mean, majority, any, or one's name."),
+        typer.Option(help="Map of several annotators: mean, majority, staple, any, or one's name."),
     ] = "mean",
     exif: Annotated[
         Literal["auto", "upright", "stored"],

@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
+from preceptor.cli.agreement import data_agreement
 from preceptor.cli.annotations import imports
+from preceptor.cli.export import data_export
 from preceptor.cli.options import (
     AddressOption,
     Cache,
@@ -39,10 +41,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Check, split, copy and import manifests.", no_args_is_help=True)
+data = typer.Typer(
+    help="Check, split, copy, import and export manifests; compare annotators.",
+    no_args_is_help=True,
+)
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 data.add_typer(imports, name="import")
+data.command("agreement")(data_agreement)
+data.command("export")(data_export)
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[

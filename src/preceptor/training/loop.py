@@ -92,7 +92,7 @@ def fit(
                 _divide(run, trainer, untrained, epoch)
                 display.update(task, completed=start)
             metrics = {"epoch": epoch + 1.0} | found
-            ranks.first(partial(_check_loss, run, metrics))
+            ranks.broadcast_from_first(partial(_check_loss, run, metrics))
 
             # Validate, and keep the best epoch: ties go to the later one.
             measured = _validated(run, trainer, validation, epoch)
@@ -111,7 +111,7 @@ def fit(
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
             run.tell_epoch(line)
             display.update(task, note=line)
-            ranks.first(partial(_keep, run, progress, trainer))
+            ranks.broadcast_from_first(partial(_keep, run, progress, trainer))
             watchdog.beat()
     return progress
 

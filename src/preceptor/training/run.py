@@ -119,7 +119,7 @@ def train(
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
 
-        folder, there = ranks.first(begin)
+        folder, there = ranks.broadcast_from_first(begin)
         watchdog.beat()
         if not there:
             tell = tell or (lambda line: None)
@@ -136,7 +136,10 @@ def train(
                 reason = getattr(error, "strerror", None) or str(error)
                 raise RunFailedError(f"run {folder.name}: {reason}") from error
         return RunResult(
-            folder, folder.name, ranks.first(lambda: RunRecord.read(folder)), not there
+            folder,
+            folder.name,
+            ranks.broadcast_from_first(lambda: RunRecord.read(folder)),
+            not there,
         )
 
 
@@ -167,12 +170,12 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     release_memory(fabric.device)
 
-    model, rows, validation = ranks.together(lambda: _prepare(run, workspace, fabric.device))
+    model, rows, validation = ranks.first_then_all(lambda: _prepare(run, workspace, fabric.device))
     trainer = _trainer(run, fabric, model, rows)
     progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
     peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
     record = _record(run, model, rows, progress, fabric.device, max(peaks, default=None))
-    ranks.first(lambda: _write(run, workspace, model, validation, progress, record))
+    ranks.broadcast_from_first(lambda: _write(run, workspace, model, validation, progress, record))
 
 
 def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) -> Trainer:

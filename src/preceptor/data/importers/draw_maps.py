@@ -87,7 +87,8 @@ class MapDrawer:
         Returns:
             Path of the merged map from the output folder; "" if it is empty.
         """
-        if not any(by_person.values()):
+        # Of several annotators, those who found nothing have an empty map of their own.
+        if not any(by_person.values()) and not (self.folders and by_person):
             return ""
         name = self._name(image)
         maps: dict[str, Pixels] = {}
