@@ -15,6 +15,7 @@ import typer
 
 from preceptor.cli.agreement import data_agreement
 from preceptor.cli.annotations import imports
+from preceptor.cli.export import data_export
 from preceptor.cli.options import (
     AddressOption,
     Cache,
@@ -41,12 +42,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data = typer.Typer(
-    help="Check, split, copy and import manifests; compare annotators.", no_args_is_help=True
+    help="Check, split, copy, import and export manifests; compare annotators.",
+    no_args_is_help=True,
 )
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 data.add_typer(imports, name="import")
 data.command("agreement")(data_agreement)
+data.command("export")(data_export)
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[
