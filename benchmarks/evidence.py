@@ -49,6 +49,7 @@ from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm, Evaluate, Role, Step
 from preceptor.study_folder import reopen
 
@@ -181,7 +182,7 @@ def rules(study: Study, role: Role, backbone: str) -> tuple[dict[float, Arm], di
     `val` takes the highest mean on the first validation set, `worst set` on the worst of all;
     `val_auc` and `guided` are the library's own, see `study.selection`.
     """
-    made, winner = study.plan.alpha_choice(role, backbone), study.plan.winner()
+    made, winner = study.plan.setting_choice(role, backbone), study.plan.winner()
     if made is None:
         return {}, {}
     teacher, protocol = str(winner) if role == "student" else "", study.plan.protocol
@@ -192,7 +193,7 @@ def rules(study: Study, role: Role, backbone: str) -> tuple[dict[float, Arm], di
         members = [member for member in study.plan.members if member.arm == arms[row["alpha"]]]
         tables = [files.validation(protocol, one) for one in sorted(members, key=lambda m: m.seed)]
         scores = [table for table in tables if table is not None]
-        candidates.append(Candidate(row["name"], row["alpha"], scores, row["agreement"]))
+        candidates.append(Candidate(row["name"], Setting(row["alpha"]), scores, row["agreement"]))
     means = pd.DataFrame(
         [[study.aucs(arm, name).mean() for name in study.vals] for arm in arms.values()],
         columns=study.vals,

@@ -15,6 +15,7 @@ from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Train
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
@@ -82,7 +83,9 @@ def test_variants_have_their_own_guidance(finished: Path) -> None:
     plan = reopen(finished).first
     teacher = plan.winner()
     assert teacher is not None
-    config = plan.protocol.variant("cells", teacher, "test_byobnet", 0.5, 0)[-1].work.config  # type: ignore[union-attr]
+    config = plan.protocol.variant("cells", teacher, "test_byobnet", Setting(0.5), 0)[
+        -1
+    ].work.config  # type: ignore[union-attr]
     assert config.training.distance == {"l2": 0.5, "cells": 0.5}
     assert (config.training.cam_class, config.training.pool) == ("decision", "top")
 

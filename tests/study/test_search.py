@@ -22,6 +22,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.selection import Candidate, Choice, choose, preferred, survivors
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
@@ -131,7 +132,7 @@ def test_what_tables_show_has_every_seed(tmp_path: Path) -> None:
     for selection, choice in final(plan).items():
         if selection.role != "teacher":
             assert {row["alpha"] for row in choice.table} >= set(ALPHAS)
-            assert choice.alpha == 0.9
+            assert choice.setting == Setting(0.9)
 
 
 def test_candidates_that_validation_cannot_tell_apart_all_stay_in_a_race(
@@ -156,7 +157,9 @@ def test_rungs(tmp_path: Path, seeds: int, rungs: tuple[int, ...]) -> None:
 
 def test_survivors_are_ordered_by_the_rule() -> None:
     def candidate(name: str, alpha: float, separation: float, agreement: float) -> Candidate:
-        return Candidate(name, alpha, [table(separation, seed) for seed in range(3)], agreement)
+        return Candidate(
+            name, Setting(alpha), [table(separation, seed) for seed in range(3)], agreement
+        )
 
     some = [
         candidate("equal, agrees", 0.5, 2.0, 0.9),

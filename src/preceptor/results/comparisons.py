@@ -195,8 +195,7 @@ def _teacher_pairs(plan: Plan) -> list[Pair]:
     """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
     and CAMs (saliency)."""
     study, teachers = plan.protocol.study, plan.protocol.teachers()
-    backbone = study.probe_backbone
-    alpha = study.stage_one_alpha if study.plan == "staged" else study.alpha_grid[0]
+    backbone, setting = study.probe_backbone, study.probe_settings[0]
     pairs = []
     for one, other in product(teachers, teachers):
         if one.kind == "given" or one.name != other.name:
@@ -207,7 +206,10 @@ def _teacher_pairs(plan: Plan) -> list[Pair]:
             question = "saliency"
         else:
             continue
-        ours, theirs = (Arm("student", backbone, alpha, str(by)) for by in (one, other))
+        ours, theirs = (
+            Arm("student", backbone, setting.alpha, str(by), guidance=setting.guidance)
+            for by in (one, other)
+        )
         titles = f"Students of {one}", f"Students of {other}"
         pairs.append(Pair(question, backbone, ours, theirs, "", "", *titles))
     return pairs

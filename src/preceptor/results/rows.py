@@ -50,7 +50,7 @@ class Row:
 
 
 def table_rows(plan: Plan) -> list[Row]:
-    """Rows of the main table whose α are selected."""
+    """Rows of the main table whose settings are selected."""
     study, winner = plan.protocol.study, plan.winner()
     rows: list[Row] = []
 
@@ -62,15 +62,19 @@ def table_rows(plan: Plan) -> list[Row]:
     def chosen(role: Role, of: Role, teacher: str = "", variant: str = "") -> dict[str, Arm | None]:
         arms: dict[str, Arm | None] = {}
         for backbone in study.students:
-            alpha = plan.alpha_of(of, backbone)
-            arms[backbone] = None if alpha is None else Arm(role, backbone, alpha, teacher, variant)
+            setting = plan.setting_of(of, backbone)
+            arms[backbone] = (
+                None
+                if setting is None
+                else Arm(role, backbone, setting.alpha, teacher, variant, guidance=setting.guidance)
+            )
         return arms
 
-    paper = {name: Arm("baseline1", name, PAPER_ALPHA) for name in study.students}
+    alpha, way = study.paper_setting.alpha, study.paper_setting.guidance
+    paper = {name: Arm("baseline1", name, alpha, guidance=way) for name in study.students}
     add("baseline1_paper", f"Baseline 1: annotated, human maps, α {PAPER_ALPHA:g}", {**paper})
     add("baseline1", "Baseline 1 at its best α", chosen("baseline1", "baseline1"))
-    plain = {name: Arm("baseline2", name, 1.0) for name in study.students}
-    add("baseline2", "Baseline 2: all images, no guidance", {**plain})
+    add("baseline2", "Baseline 2: all images, no guidance", chosen("baseline2", "baseline2"))
     if winner is not None:
         add(
             "student",
@@ -134,6 +138,7 @@ def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
             else figures_table["alpha"] == arm.alpha
         )
     )
+    mask &= figures_table["guidance"] == arm.guidance
     if arm.teacher:
         mask &= figures_table["teacher"] == arm.teacher
     return figures_table[mask]

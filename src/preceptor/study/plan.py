@@ -1,9 +1,10 @@
 """Plan of a study: its steps, stage by stage.
 
 Selections are steps as well: the choice made by a selection adds the steps that follow from it.
-Test sets are scored only after the selection of the Students' α, for which the selections of the
-other roles wait. If the number of seeds is auto, all selections use the seeds of the first look;
-every look at the primary comparisons is a step that may add further seeds of the selected runs.
+Test sets are scored only after the selection of the Students' settings (the way of guiding and α),
+for which the selections of the other roles wait. If the number of seeds is auto, all selections use
+the seeds of the first look; every look at the primary comparisons is a step that may add further
+seeds of the selected runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
-from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.config import Control, StudyConfig
 from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
 from preceptor.study.protocol import Member, Protocol, Teacher
@@ -27,6 +27,7 @@ from preceptor.study.selection import (
     survivors,
     with_dropped,
 )
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Look, Role, Select, Selection, Step, Train
 from preceptor.training.record import mean_map_correlation
 
@@ -44,14 +45,14 @@ class _Contender:
 
     Args:
         name: Name, unique among the candidates.
-        alpha: α, or None.
+        setting: α and way of guiding, or None.
         chains: Function that returns the runs of a seed, each after the steps that make its maps.
         map_step: Function that returns the step of a seed whose record contains the agreement of
             its maps with human maps, or None without such a record. None = the runs themselves.
     """
 
     name: str
-    alpha: float | None
+    setting: Setting | None
     chains: Callable[[int], list[list[Step]]]
     map_step: Callable[[int], Step | None] | None = None
 
@@ -62,13 +63,13 @@ class _Scored:
 
     Args:
         name: Name, unique among the candidates.
-        alpha: α, or None.
+        setting: α and way of guiding, or None.
         runs: Runs with the validation scores, one for each seed.
         maps: Steps whose records contain the correlation of the maps with human maps.
     """
 
     name: str
-    alpha: float | None
+    setting: Setting | None
     runs: Sequence[Step]
     maps: Sequence[Step]
 
@@ -126,28 +127,33 @@ class Plan:
         protocol, study = self.protocol, self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
-            steps += self._search_alpha("baseline1", backbone)
+            steps += self._search_setting("baseline1", backbone)
             if study.ceiling:
-                steps += self._search_alpha("ceiling", backbone)
-            steps += [
-                protocol.full_run("baseline2", backbone, 1.0, seed) for seed in study.first_seeds
-            ]
+                steps += self._search_setting("ceiling", backbone)
+            if len(study.plain_settings) > 1:
+                steps += self._search_setting("baseline2", backbone)
+            else:
+                (plain,) = study.plain_settings
+                steps += [
+                    protocol.full_run("baseline2", backbone, plain, seed)
+                    for seed in study.first_seeds
+                ]
         return steps + self._search_teacher()
 
     def stage_two(self, winner: Teacher) -> list[Step]:
-        """Students of the selected Teacher and controls, for every backbone and α."""
+        """Students of the selected Teacher and controls, for every backbone and setting."""
         study = self.protocol.study
         steps: list[Step] = []
         for backbone in study.students:
-            steps += self._search_alpha("student", backbone, winner)
+            steps += self._search_setting("student", backbone, winner)
             if study.controls_alpha == "own":
                 for control in controls_of(study, winner):
-                    steps += self._search_alpha(control, backbone, winner)
+                    steps += self._search_setting(control, backbone, winner)
         return steps
 
-    def variants_and_tests(self, winner: Teacher, backbone: str, alpha: float) -> list[Step]:
-        """Variants, and controls without an α of their own, at the Students' α; then the test
-        scores of these runs, of the Students and of Baseline 2."""
+    def variants_and_tests(self, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
+        """Variants, and controls without a setting of their own, at the Students' setting; then the
+        test scores of these runs, of the Students and of Baseline 2."""
         protocol, study = self.protocol, self.protocol.study
         runs: list[Step] = []
         makers: list[Step] = []  # Teachers of variants, their maps and means of committees
@@ -157,24 +163,26 @@ class Plan:
             runs.append(chain[-1])
 
         for seed in self.seeds:
-            add(protocol.student(winner, backbone, alpha, seed))
-            add([protocol.full_run("baseline2", backbone, 1.0, seed)])
+            add(protocol.student(winner, backbone, setting, seed))
+            if len(study.plain_settings) == 1:  # otherwise after its own selection
+                add([protocol.full_run("baseline2", backbone, study.plain_settings[0], seed)])
             if study.controls_alpha == "student":
                 for control in controls_of(study, winner):
-                    add(protocol.control(control, winner, backbone, alpha, seed))
+                    add(protocol.control(control, winner, backbone, setting, seed))
             for name, variant in study.variants.items():
-                add(protocol.variant(name, winner, backbone, variant.alpha_of(alpha), seed))
+                own = replace(setting, alpha=variant.alpha_of(setting.alpha))
+                add(protocol.variant(name, winner, backbone, own, seed))
         return makers + runs + [protocol.evaluation(run) for run in runs]
 
     def budget(
-        self, role: Literal["baseline1", "student"], backbone: str, alpha: float
+        self, role: Literal["baseline1", "student"], backbone: str, setting: Setting
     ) -> list[Step]:
         """Runs of Baseline 1 or of the Student for each number of annotated images.
 
         Args:
             role: baseline1 or student.
             backbone: Backbone of the models.
-            alpha: α selected for this role.
+            setting: Setting selected for this role.
         """
         winner = self.winner()
         assert winner is not None
@@ -183,9 +191,9 @@ class Plan:
             protocol = self.protocol.of_budget(size)
             for seed in protocol.study.first_seeds:
                 if role == "baseline1":
-                    runs.append(protocol.annotated_run(backbone, alpha, seed))
+                    runs.append(protocol.annotated_run(backbone, setting, seed))
                 elif winner.kind != "given":  # given maps do not depend on what is annotated
-                    *before, run = protocol.student(winner, backbone, alpha, seed)
+                    *before, run = protocol.student(winner, backbone, setting, seed)
                     makers += before
                     runs.append(run)
         return makers + runs + [self.protocol.evaluation(run) for run in runs]
@@ -207,7 +215,7 @@ class Plan:
         return runs + [protocol.evaluation(run) for run in runs]
 
     def outline(self, most: bool = False) -> tuple[list[Step], list[Step]]:
-        """All steps of stage 1 and stage 2, as if the first Teacher and α were chosen.
+        """All steps of stage 1 and stage 2, as if the first Teacher and setting were chosen.
 
         A search by racing is taken to drop all other candidates at the first comparison. Nothing is
         added to this plan.
@@ -225,22 +233,26 @@ class Plan:
     def _outline(self) -> tuple[list[Step], list[Step]]:
         protocol, study = self.protocol, self.protocol.study
         first = {step.id: step for step in self.stage_one()}
-        winner, alpha = protocol.teachers()[0], study.alpha_grid[0]
+        winner, setting = protocol.teachers()[0], study.settings[0]
         self.choices[self._teacher] = Choice(str(winner), "", ())
         later = self.stage_two(winner)
         for backbone in study.students:
-            later += self.variants_and_tests(winner, backbone, alpha)
-            later += self.budget("baseline1", backbone, alpha)
-            later += self.budget("student", backbone, alpha)
+            later += self.variants_and_tests(winner, backbone, setting)
+            later += self.budget("baseline1", backbone, setting)
+            later += self.budget("student", backbone, setting)
             for seed in self.seeds:
                 chosen = [
-                    [protocol.annotated_run(backbone, own, seed)] for own in {PAPER_ALPHA, alpha}
+                    [protocol.annotated_run(backbone, own, seed)]
+                    for own in {study.paper_setting, setting}
                 ]
                 if study.ceiling:
-                    chosen.append([protocol.full_run("ceiling", backbone, alpha, seed)])
+                    chosen.append([protocol.full_run("ceiling", backbone, setting, seed)])
+                if len(study.plain_settings) > 1:
+                    plain = study.plain_settings[0]
+                    chosen.append([protocol.full_run("baseline2", backbone, plain, seed)])
                 if study.controls_alpha == "own":
                     chosen += [
-                        protocol.control(control, winner, backbone, alpha, seed)
+                        protocol.control(control, winner, backbone, setting, seed)
                         for control in controls_of(study, winner)
                     ]
                 later += [step for chain in chosen for step in chain]
@@ -257,8 +269,8 @@ class Plan:
         """Choice among Teachers; None before the selection."""
         return self.choices.get(self._teacher)
 
-    def alpha_choice(self, role: Role, backbone: str) -> Choice | None:
-        """Choice of the α of a role; None before the selection."""
+    def setting_choice(self, role: Role, backbone: str) -> Choice | None:
+        """Choice of the setting of a role; None before the selection."""
         return self.choices.get(Selection(self.domain, role, backbone))
 
     def winner(self) -> Teacher | None:
@@ -268,10 +280,13 @@ class Plan:
             return None
         return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
 
-    def alpha_of(self, role: Role, backbone: str) -> float | None:
-        """Selected α of a role; None before the selection."""
-        choice = self.alpha_choice(role, backbone)
-        return None if choice is None else choice.alpha
+    def setting_of(self, role: Role, backbone: str) -> Setting | None:
+        """Selected setting of a role; None before the selection."""
+        plain = self.protocol.study.plain_settings
+        if role == "baseline2" and len(plain) == 1:
+            return plain[0]
+        choice = self.setting_choice(role, backbone)
+        return None if choice is None else choice.setting
 
     def is_decided(self, decision: Selection | Look) -> bool:
         """Whether a selection or a look has been made."""
@@ -279,19 +294,18 @@ class Plan:
 
     # Selections.
 
-    def _probes(self) -> list[tuple[str, float]]:
-        """Student backbones and α of stage 1."""
+    def _probes(self) -> list[tuple[str, Setting]]:
+        """Student backbones and settings of stage 1."""
         study = self.protocol.study
-        if study.plan == "staged":
-            return [(study.probe_backbone, study.stage_one_alpha)]
-        return [(backbone, alpha) for backbone in study.students for alpha in study.alpha_grid]
+        names = [study.probe_backbone] if study.plan == "staged" else study.students
+        return [(backbone, setting) for backbone in names for setting in study.probe_settings]
 
     def _probe_chains(self) -> list[list[Step]]:
         """The probe Students of every Teacher and seed, each after the steps that make its maps."""
         protocol = self.protocol
-        backbone, alpha = self._probes()[0]
+        backbone, setting = self._probes()[0]
         return [
-            protocol.student(teacher, backbone, alpha, seed)
+            protocol.student(teacher, backbone, setting, seed)
             for teacher in protocol.teachers()
             for seed in protocol.study.first_seeds
         ]
@@ -306,14 +320,14 @@ class Plan:
 
         def students(teacher: Teacher) -> Callable[[int], list[list[Step]]]:
             return lambda seed: [
-                protocol.student(teacher, backbone, alpha, seed)
-                for backbone, alpha in self._probes()
+                protocol.student(teacher, backbone, setting, seed)
+                for backbone, setting in self._probes()
             ]
 
         contenders = [
             _Contender(
                 str(teacher),
-                teacher.alpha if teacher.kind == "human" else None,
+                Setting(teacher.alpha) if teacher.kind == "human" else None,
                 students(teacher),
                 partial(self._map_step, teacher),
             )
@@ -328,17 +342,19 @@ class Plan:
         title = f"among {len(teachers)} Teachers"
         return self._search(self._teacher, title, contenders, follow)
 
-    def _search_alpha(self, role: Role, backbone: str, winner: Teacher | None = None) -> list[Step]:
-        """Runs of a role at every α of its grid, and the selection of its α."""
+    def _search_setting(
+        self, role: Role, backbone: str, winner: Teacher | None = None
+    ) -> list[Step]:
+        """Runs of a role at each of its settings, and the selection of its setting."""
         protocol, study = self.protocol, self.protocol.study
-        alphas = protocol.baseline_alphas if role == "baseline1" else study.alpha_grid
-        if role == "masked":
-            alphas = (1.0,)  # it has no guidance
+        settings = study.baseline_settings if role == "baseline1" else study.settings
+        if role in ("baseline2", "masked"):
+            settings = study.plain_settings  # no guidance
 
-        def runs(alpha: float) -> Callable[[int], list[list[Step]]]:
-            return lambda seed: [self._run(role, backbone, alpha, seed, winner)]
+        def runs(setting: Setting) -> Callable[[int], list[list[Step]]]:
+            return lambda seed: [self._run(role, backbone, setting, seed, winner)]
 
-        contenders = [_Contender(f"α {alpha:g}", alpha, runs(alpha)) for alpha in alphas]
+        contenders = [_Contender(str(setting), setting, runs(setting)) for setting in settings]
         if role != "student":  # test sets are not scored before the selection of the Students
             also = [Selection(self.domain, "student", backbone).step_id]
         else:
@@ -346,67 +362,72 @@ class Plan:
         where = f" ({self.domain})" if self.domain else ""
         return self._search(
             Selection(self.domain, role, backbone),
-            f"α of {role} {backbone}{where}",
+            f"{'setting' if study.guidances else 'α'} of {role} {backbone}{where}",
             contenders,
-            lambda choice: [*self._after_alpha(role, backbone, choice.alpha), *self._look()],
+            lambda choice: [*self._after_setting(role, backbone, choice.setting), *self._look()],
             also,
         )
 
     def _run(
-        self, role: Role, backbone: str, alpha: float, seed: int, winner: Teacher | None
+        self, role: Role, backbone: str, setting: Setting, seed: int, winner: Teacher | None
     ) -> list[Step]:
-        """The run of a role whose α is chosen, after the steps that make its maps."""
+        """The run of a role whose setting is chosen, after the steps that make its maps."""
         if role == "baseline1":
-            return [self.protocol.annotated_run(backbone, alpha, seed)]
-        if role == "ceiling":
-            return [self.protocol.full_run(role, backbone, alpha, seed)]
+            return [self.protocol.annotated_run(backbone, setting, seed)]
+        if role in ("ceiling", "baseline2"):
+            return [self.protocol.full_run(role, backbone, setting, seed)]
         assert winner is not None
         if role == "student":
-            return self.protocol.student(winner, backbone, alpha, seed)
+            return self.protocol.student(winner, backbone, setting, seed)
         if role not in get_args(Control):
-            raise ValueError(f"no α is chosen for the role {role}")
-        return self.protocol.control(cast(Control, role), winner, backbone, alpha, seed)
+            raise ValueError(f"no setting is chosen for the role {role}")
+        return self.protocol.control(cast(Control, role), winner, backbone, setting, seed)
 
-    def _after_alpha(self, role: Role, backbone: str, alpha: float) -> list[Step]:
-        """Steps that follow from the selection of the α of a role."""
+    def _after_setting(self, role: Role, backbone: str, setting: Setting) -> list[Step]:
+        """Steps that follow from the selection of the setting of a role."""
         winner = self.winner()
         if role == "student":
             assert winner is not None
-            later = self.variants_and_tests(winner, backbone, alpha)
+            later = self.variants_and_tests(winner, backbone, setting)
             if backbone == self.protocol.study.students[0]:
                 probes = self._probe_chains()  # a dropped Teacher lacks some seeds
                 known = [chain[-1] for chain in probes if chain[-1].id in self.steps]
                 later += map(self.protocol.evaluation, known)
                 later += self.detectors()
-            return later + self.budget("student", backbone, alpha)
-        shown = sorted({alpha, PAPER_ALPHA} if role == "baseline1" else {alpha})
+            return later + self.budget("student", backbone, setting)
+        paper = self.protocol.study.paper_setting
+        shown = sorted({setting, paper} if role == "baseline1" else {setting})
         chains = [
             self._run(role, backbone, one, seed, winner) for one in shown for seed in self.seeds
         ]
-        later = [step for chain in chains for step in chain]  # a dropped α lacks some seeds
+        later = [step for chain in chains for step in chain]  # a dropped one lacks some seeds
         later += [self.protocol.evaluation(chain[-1]) for chain in chains]
-        return later + (self.budget("baseline1", backbone, alpha) if role == "baseline1" else [])
+        return later + (self.budget("baseline1", backbone, setting) if role == "baseline1" else [])
 
     def _look(self) -> list[Step]:
-        """Step that looks at the primary comparisons; none before all of their α are selected, or
-        if the number of seeds is fixed."""
-        protocol, settings, alphas = self.protocol, self.protocol.study.seeds, self._alphas()
-        names = protocol.study.students
-        if not isinstance(settings, AutoSeeds) or any(
-            (role, name) not in alphas for role in COMPARED for name in names
-        ):
+        """Step that looks at the primary comparisons; none before all of their settings are
+        selected, or if the number of seeds is fixed."""
+        protocol, seeds = self.protocol, self.protocol.study.seeds
+        chosen = {
+            (role, name): setting
+            for role in COMPARED
+            for name in protocol.study.students
+            if (setting := self.setting_of(role, name)) is not None
+        }
+        complete = len(chosen) == len(COMPARED) * len(protocol.study.students)
+        if not isinstance(seeds, AutoSeeds) or not complete:
             return []
         winner = self.winner()
         assert winner is not None
         here = Look(self.domain, len(self.seeds))
-        pairs = primary_pairs(protocol, winner, alphas, self.seeds)
+        pairs = primary_pairs(protocol, winner, chosen, self.seeds)
 
         def decide() -> list[Step]:
-            self.looks[here] = look(primary_aucs(protocol, pairs), settings.auto)
+            self.looks[here] = look(primary_aucs(protocol, pairs), seeds.auto)
             if self.looks[here].next is None:
                 return []
-            # Roles whose α is not selected yet follow with all of these seeds when it is.
-            later = [self._after_alpha(*key, alpha) for key, alpha in self._alphas().items()]
+            # Roles whose setting is not selected yet follow with all of these seeds when it is.
+            later = [self._after_setting(*key, one) for key, one in self._settings().items()]
             return [*(step for steps in later for step in steps), *self._look()]
 
         runs = {run.id: run for sides in pairs.values() for side in sides for run in side}
@@ -417,10 +438,10 @@ class Plan:
         needs = tuple(protocol.evaluation(run).id for run in runs.values())
         return [Step(identity, work, name, needs)]
 
-    def _alphas(self) -> dict[tuple[Role, str], float]:
-        """Selected α by role and backbone."""
+    def _settings(self) -> dict[tuple[Role, str], Setting]:
+        """Selected settings by role and backbone."""
         return {
-            (one.role, one.backbone): choice.alpha
+            (one.role, one.backbone): choice.setting
             for one, choice in self.choices.items()
             if one.backbone and not one.seeds
         }
@@ -469,7 +490,10 @@ class Plan:
             else:
                 choice = self._decide(
                     here,
-                    [_Scored(one.name, one.alpha, runs[one.name], maps(one)) for one in contenders],
+                    [
+                        _Scored(one.name, one.setting, runs[one.name], maps(one))
+                        for one in contenders
+                    ],
                 )
             if last:
                 choice = with_dropped(choice, dropped, len(study.first_seeds))
@@ -512,7 +536,7 @@ class Plan:
         ]
         evidence = evidence_of(
             [
-                (one.name, one.alpha, [checksum(run, SCORES) for run in runs], agreement)
+                (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
                 for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
             ],
             manifest.classes, study.positive, study.selection, study.draws,
@@ -523,7 +547,7 @@ class Plan:
             return known
         choice = choose(
             [
-                Candidate(one.name, one.alpha, [read_scores(run) for run in runs], agreement)
+                Candidate(one.name, one.setting, [read_scores(run) for run in runs], agreement)
                 for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
             ],
             classes=manifest.classes, positive=study.positive, rule=study.selection,

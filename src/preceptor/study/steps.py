@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
+from preceptor.study.setting import Setting
 
 Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 
@@ -42,6 +43,7 @@ class Arm:
         generation: Generation of the Teacher (2 and up), for the role generation.
         annotated: Number of annotated images, for runs of an annotation budget; None = the
             study's own number.
+        guidance: Way of guiding, see `StudyConfig.guidances`; "" = the study's own settings.
     """
 
     role: Role
@@ -51,6 +53,12 @@ class Arm:
     variant: str = ""
     generation: int = 0
     annotated: int | None = None
+    guidance: str = ""
+
+    @property
+    def setting(self) -> Setting:
+        """α and way of guiding."""
+        return Setting(self.alpha, self.guidance)
 
     @property
     def label(self) -> str:
