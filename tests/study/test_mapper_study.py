@@ -22,9 +22,11 @@ from tests.datasets import SQUARES_STUDY, squares
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
-    "mapper": True,
+    "mapper": {"start": True},
     "teachers": ["test_byobnet"],
-    "controls": ["shuffled", "centre"],
+    "controls": ["shuffled", "centre", "dfr"],
+    "dfr_set": "val",
+    "guidances": {"l2": {}, "top": {"pool": "top", "alphas": [0.5]}},
     "variants": {
         "cells": {"cam_class": "decision", "distance": {"l2": 0.5, "cells": 0.5}, "pool": "top"},
         "generations": {"generations": 2, "tta": True},
@@ -71,6 +73,27 @@ def test_detectors_are_rows_of_the_table(finished: Path) -> None:
     assert set(compared.loc[compared["question"] == "detector", "key_b"]) == {
         "mapper", "mapper_all",
     }  # fmt: skip
+
+
+def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> None:
+    table = pd.read_csv(finished / "table.csv")
+    primary = table[(table["set"] == "test-unseen") & table["source"].isna()].set_index("key")
+    assert primary.loc["dfr", "title"] == "Control: Baseline 2, last layer trained again on val"
+    assert primary.loc["dfr", "guidance"] == "l2"  # the way whose pooling is the mean
+    rows = ["baseline1_started", "baseline2_started", "student_started"]
+    assert primary.loc[rows, "mean"].notna().all()
+    assert primary.loc["baseline2", "guidance"] in ("l2", "top")
+    compared = pd.read_csv(finished / "comparisons.csv")
+    assert list(compared.loc[compared["question"] == "start", "key_b"]) == rows[:2]
+    plan = reopen(finished).first
+    for member in plan.members:
+        if member.arm.start:
+            config = plan.steps[member.run].config
+            assert config is not None
+            assert Path(config.weights).is_file()
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "Student from the mapper" in html
+    assert "“top” (distance l2" in html
 
 
 def test_the_report_names_the_mappers(finished: Path) -> None:

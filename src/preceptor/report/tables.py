@@ -27,6 +27,7 @@ _QUESTIONS = {
     "control": "against the controls",
     "ceiling": "against the ceiling",
     "variant": "",
+    "start": "all from the mapper's weights",
 }
 
 
@@ -85,7 +86,7 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
 
 def _setting_note(row: Row, arm: Arm) -> str:
     """Selected setting of an arm; "" if nothing was selected."""
-    if row.key in ("baseline1_paper", "baseline2", "masked"):
+    if arm.alpha == 1 or row.key == "baseline1_paper":
         return arm.guidance
     return str(arm.setting)
 

@@ -30,7 +30,9 @@ from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
 from preceptor.study.setting import Setting
 
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked"]
+Control = Literal[
+    "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked", "dfr"
+]  # fmt: skip
 
 
 _NAME = r"[^\W_][\w .-]*"  # of a domain or a way of guiding
@@ -109,7 +111,11 @@ class StudyConfig(GuidanceConfig):
             of the ceiling, permuted within class), distilled (no maps, the same Teacher's
             probabilities as soft labels of weight 1 − α), mixed (all images, human maps on the
             annotated ones, no Teacher), masked (no guidance; training images are replaced by their
-            mean color outside the human map, or the Teacher's where there is none).
+            mean color outside the human map, or the Teacher's where there is none), dfr (Baseline 2
+            with its last layer trained again on the validation set `dfr_set`: deep feature
+            reweighting).
+        dfr_set: Validation set of the control dfr, whose labels that control sees: one without the
+            shortcuts of the training images.
         pca_components: Number of principal components of the control pca.
         controls_alpha: own (each control is trained at every α of the Student's grid and selected
             by the Student's rule) or student (at the α selected for the Student, which is optimal
@@ -155,6 +161,7 @@ class StudyConfig(GuidanceConfig):
     search: Literal["grid", "racing", "halving"] = "grid"
     validation_negatives: str | None = None
     controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "distilled", "mixed")
+    dfr_set: str | None = None
     pca_components: Few = PCA_COMPONENTS
     controls_alpha: Literal["own", "student"] = "own"
     variants: Mapping[str, Variant] = {}
@@ -193,6 +200,13 @@ class StudyConfig(GuidanceConfig):
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
         if self.mapper is not None and self.positive is None and self.manifest is not None:
             wrong.append("mapper needs two classes and `positive`, the class with marks; add it")
+        if ("dfr" in self.controls) != (self.dfr_set is not None):
+            wrong.append(
+                "controls: dfr and dfr_set, the validation set on which it trains the last layer, "
+                "need each other; add the missing one, or remove both"
+            )
+        if "dfr" in self.controls and self.mean_setting is None:
+            wrong.append("controls: dfr needs pool: mean, in training or a way of guiding")
         for name, way in self.guidances.items():
             if re.fullmatch(_NAME, name) is None:
                 wrong.append(
@@ -332,6 +346,19 @@ class StudyConfig(GuidanceConfig):
         for name, way in self.guidances.items():
             found.setdefault(way.training(self.training).pool, Setting(1.0, name))
         return tuple(found.values()) or (Setting(1.0),)
+
+    @property
+    def starts_from_mapper(self) -> bool:
+        """Whether baselines and Students are also trained from the weights of a mapper."""
+        return self.mapper is not None and self.mapper.start
+
+    @property
+    def mean_setting(self) -> Setting | None:
+        """Setting without guidance whose pooling is the mean; None if there is none."""
+        for setting in self.plain_settings:
+            if self.training_of(self.students[0], setting.guidance).pool == "mean":
+                return setting
+        return None
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -31,6 +31,12 @@ class Mapper(Settings):
             or a number.
         decoder: none, or fpn: a feature pyramid on the backbone, for marks smaller than a cell.
         stride: Stride of the decoder's grid in pixels.
+        start: Whether Baseline 1, Baseline 2 and the Students are also trained from the weights of
+            a mapper of their backbone and seed, at their selected settings, as further rows.
+
+    Reference:
+        start: C. R. Crum, A. Czajka, "MENTOR: Human Perception-Guided Pretraining for Increased
+        Generalization", WACV 2025.
     """
 
     cell_full: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -38,6 +44,16 @@ class Mapper(Settings):
     top: Amount = 0.1
     decoder: Literal["none", "fpn"] = "none"
     stride: Literal[4, 8, 16] = 8
+    start: bool = False
+
+    @model_validator(mode="after")
+    def _start_of_a_backbone(self) -> Mapper:
+        if self.start and self.decoder != "none":
+            raise ValueError(
+                f"start needs the weights of a plain backbone, and decoder is {self.decoder}; set "
+                "start: false, or decoder: none"
+            )
+        return self
 
     def backbone_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the backbone of a mapper in a study."""

@@ -112,10 +112,11 @@ class Plan:
         return self.protocol.domain
 
     def members_of(self, role: Role, backbone: str | None = None) -> Iterator[Member]:
-        """Runs of a role with the study's own number of annotated images."""
+        """Runs of a role with the study's own number of annotated images and initial weights."""
         for member in self.members:
             arm = member.arm
-            if arm.role == role and arm.annotated is None and backbone in (None, arm.backbone):
+            own = arm.annotated is None and not arm.start
+            if arm.role == role and own and backbone in (None, arm.backbone):
                 yield member
 
     def start(self) -> list[Step]:
@@ -163,9 +164,14 @@ class Plan:
             runs.append(chain[-1])
 
         for seed in self.seeds:
-            add(protocol.student(winner, backbone, setting, seed))
+            own_chains = [protocol.student(winner, backbone, setting, seed)]
             if len(study.plain_settings) == 1:  # otherwise after its own selection
-                add([protocol.full_run("baseline2", backbone, study.plain_settings[0], seed)])
+                (plain,) = study.plain_settings
+                own_chains.append([protocol.full_run("baseline2", backbone, plain, seed)])
+            for chain in own_chains:
+                add(chain)
+                if study.starts_from_mapper:
+                    add(protocol.from_mapper(chain, seed))
             if study.controls_alpha == "student":
                 for control in controls_of(study, winner):
                     add(protocol.control(control, winner, backbone, setting, seed))
@@ -250,6 +256,11 @@ class Plan:
                 if len(study.plain_settings) > 1:
                     plain = study.plain_settings[0]
                     chosen.append([protocol.full_run("baseline2", backbone, plain, seed)])
+                if study.starts_from_mapper:
+                    own_chain = [protocol.annotated_run(backbone, setting, seed)]
+                    chosen.append(protocol.from_mapper(own_chain, seed))
+                    if len(study.plain_settings) > 1:
+                        chosen.append(protocol.from_mapper(chosen[-2], seed))
                 if study.controls_alpha == "own":
                     chosen += [
                         protocol.control(control, winner, backbone, setting, seed)
@@ -350,6 +361,9 @@ class Plan:
         settings = study.baseline_settings if role == "baseline1" else study.settings
         if role in ("baseline2", "masked"):
             settings = study.plain_settings  # no guidance
+        elif role == "dfr":
+            assert study.mean_setting is not None
+            settings = (study.mean_setting,)
 
         def runs(setting: Setting) -> Callable[[int], list[list[Step]]]:
             return lambda seed: [self._run(role, backbone, setting, seed, winner)]
@@ -400,6 +414,11 @@ class Plan:
         chains = [
             self._run(role, backbone, one, seed, winner) for one in shown for seed in self.seeds
         ]
+        if self.protocol.study.starts_from_mapper and role in ("baseline1", "baseline2"):
+            chains += [
+                self.protocol.from_mapper(self._run(role, backbone, setting, seed, winner), seed)
+                for seed in self.seeds
+            ]
         later = [step for chain in chains for step in chain]  # a dropped one lacks some seeds
         later += [self.protocol.evaluation(chain[-1]) for chain in chains]
         return later + (self.budget("baseline1", backbone, setting) if role == "baseline1" else [])

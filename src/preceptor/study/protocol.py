@@ -364,6 +364,8 @@ class Protocol:
                 labels' own cross-entropy in the loss; soft labels of `distilled` have the weight
                 1 − α. `masked` has α 1.
         """
+        if control == "dfr":
+            return self._dfr_run(backbone, setting, seed)
         if control != "shuffled" and control != "distilled" and control != "masked":
             return [self.full_run(control, backbone, setting, seed)]
         guiding, alpha = self.study.guiding(), setting.alpha
@@ -383,6 +385,27 @@ class Protocol:
                 "soft_labels": _soft_labels(source, 1 - alpha) if alpha < 1 else None,
             }
         return self._on_maps(_arm(control, backbone, setting, teacher), seed, values, steps)
+
+    def _dfr_run(self, backbone: str, setting: Setting, seed: int) -> list[Step]:
+        """Baseline 2, and the run that trains its last layer again."""
+        base = self.full_run("baseline2", backbone, setting, seed)
+        assert isinstance(base.work, Train)
+        config = base.work.config.model_copy(update={"last_layer": self.study.dfr_set})
+        step = self.train(_arm("dfr", backbone, setting), config, (base.id,))
+        workspace = self.workspaces.at(config.manifest)
+        return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
+
+    def from_mapper(self, chain: list[Step], seed: int) -> list[Step]:
+        """The last run of a chain from the weights of a mapper, after the mapper and the others."""
+        *before, run = chain
+        assert isinstance(run.work, Train)
+        arm = run.work.arm
+        mapper = self.mapper_run("mapper", arm.backbone, seed)
+        file = self.run_folder(mapper.id) / "model" / "model.safetensors"
+        changes = {"weights": str(file), "weights_identity": mapper.id}
+        config = run.work.config.model_copy(update=changes)
+        started = self.train(replace(arm, start="mapper"), config, (*run.needs, mapper.id))
+        return [*before, mapper, started]
 
     def _masked(
         self, source: MapSource, guiding: GuidanceConfig, training: Training

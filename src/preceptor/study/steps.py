@@ -22,7 +22,7 @@ Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 Role = Literal[
     "baseline1", "baseline2", "teacher", "student", "ceiling",
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
-    "masked",
+    "masked", "dfr",
     "variant", "member", "generation", "mapper", "mapper_all",
 ]  # fmt: skip
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
@@ -44,6 +44,8 @@ class Arm:
         annotated: Number of annotated images, for runs of an annotation budget; None = the
             study's own number.
         guidance: Way of guiding, see `StudyConfig.guidances`; "" = the study's own settings.
+        start: Source of the initial weights: "" = the study's weights, mapper = a mapper of the
+            same backbone and seed.
     """
 
     role: Role
@@ -54,6 +56,7 @@ class Arm:
     generation: int = 0
     annotated: int | None = None
     guidance: str = ""
+    start: Literal["", "mapper"] = ""
 
     @property
     def setting(self) -> Setting:
@@ -62,7 +65,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Role, variant, generation and budget as one text, as tables write them.
+        """Role, variant, generation, start and budget as one text, as tables write them.
 
         Example:
             >>> Arm("student", "densenet121", 0.5, annotated=50).label
@@ -75,6 +78,8 @@ class Arm:
             name = f"variant {self.variant}"
         elif self.role == "generation":
             name = f"generation {self.generation}"
+        if self.start:
+            name = f"{name} from {self.start}"
         return name if self.annotated is None else f"{name} @ {self.annotated}"
 
 
