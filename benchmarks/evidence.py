@@ -188,27 +188,28 @@ def rules(study: Study, role: Role, backbone: str) -> tuple[dict[float, Arm], di
     teacher, protocol = str(winner) if role == "student" else "", study.plan.protocol
     files = study.results.files
     arms = {row["alpha"]: Arm(role, backbone, row["alpha"], teacher) for row in made.table}
+    settings = [Setting(row["alpha"]) for row in made.table]
     candidates = []
-    for row in made.table:
+    for setting, row in zip(settings, made.table, strict=True):
         members = [member for member in study.plan.members if member.arm == arms[row["alpha"]]]
         tables = [files.validation(protocol, one) for one in sorted(members, key=lambda m: m.seed)]
         scores = [table for table in tables if table is not None]
-        candidates.append(Candidate(row["name"], Setting(row["alpha"]), scores, row["agreement"]))
+        candidates.append(Candidate(row["name"], setting, scores, row["agreement"]))
     means = pd.DataFrame(
         [[study.aucs(arm, name).mean() for name in study.vals] for arm in arms.values()],
         columns=study.vals,
     )
     first = "val" if "val" in study.vals else study.vals[0]
     taken = {
-        first: candidates[int(means[first].argmax())].alpha,
-        "worst set": candidates[int(means.min(axis=1).argmax())].alpha,
+        first: settings[int(means[first].argmax())].alpha,
+        "worst set": settings[int(means.min(axis=1).argmax())].alpha,
     }
     for rule in ("val_auc", "guided"):
         name = choose(
             candidates, classes=study.results.classes, positive=study.results.positive, rule=rule,
             draws=study.config.draws,
         ).winner  # fmt: skip
-        taken[rule] = next(one.alpha for one in candidates if one.name == name)
+        taken[rule] = settings[[one.name for one in candidates].index(name)].alpha
     return arms, taken
 
 

@@ -20,6 +20,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.selection import Choice
+from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, Select, Selection, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
@@ -53,7 +54,7 @@ def finished(
     }  # fmt: skip
     study = parse_config(values | changes, StudyConfig)
     plan = Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
-    graph, trained = Graph(plan.start()), dict[str, Train]()
+    graph, trained = Graph(first_steps(plan)), dict[str, Train]()
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
             graph.add(step.work.choose())

@@ -15,6 +15,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
+from preceptor.study.stages import outline
 from preceptor.study.steps import Arm, Evaluate, Role, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
@@ -148,7 +149,7 @@ def test_runs_from_the_weights_of_a_mapper(tmp_path: Path) -> None:
     assert run.work.config.weights_identity == mapper.id
     assert Path(run.work.config.weights).parent.parent.name == mapper.id
     plan = Plan(one)
-    titles = [step.title for part in plan.outline() for step in part]
+    titles = [step.title for part in outline(plan) for step in part]
     for role in ("baseline1", "baseline2", "student"):
         rows = [title for title in titles if title.startswith(f"train {role} from mapper")]
         assert len(rows) == 3, role

@@ -23,6 +23,7 @@ from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "controls": list(CONTROLS),
+    "dfr_set": "val",
     "primary": "test-seen",
     "alphas": [0.1],
     "data_driven": False,

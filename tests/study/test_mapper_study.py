@@ -16,6 +16,7 @@ from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
 from preceptor.study.setting import Setting
+from preceptor.study.stages import outline
 from preceptor.study.steps import Train
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
@@ -147,7 +148,7 @@ def test_wrong_settings(values: dict[str, Any], message: str, tmp_path: Path) ->
 
 def test_the_outline_has_every_step_of_the_study(finished: Path) -> None:
     plan = reopen(finished).first
-    first, later = plan.outline()
+    first, later = outline(plan)
     outlined = {step.id for step in (*first, *later)}
     mappers = [member.run for role in ("mapper", "mapper_all") for member in plan.members_of(role)]  # type: ignore[arg-type]
     assert len(mappers) == 2

@@ -17,6 +17,7 @@ from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import MEMBER_STRIDE, Protocol
 from preceptor.study.setting import Setting
+from preceptor.study.stages import outline, stage_two, variants_and_tests
 from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY
@@ -257,9 +258,9 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_
     assert run.maps.path == one.maps_folder(steps[1].id)
     assert run.annotated == 0.5
     plan = Plan(one)
-    plan._added(plan.stage_two(teacher))
+    plan.add(stage_two(plan, teacher))
     arms = {member.arm for member in plan.members_of("masked")}
-    later = plan.variants_and_tests(teacher, "test_byobnet", Setting(0.1))
+    later = variants_and_tests(plan, teacher, "test_byobnet", Setting(0.1))
     arms |= {arm(step) for step in later if step.kind == "train" and arm(step).role == "masked"}
     assert arms == {Arm("masked", "test_byobnet", 1.0, str(teacher))}
 
@@ -267,7 +268,7 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_
 def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     one = protocol(draws, variants={"tta": {"tta": True}})
     plan = Plan(one)
-    first, later = plan.outline()
+    first, later = outline(plan)
     assert not plan.members
     assert not plan.steps
     titles = [step.title for step in [*first, *later]]
@@ -287,7 +288,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     words = {"alphas": grid, "controls": CONTROLS, "controls_alpha": controls_alpha}
     plan = Plan(protocol(draws, **words))
     winner = plan.protocol.teachers()[0]
-    steps = plan.stage_two(winner)
+    steps = stage_two(plan, winner)
     trainings = [step.work for step in steps if isinstance(step.work, Train)]
     own = controls_alpha == "own"
     for role in ("student", *CONTROLS):
@@ -305,7 +306,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     student = selections[0].id
     # Test sets stay closed until the Students are chosen.
     assert all(student in step.needs for step in selections[1:])
-    later = plan.variants_and_tests(winner, "test_byobnet", Setting(0.5))
+    later = variants_and_tests(plan, winner, "test_byobnet", Setting(0.5))
     for role in CONTROLS:
         trained = [step for step in later if step.title.startswith(f"train {role} ")]
         assert len(trained) == (0 if own else 2)

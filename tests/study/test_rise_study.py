@@ -19,6 +19,7 @@ from preceptor.results.domain import gather
 from preceptor.runtime.result_folder import read_record
 from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
+from preceptor.study.stages import outline
 from preceptor.study.steps import MakeMaps
 from preceptor.study_folder import open_study, reopen
 from tests.datasets import SQUARES_STUDY, squares
@@ -134,7 +135,7 @@ def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_
     def ids(**changes: Any) -> dict[str, set[str]]:
         study = parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
         plan = open_study(study, tmp_path / "none", run=False, report_to=lambda _: None).first
-        first, _ = plan.outline()
+        first, _ = outline(plan)
         found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
         for step in first:
             if isinstance(step.work, MakeMaps):

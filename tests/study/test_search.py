@@ -18,6 +18,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose, preferred, survivors
 from preceptor.study.setting import Setting
+from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train
 from tests.study.scored_plan import ALPHAS, SEEDS, final, finished, table
 
@@ -122,7 +123,7 @@ def test_a_second_start_remembers_every_comparison(tmp_path: Path) -> None:
     plan, _ = finished(tmp_path, best_at(0.3), search="halving")
     known = {selection.name: choice for selection, choice in plan.choices.items()}
     again = Plan(plan.protocol, remembered=known)
-    graph = Graph(again.start())
+    graph = Graph(first_steps(again))
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
             graph.add(step.work.choose())

@@ -11,8 +11,8 @@ import pandas as pd
 
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.options import Variant
-from preceptor.study.plan import Plan, controls_of
-from preceptor.study.protocol import OF_TEACHER, Teacher
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import OF_TEACHER, Teacher, controls_of
 from preceptor.study.steps import Arm, Role
 
 OVERALL = "overall"  # the mean over backbones, seed by seed

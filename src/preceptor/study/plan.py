@@ -1,24 +1,18 @@
-"""Plan of a study: its steps, stage by stage.
+"""Plan of one domain of a study: the steps and choices so far, and the search of a selection.
 
-Selections are steps as well: the choice made by a selection adds the steps that follow from it.
-Test sets are scored only after the selection of the Students' settings (the way of guiding and α),
-for which the selections of the other roles wait. If the number of seeds is auto, all selections use
-the seeds of the first look; every look at the primary comparisons is a step that may add further
-seeds of the selected runs.
+Selections are steps as well: the choice made by a selection adds the steps that follow from it;
+which steps these are is in `study.stages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
-from preceptor.study.config import Control, StudyConfig
-from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
+from preceptor.study.looks import LookResult
 from preceptor.study.protocol import Member, Protocol, Teacher
-from preceptor.study.seeds import AutoSeeds
 from preceptor.study.selection import (
     Candidate,
     Choice,
@@ -32,15 +26,8 @@ from preceptor.study.steps import Look, Role, Select, Selection, Step, Train
 from preceptor.training.record import mean_map_correlation
 
 
-def controls_of(study: StudyConfig, winner: Teacher) -> list[Control]:
-    """Controls of the study that are possible for a Teacher: given maps have no soft labels."""
-    return [
-        control for control in study.controls if control != "distilled" or winner.kind != "given"
-    ]
-
-
 @dataclass(frozen=True)
-class _Contender:
+class Contender:
     """Candidate of a selection, whose runs are created seed by seed.
 
     Args:
@@ -119,166 +106,10 @@ class Plan:
             if arm.role == role and own and backbone in (None, arm.backbone):
                 yield member
 
-    def start(self) -> list[Step]:
-        """First steps; their selections add the others."""
-        return self._added(self.stage_one())
-
-    def stage_one(self) -> list[Step]:
-        """Baselines, ceiling, Teachers, their maps and the probe Students."""
-        protocol, study = self.protocol, self.protocol.study
-        steps: list[Step] = []
-        for backbone in study.students:
-            steps += self._search_setting("baseline1", backbone)
-            if study.ceiling:
-                steps += self._search_setting("ceiling", backbone)
-            if len(study.plain_settings) > 1:
-                steps += self._search_setting("baseline2", backbone)
-            else:
-                (plain,) = study.plain_settings
-                steps += [
-                    protocol.full_run("baseline2", backbone, plain, seed)
-                    for seed in study.first_seeds
-                ]
-        return steps + self._search_teacher()
-
-    def stage_two(self, winner: Teacher) -> list[Step]:
-        """Students of the selected Teacher and controls, for every backbone and setting."""
-        study = self.protocol.study
-        steps: list[Step] = []
-        for backbone in study.students:
-            steps += self._search_setting("student", backbone, winner)
-            if study.controls_alpha == "own":
-                for control in controls_of(study, winner):
-                    steps += self._search_setting(control, backbone, winner)
-        return steps
-
-    def variants_and_tests(self, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
-        """Variants, and controls without a setting of their own, at the Students' setting; then the
-        test scores of these runs, of the Students and of Baseline 2."""
-        protocol, study = self.protocol, self.protocol.study
-        runs: list[Step] = []
-        makers: list[Step] = []  # Teachers of variants, their maps and means of committees
-
-        def add(chain: list[Step]) -> None:
-            makers.extend(chain[:-1])
-            runs.append(chain[-1])
-
-        for seed in self.seeds:
-            own_chains = [protocol.student(winner, backbone, setting, seed)]
-            if len(study.plain_settings) == 1:  # otherwise after its own selection
-                (plain,) = study.plain_settings
-                own_chains.append([protocol.full_run("baseline2", backbone, plain, seed)])
-            for chain in own_chains:
-                add(chain)
-                if study.starts_from_mapper:
-                    add(protocol.from_mapper(chain, seed))
-            if study.controls_alpha == "student":
-                for control in controls_of(study, winner):
-                    add(protocol.control(control, winner, backbone, setting, seed))
-            for name, variant in study.variants.items():
-                own = replace(setting, alpha=variant.alpha_of(setting.alpha))
-                add(protocol.variant(name, winner, backbone, own, seed))
-        return makers + runs + [protocol.evaluation(run) for run in runs]
-
-    def budget(
-        self, role: Literal["baseline1", "student"], backbone: str, setting: Setting
-    ) -> list[Step]:
-        """Runs of Baseline 1 or of the Student for each number of annotated images.
-
-        Args:
-            role: baseline1 or student.
-            backbone: Backbone of the models.
-            setting: Setting selected for this role.
-        """
-        winner = self.winner()
-        assert winner is not None
-        runs, makers = [], []
-        for size in self.protocol.study.budgets:
-            protocol = self.protocol.of_budget(size)
-            for seed in protocol.study.first_seeds:
-                if role == "baseline1":
-                    runs.append(protocol.annotated_run(backbone, setting, seed))
-                elif winner.kind != "given":  # given maps do not depend on what is annotated
-                    *before, run = protocol.student(winner, backbone, setting, seed)
-                    makers += before
-                    runs.append(run)
-        return makers + runs + [self.protocol.evaluation(run) for run in runs]
-
-    def detectors(self) -> list[Step]:
-        """Mappers of A and, with a ceiling, of all human maps, and their test scores."""
-        protocol, study = self.protocol, self.protocol.study
-        if study.mapper is None:
-            return []
-        roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
-        if study.ceiling:
-            roles.append("mapper_all")
-        runs = [
-            protocol.mapper_run(role, backbone, seed)
-            for role in roles
-            for backbone in study.teachers
-            for seed in self.seeds
-        ]
-        return runs + [protocol.evaluation(run) for run in runs]
-
-    def outline(self, most: bool = False) -> tuple[list[Step], list[Step]]:
-        """All steps of stage 1 and stage 2, as if the first Teacher and setting were chosen.
-
-        A search by racing is taken to drop all other candidates at the first comparison. Nothing is
-        added to this plan.
-
-        Args:
-            most: Whether all seeds are run if their number is auto; otherwise those of the first
-                look.
-        """
-        plan, study = Plan(self.protocol), self.protocol.study
-        if most and study.looks:
-            first, last = len(study.first_seeds), len(study.seed_list)
-            plan.looks[Look(self.domain, first)] = LookResult(first, (), 0.0, last)
-        return plan._outline()
-
-    def _outline(self) -> tuple[list[Step], list[Step]]:
-        protocol, study = self.protocol, self.protocol.study
-        first = {step.id: step for step in self.stage_one()}
-        winner, setting = protocol.teachers()[0], study.settings[0]
-        self.choices[self._teacher] = Choice(str(winner), "", ())
-        later = self.stage_two(winner)
-        for backbone in study.students:
-            later += self.variants_and_tests(winner, backbone, setting)
-            later += self.budget("baseline1", backbone, setting)
-            later += self.budget("student", backbone, setting)
-            for seed in self.seeds:
-                chosen = [
-                    [protocol.annotated_run(backbone, own, seed)]
-                    for own in {study.paper_setting, setting}
-                ]
-                if study.ceiling:
-                    chosen.append([protocol.full_run("ceiling", backbone, setting, seed)])
-                if len(study.plain_settings) > 1:
-                    plain = study.plain_settings[0]
-                    chosen.append([protocol.full_run("baseline2", backbone, plain, seed)])
-                if study.starts_from_mapper:
-                    own_chain = [protocol.annotated_run(backbone, setting, seed)]
-                    chosen.append(protocol.from_mapper(own_chain, seed))
-                    if len(study.plain_settings) > 1:
-                        chosen.append(protocol.from_mapper(chosen[-2], seed))
-                if study.controls_alpha == "own":
-                    chosen += [
-                        protocol.control(control, winner, backbone, setting, seed)
-                        for control in controls_of(study, winner)
-                    ]
-                later += [step for chain in chosen for step in chain]
-                later += [protocol.evaluation(chain[-1]) for chain in chosen]
-        trained = {step.id for step in (*first.values(), *later)}
-        later += self.detectors()
-        probes = [chain[-1] for chain in self._probe_chains() if chain[-1].id in trained]
-        later += map(protocol.evaluation, probes)
-        unique = {step.id: step for step in later if step.id not in first}
-        return list(first.values()), list(unique.values())
-
     @property
     def teacher_choice(self) -> Choice | None:
         """Choice among Teachers; None before the selection."""
-        return self.choices.get(self._teacher)
+        return self.choices.get(self.teacher_selection)
 
     def setting_choice(self, role: Role, backbone: str) -> Choice | None:
         """Choice of the setting of a role; None before the selection."""
@@ -303,161 +134,12 @@ class Plan:
         """Whether a selection or a look has been made."""
         return decision in (self.looks if isinstance(decision, Look) else self.choices)
 
-    # Selections.
-
-    def _probes(self) -> list[tuple[str, Setting]]:
-        """Student backbones and settings of stage 1."""
-        study = self.protocol.study
-        names = [study.probe_backbone] if study.plan == "staged" else study.students
-        return [(backbone, setting) for backbone in names for setting in study.probe_settings]
-
-    def _probe_chains(self) -> list[list[Step]]:
-        """The probe Students of every Teacher and seed, each after the steps that make its maps."""
-        protocol = self.protocol
-        backbone, setting = self._probes()[0]
-        return [
-            protocol.student(teacher, backbone, setting, seed)
-            for teacher in protocol.teachers()
-            for seed in protocol.study.first_seeds
-        ]
-
     @property
-    def _teacher(self) -> Selection:
+    def teacher_selection(self) -> Selection:
+        """Identifier of the selection among the Teachers."""
         return Selection(self.domain, "teacher")
 
-    def _search_teacher(self) -> list[Step]:
-        """Probe Students of every Teacher, and the selection among the Teachers."""
-        protocol, teachers = self.protocol, self.protocol.teachers()
-
-        def students(teacher: Teacher) -> Callable[[int], list[list[Step]]]:
-            return lambda seed: [
-                protocol.student(teacher, backbone, setting, seed)
-                for backbone, setting in self._probes()
-            ]
-
-        contenders = [
-            _Contender(
-                str(teacher),
-                Setting(teacher.alpha) if teacher.kind == "human" else None,
-                students(teacher),
-                partial(self._map_step, teacher),
-            )
-            for teacher in teachers
-        ]
-
-        def follow(choice: Choice) -> list[Step]:
-            winner = self.winner()
-            assert winner is not None
-            return self.stage_two(winner)
-
-        title = f"among {len(teachers)} Teachers"
-        return self._search(self._teacher, title, contenders, follow)
-
-    def _search_setting(
-        self, role: Role, backbone: str, winner: Teacher | None = None
-    ) -> list[Step]:
-        """Runs of a role at each of its settings, and the selection of its setting."""
-        protocol, study = self.protocol, self.protocol.study
-        settings = study.baseline_settings if role == "baseline1" else study.settings
-        if role in ("baseline2", "masked"):
-            settings = study.plain_settings  # no guidance
-        elif role == "dfr":
-            assert study.mean_setting is not None
-            settings = (study.mean_setting,)
-
-        def runs(setting: Setting) -> Callable[[int], list[list[Step]]]:
-            return lambda seed: [self._run(role, backbone, setting, seed, winner)]
-
-        contenders = [_Contender(str(setting), setting, runs(setting)) for setting in settings]
-        if role != "student":  # test sets are not scored before the selection of the Students
-            also = [Selection(self.domain, "student", backbone).step_id]
-        else:
-            also = [self._teacher.step_id] if len(protocol.teachers()) == 1 else []
-        where = f" ({self.domain})" if self.domain else ""
-        return self._search(
-            Selection(self.domain, role, backbone),
-            f"{'setting' if study.guidances else 'α'} of {role} {backbone}{where}",
-            contenders,
-            lambda choice: [*self._after_setting(role, backbone, choice.setting), *self._look()],
-            also,
-        )
-
-    def _run(
-        self, role: Role, backbone: str, setting: Setting, seed: int, winner: Teacher | None
-    ) -> list[Step]:
-        """The run of a role whose setting is chosen, after the steps that make its maps."""
-        if role == "baseline1":
-            return [self.protocol.annotated_run(backbone, setting, seed)]
-        if role in ("ceiling", "baseline2"):
-            return [self.protocol.full_run(role, backbone, setting, seed)]
-        assert winner is not None
-        if role == "student":
-            return self.protocol.student(winner, backbone, setting, seed)
-        if role not in get_args(Control):
-            raise ValueError(f"no setting is chosen for the role {role}")
-        return self.protocol.control(cast(Control, role), winner, backbone, setting, seed)
-
-    def _after_setting(self, role: Role, backbone: str, setting: Setting) -> list[Step]:
-        """Steps that follow from the selection of the setting of a role."""
-        winner = self.winner()
-        if role == "student":
-            assert winner is not None
-            later = self.variants_and_tests(winner, backbone, setting)
-            if backbone == self.protocol.study.students[0]:
-                probes = self._probe_chains()  # a dropped Teacher lacks some seeds
-                known = [chain[-1] for chain in probes if chain[-1].id in self.steps]
-                later += map(self.protocol.evaluation, known)
-                later += self.detectors()
-            return later + self.budget("student", backbone, setting)
-        paper = self.protocol.study.paper_setting
-        shown = sorted({setting, paper} if role == "baseline1" else {setting})
-        chains = [
-            self._run(role, backbone, one, seed, winner) for one in shown for seed in self.seeds
-        ]
-        if self.protocol.study.starts_from_mapper and role in ("baseline1", "baseline2"):
-            chains += [
-                self.protocol.from_mapper(self._run(role, backbone, setting, seed, winner), seed)
-                for seed in self.seeds
-            ]
-        later = [step for chain in chains for step in chain]  # a dropped one lacks some seeds
-        later += [self.protocol.evaluation(chain[-1]) for chain in chains]
-        return later + (self.budget("baseline1", backbone, setting) if role == "baseline1" else [])
-
-    def _look(self) -> list[Step]:
-        """Step that looks at the primary comparisons; none before all of their settings are
-        selected, or if the number of seeds is fixed."""
-        protocol, seeds = self.protocol, self.protocol.study.seeds
-        chosen = {
-            (role, name): setting
-            for role in COMPARED
-            for name in protocol.study.students
-            if (setting := self.setting_of(role, name)) is not None
-        }
-        complete = len(chosen) == len(COMPARED) * len(protocol.study.students)
-        if not isinstance(seeds, AutoSeeds) or not complete:
-            return []
-        winner = self.winner()
-        assert winner is not None
-        here = Look(self.domain, len(self.seeds))
-        pairs = primary_pairs(protocol, winner, chosen, self.seeds)
-
-        def decide() -> list[Step]:
-            self.looks[here] = look(primary_aucs(protocol, pairs), seeds.auto)
-            if self.looks[here].next is None:
-                return []
-            # Roles whose setting is not selected yet follow with all of these seeds when it is.
-            later = [self._after_setting(*key, one) for key, one in self._settings().items()]
-            return [*(step for steps in later for step in steps), *self._look()]
-
-        runs = {run.id: run for sides in pairs.values() for side in sides for run in side}
-        identity = here.step_id
-        work = Select(here, lambda: self._added(decide(), by=identity))
-        where = f" ({self.domain})" if self.domain else ""
-        name = f"whether further seeds are run, after {here.seeds}{where}"
-        needs = tuple(protocol.evaluation(run).id for run in runs.values())
-        return [Step(identity, work, name, needs)]
-
-    def _settings(self) -> dict[tuple[Role, str], Setting]:
+    def settings(self) -> dict[tuple[Role, str], Setting]:
         """Selected settings by role and backbone."""
         return {
             (one.role, one.backbone): choice.setting
@@ -465,11 +147,11 @@ class Plan:
             if one.backbone and not one.seeds
         }
 
-    def _search(
+    def search(
         self,
         selection: Selection,
         title: str,
-        contenders: Sequence[_Contender],
+        contenders: Sequence[Contender],
         follow: Callable[[Choice], list[Step]],
         also: Sequence[str] = (),
         rung: int = 0,
@@ -490,14 +172,14 @@ class Plan:
         last = len(contenders) == 1 or rung + 1 == len(study.rungs)
         seeds = study.first_seeds if last else study.first_seeds[: study.rungs[rung]]
         here = selection if last else replace(selection, seeds=len(seeds))
-        trivial = len(contenders) == 1 and selection == self._teacher and not dropped
+        trivial = len(contenders) == 1 and selection == self.teacher_selection and not dropped
         chains = {
             one.name: [chain for seed in seeds for chain in one.chains(seed)] for one in contenders
         }
         runs = {name: [chain[-1] for chain in group] for name, group in chains.items()}
         steps = [step for group in chains.values() for chain in group for step in chain]
 
-        def maps(one: _Contender) -> list[Step]:
+        def maps(one: Contender) -> list[Step]:
             if one.map_step is None:
                 return runs[one.name]
             return [step for seed in seeds if (step := one.map_step(seed)) is not None]
@@ -507,13 +189,10 @@ class Plan:
                 name = contenders[0].name
                 choice = Choice(name, f"{name}: it is the only candidate.", ())
             else:
-                choice = self._decide(
-                    here,
-                    [
-                        _Scored(one.name, one.setting, runs[one.name], maps(one))
-                        for one in contenders
-                    ],
-                )
+                scored = [
+                    _Scored(one.name, one.setting, runs[one.name], maps(one)) for one in contenders
+                ]
+                choice = self._decide(here, scored)
             if last:
                 choice = with_dropped(choice, dropped, len(study.first_seeds))
             self.choices[here] = choice
@@ -526,15 +205,15 @@ class Plan:
                 {**row, "seeds": len(seeds)} for row in choice.table if row["name"] not in names
             )
             kept = [one for one in contenders if one.name in names]
-            return self._search(selection, title, kept, follow, also, rung + 1, (*dropped, *gone))
+            return self.search(selection, title, kept, follow, also, rung + 1, (*dropped, *gone))
 
         needs = [run.id for group in runs.values() for run in group]
         identity = here.step_id
-        work = Select(here, lambda: self._added(decide(), by=identity))
+        work = Select(here, lambda: self.add(decide(), by=identity))
         name = title if last else f"{title}, after {len(seeds)} seeds"
         return [*steps, Step(identity, work, name, (*(() if trivial else needs), *also))]
 
-    def _added(self, steps: list[Step], by: str = "") -> list[Step]:
+    def add(self, steps: list[Step], by: str = "") -> list[Step]:
         """Add steps and their runs to the plan; known ones are not changed."""
         for step in steps:
             self.steps.setdefault(step.id, step)
@@ -573,14 +252,3 @@ class Plan:
             draws=study.draws, negatives=study.validation_negatives,
         )  # fmt: skip
         return replace(choice, evidence=evidence)
-
-    def _map_step(self, teacher: Teacher, seed: int) -> Step | None:
-        """The step whose record holds how a Teacher's maps agree with human maps: its training for
-        its own maps, the making of its maps for RISE."""
-        if teacher.kind == "given":
-            return None
-        protocol, guiding = self.protocol, self.protocol.study.guiding()
-        training = protocol.teacher_run(teacher, seed, guiding)
-        if teacher.method != "rise":
-            return training
-        return protocol.make_maps(training, teacher, guiding)[-1]

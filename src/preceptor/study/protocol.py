@@ -71,6 +71,13 @@ class Teacher:
         return f"{self.name} {guided}, {self.method.upper()}"
 
 
+def controls_of(study: StudyConfig, teacher: Teacher) -> list[Control]:
+    """Controls of a study that are possible for a Teacher: given maps have no soft labels."""
+    return [
+        control for control in study.controls if control != "distilled" or teacher.kind != "given"
+    ]
+
+
 @dataclass(frozen=True)
 class Member:
     """One run of an arm.
