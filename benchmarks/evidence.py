@@ -131,7 +131,7 @@ def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:
     for name in (None, *study.config.variants):
         paths = []
         for seed in study.seeds:
-            asked = teacher, study.backbones[0], 0.5, seed
+            asked = teacher, study.backbones[0], Setting(0.5), seed
             steps = protocol.student(*asked) if name is None else protocol.variant(name, *asked)
             config = steps[-1].config
             paths.append(config.maps.path if config is not None else None)
