@@ -109,12 +109,12 @@ def finished(out: Path) -> dict[Path, int]:
 
 
 def workers(pid: int) -> list[int]:
-    """The worker processes of a study."""
+    """The worker processes of a study, and the server that forks them."""
     found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
             if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
-                found.append(int(child))
+                found += [child, *workers(child)]
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import preceptor.execution.local  # noqa: F401  # binds `start_process` before `here` replaces it
+import preceptor.execution.local  # noqa: F401  # binds `Starter` before `here` replaces it
 from preceptor.cli.main import main
 from preceptor.execution import process
 
@@ -42,7 +42,7 @@ def here(*arguments: object) -> Outcome:
     """
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
-        mock.patch.object(process, "start_process", return_value=None),
+        mock.patch.object(process, "Starter", return_value=None),
         mock.patch.object(sys, "argv", ["preceptor", *map(str, arguments)]),
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),
         contextlib.redirect_stdout(out),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,9 @@ settings.load_profile("no deadline")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Importing torch and collecting the tests make a million objects that stay; see `bulk_import`.
+gc.disable()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -51,6 +55,7 @@ SLOW = (
     "study/test_search.py",
     "execution/test_executors.py",
     "execution/test_local.py",
+    "execution/test_fork_server.py",
     "report/test_card.py",
     "report/test_graph_figure.py",
     "report/test_export.py",
@@ -148,6 +153,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return files.index(file) if file in files else len(files)
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, but not among what the collection of the tests has made."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from preceptor.study.steps import Arm, AverageMaps, Evaluate, Role, Select, Sele
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import RunRecord, SetMetrics, flat_metrics
-from tests.datasets import SQUARES_STUDY
+from tests.datasets import SQUARES_STUDY, squares
 
 # A study file's settings; each test adds the manifest.
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
@@ -139,6 +139,27 @@ def write_down(study: StudyPlan, effect: Effect, model: Path | None = None) -> N
         elif not study.is_finished(step):
             _write_result(study, step, effect, model)
         graph.finish(step.id)
+
+
+def scored_study(
+    folder: Path, effect: Effect, splits: dict[str, int], *, sources: bool = True, **values: Any
+) -> Plan:
+    """The plan of a study whose scores are written down.
+
+    Args:
+        folder: Of its images and its store.
+        effect: Of a run, see `write_down`.
+        splits: Images of each split.
+        sources: Whether the manifest says where the images are from.
+        values: Further settings.
+    """
+    manifest = squares(folder / "data", splits=splits, size=(8, 8))
+    if not sources:
+        table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+        table.drop(columns="source").to_csv(manifest, index=False)
+    plan = walk(study(manifest, **values), folder / "store", compute=False)
+    write_down(StudyPlan.of(plan), effect)
+    return plan
 
 
 def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | None) -> None:

@@ -26,6 +26,7 @@ ORDER = [
     {"study_folder"},
     {"driver"},
     {"cli"},
+    {"__main__"},
 ]
 NEVER = {
     "evaluation": {"torch"},
@@ -37,7 +38,9 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there.
-LATE = ("cli.", "tracking.", "execution.ray")
+LATE = ("cli.", "tracking.", "execution.ray", "training.__main__")
+# Packages that hand on public names, when they are asked for; "" is the whole.
+HAND_ON = ("", "data.importers")
 
 
 @cache
@@ -81,12 +84,14 @@ def offenders() -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for (name, goal), at_top in imports().items():
         room, other = name.split(".")[0], goal.lstrip(":").split(".")[0]
-        if not name:  # the package hands on public names, when they are asked for
+        if name in HAND_ON:
             continue
         if other in NEVER.get(room, ()):
             found[name, goal] = f"{room} never imports {other}"
         elif not goal.startswith(":") and room != other and level(goal) >= level(name):
             found[name, goal] = "upward"
+        elif goal.startswith(f"{name}."):  # a package's name of its own, when it is asked for
+            continue
         elif not (goal.startswith(":") or at_top or name.startswith(LATE) or goal in LATE):
             found[name, goal] = "late"
     return found

@@ -14,7 +14,7 @@ from preceptor.errors import HeldError, InputError
 from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
 from preceptor.execution.executors import Engine, check_engine, open_executor
 from preceptor.execution.graph import Graph
-from preceptor.execution.process import Process
+from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
@@ -67,7 +67,7 @@ def run_study(
     hang_timeout: float = HANG_TIMEOUT,
     track: Sequence[str] = (),
     track_uri: str | None = None,
-    early: Process | None = None,
+    early: Starter | None = None,
     tell: Callable[[str], None] = print,
     show: Callable[[StudyStatus], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> StudyResult:
@@ -87,7 +87,7 @@ def run_study(
         track: Trackers of parameters and curves: tensorboard, mlflow, or both.
         track_uri: URI of the MLflow server or database; None = MLFLOW_TRACKING_URI, or a database
             in the study folder.
-        early: Worker process that was started in advance, for `local`.
+        early: Starter of workers that was made in advance, for `local`.
         tell: Function that receives lines of progress.
         show: Display of the status; its context receives lines of text.
 

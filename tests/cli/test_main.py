@@ -15,10 +15,13 @@ import pandas as pd
 import pytest
 import typer
 import yaml
+from safetensors.numpy import save_file
 
 from preceptor.cli.main import app, reported_errors
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import file_digest
+from preceptor.training.record import RunRecord
+from preceptor.version import __version__
 from tests.commands import APART, HANGS, apart, assert_refused, here
 from tests.datasets import squares
 
@@ -31,7 +34,17 @@ COMMANDS = [
     ("data", "forged"),
     ("data", "plant"),
     ("data", "import"),
+    ("data", "import", "auto"),
+    ("data", "import", "coco"),
+    ("data", "import", "cvat"),
+    ("data", "import", "fixations"),
+    ("data", "import", "folders"),
+    ("data", "import", "labelme"),
+    ("data", "import", "labelstudio"),
+    ("data", "import", "masks"),
     ("data", "import", "und"),
+    ("data", "import", "voc"),
+    ("data", "import", "yolo"),
     ("train",),
     ("annotate",),
     ("evaluate",),
@@ -100,6 +113,13 @@ def test_the_list_of_commands_is_whole() -> None:
     assert set(COMMANDS) == set(names(typer.main.get_command(app)))
 
 
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "preceptor", "version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
+
+
 def test_help_needs_nothing_heavy() -> None:
     code = (
         "import sys\n"
@@ -112,6 +132,34 @@ def test_help_needs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_runs_of_a_store_need_no_torch(tmp_path: Path) -> None:
+    record = RunRecord(
+        id="done",
+        config={"backbone": "test_vit", "maps": {"kind": "human"}, "alpha": 0.5, "seed": 3},
+        classes=("a", "b"), input_size=32, grid=(4, 4), saliency="cam", training_images=24,
+        guided_images=12, soft_labelled_images=0, uninformative_maps=0, images_seen=24,
+        best_epoch=1, metrics={"val_auc": 0.75}, seconds=1.0, device="cpu", versions={},
+    )  # fmt: skip
+    (tmp_path / "runs" / "done").mkdir(parents=True)
+    record.write(tmp_path / "runs" / "done")
+    (tmp_path / "runs" / "begun").mkdir()
+    state = {"state": json.dumps({"epoch": 2})}
+    save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
+    code = (
+        "import sys\n"
+        f"sys.argv = ['preceptor', 'runs', {str(tmp_path)!r}]\n"
+        "from preceptor.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "sys.exit(','.join({'torch', 'timm', 'lightning_fabric'} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.750", "1"]
+    assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
 
 
 @pytest.mark.parametrize(

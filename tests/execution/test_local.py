@@ -30,11 +30,10 @@ def events(executor: LocalExecutor) -> list[str]:
     return found
 
 
-def worker() -> int:
+def worker(executor: LocalExecutor) -> int:
     """The process of an executor's one worker."""
-    (process,) = multiprocessing.active_children()
-    assert process.pid is not None
-    return process.pid
+    (pid,) = executor.pids
+    return pid
 
 
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
@@ -42,10 +41,13 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     try:
         executor.start(step)
-        os.kill(worker(), signal.SIGKILL)  # long before it has imported torch
+        os.kill(worker(executor), signal.SIGKILL)  # before it has opened the manifest
         found = events(executor)
+        assert multiprocessing.active_children(), "the fork server"
+        assert worker(executor) not in [one.pid for one in multiprocessing.active_children()]
     finally:
         executor.close()
+    assert not multiprocessing.active_children()
     assert found[-1] == "done"
     assert (plan.protocol.folder(step) / "run.json").is_file()
 
@@ -57,7 +59,7 @@ def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     try:
         executor.start(step)
         for _ in range(2):
-            os.kill(worker(), signal.SIGKILL)
+            os.kill(worker(executor), signal.SIGKILL)
             told += [event.text for event in executor.events()]
     finally:
         executor.close()

@@ -13,7 +13,8 @@ from preceptor.data.geometry import TURNS, turn_array
 from preceptor.data.rows import Rows
 from preceptor.inference.predict import predict
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidedModel, ModelSpec
+from preceptor.models.guided_model import GuidedModel
+from preceptor.models.spec import ModelSpec
 from preceptor.saliency.normalise import normalise
 from tests.datasets import Noise
 

@@ -16,8 +16,10 @@ from torch.nn import functional
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidedModel, GuidedOutput, ModelOutput, ModelSpec
+from preceptor.models.guided_model import GuidedModel
+from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.models.spec import ModelSpec
 from preceptor.models.sync_batch_norm import of_the_batch
 from preceptor.saliency.cam import class_activation_map
 from preceptor.saliency.gradcam import grad_cam

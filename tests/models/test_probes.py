@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from preceptor.errors import InputError
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
-from preceptor.models.guided_model import GuidedModel, ModelSpec
+from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity
+from preceptor.models.spec import ModelSpec
 
 
 class Odd(nn.Module):

@@ -27,8 +27,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.protocol import Member
 from preceptor.study.steps import Arm
 from preceptor.study.study_plan import StudyPlan
-from tests.datasets import squares
-from tests.studies import study, walk, write_down
+from tests.studies import scored_study
 
 BACKBONES = ("test_byobnet", "test_resnet")
 SEEDS = [0, 1, 2, 3]
@@ -50,20 +49,15 @@ def effect(arm: Arm, seed: int) -> float:
 
 def scored(folder: Path, **values: Any) -> Plan:
     """A study whose test scores are there."""
-    splits = {"train": 12, "val": 8, PRIMARY: 40}
-    manifest = squares(folder / "data", splits=splits, size=(8, 8))
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    table.drop(columns="source").to_csv(manifest, index=False)
     given = {
-        "manifest": manifest, "seeds": SEEDS,
-        "students": BACKBONES, "controls": tuple(CONTROLS), "dfr_set": "val", "alphas": (0.5,),
+        "seeds": SEEDS, "students": BACKBONES, "controls": tuple(CONTROLS), "dfr_set": "val",
+        "alphas": (0.5,),
         "teacher_alphas": (0.5,), "data_driven": True,
         "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
         "variants": {"kept": {"human_maps": "keep"}}, "saliency": ("cam", "rise"),
     }  # fmt: skip
-    plan = walk(study(**given | values), folder / "store", compute=False)
-    write_down(StudyPlan.of(plan), effect)
-    return plan
+    splits = {"train": 12, "val": 8, PRIMARY: 40}
+    return scored_study(folder, effect, splits, sources=False, **given | values)
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.protocol import Member
 from preceptor.study.seeds import AutoSeeds, SeedLooks
 from preceptor.study.steps import Arm
-from preceptor.study.study_plan import StudyPlan
-from tests.datasets import squares
-from tests.studies import study, walk, write_down
+from tests.studies import scored_study
 
 BACKBONE = "test_byobnet"
 SEEDS = [0, 1, 2]
@@ -45,13 +43,8 @@ def effect(arm: Arm, seed: int) -> float:
 def scored(folder: Path, **values: Any) -> Plan:
     """A study whose scores are written down."""
     splits = {"train": 12, "val": 40, "val-other": 40, PRIMARY: 40}
-    manifest = squares(folder / "data", splits=splits, size=(8, 8))
-    given = {
-        "manifest": manifest, "seeds": SEEDS, "controls": [*ANY_MAP, "distilled"],
-    }  # fmt: skip
-    plan = walk(study(**given | values), folder / "store", compute=False)
-    write_down(StudyPlan.of(plan), effect)
-    return plan
+    given = {"seeds": SEEDS, "controls": [*ANY_MAP, "distilled"]}
+    return scored_study(folder, effect, splits, **given | values)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from preceptor.config.training import Training
 from preceptor.data.stream import shares, split_batches
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import read_record
+from preceptor.training.distributed import make_fabric
 from preceptor.training.launch import launch
 from preceptor.training.run import train
 from tests.commands import assert_refused
@@ -93,9 +96,21 @@ def test_what_cannot_be_run_on_several_devices_is_refused(manifest: Path, tmp_pa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-def test_devices_that_are_not_there(manifest: Path, tmp_path: Path) -> None:
+def test_devices_that_are_not_there(manifest: Path) -> None:
+    """Each process says so, and `launch` the first of them, as it says other refusals."""
+    settings = run_of(manifest, {"devices": 2, "device": "cuda"}).training
     with pytest.raises(InputError, match=r"training\.device cuda, .* not available"):
-        launch(run_of(manifest, {"devices": 2, "device": "cuda"}), str(tmp_path))
+        make_fabric(settings)
+
+
+def test_the_launcher_imports_no_torch() -> None:
+    code = (
+        "import sys, preceptor.training.__main__\n"
+        "heavy = {'torch', 'timm', 'pandas', 'lightning_fabric'}\n"
+        "sys.exit(','.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_shares_divide_a_batch_and_short_batches_join() -> None:

@@ -68,14 +68,14 @@ def test_no_step_of_a_training_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, settings: dict[str, Any]
 ) -> None:
     steps = []
-    original = Trainer._step
+    original = Trainer.step
 
     def step(self: Any, batch: Any, *arguments: Any) -> Any:
         steps.append(len(batch.labels))
         with NoReads():
             return original(self, batch, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     config = RunConfig(
         manifest=squares(tmp_path / "data"),
         backbone=backbone,

@@ -63,7 +63,7 @@ def in_parts_from(monkeypatch: pytest.MonkeyPatch, parts: int, epoch: int = 0) -
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Exception) -> None:
     """Let the call-th forward of a training from here on fail, once."""
-    original: Callable[..., StepStats] = Trainer._gradients
+    original: Callable[..., StepStats] = Trainer.accumulate
     calls = iter(range(10**6))
 
     def failing(self: Trainer, *arguments: Any) -> StepStats:
@@ -71,7 +71,7 @@ def failing_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Exception) -> 
             raise error
         return original(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_gradients", failing)
+    monkeypatch.setattr(Trainer, "accumulate", failing)
 
 
 @given(count=st.integers(1, 40), parts=st.integers(1, 50), least=st.integers(1, 2))
@@ -129,13 +129,13 @@ def test_batch_norm_sees_two_images_at_least(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original: Callable[..., StepStats] = Trainer._gradients
+    original: Callable[..., StepStats] = Trainer.accumulate
 
     def seen(self: Trainer, batch: Batch, *arguments: Any) -> StepStats:
         sizes.append(len(batch.labels))
         return original(self, batch, *arguments)
 
-    monkeypatch.setattr(Trainer, "_gradients", seen)
+    monkeypatch.setattr(Trainer, "accumulate", seen)
     in_parts_from(monkeypatch, 7)
     config = run_of(
         manifest, {"epochs": 1, "input_size": 32}, backbone="test_byobnet",
@@ -205,7 +205,7 @@ def test_where_it_cannot_go_on_it_says_so(
     lines: list[str] = []
     config = run_of(manifest, {})
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_gradients", never)
+        patch.setattr(Trainer, "accumulate", never)
         with pytest.raises(
             RunFailedError,
             match=r"out of memory even with 1 image at a time \(batch_size 7, input_size 64\)",

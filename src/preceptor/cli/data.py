@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from preceptor.data.importers.write import ImportSummary
 from preceptor.data.manifest import Manifest
 from preceptor.data.plant import Planted
 from preceptor.data.summary import summary_table
@@ -70,6 +71,24 @@ def print_planted(planted: Planted) -> None:
             "note: no validation set is without the shortcut; add one, such as val-clean, for the "
             "selection of α"
         )
+
+
+def print_import(summary: ImportSummary) -> None:
+    """Print what `write_import` has written.
+
+    Args:
+        summary: Result of `write_import`.
+    """
+    print(
+        f"wrote {summary.folder / 'manifest.csv'}: {summary.images:,} images, "
+        f"{summary.maps:,} with a map"
+    )
+    if summary.annotators:
+        print(f"annotators: {', '.join(summary.annotators)}")
+    for note, count in summary.notes.items():
+        print(f"note: {note} ({count:,})")
+    if not summary.has_splits:
+        print("note: images are in no split; add --split 0.7,0.15,0.15, or use data split")
 
 
 def _width(lines: Iterable[Sequence[str]]) -> int:

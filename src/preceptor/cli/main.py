@@ -13,6 +13,9 @@ from typing import Annotated
 
 import typer
 
+from preceptor.cli.agreement import data_agreement
+from preceptor.cli.annotations import imports
+from preceptor.cli.export import data_export
 from preceptor.cli.options import (
     AddressOption,
     Cache,
@@ -38,11 +41,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Check, split, copy and import manifests.", no_args_is_help=True)
-imports = typer.Typer(help="Import published data sets.", no_args_is_help=True)
+data = typer.Typer(
+    help="Check, split, copy, import and export manifests; compare annotators.",
+    no_args_is_help=True,
+)
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
 data.add_typer(imports, name="import")
+data.command("agreement")(data_agreement)
+data.command("export")(data_export)
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[
@@ -332,9 +339,12 @@ def train(
             f"{config}: training.augmentation.outside is {outside}, which needs maps, and "
             "maps.kind is none; set maps, or remove outside"
         )
-    from preceptor.data.workspace import Workspace
-    from preceptor.training.prepare import image_formats
-    from preceptor.training.run import train as train_run
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.data.workspace import Workspace
+        from preceptor.training.prepare import image_formats
+        from preceptor.training.run import train as train_run
 
     workspace = Workspace.open(
         settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
@@ -375,9 +385,12 @@ def annotate(
 
     The maps are written as a map store. The same command resumes an interrupted one.
     """
-    from preceptor.config.maps import RiseSettings
-    from preceptor.execution.make_maps import annotate_in_shards
-    from preceptor.inference.annotate import maps_record
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.config.maps import RiseSettings
+        from preceptor.execution.make_maps import annotate_in_shards
+        from preceptor.inference.annotate import maps_record
 
     store = annotate_in_shards(
         model, manifest, out, method, splits=split, cache=cache, cache_dir=cache_dir,
@@ -422,15 +435,18 @@ def evaluate(
 
     Prints AUC, EER, error rates and other metrics by evaluation set and source.
     """
-    from preceptor.cli.evaluate import print_comparison, print_figures, print_rates
-    from preceptor.data.manifest import Manifest
-    from preceptor.data.workspace import Workspace
-    from preceptor.errors import InputError
-    from preceptor.evaluation.compare import compare_sets
-    from preceptor.evaluation.operating_points import known_threshold
-    from preceptor.evaluation.scores import check_score_file, figures, write_scores
-    from preceptor.inference.score import check_comparable, score_sets
-    from preceptor.models.build import load_model
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.evaluate import print_comparison, print_figures, print_rates
+        from preceptor.data.manifest import Manifest
+        from preceptor.data.workspace import Workspace
+        from preceptor.errors import InputError
+        from preceptor.evaluation.compare import compare_sets
+        from preceptor.evaluation.operating_points import known_threshold
+        from preceptor.evaluation.scores import check_score_file, figures, write_scores
+        from preceptor.inference.score import check_comparable, score_sets
+        from preceptor.models.build import load_model
 
     if out is not None:
         _check_target("--out", out, replace=True)
@@ -496,8 +512,11 @@ def report(
 
     The report is written from the steps that have finished so far.
     """
-    from preceptor.report.write import write_results
-    from preceptor.study_folder import reopen
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.report.write import write_results
+        from preceptor.study_folder import reopen
 
     write_results(reopen(folder), folder)
     print(f"report {folder / 'report.html'}")
@@ -515,7 +534,10 @@ def demo(
 
     The study runs the whole protocol in a few minutes.
     """
-    from preceptor.cli.demo import run_demo
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.demo import run_demo
 
     finish(run_demo(out, jobs=jobs, first=seed, tell=partial(print, flush=True)))
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
 from preceptor.errors import InputError
+from preceptor.runtime.bulk_import import bulk_import
 from preceptor.runtime.result_folder import is_finished
-from preceptor.study_folder import reopen
 from preceptor.training.record import RunRecord
 
 
@@ -66,6 +66,10 @@ def list_runs(folder: Path) -> list[Run]:
 
 
 def _of_study(folder: Path) -> list[Run]:
+    # The plan of a study needs torch, whose import takes seconds; a store of runs does not.
+    with bulk_import():
+        from preceptor.study_folder import reopen
+
     found = []
     for plan in reopen(folder):
         roles: dict[str, list[str]] = {}
@@ -115,7 +119,7 @@ def _of_folder(
 def _epochs(file: Path) -> int | None:
     """Number of finished epochs of an interrupted training; None without a valid checkpoint."""
     try:
-        with safe_open(file, "pt") as opened:
+        with safe_open(file, "np") as opened:
             return int(json.loads(opened.metadata()["state"])["epoch"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None

@@ -75,14 +75,17 @@ def run(
     if out is None:
         raise InputError("study run: --out is missing; add --out FOLDER, the study folder")
     settings = _read(path)
-    from preceptor.execution.process import start_process
+    from preceptor.execution.process import Starter
 
-    # The worker imports torch at the same time as this process.
-    early = start_process(settings.training.threads) if engine == "local" else None
-    from rich.console import Console
+    # A process of the workers imports torch at the same time as this one.
+    early = Starter(settings.training.threads) if engine == "local" else None
+    from preceptor.runtime.bulk_import import bulk_import
 
-    from preceptor.cli.terminal import live
-    from preceptor.driver import run_study
+    with bulk_import():
+        from rich.console import Console
+
+        from preceptor.cli.terminal import live
+        from preceptor.driver import run_study
 
     console = Console()
     show = partial(live, console=console) if console.is_terminal else None
@@ -117,13 +120,16 @@ def init(
 
     The file includes a time estimate measured on this machine.
     """
-    from preceptor.cli.study_file import write_study_file
     from preceptor.errors import InputError
+    from preceptor.runtime.bulk_import import bulk_import
 
     if manifest is None:
         raise InputError(
             "study init: the manifest is missing; add it, as in `preceptor study init x.csv`"
         )
+    with bulk_import():
+        from preceptor.cli.study_file import write_study_file
+
     time = write_study_file(
         manifest, to, backbone=backbone, weights=weights, size=size, positive=positive
     )
@@ -143,7 +149,10 @@ def plan(
     import tempfile
 
     settings = _read(_the_file(file, "plan"))
-    from preceptor.cli.plan import print_plan
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.plan import print_plan
 
     with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
         print_plan(settings, out or Path(nothing), jobs, print)

@@ -170,16 +170,41 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: The header cannot be read. Other damage is not detected.
     """
+    (width, height), orientation = stored_size(path)
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def stored_size(path: Path, content: bytes | None = None) -> tuple[tuple[int, int], int]:
+    """Size of the image as stored, and its EXIF orientation, from the header of the file.
+
+    Args:
+        path: File in any format of Pillow.
+        content: Content of the file, if it was read already.
+
+    Returns:
+        (width, height) in pixels, and the orientation from 1 to 8; 1 = upright. Pillow turns TIFF
+        files itself, so that their size is that of the upright image and their orientation 1.
+
+    Raises:
+        ImageError: The header cannot be read. Other damage is not detected.
+    """
     try:
-        with _refuse_empty(path).open("rb") as stream, Image.open(stream) as image:
-            if image.format == "TIFF":  # Pillow turns these by itself, in the size as well
-                return image.size
-            if image.format == "PNG" and "exif" not in image.info and _has_exif_chunk(path):
+        file = _refuse_empty(path).open("rb") if content is None else io.BytesIO(content)
+        with file as stream, Image.open(stream) as image:
+            if image.format == "TIFF":
+                return image.size, 1
+            late = image.format == "PNG" and "exif" not in image.info
+            if late and _has_exif_chunk(path, content):
                 image.load()  # the chunk stands behind the pixels
-            turned = _orientation(image) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else image.size
+            orientation = _orientation(image)
+            return image.size, orientation if orientation in _TRANSPOSE else 1
     except Exception as error:
         raise _explain(path, error) from error
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Image as stored, turned upright by an EXIF orientation from 1 to 8."""
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
 def _refuse_empty(path: Path) -> Path:
@@ -194,7 +219,7 @@ def _load(path: Path, content: bytes | None) -> Image.Image:
     with file as stream, Image.open(stream) as image:
         image.load()
         orientation = 1 if image.format == "TIFF" else _orientation(image)
-        return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+        return turned(image, orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -206,8 +231,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _has_exif_chunk(path: Path) -> bool:
-    with Path(path).open("rb") as stream:
+def _has_exif_chunk(path: Path, content: bytes | None) -> bool:
+    with Path(path).open("rb") if content is None else io.BytesIO(content) as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)

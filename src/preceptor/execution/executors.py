@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from preceptor.errors import InputError
 from preceptor.execution.events import Executor, WorkerContext
 from preceptor.execution.local import LocalExecutor
-from preceptor.execution.process import Process
+from preceptor.execution.process import Starter
 
 Engine = Literal["local", "ray"]
 
@@ -34,7 +34,7 @@ def open_executor(
     jobs: int | None = None,
     runs_per_gpu: int | None = None,
     address: str | None = None,
-    early: Process | None = None,
+    early: Starter | None = None,
 ) -> Executor:
     """Create the executor of a study.
 
@@ -44,7 +44,7 @@ def open_executor(
         jobs: Maximum number of concurrent steps; None = as many as the cores or GPUs allow.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         address: Address of the Ray cluster, or auto; None = RAY_ADDRESS, or a local Ray instance.
-        early: Worker process that was started in advance, for `local`.
+        early: Starter of workers that was made in advance, for `local`.
 
     Raises:
         InputError: Ray is not installed, there is no cluster, or the cluster lacks resources that a

@@ -1,8 +1,8 @@
 """Local execution by worker processes, each of which computes one step at a time.
 
-A worker imports torch and opens a manifest once. It terminates with its parent in any case, so that
-a killed study leaves no processes; a worker that dies is replaced, and its step is retried once. On
-a machine with GPUs each worker uses one of them.
+A worker opens a manifest once. It terminates with its parent in any case, so that a killed study
+leaves no processes; a worker that dies is replaced, and its step is retried once. On a machine with
+GPUs each worker uses one of them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 
 import torch
 
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.gpu_sharing import GpuPacking
-from preceptor.execution.process import Process, start_process
+from preceptor.execution.process import Handle, Starter, start_process
 from preceptor.execution.worker import keep_reason, log_of, silent
 from preceptor.runtime.cores import usable_cores
 from preceptor.runtime.watchdog import hung
@@ -27,7 +26,7 @@ from preceptor.study.steps import Step
 
 @dataclass
 class _Worker:
-    process: BaseProcess
+    process: Handle
     pipe: Connection
     gpu: str | None
     step: Step | None = None
@@ -44,7 +43,7 @@ class LocalExecutor:
             memory.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         gpus: GPUs as in CUDA_VISIBLE_DEVICES; None = all visible GPUs.
-        early: Worker that was started in advance with the same threads; used without GPUs.
+        early: Starter of workers of the same threads; used without GPUs.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class LocalExecutor:
         jobs: int | None = None,
         runs_per_gpu: int | None = None,
         gpus: list[str] | None = None,
-        early: Process | None = None,
+        early: Starter | None = None,
     ) -> None:
         self._context = context
         self._gpus = _visible_gpus(context) if gpus is None else gpus
@@ -64,10 +63,14 @@ class LocalExecutor:
         self.packing = GpuPacking(runs_per_gpu, each)
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
-        if early is not None and self._gpus:  # it would see all of them
+        self._starter = early
+        if early is not None and self._gpus:  # its workers would see all of them
             early.end()
-        elif early is not None:
-            self._employ(early, None)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
     @property
     def free(self) -> int:
@@ -118,6 +121,8 @@ class LocalExecutor:
             worker.process.join()
             worker.pipe.close()
         self._workers.clear()
+        if self._starter is not None:
+            self._starter.end()
 
     def _room_on(self, gpu: str) -> int:
         """Number of steps that a GPU can take now; none beside a step with exclusive use."""
@@ -182,9 +187,11 @@ class LocalExecutor:
         return self._spawn(worker.gpu)
 
     def _spawn(self, gpu: str | None) -> _Worker:
-        return self._employ(start_process(self._context.threads, gpu), gpu)
-
-    def _employ(self, process: Process, gpu: str | None) -> _Worker:
+        if gpu is None:
+            self._starter = self._starter or Starter(self._context.threads)
+            process = self._starter.start()
+        else:
+            process = start_process(self._context.threads, gpu)
         worker = _Worker(process.process, process.pipe, gpu)
         with contextlib.suppress(OSError):  # it died; `events` finds that out
             worker.pipe.send(self._context)

@@ -1,6 +1,6 @@
 """Worker processes, which can be started in advance.
 
-Importing torch takes seconds, in the worker and in its parent: a command starts its first worker
+Importing torch takes seconds, in the worker and in its parent: a command starts its first process
 before its own import, so that both run at the same time. Therefore this module has no heavy
 imports, and the target of the worker is given by name.
 """
@@ -10,12 +10,31 @@ from __future__ import annotations
 import multiprocessing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from typing import Protocol
 
+from preceptor.execution.fork_server import AVAILABLE, ForkServer, ForkServerError
 from preceptor.runtime.child_process import call_in_child, environment_of
 
 SERVE = ("preceptor.execution.worker", "serve")
 """Module and function that a worker process runs."""
+
+
+class Handle(Protocol):
+    """Process of the operating system: a `multiprocessing.Process`, or a `ForkedProcess`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit code, or minus the signal that ended the process; None = unknown."""
+
+    def kill(self) -> None:
+        """Kill the process."""
+
+    def join(self) -> None:
+        """Wait for the end of the process."""
 
 
 @dataclass
@@ -28,7 +47,7 @@ class Process:
             exclusive use of its device; sends events.
     """
 
-    process: BaseProcess
+    process: Handle
     pipe: Connection
 
     def end(self) -> None:
@@ -38,8 +57,49 @@ class Process:
         self.pipe.close()
 
 
+class Starter:
+    """Starts the workers of a study, the first of them in advance.
+
+    Workers of one thread and without a GPU are forked by a server, which alone imports torch;
+    others import it themselves.
+
+    Args:
+        threads: CPU threads of a step.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._server: ForkServer | None = None
+        self._first: Process | None = None
+        if AVAILABLE and threads == 1:
+            self._server = ForkServer(SERVE)
+        else:
+            self._first = start_process(threads)
+
+    def start(self) -> Process:
+        """Start a worker."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        if self._server is not None:
+            try:
+                return Process(*self._server.fork())
+            except ForkServerError:
+                self._server.end()
+                self._server = None
+        return start_process(self._threads)
+
+    def end(self) -> None:
+        """End what was started in advance; workers are ended by who has started them."""
+        if self._first is not None:
+            self._first.end()
+        if self._server is not None:
+            self._server.end()
+        self._first = self._server = None
+
+
 def start_process(threads: int, gpu: str | None = None) -> Process:
-    """Start a worker process.
+    """Start a worker process that imports torch itself.
 
     Args:
         threads: CPU threads of its steps.

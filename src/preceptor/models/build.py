@@ -22,9 +22,11 @@ from preceptor.config.image_format import Fit
 from preceptor.errors import InputError, PreceptorError, reason
 from preceptor.models.backbones import classifiers, create_network
 from preceptor.models.feature_layout import CamSource, last_block
-from preceptor.models.guided_model import GuidedModel, Head, ModelOutput, ModelSpec
+from preceptor.models.guided_model import GuidedModel
+from preceptor.models.outputs import ModelOutput
 from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_cam_identity, check_grad_cam, check_trained
+from preceptor.models.spec import Head, ModelSpec
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
 from preceptor.runtime.strict_json import strict_json

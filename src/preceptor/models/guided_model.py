@@ -2,122 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.errors import InputError
 from preceptor.models.backbones import classifiers
+from preceptor.models.cam_head import class_weight, linear_head, with_cam
 from preceptor.models.feature_layout import (
-    CamSource,
     Layout,
     allow_second_derivatives,
     cyborg_taps,
     last_block,
     layout_of,
 )
-from preceptor.models.pooling import Pool, pooled_logits
+from preceptor.models.grad_cam_head import with_grad_cam
+from preceptor.models.outputs import GuidedOutput, ModelOutput
+from preceptor.models.pooling import pooled_logits
+from preceptor.models.spec import ModelSpec
 from preceptor.models.sync_batch_norm import as_evaluated, of_the_batch, statistics
 from preceptor.runtime.modes import evaluating
-from preceptor.saliency.cam import (
-    binary_logits,
-    class_activation_map,
-    decision_map,
-    log_odds_slopes,
-)
-from preceptor.saliency.gradcam import grad_cam
-from preceptor.version import __version__
-
-Head = Literal["softmax", "sigmoid"]
-
-
-class ModelOutput(NamedTuple):
-    """Output of a forward pass.
-
-    Args:
-        logits: (B, C).
-        features: (B, Ch, h, w), the features from which saliency maps are computed.
-    """
-
-    logits: Tensor
-    features: Tensor
-
-
-class GuidedOutput(NamedTuple):
-    """Output of a forward pass with saliency maps.
-
-    Args:
-        logits: (B, C).
-        features: (B, Ch, h, w), the features from which the maps are computed.
-        saliency: (B, h, w) raw maps of `classes`; (B, C, h, w) for "every" class.
-        classes: (B,) class of each map; (B, C) for "every" class.
-        evidence: Evidence of each cell, in the shape of `saliency`: the maps with their bias, so
-            that their mean is the logit of a head on mean-pooled features, or its log-odds for
-            decision maps. Grad-CAM is scaled by the number of cells, as the CAM is, and what its
-            mean lacks counts as the same in every cell.
-    """
-
-    logits: Tensor
-    features: Tensor
-    saliency: Tensor
-    classes: Tensor
-    evidence: Tensor
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Specification of a model: architecture, classes and input format, as in `model.json`.
-
-    Args:
-        backbone: Name of the timm backbone.
-        classes: Class names in logit order.
-        positive: Class whose probability is the score (two classes), or None.
-        in_chans: Number of input channels, 1 or 3.
-        input_size: Side of the square input in pixels.
-        mean, std: Mean and std of the input in [0, 1], one value per channel.
-        fit: Method that makes images square: squash, letterbox or crop.
-        backbone_args: Further arguments of the backbone.
-        head: softmax (one logit per class) or sigmoid (one logit for two classes).
-        cam: Kind of saliency map: "cam" (exact on this backbone), or "gradcam".
-        cam_source: Features of the CAM: head_input, or cyborg (the layers of the authors' code).
-        tap: Features of Grad-CAM: "" (input of the head), or "last_block" (input of the last
-            transformer block, for heads that use a class token only).
-        pool: Pooling of the CAMs to logits.
-        thresholds: Decision thresholds by rule, fixed on validation.
-        version: Version of the library that built the model.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    positive: str | None
-    in_chans: int
-    input_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fit: Fit = "squash"
-    backbone_args: Mapping[str, Any] = field(default_factory=dict)
-    head: Head = "softmax"
-    cam: str = "cam"
-    cam_source: CamSource = "head_input"
-    tap: str = ""
-    pool: Pool = field(default_factory=Pool)
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    version: str = __version__
-
-    @property
-    def image_format(self) -> ImageFormat:
-        """Input format of the trained model."""
-        return ImageFormat(self.input_size, self.fit, self.in_chans)
-
-    @property
-    def positive_index(self) -> int:
-        """Index of the positive class; of the last class without one."""
-        return len(self.classes) - 1 if self.positive is None else self.classes.index(self.positive)
+from preceptor.saliency.cam import binary_logits
 
 
 class GuidedModel(nn.Module):
@@ -189,7 +97,7 @@ class GuidedModel(nn.Module):
             logits, features = self._pass(images)
             if saliency_for is None:
                 return ModelOutput(logits, features)
-            return self._with_cam(logits, features, saliency_for, decision)
+            return with_cam(logits, features, self.head, saliency_for, decision=decision)
         if torch.is_inference_mode_enabled():  # tensors of inference mode have no gradients
             with torch.inference_mode(False), torch.no_grad():
                 if isinstance(saliency_for, Tensor):
@@ -201,8 +109,8 @@ class GuidedModel(nn.Module):
         try:
             with torch.set_grad_enabled(trainable):  # undone here if a tap in the trunk changed it
                 logits, features, alone = self._pass_apart(images, norms)
-                return self._with_grad_cam(
-                    logits, features, alone, saliency_for, decision, trainable
+                return with_grad_cam(
+                    logits, features, alone, saliency_for, decision=decision, trainable=trainable
                 )
         finally:
             self._differentiate, self._entered = False, None
@@ -213,9 +121,10 @@ class GuidedModel(nn.Module):
         if self.spec.pool.kind == "mean":
             return self._head(raw), features
         with torch.autocast(features.device.type, enabled=False):  # as for the CAM
-            weight, bias, dense = self._linear(features)
-            maps = torch.einsum("kc,bchw->bkhw", weight, dense)
-            return pooled_logits(maps, bias, self.spec.pool, self.spec.positive_index), features
+            linear, dense = linear_head(self.head, features)
+            maps = linear.maps(dense)
+            spec = self.spec
+            return pooled_logits(maps, linear.bias, spec.pool, spec.positive_index), features
 
     def mean_pooled(self, images: Tensor) -> ModelOutput:
         """Logits of the backbone itself, whatever the pooling, and the features."""
@@ -320,78 +229,6 @@ class GuidedModel(nn.Module):
             self._entered = entered
         return entered
 
-    def _linear(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight and bias of the logits, and the features, in float32 or wider."""
-        wide = torch.promote_types(features.dtype, torch.float32)
-        weight = self.class_weight.to(wide)
-        bias = self.head.bias
-        zeros = weight.new_zeros(len(weight))
-        return weight, zeros if bias is None else binary_logits(bias.to(wide)), features.to(wide)
-
-    def _with_cam(
-        self, logits: Tensor, features: Tensor, saliency_for: Tensor | str, decision: bool
-    ) -> GuidedOutput:
-        # Always in float32: the map is a small product, and min-max normalization amplifies
-        # rounding errors.
-        with torch.autocast(features.device.type, enabled=False):
-            weight, bias, dense = self._linear(features)
-            classes = self._classes(logits, saliency_for)
-            if classes.ndim == 2:
-                maps = torch.einsum("kc,bchw->bkhw", weight, dense)
-                offset = bias.expand(len(maps), -1)
-                if decision:
-                    slopes = torch.stack(
-                        [log_odds_slopes(logits, one) for one in classes.unbind(1)], 1
-                    ).to(maps.dtype)
-                    maps = torch.einsum("bjk,bkhw->bjhw", slopes, maps)
-                    offset = slopes @ bias
-            elif decision:
-                maps = decision_map(dense, weight, logits, classes)
-                offset = log_odds_slopes(logits, classes).to(bias.dtype) @ bias
-            else:
-                maps, offset = class_activation_map(dense, weight, classes), bias[classes]
-        return GuidedOutput(logits, features, maps, classes, maps + offset[..., None, None])
-
-    def _with_grad_cam(
-        self,
-        logits: Tensor,
-        features: Tensor,
-        alone: Tensor,
-        saliency_for: Tensor | str,
-        decision: bool,
-        trainable: bool,
-    ) -> GuidedOutput:
-        classes = self._classes(logits, saliency_for)
-        each = classes.unbind(1) if classes.ndim == 2 else (classes,)
-        found = [
-            grad_cam(alone, features, one, decision=decision, trainable=trainable) for one in each
-        ]
-        values = [
-            (log_odds_slopes(logits, one).to(logits.dtype) * logits).sum(1)
-            if decision
-            else logits.gather(1, one[:, None])[:, 0]
-            for one in each
-        ]
-        cells = features.shape[-2] * features.shape[-1]
-        shown = [
-            cells * one + (value - cells * one.mean((-2, -1))).detach()[:, None, None]
-            for value, one in zip(values, found, strict=True)
-        ]
-        maps, evidence = (
-            torch.stack(part, 1) if classes.ndim == 2 else part[0] for part in (found, shown)
-        )
-        if not trainable:
-            logits, features = logits.detach(), features.detach()
-        return GuidedOutput(logits, features, maps, classes, evidence)
-
-    @staticmethod
-    def _classes(logits: Tensor, saliency_for: Tensor | str) -> Tensor:
-        if isinstance(saliency_for, Tensor):
-            return saliency_for
-        if saliency_for == "predicted":
-            return logits.detach().argmax(1)
-        return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalize (B, in_chans, H, W) uint8 images to the backbone's mean and std."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
@@ -425,7 +262,7 @@ class GuidedModel(nn.Module):
     @property
     def class_weight(self) -> Tensor:
         """(C, Ch) weight of the logit of each class; for a sigmoid head ± half of its weight."""
-        return binary_logits(self.head.weight.T).T
+        return class_weight(self.head)
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from preceptor.evaluation.metrics import roc_curve
 from preceptor.evaluation.scores import ALL_SOURCES, stack
+from preceptor.report.axis import Axis
 from preceptor.report.cells import color, short
 from preceptor.report.svg import (
     LEFT,
@@ -30,7 +31,6 @@ from preceptor.report.svg import (
     ring,
     sideways,
     svg,
-    thinned,
     ticks,
 )
 from preceptor.results.domain import Results
@@ -77,33 +77,21 @@ def dot_plot(results: Results, backbone: str) -> Figure | None:
     if not found:
         return None
     everything = pd.concat(found.values())
-    marks = ticks(float(everything.min()), float(everything.max()))
     left, right, top, step = LEFT, WIDTH - 14.0, 10.0, 28.0
     bottom = top + step * len(found)
-    scale = (right - left) / (marks[-1] - marks[0])
-
-    def x(value: float) -> float:
-        return left + (value - marks[0]) * scale
-
-    body: list[Element] = []
-    texts = [number(mark, digits(marks)) for mark in marks]
-    written = thinned(texts, x(marks[1]) - x(marks[0]))
-    for mark, text, told in zip(marks, texts, written, strict=True):
-        body.append(line(x(mark), top, x(mark), bottom, "grid"))
-        body += [label(x(mark), bottom + 16, text, "tick", "middle")] if told else []
+    scale = Axis(float(everything.min()), float(everything.max()), left, right)
+    body, title = scale.drawn(top, bottom, f"AUC on {results.primary}")
     for place, (key, values) in enumerate(found.items()):
         y = top + step * (place + 0.5)
         mean = float(values.mean())
         strong = "name strong" if key == "student" else "name"
         body += names(left - 10, y, short(key), strong)
         body.append(line(left, y, right, y, "rule"))
-        body.append(line(x(mean), y - 9, x(mean), y + 9, "mean", color(key)))
+        body.append(line(scale.x(mean), y - 9, scale.x(mean), y + 9, "mean", color(key)))
         for seed, value in values.items():
             tip = f"{short(key)}, seed {seed}: AUC {number(value)}"
-            body.append(dot(x(value), y, 4.5, color(key), tip))
-    body.append(
-        label((left + right) / 2, bottom + 34, f"AUC on {results.primary}", "axis", "middle")
-    )
+            body.append(dot(scale.x(value), y, 4.5, color(key), tip))
+    body.append(title)
     means = ", ".join(f"{short(key)} {number(part.mean())}" for key, part in found.items())
     return svg(bottom + 42, f"{backbone}: AUC by seed. Means: {means}", body)
 
@@ -242,24 +230,13 @@ def differences(
         for value in (one.mean, one.low, one.high)
         if math.isfinite(value)
     ]
-    scale_marks = ticks(min(0.0, *bounds), max(0.0, *bounds))
-    left, right, top = LEFT, WIDTH - 18.0, 10.0
+    left, top = LEFT, 10.0
+    scale = Axis(min(bounds), max(bounds), left, WIDTH - 18.0, signed=True)
     heights = [
         14.0 * (len(marks) - 1) + (28.0 if len(name) <= NAME else 34.0) for name, marks in rows
     ]
     bottom = top + sum(heights)
-    scale = (right - left) / (scale_marks[-1] - scale_marks[0])
-
-    def x(value: float) -> float:
-        return left + (value - scale_marks[0]) * scale
-
-    body: list[Element] = []
-    texts = [number(mark, digits(scale_marks), sign=True) for mark in scale_marks]
-    gap = x(scale_marks[1]) - x(scale_marks[0])
-    written = thinned(texts, gap, scale_marks.index(0.0))
-    for mark, text, told in zip(scale_marks, texts, written, strict=True):
-        body.append(line(x(mark), top, x(mark), bottom, "grid" if mark else "zero"))
-        body += [label(x(mark), bottom + 16, text, "tick", "middle")] if told else []
+    body, axis_title = scale.drawn(top, bottom, axis)
     said, start = [], top
     for (name, marks), height in zip(rows, heights, strict=True):
         middle = start + height / 2
@@ -269,10 +246,10 @@ def differences(
             tip = f"{one.name} {number(one.mean, sign=True)}"
             said.append(tip)
             if math.isfinite(one.low) and math.isfinite(one.high):
-                body.append(line(x(one.low), y, x(one.high), y, "mean", color(one.key)))
-            body.append(dot(x(one.mean), y, 4.5, color(one.key), tip))
+                body.append(line(scale.x(one.low), y, scale.x(one.high), y, "mean", color(one.key)))
+            body.append(dot(scale.x(one.mean), y, 4.5, color(one.key), tip))
         start += height
-    body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
+    body.append(axis_title)
     return svg(bottom + 42, f"{title}: {'; '.join(said)}", body)
 
 

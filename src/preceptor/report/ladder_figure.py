@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from preceptor.report.axis import Axis
 from preceptor.report.ladder_words import INSIDE, RUNGS
 from preceptor.report.svg import (
     LEFT,
     WIDTH,
-    Element,
     Figure,
-    digits,
     dot,
     edge,
     label,
     line,
     names,
     svg,
-    thinned,
-    ticks,
 )
 from preceptor.results.ladder import Ladder, RungName
 from preceptor.runtime.formatting import DASH, interval, number
@@ -50,26 +47,16 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
         for value in (rung.mean, rung.low, rung.high)
         if math.isfinite(value)
     ]
-    marks = ticks(min(values), max(values))
-    left, right, top = LEFT, WIDTH - 18.0, 10.0
+    left, top = LEFT, 10.0
+    scale = Axis(min(values), max(values), left, WIDTH - 18.0)
     heights = [_STEP * len(ladder.rungs) + 34 for _, ladder in rows]
     bottom = top + sum(heights)
-    scale = (right - left) / (marks[-1] - marks[0])
-
-    def x(value: float) -> float:
-        return left + (value - marks[0]) * scale
-
-    body: list[Element] = []
-    texts = [number(mark, digits(marks)) for mark in marks]
-    written = thinned(texts, x(marks[1]) - x(marks[0]))
-    for mark, text, told in zip(marks, texts, written, strict=True):
-        body.append(line(x(mark), top, x(mark), bottom, "grid"))
-        body += [label(x(mark), bottom + 16, text, "tick", "middle")] if told else []
+    body, title = scale.drawn(top, bottom, axis)
     said, start = [], top
     for (name, ladder), height in zip(rows, heights, strict=True):
         body += names(left - 10, start + _STEP * len(ladder.rungs) / 2 + 4, name)
         at = [
-            (x(rung.mean), start + _STEP * (place + 0.5) + 4)
+            (scale.x(rung.mean), start + _STEP * (place + 0.5) + 4)
             for place, rung in enumerate(ladder.rungs)
         ]
         body.append(edge(at))
@@ -77,7 +64,7 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
         for (across, y), rung in zip(at, ladder.rungs, strict=True):
             key = SERIES[rung.name]
             if math.isfinite(rung.low) and math.isfinite(rung.high):
-                body.append(line(x(rung.low), y, x(rung.high), y, "mean", key))
+                body.append(line(scale.x(rung.low), y, scale.x(rung.high), y, "mean", key))
             tips.append(f"{INSIDE[rung.name]} {number(rung.mean)}")
             body.append(dot(across, y, 4.5, key, f"{name}, {tips[-1]}"))
         worth = _place(ladder)
@@ -86,7 +73,7 @@ def ladder_plot(rows: Sequence[tuple[str, Ladder]], axis: str) -> Figure | None:
             body.append(label(left, start + _STEP * len(ladder.rungs) + 20, worth, "small"))
         said.append(f"{name}: {', '.join(tips)}")
         start += height
-    body.append(label((left + right) / 2, bottom + 34, axis, "axis", "middle"))
+    body.append(title)
     return svg(bottom + 42, f"{axis} by the maps that guide. {'. '.join(said)}", body)
 
 

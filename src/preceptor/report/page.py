@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from preceptor.evaluation.scores import ALL_SOURCES
-from preceptor.report import export, figure_style, palette
+from preceptor.report import export
 from preceptor.report.blocks import Chapter, FigureBlock, Section
 from preceptor.report.cells import short
 from preceptor.report.findings import Findings
+from preceptor.report.html import html_environment
 from preceptor.report.sentences import names_of
 from preceptor.report.svg import Figure
 from preceptor.report.verdict import study_name
@@ -46,9 +43,6 @@ FILES = {
     "study.yaml": "the resolved study file",
     "best/": "the selected Student as a model folder with its card",
 }
-
-
-_WORDS = ("Remark", "Reason", "By seed")  # columns that hold words, or many numbers
 
 
 @dataclass(frozen=True)
@@ -113,17 +107,8 @@ def render_page(
         "links": _links(exports),
         "files": [(name, text) for name, text in FILES.items() if name in files],
     }
-    environment = Environment(
-        loader=PackageLoader("preceptor.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = typeset
+    environment = html_environment()
     environment.filters["figures"] = _figures
-    environment.globals["words"] = _WORDS
-    environment.globals["styles"] = _styles()
     return environment.get_template("report.html.j2").render(context)
 
 
@@ -158,18 +143,6 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
     return found
 
 
-def typeset(text: str) -> str:
-    """Typographic minus signs, and no line breaks after α and before %.
-
-    Example:
-        >>> typeset("(-0.1, best α, 95 %)") == "(−0.1, best\u00a0α, 95\u00a0%)"
-        True
-    """
-    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
-    text = re.sub(r"(?<=\d) %", "\u00a0%", text).replace(" − ", "\u00a0− ")
-    return text.replace("α ", "α\u00a0").replace("best α", "best\u00a0α")
-
-
 def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
     """Download links of every table and figure, by `tables/NAME` and `figures/NAME`."""
     kinds = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "text/plain"),
@@ -182,17 +155,6 @@ def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
         link = Link(name, path.rpartition("/")[2], f"data:{kind};base64,{data}")
         found.setdefault(stem, []).append(link)
     return found
-
-
-def _styles() -> dict[str, Markup]:
-    """The parts of the stylesheet that are made from the palette, by their name in it."""
-    parts = {
-        "light": figure_style.variables(palette.LIGHT),
-        "dark": figure_style.variables(palette.DARK),
-        "ramp": ", ".join(palette.magma(8)),
-        "figures": figure_style.page_styles(),
-    }
-    return {name: Markup(text) for name, text in parts.items()}
 
 
 def _figures(block: FigureBlock, section: Section) -> list[tuple[str, str, Figure]]:

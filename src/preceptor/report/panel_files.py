@@ -135,5 +135,5 @@ def _sheet(tiles: Sequence[tuple[str, Image.Image]], size: tuple[int, int]) -> b
         draw.text((left, 2), heading, _INK, font)
         sheet.paste(tile, (left, _HEAD))
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    sheet.save(buffer, "PNG", compress_level=3)  # half the time of 6 for an eighth more bytes
     return buffer.getvalue()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-import pandas as pd
+from typing import NamedTuple
 
 from preceptor.evaluation.operating_points import APCERS, FDRS, TOO_SMALL, rule_rate
 from preceptor.evaluation.paired_tests import mean_std
@@ -89,9 +88,20 @@ def _share(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
+class _Rate(NamedTuple):
+    """One row of the table of rates; tuples, since each cell of a table searches them."""
+
+    measure: str
+    at: float
+    source: str
+    seed: int
+    value: float
+    note: str
+
+
 def _by_row(
     results: Results, evaluation: str, backbone: str, kind: str
-) -> list[tuple[str, str, pd.DataFrame]]:
+) -> list[tuple[str, str, list[_Rate]]]:
     """Key, title and rates of each row of the main table with rates."""
     if results.rates.empty:
         return []
@@ -102,22 +112,26 @@ def _by_row(
         if backbone in row.arms:
             mine = select_arm(here, row.arms[backbone])
             if len(mine):
-                found.append((row.key, row.title, mine))
+                columns = (mine[name].tolist() for name in _Rate._fields)
+                rates = [_Rate(*values) for values in zip(*columns, strict=True)]
+                found.append((row.key, row.title, rates))
     return found
 
 
-def _rate_cell(mine: pd.DataFrame, measure: str, at: float, source: str | None = None) -> Cell:
-    own = mine[mine["measure"] == measure]
-    if math.isfinite(at):
-        own = own[own["at"] == at]
-    if measure == "apcer":
-        own = own[own["source"] == source]
-    own = own.drop_duplicates("seed")
-    if own.empty:
+def _rate_cell(mine: list[_Rate], measure: str, at: float, source: str | None = None) -> Cell:
+    own: dict[int, _Rate] = {}  # a run with two roles has two rows
+    for rate in mine:
+        if (
+            rate.measure == measure
+            and (not math.isfinite(at) or rate.at == at)
+            and (measure != "apcer" or rate.source == source)
+        ):
+            own.setdefault(rate.seed, rate)
+    if not own:
         return Cell()
-    if (own["note"] != "").any():
+    if any(rate.note != "" for rate in own.values()):
         return Cell(TOO_SMALL)
-    return Cell(mean_std_text(*mean_std(own["value"])))
+    return Cell(mean_std_text(*mean_std([rate.value for rate in own.values()])))
 
 
 def _why(columns: list[tuple[str, str, float]], results: Results, evaluation: str) -> str:

@@ -5,6 +5,7 @@ Results are computed from finished folders at any time; missing ones are omitted
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -212,17 +213,23 @@ def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> pd.D
     return pd.DataFrame(lines)
 
 
+def _groups(figures_table: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
+    """Metrics by evaluation set and source."""
+    return figures_table.groupby(["set", "source"], sort=False, observed=True)
+
+
 def _table(results: Results) -> pd.DataFrame:
     lines = []
+    places = [place for place, _ in _groups(results.figures)]
     for row in results.rows:
         parts = {name: select_arm(results.figures, arm) for name, arm in row.arms.items()}
-        for (evaluation, source), _ in results.figures.groupby(["set", "source"], sort=False):
+        groups = {name: dict(list(_groups(part))) for name, part in parts.items()}
+        for evaluation, source in places:
             by_backbone: dict[str, pd.Series] = {}
-            for backbone, part in parts.items():
-                here = part[(part["set"] == evaluation) & (part["source"] == source)]
-                if here.empty:
+            for backbone, own in groups.items():
+                if (evaluation, source) not in own:
                     continue
-                here = here.sort_values("seed")
+                here = own[evaluation, source].sort_values("seed")
                 by_backbone[backbone] = here.set_index("seed")["auc"]
                 lines.append(
                     _line(row, backbone, row.arms[backbone].setting, str(evaluation), str(source),

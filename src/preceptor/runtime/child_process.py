@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 from typing import Any
 
+from preceptor.runtime.bulk_import import bulk_import
+
 
 @contextlib.contextmanager
 def environment_of(**values: str) -> Iterator[None]:
@@ -34,7 +36,9 @@ def call_in_child(module: str, function: str, *arguments: Any) -> None:
     The process is tied to its parent before the import, which may take seconds.
     """
     belong_to_parent()
-    getattr(importlib.import_module(module), function)(*arguments)
+    with bulk_import():
+        target = getattr(importlib.import_module(module), function)
+    target(*arguments)
 
 
 def belong_to_parent() -> None:

@@ -1,5 +1,21 @@
-"""Training of one run."""
+"""Training of one run.
 
-from preceptor.training.run import train
+`train` is imported at first use, since the launcher of several processes needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preceptor.training.run import train
 
 __all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public function from its module."""
+    if name not in __all__:
+        raise AttributeError(f"module 'preceptor.training' has no attribute {name!r}")
+    return getattr(importlib.import_module("preceptor.training.run"), name)

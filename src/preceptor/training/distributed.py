@@ -58,7 +58,7 @@ class Ranks:
         """Share of this process of positions, in order."""
         return shares(count, self.world)[self.rank]
 
-    def first(self, function: Callable[[], T]) -> T:
+    def broadcast_from_first(self, function: Callable[[], T]) -> T:
         """Call a function in the first process and broadcast its result.
 
         Raises:
@@ -82,7 +82,7 @@ class Ranks:
         value: T = found[0]
         return value
 
-    def together(self, function: Callable[[], T]) -> T:
+    def first_then_all(self, function: Callable[[], T]) -> T:
         """Call a function in the first process, which fills the caches, and then in the others.
 
         Raises:
@@ -95,7 +95,7 @@ class Ranks:
         def call() -> None:
             kept.append(function())
 
-        self.first(call)
+        self.broadcast_from_first(call)
         raised: Exception | None = None
         if not self.leads:
             try:

@@ -1,7 +1,7 @@
 """Launcher of the processes of one run on this node; if one fails, all are stopped.
 
 The processes may also be started by a launcher such as torchrun or srun; then each command is one
-process.
+process, see `member.py`. The launcher here imports no torch, which would take seconds.
 """
 
 from __future__ import annotations
@@ -9,30 +9,34 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
+import socket
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
-
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import InputError, PreceptorError, RunFailedError
-from preceptor.runtime.child_process import belong_to_parent, environment_of
-from preceptor.runtime.progress import silence
-from preceptor.training.distributed import RelayedError, join, lost, make_fabric
-from preceptor.training.run import train
+from preceptor.runtime.child_process import call_in_child, environment_of
 
 GRACE = 10.0
 """Seconds in which the process that failed is looked for, once another has lost it."""
 AGAIN = "the same command goes on from the last epoch"
-# Exit codes of a process that ended because of another one: it was lost, or reported an error.
-_LOST, _RELAYED = 70, 71
+LOST, RELAYED = 70, 71
+"""Exit codes of a process that ended because of another one: it was lost, or reported an error."""
+SERVE = ("preceptor.training.member", "serve")
+"""Module and function that a process of the run executes."""
+# Beginnings of variables that torchrun, Slurm, LSF and the implementations of MPI set.
+_LAUNCHERS = (
+    "LOCAL_RANK", "TORCHELASTIC_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "PMIX_", "MPI_",
+    "MV2_",
+)  # fmt: skip
+
+
+def may_be_member() -> bool:
+    """Whether another launcher may have started this process; `member.is_member` decides."""
+    return any(name.startswith(_LAUNCHERS) for name in os.environ)
 
 
 def launch(config: RunConfig, store: str) -> None:
@@ -46,24 +50,14 @@ def launch(config: RunConfig, store: str) -> None:
         PreceptorError: A process failed or died; the message has the reason if known.
     """
     settings = config.training
-    strategy = make_fabric(settings).strategy
-    assert isinstance(strategy, DDPStrategy)
-    environment = strategy.cluster_environment
-    assert environment is not None
-    if environment.creates_processes_externally:
-        code = _take_part(config, store, _say)
-        if code == _LOST:
-            raise RunFailedError(f"the other processes of this run are gone; {AGAIN}")
-        if code:
-            sys.exit(1 if code == _RELAYED else code)
-        return
-    if settings.nodes > 1 and isinstance(environment, LightningEnvironment):
+    if settings.nodes > 1:
         _check_nodes(settings)
-    first = environment.node_rank() * settings.devices
+    node = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0")))
+    first = node * settings.devices
     variables = {
-        "MASTER_ADDR": environment.main_address,
-        "MASTER_PORT": str(environment.main_port),
-        "NODE_RANK": str(environment.node_rank()),
+        "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"),
+        "MASTER_PORT": os.environ.get("MASTER_PORT") or str(_free_port()),
+        "NODE_RANK": str(node),
         "WORLD_SIZE": str(settings.processes),
         "OMP_NUM_THREADS": str(settings.threads),
         "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
@@ -96,7 +90,7 @@ class _Member:
     @property
     def failed(self) -> bool:
         """Whether the process failed by itself."""
-        return self.ended and self.process.exitcode not in (0, _LOST, _RELAYED)
+        return self.ended and self.process.exitcode not in (0, LOST, RELAYED)
 
 
 def _check_nodes(settings: Training) -> None:
@@ -111,10 +105,19 @@ def _check_nodes(settings: Training) -> None:
         )
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _start(config: RunConfig, store: str, rank: int) -> _Member:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(theirs, config, store), daemon=True)
+    process = context.Process(
+        target=call_in_child, args=(*SERVE, theirs, config, store), daemon=True
+    )
     process.start()
     theirs.close()
     return _Member(rank, process, ours)
@@ -156,46 +159,3 @@ def _judge(members: list[_Member], world: int) -> None:
             raise RunFailedError(f"process {member.rank + 1} of {world} {how}; {AGAIN}")
     if any(member.process.exitcode != 0 for member in members):
         raise RunFailedError(f"the processes of other nodes are gone; {AGAIN}")
-
-
-def _serve(pipe: Connection, config: RunConfig, store: str) -> None:
-    """Target of a process, which terminates with the command."""
-    belong_to_parent()
-    try:
-        code = _take_part(config, store, pipe.send)
-    except BaseException:  # an unexpected error: full traceback
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # without waiting for network threads whose peers are gone
-
-
-def _take_part(config: RunConfig, store: str, say: Callable[[PreceptorError], None]) -> int:
-    """Train as one of the processes; returns the exit code."""
-    try:
-        fabric, ranks = join(config.training)
-        if not ranks.leads:
-            silence()
-        tell = _tell if ranks.leads else None
-        result = train(config, store, ranks=ranks, fabric=fabric, tell=tell)
-        if ranks.leads:
-            _tell(f"run {result.folder}")
-    except RelayedError:
-        return _RELAYED
-    except PreceptorError as error:
-        say(error)
-        return error.exit_code
-    except RuntimeError as error:
-        if not lost(error):
-            raise
-        return _LOST
-    return 0
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
-def _say(error: PreceptorError) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)

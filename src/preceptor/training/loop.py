@@ -92,7 +92,7 @@ def fit(
                 _divide(run, trainer, untrained, epoch)
                 display.update(task, completed=start)
             metrics = {"epoch": epoch + 1.0} | found
-            ranks.first(partial(_check_loss, run, metrics))
+            ranks.broadcast_from_first(partial(_check_loss, run, metrics))
 
             # Validate, and keep the best epoch: ties go to the later one.
             measured = _validated(run, trainer, validation, epoch)
@@ -111,7 +111,7 @@ def fit(
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
             run.tell_epoch(line)
             display.update(task, note=line)
-            ranks.first(partial(_keep, run, progress, trainer))
+            ranks.broadcast_from_first(partial(_keep, run, progress, trainer))
             watchdog.beat()
     return progress
 
@@ -177,18 +177,24 @@ class Trainer:
             # What this share's mean counts in the mean over processes, which DDP takes: 1 where
             # all shares have the same size.
             share = self.ranks.world * len(batch.labels) / self.stream.size(step)
-            sums += self._step(batch, alpha, share)
+            sums += self.step(batch, alpha, share)
             own += len(batch.labels)
             advance()
             watchdog.beat()
         return {"lr": rate} | self._means(sums, own)
 
-    def _step(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
-        """One optimizer step, on this process's share of the batch."""
+    def step(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
+        """One optimizer step, on this process's share of the batch.
+
+        Args:
+            batch: This process's share.
+            alpha: Weight of the cross-entropy; None = it follows the losses.
+            share: Weight of this share's mean in the mean over processes.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         sums = StepStats.zero(self.fabric.device)
         for part in in_parts(batch, self.parts, self.least):
-            sums += self._gradients(part, alpha, share * len(part.labels) / len(batch.labels))
+            sums += self.accumulate(part, alpha, share * len(part.labels) / len(batch.labels))
         if self.config.training.clip is not None:
             self.fabric.clip_gradients(  # the norm of the unscaled gradients in half precision
                 self.wrapped, self.optimizer, max_norm=self.config.training.clip,
@@ -197,21 +203,21 @@ class Trainer:
         self.optimizer.step()
         return sums
 
-    def _gradients(self, batch: Batch, given: float | None, share: float) -> StepStats:
-        """Accumulate `share` times the gradient of the mean loss of a batch."""
+    def accumulate(self, batch: Batch, alpha: float | None, share: float) -> StepStats:
+        """Accumulate `share` times the gradient of the mean loss of a batch, see `step`."""
         training = self.config.training
         images = to_device(batch.images, self.fabric.device, self.channels_last)
         targets = self._targets(batch)
-        logits, cam = self._forward(self.model.preprocess(images), targets.labels, given)
+        logits, cam = self._forward(self.model.preprocess(images), targets.labels, alpha)
         terms = guided_loss_terms(logits, cam, targets, training.distance, training.mark_weight)
-        alpha = balanced_alpha(terms) if given is None else given
-        loss = combine(terms, alpha)
+        weight = balanced_alpha(terms) if alpha is None else alpha
+        loss = combine(terms, weight)
         divergence = self._inconsistency(batch, logits, targets.sample_weight)
         if divergence is not None:
             loss = loss + self.config.consistency * divergence.mean()
         self.fabric.backward(loss if share == 1 else loss * share)
         stats = StepStats.of(
-            logits, terms, targets, loss, alpha, training.distance, training.mark_weight
+            logits, terms, targets, loss, weight, training.distance, training.mark_weight
         )
         if divergence is not None:
             stats = replace(stats, inconsistency=divergence.detach().sum())

@@ -119,7 +119,7 @@ def train(
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
 
-        folder, there = ranks.first(begin)
+        folder, there = ranks.broadcast_from_first(begin)
         watchdog.beat()
         if not there:
             tell = tell or (lambda line: None)
@@ -136,7 +136,10 @@ def train(
                 reason = getattr(error, "strerror", None) or str(error)
                 raise RunFailedError(f"run {folder.name}: {reason}") from error
         return RunResult(
-            folder, folder.name, ranks.first(lambda: RunRecord.read(folder)), not there
+            folder,
+            folder.name,
+            ranks.broadcast_from_first(lambda: RunRecord.read(folder)),
+            not there,
         )
 
 
@@ -170,7 +173,7 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     release_memory(fabric.device)
 
-    model, rows, validation = ranks.together(lambda: _prepare(run, workspace, fabric.device))
+    model, rows, validation = ranks.first_then_all(lambda: _prepare(run, workspace, fabric.device))
     trainer = _trainer(run, fabric, model, rows)
     progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
     peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
@@ -182,7 +185,7 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
         final = read_out(run, model, validation)
         write_run(run, workspace, final, RunTables.of(progress), record)
 
-    ranks.first(write)
+    ranks.broadcast_from_first(write)
 
 
 def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, name: str) -> None:
@@ -190,7 +193,7 @@ def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, n
     first unless the store contains it; then write the folder.
     """
     config, ranks = run.config, run.ranks
-    rows = ranks.together(lambda: _rows_of_last_layer(run, workspace, name))
+    rows = ranks.first_then_all(lambda: _rows_of_last_layer(run, workspace, name))
     base = train(
         config.model_copy(update={"last_layer": None}),
         run.folder.parent,
@@ -217,7 +220,7 @@ def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, n
         )
         write_run(run, workspace, model, RunTables.read(base.folder), record)
 
-    ranks.first(write)
+    ranks.broadcast_from_first(write)
 
 
 def _rows_of_last_layer(run: RunContext, workspace: Workspace, name: str) -> Rows:

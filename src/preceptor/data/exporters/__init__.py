@@ -1,0 +1,1 @@
+"""Writers of annotations in the formats of other tools."""

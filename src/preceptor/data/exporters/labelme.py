@@ -1,0 +1,76 @@
+"""Exporter of LabelMe's JSON files, one per image."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from preceptor.data.exporters.images import ExportedImage, ExportOptions, Region, regions_of
+from preceptor.data.exporters.names import FileNames
+from preceptor.runtime.strict_json import strict_json
+
+# Version of LabelMe whose format this is.
+_VERSION = "5.5.0"
+
+
+def write_labelme(
+    images: Iterable[ExportedImage], folder: Path, place: Path, options: ExportOptions
+) -> None:
+    """Write `NAME.json` for each image; the class of the image is a flag that is set.
+
+    Args:
+        images: Images with their maps.
+        folder: Folder that is written.
+        place: Its final place, from which the paths of the images are written.
+        options: Options.
+    """
+    names = FileNames(".json")
+    for image in images:
+        name = names.of(image.name)
+        width, height = image.size
+        content = {
+            "version": _VERSION,
+            "flags": {image.label: True},
+            "shapes": [
+                _shape(one, image.shape_label, options) for one in regions_of(image, options)
+            ],
+            "imagePath": _from(image.path, (place / name).parent),
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(strict_json(content) + "\n", encoding="utf-8")
+
+
+def _from(image: Path, folder: Path) -> str:
+    """Path of an image from a folder; absolute on another drive."""
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:
+        return image.as_posix()
+
+
+def _shape(region: Region, label: str, options: ExportOptions) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "label": label, "group_id": None, "description": options.model, "flags": {},
+    }  # fmt: skip
+    if options.form == "polygons":
+        return shape | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
+    high, wide = region.mask.shape
+    buffer = io.BytesIO()
+    Image.fromarray(region.mask.astype(np.uint8) * 255).save(buffer, "PNG")
+    return shape | {
+        "shape_type": "mask",
+        # The corners are the first and the last pixel.
+        "points": [[region.x, region.y], [region.x + wide - 1, region.y + high - 1]],
+        "mask": base64.b64encode(buffer.getvalue()).decode("ascii"),
+    }

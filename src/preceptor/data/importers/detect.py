@@ -1,0 +1,129 @@
+"""Format of an annotation file or folder, recognized by its content."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from preceptor.data.importers.image_files import ImageFiles
+from preceptor.data.importers.source_files import files_below
+from preceptor.errors import InputError
+
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Found:
+    """Format that a source may have.
+
+    Args:
+        format: Name of the format.
+        why: What it was recognized by.
+        source: What to name as SOURCE.
+    """
+
+    format: str
+    why: str
+    source: Path
+
+
+def detect_format(source: Path) -> list[Found]:
+    """Formats of a source, the most certain first.
+
+    Args:
+        source: File or folder.
+
+    Raises:
+        InputError: It does not exist, or is of no known format; the message says what was found.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"{source}: there is no such file; correct the path")
+    found = list(_in_folder(source)) if source.is_dir() else list(_of_file(source, source))
+    if not found:
+        kinds = sorted({one.suffix.lower() for one in source.rglob("*")} if source.is_dir() else ())
+        seen = f"there are {', '.join(filter(None, kinds))[:100] or 'no files'} in it"
+        raise InputError(
+            f"{source}: of no known format ({seen if source.is_dir() else 'by its content'}); "
+            "name the format: preceptor data import --help"
+        )
+    unique = {one.format: one for one in reversed(found)}
+    return [one for one in found if unique[one.format] is one]
+
+
+def _in_folder(folder: Path) -> list[Found]:
+    found: list[Found] = []
+    for suffix in (".yaml", ".yml", ".json", ".xml", ".csv", ".txt"):
+        for path in files_below(folder, suffix)[:20]:
+            found += _of_file(path, folder)
+    if any("SegmentationClass" in one.parts for one in files_below(folder, ".png")):
+        found.append(Found("voc", "it has a folder SegmentationClass", folder))
+    if not found:
+        names = ImageFiles(folder).names
+        inside = [name for name in names if "/" in name]
+        if inside:
+            classes = sorted({name.split("/")[-2] for name in inside})
+            what = f"images in the folders {', '.join(classes[:4])}"
+            found.append(Found("folders", what, folder))
+        elif names:
+            found.append(Found("masks", f"{len(names):,} images and nothing else", folder))
+    return found
+
+
+def _of_file(path: Path, source: Path) -> list[Found]:
+    """Format of one file; `source` is the folder that a reader of many files takes."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD).decode("utf-8-sig", errors="replace").lstrip()
+    check = {
+        ".json": _of_json, ".xml": _of_xml, ".yaml": _of_yaml, ".yml": _of_yaml, ".csv": _of_table,
+        ".tsv": _of_table, ".txt": _of_text,
+    }.get(path.suffix.lower())  # fmt: skip
+    found = check(head) if check else None
+    if found is None:
+        return []
+    name, why = found
+    one_a_file = name in ("labelme", "voc") or path.suffix.lower() == ".txt"
+    return [Found(name, f"{path.name}: {why}", source if one_a_file else path)]
+
+
+def _of_json(head: str) -> tuple[str, str] | None:
+    if head.startswith("["):
+        if re.search(r'"(annotations|completions|predictions)"\s*:', head) and '"data"' in head:
+            return "labelstudio", "a list of tasks with data and annotations"
+        return None
+    if '"shapes"' in head and ('"imagePath"' in head or '"imageData"' in head):
+        return "labelme", "it has shapes and imagePath"
+    if re.search(r'"(images|annotations|categories)"\s*:\s*\[', head):
+        return "coco", "it has lists of images, annotations or categories"
+    return None
+
+
+def _of_xml(head: str) -> tuple[str, str] | None:
+    match = re.search(r"<(annotations?)[\s>]", head)
+    if match is None:
+        return None
+    return ("cvat" if match[1] == "annotations" else "voc"), f"its first element is <{match[1]}>"
+
+
+def _of_yaml(head: str) -> tuple[str, str] | None:
+    named = re.search(r"^names\s*:", head, re.M) and re.search(r"^(train|val)\s*:", head, re.M)
+    return ("yolo", "it has names, and train or val") if named else None
+
+
+def _of_table(head: str) -> tuple[str, str] | None:
+    columns = set(re.split(r"[,;\t]", head.partition("\n")[0].strip()))
+    return (
+        ("fixations", "it has the columns image, x, y") if {"image", "x", "y"} <= columns else None
+    )
+
+
+def _of_text(head: str) -> tuple[str, str] | None:
+    words = head.partition("\n")[0].split()
+    try:
+        shares = [float(word) for word in words[1:]]
+    except ValueError:
+        return None
+    if not words or not words[0].isdecimal() or len(shares) < 4 or not 0 <= max(shares) <= 1.01:
+        return None
+    return "yolo", "lines of a class and 4 or more shares"

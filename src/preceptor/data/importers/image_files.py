@@ -1,0 +1,171 @@
+"""Image files of names in annotation files, looked for in one folder and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from PIL import Image
+
+from preceptor.errors import InputError
+
+_UPLOAD = re.compile(r"(?:^|/)data/upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")
+
+
+class ImageFiles:
+    """Index of the images below a folder.
+
+    A name is looked for as a path from the folder, then without its first folders one after the
+    other; a name that then fits several files is refused. The name is tried as written, without
+    the query of a URL, and with `%20` and the like replaced.
+
+    Args:
+        folder: Folder of the images.
+
+    Raises:
+        InputError: It is not a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(f"{folder}: it is not a folder; name the folder of the images")
+        suffixes = Image.registered_extensions()
+        self._paths: dict[str, str] = {}
+        self._by_name: dict[str, list[str]] = {}
+        for base, folders, names in os.walk(self.folder):
+            folders[:] = sorted(one for one in folders if not one.startswith("."))
+            inside = os.path.relpath(base, self.folder)
+            for name in sorted(names):
+                if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:  # noqa: PTH122
+                    continue
+                path = name if inside == "." else f"{inside}/{name}".replace(os.sep, "/")
+                self._paths[path] = path
+                self._by_name.setdefault(_plain(name), []).append(path)
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of all images from the folder, sorted."""
+        return sorted(self._paths)
+
+    def find(self, name: str) -> str:
+        """Path of an image from the folder.
+
+        Args:
+            name: Name in an annotation file; `a.*` is an image with any suffix.
+
+        Raises:
+            LookupError: There is none, or several; the message says so, and how to correct it.
+        """
+        if name.endswith(".*") and name not in self._paths:
+            return self.find_stem(name.removesuffix(".*"))
+        wrong = ""
+        for form in name_forms(name):
+            if ".." in form.split("/"):
+                raise LookupError(f"{name!r} leads out of the folder of images; remove the ../")
+            if (exact := self._paths.get(form)) is not None:
+                return exact
+            found = self._ending(form)
+            if len(found) == 1:
+                return found[0]
+            if found:
+                more = ", …" if len(found) > 2 else ""
+                wrong = (
+                    f"{name!r} fits {len(found)} files ({found[0]}, {found[1]}{more}); write the "
+                    "folder with the name, or import one folder at a time"
+                )
+        raise LookupError(wrong or f"there is no image {name!r} in {self.folder}; correct --images")
+
+    def find_stem(self, stem: str) -> str:
+        """Path of an image from the folder, by its path without the suffix.
+
+        Raises:
+            LookupError: As in `find`.
+        """
+        found = self._ending(stem, stems=True)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LookupError(
+                f"{stem!r} fits {len(found)} images ({found[0]}, {found[1]}); rename one of them"
+            )
+        raise LookupError(f"there is no image {stem!r} in {self.folder}; correct --images")
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        by_stem: dict[str, list[str]] = {}
+        for path in self._paths:
+            by_stem.setdefault(_plain(PurePosixPath(path).stem), []).append(path)
+        return by_stem
+
+    def _ending(self, form: str, *, stems: bool = False) -> list[str]:
+        """Images that share the longest end of a path with it, at least the file name."""
+        parts = [_plain(one) for one in form.split("/") if one not in ("", ".")]
+        if not parts:
+            return []
+        best: list[str] = []
+        longest = 0
+        for path in (self._by_stem if stems else self._by_name).get(parts[-1], ()):
+            own = _plain(path).split("/")
+            if stems:
+                own[-1] = PurePosixPath(own[-1]).stem
+            same = 0
+            while same < min(len(own), len(parts)) and own[-1 - same] == parts[-1 - same]:
+                same += 1
+            if same > longest:
+                best, longest = [path], same
+            elif same == longest:
+                best.append(path)
+        return best
+
+
+def name_forms(name: str) -> list[str]:
+    """Forms of a name in an annotation file, most literal first, with / between folders.
+
+    Example:
+        >>> name_forms("/data/upload/1/a%20b.png?x=1")[-1]
+        '/data/upload/1/a b.png'
+        >>> name_forms("/data/local-files/?d=set%2Fa.png")[-1]
+        'set/a.png'
+    """
+    forms = [name.replace("\\", "/")]
+    query = urlsplit_or_none(name)
+    if query is not None and (query[1] or "%" in name or "://" in name):
+        path, given = query
+        local = parse_qs(given).get("d")  # Label Studio's local files
+        if local:
+            forms += [local[0].replace("\\", "/")]
+        else:
+            forms += [unquote(name).replace("\\", "/"), path, unquote(path)]
+    # Label Studio puts eight digits before the names of uploaded files.
+    forms += [m[1] for form in forms if (m := _UPLOAD.search(form))]
+    return list(dict.fromkeys(form.removeprefix("./") for form in forms if form))
+
+
+def urlsplit_or_none(name: str) -> tuple[str, str] | None:
+    """Path and query of a URL, or None if it is none."""
+    try:
+        parts = urlsplit(name)
+    except ValueError:
+        return None
+    return parts.path, parts.query
+
+
+def safe_name(name: str) -> str:
+    """Name of a file or folder that lies in its folder on every system.
+
+    Example:
+        >>> safe_name("../ann@lab.org"), safe_name("CON?")
+        ('ann@lab.org', 'CON_')
+    """
+    last = PurePosixPath(name.replace("\\", "/")).name
+    cleaned = re.sub(r"[^\w.@+ -]", "_", unicodedata.normalize("NFC", last)).strip(" .")
+    return cleaned[:120] or "_"
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

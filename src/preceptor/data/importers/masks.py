@@ -1,0 +1,120 @@
+"""Importer of mask images: binary, gray, palette, or one color a class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from preceptor.data.images import ImageError, decode_map
+from preceptor.data.importers.class_masks import cropped, is_gray, masks_by_value, open_mask
+from preceptor.data.importers.color_names import Color, read_labelmap
+from preceptor.data.importers.image_files import ImageFiles
+from preceptor.data.importers.shapes import (
+    AnnotatedImage,
+    Annotation,
+    ImportedAnnotations,
+    Log,
+    Mask,
+)
+from preceptor.data.importers.split_words import split_of
+from preceptor.errors import InputError
+
+_ENDING = re.compile(r"[ _.-](mask|masks|seg|segmentation|label|labels|gt|map|heatmap)$", re.I)
+_VOID = (224, 224, 192)
+
+
+def read_masks(source: Path | str, *, label: str = "positive") -> ImportedAnnotations:
+    """A folder of mask images, each named as its image (or with `_mask` and the like behind).
+
+    Gray images with two values are masks: the larger value is inside. Gray images with more values
+    are maps, kept as they are. Of palette and color images each color except black is a class; its
+    name is that of `labelmap.txt` (lines `name:red,green,blue::`) in the folder, or the color. A
+    mask without a pixel inside says that the image was examined.
+
+    Args:
+        source: Folder of the masks.
+        label: Class of gray masks.
+
+    Raises:
+        InputError: It is not a folder, has no image, or `labelmap.txt` is wrong.
+    """
+    root = Path(source)
+    files = ImageFiles(root)
+    if not files.names:
+        raise InputError(f"{root}: there is no image in it; name the folder of the masks")
+    colors = read_labelmap(root / "labelmap.txt") if (root / "labelmap.txt").is_file() else {}
+    names = [name for name in colors.values() if name != "background"]
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        for of in files.names:
+            record = mask_record(root / of, of, label, colors, log)
+            if record is not None:
+                yield record
+
+    return ImportedAnnotations(
+        "masks", root, read, classes=names or [label], annotators=(), count=len(files.names),
+        whole_folder=True,
+    )  # fmt: skip
+
+
+def mask_record(
+    path: Path, of: str, label: str, colors: dict[Color, str], log: Log
+) -> AnnotatedImage | None:
+    """Image of a mask file; None if the file is wrong."""
+    opened = open_mask(path)
+    if isinstance(opened, str):
+        log.problem(of, opened, "replace or remove the file")
+        return None
+    try:
+        shapes = tuple(_shapes(opened, path, label, colors))
+    except (ValueError, ImageError) as error:
+        what, _, fix = (error.reason if isinstance(error, ImageError) else str(error)).partition(
+            "; "
+        )
+        log.problem(of, what, fix or "save it as PNG")
+        return None
+    stem = PurePosixPath(of).with_suffix("")
+    name = stem.with_name(_ENDING.sub("", stem.name) or stem.name)
+    splits = [split for part in stem.parts[:-1] if (split := split_of(part))]
+    return AnnotatedImage(
+        f"{name}.*", opened.size, shapes, split=splits[-1] if splits else "", examined=True, of=of
+    )
+
+
+def _shapes(
+    image: Image.Image, path: Path, label: str, colors: dict[Color, str]
+) -> Iterator[Annotation]:
+    if is_gray(image) and not colors:
+        shape = gray_mask(image, path)
+        if shape is not None:
+            yield Annotation(shape, label)
+        return
+    for color, mask in masks_by_value(image):
+        name = colors.get(color)
+        if name == "background" or (name is None and color in ((0, 0, 0), _VOID)):
+            continue
+        if name is None and colors:
+            raise ValueError(f"the color {color} is of no class; add it to labelmap.txt")
+        yield Annotation(mask, name or "#{:02x}{:02x}{:02x}".format(*color))
+
+
+def gray_mask(image: Image.Image, path: Path) -> Mask | None:
+    """Mask of a gray image as stored, or None if nothing is inside."""
+    if "A" in image.mode or image.has_transparency_data:
+        image = Image.alpha_composite(
+            Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")
+        ).convert("L")
+    if image.mode in ("1", "L", "P", "RGB"):
+        pixels = np.asarray(image.convert("RGB").convert("L"))
+    else:  # 16 bits and reals: scaled as maps are, which have no orientation
+        pixels = np.rint(decode_map(path) * 255).astype(np.uint8)
+    values = np.unique(pixels)
+    if len(values) <= 2:
+        if values[-1] == 0 or (len(values) == 1 and values[0] < 128):
+            return None
+        pixels = np.where(pixels == values[-1], 255, 0).astype(np.uint8)
+    return cropped(pixels)

@@ -1,0 +1,167 @@
+"""Importer of YOLO's text files, one per image: boxes, segments and oriented boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from preceptor.data.images import ImageError, image_size
+from preceptor.data.importers.image_files import ImageFiles
+from preceptor.data.importers.json_values import shown, text_of
+from preceptor.data.importers.shapes import (
+    AnnotatedImage,
+    Annotation,
+    Box,
+    ImportedAnnotations,
+    Log,
+    Polygon,
+    Shape,
+)
+from preceptor.data.importers.source_files import files_below
+from preceptor.data.importers.split_words import split_of
+from preceptor.errors import InputError
+
+_NAMES = ("classes.txt", "obj.names")
+_NOT_LABELS = {*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
+# Shares beyond 0 to 1 by rounding.
+_SLACK = 0.01
+
+
+def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedAnnotations:
+    """YOLO: a text file per image with `class x y width height` or `class x y x y x y …`.
+
+    Numbers are shares of the upright image. Four corners (oriented boxes) are polygons. An empty
+    file says that the image was examined; an image without a file says nothing. Class names are
+    those of `data.yaml`, `classes.txt` or `obj.names`. The split is that of the folder.
+
+    Args:
+        source: `data.yaml`, or the folder of the data set or of the text files.
+        images: Folder of the images; None = the folder of the source.
+
+    Raises:
+        InputError: There is no such file, or the class names cannot be read.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; correct the path")
+    root = path if path.is_dir() else path.parent
+    settings = _settings(path)
+    names = _names(settings, root)
+    keypoints = bool(settings.get("kpt_shape"))
+    files = ImageFiles(Path(images) if images is not None else root)
+    texts = [one for one in files_below(root, ".txt") if one.name.lower() not in _NOT_LABELS]
+    inside = [one for one in texts if "labels" in one.relative_to(root).parts[:-1]]
+    texts = inside or texts
+
+    def read(log: Log) -> Iterator[AnnotatedImage]:
+        if not texts:
+            log.problem(str(root), "there is no text file of labels in it", "correct the path")
+        for text in texts:
+            of = text.relative_to(root).as_posix()
+            stem = PurePosixPath(of).with_suffix("")
+            parts = ["images" if part == "labels" else part for part in stem.parts]
+            try:
+                name = files.find_stem("/".join(parts))
+                size = image_size(files.folder / name)
+            except (LookupError, ImageError) as error:
+                what, _, fix = str(error).rpartition("; ")
+                log.problem(of, what or str(error), fix if what else "replace the image")
+                continue
+            shapes = list(_shapes(text, of, size, names, keypoints, log))
+            splits = [split for part in stem.parts[:-1] if (split := split_of(part))]
+            yield AnnotatedImage(
+                name, size, tuple(shapes), split=splits[-1] if splits else "", examined=True, of=of
+            )
+
+    return ImportedAnnotations(
+        "yolo", path, read, classes=list(names.values()), annotators=(), count=len(texts),
+        whole_folder=True,
+    )  # fmt: skip
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Content of `data.yaml`, or nothing."""
+    if path.is_dir():
+        found = [path / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
+        path = next((one for one in found if one.is_file()), path)
+    if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not sound YAML ({reason}); correct it") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: it is not a data.yaml of `key: value` lines; correct it")
+    return value
+
+
+def _names(settings: dict[str, Any], root: Path) -> dict[int, str]:
+    names = settings.get("names")
+    if isinstance(names, list):
+        return {number: text_of(name) for number, name in enumerate(names)}
+    if isinstance(names, dict):
+        try:
+            return {int(number): text_of(name) for number, name in names.items()}
+        except (TypeError, ValueError):
+            raise InputError(f"names of data.yaml are {shown(names)}; number them") from None
+    for name in _NAMES:
+        if (root / name).is_file():
+            try:
+                lines = (root / name).read_text(encoding="utf-8").splitlines()
+            except ValueError:
+                raise InputError(f"{root / name}: it is not UTF-8 text; save it so") from None
+            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    return {}
+
+
+def _shapes(
+    text: Path, of: str, size: tuple[int, int], names: dict[int, str], keypoints: bool, log: Log
+) -> Iterator[Annotation]:
+    try:
+        lines = text.read_text(encoding="utf-8-sig").splitlines()
+    except ValueError:
+        log.problem(of, "it is not UTF-8 text", "export it again")
+        return
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        where = f"line {number}"
+        shape = _shape(words, size, keypoints)
+        if isinstance(shape, str):
+            log.problem(f"{of}, {where}", shape, "correct or remove the line")
+            continue
+        known = int(words[0])
+        if names and known not in names:
+            log.problem(f"{of}, {where}", f"there is no class {known}", "add it to the names")
+            continue
+        yield Annotation(shape, names.get(known) or str(known), where=where)
+
+
+def _shape(words: list[str], size: tuple[int, int], keypoints: bool) -> Shape | str:
+    """Shape of a line, or what is wrong with it."""
+    if not (words[0].isascii() and words[0].isdigit() and len(words[0]) < 10):
+        return f"the class is {words[0]!r}, not a whole number"
+    try:
+        values = [float(one) for one in words[1:]]
+    except ValueError:
+        return f"{shown(' '.join(words))} has a word that is not a number"
+    if not all(map(math.isfinite, values)):
+        return "a number is not finite"
+    if keypoints:
+        values = values[:4]
+    if len(values) == 5 or len(values) < 4 or len(values) % 2:
+        return f"it has {len(values)} numbers after the class, not 4 (a box) or 6, 8, … (a polygon)"
+    if not all(-_SLACK <= one <= 1 + _SLACK for one in values):
+        return f"{min(values):g} to {max(values):g} are not shares of the image, from 0 to 1"
+    width, height = size
+    if len(values) == 4:
+        x, y, across, down = values
+        return Box((x - across / 2) * width, (y - down / 2) * height, across * width, down * height)
+    return Polygon((np.array(values).reshape(-1, 2) * (width, height),))

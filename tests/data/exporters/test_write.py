@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preceptor.data.exporters.images import ExportOptions
+from preceptor.data.exporters.names import FileNames
+from preceptor.data.exporters.write import FORMATS, manifest_images, write_export
+from preceptor.data.manifest import Manifest
+from preceptor.errors import ProblemsError
+from tests.commands import here
+from tests.data.exporters.manifests import NAMES, marked_manifest
+from tests.data.importers.trees import save_image
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
+    manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
+    (tmp_path / "in" / "maps" / "1.png").write_bytes(b"no image")
+    (tmp_path / "in" / "images" / NAMES[3]).write_bytes(b"")
+    with pytest.raises(ProblemsError) as caught:
+        write_export(name, manifest_images(manifest), tmp_path / "out", ExportOptions())
+    assert [one.where for one in caught.value.problems] == [f"images/{NAMES[k]}" for k in (1, 3)]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["in"]
+
+
+def test_images_that_nobody_examined_are_exported_if_asked_for(tmp_path: Path) -> None:
+    manifest = Manifest.read(marked_manifest(tmp_path / "in"), need=())
+    for every, count in ((False, 6), (True, 7)):
+        images = manifest_images(manifest, every=every)
+        summary = write_export("cvat", images, tmp_path / f"out{count}", ExportOptions())
+        assert (summary.images, summary.marked) == (count, 5)
+        assert len(pd.read_csv(tmp_path / f"out{count}" / "labels.csv")) == count
+
+
+def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:
+    save_image(tmp_path / "a.png", 8, 4)
+    Image.fromarray(np.array([[255, 0]], np.uint8)).save(tmp_path / "map.png")
+    frame = pd.DataFrame({"path": ["a.png"], "label": ["x"], "saliency": ["map.png"]})
+    manifest = Manifest.from_frame(frame, tmp_path, need=())
+    write_export("masks", manifest_images(manifest), tmp_path / "out", ExportOptions())
+    mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    assert (mask == np.array([255] * 4 + [0] * 4)).all()
+    assert mask.shape == (4, 8)
+
+
+def test_files_stay_in_the_folder() -> None:
+    names = FileNames(".png")
+    assert names.of("../../x.jpg") == "x.png"
+    assert names.of("/etc/X.png") == "etc/X.png"
+    assert names.of("etc/x.bmp") == "etc/x.bmp.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco", "manifest.csv", "--to", "in"], "in exists already"),
+        (["coco", "manifest.csv", "--to", "no/out"], "there is no such folder"),
+        (["coco", "manifest.csv", "--to", "out", "--positive", "dust"], "known: clean, crack"),
+        (["coco", "in", "--to", "out"], "neither a manifest nor a map store"),
+        (["coco", "manifest.csv", "--to", "out", "--manifest", "b.csv"], "belongs to a map store"),
+        (["coco", "missing.csv", "--to", "out"], "there is no such file"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    marked_manifest(tmp_path / "in")
+    places = {"manifest.csv": tmp_path / "in" / "manifest.csv"}
+    placed = [
+        places.get(one, tmp_path / one)
+        if one in places or "/" in one or one in ("in", "out")
+        else one
+        for one in arguments
+    ]
+    outcome = here("data", "export", *placed)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "out").exists()

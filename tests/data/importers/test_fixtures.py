@@ -1,0 +1,173 @@
+"""Files that the tools' own libraries have written (fixtures/README.md)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.data.importers import (
+    detect_format,
+    read_coco,
+    read_cvat,
+    read_labelme,
+    read_labelstudio,
+    read_voc,
+    read_yolo,
+)
+from preceptor.data.importers.rasterize import rasterize
+from preceptor.data.importers.shapes import (
+    AnnotatedImage,
+    Box,
+    Ellipse,
+    ImportedAnnotations,
+    Mask,
+    Pixels,
+    Points,
+    Polygon,
+    Polyline,
+)
+from tests.data.importers.fixtures.make import BOX, HEIGHT, POLYGON, WIDTH, disk
+from tests.data.importers.trees import images_of, imported_maps, iou
+
+HERE = Path(__file__).parent / "fixtures"
+SV = HERE / "supervision"
+READ = {
+    "coco": lambda kind: read_coco(SV / kind / "coco.json"),
+    "yolo": lambda kind: read_yolo(SV / kind / "yolo" / "data.yaml", HERE / "images"),
+    "voc": lambda kind: read_voc(SV / kind / "voc"),
+}
+
+
+def drawn(image: AnnotatedImage, label: str) -> Pixels:
+    shapes = [one.shape for one in image.annotations if one.label == label]
+    assert shapes
+    return rasterize(shapes, WIDTH, HEIGHT)
+
+
+def truth(name: str) -> Pixels:
+    return np.asarray(Image.open(SV / f"{name}.png")).astype(np.uint8) * 255
+
+
+@pytest.mark.parametrize("name", READ)
+def test_boxes_of_supervision(name: str) -> None:
+    found = images_of(READ[name]("boxes"))
+    assert sorted(found) == ["scan a.jpg", "scan b.jpg"]
+    assert [one.label for one in found["scan a.jpg"].annotations] == ["crack", "rust"]
+    assert found["scan b.jpg"].annotations == ()
+    # Its boxes reach from the first to the last pixel, which they leave out.
+    boxes = [one.shape for one in found["scan a.jpg"].annotations]
+    for box, expected in zip(boxes, [(20, 30, 59, 39), (100, 20, 85, 110)], strict=True):
+        assert isinstance(box, Box)
+        assert (box.x, box.y, box.width, box.height) == pytest.approx(expected, abs=0.002)
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("label", ["crack", "rust"])
+def test_masks_of_supervision(name: str, label: str) -> None:
+    found = images_of(READ[name]("masks"))["scan a.jpg"]
+    # It writes polygons through the centers of the outermost pixels, which lose half a pixel.
+    assert iou(drawn(found, label), truth(label)) > 0.94
+    # Readers of the three formats agree.
+    coco = images_of(READ["coco"]("masks"))["scan a.jpg"]
+    assert iou(drawn(found, label), drawn(coco, label)) >= 0.99
+
+
+def test_a_task_of_the_converter_of_label_studio() -> None:
+    found = images_of(read_labelstudio(HERE / "labelstudio" / "from coco.json"))
+    (image,) = [one for one in found.values() if one.annotations]
+    assert image.size == (WIDTH, HEIGHT)
+    coco = images_of(READ["coco"]("masks"))["scan a.jpg"]
+    polygons = [one for one in image.annotations if isinstance(one.shape, Polygon)]
+    for one, other in zip(polygons, coco.annotations, strict=True):
+        assert one.label == other.label
+        ours, theirs = (rasterize([a.shape], WIDTH, HEIGHT) for a in (one, other))
+        assert iou(ours, theirs) >= 0.99
+    box = next(one.shape for one in image.annotations if isinstance(one.shape, Box))
+    assert (box.x, box.y, box.width, box.height) == pytest.approx((20, 30, 59, 39))
+
+
+def test_a_brush_stroke_of_label_studio(tmp_path: Path) -> None:
+    imported = read_labelstudio(HERE / "labelstudio" / "brush.json")
+    summary, maps = imported_maps(imported, HERE / "images", tmp_path / "out")
+    assert (maps["scan a.jpg"] == disk() * 255).all()
+    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
+    assert "annotation_seconds" in rows[0]
+    assert rows[1].split(",")[-1] == "12.5"
+    assert summary.images == 1
+
+
+def test_files_of_labelme(tmp_path: Path) -> None:
+    imported = read_labelme(HERE / "labelme")
+    found = images_of(imported)
+    shapes = [one.shape for one in found["images/scan a.jpg"].annotations]
+    kinds = [type(one) for one in shapes]
+    assert kinds == [Box, Polygon, Ellipse, Polyline, Points, Mask]
+    assert shapes[0] == Box(*BOX)
+    assert isinstance(shapes[1], Polygon)
+    assert shapes[1].rings[0].tolist() == [list(point) for point in POLYGON]
+    assert shapes[2] == Ellipse(60, 115, 30, 30)
+    assert (rasterize(shapes[5:], WIDTH, HEIGHT) == disk() * 255).all()
+    assert found["images/scan b.jpg"].examined
+    summary, _ = imported_maps(imported, HERE / "images", tmp_path / "a", positive=("crack",))
+    assert (summary.images, summary.maps) == (2, 1)
+
+
+def test_an_embedded_image_of_labelme_is_written(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    imported = read_labelme(HERE / "labelme" / "scan b.json")
+    imported_maps(imported, tmp_path / "none", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "images" / "scan b.jpg").size == (WIDTH, HEIGHT)
+    assert "images/scan b.jpg" in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def test_a_file_of_cvat() -> None:
+    imported = read_cvat(HERE / "datumaro" / "cvat" / "default.xml")
+    assert imported.classes == ["crack", "rust"]
+    found = images_of(imported)
+    assert found["scan b.jpg"].annotations == ()
+    box, polygon, line, points = (one.shape for one in found["scan a.jpg"].annotations)
+    assert box == Box(*BOX)
+    assert isinstance(polygon, Polygon)
+    assert polygon.rings[0].tolist() == [list(point) for point in POLYGON]
+    assert isinstance(line, Polyline)
+    assert line.points.tolist() == [[10, 10], [60.5, 20.25], [90, 10]]
+    assert isinstance(points, Points)
+    assert points.points.tolist() == [[150, 140], [160.5, 141]]
+
+
+def test_segmentations_of_voc() -> None:
+    found = images_of(read_voc(HERE / "datumaro" / "voc"))["scan a.jpg"]
+    assert (drawn(found, "rust") == disk() * 255).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("supervision/boxes/coco.json", "coco"),
+        ("supervision/boxes/yolo", "yolo"),
+        ("supervision/boxes/yolo/labels", "yolo"),
+        ("supervision/boxes/voc", "voc"),
+        ("datumaro/voc", "voc"),
+        ("datumaro/cvat", "cvat"),
+        ("labelme", "labelme"),
+        ("labelstudio", "labelstudio"),
+        ("images", "masks"),
+    ],
+)
+def test_the_format_is_recognized(source: str, name: str) -> None:
+    assert detect_format(HERE / source)[0].format == name
+
+
+def test_every_reader_can_be_read_again() -> None:
+    readers: list[ImportedAnnotations] = [
+        *(read("masks") for read in READ.values()),
+        read_labelstudio(HERE / "labelstudio"),
+        read_labelme(HERE / "labelme"),
+        read_cvat(HERE / "datumaro" / "cvat"),
+        read_voc(HERE / "datumaro" / "voc"),
+    ]
+    for reader in readers:
+        names = [(one.name, len(one.annotations)) for one in reader]
+        assert names
+        assert names == [(one.name, len(one.annotations)) for one in reader]

@@ -1,0 +1,197 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.data.importers import read_labelstudio
+from preceptor.data.importers.brush_rle import encode_brush
+from preceptor.data.importers.rasterize import rasterize
+from preceptor.data.importers.shapes import Box, Ellipse, Points, Polygon
+from preceptor.errors import PreceptorError, ProblemsError
+from tests.data.importers.trees import images_of, imported_maps, iou, save_image, save_json
+
+
+def result(kind: str, label: str = "crack", **value: Any) -> dict[str, Any]:
+    return {
+        "type": f"{kind}labels", "to_name": "image", "from_name": "label", "image_rotation": 0,
+        "original_width": 40, "original_height": 30, "value": value | {f"{kind}labels": [label]},
+    }  # fmt: skip
+
+
+def by(person: object, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"completed_by": person, "result": list(results)} | more
+
+
+def task(*annotations: dict[str, Any], image: str = "a.png", **more: Any) -> dict[str, Any]:
+    return {"data": {"image": image}, "annotations": list(annotations)} | more
+
+
+BOX = result("rectangle", x=10, y=20, width=50, height=40, rotation=0)
+
+
+def test_percent_become_pixels(tmp_path: Path) -> None:
+    path = save_json(
+        tmp_path / "a.json",
+        [
+            task(
+                by(
+                    1,
+                    BOX,
+                    result("polygon", points=[[0, 0], [50, 0], [50, 100]]),
+                    result("ellipse", x=50, y=50, radiusX=25, radiusY=20, rotation=10),
+                    result("keypoint", x=25, y=50, width=5),
+                )
+            )
+        ],
+    )
+    box, polygon, ellipse, point = (one.shape for one in images_of(read_labelstudio(path))[
+        "a.png"].annotations)  # fmt: skip
+    assert box == Box(4, 6, 20, 12)
+    assert isinstance(polygon, Polygon)
+    assert polygon.rings[0].tolist() == [[0, 0], [20, 0], [20, 30]]
+    assert ellipse == Ellipse(20, 15, 10, 6, 10)
+    assert isinstance(point, Points)
+    assert (point.points.tolist(), point.radius) == ([[10, 15]], 1)
+
+
+@pytest.mark.parametrize("degrees", [15, 90, 200, -30])
+def test_a_rectangle_turns_about_its_upper_left_corner(tmp_path: Path, degrees: float) -> None:
+    turned = result("rectangle", x=45, y=40, width=30, height=20, rotation=degrees)
+    path = save_json(tmp_path / "a.json", [task(by(1, turned))])
+    (found,) = images_of(read_labelstudio(path))["a.png"].annotations
+    angle = np.radians(degrees)
+    across = 12 * np.array([np.cos(angle), np.sin(angle)])
+    down = 6 * np.array([-np.sin(angle), np.cos(angle)])
+    corner = np.array([18.0, 12.0])
+    ring = np.array([corner, corner + across, corner + across + down, corner + down])
+    assert iou(rasterize([found.shape], 40, 30), rasterize([Polygon((ring,))], 40, 30)) == 1
+
+
+def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    small = result("rectangle", x=10, y=20, width=25, height=40, rotation=0)
+    far = result("rectangle", x=90, y=80, width=10, height=20, rotation=0)
+    path = save_json(
+        tmp_path / "a.json",
+        [
+            task(
+                by({"email": "ann@lab.org"}, BOX, lead_time=3.5),
+                by({"email": "bob@lab.org"}, small, lead_time=1),
+                by({"email": "cy@lab.org"}, far, was_cancelled=True),
+                predictions=[{"model_version": "m1", "result": [far]}],
+            )
+        ],
+    )
+    imported = read_labelstudio(path)
+    (image,) = imported
+    assert image.seconds == 4.5
+    assert [one.prediction for one in image.annotations] == [False, False, True]
+    summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out")
+    assert summary.annotators == ("ann@lab.org", "bob@lab.org")
+    assert np.unique(maps["a.png"]).tolist() == [0, 128, 255]
+    alone = np.asarray(Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png"))
+    assert (alone == rasterize([Box(4, 6, 10, 12)], 40, 30)).all()
+    for merge, area in (("any", 240), ("majority", 120), ("bob@lab.org", 120)):
+        _, maps = imported_maps(imported, tmp_path / "images", tmp_path / merge, merge=merge)
+        assert (maps["a.png"] > 0).sum() == area
+    with pytest.raises(PreceptorError, match=r"known: mean, majority, any, .*ann@lab.org"):
+        imported_maps(imported, tmp_path / "images", tmp_path / "x", merge="nobody")
+
+
+def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    save_image(tmp_path / "images" / "b.png")
+    path = save_json(
+        tmp_path / "a.json",
+        [task(by(1, BOX), by(2)), task(image="b.png")],
+    )
+    _, maps = imported_maps(
+        read_labelstudio(path), tmp_path / "images", tmp_path / "out", negative="sound"
+    )
+    assert np.unique(maps["a.png"]).tolist() == [0, 128]
+    empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png"))
+    assert not empty.any()
+    rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
+    assert rows[2].startswith("../images/b.png,b.png,sound,,,0")
+
+
+def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:
+    names = ["a b.png", "c.png", "d é.png", "e.png"]
+    for name in names:
+        save_image(tmp_path / "images" / name)
+    urls = [
+        "/data/local-files/?d=set/a%20b.png",
+        "/data/upload/3/0123abcd-c.png",
+        "https://host.example/x/d%20%C3%A9.png?size=2",
+        "s3://bucket/e.png",
+    ]
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX), image=url) for url in urls])
+    _, maps = imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")
+    assert sorted(maps) == names
+
+
+def test_a_choice_is_the_class_of_the_image(tmp_path: Path) -> None:
+    chosen = {"type": "choices", "to_name": "image", "value": {"choices": ["fake"]}}
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX, chosen))])
+    assert [one.label for one in read_labelstudio(path)] == ["fake"]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_editor_shows_images_upright(tmp_path: Path, orientation: int) -> None:
+    save_image(tmp_path / "images" / "a.jpg", 40, 30, orientation)
+    turned = orientation in (6, 8)
+    box = dict(BOX)
+    if turned:
+        box |= {"original_width": 30, "original_height": 40}
+    path = save_json(tmp_path / "a.json", [task(by(1, box), image="a.jpg")])
+    _, maps = imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")
+    expected = Box(3, 8, 15, 16) if turned else Box(4, 6, 20, 12)
+    assert (maps["a.jpg"] == rasterize([expected], *((30, 40) if turned else (40, 30)))).all()
+
+
+MASK = np.zeros((30, 40), np.uint8)
+MASK[5:9, 6:20] = 255
+BAD: list[tuple[str, Any, str]] = [
+    ("object", {"a": 1}, "not a Label Studio export"),
+    ("JSON_MIN", [{"image": "a.png", "label": []}], "tasks[0]: "),
+    ("no image", [{"data": {"image": 3}, "annotations": []}], "there is no image in"),
+    ("no result", [task({"completed_by": 1})], "result is None"),
+    ("size", [task(by(1, BOX | {"original_width": 0}))], "size of the image is 0 × 30"),
+    ("two sizes", [task(by(1, BOX, BOX | {"original_width": 41}))], "41×30, others of this task"),
+    ("other size", [task(by(1, BOX | {"original_width": 41}))], "for 41×30, the image is 40×30"),
+    ("nan", [task(by(1, result("rectangle", x=float("nan"), y=1, width=1, height=1)))], "x is nan"),
+    ("text", [task(by(1, result("ellipse", x=1, y="2", radiusX=1, radiusY=1)))], "y is '2'"),
+    ("outside", [task(by(1, result("rectangle", x=101, y=1, width=9, height=9)))], "lies outside"),
+    ("empty", [task(by(1, result("rectangle", x=1, y=1, width=0, height=9)))], "the box is empty"),
+    ("two points", [task(by(1, result("polygon", points=[[1, 1], [2, 2]])))], "3 or more pairs"),
+    ("rle", [task(by(1, result("brush", format="rle", rle=[0, 1, 2])))], "the RLE has"),
+    ("cut", [task(by(1, result("brush", rle=encode_brush(MASK)[:-9])))], "the RLE is cut short"),
+    ("bytes", [task(by(1, result("brush", rle=[300])))], "whole numbers from 0 to 255"),
+    ("no rle", [task(by(1, result("brush", format="image")))], "the brush has no RLE"),
+    ("turned", [task(by(1, BOX | {"image_rotation": 90}))], "was turned by 90°"),
+    ("traversal", [task(by(1, BOX), image="../../a.png")], "leads out of the folder"),
+    ("twice", [task(by(1, BOX)), task(by(1, BOX))], "is listed already in tasks[0]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "expected"), [one[1:] for one in BAD], ids=[b[0] for b in BAD])
+def test_what_is_wrong_is_refused_by_row(tmp_path: Path, file: Any, expected: str) -> None:
+    save_image(tmp_path / "images" / "a.png")
+    path = save_json(tmp_path / "a.json", file)
+    with pytest.raises(PreceptorError) as caught:
+        imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")
+    assert expected in str(caught.value)
+    assert "; " in str(caught.value)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.json", "images"]
+
+
+def test_a_damaged_file_is_refused_while_it_is_read(tmp_path: Path) -> None:
+    path = save_json(tmp_path / "a.json", [task(by(1, BOX))] * 3)
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(PreceptorError, match="cut short"):
+        list(read_labelstudio(path))
+    path.write_text("[[[[" * 30_000)
+    with pytest.raises((ProblemsError, PreceptorError)):
+        list(read_labelstudio(path))
