@@ -101,7 +101,9 @@ def run_serially(
 
     The results are those of workers, see `test_driver.py`, which starts some.
     """
-    with mock.patch("preceptor.driver.open_executor", lambda context, **_: SerialExecutor(context)):
+    with mock.patch(
+        "preceptor.driver.open_executor", lambda context, *_, **__: SerialExecutor(context)
+    ):
         return run_study(config, out, jobs=1, tell=tell)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from preceptor.report import figures, rate_tables, study_tables, tables
+from preceptor.report.annotator_ceiling import annotator_sentence
 from preceptor.report.blocks import (
     Block,
     Chapter,
@@ -117,6 +118,8 @@ def _which_teacher(plan: Plan, results: Results) -> list[Block | None]:
         Text(choice.reason) if choice else Text("No Teacher has been selected yet.", "none")
     )
     blocks.append(TableBlock("chosen", chosen) if chosen else None)
+    among_people = annotator_sentence(plan) if chosen else ""
+    blocks.append(Text(among_people) if among_people else None)
     return blocks
 
 

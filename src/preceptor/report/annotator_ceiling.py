@@ -1,0 +1,131 @@
+"""Agreement among annotators on a Teacher's grid, an upper limit for the Teacher's maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from preceptor.config.image_format import Fit
+from preceptor.data.annotators import FOLDER, AnnotatorMaps, people_of, read_annotators
+from preceptor.data.geometry import fit_box, resample
+from preceptor.data.images import image_size
+from preceptor.data.manifest import Manifest
+from preceptor.errors import PreceptorError
+from preceptor.evaluation.annotators import mean_of, pearson
+from preceptor.maps.store import is_store, read_store
+from preceptor.models.build import load_model
+from preceptor.runtime.formatting import number
+from preceptor.runtime.result_folder import is_finished
+from preceptor.study.plan import Plan
+from preceptor.study.steps import Role
+
+# Images that are read: their mean correlation is known to 0.01 or so.
+_MOST = 400
+_UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Grid of maps, and the part of an image that it covers."""
+
+    height: int
+    width: int
+    fit: Fit
+    side: int
+
+
+def annotator_sentence(plan: Plan) -> str:
+    """Agreement of the annotators of validation images in words; "" if there are not several.
+
+    Args:
+        plan: Plan of a domain, whose Teacher is selected.
+    """
+    manifest = plan.protocol.workspaces.first.manifest
+    folder = folder_of(manifest)
+    if folder is None:
+        return ""
+    try:
+        grid = _grid(plan)
+        if grid is None:
+            return ""
+        value, images = agreement_on_grid(read_annotators(folder), manifest, grid)
+    except PreceptorError:  # the report is of the study: other files may be gone
+        return ""
+    if not images:
+        return ""
+    return (
+        f"Agreement among people: on {images:,} validation images with several annotators, the map "
+        f"of each correlates with the mean of the others' by r = {number(value, 2)} on the grid of "
+        f"the selected Teacher ({grid.height} × {grid.width}). A Teacher's agreement with human "
+        "maps can hardly be higher."
+    )
+
+
+def folder_of(manifest: Manifest) -> Path | None:
+    """Folder of the annotators' maps: that of the manifest, or of its human maps."""
+    places = [manifest.source.parent] if manifest.source is not None else []
+    first = next((str(path) for path in manifest.table["saliency"] if path), "")
+    places += list(Path(first).parents)[1:4]  # maps may lie in folders of their own
+    for place in places:
+        if (place / FOLDER).is_dir() and len(people_of(place)) > 1:
+            return place
+    return None
+
+
+def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> tuple[float, int]:
+    """Mean correlation of each annotator's map with the mean of the others', on a grid.
+
+    Args:
+        maps: Maps of the annotators.
+        manifest: Manifest; only images of its validation sets are compared.
+        grid: Grid.
+
+    Returns:
+        Mean over images of the mean over annotators, and the number of images where it is defined.
+    """
+    sets = manifest.table["split"].isin(manifest.eval_splits("val"))
+    wanted = set(manifest.table.loc[sets, "path"])
+    shared = [
+        file
+        for file, people in maps.files.items()
+        if len(people) > 1 and maps.table.loc[file, "path"] in wanted
+    ]
+    found = []
+    for file in shared[:_MOST]:
+        width, height = image_size(Path(str(maps.table.loc[file, "path"])))
+        box = torch.tensor([fit_box(width, height, grid.fit, grid.side).as_tuple()])
+        own = np.stack(list(maps.maps(file).values())).astype(np.float32)
+        count = len(own)
+        cells = resample(
+            torch.from_numpy(own), _UNIT.expand(count, 4), box.expand(count, 4),
+            (grid.height, grid.width),
+        ).numpy()  # fmt: skip
+        total = cells.sum(axis=0)
+        value = mean_of([pearson(one, (total - one) / (count - 1)) for one in cells])
+        if np.isfinite(value):
+            found.append(value)
+    return mean_of(found), len(found)
+
+
+def _grid(plan: Plan) -> Grid | None:
+    """Grid of the selected Teacher; None if there is no model or store of it yet."""
+    winner = plan.winner()
+    if winner is None:
+        return None
+    if winner.kind == "given":
+        folder = plan.protocol.study.maps[winner.name]
+        if not is_store(folder):
+            return None
+        store = read_store(folder, columns=())
+        return Grid(store.maps.shape[1], store.maps.shape[2], store.info.fit, store.info.side)
+    role: Role = "mapper" if winner.kind == "mapper" else "teacher"
+    for member in plan.members_of(role, winner.name):
+        folder = plan.protocol.run_folder(member.run)
+        if member.arm.alpha == winner.alpha and is_finished(folder):
+            model = load_model(folder / "model")
+            height, width = model.grid()
+            return Grid(height, width, model.spec.fit, model.spec.image_format.side)
+    return None

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.data.annotators import read_annotators
+from preceptor.data.manifest import Manifest
+from preceptor.report.annotator_ceiling import (
+    Grid,
+    agreement_on_grid,
+    annotator_sentence,
+    folder_of,
+)
+from preceptor.report.chapters import chapter
+from preceptor.report.domain_tables import domain_tables
+from preceptor.report.findings import study_findings
+from preceptor.results.study import gather_study
+from tests.data.annotator_folders import annotated_folder
+from tests.report.conftest import Written
+
+
+def cells(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    height, width = pixels.shape
+    return pixels.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
+
+
+def test_each_map_is_compared_with_the_mean_of_the_others_on_the_grid(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a")
+    manifest = Manifest.read(folder / "manifest.csv", need=())
+    found, images = agreement_on_grid(read_annotators(folder), manifest, Grid(8, 10, "squash", 224))
+    values = []
+    for number in (2, 6):  # the validation images
+        own = [
+            cells(np.asarray(Image.open(folder / "annotators" / name / f"{number}.png")), 8, 10)
+            for name in ("ann", "bo", "cy")
+        ]
+        values += [
+            np.corrcoef(own[k].ravel(), (own[k - 1] + own[k - 2]).ravel())[0, 1] for k in range(3)
+        ]
+    assert images == 2
+    assert found == pytest.approx(np.mean(values), abs=1e-6)
+
+
+def test_the_report_has_it_beside_the_teachers_agreement(two_domains: Written) -> None:
+    name, plan = next(iter(two_domains.study.plans.items()))
+    manifest = plan.protocol.workspaces.first.manifest
+    folder = Path(str(manifest.source)).parent
+    assert folder_of(manifest) is None
+    assert annotator_sentence(plan) == ""
+    try:
+        for person in ("ann", "bo"):
+            shutil.copytree(folder / "maps", folder / "annotators" / person)
+        sentence = annotator_sentence(plan)
+        found = gather_study(two_domains.study)
+        findings = study_findings(two_domains.study, found)
+        results = found.by_domain[name]
+        made = chapter(
+            plan, results, findings.by_domain[name], domain_tables(plan, results), None, ""
+        )
+    finally:
+        shutil.rmtree(folder / "annotators")
+    assert "on 6 validation images with several annotators" in sentence
+    assert "r = 1.00 on the grid of the selected Teacher (4 × 4)" in sentence
+    (section,) = (one for one in made.sections if one.key == "rq1")
+    assert sentence in [getattr(block, "text", "") for block in section.blocks]
