@@ -24,7 +24,6 @@ from preceptor.runtime.result_folder import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
-from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, AverageMaps, Evaluate, Role, Select, Selection, Step, Train
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
@@ -78,7 +77,7 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
     """
     workspaces = Workspaces.of_study(config, store)
     plan = Plan(Protocol(config, workspaces, store))
-    graph = Graph(first_steps(plan))
+    graph = Graph(plan.start())
     if compute:
         do_all(graph, store, workspaces)
     return plan

@@ -33,8 +33,6 @@ COMMANDS = [
     ("data", "split"),
     ("data", "forged"),
     ("data", "plant"),
-    ("data", "agreement"),
-    ("data", "export"),
     ("data", "import"),
     ("data", "import", "auto"),
     ("data", "import", "coco"),
