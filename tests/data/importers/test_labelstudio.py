@@ -96,7 +96,7 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
     for merge, area in (("any", 240), ("majority", 120), ("bob@lab.org", 120)):
         _, maps = imported_maps(imported, tmp_path / "images", tmp_path / merge, merge=merge)
         assert (maps["a.png"] > 0).sum() == area
-    with pytest.raises(PreceptorError, match=r"known: mean, majority, any, .*ann@lab.org"):
+    with pytest.raises(PreceptorError, match=r"known: mean, majority, any, staple.*, ann@lab.org"):
         imported_maps(imported, tmp_path / "images", tmp_path / "x", merge="nobody")
 
 

@@ -143,8 +143,8 @@ def _read_file(path: Path) -> _File:
             if stream.peek() != "[":
                 raise InputError(f"{path}: {key} is not a list; export the file again")
             take = {"images": _image, "annotations": _annotation, "categories": _category}[key]
-            for row, _ in enumerate(stream.array()):
-                take(file, row, stream.value())
+            for row, value in enumerate(stream.elements()):
+                take(file, row, value)
         stream.end()
     if missing := {"images", "annotations", "categories"} - seen:
         raise InputError(
@@ -160,7 +160,7 @@ def _image(file: _File, row: int, value: Any) -> None:
         file.log.problem(where, f"{shown(value)} is not an object", "export the file again")
         return
     known, name = whole(value.get("id")), value.get("file_name")
-    if known is None:
+    if known is None or abs(known) >= 2**62:
         file.log.problem(where, f"id is {shown(value.get('id'))}", "write a whole number")
         return
     if not isinstance(name, str) or not name:
@@ -288,13 +288,16 @@ def _images(file: _File, log: Log, several: bool) -> Iterator[AnnotatedImage]:
     numbers = np.frombuffer(shapes.numbers, np.float64)
     ring_start = np.append(np.frombuffer(shapes.ring_start, np.int64), len(numbers))
     known: set[int] = set()
+    numbered = np.array([one[0] for one in file.images], np.int64)
+    lefts = np.searchsorted(ordered, numbered, "left")
+    rights = np.searchsorted(ordered, numbered, "right")
     of = str(file.path) if several else ""
     for row, (number_, name, size) in enumerate(file.images):
         if number_ in known:
             log.problem(f"images[{row}] {name}", f"the id {number_} occurs twice", "renumber it")
             continue
         known.add(number_)
-        left, right = np.searchsorted(ordered, [number_, number_ + 1])
+        left, right = int(lefts[row]), int(rights[row])
         found: list[Annotation] = []
         if size is None:
             encoded = (i for i in order[left:right].tolist() if shapes.kind[i] == _RLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ class JsonStream:
         self.path = Path(path)
         self._file = self.path.open("rb")
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._raw_decode = json.JSONDecoder().raw_decode
+        decoder = json.JSONDecoder()
+        self._raw_decode = decoder.raw_decode
+        self._scan: Callable[[str, int], tuple[Any, int]] = vars(decoder)["scan_once"]
         self._chunk = chunk
         self._text = ""
         self._at = 0
@@ -74,14 +76,29 @@ class JsonStream:
             self._at = end
             return value
 
-    def array(self) -> Iterator[None]:
-        """Elements of the next array: the position is before each; the caller reads it."""
+    def elements(self) -> Iterator[Any]:
+        """Elements of the next array, each decoded as a whole."""
         self._expect("[", "a list")
         if self.peek() == "]":
             self._at += 1
             return
         while True:
-            yield None
+            value = self.value()
+            while True:
+                yield value
+                # Most elements lie within the chunk, and are followed by a comma and a blank.
+                text, at = self._text, self._at
+                if not text.startswith(",", at):
+                    break
+                try:
+                    value, end = self._scan(
+                        text, at + 2 if text.startswith(" ", at + 1) else at + 1
+                    )
+                except (StopIteration, ValueError, RecursionError):
+                    break
+                if end == len(text):
+                    break
+                self._at = end
             if not self._goes_on("]"):
                 return
 

@@ -73,8 +73,8 @@ def read_labelstudio(
                         f"{path}: it is not a Label Studio export, which is a list of tasks; "
                         "export as JSON"
                     )
-                for row, _ in enumerate(stream.array()):
-                    record = _Task(f"tasks[{row}]", stream.value(), image_key, log, of).record()
+                for row, value in enumerate(stream.elements()):
+                    record = _Task(f"tasks[{row}]", value, image_key, log, of).record()
                     if record is not None:
                         yield record
                 stream.end()

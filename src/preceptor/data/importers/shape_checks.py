@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.data.importers.rasterize import RasterOptions
 from preceptor.data.importers.rings import bounds
 from preceptor.data.importers.shapes import Box, Ellipse, Mask, Points, Polygon, Polyline, Shape
+
+
+def wrong_shapes(
+    shapes: Sequence[Shape], width: int, height: int, raster: RasterOptions
+) -> Iterator[tuple[int, str]]:
+    """Index of each wrong shape, and what is wrong with it.
+
+    Polygons are looked at together, since one by one they would take as long as their filling.
+
+    Args:
+        shapes: All shapes of an image.
+        width, height: Size of the image.
+        raster: Widths of lines and points.
+    """
+    suspect = [n for n, one in enumerate(shapes) if not isinstance(one, Polygon)]
+    owners = [n for n, one in enumerate(shapes) if isinstance(one, Polygon) for _ in one.rings]
+    rings = [ring for one in shapes if isinstance(one, Polygon) for ring in one.rings]
+    suspect += [n for n, one in enumerate(shapes) if isinstance(one, Polygon) and not one.rings]
+    if rings:
+        lengths = np.fromiter(map(len, rings), np.int64, len(rings))
+        good: NDArray[np.bool_] = np.zeros(len(rings), bool)
+        if lengths.min() >= 3:
+            points = np.concatenate(rings)
+            starts = np.cumsum(lengths) - lengths
+            low = np.minimum.reduceat(points, starts)
+            high = np.maximum.reduceat(points, starts)
+            inside = (high > 0) & (low < (width, height))
+            np.all(inside & (high < np.inf) & (low > -np.inf), axis=1, out=good)
+        if not good.all():
+            suspect += sorted({owners[at] for at in np.flatnonzero(~good).tolist()})
+    for number in sorted(suspect):
+        if why := wrong_shape(shapes[number], width, height, raster):
+            yield number, why
 
 
 def wrong_shape(shape: Shape, width: int, height: int, raster: RasterOptions) -> str:
@@ -28,16 +62,14 @@ def wrong_shape(shape: Shape, width: int, height: int, raster: RasterOptions) ->
         case Ellipse(x, y, rx, ry, rotation):
             numbers, empty = (x, y, rx, ry, rotation), not (rx > 0 and ry > 0)
         case Polygon(rings):
-            numbers = None
-            if not all(math.isfinite(ring.sum()) for ring in rings):
-                return f"the {name} has a coordinate that is not a finite number"
+            numbers = np.concatenate([np.zeros((0, 2)), *rings])
             empty = not rings or min(map(len, rings)) < 3
         case Polyline(points) | Points(points):
             numbers = points
             empty = len(points) < (2 if isinstance(shape, Polyline) else 1)
         case Mask(pixels):
-            numbers, empty = None, not pixels.any()
-    if numbers is not None and not np.isfinite(numbers).all():  # type: ignore[call-overload]
+            numbers, empty = (), not pixels.any()
+    if not np.isfinite(np.asarray(numbers, np.float64)).all():
         return f"the {name} has a coordinate that is not a finite number"
     if empty:
         return f"the {name} is empty"

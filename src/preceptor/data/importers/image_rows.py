@@ -1,0 +1,98 @@
+"""Rows of the manifest of an import: labels, splits, and whether an image was examined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from preceptor.data.importers.image_labels import LabelTable, label_of
+from preceptor.data.importers.options import ImportOptions
+from preceptor.data.importers.row_groups import groups_of
+from preceptor.data.importers.shapes import Log
+
+
+@dataclass
+class ImageRow:
+    """What is known of an image after its annotations were read.
+
+    Args:
+        where: Place in the source, for messages.
+        label: Class of the whole image in the source, or "".
+        classes: Classes of its drawn shapes.
+        split: Split in the source, or "".
+        examined: Whether a person looked at it; None = unknown.
+        saliency: Path of the map from the output folder, or "".
+        seconds: Time spent on it, or None.
+        folder: Folder of the image, where its name starts.
+    """
+
+    where: str
+    label: str
+    classes: tuple[str, ...]
+    split: str
+    examined: bool | None
+    folder: Path
+    saliency: str = ""
+    seconds: float | None = None
+
+
+def manifest_table(
+    rows: Mapping[str, ImageRow], labels: LabelTable | None, options: ImportOptions, log: Log
+) -> pd.DataFrame:
+    """Table of a manifest; problems are noted in the log.
+
+    Args:
+        rows: Rows by the path of the image from its folder.
+        labels: Table of labels, or None.
+        options: Options of the import.
+        log: Collects the problems.
+    """
+    _decide_unmarked(rows, options, log)
+    records: list[dict[str, object]] = []
+    for image, row in rows.items():
+        cells = dict(labels.rows.get(image, {})) if labels else {}
+        if labels is not None and not cells:
+            log.problem(row.where, f"image {image!r} is not in {options.labels}", "add its label")
+            continue
+        try:
+            label = cells.pop("label", "") or label_of(row.label, row.classes, options)
+        except LookupError as error:
+            what, _, fix = str(error).rpartition("; ")
+            log.problem(row.where, what, fix)
+            continue
+        own = {
+            "path": (row.folder / image).as_posix(),
+            "name": image,
+            "label": label,
+            "split": cells.get("split") or row.split,
+            "saliency": row.saliency,
+            "annotated": int(bool(row.saliency) or bool(row.examined)),
+            "source": cells.get("source", ""),
+            "group": cells.get("group", ""),
+            "annotation_seconds": "" if row.seconds is None else row.seconds,
+        }
+        records.append({**cells, **own})
+    if not rows and not log.problems:
+        log.problem("the source", "it names no image", "check the source and --images")
+    frame = pd.DataFrame(records)
+    if len(frame) and options.group_by:
+        frame["group"] = groups_of(frame, options.group_by, log)
+    if len(frame) and (frame["annotation_seconds"] == "").all():
+        frame = frame.drop(columns="annotation_seconds")
+    return frame
+
+
+def _decide_unmarked(rows: Mapping[str, ImageRow], options: ImportOptions, log: Log) -> None:
+    """Decide whether images without a shape were examined, where the source does not say."""
+    unknown = [row for row in rows.values() if not row.classes and row.examined is None]
+    if unknown and options.unmarked is None and any(row.classes for row in rows.values()):
+        log.problem(
+            f"{len(unknown):,} of {len(rows):,} images",
+            "they have no shape, and the source does not say whether somebody looked at them",
+            "add --unmarked examined (looked at, nothing to mark) or --unmarked unknown",
+        )
+    for row in unknown:
+        row.examined = options.unmarked == "examined"

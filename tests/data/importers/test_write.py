@@ -1,0 +1,183 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.data.importers import ImportOptions, read_coco, write_import
+from preceptor.data.importers.image_files import ImageFiles
+from preceptor.data.importers.shapes import ImportedAnnotations
+from preceptor.errors import PreceptorError
+from tests.commands import assert_refused, here
+from tests.data.importers.trees import coco, imported_maps, save_image, save_json
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for number in range(12):
+        save_image(tmp_path / "images" / f"p{number // 2}_{number}.png")
+    return tmp_path / "images"
+
+
+def source(tmp_path: Path, count: int = 12, rust: int = 0) -> ImportedAnnotations:
+    """Images of which every other one has a crack, and the first ones have rust too."""
+    names = [{"file_name": f"p{number // 2}_{number}.png"} for number in range(count)]
+    shapes: list[dict[str, Any]] = [
+        {"image_id": number, "bbox": [1, 2, 10, 5]} for number in range(0, count, 2)
+    ]
+    shapes += [
+        {"image_id": number, "bbox": [20, 2, 10, 5], "category_id": 2} for number in range(rust)
+    ]
+    return read_coco(save_json(tmp_path / "a.json", coco(names, shapes)))
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+
+
+def test_images_without_a_shape_are_a_question(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(PreceptorError, match=r"6 of 12 images: .*--unmarked examined .*unknown"):
+        imported_maps(source(tmp_path), images, tmp_path / "out")
+    for unmarked, annotated in (("examined", 12), ("unknown", 6)):
+        to = tmp_path / unmarked
+        imported_maps(source(tmp_path), images, to, unmarked=unmarked)
+        assert table(to)["annotated"].sum() == annotated
+
+
+def test_several_classes_are_a_question(tmp_path: Path, images: Path) -> None:
+    imported = source(tmp_path, rust=3)
+    with pytest.raises(PreceptorError, match=r"shapes of 2 classes \('crack', 'rust'\)") as caught:
+        imported_maps(imported, images, tmp_path / "out", unmarked="examined")
+    assert "2 problems" in str(caught.value)
+    _, maps = imported_maps(
+        imported, images, tmp_path / "out", unmarked="examined", positive=("rust",), negative="ok"
+    )
+    assert table(tmp_path / "out")["label"].tolist() == ["rust"] * 3 + ["ok"] * 9
+    assert sorted(maps) == ["p0_0.png", "p0_1.png", "p1_2.png"]
+    _, maps = imported_maps(
+        imported, images, tmp_path / "both", unmarked="unknown", positive=("crack", "rust")
+    )
+    assert set(table(tmp_path / "both")["label"]) == {"positive", "negative"}
+    with pytest.raises(PreceptorError, match="known: crack, rust"):
+        imported_maps(imported, images, tmp_path / "x", unmarked="unknown", positive=("dent",))
+
+
+def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
+    rows = [f"p{n // 2}_{n}.png,{'real' if n % 3 else 'fake'},s{n % 2},p{n // 2},x{n}" for n in
+            range(12)]  # fmt: skip
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label,source,patient,more\n" + "\n".join(rows) + "\n")
+    options = {"labels": labels, "unmarked": "unknown"}
+    imported_maps(source(tmp_path, 8), images, tmp_path / "out", **options, group_by="patient")
+    found = table(tmp_path / "out")
+    assert len(found) == 12  # with those that only the table names
+    assert found["label"].tolist().count("fake") == 4
+    assert set(found["group"]) == {f"p{n}" for n in range(6)}
+    assert set(found["more"]) == {f"x{n}" for n in range(12)}
+    labels.write_text("path,label\n" + "\n".join(row.rsplit(",", 3)[0] for row in rows[:-5]))
+    with pytest.raises(PreceptorError, match=r"5 problems") as caught:
+        imported_maps(source(tmp_path), images, tmp_path / "x", **options)
+    assert "'p5_11.png' is not in" in str(caught.value)
+    labels.write_text("path,label\nno.png,real\np0_0.png,\np0_0.png,real\n")
+    with pytest.raises(PreceptorError) as caught:
+        imported_maps(source(tmp_path), images, tmp_path / "x", **options)
+    for expected in (
+        "row 2: there is no image",
+        "row 3: label is empty",
+        "row 4: image 'p0_0.png'",
+    ):
+        assert expected in str(caught.value)
+
+
+def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
+    shares = {"train": 0.5, "val": 0.25, "test": 0.25}
+    summary, _ = imported_maps(
+        source(tmp_path), images, tmp_path / "out", unmarked="unknown", split=shares,
+        group_by=r"^(p\d+)_",
+    )  # fmt: skip
+    found = table(tmp_path / "out")
+    assert summary.has_splits
+    assert found.groupby("group")["split"].nunique().max() == 1
+    assert found["split"].value_counts()["train"] == 6
+    with pytest.raises(PreceptorError, match="12 problems"):
+        imported_maps(
+            source(tmp_path), images, tmp_path / "x", unmarked="unknown", group_by="q[0-9]+"
+        )
+    with pytest.raises(PreceptorError, match=r"neither a column .* nor a regular expression"):
+        imported_maps(source(tmp_path), images, tmp_path / "x", unmarked="unknown", group_by="(")
+
+
+def test_an_existing_folder_is_never_touched(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "out").mkdir()
+    imported_maps(source(tmp_path), images, tmp_path / "out", unmarked="unknown")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PreceptorError, match="exists already"):
+        write_import(source(tmp_path), images, tmp_path / "out", ImportOptions(unmarked="unknown"))
+    with pytest.raises(PreceptorError, match="no such folder"):
+        write_import(source(tmp_path), images, tmp_path / "no" / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_maps_of_images_that_differ_in_suffix_and_case(tmp_path: Path) -> None:
+    names = ["a.png", "A.png", "a.jpg", "b/a.png"]
+    for name in names:
+        save_image(tmp_path / "images" / name)
+    shapes = [{"image_id": n, "bbox": [n, 0, 9, 9]} for n in range(4)]
+    path = save_json(tmp_path / "a.json", coco([{"file_name": name} for name in names], shapes))
+    _, maps = imported_maps(read_coco(path), tmp_path / "images", tmp_path / "out")
+    for number, name in enumerate(names):
+        assert np.flatnonzero(maps[name].any(axis=0))[0] == number
+    written = sorted(p.name for p in (tmp_path / "out" / "maps").glob("*.png"))
+    assert len({name.casefold() for name in written}) == 3
+
+
+def test_many_shapes_on_one_image(tmp_path: Path, images: Path) -> None:
+    random = np.random.default_rng(0)
+    shapes = [
+        {"bbox": [*random.uniform(0, 28, 2).round(2).tolist(), 2.5, 2.5]} for _ in range(100_000)
+    ]
+    path = save_json(tmp_path / "a.json", coco([{"file_name": "p0_0.png"}], shapes))
+    _, maps = imported_maps(read_coco(path), images, tmp_path / "out")
+    assert maps["p0_0.png"][:, :30].all()
+
+
+def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png", "x/b b.png", "x/c%20c.png", "x/c c.png", "x/d?.png"):
+        save_image(tmp_path / name)
+    files = ImageFiles(tmp_path)
+    with pytest.raises(LookupError, match=r"fits 2 files \(x/a.png, y/a.png\)"):
+        files.find("a.png")
+    assert files.find("data/y/a.png") == "y/a.png"
+    assert files.find("b%20b.png") == "x/b b.png"
+    assert files.find("c%20c.png") == "x/c%20c.png"  # as it is written comes first
+    assert files.find("c c.png") == "x/c c.png"
+    assert files.find("d?.png") == "x/d?.png"
+    assert files.find("x\\a.png") == "x/a.png"
+    for name in ("../a.png", "x/../../a.png", "..%2Fx/a.png", "..\\x\\a.png"):
+        with pytest.raises(LookupError, match="leads out of the folder"):
+            files.find(name)
+
+
+def test_the_command(tmp_path: Path, images: Path) -> None:
+    source(tmp_path)
+    command = ["data", "import", "coco", tmp_path / "a.json", "--images", images, "--to"]
+    refused = here(*command, tmp_path / "out")
+    assert_refused(refused, ["6 of 12 images", "--unmarked examined"], problems=1)
+    assert not (tmp_path / "out").exists()
+    outcome = here(
+        *command, tmp_path / "out", "--unmarked", "examined", "--shape", "soft:2", "--split",
+        "0.5,0.25,0.25", "--group-by", r"^(p\d+)_",
+    )  # fmt: skip
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    assert "12 images, 6 with a map" in outcome.out
+    record = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert record["options"]["raster"]["soft"] == 2
+    checked = here("data", "check", tmp_path / "out" / "manifest.csv")
+    assert checked.code == 0, checked
+    found = here("data", "import", "auto", tmp_path / "a.json")
+    assert found.out.startswith("coco: a.json: it has lists of")
+    for wrong in (["--shape", "round"], ["--split", "0.5,0.5"], ["--merge", "nobody"]):
+        refused = here(*command, tmp_path / "x", "--unmarked", "unknown", *wrong)
+        assert_refused(refused, [wrong[0]])
