@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,9 +95,6 @@ def data_export(
         raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
     if stored and every:
         raise InputError("--all belongs to a manifest; of a map store all images are exported")
-    for name, value in (("--threshold", threshold), ("--tolerance", tolerance)):
-        if value is not None and not math.isfinite(value):
-            raise InputError(f"{name} {value}: write a finite number")
     if stored and threshold is None:
         threshold = 0.5
     predictions = as_ == "predictions" if as_ is not None else stored
