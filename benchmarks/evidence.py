@@ -49,6 +49,7 @@ from preceptor.runtime.result_folder import is_finished, write_atomically
 from preceptor.saliency.agreement import correlation
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm, Evaluate, Role, Step
 from preceptor.study_folder import reopen
 
@@ -130,7 +131,7 @@ def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:
     for name in (None, *study.config.variants):
         paths = []
         for seed in study.seeds:
-            asked = teacher, study.backbones[0], 0.5, seed
+            asked = teacher, study.backbones[0], Setting(0.5), seed
             steps = protocol.student(*asked) if name is None else protocol.variant(name, *asked)
             config = steps[-1].config
             paths.append(config.maps.path if config is not None else None)
@@ -181,33 +182,34 @@ def rules(study: Study, role: Role, backbone: str) -> tuple[dict[float, Arm], di
     `val` takes the highest mean on the first validation set, `worst set` on the worst of all;
     `val_auc` and `guided` are the library's own, see `study.selection`.
     """
-    made, winner = study.plan.alpha_choice(role, backbone), study.plan.winner()
+    made, winner = study.plan.setting_choice(role, backbone), study.plan.winner()
     if made is None:
         return {}, {}
     teacher, protocol = str(winner) if role == "student" else "", study.plan.protocol
     files = study.results.files
     arms = {row["alpha"]: Arm(role, backbone, row["alpha"], teacher) for row in made.table}
+    settings = [Setting(row["alpha"]) for row in made.table]
     candidates = []
-    for row in made.table:
+    for setting, row in zip(settings, made.table, strict=True):
         members = [member for member in study.plan.members if member.arm == arms[row["alpha"]]]
         tables = [files.validation(protocol, one) for one in sorted(members, key=lambda m: m.seed)]
         scores = [table for table in tables if table is not None]
-        candidates.append(Candidate(row["name"], row["alpha"], scores, row["agreement"]))
+        candidates.append(Candidate(row["name"], setting, scores, row["agreement"]))
     means = pd.DataFrame(
         [[study.aucs(arm, name).mean() for name in study.vals] for arm in arms.values()],
         columns=study.vals,
     )
     first = "val" if "val" in study.vals else study.vals[0]
     taken = {
-        first: candidates[int(means[first].argmax())].alpha,
-        "worst set": candidates[int(means.min(axis=1).argmax())].alpha,
+        first: settings[int(means[first].argmax())].alpha,
+        "worst set": settings[int(means.min(axis=1).argmax())].alpha,
     }
     for rule in ("val_auc", "guided"):
         name = choose(
             candidates, classes=study.results.classes, positive=study.results.positive, rule=rule,
             draws=study.config.draws,
         ).winner  # fmt: skip
-        taken[rule] = next(one.alpha for one in candidates if one.name == name)
+        taken[rule] = settings[[one.name for one in candidates].index(name)].alpha
     return arms, taken
 
 

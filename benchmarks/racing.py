@@ -28,6 +28,7 @@ from preceptor.models.build import load_model
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
 from preceptor.study.selection import Candidate, choose, survivors
+from preceptor.study.setting import Setting
 from preceptor.training.run import train
 
 ALPHAS = (0.9, 0.7, 0.5, 0.3, 0.1, 0.05)
@@ -79,13 +80,13 @@ def replay(tables: dict[float, list[pd.DataFrame]], search: str) -> tuple[float,
         trained += len(left) * (rung - before)
         before = rung
         choice = choose(
-            [Candidate(f"{alpha}", alpha, tables[alpha][:rung]) for alpha in left],
+            [Candidate(f"{alpha}", Setting(alpha), tables[alpha][:rung]) for alpha in left],
             classes=["authentic", "forged"], positive="forged", rule=study.selection,
         )  # fmt: skip
         if rung < SEEDS:
             assert study.search != "grid"
             left = [float(name) for name in survivors(choice, study.selection, study.search)]
-    return choice.alpha, trained
+    return choice.setting.alpha, trained
 
 
 def main() -> None:

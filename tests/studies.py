@@ -24,6 +24,7 @@ from preceptor.runtime.result_folder import finish
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, AverageMaps, Evaluate, Role, Select, Selection, Step, Train
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study.workspaces import Workspaces
@@ -77,7 +78,7 @@ def walk(config: StudyConfig, store: Path, *, compute: bool = True) -> Plan:
     """
     workspaces = Workspaces.of_study(config, store)
     plan = Plan(Protocol(config, workspaces, store))
-    graph = Graph(plan.start())
+    graph = Graph(first_steps(plan))
     if compute:
         do_all(graph, store, workspaces)
     return plan
@@ -100,7 +101,9 @@ def run_serially(
 
     The results are those of workers, see `test_driver.py`, which starts some.
     """
-    with mock.patch("preceptor.driver.open_executor", lambda context, **_: SerialExecutor(context)):
+    with mock.patch(
+        "preceptor.driver.open_executor", lambda context, *_, **__: SerialExecutor(context)
+    ):
         return run_study(config, out, jobs=1, tell=tell)
 
 

@@ -22,6 +22,7 @@ from preceptor.errors import InputError
 from preceptor.models.build import load_model
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
+from preceptor.study.stages import outline
 from preceptor.study_folder import open_study
 from tests.commands import assert_refused, here
 from tests.datasets import squares
@@ -160,7 +161,7 @@ def test_the_plan_selects_between_stages(study_file: Path, tmp_path: Path) -> No
     values = {"teacher_alphas": (0.5, 0.1), "data_driven": True, "alphas": (0.5, 0.1), "seeds": 2}
     config = load_config(study_file, StudyConfig).model_copy(update=values)
     plan = open_study(config, tmp_path, run=False, report_to=lambda line: None).first
-    first, later = plan.outline()
+    first, later = outline(plan)
     assert not plan.members
     kinds = [step.kind for step in first]
     # Baseline 1 (2 α; the Teachers are the same runs), Baseline 2, ceiling (2 α), the data-driven

@@ -171,7 +171,8 @@ def alternatives(data: Path) -> dict[str, Any]:
     """Another valid value for every config key, by its dotted name."""
     return {
         "manifest": data / "data" / "again.csv", "backbone": "test_resnet",
-        "weights": str(data / "init" / "model.safetensors"),
+        "weights": str(data / "init" / "model.safetensors"), "weights_identity": "known",
+        "last_layer": "val-other",
         "backbone_args": {"output_stride": 16}, "positive": "plain", "rows": None,
         "annotated": 0.5, "annotated_seed": 3, "maps.kind": "centre",
         "maps.path": data / "other-maps", "maps.identity": "known", "maps.shuffle_seed": 4,
@@ -271,6 +272,8 @@ def test_every_config_key_is_covered(
         if key == "maps.human":
             value = "replace"
         changed = values
+        if key == "weights_identity":
+            changed = put(changed, "weights", alternatives(data)["weights"])
         for name, other in ({key: value} | TOGETHER.get(key, {})).items():
             changed = put(changed, name, other)
         assert RunConfig.model_validate(changed) != RunConfig.model_validate(values)

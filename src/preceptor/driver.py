@@ -12,13 +12,12 @@ from pathlib import Path
 from preceptor.config.yaml_file import dump_config
 from preceptor.errors import HeldError, InputError
 from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
-from preceptor.execution.executors import Engine, check_engine, open_executor
+from preceptor.execution.executors import Engine, ExecutorOptions, open_executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
-from preceptor.runtime.cores import checked_jobs
 from preceptor.runtime.leases import holder_of, lease
 from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.study.checks import check_devices
@@ -81,7 +80,7 @@ def run_study(
         out: Study folder; on a cluster, accessible from all machines.
         jobs: Maximum number of concurrent steps; None = as many as cores, GPUs or cluster allow.
         engine: local (worker processes of this machine) or ray (Ray cluster).
-        address: Address of the Ray cluster, see `executors.open_executor`.
+        address: Address of the Ray cluster, see `executors.ExecutorOptions`.
         runs_per_gpu: Number of steps per GPU; None = from the measured peak memory of trainings.
         hang_timeout: Minutes without progress after which a step is killed and marked failed.
         track: Trackers of parameters and curves: tensorboard, mlflow, or both.
@@ -98,11 +97,11 @@ def run_study(
         InputError: The study cannot start: the config or data is invalid, another process is
             running it, or a required package is not installed.
     """
-    check_engine(engine, address)
+    options = ExecutorOptions(engine, jobs, runs_per_gpu, address, hang_timeout)
+    options = options.checked(study.training.threads, tell)
     check_trackers(track, track_uri)
     out = Path(out).absolute()
     if engine == "local":
-        jobs = checked_jobs(jobs, study.training.threads, tell)
         check_devices(study.training)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,10 +123,7 @@ def run_study(
         with contextlib.ExitStack() as stack:
             trackers = open_trackers(track, opened, out, track_uri, tell)
             stack.callback(trackers.close)
-            executor = open_executor(
-                context, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address,
-                early=early,
-            )  # fmt: skip
+            executor = open_executor(context, options, early=early)
             stack.callback(executor.close)
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())

@@ -23,6 +23,7 @@ from preceptor.evaluation.metrics import auc
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
+from preceptor.study.setting import Setting
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
@@ -217,7 +218,9 @@ def test_maps_are_compared_with_unused_human_maps(page: Path, study: Path) -> No
     plan = reopen(study).first
     found = []
     for seed in (0, 1):
-        chain = plan.protocol.student(plan.protocol.teachers()[0], "test_byobnet", 0.5, seed)
+        chain = plan.protocol.student(
+            plan.protocol.teachers()[0], "test_byobnet", Setting(0.5), seed
+        )
         store = read_store(plan.protocol.maps_folder(chain[-2].id))
         manifest = plan.protocol.workspaces.of(seed).manifest
         seen = plan.protocol.workspaces.of(seed).annotated(

@@ -33,6 +33,8 @@ COMMANDS = [
     ("data", "split"),
     ("data", "forged"),
     ("data", "plant"),
+    ("data", "agreement"),
+    ("data", "export"),
     ("data", "import"),
     ("data", "import", "auto"),
     ("data", "import", "coco"),

@@ -106,8 +106,9 @@ def test_the_fields_that_are_not_part_of_every_id() -> None:
     found |= {f"augmentation.{name}" for name in marked(Augmentation)}
     assert found == {
         "training.cell_full", "training.mark_weight",
-        "manifest", "weights", "annotated", "annotated_seed", "maps", "guide_classes", "alpha",
-        "alpha_start", "post", "human_post", "training.recipe", "training.distance",
+        "manifest", "weights", "weights_identity", "annotated", "annotated_seed", "maps",
+        "guide_classes", "alpha", "alpha_start", "post", "human_post", "training.recipe",
+        "training.distance",
         "training.cam_class", "training.device", "training.cache", "augmentation.outside",
         "augmentation.outside_rate", "augmentation.outside_strength", "training.consistency",
     }  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 
 from preceptor.errors import InputError
 from preceptor.execution.events import WorkerContext
-from preceptor.execution.executors import check_engine, open_executor
+from preceptor.execution.executors import ExecutorOptions, check_engine, open_executor
 from preceptor.execution.gpu_sharing import OVERHEAD, USABLE, GpuPacking
 from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import start_process
@@ -186,7 +186,9 @@ def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, w
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="no Ray cluster there"):
-        open_executor(WorkerContext(Workspaces({}, {}), tmp_path), engine="ray", address="auto")
+        open_executor(
+            WorkerContext(Workspaces({}, {}), tmp_path), ExecutorOptions("ray", address="auto")
+        )
 
 
 # Silence.

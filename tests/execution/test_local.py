@@ -52,6 +52,21 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     assert (plan.protocol.folder(step) / "run.json").is_file()
 
 
+def test_without_its_fork_server_a_worker_imports_torch_itself(tmp_path: Path) -> None:
+    _, plan, step = first_training(tmp_path)
+    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
+    try:
+        executor.start(step)
+        (server,) = multiprocessing.active_children()
+        server.kill()
+        server.join()
+        os.kill(worker(executor), signal.SIGKILL)
+        assert events(executor)[-1] == "done"
+        assert [one.pid for one in multiprocessing.active_children()] == executor.pids
+    finally:
+        executor.close()
+
+
 def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
     _, plan, step = first_training(tmp_path)
     executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)

@@ -20,6 +20,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
+from preceptor.execution.executors import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.inference.annotate import annotate
 from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
@@ -99,7 +100,9 @@ def test_validation_images_with_human_maps_have_shards_of_their_own(data: Path) 
 def test_processes_leave_the_store_of_one_piece(
     data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
-    made = annotate_in_shards(model, data, tmp_path, "rise", splits="all", rise=RISE, jobs=2)
+    made = annotate_in_shards(
+        model, data, tmp_path, "rise", splits="all", rise=RISE, options=ExecutorOptions(jobs=2)
+    )
     assert_same(made, whole)
     assert_same(read_store(tmp_path), whole)
     assert not (tmp_path / PARTIAL_FOLDER).exists()
@@ -159,7 +162,14 @@ def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
     lines: list[str] = []
     with pytest.raises(RunFailedError, match="1 of 4 shards failed"):
         annotate_in_shards(
-            model, manifest, out, "rise", rise=RISE, cache="none", jobs=2, tell=lines.append
+            model,
+            manifest,
+            out,
+            "rise",
+            rise=RISE,
+            cache="none",
+            options=ExecutorOptions(jobs=2),
+            tell=lines.append,
         )
     assert any("train-90.png" in line for line in lines)
     assert len(list(out.glob(f"{PARTIAL_FOLDER}/shards/*/run.json"))) == 3

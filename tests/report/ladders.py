@@ -6,6 +6,7 @@ import math
 
 from preceptor.evaluation.paired_tests import PairedResult, p_floor
 from preceptor.results.ladder import AnyMap, Gain, Ladder, Rung, RungName
+from preceptor.study.setting import Setting
 
 
 def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobnet") -> Ladder:
@@ -33,6 +34,8 @@ def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobn
         alpha = 1.0 if name == "none" else 0.25
         spread = math.nan if n < 2 else 0.03
         low, high = mean - spread, mean + spread
-        rungs.append(Rung(name, key, f"Title of {key}", alpha, n, mean, spread, low, high, gain))
+        rungs.append(
+            Rung(name, key, f"Title of {key}", Setting(alpha), n, mean, spread, low, high, gain)
+        )
     chosen = AnyMap("centre", ("shuffled", "centre", "pca"), "centre: it is the best.")
     return Ladder(backbone, "test", tuple(rungs), chosen)

@@ -121,8 +121,9 @@ def test_what_it_says_of_itself(two_domains: Written, domain: str) -> None:
     scores = read_scores(run_of(two_domains, domain))
     values = [set_auc(part, ["marked", "plain"], "marked") for _, part in scores.groupby("split")]
     assert f"(AUC {min(values):.3f} on the worst validation set)" in card
-    alpha = plan.alpha_of("student", "test_byobnet")
-    assert f"guided at α {alpha:g} by the saliency maps of a Teacher ({plan.winner()})" in card
+    setting = plan.setting_of("student", "test_byobnet")
+    assert setting is not None
+    assert f"guided ({setting}) by the saliency maps of a Teacher ({plan.winner()})" in card
     seed = yaml.safe_load((run_of(two_domains, domain) / "config.yaml").read_text())["seed"]
     assert f"It is seed {seed} of 3 seeds, the median" in card
 

@@ -20,6 +20,7 @@ from preceptor.report.write import write_results
 from preceptor.results.domain import gather
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.stages import first_steps
 from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
 from tests.datasets import squares
@@ -222,7 +223,7 @@ def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
         identity = finished.protocol.evaluation_id(member)
         shutil.rmtree(store / "evaluations" / identity, ignore_errors=True)
     plan = Plan(Protocol(finished.protocol.study, finished.protocol.workspaces, store))
-    plan.start()
+    first_steps(plan)
     write_results(StudyPlan.of(plan), tmp_path, {})
     text, _ = checked(tmp_path)
     assert "No answer yet" in text

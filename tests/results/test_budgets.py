@@ -19,6 +19,7 @@ from preceptor.results.domain import Results
 from preceptor.results.study import gather_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.setting import Setting
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study_folder import open_study
 from tests.datasets import SQUARES_STUDY, squares
@@ -84,7 +85,7 @@ def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
             chain = protocol.of_budget(size).student(
                 finished.winner(),
                 "test_byobnet",
-                0.5,
+                Setting(0.5),
                 seed,  # type: ignore[arg-type]
             )
             assert [step.kind for step in chain] == ["train", "maps", "train"]

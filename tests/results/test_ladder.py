@@ -80,14 +80,14 @@ def test_a_ladder_for_every_set_the_primary_first(whole: Results) -> None:
         assert ladder.backbone == BACKBONE
         assert [rung.name for rung in ladder.rungs] == ["none", "any", "teacher", "human"]
         assert [rung.key for rung in ladder.rungs] == ["baseline2", "centre", "student", "ceiling"]
-        assert [rung.alpha for rung in ladder.rungs] == [1, 0.5, 0.5, 0.5]
+        assert [rung.setting.alpha for rung in ladder.rungs] == [1, 0.5, 0.5, 0.5]
 
 
 def test_rungs_and_gains_are_of_the_score_files(plan: Plan, whole: Results) -> None:
     for ladder in whole.ladders:
         before = None
         for rung in ladder.rungs:
-            by_seed = aucs(plan, rung.key, ladder.set, rung.alpha)
+            by_seed = aucs(plan, rung.key, ladder.set, rung.setting.alpha)
             values = np.array([by_seed[seed] for seed in SEEDS])
             assert (rung.n, rung.mean) == (len(SEEDS), pytest.approx(values.mean()))
             assert rung.std == pytest.approx(values.std(ddof=1))

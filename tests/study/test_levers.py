@@ -16,12 +16,14 @@ from preceptor.maps.store import read_store
 from preceptor.results.domain import gather
 from preceptor.results.rows import CONTROLS
 from preceptor.study.config import StudyConfig
+from preceptor.study.setting import Setting
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "controls": list(CONTROLS),
+    "dfr_set": "val",
     "primary": "test-seen",
     "alphas": [0.1],
     "data_driven": False,
@@ -101,7 +103,9 @@ def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None
     plan = reopen(finished).first
     protocol = plan.protocol
     for seed in (0, 1):
-        steps = protocol.variant("everything", protocol.teachers()[0], "test_byobnet", 0.1, seed)
+        steps = protocol.variant(
+            "everything", protocol.teachers()[0], "test_byobnet", Setting(0.1), seed
+        )
         store = read_store(protocol.maps_folder(steps[-2].id), ("map", "score", "agreement"))
         table = protocol.workspaces.of(seed).manifest.table
         assert set(store.paths) == set(table.loc[table["split"] == "train", "name"])

@@ -15,15 +15,19 @@ from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
+from preceptor.study.setting import Setting
+from preceptor.study.stages import outline
 from preceptor.study.steps import Train
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
-    "mapper": True,
+    "mapper": {"start": True},
     "teachers": ["test_byobnet"],
-    "controls": ["shuffled", "centre"],
+    "controls": ["shuffled", "centre", "dfr"],
+    "dfr_set": "val",
+    "guidances": {"l2": {}, "top": {"pool": "top", "alphas": [0.5]}},
     "variants": {
         "cells": {"cam_class": "decision", "distance": {"l2": 0.5, "cells": 0.5}, "pool": "top"},
         "generations": {"generations": 2, "tta": True},
@@ -72,6 +76,27 @@ def test_detectors_are_rows_of_the_table(finished: Path) -> None:
     }  # fmt: skip
 
 
+def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> None:
+    table = pd.read_csv(finished / "table.csv")
+    primary = table[(table["set"] == "test-unseen") & table["source"].isna()].set_index("key")
+    assert primary.loc["dfr", "title"] == "Control: Baseline 2, last layer trained again on val"
+    assert primary.loc["dfr", "guidance"] == "l2"  # the way whose pooling is the mean
+    rows = ["baseline1_started", "baseline2_started", "student_started"]
+    assert primary.loc[rows, "mean"].notna().all()
+    assert primary.loc["baseline2", "guidance"] in ("l2", "top")
+    compared = pd.read_csv(finished / "comparisons.csv")
+    assert list(compared.loc[compared["question"] == "start", "key_b"]) == rows[:2]
+    plan = reopen(finished).first
+    for member in plan.members:
+        if member.arm.start:
+            config = plan.steps[member.run].config
+            assert config is not None
+            assert Path(config.weights).is_file()
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "Student from the mapper" in html
+    assert "“top” (distance l2" in html
+
+
 def test_the_report_names_the_mappers(finished: Path) -> None:
     html = (finished / "report.html").read_text(encoding="utf-8")
     assert "test_byobnet mapper" in html
@@ -82,7 +107,9 @@ def test_variants_have_their_own_guidance(finished: Path) -> None:
     plan = reopen(finished).first
     teacher = plan.winner()
     assert teacher is not None
-    config = plan.protocol.variant("cells", teacher, "test_byobnet", 0.5, 0)[-1].work.config  # type: ignore[union-attr]
+    config = plan.protocol.variant("cells", teacher, "test_byobnet", Setting(0.5), 0)[
+        -1
+    ].work.config  # type: ignore[union-attr]
     assert config.training.distance == {"l2": 0.5, "cells": 0.5}
     assert (config.training.cam_class, config.training.pool) == ("decision", "top")
 
@@ -121,7 +148,7 @@ def test_wrong_settings(values: dict[str, Any], message: str, tmp_path: Path) ->
 
 def test_the_outline_has_every_step_of_the_study(finished: Path) -> None:
     plan = reopen(finished).first
-    first, later = plan.outline()
+    first, later = outline(plan)
     outlined = {step.id for step in (*first, *later)}
     mappers = [member.run for role in ("mapper", "mapper_all") for member in plan.members_of(role)]  # type: ignore[arg-type]
     assert len(mappers) == 2

@@ -16,6 +16,8 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import MEMBER_STRIDE, Protocol
+from preceptor.study.setting import Setting
+from preceptor.study.stages import outline, stage_two, variants_and_tests
 from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY
@@ -41,9 +43,9 @@ def protocol(manifest: Path, **changes: Any) -> Protocol:
 def chain(one: Protocol, seed: int = 0, **words: Any) -> list[Step]:
     teacher = one.teachers()[0]
     if not words:
-        return one.student(teacher, "test_byobnet", 0.1, seed)
+        return one.student(teacher, "test_byobnet", Setting(0.1), seed)
     study = one.study.model_copy(update={"variants": {"changed": Variant(**words)}})
-    return replace(one, study=study).variant("changed", teacher, "test_byobnet", 0.1, seed)
+    return replace(one, study=study).variant("changed", teacher, "test_byobnet", Setting(0.1), seed)
 
 
 def arm(step: Step) -> Arm:
@@ -134,15 +136,15 @@ def test_what_is_done_to_human_maps_reaches_every_run_that_they_guide(draws: Pat
     assert (human.kind, data.kind) == ("human", "data")
     changed, kept = [], []
     for one in (plain, other):
-        mixed = one.full_run("mixed", "test_byobnet", 0.1, 0)
-        ceiling = one.full_run("ceiling", "test_byobnet", 0.1, 0)
-        baseline = one.annotated_run("test_byobnet", 0.1, 0)
+        mixed = one.full_run("mixed", "test_byobnet", Setting(0.1), 0)
+        ceiling = one.full_run("ceiling", "test_byobnet", Setting(0.1), 0)
+        baseline = one.annotated_run("test_byobnet", Setting(0.1), 0)
         changed.append([baseline, ceiling, mixed, *chain(one)])
         kept.append(
             [
-                one.full_run("baseline2", "test_byobnet", 1.0, 0),
-                one.full_run("centre", "test_byobnet", 0.1, 0),
-                *one.student(data, "test_byobnet", 0.1, 0),  # it never sees a human map
+                one.full_run("baseline2", "test_byobnet", Setting(1.0), 0),
+                one.full_run("centre", "test_byobnet", Setting(0.1), 0),
+                *one.student(data, "test_byobnet", Setting(0.1), 0),  # it never sees a human map
             ]
         )
         assert chain(one)[0].id == baseline.id  # a Baseline 1 is a Teacher still
@@ -182,7 +184,7 @@ def test_a_variant_of_a_study_may_leave_human_maps_as_they_are(draws: Path) -> N
 def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
     one = protocol(draws)
     teacher = chain(one, teacher_rows="all")[0]
-    mixed = one.full_run("mixed", "test_byobnet", 0.1, 0)
+    mixed = one.full_run("mixed", "test_byobnet", Setting(0.1), 0)
     assert teacher.id == mixed.id
     assert mixed.config is not None
     workspace = one.workspaces.of(0)
@@ -194,7 +196,7 @@ def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
 def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) -> None:
     one = protocol(draws)
     teacher = one.teachers()[0]
-    steps = one.control("distilled", teacher, "test_byobnet", 0.1, 0)
+    steps = one.control("distilled", teacher, "test_byobnet", Setting(0.1), 0)
     run = steps[-1].config
     assert run is not None
     assert not run.guided
@@ -206,20 +208,23 @@ def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) 
 def test_shuffled_human_maps_are_those_of_the_ceiling(draws: Path) -> None:
     one = protocol(draws)
     ceiling, control = (
-        one.full_run(role, "test_byobnet", 0.1, 1).config for role in ("ceiling", "shuffled_human")
+        one.full_run(role, "test_byobnet", Setting(0.1), 1).config
+        for role in ("ceiling", "shuffled_human")
     )
     assert ceiling is not None
     assert control is not None
     assert control.maps.shuffle_seed == 1
     assert control.model_copy(update={"maps": ceiling.maps}) == ceiling
-    seeds = [one.full_run("shuffled_human", "test_byobnet", 0.1, seed).id for seed in (0, 1)]
+    seeds = [
+        one.full_run("shuffled_human", "test_byobnet", Setting(0.1), seed).id for seed in (0, 1)
+    ]
     assert seeds[0] != seeds[1]
 
 
 def test_maps_of_principal_components_need_no_annotation(draws: Path) -> None:
     plain, other = protocol(draws), protocol(draws, annotated=0.25, pca_components=7)
     same = replace(other, study=other.study.model_copy(update={"pca_components": 5}))
-    ids = [one.full_run("pca", "test_byobnet", 0.1, 0).id for one in (plain, other, same)]
+    ids = [one.full_run("pca", "test_byobnet", Setting(0.1), 0).id for one in (plain, other, same)]
     assert ids[0] == ids[2] != ids[1]
 
 
@@ -239,7 +244,7 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_
         mapper=True, alphas=[0.5, 0.1],
     )  # fmt: skip
     teacher = next(teacher for teacher in one.teachers() if teacher.kind == "mapper")
-    steps = one.control("masked", teacher, "test_byobnet", 0.1, 1)
+    steps = one.control("masked", teacher, "test_byobnet", Setting(0.1), 1)
     assert [step.kind for step in steps] == ["train", "maps", "train"]
     run = steps[-1].config
     assert run is not None
@@ -253,9 +258,9 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_
     assert run.maps.path == one.maps_folder(steps[1].id)
     assert run.annotated == 0.5
     plan = Plan(one)
-    plan._added(plan.stage_two(teacher))
+    plan.add(stage_two(plan, teacher))
     arms = {member.arm for member in plan.members_of("masked")}
-    later = plan.variants_and_tests(teacher, "test_byobnet", 0.1)
+    later = variants_and_tests(plan, teacher, "test_byobnet", Setting(0.1))
     arms |= {arm(step) for step in later if step.kind == "train" and arm(step).role == "masked"}
     assert arms == {Arm("masked", "test_byobnet", 1.0, str(teacher))}
 
@@ -263,7 +268,7 @@ def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_
 def test_an_outline_leaves_no_trace_and_covers_variants(draws: Path) -> None:
     one = protocol(draws, variants={"tta": {"tta": True}})
     plan = Plan(one)
-    first, later = plan.outline()
+    first, later = outline(plan)
     assert not plan.members
     assert not plan.steps
     titles = [step.title for step in [*first, *later]]
@@ -283,7 +288,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     words = {"alphas": grid, "controls": CONTROLS, "controls_alpha": controls_alpha}
     plan = Plan(protocol(draws, **words))
     winner = plan.protocol.teachers()[0]
-    steps = plan.stage_two(winner)
+    steps = stage_two(plan, winner)
     trainings = [step.work for step in steps if isinstance(step.work, Train)]
     own = controls_alpha == "own"
     for role in ("student", *CONTROLS):
@@ -301,7 +306,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     student = selections[0].id
     # Test sets stay closed until the Students are chosen.
     assert all(student in step.needs for step in selections[1:])
-    later = plan.variants_and_tests(winner, "test_byobnet", 0.5)
+    later = variants_and_tests(plan, winner, "test_byobnet", Setting(0.5))
     for role in CONTROLS:
         trained = [step for step in later if step.title.startswith(f"train {role} ")]
         assert len(trained) == (0 if own else 2)

@@ -18,6 +18,8 @@ from preceptor.report.methods import methods
 from preceptor.results.domain import gather
 from preceptor.runtime.result_folder import read_record
 from preceptor.study.config import StudyConfig
+from preceptor.study.setting import Setting
+from preceptor.study.stages import outline
 from preceptor.study.steps import MakeMaps
 from preceptor.study_folder import open_study, reopen
 from tests.datasets import SQUARES_STUDY, squares
@@ -88,7 +90,7 @@ def test_students_learn_from_the_maps_that_settled(finished: Path) -> None:
     unsettled = 0
     for teacher in protocol.teachers():
         for seed in (0, 1):
-            *_, marking, student = protocol.student(teacher, "test_byobnet", 0.5, seed)
+            *_, marking, student = protocol.student(teacher, "test_byobnet", Setting(0.5), seed)
             store = read_store(protocol.maps_folder(marking.id))
             record = read_record(protocol.run_folder(student.id))
             assert record["guided_images"] == store.settled.sum()
@@ -133,7 +135,7 @@ def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_
     def ids(**changes: Any) -> dict[str, set[str]]:
         study = parse_config(SETTINGS | {"manifest": manifest} | changes, StudyConfig)
         plan = open_study(study, tmp_path / "none", run=False, report_to=lambda _: None).first
-        first, _ = plan.outline()
+        first, _ = outline(plan)
         found: dict[str, set[str]] = {"train": set(), "cam": set(), "rise": set()}
         for step in first:
             if isinstance(step.work, MakeMaps):

@@ -8,72 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
 from preceptor.execution.graph import Graph
-from preceptor.runtime.result_folder import finish
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Protocol
-from preceptor.study.selection import Candidate, Choice, choose, preferred, survivors
+from preceptor.study.selection import Candidate, choose, preferred, survivors
+from preceptor.study.setting import Setting
+from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train
-from preceptor.study.workspaces import Workspaces
-from tests.datasets import squares
-
-ALPHAS = [0.9, 0.5, 0.3, 0.1]
-SEEDS = 6
-
-
-def table(separation: float, seed: int, images: int = 60) -> pd.DataFrame:
-    """Validation scores whose classes are so many standard deviations apart."""
-    generator = np.random.default_rng(seed)
-    label = np.tile(["marked", "plain"], images // 2)
-    score = generator.normal(separation * (label == "marked"), 1)
-    return pd.DataFrame(
-        {
-            "path": [f"{i}.png" for i in range(images)], "label": label, "split": "val",
-            "source": "", "group": "", "score_marked": score, "score_plain": -score,
-        }
-    )  # fmt: skip
-
-
-def finished(
-    folder: Path, separation: Callable[[Arm], float], **changes: Any
-) -> tuple[Plan, dict[str, Train]]:
-    """A study whose trainings have the given separation, and the trainings that it asked for."""
-    values: dict[str, Any] = {
-        "manifest": str(squares(folder / "data")), "positive": "marked", "primary": "test",
-        "teachers": ["test_byobnet"], "students": ["test_byobnet"], "data_driven": False,
-        "backbone_args": {"test_byobnet": {"output_stride": 8}}, "alphas": ALPHAS,
-        "seeds": SEEDS, "controls": ["centre"], "training": {"input_size": 32},
-    }  # fmt: skip
-    study = parse_config(values | changes, StudyConfig)
-    plan = Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
-    graph, trained = Graph(plan.start()), dict[str, Train]()
-    while (step := graph.take()) is not None:
-        if isinstance(step.work, Select):
-            graph.add(step.work.choose())
-        elif isinstance(step.work, Train):
-            trained[step.id] = step.work
-            made = step.folder(plan.protocol.store)
-            made.mkdir(parents=True)
-            apart = separation(step.work.arm)
-            table(apart, step.work.config.seed).to_parquet(made / "scores.parquet")
-            finish(made, {"metrics": {"epoch": 1, "val_auc": 0.5}})
-        graph.finish(step.id)
-    assert len(graph.done) == len(graph.steps)
-    return plan, trained
-
-
-def final(plan: Plan) -> dict[Selection, Choice]:
-    """The choices, without the comparisons on a part of the seeds."""
-    return {selection: one for selection, one in plan.choices.items() if not selection.seeds}
+from tests.study.scored_plan import ALPHAS, SEEDS, final, finished, table
 
 
 def searched(plan: Plan) -> set[tuple[str, float, int]]:
@@ -131,7 +78,7 @@ def test_what_tables_show_has_every_seed(tmp_path: Path) -> None:
     for selection, choice in final(plan).items():
         if selection.role != "teacher":
             assert {row["alpha"] for row in choice.table} >= set(ALPHAS)
-            assert choice.alpha == 0.9
+            assert choice.setting == Setting(0.9)
 
 
 def test_candidates_that_validation_cannot_tell_apart_all_stay_in_a_race(
@@ -156,7 +103,9 @@ def test_rungs(tmp_path: Path, seeds: int, rungs: tuple[int, ...]) -> None:
 
 def test_survivors_are_ordered_by_the_rule() -> None:
     def candidate(name: str, alpha: float, separation: float, agreement: float) -> Candidate:
-        return Candidate(name, alpha, [table(separation, seed) for seed in range(3)], agreement)
+        return Candidate(
+            name, Setting(alpha), [table(separation, seed) for seed in range(3)], agreement
+        )
 
     some = [
         candidate("equal, agrees", 0.5, 2.0, 0.9),
@@ -174,7 +123,7 @@ def test_a_second_start_remembers_every_comparison(tmp_path: Path) -> None:
     plan, _ = finished(tmp_path, best_at(0.3), search="halving")
     known = {selection.name: choice for selection, choice in plan.choices.items()}
     again = Plan(plan.protocol, remembered=known)
-    graph = Graph(again.start())
+    graph = Graph(first_steps(again))
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
             graph.add(step.work.choose())

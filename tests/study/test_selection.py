@@ -10,6 +10,7 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.study.selection import Candidate, choose
+from preceptor.study.setting import Setting
 
 CLASSES = ["real", "fake"]
 SEEDS = 4
@@ -38,7 +39,7 @@ def candidate(
     name: str, separation: dict[str, float], agreement: float = 0.5, alpha: float = 0.5
 ) -> Candidate:
     frames = [scores(separation, seed) for seed in range(SEEDS)]
-    return Candidate(name, alpha, frames, agreement)
+    return Candidate(name, Setting(alpha), frames, agreement)
 
 
 @pytest.mark.parametrize("draws", [False, True])
@@ -62,7 +63,7 @@ def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
     three = [ahead, close, small]
     apart = [
         Candidate(
-            one.name, one.alpha, [frame.assign(score_fake=frame["score_fake"] + shake)
+            one.name, one.setting, [frame.assign(score_fake=frame["score_fake"] + shake)
                                   for frame, shake in zip(one.scores, noise, strict=True)],
             one.agreement,
         )
@@ -82,7 +83,7 @@ def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
 def of_positives(one: Candidate, name: str) -> Candidate:
     """A candidate whose set `name` has no negatives."""
     frames = [frame[(frame["split"] != name) | (frame["label"] == "fake")] for frame in one.scores]
-    return Candidate(one.name, one.alpha, frames, one.agreement)
+    return Candidate(one.name, one.setting, frames, one.agreement)
 
 
 @pytest.mark.parametrize("draws", [False, True])

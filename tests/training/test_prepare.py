@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "manifest": "m",
     "backbone": "b",
     "weights": "none",
+    "weights_identity": None,
+    "last_layer": None,
     "backbone_args": {},
     "positive": None,
     "rows": "all",

@@ -389,14 +389,15 @@ def annotate(
 
     with bulk_import():
         from preceptor.config.maps import RiseSettings
+        from preceptor.execution.executors import ExecutorOptions
         from preceptor.execution.make_maps import annotate_in_shards
         from preceptor.inference.annotate import maps_record
 
     store = annotate_in_shards(
         model, manifest, out, method, splits=split, cache=cache, cache_dir=cache_dir,
         rise=RiseSettings(max_masks=max_masks, tolerance=tolerance), threads=threads,
-        device=device, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu,
-        address=address, hang_timeout=hang_timeout,
+        device=device,
+        options=ExecutorOptions(engine, jobs, runs_per_gpu, address, hang_timeout),
     )  # fmt: skip
     print(
         f"wrote {len(store.paths):,} maps of {store.maps.shape[1]} × {store.maps.shape[2]} to {out}"

@@ -9,6 +9,7 @@ from preceptor.runtime.cores import checked_jobs, usable_cores
 from preceptor.runtime.formatting import as_time
 from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import count_kinds, estimate_seconds
+from preceptor.study.stages import outline
 from preceptor.study_folder import open_study
 
 
@@ -40,7 +41,7 @@ def print_plan(
                 tell(f"{domain}:")
             workspace = plan.protocol.workspace
             validation = len(workspace.split_rows("val"))
-            for name, steps in zip(names, plan.outline(most), strict=True):
+            for name, steps in zip(names, outline(plan, most), strict=True):
                 left = [step for step in steps if not opened.is_finished(step)]
                 seconds = estimate_seconds(
                     left, study, workspace.manifest.classes, validation, jobs

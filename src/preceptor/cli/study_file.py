@@ -17,6 +17,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.stages import outline
 from preceptor.study.workspaces import Workspaces
 
 _TEMPLATE = """\
@@ -134,7 +135,7 @@ def write_study_file(
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)
     workspaces = Workspaces(manifests, {path: workspace.cache_dir}, {path: workspace})
-    first, later = Plan(Protocol(study, workspaces, Path("store"))).outline()
+    first, later = outline(Plan(Protocol(study, workspaces, Path("store"))))
     seconds = estimate_seconds(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
     )

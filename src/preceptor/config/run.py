@@ -34,6 +34,8 @@ class RunConfig(Settings):
         manifest: Path of the manifest.
         backbone: Name of a timm backbone.
         weights: Initial weights: hub, none or a .safetensors file.
+        weights_identity: Identity of the weights in the run's id instead of the content of their
+            file: the id of the run that trains them.
         backbone_args: Further arguments of the backbone.
         positive: Class whose probability is the score; required for two classes.
         rows: Training images: all, or annotated.
@@ -55,6 +57,8 @@ class RunConfig(Settings):
         validation_negatives: Validation set whose images are used for the classes that another
             validation set lacks when its AUC is computed (a held-out attack type has no negatives).
             None = such sets have no AUC.
+        last_layer: Validation set on which the last layer is trained again after the training (deep
+            feature reweighting); its labels are then no longer unseen. None = no such step.
         seed: Random seed of weights, order and augmentation.
         training: Training settings.
     """
@@ -62,6 +66,7 @@ class RunConfig(Settings):
     manifest: Annotated[ConfigPath, NotIdentity()]
     backbone: str
     weights: Annotated[Weights, NotIdentity()] = "none"
+    weights_identity: Annotated[str | None, NotIdentity()] = None
     backbone_args: Mapping[str, Any] = {}
     positive: str | None = None
     rows: Literal["all", "annotated"] = "all"
@@ -76,6 +81,7 @@ class RunConfig(Settings):
     human_post: Annotated[PostProcessing, IdentityOf("human maps")] = PostProcessing()
     soft_labels: SoftLabels | None = None
     validation_negatives: str | None = None
+    last_layer: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     training: Training = Training()
 
@@ -88,6 +94,15 @@ class RunConfig(Settings):
             )
         if self.labels == "marks" and not takes_masks(self.training.distance):
             raise ValueError("labels is marks, and distance takes no masks; set distance: cells")
+        return self
+
+    @model_validator(mode="after")
+    def _identity_of_a_file(self) -> RunConfig:
+        if self.weights_identity is not None and self.weights in ("hub", "none"):
+            raise ValueError(
+                f"weights_identity is that of a weights file, and weights is {self.weights}; "
+                "remove it"
+            )
         return self
 
     @model_validator(mode="after")

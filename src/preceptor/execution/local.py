@@ -175,10 +175,9 @@ class LocalExecutor:
             yield Event("failed", step.id, silent(self._context.hang_timeout, step.id))
         elif self._deaths[step.id] == 1:
             self._give(fresh, step)
-            yield Event("message", step.id, f"its worker died (exit code {code}); tried once more")
+            yield Event("message", step.id, f"its worker died{_exit(code)}; tried once more")
         else:
-            memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
-            reason = f"its worker died twice (exit code {code}{memory})"
+            reason = f"its worker died twice{_exit(code)}"
             yield Event("failed", step.id, keep_reason(step, self._context.store, reason))
 
     def _replace(self, worker: _Worker) -> _Worker:
@@ -197,6 +196,14 @@ class LocalExecutor:
             worker.pipe.send(self._context)
         self._workers.append(worker)
         return worker
+
+
+def _exit(code: int | None) -> str:
+    """Exit code of a worker in brackets; "" if its fork server died before it."""
+    if code is None:
+        return ""
+    memory = "; it was killed, perhaps for want of memory" if code == -9 else ""
+    return f" (exit code {code}{memory})"
 
 
 def _visible_gpus(context: WorkerContext) -> list[str]:

@@ -19,8 +19,8 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import default_cache_dir
 from preceptor.errors import HeldError, InputError, RunFailedError
-from preceptor.execution.events import HANG_TIMEOUT, WorkerContext
-from preceptor.execution.executors import Engine, check_engine, open_executor
+from preceptor.execution.events import WorkerContext
+from preceptor.execution.executors import ExecutorOptions, open_executor
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import join_shards
 from preceptor.execution.scheduler import Scheduler
@@ -29,7 +29,6 @@ from preceptor.inference.annotate import model_digest, rows_of
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.store import MapStore, write_store
 from preceptor.models.build import load_model
-from preceptor.runtime.cores import checked_jobs
 from preceptor.runtime.leases import lease
 from preceptor.runtime.progress import progress
 from preceptor.runtime.result_folder import digest
@@ -53,11 +52,7 @@ def annotate_in_shards(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     cache: Literal["memmap", "none"] = "memmap",
     cache_dir: Path | None = None,
-    engine: Engine = "local",
-    jobs: int | None = None,
-    runs_per_gpu: int | None = None,
-    address: str | None = None,
-    hang_timeout: float = HANG_TIMEOUT,
+    options: ExecutorOptions | None = None,
     tell: Callable[[str], None] = print,
 ) -> MapStore:
     """Compute the saliency maps of a manifest in shards and write the map store.
@@ -74,7 +69,7 @@ def annotate_in_shards(
         threads: CPU threads of a shard.
         device: auto, cpu or cuda.
         cache_dir: Folder of image caches; None = the default, on a cluster a folder in `out`.
-        engine, jobs, runs_per_gpu, address, hang_timeout: Arguments of `run_study`.
+        options: How the shards are executed; None = by worker processes of this machine.
         tell: Function that receives messages.
 
     Returns:
@@ -85,8 +80,7 @@ def annotate_in_shards(
             maps in `out`.
         RunFailedError: A shard failed; the finished ones are kept.
     """
-    check_engine(engine, address)
-    jobs = checked_jobs(jobs, threads, tell) if engine == "local" else jobs
+    options = (options or ExecutorOptions()).checked(threads, tell)
     if tta and method == "rise":
         raise InputError("tta needs method cam; remove it, or use cam instead of rise")
     model, manifest, out = (Path(path).absolute() for path in (model, manifest, out))
@@ -94,7 +88,7 @@ def annotate_in_shards(
     loaded = load_model(model)
     work = out / PARTIAL_FOLDER
     if cache_dir is None:
-        cache_dir = work / "cache" if engine == "ray" else default_cache_dir()
+        cache_dir = work / "cache" if options.engine == "ray" else default_cache_dir()
     reading = {"need": (), "classes": loaded.spec.classes}
     workspaces = Workspaces({0: manifest}, {manifest: cache_dir}, reading=reading)
     workspace = workspaces.at(manifest)
@@ -117,13 +111,11 @@ def annotate_in_shards(
             # Decoded once, before workers start.
             workspace.images(loaded.spec.image_format, cache)
             observer = _Observer(tell, sum(len(one.rows(workspace.manifest)) for one in shards))
-            needed = WorkerContext(workspaces, work, threads, device, 60 * hang_timeout)
+            needed = WorkerContext(workspaces, work, threads, device, 60 * options.hang_timeout)
             executor = (
                 SerialExecutor(needed)
-                if engine == "local" and len(steps) == 1
-                else open_executor(
-                    needed, engine=engine, jobs=jobs, runs_per_gpu=runs_per_gpu, address=address
-                )
+                if options.engine == "local" and len(steps) == 1
+                else open_executor(needed, options)
             )
             try:
                 with observer.shown:

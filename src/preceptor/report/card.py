@@ -34,16 +34,16 @@ def model_card(
         f"The score is the probability of `{positive}`." if positive else "Scores of each class."
     )
     parts = [
-        f"# {best.backbone}: {' or '.join(results.classes)}",
-        f"A {best.backbone} network that classifies images of {record.input_size} × "
+        f"# {best.arm.backbone}: {' or '.join(results.classes)}",
+        f"A {best.arm.backbone} network that classifies images of {record.input_size} × "
         f"{record.input_size} pixels as {' or '.join(results.classes)}. {scored} It is a Student: "
-        f"it was trained on all training images, guided at α {best.alpha:g} by the saliency maps "
+        f"it was trained on all training images, guided ({best.arm.setting}) by the saliency maps "
         f"of a Teacher ({plan.winner()}). It is seed {best.seed} of {len(plan.seeds)} seeds, "
         f"the median on validation (AUC {best.value:.3f} on the worst validation set).",
         "## Results of the study",
         f"**{found.headline}.** {found.sentences}",
     ]
-    at = (results.primary, best.backbone)
+    at = (results.primary, best.arm.backbone)
     shown = [
         shared.sets.get(results.primary),
         shared.fixed_rates.get(at),

@@ -158,7 +158,7 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
     blocks.append(_drawn("differences", drawings))
     share = tables.share_table(results)
     blocks.append(TableBlock("share", share) if share else None)
-    blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant"))
+    blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant", "start"))
     if sentences:
         blocks.append(Details("Every comparison in words", [Text(one) for one in sentences]))
     return blocks

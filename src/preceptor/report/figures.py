@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records, select_arm
 from preceptor.runtime.formatting import number
 from preceptor.study.plan import Plan
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm
 
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
@@ -95,48 +97,67 @@ def dot_plot(results: Results, backbone: str) -> Figure | None:
 
 
 def alpha_curve(results: Results, backbone: str) -> Figure | None:
-    """Validation AUC over α for Baseline 1, Student and ceiling; the selected α is ringed."""
+    """Validation AUC over α for Baseline 1, Student and ceiling; the selected α is ringed.
+
+    With several ways of guiding, their α follow one another.
+    """
     if results.alphas.empty:
         return None
     table = results.alphas
     table = table[(table["backbone"] == backbone) & table["value"].notna()]
     if table.empty:
         return None
-    alphas = sorted(table["alpha"].unique())
+    settings = sorted(
+        {Setting(*values) for values in zip(table["alpha"], table["guidance"], strict=True)},
+        key=lambda one: (one.guidance, one.alpha),
+    )
     marks = ticks(float(table["value"].min()), float(table["value"].max()))
     left, right, top, bottom = 46.0, WIDTH - 14.0, 10.0, 210.0
-    gap = (right - left) / len(alphas)
+    gap = (right - left) / len(settings)
 
-    def at(alpha: float, value: float) -> tuple[float, float]:
+    def at(setting: Setting, value: float) -> tuple[float, float]:
         share = (value - marks[0]) / (marks[-1] - marks[0])
-        return left + gap * (alphas.index(alpha) + 0.5), bottom - share * (bottom - top)
+        return left + gap * (settings.index(setting) + 0.5), bottom - share * (bottom - top)
 
     body: list[Element] = []
     for mark in marks:
-        y = at(alphas[0], mark)[1]
+        y = at(settings[0], mark)[1]
         body.append(line(left, y, right, y, "grid"))
         body.append(label(left - 7, y + 4, number(mark, digits(marks)), "tick", "end"))
-    for alpha in alphas:
-        body.append(label(at(alpha, marks[0])[0], bottom + 20, f"{alpha:g}", "tick", "middle"))
+    for setting in settings:
+        x = at(setting, marks[0])[0]
+        body.append(label(x, bottom + 20, f"{setting.alpha:g}", "tick", "middle"))
+    ways = {name: list(part) for name, part in groupby(settings, lambda one: one.guidance)}
+    for name, part in ways.items():
+        if name:
+            ends = [at(one, marks[0])[0] for one in (part[0], part[-1])]
+            body.append(label(sum(ends) / 2, bottom + 36, name, "tick", "middle"))
+    under = 17 if any(ways) else 0
     said = []
     for role, name in _ROLES.items():
-        mine = records(table[table["role"] == role].sort_values("alpha"))
-        if not mine:
-            continue
-        points = [at(row["alpha"], row["value"]) for row in mine]
-        body.append(path(points, role))
-        for (px, py), row in zip(points, mine, strict=True):
-            alpha = f"α {row['alpha']:g}"
-            tip = f"{name}, {alpha}: AUC {number(row['value'])} on {row['worst_set']}"
-            if row["chosen"]:
-                tip += ", chosen"
-                body.append(ring(px, py, 8, role))
-                said.append(f"{name} {alpha} with AUC {number(row['value'])}")
-            body.append(dot(px, py, 4, role, tip))
+        for way in ways:
+            own = table[(table["role"] == role) & (table["guidance"] == way)].sort_values("alpha")
+            if own.empty:
+                continue
+            mine = records(own)
+            points = [at(Setting(row["alpha"], way), row["value"]) for row in mine]
+            body.append(path(points, role))
+            for (px, py), row in zip(points, mine, strict=True):
+                setting = Setting(row["alpha"], way)
+                tip = f"{name}, {setting}: AUC {number(row['value'])} on {row['worst_set']}"
+                if row["chosen"]:
+                    tip += ", chosen"
+                    body.append(ring(px, py, 8, role))
+                    said.append(f"{name} {setting} with AUC {number(row['value'])}")
+                body.append(dot(px, py, 4, role, tip))
     body.append(
-        label((left + right) / 2, bottom + 39, "α (small: strong guidance)", "axis", "middle")
+        label(
+            (left + right) / 2, bottom + 39 + under, "α (small: strong guidance)", "axis", "middle"
+        )
+    )  # fmt: skip
+    return svg(
+        bottom + 47 + under, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body
     )
-    return svg(bottom + 47, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body)
 
 
 def mean_roc(plan: Plan, results: Results, arm: Arm) -> NDArray[np.float64] | None:

@@ -65,7 +65,7 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
     rung = ladder.rung("any")
     assert rung is not None
     return (
-        f"{lead} ({short(rung.key)}, α {rung.alpha:g}), is {signed(place.mean)} (95 % interval "
+        f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} (95 % interval "
         f"{interval_words(place.low, place.high)} over {_seeds(place.n)}): "
         f"{_one_words(place, controls_alpha)}"
     )
@@ -77,7 +77,7 @@ def rung_sentences(found: Iterable[Ladder]) -> list[str]:
     for ladder in found:
         values = []
         for rung in ladder.rungs:
-            which = f" ({short(rung.key)}, α {rung.alpha:g})" if rung.name == "any" else ""
+            which = f" ({short(rung.key)}, {rung.setting})" if rung.name == "any" else ""
             values.append(f"{number(rung.mean)} {_WITH[rung.name]}{which}")
         said.append(f"{ladder.backbone}: the AUC on {ladder.set} is {names_of(values)}.")
     return said
@@ -131,9 +131,12 @@ def _heading(ladder: Ladder, rung: Rung, several: bool) -> str:
 
 
 def _cells(rung: Rung) -> list[Cell]:
-    alpha = f"α {rung.alpha:g}" if rung.name != "none" else ""
+    plain = rung.name == "none" and not rung.setting.guidance
     level = interval(rung.low, rung.high).replace("+", "")
-    own = [Cell(mean_std_text(rung.mean, rung.std), alpha), Cell(level)]
+    own = [
+        Cell(mean_std_text(rung.mean, rung.std), "" if plain else str(rung.setting)),
+        Cell(level),
+    ]
     if rung.gain is None:
         return [*own, Cell(), Cell(), Cell()]
     gain = rung.gain.paired

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -55,7 +56,6 @@ def methods(plan: Plan, results: Results) -> list[str]:
         "best_accuracy": "the epoch of the best validation accuracy was kept (ties: the later)",
         "best_auc": "the epoch of the best validation AUC was kept (ties: the later)",
     }[training.checkpoint]
-    grid = ", ".join(f"{alpha:g}" for alpha in study.alpha_grid)
     paragraphs = [
         _data(plan),
         f"Students of {names_of(study.students)} and Teachers of {names_of(study.teachers)} were "
@@ -66,9 +66,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         f"{_computed(plan)}); {kept}{_seen(results)}. "
         "The loss of a guided model is (1 − α) · d(human or Teacher's map, model's map) + α · "
         "cross-entropy (CYBORG: Boyd et al., WACV 2023; Teacher and Student: Crum et al., BMVC "
-        f"2023). Guidance distance {_distance(training)}, "
-        f"{MAPS[training.cam_class]} ({_guided_map(plan)}), {_pooling(training)}α grid {grid}; "
-        f"Teachers' maps: {_marking(plan)}; guided classes: "
+        f"2023). {_ways_of_guiding(plan)}; Teachers' maps: {_marking(plan)}; guided classes: "
         f"{names_of(study.guide_classes) if study.guide_classes else 'all'}. On annotated images "
         + (
             "the Teacher's maps replace the human maps."
@@ -141,6 +139,30 @@ def looks_sentence(study: StudyConfig, results: Results) -> str:
         "cover 95 % for normal differences whenever a rule stops by standard deviations. A "
         "sign-flip p-value is the sum, over all looks that may be made, of the probability of one "
         f"as small.{last}"
+    )
+
+
+def _ways_of_guiding(plan: Plan) -> str:
+    """Distance, guided map, pooling and α grid; of each way of guiding if there are several."""
+    study = plan.protocol.study
+
+    def words(training: Training, grid: Sequence[float]) -> str:
+        numbers = ", ".join(f"{alpha:g}" for alpha in grid)
+        return (
+            f"distance {_distance(training)}, {MAPS[training.cam_class]} ({_guided_map(plan)}), "
+            f"{_pooling(training)}α grid {numbers}"
+        )
+
+    if not study.guidances:
+        return f"Guidance {words(study.training, study.alpha_grid)}"
+    known = [
+        f"“{name}” ({words(way.training(study.training), way.alpha_grid(study.alpha_grid))})"
+        for name, way in study.guidances.items()
+    ]
+    return (
+        "Students, Baseline 1, controls and ceiling were each trained with every way of guiding "
+        "and α, of which the one with the highest AUC on validation was selected: "
+        + "; ".join(known)
     )
 
 

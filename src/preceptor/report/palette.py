@@ -10,6 +10,7 @@ LIGHT = {
     "centre": "#a3327c", "ceiling": "#1d7a45", "distilled": "#7d6608", "mixed": "#0e7490",
     "teacher": "#7a5c00", "mapper": "#3d6a00", "mapper_all": "#006a5b",
     "pca": "#4d6b12", "shuffled_human": "#b3362a", "masked": "#6d4c41",
+    "dfr": "#0f6f66",
 }  # fmt: skip
 """Colors by name, of a light page and of figure files; on the page they are CSS variables."""
 
@@ -21,6 +22,7 @@ DARK = {
     "centre": "#f191c9", "ceiling": "#74d29a", "distilled": "#e0c55a", "mixed": "#67d1e6",
     "teacher": "#e6c46a", "mapper": "#b3d27a", "mapper_all": "#6fd3c0",
     "pca": "#b7d36b", "shuffled_human": "#ff9d8f", "masked": "#cbb0a5",
+    "dfr": "#7fd6cb",
 }  # fmt: skip
 """The same names on a dark page."""
 
@@ -29,7 +31,8 @@ SERIES = {
     "student": "student", "shuffled": "shuffled", "centre": "centre", "ceiling": "ceiling",
     "distilled": "distilled", "mixed": "mixed", "teacher": "teacher", "mapper": "mapper",
     "mapper_all": "mapper_all", "pca": "pca", "shuffled_human": "shuffled_human",
-    "any": "shuffled", "masked": "masked",
+    "any": "shuffled", "masked": "masked", "dfr": "dfr", "baseline1_started": "baseline1",
+    "baseline2_started": "baseline2", "student_started": "student",
 }  # fmt: skip
 """The name of the color of each series of a figure, by its key."""
 

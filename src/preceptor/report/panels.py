@@ -41,7 +41,8 @@ from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
-from preceptor.study.steps import Arm, Role
+from preceptor.study.setting import Setting
+from preceptor.study.steps import Role
 
 COUNT = 40  # of a whole report
 TILE = 320  # pixels of the longest side: sharp at the 300 points that a panel is shown at
@@ -153,8 +154,7 @@ def make_panels(plan: Plan, results: Results, count: int = COUNT) -> Panels | No
     best = results.best
     if best is None:
         return None
-    arm = Arm("student", best.backbone, best.alpha, str(plan.winner()))
-    scored = results.files.tests_of(plan, arm)
+    scored = results.files.tests_of(plan, best.arm)
     if best.seed not in scored:
         return None
     return _make(plan, results, best, scored[best.seed], count)
@@ -183,7 +183,10 @@ def _make(
     if teacher is not None:
         looks["Teacher"] = teacher
     looks["Student"] = _maps_of(plan, workspace, student, rows), student.spec.fit
-    other = _run_of(plan, "baseline2", best.backbone, 1.0, best.seed)
+    plain = plan.setting_of("baseline2", best.arm.backbone)
+    other = (
+        None if plain is None else _run_of(plan, "baseline2", best.arm.backbone, plain, best.seed)
+    )
     if other is not None:
         model = load_model(plan.protocol.run_folder(other) / "model")
         looks["Baseline 2"] = _maps_of(plan, workspace, model, rows), model.spec.fit
@@ -200,14 +203,14 @@ def _make(
                 _agreement(entry, looks["Student"], int(manifest_row)), image, ratio, layers,
             )
         )  # fmt: skip
-    return Panels(best.backbone, best.seed, teacher_name, panels)
+    return Panels(best.arm.backbone, best.seed, teacher_name, panels)
 
 
-def _run_of(plan: Plan, role: Role, backbone: str, alpha: float, seed: int) -> str | None:
+def _run_of(plan: Plan, role: Role, backbone: str, setting: Setting, seed: int) -> str | None:
     """Finished run of a role and seed."""
     for member in plan.members_of(role, backbone):
         finished = is_finished(plan.protocol.run_folder(member.run))
-        if (member.arm.alpha, member.seed) == (alpha, seed) and finished:
+        if (member.arm.setting, member.seed) == (setting, seed) and finished:
             return member.run
     return None
 
@@ -232,7 +235,7 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
         }
         return str(winner), (found, store.info.fit)
     role: Role = "mapper" if winner.kind == "mapper" else "teacher"
-    run = _run_of(plan, role, winner.name, winner.alpha, seed)
+    run = _run_of(plan, role, winner.name, Setting(winner.alpha), seed)
     if run is None:
         return str(winner), None
     workspace = plan.protocol.workspaces.of(seed)

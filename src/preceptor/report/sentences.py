@@ -42,7 +42,7 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             own = plan.protocol.study.controls_alpha == "own"
             whose = "its own" if own else "the Student's"
             at = f"at {whose} α, {line['alpha_b']:g}"
-            at = "without guidance" if line["key_b"] == "masked" else at
+            at = "without guidance" if line["alpha_b"] == 1 else at
             said.append(
                 f"{backbone}: the Student's AUC is "
                 f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” ({at}; "

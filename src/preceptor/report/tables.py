@@ -12,10 +12,11 @@ from preceptor.evaluation.scores import ALL_SOURCES, class_auc
 from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
-from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, records, select_arm
+from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, records, select_arm
 from preceptor.runtime.formatting import DASH, interval, number
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.plan import Plan
+from preceptor.study.steps import Arm
 
 _QUESTIONS = {
     "RQ1": "human-guided minus data-driven",
@@ -26,6 +27,7 @@ _QUESTIONS = {
     "control": "against the controls",
     "ceiling": "against the ceiling",
     "variant": "",
+    "start": "all from the mapper's weights",
 }
 
 
@@ -64,8 +66,8 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
                 continue
             one = mine[column]
             notes = []
-            if one["alpha"] and row.key not in ("baseline1_paper", "baseline2", "masked"):
-                notes.append(f"α {one['alpha']}")
+            if column in row.arms and (note := _setting_note(row, row.arms[column])):
+                notes.append(note)
             if one["n"] != seeds:
                 notes.append(f"{one['n']} of {seeds} seeds")
             cells.append(
@@ -80,6 +82,13 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     what = f"AUC of {results.positive}" if results.positive is not None else "one-vs-rest AUC"
     caption = f"{evaluation}: {what}, mean ± standard deviation over seeds ({images:,} images)."
     return Table(caption, "", columns, lines)
+
+
+def _setting_note(row: Row, arm: Arm) -> str:
+    """Selected setting of an arm; "" if nothing was selected."""
+    if arm.alpha == 1 or row.key == "baseline1_paper":
+        return arm.guidance
+    return str(arm.setting)
 
 
 def class_table(results: Results, evaluation: str, backbone: str) -> Table | None:

@@ -14,6 +14,7 @@ from preceptor.results.score_files import ScoreFiles
 from preceptor.runtime.replace_file import replacing
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Member
+from preceptor.study.steps import Arm
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class Best:
     """Selected Student.
 
     Args:
-        backbone, alpha, seed: Backbone, α and seed of the Student.
+        arm: Arm of the Student.
+        seed: Seed of the Student.
         run: Run id.
         value: AUC on the worst validation set.
         thresholds: Thresholds by rule, fixed on its validation scores, including the rule of the
             study.
     """
 
-    backbone: str
-    alpha: float
+    arm: Arm
     seed: int
     run: str
     value: float
@@ -50,10 +51,10 @@ def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
     candidates: list[list[tuple[float, Member, pd.DataFrame]]] = []
     winner = plan.winner()
     for backbone in study.students:
-        alpha = plan.alpha_of("student", backbone)
+        setting = plan.setting_of("student", backbone)
         found = []
         for member in plan.members_of("student", backbone):
-            if member.arm.alpha != alpha or member.arm.teacher != str(winner):
+            if member.arm.setting != setting or member.arm.teacher != str(winner):
                 continue
             scores = files.validation(protocol, member)
             if scores is not None:
@@ -66,8 +67,7 @@ def chosen_student(plan: Plan, files: ScoreFiles) -> Best | None:
     students = max(candidates, key=lambda group: sum(one[0] for one in group) / len(group))
     value, member, scores = students[(len(students) - 1) // 2]
     thresholds = fixed_thresholds(scores, positive, (*RULES, study.threshold))
-    arm = member.arm
-    return Best(arm.backbone, arm.alpha, member.seed, member.run, value, thresholds)
+    return Best(member.arm, member.seed, member.run, value, thresholds)
 
 
 def worst_auc(

@@ -31,7 +31,7 @@ class Pair:
     """Pair of arms to compare.
 
     Args:
-        question: RQ1, RQ2, RQ3, saliency, control, detector, ceiling or variant.
+        question: RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant or start.
         backbone: Backbone of the models.
         a, b: Arms; differences are a − b.
         key_a, key_b: Keys of their rows in the main table; "" for probe Students.
@@ -58,17 +58,17 @@ def compare(
 ) -> pd.DataFrame:
     """Paired comparisons on the primary set.
 
-    Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, overall),
-    backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; "" for probe
-    Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b (Teachers
-    whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by seed), p,
-    p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level bootstrap),
-    seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
+    Columns: question (RQ1, RQ2, RQ3, saliency, control, detector, ceiling, variant, start,
+    overall), backbone, a, b (titles), key_a, key_b (keys of rows in the main table, see `Row`; ""
+    for probe Students), alpha_a, alpha_b (NaN for a mean over backbones), teacher_a, teacher_b
+    (Teachers whose maps guide, see `Arm`; not in the CSV), n, mean, std, low, high (paired by
+    seed), p, p_floor, p_holm (in the tested family; else NaN), image_low, image_high (two-level
+    bootstrap), seeds_needed and seeds_cautious (for an interval of ±0.01, see `seeds_needed`),
     difference_by_seed. If every seed has its own images, the variation over seeds includes that
-    over images, and both intervals are the same. If the number of seeds is
-    auto, intervals and p-values are corrected for the looks (`sequential_difference`), except for
-    those of Teachers, whose probe Students have the seeds of the first look. Rows with the backbone
-    `OVERALL` are means over backbones by seed.
+    over images, and both intervals are the same. If the number of seeds is auto, intervals and
+    p-values are corrected for the looks (`sequential_difference`), except for those of Teachers,
+    whose probe Students have the seeds of the first look. Rows with the backbone `OVERALL` are
+    means over backbones by seed.
     """
     rows = {row.key: row for row in rows_shown}
     pairs: list[Pair] = []
@@ -95,6 +95,17 @@ def compare(
                         row.title, "Student",
                     )
                     for name, arm in row.arms.items()
+                ]  # fmt: skip
+        for key in ("baseline1_started", "baseline2_started"):
+            if key in rows and "student_started" in rows:
+                started = rows["student_started"]
+                pairs += [
+                    Pair(
+                        "start", name, arm, rows[key].arms[name], started.key, key, started.title,
+                        rows[key].title,
+                    )
+                    for name, arm in started.arms.items()
+                    if name in rows[key].arms
                 ]  # fmt: skip
     pairs += _teacher_pairs(plan)
     scored = _scored(plan)
@@ -195,8 +206,7 @@ def _teacher_pairs(plan: Plan) -> list[Pair]:
     """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
     and CAMs (saliency)."""
     study, teachers = plan.protocol.study, plan.protocol.teachers()
-    backbone = study.probe_backbone
-    alpha = study.stage_one_alpha if study.plan == "staged" else study.alpha_grid[0]
+    backbone, setting = study.probe_backbone, study.probe_settings[0]
     pairs = []
     for one, other in product(teachers, teachers):
         if one.kind == "given" or one.name != other.name:
@@ -207,7 +217,10 @@ def _teacher_pairs(plan: Plan) -> list[Pair]:
             question = "saliency"
         else:
             continue
-        ours, theirs = (Arm("student", backbone, alpha, str(by)) for by in (one, other))
+        ours, theirs = (
+            Arm("student", backbone, setting.alpha, str(by), guidance=setting.guidance)
+            for by in (one, other)
+        )
         titles = f"Students of {one}", f"Students of {other}"
         pairs.append(Pair(question, backbone, ours, theirs, "", "", *titles))
     return pairs

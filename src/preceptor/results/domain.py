@@ -32,6 +32,7 @@ from preceptor.results.schema import BUDGET, COMPARISONS, FIGURES, RATES, RUNS, 
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.looks import LookResult
 from preceptor.study.plan import Plan
+from preceptor.study.setting import Setting
 from preceptor.training.record import RunRecord
 
 
@@ -125,8 +126,8 @@ def gather(plan: Plan) -> Results:
     for member in plan.members:
         arm = member.arm
         identity: dict[str, Any] = {
-            "role": arm.label, "backbone": arm.backbone, "alpha": arm.alpha,
-            "teacher": arm.teacher, "seed": member.seed, "run": member.run,
+            "role": arm.label, "backbone": arm.backbone, "guidance": arm.guidance,
+            "alpha": arm.alpha, "teacher": arm.teacher, "seed": member.seed, "run": member.run,
         }  # fmt: skip
         validated, tested = files.validation(protocol, member), files.test(protocol, member)
         done = validated is not None
@@ -231,22 +232,22 @@ def _table(results: Results) -> pd.DataFrame:
                 here = own[evaluation, source].sort_values("seed")
                 by_backbone[backbone] = here.set_index("seed")["auc"]
                 lines.append(
-                    _line(row, backbone, f"{row.arms[backbone].alpha:g}", str(evaluation),
-                          str(source), by_backbone[backbone], here)
+                    _line(row, backbone, row.arms[backbone].setting, str(evaluation), str(source),
+                          by_backbone[backbone], here)
                 )  # fmt: skip
             if len(by_backbone) > 1 and len(by_backbone) == len(row.arms):
                 mean = pd.DataFrame(by_backbone).dropna().mean(axis=1)
                 every = pd.concat(parts.values())
                 here = every[(every["set"] == evaluation) & (every["source"] == source)]
                 here = here.sort_values(["backbone", "seed"])  # fixed order of summation
-                lines.append(_line(row, OVERALL, "", str(evaluation), str(source), mean, here))
+                lines.append(_line(row, OVERALL, None, str(evaluation), str(source), mean, here))
     return pd.DataFrame(lines)
 
 
 def _line(
     row: Row,
     backbone: str,
-    alpha: str,
+    setting: Setting | None,
     evaluation: str,
     source: str,
     aucs: pd.Series,
@@ -254,8 +255,10 @@ def _line(
 ) -> dict[str, object]:
     summary = mean_std(aucs.to_numpy(float))
     return {
-        "key": row.key, "title": row.title, "backbone": backbone, "alpha": alpha,
-        "set": evaluation, "source": source, "mean": summary.mean, "std": summary.std,
+        "key": row.key, "title": row.title, "backbone": backbone,
+        "guidance": setting.guidance if setting else "",
+        "alpha": f"{setting.alpha:g}" if setting else "", "set": evaluation, "source": source,
+        "mean": summary.mean, "std": summary.std,
         "n": len(aucs), "accuracy": float(part["accuracy"].mean()),
         "eer": float(part["eer"].mean()),
         "average_precision": float(part["average_precision"].mean()),

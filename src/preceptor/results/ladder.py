@@ -2,9 +2,9 @@
 
 The rungs are the AUC without maps (Baseline 2), with the best of the maps that do not know where
 the evidence lies in their image (any map), with the Teacher's maps (the Student), and with all
-human maps (the ceiling). Each rung has its own α, selected by one rule on the same validation sets.
-Which control is the best of any map is selected by the same rule, on validation alone. The gain of
-the Teacher's maps over any map is what the place is worth.
+human maps (the ceiling). Each rung has its own setting, selected by one rule on the same validation
+sets. Which control is the best of any map is selected by the same rule, on validation alone. The
+gain of the Teacher's maps over any map is what the place is worth.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from preceptor.results.score_files import ScoreFiles
 from preceptor.study.config import Control
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
+from preceptor.study.setting import Setting
 from preceptor.training.record import mean_map_correlation
 
 RungName = Literal["none", "any", "teacher", "human"]
@@ -71,7 +72,7 @@ class Rung:
     Args:
         name: Name of the rung.
         key, title: Row of the main table.
-        alpha: Selected α; 1 without maps.
+        setting: Selected setting; α is 1 without maps.
         n: Number of seeds.
         mean, std: Mean AUC over seeds and standard deviation (n − 1).
         low, high: 95 % t interval of the mean over seeds, corrected as the gain; NaN for one seed.
@@ -81,7 +82,7 @@ class Rung:
     name: RungName
     key: str
     title: str
-    alpha: float
+    setting: Setting
     n: int
     mean: float
     std: float
@@ -126,7 +127,7 @@ def ladders(
 
     Args:
         plan: Plan of one domain.
-        rows_shown: Rows of the main table, whose α are selected.
+        rows_shown: Rows of the main table, whose settings are selected.
         figures: Metrics, see `Results.figures`.
         files: Score files of the study.
     """
@@ -169,7 +170,7 @@ def _any_map(
         ]
         if len(scores) == len(study.first_seeds):
             agreement = mean_map_correlation(protocol.run_folder(one.run) for one in of_seeds)
-            candidates.append(Candidate(key, arm.alpha, scores, agreement))
+            candidates.append(Candidate(key, arm.setting, scores, agreement))
     if not candidates:
         return None
     choice = choose(
@@ -206,9 +207,9 @@ def _rungs(
     for name, values in aucs.items():
         row, spread = of[name], mean_std(values)
         interval = t_interval(values, sequential_level(looks))
-        alpha = row.arms[backbone].alpha
+        own = row.arms[backbone].setting
         found.append(
-            Rung(name, row.key, row.title, alpha, len(values), *spread, *interval, gains.get(name))
+            Rung(name, row.key, row.title, own, len(values), *spread, *interval, gains.get(name))
         )
     return tuple(found)
 
@@ -228,8 +229,9 @@ def _gain(
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:
     line: dict[str, Any] = {
         "backbone": ladder.backbone, "set": ladder.set, "rung": rung.name, "key": rung.key,
-        "title": rung.title, "alpha": rung.alpha, "n": rung.n, "mean": rung.mean, "std": rung.std,
-        "low": rung.low, "high": rung.high, "below": "", "gain_by_seed": (),
+        "title": rung.title, "guidance": rung.setting.guidance, "alpha": rung.setting.alpha,
+        "n": rung.n, "mean": rung.mean, "std": rung.std, "low": rung.low, "high": rung.high,
+        "below": "", "gain_by_seed": (),
     }  # fmt: skip
     if rung.gain is None:
         unknown = ("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor")

@@ -11,8 +11,8 @@ import pandas as pd
 
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.options import Variant
-from preceptor.study.plan import Plan, controls_of
-from preceptor.study.protocol import OF_TEACHER, Teacher
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import OF_TEACHER, Teacher, controls_of
 from preceptor.study.steps import Arm, Role
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
@@ -24,7 +24,14 @@ CONTROLS = {
     "distilled": "Control: no maps, the Teacher's soft labels",
     "mixed": "Control: all images, human maps on the annotated",
     "masked": "Control: trained on the marked regions alone",
+    "dfr": "Control: Baseline 2, last layer trained again on {set}",
 }
+STARTED: dict[str, tuple[Role, str]] = {
+    "baseline1_started": ("baseline1", "Baseline 1 from the mapper's weights"),
+    "baseline2_started": ("baseline2", "Baseline 2 from the mapper's weights"),
+    "student_started": ("student", "Student from the mapper's weights"),
+}
+"""Rows of runs that start from the weights of a mapper: role and title by key."""
 DETECTORS: dict[Role, str] = {
     "mapper": "Mapper as a detector: annotated, human maps",
     "mapper_all": "Mapper as a detector: all human maps",
@@ -37,7 +44,7 @@ class Row:
 
     Args:
         key: baseline1_paper, baseline1, baseline2, student, "variant NAME", ceiling, a control in
-            `CONTROLS`, or a detector in `DETECTORS`.
+            `CONTROLS`, a detector in `DETECTORS`, or one of `STARTED`.
         title: Title, without the backbone.
         arms: Arms by backbone.
         variant: Name of the variant, or "".
@@ -50,7 +57,7 @@ class Row:
 
 
 def table_rows(plan: Plan) -> list[Row]:
-    """Rows of the main table whose α are selected."""
+    """Rows of the main table whose settings are selected."""
     study, winner = plan.protocol.study, plan.winner()
     rows: list[Row] = []
 
@@ -62,15 +69,19 @@ def table_rows(plan: Plan) -> list[Row]:
     def chosen(role: Role, of: Role, teacher: str = "", variant: str = "") -> dict[str, Arm | None]:
         arms: dict[str, Arm | None] = {}
         for backbone in study.students:
-            alpha = plan.alpha_of(of, backbone)
-            arms[backbone] = None if alpha is None else Arm(role, backbone, alpha, teacher, variant)
+            setting = plan.setting_of(of, backbone)
+            arms[backbone] = (
+                None
+                if setting is None
+                else Arm(role, backbone, setting.alpha, teacher, variant, guidance=setting.guidance)
+            )
         return arms
 
-    paper = {name: Arm("baseline1", name, PAPER_ALPHA) for name in study.students}
+    alpha, way = study.paper_setting.alpha, study.paper_setting.guidance
+    paper = {name: Arm("baseline1", name, alpha, guidance=way) for name in study.students}
     add("baseline1_paper", f"Baseline 1: annotated, human maps, α {PAPER_ALPHA:g}", {**paper})
     add("baseline1", "Baseline 1 at its best α", chosen("baseline1", "baseline1"))
-    plain = {name: Arm("baseline2", name, 1.0) for name in study.students}
-    add("baseline2", "Baseline 2: all images, no guidance", {**plain})
+    add("baseline2", "Baseline 2: all images, no guidance", chosen("baseline2", "baseline2"))
     if winner is not None:
         add(
             "student",
@@ -90,7 +101,17 @@ def table_rows(plan: Plan) -> list[Row]:
             arms = chosen(control, of, of_teacher)
             if control == "masked":
                 arms = {key: arm and replace(arm, alpha=1.0) for key, arm in arms.items()}
-            add(control, CONTROLS[control], arms)
+            if control == "dfr" and study.mean_setting is not None:
+                way = study.mean_setting.guidance
+                arms = {
+                    key: arm and replace(arm, alpha=1.0, guidance=way) for key, arm in arms.items()
+                }
+            add(control, CONTROLS[control].format(set=study.dfr_set), arms)
+        if study.starts_from_mapper:
+            for key, (role, title) in STARTED.items():
+                arms = chosen(role, role, str(winner) if role == "student" else "")
+                add(key, title, {name: arm and replace(arm, start="mapper")
+                                 for name, arm in arms.items()})  # fmt: skip
     if study.mapper is not None and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:
@@ -110,9 +131,8 @@ def _teacher_of(variant: Variant, winner: Teacher) -> str:
 def row_order(rows: Iterable[Row]) -> list[str]:
     """The keys of lines in the order of the tables: variants after the Student."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    place = {
-        key: position for position, key in enumerate([*first, *CONTROLS, *DETECTORS, "ceiling"])
-    }
+    last = [*CONTROLS, *STARTED, *DETECTORS, "ceiling"]
+    place = {key: position for position, key in enumerate([*first, *last])}
     return sorted((row.key for row in rows), key=lambda key: place.get(key, len(first) - 0.5))
 
 
@@ -134,6 +154,7 @@ def select_arm(figures_table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
             else figures_table["alpha"] == arm.alpha
         )
     )
+    mask &= figures_table["guidance"] == arm.guidance
     if arm.teacher:
         mask &= figures_table["teacher"] == arm.teacher
     return figures_table[mask]

@@ -95,7 +95,8 @@ def _listed(values: Any) -> str:
 
 
 _RUN: dict[str, Kind] = {
-    "role": "text", "backbone": "text", "alpha": "number", "teacher": "text", "seed": "whole",
+    "role": "text", "backbone": "text", "guidance": "text", "alpha": "number", "teacher": "text",
+    "seed": "whole",
 }  # fmt: skip
 _PAIRED: dict[str, Kind] = {
     "n": "whole", "mean": "number", "std": "number", "low": "number", "high": "number",
@@ -131,8 +132,9 @@ RUNS = Schema(
 )  # fmt: skip
 TABLE = Schema(
     {
-        "key": "text", "title": "text", "backbone": "text", "alpha": "text", "set": "text",
-        "source": "text", "mean": "number", "std": "number", "n": "whole", "accuracy": "number",
+        "key": "text", "title": "text", "backbone": "text", "guidance": "text", "alpha": "text",
+        "set": "text", "source": "text", "mean": "number", "std": "number", "n": "whole",
+        "accuracy": "number",
         "eer": "number", "average_precision": "number", "brier": "number", "images": "whole",
     },
     order=("set", "source", "key", "backbone"),
@@ -155,8 +157,8 @@ DOMAINS = Schema(
 LADDER = Schema(
     {
         "backbone": "text", "set": "text", "rung": "text", "key": "text", "title": "text",
-        "alpha": "number", "n": "whole", "mean": "number", "std": "number", "low": "number",
-        "high": "number", "below": "text", "gain_n": "whole", "gain": "number",
+        "guidance": "text", "alpha": "number", "n": "whole", "mean": "number", "std": "number",
+        "low": "number", "high": "number", "below": "text", "gain_n": "whole", "gain": "number",
         "gain_std": "number", "gain_low": "number", "gain_high": "number", "p": "number",
         "p_floor": "number", "gain_by_seed": "list",
     }

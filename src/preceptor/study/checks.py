@@ -12,11 +12,14 @@ from preceptor.data.mark_sizes import small_marks
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.principal_components import too_few_for_components
+from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.pooling import Pool
 from preceptor.study.config import StudyConfig
 from preceptor.study.protocol import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.distributed import make_fabric
+from preceptor.training.last_layer import check_images, check_last_layer
 from preceptor.training.prepare import build_for
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
@@ -54,6 +57,8 @@ def check_study(
             try:
                 model = build_for(study.plain_run(backbone), workspaces.first.manifest.classes)
                 grid = model.guidable_grid()
+                if "dfr" in study.controls and backbone in study.students:
+                    check_last_layer(with_pool(model, Pool()))
                 if maps_cached:
                     notes += _coarse_grid(model, grid, study.training, workspaces.first)
             except InputError as error:
@@ -129,6 +134,13 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
             problem = too_few_for_components(images, study.pca_components)
             if problem:
                 yield f"controls: pca: {problem} (pca_components)"
+                break
+    if study.dfr_set is not None:
+        for seed in study.seed_list if study.draws else study.seed_list[:1]:
+            try:
+                check_images(workspaces.of(seed).manifest, study.dfr_set)
+            except InputError as error:
+                yield f"dfr_set: {error}"
                 break
     for name, path in study.maps.items():
         if not path.is_dir():

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from preceptor.config.guidance import PoolKind
 from preceptor.config.maps import PCA_COMPONENTS, RiseSettings
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import RunConfig
@@ -24,11 +25,17 @@ from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import normal_rule
 from preceptor.evaluation.terms import Field as TermsField
 from preceptor.study.alphas import ALPHA_GRIDS, PAPER_ALPHA, Alpha, main_distance
-from preceptor.study.options import GuidanceConfig, Mapper, Variant
+from preceptor.study.options import Guidance, GuidanceConfig, Mapper, Variant
 from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
+from preceptor.study.setting import Setting
 
 Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Control = Literal["shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked"]
+Control = Literal[
+    "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked", "dfr"
+]  # fmt: skip
+
+
+_NAME = r"[^\W_][\w .-]*"  # of a domain or a way of guiding
 
 
 def _rule(rule: str) -> str:
@@ -76,6 +83,10 @@ class StudyConfig(GuidanceConfig):
         annotated_per_seed: Draw a new subset for each seed.
         alphas: α grid of Students, Baseline 1, controls and ceiling; None = the default grid of the
             distance.
+        guidances: Ways of guiding to choose from: name → settings of the loss that differ from
+            `training`. Students, Baseline 1, controls and ceiling each get the way and the α with
+            the highest AUC on validation; runs without guidance the pooling. Teachers and probe
+            Students are trained with `training` and the first way. Empty = `training` only.
         teacher_alphas: α grid of the human-guided Teachers.
         data_driven: Also train Teachers without guidance.
         mapper: Also train Teachers on the maps alone; true = with the default settings.
@@ -100,7 +111,11 @@ class StudyConfig(GuidanceConfig):
             of the ceiling, permuted within class), distilled (no maps, the same Teacher's
             probabilities as soft labels of weight 1 − α), mixed (all images, human maps on the
             annotated ones, no Teacher), masked (no guidance; training images are replaced by their
-            mean color outside the human map, or the Teacher's where there is none).
+            mean color outside the human map, or the Teacher's where there is none), dfr (Baseline 2
+            with its last layer trained again on the validation set `dfr_set`: deep feature
+            reweighting).
+        dfr_set: Validation set of the control dfr, whose labels that control sees: one without the
+            shortcuts of the training images.
         pca_components: Number of principal components of the control pca.
         controls_alpha: own (each control is trained at every α of the Student's grid and selected
             by the Student's rule) or student (at the α selected for the Student, which is optimal
@@ -132,6 +147,7 @@ class StudyConfig(GuidanceConfig):
     annotated_seed: Annotated[int, Field(ge=0)] = 0
     annotated_per_seed: bool = False
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
+    guidances: Mapping[str, Guidance] = {}
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
     mapper: Mapper | None = None
@@ -145,6 +161,7 @@ class StudyConfig(GuidanceConfig):
     search: Literal["grid", "racing", "halving"] = "grid"
     validation_negatives: str | None = None
     controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "distilled", "mixed")
+    dfr_set: str | None = None
     pca_components: Few = PCA_COMPONENTS
     controls_alpha: Literal["own", "student"] = "own"
     variants: Mapping[str, Variant] = {}
@@ -175,7 +192,7 @@ class StudyConfig(GuidanceConfig):
         if (self.manifest is None) == (not self.domains):
             wrong.append("exactly one of manifest and domains is needed; set one of them")
         for name in self.domains:
-            if re.fullmatch(r"[^\W_][\w .-]*", name) is None:
+            if re.fullmatch(_NAME, name) is None:
                 wrong.append(
                     f"domains: {name!r} is not a valid name; use letters, digits, blanks, . and -"
                 )
@@ -183,6 +200,22 @@ class StudyConfig(GuidanceConfig):
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
         if self.mapper is not None and self.positive is None and self.manifest is not None:
             wrong.append("mapper needs two classes and `positive`, the class with marks; add it")
+        if ("dfr" in self.controls) != (self.dfr_set is not None):
+            wrong.append(
+                "controls: dfr and dfr_set, the validation set on which it trains the last layer, "
+                "need each other; add the missing one, or remove both"
+            )
+        if "dfr" in self.controls and self.mean_setting is None:
+            wrong.append("controls: dfr needs pool: mean, in training or a way of guiding")
+        for name, way in self.guidances.items():
+            if re.fullmatch(_NAME, name) is None:
+                wrong.append(
+                    f"guidances: {name!r} is not a valid name; use letters, digits, blanks, . and -"
+                )
+            try:
+                Training.model_validate(way.training(self.training).model_dump())
+            except ValueError as error:
+                wrong.append(f"guidances.{name}: {_first_line(error)}")
         for name, variant in self.variants.items():
             try:
                 self.guiding(variant)
@@ -197,6 +230,10 @@ class StudyConfig(GuidanceConfig):
             ("teacher_alphas", self.teacher_alphas),
             ("saliency", self.saliency),
             ("budget", self.budget or ()),
+            *(
+                (f"guidances.{name}.alphas", one.alphas or ())
+                for name, one in self.guidances.items()
+            ),
             *((f"domains.{name}.budget", one.budget or ()) for name, one in self.domains.items()),
         ):
             if len(set(values)) != len(values):
@@ -274,6 +311,56 @@ class StudyConfig(GuidanceConfig):
         return self.alphas or ALPHA_GRIDS[main_distance(self.training.distance)]
 
     @property
+    def first_guidance(self) -> str:
+        """The first way of guiding; "" = the training settings of the study."""
+        return next(iter(self.guidances), "")
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Settings to choose from in guided runs: every way of guiding with every α of its grid."""
+        if not self.guidances:
+            return tuple(Setting(alpha) for alpha in self.alpha_grid)
+        return tuple(
+            Setting(alpha, name)
+            for name, way in self.guidances.items()
+            for alpha in way.alpha_grid(self.alpha_grid)
+        )
+
+    @property
+    def paper_setting(self) -> Setting:
+        """The first way of guiding at the paper's α."""
+        return Setting(PAPER_ALPHA, self.first_guidance)
+
+    @property
+    def baseline_settings(self) -> tuple[Setting, ...]:
+        """Settings of Baseline 1: those of guided runs and the paper's."""
+        if self.paper_setting in self.settings:
+            return self.settings
+        grid = (*self.settings, self.paper_setting)
+        return grid if self.guidances else tuple(sorted(grid))
+
+    @property
+    def plain_settings(self) -> tuple[Setting, ...]:
+        """Settings to choose from in runs without guidance: one for each pooling."""
+        found: dict[PoolKind, Setting] = {}
+        for name, way in self.guidances.items():
+            found.setdefault(way.training(self.training).pool, Setting(1.0, name))
+        return tuple(found.values()) or (Setting(1.0),)
+
+    @property
+    def starts_from_mapper(self) -> bool:
+        """Whether baselines and Students are also trained from the weights of a mapper."""
+        return self.mapper is not None and self.mapper.start
+
+    @property
+    def mean_setting(self) -> Setting | None:
+        """Setting without guidance whose pooling is the mean; None if there is none."""
+        for setting in self.plain_settings:
+            if self.training_of(self.students[0], setting.guidance).pool == "mean":
+                return setting
+        return None
+
+    @property
     def rungs(self) -> tuple[int, ...]:
         """Numbers of seeds after which the candidates of a selection are compared.
 
@@ -297,15 +384,28 @@ class StudyConfig(GuidanceConfig):
         """α of the probe Student."""
         if self.probe_alpha is not None:
             return self.probe_alpha
-        return 0.1 if 0.1 in self.alpha_grid else self.alpha_grid[0]
+        grid = [one.alpha for one in self.settings if one.guidance == self.first_guidance]
+        return 0.1 if 0.1 in grid else grid[0]
 
-    def training_of(self, backbone: str) -> Training:
-        """Training settings of a backbone, with the choices of the probe instead of auto."""
-        chosen = self.speed.get(backbone)
-        if chosen is None:
-            return self.training
-        free = self.training.left_to_probe
-        return self.training.model_copy(update={name: getattr(chosen, name) for name in free})
+    @property
+    def probe_settings(self) -> tuple[Setting, ...]:
+        """Settings of the Students among which a Teacher is selected."""
+        if self.plan == "full":
+            return self.settings
+        return (Setting(self.stage_one_alpha, self.first_guidance),)
+
+    def training_of(self, backbone: str, guidance: str = "") -> Training:
+        """Training settings of a backbone, with the choices of the probe instead of auto.
+
+        Args:
+            backbone: Name of the backbone.
+            guidance: Way of guiding; "" = the study's own settings.
+        """
+        training = self.training
+        if chosen := self.speed.get(backbone):
+            free = training.left_to_probe
+            training = training.model_copy(update={name: getattr(chosen, name) for name in free})
+        return self.guidances[guidance].training(training) if guidance else training
 
     def annotated_seed_of(self, seed: int) -> int:
         """Random seed of the subset of annotated images for a seed of the study."""

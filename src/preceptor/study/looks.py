@@ -15,10 +15,11 @@ from preceptor.evaluation.sequential import sequential_difference
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.protocol import Protocol, Teacher
 from preceptor.study.seeds import SeedLooks
+from preceptor.study.setting import Setting
 from preceptor.study.steps import Role, Step
 
-COMPARED: tuple[Role, ...] = ("student", "baseline1")
-"""Roles of the primary comparisons whose α is selected; Baseline 2 has none."""
+COMPARED: tuple[Role, ...] = ("student", "baseline1", "baseline2")
+"""Roles of the primary comparisons."""
 
 Pairs = dict[tuple[str, Role], tuple[list[Step], list[Step]]]
 """Runs of the Student and of a baseline, one per seed, by backbone and baseline."""
@@ -108,7 +109,7 @@ def look(
 def primary_pairs(
     protocol: Protocol,
     winner: Teacher,
-    alphas: Mapping[tuple[Role, str], float],
+    settings: Mapping[tuple[Role, str], Setting],
     seeds: Sequence[int],
 ) -> Pairs:
     """Runs of all primary comparisons.
@@ -116,15 +117,15 @@ def primary_pairs(
     Args:
         protocol: Builds the steps.
         winner: Selected Teacher.
-        alphas: Selected α by role (student, baseline1) and backbone.
+        settings: Selected settings by role, one of `COMPARED`, and backbone.
         seeds: Seeds.
     """
     pairs: Pairs = {}
     for name in protocol.study.students:
-        alpha, own = alphas["student", name], alphas["baseline1", name]
-        students = [protocol.student(winner, name, alpha, seed)[-1] for seed in seeds]
-        one = [protocol.annotated_run(name, own, seed) for seed in seeds]
-        two = [protocol.full_run("baseline2", name, 1.0, seed) for seed in seeds]
+        student, baseline1, baseline2 = (settings[role, name] for role in COMPARED)
+        students = [protocol.student(winner, name, student, seed)[-1] for seed in seeds]
+        one = [protocol.annotated_run(name, baseline1, seed) for seed in seeds]
+        two = [protocol.full_run("baseline2", name, baseline2, seed) for seed in seeds]
         pairs |= {(name, "baseline1"): (students, one), (name, "baseline2"): (students, two)}
     return pairs
 

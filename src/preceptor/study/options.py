@@ -15,7 +15,7 @@ from preceptor.config.guidance import CamClass, Distances, PoolKind
 from preceptor.config.maps import PostProcessing, Trust
 from preceptor.config.settings import Amount, Few, Fraction, Settings
 from preceptor.config.training import Training
-from preceptor.study.alphas import Alpha
+from preceptor.study.alphas import ALPHA_GRIDS, Alpha, main_distance
 
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
@@ -31,6 +31,12 @@ class Mapper(Settings):
             or a number.
         decoder: none, or fpn: a feature pyramid on the backbone, for marks smaller than a cell.
         stride: Stride of the decoder's grid in pixels.
+        start: Whether Baseline 1, Baseline 2 and the Students are also trained from the weights of
+            a mapper of their backbone and seed, at their selected settings, as further rows.
+
+    Reference:
+        start: C. R. Crum, A. Czajka, "MENTOR: Human Perception-Guided Pretraining for Increased
+        Generalization", WACV 2025.
     """
 
     cell_full: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -38,6 +44,16 @@ class Mapper(Settings):
     top: Amount = 0.1
     decoder: Literal["none", "fpn"] = "none"
     stride: Literal[4, 8, 16] = 8
+    start: bool = False
+
+    @model_validator(mode="after")
+    def _start_of_a_backbone(self) -> Mapper:
+        if self.start and self.decoder != "none":
+            raise ValueError(
+                f"start needs the weights of a plain backbone, and decoder is {self.decoder}; set "
+                "start: false, or decoder: none"
+            )
+        return self
 
     def backbone_args(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the backbone of a mapper in a study."""
@@ -101,6 +117,33 @@ class GuidanceConfig(Settings):
         return self
 
 
+class Guidance(Settings):
+    """Way of guiding: the settings of the loss that differ from those of the study.
+
+    Args:
+        distance: Distance of the guidance term.
+        cam_class: Map that is guided.
+        pool: Pooling of the maps to logits; also offered to runs without guidance.
+        alphas: α grid; None = that of the study, or the default grid of the distance if the
+            distance differs from the study's.
+    """
+
+    distance: Distances | None = None
+    cam_class: CamClass | None = None
+    pool: PoolKind | None = None
+    alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] | None = None
+
+    def training(self, study: Training) -> Training:
+        """Training settings of this way of guiding in a study."""
+        return _with_loss(study, self.distance, self.cam_class, self.pool)
+
+    def alpha_grid(self, study: tuple[float, ...]) -> tuple[float, ...]:
+        """α grid, given the study's own."""
+        if self.alphas is not None:
+            return self.alphas
+        return study if self.distance is None else ALPHA_GRIDS[main_distance(self.distance)]
+
+
 class Variant(Settings):
     """Variant of the Students: the settings that differ from those of the study.
 
@@ -135,10 +178,7 @@ class Variant(Settings):
 
     def training(self, study: Training) -> Training:
         """Training settings of the variant in a study."""
-        own = {name: getattr(self, name) for name in ("distance", "cam_class", "pool")}
-        return study.model_copy(
-            update={name: value for name, value in own.items() if value is not None}
-        )
+        return _with_loss(study, self.distance, self.cam_class, self.pool)
 
     def alpha_of(self, selected: float) -> float:
         """α of the Student in tables, given the selected one; NaN if it follows the losses."""
@@ -150,3 +190,16 @@ class Variant(Settings):
         """Settings of `GuidanceConfig` that the variant changes."""
         given = {name: getattr(self, name) for name in GuidanceConfig.model_fields}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_loss(
+    study: Training,
+    distance: Distances | None,
+    cam_class: CamClass | None,
+    pool: PoolKind | None,
+) -> Training:
+    """Training settings with the given settings of the loss; None = those of the study."""
+    own = {"distance": distance, "cam_class": cam_class, "pool": pool}
+    return study.model_copy(
+        update={name: value for name, value in own.items() if value is not None}
+    )

@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from preceptor.config.maps import MapSource, Method, PostProcessing, SoftLabels
 from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest
-from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.config import Control, StudyConfig
 from preceptor.study.options import SOFT_TEMPERATURE, GuidanceConfig
+from preceptor.study.setting import Setting
 from preceptor.study.steps import (
     Arm,
     AverageMaps,
@@ -68,6 +69,13 @@ class Teacher:
             return f"{self.name} mapper"
         guided = f"human-guided α {self.alpha:g}" if self.kind == "human" else "data-driven"
         return f"{self.name} {guided}, {self.method.upper()}"
+
+
+def controls_of(study: StudyConfig, teacher: Teacher) -> list[Control]:
+    """Controls of a study that are possible for a Teacher: given maps have no soft labels."""
+    return [
+        control for control in study.controls if control != "distilled" or teacher.kind != "given"
+    ]
 
 
 @dataclass(frozen=True)
@@ -153,16 +161,12 @@ class Protocol:
             found += [Teacher(name, "mapper", 0.0, "cells") for name in study.teachers]
         return found + [Teacher(name, "given", 1.0, "cam") for name in study.maps]
 
-    @property
-    def baseline_alphas(self) -> tuple[float, ...]:
-        """α of Baseline 1: the grid and the paper's α."""
-        return tuple(sorted({*self.study.alpha_grid, PAPER_ALPHA}))
-
     # Runs.
 
-    def config(self, backbone: str, draw: int, **values: object) -> RunConfig:
-        """Run config of a backbone and a seed, see `StudyConfig.run_config`."""
-        return self.study.run_config(backbone, draw, **values)
+    def config(self, backbone: str, draw: int, guidance: str = "", **values: object) -> RunConfig:
+        """Run config of a backbone, a seed and a way of guiding, see `StudyConfig.run_config`."""
+        training = {"training": self.study.training_of(backbone, guidance)}
+        return self.study.run_config(backbone, draw, **(training | values))
 
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
         """Training step of a run."""
@@ -172,8 +176,8 @@ class Protocol:
         cost = len(workspace.training_rows(config)) * training.epochs
         if training.steps is not None:
             cost = training.steps * training.batch_size
-        guided = f" α {arm.alpha:g}" if arm.alpha < 1 else ""
-        name = f"{arm.label} {arm.backbone}{guided} seed {config.seed}{self._in_domain}"
+        chosen = f" {arm.setting}" if arm.alpha < 1 or arm.guidance else ""
+        name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{self._in_domain}"
         identity = run_id_of(workspace, config)
         return Step(identity, Train(config, arm), name, needs, cost=float(cost))
 
@@ -181,17 +185,19 @@ class Protocol:
     def _in_domain(self) -> str:
         return f" ({self.domain})" if self.domain else ""
 
-    def annotated_run(self, backbone: str, alpha: float, seed: int) -> Step:
+    def annotated_run(self, backbone: str, setting: Setting, seed: int) -> Step:
         """Baseline 1, a run on A; without guidance for α 1."""
-        maps = MapSource(kind="human" if alpha < 1 else "none")
-        config = self.config(backbone, seed, rows="annotated", alpha=alpha, maps=maps)
-        return self.train(Arm("baseline1", backbone, alpha), config)
+        maps = MapSource(kind="human" if setting.alpha < 1 else "none")
+        config = self.config(
+            backbone, seed, setting.guidance, rows="annotated", alpha=setting.alpha, maps=maps
+        )
+        return self.train(_arm("baseline1", backbone, setting), config)
 
     def full_run(
         self,
         role: Literal["baseline2", "ceiling", "centre", "pca", "shuffled_human", "mixed"],
         backbone: str,
-        alpha: float,
+        setting: Setting,
         seed: int,
     ) -> Step:
         """Run on T without a Teacher: Baseline 2 (α 1), the ceiling (all human maps), or the
@@ -207,8 +213,10 @@ class Protocol:
             "mixed": MapSource(kind="human"),
         }[role]
         own = {} if role == "mixed" else {"annotated": None, "annotated_seed": 0}
-        config = self.config(backbone, seed, rows="all", alpha=alpha, maps=maps, **own)
-        return self.train(Arm(role, backbone, alpha), config)
+        config = self.config(
+            backbone, seed, setting.guidance, rows="all", alpha=setting.alpha, maps=maps, **own
+        )
+        return self.train(_arm(role, backbone, setting), config)
 
     def teacher_run(
         self, teacher: Teacher, seed: int, guiding: GuidanceConfig, place: int = 0
@@ -241,7 +249,7 @@ class Protocol:
         mapper = self.study.mapper
         assert mapper is not None
         of_a = role == "mapper"
-        own = {} if of_a else {"annotated": None, "annotated_seed": 0}
+        own: dict[str, Any] = {} if of_a else {"annotated": None, "annotated_seed": 0}
         config = self.config(
             backbone, seed, rows="annotated", labels="marks", alpha=0.0, guide_classes=None,
             training=mapper.training(self.study.training_of(backbone)),
@@ -339,56 +347,81 @@ class Protocol:
         ids = tuple(step.id for step in stores)
         return Step(digest(["committee", *ids]), AverageMaps(ids), f"{len(ids)} Teachers", ids)
 
-    def student(self, teacher: Teacher, backbone: str, alpha: float, seed: int) -> list[Step]:
+    def student(self, teacher: Teacher, backbone: str, setting: Setting, seed: int) -> list[Step]:
         """Run of a Student, after the steps that make its maps.
 
         Args:
             teacher: Teacher whose maps guide.
-            backbone, alpha, seed: Backbone, α and seed of the Student.
+            backbone, setting, seed: Backbone, setting and seed of the Student.
         """
         guiding = self.study.guiding()
         source, steps = self.maps_of(teacher, seed, guiding)
-        values = self._guided_by(source, guiding, alpha)
-        return self._on_maps(Arm("student", backbone, alpha, str(teacher)), seed, values, steps)
+        values = self._guided_by(source, guiding, setting.alpha)
+        return self._on_maps(_arm("student", backbone, setting, teacher), seed, values, steps)
 
     def control(
-        self, control: Control, teacher: Teacher, backbone: str, alpha: float, seed: int
+        self, control: Control, teacher: Teacher, backbone: str, setting: Setting, seed: int
     ) -> list[Step]:
         """Run of a control, after the steps that make its maps.
 
         Args:
             control: Name of the control, see `StudyConfig.controls`.
             teacher: Teacher whose maps or soft labels are used, by the controls in `OF_TEACHER`.
-            backbone, alpha, seed: Backbone, α and seed of the run. α is the weight of the labels'
-                own cross-entropy in the loss; soft labels of `distilled` have the weight 1 − α.
-                `masked` has α 1.
+            backbone, setting, seed: Backbone, setting and seed of the run. α is the weight of the
+                labels' own cross-entropy in the loss; soft labels of `distilled` have the weight
+                1 − α. `masked` has α 1.
         """
+        if control == "dfr":
+            return self._dfr_run(backbone, setting, seed)
         if control != "shuffled" and control != "distilled" and control != "masked":
-            return [self.full_run(control, backbone, alpha, seed)]
-        guiding = self.study.guiding()
+            return [self.full_run(control, backbone, setting, seed)]
+        guiding, alpha = self.study.guiding(), setting.alpha
         source, steps = self.maps_of(teacher, seed, guiding)
         if control == "shuffled":
             values = self._guided_by(source, guiding, alpha)
             values["maps"] = source.model_copy(update={"shuffle_seed": seed})
         elif control == "masked":
-            alpha, values = 1.0, self._masked(source, guiding, backbone)
+            setting = replace(setting, alpha=1.0)
+            values = self._masked(
+                source, guiding, self.study.training_of(backbone, setting.guidance)
+            )
         else:
             values = self._guided_by(source, guiding, 1.0) | {
                 "alpha_start": None,
                 "maps": MapSource(kind="none"),
                 "soft_labels": _soft_labels(source, 1 - alpha) if alpha < 1 else None,
             }
-        return self._on_maps(Arm(control, backbone, alpha, str(teacher)), seed, values, steps)
+        return self._on_maps(_arm(control, backbone, setting, teacher), seed, values, steps)
+
+    def _dfr_run(self, backbone: str, setting: Setting, seed: int) -> list[Step]:
+        """Baseline 2, and the run that trains its last layer again."""
+        base = self.full_run("baseline2", backbone, setting, seed)
+        assert isinstance(base.work, Train)
+        config = base.work.config.model_copy(update={"last_layer": self.study.dfr_set})
+        step = self.train(_arm("dfr", backbone, setting), config, (base.id,))
+        workspace = self.workspaces.at(config.manifest)
+        return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
+
+    def from_mapper(self, chain: list[Step], seed: int) -> list[Step]:
+        """The last run of a chain from the weights of a mapper, after the mapper and the others."""
+        *before, run = chain
+        assert isinstance(run.work, Train)
+        arm = run.work.arm
+        mapper = self.mapper_run("mapper", arm.backbone, seed)
+        file = self.run_folder(mapper.id) / "model" / "model.safetensors"
+        changes = {"weights": str(file), "weights_identity": mapper.id}
+        config = run.work.config.model_copy(update=changes)
+        started = self.train(replace(arm, start="mapper"), config, (*run.needs, mapper.id))
+        return [*before, mapper, started]
 
     def _masked(
-        self, source: MapSource, guiding: GuidanceConfig, backbone: str
+        self, source: MapSource, guiding: GuidanceConfig, training: Training
     ) -> dict[str, object]:
         """Settings of a run on the marked regions alone.
 
         Every image is changed outside its map, whatever its class and trust: otherwise the change
         itself would show the class.
         """
-        training = self.study.training_of(backbone)
         changes = {"outside": "mean", "outside_rate": 1.0, "outside_strength": None}
         augmentation = training.augmentation.model_copy(update=changes)
         own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
@@ -400,26 +433,27 @@ class Protocol:
         }  # fmt: skip
 
     def variant(
-        self, name: str, teacher: Teacher, backbone: str, alpha: float, seed: int
+        self, name: str, teacher: Teacher, backbone: str, setting: Setting, seed: int
     ) -> list[Step]:
         """Run of a variant's Student, after the steps that make its maps.
 
         Args:
             name: Name of the variant in the study config.
             teacher: Teacher of the study, whose α the variant may change.
-            backbone, alpha, seed: Backbone, α and seed of the Student; α is NaN if it follows the
-                losses.
+            backbone, setting, seed: Backbone, setting and seed of the Student; α is NaN if it
+                follows the losses.
         """
         variant = self.study.variants[name]
         guiding = self.study.guiding(variant)
         if variant.teacher_alpha is not None and teacher.kind == "human":
             teacher = replace(teacher, alpha=variant.teacher_alpha)
         source, steps = self.maps_of(teacher, seed, guiding)
-        values = self._guided_by(source, guiding, alpha)
-        if math.isnan(alpha):
+        values = self._guided_by(source, guiding, setting.alpha)
+        if math.isnan(setting.alpha):
             values |= {"alpha": "auto", "alpha_start": None}
-        values["training"] = variant.training(self.study.training_of(backbone))
-        arm = Arm("variant", backbone, alpha, str(teacher), variant=name)
+        training = self.study.training_of(backbone, setting.guidance)
+        values["training"] = variant.training(training)
+        arm = replace(_arm("variant", backbone, setting, teacher), variant=name)
         return self._on_maps(arm, seed, values, steps)
 
     def _guided_by(
@@ -442,7 +476,7 @@ class Protocol:
         self, arm: Arm, seed: int, values: dict[str, object], steps: list[Step]
     ) -> list[Step]:
         """Run on T that needs the last of these steps."""
-        config = self.config(arm.backbone, seed, rows="all", **values)
+        config = self.config(arm.backbone, seed, arm.guidance, rows="all", **values)
         needs = (steps[-1].id,) if steps else ()
         return [*steps, self.train(arm, _without_annotation(config), needs)]
 
@@ -483,6 +517,12 @@ class Protocol:
     def folder(self, step: Step) -> Path:
         """Folder of the result of a step."""
         return step.folder(self.store)
+
+
+def _arm(role: Role, backbone: str, setting: Setting, teacher: Teacher | None = None) -> Arm:
+    """Arm of a role and a setting."""
+    name = "" if teacher is None else str(teacher)
+    return Arm(role, backbone, setting.alpha, name, guidance=setting.guidance)
 
 
 def _soft_labels(source: MapSource, weight: float) -> SoftLabels:

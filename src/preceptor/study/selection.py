@@ -3,14 +3,15 @@
 The score of a configuration is its AUC on its worst validation set, averaged over seeds. With the
 rule `highest`, the highest score is selected. With the other rules, all configurations whose paired
 bootstrap interval of the difference to the best includes 0 are tied with it, and ties go to the
-best agreement with human maps of validation images (`guided`), or to the smaller α (`val_auc`).
+best agreement with human maps of validation images (`guided`), or to the smaller α (`val_auc`). α
+is comparable only within one way of guiding; between several, the highest score is selected.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +25,14 @@ from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.strict_json import with_nan
+from preceptor.study.setting import Setting
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
-_RULES = 1
+_RULES = 2
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
 Rule = Literal["highest", "guided", "val_auc"]
+_NO_SETTING = Setting(math.inf)  # after all others
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,14 @@ class Candidate:
 
     Args:
         name: Unique name for messages and tables.
-        alpha: α, of which the smaller one breaks ties; None for a Teacher without guidance.
+        setting: α, of which the smaller one breaks ties, and way of guiding; None for a Teacher
+            without guidance.
         scores: Score tables of validation rows, one per seed, in the same order for all.
         agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
     """
 
     name: str
-    alpha: float | None
+    setting: Setting | None
     scores: Sequence[pd.DataFrame]
     agreement: float = math.nan
 
@@ -57,7 +61,7 @@ class Choice:
         winner: Name of the selected candidate.
         reason: Reason, in one sentence.
         table: One row per candidate: name, value (AUC on the worst set, mean over seeds), low and
-            high of the difference to the best, tied, agreement, alpha.
+            high of the difference to the best, tied, agreement, alpha, guidance.
         evidence: Hash of the data of the choice, see `evidence_of`; "" if there was only one
             candidate.
     """
@@ -68,14 +72,14 @@ class Choice:
     evidence: str = ""
 
     @property
-    def alpha(self) -> float:
-        """α of the selected candidate.
+    def setting(self) -> Setting:
+        """α and way of guiding of the selected candidate.
 
         Raises:
-            ValueError: The candidate has no α.
+            TypeError: The candidate has no α.
         """
-        values = {row["name"]: row["alpha"] for row in self.table}
-        return float(values[self.winner])
+        (row,) = (row for row in self.table if row["name"] == self.winner)
+        return Setting(float(row["alpha"]), str(row["guidance"]))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -143,7 +147,7 @@ def choose(
     # Of equal values the one with the smaller α, independently of the order of the candidates.
     best = min(
         range(len(candidates)),
-        key=lambda index: (-values[index], _or_inf(candidates[index].alpha)),
+        key=lambda index: (-values[index], candidates[index].setting or _NO_SETTING),
     )
     judged = sets[int(worst[best])]
     rows = []
@@ -167,7 +171,8 @@ def choose(
                 "high": high,
                 "tied": bool(index == best or (rule != "highest" and high >= 0)),
                 "agreement": candidate.agreement,
-                "alpha": candidate.alpha,
+                "alpha": None if candidate.setting is None else candidate.setting.alpha,
+                "guidance": "" if candidate.setting is None else candidate.setting.guidance,
             }
         )
     tied = [index for index, row in enumerate(rows) if row["tied"]]
@@ -183,12 +188,13 @@ def choose(
             f"of {len(tied)} tied on validation, its maps agree best with human maps of validation "
             f"images (r = {candidates[winner].agreement:.2f})"
         )
-    elif any(candidates[index].alpha is None for index in tied):
-        # α is not comparable between a Teacher with and one without guidance.
+    elif not _comparable(rows[index] for index in tied):
         winner = best
         why = f"of {len(tied)} tied on validation, it has the highest AUC on {judged}"
     else:
-        winner = min(tied, key=lambda index: (_or_inf(candidates[index].alpha), -values[index]))
+        winner = min(
+            tied, key=lambda index: (candidates[index].setting or _NO_SETTING, -values[index])
+        )
         why = f"of {len(tied)} tied on validation, it has the smallest α"
     return Choice(
         candidates[winner].name,
@@ -198,15 +204,16 @@ def choose(
 
 
 def evidence_of(
-    candidates: Sequence[tuple[str, float | None, Sequence[str], float]], *settings: object
+    candidates: Sequence[tuple[str, Setting | None, Sequence[str], float]], *settings: object
 ) -> str:
     """Hash of all data on which a choice depends.
 
     Args:
-        candidates: Name, α, checksums of the score tables and agreement of each candidate.
+        candidates: Name, setting, checksums of the score tables and agreement of each candidate.
         settings: Other arguments of `choose`.
     """
-    return digest([_RULES, candidates, settings])
+    known = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
+    return digest([_RULES, known, settings])
 
 
 def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choice]]:
@@ -261,8 +268,8 @@ def preferred(choice: Choice, rule: Rule) -> list[str]:
         )
         if by_map:
             return 0.0, -agrees
-        guided = all(one["alpha"] is not None for one in choice.table if one["tied"])
-        return (0.0, float(row["alpha"]), value) if guided else (0.0, value)
+        by_alpha = _comparable(one for one in choice.table if one["tied"])
+        return (0.0, float(row["alpha"]), value) if by_alpha else (0.0, value)
 
     rows = sorted(choice.table, key=order)
     names = [str(row["name"]) for row in rows]
@@ -290,8 +297,11 @@ def survivors(choice: Choice, rule: Rule, search: Literal["racing", "halving"]) 
     return kept[: max(1, len(choice.table) // 2)] if search == "halving" else kept
 
 
-def _or_inf(alpha: float | None) -> float:
-    return math.inf if alpha is None else alpha
+def _comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the α of candidates are comparable: all are guided, in one way."""
+    known = list(rows)
+    guided = all(row["alpha"] is not None for row in known)
+    return guided and len({row["guidance"] for row in known}) == 1
 
 
 def _difference(

@@ -15,13 +15,14 @@ from typing import ClassVar, Literal
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.inference.shards import Shard
+from preceptor.study.setting import Setting
 
 Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 
 Role = Literal[
     "baseline1", "baseline2", "teacher", "student", "ceiling",
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
-    "masked",
+    "masked", "dfr",
     "variant", "member", "generation", "mapper", "mapper_all",
 ]  # fmt: skip
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
@@ -42,6 +43,9 @@ class Arm:
         generation: Generation of the Teacher (2 and up), for the role generation.
         annotated: Number of annotated images, for runs of an annotation budget; None = the
             study's own number.
+        guidance: Way of guiding, see `StudyConfig.guidances`; "" = the study's own settings.
+        start: Source of the initial weights: "" = the study's weights, mapper = a mapper of the
+            same backbone and seed.
     """
 
     role: Role
@@ -51,10 +55,17 @@ class Arm:
     variant: str = ""
     generation: int = 0
     annotated: int | None = None
+    guidance: str = ""
+    start: Literal["", "mapper"] = ""
+
+    @property
+    def setting(self) -> Setting:
+        """α and way of guiding."""
+        return Setting(self.alpha, self.guidance)
 
     @property
     def label(self) -> str:
-        """Role, variant, generation and budget as one text, as tables write them.
+        """Role, variant, generation, start and budget as one text, as tables write them.
 
         Example:
             >>> Arm("student", "densenet121", 0.5, annotated=50).label
@@ -67,6 +78,8 @@ class Arm:
             name = f"variant {self.variant}"
         elif self.role == "generation":
             name = f"generation {self.generation}"
+        if self.start:
+            name = f"{name} from {self.start}"
         return name if self.annotated is None else f"{name} @ {self.annotated}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.stages import first_steps, outline
 from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Step
 from preceptor.study.workspaces import Workspaces
 
@@ -50,7 +51,7 @@ class StudyPlan:
 
     def start(self) -> list[Step]:
         """First steps of all domains."""
-        return [step for plan in self for step in plan.start()]
+        return [step for plan in self for step in first_steps(plan)]
 
     def folder(self, step: Step) -> Path:
         """Folder of the result of a step."""
@@ -66,7 +67,7 @@ class StudyPlan:
 
     def outline(self, most: bool = False) -> tuple[list[Step], list[Step]]:
         """All steps of stage 1 and stage 2, see `Plan.outline`."""
-        stages = [plan.outline(most) for plan in self]
+        stages = [outline(plan, most) for plan in self]
         first = {step.id: step for early, _ in stages for step in early}
         later = {step.id: step for _, late in stages for step in late if step.id not in first}
         return list(first.values()), list(later.values())

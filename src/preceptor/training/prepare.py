@@ -59,7 +59,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         identity = folder_digest(soft.path, "soft_labels", files)
         known = soft.model_copy(update={"identity": identity})
         config = config.model_copy(update={"soft_labels": known})
-    weights = weights_digest(config.weights, files)
+    weights = config.weights_identity or weights_digest(config.weights, files)
     used = hashes.of(rows, mapped, weighted=config.uses_maps) + workspace.validation_hash()
     if config.guided_by_masks or (config.uses_maps and maps.marks):
         # Classes with marks and examined images determine the masks.
@@ -75,7 +75,7 @@ def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
     Args:
         config: Resolved config; see `config.identity` for the fields that are part of the id.
         rows_hash: Hash from `RowHashes.of`.
-        weights_hash: Hash of the weights file, or "hub" or "none".
+        weights_hash: Hash or identity of the weights file, or "hub" or "none".
     """
     values = identity_values(config, config.uses)
     values.setdefault("training", {})

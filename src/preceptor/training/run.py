@@ -9,43 +9,43 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.config.yaml_file import dump_config
 from preceptor.data.complete_sets import selection_problems
 from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.evaluation.scores import fixed_thresholds
-from preceptor.inference.score import score_frame
-from preceptor.models.build import save_model
+from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_trained
 from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import Lease, lease
-from preceptor.runtime.memory import device_memory, out_of_memory, peak_memory, release_memory
-from preceptor.runtime.result_folder import is_finished, write_atomically
-from preceptor.training.checkpoint import Progress
+from preceptor.runtime.memory import out_of_memory, peak_memory, release_memory
+from preceptor.runtime.result_folder import is_finished
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
-from preceptor.training.loop import Trainer, derived_seed, epoch_line, fit, metrics_table
+from preceptor.training.last_layer import (
+    check_images,
+    check_last_layer,
+    with_last_layer_trained,
+)
+from preceptor.training.loop import Trainer, derived_seed, fit
 from preceptor.training.prepare import build, guided_rows, image_formats, run_id_of
-from preceptor.training.readout import best_readout, check_readout
-from preceptor.training.record import RunRecord
-from preceptor.training.validation import validation_sets
-from preceptor.version import __version__
+from preceptor.training.readout import check_readout
+from preceptor.training.record import RunRecord, flat_metrics
+from preceptor.training.validation import validate, validation_sets
+from preceptor.training.write_run import RunTables, read_out, record_of, write_run
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,9 @@ def _open_workspace(config: RunConfig) -> Workspace:
 def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     """Train the run and write its folder."""
     config, settings, ranks = run.config, run.config.training, run.ranks
+    if config.last_layer is not None:
+        _compute_last_layer(run, workspace, fabric, config.last_layer)
+        return
     torch.set_num_threads(settings.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of summation on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -174,8 +177,61 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     trainer = _trainer(run, fabric, model, rows)
     progress = fit(run, trainer, validation, lambda: build_untrained(workspace, config))
     peaks = [peak for peak in ranks.gather(peak_memory(fabric.device)) if peak is not None]
-    record = _record(run, model, rows, progress, fabric.device, max(peaks, default=None))
-    ranks.broadcast_from_first(lambda: _write(run, workspace, model, validation, progress, record))
+    record = record_of(run, model, rows, progress, fabric.device, max(peaks, default=None))
+
+    def write() -> None:
+        model.load_state_dict(progress.best_state)
+        _check_maps(run, model)
+        final = read_out(run, model, validation)
+        write_run(run, workspace, final, RunTables.of(progress), record)
+
+    ranks.broadcast_from_first(write)
+
+
+def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, name: str) -> None:
+    """Train the last layer again on a validation set, after the run without it, which is trained
+    first unless the store contains it; then write the folder.
+    """
+    config, ranks = run.config, run.ranks
+    rows = ranks.first_then_all(lambda: _rows_of_last_layer(run, workspace, name))
+    base = train(
+        config.model_copy(update={"last_layer": None}),
+        run.folder.parent,
+        workspace=workspace,
+        tell=run.tell,
+        tell_epoch=run.tell_epoch,
+        exclusive=run.exclusive,
+        ranks=ranks,
+        fabric=fabric,
+    )
+
+    def write() -> None:
+        started = time.perf_counter()
+        model = load_model(base.folder / "model").to(fabric.device)
+        validation = validation_sets(workspace, model, config.training.cache)
+        model = read_out(run, with_last_layer_trained(model, rows), validation)
+        metrics = validate(model, validation, model, negatives=config.validation_negatives)
+        record = replace(
+            base.record,
+            id=run.id,
+            config=config.model_dump(mode="json"),
+            metrics=base.record.metrics | flat_metrics(metrics),
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        write_run(run, workspace, model, RunTables.read(base.folder), record)
+
+    ranks.broadcast_from_first(write)
+
+
+def _rows_of_last_layer(run: RunContext, workspace: Workspace, name: str) -> Rows:
+    """Images on which the last layer is trained again."""
+    try:
+        check_images(workspace.manifest, name)
+    except InputError as error:
+        raise InputError(f"last_layer: {error}") from error
+    model = build_untrained(workspace, run.config)
+    check_last_layer(model)
+    return validation_sets(workspace, model, run.config.training.cache)[name].without_maps()
 
 
 def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) -> Trainer:
@@ -201,69 +257,6 @@ def _trainer(run: RunContext, fabric: Fabric, model: GuidedModel, rows: Rows) ->
     )
     _check_batches(config, stream, model)
     return Trainer(config, model, wrapped, optimizer, fabric, stream, ranks=ranks)
-
-
-def _record(
-    run: RunContext,
-    model: GuidedModel,
-    rows: Rows,
-    progress: Progress,
-    device: torch.device,
-    peak: int | None,
-) -> RunRecord:
-    """Record of a run after its last epoch."""
-    guided = run.config.guided
-    return RunRecord(
-        id=run.id,
-        config=run.config.model_dump(mode="json"),
-        classes=tuple(model.spec.classes),
-        input_size=model.spec.input_size,
-        grid=rows.grid,
-        saliency=model.spec.cam,
-        training_images=len(rows),
-        guided_images=int((rows.targets.weight > 0).sum()) if guided and rows.targets else 0,
-        soft_labelled_images=(0 if rows.soft is None else int((~np.isnan(rows.soft)).all(1).sum())),
-        uninformative_maps=(
-            int(max(row["uninformative"] for row in progress.history)) if guided else 0
-        ),
-        images_seen=int(sum(row["images"] for row in progress.history)),
-        best_epoch=progress.best_epoch + 1,
-        metrics=progress.history[progress.best_epoch],
-        seconds=round(progress.seconds, 3),
-        parts=progress.parts,
-        peak_memory=peak,
-        device_memory=device_memory(device) or None,
-        device=str(device),
-        versions=_versions(),
-    )
-
-
-def _write(
-    run: RunContext,
-    workspace: Workspace,
-    model: GuidedModel,
-    validation: dict[str, Rows],
-    progress: Progress,
-    record: RunRecord,
-) -> None:
-    """Write the run folder from the selected epoch, run.json last."""
-    model.load_state_dict(progress.best_state)
-    _check_maps(run, model)
-    if run.config.training.readout == "auto":
-        model = best_readout(model, validation, run.config.validation_negatives)
-    write_atomically(run.folder / "metrics.csv", metrics_table(progress.history))
-    # In 32-true, as test sets are scored: a threshold must not depend on the precision.
-    cache = run.config.training.cache
-    scores = score_frame(model, workspace, workspace.split_rows("val"), cache)
-    run.check()
-    scores.to_parquet(run.folder / "scores.parquet", index=False)
-    save_model(model, run.folder / "model", fixed_thresholds(scores, model.spec.positive))
-    write_atomically(run.folder / "config.yaml", dump_config(run.config))
-    lines = [epoch_line(row, len(progress.history)) for row in progress.history]
-    write_atomically(run.folder / "log.txt", "\n".join(lines) + "\n")
-    run.check()
-    record.write(run.folder, without=run.state.name)
-    run.state.unlink(missing_ok=True)
 
 
 def _prepare(
@@ -325,18 +318,3 @@ def _optimizer(settings: Training, model: torch.nn.Module) -> torch.optim.Optimi
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-
-
-def _versions() -> dict[str, str]:
-    import timm
-    import torchvision
-
-    return {
-        "preceptor": __version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }

@@ -61,6 +61,7 @@ def test_files_stay_in_the_folder() -> None:
         (["coco", "manifest.csv", "--to", "in"], "in exists already"),
         (["coco", "manifest.csv", "--to", "no/out"], "there is no such folder"),
         (["coco", "manifest.csv", "--to", "out", "--positive", "dust"], "known: clean, crack"),
+        (["coco", "manifest.csv", "--to", "out", "--threshold", "nan"], "value for '--threshold'"),
         (["coco", "in", "--to", "out"], "neither a manifest nor a map store"),
         (["coco", "manifest.csv", "--to", "out", "--manifest", "b.csv"], "belongs to a map store"),
         (["coco", "missing.csv", "--to", "out"], "there is no such file"),

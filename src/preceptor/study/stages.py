@@ -1,0 +1,341 @@
+"""Stages of a study: which steps come first, and which follow from a choice.
+
+Stage 1 has the baselines, the ceiling, the Teachers and the probe Students; stage 2, after the
+choice of the Teacher, its Students and the controls. Test sets are scored only after the selection
+of the Students' settings (the way of guiding and α), for which the selections of the other roles
+wait. If the number of seeds is auto, all selections use the seeds of the first look; every look at
+the primary comparisons is a step that may add further seeds of the selected runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal, cast, get_args
+
+from preceptor.study.config import Control, StudyConfig
+from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
+from preceptor.study.plan import Contender, Plan
+from preceptor.study.protocol import Teacher, controls_of
+from preceptor.study.seeds import AutoSeeds
+from preceptor.study.selection import Choice
+from preceptor.study.setting import Setting
+from preceptor.study.steps import Look, Role, Select, Selection, Step
+
+
+def first_steps(plan: Plan) -> list[Step]:
+    """First steps; their selections add the others."""
+    return plan.add(stage_one(plan))
+
+
+def stage_one(plan: Plan) -> list[Step]:
+    """Baselines, ceiling, Teachers, their maps and the probe Students."""
+    protocol, study = plan.protocol, plan.protocol.study
+    steps: list[Step] = []
+    for backbone in study.students:
+        steps += _search_setting(plan, "baseline1", backbone)
+        if study.ceiling:
+            steps += _search_setting(plan, "ceiling", backbone)
+        if len(study.plain_settings) > 1:
+            steps += _search_setting(plan, "baseline2", backbone)
+        else:
+            (plain,) = study.plain_settings
+            steps += [
+                protocol.full_run("baseline2", backbone, plain, seed) for seed in study.first_seeds
+            ]
+    return steps + _search_teacher(plan)
+
+
+def stage_two(plan: Plan, winner: Teacher) -> list[Step]:
+    """Students of the selected Teacher and controls, for every backbone and setting."""
+    study = plan.protocol.study
+    steps: list[Step] = []
+    for backbone in study.students:
+        steps += _search_setting(plan, "student", backbone, winner)
+        if study.controls_alpha == "own":
+            for control in controls_of(study, winner):
+                steps += _search_setting(plan, control, backbone, winner)
+    return steps
+
+
+def variants_and_tests(plan: Plan, winner: Teacher, backbone: str, setting: Setting) -> list[Step]:
+    """Variants, and controls without a setting of their own, at the Students' setting; then the
+    test scores of these runs, of the Students and of Baseline 2."""
+    protocol, study = plan.protocol, plan.protocol.study
+    runs: list[Step] = []
+    makers: list[Step] = []  # Teachers of variants, their maps and means of committees
+
+    def add(chain: list[Step]) -> None:
+        makers.extend(chain[:-1])
+        runs.append(chain[-1])
+
+    for seed in plan.seeds:
+        own_chains = [protocol.student(winner, backbone, setting, seed)]
+        if len(study.plain_settings) == 1:  # otherwise after its own selection
+            (plain,) = study.plain_settings
+            own_chains.append([protocol.full_run("baseline2", backbone, plain, seed)])
+        for chain in own_chains:
+            add(chain)
+            if study.starts_from_mapper:
+                add(protocol.from_mapper(chain, seed))
+        if study.controls_alpha == "student":
+            for control in controls_of(study, winner):
+                add(protocol.control(control, winner, backbone, setting, seed))
+        for name, variant in study.variants.items():
+            own = replace(setting, alpha=variant.alpha_of(setting.alpha))
+            add(protocol.variant(name, winner, backbone, own, seed))
+    return makers + runs + [protocol.evaluation(run) for run in runs]
+
+
+def budget_runs(
+    plan: Plan, role: Literal["baseline1", "student"], backbone: str, setting: Setting
+) -> list[Step]:
+    """Runs of Baseline 1 or of the Student for each number of annotated images.
+
+    Args:
+        plan: Plan of one domain.
+        role: baseline1 or student.
+        backbone: Backbone of the models.
+        setting: Setting selected for this role.
+    """
+    winner = plan.winner()
+    assert winner is not None
+    runs, makers = [], []
+    for size in plan.protocol.study.budgets:
+        protocol = plan.protocol.of_budget(size)
+        for seed in protocol.study.first_seeds:
+            if role == "baseline1":
+                runs.append(protocol.annotated_run(backbone, setting, seed))
+            elif winner.kind != "given":  # given maps do not depend on what is annotated
+                *before, run = protocol.student(winner, backbone, setting, seed)
+                makers += before
+                runs.append(run)
+    return makers + runs + [plan.protocol.evaluation(run) for run in runs]
+
+
+def detectors(plan: Plan) -> list[Step]:
+    """Mappers of A and, with a ceiling, of all human maps, and their test scores."""
+    protocol, study = plan.protocol, plan.protocol.study
+    if study.mapper is None:
+        return []
+    roles: list[Literal["mapper", "mapper_all"]] = ["mapper"]
+    if study.ceiling:
+        roles.append("mapper_all")
+    runs = [
+        protocol.mapper_run(role, backbone, seed)
+        for role in roles
+        for backbone in study.teachers
+        for seed in plan.seeds
+    ]
+    return runs + [protocol.evaluation(run) for run in runs]
+
+
+def outline(plan: Plan, most: bool = False) -> tuple[list[Step], list[Step]]:
+    """All steps of stage 1 and stage 2, as if the first Teacher and settings were chosen.
+
+    A search by racing is taken to drop all other candidates at the first comparison. Nothing is
+    added to the plan.
+
+    Args:
+        plan: Plan of one domain.
+        most: Whether all seeds are run if their number is auto; otherwise those of the first look.
+    """
+    draft, protocol, study = Plan(plan.protocol), plan.protocol, plan.protocol.study
+    if most and study.looks:
+        first_look, last = len(study.first_seeds), len(study.seed_list)
+        draft.looks[Look(plan.domain, first_look)] = LookResult(first_look, (), 0.0, last)
+    first = first_steps(draft)
+    winner = protocol.teachers()[0]
+    draft.choices[draft.teacher_selection] = Choice(str(winner), "", ())
+    later = draft.add(stage_two(draft, winner))
+    for backbone in study.students:
+        for role in _roles_with_settings(study, winner):
+            setting = study.settings[0] if role == "baseline1" else _settings_of(study, role)[0]
+            later += draft.add(_after_setting(draft, role, backbone, setting))
+    known = {step.id for step in first}
+    unique = {step.id: step for step in later if step.id not in known}
+    return list({step.id: step for step in first}.values()), list(unique.values())
+
+
+def _roles_with_settings(study: StudyConfig, winner: Teacher) -> list[Role]:
+    """Roles whose setting is selected."""
+    roles: list[Role] = ["student", "baseline1"]
+    roles += ["ceiling"] if study.ceiling else []
+    roles += ["baseline2"] if len(study.plain_settings) > 1 else []
+    return roles + (list(controls_of(study, winner)) if study.controls_alpha == "own" else [])
+
+
+def _settings_of(study: StudyConfig, role: Role) -> tuple[Setting, ...]:
+    """Settings among which that of a role is selected."""
+    if role == "baseline1":
+        return study.baseline_settings
+    if role in ("baseline2", "masked"):
+        return study.plain_settings  # no guidance
+    if role == "dfr":
+        assert study.mean_setting is not None
+        return (study.mean_setting,)
+    return study.settings
+
+
+def _probes(plan: Plan) -> list[tuple[str, Setting]]:
+    """Student backbones and settings of stage 1."""
+    study = plan.protocol.study
+    names = [study.probe_backbone] if study.plan == "staged" else study.students
+    return [(backbone, setting) for backbone in names for setting in study.probe_settings]
+
+
+def _probe_chains(plan: Plan) -> list[list[Step]]:
+    """The probe Students of every Teacher and seed, each after the steps that make its maps."""
+    protocol = plan.protocol
+    backbone, setting = _probes(plan)[0]
+    return [
+        protocol.student(teacher, backbone, setting, seed)
+        for teacher in protocol.teachers()
+        for seed in protocol.study.first_seeds
+    ]
+
+
+def _search_teacher(plan: Plan) -> list[Step]:
+    """Probe Students of every Teacher, and the selection among the Teachers."""
+    protocol, teachers = plan.protocol, plan.protocol.teachers()
+
+    def students(teacher: Teacher) -> Callable[[int], list[list[Step]]]:
+        return lambda seed: [
+            protocol.student(teacher, backbone, setting, seed)
+            for backbone, setting in _probes(plan)
+        ]
+
+    contenders = [
+        Contender(
+            str(teacher),
+            Setting(teacher.alpha) if teacher.kind == "human" else None,
+            students(teacher),
+            partial(_map_step, plan, teacher),
+        )
+        for teacher in teachers
+    ]
+
+    def follow(choice: Choice) -> list[Step]:
+        winner = plan.winner()
+        assert winner is not None
+        return stage_two(plan, winner)
+
+    title = f"among {len(teachers)} Teachers"
+    return plan.search(plan.teacher_selection, title, contenders, follow)
+
+
+def _search_setting(
+    plan: Plan, role: Role, backbone: str, winner: Teacher | None = None
+) -> list[Step]:
+    """Runs of a role at each of its settings, and the selection of its setting."""
+    protocol, study = plan.protocol, plan.protocol.study
+
+    def runs(setting: Setting) -> Callable[[int], list[list[Step]]]:
+        return lambda seed: [_run(plan, role, backbone, setting, seed, winner)]
+
+    contenders = [
+        Contender(str(setting), setting, runs(setting)) for setting in _settings_of(study, role)
+    ]
+    if role != "student":  # test sets are not scored before the selection of the Students
+        also = [Selection(plan.domain, "student", backbone).step_id]
+    else:
+        also = [plan.teacher_selection.step_id] if len(protocol.teachers()) == 1 else []
+    where = f" ({plan.domain})" if plan.domain else ""
+    return plan.search(
+        Selection(plan.domain, role, backbone),
+        f"{'setting' if study.guidances else 'α'} of {role} {backbone}{where}",
+        contenders,
+        lambda choice: [*_after_setting(plan, role, backbone, choice.setting), *_look(plan)],
+        also,
+    )
+
+
+def _run(
+    plan: Plan, role: Role, backbone: str, setting: Setting, seed: int, winner: Teacher | None
+) -> list[Step]:
+    """The run of a role whose setting is chosen, after the steps that make its maps."""
+    if role == "baseline1":
+        return [plan.protocol.annotated_run(backbone, setting, seed)]
+    if role in ("ceiling", "baseline2"):
+        return [plan.protocol.full_run(role, backbone, setting, seed)]
+    assert winner is not None
+    if role == "student":
+        return plan.protocol.student(winner, backbone, setting, seed)
+    if role not in get_args(Control):
+        raise ValueError(f"no setting is chosen for the role {role}")
+    return plan.protocol.control(cast(Control, role), winner, backbone, setting, seed)
+
+
+def _after_setting(plan: Plan, role: Role, backbone: str, setting: Setting) -> list[Step]:
+    """Steps that follow from the selection of the setting of a role."""
+    winner = plan.winner()
+    if role == "student":
+        assert winner is not None
+        later = variants_and_tests(plan, winner, backbone, setting)
+        if backbone == plan.protocol.study.students[0]:
+            probes = _probe_chains(plan)  # a dropped Teacher lacks some seeds
+            known = [chain[-1] for chain in probes if chain[-1].id in plan.steps]
+            later += map(plan.protocol.evaluation, known)
+            later += detectors(plan)
+        return later + budget_runs(plan, "student", backbone, setting)
+    paper = plan.protocol.study.paper_setting
+    shown = sorted({setting, paper} if role == "baseline1" else {setting})
+    chains = [_run(plan, role, backbone, one, seed, winner) for one in shown for seed in plan.seeds]
+    if plan.protocol.study.starts_from_mapper and role in ("baseline1", "baseline2"):
+        chains += [
+            plan.protocol.from_mapper(_run(plan, role, backbone, setting, seed, winner), seed)
+            for seed in plan.seeds
+        ]
+    later = [step for chain in chains for step in chain]  # a dropped one lacks some seeds
+    later += [plan.protocol.evaluation(chain[-1]) for chain in chains]
+    if role == "baseline1":
+        later += budget_runs(plan, role, backbone, setting)
+    return later
+
+
+def _look(plan: Plan) -> list[Step]:
+    """Step that looks at the primary comparisons; none before all of their settings are selected,
+    or if the number of seeds is fixed."""
+    protocol, seeds = plan.protocol, plan.protocol.study.seeds
+    chosen = {
+        (role, name): setting
+        for role in COMPARED
+        for name in protocol.study.students
+        if (setting := plan.setting_of(role, name)) is not None
+    }
+    complete = len(chosen) == len(COMPARED) * len(protocol.study.students)
+    if not isinstance(seeds, AutoSeeds) or not complete:
+        return []
+    winner = plan.winner()
+    assert winner is not None
+    here = Look(plan.domain, len(plan.seeds))
+    pairs = primary_pairs(protocol, winner, chosen, plan.seeds)
+
+    def decide() -> list[Step]:
+        plan.looks[here] = look(primary_aucs(protocol, pairs), seeds.auto)
+        if plan.looks[here].next is None:
+            return []
+        # Roles whose setting is not selected yet follow with all of these seeds when it is.
+        later = [_after_setting(plan, *key, one) for key, one in plan.settings().items()]
+        return [*(step for steps in later for step in steps), *_look(plan)]
+
+    runs = {run.id: run for sides in pairs.values() for side in sides for run in side}
+    identity = here.step_id
+    work = Select(here, lambda: plan.add(decide(), by=identity))
+    where = f" ({plan.domain})" if plan.domain else ""
+    name = f"whether further seeds are run, after {here.seeds}{where}"
+    needs = tuple(protocol.evaluation(run).id for run in runs.values())
+    return [Step(identity, work, name, needs)]
+
+
+def _map_step(plan: Plan, teacher: Teacher, seed: int) -> Step | None:
+    """The step whose record holds how a Teacher's maps agree with human maps: its training for
+    its own maps, the making of its maps for RISE."""
+    if teacher.kind == "given":
+        return None
+    protocol, guiding = plan.protocol, plan.protocol.study.guiding()
+    training = protocol.teacher_run(teacher, seed, guiding)
+    if teacher.method != "rise":
+        return training
+    return protocol.make_maps(training, teacher, guiding)[-1]

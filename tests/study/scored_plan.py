@@ -1,0 +1,75 @@
+"""Studies whose trainings are replaced by score tables of known separation.
+
+Which candidate is best, and by how much, is then known; everything else (plan, selection, graph,
+files) is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.execution.graph import Graph
+from preceptor.runtime.result_folder import finish
+from preceptor.study.config import StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.selection import Choice
+from preceptor.study.stages import first_steps
+from preceptor.study.steps import Arm, Select, Selection, Train
+from preceptor.study.workspaces import Workspaces
+from tests.datasets import squares
+
+ALPHAS = [0.9, 0.5, 0.3, 0.1]
+SEEDS = 6
+
+
+def table(separation: float, seed: int, images: int = 60) -> pd.DataFrame:
+    """Validation scores whose classes are so many standard deviations apart."""
+    generator = np.random.default_rng(seed)
+    label = np.tile(["marked", "plain"], images // 2)
+    score = generator.normal(separation * (label == "marked"), 1)
+    return pd.DataFrame(
+        {
+            "path": [f"{i}.png" for i in range(images)], "label": label, "split": "val",
+            "source": "", "group": "", "score_marked": score, "score_plain": -score,
+        }
+    )  # fmt: skip
+
+
+def finished(
+    folder: Path, separation: Callable[[Arm], float], **changes: Any
+) -> tuple[Plan, dict[str, Train]]:
+    """A study whose trainings have the given separation, and the trainings that it asked for."""
+    values: dict[str, Any] = {
+        "manifest": str(squares(folder / "data")), "positive": "marked", "primary": "test",
+        "teachers": ["test_byobnet"], "students": ["test_byobnet"], "data_driven": False,
+        "backbone_args": {"test_byobnet": {"output_stride": 8}}, "alphas": ALPHAS,
+        "seeds": SEEDS, "controls": ["centre"], "training": {"input_size": 32},
+    }  # fmt: skip
+    study = parse_config(values | changes, StudyConfig)
+    plan = Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
+    graph, trained = Graph(first_steps(plan)), dict[str, Train]()
+    while (step := graph.take()) is not None:
+        if isinstance(step.work, Select):
+            graph.add(step.work.choose())
+        elif isinstance(step.work, Train):
+            trained[step.id] = step.work
+            made = step.folder(plan.protocol.store)
+            made.mkdir(parents=True)
+            apart = separation(step.work.arm)
+            table(apart, step.work.config.seed).to_parquet(made / "scores.parquet")
+            finish(made, {"metrics": {"epoch": 1, "val_auc": 0.5}})
+        graph.finish(step.id)
+    assert len(graph.done) == len(graph.steps)
+    return plan, trained
+
+
+def final(plan: Plan) -> dict[Selection, Choice]:
+    """The choices, without the comparisons on a part of the seeds."""
+    return {selection: one for selection, one in plan.choices.items() if not selection.seeds}
