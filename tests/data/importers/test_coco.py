@@ -199,3 +199,9 @@ def test_splits_come_from_several_files(tmp_path: Path) -> None:
         save_json(tmp_path / split / "_annotations.coco.json", file)
     found = list(read_coco(tmp_path))
     assert [one.split for one in found] == ["train", "val"]
+
+
+def test_a_folder_with_instances_has_no_other_files(tmp_path: Path) -> None:
+    for name in ("instances_train.json", "image_info_train.json", "captions.json"):
+        save_json(tmp_path / name, coco([{"file_name": "a.png"}], []))
+    assert len(list(read_coco(tmp_path))) == 1

@@ -95,6 +95,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("list", [], "it is not a LabelMe file"),
     ("no path", file(imagePath=None), "imagePath is None"),
     ("size", file(imageWidth=0), "the size is 0 × 30"),
+    ("no width", {k: v for k, v in file().items() if k != "imageWidth"}, "the size is None × 30"),
     ("other size", file(shape(), imageWidth=41), "for 41×30, the image is 40×30"),
     ("missing", file(imagePath="b.png"), "there is no image 'b.png'"),
     ("kind", file(shape("cube")), "shape_type 'cube' is unknown"),

@@ -77,7 +77,8 @@ def read_coco(source: Path | str | Sequence[Path | str]) -> ImportedAnnotations:
     the file or its folder ("instances_val2017.json", "valid/_annotations.coco.json").
 
     Args:
-        source: One or more JSON files, or a folder with them.
+        source: One or more JSON files, or a folder with them; of a folder with files
+            `instances*.json`, only these.
 
     Raises:
         InputError: A file cannot be read or is not of this format.
@@ -114,7 +115,8 @@ def _json_files(path: Path) -> list[Path]:
         found = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
         if not found:
             raise InputError(f"{path}: there is no JSON file in it; name the file of annotations")
-        return found
+        # Other files of a data set name the same images: captions, keypoints, panoptic segments.
+        return [file for file in found if file.name.startswith("instances")] or found
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; correct the path")
     return [path]

@@ -84,7 +84,7 @@ def _image(
         return None
     size = size_of(value.get("imageWidth"), value.get("imageHeight"))
     if size is None and (value.get("imageWidth"), value.get("imageHeight")) != (None, None):
-        what = f"the size is {shown(value['imageWidth'])} × {shown(value.get('imageHeight'))}"
+        what = f"the size is {shown(value.get('imageWidth'))} × {shown(value.get('imageHeight'))}"
         log.problem(of, what, "write imageWidth and imageHeight as whole numbers")
         return None
     found: list[Annotation] = []
