@@ -24,6 +24,8 @@ REACH = 32
 """Largest displacement that is looked for, in cells."""
 SHIFT, GAIN = 2.0, 0.05
 """Smallest displacement in cells that is reported, and the smallest rise of the correlation."""
+GAP = 0.05
+"""Smallest difference of the mean Dice that counts as disagreement, for any number of images."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Person:
         dice, iou, correlation: Means over the pairs with this person.
         others: Mean Dice of the pairs without this person.
         gap: Mean over images of the Dice of the pairs without this person minus those with.
-        low: Lower end of the 95 % t interval of the gap.
+        low: Lower end of the t interval of the gap, at 95 % for all annotators together.
         area: Median ratio of the marked area to the mean of the others'.
         disagrees: Whether this person disagrees with all others, see `disagreement_rule`.
         dx, dy: Displacement against the others in cells, see `offsets`; NaN with two annotators.
@@ -129,8 +131,9 @@ def disagreement_rule() -> str:
     """Rule by which a person disagrees with all others, in words."""
     return (
         "A person disagrees with all others if the mean Dice of every pair with this person is "
-        "below that of every pair without, and the 95 % interval of the difference over images "
-        "lies above 0. It needs three annotators and five images."
+        f"below that of every pair without, the difference over images is {GAP:g} or more, and its "
+        "95 % interval, corrected for the number of annotators, lies above 0. It needs three "
+        "annotators and five images."
     )
 
 
@@ -234,7 +237,7 @@ class AgreementCounter:
             without = mean_of([dice for pair, dice in found.items() if name not in pair])
             if math.isfinite(with_me) and math.isfinite(without):
                 gaps.append(without - with_me)
-        low = _low(gaps)
+        low = _low(gaps, len(self._seen))
         own = [one.dice for one in mine if math.isfinite(one.dice)]
         other = [one.dice for one in rest if math.isfinite(one.dice)]
         apart = bool(own and other) and max(own) < min(other)
@@ -251,7 +254,7 @@ class AgreementCounter:
             mean_of(gaps),
             low,
             float(np.median(area)) if area else math.nan,
-            apart and low > 0,
+            apart and low > 0 and mean_of(gaps) >= GAP,
             dx,
             dy,
             self._gain(name, mine, dx, dy),
@@ -322,9 +325,13 @@ def mean_of(values: Sequence[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _low(values: Sequence[float]) -> float:
-    """Lower end of the 95 % t interval of a mean; NaN for fewer than five values."""
+def _low(values: Sequence[float], looks: int) -> float:
+    """Lower end of the t interval of a mean; NaN for fewer than five values.
+
+    One of three equal annotators always has the two lower pairs: the level of 95 % is for all of
+    them (Bonferroni).
+    """
     if len(values) < 5:
         return math.nan
     spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return float(np.mean(values) - stats.t.ppf(0.975, len(values) - 1) * spread)
+    return float(np.mean(values) - stats.t.ppf(1 - 0.025 / looks, len(values) - 1) * spread)

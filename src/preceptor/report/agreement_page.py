@@ -194,7 +194,7 @@ def _people_table(agreement: Agreement, cell: int) -> Table:
     columns += ["Difference", "Marked area", "Displacement", "Remark"]
     caption = (
         "Each annotator against the others. Difference: Dice of the others among themselves minus "
-        "Dice with this person, mean over images, and the lower end of its 95 % interval."
+        "Dice with this person, mean over images, and the lower end of its interval."
     )
     return Table(caption, "Annotator", columns, lines)
 

@@ -104,7 +104,8 @@ def alpha_curve(results: Results, backbone: str) -> Figure | None:
     if results.alphas.empty:
         return None
     table = results.alphas
-    table = table[(table["backbone"] == backbone) & table["value"].notna()]
+    drawn = table["role"].isin(list(_ROLES))
+    table = table[drawn & (table["backbone"] == backbone) & table["value"].notna()]
     if table.empty:
         return None
     settings = sorted(

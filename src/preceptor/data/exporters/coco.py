@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.data.exporters.images import ExportedImage, ExportOptions, Region, regions_of
-from preceptor.data.importers.coco_rle import encode_counts, encode_string
+from preceptor.data.importers.coco_rle import encode_string
 from preceptor.runtime.strict_json import strict_json
 
 
@@ -59,8 +59,16 @@ def write_coco(
 def _segmentation(region: Region, size: tuple[int, int], options: ExportOptions) -> Any:
     if options.form == "polygons":
         return [region.ring.reshape(-1).tolist()]
+    return {"size": [*size[::-1]], "counts": encode_string(_counts(region, size))}
+
+
+def _counts(region: Region, size: tuple[int, int]) -> list[int]:
+    """Counts of a region in its image, column by column, from the pixels of the region alone."""
     width, height = size
-    whole = np.zeros((height, width), bool)
-    high, wide = region.mask.shape
-    whole[region.y : region.y + high, region.x : region.x + wide] = region.mask
-    return {"size": [height, width], "counts": encode_string(encode_counts(whole))}
+    columns, rows = np.nonzero(region.mask.T)
+    flat = (columns + region.x) * height + rows + region.y
+    first = np.flatnonzero(np.diff(flat, prepend=-2) != 1)  # of each run
+    last = np.append(first[1:], len(flat)) - 1
+    edges = np.stack([flat[first], flat[last] + 1], axis=1).reshape(-1)
+    counts: list[int] = np.diff(edges, prepend=0, append=width * height).tolist()
+    return counts if counts[-1] else counts[:-1]
