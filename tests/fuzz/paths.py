@@ -19,7 +19,6 @@ from preceptor.data.workspace import Workspace
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
-from preceptor.study.stages import outline
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from preceptor.training import train
@@ -181,7 +180,7 @@ class Paths:
         self._same(study)
         if whole:
             plan = open_study(study, self.folder / "out", run=False, report_to=lambda line: None)
-            outline(plan)
+            plan.outline()
             return
         for name, own in study.by_domain().items():
             workspaces = Workspaces.of_study(own, self.cache, name)
