@@ -181,9 +181,8 @@ def main() -> None:
         else:
             out.mkdir(parents=True)
             source = exported(name, manifest, out / "export")
-        split = [] if name == "folders" else ["--split", "0.5,0.25,0.25"]
-        if name in ("coco", "labelstudio", "labelme", "cvat", "masks"):
-            split = []  # labels.csv has the splits
+        # The others have their splits in labels.csv or in the folders.
+        split = ["--split", "0.5,0.25,0.25"] if name in BOXES else []
         seconds = [command("data", "import", name, *source, "--to", out / "data", *split)]
         equal = equal_maps(out / "data", manifest.parent, table, name in BOXES)
         file = out / "study.yaml"

@@ -16,7 +16,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
 from preceptor.study.stages import outline
-from preceptor.study.steps import Arm, Evaluate, Role, Train
+from preceptor.study.steps import Arm, Evaluate, Role, Step, Train
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 from tests.study.scored_plan import finished
@@ -116,6 +116,11 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], told: str) -> None:
         parse_config(STUDY | changes, StudyConfig)
 
 
+def arm(step: Step) -> Arm:
+    assert isinstance(step.work, Train)
+    return step.work.arm
+
+
 def protocol(folder: Path, **changes: Any) -> Protocol:
     values = STUDY | {"manifest": str(squares(folder / "data"))} | changes
     study = parse_config(values, StudyConfig)
@@ -126,7 +131,9 @@ def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> Non
     one = protocol(tmp_path, controls=["dfr"], dfr_set="val")
     teacher = one.teachers()[0]
     assert one.study.mean_setting == Setting(1.0, "l2")
-    base, run = one.control("dfr", teacher, "test_byobnet", Setting(1.0, "l2"), 0)
+    # Also at a Student's setting, as with controls_alpha: student.
+    base, run = one.control("dfr", teacher, "test_byobnet", Setting(0.05, "cells"), 0)
+    assert arm(run).setting == arm(base).setting == Setting(1.0, "l2")
     assert base.id == one.full_run("baseline2", "test_byobnet", Setting(1.0, "l2"), 0).id
     assert run.needs == (base.id,)
     assert run.id != base.id

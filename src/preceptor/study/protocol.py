@@ -369,10 +369,10 @@ class Protocol:
             teacher: Teacher whose maps or soft labels are used, by the controls in `OF_TEACHER`.
             backbone, setting, seed: Backbone, setting and seed of the run. α is the weight of the
                 labels' own cross-entropy in the loss; soft labels of `distilled` have the weight
-                1 − α. `masked` has α 1.
+                1 − α. `masked` has α 1, `dfr` the study's setting with the mean pooling.
         """
         if control == "dfr":
-            return self._dfr_run(backbone, setting, seed)
+            return self._dfr_run(backbone, seed)
         if control != "shuffled" and control != "distilled" and control != "masked":
             return [self.full_run(control, backbone, setting, seed)]
         guiding, alpha = self.study.guiding(), setting.alpha
@@ -393,8 +393,10 @@ class Protocol:
             }
         return self._on_maps(_arm(control, backbone, setting, teacher), seed, values, steps)
 
-    def _dfr_run(self, backbone: str, setting: Setting, seed: int) -> list[Step]:
-        """Baseline 2, and the run that trains its last layer again."""
+    def _dfr_run(self, backbone: str, seed: int) -> list[Step]:
+        """Baseline 2 with the mean pooling, and the run that trains its last layer again."""
+        setting = self.study.mean_setting
+        assert setting is not None
         base = self.full_run("baseline2", backbone, setting, seed)
         assert isinstance(base.work, Train)
         config = base.work.config.model_copy(update={"last_layer": self.study.dfr_set})
