@@ -1,0 +1,258 @@
+"""Teacher of the marking page: a mapper taught the marks so far, and its proposals.
+
+The labels of the images are not used: an image is positive if it has a mark. A proposal is the set
+of pixels with a probability of a mark above a threshold. The threshold is the one with the highest
+mean overlap with people's marks, on images that the mapper was not taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from preceptor.config.maps import MapSource
+from preceptor.config.paths import Weights
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Count, Settings
+from preceptor.config.training import Training
+from preceptor.data.images import image_size
+from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace
+from preceptor.errors import InputError
+from preceptor.inference.annotate import compute_maps
+from preceptor.maps.export import map_over_image
+from preceptor.models.build import load_model
+from preceptor.models.guided_model import GuidedModel
+from preceptor.study.options import Mapper
+from preceptor.training.run import train
+
+Mask = NDArray[np.bool_]
+MARKED, NOTHING = "marked", "nothing"
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+_HELD_OUT = 5  # every fifth marked image chooses the threshold
+
+
+class TeacherConfig(Settings):
+    """Settings of the Teacher of the marking page.
+
+    Args:
+        every: Number of new answers after which a new Teacher is trained.
+        backbone: Name of a timm backbone.
+        weights: Initial weights: hub, none or a .safetensors file.
+        backbone_args: Further arguments of the backbone.
+        mapper: Settings of the mapper.
+        training: Training settings.
+        seed: Random seed.
+    """
+
+    every: Count = 20
+    backbone: str = "resnet18"
+    weights: Weights = "hub"
+    backbone_args: Mapping[str, Any] = {}
+    mapper: Mapper = Mapper()
+    training: Training = Training(
+        length="steps", epochs=4, steps=400, batch_size=16, optimizer="adamw", lr=1e-3,
+        schedule="one_cycle", checkpoint="last",
+    )  # fmt: skip
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def run(self, manifest: Path) -> RunConfig:
+        """Config of the training of the mapper."""
+        return RunConfig(
+            manifest=manifest, backbone=self.backbone, weights=self.weights,
+            backbone_args=self.mapper.backbone_args(self.backbone_args), positive=MARKED,
+            rows="annotated", labels="marks", alpha=0.0, maps=MapSource(kind="human"),
+            training=self.mapper.training(self.training), seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MarkedImage:
+    """An image that people have answered.
+
+    Args:
+        path: Image file.
+        mask: (h, w) mark; empty if there is nothing to mark.
+        split: Split of the manifest.
+    """
+
+    path: Path
+    mask: Mask
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class LabelTeacher:
+    """A trained mapper with its threshold.
+
+    Args:
+        model: Model folder.
+        threshold: Probability above which a pixel is proposed.
+        agreement: Mean overlap (intersection ÷ union) with people's marks at this threshold, on
+            images that the mapper was not taught; None if none of them is marked.
+        images: Number of images that it was taught.
+    """
+
+    model: Path
+    threshold: float
+    agreement: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Proposal for an image.
+
+    Args:
+        path: Image file.
+        mask: (h, w) proposed mark.
+        score: Mean probability of the highest cells, the mapper's score of the image.
+        doubt: Mean entropy of the cells in bits, 0 to 1: high where the mapper does not know.
+    """
+
+    path: Path
+    mask: Mask
+    score: float
+    doubt: float
+
+
+def teach(
+    images: Sequence[MarkedImage],
+    folder: Path,
+    config: TeacherConfig,
+    *,
+    tell: Callable[[str], None] | None = None,
+) -> LabelTeacher:
+    """Train a mapper on people's marks.
+
+    Images of validation splits are never taught; they choose the threshold. Without any, every
+    fifth image of the training split does, and is not taught either.
+
+    Args:
+        images: Answered images of training and validation splits.
+        folder: Working folder: manifest, maps, runs.
+        config: Settings.
+        tell: Function that receives lines of progress.
+
+    Raises:
+        InputError: There are fewer than two images with marks and two without, or the settings are
+            invalid.
+    """
+    taught, held = _parts(images)
+    counts = [sum(bool(one.mask.any()) for one in part) for part in (taught, held)]
+    if counts[0] < 2 or len(taught) - counts[0] < 2:
+        raise InputError(
+            f"a Teacher needs 2 training images with marks and 2 with nothing to mark; there are "
+            f"{counts[0]} and {len(taught) - counts[0]}; mark more images"
+        )
+    manifest = _write_manifest(taught, held, folder)
+    workspace = Workspace(Manifest.read(manifest, verify=False, need=("train", "val")), folder)
+    found = train(config.run(manifest), folder / "runs", workspace=workspace, tell=tell)
+    model = load_model(found.folder / "model")
+    grids = [one for one in held if one.mask.any()]
+    threshold, agreement = THRESHOLDS[len(THRESHOLDS) // 2], None
+    if grids:
+        maps = _probabilities(model, [one.path for one in grids], folder)
+        overlaps = np.array(
+            [
+                [overlap(one.mask, over >= level) for level in THRESHOLDS]
+                for one, (over, _) in zip(grids, maps, strict=True)
+            ]
+        ).mean(axis=0)
+        threshold = THRESHOLDS[int(overlaps.argmax())]
+        agreement = float(overlaps.max())
+    return LabelTeacher(found.folder / "model", threshold, agreement, len(taught))
+
+
+def propose(
+    teacher: LabelTeacher, paths: Sequence[Path], cache: Path, top: float = 0.1
+) -> Iterator[Proposal]:
+    """Proposals of a Teacher.
+
+    Args:
+        teacher: Teacher.
+        paths: Image files.
+        cache: Folder of the image cache.
+        top: Share of the highest cells whose mean is the score.
+    """
+    model = load_model(teacher.model)
+    for path, (over, grid) in zip(paths, _probabilities(model, paths, cache), strict=True):
+        cells = np.sort(grid.ravel())[::-1]
+        score = float(cells[: max(1, round(top * cells.size))].mean())
+        yield Proposal(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
+
+
+def overlap(one: Mask, other: Mask) -> float:
+    """Intersection over union of two masks; 1 if both are empty.
+
+    Example:
+        >>> overlap(np.array([True, True, False]), np.array([True, False, False]))
+        0.5
+    """
+    union = int((one | other).sum())
+    return 1.0 if not union else int((one & other).sum()) / union
+
+
+def _entropy(grid: NDArray[np.float32]) -> NDArray[np.float64]:
+    share = np.clip(grid.astype(np.float64), 1e-6, 1 - 1e-6)
+    found: NDArray[np.float64] = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    return found
+
+
+def _parts(images: Sequence[MarkedImage]) -> tuple[list[MarkedImage], list[MarkedImage]]:
+    """Images that are taught, and images that choose the threshold."""
+    train_images = [one for one in images if one.split == "train"]
+    held = [one for one in images if one.split.startswith("val")]
+    if any(one.mask.any() for one in held) and not all(one.mask.any() for one in held):
+        return train_images, held
+    parts: dict[bool, list[MarkedImage]] = {False: [], True: []}
+    for marked in (True, False):
+        own = [one for one in train_images if bool(one.mask.any()) == marked]
+        for place, one in enumerate(own):
+            parts[place % _HELD_OUT == _HELD_OUT - 1].append(one)
+    return parts[False], parts[True]
+
+
+def _write_manifest(
+    taught: Sequence[MarkedImage], held: Sequence[MarkedImage], folder: Path
+) -> Path:
+    """Manifest of the marks, whose maps are PNG files at image size."""
+    maps = folder / "maps"
+    maps.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, str, str, str, bool]] = []
+    parts: list[tuple[Literal["train", "val"], Sequence[MarkedImage]]] = [
+        ("train", taught), ("val", held)
+    ]  # fmt: skip
+    for split, images in parts:
+        for one in images:
+            file = ""
+            if one.mask.any():
+                file = f"maps/{len(rows):06}.png"
+                Image.fromarray(one.mask.astype(np.uint8) * 255).save(folder / file)
+            label = MARKED if file else NOTHING
+            rows.append((str(one.path), label, split, file, True))
+    columns = ["path", "label", "split", "saliency", "annotated"]
+    manifest = folder / "manifest.csv"
+    pd.DataFrame(rows, columns=columns).to_csv(manifest, index=False)
+    return manifest
+
+
+def _probabilities(
+    model: GuidedModel, paths: Sequence[Path], cache: Path
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Probability of a mark over each image, and for each cell of the grid."""
+    table = pd.DataFrame({"path": [str(one) for one in paths], "split": "train"})
+    table["label"] = NOTHING
+    manifest = Manifest.from_frame(table, cache, need=())
+    found = compute_maps(model, Workspace(manifest, cache), np.arange(len(table)), "cells")
+    for path, grid in zip(paths, found.maps, strict=True):
+        cells = np.asarray(grid, np.float32)
+        yield map_over_image(cells, found.info, image_size(path)), cells
