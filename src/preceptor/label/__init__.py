@@ -1,1 +1,1 @@
-"""Marking of images in a browser: database, server, page, and proposals of a Teacher."""
+"""Marking of images in a browser: database, server and page of `preceptor label`."""

@@ -108,8 +108,8 @@ class LabelTeacher:
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """Proposal for an image.
+class Proposed:
+    """Proposed mark of an image.
 
     Args:
         path: Image file.
@@ -174,7 +174,7 @@ def teach(
 
 def propose(
     teacher: LabelTeacher, paths: Sequence[Path], cache: Path, top: float = 0.1
-) -> Iterator[Proposal]:
+) -> Iterator[Proposed]:
     """Proposals of a Teacher.
 
     Args:
@@ -187,7 +187,7 @@ def propose(
     for path, (over, grid) in zip(paths, _probabilities(model, paths, cache), strict=True):
         cells = np.sort(grid.ravel())[::-1]
         score = float(cells[: max(1, round(top * cells.size))].mean())
-        yield Proposal(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
+        yield Proposed(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
 
 
 def overlap(one: Mask, other: Mask) -> float:
