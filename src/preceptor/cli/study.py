@@ -1,4 +1,4 @@
-"""The commands `preceptor study run | init | plan | status | archive`; `study FILE` is `study run FILE`."""
+"""Commands `preceptor study run | init | plan | status | archive`; `study FILE` is `study run FILE`."""
 
 from __future__ import annotations
 

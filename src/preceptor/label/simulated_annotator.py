@@ -149,6 +149,28 @@ def mark(
     return Marking(drawn, False, around + _seconds(drawn))
 
 
+def mark_after(
+    intended: Mask, proposal: Mask, costs: Costs | None = None, error: Error | None = None
+) -> Marking:
+    """Mark an image whose proposal is shown after the first own stroke.
+
+    Arguments as of `mark`. The first stroke is drawn from nothing; then either the others are, or
+    the proposal is added and corrected, whichever is cheaper. `Marking.strokes` begins with the
+    stroke before the proposal.
+    """
+    costs, error = costs or Costs(), error or Error()
+    drawn = _strokes(np.zeros_like(intended), intended, costs, tolerance=0.0)
+    around = costs.open + costs.answer
+    if not drawn:
+        return Marking(drawn, False, around)
+    around += costs.judge + drawn[0].seconds
+    thin = error.tolerance * max(intended.shape)
+    corrected = _strokes(proposal | drawn[0].pixels, intended, costs, tolerance=thin)
+    if costs.answer + _seconds(corrected) < _seconds(drawn[1:]):
+        return Marking([drawn[0], *corrected], True, around + costs.answer + _seconds(corrected))
+    return Marking(drawn, False, around + _seconds(drawn[1:]))
+
+
 def _seconds(strokes: list[Stroke]) -> float:
     return sum(stroke.seconds for stroke in strokes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -190,7 +191,7 @@ def priority(proposed: Proposed, order: Order) -> float | None:
     return proposed.doubt * proposed.score if order == "gain" else None
 
 
-def _overlap(connection: Connection, row: dict[str, int]) -> float:
+def _overlap(connection: Connection, row: sqlite3.Row) -> float:
     """Overlap of a proposal with the mark of one person, within a rectangle around both."""
     mark = union(masks_of(connection, row["image"], row["person"]).values())
     x, y, w, h = (row[name] for name in "xywh")
