@@ -1,4 +1,4 @@
-"""Commands `preceptor study run | init | plan | status | archive`; `study FILE` is `study run FILE`."""
+"""Commands of `preceptor study`; `study FILE` is short for `study run FILE`."""
 
 from __future__ import annotations
 
