@@ -25,14 +25,18 @@ class Costs:
         answer: Time of a key press: an answer, or adopting a proposal.
         judge: Additional time to judge a proposal.
         stroke: Time of a stroke of no length: aim, press, release.
-        speed: Length of stroke drawn in a second, as a share of the longer side of the image.
+        steer: Time for each unit of length ÷ width, where width is how far the pointer may deviate.
+
+    Reference:
+        steer: J. Accot, S. Zhai, "Beyond Fitts' Law: Models for Trajectory-Based HCI Tasks", CHI
+        1997. The default is of the order of what is reported for mice, and is an assumption.
     """
 
     open: float = 2.0
     answer: float = 0.5
     judge: float = 0.7
     stroke: float = 0.8
-    speed: float = 0.5
+    steer: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,9 @@ class Error:
         shift: Standard deviation of the displacement of a mark, as a share of the square root of
             its area.
         scale: Standard deviation of the growth of a mark's radius, as the same share.
-        tolerance: Thickness of a deviation that is left uncorrected, as a share of the longer side
-            of the image.
+        tolerance: Deviation of a border that is accepted, as a share of the longer side of the
+            image: borders are traced within twice this width, and thinner deviations of a proposal
+            are left.
     """
 
     shift: float = 0.03
@@ -124,25 +129,27 @@ def mark(
 ) -> Marking:
     """Mark an image, in the cheaper of two ways: from nothing, or by correction of a proposal.
 
-    A connected region is painted or erased by one stroke with a brush whose diameter is the
-    greatest thickness of the region: the length of its way is area ÷ diameter. Deviations of a
-    proposal that are thinner than the tolerance are left.
+    A connected region is painted or erased by one stroke. It follows the border of the intended
+    mark within twice the tolerance, and crosses the region with a brush of its greatest thickness,
+    where it may deviate by as much: the time is that of the stroke and `Costs.steer` times (length
+    of the border ÷ (2 · tolerance) + area ÷ thickness²). Deviations of a proposal that are thinner
+    than the tolerance are left.
 
     Args:
         intended: (h, w) what the annotator means to mark.
         proposal: (h, w) proposal; None = there is none.
         costs: Seconds; None = defaults.
-        error: Deviation; only its tolerance is used; None = defaults.
+        error: Deviation; only its tolerance, above 0, is used; None = defaults.
     """
     costs, error = costs or Costs(), error or Error()
     around = costs.open + costs.answer
     empty = np.zeros_like(intended)
-    drawn = _strokes(empty, intended, costs, tolerance=0.0)
+    thin = error.tolerance * max(intended.shape)
+    drawn = _strokes(empty, intended, costs, thin)
     if proposal is None:
         return Marking(drawn, False, around + _seconds(drawn))
     around += costs.judge
-    thin = error.tolerance * max(intended.shape)
-    corrected = _strokes(proposal, intended, costs, tolerance=thin)
+    corrected = _strokes(proposal, intended, costs, thin)
     adopting = costs.answer + _seconds(corrected)
     if adopting < _seconds(drawn):
         return Marking(corrected, True, around + adopting)
@@ -159,13 +166,13 @@ def mark_after(
     stroke before the proposal.
     """
     costs, error = costs or Costs(), error or Error()
-    drawn = _strokes(np.zeros_like(intended), intended, costs, tolerance=0.0)
+    thin = error.tolerance * max(intended.shape)
+    drawn = _strokes(np.zeros_like(intended), intended, costs, thin)
     around = costs.open + costs.answer
     if not drawn:
         return Marking(drawn, False, around)
     around += costs.judge + drawn[0].seconds
-    thin = error.tolerance * max(intended.shape)
-    corrected = _strokes(proposal | drawn[0].pixels, intended, costs, tolerance=thin)
+    corrected = _strokes(proposal | drawn[0].pixels, intended, costs, thin)
     if costs.answer + _seconds(corrected) < _seconds(drawn[1:]):
         return Marking([drawn[0], *corrected], True, around + costs.answer + _seconds(corrected))
     return Marking(drawn, False, around + _seconds(drawn[1:]))
@@ -176,7 +183,10 @@ def _seconds(strokes: list[Stroke]) -> float:
 
 
 def _strokes(start: Mask, goal: Mask, costs: Costs, tolerance: float) -> list[Stroke]:
+    """Strokes from a mask to another; the tolerance is in pixels."""
     found: list[Stroke] = []
+    edge = goal & ~ndimage.binary_erosion(goal, border_value=1)
+    outer = ~goal & ndimage.binary_dilation(goal)
     for erase, wrong in ((True, start & ~goal), (False, goal & ~start)):
         labels, _ = ndimage.label(wrong, _EIGHT)
         depth = ndimage.distance_transform_edt(np.pad(wrong, 1))[1:-1, 1:-1]
@@ -191,6 +201,7 @@ def _strokes(start: Mask, goal: Mask, costs: Costs, tolerance: float) -> list[St
                 continue
             changed = np.zeros_like(goal)
             changed[place] = pixels
-            way = area / thickness / max(goal.shape)
-            found.append(Stroke(erase, changed, costs.stroke + way / costs.speed))
+            border = int((pixels & (outer if erase else edge)[place]).sum())
+            difficulty = border / (2 * tolerance) + area / thickness**2
+            found.append(Stroke(erase, changed, costs.stroke + costs.steer * difficulty))
     return found
