@@ -98,13 +98,16 @@ class LabelTeacher:
         threshold: Probability above which a pixel is proposed.
         agreement: Mean overlap (intersection ÷ union) with people's marks at this threshold, on
             images that the mapper was not taught; None if none of them is marked.
-        images: Number of images that it was taught.
+        images: Number of images that it was taught; 0 = not known.
+        method: Maps: cells (probability of a mark, of a mapper) or cam (of a classifier; nothing is
+            proposed where it does not predict its positive class).
     """
 
     model: Path
     threshold: float
     agreement: float | None
     images: int
+    method: Literal["cells", "cam"] = "cells"
 
 
 @dataclass(frozen=True)
@@ -157,19 +160,47 @@ def teach(
     workspace = Workspace(Manifest.read(manifest, verify=False, need=("train", "val")), folder)
     found = train(config.run(manifest), folder / "runs", workspace=workspace, tell=tell)
     model = load_model(found.folder / "model")
-    grids = [one for one in held if one.mask.any()]
-    threshold, agreement = THRESHOLDS[len(THRESHOLDS) // 2], None
-    if grids:
-        maps = _probabilities(model, [one.path for one in grids], folder)
-        overlaps = np.array(
-            [
-                [overlap(one.mask, over >= level) for level in THRESHOLDS]
-                for one, (over, _) in zip(grids, maps, strict=True)
-            ]
-        ).mean(axis=0)
-        threshold = THRESHOLDS[int(overlaps.argmax())]
-        agreement = float(overlaps.max())
+    threshold, agreement = _chosen_threshold(model, held, folder, "cells")
     return LabelTeacher(found.folder / "model", threshold, agreement, len(taught))
+
+
+def given_teacher(
+    folder: Path, images: Sequence[MarkedImage], cache: Path, method: Literal["cells", "cam"]
+) -> LabelTeacher:
+    """A model that was trained elsewhere, with a threshold chosen on people's marks so far.
+
+    Args:
+        folder: Model folder.
+        images: Answered images; without any mark, the threshold is 0.5.
+        cache: Folder of the image cache.
+        method: Maps, see `LabelTeacher`.
+
+    Raises:
+        InputError: The folder has no model, or cam is asked of a model without a positive class.
+    """
+    model = load_model(folder)
+    if method == "cam" and model.spec.positive is None:
+        raise InputError(f"{folder}: the model has no positive class, whose maps could be proposed")
+    threshold, agreement = _chosen_threshold(model, images, cache, method)
+    return LabelTeacher(folder, threshold, agreement, 0, method)
+
+
+def _chosen_threshold(
+    model: GuidedModel,
+    images: Sequence[MarkedImage],
+    cache: Path,
+    method: Literal["cells", "cam"],
+) -> tuple[float, float | None]:
+    """Threshold with the highest mean overlap on marked images, and that overlap."""
+    marked = [one for one in images if one.mask.any()]
+    if not marked:
+        return THRESHOLDS[len(THRESHOLDS) // 2], None
+    overlaps = np.zeros(len(THRESHOLDS))
+    for one, (over, _) in zip(
+        marked, _maps(model, [one.path for one in marked], cache, method), strict=True
+    ):
+        overlaps += [overlap(one.mask, over >= level) for level in THRESHOLDS]
+    return THRESHOLDS[int(overlaps.argmax())], float(overlaps.max()) / len(marked)
 
 
 def propose(
@@ -184,7 +215,7 @@ def propose(
         top: Share of the highest cells whose mean is the score.
     """
     model = load_model(teacher.model)
-    for path, (over, grid) in zip(paths, _probabilities(model, paths, cache), strict=True):
+    for path, (over, grid) in zip(paths, _maps(model, paths, cache, teacher.method), strict=True):
         cells = np.sort(grid.ravel())[::-1]
         score = float(cells[: max(1, round(top * cells.size))].mean())
         yield Proposed(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
@@ -245,14 +276,22 @@ def _write_manifest(
     return manifest
 
 
-def _probabilities(
-    model: GuidedModel, paths: Sequence[Path], cache: Path
+def _maps(
+    model: GuidedModel, paths: Sequence[Path], cache: Path, method: Literal["cells", "cam"]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Probability of a mark over each image, and for each cell of the grid."""
+    """Map over each image, and its grid."""
     table = pd.DataFrame({"path": [str(one) for one in paths], "split": "train"})
-    table["label"] = NOTHING
+    spec = model.spec
+    table["label"] = spec.positive or spec.classes[0]
     manifest = Manifest.from_frame(table, cache, need=())
-    found = compute_maps(model, Workspace(manifest, cache), np.arange(len(table)), "cells")
-    for path, grid in zip(paths, found.maps, strict=True):
+    rows = np.arange(len(table))
+    workspace = Workspace(manifest, cache)
+    found = compute_maps(
+        model, workspace, rows, method, cam_class="decision" if method == "cam" else "label"
+    )
+    for path, grid, score in zip(paths, found.maps, found.scores, strict=True):
         cells = np.asarray(grid, np.float32)
-        yield map_over_image(cells, found.info, image_size(path)), cells
+        over = map_over_image(cells, found.info, image_size(path))
+        if method == "cam" and score < 0.5:
+            over, cells = np.zeros_like(over), cells * 0
+        yield over, cells

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from preceptor.config.yaml_file import load_config
 from preceptor.data.images import image_size
+from preceptor.errors import PreceptorError
 from preceptor.label.database import Connection, connect
 from preceptor.label.intake import source_of
 from preceptor.label.mapper_teacher import (
@@ -18,6 +23,7 @@ from preceptor.label.mapper_teacher import (
     Mask,
     Proposed,
     TeacherConfig,
+    given_teacher,
     overlap,
     propose,
     teach,
@@ -27,6 +33,7 @@ from preceptor.label.runs import bounding_runs, decode_runs
 from preceptor.label.settings import Order, read_settings
 from preceptor.label.strokes import Patch, masks_of, union
 
+_NICE = 15  # of a training beside the page, which must not slow it
 _AT_ONCE = 200  # images of a commit, so that the first proposals are there early
 
 
@@ -54,23 +61,59 @@ def teach_database(
     Raises:
         InputError: There are too few marks, or the settings are invalid.
     """
-    connection = connect(database)
-    try:
+    with closing(connect(database)) as connection:
         root = _root(connection, database)
         images = list(answered_images(connection, root))
         work = folder / f"teacher-{len(images)}"
         shutil.rmtree(work, ignore_errors=True)
         tell(f"training a Teacher on {len(images):,} images")
         teacher = teach(images, work, config, tell=tell)
-        number = _store(connection, teacher)
-        made = 0
-        opened = _open_images(connection, root, most)
-        for start in range(0, len(opened), _AT_ONCE):
-            part = opened[start : start + _AT_ONCE]
-            made += _propose(connection, number, teacher, part, work)
-        tell(f"Teacher {number}: {made:,} proposals; {_words(teacher.agreement)}")
-    finally:
-        connection.close()
+        _publish(connection, root, teacher, work, most, tell)
+    return teacher
+
+
+def teach_in_child(database: str, folder: str, config: str | None) -> None:
+    """Train a Teacher in a process of low priority; a user's error is one line, with exit code 1.
+
+    Args:
+        database, folder: Arguments of `teach_database`.
+        config: Settings of the Teacher (YAML); None = defaults.
+    """
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(_NICE)
+    try:
+        settings = TeacherConfig() if config is None else load_config(Path(config), TeacherConfig)
+        teach_database(Path(database), Path(folder), settings)
+    except PreceptorError as error:
+        print(f"Teacher: {error}", flush=True)
+        raise SystemExit(1) from None
+
+
+def propose_with(
+    database: Path,
+    folder: Path,
+    model: Path,
+    method: Literal["cells", "cam"],
+    *,
+    most: int = 5000,
+    tell: Callable[[str], None] = print,
+) -> LabelTeacher:
+    """Store proposals of a model that was trained elsewhere.
+
+    Args:
+        database: SQLite file.
+        folder: Folder of caches.
+        model: Model folder.
+        method: Maps: cells, of a mapper, or cam, of a classifier.
+        most, tell: Arguments of `teach_database`.
+
+    Raises:
+        InputError: The folder has no model that can propose.
+    """
+    with closing(connect(database)) as connection:
+        root = _root(connection, database)
+        teacher = given_teacher(model, list(answered_images(connection, root)), folder, method)
+        _publish(connection, root, teacher, folder, most, tell)
     return teacher
 
 
@@ -134,6 +177,23 @@ def agreement_with_people(connection: Connection, teacher: int) -> tuple[float, 
 def _root(connection: Connection, database: Path) -> Path:
     place, is_folder = source_of(connection, database)
     return place if is_folder else place.parent
+
+
+def _publish(
+    connection: Connection,
+    root: Path,
+    teacher: LabelTeacher,
+    cache: Path,
+    most: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Store a Teacher and its proposals, the first of the queue first."""
+    number = _store(connection, teacher)
+    made = 0
+    opened = _open_images(connection, root, most)
+    for start in range(0, len(opened), _AT_ONCE):
+        made += _propose(connection, number, teacher, opened[start : start + _AT_ONCE], cache)
+    tell(f"Teacher {number}: {made:,} proposals; {_words(teacher.agreement)}")
 
 
 def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[int, Path, bool]]:
