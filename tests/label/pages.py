@@ -1,4 +1,4 @@
-"""The page of `preceptor label` in tests: a server as a process, Chromium, and what it has drawn."""
+"""The page of `preceptor label` in tests: server process, Chromium, and expected pixels."""
 
 from __future__ import annotations
 
@@ -155,7 +155,8 @@ def opened(
     context: BrowserContext = browser.new_context(**how)
     page = another_tab(context, server, person, may_say)
     yield page
-    assert not page.said  # type: ignore[attr-defined]
+    said = page.said  # type: ignore[attr-defined]
+    assert not said, said
     context.close()
 
 
@@ -323,3 +324,8 @@ def drag(page: Page, points: Sequence[tuple[float, float]], button: Any = "left"
 def brush_size(page: Page) -> int:
     """Size of the brush in pixels of the image, as the page says it."""
     return int(page.locator("#size-value").text_content().split()[0])  # type: ignore[union-attr]
+
+
+def toast(page: Page) -> str:
+    """What the page has said in passing."""
+    return page.locator("#toast").text_content() or ""

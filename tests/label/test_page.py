@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("page")
-    images = write_images(folder / "images", {name: (WIDTH, HEIGHT) for name in NAMES})
+    images = write_images(folder / "images", dict.fromkeys(NAMES, (WIDTH, HEIGHT)))
     write_images(images, {"large-0.png": (2600, 2000)})
     with served(images, folder, "--classes", "iris,lid", "--labels", "real,fake") as one:
         yield one

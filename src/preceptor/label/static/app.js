@@ -391,7 +391,7 @@ async function showEnd() {
   view.show(null);
   const title = "That was the last image.";
   const back = ["Previous image", () => run("previous")];
-  card(title, ["There is nothing left to mark for you. Thank you."], [back]);
+  card(title, ["There is nothing left to mark for you now. Thank you."], [back]);
   const skipped = await work.skipped().catch(() => []);
   if (skipped.length === 0 || entry !== null) return;
   card(title, ["There are images that you have skipped."], [
@@ -705,6 +705,10 @@ function listen() {
 // ---------------------------------------------------------------- start
 
 async function signIn() {
+  if (outbox.entries.some(({ kind }) => kind !== "seen")) {
+    say("Another person can begin when all is saved.");
+    return;
+  }
   if (entry !== null) {
     leave(true);
     entry = null;

@@ -42,6 +42,7 @@ export class Outbox {
   // Takes up what this tab, or one that is closed, left. `others` are the tabs that are open.
   async open(person, others) {
     this.person = person;
+    this.entries = this.entries.filter((entry) => entry.person === person);
     try {
       this.database ??= await openDatabase();
       const store = this.database.transaction("outbox").objectStore("outbox");

@@ -6,6 +6,7 @@ import { Picture } from "./picture.js";
 import { fromBase64 } from "./runs.js";
 
 const AHEAD = 3;
+const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
 const KEPT = 8; // images in memory
 
 // Adds what is not saved yet to what the server has: the strokes and the answer of an image.
@@ -102,8 +103,8 @@ export class Work {
 
   async ask(current) {
     const after = current === null ? "" : `&after=${current}`;
-    let found = await get(`/api/queue?count=6${after}`);
-    if (found.images.length === 0 && after !== "") found = await get("/api/queue?count=6");
+    let found = await get(`/api/queue?count=${ASKED}${after}`);
+    if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
     this.line = found.images;
     this.left = found.left;
   }
