@@ -16,7 +16,7 @@ from preceptor.label.proposals import newest_teacher
 from preceptor.label.simulate import Simulation, simulate
 from preceptor.label.teach import propose_with
 from tests.datasets import squares
-from tests.label.test_mapper_teacher import CONFIG
+from tests.label.teachers import CONFIG
 
 HANGS = 600.0
 

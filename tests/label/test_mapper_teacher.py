@@ -9,25 +9,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preceptor.config.training import Training
 from preceptor.errors import InputError
 from preceptor.label.mapper_teacher import (
     LabelTeacher,
     MarkedImage,
-    TeacherConfig,
     overlap,
     propose,
     teach,
 )
 from tests.datasets import squares
-
-CONFIG = TeacherConfig(
-    backbone="test_byobnet", weights="none", backbone_args={"output_stride": 8},
-    training=Training(
-        length="steps", steps=60, epochs=1, batch_size=8, optimizer="adamw", lr=1e-2,
-        input_size=64, schedule="one_cycle",
-    ),
-)  # fmt: skip
+from tests.label.teachers import CONFIG
 
 
 def marked(folder: Path, splits: dict[str, int]) -> list[MarkedImage]:

@@ -15,7 +15,7 @@ from preceptor.label.simulate import Simulation, simulate, summary
 from preceptor.label.simulated_annotator import Error
 from preceptor.label.teach import agreement_with_people
 from tests.datasets import squares
-from tests.label.test_mapper_teacher import CONFIG
+from tests.label.teachers import CONFIG
 
 PLAIN = Simulation(images=24, people=("ada", "bo"), error=Error(shift=0.05, scale=0.05))
 
