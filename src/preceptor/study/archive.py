@@ -100,7 +100,16 @@ def _copy_step(folder: Path, out: Path, manifests: dict[str, str]) -> None:
             shutil.copyfile(folder / name, out / name)
     record["files"] = {name: files[name] for name in files if name in KEPT}
     record["left_out"] = sorted(set(files) - set(KEPT))
-    config = record.get("config")
-    if isinstance(config, dict) and "manifest" in config:
-        config["manifest"] = manifests.get(config["manifest"], config["manifest"])
+    if "config" in record:
+        study = str(folder.parents[2].absolute())
+        record["config"] = _portable(record["config"], manifests, study)
     write_atomically(out / "run.json", strict_json(record) + "\n", flush=False)
+
+
+def _portable(value: Any, manifests: dict[str, str], study: str) -> Any:
+    """Config of a run with the manifest of the archive, and paths from the study folder."""
+    if isinstance(value, dict):
+        return {key: _portable(one, manifests, study) for key, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    return manifests.get(value, value.removeprefix(f"{study}/"))
