@@ -169,6 +169,9 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
+_WAY = ("access", "password", "name", "cache")
+
+
 @contextlib.contextmanager
 def running(source: Path, database: Path | None = None, **options: Any) -> Iterator[Running]:
     """Server of a manifest or a folder.
@@ -176,12 +179,15 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     Args:
         source: Manifest or folder.
         database: Database; None = beside it.
-        options: Settings; access and password.
+        options: Settings; arguments of `labeling_of`; honeypots, a manifest.
     """
     found = find_source(source)
     rows = folder_rows if found.is_folder else table_rows
-    way = {key: options.pop(key) for key in ("access", "password") if key in options}
-    prepared = prepare(database or found.database, found, rows, options)
+    way = {key: options.pop(key) for key in _WAY if key in options}
+    pots = options.pop("honeypots", None)
+    prepared = prepare(
+        database or found.database, found, rows, options, find_source(pots) if pots else None
+    )
     at = listen("127.0.0.1", 0)
     port = at.getsockname()[1]
     labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port), **way)
