@@ -17,6 +17,7 @@ from preceptor.label.intake import Changes, arrange, is_current, remember_place,
 from preceptor.label.people import add_person, key_hash
 from preceptor.label.pictures import Pictures
 from preceptor.label.queue import claim_begun
+from preceptor.label.routes_images import forget_mended
 from preceptor.label.routes_people import STATIC_SUFFIXES
 from preceptor.label.sessions import Keys
 from preceptor.label.settings import LabelSettings, read_settings, write_settings
@@ -130,6 +131,7 @@ def labeling_of(
         Pictures((cache or default_cache_dir()) / "label"), page_files(PAGE), access, password,
         prepared.source.place.name, 0 if lead is None else lead.id,
     )  # fmt: skip
+    database.write(lambda writing: forget_mended(writing, labeling.root))
     claim_begun(reading, labeling.claims)
     return labeling
 
