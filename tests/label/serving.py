@@ -108,6 +108,7 @@ class Client:
         if name:
             told = self.post("/api/person", {"name": name})
             assert told.status == 200, told
+            self.headers["x-preceptor-csrf"] = self.get("/api/state").json["csrf"]
         return self
 
     def queue(self, more: str = "") -> list[int]:

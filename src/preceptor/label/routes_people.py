@@ -69,6 +69,8 @@ def page(call: Call) -> Reply:
 def _by_token(call: Call, token: str) -> Session | None:
     keys = call.labeling.keys
     if same(token, keys.lead_token):
+        if call.session is not None and call.session.role == "lead":
+            return call.session  # tabs that are open keep their tokens
         person = call.labeling.lead if call.person is None else call.person.id
         return keys.new_session("lead", person)
     number = number_of(token.partition("-")[0], 2**53)

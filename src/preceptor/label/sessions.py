@@ -81,8 +81,12 @@ class Keys:
         return Session(role, int(person), nonce)  # type: ignore[arg-type]
 
     def csrf(self, session: Session) -> str:
-        """Token that every change must send in a header."""
-        return self._sign(f"csrf {session.role}.{session.nonce}")
+        """Token that every change must send in a header.
+
+        It is of the session and its person: after another person has signed in, an open tab of the
+        first one cannot save marks under the other name.
+        """
+        return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
 
 
 def same(a: str, b: str) -> bool:
