@@ -54,6 +54,8 @@ COMMANDS = [
     ("label", "run"),
     ("label", "teach"),
     ("label", "simulate"),
+    ("label", "export"),
+    ("label", "status"),
     ("study",),
     ("study", "run"),
     ("study", "init"),

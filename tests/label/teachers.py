@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preceptor.config.training import Training
-from preceptor.label.mapper_teacher import TeacherConfig
+from preceptor.label.teacher_config import TeacherConfig
 
 CONFIG = TeacherConfig(
     backbone="test_byobnet", weights="none", backbone_args={"output_stride": 8},

@@ -8,11 +8,51 @@ from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Literal
 
+from preceptor.config.yaml_file import load_config
+from preceptor.errors import InputError
 from preceptor.label.database import Connection, connect
+from preceptor.label.teacher_config import TeacherConfig
 from preceptor.runtime.child_process import call_in_child
 
 _INTERVAL = 2.0  # seconds between two counts of the answers
+
+
+def helper(
+    database: Path, teacher: str | None, config: Path | None, method: Literal["cells", "cam"]
+) -> Callable[[], None]:
+    """Start what proposes marks beside a server.
+
+    Args:
+        database: SQLite file.
+        teacher: auto, a model folder, or None.
+        config: Settings of auto (YAML); None = defaults.
+        method: Maps of a model folder, see `mapper_teacher.LabelTeacher`.
+
+    Returns:
+        Function that ends it.
+
+    Raises:
+        InputError: The folder has no model, or the settings are invalid.
+    """
+    folder = teachers_folder(database)
+    if teacher is None:
+        return lambda: None
+    if teacher != "auto":
+        if not (Path(teacher) / "model.json").is_file():
+            raise InputError(f"--teacher {teacher}: it has no model; name a model folder, or auto")
+        child = start_child("propose_in_child", str(database), str(folder), teacher, method)
+        return child.terminate
+    every = (TeacherConfig() if config is None else load_config(config, TeacherConfig)).every
+    auto = AutoTeacher(database, folder, config, every)
+    auto.start()
+    return auto.close
+
+
+def teachers_folder(database: Path) -> Path:
+    """Folder of the Teachers of a database, beside it."""
+    return database.with_name(f"{database.name.removesuffix('.label.sqlite')}.teachers")
 
 
 class AutoTeacher:
@@ -65,14 +105,22 @@ class AutoTeacher:
                 answers = count_answers(connection)
                 if training is None and answers - tried >= self._every:
                     tried = answers
-                    training = multiprocessing.get_context("spawn").Process(
-                        target=call_in_child,
-                        args=("preceptor.label.teach", "teach_in_child", *self._work),
-                    )
-                    training.start()
+                    training = start_child("teach_in_child", *self._work)
             if training is not None:
                 training.terminate()
                 training.join()
+
+
+def start_child(function: str, *arguments: str | None) -> BaseProcess:
+    """Start a function of `label.teach` in a process that ends with this one.
+
+    The server itself does not import torch.
+    """
+    child = multiprocessing.get_context("spawn").Process(
+        target=call_in_child, args=("preceptor.label.teach", function, *arguments), daemon=True
+    )
+    child.start()
+    return child
 
 
 def count_answers(connection: Connection) -> int:

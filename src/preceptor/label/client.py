@@ -138,14 +138,24 @@ class LabelClient:
                 "X-Preceptor-Csrf": self._csrf,
             }  # fmt: skip
         try:
-            self._connection.request(method, path, body, headers)
-            reply = self._connection.getresponse()
-            content = reply.read()
+            try:
+                reply, content = self._exchange(method, path, body, headers)
+            except (http.client.RemoteDisconnected, ConnectionError):
+                # The server closes idle connections. Requests have no effect when repeated.
+                self._connection.close()
+                reply, content = self._exchange(method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             raise ClientError(f"{self._origin}: {error or type(error).__name__}") from error
         if found := reply.getheader("Set-Cookie"):
             self._cookie = found.split(";")[0]
         return reply.status, content
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.request(method, path, body, headers)
+        reply = self._connection.getresponse()
+        return reply, reply.read()
 
     def _json(self, status: int, content: bytes) -> dict[str, Any]:
         try:

@@ -7,71 +7,30 @@ mean overlap with people's marks, on images that the mapper was not taught.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
 
-from preceptor.config.maps import MapSource
-from preceptor.config.paths import Weights
-from preceptor.config.run import RunConfig
-from preceptor.config.settings import Count, Settings
-from preceptor.config.training import Training
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.inference.annotate import compute_maps
+from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
 from preceptor.maps.export import map_over_image
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.study.options import Mapper
 from preceptor.training.run import train
 
 Mask = NDArray[np.bool_]
-MARKED, NOTHING = "marked", "nothing"
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 _HELD_OUT = 5  # every fifth marked image chooses the threshold
-
-
-class TeacherConfig(Settings):
-    """Settings of the Teacher of the marking page.
-
-    Args:
-        every: Number of new answers after which a new Teacher is trained.
-        backbone: Name of a timm backbone.
-        weights: Initial weights: hub, none or a .safetensors file.
-        backbone_args: Further arguments of the backbone.
-        mapper: Settings of the mapper.
-        training: Training settings.
-        seed: Random seed.
-    """
-
-    every: Count = 20
-    backbone: str = "resnet18"
-    weights: Weights = "hub"
-    backbone_args: Mapping[str, Any] = {}
-    mapper: Mapper = Mapper()
-    training: Training = Training(
-        length="steps", epochs=4, steps=400, batch_size=16, optimizer="adamw", lr=1e-3,
-        schedule="one_cycle", checkpoint="last",
-    )  # fmt: skip
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    def run(self, manifest: Path) -> RunConfig:
-        """Config of the training of the mapper."""
-        return RunConfig(
-            manifest=manifest, backbone=self.backbone, weights=self.weights,
-            backbone_args=self.mapper.backbone_args(self.backbone_args), positive=MARKED,
-            rows="annotated", labels="marks", alpha=0.0, maps=MapSource(kind="human"),
-            training=self.mapper.training(self.training), seed=self.seed,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,6 @@ from preceptor.label.mapper_teacher import (
     MarkedImage,
     Mask,
     Proposed,
-    TeacherConfig,
     given_teacher,
     overlap,
     propose,
@@ -32,6 +31,7 @@ from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs, decode_runs
 from preceptor.label.settings import Order, read_settings
 from preceptor.label.strokes import Patch, masks_of, union
+from preceptor.label.teacher_config import TeacherConfig
 
 _NICE = 15  # of a training beside the page, which must not slow it
 _AT_ONCE = 200  # images of a commit, so that the first proposals are there early
@@ -73,17 +73,36 @@ def teach_database(
 
 
 def teach_in_child(database: str, folder: str, config: str | None) -> None:
-    """Train a Teacher in a process of low priority; a user's error is one line, with exit code 1.
+    """Train a Teacher in a process of its own, see `start_child` in `label.auto_teacher`.
 
     Args:
         database, folder: Arguments of `teach_database`.
         config: Settings of the Teacher (YAML); None = defaults.
     """
+    with _as_child():
+        settings = TeacherConfig() if config is None else load_config(Path(config), TeacherConfig)
+        teach_database(Path(database), Path(folder), settings)
+
+
+def propose_in_child(
+    database: str, folder: str, model: str, method: Literal["cells", "cam"]
+) -> None:
+    """Store proposals of a given model in a process of low priority, as `teach_in_child`.
+
+    Args:
+        database, folder, model, method: Arguments of `propose_with`.
+    """
+    with _as_child():
+        propose_with(Path(database), Path(folder), Path(model), method)
+
+
+@contextmanager
+def _as_child() -> Iterator[None]:
+    """Low priority; a user's error is one line, with exit code 1."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(_NICE)
     try:
-        settings = TeacherConfig() if config is None else load_config(Path(config), TeacherConfig)
-        teach_database(Path(database), Path(folder), settings)
+        yield
     except PreceptorError as error:
         print(f"Teacher: {error}", flush=True)
         raise SystemExit(1) from None
