@@ -74,7 +74,7 @@ def test_an_archive_is_continued(study: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_study_and_what_exists_are_refused(study: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no study folder|not a study folder"):
+    with pytest.raises(InputError, match="not a study folder"):
         archive_study(tmp_path, tmp_path / "out")
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="exists already"):

@@ -21,6 +21,7 @@ from preceptor.data.images import image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.evaluation.split_names import kind_or_none
 from preceptor.inference.annotate import compute_maps
 from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
 from preceptor.maps.export import map_over_image
@@ -200,7 +201,7 @@ def _entropy(grid: NDArray[np.float32]) -> NDArray[np.float64]:
 def _parts(images: Sequence[MarkedImage]) -> tuple[list[MarkedImage], list[MarkedImage]]:
     """Images that are taught, and images that choose the threshold."""
     train_images = [one for one in images if one.split == "train"]
-    held = [one for one in images if one.split.startswith("val")]
+    held = [one for one in images if kind_or_none(one.split) == "val"]
     if any(one.mask.any() for one in held) and not all(one.mask.any() for one in held):
         return train_images, held
     parts: dict[bool, list[MarkedImage]] = {False: [], True: []}

@@ -14,9 +14,11 @@ from typing import Any
 
 import yaml
 
+from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
 from preceptor.runtime.result_folder import SCORES, is_finished, read_record, write_atomically
 from preceptor.runtime.strict_json import strict_json
+from preceptor.study.config import StudyConfig
 from preceptor.study.steps import STEP_FOLDERS
 
 KEPT = ("metrics.csv", SCORES)
@@ -48,13 +50,13 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
     file = folder / "study.yaml"
     if not file.is_file():
         raise InputError(f"{folder} is not a study folder: it has no study.yaml")
-    study = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if study.get("store"):
+    study = load_config(file, StudyConfig)
+    if study.store is not None:
         raise InputError(
-            f"{folder}: its results are in a shared store ({study['store']}), whose other studies "
+            f"{folder}: its results are in a shared store ({study.store}), whose other studies "
             "would be copied too; an archive is made of a study with a store of its own"
         )
-    if manifest is not None and study.get("domains"):
+    if manifest is not None and study.domains:
         raise InputError("--manifest: the study has domains, each with a manifest of its own")
     if out.exists():
         raise InputError(f"{out}: exists already; name a new folder")
@@ -69,19 +71,20 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
     return count
 
 
-def _copy(folder: Path, out: Path, study: dict[str, Any], manifest: str | None) -> int:
-    old = str(study.get("manifest"))
+def _copy(folder: Path, out: Path, study: StudyConfig, manifest: str | None) -> int:
+    values = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    names: dict[str, str] = {}  # manifests of the seeds: here, and in the archive
     if manifest is not None:
-        study["manifest"] = manifest
-    text = yaml.safe_dump(study, sort_keys=False, allow_unicode=True)
+        values["manifest"] = manifest
+        names = {
+            str(study.manifest_of(seed)): manifest.replace("{seed}", str(seed))
+            for seed in study.seed_list
+        }
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_atomically(out / "study.yaml", text)
     for pattern in _TABLES:
         for table in sorted(folder.glob(pattern)):
             shutil.copyfile(table, out / table.name)
-    names = {
-        old.replace("{seed}", str(seed)): (manifest or old).replace("{seed}", str(seed))
-        for seed in study.get("seeds", ())
-    }
     count = 0
     for kind in sorted({name for name in STEP_FOLDERS.values() if name}):
         for step in sorted((folder / "store" / kind).glob("*")):
