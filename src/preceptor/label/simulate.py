@@ -142,7 +142,7 @@ def simulate(
         for path, label, saliency in zip(*(table[c] for c in _KNOWN), strict=True)
     }
     plain = folder / "images.csv"
-    columns = ["path", "label", "split", "source"]
+    columns = ["path", "label", "split", "source", "group"]
     table[columns].to_csv(plain, index=False)
     database = folder / "marks.sqlite"
     found: list[SimulatedAnswer] = []
