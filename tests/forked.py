@@ -15,6 +15,7 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import runpy
 import signal
 import socket
 import struct
@@ -59,6 +60,12 @@ def serial_command() -> None:
 
     with mock.patch.object(process, "Starter", return_value=None), without_workers():
         command()
+
+
+def script() -> None:
+    """A file, as `python FILE` runs it: processes that this starts import it as `__main__`."""
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def training() -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +224,7 @@ def test_a_worker_that_cannot_start_is_told_at_once(study_file: Path, tmp_path: 
         "        raise SystemExit\n"
         f"run_study(study, {str(tmp_path / 'out')!r}, jobs=1, tell=tell)\n"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    done = forked.run(forked.script, [script])
     told = done.stdout.splitlines()[-1]
     assert told.startswith("FAILED")
     assert "__main__" in told
