@@ -52,6 +52,8 @@ COMMANDS = [
     ("evaluate",),
     ("label",),
     ("label", "run"),
+    ("label", "export"),
+    ("label", "status"),
     ("study",),
     ("study", "run"),
     ("study", "init"),
