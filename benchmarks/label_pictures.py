@@ -1,6 +1,6 @@
 """Pictures of docs/label.md: the page of `preceptor label` in Chromium, with photographs.
 
-  python benchmarks/label_pictures.py --to docs/images
+python benchmarks/label_pictures.py --to docs/images
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
 
 SIDE = 1225
-EYES = ((0.366, 0.365), (0.585, 0.375))
+EYES = ((0.382, 0.385), (0.705, 0.455))
 """Centers of the eyes of the cat, as shares of the image's sides."""
 
 
@@ -57,6 +57,7 @@ def paint(page: Any, points: list[tuple[float, float]]) -> None:
 
 
 def show(page: Any, database: Path, name: str) -> None:
+    saved(page)  # a page with changes that are not saved asks before it is left
     with sqlite3.connect(database) as connection:
         ((image,),) = connection.execute("SELECT id FROM images WHERE path LIKE ?", (f"%{name}",))
     page.goto(f"{page.url.split('#')[0]}#{image}")

@@ -458,7 +458,9 @@ function answer(kind) {
 
 function showTotals() {
   const { mine_done: done, mine_open: open } = state.totals;
-  showProgress(done, state.mine ??= done + open);
+  state.mine ??= done + open;
+  // Images that were handed to others may come back, and count then.
+  showProgress(done, Math.max(state.mine, done));
 }
 
 // ---------------------------------------------------------------- actions
@@ -555,7 +557,10 @@ const ACTIONS = {
   light: () => {
     change({ light: !settings.light });
     showPanel();
-    if (settings.light) $("opacity").focus();
+    if (settings.light) {
+      $("contrast").scrollIntoView({ block: "nearest" });
+      $("opacity").focus();
+    }
     else stage.focus();
   },
   plain: () => {
