@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from preceptor.cli.label_export import label_export, label_status
+from preceptor.cli.label_teacher import simulate, teach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,8 @@ label = typer.Typer(
 )
 label.command("export")(label_export)
 label.command("status")(label_status)
+label.command()(teach)
+label.command()(simulate)
 
 
 @label.command()
@@ -55,6 +58,13 @@ def run(
         typer.Option(
             help="Labels of images that may be answered, with commas between them (default: those "
             "of the manifest).",
+            show_default=False,
+        ),
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            help="Splits whose images are to be marked, with commas between them (default: all).",
             show_default=False,
         ),
     ] = None,
@@ -114,6 +124,23 @@ def run(
             show_default="after",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|FOLDER",
+            help="Teacher that proposes marks: a model folder, or auto: trained on the marks so "
+            "far, again and again.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher_config: Annotated[
+        Path | None,
+        typer.Option(help="Settings of --teacher auto (YAML).", show_default=False),
+    ] = None,
+    teacher_maps: Annotated[
+        Literal["cells", "cam"],
+        typer.Option(help="Maps of a --teacher FOLDER: cells (of a mapper) or cam."),
+    ] = "cam",
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Random seed of the order and the overlap.", show_default="0"),
@@ -138,6 +165,7 @@ def run(
         raise InputError(
             f"label: {error.name} is not installed; pip install 'preceptor[web]'"
         ) from error
+    from preceptor.label.auto_teacher import helper
     from preceptor.label.database import serving
     from preceptor.label.hosts import Hosts, is_local
     from preceptor.label.sources import find_source
@@ -148,7 +176,7 @@ def run(
     given = {
         "classes": _names("--classes", classes), "labels": _names("--labels", labels),
         "order": order, "proposals": proposals, "seed": seed, "overlap": overlap,
-        "overlap_share": overlap_share,
+        "overlap_share": overlap_share, "splits": _names("--splits", splits),
     }  # fmt: skip
     invited = _names("--links", links) or ()
     if invited and password_file is not None:
@@ -175,6 +203,7 @@ def run(
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access = _access(invited, password)
         labeling = labeling_of(prepared, hosts, access, password, own)
+        stop = helper(path, teacher, teacher_config, teacher_maps)
         try:
             _tell(prepared)
             base = f"http://{_shown(host)}:{hosts.port}/"
@@ -190,6 +219,7 @@ def run(
                 webbrowser.open(link)
             serve(application(labeling), at)
         finally:
+            stop()
             labeling.close()
     print(f"stopped; all marks are in {path}")
 
