@@ -235,8 +235,13 @@ async function refused(sent, failure) {
   if (failure.status === 403) {
     try {
       const fresh = await get("/api/state");
-      setCsrf(fresh.csrf);
-      if (fresh.person?.id === state.person.id) return "again";
+      if (fresh.person?.id === state.person.id) {
+        setCsrf(fresh.csrf);
+        wrong.session = null;
+        showTrouble();
+        return "again";
+      }
+      // The token stays the old one: with the new one, marks would be saved as another's.
       wrong.session = "Somebody else has signed in in this browser.";
     } catch (error) {
       if (!(error instanceof Failure) || error.status !== 403) return "wait";
