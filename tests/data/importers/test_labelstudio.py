@@ -91,7 +91,9 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
     summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out")
     assert summary.annotators == ("ann@lab.org", "bob@lab.org")
     assert np.unique(maps["a.png"]).tolist() == [0, 128, 255]
-    alone = np.asarray(Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png").convert("L"))
+    alone = np.asarray(
+        Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png").convert("L")
+    )
     assert (alone == rasterize([Box(4, 6, 10, 12)], 40, 30)).all()
     for merge, area in (("any", 240), ("majority", 120), ("bob@lab.org", 120)):
         _, maps = imported_maps(imported, tmp_path / "images", tmp_path / merge, merge=merge)
