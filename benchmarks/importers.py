@@ -31,13 +31,12 @@ LINKS = 50_000  # to one file; ext4 allows 65,000
 def make_coco(folder: Path, images: int, shapes: int) -> Path:
     random = np.random.default_rng(0)
     (folder / "images").mkdir()
-    for number in range(images):
-        path = folder / "images" / f"{number:07d}.png"
+    paths = [folder / "images" / f"{number:07d}.png" for number in range(images)]
+    for number, path in enumerate(paths):
         if number % LINKS:
-            os.link(first, path)
+            os.link(paths[number - 1], path)
         else:
-            first = path
-            Image.new("L", (SIDE, SIDE), 128).save(first)
+            Image.new("L", (SIDE, SIDE), 128).save(path)
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     with (folder / "instances.json").open("w") as file:
         file.write('{"images": [')
