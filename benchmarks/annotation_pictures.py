@@ -137,7 +137,7 @@ def photograph_page(page: Path, to: Path, browser: str) -> None:
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        window = started.new_page(viewport={"width": 980, "height": 765})
+        window = started.new_page(viewport={"width": 1140, "height": 765})
         window.goto(page.as_uri())
         window.screenshot(path=to)
         started.close()
