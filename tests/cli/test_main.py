@@ -50,6 +50,8 @@ COMMANDS = [
     ("train",),
     ("annotate",),
     ("evaluate",),
+    ("label",),
+    ("label", "run"),
     ("study",),
     ("study", "run"),
     ("study", "init"),

@@ -16,6 +16,7 @@ import typer
 from preceptor.cli.agreement import data_agreement
 from preceptor.cli.annotations import imports
 from preceptor.cli.export import data_export
+from preceptor.cli.label import label
 from preceptor.cli.options import (
     AddressOption,
     Cache,
@@ -47,6 +48,7 @@ data = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(study, name="study")
+app.add_typer(label, name="label")
 data.add_typer(imports, name="import")
 data.command("agreement")(data_agreement)
 data.command("export")(data_export)

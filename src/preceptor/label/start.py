@@ -1,0 +1,122 @@
+"""Opening of a database for a server: images, settings, keys, files of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import InputError
+from preceptor.label import settings as stored
+from preceptor.label.calls import Access, Labeling
+from preceptor.label.database import Connection, Database, connect
+from preceptor.label.hosts import Hosts
+from preceptor.label.intake import Changes, arrange, is_current, remember_place, take_in
+from preceptor.label.pictures import Pictures
+from preceptor.label.queue import claim_begun
+from preceptor.label.routes_people import STATIC_SUFFIXES
+from preceptor.label.sessions import Keys
+from preceptor.label.settings import LabelSettings, read_settings, write_settings
+from preceptor.label.sources import Row, Source
+from preceptor.runtime.cache_dir import default_cache_dir
+
+PAGE = Path(__file__).parent / "static"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Database that is ready to be served.
+
+    Args:
+        path: SQLite file.
+        source: Manifest or folder.
+        settings: Settings.
+        changes: What a changed manifest did; None = it is as it was.
+        first: Whether the database is new.
+    """
+
+    path: Path
+    source: Source
+    settings: LabelSettings
+    changes: Changes | None
+    first: bool
+
+
+def prepare(
+    path: Path,
+    source: Source,
+    read_rows: Callable[[Source], Sequence[Row]],
+    given: dict[str, Any],
+) -> Prepared:
+    """Create or open a database, and bring its images and settings to those of this start.
+
+    Args:
+        path: SQLite file.
+        source: Manifest or folder.
+        read_rows: Reader of the rows, called only if they have changed.
+        given: Settings that this start names.
+
+    Raises:
+        InputError: The database, the manifest or a setting is invalid.
+    """
+    first = not path.exists()
+    connection = connect(path, create=True)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        changes = None
+        if not is_current(connection, source):
+            rows = read_rows(source)
+            changes = take_in(connection, source, rows)
+            if not source.is_folder:
+                labels = sorted({row.label for row in rows})
+                stored.put(connection, "labels", labels)
+        remember_place(connection, source, path)
+        before = read_settings(connection)
+        settings = _checked(replace(before, **given), connection)
+        if settings != before or first:
+            write_settings(connection, settings)
+        arrange(connection, settings)
+        stored.secret(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        if first:
+            path.unlink(missing_ok=True)
+        raise
+    connection.close()
+    return Prepared(path, source, settings, changes, first)
+
+
+def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
+    used = {row[0] for row in connection.execute("SELECT DISTINCT class FROM strokes")}
+    if gone := sorted(used - set(settings.classes)):
+        raise InputError(
+            f"--classes: the class {gone[0]!r} has marks already; name it too, or use another "
+            "--database"
+        )
+    return settings
+
+
+def labeling_of(
+    prepared: Prepared, hosts: Hosts, access: Access = "local", password: str = ""
+) -> Labeling:
+    """State of a server."""
+    database = Database(prepared.path)
+    reading = database.reading
+    labeling = Labeling(
+        database, prepared.source.root, prepared.settings, Keys(stored.secret(reading)), hosts,
+        Pictures(default_cache_dir() / "label"), page_files(PAGE), access, password,
+        prepared.source.place.name,
+    )  # fmt: skip
+    claim_begun(reading, labeling.claims)
+    return labeling
+
+
+def page_files(folder: Path) -> dict[str, Path]:
+    """Files of the page by name."""
+    return {
+        file.relative_to(folder).as_posix(): file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.suffix in STATIC_SUFFIXES
+    }

@@ -1,0 +1,3 @@
+export function showLead(box) {
+  box.hidden = false;
+}
