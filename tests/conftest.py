@@ -65,6 +65,7 @@ SLOW = (
     "tracking/test_tensorboard.py",
     "tracking/test_trackers.py",
     "fuzz/test_fuzz.py",
+    "label/test_command.py",
     "training/test_run.py::test_killed_at_any_epoch",
     "training/test_run.py::test_every_kind_of_saliency_trains",
     "study/test_auto_speed.py::test_the_real_probe",

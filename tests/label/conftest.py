@@ -17,6 +17,15 @@ def manifest(tmp_path: Path) -> Path:
     return squares(tmp_path / "data", splits={"train": 8, "val": 4}, size=(40, 30))
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Server for all tests of a file that leave nothing behind but people."""
+    folder = tmp_path_factory.mktemp("lasting")
+    manifest = squares(folder / "data", splits={"train": 8, "val": 4}, size=(40, 30))
+    with running(manifest, cache=folder / "cache") as one:
+        yield one
+
+
 @pytest.fixture
 def server(manifest: Path) -> Iterator[Running]:
     with running(manifest) as one:

@@ -7,10 +7,12 @@ import contextlib
 import http.client
 import json
 import re
+import signal
 import socket
+import subprocess
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from preceptor.label.server import application, listen, server_of
 from preceptor.label.sources import find_source, folder_rows
 from preceptor.label.start import labeling_of, prepare
 from preceptor.label.table import table_rows
+from tests.commands import APART
 
 HANGS = 120.0
 
@@ -170,6 +173,9 @@ class Running:
         return Client(self.address, tab).enter(self.token, name)
 
 
+_WAY = ("access", "password", "name", "cache")
+
+
 @contextlib.contextmanager
 def running(source: Path, database: Path | None = None, **options: Any) -> Iterator[Running]:
     """Server of a manifest or a folder.
@@ -177,12 +183,15 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
     Args:
         source: Manifest or folder.
         database: Database; None = beside it.
-        options: Settings; access and password.
+        options: Settings; arguments of `labeling_of`; honeypots, a manifest.
     """
     found = find_source(source)
     rows = folder_rows if found.is_folder else table_rows
-    way = {key: options.pop(key) for key in ("access", "password") if key in options}
-    prepared = prepare(database or found.database, found, rows, options)
+    way = {key: options.pop(key) for key in _WAY if key in options}
+    pots = options.pop("honeypots", None)
+    prepared = prepare(
+        database or found.database, found, rows, options, find_source(pots) if pots else None
+    )
     at = listen("127.0.0.1", 0)
     port = at.getsockname()[1]
     labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port), **way)
@@ -196,3 +205,52 @@ def running(source: Path, database: Path | None = None, **options: Any) -> Itera
         thread.join(HANGS)
         labeling.close()
         assert not thread.is_alive()
+
+
+@dataclass
+class Command:
+    """`preceptor label` as a process of its own, which has printed its link."""
+
+    process: subprocess.Popen[str]
+    address: str
+    token: str
+    said: str
+
+    def client(self, name: str = "", tab: str = "tab-1") -> Client:
+        return Client(self.address, tab).enter(self.token, name)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C: the exit code, and what the command says at its end."""
+        self.process.send_signal(signal.SIGINT)
+        out, _ = self.process.communicate(timeout=HANGS)
+        return self.process.returncode, out
+
+
+@contextlib.contextmanager
+def command(*arguments: object, before: Callable[[], None] | None = None) -> Iterator[Command]:
+    """Start `preceptor label` with these arguments, and kill it at the end of the block.
+
+    Args:
+        arguments: Of the command; --no-open is added.
+        before: Called in the process before the command starts.
+    """
+    process = subprocess.Popen(
+        [*APART, "label", *map(str, arguments), "--no-open"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=before,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = ""
+    try:
+        while (link := re.search(r"open http://(\S+)/\?token=(\S+)\n", said)) is None:
+            line = process.stdout.readline()
+            assert line, f"the command has ended: {said}"
+            said += line
+        yield Command(process, link.group(1), link.group(2), said)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -40,6 +40,7 @@ class Labeling:
         access: How people come in.
         password: Password, with access by password.
         title: Name of the manifest or folder.
+        lead: Number of the person whom the link of the terminal is for; 0 = a name is chosen.
     """
 
     database: Database
@@ -52,6 +53,7 @@ class Labeling:
     access: Access = "local"
     password: str = ""
     title: str = ""
+    lead: int = 0
     claims: Claims = field(default_factory=Claims)
     tabs: Tabs = field(default_factory=Tabs)
     handing_out: threading.Lock = field(default_factory=threading.Lock)

@@ -115,12 +115,16 @@ def serving(path: Path) -> Iterator[None]:
     Raises:
         InputError: Another server has it.
     """
-    beside = path.with_name(f"{path.name}.lock")
-    lock = sqlite3.connect(beside, isolation_level=None, timeout=0)
+    beside = path.with_name(f".{path.name}.lock")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+    lock: Connection | None = None
     try:
+        lock = sqlite3.connect(beside, isolation_level=None, timeout=0)
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
+    except sqlite3.Error as error:
+        if lock is not None:
+            lock.close()
         if "locked" not in str(error):
             raise InputError(f"{beside}: it cannot be opened ({error})") from error
         raise InputError(

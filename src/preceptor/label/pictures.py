@@ -97,6 +97,14 @@ def version_of(path: Path) -> str:
     return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
 
 
+def version_or_none(path: Path) -> str | None:
+    """Result of `version_of`; None if there is no such file."""
+    try:
+        return version_of(path)
+    except PictureError:
+        return None
+
+
 class Pictures:
     """Encoded images and pyramids.
 

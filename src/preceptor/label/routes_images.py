@@ -12,7 +12,13 @@ from preceptor.label.answers import answer_of
 from preceptor.label.calls import Call, Labeling, Reply, refused, told
 from preceptor.label.database import Connection
 from preceptor.label.events import note_proposal_shown
-from preceptor.label.pictures import PictureError, measure, version_of, view_of
+from preceptor.label.pictures import (
+    PictureError,
+    measure,
+    version_of,
+    version_or_none,
+    view_of,
+)
 from preceptor.label.proposals import proposal_for
 from preceptor.label.queue import answered_before, count_open, open_images, skipped
 from preceptor.label.refusal import RefusedError, unknown
@@ -65,7 +71,7 @@ def _build(labeling: Labeling, row: sqlite3.Row) -> None:
     try:
         labeling.pictures.pyramid(path_of(labeling, row))
     except PictureError as error:
-        note_problem(labeling, row["id"], str(error))
+        note_problem(labeling, row, str(error))
     except (OSError, RefusedError):  # told when a tile is asked for
         pass
 
@@ -73,18 +79,20 @@ def _build(labeling: Labeling, row: sqlite3.Row) -> None:
 def sized(labeling: Labeling, connection: Connection, images: Iterable[int]) -> list[sqlite3.Row]:
     """Rows of images, whose sizes are read from the files if they are not known yet."""
     numbers = list(images)
-    measured: list[tuple[int | None, int | None, str | None, int]] = []
+    measured: list[tuple[int | None, int | None, str | None, str | None, int]] = []
     for row in _rows(connection, numbers):
         if row["width"] is None and row["problem"] is None:
             try:
                 width, height = measure(path_of(labeling, row))
-                measured.append((width, height, None, row["id"]))
+                measured.append((width, height, None, None, row["id"]))
             except PictureError as error:
-                measured.append((None, None, str(error), row["id"]))
+                looked_at = version_or_none(path_of(labeling, row))
+                measured.append((None, None, str(error), looked_at, row["id"]))
     if measured:
         labeling.database.write(
             lambda writing: writing.executemany(
-                "UPDATE images SET width = ?, height = ?, problem = ? WHERE id = ?", measured
+                "UPDATE images SET width = ?, height = ?, problem = ?, looked_at = ? WHERE id = ?",
+                measured,
             )
         )
     return _rows(connection, numbers)
@@ -109,12 +117,29 @@ def _view(row: sqlite3.Row) -> dict[str, Any]:
     return {"view": view, "levels": levels}
 
 
-def note_problem(labeling: Labeling, image: int, problem: str) -> None:
+def note_problem(labeling: Labeling, row: sqlite3.Row, problem: str) -> None:
     """Store why an image cannot be shown."""
+    looked_at = version_or_none(path_of(labeling, row))
     labeling.database.write(
         lambda connection: connection.execute(
-            "UPDATE images SET problem = ? WHERE id = ?", (problem, image)
+            "UPDATE images SET problem = ?, looked_at = ? WHERE id = ?",
+            (problem, looked_at, row["id"]),
         )
+    )
+
+
+def forget_mended(connection: Connection, root: Path) -> None:
+    """Forget problems of images whose files have changed, within a transaction."""
+    rows = connection.execute(
+        "SELECT id, path, looked_at FROM images WHERE problem IS NOT NULL"
+    ).fetchall()
+    mended = [
+        (row["id"],) for row in rows if version_or_none(root / row["path"]) != row["looked_at"]
+    ]
+    connection.executemany(
+        "UPDATE images SET problem = NULL, looked_at = NULL, width = NULL, height = NULL "
+        "WHERE id = ?",
+        mended,
     )
 
 
@@ -174,7 +199,7 @@ def _picture(call: Call, view: str, place: str) -> Reply:
             level, column, line = map(int, place.split("-"))
             content = labeling.pictures.tile(path, level, column, line)
     except PictureError as error:
-        note_problem(labeling, row["id"], str(error))
+        note_problem(labeling, row, str(error))
         return refused(DAMAGED, str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

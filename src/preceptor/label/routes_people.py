@@ -71,7 +71,7 @@ def _by_token(call: Call, token: str) -> Session | None:
     if same(token, keys.lead_token):
         if call.session is not None and call.session.role == "lead":
             return call.session  # tabs that are open keep their tokens
-        person = 0 if call.person is None else call.person.id
+        person = call.labeling.lead if call.person is None else call.person.id
         return keys.new_session("lead", person)
     number = number_of(token.partition("-")[0], 2**53)
     person_ = None if number is None else person_by_id(call.reading, number)

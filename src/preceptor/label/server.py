@@ -27,7 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preceptor.label import routes_images, routes_marks, routes_people
+from preceptor.label import routes_images, routes_lead, routes_marks, routes_people
 from preceptor.label.bodies import LARGEST
 from preceptor.label.calls import Call, Labeling, Reply, refused
 from preceptor.label.database import refusal_of
@@ -91,6 +91,7 @@ WAYS: list[Way] = [
     Way("POST", "/api/images/{image}/redo", routes_marks.redo_stroke),
     Way("POST", "/api/images/{image}/answer", routes_marks.answer),
     Way("POST", "/api/images/{image}/seen", routes_marks.seen),
+    Way("GET", "/api/lead", routes_lead.lead),
 ]  # fmt: skip
 
 

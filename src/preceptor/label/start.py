@@ -11,10 +11,13 @@ from preceptor.errors import InputError
 from preceptor.label import settings as stored
 from preceptor.label.calls import Access, Labeling
 from preceptor.label.database import Connection, Database, connect
+from preceptor.label.honeypots import are_current, take_in_honeypots
 from preceptor.label.hosts import Hosts
 from preceptor.label.intake import Changes, arrange, is_current, remember_place, take_in
+from preceptor.label.people import add_person, key_hash
 from preceptor.label.pictures import Pictures
 from preceptor.label.queue import claim_begun
+from preceptor.label.routes_images import forget_mended
 from preceptor.label.routes_people import STATIC_SUFFIXES
 from preceptor.label.sessions import Keys
 from preceptor.label.settings import LabelSettings, read_settings, write_settings
@@ -48,6 +51,7 @@ def prepare(
     source: Source,
     read_rows: Callable[[Source], Sequence[Row]],
     given: dict[str, Any],
+    honeypots: Source | None = None,
 ) -> Prepared:
     """Create or open a database, and bring its images and settings to those of this start.
 
@@ -56,6 +60,7 @@ def prepare(
         source: Manifest or folder.
         read_rows: Reader of the rows, called only if they have changed.
         given: Settings that this start names.
+        honeypots: Manifest of images whose mark is known, or None.
 
     Raises:
         InputError: The database, the manifest or a setting is invalid.
@@ -76,6 +81,8 @@ def prepare(
         settings = _checked(replace(before, **given), connection)
         if settings != before or first:
             write_settings(connection, settings)
+        if honeypots is not None and not are_current(connection, honeypots):
+            take_in_honeypots(connection, honeypots, read_rows(honeypots), source.root)
         arrange(connection, settings)
         stored.secret(connection)
         connection.execute("COMMIT")
@@ -99,18 +106,60 @@ def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
 
 
 def labeling_of(
-    prepared: Prepared, hosts: Hosts, access: Access = "local", password: str = ""
+    prepared: Prepared,
+    hosts: Hosts,
+    access: Access = "local",
+    password: str = "",
+    name: str = "",
+    cache: Path | None = None,
 ) -> Labeling:
-    """State of a server."""
+    """State of a server.
+
+    Args:
+        prepared: Database.
+        hosts: Hosts that requests may name.
+        access: How people come in.
+        password: Password, with access by password.
+        name: Name of the person whom the link of the terminal is for, or "".
+        cache: Folder of caches; None = the default.
+    """
     database = Database(prepared.path)
     reading = database.reading
+    lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
     labeling = Labeling(
         database, prepared.source.root, prepared.settings, Keys(stored.secret(reading)), hosts,
-        Pictures(default_cache_dir() / "label"), page_files(PAGE), access, password,
-        prepared.source.place.name,
+        Pictures((cache or default_cache_dir()) / "label"), page_files(PAGE), access, password,
+        prepared.source.place.name, 0 if lead is None else lead.id,
     )  # fmt: skip
+    database.write(lambda writing: forget_mended(writing, labeling.root))
     claim_begun(reading, labeling.claims)
     return labeling
+
+
+def links_of(labeling: Labeling, names: Sequence[str]) -> dict[str, str]:
+    """Tokens of the links of people, who are added if necessary; others have no link any more.
+
+    Args:
+        labeling: State of a server.
+        names: Names.
+
+    Returns:
+        Token by name.
+    """
+
+    def change(connection: Connection) -> dict[str, str]:
+        connection.execute("UPDATE people SET key_hash = NULL")
+        found = {}
+        for name in names:
+            person = add_person(connection, name)
+            token = labeling.keys.person_token(person.id, person.name)
+            connection.execute(
+                "UPDATE people SET key_hash = ? WHERE id = ?", (key_hash(token), person.id)
+            )
+            found[person.name] = token
+        return found
+
+    return labeling.database.write(change)
 
 
 def page_files(folder: Path) -> dict[str, Path]:

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import os
 
+import pandas as pd
+
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.label.sources import Row, Source
 
 
-def table_rows(source: Source) -> list[Row]:
-    """Rows of a manifest. Files are not looked for.
+def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
+    """Table of a manifest as `Manifest` has it, and the paths of its images in a database.
+
+    Files are not looked for.
 
     Raises:
         ProblemsError: The manifest is invalid; lists all problems.
@@ -35,6 +39,16 @@ def table_rows(source: Source) -> list[Row]:
         else:
             first[path] = at
     findings.raise_if_any()
+    return table.reset_index(drop=True), paths
+
+
+def table_rows(source: Source) -> list[Row]:
+    """Rows of a manifest.
+
+    Raises:
+        ProblemsError: The manifest is invalid; lists all problems.
+    """
+    table, paths = checked_table(source)
     columns = (table[name].tolist() for name in ("label", "split", "source", "saliency"))
     return [
         Row(path, label, split, origin, saliency, bool(annotated))
