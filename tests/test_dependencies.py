@@ -20,6 +20,7 @@ WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
     "execution/ray.py": "ray",
+    "label/server.py": "web",
     "tracking/mlflow.py": "track",
     "tracking/tensorboard.py": "track",
 }

@@ -25,6 +25,7 @@ ORDER = [
     {"tracking"},
     {"study_folder"},
     {"driver"},
+    {"label"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +21,7 @@ from preceptor.data.row_hashes import FileHashes, RowHashes
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_of
-
-
-def default_cache_dir() -> Path:
-    """Default folder of caches: PRECEPTOR_CACHE, or the user's cache folder."""
-    if "PRECEPTOR_CACHE" in os.environ:
-        return Path(os.environ["PRECEPTOR_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "preceptor"
+from preceptor.runtime.cache_dir import default_cache_dir
 
 
 class Workspace:

@@ -17,7 +17,6 @@ from rich.progress import Progress, TaskID
 from preceptor.config.maps import Method, RiseSettings
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.data.workspace import default_cache_dir
 from preceptor.errors import HeldError, InputError, RunFailedError
 from preceptor.execution.events import WorkerContext
 from preceptor.execution.executors import ExecutorOptions, open_executor
@@ -29,6 +28,7 @@ from preceptor.inference.annotate import model_digest, rows_of
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.store import MapStore, write_store
 from preceptor.models.build import load_model
+from preceptor.runtime.cache_dir import default_cache_dir
 from preceptor.runtime.leases import lease
 from preceptor.runtime.progress import progress
 from preceptor.runtime.result_folder import digest

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -90,13 +90,26 @@ class MapDrawer:
         # Of several annotators, those who found nothing have an empty map of their own.
         if not any(by_person.values()) and not (self.folders and by_person):
             return ""
+        maps = {
+            person: frame.upright(rasterize(shapes, frame.width, frame.height, self.raster))
+            for person, shapes in by_person.items()
+        }
+        return self.save(maps, image)
+
+    def save(self, maps: Mapping[str, Pixels], image: str) -> str:
+        """Write the maps of the annotators of an image, and the merged one.
+
+        Args:
+            maps: uint8 map of each annotator who looked at the image, of its upright size.
+            image: Path of the image from the folder of images.
+
+        Returns:
+            Path of the merged map from the output folder; "" if it is empty.
+        """
         name = self._name(image)
-        maps: dict[str, Pixels] = {}
-        for person, shapes in by_person.items():
-            drawn = rasterize(shapes, frame.width, frame.height, self.raster)
-            maps[person] = frame.upright(drawn)
+        for person, pixels in maps.items():
             if person in self.folders:
-                self.files.save(f"{ANNOTATORS}/{self.folders[person]}/{name}", maps[person])
+                self.files.save(f"{ANNOTATORS}/{self.folders[person]}/{name}", pixels)
         if self.merge not in MERGES:
             merged = maps.get(self.merge)
         elif len(maps) == 1:
@@ -110,7 +123,7 @@ class MapDrawer:
 
     def _name(self, image: str) -> str:
         """Name of the map of an image; with the suffix of the image if two would have one name."""
-        name = PurePosixPath(image).with_suffix(".png").as_posix()
+        name = f"{posixpath.splitext(image)[0]}.png"
         number = 1
         while name.casefold() in self._taken:
             name = f"{image}{'' if number == 1 else f'-{number}'}.png"

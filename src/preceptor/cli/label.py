@@ -1,0 +1,292 @@
+"""The commands `preceptor label`; `label MANIFEST` is `label run MANIFEST`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from preceptor.cli.label_export import label_export, label_status
+from preceptor.cli.label_teacher import simulate, teach
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from preceptor.label.sources import Row, Source
+    from preceptor.label.start import Prepared
+
+Order = Literal["random", "source", "uncertainty", "gain"]
+Proposals = Literal["first", "after", "never"]
+
+
+class _RunByDefault(TyperGroup):
+    """Command group whose default command is `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `run` if the first argument is not a command."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+label = typer.Typer(
+    cls=_RunByDefault,
+    help="Mark where the evidence is, in a browser. `label MANIFEST` is short for `label run "
+    "MANIFEST`.",
+    no_args_is_help=True,
+)
+label.command("export")(label_export)
+label.command("status")(label_status)
+label.command()(teach)
+label.command()(simulate)
+
+
+@label.command()
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="MANIFEST|FOLDER", help="Manifest, or folder of images.")
+    ],
+    name: Annotated[str, typer.Option(help="Your name (default: chosen on the page).")] = "",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Classes of marks, with commas between them.", show_default="evidence"),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels of images that may be answered, with commas between them (default: those "
+            "of the manifest).",
+            show_default=False,
+        ),
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            help="Splits whose images are to be marked, with commas between them (default: all).",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address of the page; another than this machine needs a password or links."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 0,
+    opens: Annotated[
+        bool, typer.Option("--open/--no-open", help="Whether to open the page in the browser.")
+    ] = True,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the password of the page, in one line.", show_default=False),
+    ] = None,
+    links: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, with commas between them, each of whom gets a link.", show_default=False
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Further name of this server. Repeatable.", show_default=False),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="People who mark an image of the overlap.", show_default="1"
+        ),
+    ] = None,
+    overlap_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the images in the overlap.",
+            show_default="1 with --overlap",
+        ),
+    ] = None,
+    honeypots: Annotated[
+        Path | None,
+        typer.Option(
+            help="Manifest of images with known maps, which everybody marks.", show_default=False
+        ),
+    ] = None,
+    order: Annotated[
+        Order | None,
+        typer.Option(help="Order of the images.", show_default="random"),
+    ] = None,
+    proposals: Annotated[
+        Proposals | None,
+        typer.Option(
+            help="When a Teacher's proposal is shown: first, after the first own mark, or never.",
+            show_default="after",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|FOLDER",
+            help="Teacher that proposes marks: a model folder, or auto: trained on the marks so "
+            "far, again and again.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher_config: Annotated[
+        Path | None,
+        typer.Option(help="Settings of --teacher auto (YAML).", show_default=False),
+    ] = None,
+    teacher_maps: Annotated[
+        Literal["cells", "cam"],
+        typer.Option(help="Maps of a --teacher FOLDER: cells (of a mapper) or cam."),
+    ] = "cam",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Random seed of the order and the overlap.", show_default="0"),
+    ] = None,
+    database: Annotated[
+        Path | None,
+        typer.Option(help="Database (default: NAME.label.sqlite beside it).", show_default=False),
+    ] = None,
+) -> None:
+    """Serve the page on which images are marked.
+
+    All marks are in one SQLite file. The same command continues; settings that are not given stay
+    as they were.
+    """
+    from preceptor.errors import InputError
+
+    try:
+        from preceptor.label.server import application, listen, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise InputError(
+            f"label: {error.name} is not installed; pip install 'preceptor[web]'"
+        ) from error
+    from preceptor.label.auto_teacher import helper
+    from preceptor.label.database import serving
+    from preceptor.label.hosts import Hosts, is_local
+    from preceptor.label.sources import find_source
+    from preceptor.label.start import labeling_of, links_of, prepare
+
+    if overlap is not None and overlap_share is None:
+        overlap_share = 1.0
+    given = {
+        "classes": _names("--classes", classes), "labels": _names("--labels", labels),
+        "order": order, "proposals": proposals, "seed": seed, "overlap": overlap,
+        "overlap_share": overlap_share, "splits": _names("--splits", splits),
+    }  # fmt: skip
+    invited = _names("--links", links) or ()
+    if invited and password_file is not None:
+        raise InputError("--links and --password-file: choose one of the two")
+    if not is_local(host) and not invited and password_file is None:
+        raise InputError(
+            f"--host {host}: others can reach this page; add --password-file or --links"
+        )
+    password = "" if password_file is None else _password(password_file)
+    (own,) = _names("--name", name or None) or ("",)
+    found = find_source(source)
+    path = database or found.database
+    with serving(path):
+        prepared = prepare(
+            path, found, _rows, {key: value for key, value in given.items() if value is not None},
+            find_source(honeypots) if honeypots is not None else None,
+        )  # fmt: skip
+        try:
+            at = listen(host, port)
+        except OSError as error:
+            raise InputError(
+                f"--host {host} --port {port}: {error.strerror or error}; choose another"
+            ) from error
+        hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
+        access = _access(invited, password)
+        labeling = labeling_of(prepared, hosts, access, password, own)
+        stop = helper(path, teacher, teacher_config, teacher_maps)
+        try:
+            _tell(prepared)
+            base = f"http://{_shown(host)}:{hosts.port}/"
+            link = f"{base}?token={labeling.keys.lead_token}"
+            for person, token in (links_of(labeling, invited) if invited else {}).items():
+                print(f"{person}: {base}?token={token}")
+            if password:
+                print(f"with the password: {base}")
+            print(f"open {link}", flush=True)
+            if opens:
+                import webbrowser
+
+                webbrowser.open(link)
+            serve(application(labeling), at)
+        finally:
+            stop()
+            labeling.close()
+    print(f"stopped; all marks are in {path}")
+
+
+def _access(invited: Sequence[str], password: str) -> Literal["local", "password", "links"]:
+    if invited:
+        return "links"
+    return "password" if password else "local"
+
+
+def _password(file: Path) -> str:
+    from preceptor.errors import InputError
+
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--password-file {file}: it is no text in UTF-8") from error
+    if len(text) < 8 or "\n" in text:
+        raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
+    return text
+
+
+def _shown(host: str) -> str:
+    """Host as in a link."""
+    if host in ("0.0.0.0", "::"):
+        import socket
+
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _tell(prepared: Prepared) -> None:
+    """Say which database it is, and what a changed manifest did."""
+    print(f"marks: {prepared.path}")
+    changes = prepared.changes
+    if changes is None:
+        return
+    if prepared.first:
+        print(f"images: {changes.added:,}")
+        return
+    counts = {
+        "added": changes.added, "no longer there, hidden": changes.hidden,
+        "there again": changes.shown, "with another label": changes.relabeled,
+    }  # fmt: skip
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    print(f"note: {prepared.source.place.name} has changed: {said or 'no image of it'}")
+
+
+def _names(option: str, text: str | None) -> tuple[str, ...] | None:
+    from preceptor.errors import InputError, is_control
+
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if not 1 <= len(name) <= 60 or any(map(is_control, name)):
+            raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
+    if len({name.casefold() for name in names}) < len(names):
+        raise InputError(f"{option} {text!r}: a name is there twice")
+    return names
+
+
+def _rows(source: Source) -> Sequence[Row]:
+    if source.is_folder:
+        from preceptor.label.sources import folder_rows
+
+        return folder_rows(source)
+    from preceptor.label.table import table_rows
+
+    return table_rows(source)

@@ -1,0 +1,81 @@
+"""The commands `preceptor label export | status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor.cli.export import Format
+
+
+def label_export(
+    database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
+    to: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Also in the format of another tool, in a folder of its name.",
+            show_default=False,
+        ),
+    ] = None,
+    merge: Annotated[
+        str,
+        typer.Option(help="Map of several people: mean, majority, staple, any, or one's name."),
+    ] = "mean",
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", help="Class of marks. Repeatable (default: all).", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Export the marks of a database.
+
+    Writes manifest.csv, maps and, of several people, the maps of each, as data import does.
+    """
+    from preceptor.label.database import connect
+    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.progress import progress
+
+    connection = connect(database, readonly=True)
+    with bulk_import():
+        from preceptor.data.exporters.images import ExportOptions
+        from preceptor.data.exporters.write import manifest_images, write_export
+        from preceptor.data.manifest import Manifest
+        from preceptor.label.export import MANIFEST, export_marks
+    with progress() as bar:
+        task = bar.add_task("writing maps", total=None, note="")
+
+        def told(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        found = export_marks(
+            connection, database, to, merge=merge, classes=class_ or (), progress=told
+        )
+        if format_ is not None:
+            manifest = Manifest.read(found.folder / MANIFEST, verify=False, need=())
+            images = manifest_images(manifest, progress=told)
+            write_export(format_, images, found.folder / format_, ExportOptions())
+    print(
+        f"wrote {to / MANIFEST}: {found.images:,} images, {found.annotated:,} annotated, "
+        f"{found.maps:,} with a map, {found.strokes:,} strokes"
+    )
+    if found.annotators:
+        print(f"annotators: {', '.join(found.annotators)}")
+    for note, count in found.notes.items():
+        print(f"note: {note} ({count:,})")
+
+
+def label_status(
+    database: Annotated[Path, typer.Argument(help="Database of preceptor label.")],
+) -> None:
+    """Print the state of a database: progress, minutes per image, agreement, honeypots."""
+    from rich.console import Console
+
+    from preceptor.label.database import connect
+    from preceptor.label.status import print_status
+
+    print_status(connect(database, readonly=True), Console())

@@ -1,0 +1,203 @@
+"""What routes work with: the server's state, a request, and an answer."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from preceptor.label.bodies import parse
+from preceptor.label.claims import Claims, Tabs
+from preceptor.label.database import Connection, Database
+from preceptor.label.hosts import Hosts
+from preceptor.label.people import Person
+from preceptor.label.pictures import Pictures
+from preceptor.label.refusal import forbidden, malformed, unknown
+from preceptor.label.sessions import Keys, Session
+from preceptor.label.settings import LabelSettings
+
+Access = Literal["local", "password", "links"]
+_LARGEST_ID = 2**53
+
+
+@dataclass
+class Labeling:
+    """State of a server.
+
+    Args:
+        database: Its connections.
+        root: Folder that the paths of images start from.
+        settings: Settings of the database.
+        keys: Keys of sessions.
+        hosts: Hosts that requests may name.
+        pictures: Encoded images.
+        static: Files of the page by name.
+        access: How people come in.
+        password: Password, with access by password.
+        title: Name of the manifest or folder.
+        lead: Number of the person whom the link of the terminal is for; 0 = a name is chosen.
+    """
+
+    database: Database
+    root: Path
+    settings: LabelSettings
+    keys: Keys
+    hosts: Hosts
+    pictures: Pictures
+    static: Mapping[str, Path]
+    access: Access = "local"
+    password: str = ""
+    title: str = ""
+    lead: int = 0
+    claims: Claims = field(default_factory=Claims)
+    tabs: Tabs = field(default_factory=Tabs)
+    handing_out: threading.Lock = field(default_factory=threading.Lock)
+    builder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cookie_name(self) -> str:
+        """Name of the cookie; a browser sends cookies of a host to all of its ports."""
+        return f"preceptor-label-{self.hosts.port}"
+
+    def close(self) -> None:
+        """Write what waits, and end the threads."""
+        self.builder.shutdown(wait=False, cancel_futures=True)
+        self.database.close()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request.
+
+    Args:
+        labeling: State of the server.
+        session: Session, or None.
+        person: Person of the session, or None.
+        path: Parameters of the path.
+        query: Parameters of the query.
+        content: Body.
+        headers: Headers, with small letters.
+    """
+
+    labeling: Labeling
+    session: Session | None
+    person: Person | None
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    content: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def reading(self) -> Connection:
+        """Connection for reading."""
+        return self.labeling.database.reading
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Object of the JSON body."""
+        return parse(self.content)
+
+    @property
+    def someone(self) -> Person:
+        """Person of the session.
+
+        Raises:
+            RefusedError: No name was chosen (403).
+        """
+        if self.person is None:
+            raise forbidden("choose a name first")
+        return self.person
+
+    @property
+    def leads(self) -> bool:
+        """Whether the page of the lead may be seen."""
+        by_link = self.session is not None and self.session.role == "lead"
+        return by_link or (self.person is not None and self.person.lead)
+
+    def image(self) -> sqlite3.Row:
+        """Image of the path.
+
+        Raises:
+            RefusedError: There is none (404).
+        """
+        number = self.number("image", _LARGEST_ID)
+        row: sqlite3.Row | None = self.reading.execute(
+            "SELECT * FROM images WHERE id = ?", (number,)
+        ).fetchone()
+        if row is None:
+            raise unknown("there is no such image")
+        return row
+
+    def number(self, key: str, largest: int) -> int:
+        """Number in the path, from 0.
+
+        Raises:
+            RefusedError: It is none (404).
+        """
+        value = number_of(self.path[key], largest)
+        if value is None:
+            raise unknown(f"there is no such {key}")
+        return value
+
+    def asked(self, key: str, largest: int) -> int | None:
+        """Number in the query, or None.
+
+        Raises:
+            RefusedError: It is none (400).
+        """
+        if key not in self.query:
+            return None
+        value = number_of(self.query[key], largest)
+        if value is None:
+            raise malformed(f"{key}: a whole number from 0 to {largest} is needed")
+        return value
+
+
+def number_of(text: str, largest: int) -> int | None:
+    """Number of decimal digits; None for anything else.
+
+    Example:
+        >>> [number_of(text, 99) for text in ("7", "-1", "100", "²", "")]
+        [7, None, None, None, None]
+    """
+    if not (1 <= len(text) <= 16 and text.isascii() and text.isdigit()):
+        return None
+    value = int(text)
+    return value if value <= largest else None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer to a request.
+
+    Args:
+        content: Body.
+        kind: Content type.
+        status: HTTP status.
+        headers: Further headers.
+    """
+
+    content: bytes = b""
+    kind: str = "application/json"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def told(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """JSON answer, which no cache keeps."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Reply(
+        text.encode("utf-8", "replace"), "application/json", status,
+        {"cache-control": "no-store", **(headers or {})},
+    )  # fmt: skip
+
+
+def refused(status: int, message: str) -> Reply:
+    """Answer to a request that is not carried out."""
+    return told({"error": message}, status)

@@ -1,0 +1,266 @@
+"""SQLite file of marks: opening, reading connections, and one writer.
+
+All changes are made by one thread. Changes that wait at the same time are committed together, so
+that twenty people need few flushes of the disk; each is a savepoint, so that one that is refused
+leaves the others alone. A change has returned when it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from preceptor.errors import InputError
+from preceptor.label.refusal import RefusedError
+from preceptor.label.schema import APPLICATION, STEPS
+
+T = TypeVar("T")
+Connection = sqlite3.Connection
+
+BUSY = 5000
+"""Milliseconds to wait for another process that writes."""
+_TOGETHER = 64  # changes of one commit at most
+
+
+def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Connection:
+    """Open a database of marks, and bring one of an older version to the present one.
+
+    Args:
+        path: SQLite file.
+        create: Whether to create it if it does not exist.
+        readonly: Whether nothing is changed, not even the version.
+
+    Raises:
+        InputError: It does not exist, is another kind of file, or is of a newer version.
+    """
+    if not path.is_file() and not create:
+        raise InputError(f"{path}: there is no such database; name that of preceptor label")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+    if create and not path.exists():
+        path.touch(mode=0o600)  # it contains the key of the sessions
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY / 1000)
+    try:
+        _prepare(connection, path, readonly)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise InputError(_why(path, error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: Connection, path: Path, readonly: bool) -> None:
+    connection.row_factory = sqlite3.Row
+    version = _number(connection, "user_version")
+    kind = _number(connection, "application_id")
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if (tables and kind != APPLICATION) or (not tables and readonly):
+        raise InputError(f"{path}: it is no database of preceptor label; name another --database")
+    if version > len(STEPS):
+        raise InputError(
+            f"{path}: it was written by a newer version of preceptor (format {version}, known: "
+            f"{len(STEPS)}); update preceptor"
+        )
+    if readonly:
+        if version < len(STEPS):
+            raise InputError(
+                f"{path}: it was written by an older version of preceptor (format {version}); "
+                "start preceptor label once to bring it up to date"
+            )
+        connection.execute("PRAGMA query_only = 1")
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    if version < len(STEPS):
+        connection.execute("BEGIN IMMEDIATE")
+        # Another process may have done it in the meantime.
+        for at in range(_number(connection, "user_version"), len(STEPS)):
+            for statement in STEPS[at].split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+        connection.execute("COMMIT")
+    connection.execute("PRAGMA foreign_keys = 1")
+
+
+def _number(connection: Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _why(path: Path, error: sqlite3.Error) -> str:
+    text = str(error)
+    if "locked" in text:
+        return f"{path}: another program holds the database; end it, and repeat the command"
+    if "not a database" in text or "malformed" in text:
+        return f"{path}: it is no SQLite database, or damaged ({text}); name another --database"
+    return f"{path}: it cannot be opened ({text})"
+
+
+@contextlib.contextmanager
+def serving(path: Path) -> Iterator[None]:
+    """Context in which no second server uses a database.
+
+    The lock is SQLite's own on an empty file beside it, which the system releases if the process
+    dies.
+
+    Raises:
+        InputError: Another server has it.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+    lock: Connection | None = None
+    try:
+        lock = sqlite3.connect(beside, isolation_level=None, timeout=0)
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if lock is not None:
+            lock.close()
+        if "locked" not in str(error):
+            raise InputError(f"{beside}: it cannot be opened ({error})") from error
+        raise InputError(
+            f"{path}: another preceptor label serves this database; open its page, or end it first"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+class Database:
+    """Connections of a server.
+
+    Args:
+        path: SQLite file, which exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._own = threading.local()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._writing = connect_thread_free(path)
+        self._thread = threading.Thread(target=self._write, name="label-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def reading(self) -> Connection:
+        """Connection of this thread, for reading alone."""
+        found: Connection | None = getattr(self._own, "connection", None)
+        if found is None:
+            found = connect(self.path, readonly=True)
+            self._own.connection = found
+        return found
+
+    def write(self, change: Callable[[Connection], T]) -> T:
+        """Carry out a change, and wait until it is on the disk.
+
+        Args:
+            change: Function of a connection within a transaction.
+
+        Raises:
+            RefusedError: The change was refused, the disk is full (507), or another process holds
+                the database (503).
+        """
+        future: Future[T] = Future()
+        self._jobs.put(_Job(change, future))
+        return future.result()
+
+    def close(self) -> None:
+        """Carry out what waits, and close the writing connection."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._writing.close()
+
+    def _write(self) -> None:
+        while True:
+            job = self._jobs.get()
+            batch: list[_Job] = []
+            while job is not None:
+                batch.append(job)
+                if len(batch) >= _TOGETHER:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except Empty:
+                    break
+            if batch:
+                _commit(self._writing, batch)
+            if job is None:
+                return
+
+
+class _Job:
+    """One change, and the future of its result."""
+
+    def __init__(self, change: Callable[[Connection], Any], future: Future[Any]) -> None:
+        self.change, self.future = change, future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+def connect_thread_free(path: Path) -> Connection:
+    """Writing connection that may be handed to another thread."""
+    connect(path).close()  # checks, version
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY / 1000, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = 1")
+    return connection
+
+
+def _commit(connection: Connection, batch: list[_Job]) -> None:
+    """Carry out changes in one transaction, and tell their results after it is on the disk."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            _carry_out(connection, job)
+        connection.execute("COMMIT")
+    except BaseException as error:
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        told = refusal_of(error) if isinstance(error, sqlite3.Error) else error
+        for job in batch:
+            job.error = told
+    for job in batch:
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)
+
+
+def _carry_out(connection: Connection, job: _Job) -> None:
+    connection.execute("SAVEPOINT change")
+    try:
+        job.result = job.change(connection)
+    except sqlite3.OperationalError:  # of the database as a whole: all changes wait for it
+        raise
+    except BaseException as error:
+        job.error = error
+        connection.execute("ROLLBACK TO change")
+    connection.execute("RELEASE change")
+
+
+def refusal_of(error: sqlite3.Error) -> RefusedError:
+    """Answer to an error of SQLite."""
+    text = str(error)
+    if "full" in text:
+        return RefusedError(507, "the disk is full: free some space; nothing was saved")
+    if "I/O" in text or "readonly" in text:
+        return RefusedError(
+            507, f"the disk is full or cannot be written ({text}); nothing was saved"
+        )
+    if "locked" in text or "busy" in text:
+        return RefusedError(503, "another program holds the database; nothing was saved, try again")
+    return RefusedError(507, f"the database cannot be written ({text}); nothing was saved")

@@ -1,0 +1,194 @@
+"""Figures of those who lead: progress, times, agreement, honeypots, damaged images.
+
+An image counts for a pair of people if both have answered it with marks or with nothing to mark.
+Dice and IoU are those of `evaluation.annotators`: undefined where both marked nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import combinations, groupby
+from pathlib import PurePath
+from typing import Any
+
+from preceptor.label.database import Connection
+from preceptor.label.honeypots import FOUND, known_mark, overlap_of
+from preceptor.label.strokes import Patch, masks_of, union
+
+_PROBLEMS = 500
+
+_State = tuple[Any, ...]
+
+
+@dataclass
+class Remembered:
+    """Comparisons that were made before, by what they depend on."""
+
+    pairs: dict[tuple[int, int, int], tuple[_State, tuple[float, float]]] = field(
+        default_factory=dict
+    )
+    honeypots: dict[tuple[int, int], tuple[_State, float]] = field(default_factory=dict)
+
+
+def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
+    """All figures as JSON.
+
+    Args:
+        connection: Connection.
+        remembered: Comparisons of earlier calls.
+    """
+    images, done = connection.execute(
+        "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images "
+        "WHERE listed = 1 AND asked = 1 AND honeypot = 0"
+    ).fetchone()
+    names = dict(connection.execute("SELECT id, name FROM people ORDER BY name").fetchall())
+    found = _honeypots(connection, remembered)
+    return {
+        "images": images,
+        "done": done,
+        "people": [_person(connection, *one, found.get(one[0], [])) for one in names.items()],
+        "sources": _sources(connection),
+        "pairs": _pairs(connection, names, remembered),
+        "problems": [
+            {"id": row["id"], "name": PurePath(row["path"]).name, "problem": row["problem"]}
+            for row in connection.execute(
+                "SELECT id, path, problem FROM images WHERE problem IS NOT NULL LIMIT ?",
+                (_PROBLEMS,),
+            )
+        ],
+    }
+
+
+def _person(
+    connection: Connection, number: int, name: str, honeypots: list[float]
+) -> dict[str, Any]:
+    rows = connection.execute(
+        "SELECT state, seconds, at FROM answers WHERE person = ?", (number,)
+    ).fetchall()
+    states = {
+        state: sum(row["state"] == state for row in rows)
+        for state in ("marked", "nothing", "cannot_judge", "skipped")
+    }
+    times = [row["seconds"] for row in rows if row["state"] in ("marked", "nothing")]
+    return {
+        "name": name,
+        **states,
+        "done": len(rows) - states["skipped"],
+        "minutes": _minutes(times),
+        "last": max((row["at"] for row in rows), default=None),
+        "honeypots": len(honeypots),
+        "honeypots_found": sum(one >= FOUND for one in honeypots),
+        "honeypots_iou": _number(sum(honeypots) / len(honeypots) if honeypots else math.nan),
+    }
+
+
+def _sources(connection: Connection) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        "SELECT source, count(*) AS images, sum(places <= 0) AS done FROM images "
+        "WHERE listed = 1 AND asked = 1 AND honeypot = 0 GROUP BY source ORDER BY source"
+    ).fetchall()
+    times: dict[str, list[float]] = {}
+    for source, seconds in connection.execute(
+        "SELECT source, seconds FROM answers JOIN images ON images.id = answers.image "
+        "WHERE state IN ('marked', 'nothing') AND honeypot = 0"
+    ):
+        times.setdefault(source, []).append(seconds)
+    return [
+        {
+            "source": row["source"], "images": row["images"], "done": row["done"],
+            "minutes": _minutes(times.get(row["source"], [])),
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def _minutes(seconds: Iterable[float]) -> float | None:
+    """Median in minutes; None of nothing."""
+    values = list(seconds)
+    return round(statistics.median(values) / 60, 3) if values else None
+
+
+def _number(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _states(connection: Connection, where: str) -> dict[int, list[tuple[int, _State]]]:
+    """People who have judged an image, and what their masks depend on, by image."""
+    rows = connection.execute(
+        "SELECT answers.image, answers.person, answers.state, count(strokes.id), "
+        "max(strokes.id), coalesce(sum(strokes.undone > 0), 0), "
+        "coalesce(sum(strokes.undone * strokes.number), 0) "
+        "FROM answers LEFT JOIN strokes ON strokes.image = answers.image "
+        "AND strokes.person = answers.person WHERE answers.state IN ('marked', 'nothing') "
+        f"AND answers.image IN ({where}) GROUP BY answers.image, answers.person"
+    )
+    return {
+        image: [(row[1], tuple(row[2:])) for row in group]
+        for image, group in groupby(rows, key=lambda row: row[0])
+    }
+
+
+def _mask(connection: Connection, image: int, person: int) -> Patch:
+    return union(masks_of(connection, image, person).values())
+
+
+def _pairs(
+    connection: Connection, names: dict[int, str], remembered: Remembered
+) -> list[dict[str, Any]]:
+    judged = _states(
+        connection,
+        "SELECT image FROM answers WHERE state IN ('marked', 'nothing') "
+        "GROUP BY image HAVING count(*) > 1",
+    )
+    values: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for image, people in judged.items():
+        masks: dict[int, Patch] = {}
+        for (a, of_a), (b, of_b) in combinations(sorted(people), 2):
+            old = remembered.pairs.get((image, a, b))
+            if old is None or old[0] != (of_a, of_b):
+                for one in (a, b):
+                    if one not in masks:
+                        masks[one] = _mask(connection, image, one)
+                old = ((of_a, of_b), _dice_and_iou(masks[a], masks[b]))
+                remembered.pairs[image, a, b] = old
+            values.setdefault((a, b), []).append(old[1])
+    found = []
+    for (a, b), scores in values.items():
+        dice = [one for one, _ in scores if math.isfinite(one)]
+        iou = [one for _, one in scores if math.isfinite(one)]
+        found.append(
+            {
+                "a": names[a], "b": names[b], "images": len(scores),
+                "empty": len(scores) - len(dice),
+                "dice": _number(sum(dice) / len(dice) if dice else math.nan),
+                "iou": _number(sum(iou) / len(iou) if iou else math.nan),
+            }
+        )  # fmt: skip
+    return sorted(found, key=lambda one: (one["a"], one["b"]))
+
+
+def _dice_and_iou(a: Patch, b: Patch) -> tuple[float, float]:
+    both, in_a, in_b = overlap_of(a, b)
+    if not in_a + in_b:
+        return math.nan, math.nan
+    return 2 * both / (in_a + in_b), both / (in_a + in_b - both)
+
+
+def _honeypots(connection: Connection, remembered: Remembered) -> dict[int, list[float]]:
+    """IoU with the known mark of each honeypot that a person has answered; 1 = both are empty."""
+    judged = _states(connection, "SELECT id FROM images WHERE honeypot = 1")
+    found: dict[int, list[float]] = {}
+    for image, people in judged.items():
+        known: Patch | None = None
+        for person, state in people:
+            old = remembered.honeypots.get((image, person))
+            if old is None or old[0] != state:
+                known = known or known_mark(connection, image)
+                iou = _dice_and_iou(known, _mask(connection, image, person))[1]
+                old = (state, 1.0 if math.isnan(iou) else iou)
+                remembered.honeypots[image, person] = old
+            found.setdefault(person, []).append(old[1])
+    return found

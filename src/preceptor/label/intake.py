@@ -1,0 +1,151 @@
+"""Images of a manifest in the database: added, hidden, ordered, and the number of people needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preceptor.label import settings as stored
+from preceptor.label.database import Connection
+from preceptor.label.settings import LabelSettings
+from preceptor.label.sources import Row, Source
+
+NEVER_FULL = 1_000_000_000
+"""Places of a honeypot: everybody marks it."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a manifest that has changed did to the images of a database.
+
+    Args:
+        added, hidden, shown, relabeled: Numbers of images; shown = hidden before.
+    """
+
+    added: int = 0
+    hidden: int = 0
+    shown: int = 0
+    relabeled: int = 0
+
+
+def is_current(connection: Connection, source: Source) -> bool:
+    """Whether the images of a source are in the database as they are now."""
+    return bool(stored.get(connection, "digest") == source.digest)
+
+
+def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Changes:
+    """Bring the images of the database to the rows of a source, within a transaction.
+
+    Rows that are gone are hidden; their marks are kept.
+    """
+    before = {
+        row["path"]: row
+        for row in connection.execute("SELECT id, path, label, split, source, listed FROM images")
+    }
+    added: list[Row] = []
+    changed: list[tuple[str, str, str, int]] = []
+    shown = relabeled = 0
+    present = set()
+    for row in rows:
+        present.add(row.path)
+        old = before.get(row.path)
+        if old is None:
+            added.append(row)
+        elif (old["label"], old["split"], old["source"], old["listed"]) != (
+            row.label, row.split, row.source, 1,
+        ):  # fmt: skip
+            shown += not old["listed"]
+            relabeled += old["label"] != row.label
+            changed.append((row.label, row.split, row.source, old["id"]))
+    gone = [(row["id"],) for path, row in before.items() if row["listed"] and path not in present]
+    connection.executemany(
+        "INSERT INTO images (path, label, split, source, position) VALUES (?, ?, ?, ?, 0)",
+        [(row.path, row.label, row.split, row.source) for row in added],
+    )
+    connection.executemany(
+        "UPDATE images SET label = ?, split = ?, source = ?, listed = 1 WHERE id = ?", changed
+    )
+    connection.executemany("UPDATE images SET listed = 0 WHERE id = ?", gone)
+    stored.put(connection, "digest", source.digest)
+    stored.put(connection, "arranged", None)
+    return Changes(len(added), len(gone), shown, relabeled)
+
+
+def remember_place(connection: Connection, source: Source, database: Path) -> None:
+    """Store where the source lies, from the folder of the database."""
+    place = os.path.relpath(source.place, database.absolute().parent)
+    if stored.get(connection, "source") != [place, source.is_folder]:
+        stored.put(connection, "source", [place, source.is_folder])
+
+
+def source_of(connection: Connection, database: Path) -> tuple[Path, bool]:
+    """Absolute path of the manifest or folder of a database, and whether it is a folder."""
+    place, is_folder = stored.get(connection, "source")
+    return Path(os.path.normpath(database.absolute().parent / place)), bool(is_folder)
+
+
+def arrange(connection: Connection, settings: LabelSettings) -> None:
+    """Order the images and count the people needed, if something of it has changed.
+
+    The overlap and the random position of an image depend on its path and the seed alone, so that
+    images that are added later change nothing.
+    """
+    key = [
+        settings.order, settings.seed, settings.overlap, settings.overlap_share,
+        list(settings.splits),
+    ]  # fmt: skip
+    if stored.get(connection, "arranged") == key:
+        return
+    images = connection.execute(
+        "SELECT id, path, split, source, honeypot, listed FROM images"
+    ).fetchall()
+    draws = {row["id"]: _draws(settings.seed, row["path"]) for row in images}
+    by_source = settings.order == "source"
+    ordered = sorted(
+        images,
+        key=lambda row: (
+            row["source"] if by_source and not row["honeypot"] else "",
+            draws[row["id"]][0],
+        ),
+    )
+    if by_source:
+        ordered = _spread(ordered)
+    counted = dict(
+        connection.execute(
+            "SELECT image, count(*) FROM answers WHERE state != 'skipped' GROUP BY image"
+        ).fetchall()
+    )
+    values = []
+    for position, row in enumerate(ordered):
+        overlap = settings.overlap > 1 and draws[row["id"]][1] < settings.overlap_share
+        asked = not settings.splits or row["split"] in settings.splits
+        places = (settings.overlap if overlap else 1) - counted.get(row["id"], 0)
+        if row["honeypot"]:
+            places = NEVER_FULL
+        elif not (row["listed"] and asked):
+            places = 0
+        values.append((position, int(overlap), int(asked), places, row["id"]))
+    connection.executemany(
+        "UPDATE images SET position = ?, overlap = ?, asked = ?, places = ? WHERE id = ?", values
+    )
+    stored.put(connection, "arranged", key)
+
+
+def _spread(ordered: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Rows with the honeypots, which come first, spread evenly among the others."""
+    pots = [row for row in ordered if row["honeypot"]]
+    others = [row for row in ordered if not row["honeypot"]]
+    keyed = [(at / max(len(others), 1), 0, row) for at, row in enumerate(others)]
+    keyed += [((at + 0.5) / len(pots), 1, row) for at, row in enumerate(pots)]
+    return [row for _, _, row in sorted(keyed, key=lambda one: one[:2])]
+
+
+def _draws(seed: int, path: str) -> tuple[int, float]:
+    """Random position and random share of an image."""
+    digest = hashlib.blake2b(f"{seed} {path}".encode(errors="surrogatepass"), digest_size=16)
+    raw = digest.digest()
+    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big") / 2**64

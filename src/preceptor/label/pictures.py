@@ -1,0 +1,195 @@
+"""Images as the page loads them: whole as JPEG, or tiles of a pyramid.
+
+An image is decoded as for training. A pyramid has level 0 in full resolution; each further level
+halves it, up to one of at most one tile. It is made at first use in the cache folder, from which it
+may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from preceptor.data.images import ImageError, decode_image, image_size
+from preceptor.label.runs import LIMIT
+from preceptor.runtime.replace_file import replacing
+
+WHOLE = 4_000_000
+"""Largest number of pixels of an image that is sent as a whole."""
+TILE = 512
+_QUALITY = 95
+_KEPT = 64 * 2**20  # bytes of JPEG files in memory
+
+
+class PictureError(Exception):
+    """Image that cannot be shown; the message has no path."""
+
+
+def view_of(width: int, height: int) -> tuple[str, int]:
+    """How an image is sent ("whole" or "tiles"), and the number of levels of its pyramid.
+
+    Example:
+        >>> view_of(640, 480), view_of(4096, 2048)
+        (('whole', 1), ('tiles', 4))
+    """
+    if width * height <= WHOLE:
+        return "whole", 1
+    return "tiles", 1 + max(0, math.ceil(math.log2(max(width, height) / TILE)))
+
+
+def level_size(width: int, height: int, level: int) -> tuple[int, int]:
+    """Width and height of a level; halves are rounded up."""
+    for _ in range(level):
+        width, height = (width + 1) // 2, (height + 1) // 2
+    return width, height
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """Width and height of an image, from its header.
+
+    Raises:
+        PictureError: The header cannot be read, or the image is too large.
+    """
+    try:
+        width, height = image_size(path)
+    except ImageError as error:
+        raise PictureError(error.reason) from error
+    if width * height > LIMIT:
+        raise PictureError(
+            f"{width:,} × {height:,} pixels; at most {LIMIT // 1_000_000} megapixels are possible"
+        )
+    return width, height
+
+
+def _decoded(path: Path) -> Image.Image:
+    measure(path)
+    try:
+        return Image.fromarray(decode_image(path))
+    except ImageError as error:
+        raise PictureError(error.reason) from error
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    return file.getvalue()
+
+
+def version_of(path: Path) -> str:
+    """Text that changes with the file: of its path, size and time.
+
+    Raises:
+        PictureError: There is no such file.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise PictureError("there is no such file") from error
+    text = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"  # noqa: PTH100
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
+
+
+def version_or_none(path: Path) -> str | None:
+    """Result of `version_of`; None if there is no such file."""
+    try:
+        return version_of(path)
+    except PictureError:
+        return None
+
+
+class Pictures:
+    """Encoded images and pyramids.
+
+    Args:
+        cache: Folder of the pyramids; it is made.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._lock = threading.Lock()
+        self._building: dict[str, threading.Lock] = {}
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def whole(self, path: Path) -> bytes:
+        """JPEG file of an image.
+
+        Raises:
+            PictureError: It cannot be decoded.
+        """
+        version = version_of(path)
+        with self._lock:
+            if version in self._kept:
+                self._kept.move_to_end(version)
+                return self._kept[version]
+        content = _jpeg(_decoded(path))
+        with self._lock:
+            if version not in self._kept and len(content) < _KEPT:
+                self._kept[version] = content
+                self._bytes += len(content)
+            while self._bytes > _KEPT:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+        return content
+
+    def tile(self, path: Path, level: int, column: int, row: int) -> bytes | None:
+        """JPEG file of a tile; None if there is no such tile. The pyramid is made if necessary.
+
+        Raises:
+            PictureError: The image cannot be decoded.
+            OSError: The cache folder cannot be written.
+        """
+        file = self.pyramid(path) / str(level) / f"{column}-{row}.jpg"
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def pyramid(self, path: Path) -> Path:
+        """Folder of the pyramid of an image, which is made if necessary."""
+        version = version_of(path)
+        folder = self.cache / version
+        if folder.is_dir():
+            return folder
+        with self._lock:
+            lock = self._building.setdefault(version, threading.Lock())
+        with lock:
+            if not folder.is_dir():
+                self.cache.mkdir(parents=True, exist_ok=True)
+                _write_pyramid(_decoded(path), folder)
+        with self._lock:
+            self._building.pop(version, None)
+        return folder
+
+
+def _write_pyramid(image: Image.Image, folder: Path) -> None:
+    levels = view_of(*image.size)[1]
+    with replacing(folder, flush=False) as partial:
+        for level in range(levels):
+            place = partial / str(level)
+            place.mkdir(parents=True)
+            width, height = image.size
+            for y in range(0, height, TILE):
+                for x in range(0, width, TILE):
+                    box = (x, y, min(x + TILE, width), min(y + TILE, height))
+                    name = f"{x // TILE}-{y // TILE}.jpg"
+                    (place / name).write_bytes(_jpeg(image.crop(box)))
+            if level + 1 < levels:
+                image = _halved(image)
+
+
+def _halved(image: Image.Image) -> Image.Image:
+    """Image of half the size: means of squares of 2 × 2; the last row or column is repeated."""
+    width, height = image.size
+    if width % 2 or height % 2:
+        pixels = np.asarray(image)
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        image = Image.fromarray(pixels)
+    return image.reduce(2)

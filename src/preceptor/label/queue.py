@@ -1,0 +1,165 @@
+"""Queue: the open images of a person, and those that were answered before.
+
+An image is open for a person who has not answered it while people are still needed for it: answers
+of others, and others to whom it is handed out, take its places.
+
+Images of val and test splits, and honeypots, are never ordered by a model: they keep their random
+positions, and are mixed with the others so that the same share of both is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from preceptor.label.claims import Claims
+from preceptor.label.database import Connection
+from preceptor.label.settings import MODEL_ORDERS, LabelSettings
+
+_OPEN = (
+    "places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1) AND NOT EXISTS ("
+    "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = :person)"
+)
+_EVALUATED = (
+    "(split IN ('val', 'test') OR split LIKE 'val-%' OR split LIKE 'test-%' OR honeypot = 1)"
+)
+
+
+def open_images(
+    connection: Connection,
+    person: int,
+    settings: LabelSettings,
+    claims: Claims,
+    count: int,
+    without: int | None = None,
+) -> list[int]:
+    """Next open images of a person, the first one to show first.
+
+    Args:
+        connection: Connection.
+        person: Number of the person.
+        settings: Settings; `order` decides about the order.
+        claims: Images that are handed out.
+        count: Largest number of images.
+        without: Image that is left out.
+    """
+    if settings.order in MODEL_ORDERS:
+        found = _by_model(connection, person)
+    else:
+        found = _by_position(connection, person, "1")
+    free = (
+        image
+        for image, places in found
+        if image != without and places - claims.others(image, person) > 0
+    )
+    return list(islice(free, count))
+
+
+def _by_position(connection: Connection, person: int, condition: str) -> Iterator[tuple[int, int]]:
+    rows = connection.execute(
+        f"SELECT id, places FROM images WHERE {_OPEN} AND {condition} ORDER BY position",
+        {"person": person},
+    )
+    return ((row[0], row[1]) for row in rows)
+
+
+def _by_priority(connection: Connection, person: int) -> Iterator[tuple[int, int]]:
+    # Two statements, so that the index on the priority is used.
+    first = connection.execute(
+        f"SELECT id, places FROM images WHERE {_OPEN} AND NOT {_EVALUATED} "
+        "AND priority IS NOT NULL ORDER BY priority DESC, position",
+        {"person": person},
+    )
+    yield from ((row[0], row[1]) for row in first)
+    yield from _by_position(connection, person, f"NOT {_EVALUATED} AND priority IS NULL")
+
+
+def _by_model(connection: Connection, person: int) -> Iterator[tuple[int, int]]:
+    """Images by priority and those without, mixed by the shares that are done."""
+    done, total = [0, 0], [0, 0]
+    for evaluated, images, finished in connection.execute(
+        f"SELECT {_EVALUATED}, count(*), sum(places <= 0 OR (honeypot = 1 AND EXISTS ("
+        "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = ?))) "
+        "FROM images WHERE (listed = 1 AND asked = 1) OR honeypot = 1 GROUP BY 1",
+        (person,),
+    ):
+        done[evaluated], total[evaluated] = finished, images
+    streams = [
+        _by_priority(connection, person),
+        _by_position(connection, person, _EVALUATED),
+    ]
+    heads = [next(stream, None) for stream in streams]
+    while heads[0] is not None or heads[1] is not None:
+        if heads[0] is None or heads[1] is None:
+            at = int(heads[0] is None)
+        else:
+            at = int(done[1] * total[0] < done[0] * total[1])
+        head = heads[at]
+        assert head is not None
+        yield head
+        done[at] += 1
+        heads[at] = next(streams[at], None)
+
+
+def answered_before(
+    connection: Connection, person: int, image: int | None, count: int
+) -> list[int]:
+    """Images that a person answered before an image, the latest first; of an open one, the latest.
+
+    Args:
+        connection: Connection.
+        person: Number of the person.
+        image: Image that is shown.
+        count: Largest number of images.
+    """
+    row = connection.execute(
+        "SELECT at FROM answers WHERE image = ? AND person = ?", (image, person)
+    ).fetchone()
+    rows = connection.execute(
+        "SELECT image FROM answers WHERE person = ? AND image != ? AND at < ? "
+        "ORDER BY at DESC LIMIT ?",
+        (person, -1 if image is None else image, "~" if row is None else row[0], count),
+    )
+    return [row[0] for row in rows]
+
+
+def skipped(connection: Connection, person: int, count: int) -> list[int]:
+    """Images that a person has skipped, the earliest first."""
+    rows = connection.execute(
+        "SELECT image FROM answers WHERE person = ? AND state = 'skipped' ORDER BY at LIMIT ?",
+        (person, count),
+    )
+    return [row[0] for row in rows]
+
+
+def count_open(connection: Connection, person: int, claims: Claims) -> int:
+    """Number of open images of a person."""
+    total = connection.execute(
+        "SELECT count(*) FROM images WHERE places > 0 AND problem IS NULL "
+        "AND (listed = 1 OR honeypot = 1)"
+    ).fetchone()[0]
+    own = connection.execute(
+        "SELECT count(*) FROM answers JOIN images ON images.id = answers.image "
+        "WHERE answers.person = ? AND places > 0 AND problem IS NULL "
+        "AND (listed = 1 OR honeypot = 1)",
+        (person,),
+    ).fetchone()[0]
+    taken = 0
+    for image in claims.images(person):
+        row = connection.execute(
+            f"SELECT places FROM images WHERE id = :image AND {_OPEN}",
+            {"image": image, "person": person},
+        ).fetchone()
+        taken += row is not None and row[0] - claims.others(image, person) <= 0
+    return int(total - own - taken)
+
+
+def claim_begun(connection: Connection, claims: Claims) -> None:
+    """Hand out images with strokes and without an answer to their people, at the start."""
+    rows = connection.execute(
+        "SELECT DISTINCT strokes.person, strokes.image FROM strokes LEFT JOIN answers "
+        "ON answers.image = strokes.image AND answers.person = strokes.person "
+        "WHERE answers.image IS NULL"
+    )
+    for person, image in rows:
+        claims.take([image], person)

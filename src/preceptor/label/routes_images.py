@@ -1,0 +1,210 @@
+"""Routes of images: queue, image, picture, tiles."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Any
+
+from preceptor.label.answers import answer_of
+from preceptor.label.calls import Call, Labeling, Reply, refused, told
+from preceptor.label.database import Connection
+from preceptor.label.events import note_proposal_shown
+from preceptor.label.pictures import (
+    PictureError,
+    measure,
+    version_of,
+    version_or_none,
+    view_of,
+)
+from preceptor.label.proposals import proposal_for
+from preceptor.label.queue import answered_before, count_open, open_images, skipped
+from preceptor.label.refusal import RefusedError, unknown
+from preceptor.label.strokes import strokes_of
+
+_MOST = 24
+_LARGEST = 2**53
+DAMAGED = 422
+"""Status of a picture that cannot be shown."""
+
+
+def queue(call: Call) -> Reply:
+    """Next open images of the person, or earlier ones."""
+    person = call.someone
+    labeling = call.labeling
+    count = min(call.asked("count", _MOST) or 6, _MOST)
+    before, after = call.asked("before", _LARGEST), call.asked("after", _LARGEST)
+    if before is not None:
+        found = answered_before(call.reading, person.id, before, count)
+    elif "skipped" in call.query:
+        found = skipped(call.reading, person.id, count)
+    else:
+        found = hand_out(call, count, after)
+    rows = sized(labeling, call.reading, found)
+    images = [
+        {"id": row["id"], "width": row["width"], "height": row["height"], **_view(row)}
+        for row in rows
+    ]
+    for row in rows:
+        if _view(row)["view"] == "tiles" and not row["problem"]:
+            labeling.builder.submit(_build, labeling, row)
+    return told({"images": images, "left": count_open(call.reading, person.id, labeling.claims)})
+
+
+def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:
+    """Next open images, kept for the person; those whose header is damaged are passed over."""
+    labeling, person = call.labeling, call.someone
+    while True:
+        with labeling.handing_out:
+            found = open_images(
+                call.reading, person.id, labeling.settings, labeling.claims, count, without
+            )
+            labeling.claims.take(found, person.id)
+        rows = sized(labeling, call.reading, found)
+        if not any(row["problem"] for row in rows):
+            return found
+
+
+def _build(labeling: Labeling, row: sqlite3.Row) -> None:
+    try:
+        labeling.pictures.pyramid(path_of(labeling, row))
+    except PictureError as error:
+        note_problem(labeling, row, str(error))
+    except (OSError, RefusedError):  # told when a tile is asked for
+        pass
+
+
+def sized(labeling: Labeling, connection: Connection, images: Iterable[int]) -> list[sqlite3.Row]:
+    """Rows of images, whose sizes are read from the files if they are not known yet."""
+    numbers = list(images)
+    measured: list[tuple[int | None, int | None, str | None, str | None, int]] = []
+    for row in _rows(connection, numbers):
+        if row["width"] is None and row["problem"] is None:
+            try:
+                width, height = measure(path_of(labeling, row))
+                measured.append((width, height, None, None, row["id"]))
+            except PictureError as error:
+                looked_at = version_or_none(path_of(labeling, row))
+                measured.append((None, None, str(error), looked_at, row["id"]))
+    if measured:
+        labeling.database.write(
+            lambda writing: writing.executemany(
+                "UPDATE images SET width = ?, height = ?, problem = ?, looked_at = ? WHERE id = ?",
+                measured,
+            )
+        )
+    return _rows(connection, numbers)
+
+
+def _rows(connection: Connection, images: list[int]) -> list[sqlite3.Row]:
+    marks = ", ".join("?" * len(images))
+    rows = connection.execute(f"SELECT * FROM images WHERE id IN ({marks})", images)
+    found = {row["id"]: row for row in rows}
+    return [found[image] for image in images]
+
+
+def path_of(labeling: Labeling, row: sqlite3.Row) -> Path:
+    """File of an image; its path is from the manifest, never from a request."""
+    return labeling.root / str(row["path"])
+
+
+def _view(row: sqlite3.Row) -> dict[str, Any]:
+    if row["width"] is None:
+        return {"view": "whole", "levels": 1}
+    view, levels = view_of(row["width"], row["height"])
+    return {"view": view, "levels": levels}
+
+
+def note_problem(labeling: Labeling, row: sqlite3.Row, problem: str) -> None:
+    """Store why an image cannot be shown."""
+    looked_at = version_or_none(path_of(labeling, row))
+    labeling.database.write(
+        lambda connection: connection.execute(
+            "UPDATE images SET problem = ?, looked_at = ? WHERE id = ?",
+            (problem, looked_at, row["id"]),
+        )
+    )
+
+
+def forget_mended(connection: Connection, root: Path) -> None:
+    """Forget problems of images whose files have changed, within a transaction."""
+    rows = connection.execute(
+        "SELECT id, path, looked_at FROM images WHERE problem IS NOT NULL"
+    ).fetchall()
+    mended = [
+        (row["id"],) for row in rows if version_or_none(root / row["path"]) != row["looked_at"]
+    ]
+    connection.executemany(
+        "UPDATE images SET problem = NULL, looked_at = NULL, width = NULL, height = NULL "
+        "WHERE id = ?",
+        mended,
+    )
+
+
+def image(call: Call) -> Reply:
+    """One image with the person's own strokes and answer, and the proposal."""
+    person = call.someone
+    labeling = call.labeling
+    (row,) = sized(labeling, call.reading, [call.image()["id"]])
+    proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
+    if proposal is not None:
+        labeling.database.write(
+            lambda writing: note_proposal_shown(writing, row["id"], person.id, proposal["id"])
+        )
+    return told(
+        {
+            "id": row["id"], "name": PurePath(row["path"]).name, "label": row["label"],
+            "split": row["split"], "width": row["width"], "height": row["height"],
+            "problem": row["problem"], **_view(row),
+            "strokes": strokes_of(call.reading, row["id"], person.id),
+            "answer": answer_of(call.reading, row["id"], person.id),
+            "proposal": proposal,
+            "open_elsewhere": labeling.tabs.elsewhere(
+                row["id"], person.id, call.query.get("tab", "")
+            ),
+        }
+    )  # fmt: skip
+
+
+def whole(call: Call) -> Reply:
+    """The picture as one JPEG file."""
+    return _picture(call, "whole", "")
+
+
+def tile(call: Call) -> Reply:
+    """A tile of the pyramid."""
+    place = [call.number(key, 10_000) for key in ("level", "column", "row")]
+    return _picture(call, "tiles", "-".join(map(str, place)))
+
+
+def _picture(call: Call, view: str, place: str) -> Reply:
+    labeling = call.labeling
+    (row,) = sized(labeling, call.reading, [call.image()["id"]])
+    if row["width"] is None:
+        return refused(DAMAGED, row["problem"] or "the image cannot be read")
+    if _view(row)["view"] != view:
+        raise unknown(f"this image is sent as {_view(row)['view']}")
+    path = path_of(labeling, row)
+    try:
+        tag = f'"{version_of(path)}{place}"'
+        headers = {"etag": tag, "cache-control": "private, max-age=60"}
+        if tag in call.headers.get("if-none-match", ""):
+            return Reply(b"", "image/jpeg", 304, headers)
+        content: bytes | None
+        if view == "whole":
+            content = labeling.pictures.whole(path)
+        else:
+            level, column, line = map(int, place.split("-"))
+            content = labeling.pictures.tile(path, level, column, line)
+    except PictureError as error:
+        note_problem(labeling, row, str(error))
+        return refused(DAMAGED, str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RefusedError(507, "the disk is full: free some space for tiles") from error
+        raise RefusedError(507, "the folder of tiles cannot be written") from error
+    if content is None:
+        raise unknown("there is no such tile")
+    return Reply(content, "image/jpeg", 200, headers)

@@ -1,0 +1,20 @@
+"""Route of the page of the lead."""
+
+from __future__ import annotations
+
+import threading
+
+from preceptor.label.calls import Call, Reply, told
+from preceptor.label.figures import Remembered, figures
+from preceptor.label.refusal import forbidden
+
+_ONE = threading.Lock()  # the comparisons are made once, however many pages ask
+
+
+def lead(call: Call) -> Reply:
+    """Progress, times, agreement and honeypots of everybody."""
+    if not call.leads:
+        raise forbidden("this page is for whoever leads; open the link of the terminal")
+    remembered = call.labeling.memory.setdefault("comparisons", Remembered())
+    with _ONE:
+        return told(figures(call.reading, remembered))

@@ -1,0 +1,109 @@
+"""Routes that change marks: opening, strokes, undo, redo, answers, times."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from preceptor.label import bodies
+from preceptor.label.answers import save_answer
+from preceptor.label.calls import Call, Reply, told
+from preceptor.label.database import Connection
+from preceptor.label.events import note
+from preceptor.label.refusal import conflict, malformed
+from preceptor.label.routes_images import hand_out, sized
+from preceptor.label.strokes import redo, save_stroke, undo
+
+ELSEWHERE = "this image is open in another tab; continue there, or take it over"
+
+
+def open_image(call: Call) -> Reply:
+    """Open an image in a tab, renew it, take it over, or close it."""
+    person, row, body = call.someone, call.image(), call.body
+    tab = bodies.tab(body)
+    tabs = call.labeling.tabs
+    if bodies.yes_no(body, "close", False):
+        tabs.close(row["id"], person.id, tab)
+        return told({"ok": True})
+    if not tabs.open(row["id"], person.id, tab, take=bodies.yes_no(body, "take", False)):
+        raise conflict(ELSEWHERE)
+    call.labeling.claims.take([row["id"]], person.id)
+    return told({"ok": True})
+
+
+def _own_tab(call: Call, image: int, body: dict[str, object]) -> None:
+    """Check that no other tab of the person has the image, which this one has from now on."""
+    if not call.labeling.tabs.open(image, call.someone.id, bodies.tab(body)):
+        raise conflict(ELSEWHERE)
+
+
+def strokes(call: Call) -> Reply:
+    """Save a stroke."""
+    person, body = call.someone, call.body
+    (row,) = sized(call.labeling, call.reading, [call.image()["id"]])
+    if row["width"] is None:
+        raise conflict("this image cannot be read, and cannot be marked")
+    stroke = bodies.stroke(body, call.labeling.settings, row["width"], row["height"])
+    if stroke.proposal is not None:
+        _check_proposal(call.reading, row, stroke.proposal)
+    _own_tab(call, row["id"], body)
+    number, saved = call.labeling.database.write(
+        lambda connection: save_stroke(connection, row["id"], person.id, stroke)
+    )
+    return told({"number": number, "saved_at": saved})
+
+
+def _check_proposal(connection: Connection, row: sqlite3.Row, proposal: int) -> None:
+    found = connection.execute(
+        "SELECT 1 FROM proposals WHERE id = ? AND image = ?", (proposal, row["id"])
+    ).fetchone()
+    if found is None:
+        raise malformed("proposal: there is no such proposal for this image")
+
+
+def _turn(call: Call, change: Callable[[Connection, int, int, str], None]) -> Reply:
+    person, row, body = call.someone, call.image(), call.body
+    name = bodies.uuid(body)
+    _own_tab(call, row["id"], body)
+    call.labeling.database.write(lambda writing: change(writing, row["id"], person.id, name))
+    return told({"ok": True})
+
+
+def undo_stroke(call: Call) -> Reply:
+    """Undo the newest stroke."""
+    return _turn(call, undo)
+
+
+def redo_stroke(call: Call) -> Reply:
+    """Redo the stroke that was undone last."""
+    return _turn(call, redo)
+
+
+def answer(call: Call) -> Reply:
+    """Save an answer, and name the next image."""
+    person, row, body = call.someone, call.image(), call.body
+    given = bodies.answer(body, call.labeling.settings)
+    if given.proposal is not None:
+        _check_proposal(call.reading, row, given.proposal)
+    _own_tab(call, row["id"], body)
+    call.labeling.database.write(
+        lambda connection: save_answer(connection, row["id"], person.id, given)
+    )
+    call.labeling.claims.drop(row["id"], person.id)
+    following = hand_out(call, 1, row["id"])
+    return told({"ok": True, "next": following[0] if following else None})
+
+
+def seen(call: Call) -> Reply:
+    """Store from when until when an image was shown."""
+    person, row, body = call.someone, call.image(), call.body
+    start, end, tab = bodies.time(body, "from"), bodies.time(body, "until"), bodies.tab(body)
+    if end < start:
+        raise malformed("until: it lies before from")
+
+    def change(connection: Connection) -> None:
+        note(connection, row["id"], person.id, "shown", {"tab": tab}, start)
+        note(connection, row["id"], person.id, "hidden", {"tab": tab}, end)
+
+    call.labeling.database.write(change)
+    return told({"ok": True})

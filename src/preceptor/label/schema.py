@@ -1,0 +1,112 @@
+"""Tables of the database of marks."""
+
+from __future__ import annotations
+
+APPLICATION = 0x50524C42
+"""`application_id` of the SQLite file."""
+
+_FIRST = """
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,           -- from the folder of the manifest, or absolute
+    label TEXT NOT NULL DEFAULT '',
+    split TEXT NOT NULL DEFAULT '',
+    source TEXT NOT NULL DEFAULT '',
+    width INTEGER, height INTEGER,       -- upright; NULL until the header is read
+    problem TEXT,                        -- why the image cannot be shown
+    looked_at TEXT,                      -- version of the file that has the problem
+    position INTEGER NOT NULL,           -- in the order of the queue
+    priority REAL,                       -- of an order by a model; the largest first
+    overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
+    honeypot INTEGER NOT NULL DEFAULT 0,
+    listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
+    asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
+    places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
+);
+CREATE INDEX images_open ON images (position) WHERE places > 0;
+CREATE INDEX images_priority ON images (priority DESC, position)
+    WHERE places > 0 AND priority IS NOT NULL;
+CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
+CREATE INDEX images_honeypot ON images (id) WHERE honeypot = 1;
+
+CREATE TABLE people (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    key_hash TEXT,
+    lead INTEGER NOT NULL DEFAULT 0,
+    created TEXT NOT NULL
+);
+
+CREATE TABLE teachers (
+    id INTEGER PRIMARY KEY,
+    folder TEXT NOT NULL,
+    made TEXT NOT NULL,
+    images INTEGER NOT NULL,             -- images with marks that it was trained with
+    agreement REAL                       -- with people, on images that are not its own
+);
+
+CREATE TABLE proposals (
+    id INTEGER PRIMARY KEY,
+    image INTEGER NOT NULL REFERENCES images,
+    teacher INTEGER NOT NULL REFERENCES teachers,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
+    runs BLOB NOT NULL,
+    score REAL,
+    UNIQUE (image, teacher)
+);
+
+CREATE TABLE strokes (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    number INTEGER NOT NULL,
+    tool TEXT NOT NULL,
+    class TEXT NOT NULL,
+    erase INTEGER NOT NULL,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
+    runs BLOB NOT NULL,
+    started TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    undone INTEGER NOT NULL DEFAULT 0,   -- 1: can be redone; 2: undone for good
+    proposal INTEGER REFERENCES proposals,
+    saved TEXT NOT NULL,
+    UNIQUE (image, person, number)
+);
+CREATE INDEX strokes_person ON strokes (person, image);
+
+CREATE TABLE answers (
+    image INTEGER NOT NULL REFERENCES images,
+    person INTEGER NOT NULL REFERENCES people,
+    state TEXT NOT NULL CHECK (state IN ('marked', 'nothing', 'cannot_judge', 'skipped')),
+    label TEXT,
+    certainty INTEGER CHECK (certainty BETWEEN 1 AND 3),
+    at TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    proposal INTEGER REFERENCES proposals,
+    proposals_mode TEXT NOT NULL,
+    PRIMARY KEY (image, person)
+) WITHOUT ROWID;
+CREATE INDEX answers_person ON answers (person, at);
+
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    image INTEGER REFERENCES images,
+    person INTEGER REFERENCES people,
+    at TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    detail TEXT
+);
+CREATE INDEX events_image ON events (image, person, kind);
+
+CREATE TABLE honeypots (
+    image INTEGER PRIMARY KEY REFERENCES images,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
+    runs BLOB NOT NULL
+);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST,)
+"""SQL that leads from each version to the next; an empty file has version 0."""

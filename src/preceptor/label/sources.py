@@ -1,0 +1,112 @@
+"""Images that are to be marked: rows of a manifest, or files of a folder.
+
+Nothing is decoded and torch is not imported; files that are missing or damaged are found when they
+are shown.
+"""
+
+# os.path and not Path: a hundred thousand files are looked up.
+# ruff: noqa: PTH100, PTH118, PTH122
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from preceptor.errors import InputError, is_control
+
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""Suffixes of image files in a folder."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image.
+
+    Args:
+        path: Path from `Source.root`, or absolute if it is not below.
+        label, split, source: As in the manifest; "" = unknown.
+        saliency: Absolute path of the human map, or "".
+        annotated: Whether a person examined it.
+    """
+
+    path: str
+    label: str = ""
+    split: str = ""
+    source: str = ""
+    saliency: str = ""
+    annotated: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Manifest or folder.
+
+    Args:
+        place: Absolute path of the manifest or the folder.
+        root: Folder that relative paths start from.
+        is_folder: Whether it is a folder.
+        digest: Hash of the table, or of the names of the files.
+    """
+
+    place: Path
+    root: Path
+    is_folder: bool
+    digest: str
+
+    @property
+    def database(self) -> Path:
+        """Database beside it, by default."""
+        name = self.place.name if self.is_folder else self.place.stem
+        return self.place.with_name(f"{name}.label.sqlite")
+
+
+def find_source(path: Path) -> Source:
+    """Manifest or folder at a path, with its hash.
+
+    Raises:
+        InputError: There is neither.
+    """
+    place = Path(os.path.abspath(path))
+    if place.is_dir():
+        digest = hashlib.blake2b(digest_size=16)
+        for name in _files(place):
+            digest.update(os.fsencode(name) + b"\0")
+        return Source(place, place, True, digest.hexdigest())
+    if not place.is_file():
+        raise InputError(f"{path}: there is no such manifest or folder; correct the path")
+    if place.suffix.lower() in SUFFIXES:
+        raise InputError(f"{path}: it is one image; name its folder")
+    with place.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return Source(place, place.parent, False, found)
+
+
+def folder_rows(source: Source) -> list[Row]:
+    """One row per image file of a folder.
+
+    Raises:
+        InputError: The folder has no images.
+    """
+    rows = [Row(name) for name in _files(source.place)]
+    if not rows:
+        raise InputError(f"{source.place}: there is no image in it; name a folder of images")
+    return rows
+
+
+def _files(folder: Path) -> list[str]:
+    """Image files below a folder, as paths from it, sorted; hidden ones are left out."""
+    found = []
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(base, folder)
+        for name in names:
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
+                continue
+            path = name if inside == "." else os.path.join(inside, name)
+            if not any(map(is_control, path)):
+                found.append(path)
+    return sorted(found)

@@ -1,0 +1,78 @@
+// Cursor for the keyboard: moved by arrow keys; the space bar does what a pointer's button does.
+
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const FAST = 10;
+
+export class Cursor {
+  constructor(view, draw, { settings, erasing, changed, say }) {
+    this.view = view;
+    this.draw = draw;
+    this.settings = settings;
+    this.erasing = erasing;
+    this.changed = changed;
+    this.say = say;
+    this.on = false;
+    this.x = 0;
+    this.y = 0;
+  }
+
+  // The middle of the pixel that it is on.
+  get place() {
+    return [this.x + 0.5, this.y + 0.5];
+  }
+
+  toggle() {
+    if (this.view.picture === null) return;
+    this.on = !this.on;
+    if (this.on) {
+      const { x, y, w, h } = this.view.visible();
+      this.x = Math.floor(x + w / 2);
+      this.y = Math.floor(y + h / 2);
+    } else {
+      this.lift();
+    }
+    this.changed();
+    this.say(this.on ? `Cursor on, at ${this.x}, ${this.y}` : "Cursor off");
+  }
+
+  // Whether the key was one of the cursor's.
+  key(event) {
+    if (!this.on || event.ctrlKey || event.metaKey || event.altKey) return false;
+    const step = STEPS[event.key];
+    if (step !== undefined) this.move(step, event.shiftKey);
+    else if (event.key === " ") {
+      if (!event.repeat) this.press();
+    } else if (event.key === "Enter" && this.draw.points.length > 0) this.draw.close();
+    else return false;
+    this.changed();
+    return true;
+  }
+
+  move([dx, dy], fast) {
+    // Where the image is shown smaller than it is, a step is a pixel of the screen.
+    const unit = Math.max(1, Math.round(this.view.ratio / this.view.scale)) * (fast ? FAST : 1);
+    const { width, height } = this.view.picture;
+    this.x = Math.min(width - 1, Math.max(0, this.x + dx * unit));
+    this.y = Math.min(height - 1, Math.max(0, this.y + dy * unit));
+    this.view.reveal(...this.place);
+    if (this.draw.busy && this.settings.tool !== "polygon") this.draw.drag(...this.place, 1);
+    else this.draw.hover(...this.place);
+    this.say(`${this.x}, ${this.y}`);
+  }
+
+  press() {
+    const tool = this.settings.tool;
+    if (this.draw.busy && tool !== "polygon") {
+      this.lift();
+      return;
+    }
+    this.draw.press(...this.place, 1, this.erasing());
+    if (this.draw.busy && tool !== "wand") this.say(`Down at ${this.x}, ${this.y}`);
+  }
+
+  lift() {
+    if (!this.draw.busy) return;
+    this.draw.release(...this.place);
+    this.say(`Up at ${this.x}, ${this.y}`);
+  }
+}

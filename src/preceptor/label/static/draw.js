@@ -1,0 +1,170 @@
+// Drawing with the tools. Each ends as the pixels of one stroke; until then it can be cancelled
+// without a trace, as the marks are not touched.
+
+import { Mask } from "./mask.js";
+import { box, line, polygon } from "./shapes.js";
+import { wand } from "./wand.js";
+
+const NEAR = 9; // CSS pixels within which a click means a point that is there
+const LASSO = 6; // CSS pixels after which a drag sets the next point of a polygon
+const WAND = 16_000_000; // pixels that the wand looks at
+
+export class Draw {
+  // `desk` gives: size(), view, settings, marks(), allowed(), commit(stroke), redraw(area), say(text)
+  constructor(desk) {
+    this.desk = desk;
+    this.live = null; // {mask, erase, tool, ...} while something is being drawn
+    this.points = []; // of a polygon
+    this.corner = null; // of a box
+    this.at = null; // the pointer, for previews
+  }
+
+  get busy() {
+    return this.live !== null;
+  }
+
+  start(erase) {
+    const { width, height } = this.desk.marks();
+    const { tool } = this.desk.settings;
+    this.live = {
+      mask: new Mask(width, height),
+      erase,
+      tool: tool === "brush" && erase ? "eraser" : tool,
+      started: new Date().toISOString(),
+      clock: performance.now(),
+      last: null,
+    };
+  }
+
+  // The pointer goes down at a point of the image; pressure is 1 without a pen.
+  async press(x, y, pressure, erase) {
+    if (!this.desk.allowed()) return;
+    const { tool } = this.desk.settings;
+    if (tool === "polygon") {
+      if (this.points.length === 0) this.start(erase);
+      else if (this.points.length > 2 && this.closes(x, y)) {
+        this.close();
+        return;
+      }
+      this.points.push([x, y]);
+    } else if (tool === "box") {
+      this.start(erase);
+      this.corner = [x, y];
+    } else if (tool === "wand") {
+      this.start(erase);
+      await this.cast(x, y);
+    } else {
+      this.start(erase);
+      this.brush(x, y, pressure);
+    }
+    this.at = [x, y];
+    this.desk.guide();
+  }
+
+  // The pointer moves while it is down.
+  drag(x, y, pressure) {
+    if (this.live === null) return;
+    this.at = [x, y];
+    if (this.live.tool === "polygon") {
+      if (this.distance(this.points.at(-1), [x, y]) > LASSO) this.points.push([x, y]);
+      this.desk.guide();
+    } else if (this.corner !== null) {
+      this.desk.guide();
+    } else if (this.live.last !== null) {
+      this.brush(x, y, pressure);
+    }
+  }
+
+  // The pointer moves while it is up.
+  hover(x, y) {
+    if (this.points.length === 0) return;
+    this.at = [x, y];
+    this.desk.guide();
+  }
+
+  // The pointer goes up.
+  release(x, y) {
+    if (this.live === null || this.live.tool === "polygon" || this.live.tool === "wand") return;
+    if (this.corner !== null) {
+      box(this.live.mask, this.corner, [x, y]);
+      this.corner = null;
+    }
+    this.finish();
+  }
+
+  brush(x, y, pressure) {
+    const point = { x, y, r: (this.desk.settings.size / 2) * pressure };
+    const area = line(this.live.mask, this.live.last ?? point, point);
+    this.live.last = point;
+    this.desk.redraw(area);
+  }
+
+  distance(one, other) {
+    const [ax, ay] = this.desk.view.toStage(...one);
+    const [bx, by] = this.desk.view.toStage(...other);
+    return Math.hypot(ax - bx, ay - by);
+  }
+
+  // A click on the first point, or a second one on the last, closes a polygon.
+  closes(x, y) {
+    return (
+      this.distance(this.points[0], [x, y]) < NEAR ||
+      this.distance(this.points.at(-1), [x, y]) < NEAR / 3
+    );
+  }
+
+  close() {
+    if (this.points.length < 3) return;
+    polygon(this.live.mask, this.points);
+    this.points = [];
+    this.finish();
+  }
+
+  async cast(x, y) {
+    const { view, settings } = this.desk;
+    const { picture } = view;
+    const live = this.live;
+    const whole = { x: 0, y: 0, w: picture.width, h: picture.height };
+    // Of an image in tiles, the wand sees what is on the screen.
+    const area = picture.levels === 0 ? whole : view.visible();
+    if (area.w * area.h > WAND) {
+      this.cancel();
+      this.desk.say("Zoom in to use the wand on an image of this size.");
+      return;
+    }
+    try {
+      const pixels = await picture.pixels(area);
+      if (this.live !== live) return;
+      const place = [Math.floor(x), Math.floor(y)];
+      wand(live.mask, pixels, area.x, area.y, ...place, settings.tolerance);
+      this.finish();
+    } catch (error) {
+      this.cancel();
+      this.desk.say(`The wand has no pixels here: ${error.message}.`);
+    }
+  }
+
+  // Ends the stroke: {tool, erase, started, seconds, x, y, w, h, bytes} goes to the desk.
+  finish() {
+    const { mask, erase, tool, started, clock } = this.live;
+    const stroke = mask.stroke();
+    this.live = null;
+    this.points = [];
+    this.corner = null;
+    this.desk.guide();
+    if (stroke === null) return;
+    const seconds = Math.round(performance.now() - clock) / 1000;
+    this.desk.commit({ ...stroke, tool, erase, started, seconds });
+  }
+
+  cancel() {
+    if (this.live === null) return false;
+    const area = this.live.mask.bounds();
+    this.live = null;
+    this.points = [];
+    this.corner = null;
+    this.desk.guide();
+    this.desk.redraw(area);
+    return true;
+  }
+}

@@ -1,0 +1,115 @@
+// Keys and what they do: one table for the page and for its help.
+
+// [action, keys, words]; a key is a letter, a digit, or a name of KeyboardEvent.key, with the
+// modifiers Ctrl+ and Shift+ before it.
+export const GROUPS = [
+  ["Marking", [
+    ["brush", ["b"], "Brush"],
+    ["eraser", ["e"], "Eraser"],
+    ["invert", ["x"], "Paint or erase, with any tool; the right button erases"],
+    ["polygon", ["p"], "Polygon: click points, Enter closes it"],
+    ["box", ["r"], "Box"],
+    ["wand", ["w"], "Magic wand"],
+    ["smaller", ["["], "Smaller brush, less tolerance"],
+    ["larger", ["]"], "Larger brush, more tolerance; Shift and wheel, too"],
+    ["undo", ["Ctrl+z"], "Undo the last stroke"],
+    ["redo", ["Ctrl+Shift+z", "Ctrl+y"], "Redo it"],
+    ["class", ["d"], "Next class"],
+    ["adopt", ["a"], "Adopt the proposal"],
+    ["cancel", ["Escape"], "Cancel what is being drawn"],
+  ]],
+  ["Answers", [
+    ["next", ["n", "ArrowRight"], "Done, next image"],
+    ["previous", ["ArrowLeft", "Shift+n"], "Previous image"],
+    ["nothing", ["0"], "Nothing to mark"],
+    ["cannot", ["c"], "Cannot judge"],
+    ["skip", ["s"], "Skip"],
+    ["label", ["1–9"], "Label"],
+    ["certainty", ["Shift+1–3"], "Unsure, fairly sure, sure"],
+  ]],
+  ["View", [
+    ["closer", ["+", "="], "Zoom in; the wheel, too"],
+    ["farther", ["-"], "Zoom out"],
+    ["fit", ["f"], "Whole image"],
+    ["pan", ["Space"], "Hold to move; the middle button, too"],
+    ["mark", ["m"], "Show or hide the mark"],
+    ["light", ["l"], "Opacity, brightness, contrast"],
+    ["help", ["?"], "This list"],
+  ]],
+  ["Without a mouse", [
+    ["cursor", ["k"], "Cursor on and off"],
+    ["move", ["Arrow keys"], "Move it; ten times as far with Shift"],
+    ["press", ["Space"], "Brush down or up; corner; wand"],
+    ["close", ["Enter"], "Close the polygon"],
+  ]],
+  ["Touch and pen", [
+    ["", ["One finger"], "Draws; moves once a pen is in use"],
+    ["", ["Two fingers"], "Move and zoom"],
+    ["", ["Pen"], "Pressure is width; its other end erases"],
+  ]],
+];
+
+const BY_KEY = new Map();
+for (const [, rows] of GROUPS) {
+  for (const [action, keys] of rows) {
+    for (const key of keys) {
+      if (!["pan", "press", "move", "close", "label", "certainty", ""].includes(action)) {
+        BY_KEY.set(key, action);
+      }
+    }
+  }
+}
+
+// What a key does: [action, value], or null.
+export function actionOf(event) {
+  const { key, code } = event;
+  if (event.altKey && !event.getModifierState("AltGraph")) return null;
+  const command = (event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph");
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(code);
+  if (digit !== null && !command) {
+    const number = Number(digit[1]);
+    if (event.shiftKey) return number >= 1 && number <= 3 ? ["certainty", number] : null;
+    return number === 0 ? ["nothing"] : ["label", number - 1];
+  }
+  const plain = key.length === 1 ? key.toLowerCase() : key;
+  const shift = event.shiftKey && (command || /^[a-z]$/.test(plain)) ? "Shift+" : "";
+  const found = BY_KEY.get(`${command ? "Ctrl+" : ""}${shift}${plain}`);
+  // Capital letters do as small ones, where no key of their own is given: Caps Lock may be on.
+  return found ? [found] : shift && !command && BY_KEY.has(plain) ? [BY_KEY.get(plain)] : null;
+}
+
+const SHOWN = { ArrowRight: "→", ArrowLeft: "←", Escape: "Esc", "-": "−" };
+
+function shown(key) {
+  const parts = key.length > 1 ? key.split("+") : [key];
+  return parts.map((part) => SHOWN[part] ?? (part.length === 1 ? part.toUpperCase() : part));
+}
+
+// Writes the list of keys into an element.
+export function listKeys(target) {
+  for (const [title, rows] of GROUPS) {
+    const section = document.createElement("section");
+    const head = document.createElement("h3");
+    head.textContent = title;
+    const list = document.createElement("dl");
+    for (const [, keys, words] of rows) {
+      const row = document.createElement("div");
+      const term = document.createElement("dt");
+      keys.forEach((key, at) => {
+        if (at > 0) term.append(" or ");
+        shown(key).forEach((part, place) => {
+          if (place > 0) term.append(" ");
+          const cap = document.createElement("kbd");
+          cap.textContent = part;
+          term.append(cap);
+        });
+      });
+      const text = document.createElement("dd");
+      text.textContent = words;
+      row.append(term, text);
+      list.append(row);
+    }
+    section.append(head, list);
+    target.append(section);
+  }
+}

@@ -1,0 +1,81 @@
+// The marks of one person on one image: a list of strokes, and the mask of each class as their fold.
+
+import { Mask } from "./mask.js";
+
+// Whether two rectangles have a pixel in common.
+function meet(one, other) {
+  return (
+    one.x < other.x + other.w && other.x < one.x + one.w &&
+    one.y < other.y + other.h && other.y < one.y + one.h
+  );
+}
+
+// Strokes that are undone stay so for good.
+export function forget(strokes) {
+  for (const stroke of strokes) stroke.redoable = false;
+}
+
+export class Marks {
+  constructor(width, height, strokes = []) {
+    this.width = width;
+    this.height = height;
+    this.strokes = strokes;
+    this.masks = new Map();
+    for (const stroke of strokes) if (!stroke.undone) this.mask(stroke.class).apply(stroke);
+  }
+
+  // The mask of a class; made empty when it is first asked for.
+  mask(name) {
+    if (!this.masks.has(name)) this.masks.set(name, new Mask(this.width, this.height));
+    return this.masks.get(name);
+  }
+
+  // A new stroke; what is undone before it cannot come back, here as on the server.
+  add(stroke) {
+    forget(this.strokes);
+    this.strokes.push(stroke);
+    this.mask(stroke.class).apply(stroke);
+  }
+
+  // The stroke that undo takes back: the newest that is not undone.
+  toUndo() {
+    return this.strokes.findLast((stroke) => !stroke.undone) ?? null;
+  }
+
+  // The stroke that redo brings back: the oldest of those that can come back.
+  toRedo() {
+    return this.strokes.find((stroke) => stroke.undone && stroke.redoable) ?? null;
+  }
+
+  undo() {
+    const stroke = this.toUndo();
+    if (stroke === null) return null;
+    stroke.undone = true;
+    stroke.redoable = true;
+    // Only the rectangle of the stroke is folded again, from the strokes that reach into it.
+    const mask = this.mask(stroke.class);
+    mask.clear(stroke);
+    for (const one of this.strokes) {
+      if (!one.undone && one.class === stroke.class && meet(one, stroke)) mask.apply(one, stroke);
+    }
+    return stroke;
+  }
+
+  redo() {
+    const stroke = this.toRedo();
+    if (stroke === null) return null;
+    stroke.undone = false;
+    stroke.redoable = false;
+    this.mask(stroke.class).apply(stroke);
+    return stroke;
+  }
+
+  // Whether a person has drawn anything that stands; a proposal that was adopted counts.
+  hasStroke() {
+    return this.strokes.some((stroke) => !stroke.undone);
+  }
+
+  isEmpty() {
+    return [...this.masks.values()].every((mask) => mask.isEmpty());
+  }
+}

@@ -1,0 +1,149 @@
+// What is to be saved: kept in the browser's database until the server has it, sent one by one and
+// in order. A full disk, a stopped server or a reload of the page loses nothing.
+
+import { Failure } from "./api.js";
+
+const WAITS = [500, 1000, 2000, 4000];
+
+function promised(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+function openDatabase() {
+  const request = indexedDB.open("preceptor-label", 1);
+  request.onupgradeneeded = () => request.result.createObjectStore("outbox", { keyPath: "key" });
+  return promised(request);
+}
+
+export class Outbox {
+  // `send(entry)` posts an entry; `changed(state)` is told {kind, count, reason};
+  // `refused(entry, failure)` is asked "again", "wait" or "drop" when the server says no.
+  constructor({ tab, send, changed, refused, saved }) {
+    this.tab = tab;
+    this.send = send;
+    this.changed = changed;
+    this.refused = refused;
+    this.saved = saved;
+    this.entries = [];
+    this.database = null;
+    this.durable = true;
+    this.person = null;
+    this.last = 0;
+    this.busy = false;
+    this.failures = 0;
+    this.reason = null;
+    this.timer = 0;
+    window.addEventListener("online", () => this.wake());
+  }
+
+  // Takes up what this tab, or one that is closed, left. `others` are the tabs that are open.
+  async open(person, others) {
+    this.person = person;
+    this.entries = this.entries.filter((entry) => entry.person === person);
+    try {
+      this.database ??= await openDatabase();
+      const store = this.database.transaction("outbox").objectStore("outbox");
+      const all = await promised(store.getAll());
+      const known = new Set(this.entries.map((entry) => entry.key));
+      const left = all.filter(
+        (entry) => entry.person === person && !others.includes(entry.tab) && !known.has(entry.key),
+      );
+      this.entries.push(...left);
+      this.entries.sort((one, other) => one.at - other.at);
+    } catch {
+      this.durable = false; // a private window may have no database: kept in memory alone
+    }
+    this.report();
+    this.wake();
+  }
+
+  // The entries of an image that are not saved, in order.
+  of(image) {
+    return this.entries.filter((entry) => entry.image === image);
+  }
+
+  add(entry) {
+    // Time in microseconds, always rising: the order across a reload.
+    this.last = Math.max(this.last + 1, Date.now() * 1000);
+    const key = `${this.tab}/${this.last}`;
+    const whole = { ...entry, key, at: this.last, tab: this.tab, person: this.person };
+    this.entries.push(whole);
+    whole.kept = this.write((store) => store.put({ ...whole, kept: undefined }));
+    this.report();
+    this.pump();
+  }
+
+  async write(change) {
+    if (this.database === null) return;
+    try {
+      const transaction = this.database.transaction("outbox", "readwrite");
+      await promised(change(transaction.objectStore("outbox")));
+      this.durable = true;
+    } catch {
+      this.durable = false;
+      this.report();
+    }
+  }
+
+  // Tries again now.
+  wake() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    this.pump();
+  }
+
+  async pump() {
+    if (this.busy || this.timer !== 0) return;
+    this.busy = true;
+    while (this.entries.length > 0) {
+      const [entry] = this.entries;
+      let done = false;
+      try {
+        const answer = await this.send(entry);
+        done = true;
+        this.saved(entry, answer);
+      } catch (failure) {
+        if (!(failure instanceof Failure)) console.error(failure);
+        done = await this.failed(entry, failure);
+        if (!done && this.timer !== 0) break;
+      }
+      if (done) {
+        this.failures = 0;
+        this.reason = null;
+        this.entries.shift();
+        await entry.kept;
+        await this.write((store) => store.delete(entry.key));
+        this.report();
+      }
+    }
+    this.busy = false;
+    this.report();
+  }
+
+  // Whether the entry is given up; sets the timer where it is to be tried later.
+  async failed(entry, failure) {
+    const status = failure instanceof Failure ? failure.status : 0;
+    const passing = status === 0 || status === 429 || status >= 500;
+    const verdict = passing ? "wait" : await this.refused(entry, failure);
+    if (verdict === "drop") return true;
+    if (verdict === "again" && this.failures < 3) {
+      this.failures += 1;
+      return false;
+    }
+    this.reason = failure.message;
+    const wait = WAITS[Math.min(this.failures, WAITS.length - 1)];
+    this.failures += 1;
+    this.timer = setTimeout(() => this.wake(), wait);
+    this.report();
+    return false;
+  }
+
+  report() {
+    const count = this.entries.length;
+    const kind = count === 0 ? "saved" : this.reason === null ? "saving" : "waiting";
+    this.changed({ kind, count, reason: this.reason, durable: this.durable });
+  }
+}

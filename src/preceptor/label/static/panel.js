@@ -1,0 +1,192 @@
+// The panels beside the image: what they show follows from the state.
+
+import { COLORS } from "./overlay.js";
+import { placeOf } from "./settings.js";
+
+const NAMES = { brush: "Brush", eraser: "Eraser", polygon: "Polygon", box: "Box", wand: "Wand" };
+const TIPS = {
+  brush: "Drag to paint.",
+  eraser: "Drag to erase.",
+  polygon: "Click to set points, or drag a line around. Enter closes it.",
+  box: "Drag from corner to corner.",
+  wand: "Click a region of one color.",
+};
+const STATES = {
+  marked: "Marked", nothing: "Nothing to mark", cannot_judge: "Cannot judge", skipped: "Skipped",
+};
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(name, text = "", attributes = {}) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function key(text) {
+  return element("kbd", text);
+}
+
+// The buttons of classes and labels, which the server names once.
+export function fill({ classes, labels }) {
+  $("classes-part").hidden = classes.length < 2;
+  $("classes").replaceChildren(
+    ...classes.map((name, at) => {
+      const button = element("button", "", { type: "button", "data-class": at });
+      const swatch = element("span", "", { class: "swatch", "aria-hidden": "true" });
+      swatch.style.background = `rgb(${COLORS[at % COLORS.length].join(" ")})`;
+      button.append(swatch, element("span", name));
+      return button;
+    }),
+  );
+  $("labels-part").hidden = labels.length === 0;
+  $("labels").replaceChildren(
+    ...labels.map((name, at) => {
+      const button = element("button", "", { type: "button", "data-label": at });
+      button.append(element("span", name));
+      if (at < 9) button.append(key(String(at + 1)));
+      return button;
+    }),
+  );
+}
+
+function press(selector, pressed) {
+  for (const button of document.querySelectorAll(selector)) {
+    button.setAttribute("aria-pressed", String(pressed(button)));
+  }
+}
+
+// Shows the settings of tools and view.
+export function showSettings(settings, { shown, cursor }) {
+  const { tool, erase } = settings;
+  const name = tool === "brush" && erase ? "eraser" : tool;
+  press("#tools [data-do]", ({ dataset }) => dataset.do === name);
+  for (const plain of ["undo", "redo", "closer", "farther", "fit"]) {
+    document.querySelector(`#tools [data-do=${plain}]`).removeAttribute("aria-pressed");
+  }
+  press("#tools [data-do=mark]", () => shown);
+  press("#tools [data-do=cursor]", () => cursor);
+  press("[data-class]", ({ dataset }) => Number(dataset.class) === settings.class);
+  $("stage").dataset.tool = name;
+  $("stage").classList.toggle("erase", erase);
+  const mode = erase && tool !== "brush" ? `${NAMES[name]}, erases` : NAMES[name];
+  $("tool-title").textContent = mode;
+  $("tip").textContent = cursor
+    ? "Arrow keys move the cursor. Space sets the tool down or lifts it."
+    : TIPS[name];
+  $("size-part").hidden = tool !== "brush";
+  $("tolerance-part").hidden = tool !== "wand";
+  slider("size", placeOf(settings.size || 1), settings.size === 0 ? "" : `${settings.size} px`);
+  slider("tolerance", settings.tolerance, String(settings.tolerance));
+  for (const one of ["opacity", "brightness", "contrast"]) {
+    slider(one, settings[one], `${settings[one]} %`);
+  }
+  const { brightness, contrast } = settings;
+  $("picture").style.filter =
+    brightness === 100 && contrast === 100
+      ? ""
+      : `brightness(${brightness / 100}) contrast(${contrast / 100})`;
+  $("light").open = settings.light;
+  $("theme").textContent = `Theme: ${settings.theme}`;
+  if (settings.theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = settings.theme;
+}
+
+function slider(id, value, words) {
+  const input = $(id);
+  if (Number(input.value) !== value) input.value = value;
+  input.setAttribute("aria-valuetext", words);
+  $(`${id}-value`).textContent = words;
+}
+
+// Shows the image at hand: its name, answer, label and certainty, and what can be undone.
+export function showImage(entry, draft, state, allowed) {
+  document.body.classList.toggle("empty", entry === null);
+  $("name").textContent = entry === null ? "" : entry.info.name;
+  $("name").title = $("name").textContent;
+  document.title = entry === null ? "preceptor label" : `${entry.info.name} – preceptor label`;
+  const given = entry?.info.label;
+  $("given").hidden = !given;
+  $("given").textContent = given ?? "";
+  const answer = entry?.answer;
+  $("answered").hidden = !answer;
+  $("answered").textContent = answer ? STATES[answer.state] : "";
+  const label = draft.label;
+  press("[data-label]", ({ dataset }) => state.labels[Number(dataset.label)] === label);
+  press("[data-certainty]", ({ dataset }) => Number(dataset.certainty) === draft.certainty);
+  const able = {
+    undo: allowed && entry?.marks.toUndo(),
+    redo: allowed && entry?.marks.toRedo(),
+  };
+  for (const [name, possible] of Object.entries(able)) {
+    document.querySelector(`#tools [data-do=${name}]`).disabled = !possible;
+  }
+  for (const button of document.querySelectorAll("#answers button")) {
+    button.disabled = entry === null && button.dataset.do !== "previous";
+  }
+}
+
+export function showProgress(done, images) {
+  $("done").max = Math.max(1, images);
+  $("done").value = done;
+  $("count").textContent = `${done} of ${images}`;
+}
+
+// Shows whether all is saved.
+export function showSaved({ kind, count, reason, durable }) {
+  const what = count === 1 ? "1 change" : `${count} changes`;
+  const words = {
+    saved: "Saved",
+    saving: "Saving …",
+    waiting: `${what} not saved`,
+  };
+  const box = $("save");
+  box.dataset.kind = kind;
+  box.title = reason ?? "";
+  if ($("save-words").textContent !== words[kind]) $("save-words").textContent = words[kind];
+  box.dataset.durable = String(durable);
+}
+
+let fading = 0;
+
+// A line that goes by itself.
+export function say(text) {
+  const toast = $("toast");
+  toast.textContent = text;
+  toast.classList.add("on");
+  clearTimeout(fading);
+  fading = setTimeout(() => toast.classList.remove("on"), 3200);
+}
+
+// A card in place of an image: title, lines, and buttons [words, action].
+export function card(title, lines = [], buttons = []) {
+  const box = $("card");
+  if (title === null) {
+    box.hidden = true;
+    box.replaceChildren();
+    return;
+  }
+  const row = element("p", "", { class: "row" });
+  for (const [words, action] of buttons) {
+    const button = element("button", words, { type: "button" });
+    button.addEventListener("click", action);
+    row.append(button);
+  }
+  box.replaceChildren(element("h2", title), ...lines.map((line) => element("p", line)));
+  if (buttons.length > 0) box.append(row);
+  box.hidden = false;
+}
+
+// The banner: what is wrong, and what to do; the first reason that holds is shown.
+export function trouble(reasons) {
+  const box = $("trouble");
+  const [reason] = reasons;
+  box.hidden = reason === undefined;
+  if (reason === undefined) return;
+  const [text, button] = box.children;
+  if (text.textContent !== reason.text) text.textContent = reason.text;
+  button.hidden = reason.action === undefined;
+  button.textContent = reason.words ?? "";
+  button.onclick = reason.action ?? null;
+}

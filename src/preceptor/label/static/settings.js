@@ -1,0 +1,50 @@
+// Settings of this browser: tool, sizes, view. Kept over a reload.
+
+const KEY = "preceptor-label-settings";
+const DEFAULTS = {
+  tool: "brush",
+  erase: false,
+  class: 0,
+  size: 0, // 0: from the first image
+  tolerance: 24,
+  opacity: 40,
+  brightness: 100,
+  contrast: 100,
+  light: false,
+  theme: "system",
+};
+export const LARGEST = 1000;
+
+export const settings = { ...DEFAULTS };
+try {
+  const kept = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+  for (const name of Object.keys(DEFAULTS)) {
+    if (typeof kept[name] === typeof DEFAULTS[name]) settings[name] = kept[name];
+  }
+} catch {
+  // Settings that cannot be read are those of a first visit.
+}
+
+export function change(values) {
+  Object.assign(settings, values);
+  try {
+    localStorage.setItem(KEY, JSON.stringify(settings));
+  } catch {
+    // Without storage they hold until the page is closed.
+  }
+}
+
+// The slider of the size is logarithmic: a step is felt alike for small and large brushes.
+export function sizeOf(place) {
+  return Math.max(1, Math.round(LARGEST ** (place / 100)));
+}
+
+export function placeOf(size) {
+  return Math.round((100 * Math.log(size)) / Math.log(LARGEST));
+}
+
+// The next size up or down: by a tenth, and by one pixel at least.
+export function stepped(size, direction) {
+  const step = Math.max(1, Math.round(size / 10));
+  return Math.min(LARGEST, Math.max(1, size + direction * step));
+}

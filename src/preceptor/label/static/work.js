@@ -1,0 +1,143 @@
+// The images of a person: the one at hand, those before it, and the next ones, loaded ahead.
+
+import { get } from "./api.js";
+import { Marks, forget } from "./marks.js";
+import { Picture } from "./picture.js";
+import { fromBase64 } from "./runs.js";
+
+const AHEAD = 3;
+const ASKED = AHEAD + 1; // no more: what is handed out here is kept from other people
+const KEPT = 8; // images in memory
+
+// Adds what is not saved yet to what the server has: the strokes and the answer of an image.
+export function withPending(info, entries) {
+  const strokes = info.strokes.map((stroke) => ({ ...stroke, bytes: fromBase64(stroke.runs) }));
+  let answer = info.answer;
+  for (const { kind, body } of entries) {
+    const known = strokes.find((stroke) => stroke.uuid === body.uuid);
+    if (kind === "stroke" && known === undefined) {
+      forget(strokes);
+      strokes.push({ ...body, undone: false, redoable: false, bytes: fromBase64(body.runs) });
+    } else if ((kind === "undo" || kind === "redo") && known !== undefined) {
+      known.undone = kind === "undo";
+      known.redoable = known.undone;
+    } else if (kind === "answer") {
+      answer = body;
+    }
+  }
+  return { strokes, answer };
+}
+
+export class Work {
+  // `pending(image)` gives the entries of the outbox for an image.
+  constructor({ pending }) {
+    this.pending = pending;
+    this.line = []; // the next images, as the queue lists them
+    this.left = 0;
+    this.past = []; // ids of images shown before the one at hand
+    this.answered = new Set(); // answered here, whatever of that is saved
+    this.images = new Map(); // id: promise of an entry
+  }
+
+  // An image with all that its display needs: {info, picture, marks, answer, ...}.
+  load(id) {
+    let found = this.images.get(id);
+    if (found === undefined) {
+      found = this.fetch(id);
+      found.catch(() => this.images.delete(id));
+    }
+    this.images.delete(id);
+    this.images.set(id, found);
+    for (const [old, made] of this.images) {
+      if (this.images.size <= KEPT) break;
+      this.images.delete(old);
+      made.then((entry) => entry.picture?.close(), () => {});
+    }
+    return found;
+  }
+
+  async fetch(id) {
+    const info = await get(`/api/images/${id}`);
+    const entry = { id, info, picture: null, problem: info.problem, seconds: 0 };
+    if (!info.problem) {
+      try {
+        entry.picture = await new Picture(info).load();
+      } catch (error) {
+        entry.problem = error.message;
+      }
+    }
+    this.fold(entry, info);
+    return entry;
+  }
+
+  fold(entry, info) {
+    const { strokes, answer } = withPending(info, this.pending(entry.id));
+    entry.info = info;
+    entry.answer = answer;
+    entry.marks = new Marks(info.width || 1, info.height || 1, strokes);
+  }
+
+  // Asks for the state of the server again; whether it was another than the one at hand.
+  async refresh(entry) {
+    const info = await get(`/api/images/${entry.id}`);
+    const state = (strokes) => strokes.map(({ uuid, undone }) => `${uuid}${Boolean(undone)}`).join();
+    const { strokes } = withPending(info, this.pending(entry.id));
+    if (state(strokes) === state(entry.marks.strokes)) {
+      entry.info = info;
+      return false;
+    }
+    this.fold(entry, info);
+    return true;
+  }
+
+  // The id of the image after the one at hand, or null.
+  async next(current) {
+    if (!this.line.some(({ id }) => this.open(id, current))) await this.ask(current);
+    const found = this.line.find(({ id }) => this.open(id, current));
+    return found === undefined ? null : found.id;
+  }
+
+  open(id, current) {
+    return id !== current && !this.answered.has(id);
+  }
+
+  async ask(current) {
+    const after = current === null ? "" : `&after=${current}`;
+    let found = await get(`/api/queue?count=${ASKED}${after}`);
+    if (found.images.length === 0 && after !== "") found = await get(`/api/queue?count=${ASKED}`);
+    this.line = found.images;
+    this.left = found.left;
+  }
+
+  // Images that the person has skipped.
+  async skipped() {
+    return (await get("/api/queue?count=24&skipped=1")).images;
+  }
+
+  // Shows images again that were answered here.
+  takeUp(images) {
+    for (const { id } of images) this.answered.delete(id);
+    this.line = images;
+  }
+
+  // Loads the next images while a person looks at the one at hand.
+  async ahead(current) {
+    try {
+      const here = this.line.findIndex(({ id }) => id === current);
+      this.line = this.line.slice(here + 1).filter(({ id }) => this.open(id, current));
+      if (this.line.length < AHEAD) await this.ask(current);
+      const next = this.line.filter(({ id }) => this.open(id, current)).slice(0, AHEAD);
+      for (const { id } of next) await this.load(id).catch(() => {});
+    } catch {
+      // Without the server there is nothing to load; the outbox says so.
+    }
+  }
+
+  // The id of the image before the one at hand, or null.
+  async previous(current) {
+    const last = this.past.pop();
+    if (last !== undefined || current === null) return last ?? null;
+    const { images } = await get(`/api/queue?count=1&before=${current}`);
+    return images.length > 0 ? images[0].id : null;
+  }
+}

@@ -1,0 +1,57 @@
+"""State of a database of marks as a table in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from preceptor.label.database import Connection
+from preceptor.label.figures import Remembered, figures
+
+
+def print_status(connection: Connection, console: Console) -> None:
+    """Print the figures of a database."""
+    found = figures(connection, Remembered())
+    strokes = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()[0]
+    console.print(
+        f"{found['done']:,} of {found['images']:,} images done, {strokes:,} strokes",
+        highlight=False,
+    )
+    columns = {
+        "person": "name", "marked": "marked", "nothing": "nothing", "cannot judge": "cannot_judge",
+        "skipped": "skipped", "min an image": "minutes",
+    }  # fmt: skip
+    if any(one["honeypots"] for one in found["people"]):
+        columns |= {"honeypots": "honeypots", "found": "honeypots_found", "IoU": "honeypots_iou"}
+    _print(console, columns, found["people"])
+    if any(one["source"] for one in found["sources"]):
+        columns = {
+            "source": "source", "images": "images", "done": "done", "min an image": "minutes",
+        }  # fmt: skip
+        _print(console, columns, found["sources"])
+    columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
+    _print(console, columns | {"IoU": "iou"}, found["pairs"])
+    for one in found["problems"]:
+        console.print(f"{one['name']}: {one['problem']}", markup=False, highlight=False)
+
+
+def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, key in columns.items():
+        text = any(isinstance(row[key], str) for row in rows)
+        table.add_column(title, justify="left" if text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(row[key]) for key in columns.values()))
+    console.print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))

@@ -1,0 +1,256 @@
+"""A server of `preceptor label` in a thread, and a person who talks to it over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preceptor.label.calls import Labeling
+from preceptor.label.hosts import Hosts
+from preceptor.label.runs import Bits, bounding_runs, to_text
+from preceptor.label.server import application, listen, server_of
+from preceptor.label.sources import find_source, folder_rows
+from preceptor.label.start import labeling_of, prepare
+from preceptor.label.table import table_rows
+from tests.commands import APART
+
+HANGS = 120.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """Answer of the server."""
+
+    status: int
+    content: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def error(self) -> str:
+        """The reason of a refusal, which must be one line."""
+        error = self.json["error"]
+        assert isinstance(error, str)
+        assert "\n" not in error
+        return error
+
+
+@dataclass
+class Client:
+    """One browser: cookies, token of the page, one connection.
+
+    Args:
+        address: Host and port.
+        tab: Name of the tab.
+    """
+
+    address: str
+    tab: str = "tab-1"
+    headers: dict[str, str] = field(default_factory=dict)
+    _connection: http.client.HTTPConnection | None = None
+
+    def send(
+        self, method: str, path: str, content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Told:  # fmt: skip
+        """Send a request as it is."""
+        connection = self._connection
+        if connection is None:
+            connection = http.client.HTTPConnection(self.address, timeout=HANGS)
+            connection.connect()
+            # The head and the body of a request leave at once, as those of a browser do.
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connection = connection
+        given = self.headers | dict(headers or {})
+        try:
+            connection.request(method, path, content, {k: v for k, v in given.items() if v})
+            answer = connection.getresponse()
+            told = Told(
+                answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
+            )
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            self._connection = None
+            raise
+        cookie = re.match(r"([^=]+=[^;]+)", told.headers.get("set-cookie", ""))
+        if cookie is not None:
+            self.headers["cookie"] = cookie.group(1)
+        return told
+
+    def get(self, path: str) -> Told:
+        return self.send("GET", path)
+
+    def post(self, path: str, body: Any) -> Told:
+        head = {"origin": f"http://{self.address}", "content-type": "application/json"}
+        return self.send("POST", path, json.dumps(body).encode(), head | self.headers)
+
+    def enter(self, token: str, name: str = "") -> Client:
+        """Come in by a link, and choose a name."""
+        assert self.get(f"/?token={token}").status == 303
+        self.headers["x-preceptor-csrf"] = self.get("/api/state").json["csrf"]
+        if name:
+            told = self.post("/api/person", {"name": name})
+            assert told.status == 200, told
+            self.headers["x-preceptor-csrf"] = self.get("/api/state").json["csrf"]
+        return self
+
+    def queue(self, more: str = "") -> list[int]:
+        told = self.get(f"/api/queue?count=24{more}")
+        assert told.status == 200, told
+        return [one["id"] for one in told.json["images"]]
+
+    def image(self, image: int) -> Any:
+        told = self.get(f"/api/images/{image}?tab={self.tab}")
+        assert told.status == 200, told
+        return told.json
+
+    def stroke(self, image: int, mask: Bits, **changes: Any) -> Told:
+        return self.post(f"/api/images/{image}/strokes", stroke_of(mask, self.tab) | changes)
+
+    def turn(self, image: int, what: str, name: str) -> Told:
+        return self.post(f"/api/images/{image}/{what}", {"uuid": name, "tab": self.tab})
+
+    def answer(self, image: int, state: str = "marked", **more: Any) -> Told:
+        body = {"state": state, "seconds": 3.5, "tab": self.tab} | more
+        return self.post(f"/api/images/{image}/answer", body)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
+    """Body of a stroke with the pixels of a mask."""
+    found = bounding_runs(mask)
+    assert found is not None
+    x, y, w, h, runs = found
+    return {
+        "uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush", "class": "evidence",
+        "erase": False, "x": x, "y": y, "w": w, "h": h, "runs": to_text(runs),
+        "started": "2026-01-02T03:04:05Z", "seconds": 0.75, "proposal": None,
+    }  # fmt: skip
+
+
+def blob(width: int, height: int, seed: int = 0) -> Bits:
+    """Random ellipse of pixels."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    cx, cy = generator.uniform(0.2, 0.8, 2) * (width, height)
+    rx, ry = generator.uniform(0.1, 0.3, 2) * (width, height)
+    return ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """Server in a thread."""
+
+    labeling: Labeling
+    address: str
+
+    @property
+    def token(self) -> str:
+        return self.labeling.keys.lead_token
+
+    def client(self, name: str = "", tab: str = "tab-1") -> Client:
+        return Client(self.address, tab).enter(self.token, name)
+
+
+_WAY = ("access", "password", "name", "cache")
+
+
+@contextlib.contextmanager
+def running(source: Path, database: Path | None = None, **options: Any) -> Iterator[Running]:
+    """Server of a manifest or a folder.
+
+    Args:
+        source: Manifest or folder.
+        database: Database; None = beside it.
+        options: Settings; arguments of `labeling_of`; honeypots, a manifest.
+    """
+    found = find_source(source)
+    rows = folder_rows if found.is_folder else table_rows
+    way = {key: options.pop(key) for key in _WAY if key in options}
+    pots = options.pop("honeypots", None)
+    prepared = prepare(
+        database or found.database, found, rows, options, find_source(pots) if pots else None
+    )
+    at = listen("127.0.0.1", 0)
+    port = at.getsockname()[1]
+    labeling = labeling_of(prepared, Hosts.of("127.0.0.1", port), **way)
+    server = server_of(application(labeling))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([at])), daemon=True)
+    thread.start()
+    try:
+        yield Running(labeling, f"127.0.0.1:{port}")
+    finally:
+        server.should_exit = True
+        thread.join(HANGS)
+        labeling.close()
+        assert not thread.is_alive()
+
+
+@dataclass
+class Command:
+    """`preceptor label` as a process of its own, which has printed its link."""
+
+    process: subprocess.Popen[str]
+    address: str
+    token: str
+    said: str
+
+    def client(self, name: str = "", tab: str = "tab-1") -> Client:
+        return Client(self.address, tab).enter(self.token, name)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C: the exit code, and what the command says at its end."""
+        self.process.send_signal(signal.SIGINT)
+        out, _ = self.process.communicate(timeout=HANGS)
+        return self.process.returncode, out
+
+
+@contextlib.contextmanager
+def command(*arguments: object, before: Callable[[], None] | None = None) -> Iterator[Command]:
+    """Start `preceptor label` with these arguments, and kill it at the end of the block.
+
+    Args:
+        arguments: Of the command; --no-open is added.
+        before: Called in the process before the command starts.
+    """
+    process = subprocess.Popen(
+        [*APART, "label", *map(str, arguments), "--no-open"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=before,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = ""
+    try:
+        while (link := re.search(r"open http://(\S+)/\?token=(\S+)\n", said)) is None:
+            line = process.stdout.readline()
+            assert line, f"the command has ended: {said}"
+            said += line
+        yield Command(process, link.group(1), link.group(2), said)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,179 @@
+"""Export: what was marked is in the maps, pixel for pixel, and other commands read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from preceptor.data.importers import ImportOptions, read_coco, write_import
+from preceptor.data.manifest import Manifest
+from tests.commands import assert_refused, here
+from tests.datasets import squares
+from tests.label.serving import blob, running
+
+SIZE = (40, 30)
+
+
+def mask_of(path: str) -> np.ndarray:
+    return np.asarray(Image.open(path)) >= 128
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> dict[str, Any]:
+    """A manifest of six images, of which two people have answered four."""
+    manifest = squares(tmp_path / "data", splits={"train": 4, "val": 2}, size=SIZE)
+    # One image has a human map before, which nobody marks again.
+    table = pd.read_csv(manifest, keep_default_na=False)
+    kept = table["saliency"].tolist()
+    table["saliency"] = ["" if at != 5 else kept[at] for at in range(6)]
+    table.loc[5, "saliency"] = next(one for one in kept if one)
+    table["note"] = [f"note {at}" for at in range(6)]
+    table["annotated"] = (table["saliency"] != "").astype(int)
+    table.to_csv(manifest, index=False)
+    names: dict[int, str] = {}
+    with running(manifest, overlap=2, overlap_share=1.0, classes=("a", "b")) as server:
+        ann, bo = server.client("ann"), server.client("bo")
+        for image in range(1, 7):
+            names[image] = ann.image(image)["name"]
+        first, second = blob(*SIZE, 1), blob(*SIZE, 2)
+        ann.stroke(1, first, **{"class": "a"})
+        ann.stroke(1, second, **{"class": "b"})
+        ann.stroke(1, blob(*SIZE, 3), **{"class": "b"})
+        undone = ann.image(1)["strokes"][-1]["uuid"]
+        ann.turn(1, "undo", undone)
+        ann.answer(1, label="plain", certainty=3, seconds=10)
+        bo.stroke(1, first, **{"class": "a"})
+        bo.stroke(1, second, erase=True, **{"class": "a"})
+        bo.answer(1, label="plain", certainty=2, seconds=20)
+        ann.answer(2, "nothing", seconds=5)
+        bo.stroke(3, second, **{"class": "a"})
+        bo.answer(3, "cannot_judge")
+        bo.stroke(4, second, **{"class": "a"})
+        bo.answer(4, "skipped")
+    return {
+        "database": manifest.with_name("manifest.label.sqlite"), "names": names,
+        "first": first, "second": second, "manifest": manifest,
+    }  # fmt: skip
+
+
+def by_name(folder: Path) -> dict[str, pd.Series]:
+    manifest = Manifest.read(folder / "manifest.csv", need=())
+    return {Path(row["path"]).name: row for _, row in manifest.table.iterrows()}
+
+
+def test_what_was_marked_is_in_the_maps(tmp_path: Path, marked: dict[str, Any]) -> None:
+    told = here("label", "export", marked["database"], "--to", tmp_path / "out", "--merge", "any")
+    assert told.code == 0, told
+    rows = by_name(tmp_path / "out")
+    names, first, second = (marked[key] for key in ("names", "first", "second"))
+    assert len(rows) == 6
+    one = rows[names[1]]
+    assert (mask_of(one["saliency"]) == (first | second)).all()
+    people = tmp_path / "out" / "annotators"
+    own = Path(one["saliency"]).relative_to(tmp_path / "out" / "maps")
+    assert (mask_of(str(people / "ann" / own)) == (first | second)).all()
+    assert (mask_of(str(people / "bo" / own)) == (first & ~second)).all()
+    assert one["answered_label"] == "plain"
+    assert (float(one["annotation_seconds"]), float(one["certainty"])) == (30.0, 2.5)
+    assert int(one["annotators"]) == 2
+    # Nothing to mark: annotated without a map. Not judged or not answered: not annotated.
+    for image, annotated in ((2, True), (3, False), (4, False)):
+        assert rows[names[image]]["saliency"] == ""
+        assert bool(rows[names[image]]["annotated"]) is annotated
+    kept = rows[names[6]]
+    assert kept["annotated"]
+    assert Path(kept["saliency"]).resolve().is_relative_to(marked["manifest"].parent)
+    assert kept["note"] == "note 5"
+    assert "images that nobody could judge are not annotated (1)" in told.out
+    assert "keep the map of the manifest (1)" in told.out
+    assert "5 strokes" not in told.out
+    assert "4 strokes" in told.out  # one was undone, and those of other answers are left out
+    record = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert record["annotators"] == {"ann": "ann", "bo": "bo"}
+
+
+def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, Any]) -> None:
+    database, name = marked["database"], marked["names"][1]
+    first, second = marked["first"], marked["second"]
+    expected = {
+        ("--class", "b"): second,
+        ("--merge", "bo"): first & ~second,
+        ("--merge", "majority"): first & ~second,
+    }
+    for at, (options, mask) in enumerate(expected.items()):
+        told = here("label", "export", database, "--to", tmp_path / f"out{at}", *options)
+        assert told.code == 0, told
+        saliency = by_name(tmp_path / f"out{at}")[name]["saliency"]
+        found = np.asarray(Image.open(saliency)) >= (127 if "--class" in options else 128)
+        assert (found == mask).all(), options
+    for options, text in ((("--class", "c"), "'c'"), (("--merge", "dee"), "'dee'")):
+        told = here("label", "export", database, "--to", tmp_path / "no", *options)
+        assert_refused(told, [text, "known: "])
+        assert not (tmp_path / "no").exists()
+    told = here("label", "export", database, "--to", tmp_path / "out0")
+    assert_refused(told, ["exists already"])
+
+
+def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
+    out = tmp_path / "out"
+    told = here("label", "export", marked["database"], "--to", out, "--format", "coco")
+    assert told.code == 0, told
+    agreement = here("data", "agreement", out)
+    assert agreement.code == 0, agreement
+    assert "ann – bo: 1 images" in agreement.out
+    imported = read_coco([out / "coco" / "annotations.json"])
+    again = write_import(
+        imported, marked["manifest"].parent, tmp_path / "again", ImportOptions(unmarked="examined")
+    )
+    assert again.maps >= 1
+    status = here("label", "status", marked["database"])
+    assert status.code == 0, status
+    assert "ann" in status.out
+
+
+def test_a_folder_of_images_becomes_a_manifest(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.png", "b.png", "c.png", "sub/a.png", "not one.txt"):
+        if name.endswith("png"):
+            Image.new("RGB", SIZE).save(folder / name)
+        else:
+            (folder / name).touch()
+    with running(folder) as server:
+        ann = server.client("ann")
+        names = {ann.image(one)["name"]: one for one in range(1, 4)}
+        assert ann.get("/api/state").json["labels"] == []
+        ann.stroke(names["a.png"], blob(*SIZE))
+        ann.answer(names["a.png"])
+        ann.answer(names["b.png"], "nothing")
+    database = tmp_path / "photos.label.sqlite"
+    told = here("label", "export", database, "--to", tmp_path / "out")
+    assert told.code == 0, told
+    assert "images without a label are left out (2)" in told.out
+    rows = by_name(tmp_path / "out")
+    assert rows["a.png"]["label"] == "positive"
+    assert (mask_of(rows["a.png"]["saliency"]) == blob(*SIZE)).all()
+    assert rows["b.png"]["label"] == "negative"
+    # One person alone has no folder of annotators.
+    assert not (tmp_path / "out" / "annotators").exists()
+
+
+def test_images_that_are_gone_do_not_stop_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
+    folder = marked["manifest"].parent
+    next(folder.rglob(marked["names"][2])).unlink()
+    table = pd.read_csv(marked["manifest"], keep_default_na=False)
+    table[~table["path"].str.endswith(marked["names"][1])].to_csv(marked["manifest"], index=False)
+    told = here("label", "export", marked["database"], "--to", tmp_path / "out")
+    assert told.code == 0, told
+    assert "images whose file is missing are left out (1)" in told.out
+    assert "images with answers are no longer in the manifest (1)" in told.out
+    assert len(by_name(tmp_path / "out")) == 4
+    marked["manifest"].unlink()
+    told = here("label", "export", marked["database"], "--to", tmp_path / "no")
+    assert_refused(told, ["is gone"])

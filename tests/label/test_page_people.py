@@ -1,0 +1,325 @@
+"""Answers, people, tabs, proposals and damaged images on the page, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from preceptor.label.database import connect
+from preceptor.label.proposals import Proposal, add_teacher, write_proposals
+from preceptor.label.runs import bounding_runs
+from tests.label.pages import (
+    DRAWN,
+    Fit,
+    Mask,
+    Served,
+    another_tab,
+    brush_size,
+    brushed,
+    canvas,
+    drag,
+    opened,
+    saved,
+    served,
+    show,
+    sign_in,
+    start_browser,
+    toast,
+    write_images,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WIDTH, HEIGHT = 200, 160
+FIT = Fit(WIDTH, HEIGHT)
+LINE = [FIT.page(50, 40), FIT.page(150, 90)]
+CONFLICT = "status of 409"
+DAMAGED = "status of 422"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from start_browser()
+
+
+def images(folder: Path, count: int) -> Path:
+    return write_images(
+        folder / "images", {f"image-{n}.png": (WIDTH, HEIGHT) for n in range(count)}
+    )
+
+
+def line(page: Page) -> Mask:
+    radius = brush_size(page) / 2
+    return brushed(WIDTH, HEIGHT, [FIT.image(*one) for one in LINE], [radius] * 2)
+
+
+def name(page: Page) -> str:
+    return page.locator("#name").inner_text()
+
+
+def other_than(page: Page, before: str) -> str:
+    """Wait for another image, and return its name."""
+    page.wait_for_function(
+        "(before) => document.getElementById('name').textContent !== before", arg=before
+    )
+    saved(page)
+    return name(page)
+
+
+def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path: Path) -> None:
+    folder = images(tmp_path, 4)
+    with (
+        served(folder, tmp_path, "--labels", "real,fake") as server,
+        opened(browser, server) as page,
+    ):
+
+        def answered(*keys: str) -> tuple[str, list[object]]:
+            before = name(page)
+            for key in keys:
+                page.keyboard.press(key)
+            other_than(page, before)
+            rows = server.ask(
+                "SELECT state, answers.label, certainty, seconds > 0 FROM answers "
+                "JOIN images ON images.id = image WHERE path LIKE ?", f"%{before}",
+            )  # fmt: skip
+            return before, rows
+
+        page.keyboard.press("n")
+        assert "Nothing is marked" in toast(page)
+        drag(page, LINE)
+        page.keyboard.press("n")
+        assert "label" in toast(page)
+        page.keyboard.press("1")
+        page.keyboard.press("0")
+        assert "Something is marked" in toast(page)
+        assert answered("Shift+Digit2", "n")[1] == [("marked", "real", 2, 1)]
+        assert page.locator("#count").inner_text() == "1 of 4"
+        assert answered("2", "0")[1] == [("nothing", "fake", None, 1)]
+        assert answered("c")[1] == [("cannot_judge", None, None, 1)]
+        skipped, said = answered("s")
+        assert said == [("skipped", None, None, 1)]
+        assert page.locator("#count").inner_text() == "3 of 4"
+
+        # The end; what was skipped can be looked at again, and answered.
+        page.get_by_role("button", name="Look at them again").click()
+        assert other_than(page, "") == skipped
+        assert page.locator("#answered").inner_text() == "Skipped"
+        assert answered("1", "0")[1] == [("nothing", "real", None, 1)]
+        page.get_by_text("There is nothing left to mark for you now").wait_for()
+        assert page.get_by_role("button", name="Look at them again").count() == 0
+
+        # Back through what was shown; an answer that is there may be left as it is.
+        page.keyboard.press("ArrowLeft")
+        assert other_than(page, "") == skipped
+        assert page.locator("#answered").inner_text() == "Nothing to mark"
+        page.reload()
+        page.wait_for_selector("body[data-image]:not([data-image=''])")
+        assert name(page) == skipped
+        events = server.ask(
+            "SELECT kind, count(*) FROM events WHERE kind IN ('shown', 'hidden') GROUP BY kind"
+        )
+        assert len(events) == 2
+        assert events[0][1] == events[1][1] >= 5
+
+
+def test_two_people_do_not_see_each_other(browser: Browser, tmp_path: Path) -> None:
+    with (
+        served(images(tmp_path, 12), tmp_path) as server,
+        opened(browser, server, "Ada") as ada,
+        opened(browser, server, "Grace") as grace,
+    ):
+        assert name(ada) != name(grace)  # nobody else is needed for an image at hand
+        for page in (ada, grace):
+            show(page, server, "image-0.png")
+        empty = canvas(grace)
+        drag(ada, LINE)
+        saved(ada)
+        show(grace, server, "image-0.png")
+        assert canvas(grace) == empty
+        assert grace.locator("[data-do=undo]").is_disabled()
+        drag(grace, [FIT.page(50, 120), FIT.page(150, 120)])
+        saved(grace)
+        np.testing.assert_array_equal(server.mask("image-0.png", "Ada"), line(ada))
+        assert server.mask("image-0.png", "Grace").any()
+        assert not (server.mask("image-0.png", "Grace") & server.mask("image-0.png", "Ada")).any()
+        # In one browser, another person takes over, and sees none of it either.
+        ada.get_by_role("button", name="Ada").click()
+        ada.get_by_role("button", name="Grace").wait_for()
+        ada.fill("#person", "Mary")
+        ada.keyboard.press("Enter")
+        ada.wait_for_function("() => document.getElementById('who').textContent === 'Mary'")
+        show(ada, server, "image-0.png")
+        assert canvas(ada) == empty
+
+
+def test_the_second_tab_is_told_and_may_take_over(browser: Browser, tmp_path: Path) -> None:
+    with (
+        served(images(tmp_path, 1), tmp_path) as server,
+        opened(browser, server, may_say=CONFLICT) as first,
+    ):
+        drag(first, LINE)
+        saved(first)
+        expected = server.mask("image-0.png")
+        assert expected.any()
+        second = another_tab(first.context, server, "Ada", CONFLICT)
+        banner = "This image is open in another tab of yours."
+        second.get_by_text(banner).wait_for()
+        drag(second, [FIT.page(20, 120), FIT.page(180, 120)])
+        second.keyboard.press("Control+z")
+        saved(second)
+        np.testing.assert_array_equal(server.mask("image-0.png"), expected)
+
+        second.get_by_role("button", name="Work on it here").click()
+        second.get_by_text(banner).wait_for(state="hidden")
+        second.keyboard.press("Control+z")
+        saved(second)
+        assert not server.mask("image-0.png").any()
+        # The first one notices when it wants to save; its stroke is kept until it takes over.
+        drag(first, LINE)
+        first.get_by_text(banner).wait_for()
+        assert first.locator("#save-words").inner_text() == "1 change not saved"
+        assert not server.mask("image-0.png").any()
+        first.get_by_role("button", name="Work on it here").click()
+        saved(first)
+        np.testing.assert_array_equal(server.mask("image-0.png"), expected)
+        assert second.said == []  # type: ignore[attr-defined]
+
+
+def test_another_person_in_the_same_browser_takes_no_marks(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        served(images(tmp_path, 12), tmp_path) as server,
+        opened(browser, server, may_say="status of 40[39]") as first,
+    ):
+        show(first, server, "image-0.png")
+        second = another_tab(first.context, server, "Ada")
+        second.get_by_role("button", name="Ada").click()
+        second.fill("#person", "Grace")
+        second.keyboard.press("Enter")
+        second.wait_for_function("() => document.getElementById('who').textContent === 'Grace'")
+        drag(first, LINE)
+        first.get_by_text("Somebody else has signed in in this browser.").wait_for()
+        assert not server.ask("SELECT 1 FROM strokes")
+        # Signed in again, the first person finds the stroke, and it is saved under the right name.
+        second.locator("#who").click()
+        second.get_by_role("button", name="Ada").click()
+        second.wait_for_function("() => document.getElementById('who').textContent === 'Ada'")
+        first.reload()
+        sign_in(first, "Ada")
+        saved(first)
+        np.testing.assert_array_equal(server.mask("image-0.png", "Ada"), line(first))
+        assert server.ask(
+            "SELECT DISTINCT name FROM strokes JOIN people ON people.id = person"
+        ) == [("Ada",)]
+
+
+def propose(server: Served) -> tuple[int, Mask]:
+    """A Teacher's proposal for each image: a box."""
+    box = np.zeros((HEIGHT, WIDTH), bool)
+    box[30:110, 60:150] = True
+    box[60:80, 90:100] = False
+    found = bounding_runs(box)
+    assert found is not None
+    connection = connect(server.database)
+    try:
+        connection.execute("BEGIN")
+        teacher = add_teacher(connection, "teacher", 12, 0.71)
+        images = [row[0] for row in connection.execute("SELECT id FROM images")]
+        write_proposals(connection, teacher, [Proposal(one, *found, 0.9) for one in images])
+        connection.execute("COMMIT")
+        number = connection.execute("SELECT min(id) FROM proposals").fetchone()[0]
+    finally:
+        connection.close()
+    return number, box
+
+
+def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 2), tmp_path, "--proposals", "first") as server:
+        _, box = propose(server)
+        with opened(browser, server) as page:
+            offer = page.locator("#offer")
+            assert "12 images; agreement with people 0.71" in offer.inner_text()
+            first = name(page)
+            seen = canvas(page)
+            assert not server.mask(first).any()
+            page.keyboard.press("a")
+            saved(page)
+            np.testing.assert_array_equal(server.mask(first), box)
+            assert offer.is_hidden()
+            page.keyboard.press("e")
+            drag(page, LINE)
+            page.mouse.move(1200, 500)
+            saved(page)
+            np.testing.assert_array_equal(server.mask(first), box & ~line(page))
+            rows = server.ask("SELECT tool, erase, proposal IS NULL FROM strokes ORDER BY number")
+            assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
+            page.keyboard.press("n")
+            second = other_than(page, first)
+            assert server.ask("SELECT proposals_mode, proposal IS NULL FROM answers") == [
+                ("first", 0)
+            ]
+            # Undone, it is offered again; hidden, it is not.
+            assert canvas(page) == seen
+            page.keyboard.press("a")
+            page.keyboard.press("Control+z")
+            assert canvas(page) == seen
+            saved(page)
+            assert not server.mask(second).any()
+            offer.get_by_role("button", name="Hide").click()
+            assert offer.is_hidden()
+            assert canvas(page) != seen
+
+
+def test_a_proposal_after_is_shown_after_the_first_own_mark(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with served(images(tmp_path, 1), tmp_path, "--proposals", "after") as server:
+        _, box = propose(server)
+        with opened(browser, server) as page:
+            assert page.locator("#offer").is_hidden()
+            page.keyboard.press("a")
+            assert "no proposal" in toast(page)
+            drag(page, LINE)
+            page.locator("#offer").wait_for()
+            assert server.ask("SELECT count(*) FROM events WHERE kind = 'proposal_shown'") == [(1,)]
+            page.keyboard.press("a")
+            saved(page)
+            np.testing.assert_array_equal(server.mask("image-0.png"), box | line(page))
+
+
+def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_path: Path) -> None:
+    with served(images(tmp_path, 1), tmp_path, "--proposals", "never") as server:
+        propose(server)
+        with opened(browser, server) as page:
+            drag(page, LINE)
+            saved(page)
+            page.reload()
+            page.wait_for_selector("body[data-image]:not([data-image=''])")
+            page.evaluate(DRAWN)
+            assert page.locator("#offer").is_hidden()
+            assert server.ask("SELECT count(*) FROM events WHERE kind = 'proposal_shown'") == [(0,)]
+
+
+def test_a_damaged_image_is_shown_as_such(browser: Browser, tmp_path: Path) -> None:
+    folder = images(tmp_path, 1)
+    whole = write_images(tmp_path / "other", {"good.png": (WIDTH, HEIGHT)}) / "good.png"
+    (folder / "torn.png").write_bytes(whole.read_bytes()[:5000])
+    with served(folder, tmp_path) as server, opened(browser, server, may_say=DAMAGED) as page:
+        show(page, server, "torn.png")
+        page.get_by_text("This image cannot be shown.").wait_for()
+        assert "torn.png: " in page.locator("#card").inner_text()
+        drag(page, LINE)
+        for key in ("0", "Control+z", "a", "k", "f", "+"):
+            page.keyboard.press(key)
+        other_than(page, "torn.png")
+        assert page.locator("#card").is_hidden()
+        assert not server.ask("SELECT 1 FROM strokes")
+        assert not server.ask("SELECT 1 FROM answers")
+        ((problem,),) = server.ask("SELECT problem FROM images WHERE path LIKE '%torn.png'")
+        assert "truncated" in problem
