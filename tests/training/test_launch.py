@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from preceptor.training.launch import launch
 from preceptor.training.run import train
 from tests.commands import assert_refused
 from tests.datasets import squares
-from tests.launches import apart, ended, finished, ranks_of, run_of, start, until
+from tests.launches import apart, ended, finished, ranks_of, run_of, start, start_anew, until
+from tests.start_up import imported_by
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
@@ -65,7 +64,7 @@ def test_two_devices_do_what_one_does(
 def test_memory_that_runs_out_on_one_device_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     config = run_of(manifest, {"devices": 2, "epochs": 40, "input_size": 224, "batch_size": 12})
     # Every tensor of 64 KiB is asked of the kernel, which gives little more from a point on.
-    process = start(config, tmp_path / "runs", MALLOC_MMAP_THRESHOLD_="65536")
+    process = start_anew(config, tmp_path / "runs", MALLOC_MMAP_THRESHOLD_="65536")
     until(process, "epoch 1/")
     rank = ranks_of(process)[1]
     now = int(Path(f"/proc/{rank}/statm").read_text().split()[0]) * resource.getpagesize()
@@ -104,13 +103,8 @@ def test_devices_that_are_not_there(manifest: Path) -> None:
 
 
 def test_the_launcher_imports_no_torch() -> None:
-    code = (
-        "import sys, preceptor.training.__main__\n"
-        "heavy = {'torch', 'timm', 'pandas', 'lightning_fabric'}\n"
-        "sys.exit(','.join(heavy & set(sys.modules)) or 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "timm", "pandas", "lightning_fabric"}
+    assert not imported_by("import preceptor.training.__main__", heavy).imported
 
 
 def test_shares_divide_a_batch_and_short_batches_join() -> None:

@@ -28,7 +28,7 @@ _HTML = "text/html; charset=utf-8"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>preceptor label</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">{head}
-<link rel="stylesheet" href="/static/style.css"></head>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head>
 <body class="entry"><main><h1>preceptor label</h1>{main}</main></body></html>
 """
 _LOGIN = """{note}<form method="post" action="/enter">
