@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from preceptor.cli.label_export import label_export, label_status
+from preceptor.cli.label_teacher import simulate, teach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,8 @@ label = typer.Typer(
 )
 label.command("export")(label_export)
 label.command("status")(label_status)
+label.command()(teach)
+label.command()(simulate)
 
 
 @label.command()
@@ -114,6 +117,23 @@ def run(
             show_default="after",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|FOLDER",
+            help="Teacher that proposes marks: a model folder, or auto: trained on the marks so "
+            "far, again and again.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher_config: Annotated[
+        Path | None,
+        typer.Option(help="Settings of --teacher auto (YAML).", show_default=False),
+    ] = None,
+    teacher_maps: Annotated[
+        Literal["cells", "cam"],
+        typer.Option(help="Maps of a --teacher FOLDER: cells (of a mapper) or cam."),
+    ] = "cam",
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Random seed of the order and the overlap.", show_default="0"),
@@ -138,6 +158,7 @@ def run(
         raise InputError(
             f"label: {error.name} is not installed; pip install 'preceptor[web]'"
         ) from error
+    from preceptor.label.auto_teacher import helper
     from preceptor.label.database import serving
     from preceptor.label.hosts import Hosts, is_local
     from preceptor.label.sources import find_source
@@ -175,6 +196,7 @@ def run(
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access = _access(invited, password)
         labeling = labeling_of(prepared, hosts, access, password, own)
+        stop = helper(path, teacher, teacher_config, teacher_maps)
         try:
             _tell(prepared)
             base = f"http://{_shown(host)}:{hosts.port}/"
@@ -190,6 +212,7 @@ def run(
                 webbrowser.open(link)
             serve(application(labeling), at)
         finally:
+            stop()
             labeling.close()
     print(f"stopped; all marks are in {path}")
 

@@ -1,4 +1,4 @@
-"""The commands `preceptor study run | init | plan | status`; `study FILE` is `study run FILE`."""
+"""Commands of `preceptor study`; `study FILE` is short for `study run FILE`."""
 
 from __future__ import annotations
 
@@ -167,6 +167,28 @@ def status(folder: Annotated[Path, typer.Argument(help="Study folder.")]) -> Non
     from preceptor.execution.status import read_status
 
     tell_status(*read_status(folder), Console())
+
+
+@study.command()
+def archive(
+    folder: Annotated[Path, typer.Argument(help="Study folder.")],
+    to: Annotated[Path, typer.Option(help="New folder.")],
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            help="Path of the manifest in the archive, which may contain ${VARIABLES} and {seed} "
+            "(default: that of the study).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Copy records, scores and tables of a study, without weights, maps and images.
+
+    `preceptor report` makes the report of the copy, if the manifests are there.
+    """
+    from preceptor.study.archive import archive_study
+
+    print(f"{archive_study(folder, to, manifest=manifest)} steps in {to}")
 
 
 def finish(result: StudyResult) -> None:

@@ -1,0 +1,81 @@
+"""Commands `preceptor label teach` and `preceptor label simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from preceptor.label.teacher_config import TeacherConfig
+
+Order = Literal["random", "source", "uncertainty", "gain"]
+Proposals = Literal["first", "after", "never"]
+TeacherOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings of the Teacher (YAML).", show_default=False),
+]
+
+
+def teach(
+    database: Annotated[Path, typer.Argument(help="Database of marks (NAME.label.sqlite).")],
+    config: TeacherOption = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder of Teachers (default: NAME.teachers).", show_default=False),
+    ] = None,
+) -> None:
+    """Train a Teacher on the marks so far, and store its proposals.
+
+    The page shows them at once; a server may be running.
+    """
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.label.auto_teacher import teachers_folder
+        from preceptor.label.teach import teach_database
+    teach_database(database, to or teachers_folder(database), _teacher(config))
+
+
+def simulate(
+    manifest: Annotated[Path, typer.Argument(help="Manifest with human maps.")],
+    to: Annotated[Path, typer.Option(help="New folder.")],
+    images: Annotated[int, typer.Option(min=1, help="Number of answers.")] = 40,
+    people: Annotated[
+        str, typer.Option(help="Names of the people, with commas between them.")
+    ] = "simulated",
+    order: Annotated[Order, typer.Option(help="Order of the images.")] = "random",
+    proposals: Annotated[
+        Proposals, typer.Option(help="When a Teacher's proposal is shown.")
+    ] = "after",
+    teacher: Annotated[
+        bool, typer.Option("--teacher/--no-teacher", help="Whether Teachers are trained.")
+    ] = True,
+    config: TeacherOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+) -> None:
+    """Mark images by simulated people, to measure what a Teacher's help saves.
+
+    The people mark from the human maps of the manifest, with small errors; their time is counted
+    by stated costs. The server, the database and the Teachers are real.
+    """
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.label.simulate import Simulation, simulate, summary
+    found = simulate(
+        manifest, to,
+        Simulation(
+            images, tuple(name.strip() for name in people.split(",")), order, proposals,
+            _teacher(config) if teacher else None, seed=seed,
+        ),
+    )  # fmt: skip
+    print(summary(found))
+
+
+def _teacher(config: Path | None) -> TeacherConfig:
+    from preceptor.config.yaml_file import load_config
+    from preceptor.label.teacher_config import TeacherConfig
+
+    return TeacherConfig() if config is None else load_config(config, TeacherConfig)

@@ -1,0 +1,257 @@
+"""Teacher of the marking page: a mapper taught the marks so far, and its proposals.
+
+The labels of the images are not used: an image is positive if it has a mark. A proposal is the set
+of pixels with a probability of a mark above a threshold. The threshold is the one with the highest
+mean overlap with people's marks, on images that the mapper was not taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from preceptor.data.images import image_size
+from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace
+from preceptor.errors import InputError
+from preceptor.evaluation.split_names import kind_or_none
+from preceptor.inference.annotate import compute_maps
+from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
+from preceptor.maps.export import map_over_image
+from preceptor.models.build import load_model
+from preceptor.models.guided_model import GuidedModel
+from preceptor.training.run import train
+
+Mask = NDArray[np.bool_]
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+_HELD_OUT = 5  # every fifth marked image chooses the threshold
+
+
+@dataclass(frozen=True)
+class MarkedImage:
+    """An image that people have answered.
+
+    Args:
+        path: Image file.
+        mask: (h, w) mark; empty if there is nothing to mark.
+        split: Split of the manifest.
+    """
+
+    path: Path
+    mask: Mask
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class LabelTeacher:
+    """A trained mapper with its threshold.
+
+    Args:
+        model: Model folder.
+        threshold: Probability above which a pixel is proposed.
+        agreement: Mean overlap (intersection ÷ union) with people's marks at this threshold, on
+            images that the mapper was not taught; None if none of them is marked.
+        images: Number of images that it was taught; 0 = not known.
+        method: Maps: cells (probability of a mark, of a mapper) or cam (of a classifier; nothing is
+            proposed where it does not predict its positive class).
+    """
+
+    model: Path
+    threshold: float
+    agreement: float | None
+    images: int
+    method: Literal["cells", "cam"] = "cells"
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """Proposed mark of an image.
+
+    Args:
+        path: Image file.
+        mask: (h, w) proposed mark.
+        score: Mean probability of the highest cells, the mapper's score of the image.
+        doubt: Mean entropy of the cells in bits, 0 to 1: high where the mapper does not know.
+    """
+
+    path: Path
+    mask: Mask
+    score: float
+    doubt: float
+
+
+def teach(
+    images: Sequence[MarkedImage],
+    folder: Path,
+    config: TeacherConfig,
+    *,
+    tell: Callable[[str], None] | None = None,
+) -> LabelTeacher:
+    """Train a mapper on people's marks.
+
+    Images of validation splits are never taught; they choose the threshold. Without any, every
+    fifth image of the training split does, and is not taught either.
+
+    Args:
+        images: Answered images of training and validation splits.
+        folder: Working folder: manifest, maps, runs.
+        config: Settings.
+        tell: Function that receives lines of progress.
+
+    Raises:
+        InputError: There are fewer than two images with marks and two without, or the settings are
+            invalid.
+    """
+    taught, held = _parts(images)
+    counts = [sum(bool(one.mask.any()) for one in part) for part in (taught, held)]
+    if counts[0] < 2 or len(taught) - counts[0] < 2:
+        raise InputError(
+            f"a Teacher needs 2 training images with marks and 2 with nothing to mark; there are "
+            f"{counts[0]} and {len(taught) - counts[0]}; mark more images"
+        )
+    manifest = _write_manifest(taught, held, folder)
+    workspace = Workspace(Manifest.read(manifest, verify=False, need=("train", "val")), folder)
+    found = train(config.run(manifest), folder / "runs", workspace=workspace, tell=tell)
+    model = load_model(found.folder / "model")
+    threshold, agreement = _chosen_threshold(model, held, folder, "cells")
+    return LabelTeacher(found.folder / "model", threshold, agreement, len(taught))
+
+
+def given_teacher(
+    folder: Path, images: Sequence[MarkedImage], cache: Path, method: Literal["cells", "cam"]
+) -> LabelTeacher:
+    """A model that was trained elsewhere, with a threshold chosen on people's marks so far.
+
+    Args:
+        folder: Model folder.
+        images: Answered images; without any mark, the threshold is 0.5.
+        cache: Folder of the image cache.
+        method: Maps, see `LabelTeacher`.
+
+    Raises:
+        InputError: The folder has no model, or cam is asked of a model without a positive class.
+    """
+    model = load_model(folder)
+    if method == "cam" and model.spec.positive is None:
+        raise InputError(f"{folder}: the model has no positive class, whose maps could be proposed")
+    threshold, agreement = _chosen_threshold(model, images, cache, method)
+    return LabelTeacher(folder, threshold, agreement, 0, method)
+
+
+def _chosen_threshold(
+    model: GuidedModel,
+    images: Sequence[MarkedImage],
+    cache: Path,
+    method: Literal["cells", "cam"],
+) -> tuple[float, float | None]:
+    """Threshold with the highest mean overlap on marked images, and that overlap."""
+    marked = [one for one in images if one.mask.any()]
+    if not marked:
+        return THRESHOLDS[len(THRESHOLDS) // 2], None
+    overlaps = np.zeros(len(THRESHOLDS))
+    for one, (over, _) in zip(
+        marked, _maps(model, [one.path for one in marked], cache, method), strict=True
+    ):
+        overlaps += [overlap(one.mask, over >= level) for level in THRESHOLDS]
+    return THRESHOLDS[int(overlaps.argmax())], float(overlaps.max()) / len(marked)
+
+
+def propose(
+    teacher: LabelTeacher, paths: Sequence[Path], cache: Path, top: float = 0.1
+) -> Iterator[Proposed]:
+    """Proposals of a Teacher.
+
+    Args:
+        teacher: Teacher.
+        paths: Image files.
+        cache: Folder of the image cache.
+        top: Share of the highest cells whose mean is the score.
+    """
+    model = load_model(teacher.model)
+    for path, (over, grid) in zip(paths, _maps(model, paths, cache, teacher.method), strict=True):
+        cells = np.sort(grid.ravel())[::-1]
+        score = float(cells[: max(1, round(top * cells.size))].mean())
+        yield Proposed(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
+
+
+def overlap(one: Mask, other: Mask) -> float:
+    """Intersection over union of two masks; 1 if both are empty.
+
+    Example:
+        >>> overlap(np.array([True, True, False]), np.array([True, False, False]))
+        0.5
+    """
+    union = int((one | other).sum())
+    return 1.0 if not union else int((one & other).sum()) / union
+
+
+def _entropy(grid: NDArray[np.float32]) -> NDArray[np.float64]:
+    share = np.clip(grid.astype(np.float64), 1e-6, 1 - 1e-6)
+    found: NDArray[np.float64] = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    return found
+
+
+def _parts(images: Sequence[MarkedImage]) -> tuple[list[MarkedImage], list[MarkedImage]]:
+    """Images that are taught, and images that choose the threshold."""
+    train_images = [one for one in images if one.split == "train"]
+    held = [one for one in images if kind_or_none(one.split) == "val"]
+    if any(one.mask.any() for one in held) and not all(one.mask.any() for one in held):
+        return train_images, held
+    parts: dict[bool, list[MarkedImage]] = {False: [], True: []}
+    for marked in (True, False):
+        own = [one for one in train_images if bool(one.mask.any()) == marked]
+        for place, one in enumerate(own):
+            parts[place % _HELD_OUT == _HELD_OUT - 1].append(one)
+    return parts[False], parts[True]
+
+
+def _write_manifest(
+    taught: Sequence[MarkedImage], held: Sequence[MarkedImage], folder: Path
+) -> Path:
+    """Manifest of the marks, whose maps are PNG files at image size."""
+    maps = folder / "maps"
+    maps.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, str, str, str, bool]] = []
+    parts: list[tuple[Literal["train", "val"], Sequence[MarkedImage]]] = [
+        ("train", taught), ("val", held)
+    ]  # fmt: skip
+    for split, images in parts:
+        for one in images:
+            file = ""
+            if one.mask.any():
+                file = f"maps/{len(rows):06}.png"
+                Image.fromarray(one.mask.astype(np.uint8) * 255).save(folder / file)
+            label = MARKED if file else NOTHING
+            rows.append((str(one.path), label, split, file, True))
+    columns = ["path", "label", "split", "saliency", "annotated"]
+    manifest = folder / "manifest.csv"
+    pd.DataFrame(rows, columns=columns).to_csv(manifest, index=False)
+    return manifest
+
+
+def _maps(
+    model: GuidedModel, paths: Sequence[Path], cache: Path, method: Literal["cells", "cam"]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Map over each image, and its grid."""
+    table = pd.DataFrame({"path": [str(one) for one in paths], "split": "train"})
+    spec = model.spec
+    table["label"] = spec.positive or spec.classes[0]
+    manifest = Manifest.from_frame(table, cache, need=())
+    rows = np.arange(len(table))
+    workspace = Workspace(manifest, cache)
+    found = compute_maps(
+        model, workspace, rows, method, cam_class="decision" if method == "cam" else "label"
+    )
+    for path, grid, score in zip(paths, found.maps, found.scores, strict=True):
+        cells = np.asarray(grid, np.float32)
+        over = map_over_image(cells, found.info, image_size(path))
+        if method == "cam" and score < 0.5:
+            over, cells = np.zeros_like(over), cells * 0
+        yield over, cells

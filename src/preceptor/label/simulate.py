@@ -1,0 +1,297 @@
+"""Simulated marking: people who mark from known maps, through the server, with a Teacher's help.
+
+Everything but the people is real: the server is the command `preceptor label` in a process of its
+own, strokes and answers go through HTTP into the database, and Teachers are trained on what is
+there. Time is not waited for, but counted by the stated costs. A Teacher is trained after every so
+many answers and used from then on, so that the result does not depend on the speed of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from preceptor.data.images import decode_map, image_size
+from preceptor.data.manifest import Manifest
+from preceptor.errors import InputError
+from preceptor.label.client import LabelClient
+from preceptor.label.database import connect
+from preceptor.label.mapper_teacher import Mask, overlap
+from preceptor.label.runs import decode_runs, from_text
+from preceptor.label.settings import Order, ProposalsMode
+from preceptor.label.simulated_annotator import (
+    Costs,
+    Error,
+    Stroke,
+    intended_mark,
+    mark,
+    mark_after,
+)
+from preceptor.label.strokes import Patch
+from preceptor.label.teach import teach_database
+from preceptor.label.teacher_config import TeacherConfig
+
+CLASS = "evidence"
+_KNOWN = ("path", "label", "saliency")
+
+
+class _Known(NamedTuple):
+    label: str
+    saliency: str
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Settings of simulated marking.
+
+    Args:
+        images: Number of answers in all.
+        people: Names of the people, who take turns.
+        order: Order of the images.
+        proposals: When a proposal is shown.
+        teacher: Settings of the Teachers; None = no Teacher is trained.
+        costs: Seconds of each action.
+        error: Deviation of marks from the known ones.
+        seed: Random seed of the order and of the deviations. The deviation of an image does not
+            depend on the order, so that two simulations can be compared image by image.
+    """
+
+    images: int = 40
+    people: tuple[str, ...] = ("simulated",)
+    order: Order = "random"
+    proposals: ProposalsMode = "never"
+    teacher: TeacherConfig | None = None
+    costs: Costs = field(default_factory=Costs)
+    error: Error = field(default_factory=Error)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SimulatedAnswer:
+    """What one person did on one image, a row of simulation.csv.
+
+    Args:
+        number: Place among all answers.
+        person, image: Names.
+        seconds: Counted time.
+        strokes: Number of strokes.
+        proposed: Whether a proposal was shown.
+        adopted: Whether it was adopted.
+        proposal_overlap: Intersection ÷ union of the proposal and the known mark; NaN without.
+        overlap: Intersection ÷ union of the mark and the known mark.
+        teacher_images: Images that the newest Teacher was taught; 0 = there is none.
+    """
+
+    number: int
+    person: str
+    image: str
+    seconds: float
+    strokes: int
+    proposed: bool
+    adopted: bool
+    proposal_overlap: float
+    overlap: float
+    teacher_images: int
+
+
+def simulate(
+    manifest: Path,
+    folder: Path,
+    settings: Simulation,
+    *,
+    tell: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Mark images of a manifest by simulated people.
+
+    Only training images that a person examined are marked, since the marks of others are not known.
+
+    Args:
+        manifest: Manifest with human maps.
+        folder: New folder: manifest without maps, database, Teachers, simulation.csv.
+        settings: Settings.
+        tell: Function that receives lines of progress.
+
+    Returns:
+        The rows of simulation.csv, see `SimulatedAnswer`.
+
+    Raises:
+        InputError: The manifest has no examined training images, or the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: it is not empty; name a new folder")
+    table = Manifest.read(manifest, verify=False, need=()).table
+    table = table[table["annotated"] & table["split"].isin(["", "train"])]
+    if table.empty:
+        raise InputError(f"{manifest}: no training image was examined by a person; none is known")
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {
+        path: _Known(label, saliency)
+        for path, label, saliency in zip(*(table[c] for c in _KNOWN), strict=True)
+    }
+    plain = folder / "images.csv"
+    columns = ["path", "label", "split", "source"]
+    table[columns].to_csv(plain, index=False)
+    database = folder / "marks.sqlite"
+    found: list[SimulatedAnswer] = []
+    with (
+        _server(plain, database, settings) as link,
+        contextlib.closing(connect(database, readonly=True)) as reading,
+    ):
+        clients = {name: LabelClient(link, name) for name in settings.people}
+        taught = 0
+        while len(found) < settings.images:
+            name = settings.people[len(found) % len(settings.people)]
+            image = clients[name].next_image()
+            if image is None:
+                tell(f"{name}: no image is left")
+                break
+            path = Path(
+                reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()[0]
+            )
+            path = folder.absolute() / path
+            work = _mark_image(clients[name], image, path, known[str(path)], settings, name)
+            found.append(SimulatedAnswer(len(found), name, path.name, *work, taught))
+            config = settings.teacher
+            if config is not None and len(found) % config.every == 0 < settings.images - len(found):
+                taught = _teach(database, folder, config, taught, tell)
+        for client in clients.values():
+            client.close()
+    result = pd.DataFrame(found, columns=[one.name for one in fields(SimulatedAnswer)])
+    result.to_csv(folder / "simulation.csv", index=False)
+    return result
+
+
+def summary(answers: pd.DataFrame) -> str:
+    """Sentences about a simulation: time, proposals, overlap with the known marks.
+
+    Args:
+        answers: Result of `simulate`.
+    """
+    minutes = answers["seconds"].sum() / 60
+    lines = [
+        f"{len(answers):,} images in {minutes:.1f} simulated minutes "
+        f"({answers['seconds'].mean():.1f} s an image); overlap with the known marks "
+        f"{answers['overlap'].mean():.3f}"
+    ]
+    shown = answers[answers["proposed"]]
+    if len(shown):
+        lines.append(
+            f"{len(shown):,} proposals, overlap {shown['proposal_overlap'].mean():.3f}; "
+            f"{shown['adopted'].mean():.0%} adopted; {shown['seconds'].mean():.1f} s an image"
+        )
+    return "\n".join(lines)
+
+
+def _mark_image(
+    client: LabelClient, image: int, path: Path, known: _Known, settings: Simulation, name: str
+) -> tuple[float, int, bool, bool, float, float]:
+    """Mark and answer one image; the fields of `SimulatedAnswer` from seconds to overlap."""
+    truth = _known_mark(known, image_size(path))
+    # The deviation of a person on an image is the same in every simulation with this seed.
+    digest = hashlib.blake2b(f"{settings.seed} {name} {path.name}".encode(), digest_size=8)
+    rng = np.random.default_rng(int.from_bytes(digest.digest(), "big"))
+    intended = intended_mark(truth, settings.error, rng)
+    costs, error = settings.costs, settings.error
+    shown = client.image(image)["proposal"]
+    own: list[Stroke] = []
+    if settings.proposals == "after":
+        work = mark(intended, None, costs, error)
+        if work.strokes:
+            own = work.strokes[:1]
+            _send(client, image, own)
+            shown = client.image(image)["proposal"]
+    proposal = None if shown is None else _mask_of(shown, truth.shape)
+    if proposal is None:
+        work = mark(intended, None, costs, error)
+    elif own:
+        work = mark_after(intended, proposal, costs, error)
+    else:
+        work = mark(intended, proposal, costs, error)
+    mask = np.zeros_like(truth)
+    for stroke in own:
+        mask |= stroke.pixels
+    if work.adopted:
+        assert shown is not None
+        assert proposal is not None
+        client.stroke(image, proposal, class_=CLASS, proposal=shown["id"])
+        mask |= proposal
+    rest = work.strokes[len(own) :]
+    _send(client, image, rest)
+    for stroke in rest:
+        mask = mask & ~stroke.pixels if stroke.erase else mask | stroke.pixels
+    client.answer(
+        image, "marked" if mask.any() else "nothing", label=known.label, seconds=work.seconds,
+        proposal=None if shown is None else shown["id"],
+    )  # fmt: skip
+    agreement = float("nan") if proposal is None else overlap(proposal, truth)
+    return (
+        work.seconds, len(work.strokes), proposal is not None, work.adopted, agreement,
+        overlap(mask, truth),
+    )  # fmt: skip
+
+
+def _send(client: LabelClient, image: int, strokes: Sequence[Stroke]) -> None:
+    for stroke in strokes:
+        client.stroke(
+            image, stroke.pixels, class_=CLASS, erase=stroke.erase, seconds=stroke.seconds
+        )
+
+
+def _mask_of(shown: dict[str, Any], shape: tuple[int, ...]) -> Mask:
+    bits = decode_runs(from_text(shown["runs"]), shown["w"] * shown["h"])
+    patch = Patch(shown["x"], shown["y"], bits.reshape(shown["h"], shown["w"]))
+    return patch.whole(shape[1], shape[0])
+
+
+def _known_mark(known: _Known, size: tuple[int, int]) -> Mask:
+    """(h, w) pixels of at least half of the largest value of the human map."""
+    if not known.saliency:
+        return np.zeros((size[1], size[0]), bool)
+    values = decode_map(Path(known.saliency))
+    if values.shape != (size[1], size[0]):
+        values = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray((values > 0) & (values >= values.max() / 2), bool)
+
+
+def _teach(
+    database: Path, folder: Path, config: TeacherConfig, taught: int, tell: Callable[[str], None]
+) -> int:
+    """Train a Teacher; images that it was taught. Without enough marks the last one stays."""
+    try:
+        return teach_database(database, folder / "teachers", config, tell=tell).images
+    except InputError as error:
+        tell(f"no new Teacher: {error}")
+        return taught
+
+
+@contextmanager
+def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[str]:
+    """`preceptor label` in a process of its own; yields the link."""
+    command = [
+        sys.executable, "-m", "preceptor", "label", "run", str(manifest), "--no-open",
+        "--database", str(database), "--order", settings.order, "--proposals",
+        settings.proposals, "--seed", str(settings.seed), "--classes", CLASS,
+    ]  # fmt: skip
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            if line.startswith("open "):
+                yield line.split()[1]
+                break
+        else:
+            raise InputError("the server of preceptor label did not start; see its message above")
+    finally:
+        server.terminate()
+        server.wait()

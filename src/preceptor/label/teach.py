@@ -1,0 +1,286 @@
+"""Training of a Teacher on the marks of a database, its proposals, and the order of open images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from preceptor.config.yaml_file import load_config
+from preceptor.data.images import image_size
+from preceptor.errors import PreceptorError
+from preceptor.label.database import Connection, connect
+from preceptor.label.intake import source_of
+from preceptor.label.mapper_teacher import (
+    LabelTeacher,
+    MarkedImage,
+    Mask,
+    Proposed,
+    given_teacher,
+    overlap,
+    propose,
+    teach,
+)
+from preceptor.label.proposals import Proposal, add_teacher, write_proposals
+from preceptor.label.runs import bounding_runs, decode_runs
+from preceptor.label.settings import Order, read_settings
+from preceptor.label.strokes import Patch, masks_of, union
+from preceptor.label.teacher_config import TeacherConfig
+
+_NICE = 15  # of a training beside the page, which must not slow it
+_AT_ONCE = 200  # images of a commit, so that the first proposals are there early
+
+
+def teach_database(
+    database: Path,
+    folder: Path,
+    config: TeacherConfig,
+    *,
+    most: int = 5000,
+    tell: Callable[[str], None] = print,
+) -> LabelTeacher:
+    """Train a Teacher on the marks so far, and store its proposals for images without an answer.
+
+    Only images of training and validation splits are used. Proposals are made for training images,
+    and for those of other splits if the settings of the database say so. A server may use the
+    database at the same time.
+
+    Args:
+        database: SQLite file.
+        folder: Folder of the Teachers, in which one is made.
+        config: Settings of the Teacher.
+        most: Largest number of images that receive proposals, in the order of the queue.
+        tell: Function that receives lines of progress.
+
+    Raises:
+        InputError: There are too few marks, or the settings are invalid.
+    """
+    with closing(connect(database)) as connection:
+        root = _root(connection, database)
+        images = list(answered_images(connection, root))
+        work = folder / f"teacher-{len(images)}"
+        shutil.rmtree(work, ignore_errors=True)
+        tell(f"training a Teacher on {len(images):,} images")
+        teacher = teach(images, work, config, tell=tell)
+        _publish(connection, root, teacher, work, most, tell)
+    return teacher
+
+
+def teach_in_child(database: str, folder: str, config: str | None) -> None:
+    """Train a Teacher in a process of its own, see `start_child` in `label.auto_teacher`.
+
+    Args:
+        database, folder: Arguments of `teach_database`.
+        config: Settings of the Teacher (YAML); None = defaults.
+    """
+    with _as_child():
+        settings = TeacherConfig() if config is None else load_config(Path(config), TeacherConfig)
+        teach_database(Path(database), Path(folder), settings)
+
+
+def propose_in_child(
+    database: str, folder: str, model: str, method: Literal["cells", "cam"]
+) -> None:
+    """Store proposals of a given model in a process of low priority, as `teach_in_child`.
+
+    Args:
+        database, folder, model, method: Arguments of `propose_with`.
+    """
+    with _as_child():
+        propose_with(Path(database), Path(folder), Path(model), method)
+
+
+@contextmanager
+def _as_child() -> Iterator[None]:
+    """Low priority; a user's error is one line, with exit code 1."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(_NICE)
+    try:
+        yield
+    except PreceptorError as error:
+        print(f"Teacher: {error}", flush=True)
+        raise SystemExit(1) from None
+
+
+def propose_with(
+    database: Path,
+    folder: Path,
+    model: Path,
+    method: Literal["cells", "cam"],
+    *,
+    most: int = 5000,
+    tell: Callable[[str], None] = print,
+) -> LabelTeacher:
+    """Store proposals of a model that was trained elsewhere.
+
+    Args:
+        database: SQLite file.
+        folder: Folder of caches.
+        model: Model folder.
+        method: Maps: cells, of a mapper, or cam, of a classifier.
+        most, tell: Arguments of `teach_database`.
+
+    Raises:
+        InputError: The folder has no model that can propose.
+    """
+    with closing(connect(database)) as connection:
+        root = _root(connection, database)
+        teacher = given_teacher(model, list(answered_images(connection, root)), folder, method)
+        _publish(connection, root, teacher, folder, most, tell)
+    return teacher
+
+
+def answered_images(connection: Connection, root: Path) -> Iterator[MarkedImage]:
+    """Images that people have marked or found to have nothing to mark, of training and validation.
+
+    Of several people, a pixel is marked if at least half of them marked it. Honeypots are left out.
+    """
+    rows = connection.execute(
+        "SELECT id, path, split, group_concat(person) AS people FROM images JOIN answers "
+        "ON answers.image = images.id WHERE state IN ('marked', 'nothing') AND honeypot = 0 "
+        "AND listed = 1 AND problem IS NULL AND (split IN ('', 'train', 'val') "
+        "OR split LIKE 'val-%') GROUP BY id ORDER BY id"
+    ).fetchall()
+    for row in rows:
+        path = root / row["path"]
+        people = [int(one) for one in row["people"].split(",")]
+        mask = majority(connection, row["id"], people, image_size(path))
+        yield MarkedImage(path, mask, row["split"] or "train")
+
+
+def majority(connection: Connection, image: int, people: list[int], size: tuple[int, int]) -> Mask:
+    """(h, w) pixels that at least half of some people marked, in any class.
+
+    Args:
+        connection: Connection.
+        image: Number of the image.
+        people: Numbers of the people.
+        size: Width and height of the image.
+    """
+    votes = np.zeros((size[1], size[0]), np.uint16)
+    for person in people:
+        votes += union(masks_of(connection, image, person).values()).whole(*size)
+    found: Mask = 2 * votes.astype(np.int64) >= len(people)
+    return found & (votes > 0)
+
+
+def agreement_with_people(connection: Connection, teacher: int) -> tuple[float, int] | None:
+    """Mean overlap of a Teacher's proposals with the marks that people made later.
+
+    Only images with an answer after the Teacher was made count, whose proposal was not adopted:
+    marks that began as the proposal would agree with it anyway.
+
+    Returns:
+        Mean of intersection ÷ union and the number of images; None if there are none.
+    """
+    rows = connection.execute(
+        "SELECT proposals.image, person, x, y, w, h, runs FROM proposals "
+        "JOIN answers ON answers.image = proposals.image "
+        "JOIN teachers ON teachers.id = proposals.teacher "
+        "WHERE proposals.teacher = ? AND answers.at > teachers.made "
+        "AND state IN ('marked', 'nothing') AND NOT EXISTS (SELECT 1 FROM strokes WHERE "
+        "strokes.image = answers.image AND strokes.person = answers.person "
+        "AND strokes.proposal IS NOT NULL AND strokes.undone = 0)",
+        (teacher,),
+    ).fetchall()
+    found = [_overlap(connection, row) for row in rows]
+    return (float(np.mean(found)), len(found)) if found else None
+
+
+def _root(connection: Connection, database: Path) -> Path:
+    place, is_folder = source_of(connection, database)
+    return place if is_folder else place.parent
+
+
+def _publish(
+    connection: Connection,
+    root: Path,
+    teacher: LabelTeacher,
+    cache: Path,
+    most: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Store a Teacher and its proposals, the first of the queue first."""
+    number = _store(connection, teacher)
+    made = 0
+    opened = _open_images(connection, root, most)
+    for start in range(0, len(opened), _AT_ONCE):
+        made += _propose(connection, number, teacher, opened[start : start + _AT_ONCE], cache)
+    tell(f"Teacher {number}: {made:,} proposals; {_words(teacher.agreement)}")
+
+
+def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[int, Path, bool]]:
+    """Images that receive proposals: number, file, and whether a model may order it."""
+    settings = read_settings(connection)
+    rows = connection.execute(
+        "SELECT id, path, split FROM images WHERE listed = 1 AND honeypot = 0 AND problem IS NULL "
+        "AND places > 0 AND (? OR split IN ('', 'train')) "
+        "ORDER BY priority IS NULL, priority DESC, position LIMIT ?",
+        (settings.proposals_on_evaluation, most),
+    )
+    found = ((row["id"], root / row["path"], row["split"] in ("", "train")) for row in rows)
+    return [one for one in found if one[1].is_file()]
+
+
+def _store(connection: Connection, teacher: LabelTeacher) -> int:
+    connection.execute("BEGIN IMMEDIATE")
+    number = add_teacher(connection, str(teacher.model), teacher.images, teacher.agreement)
+    connection.execute("COMMIT")
+    return number
+
+
+def _propose(
+    connection: Connection,
+    number: int,
+    teacher: LabelTeacher,
+    images: list[tuple[int, Path, bool]],
+    cache: Path,
+) -> int:
+    """Store the proposals and priorities of some images; returns the number of proposals."""
+    order = read_settings(connection).order
+    found = list(propose(teacher, [path for _, path, _ in images], cache))
+    proposals, priorities = [], []
+    for (image, _, ordered), one in zip(images, found, strict=True):
+        box = bounding_runs(one.mask)
+        if box is not None:
+            proposals.append(Proposal(image, *box, one.score))
+        if ordered:
+            priorities.append((priority(one, order), image))
+    connection.execute("BEGIN IMMEDIATE")
+    write_proposals(connection, number, proposals)
+    connection.executemany("UPDATE images SET priority = ? WHERE id = ?", priorities)
+    connection.execute("COMMIT")
+    return len(proposals)
+
+
+def priority(proposed: Proposed, order: Order) -> float | None:
+    """Place of an image in an order by a model; the highest comes first.
+
+    uncertainty: mean entropy of the cells. gain: the same times the score, since an image that
+    probably has no mark teaches little about where marks are.
+    """
+    if order == "uncertainty":
+        return proposed.doubt
+    return proposed.doubt * proposed.score if order == "gain" else None
+
+
+def _overlap(connection: Connection, row: sqlite3.Row) -> float:
+    """Overlap of a proposal with the mark of one person, within a rectangle around both."""
+    mark = union(masks_of(connection, row["image"], row["person"]).values())
+    x, y, w, h = (row[name] for name in "xywh")
+    width = max(x + w, mark.x + mark.bits.shape[1])
+    height = max(y + h, mark.y + mark.bits.shape[0])
+    bits = decode_runs(row["runs"], w * h).reshape(h, w)
+    return overlap(Patch(x, y, bits).whole(width, height), mark.whole(width, height))
+
+
+def _words(agreement: float | None) -> str:
+    if agreement is None:
+        return "no mark was held out, so that its agreement with people is not known"
+    return f"overlap with held-out marks {agreement:.2f}"

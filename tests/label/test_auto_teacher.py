@@ -1,0 +1,80 @@
+"""A Teacher is trained beside the page when there are enough answers; its proposals are stored."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from preceptor.config.yaml_file import dump_config
+from preceptor.errors import InputError
+from preceptor.label.auto_teacher import AutoTeacher, answers_before_newest, count_answers
+from preceptor.label.database import Connection, connect
+from preceptor.label.proposals import newest_teacher
+from preceptor.label.simulate import Simulation, simulate
+from preceptor.label.teach import propose_with
+from tests.datasets import squares
+from tests.label.teachers import CONFIG
+
+HANGS = 600.0
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Database with 24 answers of 40 images."""
+    manifest = squares(tmp_path / "data", splits={"train": 40, "val": 4}, size=(96, 64))
+    simulate(manifest, tmp_path / "marks", Simulation(images=24), tell=lambda line: None)
+    return tmp_path / "marks" / "marks.sqlite"
+
+
+def test_a_teacher_is_trained_and_given_ones_propose_too(marks: Path, tmp_path: Path) -> None:
+    config = tmp_path / "teacher.yaml"
+    config.write_text(dump_config(CONFIG), encoding="utf-8")
+    with closing(connect(marks, readonly=True)) as reading:
+        auto = AutoTeacher(marks, tmp_path / "teachers", config, every=24)
+        auto.start()
+        end = time.monotonic() + HANGS
+        while newest_teacher(reading) is None and time.monotonic() < end:
+            time.sleep(0.2)
+        open_images = 40 - 24
+        while _proposals(reading, 1) == 0 and time.monotonic() < end:
+            time.sleep(0.2)
+        auto.close()
+        assert 0 < _proposals(reading, 1) <= open_images
+        assert answers_before_newest(reading) == count_answers(reading) == 24
+        (folder,) = reading.execute("SELECT folder FROM teachers").fetchone()
+        # The model of a folder, with a threshold from the marks.
+        teacher = propose_with(marks, tmp_path / "cache", Path(folder), "cells")
+        assert teacher.agreement is not None
+        assert teacher.agreement > 0.4
+        assert 0 < _proposals(reading, 2) <= open_images
+
+
+def test_too_few_marks_are_told_and_the_thread_goes_on(
+    marks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with closing(connect(marks)) as connection:
+        connection.execute("UPDATE answers SET state = 'cannot_judge' WHERE state = 'marked'")
+    told: list[str] = []
+    auto = AutoTeacher(marks, tmp_path / "teachers", None, every=1, tell=told.append)
+    auto.start()
+    end = time.monotonic() + HANGS
+    while not told and time.monotonic() < end:
+        time.sleep(0.2)
+    auto.close()
+    assert told == ["no new Teacher (exit code 1); see above"]
+    assert "a Teacher needs 2 training images with marks" in capfd.readouterr().out
+
+
+def test_a_folder_without_a_model_is_refused(marks: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model"):
+        propose_with(marks, tmp_path / "cache", tmp_path, "cells")
+
+
+def _proposals(connection: Connection, teacher: int) -> int:
+    found = connection.execute(
+        "SELECT count(*) FROM proposals WHERE teacher = ?", (teacher,)
+    ).fetchone()[0]
+    return int(found)

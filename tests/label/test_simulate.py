@@ -1,0 +1,70 @@
+"""Simulated marking through the real server, with a real Teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preceptor.errors import InputError
+from preceptor.label.database import connect
+from preceptor.label.simulate import Simulation, simulate, summary
+from preceptor.label.simulated_annotator import Error
+from preceptor.label.teach import agreement_with_people
+from tests.datasets import squares
+from tests.label.teachers import CONFIG
+
+PLAIN = Simulation(images=24, people=("ada", "bo"), error=Error(shift=0.05, scale=0.05))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("squares")
+    return squares(folder / "data", splits={"train": 60, "val": 4}, size=(96, 64))
+
+
+def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) -> None:
+    plain = simulate(manifest, tmp_path / "plain", PLAIN)
+    helped = simulate(
+        manifest, tmp_path / "helped",
+        replace(PLAIN, proposals="first", teacher=CONFIG.model_copy(update={"every": 20})),
+    )  # fmt: skip
+    # The same images in the same order; before the first Teacher the same work to the second.
+    assert plain["image"].tolist() == helped["image"].tolist()
+    pd.testing.assert_frame_equal(plain[:20], helped[:20])
+    assert set(helped["person"]) == {"ada", "bo"}
+    assert (helped["teacher_images"][20:] > 0).all()
+    assert helped["proposed"][20:].any()
+    assert "proposals, overlap" in summary(helped)
+    # What is in the database is what was counted.
+    connection = connect(tmp_path / "helped" / "marks.sqlite", readonly=True)
+    seconds = connection.execute("SELECT sum(seconds) FROM answers").fetchone()[0]
+    assert seconds == pytest.approx(helped["seconds"].sum())
+    adopted = connection.execute(
+        "SELECT count(*) FROM strokes WHERE proposal IS NOT NULL"
+    ).fetchone()[0]
+    assert adopted == helped["adopted"].sum()
+    found = agreement_with_people(connection, 1)
+    unadopted = int((~helped["adopted"] & helped["proposed"]).sum())
+    assert (found is None) == (unadopted == 0)
+    if found is not None:
+        assert found[1] == unadopted
+    connection.close()
+    assert np.nanmin(helped["overlap"]) > 0.5
+
+
+def test_a_folder_that_is_not_empty_and_a_manifest_without_maps(
+    manifest: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "a.txt").touch()
+    with pytest.raises(InputError, match="not empty"):
+        simulate(manifest, tmp_path / "used", PLAIN)
+    table = pd.read_csv(manifest).assign(saliency="", annotated=0)
+    table["path"] = [str(manifest.parent / one) for one in table["path"]]
+    table.to_csv(tmp_path / "bare.csv", index=False)
+    with pytest.raises(InputError, match="no training image was examined"):
+        simulate(tmp_path / "bare.csv", tmp_path / "new", PLAIN)

@@ -1,0 +1,88 @@
+"""An archive has no weights, gives the same tables, and is continued with more seeds."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from preceptor.config.yaml_file import load_config, parse_config
+from preceptor.driver import run_study
+from preceptor.errors import InputError
+from preceptor.report.write import write_results
+from preceptor.study.archive import archive_study
+from preceptor.study.config import StudyConfig
+from preceptor.study_folder import reopen
+from tests.datasets import SQUARES_STUDY, squares
+
+TABLES = ("results.csv", "table.csv", "comparisons.csv", "runs.csv")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished study of two seeds."""
+    folder = tmp_path_factory.mktemp("archive")
+    squares(folder / "data")
+    values = SQUARES_STUDY | {
+        "manifest": str(folder / "data" / "manifest.csv"), "seeds": [0, 1], "ceiling": False,
+        "controls": ["shuffled"], "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
+    }  # fmt: skip
+    result = run_study(
+        parse_config(values, StudyConfig), folder / "study", jobs=1,
+        tell=lambda line: None,
+    )  # fmt: skip
+    assert not result.failed
+    return folder / "study"
+
+
+def test_an_archive_gives_the_same_tables(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA", str(study.parent / "data"))
+    out = tmp_path / "archive"
+    steps = archive_study(study, out, manifest="${DATA}/manifest.csv")
+    records = list((out / "store").rglob("run.json"))
+    assert steps == len(records) > 8
+    names = {file.name for file in (out / "store").rglob("*") if file.is_file()}
+    assert names == {"run.json", "metrics.csv", "scores.parquet"}
+    assert str(study.parent) not in "".join(
+        file.read_text() for file in [*records, out / "study.yaml", *out.glob("*.csv")]
+    )
+    for name in TABLES:
+        (out / name).unlink()
+    write_results(reopen(out), out)
+    for name in TABLES:
+        assert (out / name).read_bytes() == (study / name).read_bytes(), name
+
+
+def test_an_archive_is_continued(study: Path, tmp_path: Path) -> None:
+    archive_study(study, tmp_path / "more")
+    file = tmp_path / "more" / "study.yaml"
+    values = yaml.safe_load(file.read_text()) | {"seeds": [0, 1, 2]}
+    (tmp_path / "three.yaml").write_text(yaml.safe_dump(values))
+    before = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
+    lines: list[str] = []
+    result = run_study(
+        load_config(tmp_path / "three.yaml", StudyConfig), tmp_path / "more", jobs=1,
+        tell=lines.append,
+    )  # fmt: skip
+    assert not result.failed
+    after = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
+    assert after.items() > before.items()  # nothing of the two seeds is computed again
+
+
+def test_what_is_no_study_and_what_exists_are_refused(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a study folder"):
+        archive_study(tmp_path, tmp_path / "out")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        archive_study(study, tmp_path / "there")
+    shared = tmp_path / "shared"
+    shutil.copytree(study, shared, ignore=shutil.ignore_patterns("store"))
+    values = yaml.safe_load((shared / "study.yaml").read_text()) | {"store": str(study / "store")}
+    (shared / "study.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match="shared store"):
+        archive_study(shared, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
