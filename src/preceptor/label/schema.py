@@ -24,7 +24,9 @@ CREATE TABLE images (
     listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
     places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
 );
-CREATE INDEX images_open ON images (position) WHERE places > 0;
+-- The condition of the queue, word for word: open images are counted in the index alone.
+CREATE INDEX images_open ON images (position, places)
+    WHERE places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1);
 CREATE INDEX images_priority ON images (priority DESC, position)
     WHERE places > 0 AND priority IS NOT NULL;
 CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;
