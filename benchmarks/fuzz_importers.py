@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -150,6 +151,15 @@ def too_long(*_: object) -> None:
     raise TimeoutError(f"more than {LIMIT} seconds")
 
 
+def paths_outside(root: Path, out: Path) -> set[str]:
+    """Files and folders below `root` that are not in the folder `out`."""
+    found: set[str] = set()
+    for base, folders, names in os.walk(root):
+        folders[:] = [one for one in folders if Path(base, one) != out]
+        found.update(f"{base}/{one}" for one in (*folders, *names))
+    return found
+
+
 def run(reader: str, seed: tuple[Path, Callable[[Path, Path], Any], list[str]], number: int,
         root: Path, seed_number: int) -> str:  # fmt: skip
     """`read`, `refused`, or a text that says what went wrong."""
@@ -162,15 +172,16 @@ def run(reader: str, seed: tuple[Path, Callable[[Path, Path], Any], list[str]], 
     file = draw.choice(files)
     if number >= 0:  # -1 is the seed itself, which has to be read
         file.write_bytes(mutated(file.read_bytes(), draw))
-    before = {p for p in root.rglob("*") if (root / "work" / "out") not in p.parents}
+    out = work / "out"
+    before = paths_outside(root, out)
     images = work / "source" if reader == "folders" else root / "images"
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
     try:
         labels = None if reader == "folders" else root / "labels.csv"
         options = ImportOptions(unmarked="unknown", labels=labels)
         imported = read(work / "source", images)
-        write_import(imported, images, work / "out", options)
-        Manifest.read(work / "out" / "manifest.csv", verify=False, need=())
+        write_import(imported, images, out, options)
+        Manifest.read(out / "manifest.csv", verify=False, need=())
         found = "read"
     except PreceptorError as error:
         found = "refused" if number >= 0 else f"the seed is refused: {error}"
@@ -181,10 +192,8 @@ def run(reader: str, seed: tuple[Path, Callable[[Path, Path], Any], list[str]], 
         found = "".join(traceback.format_exception(error)[-3:])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    out = work / "out"
-    after = {p for p in root.rglob("*") if p != out and out not in p.parents}
-    if after - before:
-        return f"files outside: {sorted(after - before)}"
+    if more := paths_outside(root, out) - before:
+        return f"files outside: {sorted(more)}"
     if found != "read" and out.exists():
         return f"{found}, but the folder exists"
     return found

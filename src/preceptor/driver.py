@@ -24,7 +24,7 @@ from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Look, Select, Step
 from preceptor.study.study_plan import StudyPlan
-from preceptor.study_folder import open_study, write_choices
+from preceptor.study_folder import open_study, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
 from preceptor.version import __version__
 
@@ -127,6 +127,7 @@ def run_study(
             stack.callback(executor.close)
             status = StudyStatus(opened, out)
             graph = Graph(opened.start())
+            write_progress(opened, out)
             try:
                 with show(status) if show is not None else contextlib.nullcontext(tell) as told:
                     observer = _Observer(opened, graph, status, trackers, result, told)
@@ -139,7 +140,7 @@ def run_study(
             result.failed = {title: failure.reason for title, failure in failed.items()}
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
-            write_choices(opened, out)
+            write_progress(opened, out)
             tells = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
             if track or not _is_reported(out, tells):
                 report = write_results(opened, out, failed)
@@ -161,6 +162,7 @@ class _Observer:
     tell: Callable[[str], None]
 
     def chosen(self, step: Step) -> None:
+        write_progress(self.study, self.result.folder)
         assert isinstance(step.work, Select)
         selection = step.work.selection
         where = f"{selection.domain}: " if selection.domain else ""

@@ -19,6 +19,7 @@ from preceptor.study.auto_speed import decide_speed
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.planned_runs import write_planned_runs
 from preceptor.study.protocol import Protocol
 from preceptor.study.selection import read_choices
 from preceptor.study.steps import Select, Selection
@@ -102,12 +103,8 @@ def reopen(folder: str | Path) -> StudyPlan:
 
 def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
     """Workspaces of each domain, not opened yet."""
-    store = _store(study, out)
+    store = study.store_of(out)
     return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
-
-
-def _store(study: StudyConfig, out: Path) -> Path:
-    return (study.store or out / "store").absolute()
 
 
 def _plans(
@@ -122,7 +119,7 @@ def _plans(
     manifests = [one.first.manifest for one in opened.values()]
     study = decide_speed(study, manifests, out / "study.yaml", report_to, probe=probe)
     choices = read_choices(out / "selection.json", list(opened))
-    store = _store(study, out)
+    store = study.store_of(out)
     plans = {
         name: Plan(
             Protocol(own, opened[name], store, domain=name), remembered=choices.get(name, {})
@@ -189,6 +186,13 @@ def _notes(workspaces: Workspaces) -> list[str]:
 
 def _name(selection: Selection) -> str:
     return selection.name
+
+
+def write_progress(study: StudyPlan, out: Path) -> None:
+    """Write the runs known so far, and the choices as `write_choices`; a full disk is ignored."""
+    with contextlib.suppress(OSError):
+        write_planned_runs(study.planned_runs(), out)
+    write_choices(study, out)
 
 
 def write_choices(study: StudyPlan, out: Path) -> None:

@@ -24,6 +24,7 @@ from preceptor.training.record import RunRecord
 from preceptor.version import __version__
 from tests.commands import APART, HANGS, apart, assert_refused, here
 from tests.datasets import squares
+from tests.start_up import HEAVY, imported_by_command
 
 COMMANDS = [
     (),
@@ -130,17 +131,8 @@ def test_the_package_is_the_command() -> None:
 
 
 def test_help_needs_nothing_heavy() -> None:
-    code = (
-        "import sys\n"
-        "sys.argv = ['preceptor', '--help']\n"
-        "from preceptor.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'timm', 'pandas', 'numpy', 'pydantic', 'matplotlib', 'rich.console'}\n"
-        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "rich.console"}
+    assert not imported_by_command(["--help"], heavy).imported
 
 
 def test_runs_of_a_store_need_no_torch(tmp_path: Path) -> None:
@@ -156,17 +148,9 @@ def test_runs_of_a_store_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "runs" / "begun").mkdir()
     state = {"state": json.dumps({"epoch": 2})}
     save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
-    code = (
-        "import sys\n"
-        f"sys.argv = ['preceptor', 'runs', {str(tmp_path)!r}]\n"
-        "from preceptor.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        "sys.exit(','.join({'torch', 'timm', 'lightning_fabric'} & set(sys.modules)) or 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    done = imported_by_command(["runs", tmp_path], HEAVY)
+    assert not done.imported
+    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines()}
     assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.750", "1"]
     assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
 

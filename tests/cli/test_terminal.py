@@ -22,8 +22,11 @@ from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
+from preceptor.study.planned_runs import read_planned_runs
+from preceptor.study_folder import reopen
 from preceptor.training.run import train
 from tests.datasets import squares
+from tests.start_up import HEAVY, imported_by_command
 from tests.studies import SETTINGS, command
 
 
@@ -199,6 +202,27 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
     assert by_role["baseline2"].alpha == 1.0
     in_store = list_runs(out / "store")
     assert {one.id for one in in_store} == {one.id for one in runs}
+
+
+def test_runs_of_a_study_are_listed_without_torch(seen: tuple[Path, list[Status]]) -> None:
+    out, _ = seen
+    listed = imported_by_command(["runs", out], HEAVY)
+    assert not listed.imported
+    for one in list_runs(out):
+        assert one.id in listed.out
+
+
+def test_the_list_of_runs_is_that_of_the_plan(
+    seen: tuple[Path, list[Status]], tmp_path: Path
+) -> None:
+    out, _ = seen
+    assert read_planned_runs(out) == reopen(out).planned_runs()
+    copy = shutil.copytree(out, tmp_path / "study")
+    for content in (None, "[{}]", "cut sh"):
+        file = copy / "planned_runs.json"
+        file.unlink() if content is None else file.write_text(content)
+        assert list_runs(copy) == list_runs(out)
+        file.touch()
 
 
 def test_a_run_that_has_not_finished_is_listed_as_far_as_it_is(

@@ -140,7 +140,12 @@ def served(source: Path, folder: Path, *options: str) -> Iterator[Served]:
 
 @contextmanager
 def opened(
-    browser: Browser, server: Served, person: str | None = "Ada", *, may_say: str = "", **how: Any
+    browser: Browser,
+    server: Served,
+    person: str | None = "Ada",
+    *,
+    may_say: str = "status of 409",
+    **how: Any,
 ) -> Iterator[Page]:
     """The page in a window of its own; what it says on the console fails the test.
 
@@ -148,7 +153,8 @@ def opened(
         browser: Browser.
         server: Server.
         person: Name to sign in with; None = none.
-        may_say: Pattern of messages of the console that are expected.
+        may_say: Pattern of messages of the console that are expected; by default, that the image of
+            the last test is still open in its tab, which was closed without a word.
         how: Options of the window.
     """
     how.setdefault("viewport", {"width": 1280, "height": 720})

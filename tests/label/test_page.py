@@ -344,8 +344,11 @@ def test_a_large_image_is_drawn_by_tiles_and_marked_to_the_pixel(
 
 
 def test_settings_of_the_view_are_kept_and_change_no_mark(page: Page, server: Served) -> None:
-    show(page, server, "a.png")
-    before = server.mask("a.png")
+    show(page, server, "p.png")
+    drag(page, LINE)
+    saved(page)
+    page.mouse.move(1200, 500)
+    before = server.mask("p.png")
     picture = canvas(page)
     page.keyboard.press("l")
     for name, key in (("opacity", "End"), ("brightness", "ArrowRight"), ("contrast", "Home")):
@@ -365,7 +368,7 @@ def test_settings_of_the_view_are_kept_and_change_no_mark(page: Page, server: Se
     assert canvas(page) != picture
     page.keyboard.press("m")
     assert canvas(page) == picture
-    np.testing.assert_array_equal(server.mask("a.png"), before)
+    np.testing.assert_array_equal(server.mask("p.png"), before)
 
 
 def test_runs_are_those_of_the_server(page: Page) -> None:

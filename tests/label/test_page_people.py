@@ -195,7 +195,7 @@ def test_another_person_in_the_same_browser_takes_no_marks(
 ) -> None:
     with (
         served(images(tmp_path, 12), tmp_path) as server,
-        opened(browser, server, may_say="status of 403") as first,
+        opened(browser, server, may_say="status of 40[39]") as first,
     ):
         show(first, server, "image-0.png")
         second = another_tab(first.context, server, "Ada")

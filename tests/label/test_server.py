@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import uuid
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from preceptor.errors import InputError
 from preceptor.label.runs import decode_runs, from_text
-from tests.label.serving import Running, blob, stroke_of
+from preceptor.label.sources import find_source
+from preceptor.label.start import prepare
+from preceptor.label.table import table_rows
+from tests.label.serving import Running, blob, running, stroke_of
 
 SIZE = (40, 30)
 
@@ -170,3 +176,19 @@ def test_a_second_tab_is_told(server: Running) -> None:
     assert first.stroke(image, blob(*SIZE)).status == 409
     # Another person is nobody's tab.
     assert server.client("bo", tab="tab-1").stroke(image, blob(*SIZE)).status == 200
+
+
+def test_only_images_of_chosen_splits_are_asked_for(manifest: Path) -> None:
+    database = manifest.with_name("chosen.sqlite")
+    with running(manifest, database, splits=("train",)) as one:
+        ann = one.client("ann")
+        shown = ann.queue()
+        assert len(shown) == 8
+        assert {ann.image(image)["split"] for image in shown} == {"train"}
+        totals = ann.get("/api/state").json["totals"]
+        assert (totals["images"], totals["done"], totals["mine_open"]) == (8, 0, 8)
+    with running(manifest, database, splits=()) as one:  # and of the others later
+        assert len(one.client("ann").queue()) == 12
+    source = find_source(manifest)
+    with pytest.raises(InputError, match="no image of the split 'test'; known: train, val"):
+        prepare(database, source, table_rows, {"splits": ("test",)})

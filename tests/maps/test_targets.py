@@ -19,9 +19,10 @@ from preceptor.config.training import Augmentation
 from preceptor.data.geometry import fit_box, turn_maps
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.errors import InputError
+from preceptor.maps.placed_maps import CENTRE_SIDE
 from preceptor.maps.principal_components import principal_maps, thumbnails
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.maps.targets import CENTRE_SIDE, build_map_targets, trust_weights
+from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.postprocess import post_process
 
 COUNT = 10
@@ -539,16 +540,6 @@ def test_a_folder_of_map_images_has_no_scores(tmp_path: Path) -> None:
             trusted(tmp_path, trust)
     found = trusted(tmp_path, "entropy")  # one column each: all alike
     np.testing.assert_allclose(found.weight, 1 + 0.1 * ROWS, rtol=1e-5)
-
-
-def test_worth_is_finite_and_not_negative() -> None:
-    values = np.array([0.5, -1, np.nan, np.inf, -np.inf], np.float32)
-    maps = np.zeros((5, 2, 2), np.float32)
-    for trust in ("score", "agreement"):
-        found = trust_weights(trust, maps, scores=values, agreement=values)  # type: ignore[arg-type]
-        assert found is not None
-        assert found.tolist() == [0.5, 0, 0, 0, 0]
-    assert trust_weights("none", maps) is None
 
 
 # What is done to guiding maps.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.tracking.trackers import check_trackers, open_trackers
+from tests.start_up import imported_by
 from tests.tracking.conftest import Followed
 
 
@@ -26,11 +26,8 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_is_imported_unless_asked_for() -> None:
-    code = (
-        "import sys, preceptor.tracking.trackers; assert not {'mlflow', 'tensorboard'} & "
-        "set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    started = imported_by("import preceptor.tracking.trackers", {"mlflow", "tensorboard"})
+    assert not started.imported
 
 
 def test_none(followed: Followed) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from preceptor.training.run import train
 from tests.commands import assert_refused
 from tests.datasets import squares
 from tests.launches import apart, ended, finished, ranks_of, run_of, start, until
+from tests.start_up import imported_by
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
@@ -104,13 +103,8 @@ def test_devices_that_are_not_there(manifest: Path) -> None:
 
 
 def test_the_launcher_imports_no_torch() -> None:
-    code = (
-        "import sys, preceptor.training.__main__\n"
-        "heavy = {'torch', 'timm', 'pandas', 'lightning_fabric'}\n"
-        "sys.exit(','.join(heavy & set(sys.modules)) or 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "timm", "pandas", "lightning_fabric"}
+    assert not imported_by("import preceptor.training.__main__", heavy).imported
 
 
 def test_shares_divide_a_batch_and_short_batches_join() -> None:

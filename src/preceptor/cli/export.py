@@ -66,6 +66,14 @@ def data_export(
     image_prefix: Annotated[
         str, typer.Option(help="Address of the images in Label Studio, before their names.")
     ] = "/data/local-files/?d=",
+    annotator: Annotated[
+        str | None,
+        typer.Option(
+            help="Export the maps of this annotator instead of the merged ones, from the folder "
+            "annotators beside the manifest.",
+            show_default=False,
+        ),
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Also images of a manifest that nobody examined.")
     ] = False,
@@ -78,6 +86,7 @@ def data_export(
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
+        from preceptor.data.annotators import MANIFEST, read_annotators
         from preceptor.data.exporters.images import ExportOptions
         from preceptor.data.exporters.write import manifest_images, write_export
         from preceptor.data.manifest import Manifest
@@ -95,10 +104,17 @@ def data_export(
         raise InputError("--manifest belongs to a map store; a manifest is exported by itself")
     if stored and every:
         raise InputError("--all belongs to a manifest; of a map store all images are exported")
+    if annotator is not None and (stored or every):
+        raise InputError("--annotator belongs to a manifest without --all; leave one of them out")
+    if annotator is not None and source.name != MANIFEST:
+        raise InputError(f"--annotator needs FOLDER/{MANIFEST} of data import, not {source}")
     if stored and threshold is None:
         threshold = 0.5
     predictions = as_ == "predictions" if as_ is not None else stored
-    table = Manifest.read(manifest or source, verify=False, need=())
+    if annotator is not None:
+        table = read_annotators(source.parent).manifest_of(annotator)
+    else:
+        table = Manifest.read(manifest or source, verify=False, need=())
     with progress() as bar:
         task = bar.add_task("exporting", total=None, note="")
 

@@ -61,6 +61,13 @@ def run(
             show_default=False,
         ),
     ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            help="Splits whose images are to be marked, with commas between them (default: all).",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -169,7 +176,7 @@ def run(
     given = {
         "classes": _names("--classes", classes), "labels": _names("--labels", labels),
         "order": order, "proposals": proposals, "seed": seed, "overlap": overlap,
-        "overlap_share": overlap_share,
+        "overlap_share": overlap_share, "splits": _names("--splits", splits),
     }  # fmt: skip
     invited = _names("--links", links) or ()
     if invited and password_file is not None:

@@ -13,9 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
+from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
 from preceptor.runtime.bulk_import import bulk_import
 from preceptor.runtime.result_folder import is_finished
+from preceptor.study.config import StudyConfig
+from preceptor.study.planned_runs import read_planned_runs
 from preceptor.training.record import RunRecord
 
 
@@ -66,32 +69,18 @@ def list_runs(folder: Path) -> list[Run]:
 
 
 def _of_study(folder: Path) -> list[Run]:
-    # The plan of a study needs torch, whose import takes seconds; a store of runs does not.
-    with bulk_import():
-        from preceptor.study_folder import reopen
+    study = load_config(folder / "study.yaml", StudyConfig)
+    planned = read_planned_runs(folder)
+    if planned is None:  # the plan itself needs the images, and torch, whose import takes seconds
+        with bulk_import():
+            from preceptor.study_folder import reopen
 
-    found = []
-    for plan in reopen(folder):
-        roles: dict[str, list[str]] = {}
-        for member in plan.members:
-            of = roles.setdefault(member.run, [])
-            of += [member.arm.label] if member.arm.label not in of else []
-        seen = set()
-        for member in plan.members:
-            if member.run not in seen:
-                seen.add(member.run)
-                arm, where = member.arm, plan.protocol.run_folder(member.run)
-                found.append(
-                    _of_folder(
-                        where,
-                        tuple(roles[member.run]),
-                        arm.backbone,
-                        arm.alpha,
-                        member.seed,
-                        plan.domain,
-                    )
-                )
-    return found
+        planned = reopen(folder).planned_runs()
+    runs = study.store_of(folder.absolute()) / "runs"
+    return [
+        _of_folder(runs / one.id, one.roles, one.backbone, one.alpha, one.seed, one.domain)
+        for one in planned
+    ]
 
 
 def _of_folder(

@@ -59,6 +59,21 @@ class AnnotatorMaps:
             found[person] = pixels
         return found
 
+    def manifest_of(self, person: str) -> Manifest:
+        """Manifest of the images that a person looked at, with the maps of this person.
+
+        Raises:
+            InputError: There is no such person, or no map of this person.
+        """
+        files = [file for file, people in self.files.items() if person in people]
+        if not files:
+            known = ", ".join(self.people)
+            raise InputError(f"no image has a map of the annotator {person!r}; known: {known}")
+        table = self.table.loc[files].reset_index(drop=True)
+        table["saliency"] = [str((self.people[person] / file).absolute()) for file in files]
+        table["annotated"] = True
+        return Manifest(table, self.folder.absolute(), self.folder / MANIFEST)
+
 
 def read_annotators(folder: Path) -> AnnotatorMaps:
     """Find the maps of the annotators of a folder that `data import` has written.

@@ -9,8 +9,10 @@ maps only differences matter, so that 32-bit integers are scaled by the largest 
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,13 +191,15 @@ def stored_size(path: Path, content: bytes | None = None) -> tuple[tuple[int, in
         ImageError: The header cannot be read. Other damage is not detected.
     """
     try:
-        file = _refuse_empty(path).open("rb") if content is None else io.BytesIO(content)
-        with file as stream, Image.open(stream) as image:
+        with _opened(path, content) as stream, Image.open(stream) as image:
             if image.format == "TIFF":
                 return image.size, 1
-            late = image.format == "PNG" and "exif" not in image.info
-            if late and _has_exif_chunk(path, content):
-                image.load()  # the chunk stands behind the pixels
+            if image.format == "PNG" and "exif" not in image.info:
+                at = stream.tell()
+                late = _has_exif_chunk(stream)
+                stream.seek(at)
+                if late:
+                    image.load()  # the chunk stands behind the pixels
             orientation = _orientation(image)
             return image.size, orientation if orientation in _TRANSPOSE else 1
     except Exception as error:
@@ -207,16 +211,20 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
-def _refuse_empty(path: Path) -> Path:
-    if Path(path).stat().st_size == 0:
+def _opened(path: Path, content: bytes | None) -> BinaryIO:
+    """File or content to read; empty files are refused."""
+    if content is not None:
+        return io.BytesIO(content)
+    stream = Path(path).open("rb")  # noqa: SIM115 (the caller closes it)
+    if os.fstat(stream.fileno()).st_size == 0:
+        stream.close()
         raise ImageError(path, _EMPTY)
-    return Path(path)
+    return stream
 
 
 def _load(path: Path, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
-    file = _refuse_empty(path).open("rb") if content is None else io.BytesIO(content)
-    with file as stream, Image.open(stream) as image:
+    with _opened(path, content) as stream, Image.open(stream) as image:
         image.load()
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         return turned(image, orientation)
@@ -231,14 +239,14 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _has_exif_chunk(path: Path, content: bytes | None) -> bool:
-    with Path(path).open("rb") if content is None else io.BytesIO(content) as stream:
-        stream.seek(8)
-        while len(head := stream.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind == b"eXIf":
-                return True
-            stream.seek(length + 4, 1)  # the data and its checksum
+def _has_exif_chunk(stream: BinaryIO) -> bool:
+    """Whether a PNG file has the chunk anywhere."""
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            return True
+        stream.seek(length + 4, 1)  # the data and its checksum
     return False
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,28 @@ from preceptor.data.manifest_files import check_files
 from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.replace_file import replacing
+
+
+class Checks(TypedDict, total=False):
+    """What is checked when a table of images is read.
+
+    Args:
+        verify: Whether to decode every image and map; otherwise they must only exist.
+        workers: Number of decoding threads; None = one per core.
+        need: Required kinds of split, among "train", "val" and "test"; all by default. If empty,
+            the column `split` may be missing or empty.
+        classes: Allowed labels; None = any.
+        progress: Function called with (done, total) while files are decoded.
+        decoding: Decoding pass, which may fill caches and skip unchanged files of an earlier pass;
+            None = a new pass without an index.
+    """
+
+    verify: bool
+    workers: int | None
+    need: Collection[str]
+    classes: Collection[str] | None
+    progress: Progress | None
+    decoding: DecodePass | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,28 +65,12 @@ class Manifest:
     source: Path | None = None
 
     @staticmethod
-    def read(
-        path: Path | str,
-        *,
-        verify: bool = True,
-        workers: int | None = None,
-        need: Collection[str] = KINDS,
-        classes: Collection[str] | None = None,
-        progress: Progress | None = None,
-        decoding: DecodePass | None = None,
-    ) -> Manifest:
+    def read(path: Path | str, **checks: Unpack[Checks]) -> Manifest:
         """Read and validate a manifest file.
 
         Args:
             path: CSV (comma, semicolon or tab; UTF-8) or Parquet file.
-            verify: Whether to decode every image and map; otherwise they must only exist.
-            workers: Number of decoding threads; None = one per core.
-            need: Required kinds of split, among "train", "val" and "test". If empty, the column
-                `split` may be missing or empty.
-            classes: Allowed labels; None = any.
-            progress: Function called with (done, total) while files are decoded.
-            decoding: Decoding pass, which may fill caches and skip unchanged files of an earlier
-                pass; None = a new pass without an index.
+            checks: What is checked, see `Checks`; `verify` is on by default.
 
         Raises:
             ProblemsError: The manifest is invalid; lists all problems with row, value and remedy.
@@ -78,30 +84,14 @@ class Manifest:
         findings = Findings(str(path))
         raw = read_table(Path(path), findings)
         place = Path(os.path.abspath(path))
-        manifest = check_raw(
-            raw,
-            place.parent,
-            findings,
-            verify=verify,
-            workers=workers,
-            need=need,
-            classes=classes,
-            progress=progress,
-            decoding=decoding,
-        )
-        return replace(manifest, source=place)
+        return replace(check_raw(raw, place.parent, findings, **checks), source=place)
 
     @staticmethod
     def from_frame(
         frame: pd.DataFrame,
         root: Path | str,
         source: Path | str | None = None,
-        *,
-        verify: bool = False,
-        workers: int | None = None,
-        need: Collection[str] = KINDS,
-        classes: Collection[str] | None = None,
-        progress: Progress | None = None,
+        **checks: Unpack[Checks],
     ) -> Manifest:
         """Check a data frame as `read` checks a file.
 
@@ -109,24 +99,15 @@ class Manifest:
             frame: The same columns as a manifest file.
             root: The folder that relative paths start from.
             source: The file it came from, for messages.
-            verify: Whether to decode every image and map; off by default.
-            workers, need, classes, progress: Arguments of `read`.
+            checks: What is checked, see `Checks`; `verify` is off by default.
 
         Raises:
             ProblemsError: Everything that is wrong; rows are counted from 0.
         """
         findings = Findings(str(source or "the table"), ROW_FROM_ZERO)
         raw = RawTable(frame.reset_index(drop=True), np.arange(len(frame), dtype=np.int64))
-        manifest = check_raw(
-            raw,
-            Path(os.path.abspath(root)),
-            findings,
-            verify=verify,
-            workers=workers,
-            need=need,
-            classes=classes,
-            progress=progress,
-        )
+        checks.setdefault("verify", False)
+        manifest = check_raw(raw, Path(os.path.abspath(root)), findings, **checks)
         return replace(manifest, source=Path(source) if source is not None else None)
 
     def __len__(self) -> int:
@@ -206,13 +187,7 @@ def check_raw(
     raw: RawTable,
     root: Path,
     findings: Findings,
-    *,
-    verify: bool = True,
-    workers: int | None = None,
-    need: Collection[str] = KINDS,
-    classes: Collection[str] | None = None,
-    progress: Progress | None = None,
-    decoding: DecodePass | None = None,
+    **checks: Unpack[Checks],
 ) -> Manifest:
     """Validate the cells and files of a raw table; for readers of other formats.
 
@@ -220,11 +195,12 @@ def check_raw(
         raw: Raw table.
         root: Absolute base folder of relative paths.
         findings: Problems found by the reader, and names of rows.
-        verify, workers, need, classes, progress, decoding: Arguments of `Manifest.read`.
+        checks: What is checked, see `Checks`; `verify` is on by default.
 
     Raises:
         ProblemsError: The table is invalid; lists all problems, including those in `findings`.
     """
+    need, workers = checks.get("need", KINDS), checks.get("workers")
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
     required = REQUIRED if need else REQUIRED[:2]
@@ -234,13 +210,14 @@ def check_raw(
     if not len(raw.frame):
         findings.add(None, "there are no rows", "add one row per image")
         findings.raise_if_any()
-    table = check_cells(raw, root, findings, need, classes)
-    if verify and decoding is None:
-        decoding = DecodePass(threads=workers)
+    table = check_cells(raw, root, findings, need, checks.get("classes"))
+    decoding = None
+    if checks.get("verify", True):
+        decoding = checks.get("decoding") or DecodePass(threads=workers)
+    progress = checks.get("progress")
     check_files(
-        table, raw.rows, root, findings,
-        decoding=decoding if verify else None, workers=workers, progress=progress,
-    )  # fmt: skip
+        table, raw.rows, root, findings, decoding=decoding, workers=workers, progress=progress
+    )
     findings.raise_if_any()
     return Manifest(table, root)
 

@@ -42,7 +42,7 @@ def figures(connection: Connection, remembered: Remembered) -> dict[str, Any]:
     """
     images, done = connection.execute(
         "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images "
-        "WHERE listed = 1 AND honeypot = 0"
+        "WHERE listed = 1 AND asked = 1 AND honeypot = 0"
     ).fetchone()
     names = dict(connection.execute("SELECT id, name FROM people ORDER BY name").fetchall())
     found = _honeypots(connection, remembered)
@@ -88,7 +88,7 @@ def _person(
 def _sources(connection: Connection) -> list[dict[str, Any]]:
     rows = connection.execute(
         "SELECT source, count(*) AS images, sum(places <= 0) AS done FROM images "
-        "WHERE listed = 1 AND honeypot = 0 GROUP BY source ORDER BY source"
+        "WHERE listed = 1 AND asked = 1 AND honeypot = 0 GROUP BY source ORDER BY source"
     ).fetchall()
     times: dict[str, list[float]] = {}
     for source, seconds in connection.execute(

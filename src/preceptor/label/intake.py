@@ -94,10 +94,15 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
     The overlap and the random position of an image depend on its path and the seed alone, so that
     images that are added later change nothing.
     """
-    key = [settings.order, settings.seed, settings.overlap, settings.overlap_share]
+    key = [
+        settings.order, settings.seed, settings.overlap, settings.overlap_share,
+        list(settings.splits),
+    ]  # fmt: skip
     if stored.get(connection, "arranged") == key:
         return
-    images = connection.execute("SELECT id, path, source, honeypot, listed FROM images").fetchall()
+    images = connection.execute(
+        "SELECT id, path, split, source, honeypot, listed FROM images"
+    ).fetchall()
     draws = {row["id"]: _draws(settings.seed, row["path"]) for row in images}
     by_source = settings.order == "source"
     ordered = sorted(
@@ -117,14 +122,15 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
     values = []
     for position, row in enumerate(ordered):
         overlap = settings.overlap > 1 and draws[row["id"]][1] < settings.overlap_share
+        asked = not settings.splits or row["split"] in settings.splits
         places = (settings.overlap if overlap else 1) - counted.get(row["id"], 0)
         if row["honeypot"]:
             places = NEVER_FULL
-        elif not row["listed"]:
+        elif not (row["listed"] and asked):
             places = 0
-        values.append((position, int(overlap), places, row["id"]))
+        values.append((position, int(overlap), int(asked), places, row["id"]))
     connection.executemany(
-        "UPDATE images SET position = ?, overlap = ?, places = ? WHERE id = ?", values
+        "UPDATE images SET position = ?, overlap = ?, asked = ?, places = ? WHERE id = ?", values
     )
     stored.put(connection, "arranged", key)
 

@@ -80,7 +80,7 @@ def _by_model(connection: Connection, person: int) -> Iterator[tuple[int, int]]:
     for evaluated, images, finished in connection.execute(
         f"SELECT {_EVALUATED}, count(*), sum(places <= 0 OR (honeypot = 1 AND EXISTS ("
         "SELECT 1 FROM answers WHERE answers.image = images.id AND answers.person = ?))) "
-        "FROM images WHERE listed = 1 OR honeypot = 1 GROUP BY 1",
+        "FROM images WHERE (listed = 1 AND asked = 1) OR honeypot = 1 GROUP BY 1",
         (person,),
     ):
         done[evaluated], total[evaluated] = finished, images

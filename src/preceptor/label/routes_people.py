@@ -28,7 +28,7 @@ _HTML = "text/html; charset=utf-8"
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>preceptor label</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">{head}
-<link rel="stylesheet" href="/static/style.css"></head>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/static/style.css"></head>
 <body class="entry"><main><h1>preceptor label</h1>{main}</main></body></html>
 """
 _LOGIN = """{note}<form method="post" action="/enter">
@@ -149,7 +149,7 @@ def state(call: Call) -> Reply:
     totals = {"images": 0, "done": 0, "mine_done": 0, "mine_open": 0}
     totals["images"], totals["done"] = call.reading.execute(
         "SELECT count(*), coalesce(sum(places <= 0), 0) FROM images "
-        "WHERE listed = 1 AND honeypot = 0"
+        "WHERE listed = 1 AND asked = 1 AND honeypot = 0"
     ).fetchone()
     if person is not None:
         shown = {"id": person.id, "name": person.name, "lead": call.leads}

@@ -22,6 +22,7 @@ CREATE TABLE images (
     overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it
     honeypot INTEGER NOT NULL DEFAULT 0,
     listed INTEGER NOT NULL DEFAULT 1,   -- whether it is in the manifest now
+    asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
     places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
 );
 -- The condition of the queue, word for word: open images are counted in the index alone.

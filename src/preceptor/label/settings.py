@@ -21,6 +21,7 @@ class LabelSettings:
 
     Args:
         classes: Classes of marks.
+        splits: Splits whose images are to be marked; empty = all.
         labels: Labels of images that may be answered; empty = labels are not asked for.
         order: Order of the queue.
         seed: Random seed of the order and of the overlap.
@@ -32,6 +33,7 @@ class LabelSettings:
 
     classes: tuple[str, ...] = ("evidence",)
     labels: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     order: Order = "random"
     seed: int = 0
     overlap: int = 1

@@ -114,7 +114,8 @@ def simulate(
 ) -> pd.DataFrame:
     """Mark images of a manifest by simulated people.
 
-    Only training images that a person examined are marked, since the marks of others are not known.
+    Training images that a person examined are marked, since the marks of others are not known; the
+    manifest of the database has the images of the other splits as well.
 
     Args:
         manifest: Manifest with human maps.
@@ -131,8 +132,9 @@ def simulate(
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: it is not empty; name a new folder")
     table = Manifest.read(manifest, verify=False, need=()).table
-    table = table[table["annotated"] & table["split"].isin(["", "train"])]
-    if table.empty:
+    of_training = table["split"].isin(["", "train"])
+    table = table[table["annotated"] | ~of_training]
+    if not of_training[table.index].any():
         raise InputError(f"{manifest}: no training image was examined by a person; none is known")
     folder.mkdir(parents=True, exist_ok=True)
     known = {
@@ -278,9 +280,11 @@ def _teach(
 @contextmanager
 def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[str]:
     """`preceptor label` in a process of its own; yields the link."""
+    splits = set(pd.read_csv(manifest, keep_default_na=False)["split"])
+    only = ["--splits", "train"] if "train" in splits else []
     command = [
         sys.executable, "-m", "preceptor", "label", "run", str(manifest), "--no-open",
-        "--database", str(database), "--order", settings.order, "--proposals",
+        "--database", str(database), *only, "--order", settings.order, "--proposals",
         settings.proposals, "--seed", str(settings.seed), "--classes", CLASS,
     ]  # fmt: skip
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

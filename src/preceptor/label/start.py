@@ -102,6 +102,12 @@ def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:
             f"--classes: the class {gone[0]!r} has marks already; name it too, or use another "
             "--database"
         )
+    known = {row[0] for row in connection.execute("SELECT DISTINCT split FROM images")}
+    if gone := [split for split in settings.splits if split not in known]:
+        raise InputError(
+            f"--splits: there is no image of the split {gone[0]!r}; known: "
+            f"{', '.join(sorted(known - {''})) or 'none'}"
+        )
     return settings
 
 

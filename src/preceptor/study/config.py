@@ -290,6 +290,10 @@ class StudyConfig(GuidanceConfig):
             found[name] = self.model_copy(update={"domains": {}} | own)
         return found
 
+    def store_of(self, out: Path) -> Path:
+        """Folder of runs and map stores of a study folder."""
+        return (self.store or out / "store").absolute()
+
     @property
     def draws(self) -> bool:
         """Whether every seed has its own manifest."""

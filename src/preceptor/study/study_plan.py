@@ -9,6 +9,7 @@ from pathlib import Path
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.planned_runs import PlannedRun
 from preceptor.study.stages import first_steps, outline
 from preceptor.study.steps import STEP_FOLDERS, MakeMaps, Step
 from preceptor.study.workspaces import Workspaces
@@ -48,6 +49,21 @@ class StudyPlan:
     def workspaces(self) -> Workspaces:
         """Manifests of all domains."""
         return Workspaces.together([plan.protocol.workspaces for plan in self])
+
+    def planned_runs(self) -> list[PlannedRun]:
+        """Runs known so far, each once in a domain, in the order of the plan."""
+        found: list[PlannedRun] = []
+        for plan in self:
+            roles: dict[str, dict[str, None]] = {}
+            for member in plan.members:
+                roles.setdefault(member.run, {})[member.arm.label] = None
+            first = {member.run: member for member in reversed(plan.members)}
+            for run, labels in roles.items():
+                arm, seed = first[run].arm, first[run].seed
+                found.append(
+                    PlannedRun(run, tuple(labels), arm.backbone, arm.alpha, seed, plan.domain)
+                )
+        return found
 
     def start(self) -> list[Step]:
         """First steps of all domains."""

@@ -45,7 +45,7 @@ def imported(name: str, folder: Path, images: Path, to: Path) -> pd.DataFrame:
 
 def map_of(row: pd.Series) -> np.ndarray:
     if row["saliency"]:
-        return np.asarray(Image.open(row["saliency"]))
+        return np.asarray(Image.open(row["saliency"]).convert("L"))
     return np.zeros(1, np.uint8)
 
 

@@ -10,9 +10,12 @@ from PIL import Image
 from preceptor.data.exporters.images import ExportOptions
 from preceptor.data.exporters.names import FileNames
 from preceptor.data.exporters.write import FORMATS, manifest_images, write_export
+from preceptor.data.images import decode_map
+from preceptor.data.importers import ImportOptions, read_coco, write_import
 from preceptor.data.manifest import Manifest
 from preceptor.errors import ProblemsError
 from tests.commands import here
+from tests.data.annotator_folders import annotated_folder
 from tests.data.exporters.manifests import NAMES, marked_manifest
 from tests.data.importers.trees import save_image
 
@@ -48,6 +51,22 @@ def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:
     assert mask.shape == (4, 8)
 
 
+def test_the_maps_of_one_annotator_come_back(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "in")
+    Image.new("L", (100, 80)).save(folder / "annotators" / "cy" / "2.png")  # nothing marked
+    to = tmp_path / "out"
+    done = here("data", "export", "coco", folder / "manifest.csv", "--to", to, "--annotator", "cy")
+    assert done.code == 0
+    assert "8 images, 7 with marks" in done.out
+    options = ImportOptions(labels=to / "labels.csv", unmarked="examined")
+    write_import(read_coco(to / "annotations.json"), folder, tmp_path / "back", options)
+    table = Manifest.read(tmp_path / "back" / "manifest.csv", need=()).table.set_index("name")
+    for number in (0, 1, 2, 3, 5, 6, 7, 8):
+        drawn = decode_map(folder / "annotators" / "cy" / f"{number}.png")
+        back = table.loc[f"images/{number}.png", "saliency"]
+        assert (decode_map(Path(str(back))) == drawn).all() if number != 2 else back == ""
+
+
 def test_files_stay_in_the_folder() -> None:
     names = FileNames(".png")
     assert names.of("../../x.jpg") == "x.png"
@@ -65,6 +84,12 @@ def test_files_stay_in_the_folder() -> None:
         (["coco", "in", "--to", "out"], "neither a manifest nor a map store"),
         (["coco", "manifest.csv", "--to", "out", "--manifest", "b.csv"], "belongs to a map store"),
         (["coco", "missing.csv", "--to", "out"], "there is no such file"),
+        (["coco", "manifest.csv", "--to", "out", "--annotator", "a"], "maps of 0 annotators"),
+        (["coco", "b.csv", "--to", "out", "--annotator", "a"], "needs FOLDER/manifest.csv"),
+        (
+            ["coco", "manifest.csv", "--to", "out", "--annotator", "a", "--all"],
+            "--annotator belongs to a manifest without --all",
+        ),
     ],
 )
 def test_mistakes_are_named_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -124,7 +124,7 @@ def test_the_maps_are_the_masks_again(
         assert written["label"] == row.label
         assert bool(written["saliency"]) == bool(mask.any())
         if written["saliency"]:
-            map_ = np.asarray(Image.open(tmp_path / "out" / written["saliency"]))
+            map_ = np.asarray(Image.open(tmp_path / "out" / written["saliency"]).convert("L"))
             assert (map_ == mask).all()
     checked = here("data", "check", tmp_path / "out" / "manifest.csv")
     assert checked.code == 0, checked.err

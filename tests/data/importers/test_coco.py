@@ -144,6 +144,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("short", coco(ONE, [{"segmentation": [[1, 1, 3, 3]]}]), "3 or more x, y pairs"),
     ("text in it", coco(ONE, [{"segmentation": [[1, 1, 3, 3, "4", 4]]}]), "is not a number"),
     ("class", coco(ONE, [{"bbox": [1, 1, 2, 2], "category_id": 9}]), "there is no category 9"),
+    (
+        "large class",
+        coco(ONE, [{"bbox": [1, 1, 2, 2], "category_id": 10**20}]),
+        "image_id or category_id is not a whole number",
+    ),
+    ("large id", coco([{"file_name": "a.png", "id": 2**63}], []), "id is 9223372036854775808"),
     ("id", coco(ONE, [{"bbox": [1, 1, 2, 2], "image_id": 9}]), "no image with the id 9"),
     (
         "rle",

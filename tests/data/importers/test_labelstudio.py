@@ -91,7 +91,9 @@ def test_people_and_predictions_are_kept_apart(tmp_path: Path) -> None:
     summary, maps = imported_maps(imported, tmp_path / "images", tmp_path / "out")
     assert summary.annotators == ("ann@lab.org", "bob@lab.org")
     assert np.unique(maps["a.png"]).tolist() == [0, 128, 255]
-    alone = np.asarray(Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png"))
+    alone = np.asarray(
+        Image.open(tmp_path / "out" / "annotators" / "bob@lab.org" / "a.png").convert("L")
+    )
     assert (alone == rasterize([Box(4, 6, 10, 12)], 40, 30)).all()
     for merge, area in (("any", 240), ("majority", 120), ("bob@lab.org", 120)):
         _, maps = imported_maps(imported, tmp_path / "images", tmp_path / merge, merge=merge)
@@ -111,7 +113,7 @@ def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
         read_labelstudio(path), tmp_path / "images", tmp_path / "out", negative="sound"
     )
     assert np.unique(maps["a.png"]).tolist() == [0, 128]
-    empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png"))
+    empty = np.asarray(Image.open(tmp_path / "out" / "annotators" / "2" / "a.png").convert("L"))
     assert not empty.any()
     rows = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
     assert rows[2].startswith("../images/b.png,b.png,sound,,,0")

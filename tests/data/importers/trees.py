@@ -56,7 +56,7 @@ def imported_maps(
     summary = write_import(imported, images, to, ImportOptions(**options))
     table = Manifest.read(to / "manifest.csv", need=()).table
     maps = {
-        str(name): np.asarray(Image.open(path))
+        str(name): np.asarray(Image.open(path).convert("L"))
         for name, path in zip(table["name"], table["saliency"], strict=True)
         if path
     }

@@ -30,6 +30,8 @@ from preceptor.data.importers.split_words import split_in
 from preceptor.errors import InputError
 
 _BOX, _POLYGON, _RLE = 0, 1, 2
+# Bound of the numbers of images and classes: they are kept in 64 bits.
+_ID = 2**62
 
 
 @dataclass
@@ -162,8 +164,8 @@ def _image(file: _File, row: int, value: Any) -> None:
         file.log.problem(where, f"{shown(value)} is not an object", "export the file again")
         return
     known, name = whole(value.get("id")), value.get("file_name")
-    if known is None or abs(known) >= 2**62:
-        file.log.problem(where, f"id is {shown(value.get('id'))}", "write a whole number")
+    if known is None or abs(known) >= _ID:
+        file.log.problem(where, f"id is {shown(value.get('id'))}", "write a whole number below 2⁶²")
         return
     if not isinstance(name, str) or not name:
         file.log.problem(where, f"file_name is {shown(name)}", "write the name of the image file")
@@ -198,10 +200,10 @@ def _annotation(file: _File, row: int, value: Any) -> None:
         what = "it has no image_id or no category_id"
         file.log.problem(f"annotations[{row}]", what, "export the file again")
         return
-    if type(image) is not int or type(category) is not int or not -(2**63) <= image < 2**63:
+    if type(image) is not int or type(category) is not int or max(abs(image), abs(category)) >= _ID:
         image, category = whole(image), whole(category)
-        if image is None or category is None or max(abs(image), abs(category)) >= 2**62:
-            what = "image_id or category_id is not a whole number"
+        if image is None or category is None or max(abs(image), abs(category)) >= _ID:
+            what = "image_id or category_id is not a whole number below 2⁶²"
             file.log.problem(f"annotations[{row}]", what, "export the file again")
             return
     if type(segmentation) is list and segmentation:

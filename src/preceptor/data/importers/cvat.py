@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from preceptor.data.importers.shapes import (
     Shape,
 )
 from preceptor.data.importers.split_words import split_of
-from preceptor.data.importers.xml_file import iterate_xml
+from preceptor.data.importers.xml_file import finite_number, iterate_xml
 from preceptor.errors import InputError
 
 _SHAPES = ("box", "polygon", "polyline", "ellipse", "points", "mask")
@@ -160,19 +159,11 @@ def _numbers(element: Element, *names: str, **defaults: float) -> list[float] | 
         if text is None and name in defaults:
             found.append(defaults[name])
             continue
-        value = _finite(text)
+        value = finite_number(text)
         if value is None:
             return f"{name} is {text!r}, not a finite number"
         found.append(value)
     return found
-
-
-def _finite(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None and "_" not in text else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _whole(text: Any) -> int | None:
@@ -185,7 +176,7 @@ def _points(text: str | None) -> Floats | None:
     pairs = [pair.split(",") for pair in (text or "").split(";")]
     if any(len(pair) != 2 for pair in pairs):
         return None
-    values = [_finite(one) for pair in pairs for one in pair]
+    values = [finite_number(one) for pair in pairs for one in pair]
     if any(one is None for one in values):
         return None
     return np.array(values, np.float64).reshape(-1, 2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -123,7 +123,7 @@ class MapDrawer:
 
     def _name(self, image: str) -> str:
         """Name of the map of an image; with the suffix of the image if two would have one name."""
-        name = PurePosixPath(image).with_suffix(".png").as_posix()
+        name = f"{posixpath.splitext(image)[0]}.png"
         number = 1
         while name.casefold() in self._taken:
             name = f"{image}{'' if number == 1 else f'-{number}'}.png"

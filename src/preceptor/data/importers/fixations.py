@@ -115,8 +115,7 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
             try:
                 size = image_size(files.folder / files.find(str(name)))
             except (LookupError, ImageError) as error:
-                what, _, fix = str(error).rpartition("; ")
-                log.problem(f"{where} {name}", what or str(error), fix if what else "replace it")
+                log.error(f"{where} {name}", error, "replace it")
                 continue
             shapes = []
             for person, own in rows.groupby("annotator", sort=True):

@@ -61,7 +61,9 @@ class ImageFiles:
         Raises:
             LookupError: There is none, or several; the message says so, and how to correct it.
         """
-        if name.endswith(".*") and name not in self._paths:
+        if name in self._paths:
+            return name
+        if name.endswith(".*"):
             return self.find_stem(name.removesuffix(".*"))
         wrong = ""
         for form in name_forms(name):

@@ -60,8 +60,7 @@ def manifest_table(
         try:
             label = cells.pop("label", "") or label_of(row.label, row.classes, options)
         except LookupError as error:
-            what, _, fix = str(error).rpartition("; ")
-            log.problem(row.where, what, fix)
+            log.error(row.where, error, "give --labels")
             continue
         own = {
             "path": (row.folder / image).as_posix(),

@@ -60,8 +60,7 @@ def read_labelme(source: Path | str | Sequence[Path | str]) -> ImportedAnnotatio
             try:
                 value = read_json(path)
             except InputError as error:
-                what, _, fix = str(error).removeprefix(f"{path}: ").rpartition("; ")
-                log.problem(of, what, fix)
+                log.error(of, error, "export it again", path)
                 continue
             record = _image(value, PurePosixPath(of).parent, of, path, log)
             if record is not None:

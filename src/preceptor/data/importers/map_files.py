@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 
 from preceptor.data.importers.gray_png import write_gray_png
@@ -55,7 +56,7 @@ class MapFiles:
 
     def place(self, name: str) -> Path:
         """Path of a file in the folder, whose own folder exists."""
-        parent = str(PurePosixPath(name).parent)
+        parent = posixpath.dirname(name)
         path = self.folder / name
         if parent not in self._made:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -72,10 +72,7 @@ def mask_record(
     try:
         shapes = tuple(_shapes(opened, path, label, colors))
     except (ValueError, ImageError) as error:
-        what, _, fix = (error.reason if isinstance(error, ImageError) else str(error)).partition(
-            "; "
-        )
-        log.problem(of, what, fix or "save it as PNG")
+        log.error(of, error, "save it as PNG", path)
         return None
     stem = PurePosixPath(of).with_suffix("")
     name = stem.with_name(_ENDING.sub("", stem.name) or stem.name)

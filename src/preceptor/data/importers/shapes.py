@@ -182,6 +182,18 @@ class Log:
         """Note a problem; the import fails at the end of the pass."""
         self.problems.append(Problem(where, what, fix))
 
+    def error(self, where: str, error: Exception, fix: str, path: Path | None = None) -> None:
+        """Note an error of the form "what; fix" as a problem.
+
+        Args:
+            where: Place in the source.
+            error: The error.
+            fix: What to do if the message does not say it.
+            path: File that the message begins with; `where` names it already.
+        """
+        what, mark, stated = str(error).removeprefix(f"{path}: ").rpartition("; ")
+        self.problem(where, what if mark else stated, stated if mark else fix)
+
     def note(self, text: str, count: int = 1) -> None:
         """Count something that was read in a way that a user has to know."""
         self._notes[text] = self._notes.get(text, 0) + count

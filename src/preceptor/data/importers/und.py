@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from preceptor.data.decode_pass import Progress
-from preceptor.data.manifest import Manifest, check_raw
+from preceptor.data.manifest import Checks, Manifest, check_raw
 from preceptor.data.manifest_io import Findings, RawTable, read_table
 from preceptor.errors import Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
@@ -27,10 +27,7 @@ def read_und(
     test_csvs: Sequence[Path],
     image_root: Path,
     heatmaps: Path | None,
-    *,
-    verify: bool = True,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    **checks: Unpack[Checks],
 ) -> Manifest:
     """Read the release in its published form: CSVs without header, and a folder of heat maps.
 
@@ -44,9 +41,7 @@ def read_und(
             splits in it: gan9.csv, test-gan9.csv and test_gan9.csv all give test-gan9.
         image_root: Base folder of the paths, with or without leading slash.
         heatmaps: Folder of heat maps, or None.
-        verify: Whether to decode every image and map.
-        workers: Number of decoding threads; None = one per core.
-        progress: Function called with (done, total) while files are decoded.
+        checks: What is checked, see `Checks`; splits without rows in the files are not needed.
 
     Raises:
         ProblemsError: The data is invalid; lists all problems by file and row.
@@ -82,11 +77,8 @@ def read_und(
     frame["saliency"] = _find_maps(frame, heatmaps, findings)
     raw = RawTable(frame, np.arange(len(frame), dtype=np.int64))
     root = Path(image_root).absolute()
-    need = ("train", "val", "test") if test_csvs else ("train", "val")
-    manifest = check_raw(
-        raw, root, findings, verify=verify, workers=workers, need=need, progress=progress
-    )
-    return replace(manifest, source=Path(train_csv))
+    checks.setdefault("need", ("train", "val", "test") if test_csvs else ("train", "val"))
+    return replace(check_raw(raw, root, findings, **checks), source=Path(train_csv))
 
 
 def _test_set(stem: str) -> str:

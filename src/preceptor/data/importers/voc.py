@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
@@ -22,7 +21,7 @@ from preceptor.data.importers.shapes import (
 )
 from preceptor.data.importers.source_files import files_below
 from preceptor.data.importers.split_words import split_in, split_of
-from preceptor.data.importers.xml_file import read_xml
+from preceptor.data.importers.xml_file import finite_number, read_xml
 from preceptor.errors import InputError
 
 _FIX = "correct or remove the object"
@@ -68,8 +67,7 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
             try:
                 element = read_xml(xml, "annotation")
             except InputError as error:
-                what, _, fix = str(error).removeprefix(f"{xml}: ").rpartition("; ")
-                log.problem(of, what, fix)
+                log.error(of, error, "export it again", xml)
                 continue
             stem = of.removesuffix(".xml").split("Annotations/")[-1]
             record = _image(element, stem, of, log, left.get(stem))
@@ -122,7 +120,7 @@ def _image(element: Element, stem: str, of: str, log: Log, mask: Path | None) ->
         name = f"{folder}/{name}"
     size = None
     if element.find("size") is not None:
-        stated = [_number(element.findtext(f"size/{one}")) for one in ("width", "height")]
+        stated = [finite_number(element.findtext(f"size/{one}")) for one in ("width", "height")]
         if any(one is None or one < 1 or one != int(one) for one in stated):
             # labelImg writes 0 where it could not read the image; no size is stated then.
             if stated != [0, 0]:
@@ -140,7 +138,7 @@ def _image(element: Element, stem: str, of: str, log: Log, mask: Path | None) ->
         where = f"object {number}"
         label = (one.findtext("name") or "").strip()
         names = ("xmin", "ymin", "xmax", "ymax")
-        box = [_number(one.findtext(f"bndbox/{name}")) for name in names]
+        box = [finite_number(one.findtext(f"bndbox/{name}")) for name in names]
         if not label:
             log.problem(f"{of}, {where}", "it has no name", _FIX)
         elif one.find("polygon") is not None:
@@ -166,7 +164,7 @@ def _image(element: Element, stem: str, of: str, log: Log, mask: Path | None) ->
 def _polygon(element: Element | None, from_one: bool) -> Floats | None:
     """(n, 2) points of the elements x1, y1, x2, y2, …; None if one is missing."""
     children = list(element) if element is not None else []
-    values = {child.tag: _number(child.text) for child in children}
+    values = {child.tag: finite_number(child.text) for child in children}
     count = len(values) // 2
     names = [f"{axis}{number}" for number in range(1, count + 1) for axis in "xy"]
     found = [values.get(name) for name in names]
@@ -188,8 +186,7 @@ def _segments(
     try:
         segments = list(masks_by_value(opened))
     except ValueError as error:
-        what, _, fix = str(error).partition("; ")
-        log.problem(of, what, fix)
+        log.error(of, error, "save it as PNG")
         return
     for color, shape in segments:
         label = known.get(color)
@@ -199,11 +196,3 @@ def _segments(
             log.problem(of, f"the color {color} is of no class", "add it to labelmap.txt")
         else:
             yield Annotation(shape, label, where=f"color {color}")
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None and "_" not in text else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

@@ -183,8 +183,7 @@ class _Reading:
             rule = self.options.exif
             frame = frame_of(path, record.size, self.imported.frame, rule, content)
         except LookupError as error:
-            what, _, fix = str(error).rpartition("; ")
-            self.log.problem(place, what, fix)
+            self.log.error(place, error, "correct the annotation")
         except ImageError as error:
             self.log.problem(place, error.reason, "replace the file or remove the annotation")
         except ValueError as error:

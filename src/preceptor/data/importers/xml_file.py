@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -68,3 +69,17 @@ def read_xml(path: Path, root: str) -> Element:
     for element in iterate_xml(path, (root,), root):
         return element
     raise InputError(f"{path}: it is cut short; export it again from the tool")
+
+
+def finite_number(text: str | None) -> float | None:
+    """Finite number of a text, or None.
+
+    Example:
+        >>> finite_number("1.5"), finite_number("nan"), finite_number("1_000"), finite_number(None)
+        (1.5, None, None, None)
+    """
+    try:
+        value = float(text) if text is not None and "_" not in text else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

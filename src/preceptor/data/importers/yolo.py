@@ -69,8 +69,7 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
                 name = files.find_stem("/".join(parts))
                 size = image_size(files.folder / name)
             except (LookupError, ImageError) as error:
-                what, _, fix = str(error).rpartition("; ")
-                log.problem(of, what or str(error), fix if what else "replace the image")
+                log.error(of, error, "replace the image")
                 continue
             shapes = list(_shapes(text, of, size, names, keypoints, log))
             splits = [split for part in stem.parts[:-1] if (split := split_of(part))]

@@ -235,8 +235,13 @@ async function refused(sent, failure) {
   if (failure.status === 403) {
     try {
       const fresh = await get("/api/state");
-      setCsrf(fresh.csrf);
-      if (fresh.person?.id === state.person.id) return "again";
+      if (fresh.person?.id === state.person.id) {
+        setCsrf(fresh.csrf);
+        wrong.session = null;
+        showTrouble();
+        return "again";
+      }
+      // The token stays the old one: with the new one, marks would be saved as another's.
       wrong.session = "Somebody else has signed in in this browser.";
     } catch (error) {
       if (!(error instanceof Failure) || error.status !== 403) return "wait";
@@ -458,7 +463,9 @@ function answer(kind) {
 
 function showTotals() {
   const { mine_done: done, mine_open: open } = state.totals;
-  showProgress(done, state.mine ??= done + open);
+  state.mine ??= done + open;
+  // Images that were handed to others may come back, and count then.
+  showProgress(done, Math.max(state.mine, done));
 }
 
 // ---------------------------------------------------------------- actions
@@ -555,7 +562,10 @@ const ACTIONS = {
   light: () => {
     change({ light: !settings.light });
     showPanel();
-    if (settings.light) $("opacity").focus();
+    if (settings.light) {
+      $("contrast").scrollIntoView({ block: "nearest" });
+      $("opacity").focus();
+    }
     else stage.focus();
   },
   plain: () => {
