@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.label.runs import Bits
 from tests.label.serving import Client, Told, blob, command, stroke_of
@@ -177,7 +178,7 @@ def _compared(
                 one.name in undone and bool(undone[one.name]) == one.undone for one in strokes
             )
             file = out / "annotators" / f"person {at}" / "images" / names[image]
-            found = np.asarray(Image.open(file)) >= 128
+            found = decode_map(file) >= 0.5
             same = bool((found == drawer.mask(strokes)).all())
             counts["maps"] += 1
             counts["different"] += not same
