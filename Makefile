@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo quick test fault lint bench clean
+.PHONY: install demo quick test exhaustive fault lint bench clean
 
 install: .venv/installed
 
@@ -19,10 +19,13 @@ demo: install
 	$(BIN)/preceptor demo --out demo-study
 
 quick: install
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not exhaustive"
 
 test: install
-	$(PYTEST)
+	$(PYTEST) -m "not exhaustive"
+
+exhaustive: install
+	$(PYTEST) -m exhaustive
 
 fault: install
 	$(BIN)/python benchmarks/fault.py --points 3

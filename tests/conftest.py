@@ -89,37 +89,49 @@ SLOW = (
     "cli/test_main.py::test_the_command_as_it_is_installed",
     "cli/test_malformed.py::test_bad_manifests_as_processes",
     "cli/test_malformed.py::test_bad_requests_as_processes",
-    # The larger backbones, where smaller ones stay; simulations, where exact values stay.
+    # Simulations, where exact values stay; networks that take seconds.
+    *(
+        f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
+        for name in ("efficientvit_b0", "levit", "xcit")
+    ),
+    "models/test_guided_model.py::test_a_compiled_trunk",
+    "evaluation/test_paired_tests.py::test_cautious_seeds",
+    "evaluation/test_bootstrap.py::test_two_level_bootstrap_covers",
+)
+
+
+# What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
+# settings, of which one of each kind stays. No property may be tested here alone.
+EXHAUSTIVE = (
+    # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
     *(
         f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
         for name in (
             "cpubone",
-            "efficientvit",
+            "efficientvit_m0",
             "iformer",
-            "levit",
             "lowformer",
             "repvit",
-            "resnet50",
+            "resnet50_mlp",
             "shvit",
-            "xcit",
         )
     ),
-    "models/test_guided_model.py::test_a_compiled_trunk",
+    # Stay: a convolutional network and a transformer.
     *(
-        f"models/test_decision_map.py::test_{test}[{name}"
-        for test in (
-            "a_change_that_leaves_all_probabilities_leaves_the_decision_map",
-            "with_one_logit_it_is_twice_the_labels_map",
-        )
-        for name in (
-            "2-densenet121",
-            "5-densenet121",
-            "densenet121",
-            "2-legacy_xception",
-            "5-legacy_xception",
-            "legacy_xception",
-        )
+        f"models/test_guided_model.py::test_guided_steps_under_fabric[{name}-bf16"
+        for name in ("test_convnext", "test_mambaout")
     ),
+    # Stay: 18 smaller networks of the same kinds.
+    *(
+        f"models/test_decision_map.py::test_{test}[{classes}{name}"
+        for test, numbers in (
+            ("a_change_that_leaves_all_probabilities_leaves_the_decision_map", ("2-", "5-")),
+            ("with_one_logit_it_is_twice_the_labels_map", ("",)),
+        )
+        for classes in numbers
+        for name in ("densenet121", "legacy_xception")
+    ),
+    # Stay: efficientvit_m0; repvgg_a0; four smaller networks.
     "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[shvit",
     *(
         f"saliency/test_{test}[{name}"
@@ -130,22 +142,25 @@ SLOW = (
         for name in ("mobileone", "fastvit")
     ),
     "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
-    "saliency/test_rise.py::test_the_error_is_that_of_the_map[3.0",
-    "evaluation/test_paired_tests.py::test_cautious_seeds",
-    "evaluation/test_bootstrap.py::test_two_level_bootstrap_covers",
+    # Stay: each optimizer with one of the two moments of the interruption.
+    "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[0-adamw",
+    "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-sgd",
+    # Stay: 3 and 5 seeds.
+    "evaluation/test_simulations.py::test_the_bootstrap_over_seeds_and_images_covers[10",
+    "evaluation/test_simulations.py::test_the_bootstrap_over_groups_covers_and_over_images_would_not[10",
 )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out whole files of `SLOW` unread where slow tests are not wanted: they import much."""
-    if config.option.markexpr != "not slow":
+    if not config.option.markexpr.startswith("not slow"):
         return None
     here = Path(__file__).parent
     return True if collection_path in {here / name for name in SLOW} else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `SLOW`, and put their files first."""
+    """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first."""
     here = Path(__file__).parent
     files = [name.split("::")[0] for name in SLOW]
 
@@ -155,6 +170,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.relative_to(here).as_posix()
         if f"{file}::{item.name}".startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if f"{file}::{item.name}".startswith(EXHAUSTIVE):
+            item.add_marker(pytest.mark.exhaustive)
         return files.index(file) if file in files else len(files)
 
     items.sort(key=place)

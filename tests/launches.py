@@ -14,6 +14,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
 from preceptor.runtime.result_folder import file_digest
 from tests.commands import HANGS, Outcome
+from tests.forked import Forked, training
 
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
 CHANGES = {
@@ -25,6 +26,7 @@ SMALL = {
     "input_size": 64, "batch_size": 7, "epochs": 1, "lr": 0.01, "schedule": "constant",
     "clip": 1.0, "augmentation": CHANGES, "device": "cpu",
 }  # fmt: skip
+PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 LONGER = {"devices": 2, "epochs": 10}
 
 
@@ -35,15 +37,19 @@ def run_of(manifest: Path, training: dict[str, Any], **values: Any) -> RunConfig
 
 def start(config: RunConfig, store: Path, **environment: str) -> subprocess.Popen[str]:
     """`python -m preceptor.training`; the config lies beside the store."""
+    return Forked(training, _written(config, store), env=os.environ | environment, **PIPES)
+
+
+def start_anew(config: RunConfig, store: Path, **environment: str) -> subprocess.Popen[str]:
+    """The same where the processes are to start Python themselves, as those of users do."""
+    command = [sys.executable, "-m", "preceptor.training", *_written(config, store)]
+    return subprocess.Popen(command, text=True, env=os.environ | environment, **PIPES)
+
+
+def _written(config: RunConfig, store: Path) -> list[str]:
     file = store.with_suffix(".yaml")
     file.write_text(dump_config(config))
-    return subprocess.Popen(
-        [sys.executable, "-m", "preceptor.training", str(file), str(store)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
+    return [str(file), str(store)]
 
 
 def ended(process: subprocess.Popen[str]) -> Outcome:
@@ -68,15 +74,12 @@ def until(process: subprocess.Popen[str], beginning: str) -> None:
 
 
 def ranks_of(process: subprocess.Popen[str]) -> dict[int, int]:
-    """LOCAL_RANK → process id of a command's children."""
-    found = {}
+    """LOCAL_RANK → process id of a command's children, which the kernel lists as they began."""
     tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
-    for child in " ".join(file.read_text() for file in tasks).split():
-        own = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
-        variables = dict(pair.split("=", 1) for pair in own if "=" in pair)
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-            found[int(variables["LOCAL_RANK"])] = int(child)
-    return found
+    children = " ".join(file.read_text() for file in tasks).split()
+    tracker = b"multiprocessing.resource_tracker"  # of processes that start Python themselves
+    own = [one for one in children if tracker not in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return {rank: int(child) for rank, child in enumerate(own)}
 
 
 def apart(one: Path, other: Path) -> float:

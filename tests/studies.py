@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -101,10 +102,15 @@ def run_serially(
 
     The results are those of workers, see `test_driver.py`, which starts some.
     """
-    with mock.patch(
-        "preceptor.driver.open_executor", lambda context, *_, **__: SerialExecutor(context)
-    ):
+    with without_workers():
         return run_study(config, out, jobs=1, tell=tell)
+
+
+def without_workers() -> AbstractContextManager[Any]:
+    """Context in which a study does its steps in this process."""
+    return mock.patch(
+        "preceptor.driver.open_executor", lambda context, *_, **__: SerialExecutor(context)
+    )
 
 
 def command(file: Path, out: Path, jobs: int = 1) -> list[str]:

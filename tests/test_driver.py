@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from preceptor.study.stages import outline
 from preceptor.study_folder import open_study
+from tests import forked
 from tests.commands import assert_refused, here
 from tests.datasets import squares
-from tests.studies import SETTINGS, command, run_serially, same_tables
+from tests.forked import Forked
+from tests.studies import SETTINGS, run_serially, same_tables
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +77,14 @@ def test_killed_at_two_moments_the_table_is_the_same(
 ) -> None:
     out = tmp_path / "killed"
     for jobs, lines_before in ((1, 1), (2, 4)):
-        with subprocess.Popen(
-            command(study_file, out, jobs), stdout=subprocess.PIPE, text=True
-        ) as process:
+        arguments = ["study", study_file, "--out", out, "--jobs", jobs]
+        with Forked(forked.command, arguments, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for count, _ in enumerate(process.stdout):
                 if count == lines_before:
                     process.send_signal(signal.SIGKILL)
                     break
-    done = subprocess.run(command(study_file, out, 2), capture_output=True, text=True)
+    done = forked.run(forked.command, ["study", study_file, "--out", out, "--jobs", 2])
     assert done.returncode == 0, done.stderr
     same_tables(out, undisturbed)
 
@@ -224,7 +224,7 @@ def test_a_worker_that_cannot_start_is_told_at_once(study_file: Path, tmp_path: 
         "        raise SystemExit\n"
         f"run_study(study, {str(tmp_path / 'out')!r}, jobs=1, tell=tell)\n"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    done = forked.run(forked.script, [script])
     told = done.stdout.splitlines()[-1]
     assert told.startswith("FAILED")
     assert "__main__" in told

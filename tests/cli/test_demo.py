@@ -11,6 +11,7 @@ import pytest
 from preceptor.benchmark import forged
 from preceptor.cli import demo
 from preceptor.study.config import StudyConfig
+from tests.studies import without_workers
 
 
 def test_the_demo_trains_on_crops_as_they_are() -> None:
@@ -39,7 +40,8 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
         "training": demo.DEMO["training"] | {"batch_size": 8, "steps": 2, "epochs": 1},
     }
     monkeypatch.setattr(demo, "DEMO", short)
-    result = demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None)
+    with without_workers():
+        result = demo.run_demo(tmp_path, jobs=1, first=3, tell=lambda line: None)
     assert not result.failed
     assert result.missing == 0
     table = pd.read_csv(result.folder / "table.csv")

@@ -22,8 +22,10 @@ from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import file_digest
 from preceptor.training.record import RunRecord
 from preceptor.version import __version__
-from tests.commands import APART, HANGS, apart, assert_refused, here
+from tests import forked
+from tests.commands import HANGS, apart, assert_refused, here
 from tests.datasets import squares
+from tests.forked import Forked
 from tests.start_up import HEAVY, imported_by_command
 
 COMMANDS = [
@@ -494,10 +496,9 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     quiet = here("train", file, "--out", tmp_path / "quiet", *cache)
     assert quiet.code == 0, quiet
 
-    command = [*APART, "train", str(file), "--out", str(tmp_path / "cut"), *cache]
-    started = subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    started = Forked(
+        forked.command, ["train", file, "--out", tmp_path / "cut", *cache],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert started.stdout is not None
     assert started.stdout.readline().startswith("epoch 1/12")
@@ -521,10 +522,9 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough(data: Path) -> None:
-    command = [*APART, "data", "check", str(data / "manifest.csv")]
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    done = forked.run(forked.command, ["data", "check", data / "manifest.csv"], stdout=write)
     os.close(write)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

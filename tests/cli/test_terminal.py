@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,17 @@ from preceptor.cli.runs import list_runs
 from preceptor.cli.terminal import live, render, tell_status
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
-from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
 from preceptor.study.planned_runs import read_planned_runs
 from preceptor.study_folder import reopen
 from preceptor.training.run import train
+from tests import forked
 from tests.datasets import squares
+from tests.forked import Forked
 from tests.start_up import HEAVY, imported_by_command
-from tests.studies import SETTINGS, command
+from tests.studies import SETTINGS, run_serially
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def seen(file: Path) -> tuple[Path, list[Status]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("preceptor.driver.StudyStatus", Watched)
-        run_study(load_config(file, StudyConfig), out, jobs=1, tell=lambda line: None)
+        run_serially(load_config(file, StudyConfig), out)
     return out, found
 
 
@@ -155,9 +155,8 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(
         next(iter(sorted(out.glob(f"store/{room}/*/run.json")))).unlink()
     parent, child = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(
-        command(file, out), stdout=child, stderr=child, env=environment
-    ) as process:
+    arguments = ["study", file, "--out", out, "--jobs", 1]
+    with Forked(forked.command, arguments, stdout=child, stderr=child, env=environment) as process:
         os.close(child)
         text = b""
         while True:
@@ -175,7 +174,8 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_plain_lines(
     assert b"chosen: teacher" in text
     from_here = text[text.index(b" steps") :]  # before, the images are read under a bar
     assert not re.search(rb"m\d+/\d+\x1b", from_here), "a worker draws a bar of its own"
-    plain = subprocess.run(command(file, out), capture_output=True, text=True, check=True)
+    plain = forked.run(forked.serial_command, arguments)
+    assert plain.returncode == 0
     assert "\x1b" not in plain.stdout + plain.stderr
     assert "chosen: teacher" in plain.stdout
 

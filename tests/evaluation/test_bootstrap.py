@@ -9,9 +9,10 @@ import pytest
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation import metrics
+from preceptor.evaluation import bootstrap, metrics
 from preceptor.evaluation.bootstrap import share_of_draws, share_of_the_way, two_level_bootstrap
 from preceptor.evaluation.paired_tests import paired_difference
+from preceptor.evaluation.resampled_values import ResampledValues
 
 
 def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
@@ -184,6 +185,70 @@ def test_resamples_without_a_class_are_redrawn_or_given_up():
     single = two_level_bootstrap(np.ones(30, dtype=bool), scores, resamples=20)
     assert np.isnan([single.estimate, single.low, single.high]).all()
     assert single.skipped == 20
+
+
+def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
+    rng = np.random.default_rng(11)
+    labels, a, b, _ = study(rng, seeds=3, images=60)
+    groups = np.arange(60) // 3
+
+    def results():
+        return [
+            two_level_bootstrap(labels, a, b, resamples=100),
+            two_level_bootstrap(labels, b, a, resamples=100),
+            two_level_bootstrap(labels, a, resamples=100),
+            two_level_bootstrap(labels, a, b, resamples=100, level=0.9),
+            two_level_bootstrap(labels, a, b, resamples=100, seed=1),
+            two_level_bootstrap(labels, a, b, groups, resamples=100),
+            two_level_bootstrap(~labels, a, b, resamples=100),
+            two_level_bootstrap(labels, a[:2], b[:2], resamples=100),
+        ]
+
+    # Nothing is known of each: what is kept of one must not be taken for another's.
+    monkeypatch.setattr(bootstrap, "_KNOWN", ResampledValues(room=0))
+    alone = results()
+    known, measured = ResampledValues(), []
+    monkeypatch.setattr(bootstrap, "_KNOWN", known)
+
+    def counted(given, row, counts):
+        measured.append(len(counts))
+        return metrics.auc_weighted(given, row, counts)
+
+    monkeypatch.setattr(bootstrap, "auc_weighted", counted)
+    for one, other in zip(results(), alone, strict=True):
+        np.testing.assert_array_equal(one.replicates, other.replicates)
+        assert (one.estimate, one.low, one.high) == (other.estimate, other.low, other.high)
+        assert one.redrawn == other.redrawn
+    # Six rows of each of four kinds of resamples, and four of two seeds; estimates are apart.
+    assert sum(count == 100 for count in measured) == 4 * 6 + 4
+
+
+def test_values_used_last_are_kept():
+    known = ResampledValues(room=2 * 8 * 10)  # two rows of ten resamples
+    rows, drawn = np.eye(3), []
+
+    def of(*which):
+        drawn.clear()
+        values, _ = known.of([0], [rows[one] for one in which], measure, draw)
+        return [float(value[0]) for value in values]
+
+    def measure(row, counts):
+        return counts @ row
+
+    def draw():
+        drawn.append(True)
+        for start in (0, 5):  # in two blocks
+            yield np.tile(np.arange(3, dtype=np.float32), (5, 1)) + start, 0
+
+    assert of(0, 1) == [0, 1]
+    assert drawn
+    assert of(1, 0) == [1, 0]
+    assert not drawn
+    assert of(2) == [2]
+    assert of(0) == [0]
+    assert not drawn
+    assert of(1) == [1]
+    assert drawn
 
 
 def test_bad_bootstrap_input_is_refused():

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.leases import lease
 from preceptor.training.run import train
 from tests.datasets import squares
+from tests.forked import Forked, command
 
 RISE = RiseSettings(max_masks=128, tolerance=0.2)
 
@@ -118,10 +118,9 @@ def test_what_was_killed_goes_on_from_its_shards(
     data: Path, model: Path, whole: MapStore, tmp_path: Path
 ) -> None:
     out = tmp_path / "maps"
-    command = [
-        sys.executable, "-c", "from preceptor.cli.main import main; main()", "annotate", str(model),
-        str(data), "--out", str(out), "--method", "rise", "--split", "all", "--max-masks", "128",
-        "--tolerance", "0.2", "--jobs", "1",
+    arguments = [
+        "annotate", model, data, "--out", out, "--method", "rise", "--split", "all",
+        "--max-masks", 128, "--tolerance", 0.2, "--jobs", 1,
     ]  # fmt: skip
 
     def done() -> dict[Path, int]:
@@ -131,7 +130,7 @@ def test_what_was_killed_goes_on_from_its_shards(
                 found[file] = file.stat().st_mtime_ns
         return found
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+    with Forked(command, arguments, stdout=subprocess.PIPE, start_new_session=True) as process:
         while not done():
             time.sleep(0.02)
             assert process.poll() is None
@@ -139,7 +138,7 @@ def test_what_was_killed_goes_on_from_its_shards(
     before = done()
     assert before
     assert not list(out.glob("maps-*.parquet"))
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with Forked(command, arguments, stdout=subprocess.PIPE) as process:
         more = False
         while process.poll() is None:
             now = done()

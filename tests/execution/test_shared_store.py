@@ -15,7 +15,8 @@ from preceptor.config.yaml_file import load_config
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from tests.datasets import squares
-from tests.studies import SETTINGS, command, run_serially, same_tables
+from tests.forked import Forked, serial_command
+from tests.studies import SETTINGS, run_serially, same_tables
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,11 @@ def in_store(file: Path, store: Path) -> Path:
     return target
 
 
+def started(file: Path, out: Path) -> Forked:
+    """The study as a process, which does the steps itself."""
+    return Forked(serial_command, ["study", file, "--out", out], stdout=subprocess.PIPE)
+
+
 def computed(text: str) -> list[str]:
     """The steps that a study's lines say it has done."""
     return re.findall(r"^\[\d+/\d+\] (.*): \d+ s; ", text, re.MULTILINE)
@@ -52,10 +58,7 @@ def computed(text: str) -> list[str]:
 
 def test_two_at_once_do_each_step_once(file: Path, alone: Path, tmp_path: Path) -> None:
     shared = in_store(file, tmp_path / "store")
-    processes = [
-        subprocess.Popen(command(shared, tmp_path / name), stdout=subprocess.PIPE, text=True)
-        for name in ("one", "two")
-    ]
+    processes = [started(shared, tmp_path / name) for name in ("one", "two")]
     lines = [computed(process.communicate()[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert all(lines), "both took part"
@@ -68,16 +71,12 @@ def test_two_at_once_do_each_step_once(file: Path, alone: Path, tmp_path: Path) 
 
 def test_the_other_takes_over_from_a_killed_one(file: Path, alone: Path, tmp_path: Path) -> None:
     shared = in_store(file, tmp_path / "store")
-    with subprocess.Popen(
-        command(shared, tmp_path / "one"), stdout=subprocess.PIPE, text=True
-    ) as first:
+    with started(shared, tmp_path / "one") as first:
         assert first.stdout is not None
         for line in first.stdout:
             if line.startswith("["):
                 break
-        second = subprocess.Popen(
-            command(shared, tmp_path / "two"), stdout=subprocess.PIPE, text=True
-        )
+        second = started(shared, tmp_path / "two")
         first.send_signal(signal.SIGKILL)
     text, _ = second.communicate()
     assert second.returncode == 0
@@ -97,9 +96,7 @@ def test_a_step_that_another_does_is_waited_for_while_others_go_on(
         and json.loads(one.read_text())["config"]["rows"] == "all"
         and json.loads(one.read_text())["config"]["maps"]["kind"] == "none"
     )
-    with subprocess.Popen(
-        command(shared, tmp_path / "one"), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started(shared, tmp_path / "one") as process:
         assert process.stdout is not None
         lines: list[str] = []
         with lease(tmp_path / "store" / "runs" / record["id"]):

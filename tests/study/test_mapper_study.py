@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
-from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.maps.store import read_store
 from preceptor.models.build import load_model
@@ -20,6 +19,7 @@ from preceptor.study.stages import outline
 from preceptor.study.steps import Train
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
+from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 1,
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mapper")
     # A committee of given maps would win or lose by chance: the mapper alone is a candidate here.
     study = parse_config(SETTINGS | {"manifest": squares(folder / "data")}, StudyConfig)
-    result = run_study(study, folder / "study", jobs=1, tell=lambda line: None)
+    result = run_serially(study, folder / "study")
     assert not result.failed
     assert result.missing == 0
     return folder / "study"

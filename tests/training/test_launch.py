@@ -20,7 +20,7 @@ from preceptor.training.launch import launch
 from preceptor.training.run import train
 from tests.commands import assert_refused
 from tests.datasets import squares
-from tests.launches import apart, ended, finished, ranks_of, run_of, start, until
+from tests.launches import apart, ended, finished, ranks_of, run_of, start, start_anew, until
 from tests.start_up import imported_by
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
@@ -64,7 +64,7 @@ def test_two_devices_do_what_one_does(
 def test_memory_that_runs_out_on_one_device_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     config = run_of(manifest, {"devices": 2, "epochs": 40, "input_size": 224, "batch_size": 12})
     # Every tensor of 64 KiB is asked of the kernel, which gives little more from a point on.
-    process = start(config, tmp_path / "runs", MALLOC_MMAP_THRESHOLD_="65536")
+    process = start_anew(config, tmp_path / "runs", MALLOC_MMAP_THRESHOLD_="65536")
     until(process, "epoch 1/")
     rank = ranks_of(process)[1]
     now = int(Path(f"/proc/{rank}/statm").read_text().split()[0]) * resource.getpagesize()

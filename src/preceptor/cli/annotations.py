@@ -271,6 +271,11 @@ def _command(read: Reader) -> Callable[..., None]:
     options = [one for one in common.values() if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
     def run(**values: Any) -> None:
+        from preceptor.runtime.bulk_import import bulk_import
+
+        with bulk_import():
+            from preceptor.data.importers.write import write_import  # noqa: F401  # and torch
+
         imported = read(**{name: values[name] for name in own})
         first = values["source"][0]
         folder = values["images"] or (first if first.is_dir() else first.parent)

@@ -132,10 +132,13 @@ def data_check(manifest: ManifestPath) -> None:
     """
     from rich.console import Console
 
-    from preceptor.cli.data import print_summary
-    from preceptor.data.manifest import Manifest
-    from preceptor.data.notes import notes
-    from preceptor.runtime.progress import progress
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.data import print_summary
+        from preceptor.data.manifest import Manifest
+        from preceptor.data.notes import notes
+        from preceptor.runtime.progress import progress
 
     with progress() as bar:
         task = bar.add_task("reading images", total=None, note="")
@@ -167,12 +170,15 @@ def data_split(
 
     Splits are stratified by label and source, with whole groups and held-out sources.
     """
-    from preceptor.data.complete_sets import missing_class_notes
-    from preceptor.data.hold_out import added_classes
-    from preceptor.data.manifest import Manifest
-    from preceptor.data.split import make_splits
-    from preceptor.errors import InputError
-    from preceptor.evaluation.split_names import kind_or_none
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.data.complete_sets import missing_class_notes
+        from preceptor.data.hold_out import added_classes
+        from preceptor.data.manifest import Manifest
+        from preceptor.data.split import make_splits
+        from preceptor.errors import InputError
+        from preceptor.evaluation.split_names import kind_or_none
 
     _check_target("--to", to)
     held: dict[str, str] = {}
@@ -282,11 +288,14 @@ def data_plant(
     Images of one class carry a mark in the splits train and val, and in no other split: a test of
     whether guidance would prevent a model from relying on it.
     """
-    from preceptor.cli.data import print_planted
-    from preceptor.config.yaml_file import parse_config
-    from preceptor.data.manifest import Manifest
-    from preceptor.data.plant import PlantSettings, plant
-    from preceptor.runtime.progress import progress
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.data import print_planted
+        from preceptor.config.yaml_file import parse_config
+        from preceptor.data.manifest import Manifest
+        from preceptor.data.plant import PlantSettings, plant
+        from preceptor.runtime.progress import progress
 
     values = {
         "kind": kind, "place": place, "rate": rate, "label": label, "strength": strength,

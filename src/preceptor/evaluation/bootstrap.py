@@ -6,8 +6,9 @@ groups) is the same for every seed and side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +20,10 @@ from preceptor.errors import InputError
 from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
 from preceptor.evaluation.metrics import Array, accuracy_weighted, auc_weighted, macro_auc_weighted
 from preceptor.evaluation.paired_tests import LEVEL
+from preceptor.evaluation.resampled_values import Blocks, ResampledValues
 
 _BLOCK = 2**22  # counts drawn at once: 16 MiB for any number of images
+_KNOWN = ResampledValues()
 _REDRAWS = 50  # rounds after which a resample without some class is skipped
 
 
@@ -320,11 +323,14 @@ def _resample(
 
     # Accuracy is defined on any resample; the AUC needs every class of the sample.
     classes = pd.factorize(given)[0] if metric == "auc" else np.zeros(images, dtype=np.int64)
-    blocks, redrawn = [], 0
-    for counts, again in _image_counts(classes, groups, resamples, rng):
-        blocks.append([[measure(given, row, counts) for row in side] for side in scores])
-        redrawn += again
-    return _Sample(estimates, np.concatenate(blocks, axis=2), shifts, redrawn)
+    codes = None if groups is None else unit_codes(groups, images)
+    values, redrawn = _KNOWN.of(
+        [given, codes, resamples, seed, seeds, metric],
+        [row for side in scores for row in side],
+        partial(measure, given),
+        lambda: _image_counts(classes, codes, resamples, rng),
+    )
+    return _Sample(estimates, np.reshape(values, (*estimates.shape, -1)), shifts, redrawn)
 
 
 def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: float) -> Array:
@@ -392,16 +398,16 @@ def _measure(
 
 def _image_counts(
     classes: npt.NDArray[np.int64],
-    groups: npt.ArrayLike | None,
+    codes: npt.NDArray[np.int64] | None,
     resamples: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
+) -> Blocks:
     """Blocks of image counts that contain every class, and the number of rows drawn again.
 
     A row that still lacks a class after all rounds is set to zeros, so that its metric is NaN.
     """
     images = len(classes)
-    member = unit_codes(groups, images)
+    member = np.arange(images) if codes is None else codes
     units = int(member.max()) + 1
     present = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]
 
@@ -409,7 +415,7 @@ def _image_counts(
         picked = rng.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None]
         counts = np.bincount(picked.ravel(), minlength=rows * units).astype(np.float32)
         counts = counts.reshape(rows, units)
-        return counts if groups is None else counts[:, member]
+        return counts if codes is None else counts[:, member]
 
     block = max(1, _BLOCK // images)
     for start in range(0, resamples, block):

@@ -7,19 +7,21 @@ machine: a training from its last epoch, map making from its last shard.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import time
 import uuid
 from collections.abc import Iterator
+from itertools import starmap
 from typing import Any
 
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.gpu_sharing import GpuPacking
-from preceptor.execution.worker import carry_out, keep_reason, log_of
+from preceptor.execution.ray_mailbox import Mailbox
+from preceptor.execution.ray_task import do
+from preceptor.execution.worker import keep_reason, log_of
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
 
@@ -80,7 +82,7 @@ class RayExecutor:
                 f"{'s' if context.threads > 1 else ''} for a step (training.threads)"
             )
         # On GPUs a process computes one step, since torch keeps using the first visible GPU.
-        self._do = {False: ray.remote(_do), True: ray.remote(max_calls=1)(_do)}
+        self._do = {False: ray.remote(do), True: ray.remote(max_calls=1)(do)}
         self._token = uuid.uuid4().hex
         self._shared = ray.put(context)
         self._lines = self._mailbox()
@@ -178,12 +180,12 @@ class RayExecutor:
         """New messages of the workers; a lost mailbox is replaced."""
         known = {step.id for step, _ in self._tasks.values()}
         try:
-            events = self._ray.get(self._next)
+            messages = self._ray.get(self._next)
         except self._ray.exceptions.RayError:
             time.sleep(AGAIN)
-            self._lines, events = self._mailbox(), []
+            self._lines, messages = self._mailbox(), []
         self._next = self._lines.take.remote()
-        yield from (event for event in events if event.step in known)
+        yield from (event for event in starmap(Event, messages) if event.step in known)
 
     def _mailbox(self) -> Any:
         """Actor on the node of this process that stores messages until they are read."""
@@ -191,7 +193,7 @@ class RayExecutor:
 
         here = self._ray.get_runtime_context().get_node_id()
         return (
-            self._ray.remote(_Mailbox)
+            self._ray.remote(Mailbox)
             .options(
                 num_cpus=0, max_restarts=-1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
@@ -219,45 +221,6 @@ class RayExecutor:
                 fit = min(fit, int(node.get("GPU", 0.0) * self.packing.runs))
             self._slots += fit
         return self._slots
-
-
-class _Mailbox:
-    """Actor that stores events until they are read."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._some = asyncio.Event()
-
-    async def put(self, event: Event) -> None:
-        self._events.append(event)
-        self._some.set()
-
-    async def take(self) -> list[Event]:
-        """All stored events; waits for one if there are none."""
-        await self._some.wait()
-        self._some.clear()
-        events, self._events = self._events, []
-        return events
-
-
-_known: dict[str, WorkerContext] = {}  # by study: a worker process keeps its manifests open
-
-
-def _do(token: str, context: WorkerContext, step: Step, lines: Any, exclusive: bool) -> Event:
-    """Execute one step in a worker process of the cluster."""
-    import socket
-
-    from preceptor.runtime.progress import silence
-
-    silence()
-    context = _known.setdefault(token, context)
-
-    def say(event: Event) -> None:
-        with contextlib.suppress(Exception):  # messages are informative only and may be lost
-            lines.put.remote(event)
-
-    say(Event("assigned", step.id, socket.gethostname()))
-    return carry_out(step, context, say, exclusive=exclusive)
 
 
 def _imported() -> Any:

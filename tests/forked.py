@@ -1,0 +1,230 @@
+"""Processes that share one import of torch: a server that has imported it forks them.
+
+A process that starts Python and imports torch, timm and the rest takes four seconds before it does
+anything. These are processes like any other, of which the caller is the parent: they have their own
+environment and streams, they can be killed, and they end with an exit code. A test whose subject is
+the start itself, or what is imported, starts Python anew (`tests/commands.py`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import multiprocessing
+import os
+import pickle
+import runpy
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[1]
+# What a server imports: commands, workers, trainings on one and on several devices.
+MODULES = (
+    "preceptor.cli.main", "preceptor.cli.runs", "preceptor.cli.terminal", "preceptor.driver",
+    "preceptor.execution.make_maps", "preceptor.training.__main__", "preceptor.training.member",
+    "preceptor.training.run", "tests.studies",
+)  # fmt: skip
+# Arrow's allocator would start a thread, and a process with several threads is not forked.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
+_LENGTH = struct.Struct("<q")
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+
+
+def command() -> None:
+    """The `preceptor` command."""
+    from preceptor.cli.main import main
+
+    main()
+
+
+def serial_command() -> None:
+    """The `preceptor` command, which does the steps of a study itself, without workers."""
+    from preceptor.execution import process
+    from tests.studies import without_workers
+
+    with mock.patch.object(process, "Starter", return_value=None), without_workers():
+        command()
+
+
+def script() -> None:
+    """A file, as `python FILE` runs it: processes that this starts import it as `__main__`."""
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def training() -> None:
+    """`python -m preceptor.training`; the processes of several devices are forked as well."""
+    from preceptor.training.__main__ import main
+
+    fork = multiprocessing.get_context("fork")
+    with mock.patch.object(multiprocessing, "get_context", return_value=fork):
+        main()
+
+
+class Forked(subprocess.Popen[str]):
+    """Process that runs a function, with the interface of `subprocess.Popen`.
+
+    Args:
+        function: Function of a module, called without arguments.
+        arguments: Of the command line, as in `sys.argv[1:]`.
+        options: Those of `subprocess.Popen`: cwd, env, standard streams, start_new_session.
+    """
+
+    def __init__(
+        self, function: Callable[[], None], arguments: Sequence[object], **options: Any
+    ) -> None:
+        self._function = function
+        self._session = options.get("start_new_session", False)
+        super().__init__([function.__name__, *map(str, arguments)], text=True, **options)
+
+    def _execute_child(  # type: ignore[override]
+        self, args: list[str], executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any,
+        cwd: Any, env: Any, startupinfo: Any, creationflags: Any, shell: Any, p2cread: int,
+        p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int, *_: Any,
+    ) -> None:  # fmt: skip
+        streams = [own if own != -1 else of for own, of in
+                   ((p2cread, 0), (c2pwrite, 1), (errwrite, 2))]  # fmt: skip
+        environment = dict(os.environ if env is None else env)
+        request = (self._function, args, cwd or os.getcwd(), environment, self._session)  # noqa: PTH109
+        try:
+            self.pid = _server().fork(pickle.dumps(request), streams)
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(  # type: ignore[attr-defined]
+                p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
+            )
+
+
+def run(function: Callable[[], None], arguments: Sequence[object], **options: Any) -> Any:
+    """Run a function in a process until it ends; as `subprocess.run` with captured output."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    with Forked(function, arguments, **pipes) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class _Server:
+    """Server of this process, which ends with it."""
+
+    def __init__(self) -> None:
+        self._requests, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        code = f"from tests.forked import _serve; _serve({theirs.fileno()})"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], pass_fds=[theirs.fileno()],
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": path},
+        )  # fmt: skip
+        theirs.close()
+        atexit.register(self._end)
+
+    def fork(self, request: bytes, streams: list[int]) -> int:
+        """Fork a process, of which this one becomes the parent; returns its id."""
+        with _adopting():
+            socket.send_fds(self._requests, [_LENGTH.pack(len(request))], streams)
+            self._requests.sendall(request)
+            found = self._requests.recv(_LENGTH.size, socket.MSG_WAITALL)
+        if len(found) < _LENGTH.size:
+            raise RuntimeError("the server that forks processes of tests has ended")
+        return int(_LENGTH.unpack(found)[0])
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
+
+
+@contextlib.contextmanager
+def _adopting() -> Iterator[None]:
+    """Context in which this process becomes the parent of orphans among its descendants."""
+    library = ctypes.CDLL(None)
+    library.prctl(_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        library.prctl(_SUBREAPER, 0, 0, 0, 0)
+
+
+def _serve(handle: int) -> None:
+    """Fork a process for each request, until the tests end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests = socket.socket(fileno=handle)
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        for module in MODULES:
+            importlib.import_module(module)
+    while True:
+        head, streams, _, _ = socket.recv_fds(requests, _LENGTH.size, 3)
+        if len(head) < _LENGTH.size:
+            return
+        request = requests.recv(_LENGTH.unpack(head)[0], socket.MSG_WAITALL)
+        assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread would not be forked"
+        answer, told = os.pipe()
+        between = os.fork()
+        if not between:
+            child = os.fork()
+            if child:  # its parent ends here, and the tests become its parent
+                os.write(told, _LENGTH.pack(child))
+                os._exit(0)
+            for handle in (requests.fileno(), answer, told):
+                os.close(handle)
+            _become(*pickle.loads(request), streams)
+        os.waitpid(between, 0)
+        requests.sendall(os.read(answer, _LENGTH.size))
+        for handle in (answer, told, *streams):
+            os.close(handle)
+
+
+def _become(
+    function: Callable[[], None], arguments: list[str], folder: str,
+    environment: dict[str, str], session: bool, streams: list[int],
+) -> None:  # fmt: skip
+    """Run a function as the main program of this process, and exit as Python does."""
+    if session:
+        os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1
+    sys.stdout = open(1, "w", buffering, closefd=False)  # noqa: SIM115
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = arguments
+    code: Any = 0
+    try:
+        function()
+    except SystemExit as stop:
+        code = stop.code
+        if not isinstance(code, int | None):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code or 0)
