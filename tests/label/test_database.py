@@ -63,6 +63,21 @@ def test_a_refused_change_leaves_the_others_of_its_commit_alone(path: Path) -> N
     assert keys(path) == {"0", "1", "2"}
 
 
+def test_no_cursor_of_the_writer_leaves_its_thread(path: Path) -> None:
+    database = Database(path)
+    assert database.write(put("a")) is None  # type: ignore[arg-type]
+    with pytest.raises(sqlite3.IntegrityError) as caught:
+        database.write(put("a"))  # type: ignore[arg-type]
+    assert caught.value.__traceback__ is not None
+    frames = caught.traceback
+    assert not any(
+        isinstance(value, sqlite3.Cursor)
+        for frame in frames
+        for value in frame.frame.f_locals.values()
+    )
+    database.close()
+
+
 def test_a_full_disk_saves_nothing_and_is_told(path: Path) -> None:
     database = Database(path)
     database.write(put("before"))  # type: ignore[arg-type]

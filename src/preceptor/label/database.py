@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -230,7 +231,7 @@ def _commit(connection: Connection, batch: list[_Job]) -> None:
         with contextlib.suppress(sqlite3.Error):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        told = refusal_of(error) if isinstance(error, sqlite3.Error) else error
+        told = (refusal_of(error) if isinstance(error, sqlite3.Error) else None) or error
         for job in batch:
             job.error = told
     for job in batch:
@@ -243,17 +244,25 @@ def _commit(connection: Connection, batch: list[_Job]) -> None:
 def _carry_out(connection: Connection, job: _Job) -> None:
     connection.execute("SAVEPOINT change")
     try:
-        job.result = job.change(connection)
-    except sqlite3.OperationalError:  # of the database as a whole: all changes wait for it
-        raise
+        result = job.change(connection)
+        # A cursor that ends in another thread would reset a statement that this one is using.
+        job.result = None if isinstance(result, sqlite3.Cursor) else result
+    except sqlite3.Error as error:
+        if refusal_of(error) is not None:  # of the database as a whole: all changes wait for it
+            raise
+        job.error = error
     except BaseException as error:
         job.error = error
+    if job.error is not None:
+        traceback.clear_frames(job.error.__traceback__)  # which may hold cursors
         connection.execute("ROLLBACK TO change")
     connection.execute("RELEASE change")
 
 
-def refusal_of(error: sqlite3.Error) -> RefusedError:
-    """Answer to an error of SQLite."""
+def refusal_of(error: sqlite3.Error) -> RefusedError | None:
+    """Answer to an error of the file or the disk; None of errors in statements."""
+    if not isinstance(error, sqlite3.OperationalError) and type(error) is not sqlite3.DatabaseError:
+        return None
     text = str(error)
     if "full" in text:
         return RefusedError(507, "the disk is full: free some space; nothing was saved")

@@ -25,7 +25,9 @@ CREATE TABLE images (
     asked INTEGER NOT NULL DEFAULT 1,    -- whether its split was chosen to be marked
     places INTEGER NOT NULL DEFAULT 1    -- people who are still needed
 );
-CREATE INDEX images_open ON images (position) WHERE places > 0;
+-- The condition of the queue, word for word: open images are counted in the index alone.
+CREATE INDEX images_open ON images (position, places)
+    WHERE places > 0 AND problem IS NULL AND (listed = 1 OR honeypot = 1);
 CREATE INDEX images_priority ON images (priority DESC, position)
     WHERE places > 0 AND priority IS NOT NULL;
 CREATE INDEX images_problem ON images (id) WHERE problem IS NOT NULL;

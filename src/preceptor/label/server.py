@@ -122,14 +122,14 @@ async def _answer(
         reply = await _reply(labeling, pool, way, request)
     except RefusedError as error:
         reply = refused(error.status, str(error))
-    except sqlite3.Error as error:
-        told = refusal_of(error)
-        reply = refused(told.status, str(told))
     except ClientDisconnect:
         reply = refused(400, "the connection was closed")
-    except Exception:
-        logging.getLogger("preceptor.label").exception("an answer failed")
-        reply = refused(500, "something went wrong; the terminal says what")
+    except Exception as error:
+        told = refusal_of(error) if isinstance(error, sqlite3.Error) else None
+        if told is None:
+            logging.getLogger("preceptor.label").exception("an answer failed")
+            told = RefusedError(500, "something went wrong; the terminal says what")
+        reply = refused(told.status, str(told))
     return Response(reply.content, reply.status, {**reply.headers, "content-type": reply.kind})
 
 
