@@ -10,10 +10,12 @@ import pytest
 from preceptor.cli.demo import DEMO
 from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
+from preceptor.label.teacher_config import TeacherConfig
 from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
+TEACHER = ROOT / "benchmarks" / "label_teacher.yaml"
+FILES = sorted({*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")} - {TEACHER})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -25,6 +27,13 @@ def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert study.training.length == "steps"  # every side sees the same number of images
     for variant in study.variants.values():
         assert study.guiding(variant)
+
+
+def test_the_teacher_of_the_marking_page_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LITE0_WEIGHTS", str(tmp_path))
+    assert load_config(TEACHER, TeacherConfig).every == 40
 
 
 def test_the_forged_studies_train_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from preceptor.config.yaml_file import load_config
 from preceptor.errors import InputError
+from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import SCORES, is_finished, read_record, write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.config import StudyConfig
@@ -60,15 +61,11 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
         raise InputError("--manifest: the study has domains, each with a manifest of its own")
     if out.exists():
         raise InputError(f"{out}: exists already; name a new folder")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        count = _copy(folder, partial, study, manifest)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return count
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; create it first")
+    with replacing(out) as partial:
+        partial.mkdir()
+        return _copy(folder, partial, study, manifest)
 
 
 def _copy(folder: Path, out: Path, study: StudyConfig, manifest: str | None) -> int:

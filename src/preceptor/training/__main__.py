@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from preceptor.config.run import RunConfig
@@ -45,7 +46,9 @@ def _train_on_several(config: RunConfig, store: str) -> None:
 
         if is_member(config.training):
             take_part(config, store)
-            return
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # as `member.serve`: network threads may abort the process at its end
     launch(config, store)
 
 
