@@ -15,8 +15,9 @@ export function withPending(info, entries) {
   let answer = info.answer;
   for (const { kind, body } of entries) {
     const known = strokes.find((stroke) => stroke.uuid === body.uuid);
-    if (kind === "stroke" && known === undefined) {
+    if (kind === "stroke") {
       forget(strokes);
+      if (known !== undefined) continue; // saved in the meantime
       strokes.push({ ...body, undone: false, redoable: false, bytes: fromBase64(body.runs) });
     } else if ((kind === "undo" || kind === "redo") && known !== undefined) {
       known.undone = kind === "undo";
@@ -56,8 +57,19 @@ export class Work {
     return found;
   }
 
-  async fetch(id) {
+  // The state of the server with what was not saved when it was asked for, or is not saved now: the
+  // answer may have left the server before an entry that the outbox has sent since.
+  async read(id) {
+    const before = this.pending(id);
     const info = await get(`/api/images/${id}`);
+    const after = this.pending(id);
+    const kept = before.filter((entry) => !after.some((other) => other.key === entry.key));
+    return { info, ...withPending(info, [...kept, ...after]) };
+  }
+
+  async fetch(id) {
+    const asked = await this.read(id);
+    const { info } = asked;
     const entry = { id, info, picture: null, problem: info.problem, seconds: 0 };
     if (!info.problem) {
       try {
@@ -66,12 +78,11 @@ export class Work {
         entry.problem = error.message;
       }
     }
-    this.fold(entry, info);
+    this.fold(entry, asked);
     return entry;
   }
 
-  fold(entry, info) {
-    const { strokes, answer } = withPending(info, this.pending(entry.id));
+  fold(entry, { info, strokes, answer }) {
     entry.info = info;
     entry.answer = answer;
     entry.marks = new Marks(info.width || 1, info.height || 1, strokes);
@@ -79,14 +90,14 @@ export class Work {
 
   // Asks for the state of the server again; whether it was another than the one at hand.
   async refresh(entry) {
-    const info = await get(`/api/images/${entry.id}`);
+    const asked = await this.read(entry.id);
+    const { info, strokes } = asked;
     const state = (strokes) => strokes.map(({ uuid, undone }) => `${uuid}${Boolean(undone)}`).join();
-    const { strokes } = withPending(info, this.pending(entry.id));
     if (state(strokes) === state(entry.marks.strokes)) {
       entry.info = info;
       return false;
     }
-    this.fold(entry, info);
+    this.fold(entry, asked);
     return true;
   }
 
