@@ -17,8 +17,8 @@ import pandas as pd
 
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.label.mapper_teacher import overlap
 from preceptor.label.simulated_annotator import Costs, Error, intended_mark, mark
+from preceptor.label.teacher import overlap
 
 DEVIATIONS = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
 BINS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,20 +27,6 @@ BARS = (52, 72, 280)
 SAVED = "() => document.getElementById('save').dataset.kind === 'saved'"
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 AXE = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-def start_browser() -> Iterator[Browser]:
-    """Chromium, for a fixture; the test is skipped where there is none."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "google-chrome", "chromium-browser")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser is here: none of {', '.join(names)} is on the path")
-    with sync_api.sync_playwright() as playwright:
-        # In a container Chromium's own sandbox cannot start; it opens nothing but our own page.
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @dataclass

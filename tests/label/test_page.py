@@ -27,7 +27,6 @@ from tests.label.pages import (
     saved,
     served,
     show,
-    start_browser,
     write_images,
 )
 
@@ -38,11 +37,6 @@ WIDTH, HEIGHT = 320, 240
 FIT = Fit(WIDTH, HEIGHT)
 NAMES = [f"{name}.png" for name in "abcdefghijklmnop"]
 LINE = [FIT.page(60, 60), FIT.page(150, 90), FIT.page(120, 200)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from start_browser()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from tests.label.pages import (
     saved,
     served,
     show,
-    start_browser,
     toast,
     write_images,
 )
@@ -38,11 +37,6 @@ WIDTH, HEIGHT = 320, 240
 FIT = Fit(WIDTH, HEIGHT)
 SIZES = {(1280, 720): 1, (1920, 1080): 1, (3840, 2160): 1, (1180, 820): 2, (820, 1180): 2}
 """Windows and screen pixels to a CSS pixel: desks, 4K, and a tablet on either side."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from start_browser()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from tests.label.pages import (
     saved,
     served,
     sign_in,
-    start_browser,
     write_images,
 )
 
@@ -34,11 +33,6 @@ WIDTH, HEIGHT = 200, 160
 FIT = Fit(WIDTH, HEIGHT)
 LINES = [[FIT.page(40, y), FIT.page(160, y + 15)] for y in (30, 60, 90, 120)]
 EXPECTED = "Failed to load resource"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from start_browser()
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from preceptor.label.database import connect
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
@@ -27,7 +25,6 @@ from tests.label.pages import (
     served,
     show,
     sign_in,
-    start_browser,
     toast,
     write_images,
 )
@@ -40,11 +37,6 @@ FIT = Fit(WIDTH, HEIGHT)
 LINE = [FIT.page(50, 40), FIT.page(150, 90)]
 CONFLICT = "status of 409"
 DAMAGED = "status of 422"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from start_browser()
 
 
 def images(folder: Path, count: int) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browsers import start_browser
 from tests.report.conftest import NASTY, Written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 WIDTHS = {390: 844, 820: 1180, 1280: 900}
 MAPS = ["Image", "Human", "Teacher", "Student", "Baseline 2"]
@@ -27,15 +25,7 @@ OPEN = "() => { for (const one of document.querySelectorAll('details')) one.open
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "google-chrome", "chromium-browser")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser is here: none of {', '.join(names)} is on the path")
-    with sync_api.sync_playwright() as playwright:
-        # In a container Chromium's own sandbox cannot start; it opens nothing but our own page.
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield started
-        started.close()
+    yield from start_browser()
 
 
 @contextmanager

@@ -10,15 +10,13 @@ from typer.core import TyperGroup
 
 from preceptor.cli.label_export import label_export, label_status
 from preceptor.cli.label_teacher import simulate, teach
+from preceptor.cli.options import LabelOrder, Proposals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from preceptor.label.sources import Row, Source
     from preceptor.label.start import Prepared
-
-Order = Literal["random", "source", "uncertainty", "gain"]
-Proposals = Literal["first", "after", "never"]
 
 
 class _RunByDefault(TyperGroup):
@@ -114,7 +112,7 @@ def run(
         ),
     ] = None,
     order: Annotated[
-        Order | None,
+        LabelOrder | None,
         typer.Option(help="Order of the images.", show_default="random"),
     ] = None,
     proposals: Annotated[
@@ -165,7 +163,7 @@ def run(
         raise InputError(
             f"label: {error.name} is not installed; pip install 'preceptor[web]'"
         ) from error
-    from preceptor.label.auto_teacher import helper
+    from preceptor.label.auto_teacher import start_teacher
     from preceptor.label.database import serving
     from preceptor.label.hosts import Hosts, is_local
     from preceptor.label.sources import find_source
@@ -203,7 +201,7 @@ def run(
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access = _access(invited, password)
         labeling = labeling_of(prepared, hosts, access, password, own)
-        stop = helper(path, teacher, teacher_config, teacher_maps)
+        stop = start_teacher(path, teacher, teacher_config, teacher_maps)
         try:
             _tell(prepared)
             base = f"http://{_shown(host)}:{hosts.port}/"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from preceptor.cli.options import LabelOrder, Proposals
 
 if TYPE_CHECKING:
     from preceptor.label.teacher_config import TeacherConfig
 
-Order = Literal["random", "source", "uncertainty", "gain"]
-Proposals = Literal["first", "after", "never"]
 TeacherOption = Annotated[
     Path | None,
     typer.Option("--config", help="Settings of the Teacher (YAML).", show_default=False),
@@ -45,7 +45,7 @@ def simulate(
     people: Annotated[
         str, typer.Option(help="Names of the people, with commas between them.")
     ] = "simulated",
-    order: Annotated[Order, typer.Option(help="Order of the images.")] = "random",
+    order: Annotated[LabelOrder, typer.Option(help="Order of the images.")] = "random",
     proposals: Annotated[
         Proposals, typer.Option(help="When a Teacher's proposal is shown.")
     ] = "after",

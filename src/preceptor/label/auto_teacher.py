@@ -19,7 +19,7 @@ from preceptor.runtime.child_process import call_in_child
 _INTERVAL = 2.0  # seconds between two counts of the answers
 
 
-def helper(
+def start_teacher(
     database: Path, teacher: str | None, config: Path | None, method: Literal["cells", "cam"]
 ) -> Callable[[], None]:
     """Start what proposes marks beside a server.
@@ -28,7 +28,7 @@ def helper(
         database: SQLite file.
         teacher: auto, a model folder, or None.
         config: Settings of auto (YAML); None = defaults.
-        method: Maps of a model folder, see `mapper_teacher.LabelTeacher`.
+        method: Maps of a model folder, see `teacher.LabelTeacher`.
 
     Returns:
         Function that ends it.

@@ -11,7 +11,6 @@ from preceptor.label.database import Connection
 
 Order = Literal["random", "source", "uncertainty", "gain"]
 ProposalsMode = Literal["first", "after", "never"]
-ORDERS: tuple[Order, ...] = ("random", "source", "uncertainty", "gain")
 MODEL_ORDERS = ("uncertainty", "gain")
 
 

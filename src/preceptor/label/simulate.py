@@ -27,7 +27,6 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.client import LabelClient
 from preceptor.label.database import connect
-from preceptor.label.mapper_teacher import Mask, overlap
 from preceptor.label.runs import decode_runs, from_text
 from preceptor.label.settings import Order, ProposalsMode
 from preceptor.label.simulated_annotator import (
@@ -40,6 +39,7 @@ from preceptor.label.simulated_annotator import (
 )
 from preceptor.label.strokes import Patch
 from preceptor.label.teach import teach_database
+from preceptor.label.teacher import Mask, overlap
 from preceptor.label.teacher_config import TeacherConfig
 
 CLASS = "evidence"

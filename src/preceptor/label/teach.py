@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,20 +16,19 @@ from preceptor.data.images import image_size
 from preceptor.errors import PreceptorError
 from preceptor.label.database import Connection, connect
 from preceptor.label.intake import source_of
-from preceptor.label.mapper_teacher import (
+from preceptor.label.proposals import Proposal, add_teacher, write_proposals
+from preceptor.label.runs import bounding_runs
+from preceptor.label.settings import Order, read_settings
+from preceptor.label.strokes import masks_of, union
+from preceptor.label.teacher import (
     LabelTeacher,
     MarkedImage,
     Mask,
     Proposed,
     given_teacher,
-    overlap,
     propose,
     teach,
 )
-from preceptor.label.proposals import Proposal, add_teacher, write_proposals
-from preceptor.label.runs import bounding_runs, decode_runs
-from preceptor.label.settings import Order, read_settings
-from preceptor.label.strokes import Patch, masks_of, union
 from preceptor.label.teacher_config import TeacherConfig
 
 _NICE = 15  # of a training beside the page, which must not slow it
@@ -150,11 +148,13 @@ def answered_images(connection: Connection, root: Path) -> Iterator[MarkedImage]
     for row in rows:
         path = root / row["path"]
         people = [int(one) for one in row["people"].split(",")]
-        mask = majority(connection, row["id"], people, image_size(path))
+        mask = marked_by_half(connection, row["id"], people, image_size(path))
         yield MarkedImage(path, mask, row["split"] or "train")
 
 
-def majority(connection: Connection, image: int, people: list[int], size: tuple[int, int]) -> Mask:
+def marked_by_half(
+    connection: Connection, image: int, people: list[int], size: tuple[int, int]
+) -> Mask:
     """(h, w) pixels that at least half of some people marked, in any class.
 
     Args:
@@ -168,29 +168,6 @@ def majority(connection: Connection, image: int, people: list[int], size: tuple[
         votes += union(masks_of(connection, image, person).values()).whole(*size)
     found: Mask = 2 * votes.astype(np.int64) >= len(people)
     return found & (votes > 0)
-
-
-def agreement_with_people(connection: Connection, teacher: int) -> tuple[float, int] | None:
-    """Mean overlap of a Teacher's proposals with the marks that people made later.
-
-    Only images with an answer after the Teacher was made count, whose proposal was not adopted:
-    marks that began as the proposal would agree with it anyway.
-
-    Returns:
-        Mean of intersection ÷ union and the number of images; None if there are none.
-    """
-    rows = connection.execute(
-        "SELECT proposals.image, person, x, y, w, h, runs FROM proposals "
-        "JOIN answers ON answers.image = proposals.image "
-        "JOIN teachers ON teachers.id = proposals.teacher "
-        "WHERE proposals.teacher = ? AND answers.at > teachers.made "
-        "AND state IN ('marked', 'nothing') AND NOT EXISTS (SELECT 1 FROM strokes WHERE "
-        "strokes.image = answers.image AND strokes.person = answers.person "
-        "AND strokes.proposal IS NOT NULL AND strokes.undone = 0)",
-        (teacher,),
-    ).fetchall()
-    found = [_overlap(connection, row) for row in rows]
-    return (float(np.mean(found)), len(found)) if found else None
 
 
 def _root(connection: Connection, database: Path) -> Path:
@@ -268,16 +245,6 @@ def priority(proposed: Proposed, order: Order) -> float | None:
     if order == "uncertainty":
         return proposed.doubt
     return proposed.doubt * proposed.score if order == "gain" else None
-
-
-def _overlap(connection: Connection, row: sqlite3.Row) -> float:
-    """Overlap of a proposal with the mark of one person, within a rectangle around both."""
-    mark = union(masks_of(connection, row["image"], row["person"]).values())
-    x, y, w, h = (row[name] for name in "xywh")
-    width = max(x + w, mark.x + mark.bits.shape[1])
-    height = max(y + h, mark.y + mark.bits.shape[0])
-    bits = decode_runs(row["runs"], w * h).reshape(h, w)
-    return overlap(Patch(x, y, bits).whole(width, height), mark.whole(width, height))
 
 
 def _words(agreement: float | None) -> str:

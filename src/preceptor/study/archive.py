@@ -24,7 +24,7 @@ from preceptor.study.steps import STEP_FOLDERS
 
 KEPT = ("metrics.csv", SCORES)
 """Files of a result folder that an archive contains, beside its record."""
-_TABLES = ("*.csv", "summary.md", "selection.json")
+_TABLES = ("*.csv", "summary.md", "selection.json", "planned_runs.json")
 
 
 def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> int:

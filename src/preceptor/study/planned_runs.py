@@ -47,7 +47,7 @@ def write_planned_runs(runs: Iterable[PlannedRun], out: Path) -> None:
 
 
 def read_planned_runs(out: Path) -> list[PlannedRun] | None:
-    """Runs of a study folder; None without a sound file, as in folders of earlier versions."""
+    """Runs of a study folder; None without a sound file."""
     try:
         rows = json.loads((out / FILE).read_text(encoding="utf-8"))
         return [

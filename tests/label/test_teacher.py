@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from preceptor.errors import InputError
-from preceptor.label.mapper_teacher import (
+from preceptor.label.teacher import (
     LabelTeacher,
     MarkedImage,
     overlap,

@@ -1,4 +1,4 @@
-"""Teacher of the marking page: a mapper taught the marks so far, and its proposals.
+"""Teacher of the marking page: a mapper taught the marks so far, or a given model; its proposals.
 
 The labels of the images are not used: an image is positive if it has a mark. A proposal is the set
 of pixels with a probability of a mark above a threshold. The threshold is the one with the highest
@@ -31,7 +31,7 @@ from preceptor.training.run import train
 
 Mask = NDArray[np.bool_]
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-_HELD_OUT = 5  # every fifth marked image chooses the threshold
+_HELD_OUT = 5  # every fifth image chooses the threshold, of those with marks and of the others
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MarkedImage:
 
 @dataclass(frozen=True)
 class LabelTeacher:
-    """A trained mapper with its threshold.
+    """A trained model with its threshold.
 
     Args:
         model: Model folder.
@@ -77,7 +77,7 @@ class Proposed:
     Args:
         path: Image file.
         mask: (h, w) proposed mark.
-        score: Mean probability of the highest cells, the mapper's score of the image.
+        score: Probability of a mark, the model's score of the image.
         doubt: Mean entropy of the cells in bits, 0 to 1: high where the mapper does not know.
     """
 
@@ -136,10 +136,10 @@ def given_teacher(
         method: Maps, see `LabelTeacher`.
 
     Raises:
-        InputError: The folder has no model, or cam is asked of a model without a positive class.
+        InputError: The folder has no model, or the model has no positive class.
     """
     model = load_model(folder)
-    if method == "cam" and model.spec.positive is None:
+    if model.spec.positive is None:
         raise InputError(f"{folder}: the model has no positive class, whose maps could be proposed")
     threshold, agreement = _chosen_threshold(model, images, cache, method)
     return LabelTeacher(folder, threshold, agreement, 0, method)
@@ -156,28 +156,23 @@ def _chosen_threshold(
     if not marked:
         return THRESHOLDS[len(THRESHOLDS) // 2], None
     overlaps = np.zeros(len(THRESHOLDS))
-    for one, (over, _) in zip(
-        marked, _maps(model, [one.path for one in marked], cache, method), strict=True
-    ):
+    maps = _maps(model, [one.path for one in marked], cache, method)
+    for one, (over, _, _) in zip(marked, maps, strict=True):
         overlaps += [overlap(one.mask, over >= level) for level in THRESHOLDS]
     return THRESHOLDS[int(overlaps.argmax())], float(overlaps.max()) / len(marked)
 
 
-def propose(
-    teacher: LabelTeacher, paths: Sequence[Path], cache: Path, top: float = 0.1
-) -> Iterator[Proposed]:
+def propose(teacher: LabelTeacher, paths: Sequence[Path], cache: Path) -> Iterator[Proposed]:
     """Proposals of a Teacher.
 
     Args:
         teacher: Teacher.
         paths: Image files.
         cache: Folder of the image cache.
-        top: Share of the highest cells whose mean is the score.
     """
     model = load_model(teacher.model)
-    for path, (over, grid) in zip(paths, _maps(model, paths, cache, teacher.method), strict=True):
-        cells = np.sort(grid.ravel())[::-1]
-        score = float(cells[: max(1, round(top * cells.size))].mean())
+    maps = _maps(model, paths, cache, teacher.method)
+    for path, (over, grid, score) in zip(paths, maps, strict=True):
         yield Proposed(path, over >= teacher.threshold, score, float(_entropy(grid).mean()))
 
 
@@ -238,20 +233,18 @@ def _write_manifest(
 
 def _maps(
     model: GuidedModel, paths: Sequence[Path], cache: Path, method: Literal["cells", "cam"]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Map over each image, and its grid."""
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], float]]:
+    """Map over each image, its grid, and the score of the positive class."""
     table = pd.DataFrame({"path": [str(one) for one in paths], "split": "train"})
-    spec = model.spec
-    table["label"] = spec.positive or spec.classes[0]
-    manifest = Manifest.from_frame(table, cache, need=())
-    rows = np.arange(len(table))
-    workspace = Workspace(manifest, cache)
+    table["label"] = model.spec.positive  # whose maps and scores are asked for
+    workspace = Workspace(Manifest.from_frame(table, cache, need=()), cache)
     found = compute_maps(
-        model, workspace, rows, method, cam_class="decision" if method == "cam" else "label"
-    )
+        model, workspace, np.arange(len(table)), method,
+        cam_class="decision" if method == "cam" else "label",
+    )  # fmt: skip
     for path, grid, score in zip(paths, found.maps, found.scores, strict=True):
         cells = np.asarray(grid, np.float32)
         over = map_over_image(cells, found.info, image_size(path))
         if method == "cam" and score < 0.5:
             over, cells = np.zeros_like(over), cells * 0
-        yield over, cells
+        yield over, cells, float(score)
