@@ -3,7 +3,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from preceptor.data.importers import rasterize as module
@@ -43,6 +43,7 @@ RING = st.lists(POINT, min_size=1, max_size=7).map(lambda points: np.array(point
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(RING, min_size=1, max_size=3), st.integers(1, 18), st.integers(1, 18))
+@example([np.array([(10, 34), (69, 55)]) / 4.0], 3, 9)  # an edge there and back, over a center
 def test_polygons_are_filled_by_the_even_odd_rule(
     rings: list[Floats], width: int, height: int
 ) -> None:

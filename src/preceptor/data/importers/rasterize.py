@@ -150,16 +150,20 @@ def fill_rings(rings: Sequence[Floats], groups: Sequence[int], width: int, heigh
         return np.zeros((height, width), np.uint8)
     rows, first, of_edge = rows[crossing], first[crossing], of_point[crossing]
     x, y, next_x, next_y = (one[crossing] for one in (x, y, next_x, next_y))
-    slope = (next_x - x) / (next_y - y)
+    # From the upper end, so that an edge there and back crosses a row at the same place twice.
+    up = next_y < y
+    x, next_x = np.where(up, next_x, x), np.where(up, x, next_x)
+    y, next_y = np.where(up, next_y, y), np.where(up, y, next_y)
     starts: list[_Ints] = []
     stops: list[_Ints] = []
     for part in _parts(rows, of_edge):
         count = rows[part]
         before = np.cumsum(count) - count
         row = np.arange(count.sum()) + np.repeat(first[part] - before, count)
-        at = np.repeat(x[part], count) + (row + 0.5 - np.repeat(y[part], count)) * np.repeat(
-            slope[part], count
+        left, top, across, down = (
+            np.repeat(one[part], count) for one in (x, y, next_x - x, next_y - y)
         )
+        at = left + (row + 0.5 - top) * across / down
         column = np.clip(np.ceil(at - 0.5), 0, width).astype(np.int64)
         # One sort by group, row and column; an even number of crossings of a row follow each other.
         line = np.repeat(of_edge[part], count) * height + row
