@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.errors import InputError
+from preceptor.predictor.calibrated_network import CalibratedNetwork
 from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
+from preceptor.predictor.reference import REFERENCE, Reference
 from preceptor.predictor.turned_network import TurnedNetwork
 
 if TYPE_CHECKING:
@@ -50,11 +52,20 @@ def load(
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
-    networks = [_network(Path(path), device, precision, batch_size) for path in paths]
-    if tta:
-        networks = [TurnedNetwork(network) for network in networks]
+    networks, references = [], []
+    for path in map(Path, paths):
+        network = _network(path, device, precision, batch_size)
+        references.append(reference := _reference(path, network))
+        if reference is not None and reference.calibration is not None:
+            network = CalibratedNetwork(network, reference.calibration)
+        networks.append(TurnedNetwork(network) if tta else network)
     return Predictor(
-        Ensemble(networks), threshold=threshold, batch_size=batch_size, workers=workers
+        Ensemble(networks),
+        threshold=threshold,
+        batch_size=batch_size,
+        workers=workers,
+        # Distances of several models are not comparable.
+        reference=references[0] if len(paths) == 1 else None,
     )
 
 
@@ -63,3 +74,12 @@ def _network(path: Path, device: str, precision: Precision, batch_size: int | No
     from preceptor.predictor.torch_network import TorchNetwork
 
     return TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)
+
+
+def _reference(path: Path, network: Network) -> Reference | None:
+    """Reference of a model folder; None if it has none, as exported files."""
+    if not (path / REFERENCE).exists():
+        return None
+    from preceptor.predictor.reference_files import read_reference
+
+    return read_reference(path, network.info.positive is not None)

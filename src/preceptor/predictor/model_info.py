@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from preceptor.config.image_format import Fit, ImageFormat
-from preceptor.errors import InputError, is_control
+from preceptor.errors import InputError
+from preceptor.predictor.calibration import Calibration, calibration_from
+from preceptor.predictor.json_keys import JsonKeys, is_number, no_constant
 from preceptor.runtime.strict_json import strict_json
 
 MapKind = Literal["cam", "gradcam", "none"]
@@ -26,8 +27,9 @@ class ModelInfo:
         mean, std: Mean and std of the input in [0, 1], one value per channel.
         backbone: Name of the backbone.
         map_kind: Kind of the maps: cam (exact), gradcam, or none (the model returns no maps).
-        thresholds: Decision thresholds by rule, fixed on validation.
+        thresholds: Decision thresholds by rule, fixed on validation, of the calibrated score.
         version: Version of the library that built the model.
+        calibration: Calibration that the probabilities have had; None = none.
 
     Example:
         >>> info = ModelInfo(("real", "fake"), "fake", ImageFormat(224), (0.5,) * 3, (0.5,) * 3,
@@ -45,6 +47,7 @@ class ModelInfo:
     map_kind: MapKind
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
+    calibration: Calibration | None = None
 
     @property
     def positive_index(self) -> int | None:
@@ -67,13 +70,15 @@ class ModelInfo:
             InputError: The text is no JSON, a key is missing or unknown, or a value is invalid.
         """
         try:
-            values = json.loads(text, parse_constant=_no_constant)
+            values = json.loads(text, parse_constant=no_constant)
         except ValueError as error:
             raise InputError(f"the description of the model is not JSON: {error}") from error
         except RecursionError as error:
             raise InputError("the description of the model is nested too deeply") from error
-        found = _Keys(values, "the description of the model", {one.name for one in fields(cls)})
-        form = _Keys(found.values["image_format"], "key image_format", {"size", "fit", "channels"})
+        found = JsonKeys(values, "the description of the model", {one.name for one in fields(cls)})
+        form = JsonKeys(
+            found.values["image_format"], "key image_format", {"size", "fit", "channels"}
+        )
         channels = form.integer("channels", (1, 3))
         classes = found.strings("classes")
         if len(classes) < 2 or len(set(classes)) != len(classes):
@@ -82,7 +87,7 @@ class ModelInfo:
         if positive is not None and positive not in classes:
             raise found.wrong("positive", "one of the classes, or null")
         thresholds = found.values["thresholds"]
-        if not isinstance(thresholds, dict) or not all(map(_is_number, thresholds.values())):
+        if not isinstance(thresholds, dict) or not all(map(is_number, thresholds.values())):
             raise found.wrong("thresholds", "numbers by name")
         std = found.numbers("std", channels)
         if min(std) <= 0:
@@ -99,70 +104,5 @@ class ModelInfo:
             map_kind=found.choice("map_kind", get_args(MapKind)),
             thresholds={name: float(value) for name, value in thresholds.items()},
             version=found.string("version"),
+            calibration=calibration_from(found.values["calibration"], positive is not None),
         )
-
-
-class _Keys:
-    """Values of a JSON object with exactly the given keys."""
-
-    def __init__(self, values: object, owner: str, keys: set[str]) -> None:
-        if not isinstance(values, dict):
-            raise InputError(f"{owner} is not a JSON object")
-        if values.keys() != keys:
-            wrong = sorted(values.keys() ^ keys)[0]
-            what = "unknown" if wrong in values else "missing"
-            raise InputError(f"{owner}: key {wrong!r} is {what}")
-        self.values: dict[str, Any] = values
-        self._owner = owner
-
-    def wrong(self, key: str, expected: str) -> InputError:
-        text = json.dumps(self.values[key])
-        shown = text if len(text) <= 80 else f"{text[:80]} …"
-        return InputError(f"{self._owner}: {key} is {shown}; expected {expected}")
-
-    def string(self, key: str) -> str:
-        value = self.values[key]
-        if not _is_text(value):
-            raise self.wrong(key, "text in one line")
-        return str(value)
-
-    def strings(self, key: str) -> tuple[str, ...]:
-        value = self.values[key]
-        if not isinstance(value, list) or not all(map(_is_text, value)):
-            raise self.wrong(key, "a list of names, each in one line")
-        return tuple(value)
-
-    def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        value = self.values[key]
-        if not (isinstance(value, list) and len(value) == count and all(map(_is_number, value))):
-            raise self.wrong(key, f"{count} numbers")
-        return tuple(float(one) for one in value)
-
-    def integer(self, key: str, allowed: range | tuple[int, ...]) -> int:
-        value = self.values[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
-            raise self.wrong(key, f"an integer from {min(allowed)} to {max(allowed)}")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> Any:
-        value = self.values[key]
-        if value not in choices:
-            raise self.wrong(key, f"one of {', '.join(choices)}")
-        return value
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and not any(map(is_control, value))
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")

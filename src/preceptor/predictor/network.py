@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,10 +17,24 @@ class NetworkOutput(NamedTuple):
     Args:
         probabilities: (B, C) float32.
         raw_map: (B, h, w) float32 decision maps, not normalized; None = not computed.
+        features: (B, p) float32 features, averaged over the grid; None = the network has none.
+        energies: (B,) float32 minus the log-sum-exp of the logits; None = likewise.
     """
 
     probabilities: NDArray[np.float32]
     raw_map: NDArray[np.float32] | None
+    features: NDArray[np.float32] | None = None
+    energies: NDArray[np.float32] | None = None
+
+
+def joined_outputs(parts: Sequence[NetworkOutput]) -> NetworkOutput:
+    """Output for a batch from the outputs of its parts, at least one."""
+    probabilities, *others = (
+        None if any(one is None for one in column) else np.concatenate(column)
+        for column in zip(*parts, strict=True)
+    )
+    assert probabilities is not None
+    return NetworkOutput(probabilities, *others)
 
 
 class Network(Protocol):

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from preceptor.errors import InputError
 from preceptor.predictor.map_values import normalised, over_image
 from preceptor.predictor.model_info import ModelInfo
+from preceptor.predictor.network import NetworkOutput, joined_outputs
+from preceptor.predictor.reference import Reference, Unfamiliar
 
 At = Literal["grid", "image"]
 
@@ -30,6 +32,8 @@ class Prediction:
         map_class: Class of the map.
         size: Width and height of the upright image in pixels.
         at: Size of `map`: that of the grid, or of the image.
+        unfamiliar: How unfamiliar the image is, true if it is flagged; None if the model has no
+            reference (`preceptor calibrate`).
     """
 
     info: ModelInfo
@@ -39,6 +43,7 @@ class Prediction:
     map_class: str
     size: tuple[int, int]
     at: At = "grid"
+    unfamiliar: Unfamiliar | None = None
 
     @property
     def score(self) -> float:
@@ -85,21 +90,21 @@ class Predictions(Sequence[Prediction]):
 
     Args:
         info: Description of the model.
-        probabilities: (n, C) float32 in the order of the classes.
-        raw_map: (n, h, w) float32 decision maps, not normalized; None = none.
+        output: Output of the network.
         sizes: (n, 2) width and height of the upright images in pixels.
         threshold: Threshold of the decision; None = the most probable class.
         map_classes: (n,) class of each map.
         at: Size of `map`: that of the grid, or of the image.
+        reference: Reference of the model; None = it has none.
     """
 
     info: ModelInfo
-    probabilities: NDArray[np.float32]
-    raw_map: NDArray[np.float32] | None
+    output: NetworkOutput
     sizes: NDArray[np.int64]
     threshold: float | None
     map_classes: NDArray[np.int64]
     at: At = "grid"
+    reference: Reference | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -111,15 +116,16 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, index: slice) -> Predictions: ...
 
     def __getitem__(self, index: int | slice) -> Prediction | Predictions:
-        maps = self.raw_map
         if isinstance(index, slice):
             return replace(
                 self,
-                probabilities=self.probabilities[index],
-                raw_map=None if maps is None else maps[index],
+                output=NetworkOutput._make(
+                    None if column is None else column[index] for column in self.output
+                ),
                 sizes=self.sizes[index],
                 map_classes=self.map_classes[index],
             )
+        maps, unfamiliar = self.raw_map, self.unfamiliar
         width, height = self.sizes[index].tolist()
         return Prediction(
             self.info,
@@ -129,7 +135,34 @@ class Predictions(Sequence[Prediction]):
             self.info.classes[self.map_classes[index]],
             (width, height),
             self.at,
+            None if unfamiliar is None else unfamiliar[index],
         )
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(n, C) probabilities in the order of the classes."""
+        return self.output.probabilities
+
+    @property
+    def raw_map(self) -> NDArray[np.float32] | None:
+        """(n, h, w) decision maps, not normalized; None = none."""
+        return self.output.raw_map
+
+    @cached_property
+    def distances(self) -> NDArray[np.float64] | None:
+        """(n,) distance of each image from the training images; None without a reference."""
+        features, energies = self.output.features, self.output.energies
+        if self.reference is None or features is None or energies is None:
+            return None
+        return self.reference.distances_of(features, energies)
+
+    @cached_property
+    def unfamiliar(self) -> list[Unfamiliar] | None:
+        """How unfamiliar each image is; None if the model has no reference."""
+        if self.reference is None or self.distances is None:
+            return None
+        shares = self.reference.shares_of(self.distances)
+        return [Unfamiliar(share, self.reference.rate) for share in shares.tolist()]
 
     @property
     def score(self) -> NDArray[np.float32]:
@@ -151,11 +184,9 @@ class Predictions(Sequence[Prediction]):
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """One sequence of the predictions of several batches of the same predictor, at least one."""
-    maps = [part.raw_map for part in parts if part.raw_map is not None]
     return replace(
         parts[0],
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        raw_map=np.concatenate(maps) if maps else None,
+        output=joined_outputs([part.output for part in parts]),
         sizes=np.concatenate([part.sizes for part in parts]),
         map_classes=np.concatenate([part.map_classes for part in parts]),
     )

@@ -17,6 +17,7 @@ from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.inputs import BadImage, Canvases, ImageInput, canvases_of
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import At, Prediction, Predictions, joined
+from preceptor.predictor.reference import Reference
 from preceptor.predictor.threshold import find_threshold
 from preceptor.runtime.cores import usable_cores
 
@@ -52,6 +53,7 @@ class Predictor:
         threshold: Threshold of the decision, see `find_threshold`.
         batch_size: Number of images per pass; None = that at which the network is fast.
         workers: Number of threads that decode; None = one per core.
+        reference: Reference of a single network; None = it has none.
 
     Raises:
         InputError: The model has no such threshold.
@@ -64,11 +66,13 @@ class Predictor:
         threshold: str | float | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self._ensemble = ensemble
         self._batch_size = batch_size
         self._workers = workers or usable_cores()
         self.threshold = find_threshold(threshold, ensemble.info)
+        self.reference = reference
 
     @property
     def info(self) -> ModelInfo:
@@ -193,9 +197,7 @@ class Predictor:
                 if positive is None
                 else np.full(len(decoded), positive, np.int64)
             )
-        return Predictions(
-            self.info, out.probabilities, out.raw_map, sizes, self.threshold, classes, at
-        )
+        return Predictions(self.info, out, sizes, self.threshold, classes, at, self.reference)
 
     def _map_index(self, name: str | None) -> int | None:
         if name is None:

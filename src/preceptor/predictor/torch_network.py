@@ -19,7 +19,7 @@ from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.precision import autocast
 from preceptor.predictor.inference_probe import BATCH_SIZES, GPU_BATCH_SIZES, choose_batch_size
 from preceptor.predictor.model_info import MapKind, ModelInfo
-from preceptor.predictor.network import NetworkOutput
+from preceptor.predictor.network import NetworkOutput, joined_outputs
 from preceptor.runtime.memory import out_of_memory
 
 
@@ -114,11 +114,7 @@ class TorchNetwork:
             )
             for part in (slice(half), slice(half, None))
         ]
-        found = [one.raw_map for one in parts if one.raw_map is not None]
-        return NetworkOutput(
-            np.concatenate([one.probabilities for one in parts]),
-            np.concatenate(found) if found else None,
-        )
+        return joined_outputs(parts)
 
     def _forward(
         self, images: NDArray[np.uint8], *, maps: bool, map_classes: NDArray[np.int64] | None
@@ -130,7 +126,7 @@ class TorchNetwork:
             prepared = model.preprocess(to_device(batch, self._device, channels_last=True))
             if not maps:
                 out: ModelOutput = model(prepared)
-                return NetworkOutput(_as_array(out.logits.float().softmax(1)), None)
+                return _output(out.logits, out.features, None)
             if map_classes is not None:
                 classes = torch.from_numpy(map_classes).to(self._device)
             elif positive is not None:
@@ -140,9 +136,19 @@ class TorchNetwork:
                 "predicted" if map_classes is None and positive is None else classes,
                 decision=True,
             )
-            return NetworkOutput(
-                _as_array(guided.logits.float().softmax(1)), _as_array(guided.saliency.float())
-            )
+            return _output(guided.logits, guided.features, guided.saliency)
+
+
+def _output(
+    logits: torch.Tensor, features: torch.Tensor, saliency: torch.Tensor | None
+) -> NetworkOutput:
+    logits = logits.float()
+    return NetworkOutput(
+        _as_array(logits.softmax(1)),
+        None if saliency is None else _as_array(saliency.float()),
+        _as_array(features.float().mean((2, 3))),
+        _as_array(-logits.logsumexp(1)),
+    )
 
 
 def info_of(model: GuidedModel) -> ModelInfo:

@@ -18,9 +18,9 @@ Number = TypeVar("Number", bound=np.generic)
 class TurnedNetwork:
     """Network whose output is the mean over the eight flips and quarter turns of each image.
 
-    Probabilities are averaged, as are the normalized maps, each turned back. Eight passes per
-    image; sixteen for maps of a model without a positive class, since the most probable class is
-    known only after the last turn.
+    Probabilities are averaged, as are the normalized maps, each turned back; features are those of
+    the image itself. Eight passes per image; sixteen for maps of a model without a positive class,
+    since the most probable class is known only after the last turn.
 
     Args:
         network: Network.
@@ -59,7 +59,11 @@ class TurnedNetwork:
             for one, turn in zip(found, TURNS, strict=True)
             if one.raw_map is not None
         ]
-        return NetworkOutput(probabilities, mean_of(back) if back else None)
+        # The upright image's: features of other turns differ, and distances are of single images.
+        upright = found[0]
+        return NetworkOutput(
+            probabilities, mean_of(back) if back else None, upright.features, upright.energies
+        )
 
 
 def _turned(batch: NDArray[Number], turn: Turn) -> NDArray[Number]:

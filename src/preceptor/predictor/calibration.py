@@ -1,0 +1,116 @@
+"""Calibration of probabilities: temperature scaling, or isotonic regression of the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.predictor.json_keys import JsonKeys
+
+CalibrationKind = Literal["temperature", "isotonic"]
+
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Smallest probability in logarithms."""
+
+# Isotonic regression is constant on blocks of scores. This share of the score itself is added, so
+# that different scores stay different: AUC and decisions do not change, and no probability is 0
+# or 1.
+_OWN_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration of a model, fitted on validation.
+
+    With a positive class, its probability, the score s, becomes g(s), a strictly increasing
+    function, and the other probabilities are scaled so that they add up to 1 − g(s). For two
+    classes and temperature scaling this is softmax(logits / T). Without a positive class, which
+    only temperature scaling allows, all probabilities become softmax(logits / T).
+
+    Args:
+        kind: temperature, g(s) = σ(logit(s) / T); or isotonic, g(s) = 0.99 r(s) + 0.01 s, where r
+            is linear between knots.
+        temperature: T.
+        knots: Increasing scores.
+        values: Value of r at each knot.
+
+    Example:
+        >>> Calibration("temperature", 2.0)(np.array([[0.1, 0.9]], np.float32), 1).round(3).tolist()
+        [[0.25, 0.75]]
+        >>> Calibration("isotonic", knots=(0.2, 0.4), values=(0.0, 1.0)).of_score(0.3)
+        0.498
+    """
+
+    kind: CalibrationKind
+    temperature: float = 1.0
+    knots: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+    def __call__(
+        self, probabilities: NDArray[np.float32], positive: int | None
+    ) -> NDArray[np.float32]:
+        """Calibrated probabilities.
+
+        Args:
+            probabilities: (n, C).
+            positive: Index of the positive class, or None.
+        """
+        given = probabilities.astype(np.float64)
+        if positive is None:
+            logits = np.log(np.maximum(given, SMALLEST)) / self.temperature
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
+        score = given[:, positive]
+        calibrated = self.of_scores(score)
+        rest = np.delete(given, positive, 1)
+        total = rest.sum(1, keepdims=True)
+        shares = np.where(total > 0, rest / np.where(total > 0, total, 1), 1 / rest.shape[1])
+        others = shares * (1 - calibrated)[:, None]
+        return np.insert(others, positive, calibrated, axis=1).astype(np.float32)
+
+    def of_scores(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """g(s) of each score."""
+        if self.kind == "temperature":
+            inside = np.clip(scores, SMALLEST, 1)
+            odds = (np.log(inside) - np.log(np.maximum(1 - scores, SMALLEST))) / self.temperature
+            calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds))
+            return calibrated
+        regression = np.interp(scores, self.knots, self.values)
+        return np.asarray((1 - _OWN_SHARE) * regression + _OWN_SHARE * scores, np.float64)
+
+    def of_score(self, score: float) -> float:
+        """g(s) of one score, such as a threshold; decisions by it do not change.
+
+        Thresholds outside of [0, 1], above or below all scores, stay there.
+        """
+        if not 0 <= score <= 1:
+            return score
+        return float(self.of_scores(np.array([score]))[0])
+
+
+def calibration_from(values: object, positive: bool) -> Calibration | None:
+    """Calibration from the values of its fields, as `dataclasses.asdict` returns them.
+
+    Args:
+        values: Values, or None for no calibration.
+        positive: Whether the model has a positive class.
+
+    Raises:
+        InputError: A key is missing or unknown, or a value is invalid.
+    """
+    if values is None:
+        return None
+    found = JsonKeys(values, "key calibration", {one.name for one in fields(Calibration)})
+    kind: CalibrationKind = found.choice("kind", get_args(CalibrationKind))
+    temperature = found.number("temperature")
+    if temperature <= 0:
+        raise found.wrong("temperature", "a number above 0")
+    if kind == "isotonic" and not positive:
+        raise found.wrong("kind", "temperature for a model without a positive class")
+    knots, heights = found.increasing("knots"), found.increasing("values")
+    if len(knots) != len(heights) or (kind == "isotonic") != bool(knots):
+        raise found.wrong("values", "a number for each knot, and knots for kind isotonic alone")
+    return Calibration(kind, temperature, knots, heights)
