@@ -34,7 +34,8 @@ from preceptor.maps.committee import mean_store
 from preceptor.maps.store import read_store, write_store
 from preceptor.models.build import build_model, load_model
 from preceptor.runtime import watchdog
-from preceptor.runtime.result_folder import damaged_files, file_digest, read_record, read_scores
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import damaged_files, read_record, read_scores
 from preceptor.training.prepare import run_id, run_id_of
 from preceptor.training.run import RunResult, train
 from preceptor.training.schedules import alpha_at
@@ -130,7 +131,7 @@ def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> No
     files = {file.relative_to(result.folder).as_posix() for file in result.folder.rglob("*.*")}
     assert files == {
         "config.yaml", "metrics.csv", "scores.parquet", "model/model.safetensors",
-        "model/model.json", "log.txt", "run.json",
+        "model/model.json", "model/checksums.json", "log.txt", "run.json",
     }  # fmt: skip
     assert damaged_files(result.folder) == []
     metrics = pd.read_csv(result.folder / "metrics.csv")
@@ -388,7 +389,7 @@ def test_a_running_training_can_be_followed(
     result = train(small(manifest, training=SMALL.model_copy(update={"epochs": 3})), tmp_path,
                    tell=told)  # fmt: skip
     final = (result.folder / "metrics.csv").read_text()
-    assert [text.count("\n") for text in written] == [2, 3]  # before the lines of epochs 2 and 3
+    assert [text.count("\n") for text in written] == [2, 3, 4]  # an epoch is kept before it is told
     assert all(final.startswith(text) for text in written)
     assert len(beats) == 1 + 3 * (3 + 1 + 1) + 1  # begin, steps, validation, epochs, last scores
 
