@@ -27,7 +27,7 @@ ORDER = [
     {"tracking"},
     {"study_folder"},
     {"driver"},
-    {"label"},
+    {"label", "calibration"},
     {"cli"},
     {"__main__"},
 ]

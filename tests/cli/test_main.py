@@ -54,6 +54,7 @@ COMMANDS = [
     ("annotate",),
     ("evaluate",),
     ("predict",),
+    ("calibrate",),
     ("label",),
     ("label", "run"),
     ("label", "teach"),

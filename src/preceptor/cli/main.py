@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import typer
 
 from preceptor.cli.annotate import annotate
+from preceptor.cli.calibrate import calibrate
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
@@ -40,6 +41,7 @@ app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(calibrate)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+CalibrationMethod = Literal["temperature", "isotonic", "none"]
 Cache = Literal["memmap", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]

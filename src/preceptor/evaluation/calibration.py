@@ -13,6 +13,8 @@ TEMPERATURES = (0.05, 20.0)
 """Range of temperatures; a fit at its end is no calibration."""
 
 _HALVINGS = 60
+# A slope that is rounding: where all images are right, it vanishes before the end of the range.
+_FLAT = 1e-12
 
 
 def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
@@ -56,7 +58,7 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
     low, high = np.log(TEMPERATURES)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if slope(float(np.exp(middle))) < 0 else (middle, high)
+        low, high = (low, middle) if slope(float(np.exp(middle))) < _FLAT else (middle, high)
     return float(np.exp((low + high) / 2))
 
 

@@ -108,7 +108,7 @@ def calibration_error(
     Example:
         >>> found = calibration_error([True] * 70 + [False] * 30, [0.9] * 100)
         >>> f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {found.expected:.2f}"
-        '0.20 [0.11, 0.29], 0.04'
+        '0.20 [0.12, 0.28], 0.04'
     """
     truth, values = _checked(hits, scores)
     codes = unit_codes(groups, len(values))
@@ -146,7 +146,7 @@ def _places(values: Array, bins: int) -> npt.NDArray[np.int64]:
 
 
 def _filled(truth: Array, values: Array, places: npt.NDArray[np.int64], weights: Array) -> Bins:
-    counts = np.bincount(places, weights)
+    counts = np.asarray(np.bincount(places, weights), np.float64)
     used = counts > 0
     sums = [np.bincount(places, weights * one)[used] for one in (values, truth)]
     return Bins(sums[0] / counts[used], sums[1] / counts[used], counts[used])

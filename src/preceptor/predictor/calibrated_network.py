@@ -23,10 +23,7 @@ class CalibratedNetwork:
     def __init__(self, network: Network, calibration: Calibration) -> None:
         self._network = network
         self._calibration = calibration
-        thresholds = {
-            name: calibration.of_score(value) for name, value in network.info.thresholds.items()
-        }
-        self._info = replace(network.info, thresholds=thresholds, calibration=calibration)
+        self._info = calibrated_info(network.info, calibration)
 
     @property
     def info(self) -> ModelInfo:
@@ -50,3 +47,9 @@ class CalibratedNetwork:
         return out._replace(
             probabilities=self._calibration(out.probabilities, self._info.positive_index)
         )
+
+
+def calibrated_info(info: ModelInfo, calibration: Calibration) -> ModelInfo:
+    """Description of a model with a calibration, whose thresholds are calibrated as well."""
+    thresholds = {name: calibration.of_score(value) for name, value in info.thresholds.items()}
+    return replace(info, thresholds=thresholds, calibration=calibration)

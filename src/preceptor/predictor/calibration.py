@@ -40,7 +40,7 @@ class Calibration:
     Example:
         >>> Calibration("temperature", 2.0)(np.array([[0.1, 0.9]], np.float32), 1).round(3).tolist()
         [[0.25, 0.75]]
-        >>> Calibration("isotonic", knots=(0.2, 0.4), values=(0.0, 1.0)).of_score(0.3)
+        >>> round(Calibration("isotonic", knots=(0.2, 0.4), values=(0.0, 1.0)).of_score(0.3), 3)
         0.498
     """
 
@@ -63,20 +63,20 @@ class Calibration:
             logits = np.log(np.maximum(given, SMALLEST)) / self.temperature
             shares = np.exp(logits - logits.max(1, keepdims=True))
             return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
-        score = given[:, positive]
-        calibrated = self.of_scores(score)
         rest = np.delete(given, positive, 1)
         total = rest.sum(1, keepdims=True)
+        calibrated = self._of_scores(given[:, positive], total[:, 0])
         shares = np.where(total > 0, rest / np.where(total > 0, total, 1), 1 / rest.shape[1])
         others = shares * (1 - calibrated)[:, None]
         return np.insert(others, positive, calibrated, axis=1).astype(np.float32)
 
-    def of_scores(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """g(s) of each score."""
+    def _of_scores(
+        self, scores: NDArray[np.float64], rest: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """g(s) of each score s; `rest` is 1 − s without the rounding of a score close to 1."""
         if self.kind == "temperature":
-            inside = np.clip(scores, SMALLEST, 1)
-            odds = (np.log(inside) - np.log(np.maximum(1 - scores, SMALLEST))) / self.temperature
-            calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds))
+            odds = np.log(np.maximum(scores, SMALLEST)) - np.log(np.maximum(rest, SMALLEST))
+            calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds / self.temperature))
             return calibrated
         regression = np.interp(scores, self.knots, self.values)
         return np.asarray((1 - _OWN_SHARE) * regression + _OWN_SHARE * scores, np.float64)
@@ -88,7 +88,7 @@ class Calibration:
         """
         if not 0 <= score <= 1:
             return score
-        return float(self.of_scores(np.array([score]))[0])
+        return float(self._of_scores(np.array([score]), np.array([1 - score]))[0])
 
 
 def calibration_from(values: object, positive: bool) -> Calibration | None:

@@ -15,7 +15,7 @@ from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import REFERENCE, Reference
 from preceptor.predictor.turned_network import TurnedNetwork
-from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.checksums import file_digest, read_checksums
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
@@ -76,7 +76,8 @@ def model_digest(model: ModelPath | Sequence[ModelPath]) -> str:
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
     found = hashlib.blake2b(digest_size=10)
     for path in map(Path, paths):
-        for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
+        files = [*path.glob("model.*"), *path.glob("reference.*")] if path.is_dir() else [path]
+        for file in sorted(files):
             found.update(file_digest(file).encode())
     return found.hexdigest()
 
@@ -90,7 +91,8 @@ def _network(path: Path, device: str, precision: Precision, batch_size: int | No
 
 def _reference(path: Path, network: Network) -> Reference | None:
     """Reference of a model folder; None if it has none, as exported files."""
-    if not (path / REFERENCE).exists():
+    # One that has been removed leaves its checksum, and is missed when it is read.
+    if not (path / REFERENCE).exists() and REFERENCE not in read_checksums(path):
         return None
     from preceptor.predictor.reference_files import read_reference
 

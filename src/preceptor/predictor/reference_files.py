@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +93,8 @@ def read_reference(folder: Path, positive: bool) -> Reference:
 
 
 def _array(
-    arrays: dict[str, NDArray[np.generic]], name: str, kinds: dict[str, tuple[type, int]]
-) -> NDArray[np.generic]:
+    arrays: Mapping[str, NDArray[Any]], name: str, kinds: Mapping[str, tuple[type, int]]
+) -> NDArray[Any]:
     """Array of a name, with the data type and number of dimensions that it must have."""
     kind, dimensions = kinds[name]
     found = arrays.get(name)

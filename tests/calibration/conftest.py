@@ -1,0 +1,44 @@
+"""A calibrated model whose calibration is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.commands import here
+from tests.drawn_labels import drawn_labels
+from tests.model_folders import model_folder
+
+TEMPERATURE, RATE = 2.5, 0.05
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Model folder, manifest and calibrated copy.
+
+    Args:
+        model: Model folder.
+        manifest: Manifest in which P(positive) = σ(logit ÷ 2.5).
+        folder: Calibrated copy of the model folder.
+        printed: What the command printed.
+    """
+
+    model: Path
+    manifest: Path
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """Two classes, one of them positive."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    model = model_folder(folder / "model", "test_resnet")
+    manifest = drawn_labels(folder / "data", model, TEMPERATURE)
+    out = folder / "best"
+    printed = here(
+        "calibrate", model, manifest, "--out", out, "--false-alarms", RATE, "--device", "cpu"
+    ).out
+    return Calibrated(model, manifest, out, printed)
