@@ -28,6 +28,7 @@ ORDER = [
     {"study_folder"},
     {"driver"},
     {"label", "calibration"},
+    {"monitor"},
     {"cli"},
     {"__main__"},
 ]

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 import preceptor
-from preceptor.calibration.make_reference import alarm_interval, make_reference
-from preceptor.data.manifest import Manifest
+from preceptor.calibration.make_reference import alarm_interval
 from preceptor.errors import InputError
 from preceptor.models.build import load_model
 from preceptor.predictor.reference import shares_at_least
@@ -48,24 +47,22 @@ def test_the_model_itself_is_unchanged(calibrated: Calibrated) -> None:
     assert load_model(calibrated.folder).spec == load_model(calibrated.model).spec
 
 
+@pytest.fixture(scope="module")
+def isotonic(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with isotonic regression."""
+    out = tmp_path_factory.mktemp("isotonic") / "best"
+    where = ("--out", out, "--false-alarms", RATE, "--device", "cpu", "--method", "isotonic")
+    found = here("calibrate", calibrated.model, calibrated.manifest, *where)
+    assert "Isotonic regression with" in found.out
+    return out
+
+
 @pytest.mark.parametrize("threshold", ["eer", "fdr5%", "fdr1%"])
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
 def test_scores_change_and_decisions_do_not(
-    calibrated: Calibrated, tmp_path: Path, method: str, threshold: str
+    calibrated: Calibrated, isotonic: Path, method: str, threshold: str
 ) -> None:
-    folder = calibrated.folder
-    if method == "isotonic":
-        folder = tmp_path / "isotonic"
-        found = make_reference(
-            preceptor.load(calibrated.model, device="cpu", batch_size=64),
-            Manifest.read(calibrated.manifest, need=(), verify=False),
-            method="isotonic",
-            rate=RATE,
-        )
-        shutil.copytree(calibrated.model, folder)
-        write_reference(found.reference, folder)
-        again = ["model.json", "model.safetensors", "reference.json", "reference.safetensors"]
-        write_checksums(folder, again)
+    folder = isotonic if method == "isotonic" else calibrated.folder
     images = images_of(calibrated, "test")
     plain = preceptor.load(calibrated.model, device="cpu", batch_size=64, threshold=threshold)(
         images
@@ -86,7 +83,7 @@ def test_unfamiliar_is_the_share_of_validation_images_as_far(calibrated: Calibra
     valid = predictor(images_of(calibrated, "val"), maps=False)
     np.testing.assert_allclose(np.sort(valid.distances), np.sort(known), rtol=1e-4)
     flagged = np.mean([bool(one) for one in valid.unfamiliar or []])
-    assert RATE - 1 / len(known) <= flagged <= RATE
+    assert RATE - 2 / len(known) <= flagged <= RATE
     one = predictor(images_of(calibrated, "test")[0])
     assert one.unfamiliar is not None
     assert valid.distances is not None

@@ -55,6 +55,7 @@ COMMANDS = [
     ("evaluate",),
     ("predict",),
     ("calibrate",),
+    ("monitor",),
     ("label",),
     ("label", "run"),
     ("label", "teach"),

@@ -23,6 +23,7 @@ from preceptor.batch_prediction.map_files import (
 from preceptor.batch_prediction.rows import (
     WRITERS,
     Columns,
+    Log,
     csv_writer,
     json_line,
     read_rows,
@@ -79,6 +80,7 @@ def predict_files(
     model: str,
     settings: object,
     maps: MapOutput | None = None,
+    log: Log | None = None,
     keep_every: float = KEEP_EVERY,
     advance: Callable[[int], None] = lambda count: None,
     report_bad: Callable[[str, str], None] = lambda name, reason: None,
@@ -94,7 +96,8 @@ def predict_files(
         out: Output file, whose suffix is its format.
         model: Hash of the model.
         settings: What else determines the output, as a JSON-able value.
-        maps: Maps to be written; None = none are computed.
+        maps: Maps to be written; None = none.
+        log: Further columns.
         keep_every: Seconds between two states from which an interrupted call goes on.
         advance: Function called with the number of further images that are done.
         report_bad: Function called with the name of a bad image and the reason.
@@ -103,19 +106,24 @@ def predict_files(
         InputError: The images are not those of the interrupted call.
     """
     kind = None if maps is None else maps.kind
-    given = [__version__, model, settings, out.suffix, kind, maps and maps.of]
+    given = [__version__, model, settings, out.suffix, kind, maps and maps.of, log]
     info = predictor.info
     with Unfinished(out, digest(given), lambda: predictor.batch_size) as unfinished:
         left = iter(images)
         _skip(left, unfinished, advance)
-        _predict(predictor, left, unfinished, maps, keep_every, advance, report_bad)
+        _predict(predictor, left, unfinished, maps, log, keep_every, advance, report_bad)
         rows = unfinished.folder / ROWS
         if maps is not None and maps.kind == "store":
             write_map_store(
                 maps.folder, rows, unfinished.folder / MAPS, unfinished.state.grid, info,
                 teacher=model, map_of=maps.of,
             )  # fmt: skip
-        columns = Columns(info.classes, maps=kind in ("overlay", "png"))
+        columns = Columns(
+            info.classes,
+            maps=kind in ("overlay", "png"),
+            reference=predictor.reference is not None,
+            log=log,
+        )
         with replacing(out) as partial:
             WRITERS[out.suffix.lower()](rows, columns, partial)
         summary = _summary(rows)
@@ -128,15 +136,19 @@ def print_predictions(
     images: Iterable[ListedImage],
     stream: TextIO,
     *,
+    log: Log | None = None,
     report_bad: Callable[[str, str], None] = lambda name, reason: None,
 ) -> Summary:
     """Predict images and write a CSV table to a stream, batch by batch; arguments as above."""
-    write = csv_writer(stream, Columns(predictor.info.classes, maps=False))
+    columns = Columns(
+        predictor.info.classes, maps=False, reference=predictor.reference is not None, log=log
+    )
+    write = csv_writer(stream, columns)
     decisions: Counter[str] = Counter()
     bad = 0
-    for batch in _batches(predictor, iter(images), None, None):
+    for batch in _batches(predictor, iter(images), None, None, log):
         for image, found in batch:
-            write(row_of(image.name, found))
+            write(row_of(image.name, found, log=log))
             if isinstance(found, BadImage):
                 report_bad(image.name, found.reason)
                 bad += 1
@@ -151,6 +163,7 @@ def _batches(
     images: Iterator[ListedImage],
     batch_size: int | None,
     maps: MapOutput | None,
+    log: Log | None,
 ) -> Iterator[list[tuple[ListedImage, Prediction | BadImage]]]:
     """Images with their predictions, a batch at a time."""
     taken: deque[ListedImage] = deque()
@@ -161,9 +174,8 @@ def _batches(
             yield image.path
 
     of = None if maps is None else maps.of
-    for batch in predictor.batches(
-        paths(), maps=maps is not None, map_of=of, batch_size=batch_size
-    ):
+    wanted = maps is not None or log is not None
+    for batch in predictor.batches(paths(), maps=wanted, map_of=of, batch_size=batch_size):
         good = iter(batch.predictions or ())
         yield [
             (taken.popleft(), batch.bad[place] if place in batch.bad else next(good))
@@ -195,6 +207,7 @@ def _predict(
     images: Iterator[ListedImage],
     unfinished: Unfinished,
     maps: MapOutput | None,
+    log: Log | None,
     keep_every: float,
     advance: Callable[[int], None],
     report_bad: Callable[[str, str], None],
@@ -204,7 +217,7 @@ def _predict(
     number, names, grid = state.images, state.names, state.grid
     kept = time.monotonic()
     with _drawer(maps) as drawer:
-        for batch in _batches(predictor, images, state.batch_size, maps):
+        for batch in _batches(predictor, images, state.batch_size, maps, log):
             lines: list[str] = []
             raw: list[bytes] = []
             for image, found in batch:
@@ -218,7 +231,7 @@ def _predict(
                 elif maps is not None:
                     grid = list(found.raw_map.shape)
                     raw.append(normalised(found.raw_map).astype(np.float16).tobytes())
-                lines.append(json_line(row_of(image.name, found, file)))
+                lines.append(json_line(row_of(image.name, found, file, log)))
                 number += 1
             unfinished.write("".join(lines).encode(), b"".join(raw))
             advance(len(batch))

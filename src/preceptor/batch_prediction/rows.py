@@ -8,40 +8,71 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from preceptor.errors import InputError
 from preceptor.predictor.inputs import BadImage
+from preceptor.predictor.map_statistics import MAP_STATISTICS, map_statistics
 from preceptor.predictor.prediction import Prediction
 
 Row = dict[str, Any]
-"""path, decision, score, probabilities (by class) and map (file), or path and error."""
+"""path, decision, score, probabilities (by class), and what else there is; or path and error.
+
+Of a model with a reference unfamiliar (bool), unfamiliar_share and distance; map (file), statistics
+of the map, and features (list), on request.
+"""
+Log = Literal["maps", "features"]
+"""Further values of rows: statistics of the maps; or these and the features."""
+
+_REFERENCE = ("unfamiliar", "unfamiliar_share", "distance")
+_TEXT = ("path", "decision", "map", "error")
 
 _GROUP = 50_000  # rows of a row group of a Parquet file
 
 
-def row_of(name: str, found: Prediction | BadImage, map_file: str | None = None) -> Row:
+def row_of(
+    name: str, found: Prediction | BadImage, map_file: str | None = None, log: Log | None = None
+) -> Row:
     """Row of an image.
 
     Args:
         name: Name of the image.
         found: Prediction, or the reason why there is none.
         map_file: Name of the file of its map, if there are such files.
+        log: Further values; None = none.
     """
     # Names of files need not be UTF-8.
     row: Row = {"path": name.encode("utf-8", "backslashreplace").decode()}
     if isinstance(found, BadImage):
         return row | {"error": found.reason}
-    shortest = [float(str(value)) for value in found.class_probabilities]
+    shortest = _shortest(found.class_probabilities)
     row |= {
         "decision": found.decision,
         "score": float(str(found.class_probabilities.dtype.type(found.score))),
         "probabilities": dict(zip(found.info.classes, shortest, strict=True)),
     }
-    return row if map_file is None else row | {"map": map_file}
+    if found.unfamiliar is not None:
+        unfamiliar = found.unfamiliar
+        values = (bool(unfamiliar), unfamiliar.share, unfamiliar.distance)
+        row |= dict(zip(_REFERENCE, values, strict=True))
+    if map_file is not None:
+        row["map"] = map_file
+    if log is not None and found.grid_map is not None:
+        statistics = _shortest(map_statistics(found.grid_map[None])[0])
+        row |= dict(zip(MAP_STATISTICS, statistics, strict=True))
+    if log == "features" and found.features is not None:
+        row["features"] = _shortest(found.features)
+    return row
+
+
+def _shortest(values: NDArray[np.float32]) -> list[float | None]:
+    """Numbers with as few digits as tell them apart; None for NaN."""
+    return [None if np.isnan(value) else float(str(value)) for value in values]
 
 
 def json_line(row: Row) -> str:
@@ -62,13 +93,27 @@ class Columns:
     Args:
         classes: Class names.
         maps: Whether there are files of maps.
+        reference: Whether the model has a reference.
+        log: Further columns.
     """
 
-    def __init__(self, classes: Sequence[str], *, maps: bool) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        maps: bool,
+        reference: bool = False,
+        log: Log | None = None,
+    ) -> None:
         self._classes = classes
-        self._maps = ["map"] if maps else []
+        self._others = [
+            *(_REFERENCE if reference else ()),
+            *(["map"] if maps else ()),
+            *(MAP_STATISTICS if log is not None else ()),
+            *(["features"] if log == "features" else ()),
+        ]
         scores = [f"score_{name}" for name in classes]
-        self.names = ["path", "decision", "score", *scores, *self._maps, "error"]
+        self.names = ["path", "decision", "score", *scores, *self._others, "error"]
 
     def cells(self, row: Row) -> list[Any]:
         """Cells of a row; None for missing ones."""
@@ -78,7 +123,7 @@ class Columns:
             row.get("decision"),
             row.get("score"),
             *(probabilities.get(name) for name in self._classes),
-            *(row.get(name) for name in self._maps),
+            *(row.get(name) for name in self._others),
             row.get("error"),
         ]
 
@@ -102,10 +147,10 @@ def _write_json_lines(rows: Path, _: Columns, file: Path) -> None:
 
 
 def _write_parquet(rows: Path, columns: Columns, file: Path) -> None:
-    text = {"path", "decision", "map", "error"}
-    schema = pa.schema(
-        [(name, pa.string() if name in text else pa.float32()) for name in columns.names]
-    )
+    kinds = dict.fromkeys(_TEXT, pa.string())
+    kinds |= {"unfamiliar": pa.bool_(), "distance": pa.float64()}
+    kinds |= {"unfamiliar_share": pa.float64(), "features": pa.list_(pa.float32())}
+    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns.names])
     left = read_rows(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while part := [columns.cells(row) for row in islice(left, _GROUP)]:
@@ -126,11 +171,13 @@ WRITERS: dict[str, Callable[[Path, Columns, Path], None]] = {
 """Function that writes a table from a file of JSON lines, by the suffix of the table."""
 
 
-def check_format(out: Path) -> None:
-    """Check that the suffix of an output names a format.
+def check_format(out: Path, log: Log | None = None) -> None:
+    """Check that the suffix of an output names a format, which can hold its columns.
 
     Raises:
         InputError: It does not.
     """
+    if log == "features" and out.suffix.lower() == ".csv":
+        raise InputError(f"--out {out}: a CSV file has no features; name it .parquet or .jsonl")
     if out.suffix.lower() not in WRITERS:
         raise InputError(f"--out {out}: unknown format; name it {', '.join(WRITERS)}")

@@ -100,9 +100,9 @@ def _unfamiliar(made: MadeReference) -> list[str]:
         "## Unfamiliar images",
         f"An image is flagged as unfamiliar if at most {reference.rate:g} of the validation images "
         f"are as far from the training images: a false alarm for {_percent(reference.rate)} of "
-        f"images of the same kind ({_percent(low)} to {_percent(high)} for 95 % of validation sets of "
-        f"{about['validation_images']:,} independent images; a wider range if images of a group "
-        f"are alike). The distance is the {_DISTANCES[reference.kind]}, estimated on "
+        f"images of the same kind ({_percent(low)} to {_percent(high)} for 95 % of the validation "
+        f"sets of {about['validation_images']:,} independent images; a wider range if images of a "
+        f"group are alike). The distance is the {_DISTANCES[reference.kind]}, estimated on "
         f"{about['training_images']:,} training images.",
         f"It was chosen by the AUC with which it tells {about['copied_images']:,} validation "
         "images from changed copies of them, mean over changes; images of other kinds were not "

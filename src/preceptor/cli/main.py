@@ -19,6 +19,7 @@ from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
 from preceptor.cli.label import label
+from preceptor.cli.monitor import monitor
 from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
@@ -42,6 +43,7 @@ app.command()(annotate)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(calibrate)
+app.command()(monitor)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.options import Device, MapFiles, Precision
+from preceptor.cli.options import Device, Log, MapFiles, Precision
 
 # Bad images that are named on standard error; all are in the output.
 _NAMED = 20
@@ -45,6 +45,14 @@ def predict(
     ] = None,
     map_of: Annotated[
         str | None, typer.Option(help="Class of the maps.", show_default="the positive class")
+    ] = None,
+    log: Annotated[
+        Log | None,
+        typer.Option(
+            help="Further columns, for preceptor monitor: maps (statistics of the maps), or "
+            "features (these and the features).",
+            show_default=False,
+        ),
     ] = None,
     threshold: Annotated[
         str | None,
@@ -99,8 +107,10 @@ def predict(
     if out is None:
         if maps is not None or maps_to is not None:
             raise InputError("maps need an output; add --out FILE")
+        if log == "features":
+            raise InputError("a CSV table has no features; add --out FILE.parquet")
     else:
-        check_format(out)
+        check_format(out, log)
         folder = maps_to or out.with_name(f"{out.stem}-maps")
         if not is_unfinished(out):
             check_target("--out", out)
@@ -108,6 +118,8 @@ def predict(
                 check_target("--maps-to", folder)
         if maps is not None:
             output = MapOutput(maps, folder, map_of)
+    if map_of is not None and log is not None:
+        raise InputError("--log is about the usual maps; remove --map-of or --log")
     if map_of is not None and maps is None:
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     images = ImageList(inputs, map(os.fsdecode, sys.stdin.buffer))
@@ -125,13 +137,13 @@ def predict(
             print(f"bad image: {one_line(name)}: {reason}", file=sys.stderr)
 
     if out is None:
-        found = print_predictions(predictor, images, sys.stdout, report_bad=report_bad)
+        found = print_predictions(predictor, images, sys.stdout, log=log, report_bad=report_bad)
     else:
         with progress() as bar:
             task = bar.add_task("predicting", total=images.count(), note="")
             found = predict_files(
                 predictor, images, out, model=model_digest(models),
-                settings=[threshold, tta, precision, batch_size], maps=output,
+                settings=[threshold, tta, precision, batch_size], maps=output, log=log,
                 advance=lambda count: bar.advance(task, count), report_bad=report_bad,
             )  # fmt: skip
         decisions = ", ".join(

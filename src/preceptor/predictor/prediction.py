@@ -34,6 +34,7 @@ class Prediction:
         at: Size of `map`: that of the grid, or of the image.
         unfamiliar: How unfamiliar the image is, true if it is flagged; None if the model has no
             reference (`preceptor calibrate`).
+        features: (p,) float32 features, averaged over the grid; None if the network has none.
     """
 
     info: ModelInfo
@@ -44,6 +45,7 @@ class Prediction:
     size: tuple[int, int]
     at: At = "grid"
     unfamiliar: Unfamiliar | None = None
+    features: NDArray[np.float32] | None = None
 
     @property
     def score(self) -> float:
@@ -125,7 +127,7 @@ class Predictions(Sequence[Prediction]):
                 sizes=self.sizes[index],
                 map_classes=self.map_classes[index],
             )
-        maps, unfamiliar = self.raw_map, self.unfamiliar
+        maps, unfamiliar, features = self.raw_map, self.unfamiliar, self.output.features
         width, height = self.sizes[index].tolist()
         return Prediction(
             self.info,
@@ -136,6 +138,7 @@ class Predictions(Sequence[Prediction]):
             (width, height),
             self.at,
             None if unfamiliar is None else unfamiliar[index],
+            None if features is None else features[index],
         )
 
     @property
@@ -161,8 +164,11 @@ class Predictions(Sequence[Prediction]):
         """How unfamiliar each image is; None if the model has no reference."""
         if self.reference is None or self.distances is None:
             return None
-        shares = self.reference.shares_of(self.distances)
-        return [Unfamiliar(share, self.reference.rate) for share in shares.tolist()]
+        rate, shares = self.reference.rate, self.reference.shares_of(self.distances)
+        return [
+            Unfamiliar(share, rate, distance)
+            for share, distance in zip(shares.tolist(), self.distances.tolist(), strict=True)
+        ]
 
     @property
     def score(self) -> NDArray[np.float32]:

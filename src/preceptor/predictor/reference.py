@@ -30,14 +30,16 @@ class Unfamiliar:
             training images: a p-value for an image of the same kind (conformal, V. Vovk, A.
             Gammerman, G. Shafer 2005).
         rate: Rate of false alarms: an image is flagged if its share is at most this.
+        distance: Distance from the training images.
 
     Example:
-        >>> bool(Unfamiliar(0.003, 0.01)), bool(Unfamiliar(0.4, 0.01))
+        >>> bool(Unfamiliar(0.003, 0.01, 40.0)), bool(Unfamiliar(0.4, 0.01, 20.0))
         (True, False)
     """
 
     share: float
     rate: float
+    distance: float
 
     def __bool__(self) -> bool:
         return self.share <= self.rate

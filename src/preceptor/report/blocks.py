@@ -73,6 +73,31 @@ class PanelsBlock:
 
 
 @dataclass(frozen=True)
+class CaptionedPicture:
+    """Picture of a page.
+
+    Args:
+        uri: Content as a data URI.
+        about: Text for people who do not see the picture.
+        caption: Caption.
+        file: Name of the image file, in small print, or "".
+    """
+
+    uri: str
+    about: str
+    caption: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class PicturesBlock:
+    """Block of pictures side by side."""
+
+    form: ClassVar[str] = "pictures"
+    pictures: list[CaptionedPicture]
+
+
+@dataclass(frozen=True)
 class Details:
     """Collapsed blocks, which are shown on demand and in print."""
 
@@ -81,7 +106,7 @@ class Details:
     blocks: list[Text | TableBlock]
 
 
-Block = Text | TableBlock | FigureBlock | PanelsBlock | Details
+Block = Text | TableBlock | FigureBlock | PanelsBlock | PicturesBlock | Details
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def render_page(
         "files": [(name, text) for name, text in FILES.items() if name in files],
     }
     environment = html_environment()
-    environment.filters["figures"] = _figures
+    environment.filters["figures"] = named_figures
     return environment.get_template("report.html.j2").render(context)
 
 
@@ -157,7 +157,7 @@ def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
     return found
 
 
-def _figures(block: FigureBlock, section: Section) -> list[tuple[str, str, Figure]]:
+def named_figures(block: FigureBlock, section: Section) -> list[tuple[str, str, Figure]]:
     """File name, caption and drawing of each figure of a block."""
     names = export.drawing_names(section, block)
     return [

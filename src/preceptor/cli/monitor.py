@@ -1,0 +1,62 @@
+"""Command `preceptor monitor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def monitor(
+    log: Annotated[
+        Path, typer.Argument(help="Table of preceptor predict: .csv, .parquet or .jsonl.")
+    ],
+    reference: Annotated[
+        Path, typer.Option(help="Calibrated model folder that the log was made with.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output page; may replace an older one.", show_default="LOG.html"),
+    ] = None,
+    least: Annotated[
+        float,
+        typer.Option(min=0, max=0.5, help="Smallest distance of an AUC from 0.5 that is drift."),
+    ] = 0.05,
+) -> None:
+    """Compare predictions with those of the validation images.
+
+    Writes a page on the drift of scores, distances, maps and features. The exit code is 1 if there
+    is drift.
+    """
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.output_files import check_target
+        from preceptor.errors import InputError
+        from preceptor.monitor.drift import compare
+        from preceptor.monitor.page import headline, monitor_page
+        from preceptor.monitor.prediction_log import read_log
+        from preceptor.predictor.load import load
+        from preceptor.runtime.formatting import number
+        from preceptor.runtime.result_folder import write_atomically
+
+    page = out or log.with_suffix(".html")
+    check_target("--out", page, replace=True)
+    predictor = load(reference, device="cpu")
+    info, known = predictor.info, predictor.reference
+    if known is None:
+        raise InputError(
+            f"{reference}: the model has no reference; make one with preceptor calibrate, and "
+            "predict with it"
+        )
+    found_log = read_log(log, info.classes)
+    found = compare(found_log, known, info.positive_index, least)
+    write_atomically(page, monitor_page(log.name, found_log, found, info, known))
+    print(headline(found))
+    for one in found.drifts:
+        if one.is_drift:
+            print(f"{one.quantity}, {one.change}: AUC {number(one.auc)}")
+    print(f"wrote {page}")
+    if found.found:
+        raise typer.Exit(1)
