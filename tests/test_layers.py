@@ -19,6 +19,8 @@ ORDER = [
     {"losses", "models", "maps"},
     {"inference"},
     {"training"},
+    {"predictor"},
+    {"model_export"},
     {"study"},
     {"execution", "results"},
     {"report"},

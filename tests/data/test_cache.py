@@ -19,9 +19,9 @@ from PIL import Image
 from preceptor.data import cache_folder, decode_pass
 from preceptor.data.cache import open_images
 from preceptor.data.cache_folder import MAP_SIDE, MappedImages, on_unit_square, stored_map
-from preceptor.data.geometry import resample
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
+from preceptor.data.map_geometry import resample
 from preceptor.errors import InputError
 from tests.commands import HANGS
 

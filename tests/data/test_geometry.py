@@ -29,11 +29,9 @@ from preceptor.data.geometry import (
     fit_box,
     fit_boxes,
     render,
-    resample,
-    turn_all,
     turn_array,
-    turn_maps,
 )
+from preceptor.data.map_geometry import resample, turn_all, turn_maps
 from preceptor.data.rows import Batch, MapTargets, Rows
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets

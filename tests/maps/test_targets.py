@@ -16,7 +16,8 @@ from PIL import Image
 from preceptor.config.maps import MapSource, PostProcessing
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
-from preceptor.data.geometry import fit_box, turn_maps
+from preceptor.data.geometry import fit_box
+from preceptor.data.map_geometry import turn_maps
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.errors import InputError
 from preceptor.maps.placed_maps import CENTRE_SIDE

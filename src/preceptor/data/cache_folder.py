@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit, ImageFormat
-from preceptor.data.geometry import render, resample
+from preceptor.data.geometry import render
+from preceptor.data.map_geometry import resample
 from preceptor.runtime.replace_file import replacing
 
 try:

@@ -31,8 +31,8 @@ from torch.nn import functional as F
 
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data.draws import split_mix
-from preceptor.data.geometry import resample
 from preceptor.data.levels import chosen, largest, signed, stored
+from preceptor.data.map_geometry import resample
 from preceptor.data.resampling import blur_radius, gaussian_taps
 
 # Cells of a mask a side, where the stored maps have as many. Human maps are stored at 128 × 128.

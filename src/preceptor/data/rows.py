@@ -17,7 +17,8 @@ from preceptor.config.image_format import Fit
 from preceptor.config.training import Augmentation
 from preceptor.data import augment, draws
 from preceptor.data.cache import ImageSource
-from preceptor.data.geometry import fit_boxes, resample, turn_maps
+from preceptor.data.geometry import fit_boxes
+from preceptor.data.map_geometry import resample, turn_maps
 from preceptor.data.outside import MASK_SIDE, Outside, masks_of, partners_of, prepare_outside
 
 

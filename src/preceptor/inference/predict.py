@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.data.geometry import TURNS, turn_all
+from preceptor.data.geometry import TURNS
+from preceptor.data.map_geometry import turn_all
 from preceptor.data.rows import Rows, in_order
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime import watchdog

@@ -15,9 +15,10 @@ from PIL import Image
 from preceptor.data.decode_pass import Progress
 from preceptor.data.exporters.images import ExportedImage
 from preceptor.data.exporters.write import without_problems
-from preceptor.data.geometry import fit_box, resample
+from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Manifest
+from preceptor.data.map_geometry import resample
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo
 

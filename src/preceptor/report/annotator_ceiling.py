@@ -10,9 +10,10 @@ import torch
 
 from preceptor.config.image_format import Fit
 from preceptor.data.annotators import FOLDER, AnnotatorMaps, people_of, read_annotators
-from preceptor.data.geometry import fit_box, resample
+from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
 from preceptor.data.manifest import Manifest
+from preceptor.data.map_geometry import resample
 from preceptor.errors import PreceptorError
 from preceptor.evaluation.annotators import mean_of, pearson
 from preceptor.maps.store import is_store, read_store

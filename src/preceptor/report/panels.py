@@ -25,8 +25,9 @@ from PIL import Image
 
 from preceptor.config.image_format import Fit
 from preceptor.config.maps import Method
-from preceptor.data.geometry import fit_box, render, resample
+from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map
+from preceptor.data.map_geometry import resample
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.inference.annotate import rise_rows

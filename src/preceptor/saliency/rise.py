@@ -16,7 +16,7 @@ import torch
 from scipy.special import fdtri
 from torch import Tensor, nn
 
-from preceptor.data.geometry import resample
+from preceptor.data.map_geometry import resample
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score

@@ -16,9 +16,9 @@ from preceptor.data.exporters.images import ExportedImage, ExportOptions, Writer
 from preceptor.data.exporters.labelme import write_labelme
 from preceptor.data.exporters.labelstudio import write_labelstudio
 from preceptor.data.exporters.masks import write_masks
-from preceptor.data.geometry import resample
 from preceptor.data.images import ImageError, decode_map, image_size
 from preceptor.data.manifest import Manifest
+from preceptor.data.map_geometry import resample
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.runtime.replace_file import replacing
 

@@ -1,0 +1,53 @@
+"""Interface of the computation of probabilities and maps, whatever library runs it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.predictor.model_info import ModelInfo
+
+
+class NetworkOutput(NamedTuple):
+    """Output of a network for a batch.
+
+    Args:
+        probabilities: (B, C) float32.
+        raw_map: (B, h, w) float32 decision maps, not normalized; None = not computed.
+    """
+
+    probabilities: NDArray[np.float32]
+    raw_map: NDArray[np.float32] | None
+
+
+class Network(Protocol):
+    """Probabilities and decision maps of a batch of images."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Description of the model."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images per call at which the network is fast."""
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        maps: bool = True,
+        map_classes: NDArray[np.int64] | None = None,
+    ) -> NetworkOutput:
+        """Compute the output for any number of images.
+
+        Args:
+            images: (B, side, side, channels) in the model's input format, not normalized.
+            maps: Whether maps are computed; ignored by models without maps.
+            map_classes: (B,) class of each map; None = the positive class, or for models without
+                one the most probable class of each image.
+
+        Raises:
+            InputError: The model has no maps of these classes.
+        """

@@ -1,0 +1,179 @@
+"""Predictions for images: scores, decisions, probabilities and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.errors import InputError
+from preceptor.predictor.map_values import normalised, over_image
+from preceptor.predictor.model_info import ModelInfo
+
+At = Literal["grid", "image"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Prediction for one image.
+
+    Args:
+        info: Description of the model.
+        class_probabilities: (C,) float32 in the order of the classes.
+        decision: Class by the threshold, or the most probable class; see `decide`.
+        grid_map: (h, w) float32 decision map on the grid of the model, not normalized; None if
+            the model has no maps or none was asked for.
+        map_class: Class of the map.
+        size: Width and height of the upright image in pixels.
+        at: Size of `map`: that of the grid, or of the image.
+    """
+
+    info: ModelInfo
+    class_probabilities: NDArray[np.float32]
+    decision: str
+    grid_map: NDArray[np.float32] | None
+    map_class: str
+    size: tuple[int, int]
+    at: At = "grid"
+
+    @property
+    def score(self) -> float:
+        """Probability of the positive class, or without one of the most probable class."""
+        index = self.info.positive_index
+        return float(
+            self.class_probabilities.max() if index is None else self.class_probabilities[index]
+        )
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability of each class."""
+        values = self.class_probabilities.tolist()
+        return dict(zip(self.info.classes, values, strict=True))
+
+    @property
+    def raw_map(self) -> NDArray[np.float32]:
+        """(h, w) decision map of `map_class` on the grid of the model, not normalized.
+
+        Raises:
+            InputError: There is no map.
+        """
+        if self.grid_map is None:
+            raise InputError(
+                f"{self.info.backbone}: this model has no maps"
+                if self.info.map_kind == "none"
+                else "the map was not computed; call the predictor with maps=True"
+            )
+        return self.grid_map
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """Decision map in [0, 1], on the grid of the model or at the size of the image (`at`)."""
+        return self.map_at_image() if self.at == "image" else normalised(self.raw_map)
+
+    def map_at_image(self) -> NDArray[np.float32]:
+        """(height, width) decision map in [0, 1] over the image; 0 where the model does not see."""
+        return over_image(normalised(self.raw_map), self.info.image_format, self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """Predictions for several images, as a sequence and as arrays.
+
+    Args:
+        info: Description of the model.
+        probabilities: (n, C) float32 in the order of the classes.
+        raw_map: (n, h, w) float32 decision maps, not normalized; None = none.
+        sizes: (n, 2) width and height of the upright images in pixels.
+        threshold: Threshold of the decision; None = the most probable class.
+        map_classes: (n,) class of each map.
+        at: Size of `map`: that of the grid, or of the image.
+    """
+
+    info: ModelInfo
+    probabilities: NDArray[np.float32]
+    raw_map: NDArray[np.float32] | None
+    sizes: NDArray[np.int64]
+    threshold: float | None
+    map_classes: NDArray[np.int64]
+    at: At = "grid"
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        maps = self.raw_map
+        if isinstance(index, slice):
+            return Predictions(
+                self.info,
+                self.probabilities[index],
+                None if maps is None else maps[index],
+                self.sizes[index],
+                self.threshold,
+                self.map_classes[index],
+                self.at,
+            )
+        width, height = self.sizes[index].tolist()
+        return Prediction(
+            self.info,
+            self.probabilities[index],
+            self.decision[index],
+            None if maps is None else maps[index],
+            self.info.classes[self.map_classes[index]],
+            (width, height),
+            self.at,
+        )
+
+    @property
+    def score(self) -> NDArray[np.float32]:
+        """(n,) probability of the positive class, or without one of the most probable class."""
+        index = self.info.positive_index
+        return self.probabilities.max(1) if index is None else self.probabilities[:, index]
+
+    @property
+    def decision(self) -> list[str]:
+        """Class of each image; see `decide`."""
+        found = decide(self.probabilities, self.info.positive_index, self.threshold)
+        return [self.info.classes[index] for index in found]
+
+    @property
+    def map(self) -> list[NDArray[np.float32]]:
+        """Decision map of each image in [0, 1], see `Prediction.map`."""
+        return [one.map for one in self]
+
+
+def decide(
+    probabilities: NDArray[np.float32], positive: int | None, threshold: float | None
+) -> NDArray[np.int64]:
+    """Class of each image.
+
+    With a threshold, an image is of the positive class if its score is at or above it, and
+    otherwise of the most probable other class. Without one, it is of the most probable class.
+
+    Args:
+        probabilities: (n, C).
+        positive: Index of the positive class, or None.
+        threshold: Threshold of the score, or None.
+
+    Returns:
+        (n,) indices of classes.
+
+    Example:
+        >>> decide(np.array([[0.6, 0.4], [0.9, 0.1]], np.float32), 1, 0.3).tolist()
+        [1, 0]
+    """
+    if positive is None or threshold is None:
+        return np.asarray(probabilities.argmax(1), np.int64)
+    others = probabilities.copy()
+    others[:, positive] = -1
+    # As on validation, in float64: a threshold may lie between two neighboring float32 scores.
+    above = probabilities[:, positive].astype(np.float64) >= threshold
+    return np.where(above, positive, others.argmax(1)).astype(np.int64)
