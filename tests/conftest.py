@@ -51,7 +51,7 @@ SLOW = (
     "models/test_backbones.py::test_a_strided",
     "models/test_backbones.py::test_strided",
     "cli/test_terminal.py",
-    "cli/test_demo.py",
+    "cli/test_demo_study.py",
     "benchmark/test_evidence.py",
     "study/test_sequential_seeds.py",
     "study/test_levers.py",

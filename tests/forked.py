@@ -32,7 +32,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings on one and on several devices.
 MODULES = (
-    "preceptor.cli.main", "preceptor.cli.runs", "preceptor.cli.terminal", "preceptor.driver",
+    "preceptor.cli.main", "preceptor.cli.runs_output", "preceptor.cli.terminal", "preceptor.driver",
     "preceptor.execution.make_maps", "preceptor.training.__main__", "preceptor.training.member",
     "preceptor.training.run", "tests.studies",
 )  # fmt: skip

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
-from preceptor.runtime.result_folder import file_digest
+from preceptor.runtime.checksums import file_digest
 from tests.commands import HANGS, Outcome
 from tests.forked import Forked, training
 

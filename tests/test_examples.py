@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.demo import DEMO
+from preceptor.cli.demo_study import DEMO
 from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.label.teacher_config import TeacherConfig

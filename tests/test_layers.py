@@ -40,8 +40,8 @@ NEVER = {
     "results": {"report"},
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
-# may be imported there.
-LATE = ("cli.", "tracking.", "execution.ray", "training.__main__")
+# may be imported there. `predictor.load` imports torch, or what else runs a model, for its models.
+LATE = ("cli.", "tracking.", "execution.ray", "training.__main__", "predictor.load")
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers")
 

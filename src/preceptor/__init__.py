@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from preceptor.losses.guidance_term import guidance
     from preceptor.losses.guided import GuidedLoss
     from preceptor.models.build import build_model, load_model
+    from preceptor.predictor.load import load
     from preceptor.study.config import StudyConfig
     from preceptor.training.run import train
 
@@ -31,6 +32,7 @@ _PLACES = {
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.score",
     "guidance": "preceptor.losses.guidance_term",
+    "load": "preceptor.predictor.load",
     "load_model": "preceptor.models.build",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",
@@ -46,6 +48,7 @@ __all__ = [
     "build_model",
     "evaluate",
     "guidance",
+    "load",
     "load_model",
     "run_study",
     "train",

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from preceptor.cli.main import app, reported_errors
 from preceptor.maps.store import read_store
-from preceptor.runtime.result_folder import file_digest
+from preceptor.runtime.checksums import file_digest
 from preceptor.training.record import RunRecord
 from preceptor.version import __version__
 from tests import forked
@@ -261,7 +261,11 @@ def test_cells_with_commas_quotes_and_line_breaks(data: Path, tmp_path: Path) ->
 
 def test_a_model_is_trained_marks_and_is_scored(data: Path, model: Path, tmp_path: Path) -> None:
     manifest = data / "manifest.csv"
-    assert {file.name for file in model.iterdir()} == {"model.json", "model.safetensors"}
+    assert {file.name for file in model.iterdir()} == {
+        "checksums.json",
+        "model.json",
+        "model.safetensors",
+    }
     record = json.loads((model.parent / "run.json").read_text())
     assert (record["training_images"], record["guided_images"]) == (20, 10)
     assert record["grid"] == [4, 4]
@@ -386,7 +390,7 @@ def test_model_folders_that_are_damaged(data: Path, model: Path, tmp_path: Path)
             (broken / name).unlink()
         else:
             (broken / name).write_bytes(content)
-        assert_refused(here("evaluate", broken, manifest), [f"{broken}: cannot be loaded"])
+        assert_refused(here("evaluate", broken, manifest), [f"{broken}: {name} does not match"])
 
 
 def test_an_image_that_goes_bad_after_the_check(data: Path, model: Path, tmp_path: Path) -> None:

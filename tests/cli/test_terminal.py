@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from preceptor.cli.runs import list_runs
+from preceptor.cli.runs_output import list_runs
 from preceptor.cli.terminal import live, render, tell_status
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config

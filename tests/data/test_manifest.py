@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from preceptor.cli.data import print_summary
+from preceptor.cli.data_output import print_summary
 from preceptor.data.annotated import draw_annotated
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from preceptor.errors import InputError
 from preceptor.models import backbones
 from preceptor.models.backbones import classifiers
-from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.build import MODEL_FILES, build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.runtime.checksums import write_checksums
 
 
 def small(backbone: str = "test_resnet", **options: Any) -> GuidedModel:
@@ -122,6 +123,7 @@ def test_what_is_loaded_is_named_by_weights_alone(tmp_path: Path, key: str) -> N
     save_model(small(), tmp_path / "model")
     file = tmp_path / "model" / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"backbone_args": {key: value}}))
+    write_checksums(tmp_path / "model", MODEL_FILES)
     with pytest.raises(InputError, match=rf"model: backbone_args: {key} is not allowed"):
         load_model(tmp_path / "model")
 
@@ -147,6 +149,7 @@ def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
         small(weights=str(tmp_path / name))
     save_model(small(), tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes((tmp_path / name).read_bytes())
+    write_checksums(tmp_path / "model", MODEL_FILES)
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(tmp_path / "model")
     assert not mark.exists()

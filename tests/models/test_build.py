@@ -12,9 +12,11 @@ import timm
 import torch
 
 from preceptor.errors import InputError
-from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.build import MODEL_FILES, build_model, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.runtime.checksums import write_checksums
+from preceptor.runtime.result_folder import finish
 from preceptor.saliency.rise import rise
 
 
@@ -218,7 +220,7 @@ def test_a_saved_model_is_the_same_model(
     for part, other in zip(one, two, strict=True):
         assert torch.equal(part, other)
     assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
-        "model.json", "model.safetensors"
+        "checksums.json", "model.json", "model.safetensors"
     ]  # fmt: skip
     save_model(again, tmp_path / "n")
     assert load_model(tmp_path / "n").spec == again.spec
@@ -231,6 +233,7 @@ def test_a_model_folder_of_the_first_version_loads(tmp_path: Path) -> None:
     for key in ("head", "cam_source", "tap"):  # it had none of them
         del values[key]
     file.write_text(json.dumps(values))
+    write_checksums(tmp_path, MODEL_FILES)
     assert load_model(tmp_path).spec == small().spec
 
 
@@ -263,20 +266,59 @@ def test_damaged_model_folders(tmp_path: Path) -> None:
     damages += [json.dumps({k: v for k, v in values.items() if k != "classes"})]
     for damage in damages:
         description.write_text(damage)
+        write_checksums(tmp_path, MODEL_FILES)
         with pytest.raises(InputError):
             load_model(tmp_path)
     description.write_bytes(b"\xff\xfe\x00")
+    write_checksums(tmp_path, MODEL_FILES)
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(tmp_path)
 
     description.write_text(text)
     for content in (b"", whole[:-10], whole[: len(whole) // 2]):
         weights.write_bytes(content)
+        write_checksums(tmp_path, MODEL_FILES)
         with pytest.raises(InputError, match="cannot be loaded"):
             load_model(tmp_path)
-    weights.unlink()
-    with pytest.raises(InputError, match="cannot be loaded"):
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+@pytest.mark.parametrize("damage", ["one byte", "cut short", "missing"])
+def test_a_changed_model_folder_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    save_model(small(), tmp_path)
+    file = tmp_path / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content if damage == "one byte" else content[:-1])
+    if damage == "missing":
+        file.unlink()
+    expected = "no model.json" if not file.exists() and name == "model.json" else f"{name} does not"
+    with pytest.raises(InputError, match=expected) as caught:
         load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"model.json": "0"}', "\ud800"])
+def test_a_model_folder_without_checksums_is_refused(tmp_path: Path, content: str | None) -> None:
+    save_model(small(), tmp_path)
+    file = tmp_path / "checksums.json"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(InputError, match=r"checksums.json.*copy the (whole )?folder again"):
+        load_model(tmp_path)
+
+
+def test_the_model_of_an_older_run_has_its_checksums_in_the_record(tmp_path: Path) -> None:
+    save_model(small(), tmp_path / "model")
+    (tmp_path / "model" / "checksums.json").unlink()
+    finish(tmp_path, {})
+    assert load_model(tmp_path / "model").spec == small().spec
+    weights = tmp_path / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"model.safetensors does not match its checksum"):
+        load_model(tmp_path / "model")
 
 
 def test_a_model_folder_that_claims_an_exact_map_and_has_none_is_refused(tmp_path: Path) -> None:
@@ -285,7 +327,9 @@ def test_a_model_folder_that_claims_an_exact_map_and_has_none_is_refused(tmp_pat
     file = tmp_path / "model.json"
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"cam": "cam"}))
+    write_checksums(tmp_path, MODEL_FILES)
     with pytest.raises(InputError, match=r"mobilenetv3_small_050: no exact class activation map"):
         load_model(tmp_path)
     file.write_text(json.dumps(values))
+    write_checksums(tmp_path, MODEL_FILES)
     assert load_model(tmp_path).spec == model.spec

@@ -24,7 +24,7 @@ from preceptor.inference.annotate import annotate
 from preceptor.inference.score import evaluate
 from preceptor.models.build import build_model, load_model
 from preceptor.models.pooling import Pool
-from preceptor.runtime.result_folder import file_digest
+from preceptor.runtime.checksums import file_digest
 from preceptor.training.loop import derived_seed
 from preceptor.training.readout import POOLS
 from preceptor.training.run import train

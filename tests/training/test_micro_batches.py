@@ -23,8 +23,8 @@ from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.rows import Batch
 from preceptor.errors import DeviceFullError, RunFailedError
+from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.result_folder import file_digest
 from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train

@@ -16,7 +16,8 @@ from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from preceptor.runtime.result_folder import damaged_files, file_digest, finish, read_record
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import damaged_files, finish, read_record
 from preceptor.training.prepare import run_id, run_id_of
 from tests.datasets import squares
 

@@ -34,7 +34,8 @@ from preceptor.maps.committee import mean_store
 from preceptor.maps.store import read_store, write_store
 from preceptor.models.build import build_model, load_model
 from preceptor.runtime import watchdog
-from preceptor.runtime.result_folder import damaged_files, file_digest, read_record, read_scores
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import damaged_files, read_record, read_scores
 from preceptor.training.prepare import run_id, run_id_of
 from preceptor.training.run import RunResult, train
 from preceptor.training.schedules import alpha_at
@@ -130,7 +131,7 @@ def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> No
     files = {file.relative_to(result.folder).as_posix() for file in result.folder.rglob("*.*")}
     assert files == {
         "config.yaml", "metrics.csv", "scores.parquet", "model/model.safetensors",
-        "model/model.json", "log.txt", "run.json",
+        "model/model.json", "model/checksums.json", "log.txt", "run.json",
     }  # fmt: skip
     assert damaged_files(result.folder) == []
     metrics = pd.read_csv(result.folder / "metrics.csv")

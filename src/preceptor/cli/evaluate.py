@@ -1,161 +1,78 @@
-"""Output of `preceptor evaluate`: metrics, error rates and the comparison of two models."""
+"""Command `preceptor evaluate`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
 
-from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
-from preceptor.evaluation.scores import class_auc
-from preceptor.evaluation.terms import TERMS, Field, Terms
-
-_FIGURES = {
-    "auc": "AUC",
-    "eer": "EER",
-    "accuracy": "accuracy",
-    "average_precision": "AP",
-    "brier": "Brier",
-}
+from preceptor.cli.options import CacheDirOption, CacheOption, ManifestPath
+from preceptor.cli.output_files import check_target
+from preceptor.evaluation.terms import Field
 
 
-def print_figures(table: pd.DataFrame, classes: Sequence[str]) -> None:
-    """Print metrics by set and source, and the AUC of each class.
-
-    Args:
-        table: Metrics as returned by `figures`.
-        classes: Class names in score order.
-    """
-    lines = [
-        [row["set"], row["source"] or "all", f"{row['images']:,}", f"{row['positives']:,}"]
-        + [_number(row[key]) for key in _FIGURES]
-        for row in table.to_dict("records")
-    ]
-    _show(["set", "source", "images", "positives", *_FIGURES.values()], lines)
-    whole = table[table["source"] == ""]
-    aucs = {name: class_auc(name) for name in classes if class_auc(name) in table}
-    if aucs:
-        lines = [[name, *map(_number, whole[column])] for name, column in aucs.items()]
-        _show(["one-vs-rest AUC", *whole["set"]], lines)
-
-
-def print_rates(
-    frame: pd.DataFrame, positive: str, rule: str, threshold: float | None, field: Field
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    manifest: ManifestPath,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Second model folder: compare AUCs by DeLong's test on each set."),
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Rule of the decision threshold, fixed on validation: eer, or fdr=x.",
+            show_default="eer",
+        ),
+    ] = None,
+    terms: Annotated[Field, typer.Option(help="Names of the error rates.")] = "generic",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output Parquet file of the scores; may replace an older score table."),
+    ] = None,
+    cache_dir: CacheDirOption = None,
+    cache: CacheOption = "memmap",
 ) -> None:
-    """Print error rates at a fixed threshold, and operating points on the ROC curve of each set.
+    """Evaluate a model on a manifest.
 
-    Args:
-        frame: Score table.
-        positive: Positive class.
-        rule: Rule that fixed the threshold.
-        threshold: Fixed threshold; None = the model has none, so that only operating points are
-            printed.
-        field: Field whose names of the error rates are used.
+    Prints AUC, EER, error rates and other metrics by evaluation set and source.
     """
-    terms = TERMS[field]
-    fixed, points = [], []
-    for name, part in frame.groupby("split", sort=False):
-        own = (part["label"] == positive).to_numpy(), part[f"score_{positive}"].to_numpy(float)
-        sources = part["source"].to_numpy(object)
-        if threshold is not None:
-            fixed += _lines(str(name), threshold_rates(*own, sources, threshold), terms)
-        points += _lines(str(name), roc_rates(*own, sources), terms)
-    if threshold is not None:
-        _show(
-            ["set", f"at the fixed threshold {threshold:.4g}", "source", "value"],
-            fixed,
-            f"Threshold by the rule {rule} on the validation images of the model's training; "
-            f"images with a score at or above it are classified as {terms.positive}.",
-        )
-    _show(
-        ["set", "on the ROC curve of the set", "source", "value"],
-        points,
-        "Operating points on the set's own ROC curve describe its scores; they are not achievable "
-        "in deployment, where the threshold is fixed in advance.",
-    )
+    from preceptor.runtime.bulk_import import bulk_import
 
+    with bulk_import():
+        from preceptor.cli.evaluate_output import print_comparison, print_figures, print_rates
+        from preceptor.data.manifest import Manifest
+        from preceptor.data.workspace import Workspace
+        from preceptor.errors import InputError
+        from preceptor.evaluation.compare import compare_sets
+        from preceptor.evaluation.operating_points import known_threshold
+        from preceptor.evaluation.scores import check_score_file, figures, write_scores
+        from preceptor.inference.score import check_comparable, score_sets
+        from preceptor.models.build import load_model
 
-def print_comparison(table: pd.DataFrame, names: tuple[str, str]) -> None:
-    """Print DeLong's test of two models, with one line per evaluation set.
-
-    Args:
-        table: Comparison as returned by `compare_sets`.
-        names: Names of models a and b.
-    """
-    lines = []
-    for row in table.to_dict("records"):
-        known = not math.isnan(row["low"])
-        lines.append(
-            [
-                row["set"],
-                f"{row['images']:,}",
-                f"{row['groups']:,}" if row["groups"] else "–",
-                _number(row["auc_a"]),
-                _number(row["auc_b"]),
-                _number(row["difference"], "+.3f"),
-                f"[{row['low']:+.3f}, {row['high']:+.3f}]" if known else "–",
-                "<0.0001" if row["p"] < 1e-4 else _number(row["p"], ".4f"),
-            ]
-        )
-    grouped = table["groups"] > 0
-    _show(
-        ["set", "images", "groups", "AUC A", "AUC B", "A − B", "95 % interval", "p"],
-        lines,
-        f"A: {names[0]}\nB: {names[1]}\n"
-        + _what_was_tested(bool(grouped.any()), bool(grouped.all()), len(table)),
-    )
-
-
-def _what_was_tested(some: bool, every: bool, sets: int) -> str:
-    """Caption of a comparison."""
-    unit = "images, which are treated as independent"
-    if some:
-        rest = "" if every else "; in sets without groups, images are treated as independent"
-        unit = f"groups: images of one group are treated as dependent (Obuchowski 1997){rest}"
-    each = " One test per set; p is not adjusted for multiple comparisons." if sets > 1 else ""
-    return (
-        f"DeLong's test over {unit}.{each} The test is about these two models on other images of "
-        "the same kind. It does not include the variation over trainings; to compare methods, run "
-        "a study."
-    )
-
-
-def _lines(name: str, rates: Sequence[Rate], terms: Terms) -> list[list[str]]:
-    """Cells set, error rate, source and value; rates by source only if there are several."""
-    several = sum(rate.measure == "apcer" for rate in rates) > 1
-    found = []
-    for rate in rates:
-        if rate.measure == "apcer" and not several:
-            continue
-        word = getattr(terms, rate.measure)
-        if rate.measure == "worst_apcer" and not several:
-            word = terms.apcer
-        if rate.measure == "tdr":
-            word = f"{word} at {terms.fdr} ≤ {rate.at:.3g}"
-        if rate.measure == "bpcer" and not math.isnan(rate.at):
-            word = f"{word} at {terms.worst_apcer} ≤ {rate.at:.3g}"
-        source = rate.source or "unnamed" if rate.measure == "apcer" else rate.source
-        found.append([name, word, source, rate.note or _number(rate.value)])
-    return found
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    return "–" if math.isnan(value) else f"{value:{form}}"
-
-
-def _show(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str = "") -> None:
-    """Print a table with a caption; names are not interpreted as markup."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in header:  # on a narrow screen names of sets are folded, words of headings are not
-        table.add_column(escape(name), overflow="fold", min_width=max(map(len, name.split())))
-    for line in lines:
-        table.add_row(*(escape(str(cell)) for cell in line))
-    console = Console()
-    console.print(table)
-    if caption:
-        console.print(caption, markup=False, highlight=False, soft_wrap=True)
+    if out is not None:
+        check_target("--out", out, replace=True)
+        check_score_file(out)
+    loaded = load_model(model)
+    spec = loaded.spec
+    rule, fixed = "eer" if threshold is None else threshold, None
+    if threshold is not None or rule in spec.thresholds:
+        fixed = known_threshold(rule, spec.thresholds, str(model))
+    other = None if against is None else load_model(against)
+    if other is not None:
+        check_comparable(loaded, other, (str(model), str(against)))
+    table = Manifest.read(manifest, verify=False, need=(), classes=spec.classes)
+    if not table.eval_splits("val") + table.eval_splits("test"):
+        raise InputError(f"{manifest}: no row has a val or test split; assign some rows to one")
+    workspace = Workspace(table, cache_dir)
+    scores = score_sets(loaded, workspace, cache)
+    if out is not None:
+        write_scores(scores, out)
+    print_figures(figures(scores, spec.classes, spec.positive), spec.classes)
+    if spec.positive is not None:
+        print_rates(scores, spec.positive, rule, fixed, terms)
+        if other is not None:
+            theirs = score_sets(other, workspace, cache)
+            compared = compare_sets(scores, theirs, spec.positive)
+            print_comparison(compared, (str(model), str(against)))

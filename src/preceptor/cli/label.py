@@ -172,10 +172,15 @@ def run(
     if overlap is not None and overlap_share is None:
         overlap_share = 1.0
     given = {
-        "classes": _names("--classes", classes), "labels": _names("--labels", labels),
-        "order": order, "proposals": proposals, "seed": seed, "overlap": overlap,
-        "overlap_share": overlap_share, "splits": _names("--splits", splits),
-    }  # fmt: skip
+        "classes": _names("--classes", classes),
+        "labels": _names("--labels", labels),
+        "order": order,
+        "proposals": proposals,
+        "seed": seed,
+        "overlap": overlap,
+        "overlap_share": overlap_share,
+        "splits": _names("--splits", splits),
+    }
     invited = _names("--links", links) or ()
     if invited and password_file is not None:
         raise InputError("--links and --password-file: choose one of the two")
@@ -189,9 +194,12 @@ def run(
     path = database or found.database
     with serving(path):
         prepared = prepare(
-            path, found, _rows, {key: value for key, value in given.items() if value is not None},
+            path,
+            found,
+            _rows,
+            {key: value for key, value in given.items() if value is not None},
             find_source(honeypots) if honeypots is not None else None,
-        )  # fmt: skip
+        )
         try:
             at = listen(host, port)
         except OSError as error:
@@ -259,9 +267,11 @@ def _tell(prepared: Prepared) -> None:
         print(f"images: {changes.added:,}")
         return
     counts = {
-        "added": changes.added, "no longer there, hidden": changes.hidden,
-        "there again": changes.shown, "with another label": changes.relabeled,
-    }  # fmt: skip
+        "added": changes.added,
+        "no longer there, hidden": changes.hidden,
+        "there again": changes.shown,
+        "with another label": changes.relabeled,
+    }
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     print(f"note: {prepared.source.place.name} has changed: {said or 'no image of it'}")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.export import Format
+from preceptor.cli.data_export import Format
 
 
 def label_export(

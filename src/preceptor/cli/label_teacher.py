@@ -65,12 +65,17 @@ def simulate(
     with bulk_import():
         from preceptor.label.simulate import Simulation, simulate, summary
     found = simulate(
-        manifest, to,
+        manifest,
+        to,
         Simulation(
-            images, tuple(name.strip() for name in people.split(",")), order, proposals,
-            _teacher(config) if teacher else None, seed=seed,
+            images,
+            tuple(name.strip() for name in people.split(",")),
+            order,
+            proposals,
+            _teacher(config) if teacher else None,
+            seed=seed,
         ),
-    )  # fmt: skip
+    )
     print(summary(found))
 
 

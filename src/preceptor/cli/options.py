@@ -21,6 +21,11 @@ Preset = Literal["tiny", "small", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]
 RunState = Literal["finished", "begun", "waiting"]
 
+ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
+CacheOption = Annotated[
+    Cache,
+    typer.Option(help="Cache of decoded images: memmap (memory-mapped file) or none (no cache)."),
+]
 CacheDirOption = Annotated[
     Path | None, typer.Option("--cache-dir", help="Folder of the image caches.", show_default=False)
 ]

@@ -90,10 +90,19 @@ def run(
     console = Console()
     show = partial(live, console=console) if console.is_terminal else None
     result = run_study(
-        settings, out, jobs=jobs, engine=engine, address=address, runs_per_gpu=runs_per_gpu,
-        hang_timeout=hang_timeout, track=track or (), track_uri=track_uri, early=early,
-        tell=partial(print, flush=True), show=show,
-    )  # fmt: skip
+        settings,
+        out,
+        jobs=jobs,
+        engine=engine,
+        address=address,
+        runs_per_gpu=runs_per_gpu,
+        hang_timeout=hang_timeout,
+        track=track or (),
+        track_uri=track_uri,
+        early=early,
+        tell=partial(print, flush=True),
+        show=show,
+    )
     finish(result)
 
 

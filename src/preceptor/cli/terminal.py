@@ -22,9 +22,11 @@ Tell = Callable[[str], None]
 def live(board: StudyStatus, console: Console) -> Iterator[Tell]:
     """Show a board on a terminal while the study runs; yields what tells lines above it."""
     with Live(
-        get_renderable=lambda: render(board.status), console=console, refresh_per_second=2,
+        get_renderable=lambda: render(board.status),
+        console=console,
+        refresh_per_second=2,
         transient=True,
-    ) as shown:  # fmt: skip
+    ) as shown:
         yield lambda line: shown.console.print(line, markup=False, highlight=False)
 
 

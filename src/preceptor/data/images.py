@@ -96,30 +96,57 @@ def decode_image(path: Path, channels: int = 3, content: bytes | None = None) ->
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     try:
-        image = _load(path, content)
-        deep = _deep_grey(image)
-        if image.mode == "I" and deep is None:
-            raise ValueError(
-                "32-bit integers have no known scale (which value is white is undefined); save it "
-                "with 8 or 16 bits"
-            )
-        if _is_signed(image):
-            raise ValueError(
-                "signed integers have no known scale (which value is white is undefined); save it "
-                "with 8 bits, or with 16 bits without a sign"
-            )
-        if deep is not None:
-            grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
-            return grey if channels == 1 else np.repeat(grey, 3, axis=2)
-        if _is_transparent(image):
-            color = _to_rgba(image)
-            white = Image.new("RGBA", color.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, color).convert("RGB")
-        if channels == 3:
-            return np.array(image.convert("RGB"))
-        return np.array(_to_grey(image))[..., None]
+        return _as_pixels(_load(path, content), channels)
     except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
         raise _explain(path, error) from error
+
+
+def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDArray[np.uint8]:
+    """Pixels of an image of Pillow, as `decode_image` has them for its file.
+
+    Args:
+        image: Image in any mode; it is turned upright by its EXIF orientation.
+        channels: 3 for RGB or 1 for grayscale (luminance).
+        name: Name of the image in messages.
+
+    Returns:
+        uint8 of shape (H, W, channels).
+
+    Raises:
+        ImageError: The image has no pixels, is truncated, or has values without a scale.
+    """
+    try:
+        if 0 in image.size:
+            raise ValueError(f"{image.width} × {image.height} pixels")
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        return _as_pixels(turned(image, orientation), channels)
+    except Exception as error:  # an opened file is decoded here
+        raise _explain(Path(name), error) from error
+
+
+def _as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """(H, W, channels) of a decoded, upright image."""
+    deep = _deep_grey(image)
+    if image.mode == "I" and deep is None:
+        raise ValueError(
+            "32-bit integers have no known scale (which value is white is undefined); save it "
+            "with 8 or 16 bits"
+        )
+    if _is_signed(image):
+        raise ValueError(
+            "signed integers have no known scale (which value is white is undefined); save it "
+            "with 8 bits, or with 16 bits without a sign"
+        )
+    if deep is not None:
+        grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
+        return grey if channels == 1 else np.repeat(grey, 3, axis=2)
+    if _is_transparent(image):
+        color = _to_rgba(image)
+        white = Image.new("RGBA", color.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, color).convert("RGB")
+    if channels == 3:
+        return np.array(image.convert("RGB"))
+    return np.array(_to_grey(image))[..., None]
 
 
 def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-from preceptor.runtime.result_folder import digest, file_digest
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import digest
 
 
 class RowHashes:

@@ -27,11 +27,21 @@ from preceptor.models.outputs import ModelOutput
 from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_cam_identity, check_grad_cam, check_trained
 from preceptor.models.spec import Head, ModelSpec
+from preceptor.runtime.checksums import (
+    CHECKSUMS,
+    files_that_differ,
+    read_checksums,
+    write_checksums,
+)
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
+from preceptor.runtime.result_folder import checksum, is_finished
 from preceptor.runtime.strict_json import strict_json
 
 CamKind = Literal["auto", "cam", "gradcam"]
+
+MODEL_FILES = ("model.json", "model.safetensors")
+"""Files of a model folder that determine its predictions."""
 
 
 def build_model(
@@ -279,25 +289,56 @@ def _trial(model: GuidedModel) -> ModelOutput:
 def save_model(
     model: GuidedModel, folder: Path, thresholds: Mapping[str, float] | None = None
 ) -> None:
-    """Write a model folder: `model.safetensors` and `model.json`."""
+    """Write a model folder: `model.safetensors`, `model.json` and their checksums."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
     (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
+    write_checksums(folder, MODEL_FILES)
+
+
+def check_model_files(folder: Path) -> dict[str, str]:
+    """Check the files of a model folder against their checksums.
+
+    The model folder of a run that an earlier version trained has its checksums in `run.json`.
+
+    Returns:
+        Checksum of each file.
+
+    Raises:
+        InputError: A file does not match its checksum, or there are no checksums.
+    """
+    known, run = read_checksums(folder), folder.absolute().parent
+    if not known and is_finished(run):
+        inside = folder.absolute().name
+        known = {name: checksum(run, f"{inside}/{name}") for name in MODEL_FILES}
+    known = {name: known[name] for name in MODEL_FILES if known.get(name)}
+    if len(known) < len(MODEL_FILES):
+        raise InputError(
+            f"{folder}: {CHECKSUMS} with the checksums of the model is missing or incomplete; copy "
+            "the whole folder again, or write best/ of an older study again: preceptor report STUDY"
+        )
+    if changed := files_that_differ(folder, known):
+        raise InputError(
+            f"{folder}: {changed[0]} does not match its checksum: it was changed or damaged after "
+            "it was written; copy the folder again"
+        )
+    return known
 
 
 def load_model(folder: str | Path) -> GuidedModel:
     """Load a model folder; nothing is unpickled.
 
     Raises:
-        InputError: The folder is not a model folder, is inconsistent, or its model has CAMs that do
-            not add up to the logits.
+        InputError: The folder is not a model folder, a file does not match its checksum, the folder
+            is inconsistent, or its model has CAMs that do not add up to the logits.
     """
     folder = Path(folder)
     file = folder / "model.json"
     if not file.is_file():
         raise InputError(f"{folder} is not a model folder: it has no model.json")
+    check_model_files(folder)
     try:
         values = json.loads(file.read_text())
         for key in ("classes", "mean", "std"):

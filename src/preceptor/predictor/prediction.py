@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, overload
 
 import numpy as np
@@ -112,14 +113,12 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, index: int | slice) -> Prediction | Predictions:
         maps = self.raw_map
         if isinstance(index, slice):
-            return Predictions(
-                self.info,
-                self.probabilities[index],
-                None if maps is None else maps[index],
-                self.sizes[index],
-                self.threshold,
-                self.map_classes[index],
-                self.at,
+            return replace(
+                self,
+                probabilities=self.probabilities[index],
+                raw_map=None if maps is None else maps[index],
+                sizes=self.sizes[index],
+                map_classes=self.map_classes[index],
             )
         width, height = self.sizes[index].tolist()
         return Prediction(
@@ -138,7 +137,7 @@ class Predictions(Sequence[Prediction]):
         index = self.info.positive_index
         return self.probabilities.max(1) if index is None else self.probabilities[:, index]
 
-    @property
+    @cached_property
     def decision(self) -> list[str]:
         """Class of each image; see `decide`."""
         found = decide(self.probabilities, self.info.positive_index, self.threshold)
@@ -148,6 +147,18 @@ class Predictions(Sequence[Prediction]):
     def map(self) -> list[NDArray[np.float32]]:
         """Decision map of each image in [0, 1], see `Prediction.map`."""
         return [one.map for one in self]
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """One sequence of the predictions of several batches of the same predictor, at least one."""
+    maps = [part.raw_map for part in parts if part.raw_map is not None]
+    return replace(
+        parts[0],
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        raw_map=np.concatenate(maps) if maps else None,
+        sizes=np.concatenate([part.sizes for part in parts]),
+        map_classes=np.concatenate([part.map_classes for part in parts]),
+    )
 
 
 def decide(

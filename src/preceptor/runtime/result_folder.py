@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from preceptor.errors import InputError
+from preceptor.runtime.checksums import file_digest, files_that_differ
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
@@ -27,12 +28,6 @@ def digest(value: Any) -> str:
     """Short hash of a JSON-able value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """BLAKE2b hash of the content of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def is_finished(folder: Path) -> bool:
@@ -66,17 +61,10 @@ def finish(folder: Path, record: dict[str, Any], *, without: str = "") -> None:
 def damaged_files(folder: Path) -> list[str]:
     """Files of a finished run that are missing, unreadable, or do not match their checksums."""
     try:
-        files = read_record(folder)["files"].items()
-    except (OSError, InputError, KeyError, TypeError, AttributeError):
+        files = dict(read_record(folder)["files"])
+    except (OSError, InputError, KeyError, TypeError, ValueError):
         return ["run.json"]
-    return [name for name, checksum in files if not _is(folder / name, checksum)]
-
-
-def _is(path: Path, checksum: str) -> bool:
-    try:
-        return file_digest(path) == checksum
-    except OSError:
-        return False
+    return files_that_differ(folder, files)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from preceptor.maps.targets import build_map_targets, marked_classes
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
-from preceptor.runtime.result_folder import digest, file_digest
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.

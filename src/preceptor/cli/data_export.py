@@ -1,4 +1,4 @@
-"""Command that exports maps to other tools."""
+"""Command `preceptor data export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that import annotations of other tools."""
+"""Commands of `preceptor data import`."""
 
 # No postponed annotations: the signatures of the commands are put together from those of the
 # readers below, and typer evaluates no text in them.
@@ -75,10 +75,13 @@ def _fixations(
     from preceptor.data.importers.fixations import Gaze, parse_display, parse_screen, read_fixations
 
     gaze = Gaze(
-        sigma, sigma_unit, pixels_per_degree,
-        parse_display(display) if display else None, positions,
+        sigma,
+        sigma_unit,
+        pixels_per_degree,
+        parse_display(display) if display else None,
+        positions,
         parse_screen(screen) if screen else None,
-    )  # fmt: skip
+    )
     return read_fixations(_one(source), images, gaze)
 
 
@@ -244,7 +247,7 @@ def _write(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the splits.")] = 0,
 ) -> None:
     """Write a manifest and maps; the parameters after `*` are options of all formats."""
-    from preceptor.cli.data import print_import
+    from preceptor.cli.data_output import print_import
     from preceptor.data.importers.options import ImportOptions, parse_split
     from preceptor.data.importers.rasterize import RasterOptions, parse_shape
     from preceptor.data.importers.write import write_import
@@ -252,15 +255,26 @@ def _write(
 
     kind, soft = parse_shape(shape)
     options = ImportOptions(
-        RasterOptions(kind, soft, line_width, point_radius), labels, tuple(positive or ()),
-        negative, unmarked, merge, exif, parse_split(split) if split else {}, group_by, seed,
-    )  # fmt: skip
+        RasterOptions(kind, soft, line_width, point_radius),
+        labels,
+        tuple(positive or ()),
+        negative,
+        unmarked,
+        merge,
+        exif,
+        parse_split(split) if split else {},
+        group_by,
+        seed,
+    )
     with progress() as bar:
         task = bar.add_task("writing maps", total=None, note="")
         summary = write_import(
-            imported, images, to, options,
+            imported,
+            images,
+            to,
+            options,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+        )
     print_import(summary)
 
 

@@ -1,4 +1,4 @@
-"""Command that compares the annotators of a folder."""
+"""Command `preceptor data agreement`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""Command `preceptor data import und`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor.cli.output_files import check_target
+
+
+def import_und(
+    train: Annotated[Path, typer.Option(help="Training CSV without header: split, class, path.")],
+    images: Annotated[Path, typer.Option(help="Folder of the images.")],
+    heatmaps: Annotated[Path, typer.Option(help="Folder of heat maps with the same file names.")],
+    to: Annotated[Path, typer.Option(help="Output manifest.")],
+    test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set. Repeatable.")] = None,
+) -> None:
+    """Import the UND CYBORG release, in the form in which it is published."""
+    from preceptor.data.importers.und import read_und
+
+    check_target("--to", to)
+    table = read_und(train, test or [], images, heatmaps)
+    table.write(to)
+    print(f"wrote {to}: {len(table):,} images")

@@ -1,0 +1,131 @@
+"""Images in all forms that a predictor accepts, decoded as in training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from preceptor.config.image_format import ImageFormat
+from preceptor.data.geometry import render
+from preceptor.data.images import ImageError, decode_image, pixels_of
+from preceptor.errors import InputError, one_line
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+"""Path, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or RGBA."""
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """Input that cannot be decoded.
+
+    Args:
+        source: Path, or the kind of the input.
+        reason: Reason in one line, without the source.
+    """
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """Decoded image on the canvases of one or several models.
+
+    Args:
+        size: Width and height of the upright image in pixels.
+        pixels: (side, side, channels) uint8 by input format.
+    """
+
+    size: tuple[int, int]
+    pixels: Mapping[ImageFormat, NDArray[np.uint8]]
+
+
+def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
+    """Pixels of an input, upright, with transparent pixels composited on white.
+
+    Args:
+        image: Path, content of a file, image of Pillow, or array.
+        channels: 3 for RGB or 1 for grayscale (luminance).
+
+    Returns:
+        uint8 of shape (H, W, channels).
+
+    Raises:
+        ImageError: The image cannot be decoded.
+        InputError: It is of another type, shape or data type.
+
+    Example:
+        >>> read_pixels(np.zeros((2, 5), np.uint8)).shape
+        (2, 5, 3)
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        if not len(image):
+            raise ImageError(Path("bytes"), "it is empty (0 bytes)")
+        return decode_image(Path("bytes"), channels, bytes(image))
+    if isinstance(image, Image.Image):
+        return pixels_of(image, channels, source_of(image))
+    if isinstance(image, np.ndarray):
+        return pixels_of(_from_array(image), channels, "array")
+    if isinstance(image, str | os.PathLike):
+        return decode_image(_path(image), channels)
+    raise InputError(
+        f"an image is of type {type(image).__name__}; give a path, bytes, an image of Pillow, or a "
+        "uint8 array (H, W, 3)"
+    )
+
+
+def canvases_of(image: ImageInput, formats: Sequence[ImageFormat]) -> Canvases | BadImage:
+    """Input on the canvas of each format, or the reason why it cannot be decoded.
+
+    Raises:
+        InputError: The input is of another type, shape or data type.
+    """
+    try:
+        pixels = {
+            channels: read_pixels(image, channels)
+            for channels in dict.fromkeys(form.channels for form in formats)
+        }
+    except ImageError as error:
+        return BadImage(source_of(image), one_line(error.reason))
+    height, width = next(iter(pixels.values())).shape[:2]
+    return Canvases(
+        (width, height),
+        {form: render(pixels[form.channels], form.fit, form.size) for form in formats},
+    )
+
+
+def source_of(image: ImageInput) -> str:
+    """Name of an input in messages: its path, or its kind."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "")) or "image"
+    return "array" if isinstance(image, np.ndarray) else "bytes"
+
+
+def _path(image: str | os.PathLike[str]) -> Path:
+    text = os.fspath(image)
+    if "\0" in text:
+        raise ImageError(text.replace("\0", "\\0"), "a path cannot contain a null character")
+    return Path(text)
+
+
+def _from_array(array: NDArray[np.uint8]) -> Image.Image:
+    """Array as an image of Pillow."""
+    if array.dtype != np.uint8:
+        raise InputError(f"an array has the data type {array.dtype}; convert it to uint8, 0 to 255")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise InputError(
+            f"an array has the shape {array.shape}; give (H, W), (H, W, 3) or (H, W, 4)"
+        )
+    if 0 in array.shape:
+        raise ImageError(Path("array"), f"{array.shape[1]} × {array.shape[0]} pixels")
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,65 @@
+"""Loading of predictors from model folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preceptor.errors import InputError
+from preceptor.predictor.ensemble import Ensemble
+from preceptor.predictor.network import Network
+from preceptor.predictor.predictor import Predictor
+from preceptor.predictor.turned_network import TurnedNetwork
+
+if TYPE_CHECKING:
+    from preceptor.config.training import Precision
+
+ModelPath = str | os.PathLike[str]
+
+
+def load(
+    model: ModelPath | Sequence[ModelPath],
+    *,
+    threshold: str | float | None = None,
+    tta: bool = False,
+    device: str = "auto",
+    precision: Precision = "32-true",
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Predictor:
+    """Load a trained model, or an ensemble of several, for use.
+
+    Args:
+        model: Model folder, such as `best`; or several, whose probabilities and normalized maps are
+            averaged.
+        threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
+            None = eer if the model has it, else the decision is the most probable class. An
+            ensemble has no rules, since those of its models do not hold for the mean.
+        tta: Test-time augmentation: means over the eight flips and quarter turns of the image.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        precision: 32-true, in which thresholds are fixed; bf16-mixed or 16-mixed.
+        batch_size: Number of images per pass; None = chosen by a short probe when many images are
+            predicted.
+        workers: Number of threads that decode; None = one per core.
+
+    Raises:
+        InputError: A path is no model folder, the model is damaged, or a setting is invalid.
+    """
+    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be 1 or more")
+    networks = [_network(Path(path), device, precision, batch_size) for path in paths]
+    if tta:
+        networks = [TurnedNetwork(network) for network in networks]
+    return Predictor(
+        Ensemble(networks), threshold=threshold, batch_size=batch_size, workers=workers
+    )
+
+
+def _network(path: Path, device: str, precision: Precision, batch_size: int | None) -> Network:
+    """Network of a model; its library is imported only now."""
+    from preceptor.predictor.torch_network import TorchNetwork
+
+    return TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)

@@ -1,0 +1,224 @@
+"""Predictor: images in any form in, predictions out; decoding overlaps the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, overload
+
+import numpy as np
+
+from preceptor.data.images import ImageError
+from preceptor.errors import InputError
+from preceptor.predictor.ensemble import Ensemble
+from preceptor.predictor.inputs import BadImage, Canvases, ImageInput, canvases_of
+from preceptor.predictor.model_info import ModelInfo
+from preceptor.predictor.prediction import At, Prediction, Predictions, joined
+from preceptor.predictor.threshold import find_threshold
+from preceptor.runtime.cores import usable_cores
+
+# Batches that are decoded ahead of the network.
+_AHEAD = 3
+# So many images are one batch: the size at which the network is fast need not be known.
+_FEW = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Predictions for consecutive inputs.
+
+    Args:
+        predictions: Predictions for the images that could be decoded, in their order; None if
+            there are none.
+        places: Position of each prediction among the inputs of the batch.
+        bad: Inputs that could not be decoded, by their position.
+        count: Number of inputs.
+    """
+
+    predictions: Predictions | None
+    places: list[int]
+    bad: dict[int, BadImage]
+    count: int
+
+
+class Predictor:
+    """Trained model, or an ensemble of several, in use; made by `preceptor.load`.
+
+    Args:
+        ensemble: One network, or several.
+        threshold: Threshold of the decision, see `find_threshold`.
+        batch_size: Number of images per pass; None = that at which the network is fast.
+        workers: Number of threads that decode; None = one per core.
+
+    Raises:
+        InputError: The model has no such threshold.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        *,
+        threshold: str | float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._ensemble = ensemble
+        self._batch_size = batch_size
+        self._workers = workers or usable_cores()
+        self.threshold = find_threshold(threshold, ensemble.info)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Description of the model."""
+        return self._ensemble.info
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images per pass."""
+        return self._batch_size or self._ensemble.batch_size
+
+    @overload
+    def __call__(
+        self,
+        images: ImageInput,
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self,
+        images: list[Any] | tuple[ImageInput, ...],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Predictions: ...
+
+    def __call__(
+        self,
+        images: ImageInput | list[Any] | tuple[ImageInput, ...],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Prediction | Predictions:
+        """Prediction for an image, or predictions for a sequence of images.
+
+        Args:
+            images: Path, content of a file, image of Pillow, or uint8 array (H, W, 3) or (H, W); or
+                a list of these, or an array (B, H, W, 3).
+            at: Size of `.map`: grid (of the model) or image.
+            map_of: Class of the maps; None = the positive class, or for models without one the most
+                probable class of each image.
+            maps: Whether maps are computed.
+
+        Raises:
+            ImageError: An image cannot be decoded.
+            InputError: An input is of another type, or there is no class `map_of`.
+        """
+        several = isinstance(images, np.ndarray) and images.ndim == 4
+        one = not (several or isinstance(images, list | tuple))
+        inputs: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+        if not inputs:
+            raise InputError("there are no images; give at least one")
+        size = len(inputs) if len(inputs) <= _FEW else None
+        found: list[Predictions] = []
+        for batch in self.batches(inputs, at=at, map_of=map_of, maps=maps, batch_size=size):
+            for bad in batch.bad.values():
+                raise ImageError(bad.source, bad.reason)
+            assert batch.predictions is not None
+            found.append(batch.predictions)
+        return found[0][0] if one else joined(found)
+
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Iterator[Prediction | BadImage]:
+        """Predictions for any number of images, one by one in their order, in bounded memory.
+
+        Images that cannot be decoded give a `BadImage` and do not stop the iteration. Arguments as
+        in `__call__`.
+        """
+        for batch in self.batches(images, at=at, map_of=map_of, maps=maps):
+            good = iter(batch.predictions if batch.predictions is not None else ())
+            for place in range(batch.count):
+                yield batch.bad[place] if place in batch.bad else next(good)
+
+    def batches(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+        batch_size: int | None = None,
+    ) -> Iterator[Batch]:
+        """Predictions for any number of images, batch by batch, in bounded memory.
+
+        A batch consists of the next `batch_size` inputs, of which some may be bad, so that results
+        do not depend on where an iteration starts. Other arguments as in `__call__`.
+        """
+        wanted = self._map_index(map_of)
+        size = batch_size or self.batch_size
+        for decoded in self._decoded(images, size):
+            places = [at for at, one in enumerate(decoded) if isinstance(one, Canvases)]
+            good = [one for one in decoded if isinstance(one, Canvases)]
+            bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
+            predictions = self._predict(good, at, wanted, maps) if good else None
+            yield Batch(predictions, places, bad, len(decoded))
+
+    def _predict(
+        self, decoded: list[Canvases], at: At, wanted: int | None, maps: bool
+    ) -> Predictions:
+        sizes = np.array([one.size for one in decoded], np.int64)
+        canvases = {
+            form: np.stack([one.pixels[form] for one in decoded]) for form in self._ensemble.formats
+        }
+        classes = None if wanted is None else np.full(len(decoded), wanted, np.int64)
+        out = self._ensemble(canvases, sizes, maps=maps, map_classes=classes)
+        if classes is None:
+            positive = self.info.positive_index
+            classes = (
+                np.asarray(out.probabilities.argmax(1), np.int64)
+                if positive is None
+                else np.full(len(decoded), positive, np.int64)
+            )
+        return Predictions(
+            self.info, out.probabilities, out.raw_map, sizes, self.threshold, classes, at
+        )
+
+    def _map_index(self, name: str | None) -> int | None:
+        if name is None:
+            return None
+        if name not in self.info.classes:
+            known = ", ".join(self.info.classes)
+            raise InputError(f"map_of {name!r} is not a class of the model; it has {known}")
+        return self.info.classes.index(name)
+
+    def _decoded(
+        self, images: Iterable[ImageInput], size: int
+    ) -> Iterator[list[Canvases | BadImage]]:
+        """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile."""
+        formats = self._ensemble.formats
+        with ThreadPoolExecutor(self._workers) as pool:
+            waiting: deque[list[Future[Canvases | BadImage]]] = deque()
+            try:
+                left = iter(images)
+                while batch := list(islice(left, size)):
+                    waiting.append([pool.submit(canvases_of, one, formats) for one in batch])
+                    if len(waiting) >= _AHEAD:
+                        yield [one.result() for one in waiting.popleft()]
+                while waiting:
+                    yield [one.result() for one in waiting.popleft()]
+            finally:
+                pool.shutdown(cancel_futures=True)

@@ -1,0 +1,81 @@
+"""Threshold of the decision: the name of a rule, or a number."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from preceptor.errors import InputError
+from preceptor.predictor.model_info import ModelInfo
+
+DEFAULT_RULE = "eer"
+# fdr5% and bpcer5% are both the false positive rate: BPCER is its name in presentation attack
+# detection.
+_PERCENT = re.compile(r"(?:fdr|bpcer)=?(\d*\.?\d+)%")
+_SHARE = re.compile(r"(?:fdr|bpcer)=(\d*\.?\d+(?:e-?\d+)?)")
+
+
+def find_threshold(threshold: str | float | None, info: ModelInfo) -> float | None:
+    """Threshold of the score.
+
+    Args:
+        threshold: Name of a rule, as in `model.json` (eer, fdr=0.05) or with a percentage (fdr5%,
+            bpcer5%); a number; or None, which is eer for models that have it.
+        info: Description of the model.
+
+    Returns:
+        Threshold; None = the decision is the most probable class.
+
+    Raises:
+        InputError: The model has no such threshold or no positive class, or the number is not
+            finite.
+
+    Example:
+        >>> from preceptor.config.image_format import ImageFormat
+        >>> info = ModelInfo(("a", "b"), "b", ImageFormat(64), (0.5,) * 3, (0.5,) * 3, "net", "cam",
+        ...                  {"eer": 0.4, "fdr=0.05": 0.7})
+        >>> [find_threshold(one, info) for one in (None, "bpcer5%", "fdr=0.05", "0.25", 0.5)]
+        [0.4, 0.7, 0.7, 0.25, 0.5]
+    """
+    if threshold is None:
+        return info.thresholds.get(DEFAULT_RULE)
+    if info.positive is None:
+        raise InputError(
+            f"threshold {threshold!r}: the model has no positive class; remove the threshold, and "
+            "the decision is the most probable class"
+        )
+    number = _number(threshold)
+    if number is not None:
+        if not math.isfinite(number):
+            raise InputError(f"threshold {threshold!r} is not a finite number")
+        return number
+    name = rule_name(str(threshold))
+    if name not in info.thresholds:
+        known = ", ".join(info.thresholds) or "none"
+        raise InputError(
+            f"threshold {threshold!r}: the model has no such threshold; it has {known}; name one, "
+            "or give a number"
+        )
+    return info.thresholds[name]
+
+
+def rule_name(name: str) -> str:
+    """Name of a rule in the spelling of `model.json`.
+
+    Example:
+        >>> [rule_name(name) for name in ("EER", "fdr5%", "bpcer0.1%", "fdr=0.010")]
+        ['eer', 'fdr=0.05', 'fdr=0.001', 'fdr=0.01']
+    """
+    plain = name.strip().lower()
+    if found := _PERCENT.fullmatch(plain):
+        return f"fdr={float(found[1]) / 100:g}"
+    if found := _SHARE.fullmatch(plain):
+        return f"fdr={float(found[1]):g}"
+    return plain
+
+
+def _number(threshold: str | float) -> float | None:
+    try:
+        return float(threshold)
+    except ValueError:
+        return None
