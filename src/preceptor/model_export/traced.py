@@ -94,7 +94,12 @@ def example_images(
 
 
 def takes_other_sizes(model: DeployedModel, dtype: torch.dtype) -> bool:
-    """Whether a model computes images of another size than its own."""
+    """Whether a model computes images of another size than its own.
+
+    The number of cells is part of other poolings than the mean, and is traced as a constant.
+    """
+    if model.model.spec.pool.kind != "mean":
+        return False
     try:
         with quiet(), torch.no_grad():
             model(example_images(model, 1, dtype, larger=_LARGER))
@@ -102,7 +107,7 @@ def takes_other_sizes(model: DeployedModel, dtype: torch.dtype) -> bool:
         if out_of_memory(error):
             raise
         return False
-    return not _counts_cells(model)
+    return True
 
 
 def larger_images(model: DeployedModel, dtype: torch.dtype) -> Tensor:
@@ -110,21 +115,12 @@ def larger_images(model: DeployedModel, dtype: torch.dtype) -> Tensor:
     return example_images(model, 2, dtype, larger=_LARGER)
 
 
-def _counts_cells(model: DeployedModel) -> bool:
-    """Whether the pooling of the maps takes a share of their cells, which is traced as a number."""
-    pool = model.model.spec.pool
-    return pool.kind != "mean"
-
-
 def _with_derivative(model: DeployedModel, images: Tensor) -> nn.Module:
     """The model itself, or for Grad-CAM its graph with the operations of the derivative."""
     if not model.maps or model.model.spec.cam != "gradcam":
         return model
-    known: dict[Any, Callable[..., Any]] = {
-        operation: rule
-        for operation, rule in core_aten_decompositions().items()
-        if "backward" in str(operation)
-    }
+    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    known = {operation: rule for operation, rule in table.items() if "backward" in str(operation)}
     known[_aten.convolution_backward.default] = _convolution_slope
     traced: nn.Module = make_fx(
         model,
@@ -147,7 +143,7 @@ def _convolution_slope(
     __: list[int],
     groups: int,
     wanted: list[bool],
-) -> tuple[Tensor | None, None, None]:
+) -> Any:
     """Derivative of a convolution with respect to its input: a transposed convolution."""
     if wanted[1] or wanted[2] or transposed or any(one != 1 for one in stride):
         return NotImplemented
