@@ -53,6 +53,8 @@ COMMANDS = [
     ("train",),
     ("annotate",),
     ("evaluate",),
+    ("export",),
+    ("predict",),
     ("label",),
     ("label", "run"),
     ("label", "teach"),

@@ -19,6 +19,7 @@ from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
 from preceptor.cli.label import label
 from preceptor.cli.model_export import export
+from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
 from preceptor.cli.study import study
@@ -40,6 +41,7 @@ app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
 app.command()(export)
+app.command()(predict)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)
