@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -33,9 +33,6 @@ from preceptor.predictor.torch_network import info_of
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json
-
-if TYPE_CHECKING:
-    import onnx
 
 Target = Literal["onnx", "torch_export", "folder"]
 InputType = Literal["uint8", "float32"]
@@ -232,7 +229,7 @@ def _write_onnx(export: _Export, out: Path) -> Exported:
 
     settings = export.settings
 
-    def make(program: ExportedProgram) -> tuple[onnx.ModelProto, Computation]:
+    def make(program: ExportedProgram) -> tuple[Any, Computation]:
         graph = to_onnx(program, export.deployed)
         return graph, graph_outputs(graph.SerializeToString())
 
