@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.calibrated import Calibrated
     from tests.image_files import ImageFiles
 
 # A machine that is busy with something else must not fail a test.
@@ -36,6 +37,7 @@ SLOW = (
     "test_driver.py",
     "test_driver_data.py",
     "report/test_browser.py",
+    "report/test_plain_page.py",
     "label/test_page.py",
     "label/test_page_people.py",
     "label/test_page_outage.py",
@@ -199,6 +201,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from tests.model_folders import write_model_folders
 
     return write_model_folders(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """Calibrated model whose calibration is known, made once."""
+    from tests.calibrated import make_calibrated
+
+    return make_calibrated(tmp_path_factory.mktemp("calibrated"))
 
 
 @pytest.fixture(scope="session")

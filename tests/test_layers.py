@@ -28,7 +28,7 @@ ORDER = [
     {"study_folder"},
     {"driver"},
     {"label", "calibration"},
-    {"monitor"},
+    {"monitor", "explain"},
     {"cli"},
     {"__main__"},
 ]

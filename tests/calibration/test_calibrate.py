@@ -18,7 +18,7 @@ from preceptor.models.build import load_model
 from preceptor.predictor.reference import shares_at_least
 from preceptor.predictor.reference_files import read_reference, write_reference
 from preceptor.runtime.checksums import write_checksums
-from tests.calibration.conftest import RATE, TEMPERATURE, Calibrated
+from tests.calibrated import RATE, TEMPERATURE, Calibrated
 from tests.commands import assert_refused, here
 from tests.drawn_labels import drawn_labels
 from tests.model_folders import model_folder

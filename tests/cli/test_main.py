@@ -55,6 +55,7 @@ COMMANDS = [
     ("evaluate",),
     ("export",),
     ("predict",),
+    ("explain",),
     ("calibrate",),
     ("monitor",),
     ("label",),

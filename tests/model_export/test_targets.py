@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import preceptor
+from preceptor.model_export.calibrated import calibrated
 from preceptor.model_export.deployed_model import Deployed, DeployedModel
 from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.model_export.parity import model_outputs
 from preceptor.model_export.torch_export import package_outputs, read_package
 from preceptor.model_export.traced import example_images, takes_other_sizes, trace
-from preceptor.models.build import load_model
+from preceptor.models.build import MODEL_FILES, load_model
+from preceptor.predictor.calibration import Calibration
+from preceptor.predictor.reference import Reference
+from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference
+from preceptor.runtime.checksums import write_checksums
 from tests.exported_files import CARD, model_folder
 
 
@@ -26,6 +33,46 @@ def test_a_copied_folder_is_the_same_model(tmp_path: Path) -> None:
     assert json.loads((out / "model.json").read_text()) == json.loads(
         (folder / "model.json").read_text()
     )
+
+
+@pytest.mark.parametrize("name", ["temperature", "isotonic"])
+def test_the_calibration_is_part_of_the_export(tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(model_folder("plain"), tmp_path / "model")
+    calibration = Calibration("temperature", 2.5)
+    if name == "isotonic":
+        calibration = Calibration("isotonic", knots=(0.1, 0.5, 0.9), values=(0.0, 0.2, 1.0))
+    none = np.zeros((0, 4), np.float32)
+    reference = Reference(
+        calibration, "energy", 0.1, None, none, np.zeros(0, np.int64), np.zeros(0, np.int64),
+        np.zeros(0), none, none,
+    )  # fmt: skip
+    write_reference(reference, folder)
+    write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
+    out = tmp_path / "model.pt2"
+    assert export_model(folder, out, ExportSettings("torch_export")).parity.within_tolerance
+    batch = example_images(DeployedModel(load_model(folder), 0.5), 6, torch.uint8).numpy()
+    found = package_outputs(read_package(out), torch.uint8)(batch)
+    plain = model_outputs(load_model(folder), maps=False)(batch).probabilities
+    expected = calibration(plain, 1)
+    assert abs(plain - expected).max() > 0.01
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    export_model(folder, tmp_path / "copy", ExportSettings("folder"))
+    predicted = preceptor.load(tmp_path / "copy", device="cpu")(batch.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("positive", [None, 0, 2])
+@pytest.mark.parametrize("name", ["temperature", "isotonic"])
+def test_the_graph_has_the_formulas_of_the_calibration(name: str, positive: int | None) -> None:
+    shares = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], 200).astype(np.float32)
+    shares = np.concatenate([shares, np.eye(3, dtype=np.float32)])
+    calibration = Calibration("temperature", 0.4)
+    if name == "isotonic":
+        if positive is None:
+            return
+        calibration = Calibration("isotonic", knots=(0.1, 0.5, 0.9), values=(0.0, 0.2, 1.0))
+    found = calibrated(torch.from_numpy(shares), calibration, positive).numpy()
+    np.testing.assert_allclose(found, calibration(shares, positive), atol=1e-6)
 
 
 def test_a_package_is_computed_by_torch_alone(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from preceptor.cli.calibrate import calibrate
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
+from preceptor.cli.explain import explain
 from preceptor.cli.label import label
 from preceptor.cli.model_export import export
 from preceptor.cli.monitor import monitor
@@ -44,6 +45,7 @@ app.command()(annotate)
 app.command()(evaluate)
 app.command()(export)
 app.command()(predict)
+app.command()(explain)
 app.command()(calibrate)
 app.command()(monitor)
 app.command()(runs)

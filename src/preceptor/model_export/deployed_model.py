@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from preceptor.model_export.calibrated import calibrated
 from preceptor.models.guided_model import GuidedModel
+from preceptor.predictor.calibration import Calibration
 from preceptor.saliency.normalise import normalise
 
 OUTPUTS = ("probabilities", "score", "decision", "map", "raw_map")
@@ -43,15 +45,24 @@ class DeployedModel(nn.Module):
         model: Trained model; it is not changed.
         threshold: Threshold of the score; None = the decision is the most probable class.
         maps: Whether maps are computed.
+        calibration: Calibration of the probabilities; None = there is none.
     """
 
-    def __init__(self, model: GuidedModel, threshold: float | None, *, maps: bool = True) -> None:
+    def __init__(
+        self,
+        model: GuidedModel,
+        threshold: float | None,
+        *,
+        maps: bool = True,
+        calibration: Calibration | None = None,
+    ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         _replace_global_pools(self.model)
         self.threshold = threshold
         self.maps = maps
+        self.calibration = calibration
         self.positive = None if model.spec.positive is None else model.spec.positive_index
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -74,6 +85,8 @@ class DeployedModel(nn.Module):
     def _decided(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C) probabilities, (B,) scores and (B,) decisions."""
         probabilities = logits.softmax(1)
+        if self.calibration is not None:
+            probabilities = calibrated(probabilities, self.calibration, self.positive)
         if self.positive is None:
             return probabilities, probabilities.amax(1), probabilities.argmax(1)
         score = probabilities[:, self.positive]

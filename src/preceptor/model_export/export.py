@@ -25,11 +25,19 @@ from preceptor.model_export.parity import (
 )
 from preceptor.model_export.torch_export import package_outputs, read_package, write_package
 from preceptor.model_export.traced import larger_images, takes_other_sizes, trace
-from preceptor.models.build import load_model, save_model
+from preceptor.models.build import MODEL_FILES, load_model, save_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.predictor.calibrated_network import calibrated_info
+from preceptor.predictor.reference import Reference
+from preceptor.predictor.reference_files import (
+    REFERENCE_FILES,
+    find_reference,
+    write_reference,
+)
 from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY
 from preceptor.predictor.threshold import find_threshold
 from preceptor.predictor.torch_network import info_of
+from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json
@@ -103,11 +111,15 @@ def export_model(
     model = load_model(folder)
     checked = synthetic_images(model.spec.image_format) if images is None else images
     card = folder / "README.md"
-    if settings.to == "folder":
-        return _copy(model, card, out, checked)
     info = info_of(model)
+    reference = find_reference(folder, info.positive is not None)
+    if settings.to == "folder":
+        return _copy(model, reference, card, out, checked)
+    calibration = None if reference is None else reference.calibration
+    if calibration is not None:
+        info = calibrated_info(info, calibration)
     threshold = find_threshold(settings.threshold, info)
-    deployed = DeployedModel(model, threshold, maps=settings.maps)
+    deployed = DeployedModel(model, threshold, maps=settings.maps, calibration=calibration)
     metadata = {
         INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
@@ -160,10 +172,16 @@ class _Export:
         }
         return self.metadata | {EXPORT_KEY: strict_json(values, indent=None)}
 
+    @property
+    def itself(self) -> Computation:
+        """Outputs of the model."""
+        return model_outputs(
+            self.model, maps=self.settings.maps, calibration=self.deployed.calibration
+        )
+
     def parity_of(self, compute: Computation) -> Parity:
         """Differences of a computation from the model on the images of the check."""
-        itself = model_outputs(self.model, maps=self.settings.maps)
-        return measure(itself, compute, self.images, self.deployed.positive)
+        return measure(self.itself, compute, self.images, self.deployed.positive)
 
     def settled(self, make: Callable[[ExportedProgram], tuple[Made, Computation]]) -> Settled[Made]:
         """What `make` returns for a graph with dynamic sizes, or where that fails with fixed ones.
@@ -186,9 +204,8 @@ class _Export:
         """Whether images of another size give the outputs of the model."""
         batch = larger_images(self.deployed, torch.uint8).numpy()
         images = CheckImages(lambda positions: batch[positions], np.arange(len(batch)))
-        itself = model_outputs(self.model, maps=self.settings.maps)
         try:
-            return measure(itself, compute, images, None).within_tolerance
+            return measure(self.itself, compute, images, None).within_tolerance
         except Exception as error:  # the runtimes raise many types for a wrong size
             if out_of_memory(error):
                 raise
@@ -251,10 +268,15 @@ def _write_onnx(export: _Export, out: Path) -> Exported:
     return Exported(parity, settled.dynamic_size, export.deployed.threshold, before)
 
 
-def _copy(model: GuidedModel, card: Path, out: Path, images: CheckImages) -> Exported:
+def _copy(
+    model: GuidedModel, reference: Reference | None, card: Path, out: Path, images: CheckImages
+) -> Exported:
     """Write a copy of a model folder."""
     with replacing(out) as partial:
         save_model(model, partial)
+        if reference is not None:
+            write_reference(reference, partial)
+            write_checksums(partial, (*MODEL_FILES, *REFERENCE_FILES))
         if card.is_file():
             shutil.copyfile(card, partial / card.name)
         copied = load_model(partial)

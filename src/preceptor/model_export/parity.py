@@ -15,6 +15,7 @@ from preceptor.errors import PreceptorError
 from preceptor.evaluation.metrics import auc, macro_auc
 from preceptor.model_export.check_images import CheckImages
 from preceptor.models.guided_model import GuidedModel
+from preceptor.predictor.calibration import Calibration
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.normalise import normalise
 
@@ -128,19 +129,25 @@ def map_difference(one: Outputs, two: Outputs) -> float:
     return float(np.where(flat, raw, normalized).max())
 
 
-def model_outputs(model: GuidedModel, *, maps: bool) -> Computation:
+def model_outputs(
+    model: GuidedModel, *, maps: bool, calibration: Calibration | None = None
+) -> Computation:
     """Outputs of a trained model on the CPU, as `preceptor.load` computes them from its folder."""
     positive = None if model.spec.positive is None else model.spec.positive_index
+
+    def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = logits.softmax(1).numpy()
+        return found if calibration is None else calibration(found, positive)
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
         with evaluating(model), torch.no_grad():
             images = model.preprocess(torch.from_numpy(batch))
             if not maps:
-                return Outputs(model(images).logits.softmax(1).numpy(), None, None)
+                return Outputs(probabilities(model(images).logits), None, None)
             wanted = "predicted" if positive is None else torch.full((len(batch),), positive)
             out = model(images, wanted, decision=True)
             return Outputs(
-                out.logits.softmax(1).numpy(),
+                probabilities(out.logits),
                 normalise(out.saliency).numpy(),
                 out.saliency.numpy(),
             )

@@ -50,7 +50,7 @@ def monitor_page(
         facts=[
             f"{info.backbone}: {' or '.join(info.classes)}",
             f"{len(log):,} predictions",
-            f"{log.bad:,} images could not be read",
+            f"{log.bad:,} image{'s' if log.bad != 1 else ''} could not be read",
             f"{len(reference.labels):,} validation images",
         ],
         headline=headline(found),

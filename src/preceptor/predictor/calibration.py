@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,11 @@ class Calibration:
             calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds / self.temperature))
             return calibrated
         regression = np.interp(scores, self.knots, self.values)
-        return np.asarray((1 - _OWN_SHARE) * regression + _OWN_SHARE * scores, np.float64)
+        return np.asarray(self.mixed(regression, scores), np.float64)
+
+    def mixed(self, regression: Any, scores: Any) -> Any:
+        """g(s) of r(s) and s, for arrays or tensors."""
+        return (1 - _OWN_SHARE) * regression + _OWN_SHARE * scores
 
     def of_score(self, score: float) -> float:
         """g(s) of one score, such as a threshold; decisions by it do not change.
@@ -111,6 +115,8 @@ def calibration_from(values: object, positive: bool) -> Calibration | None:
     if kind == "isotonic" and not positive:
         raise found.wrong("kind", "temperature for a model without a positive class")
     knots, heights = found.increasing("knots"), found.increasing("values")
+    if len(set(knots)) < len(knots):
+        raise found.wrong("knots", "increasing numbers")
     if len(knots) != len(heights) or (kind == "isotonic") != bool(knots):
         raise found.wrong("values", "a number for each knot, and knots for kind isotonic alone")
     return Calibration(kind, temperature, knots, heights)

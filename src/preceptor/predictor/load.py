@@ -13,9 +13,9 @@ from preceptor.predictor.calibrated_network import CalibratedNetwork
 from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
-from preceptor.predictor.reference import REFERENCE, Reference
+from preceptor.predictor.reference import Reference
 from preceptor.predictor.turned_network import TurnedNetwork
-from preceptor.runtime.checksums import file_digest, read_checksums
+from preceptor.runtime.checksums import file_digest
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
@@ -102,10 +102,8 @@ def _network(path: Path, device: str, precision: Precision, batch_size: int | No
 
 def _reference(path: Path, network: Network) -> Reference | None:
     """Reference of a model folder; None if it has none, as exported files."""
-    # One that has been removed leaves its checksum, and is missed when it is read.
-    exported = not path.is_dir()
-    if exported or (not (path / REFERENCE).exists() and REFERENCE not in read_checksums(path)):
+    if not path.is_dir():
         return None
-    from preceptor.predictor.reference_files import read_reference
+    from preceptor.predictor.reference_files import find_reference
 
-    return read_reference(path, network.info.positive is not None)
+    return find_reference(path, network.info.positive is not None)

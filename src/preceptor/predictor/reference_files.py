@@ -53,6 +53,14 @@ def write_reference(reference: Reference, folder: Path) -> None:
     )
 
 
+def find_reference(folder: Path, positive: bool) -> Reference | None:
+    """Reference of a model folder; None if it has none. Arguments as of `read_reference`."""
+    # One that has been removed leaves its checksum, and is missed when it is read.
+    if not (folder / REFERENCE).exists() and REFERENCE not in read_checksums(folder):
+        return None
+    return read_reference(folder, positive)
+
+
 def read_reference(folder: Path, positive: bool) -> Reference:
     """Reference of a model folder.
 

@@ -91,10 +91,11 @@ class CaptionedPicture:
 
 @dataclass(frozen=True)
 class PicturesBlock:
-    """Block of pictures side by side."""
+    """Block of pictures side by side, large ones or smaller ones."""
 
     form: ClassVar[str] = "pictures"
     pictures: list[CaptionedPicture]
+    large: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def reliability_plot(
         title: Text alternative, which the largest gaps are appended to.
         across, up: Labels of the axes.
     """
-    left, right, top, bottom = 46.0, WIDTH - 14.0, 10.0, 310.0
+    left, right, top, bottom = 54.0, WIDTH - 14.0, 10.0, 310.0
 
     def at(score: float, share: float) -> tuple[float, float]:
         return left + score * (right - left), bottom - share * (bottom - top)
@@ -55,5 +55,5 @@ def reliability_plot(
         gap = max((share - score for score, share, _ in values), key=abs)
         said.append(f"{name} {number(gap, sign=True)}")
     body.append(label((left + right) / 2, bottom + 35, across, "axis", "middle"))
-    body.append(sideways(12, (top + bottom) / 2, up))
+    body.append(sideways(11, (top + bottom) / 2, up))
     return svg(bottom + 43, f"{title}. Largest gap: {', '.join(said)}", body)

@@ -108,6 +108,41 @@ def insertion(
     return _area(model, images, maps, classes, steps, fill, batch_size, insert=True)
 
 
+def deletion_curves(
+    model: Callable[[Tensor], Any],
+    images: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    *,
+    steps: int = STEPS,
+    fill: float = 0.0,
+    batch_size: int = BATCH_SIZE,
+) -> tuple[Tensor, Tensor]:
+    """Curves whose areas `deletion` returns.
+
+    Args:
+        model, images, maps, classes, steps, fill, batch_size: Arguments of `deletion`.
+
+    Returns:
+        (points,) share of the cells that are removed, and (B, points) probability of the class;
+        NaN for constant or non-finite maps.
+
+    Raises:
+        InputError: Same as in `deletion`.
+
+    Example:
+        >>> def model(images):  # its probability is the share of the image that is visible
+        ...     share = images.mean((1, 2, 3))
+        ...     return torch.stack([share, 1 - share], 1).log()
+        >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
+        >>> shares, curves = deletion_curves(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0]))
+        >>> shares.tolist(), curves[0].tolist()
+        ([0.0, 0.25, 0.5, 0.75, 1.0], [1.0, 0.75, 0.5, 0.25, 0.0])
+    """
+    shares, curves, _ = _curves(model, images, maps, classes, steps, fill, batch_size, insert=False)
+    return shares, curves
+
+
 def _area(
     model: Callable[[Tensor], Any],
     images: Tensor,
@@ -119,6 +154,24 @@ def _area(
     *,
     insert: bool,
 ) -> Agreement:
+    shares, curves, valid = _curves(
+        model, images, maps, classes, steps, fill, batch_size, insert=insert
+    )
+    return Agreement(torch.trapezoid(curves, shares, dim=1), valid)
+
+
+def _curves(
+    model: Callable[[Tensor], Any],
+    images: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    steps: int,
+    fill: float,
+    batch_size: int,
+    *,
+    insert: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(points,) shares of the cells, (B, points) probabilities, and (B,) whether a map is valid."""
     _check(images, maps, classes, steps, batch_size)
     device, wide = images.device, torch.float64 if images.dtype == torch.float64 else torch.float32
     maps, classes = maps.detach().to(device), classes.to(device)
@@ -147,9 +200,9 @@ def _area(
             logits = output[0] if isinstance(output, tuple) else output
             chances = logits.to(wide).softmax(1)
             curves[part] = chances.gather(1, classes[used[which], None])[:, 0]
-    values = torch.full((len(maps),), torch.nan, dtype=wide, device=device)
-    values[used] = torch.trapezoid(curves.view(-1, points), counts.to(wide) / cells, dim=1)
-    return Agreement(values, valid)
+    values = torch.full((len(maps), points), torch.nan, dtype=wide, device=device)
+    values[used] = curves.view(-1, points)
+    return counts.to(wide) / cells, values, valid
 
 
 def _check(images: Tensor, maps: Tensor, classes: Tensor, steps: int, batch_size: int) -> None:

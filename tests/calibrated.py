@@ -1,11 +1,9 @@
-"""A calibrated model whose calibration is known."""
+"""A calibrated model whose calibration is known, made once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from tests.commands import here
 from tests.drawn_labels import drawn_labels
@@ -31,10 +29,8 @@ class Calibrated:
     printed: str
 
 
-@pytest.fixture(scope="session")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
-    """Two classes, one of them positive."""
-    folder = tmp_path_factory.mktemp("calibrated")
+def make_calibrated(folder: Path) -> Calibrated:
+    """Calibrate a model of two classes, one of them positive, by the command."""
     model = model_folder(folder / "model", "test_resnet")
     manifest = drawn_labels(folder / "data", model, TEMPERATURE)
     out = folder / "best"

@@ -1,0 +1,80 @@
+"""Command `preceptor explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="Model folder, such as best.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Manifest of the training images, for similar ones; of the validation images too, "
+            "if the model is not calibrated."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Output page.")] = Path("explanation.html"),
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Threshold of the decision: a rule (eer, fdr5%, bpcer1%) or a number.",
+            show_default="eer",
+        ),
+    ] = None,
+    masks: Annotated[
+        int, typer.Option(min=2, max=1_000_000, help="Maximum number of RISE masks per image.")
+    ] = 1000,
+    similar: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of similar training images.")
+    ] = 6,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Maximum number of training images that are compared.")
+    ] = 5000,
+) -> None:
+    """Explain decisions of a model on one page.
+
+    The page has the image with its map and its RISE map, the score beside those of validation, the
+    deletion curves, and the most similar training images.
+    """
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.cli.output_files import check_target
+        from preceptor.data.manifest import Manifest
+        from preceptor.errors import InputError
+        from preceptor.explain.explanation import explain as explain_images
+        from preceptor.explain.page import explain_page
+        from preceptor.models.build import load_model
+        from preceptor.predictor.load import load
+        from preceptor.runtime.progress import progress
+        from preceptor.runtime.result_folder import write_atomically
+
+    check_target("--out", out)
+    if not model.is_dir():
+        raise InputError(f"{model}: RISE needs the network itself; name its model folder")
+    predictor = load(model, threshold=threshold, device="cpu")
+    table = None
+    if manifest is not None:
+        classes = predictor.info.classes
+        table = Manifest.read(manifest, verify=False, need=("train",), classes=classes)
+    with progress() as bar:
+
+        def start(name: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(name, total=total, note="")
+            return lambda count: bar.advance(task, count)
+
+        found = explain_images(
+            predictor, load_model(model), images, table, max_masks=masks, neighbors=similar,
+            sample=sample, start_task=start,
+        )  # fmt: skip
+    name = model.absolute().name
+    write_atomically(out, explain_page(found, predictor.info, predictor.threshold, name))
+    for one in found.explanations:
+        print(f"{one.path}: {one.prediction.decision}, score {one.prediction.score:.3f}")
+    print(f"wrote {out}")

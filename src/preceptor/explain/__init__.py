@@ -1,0 +1,1 @@
+"""Explanation of single decisions of a model."""

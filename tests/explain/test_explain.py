@@ -1,0 +1,129 @@
+"""`preceptor explain`: what is computed, and the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import preceptor
+from preceptor.data.manifest import Manifest
+from preceptor.explain.explanation import Explained, explain
+from preceptor.models.build import load_model
+from preceptor.saliency.deletion import deletion
+from tests.calibrated import Calibrated
+from tests.commands import assert_refused, here
+
+
+@pytest.fixture(scope="module")
+def explained(calibrated: Calibrated) -> Explained:
+    """Two test images; the first one is also a training image."""
+    folder = calibrated.manifest.parent
+    table = Manifest.read(calibrated.manifest, need=(), verify=False)
+    return explain(
+        preceptor.load(calibrated.folder, device="cpu", batch_size=32),
+        load_model(calibrated.folder),
+        [folder / "train-3.png", folder / "test-0.png"],
+        table,
+        max_masks=300,
+        neighbors=4,
+    )
+
+
+def test_the_most_similar_training_image_is_the_image_itself(explained: Explained) -> None:
+    own, other = explained.explanations
+    assert own.neighbors[0].name == "train-3.png"
+    assert own.neighbors[0].distance < 1e-3
+    for one in (own, other):
+        distances = [near.distance for near in one.neighbors]
+        assert len(distances) == 4
+        assert distances == sorted(distances)
+    assert explained.compared == 60
+
+
+def test_the_curves_start_at_the_score_and_have_the_areas_of_deletion(
+    calibrated: Calibrated, explained: Explained
+) -> None:
+    predictor = preceptor.load(calibrated.model, device="cpu", batch_size=1)
+    for one in explained.explanations:
+        assert one.prediction.map_class == "fake"
+        assert one.cam_curve.probabilities[0] == pytest.approx(one.prediction.score, abs=1e-5)
+        assert one.cam_curve.shares[[0, -1]].tolist() == [0, 1]
+        assert 0 <= one.rise_curve.area <= 1
+        assert -1 <= one.agreement <= 1
+        assert one.rise.shape == one.prediction.raw_map.shape
+        assert one.prediction.score != predictor(one.path).score
+    maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
+
+    def model(images: torch.Tensor) -> torch.Tensor:
+        share = images.mean((1, 2, 3))
+        return torch.stack([share, 1 - share], 1).log()
+
+    found = deletion(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0]))
+    assert float(found.values) == pytest.approx(0.5)
+
+
+def test_the_scores_of_validation_are_those_of_the_reference(explained: Explained) -> None:
+    assert explained.distribution is not None
+    assert len(explained.distribution.scores) == 240
+    assert set(explained.distribution.labels) == {"real", "fake"}
+
+
+def test_a_page_with_everything(calibrated: Calibrated, tmp_path: Path) -> None:
+    image = calibrated.manifest.parent / "test-0.png"
+    out = tmp_path / "page.html"
+    run = ("explain", calibrated.folder, image, "--out", out, "--masks", 300)
+    found = here(*run, "--manifest", calibrated.manifest)
+    assert found.code == 0
+    assert f"{image}: " in found.out
+    page = out.read_text()
+    assert page.count("<figure>") == 3 + 2 + 6
+    for text in ("Decision: ", "RISE", "Mahalanobis distance", "unfamiliar", "Area under"):
+        assert text in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert_refused(here(*run), ["exists already"])
+
+
+def test_a_page_without_a_reference_or_a_manifest(
+    models: dict[str, Path], calibrated: Calibrated, tmp_path: Path
+) -> None:
+    images = [calibrated.manifest.parent / f"test-{number}.png" for number in (0, 1)]
+    for name in ("three", "gray", "gradcam"):
+        out = tmp_path / f"{name}.html"
+        assert here("explain", models[name], *images, "--out", out, "--masks", 128).code == 0
+        page = out.read_text()
+        assert "Scores of validation images are not known" in page
+        assert "No training images were compared" in page
+        assert len(set(re.findall(r'id="([^"]+)"', page))) == len(re.findall(r' id="', page))
+
+
+def test_validation_scores_come_from_the_manifest_without_a_reference(
+    calibrated: Calibrated,
+) -> None:
+    table = Manifest.read(calibrated.manifest, need=(), verify=False)
+    found = explain(
+        preceptor.load(calibrated.model, device="cpu", batch_size=32),
+        load_model(calibrated.model),
+        [calibrated.manifest.parent / "test-0.png"],
+        table,
+        max_masks=128,
+        sample=50,
+    )
+    assert found.distribution is not None
+    assert len(found.distribution.scores) == 50
+    assert np.isfinite(found.distribution.scores).all()
+    assert found.measure == "distance of the features, scaled to length 1"
+
+
+def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    out = ("--out", tmp_path / "page.html")
+    assert_refused(here("explain", calibrated.folder, tmp_path / "bad.png", *out), ["bad.png"])
+    (tmp_path / "model.onnx").touch()
+    assert_refused(
+        here("explain", tmp_path / "model.onnx", tmp_path / "bad.png", *out),
+        ["name its model folder"],
+    )

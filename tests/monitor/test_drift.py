@@ -1,0 +1,124 @@
+"""Drift between a reference and a log, on drawn values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from preceptor.errors import InputError
+from preceptor.evaluation.metrics import auc
+from preceptor.monitor.drift import Drifts, compare
+from preceptor.monitor.prediction_log import PredictionLog
+from preceptor.predictor.reference import Reference
+
+
+def reference_of(generator: np.random.Generator, images: int = 300) -> Reference:
+    score = generator.beta(2, 2, images).astype(np.float32)
+    distances = generator.gamma(5, size=images)
+    return Reference(
+        calibration=None,
+        kind="energy",
+        rate=0.05,
+        gaussians=None,
+        probabilities=np.stack([1 - score, score], 1),
+        labels=(generator.random(images) < score).astype(np.int64),
+        groups=np.arange(images),
+        distances=distances,
+        maps=generator.beta(4, 4, (images, 4)).astype(np.float32),
+        features=generator.normal(size=(images, 8)).astype(np.float32),
+    )
+
+
+def log_of(
+    generator: np.random.Generator,
+    images: int = 200,
+    *,
+    score: tuple[float, float] = (2, 2),
+    distance: float = 5,
+    shift: float = 0,
+) -> PredictionLog:
+    drawn = generator.beta(*score, images)
+    maps = generator.beta(4, 4, (images, 4))
+    maps[0] = np.nan
+    return PredictionLog(
+        probabilities=np.stack([1 - drawn, drawn], 1),
+        distances=generator.gamma(distance, size=images),
+        flagged=np.zeros(images, bool),
+        maps=maps,
+        features=(generator.normal(size=(images, 8)) + shift).astype(np.float32),
+        bad=0,
+    )
+
+
+def changes(found: Drifts) -> set[tuple[str, str]]:
+    return {(one.quantity, one.change) for one in found.drifts if one.is_drift}
+
+
+def test_every_kind_of_drift_is_found_and_no_other() -> None:
+    generator = np.random.default_rng(0)
+    reference = reference_of(generator)
+    assert changes(compare(log_of(generator), reference, 1)) == set()
+    shifted = compare(log_of(generator, score=(4, 2)), reference, 1)
+    assert changes(shifted) == {("score", "shift")}
+    wider = compare(log_of(generator, score=(0.4, 0.4)), reference, 1)
+    assert changes(wider) == {("score", "spread")}
+    far = compare(log_of(generator, distance=9), reference, 1)
+    assert ("distance", "shift") in changes(far)
+    other = compare(log_of(generator, shift=0.7), reference, 1)
+    assert changes(other) == {("features", "classifier")}
+    assert other.found == ["features"]
+
+
+def test_the_measure_is_the_auc_of_log_against_validation() -> None:
+    generator = np.random.default_rng(1)
+    reference, log = reference_of(generator), log_of(generator, score=(3, 2))
+    (first, *_) = compare(log, reference, 1).drifts
+    values = np.concatenate([reference.probabilities[:, 1], log.probabilities[:, 1]])
+    assert first.auc == pytest.approx(auc(np.repeat([False, True], [300, 200]), values))
+    assert first.low < first.auc < first.high
+
+
+def test_equal_images_drift_as_seldom_as_stated() -> None:
+    """All intervals together hold with 95 %: at most 5 % of logs without drift are alarms."""
+    generator = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(40):
+        reference, log = reference_of(generator, 120), log_of(generator, 60)
+        alarms += bool(compare(log, reference, 1, least=0).found)
+    assert alarms <= 5  # of 40; P(more) = 1 % at 5 %
+
+
+def test_flagged_images_are_compared_with_the_rate() -> None:
+    generator = np.random.default_rng(3)
+    reference, log = reference_of(generator), log_of(generator)
+    assert log.flagged is not None
+    log.flagged[:40] = True
+    found = compare(log, reference, 1)
+    assert found.alarms is not None
+    assert found.alarms.share == 0.2
+    assert found.found == ["unfamiliar images"]
+
+
+def test_sides_apart_are_drift_without_an_interval() -> None:
+    generator = np.random.default_rng(4)
+    reference, log = reference_of(generator), log_of(generator)
+    assert log.distances is not None
+    log.distances[:] += 1000
+    (found,) = (
+        one
+        for one in compare(log, reference, 1).drifts
+        if (one.quantity, one.change) == ("distance", "shift")
+    )
+    assert (found.auc, found.is_drift) == (1.0, True)
+
+
+def test_small_or_foreign_logs_are_refused() -> None:
+    generator = np.random.default_rng(5)
+    reference = reference_of(generator)
+    with pytest.raises(InputError, match="has 5 predictions; a comparison needs 20"):
+        compare(log_of(generator, 5), reference, 1)
+    log = log_of(generator)
+    assert log.features is not None
+    other = PredictionLog(log.probabilities, None, None, None, log.features[:, :3], bad=0)
+    with pytest.raises(InputError, match="3 features per image and the model has 8"):
+        compare(other, reference, 1)
