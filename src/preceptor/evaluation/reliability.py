@@ -16,6 +16,7 @@ from preceptor.evaluation.paired_tests import LEVEL
 BINS = 10
 # Factors t of the ECE that are tried for its interval.
 _LARGEST, _FACTORS = 3.0, 121
+_BLOCK = 2**22  # counts drawn at once: 32 MiB for any number of images
 
 
 class Bins(NamedTuple):
@@ -120,8 +121,11 @@ def calibration_error(
     by_unit = sums.reshape(units, width) / len(values)
     gaps = by_unit.sum(0)
     value = float(np.abs(gaps).sum())
-    picked = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), resamples)
-    noise = picked @ by_unit - gaps
+    generator, even = np.random.default_rng(seed), np.full(units, 1 / units)
+    block = max(1, _BLOCK // units)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    drawn = [generator.multinomial(units, even, size) @ by_unit for size in sizes]
+    noise = np.concatenate(drawn) - gaps
     factors = np.linspace(0, _LARGEST, _FACTORS)
     simulated = np.abs(factors[:, None, None] * gaps + noise).sum(2)
     tail = (1 - level) / 2

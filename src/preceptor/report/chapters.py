@@ -27,6 +27,7 @@ from preceptor.report.ladder_blocks import domains_ladder, ladder_blocks
 from preceptor.report.methods import looks_sentence, methods
 from preceptor.report.panels import Panels
 from preceptor.report.questions import QUESTIONS
+from preceptor.report.reliability_blocks import reliability_blocks
 from preceptor.report.svg import Figure
 from preceptor.report.verdict import annotation_counts
 from preceptor.results.domain import Results
@@ -78,6 +79,9 @@ def chapter(
         section("seeds", "Seeds", "Every seed", _seeds(plan, results)),
         section("alpha", "Choice of α", "Selection of α", _alphas(plan, results)),
         section("roc", "ROC", "ROC curves", _rocs(plan, results)),
+        section(
+            "reliability", "Reliability", "Reliability of scores", reliability_blocks(plan, results)
+        ),
         section("images", "Images", "Saliency maps", [PanelsBlock(panels, note)]),
         section("methods", "Methods", "Methods", _methods(plan, results)),
         section("graph", "Graph", "Computed steps", _graph(plan)),

@@ -1,0 +1,102 @@
+"""Section on the reliability of scores: reliability diagrams and expected calibration errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from preceptor.evaluation.reliability import (
+    Bins,
+    CalibrationError,
+    calibration_error,
+    reliability_bins,
+)
+from preceptor.evaluation.scores import stack
+from preceptor.report.blocks import Block, FigureBlock, TableBlock, Text, slug
+from preceptor.report.cells import Cell, Line, Table, color, short
+from preceptor.report.figures import ROC_KEYS
+from preceptor.report.reliability_figure import reliability_plot
+from preceptor.results.domain import Results
+from preceptor.runtime.formatting import number
+from preceptor.study.plan import Plan
+from preceptor.study.steps import Arm
+
+
+def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
+    """Reliability diagram and table of each backbone of the Students on the primary set."""
+    blocks: list[Block] = []
+    for backbone in plan.protocol.study.students:
+        curves: dict[str, tuple[str, Bins]] = {}
+        lines: list[Line] = []
+        for row in results.rows:
+            if row.key not in ROC_KEYS or backbone not in row.arms:
+                continue
+            found = _reliability(plan, results, row.arms[backbone])
+            if found is None:
+                continue
+            error, bins = found
+            curves[color(row.key)] = (short(row.key), bins)
+            spread = f"{number(error.low)} to {number(error.high)}"
+            cells = [Cell(number(error.value), spread), Cell(number(error.expected))]
+            lines.append(Line(short(row.key), cells, row.key == "student"))
+        if not lines:
+            continue
+        up = (
+            "share of right decisions"
+            if results.positive is None
+            else f"share of {results.positive}"
+        )
+        drawing = reliability_plot(
+            curves, f"{backbone}: reliability on {results.primary}", "mean score", up
+        )
+        legend = [(key, name) for key, (name, _) in curves.items()]
+        table = Table(
+            f"{backbone}: expected calibration error (ECE) on {results.primary}, with its 95 % "
+            "interval over images, and the mean of a calibrated model on as many images.",
+            "",
+            ["ECE", "Calibrated model"],
+            lines,
+        )
+        blocks.append(FigureBlock(f"curves-{slug(backbone)}", [(backbone, drawing)], legend))
+        blocks.append(TableBlock(f"error-{slug(backbone)}", table))
+    if not blocks:
+        return [Text(f"No model has been scored on {results.primary} yet.", "none")]
+    what = "The score" if results.positive is not None else "The highest probability"
+    text = (
+        f"{what} against the observed frequency on {results.primary}, in bins with equal numbers "
+        "of images, the scores of all seeds together. Scores are those of the networks: preceptor "
+        "calibrate fits a calibration on validation."
+    )
+    return [Text(text), *blocks]
+
+
+def _reliability(plan: Plan, results: Results, arm: Arm) -> tuple[CalibrationError, Bins] | None:
+    """ECE and bins of an arm; images are resampled with the scores of all seeds."""
+    frames = results.files.tests_of(plan, arm)
+    if not frames:
+        return None
+    labels, scores, groups = stack(
+        [frames[seed] for seed in sorted(frames)],
+        results.primary,
+        results.classes,
+        results.positive,
+    )
+    if not len(labels):
+        return None
+    if results.positive is None:
+        hits = (scores.argmax(2) == labels).ravel()
+        scores = scores.max(2)
+    else:
+        hits = np.tile(np.asarray(labels, bool), len(scores))
+    values = scores.ravel().clip(0, 1)
+    units = np.tile(_names(groups, len(labels)), len(scores))
+    return calibration_error(hits, values, units), reliability_bins(hits, values)
+
+
+def _names(groups: NDArray[np.object_] | None, images: int) -> NDArray[np.object_]:
+    """Group of each image; images without one are groups of their own."""
+    alone = np.array([f"\0{place}" for place in range(images)], object)
+    if groups is None:
+        return alone
+    return np.where(pd.isna(groups) | (groups == ""), alone, groups)
