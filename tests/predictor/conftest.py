@@ -37,14 +37,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     plain = "test_resnet"
     return {
         "plain": model_folder(folder / "plain", plain, backbone_args={"output_stride": 8}),
-        "letterbox": model_folder(folder / "letterbox", "test_byobnet", 1, fit="letterbox",
-                                  input_size=96),
+        "letterbox": model_folder(
+            folder / "letterbox", "test_byobnet", 1, fit="letterbox", input_size=96
+        ),
         "gray": model_folder(folder / "gray", plain, 2, in_chans=1, fit="crop"),
         "sigmoid": model_folder(folder / "sigmoid", plain, 3, head="sigmoid"),
-        "three": model_folder(folder / "three", plain, 4, classes=("a", "b", "c"), positive=None,
-                              backbone_args={"output_stride": 8}),
+        "three": model_folder(
+            folder / "three",
+            plain,
+            4,
+            classes=("a", "b", "c"),
+            positive=None,
+            backbone_args={"output_stride": 8},
+        ),
         "gradcam": model_folder(folder / "gradcam", "test_convnext", 5),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="session")
