@@ -53,6 +53,7 @@ COMMANDS = [
     ("train",),
     ("annotate",),
     ("evaluate",),
+    ("export",),
     ("predict",),
     ("label",),
     ("label", "run"),
