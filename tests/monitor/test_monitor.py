@@ -18,7 +18,8 @@ CLASSES = ("real", "fake")
 
 
 def predicted(calibrated: Calibrated, inputs: object, out: Path, log: str = "features") -> Outcome:
-    return here("predict", calibrated.folder, inputs, "--out", out, "--log", log, "--device", "cpu")
+    where = ("--out", out, "--log", log, "--device", "cpu", "--batch-size", 32)
+    return here("predict", calibrated.folder, inputs, *where)
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def _explained(
 
     def calibrated(batch: Tensor) -> Tensor:
         """Logarithms of the probabilities as `predictor` has them."""
-        probabilities = model(batch)[0].float().softmax(1)
+        probabilities: Tensor = model(batch)[0].float().softmax(1)
         if info.calibration is not None:
             values = info.calibration(probabilities.numpy(), info.positive_index)
             probabilities = torch.from_numpy(values)

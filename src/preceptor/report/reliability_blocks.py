@@ -42,11 +42,9 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
             lines.append(Line(short(row.key), cells, row.key == "student"))
         if not lines:
             continue
-        up = (
-            "share of right decisions"
-            if results.positive is None
-            else f"share of {results.positive}"
-        )
+        up = f"share of {results.positive}"
+        if results.positive is None:
+            up = "share of right decisions"
         drawing = reliability_plot(
             curves, f"{backbone}: reliability on {results.primary}", "mean score", up
         )

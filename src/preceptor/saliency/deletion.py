@@ -136,8 +136,10 @@ def deletion_curves(
         ...     return torch.stack([share, 1 - share], 1).log()
         >>> maps = torch.tensor([[[3.0, 2.0], [1.0, 0.0]]])
         >>> shares, curves = deletion_curves(model, torch.ones(1, 1, 4, 4), maps, torch.tensor([0]))
-        >>> shares.tolist(), curves[0].tolist()
-        ([0.0, 0.25, 0.5, 0.75, 1.0], [1.0, 0.75, 0.5, 0.25, 0.0])
+        >>> shares
+        tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+        >>> curves[0]
+        tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000])
     """
     shares, curves, _ = _curves(model, images, maps, classes, steps, fill, batch_size, insert=False)
     return shares, curves
