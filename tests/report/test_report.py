@@ -138,7 +138,7 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     assert hits + misses == 12
     assert len(page.images) >= 3 * 12
     drawn = text.count("<svg viewBox") - text.count('<svg viewBox="0 0 34 12"')  # less legends
-    assert drawn == 7  # ladder, by backbone, differences, seeds, α, ROC, graph
+    assert drawn == 8  # ladder, by backbone, differences, seeds, α, ROC, reliability, graph
     assert 'class="best"' in text
     assert "(best)" in text
     assert text.index('id="ladder"') < text.index("<figure>") < text.index('id="rq1"')
