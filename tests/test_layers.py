@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 ORDER = [
     {"version", "errors"},
     {"runtime"},
-    {"config", "evaluation", "benchmark"},
+    {"config", "evaluation", "benchmark", "web"},
     {"data"},
     {"saliency"},
     {"losses", "models", "maps"},
@@ -27,7 +27,7 @@ ORDER = [
     {"tracking"},
     {"study_folder"},
     {"driver"},
-    {"label"},
+    {"label", "serve"},
     {"cli"},
     {"__main__"},
 ]
