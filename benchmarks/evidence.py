@@ -51,6 +51,7 @@ from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm, Evaluate, Role, Step
+from preceptor.study.student_runs import student_run, variant_run
 from preceptor.study_folder import reopen
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
@@ -132,7 +133,10 @@ def stores(study: Study) -> dict[tuple[Path | None, ...], list[str]]:
         paths = []
         for seed in study.seeds:
             asked = teacher, study.backbones[0], Setting(0.5), seed
-            steps = protocol.student(*asked) if name is None else protocol.variant(name, *asked)
+            if name is None:
+                steps = student_run(protocol, *asked)
+            else:
+                steps = variant_run(protocol, name, *asked)
             config = steps[-1].config
             paths.append(config.maps.path if config is not None else None)
         found.setdefault(tuple(paths), []).append(short(f"variant {name}" if name else "student"))

@@ -18,7 +18,7 @@ from preceptor.data.rows import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.report.palette import MAGMA
+from preceptor.predictor.overlay import MAGMA
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role

@@ -20,7 +20,7 @@ ORDER = [
     {"inference"},
     {"training"},
     {"predictor"},
-    {"model_export"},
+    {"model_export", "batch_prediction"},
     {"study"},
     {"execution", "results"},
     {"report"},

@@ -24,6 +24,8 @@ from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
+from preceptor.study.student_runs import student_run
+from preceptor.study.teacher import teachers_of
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
@@ -218,8 +220,8 @@ def test_maps_are_compared_with_unused_human_maps(page: Path, study: Path) -> No
     plan = reopen(study).first
     found = []
     for seed in (0, 1):
-        chain = plan.protocol.student(
-            plan.protocol.teachers()[0], "test_byobnet", Setting(0.5), seed
+        chain = student_run(
+            plan.protocol, teachers_of(plan.protocol.study)[0], "test_byobnet", Setting(0.5), seed
         )
         store = read_store(plan.protocol.maps_folder(chain[-2].id))
         manifest = plan.protocol.workspaces.of(seed).manifest

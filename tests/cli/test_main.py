@@ -53,6 +53,7 @@ COMMANDS = [
     ("train",),
     ("annotate",),
     ("evaluate",),
+    ("predict",),
     ("label",),
     ("label", "run"),
     ("label", "teach"),

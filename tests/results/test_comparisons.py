@@ -24,8 +24,7 @@ from preceptor.results.rows import CONTROLS, OVERALL
 from preceptor.results.study import gather_study
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Member
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Member
 from preceptor.study.study_plan import StudyPlan
 from tests.studies import scored_study
 

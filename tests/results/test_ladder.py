@@ -21,9 +21,8 @@ from preceptor.results.ladder import ANY_MAP, Gain, Ladder, Rung, ladder_table, 
 from preceptor.results.schema import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Member
 from preceptor.study.seeds import AutoSeeds, SeedLooks
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Member
 from tests.studies import scored_study
 
 BACKBONE = "test_byobnet"

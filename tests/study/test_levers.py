@@ -17,6 +17,8 @@ from preceptor.results.domain import gather
 from preceptor.results.rows import CONTROLS
 from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
+from preceptor.study.student_runs import variant_run
+from preceptor.study.teacher import teachers_of
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
@@ -103,9 +105,8 @@ def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None
     plan = reopen(finished).first
     protocol = plan.protocol
     for seed in (0, 1):
-        steps = protocol.variant(
-            "everything", protocol.teachers()[0], "test_byobnet", Setting(0.1), seed
-        )
+        teacher = teachers_of(protocol.study)[0]
+        steps = variant_run(protocol, "everything", teacher, "test_byobnet", Setting(0.1), seed)
         store = read_store(protocol.maps_folder(steps[-2].id), ("map", "score", "agreement"))
         table = protocol.workspaces.of(seed).manifest.table
         assert set(store.paths) == set(table.loc[table["split"] == "train", "name"])

@@ -21,6 +21,8 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
 from preceptor.study.stages import outline
 from preceptor.study.steps import MakeMaps
+from preceptor.study.student_runs import student_run
+from preceptor.study.teacher import teachers_of
 from preceptor.study_folder import open_study, reopen
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
@@ -88,9 +90,10 @@ def test_students_learn_from_the_maps_that_settled(finished: Path) -> None:
     plan = reopen(finished).first
     protocol = plan.protocol
     unsettled = 0
-    for teacher in protocol.teachers():
+    for teacher in teachers_of(protocol.study):
         for seed in (0, 1):
-            *_, marking, student = protocol.student(teacher, "test_byobnet", Setting(0.5), seed)
+            steps = student_run(protocol, teacher, "test_byobnet", Setting(0.5), seed)
+            *_, marking, student = steps
             store = read_store(protocol.maps_folder(marking.id))
             record = read_record(protocol.run_folder(student.id))
             assert record["guided_images"] == store.settled.sum()

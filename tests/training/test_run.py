@@ -389,7 +389,7 @@ def test_a_running_training_can_be_followed(
     result = train(small(manifest, training=SMALL.model_copy(update={"epochs": 3})), tmp_path,
                    tell=told)  # fmt: skip
     final = (result.folder / "metrics.csv").read_text()
-    assert [text.count("\n") for text in written] == [2, 3]  # before the lines of epochs 2 and 3
+    assert [text.count("\n") for text in written] == [2, 3, 4]  # an epoch is kept before it is told
     assert all(final.startswith(text) for text in written)
     assert len(beats) == 1 + 3 * (3 + 1 + 1) + 1  # begin, steps, validation, epochs, last scores
 

@@ -18,6 +18,7 @@ from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
 from preceptor.cli.label import label
+from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
 from preceptor.cli.study import study
@@ -38,6 +39,7 @@ app.command()(version)
 app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
+app.command()(predict)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)

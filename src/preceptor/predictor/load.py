@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.turned_network import TurnedNetwork
+from preceptor.runtime.checksums import file_digest
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
@@ -56,6 +58,16 @@ def load(
     return Predictor(
         Ensemble(networks), threshold=threshold, batch_size=batch_size, workers=workers
     )
+
+
+def model_digest(model: ModelPath | Sequence[ModelPath]) -> str:
+    """Hash of the files of a model, or of several."""
+    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+    found = hashlib.blake2b(digest_size=10)
+    for path in map(Path, paths):
+        for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
+            found.update(file_digest(file).encode())
+    return found.hexdigest()
 
 
 def _network(path: Path, device: str, precision: Precision, batch_size: int | None) -> Network:

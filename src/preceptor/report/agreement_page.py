@@ -178,8 +178,7 @@ def _people_table(agreement: Agreement, cell: int) -> Table:
                 Cell(
                     f"{one.images:,}", f"{one.shared:,} shared" if one.shared < one.images else ""
                 ),
-                Cell(number(one.dice, 2)),
-                Cell(number(one.correlation, 2)),
+                Cell(number(one.dice, 2), f"r {number(one.correlation, 2)}"),
                 Cell(number(one.others, 2)),
                 Cell(number(one.gap, 2, sign=True), _from(one.low)),
                 Cell(f"{one.area:.2f} ×" if math.isfinite(one.area) else DASH),
@@ -190,10 +189,10 @@ def _people_table(agreement: Agreement, cell: int) -> Table:
         )
         for one in agreement.people
     ]
-    columns = ["Images", "Dice with others", "Correlation with others", "Dice among others"]
+    columns = ["Images", "Dice with others", "Dice among others"]
     columns += ["Difference", "Marked area", "Displacement", "Remark"]
     caption = (
-        "Each annotator against the others. Difference: Dice of the others among themselves minus "
+        "Each annotator against the others. r: correlation with the others. Difference: Dice of the others among themselves minus "
         "Dice with this person, mean over images, and the lower end of its interval."
     )
     return Table(caption, "Annotator", columns, lines)

@@ -1,6 +1,8 @@
-"""Colors of the report: of the page, light and dark, of its figures, and of saliency overlays."""
+"""Colors of the report: of the page, light and dark, and of its figures."""
 
 from __future__ import annotations
+
+from preceptor.predictor.overlay import COLORS, MAGMA
 
 LIGHT = {
     "paper": "#fff", "raised": "#f5f6f8", "ink": "#16191d", "soft": "#545b66", "rule": "#d9dde3",
@@ -36,21 +38,6 @@ SERIES = {
 }  # fmt: skip
 """The name of the color of each series of a figure, by its key."""
 
-# Magma by Nathaniel Smith and Stéfan van der Walt (CC0): perceptually uniform, also in grey.
-# Written out, so that 64 colors need no plotting library; hexadecimal, from dark to bright.
-MAGMA = bytes.fromhex(
-    """
-    000004 020109 030312 06051a 0a0822 0e0b2b 130d34 180f3d
-    1d1147 221150 29115a 2f1163 36106b 3d0f71 440f76 4a1079
-    52137c 59157e 5f187f 651a80 6b1d81 721f81 782281 7e2482
-    842681 8b2981 912b81 982d80 9e2f7f a5317e ab337c b2357b
-    ba3878 c03a76 c73d73 cd4071 d3436e d9466b df4a68 e44f64
-    e95462 ed5a5f f1605d f4675c f66e5c f8765c fa7d5e fb8560
-    fc8e64 fd9668 fe9d6c fea571 feac76 feb47b febb81 fec287
-    feca8d fed194 fed89a fde0a1 fde7a9 fceeb0 fcf6b8 fcfdbf
-    """
-)
-
 
 def magma(count: int) -> list[str]:
     """Colors of the map at even distances, from dark to bright, in hexadecimal.
@@ -59,6 +46,6 @@ def magma(count: int) -> list[str]:
         >>> magma(2)
         ['#000004', '#fcfdbf']
     """
-    last = len(MAGMA) // 3 - 1
+    last = COLORS - 1
     places = [round(last * number / (count - 1)) for number in range(count)]
     return [f"#{MAGMA[3 * place : 3 * place + 3].hex()}" for place in places]

@@ -24,6 +24,7 @@ from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
+from preceptor.study.teacher import teachers_of
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _paired_line(
 def _teacher_pairs(plan: Plan) -> list[Pair]:
     """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
     and CAMs (saliency)."""
-    study, teachers = plan.protocol.study, plan.protocol.teachers()
+    study, teachers = plan.protocol.study, teachers_of(plan.protocol.study)
     backbone, setting = study.probe_backbone, study.probe_settings[0]
     pairs = []
     for one, other in product(teachers, teachers):

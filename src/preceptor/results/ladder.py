@@ -21,7 +21,7 @@ from preceptor.evaluation.sequential import sequential_difference, sequential_le
 from preceptor.results.comparisons import set_aucs
 from preceptor.results.rows import Row, set_order
 from preceptor.results.score_files import ScoreFiles
-from preceptor.study.config import Control
+from preceptor.study.controls import Control
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.controls import OF_TEACHER
 from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import OF_TEACHER, Teacher, controls_of
 from preceptor.study.steps import Arm, Role
+from preceptor.study.teacher import Teacher, controls_of
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {

@@ -109,9 +109,9 @@ def fit(
             progress.epoch, progress.parts = epoch + 1, trainer.parts
             progress.scaler = trainer.scaler
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
-            run.tell_epoch(line)
-            display.update(task, note=line)
             ranks.broadcast_from_first(partial(_keep, run, progress, trainer))
+            run.tell_epoch(line)  # an epoch that was reported is never repeated
+            display.update(task, note=line)
             watchdog.beat()
     return progress
 
