@@ -21,6 +21,7 @@ WITH = {"pydantic": {"pydantic_core"}}
 OPTIONAL = {
     "execution/ray.py": "ray",
     "label/server.py": "web",
+    "serve/application.py": "web",
     "tracking/mlflow.py": "track",
     "tracking/tensorboard.py": "track",
     "web/server.py": "web",

@@ -53,6 +53,7 @@ COMMANDS = [
     ("train",),
     ("annotate",),
     ("evaluate",),
+    ("serve",),
     ("predict",),
     ("label",),
     ("label", "run"),

@@ -21,6 +21,7 @@ from preceptor.cli.label import label
 from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
+from preceptor.cli.serve import serve
 from preceptor.cli.study import study
 from preceptor.cli.train import train
 from preceptor.cli.version import version
@@ -39,6 +40,7 @@ app.command()(version)
 app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
+app.command()(serve)
 app.command()(predict)
 app.command()(runs)
 app.command()(report)

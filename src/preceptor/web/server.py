@@ -35,13 +35,20 @@ def response_of(reply: Reply) -> Response:
     return Response(reply.content, reply.status, {**reply.headers, "content-type": reply.kind})
 
 
-async def read_body(request: Request, largest: int, *, seconds: float = _BODY_SECONDS) -> bytes:
+async def read_body(
+    request: Request,
+    largest: int,
+    *,
+    seconds: float = _BODY_SECONDS,
+    take: Callable[[int], None] = lambda count: None,
+) -> bytes:
     """Body of a request.
 
     Args:
         request: Request.
         largest: Largest size in bytes.
         seconds: Longest time.
+        take: Function that is told the number of bytes of each part, and may refuse it.
 
     Raises:
         RefusedError: It is larger (413), or takes longer (408).
@@ -58,6 +65,7 @@ async def read_body(request: Request, largest: int, *, seconds: float = _BODY_SE
                 size += len(part)
                 if size > largest:
                     raise too_large
+                take(len(part))
                 parts.append(part)
     except TimeoutError as error:
         raise RefusedError(408, "the body took too long") from error
