@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import preceptor
+from preceptor.batch_prediction.unfinished import Unfinished
 from preceptor.data.images import decode_image, image_size
 from preceptor.maps.store import read_store
 from preceptor.predictor.map_values import normalised
@@ -166,3 +168,23 @@ def test_a_changed_model_folder_is_refused(models: dict[str, Path], folder: Path
     weights.write_bytes(content)
     refused = here("predict", "best", "scans", "--out", "a.csv")
     assert_refused(refused, ["model.safetensors does not match its checksum"])
+
+
+def test_two_commands_do_not_write_the_same_output(models: dict[str, Path], folder: Path) -> None:
+    with Unfinished(folder / "a.csv", "settings", lambda: 4):
+        done = here("predict", models["plain"], "scans", "--out", folder / "a.csv", *DEVICE)
+    assert done.code == 1
+    assert (
+        done.err == f"error: {folder / 'a.csv'}: another process writes it; choose another name\n"
+    )
+
+
+def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path) -> None:
+    name = os.fsdecode(b"scans/\xff,\n.png")
+    shutil.copy(folder / "scans" / "b color.png", name)
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        out = folder / f"found{suffix}"
+        done = here("predict", models["plain"], name, "--out", out, "--maps", "png", *DEVICE)
+        assert done.code == 0, done
+        assert [row["path"] for row in read(out)] == ["scans/\\udcff,\n.png"]
+        shutil.rmtree(folder / "found-maps")

@@ -192,8 +192,9 @@ def _people_table(agreement: Agreement, cell: int) -> Table:
     columns = ["Images", "Dice with others", "Dice among others"]
     columns += ["Difference", "Marked area", "Displacement", "Remark"]
     caption = (
-        "Each annotator against the others. r: correlation with the others. Difference: Dice of the others among themselves minus "
-        "Dice with this person, mean over images, and the lower end of its interval."
+        "Each annotator against the others. r: correlation with the others. Difference: Dice of "
+        "the others among themselves minus Dice with this person, mean over images, and the lower "
+        "end of its interval."
     )
     return Table(caption, "Annotator", columns, lines)
 
