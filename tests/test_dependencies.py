@@ -22,6 +22,7 @@ OPTIONAL = {
     "execution/ray.py": "ray",
     "label/server.py": "web",
     "serve/application.py": "web",
+    "serve/ray.py": "ray",
     "tracking/mlflow.py": "track",
     "tracking/tensorboard.py": "track",
     "web/server.py": "web",

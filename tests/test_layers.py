@@ -41,7 +41,14 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there. `predictor.load` imports torch, or what else runs a model, for its models.
-LATE = ("cli.", "tracking.", "execution.ray", "training.__main__", "predictor.load")
+LATE = (
+    "cli.",
+    "tracking.",
+    "execution.ray",
+    "training.__main__",
+    "predictor.load",
+    "serve.ray",
+)
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers")
 

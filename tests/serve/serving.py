@@ -113,13 +113,13 @@ class Running:
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[threading.Event]:
         """Context in which the network of a model waits; yields an event that it has begun."""
-        batcher = self.engine._models[name].current.batcher
+        batcher = self.engine._batchers[name]
         predict, go, begun = batcher._predict, threading.Event(), threading.Event()
 
-        def waiting(decoded: Any, maps: bool) -> Any:
+        def waiting(batch: Any) -> Any:
             begun.set()
             assert go.wait(HANGS)
-            return predict(decoded, maps)
+            return predict(batch)
 
         batcher._predict = waiting
         try:

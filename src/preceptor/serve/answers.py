@@ -15,7 +15,7 @@ from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction, decide
 from preceptor.predictor.threshold import find_threshold
 from preceptor.serve.api import MapAnswer, MapForm, PredictAnswer, PredictionAnswer
-from preceptor.serve.engine import Answer
+from preceptor.serve.served_model import Answer
 from preceptor.serve.uploads import Upload
 from preceptor.web.refusal import RefusedError
 

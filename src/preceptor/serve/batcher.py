@@ -8,29 +8,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from preceptor.predictor.inputs import Canvases
-from preceptor.predictor.prediction import Prediction
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Job(Generic[Item, Result]):
     """Image that waits for its prediction.
 
     Args:
-        canvases: Decoded image.
-        maps: Whether its map is needed.
+        item: Decoded image.
         until: Time of `time.monotonic` after which the prediction is not needed any more.
         future: Place of the prediction.
     """
 
-    canvases: Canvases
-    maps: bool
+    item: Item
     until: float
-    future: Future[Prediction] = field(default_factory=Future)
+    future: Future[Result] = field(default_factory=Future)
 
 
-class Batcher:
+class Batcher(Generic[Item, Result]):
     """Thread that predicts waiting images, batch by batch.
 
     A batch begins with the first image that waits. It is complete when it has `size` images, or
@@ -39,29 +38,33 @@ class Batcher:
     run out of time are left out.
 
     Args:
-        predict: Function that predicts images, with or without maps.
-        size: Largest number of images per batch.
+        predict: Function that predicts images.
+        size: Function that returns the largest number of images per batch.
         delay: Longest wait in seconds for further images.
         done: Function that is told the number of images and the seconds of each batch.
     """
 
     def __init__(
         self,
-        predict: Callable[[list[Canvases], bool], Sequence[Prediction]],
+        predict: Callable[[list[Item]], Sequence[Result]],
         *,
-        size: int,
+        size: Callable[[], int],
         delay: float,
         done: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._predict, self._size, self._delay, self._done = predict, size, delay, done
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="serve-batches", daemon=True)
         self._thread.start()
 
-    def submit(self, canvases: Canvases, *, maps: bool, until: float) -> Future[Prediction]:
+    def submit(self, item: Item, *, until: float) -> Future[Result]:
         """Add an image.
+
+        Args:
+            item: Decoded image.
+            until: Time of `time.monotonic` after which the prediction is not needed any more.
 
         Returns:
             Future of its prediction; `TimeoutError` if it was not begun in time.
@@ -69,7 +72,7 @@ class Batcher:
         Raises:
             RuntimeError: The batcher is closed.
         """
-        job = Job(canvases, maps, until)
+        job: Job[Item, Result] = Job(item, until)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
@@ -87,7 +90,7 @@ class Batcher:
     def _run(self) -> None:
         while jobs := self._take():
             now = time.monotonic()
-            current: list[Job] = []
+            current: list[Job[Item, Result]] = []
             for job in jobs:
                 if not job.future.set_running_or_notify_cancel():
                     continue
@@ -99,10 +102,9 @@ class Batcher:
                 self._answer(current)
                 self._done(len(current), time.monotonic() - now)
 
-    def _answer(self, jobs: list[Job]) -> None:
+    def _answer(self, jobs: list[Job[Item, Result]]) -> None:
         try:
-            found = self._predict([job.canvases for job in jobs], any(job.maps for job in jobs))
-            predictions = list(found)
+            predictions = list(self._predict([job.item for job in jobs]))
         except Exception as error:  # of this batch alone; its requests report it
             for job in jobs:
                 job.future.set_exception(error)
@@ -110,14 +112,14 @@ class Batcher:
         for job, prediction in zip(jobs, predictions, strict=True):
             job.future.set_result(prediction)
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[Job[Item, Result]]:
         """Next batch; [] when the batcher is closed and nothing waits."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
-            full = time.monotonic() + self._delay
-            while len(self._jobs) < self._size and not self._closed:
+            full, size = time.monotonic() + self._delay, self._size()
+            while len(self._jobs) < size and not self._closed:
                 left = full - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            return [self._jobs.popleft() for _ in range(min(self._size, len(self._jobs)))]
+            return [self._jobs.popleft() for _ in range(min(size, len(self._jobs)))]

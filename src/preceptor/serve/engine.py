@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from preceptor.predictor.model_info import ModelInfo
-from preceptor.predictor.prediction import Prediction
 from preceptor.runtime.cores import usable_cores
-from preceptor.serve.served_model import LoadedModel, ModelPath, ServedModel
+from preceptor.serve.batcher import Batcher
+from preceptor.serve.served_model import (
+    Answer,
+    DecodedUpload,
+    LoadedModel,
+    ModelPath,
+    ModelState,
+    ServedModel,
+    Watch,
+    predict_batch,
+)
 from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import Upload, decode_upload
-
-
-class Answer(NamedTuple):
-    """Prediction and the version of the model that made it.
-
-    Args:
-        prediction: Prediction.
-        revision: Version of the model.
-    """
-
-    prediction: Prediction
-    revision: str
-
-
-@dataclass(frozen=True)
-class ModelState:
-    """State of a served model.
-
-    Args:
-        info: Description of the model.
-        revision: Version, 12 hexadecimal digits.
-        batch_size: Largest number of images per pass.
-        error: Reason why a newer version could not be loaded; "" = there is none.
-        reloads: Number of loaded and failed reloads.
-    """
-
-    info: ModelInfo
-    revision: str
-    batch_size: int
-    error: str = ""
-    reloads: Mapping[str, int] | None = None
 
 
 class Engine(Protocol):
@@ -94,14 +69,14 @@ class LocalEngine:
         done: Callable[[str, int, float], None] = lambda name, size, seconds: None,
     ) -> None:
         self._settings = settings
-        self._models = {one.name: ServedModel(one, settings, _of(done, one.name)) for one in models}
+        self._models = {one.name: ServedModel(one, settings) for one in models}
+        self._batchers = {
+            name: _batcher(name, model, settings, done) for name, model in self._models.items()
+        }
         self._decoders = ThreadPoolExecutor(
             settings.workers or usable_cores(), thread_name_prefix="serve-decode"
         )
-        self._stop = threading.Event()
-        self._watch = threading.Thread(target=self._look, name="serve-reload", daemon=True)
-        if settings.reload:
-            self._watch.start()
+        self._watch = Watch(self._models.values(), settings.reload)
 
     @property
     def names(self) -> list[str]:
@@ -110,54 +85,58 @@ class LocalEngine:
 
     async def state(self, name: str) -> ModelState:
         """State of a model."""
-        model = self._models[name]
-        current = model.current
-        return ModelState(
-            current.predictor.info,
-            current.revision,
-            self._settings.batch_size or current.predictor.batch_size,
-            model.error,
-            dict(model.reloads),
-        )
+        return self._models[name].state
 
     async def predict(
         self, name: str, uploads: Sequence[Upload], *, maps: bool, until: float
     ) -> list[Answer]:
         """Predict images by one version of a model, see `Engine.predict`."""
-        with self._models[name].in_use() as model:
-            tasks = [
-                asyncio.create_task(self._predict_one(model, one, maps, until)) for one in uploads
-            ]
-            try:
-                return await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:  # after a failure or a cancellation the others are not needed
-                    task.cancel()
+        model, batcher = self._models[name].current, self._batchers[name]
+        return await all_or_none(
+            [self._predict_one(model, batcher, one, maps, until) for one in uploads]
+        )
 
     async def _predict_one(
-        self, model: LoadedModel, upload: Upload, maps: bool, until: float
+        self,
+        model: LoadedModel,
+        batcher: Batcher[DecodedUpload, Answer],
+        upload: Upload,
+        maps: bool,
+        until: float,
     ) -> Answer:
-        loop, formats = asyncio.get_running_loop(), model.predictor.formats
-        decoded = await loop.run_in_executor(
-            self._decoders, decode_upload, upload, formats, self._settings.pixels
+        canvases = await asyncio.get_running_loop().run_in_executor(
+            self._decoders, decode_upload, upload, model.predictor.formats, self._settings.pixels
         )
-        future = model.batcher.submit(decoded, maps=maps, until=until)
-        return Answer(await asyncio.wrap_future(future), model.revision)
+        future = batcher.submit(DecodedUpload(model, canvases, maps), until=until)
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Answer what waits, and end the threads."""
-        self._stop.set()
-        if self._watch.is_alive():
-            self._watch.join()
+        self._watch.close()
         self._decoders.shutdown(cancel_futures=True)
-        for model in self._models.values():
-            model.close()
-
-    def _look(self) -> None:
-        while not self._stop.wait(self._settings.reload):
-            for model in self._models.values():
-                model.look()
+        for batcher in self._batchers.values():
+            batcher.close()
 
 
-def _of(done: Callable[[str, int, float], None], name: str) -> Callable[[int, float], None]:
-    return lambda size, seconds: done(name, size, seconds)
+async def all_or_none(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:
+    """Answers of concurrent calls; after a failure or a cancellation the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _batcher(
+    name: str,
+    model: ServedModel,
+    settings: ServeSettings,
+    done: Callable[[str, int, float], None],
+) -> Batcher[DecodedUpload, Answer]:
+    return Batcher(
+        predict_batch,
+        size=lambda: model.current.batch_size,
+        delay=settings.delay,
+        done=lambda size, seconds: done(name, size, seconds),
+    )

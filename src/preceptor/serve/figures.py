@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from preceptor.serve.engine import ModelState
 from preceptor.serve.metrics import SECONDS, SIZES, Counter, Gauge, Histogram, Labels, text_of
+from preceptor.serve.served_model import ModelState
 from preceptor.version import __version__
 
 _MEMORY = Path("/proc/self/statm")
@@ -67,7 +67,7 @@ class Figures:
             ("model", "outcome"),
         )
         for name, one in states.items():
-            for outcome, count in (one.reloads or {}).items():
+            for outcome, count in one.reloads.items():
                 reloads.add(name, outcome, by=count)
         return text_of([
             self.requests, self.seconds, self.images, self.batch_sizes, self.batch_seconds,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from preceptor.errors import InputError, PreceptorError, is_control, one_line, reason
 from preceptor.predictor.inputs import Canvases
 from preceptor.predictor.load import load
+from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
-from preceptor.serve.batcher import Batcher
 from preceptor.serve.settings import ServeSettings
 
 _LONGEST_NAME = 60
@@ -79,65 +79,68 @@ def fingerprint_of(path: Path) -> str:
     return state.hexdigest()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class LoadedModel:
     """One version of a model.
 
     Args:
         predictor: Predictor.
-        batcher: Its micro-batches.
         revision: Version, 12 hexadecimal digits.
-        users: Number of requests that it is answering.
-        replaced: Whether there is a newer version.
+        batch_size: Largest number of images per pass.
     """
 
     predictor: Predictor
-    batcher: Batcher
     revision: str
-    users: int = 0
-    replaced: bool = False
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """State of a served model.
+
+    Args:
+        info: Description of the model.
+        revision: Version, 12 hexadecimal digits.
+        batch_size: Largest number of images per pass.
+        error: Reason why a newer version could not be loaded; "" = there is none.
+        reloads: Number of reloads by outcome, loaded and failed.
+    """
+
+    info: ModelInfo
+    revision: str
+    batch_size: int
+    error: str = ""
+    reloads: Mapping[str, int] = field(default_factory=dict)
 
 
 class ServedModel:
     """Model under a name, whose current version is replaced when its files change.
 
-    A version that cannot be loaded replaces nothing: the one before stays, and `error` says why.
+    A version that cannot be loaded replaces nothing: the one before stays, and the state says why.
 
     Args:
         model: Name and path.
         settings: Settings.
-        done: Function that is told the number of images and the seconds of each batch.
 
     Raises:
         InputError: The model cannot be loaded.
     """
 
-    def __init__(
-        self, model: ModelPath, settings: ServeSettings, done: Callable[[int, float], None]
-    ) -> None:
-        self.name, self._path, self._settings, self._done = (
-            model.name, model.path, settings, done,
-        )  # fmt: skip
-        self.error = ""
-        self.reloads = {"loaded": 0, "failed": 0}
+    def __init__(self, model: ModelPath, settings: ServeSettings) -> None:
+        self._name, self._path, self._settings = model.name, model.path, settings
+        self._error = ""
+        self._reloads = {"loaded": 0, "failed": 0}
         self._seen = self._fingerprint()
         self.current = self._load(self._seen)
-        self._lock = threading.Lock()
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[LoadedModel]:
-        """Current version, which stays usable within the context."""
-        with self._lock:
-            model = self.current
-            model.users += 1
-        try:
-            yield model
-        finally:
-            with self._lock:
-                model.users -= 1
-                unused = model.replaced and not model.users
-            if unused:
-                model.batcher.close()
+    @property
+    def state(self) -> ModelState:
+        """State of the model."""
+        current = self.current
+        return ModelState(
+            current.predictor.info, current.revision, current.batch_size, self._error,
+            dict(self._reloads),
+        )  # fmt: skip
 
     def look(self) -> None:
         """Load the model again if its files have changed since the last look; of one thread."""
@@ -150,22 +153,14 @@ class ServedModel:
             found = self._load(seen)
         except Exception as error:  # whatever is wrong with the files, the old version works
             told = str(error) if isinstance(error, PreceptorError) else reason(error)
-            self.error = one_line(told)
-            self.reloads["failed"] += 1
-            log.warning("%s: not loaded again: %s", self.name, self.error)
+            self._error = one_line(told)
+            self._reloads["failed"] += 1
+            log.warning("%s: not loaded again: %s", self._name, self._error)
             return
-        with self._lock:
-            old, self.current, self.error = self.current, found, ""
-            old.replaced = True
-            unused = not old.users
-            self.reloads["loaded"] += 1
-        if unused:
-            old.batcher.close()
-        log.warning("%s: loaded again, revision %s", self.name, found.revision)
-
-    def close(self) -> None:
-        """Predict what waits, and end the thread."""
-        self.current.batcher.close()
+        # Requests that have begun keep the version that they have.
+        self.current, self._error = found, ""
+        self._reloads["loaded"] += 1
+        log.warning("%s: loaded again, revision %s", self._name, found.revision)
 
     def _fingerprint(self) -> str:
         try:
@@ -178,13 +173,75 @@ class ServedModel:
         predictor = load(
             self._path, threshold=settings.threshold, tta=settings.tta, device=settings.device
         )
-
-        def predict(decoded: list[Canvases], maps: bool) -> Sequence[Prediction]:
-            return predictor.predict_decoded(
-                decoded, maps=maps and predictor.info.map_kind != "none"
-            )
-
+        revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         # The probe of the batch size also makes the first request as fast as the others.
-        size = settings.batch_size or predictor.batch_size
-        batcher = Batcher(predict, size=size, delay=settings.delay, done=self._done)
-        return LoadedModel(predictor, batcher, hashlib.sha256(seen.encode()).hexdigest()[:12])
+        return LoadedModel(predictor, revision, settings.batch_size or predictor.batch_size)
+
+
+class Watch:
+    """Thread that looks at the files of models again and again.
+
+    Args:
+        models: Models.
+        seconds: Seconds between two looks; 0 = never.
+    """
+
+    def __init__(self, models: Iterable[ServedModel], seconds: float) -> None:
+        self._models, self._seconds = list(models), seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="serve-reload", daemon=True)
+        if seconds:
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            for model in self._models:
+                model.look()
+
+
+@dataclass(frozen=True)
+class DecodedUpload:
+    """Decoded image, and the version of the model that it is for.
+
+    Args:
+        model: Version of the model.
+        canvases: Image on its canvases.
+        maps: Whether the map is needed.
+    """
+
+    model: LoadedModel
+    canvases: Canvases
+    maps: bool
+
+
+class Answer(NamedTuple):
+    """Prediction and the version of the model that made it.
+
+    Args:
+        prediction: Prediction.
+        revision: Version of the model.
+    """
+
+    prediction: Prediction
+    revision: str
+
+
+def predict_batch(batch: Sequence[DecodedUpload]) -> list[Answer]:
+    """Predictions for a batch: one pass, or one per version while the model is being replaced."""
+    found: dict[int, Answer] = {}
+    for model in dict.fromkeys(one.model for one in batch):
+        places = [at for at, one in enumerate(batch) if one.model is model]
+        maps = any(batch[at].maps for at in places) and model.predictor.info.map_kind != "none"
+        predictions = model.predictor.predict_decoded(
+            [batch[at].canvases for at in places], maps=maps
+        )
+        found |= {
+            at: Answer(one, model.revision) for at, one in zip(places, predictions, strict=True)
+        }
+    return [found[at] for at in range(len(batch))]

@@ -21,9 +21,10 @@ from preceptor.serve.api import (
     ModelsAnswer,
     ReadyAnswer,
 )
-from preceptor.serve.engine import Engine, ModelState
+from preceptor.serve.engine import Engine
 from preceptor.serve.figures import Figures
 from preceptor.serve.keys import ApiKeys
+from preceptor.serve.served_model import ModelState
 from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import uploads_of
 from preceptor.web.hosts import Hosts

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preceptor.web.refusal import RefusedError
 from preceptor.web.replies import Reply, refused
+from preceptor.web.signals import handling
 
 _BODY_SECONDS = 60.0
 _HEADERS = {
@@ -167,14 +168,3 @@ def serve(
 
     with handling((signal.SIGINT, signal.SIGTERM), stop):
         asyncio.run(server.serve([at]))
-
-
-@contextlib.contextmanager
-def handling(signals: tuple[signal.Signals, ...], stop: Callable[..., None]) -> Iterator[None]:
-    """Context with a handler of signals; uvicorn's own raises them again after its end."""
-    before = {one: signal.signal(one, stop) for one in signals}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
