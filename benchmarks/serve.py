@@ -56,9 +56,11 @@ def requests(
                 return
             started = time.perf_counter()
             connection.request(
-                "POST", f"/predict?map={form}", files[at % len(files)],
+                "POST",
+                f"/predict?map={form}",
+                files[at % len(files)],
                 {"content-type": "image/jpeg"},
-            )  # fmt: skip
+            )
             answer = connection.getresponse()
             content = answer.read()
             took = time.perf_counter() - started
@@ -106,10 +108,26 @@ def memory(pid: int) -> float:
 def start(model: Path, size: int, device: str) -> tuple[subprocess.Popen[str], str]:
     """Server and its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "preceptor", "serve", str(model), "--port", "0", "--batch-size",
-         str(size), "--device", device, "--queue", "1024", "--timeout", "600"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "preceptor",
+            "serve",
+            str(model),
+            "--port",
+            "0",
+            "--batch-size",
+            str(size),
+            "--device",
+            device,
+            "--queue",
+            "1024",
+            "--timeout",
+            "600",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     found = re.search(r"http://([^/]+)/", process.stdout.readline())
     assert found
@@ -180,19 +198,25 @@ def measure(
         served_cpu.append(cpu_seconds(pid) - used)
         each += requests_
     print(machine())
-    print(f"{given.backbone} at {form.size} px, batch {given.batch_size}, {given.users} users, "
-          f"map={given.map}")  # fmt: skip
+    print(
+        f"{given.backbone} at {form.size} px, batch {given.batch_size}, {given.users} users, "
+        f"map={given.map}"
+    )
     print(f"bare network: {count / median(bare):8.1f} images/s")
     print(f"serve:        {count / median(served):8.1f} images/s")
     ratios = [a / b for a, b in zip(bare, served, strict=True)]
-    print(f"serve ÷ bare network, images/s: {median(ratios):.3f} ({min(ratios):.3f} to "
-          f"{max(ratios):.3f})")  # fmt: skip
+    print(
+        f"serve ÷ bare network, images/s: {median(ratios):.3f} ({min(ratios):.3f} to "
+        f"{max(ratios):.3f})"
+    )
     work = [a / b for a, b in zip(bare_cpu, served_cpu, strict=True)]
     print(f"CPU time of the bare network ÷ of serve: {median(work):.3f}")
     each.sort()
     quantiles = {q: each[min(len(each) - 1, int(q / 100 * len(each)))] for q in (50, 95, 99)}
-    print("latency under this load: " + ", ".join(
-        f"p{q} {1000 * value:.0f} ms" for q, value in quantiles.items()))  # fmt: skip
+    print(
+        "latency under this load: "
+        + ", ".join(f"p{q} {1000 * value:.0f} ms" for q, value in quantiles.items())
+    )
 
 
 if __name__ == "__main__":

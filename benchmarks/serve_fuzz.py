@@ -28,9 +28,10 @@ def main() -> None:
         files = write_image_files(folder / "images")
         models = {
             "best": model_folder(folder / "best", "test_byobnet", 1, fit="letterbox"),
-            "three": model_folder(folder / "three", "test_resnet", 4, classes=("a", "b", "c"),
-                                  positive=None),
-        }  # fmt: skip
+            "three": model_folder(
+                folder / "three", "test_resnet", 4, classes=("a", "b", "c"), positive=None
+            ),
+        }
         with running(models, reload=0.5, delay=0.0) as server:
             images = sorted([*files.good, *files.bad])
             statuses = fuzz(server, images, given.count, given.seed)

@@ -27,9 +27,13 @@ def main() -> None:
         model = model_folder(folder / "best", "test_byobnet", 1)
         scores = [one.score for one in preceptor.load(model, device="cpu")(files)]
         counts = kill_under_load(
-            model, [one.read_bytes() for one in files], scores, kills=given.kills,
-            users=given.users, answers=20,
-        )  # fmt: skip
+            model,
+            [one.read_bytes() for one in files],
+            scores,
+            kills=given.kills,
+            users=given.users,
+            answers=20,
+        )
     print(f"{given.kills} kills, {given.users} users: {dict(counts)}")
     assert set(counts) <= {"right", "failed"}, counts
 

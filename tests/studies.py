@@ -204,11 +204,23 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
         shutil.copytree(model, folder / "model")
     config = step.work.config.model_dump(mode="json")
     RunRecord(
-        id=run, config=config, classes=tuple(classes), input_size=32,
-        grid=(4, 4), saliency="cam", training_images=24, guided_images=12, soft_labelled_images=0,
-        uninformative_maps=0, images_seen=24, best_epoch=1, metrics=flat_metrics(measures),
-        seconds=1.0, device="cpu", versions={},
-    ).write(folder)  # fmt: skip
+        id=run,
+        config=config,
+        classes=tuple(classes),
+        input_size=32,
+        grid=(4, 4),
+        saliency="cam",
+        training_images=24,
+        guided_images=12,
+        soft_labelled_images=0,
+        uninformative_maps=0,
+        images_seen=24,
+        best_epoch=1,
+        metrics=flat_metrics(measures),
+        seconds=1.0,
+        device="cpu",
+        versions={},
+    ).write(folder)
 
 
 def _scores(

@@ -21,6 +21,9 @@ WITH = {"pydantic": {"pydantic_core"}}
 OPTIONAL = {
     "execution/ray.py": "ray",
     "label/server.py": "web",
+    "model_export/onnx.py": "onnx",
+    "model_export/quantise.py": "onnx",
+    "predictor/onnx_network.py": "onnx",
     "serve/application.py": "web",
     "serve/ray.py": "ray",
     "tracking/mlflow.py": "track",

@@ -47,6 +47,7 @@ LATE = (
     "execution.ray",
     "training.__main__",
     "predictor.load",
+    "model_export.export",
     "serve.ray",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.

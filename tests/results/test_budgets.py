@@ -148,12 +148,16 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "backbone": "b", "line": "student", "size": size, "mean": np.mean(each),
-                "by_seed": each, "seeds": list(range(len(each))),
+                "backbone": "b",
+                "line": "student",
+                "size": size,
+                "mean": np.mean(each),
+                "by_seed": each,
+                "seeds": list(range(len(each))),
             }
             for size, each in values.items()
         ]
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,11 @@ def served_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Model folders: two classes, and three without a positive one."""
     folder = tmp_path_factory.mktemp("served")
     return {
-        "best": model_folder(
-            folder / "best", "test_byobnet", 1, fit="letterbox", input_size=96
-        ),
+        "best": model_folder(folder / "best", "test_byobnet", 1, fit="letterbox", input_size=96),
         "three": model_folder(
             folder / "three", "test_resnet", 4, classes=("a", "b", "c"), positive=None
         ),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="session")

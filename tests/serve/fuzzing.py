@@ -17,10 +17,27 @@ from tests.serve.serving import Running, multipart
 
 SECONDS = 60.0
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
-PATHS = ("/predict", "/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/",
-         "/static/app.js")  # fmt: skip
-QUERIES = ("", "map=grid", "map=png", "map=image", "model=best", "model=three", "threshold=0.5",
-           "threshold=eer", "model=three&map=grid")  # fmt: skip
+PATHS = (
+    "/predict",
+    "/models",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/",
+    "/static/app.js",
+)
+QUERIES = (
+    "",
+    "map=grid",
+    "map=png",
+    "map=image",
+    "model=best",
+    "model=three",
+    "threshold=0.5",
+    "threshold=eer",
+    "model=three&map=grid",
+)
 
 
 class Fuzz:
@@ -54,9 +71,13 @@ class Fuzz:
             method, path, body, content_type = "GET", random_.choice(PATHS), b"", ""
         query = self._mutated(random_.choice(QUERIES).encode(), 0.2)
         body = self._mutated(body, 0.4)
-        length = str(len(body)) if random_.random() < 0.97 else random_.choice(
-            ("0", "-1", "x", "99999999999999", str(len(body) + 5), str(max(0, len(body) - 5)))
-        )  # fmt: skip
+        length = (
+            str(len(body))
+            if random_.random() < 0.97
+            else random_.choice(
+                ("0", "-1", "x", "99999999999999", str(len(body) + 5), str(max(0, len(body) - 5)))
+            )
+        )
         head = [
             f"{method} {path}".encode() + (b"?" + query if query else b"") + b" HTTP/1.1",
             f"Host: {self._server.address}".encode(),

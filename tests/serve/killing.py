@@ -40,9 +40,12 @@ class Process:
     def start(self) -> Process:
         """Start the server, and wait until it answers."""
         self.process = Forked(
-            command, ["serve", *self.arguments, "--port", self.port],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "200"},
-        )  # fmt: skip
+            command,
+            ["serve", *self.arguments, "--port", self.port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"COLUMNS": "200"},
+        )
         assert self.process.stdout is not None
         self.said = ""
         for line in self.process.stdout:
@@ -88,9 +91,12 @@ class _User:
             at = (at + 1) % len(self.images)
             try:
                 told = send(
-                    self.server.address, "POST", "/predict?map=grid", self.images[at],
+                    self.server.address,
+                    "POST",
+                    "/predict?map=grid",
+                    self.images[at],
                     {"content-type": "image/png"},
-                )  # fmt: skip
+                )
             except (OSError, HTTPException):
                 self.counts["failed"] += 1
                 stop.wait(0.01)

@@ -36,9 +36,7 @@ LATER = 1e12
 
 @given(st.lists(st.tuples(st.text("ab c\\é.", min_size=1), st.binary()), max_size=5))
 def test_what_is_put_into_a_body_comes_out(files: list[tuple[str, bytes]]) -> None:
-    body, headers = multipart(
-        [(name.replace("\\", r"\\"), content) for name, content in files]
-    )  # fmt: skip
+    body, headers = multipart([(name.replace("\\", r"\\"), content) for name, content in files])
     found = parts_of(headers["content-type"], body, 5)
     assert [(one.filename, one.content) for one in found] == files
     if files:
@@ -81,9 +79,12 @@ def test_metrics_read_as_the_client_of_prometheus_reads_them() -> None:
     text = text_of([counter, plain, gauge, huge, histogram])
     families = {one.name: one for one in parser.text_string_to_metric_families(text)}
     assert {name: one.type for name, one in families.items()} == {
-        "calls": "counter", "plain": "counter", "level": "gauge", "huge": "gauge",
+        "calls": "counter",
+        "plain": "counter",
+        "level": "gauge",
+        "huge": "gauge",
         "took_seconds": "histogram",
-    }  # fmt: skip
+    }
     assert families["calls"].documentation == 'With a \\ and\na "line".'
     (sample,) = families["calls"].samples
     assert (sample.labels, sample.value) == ({"path": 'a"b\\c\nd'}, 3)
@@ -121,10 +122,15 @@ def test_keys_are_needed_whole() -> None:
     assert keys.allow({"authorization": "bearer  another-key-0123 "})
     assert keys.allow({"x-api-key": "another-key-0123"})
     for headers in (
-        {}, {"authorization": ""}, {"authorization": "Bearer"}, {"x-api-key": ""},
-        {"authorization": "Bearer 0123456789abcde"}, {"x-api-key": "0123456789abcdef0"},
-        {"authorization": "Basic 0123456789abcdef"}, {"x-api-key": "\udcff"},
-    ):  # fmt: skip
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"x-api-key": ""},
+        {"authorization": "Bearer 0123456789abcde"},
+        {"x-api-key": "0123456789abcdef0"},
+        {"authorization": "Basic 0123456789abcdef"},
+        {"x-api-key": "\udcff"},
+    ):
         assert not keys.allow(headers)
 
 
@@ -132,8 +138,10 @@ def test_names_of_models(tmp_path: Path) -> None:
     (tmp_path / "a=b").mkdir()
     found = model_paths([str(tmp_path / "a=b"), "x=y=z", "/w/best/", "net.onnx"])
     assert [(one.name, str(one.path)) for one in found][1:] == [
-        ("x", "y=z"), ("best", "/w/best"), ("net", "net.onnx"),
-    ]  # fmt: skip
+        ("x", "y=z"),
+        ("best", "/w/best"),
+        ("net", "net.onnx"),
+    ]
     assert found[0].name == "a=b"
     for texts in (["a/best", "b/best"], ["x=a", "x=b"], ["n" * 61 + "=a"], ["a\nb=c"], ["/"]):
         with pytest.raises(InputError):

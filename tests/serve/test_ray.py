@@ -106,6 +106,5 @@ def test_a_killed_node_gives_no_wrong_answer(
         stop.set()
         for user in users:
             user.join()
-    print(dict(counts))
-    assert not counts["wrong"]
-    assert set(counts) <= {"right", "wrong", "failed", "status 503"}, counts
+    # What was sent to the lost machine before Ray has noticed its loss fails, by its time-out.
+    assert set(counts) <= {"right", "failed", "status 503", "status 504"}, counts

@@ -134,10 +134,20 @@ WRONG: list[tuple[bytes, str, str, int, str]] = [
     (b"", "multipart/form-data", "", 400, "boundary"),
     (b"", BOUNDED, "", 400, "does not contain its boundary"),
     (b"--b--", BOUNDED, "", 422, "no images"),
-    (b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nhi\r\n--b--', BOUNDED, "", 422,
-     "no images"),
-    (b'--b\r\nContent-Disposition: form-data; filename="x"\r\n\r\nhi', BOUNDED, "", 400,
-     "ends within a part"),
+    (
+        b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nhi\r\n--b--',
+        BOUNDED,
+        "",
+        422,
+        "no images",
+    ),
+    (
+        b'--b\r\nContent-Disposition: form-data; filename="x"\r\n\r\nhi',
+        BOUNDED,
+        "",
+        400,
+        "ends within a part",
+    ),
     (b"--b-", BOUNDED, "", 400, "line break"),
     (b"{", "application/json", "", 400, "no JSON"),
     (b"[]", "application/json", "", 400, "no JSON object"),
@@ -160,7 +170,7 @@ WRONG: list[tuple[bytes, str, str, int, str]] = [
     (b"x", "image/png", "?threshold=" + "1" * 61, 400, "more than 60 characters"),
     (b"x", "image/png", "?maps=grid", 400, "known are model, map, threshold"),
     (b"x", "image/png", "?map=grid&map=png", 400, "there twice"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "kind", "query", "status", "reason"), WRONG)
@@ -292,9 +302,7 @@ def test_a_stop_finishes_what_is_in_flight_and_takes_nothing_new(
 def test_a_changed_model_is_loaded_and_a_broken_one_is_reported(
     tmp_path: Path, pictures: ImageFiles
 ) -> None:
-    first, second = (
-        model_folder(tmp_path / str(seed), "test_byobnet", seed) for seed in (1, 2)
-    )  # fmt: skip
+    first, second = (model_folder(tmp_path / str(seed), "test_byobnet", seed) for seed in (1, 2))
     wanted = [preceptor.load(one, device="cpu")(pictures.good[0]).score for one in (first, second)]
     assert abs(wanted[0] - wanted[1]) > 0.01
     folder = shutil.copytree(first, tmp_path / "best")

@@ -26,13 +26,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     squares(folder / "data")
     values = SQUARES_STUDY | {
-        "manifest": str(folder / "data" / "manifest.csv"), "seeds": [0, 1], "ceiling": False,
-        "controls": ["shuffled"], "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
-    }  # fmt: skip
+        "manifest": str(folder / "data" / "manifest.csv"),
+        "seeds": [0, 1],
+        "ceiling": False,
+        "controls": ["shuffled"],
+        "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
+    }
     result = run_study(
-        parse_config(values, StudyConfig), folder / "study", jobs=1,
-        tell=lambda line: None,
-    )  # fmt: skip
+        parse_config(values, StudyConfig), folder / "study", jobs=1, tell=lambda line: None
+    )
     assert not result.failed
     return folder / "study"
 
@@ -65,9 +67,11 @@ def test_an_archive_is_continued(study: Path, tmp_path: Path) -> None:
     before = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
     lines: list[str] = []
     result = run_study(
-        load_config(tmp_path / "three.yaml", StudyConfig), tmp_path / "more", jobs=1,
+        load_config(tmp_path / "three.yaml", StudyConfig),
+        tmp_path / "more",
+        jobs=1,
         tell=lines.append,
-    )  # fmt: skip
+    )
     assert not result.failed
     after = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
     assert after.items() > before.items()  # nothing of the two seeds is computed again

@@ -27,10 +27,13 @@ SLOW, QUICK = Speed(), Speed(precision="bf16-mixed", channels_last=False)
 
 def study(manifest: Path, **training: Any) -> StudyConfig:
     values = {
-        "manifest": manifest, "positive": "marked", "teachers": ["test_byobnet"],
-        "students": ["test_byobnet", "test_resnet"], "alphas": [0.5],
+        "manifest": manifest,
+        "positive": "marked",
+        "teachers": ["test_byobnet"],
+        "students": ["test_byobnet", "test_resnet"],
+        "alphas": [0.5],
         "training": {"input_size": 64, "epochs": 1} | training,
-    }  # fmt: skip
+    }
     return parse_config(values, StudyConfig)
 
 

@@ -31,9 +31,12 @@ WAYS: dict[str, Any] = {
     "cells": {"distance": "cells", "cam_class": "decision", "pool": "top", "alphas": [0.3, 0.05]},
 }
 STUDY: dict[str, Any] = {
-    "manifest": "m.csv", "positive": "marked", "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"], "guidances": WAYS,
-}  # fmt: skip
+    "manifest": "m.csv",
+    "positive": "marked",
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "guidances": WAYS,
+}
 
 
 def best(of: dict[Role, Setting]) -> Callable[[Arm], float]:
@@ -47,10 +50,12 @@ def best(of: dict[Role, Setting]) -> Callable[[Arm], float]:
 
 def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
     wanted: dict[Role, Setting] = {
-        "student": Setting(0.05, "cells"), "baseline1": Setting(0.5, "l2"),
-        "ceiling": Setting(0.3, "cells"), "centre": Setting(0.1, "l2"),
+        "student": Setting(0.05, "cells"),
+        "baseline1": Setting(0.5, "l2"),
+        "ceiling": Setting(0.3, "cells"),
+        "centre": Setting(0.1, "l2"),
         "baseline2": Setting(1.0, "cells"),
-    }  # fmt: skip
+    }
     plan, trained = finished(tmp_path, best(wanted), guidances=WAYS, seeds=2)
     for role, setting in wanted.items():
         assert plan.setting_of(role, "test_byobnet") == setting, role
@@ -89,8 +94,11 @@ def test_one_pooling_needs_no_selection_of_baseline_2(tmp_path: Path) -> None:
 def test_grids() -> None:
     study = parse_config(STUDY | {"alphas": [0.5, 0.1]}, StudyConfig)
     assert study.settings == (
-        Setting(0.5, "l2"), Setting(0.1, "l2"), Setting(0.3, "cells"), Setting(0.05, "cells"),
-    )  # fmt: skip
+        Setting(0.5, "l2"),
+        Setting(0.1, "l2"),
+        Setting(0.3, "cells"),
+        Setting(0.05, "cells"),
+    )
     assert study.baseline_settings == study.settings
     assert study.plain_settings == (Setting(1.0, "l2"), Setting(1.0, "cells"))
     assert study.probe_settings == (Setting(0.1, "l2"),)
@@ -106,16 +114,20 @@ def test_grids() -> None:
     [
         ({"guidances": {"a/b": {}}}, "not a valid name"),
         ({"guidances": {"x": {"alphas": [0.1, 0.1]}}}, "guidances.x.alphas has duplicate values"),
-        ({"guidances": {"x": {"distance": "cells"}}, "training": {"cam_class": "predicted"}},
-         "guidances.x: "),
+        (
+            {"guidances": {"x": {"distance": "cells"}}, "training": {"cam_class": "predicted"}},
+            "guidances.x: ",
+        ),
         ({"guidances": {"x": {"colour": 1}}}, "colour"),
         ({"controls": ["dfr"]}, "dfr_set"),
         ({"dfr_set": "val"}, "dfr_set"),
-        ({"controls": ["dfr"], "dfr_set": "val", "guidances": {"top": {"pool": "top"}}},
-         "dfr needs pool: mean"),
+        (
+            {"controls": ["dfr"], "dfr_set": "val", "guidances": {"top": {"pool": "top"}}},
+            "dfr needs pool: mean",
+        ),
         ({"mapper": {"start": True, "decoder": "fpn"}}, "start needs the weights"),
     ],
-)  # fmt: skip
+)
 def test_wrong_settings_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises((InputError, ValidationError), match=told):
         parse_config(STUDY | changes, StudyConfig)

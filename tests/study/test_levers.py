@@ -64,9 +64,15 @@ def test_controls_and_variants_are_rows(finished: Path) -> None:
     table = pd.read_csv(finished / "table.csv")
     primary = table[(table["set"] == "test-seen") & table["source"].isna()]
     assert list(primary["key"]) == [
-        "baseline1_paper", "baseline1", "baseline2", "student", "variant everything",
-        "variant other", *CONTROLS, "ceiling",
-    ]  # fmt: skip
+        "baseline1_paper",
+        "baseline1",
+        "baseline2",
+        "student",
+        "variant everything",
+        "variant other",
+        *CONTROLS,
+        "ceiling",
+    ]
     alpha = primary.set_index("key")["alpha"]
     assert alpha["variant other"] == 0.01
     assert alpha["variant everything"] == alpha["student"] == 0.1
@@ -79,8 +85,9 @@ def test_intervals_are_over_draws(finished: Path) -> None:
     here = results[(results["set"] == "test-seen") & results["source"].isna()]
     compared = pd.read_csv(finished / "comparisons.csv")
     assert set(compared[compared["question"] == "variant"]["a"]) == {
-        "Variant: everything", "Variant: other",
-    }  # fmt: skip
+        "Variant: everything",
+        "Variant: other",
+    }
     student = here[here["role"] == "student"].set_index("seed")["auc"]
     varied = here[here["role"] == "variant everything"].set_index("seed")["auc"]
     expected = paired_difference(varied, student)

@@ -75,8 +75,9 @@ def test_detectors_are_rows_of_the_table(finished: Path) -> None:
     assert primary["mean"].notna().all()
     compared = pd.read_csv(finished / "comparisons.csv")
     assert set(compared.loc[compared["question"] == "detector", "key_b"]) == {
-        "mapper", "mapper_all",
-    }  # fmt: skip
+        "mapper",
+        "mapper_all",
+    }
 
 
 def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> None:
@@ -132,8 +133,10 @@ def test_an_alpha_that_follows_the_losses_has_a_row(finished: Path) -> None:
 def test_a_decoder_is_a_setting_of_mappers() -> None:
     mapper = Mapper(decoder="fpn", stride=4)
     assert mapper.backbone_args({"output_stride": 8}) == {
-        "output_stride": 8, "decoder": "fpn", "decoder_stride": 4,
-    }  # fmt: skip
+        "output_stride": 8,
+        "decoder": "fpn",
+        "decoder_stride": 4,
+    }
 
 
 @pytest.mark.parametrize(

@@ -247,9 +247,13 @@ def test_more_components_than_images_are_refused(draws: Path) -> None:
 @pytest.mark.parametrize("controls_alpha", ["own", "student"])
 def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_alpha: str) -> None:
     one = protocol(
-        draws, controls=["masked"], controls_alpha=controls_alpha, guide_classes=["forged"],
-        mapper=True, alphas=[0.5, 0.1],
-    )  # fmt: skip
+        draws,
+        controls=["masked"],
+        controls_alpha=controls_alpha,
+        guide_classes=["forged"],
+        mapper=True,
+        alphas=[0.5, 0.1],
+    )
     teacher = next(teacher for teacher in teachers_of(one.study) if teacher.kind == "mapper")
     steps = control_run(one, "masked", teacher, "test_byobnet", Setting(0.1), 1)
     assert [step.kind for step in steps] == ["train", "maps", "train"]
@@ -342,8 +346,12 @@ def test_what_is_wrong_with_any_draw_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "draws" / "1" / "maps" / "val" / "000003.png").unlink()
     with pytest.raises(InputError) as caught:
         protocol(pattern).workspaces.verify()
-    for text in ("0/manifest.csv: 1 problem", "train/000001.png", "1/manifest.csv: 1 problem",
-                 "val/000003.png"):  # fmt: skip
+    for text in (
+        "0/manifest.csv: 1 problem",
+        "train/000001.png",
+        "1/manifest.csv: 1 problem",
+        "val/000003.png",
+    ):
         assert text in str(caught.value)
 
 

@@ -153,9 +153,14 @@ def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_
     folders = {folder.name for folder in finished.glob("store/maps/[!.]*")}
     assert folders == usual["cam"] | usual["rise"]
     for changes in (
-        {"max_masks": 62}, {"tolerance": 0.5}, {"estimator": "published"}, {"score": "logit"},
-        {"fill": "mean"}, {"cells": 6}, {"seed": 1},
-    ):  # fmt: skip
+        {"max_masks": 62},
+        {"tolerance": 0.5},
+        {"estimator": "published"},
+        {"score": "logit"},
+        {"fill": "mean"},
+        {"cells": 6},
+        {"seed": 1},
+    ):
         other = ids(rise=RISE | changes)
         assert other["cam"] == usual["cam"]
         assert not other["rise"] & usual["rise"], changes

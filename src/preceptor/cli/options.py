@@ -13,6 +13,8 @@ import typer
 Cache = Literal["memmap", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
+ExportTarget = Literal["onnx", "torch_export", "folder"]
+InputType = Literal["uint8", "float32"]
 LabelOrder = Literal["random", "source", "uncertainty", "gain"]
 MapFiles = Literal["overlay", "png", "store"]
 MarkKind = Literal["stamp", "border", "tint"]

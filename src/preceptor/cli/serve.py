@@ -105,10 +105,19 @@ def serve(
         ApiKeys.read(keys)
     named = model_paths(models)
     settings = ServeSettings(
-        threshold=threshold, tta=tta, device=device, batch_size=batch_size, delay=delay / 1000,
-        queue=queue, timeout=timeout, workers=workers, body=max_body * 2**20, pixels=max_pixels,
-        images=max_images, reload=reload,
-    )  # fmt: skip
+        threshold=threshold,
+        tta=tta,
+        device=device,
+        batch_size=batch_size,
+        delay=delay / 1000,
+        queue=queue,
+        timeout=timeout,
+        workers=workers,
+        body=max_body * 2**20,
+        pixels=max_pixels,
+        images=max_images,
+        reload=reload,
+    )
     try:
         from preceptor.serve.application import application
         from preceptor.web.server import listen

@@ -68,7 +68,9 @@ WAYS: list[Way] = [
     Way("GET", "/api/images/{image}", routes_images.image),
     Way("GET", "/api/images/{image}/whole", routes_images.whole, pool="pictures"),
     Way(
-        "GET", "/api/images/{image}/tiles/{level}/{column}/{row}", routes_images.tile,
+        "GET",
+        "/api/images/{image}/tiles/{level}/{column}/{row}",
+        routes_images.tile,
         pool="pictures",
     ),
     Way("POST", "/api/images/{image}/open", routes_marks.open_image),
@@ -78,7 +80,7 @@ WAYS: list[Way] = [
     Way("POST", "/api/images/{image}/answer", routes_marks.answer),
     Way("POST", "/api/images/{image}/seen", routes_marks.seen),
     Way("GET", "/api/lead", routes_lead.lead),
-]  # fmt: skip
+]
 
 
 def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
@@ -143,9 +145,14 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
         if session is not None and session.person:
             person = person_by_id(labeling.database.reading, session.person)
         call = Call(
-            labeling, session, person, request.path_params, dict(request.query_params), content,
+            labeling,
+            session,
+            person,
+            request.path_params,
+            dict(request.query_params),
+            content,
             headers,
-        )  # fmt: skip
+        )
         return way.handler(call)
 
     return await asyncio.get_running_loop().run_in_executor(pool, run)

@@ -247,32 +247,50 @@ def _frames(maps: AnnotatorMaps, agreement: Agreement, cell: int) -> dict[str, p
     """Tables of the CSV files."""
     people = [
         {
-            "annotator": one.name, "images": one.images, "shared": one.shared,
-            "dice": one.dice, "iou": one.iou, "correlation": one.correlation,
-            "dice_among_others": one.others, "difference": one.gap, "difference_low": one.low,
-            "area_ratio": one.area, "dx_pixels": one.dx * cell, "dy_pixels": one.dy * cell,
-            "correlation_gain": one.gain, "displaced": int(one.is_shifted),
+            "annotator": one.name,
+            "images": one.images,
+            "shared": one.shared,
+            "dice": one.dice,
+            "iou": one.iou,
+            "correlation": one.correlation,
+            "dice_among_others": one.others,
+            "difference": one.gap,
+            "difference_low": one.low,
+            "area_ratio": one.area,
+            "dx_pixels": one.dx * cell,
+            "dy_pixels": one.dy * cell,
+            "correlation_gain": one.gain,
+            "displaced": int(one.is_shifted),
             "disagrees_with_all": int(one.disagrees),
         }
         for one in agreement.people
-    ]  # fmt: skip
+    ]
     pairs = [
         {
-            "a": one.a, "b": one.b, "images": one.images, "both_empty": one.empty,
-            "dice": one.dice, "iou": one.iou, "correlation": one.correlation,
-            "dx_pixels": one.dx * cell, "dy_pixels": one.dy * cell,
+            "a": one.a,
+            "b": one.b,
+            "images": one.images,
+            "both_empty": one.empty,
+            "dice": one.dice,
+            "iou": one.iou,
+            "correlation": one.correlation,
+            "dx_pixels": one.dx * cell,
+            "dy_pixels": one.dy * cell,
             "correlation_without_displacement": one.shifted,
         }
         for one in agreement.pairs
-    ]  # fmt: skip
+    ]
     images = [
         {
-            "name": maps.table.loc[one.name, "name"], "annotators": " | ".join(one.annotators),
-            "dice": one.dice, "iou": one.iou, "correlation": one.correlation,
+            "name": maps.table.loc[one.name, "name"],
+            "annotators": " | ".join(one.annotators),
+            "dice": one.dice,
+            "iou": one.iou,
+            "correlation": one.correlation,
             "all_empty": int(one.empty),
         }
         for one in agreement.images
-    ]  # fmt: skip
+    ]
     columns = ["a", "b", "images", "both_empty", "dice", "iou", "correlation", "dx_pixels"]
     return {
         PEOPLE: pd.DataFrame(people),

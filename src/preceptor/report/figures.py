@@ -156,7 +156,7 @@ def alpha_curve(results: Results, backbone: str) -> Figure | None:
         label(
             (left + right) / 2, bottom + 39 + under, "α (small: strong guidance)", "axis", "middle"
         )
-    )  # fmt: skip
+    )
     return svg(
         bottom + 47 + under, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body
     )

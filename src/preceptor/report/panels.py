@@ -199,11 +199,18 @@ def _make(
         image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)
         panels.append(
             Panel(
-                str(entry["name"]), str(entry["label"]), str(entry["source"]),
-                shown, score, bool(hit[position]),
-                _agreement(entry, looks["Student"], int(manifest_row)), image, ratio, layers,
+                str(entry["name"]),
+                str(entry["label"]),
+                str(entry["source"]),
+                shown,
+                score,
+                bool(hit[position]),
+                _agreement(entry, looks["Student"], int(manifest_row)),
+                image,
+                ratio,
+                layers,
             )
-        )  # fmt: skip
+        )
     return Panels(best.arm.backbone, best.seed, teacher_name, panels)
 
 

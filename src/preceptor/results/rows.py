@@ -111,8 +111,11 @@ def table_rows(plan: Plan) -> list[Row]:
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 arms = chosen(role, role, str(winner) if role == "student" else "")
-                add(key, title, {name: arm and replace(arm, start="mapper")
-                                 for name, arm in arms.items()})  # fmt: skip
+                add(
+                    key,
+                    title,
+                    {name: arm and replace(arm, start="mapper") for name, arm in arms.items()},
+                )
     if study.mapper is not None and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:

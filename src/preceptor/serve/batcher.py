@@ -100,15 +100,16 @@ class Batcher(Generic[Item, Result]):
                     current.append(job)
             if current:
                 self._answer(current)
-                self._done(len(current), time.monotonic() - now)
 
     def _answer(self, jobs: list[Job[Item, Result]]) -> None:
+        started = time.monotonic()
         try:
             predictions = list(self._predict([job.item for job in jobs]))
         except Exception as error:  # of this batch alone; its requests report it
             for job in jobs:
                 job.future.set_exception(error)
             return
+        self._done(len(jobs), time.monotonic() - started)  # whoever has an answer finds it counted
         for job, prediction in zip(jobs, predictions, strict=True):
             job.future.set_result(prediction)
 

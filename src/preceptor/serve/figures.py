@@ -69,22 +69,40 @@ class Figures:
         for name, one in states.items():
             for outcome, count in one.reloads.items():
                 reloads.add(name, outcome, by=count)
-        return text_of([
-            self.requests, self.seconds, self.images, self.batch_sizes, self.batch_seconds,
-            _gauge("preceptor_images_in_flight", "Images that are being answered.", in_flight),
-            _gauge("preceptor_images_limit", "Largest number of images in flight.", limit),
-            Gauge("preceptor_model_info", "Served models.", ("model", "backbone", "revision"),
-                  lambda: infos),
-            Gauge("preceptor_model_stale",
-                  "1 if the newest version of the files could not be loaded.", ("model",),
-                  lambda: stale),
-            reloads,
-            Gauge("preceptor_build_info", "Version of the library.", ("version",),
-                  lambda: {(__version__,): 1}),
-            _gauge("process_start_time_seconds", "Start of the process since 1970.",
-                   self._started),
-            Gauge("process_resident_memory_bytes", "Memory of the process.", (), _memory),
-        ])  # fmt: skip
+        return text_of(
+            [
+                self.requests,
+                self.seconds,
+                self.images,
+                self.batch_sizes,
+                self.batch_seconds,
+                _gauge("preceptor_images_in_flight", "Images that are being answered.", in_flight),
+                _gauge("preceptor_images_limit", "Largest number of images in flight.", limit),
+                Gauge(
+                    "preceptor_model_info",
+                    "Served models.",
+                    ("model", "backbone", "revision"),
+                    lambda: infos,
+                ),
+                Gauge(
+                    "preceptor_model_stale",
+                    "1 if the newest version of the files could not be loaded.",
+                    ("model",),
+                    lambda: stale,
+                ),
+                reloads,
+                Gauge(
+                    "preceptor_build_info",
+                    "Version of the library.",
+                    ("version",),
+                    lambda: {(__version__,): 1},
+                ),
+                _gauge(
+                    "process_start_time_seconds", "Start of the process since 1970.", self._started
+                ),
+                Gauge("process_resident_memory_bytes", "Memory of the process.", (), _memory),
+            ]
+        )
 
 
 def _gauge(name: str, meaning: str, value: float) -> Gauge:

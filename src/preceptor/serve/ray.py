@@ -16,14 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.config import HTTPOptions
-from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
-
-from preceptor.errors import RunFailedError, reason
+from preceptor.errors import InputError, RunFailedError, reason
 from preceptor.execution.ray import connect
 from preceptor.runtime.cores import usable_cores
 from preceptor.serve.engine import all_or_none
@@ -67,10 +60,16 @@ class ModelReplica:
         self._model = ServedModel(model, settings)
         self._watch = Watch([self._model], settings.reload)
         self._decoders = ThreadPoolExecutor(settings.workers or usable_cores())
-        self._network = ThreadPoolExecutor(1)
-        batch: Any = self._batch  # its settings are attributes that the decorator adds
-        batch.set_max_batch_size(self._model.current.batch_size)
-        batch.set_batch_wait_timeout_s(settings.delay)
+        network = ThreadPoolExecutor(1)
+
+        async def predict(batch: list[DecodedUpload]) -> list[Answer]:
+            return await asyncio.get_running_loop().run_in_executor(network, predict_batch, batch)
+
+        self._batch = _library().batch(
+            predict,
+            max_batch_size=self._model.current.batch_size,
+            batch_wait_timeout_s=settings.delay,
+        )
 
     async def state(self) -> ModelState:
         """State of the model."""
@@ -85,12 +84,6 @@ class ModelReplica:
         answer: Answer = await self._batch(DecodedUpload(model, canvases, maps))
         return answer
 
-    @serve.batch
-    async def _batch(self, batch: list[DecodedUpload]) -> list[Answer]:
-        """Predict a batch, which Ray Serve has gathered."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._network, predict_batch, batch)
-
 
 class RayEngine:
     """Engine that hands images to the replicas of their model.
@@ -99,7 +92,7 @@ class RayEngine:
         handles: Deployment of each model.
     """
 
-    def __init__(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
+    def __init__(self, handles: dict[str, Any]) -> None:
         self._handles = handles
         self._states: dict[str, tuple[float, ModelState]] = {}
 
@@ -129,6 +122,9 @@ class RayEngine:
 
     async def _call(self, name: str, method: str, *arguments: Any) -> Any:
         """Call a method of a replica, of another one if it dies: a prediction changes nothing."""
+        from ray.exceptions import RayActorError, RayTaskError
+        from ray.serve.exceptions import BackPressureError, RayServeException
+
         for left in reversed(range(_ATTEMPTS)):
             try:
                 return await getattr(self._handles[name], method).remote(*arguments)
@@ -145,7 +141,6 @@ class RayEngine:
         raise AssertionError("the last attempt returns or raises")
 
 
-@serve.ingress()
 class Front:
     """Front replica: the application of the server.
 
@@ -161,7 +156,7 @@ class Front:
         names: Sequence[str],
         settings: ServeSettings,
         keys: Path | None,
-        *handles: DeploymentHandle[Any],
+        *handles: Any,
     ) -> None:
         engine = RayEngine(dict(zip(names, handles, strict=True)))
         self._service = Service(engine, settings, keys_file=keys)
@@ -180,7 +175,7 @@ def application_of(
     *,
     replicas: int,
     cores: float = 1.0,
-) -> serve.Application:
+) -> Any:
     """Application of Ray Serve.
 
     Args:
@@ -190,7 +185,7 @@ def application_of(
         replicas: Largest number of replicas per model.
         cores: Cores that a replica of a model reserves.
     """
-    cluster: Any = ray
+    serve, cluster = _library(), _ray()
     gpu = settings.device != "cpu" and "GPU" in cluster.cluster_resources()
     ahead = settings.batch_size or 64
     bound = [
@@ -214,18 +209,34 @@ def application_of(
         num_replicas=FRONTS,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=2 * settings.queue,
-    )(Front)
+    )(serve.ingress()(Front))
     return front.bind([one.name for one in models], settings, keys and keys.absolute(), *bound)
 
 
-def _shut_down() -> None:
-    """End the application, the proxies and the controller."""
-    library: Any = serve
-    library.shutdown()
+def _ray() -> Any:
+    """The library Ray."""
+    import ray
+
+    return ray
+
+
+def _library() -> Any:
+    """The library Ray Serve.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise InputError(
+            f"--engine ray: {error.name} is not installed; pip install 'preceptor[ray]'"
+        ) from error
+    return serve
 
 
 @contextlib.contextmanager
-def serving_on_ray(application: serve.Application, host: str, port: int) -> Iterator[None]:
+def serving_on_ray(application: Any, host: str, port: int) -> Iterator[None]:
     """Context in which an application runs on the cluster to which this process is connected.
 
     Args:
@@ -236,16 +247,21 @@ def serving_on_ray(application: serve.Application, host: str, port: int) -> Iter
     Raises:
         RunFailedError: It cannot be started.
     """
+    serve = _library()
+    from ray.exceptions import RayTaskError
+    from ray.serve.config import HTTPOptions
+    from ray.serve.exceptions import RayServeException
+
     try:
         serve.start(http_options=HTTPOptions(host=host, port=port, location="HeadOnly"))
         serve.run(application, name=APPLICATION, route_prefix="/")
     except (RuntimeError, RayServeException, RayTaskError) as error:
-        _shut_down()
+        serve.shutdown()
         raise RunFailedError(f"--engine ray: the models do not start: {reason(error)}") from error
     try:
         yield
     finally:
-        _shut_down()
+        serve.shutdown()
 
 
 def serve_on_ray(
@@ -273,6 +289,8 @@ def serve_on_ray(
         InputError: There is no cluster at the address.
         RunFailedError: The models cannot be started.
     """
+    _library()
+    ray = _ray()
     connect(ray, address)
     stop = threading.Event()
     try:

@@ -138,9 +138,12 @@ class ServedModel:
         """State of the model."""
         current = self.current
         return ModelState(
-            current.predictor.info, current.revision, current.batch_size, self._error,
+            current.predictor.info,
+            current.revision,
+            current.batch_size,
+            self._error,
             dict(self._reloads),
-        )  # fmt: skip
+        )
 
     def look(self) -> None:
         """Load the model again if its files have changed since the last look; of one thread."""

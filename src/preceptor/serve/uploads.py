@@ -21,9 +21,21 @@ from preceptor.web.refusal import RefusedError, malformed
 
 # Formats of pixels. Others of Pillow run programs (EPS), or are no images.
 _FORMATS = (
-    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA",
-    "TIFF", "WEBP",
-)  # fmt: skip
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
 _RAW = ("application/octet-stream", "binary/octet-stream")
 _FIELDS = 8
 """Parts of a multipart body beside the images."""

@@ -128,10 +128,18 @@ def server_of(app: ASGIApp, *, stop_seconds: int = 5) -> uvicorn.Server:
         stop_seconds: Longest time in which open requests are finished when the server stops.
     """
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, ws="none",
-        lifespan="off", timeout_graceful_shutdown=stop_seconds, timeout_keep_alive=30, http="h11",
-        proxy_headers=False, h11_max_incomplete_event_size=64 * 1024,
-    )  # fmt: skip
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=stop_seconds,
+        timeout_keep_alive=30,
+        http="h11",
+        proxy_headers=False,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
     return _Server(config)
 
 
