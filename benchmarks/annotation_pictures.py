@@ -159,8 +159,9 @@ def main() -> None:
         masks = annotated(folder / "people", found)
         maps = np.stack([mask.astype(np.uint8) * 255 for mask in masks.values()])
         row = [outlined(found[0][0], masks)]
-        row += [overlay(found[0][0], merge(maps).astype(np.float32) / 255)
-                for merge in MERGES.values()]  # fmt: skip
+        row += [
+            overlay(found[0][0], merge(maps).astype(np.float32) / 255) for merge in MERGES.values()
+        ]
         sheet([row]).quantize(128).save(given.to / "annotations-merges.png", optimize=True)
         people = read_annotators(folder / "people" / "coins")
         agreement, cell = agreement_of(people)

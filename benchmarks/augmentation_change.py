@@ -108,9 +108,14 @@ def run(job: Job) -> None:
         return
     job.store.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, str(Path(__file__)), "--one", job.arm, str(job.seed), str(job.manifest),
+        sys.executable,
+        str(Path(__file__)),
+        "--one",
+        job.arm,
+        str(job.seed),
+        str(job.manifest),
         str(job.result),
-    ]  # fmt: skip
+    ]
     if job.all_changes:
         command.append("--all-changes")
     environment = os.environ | {"PYTHONPATH": str(job.source), "OMP_NUM_THREADS": "1"}
@@ -124,7 +129,7 @@ def source_of(revision: str, work: Path) -> Path:
     """The package as it was at a revision, unpacked once."""
     name = subprocess.run(
         ["git", "rev-parse", revision], cwd=HERE, check=True, capture_output=True, text=True
-    ).stdout.strip()  # fmt: skip
+    ).stdout.strip()
     folder = work / name
     if not (folder / "src").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,11 +158,18 @@ def main() -> None:
     sources = {"before": source_of(options.before, work), "after": HERE.parent / "src"}
     jobs = [
         Job(
-            version, source, arm, seed, (options.draws / str(seed) / "manifest.csv").resolve(),
-            work / version, options.all_changes,
+            version,
+            source,
+            arm,
+            seed,
+            (options.draws / str(seed) / "manifest.csv").resolve(),
+            work / version,
+            options.all_changes,
         )
-        for seed in range(options.seeds) for arm in ARMS for version, source in sources.items()
-    ]  # fmt: skip
+        for seed in range(options.seeds)
+        for arm in ARMS
+        for version, source in sources.items()
+    ]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, jobs))
     found = {

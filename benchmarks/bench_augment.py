@@ -55,10 +55,14 @@ CHANGES = {
     "flips, crops": {"flip": True, "crop_area": 0.5},
     "flips, crops, color, blur": {"flip": True, "crop_area": 0.5, "color": 0.3, "blur": 0.5},
     "all, JPEG too": {
-        "flip": True, "quarter_turns": True, "crop_area": 0.5, "color": 0.3, "blur": 0.5,
+        "flip": True,
+        "quarter_turns": True,
+        "crop_area": 0.5,
+        "color": 0.3,
+        "blur": 0.5,
         "jpeg": 0.5,
     },
-}  # fmt: skip
+}
 TARGET = "flips, crops, color, blur"
 
 
@@ -224,8 +228,10 @@ def main() -> None:
                     done = subprocess.run(
                         [sys.executable, __file__, "--one", side, str(folder), name],
                         env=os.environ | {"PYTHONPATH": paths[side], "OMP_NUM_THREADS": "1"},
-                        check=True, capture_output=True, text=True,
-                    )  # fmt: skip
+                        check=True,
+                        capture_output=True,
+                        text=True,
+                    )
                     found[side] = max(found[side], float(done.stdout))
             print(f"| {name} | " + " | ".join(f"{found[side]:,.0f}" for side in sides) + " |")
             for side in also:

@@ -63,10 +63,13 @@ def config_of(manifest: Path) -> RunConfig:
         backbone="test_byobnet",
         positive="b",
         training=Training(
-            input_size=SIDE, epochs=1, batch_size=32, lr=0.001,
+            input_size=SIDE,
+            epochs=1,
+            batch_size=32,
+            lr=0.001,
             augmentation=Augmentation(flip=True, quarter_turns=True),
         ),
-    )  # fmt: skip
+    )
 
 
 def private_peak(manifest: Path, folder: Path) -> float:

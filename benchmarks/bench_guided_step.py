@@ -122,9 +122,14 @@ class WholeSteps(Sides):
         super().__init__(backbone, batch, device)
         side = self.model.spec.input_size
         self.rows = Rows(
-            Canvases(batch, side), np.arange(batch), np.arange(batch) % 2, side, "squash",
-            targets=MapTargets.human(np.ones(batch, np.float32)), grid=self.model.grid(),
-        )  # fmt: skip
+            Canvases(batch, side),
+            np.arange(batch),
+            np.arange(batch) % 2,
+            side,
+            "squash",
+            targets=MapTargets.human(np.ones(batch, np.float32)),
+            grid=self.model.grid(),
+        )
         self.numbers = draws.draw(0, 0, np.arange(batch))
 
     def plain(self) -> None:

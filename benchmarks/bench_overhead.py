@@ -30,16 +30,28 @@ from preceptor.study_folder import reopen
 
 # Baseline 1 at two α, Baseline 2, Student, shuffled, centre, ceiling and mixed, five seeds each.
 STUDY: dict[str, Any] = {
-    "positive": "forged", "primary": "test-seen", "annotated": 24,
-    "teachers": ["test_byobnet"], "students": ["test_byobnet"],
+    "positive": "forged",
+    "primary": "test-seen",
+    "annotated": 24,
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
     "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "seeds": 5, "alphas": [0.1], "teacher_alphas": [0.1], "data_driven": False,
+    "seeds": 5,
+    "alphas": [0.1],
+    "teacher_alphas": [0.1],
+    "data_driven": False,
     "controls": ["shuffled", "centre", "mixed"],
     "training": {
-        "input_size": 64, "batch_size": 20, "length": "steps", "epochs": 2, "schedule": "constant",
-        "precision": "32-true", "channels_last": True, "compile": False,
+        "input_size": 64,
+        "batch_size": 20,
+        "length": "steps",
+        "epochs": 2,
+        "schedule": "constant",
+        "precision": "32-true",
+        "channels_last": True,
+        "compile": False,
     },
-}  # fmt: skip
+}
 
 
 def plain(folder: Path, out: Path) -> None:

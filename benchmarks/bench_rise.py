@@ -136,9 +136,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--masks", type=int, default=512)
     parser.add_argument(
-        "--backbones", nargs="+",
+        "--backbones",
+        nargs="+",
         default=["tf_efficientnet_lite0", "mobilenetv2_100", "resnet50", "densenet121"],
-    )  # fmt: skip
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())
@@ -163,9 +164,14 @@ def main() -> None:
 
         def ours(model: GuidedModel = model, tensor: torch.Tensor = tensor) -> None:
             found = rise(
-                model, tensor, torch.tensor([1]), max_masks=count, tolerance=0, size="image",
+                model,
+                tensor,
+                torch.tensor([1]),
+                max_masks=count,
+                tolerance=0,
+                size="image",
                 batch_size=BATCH,
-            )  # fmt: skip
+            )
             assert int(found.masks_used) == count
 
         sides = {

@@ -64,8 +64,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     sides: dict[str, Callable[[Path, Path], None]] = {
-        "three passes": in_three_passes, "one pass": in_one_pass,
-    }  # fmt: skip
+        "three passes": in_three_passes,
+        "one pass": in_one_pass,
+    }
     seconds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -91,12 +91,18 @@ def main() -> None:
         def study(seeds: int) -> StudyConfig:
             return StudyConfig.model_validate(
                 {
-                    "manifest": folder / "forged/0/manifest.csv", "positive": "forged",
-                    "primary": "test-seen", "annotated": 24, "teachers": FOUR, "students": FOUR,
-                    "saliency": ["cam", "rise"], "plan": "full", "seeds": seeds,
+                    "manifest": folder / "forged/0/manifest.csv",
+                    "positive": "forged",
+                    "primary": "test-seen",
+                    "annotated": 24,
+                    "teachers": FOUR,
+                    "students": FOUR,
+                    "saliency": ["cam", "rise"],
+                    "plan": "full",
+                    "seeds": seeds,
                     "training": {"input_size": 299, "threads": 1},
                 }
-            )  # fmt: skip
+            )
 
         quiet = {"run": False, "report_to": lambda line: None}
         few = open_study(study(2), folder / "few", **quiet)
@@ -106,8 +112,11 @@ def main() -> None:
         opened = open_study(study(seeds), folder / "many", **quiet)
         steps = [step for stage in opened.outline() for step in stage if step.kind != "select"]
         planned = time.monotonic() - started
-        print(f"{len(steps):,} steps, {seeds} seeds: planned in {planned:.1f} s, {peak():.0f} MiB "
-              f"({peak() - before:.0f} more than before)", flush=True)  # fmt: skip
+        print(
+            f"{len(steps):,} steps, {seeds} seeds: planned in {planned:.1f} s, {peak():.0f} MiB "
+            f"({peak() - before:.0f} more than before)",
+            flush=True,
+        )
         (folder / "many").mkdir(exist_ok=True)
         board = StudyStatus(opened, folder / "many")
         graph = Graph(steps)
@@ -115,8 +124,10 @@ def main() -> None:
         Scheduler(graph, Nothing(), folder / "store", Watching(board, graph), print).run()
         took = time.monotonic() - started
         assert len(graph.done) == len(steps)
-        print(f"walked in {took:.1f} s, {1000 * took / len(steps):.2f} ms a step; peak of the "
-              f"driver {peak():.0f} MiB, {peak() - before:.0f} of them for the plan")  # fmt: skip
+        print(
+            f"walked in {took:.1f} s, {1000 * took / len(steps):.2f} ms a step; peak of the "
+            f"driver {peak():.0f} MiB, {peak() - before:.0f} of them for the plan"
+        )
 
 
 if __name__ == "__main__":

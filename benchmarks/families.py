@@ -133,9 +133,12 @@ def measure(family: Family, workspace: Workspace, lr: float, steps: int) -> dict
     started = time.monotonic()
     torch.manual_seed(SEED)
     model = build_model(
-        backbone, workspace.manifest.classes, positive="forged", input_size=size,
+        backbone,
+        workspace.manifest.classes,
+        positive="forged",
+        input_size=size,
         backbone_args=arguments,
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fmt: skip
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows, measured = forged_rows(workspace, model), forged_rows(workspace, model, MEASURED_ON)
     before, _ = agreement(model, measured)
     train = Steps(model, lr)

@@ -50,17 +50,28 @@ TABLES = (
 )
 # The kind of the running step, by the kind of fault.
 MOMENTS = {
-    "training": "train", "maps": "maps", "committee": "committee", "scoring": "evaluate",
+    "training": "train",
+    "maps": "maps",
+    "committee": "committee",
+    "scoring": "evaluate",
     "report": "",
-}  # fmt: skip
+}
 STUDY: dict[str, Any] = {
-    "positive": "forged", "primary": "test-seen", "annotated": 24, "budget": [12],
-    "teachers": ["test_byobnet"], "students": ["test_byobnet"],
+    "positive": "forged",
+    "primary": "test-seen",
+    "annotated": 24,
+    "budget": [12],
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
     "backbone_args": {"test_byobnet": {"output_stride": 8}},
-    "seeds": [0], "alphas": [0.1], "teacher_alphas": [0.1], "data_driven": False,
-    "committee": 2, "controls": ["shuffled"],
+    "seeds": [0],
+    "alphas": [0.1],
+    "teacher_alphas": [0.1],
+    "data_driven": False,
+    "committee": 2,
+    "controls": ["shuffled"],
     "training": {"input_size": 32, "epochs": 3, "batch_size": 8, "schedule": "constant"},
-}  # fmt: skip
+}
 
 
 Fault = Callable[[Path, Path, Path, int], str]
@@ -150,9 +161,15 @@ def goes_on(file: Path, out: Path, jobs: int, but: frozenset[str] = frozenset())
 
 
 def killed(
-    file: Path, out: Path, undisturbed: Path, jobs: int, moment: str, whom: str,
-    after: int, delay: float,
-) -> str:  # fmt: skip
+    file: Path,
+    out: Path,
+    undisturbed: Path,
+    jobs: int,
+    moment: str,
+    whom: str,
+    after: int,
+    delay: float,
+) -> str:
     """SIGKILL to the study or to its workers while a step of a kind is done."""
     with started(file, out, jobs) as process:
         wait_for(moment, process, out, after)
@@ -407,8 +424,11 @@ def main() -> int:
             beside = pool.submit(others)
             mine = [survived(place) for place in on_ray] + others()
             failures = (mine + beside.result()).count(False)
-    print(f"{failures} of {len(faults)} faults were not survived" if failures else
-          f"all {len(faults)} faults were survived, with the same tables")  # fmt: skip
+    print(
+        f"{failures} of {len(faults)} faults were not survived"
+        if failures
+        else f"all {len(faults)} faults were survived, with the same tables"
+    )
     return 1 if failures else 0
 
 

@@ -39,14 +39,60 @@ from preceptor.errors import PreceptorError
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "data" / "importers" / "fixtures"
 LIMIT = 5
 WORDS = [
-    "NaN", "Infinity", "-1", "0", "1e309", "1e400", "99999999999999999999", "null", "true", '""',
-    "[]", "{}", "../x", "%2e%2e%2fx", "\x00", "\ud800".encode("utf-8", "replace").decode(), "é",
-    "&a;", "<!DOCTYPE a>", "1_000", "0x10", " ", "\n", ",", ";", "/etc/hostname", "9" * 400,
-]  # fmt: skip
+    "NaN",
+    "Infinity",
+    "-1",
+    "0",
+    "1e309",
+    "1e400",
+    "99999999999999999999",
+    "null",
+    "true",
+    '""',
+    "[]",
+    "{}",
+    "../x",
+    "%2e%2e%2fx",
+    "\x00",
+    "\ud800".encode("utf-8", "replace").decode(),
+    "é",
+    "&a;",
+    "<!DOCTYPE a>",
+    "1_000",
+    "0x10",
+    " ",
+    "\n",
+    ",",
+    ";",
+    "/etc/hostname",
+    "9" * 400,
+]
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 0.5, 10**18, 10**400, float("nan"), float("inf"), "", "x", "../x",
-    "a\nb", [], {}, [[]], [None], [1], [1, 2, 3], {"a": 1}, "9" * 40, -(2**63), 2**63,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    0.5,
+    10**18,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../x",
+    "a\nb",
+    [],
+    {},
+    [[]],
+    [None],
+    [1],
+    [1, 2, 3],
+    {"a": 1},
+    "9" * 40,
+    -(2**63),
+    2**63,
+]
 
 
 def seeds(root: Path) -> dict[str, tuple[Path, Callable[[Path, Path], Any], list[str]]]:
@@ -160,8 +206,13 @@ def paths_outside(root: Path, out: Path) -> set[str]:
     return found
 
 
-def run(reader: str, seed: tuple[Path, Callable[[Path, Path], Any], list[str]], number: int,
-        root: Path, seed_number: int) -> str:  # fmt: skip
+def run(
+    reader: str,
+    seed: tuple[Path, Callable[[Path, Path], Any], list[str]],
+    number: int,
+    root: Path,
+    seed_number: int,
+) -> str:
     """`read`, `refused`, or a text that says what went wrong."""
     draw = random.Random(f"{reader}:{seed_number}:{number}")
     folder, read, suffixes = seed

@@ -122,8 +122,10 @@ def write_folders(folder: Path, table: pd.DataFrame, out: Path) -> list[object]:
 
 
 WRITERS: dict[str, Callable[[Path, pd.DataFrame, Path], list[object]]] = {
-    "yolo": write_yolo, "voc": write_voc, "folders": write_folders,
-}  # fmt: skip
+    "yolo": write_yolo,
+    "voc": write_voc,
+    "folders": write_folders,
+}
 
 
 def exported(format_: str, manifest: Path, out: Path) -> list[object]:
@@ -131,9 +133,10 @@ def exported(format_: str, manifest: Path, out: Path) -> list[object]:
     shapes = [] if format_ == "masks" else ["--shapes", "masks"]
     command("data", "export", format_, manifest, "--to", out, *shapes)
     source = {
-        "coco": sorted(out.glob("*.json")), "labelstudio": sorted(out.glob("*.json")),
+        "coco": sorted(out.glob("*.json")),
+        "labelstudio": sorted(out.glob("*.json")),
         "cvat": sorted(out.glob("*.xml")),
-    }.get(format_) or [out / "masks" if (out / "masks").is_dir() else out]  # fmt: skip
+    }.get(format_) or [out / "masks" if (out / "masks").is_dir() else out]
     labels = ["--labels", out / "labels.csv", "--unmarked", "examined"]
     return [*source, "--images", manifest.parent / "path", *labels]
 

@@ -51,10 +51,14 @@ def make_coco(folder: Path, images: int, shapes: int) -> Path:
             for index, ring in enumerate(np.round(rings, 2)):
                 low, high = ring.min(0), ring.max(0)
                 one = {
-                    "id": number * shapes + index, "image_id": number, "category_id": 1,
-                    "iscrowd": 0, "area": 100.0, "bbox": [*low.tolist(), *(high - low).tolist()],
+                    "id": number * shapes + index,
+                    "image_id": number,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "area": 100.0,
+                    "bbox": [*low.tolist(), *(high - low).tolist()],
                     "segmentation": [ring.reshape(-1).tolist()],
-                }  # fmt: skip
+                }
                 file.write(("," if number or index else "") + json.dumps(one))
         file.write("]}")
     return folder / "instances.json"
@@ -69,16 +73,16 @@ def make_tasks(folder: Path, tasks: int) -> Path:
         for number in range(tasks):
             box = dict(zip(("x", "y", "width", "height"), random.uniform(5, 40, 4), strict=True))
             points = random.uniform(5, 95, (20, 2)).tolist()
-            results = [
-                {"id": "a", "type": "rectanglelabels",
-                 "value": box | {"rotation": 0, "rectanglelabels": ["crack"]}} | size,
-                *[{"id": "b", "type": "polygonlabels",
-                   "value": {"points": points, "polygonlabels": ["crack"]}} | size] * 4,
-            ]  # fmt: skip
+            box |= {"rotation": 0, "rectanglelabels": ["crack"]}
+            polygon = {"points": points, "polygonlabels": ["crack"]}
+            first = {"id": "a", "type": "rectanglelabels", "value": box} | size
+            other = {"id": "b", "type": "polygonlabels", "value": polygon} | size
+            results = [first, *[other] * 4]
             task = {
-                "id": number, "data": {"image": f"/data/upload/1/{number:08x}-{number}.png"},
+                "id": number,
+                "data": {"image": f"/data/upload/1/{number:08x}-{number}.png"},
                 "annotations": [{"completed_by": 1, "lead_time": 3.5, "result": results}],
-            }  # fmt: skip
+            }
             file.write(("," if number else "") + json.dumps(task))
         file.write("]")
     return folder / "tasks.json"

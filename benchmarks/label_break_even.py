@@ -47,17 +47,16 @@ def main() -> None:
                 proposal = intended_mark(truth, Error(deviation, deviation), rng)
                 found = mark(intended, proposal, costs)
                 rows.append(
-                    (
-                        name, overlap(proposal, intended), plain.seconds, found.seconds,
-                        found.adopted,
-                    )
-                )  # fmt: skip
+                    (name, overlap(proposal, intended), plain.seconds, found.seconds, found.adopted)
+                )
     frame = pd.DataFrame(rows, columns=["steer", "overlap", "without", "with", "adopted"])
     frame["bin"] = pd.cut(frame["overlap"], BINS, right=False)
     found = frame.groupby(["steer", "bin"], observed=True).agg(
-        images=("with", "size"), without=("without", "mean"), with_=("with", "mean"),
+        images=("with", "size"),
+        without=("without", "mean"),
+        with_=("with", "mean"),
         adopted=("adopted", "mean"),
-    )  # fmt: skip
+    )
     found["ratio"] = found["with_"] / found["without"]
     print(found.to_string(float_format="%.2f"))
 

@@ -34,14 +34,14 @@ def write_photographs(folder: Path, side: int, names: tuple[str, ...] = PHOTOGRA
 @contextmanager
 def served(source: Path, folder: Path, *options: str) -> Iterator[str]:
     """A server as a process of its own; gives its link."""
+    command = [sys.executable, "-m", "preceptor", "label", "run", str(source), "--no-open"]
+    command += ["--database", str(folder / "label.sqlite"), *options]
     process = subprocess.Popen(
-        [
-            sys.executable, "-m", "preceptor", "label", "run", str(source), "--no-open",
-            "--database", str(folder / "label.sqlite"), *options,
-        ],
-        stdout=subprocess.PIPE, text=True,
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     try:
         found = next(filter(None, (re.match(r"open (\S+)", line) for line in process.stdout)))

@@ -30,9 +30,12 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         counts = kill_while_people_draw(
-            Path(folder), people=given.people, kills=given.kills, between=given.between,
+            Path(folder),
+            people=given.people,
+            kills=given.kills,
+            between=given.between,
             export=export,
-        )  # fmt: skip
+        )
     print(f"{given.kills} kills, {given.people} people: {counts}")
     assert counts["kept"] == counts["exported"] == counts["acknowledged"]
     assert counts["different"] == counts["unknown"] == 0

@@ -37,9 +37,11 @@ def keep(page: Any, file: Path) -> None:
 def on_screen(page: Any, x: float, y: float) -> tuple[float, float]:
     """Place of a point of the image, given as shares of its sides, while it is fitted."""
     box = page.locator("#stage").bounding_box()
-    wide, high = page.evaluate("async () => { const r = await fetch('/api/images/' + "
-                               "document.body.dataset.image); const i = await r.json(); "
-                               "return [i.width, i.height]; }")  # fmt: skip
+    wide, high = page.evaluate(
+        "async () => { const r = await fetch('/api/images/' + "
+        "document.body.dataset.image); const i = await r.json(); "
+        "return [i.width, i.height]; }"
+    )
     scale = min((box["width"] - 48) / wide, (box["height"] - 48) / high)
     left = box["x"] + (box["width"] - wide * scale) / 2
     top = box["y"] + (box["height"] - high * scale) / 2

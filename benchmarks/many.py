@@ -86,9 +86,11 @@ def networks(task: Task, runs: list[int], dtype: torch.dtype = torch.float32) ->
     for run in runs:
         torch.manual_seed(run)
         model = build_model(
-            task.backbone, ["real", "fake"], input_size=task.side,
+            task.backbone,
+            ["real", "fake"],
+            input_size=task.side,
             backbone_args=ARGUMENTS.get(task.backbone, {}),
-        )  # fmt: skip
+        )
         made.append(model.to(task.device, dtype).train())
     return made
 
@@ -263,8 +265,9 @@ def check(task: Task) -> None:
     both = [largest_difference(task, [0, 1, 2], one) for one in (torch.float64, torch.float32)]
     print(
         f"{task.backbone}: batched and single weights after {task.steps} steps differ by at most "
-        f"{both[0]:.1e} (float64) and {both[1]:.1e} (float32)", flush=True,
-    )  # fmt: skip
+        f"{both[0]:.1e} (float64) and {both[1]:.1e} (float32)",
+        flush=True,
+    )
 
 
 def work(task: Task, runs: int, turns: int) -> str:
@@ -281,10 +284,12 @@ def work(task: Task, runs: int, turns: int) -> str:
 def wall(tasks: list[Task], runs: int, turns: int, length: int) -> None:
     """Print the networks that every side trains in an hour."""
     workers = {
-        "one thread": Workers("single", 1, 1), "two processes": Workers("single", 2, 1),
-        "two threads": Workers("single", 1, 2), "batched": Workers("batched", 1, 2),
+        "one thread": Workers("single", 1, 1),
+        "two processes": Workers("single", 2, 1),
+        "two threads": Workers("single", 1, 2),
+        "batched": Workers("batched", 1, 2),
         "batched pair": Workers("batched", 2, 1),
-    }  # fmt: skip
+    }
     print("\n| backbone | px | " + " | ".join(workers) + " |")
     print("| --- | --- | " + "--- | " * len(workers))
     for task in tasks:

@@ -18,7 +18,7 @@ from preceptor.data.rows import MapTargets
 from preceptor.inference.predict import predict
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.report.palette import MAGMA
+from preceptor.predictor.overlay import MAGMA
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
@@ -60,9 +60,7 @@ def sheet(rows: list[list[Picture]]) -> Image.Image:
 
 def model_of(plan: Plan, role: Role, alpha: float | None = None) -> GuidedModel:
     """A finished model of a role, with its α where several are trained."""
-    member = next(
-        one for one in plan.members_of(role) if alpha is None or one.arm.alpha == alpha
-    )  # fmt: skip
+    member = next(one for one in plan.members_of(role) if alpha is None or one.arm.alpha == alpha)
     return load_model(plan.protocol.run_folder(member.run) / "model").eval()
 
 
@@ -76,13 +74,16 @@ def main() -> None:
     workspace = plan.protocol.workspace
     table = workspace.manifest.table
     chosen = np.flatnonzero(
-        (table["split"] == "test-seen") & (table["label"] == plan.protocol.study.positive)
+        (table["split"] == "test-seen")
+        & (table["label"] == plan.protocol.study.positive)
         & (table["saliency"] != "")
-    )[: options.images]  # fmt: skip
+    )[: options.images]
     models = {
-        "teacher": model_of(plan, "teacher"), "mapper": model_of(plan, "mapper"),
-        "student": model_of(plan, "student"), "plain": model_of(plan, "baseline2"),
-    }  # fmt: skip
+        "teacher": model_of(plan, "teacher"),
+        "mapper": model_of(plan, "mapper"),
+        "student": model_of(plan, "student"),
+        "plain": model_of(plan, "baseline2"),
+    }
     some = models["plain"]
     human = MapTargets.human(np.ones(len(chosen), np.float32))
     rows = workspace.rows(

@@ -40,8 +40,14 @@ def main() -> None:
 
 
 def _row(family: str, name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"family": family, "network": name, "weights": 0, "head": "",
-                           "last block": "", "failed": ""}  # fmt: skip
+    row: dict[str, Any] = {
+        "family": family,
+        "network": name,
+        "weights": 0,
+        "head": "",
+        "last block": "",
+        "failed": "",
+    }
     called: list[tuple[str, str]] = []
     stage = ["trunk"]
 

@@ -37,10 +37,19 @@ SETTINGS: ForgedSettings = PRESETS["small"].model_copy(
     update={"size": 32, "train": 200, "test_seen": 200, "test_unseen": 24}
 )
 TRAINING: dict[str, Any] = {
-    "input_size": 32, "batch_size": 16, "length": "steps", "steps": 80, "epochs": 1,
-    "optimizer": "adamw", "lr": 0.006, "weight_decay": 0.01, "schedule": "one_cycle", "clip": 1.0,
-    "checkpoint": "last", "threads": 1,
-}  # fmt: skip
+    "input_size": 32,
+    "batch_size": 16,
+    "length": "steps",
+    "steps": 80,
+    "epochs": 1,
+    "optimizer": "adamw",
+    "lr": 0.006,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "clip": 1.0,
+    "checkpoint": "last",
+    "threads": 1,
+}
 
 
 def candidates(manifest: Path, store: Path) -> tuple[dict[float, list[pd.DataFrame]], np.ndarray]:
@@ -52,11 +61,18 @@ def candidates(manifest: Path, store: Path) -> tuple[dict[float, list[pd.DataFra
         for seed in range(SEEDS):
             config = RunConfig.model_validate(
                 {
-                    "manifest": manifest, "backbone": "test_byobnet", "positive": "forged",
-                    "backbone_args": {"output_stride": 8}, "rows": "annotated", "annotated": 100,
-                    "maps": {"kind": "human"}, "alpha": alpha, "seed": seed, "training": TRAINING,
+                    "manifest": manifest,
+                    "backbone": "test_byobnet",
+                    "positive": "forged",
+                    "backbone_args": {"output_stride": 8},
+                    "rows": "annotated",
+                    "annotated": 100,
+                    "maps": {"kind": "human"},
+                    "alpha": alpha,
+                    "seed": seed,
+                    "training": TRAINING,
                 }
-            )  # fmt: skip
+            )
             run = train(config, store, workspace=workspace)
             tables.setdefault(alpha, []).append(read_scores(run.folder))
             file = run.folder.parent / f"{run.id}.test.json"
@@ -81,8 +97,10 @@ def replay(tables: dict[float, list[pd.DataFrame]], search: str) -> tuple[float,
         before = rung
         choice = choose(
             [Candidate(f"{alpha}", Setting(alpha), tables[alpha][:rung]) for alpha in left],
-            classes=["authentic", "forged"], positive="forged", rule=study.selection,
-        )  # fmt: skip
+            classes=["authentic", "forged"],
+            positive="forged",
+            rule=study.selection,
+        )
         if rung < SEEDS:
             assert study.search != "grid"
             left = [float(name) for name in survivors(choice, study.selection, study.search)]

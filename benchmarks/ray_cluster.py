@@ -41,9 +41,7 @@ class Nodes:
 
     def kill(self, node: Any) -> None:
         """SIGKILL to all processes of a node: its raylet, its agents and its workers."""
-        roots = [
-            info.process.pid for infos in node.all_processes.values() for info in infos
-        ]  # fmt: skip
+        roots = [info.process.pid for infos in node.all_processes.values() for info in infos]
         for pid in [child for root in roots for child in _below(root)] + roots:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -89,10 +89,18 @@ def tiles(weights: Path, data: Path, out: Path) -> list[Case]:
         positive="defect",
         maps=MapSource(kind="human"),
         training=Training(
-            input_size=SIDE, batch_size=16, length="steps", steps=150, epochs=3, lr=0.001,
-            optimizer="adamw", weight_decay=0.01, schedule="one_cycle", checkpoint="best_auc",
+            input_size=SIDE,
+            batch_size=16,
+            length="steps",
+            steps=150,
+            epochs=3,
+            lr=0.001,
+            optimizer="adamw",
+            weight_decay=0.01,
+            schedule="one_cycle",
+            checkpoint="best_auc",
         ),
-    )  # fmt: skip
+    )
     workspace = Workspace.open(config.manifest, out / "cache")
     result = train(config, out / "runs", workspace=workspace, tell=print)
     model = load_model(result.folder / "model")
@@ -242,8 +250,12 @@ def draw(table: pd.DataFrame, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    colors = {"published": "#b2433f", "self-normalised": "#c98a2b", "covariance": "#7a7a7a",
-               "default": "#2a6f97"}  # fmt: skip
+    colors = {
+        "published": "#b2433f",
+        "self-normalised": "#c98a2b",
+        "covariance": "#7a7a7a",
+        "default": "#2a6f97",
+    }
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True)
     for panel, (title, (low, high)) in zip(axes, REGIMES.items(), strict=True):
         part = table[(table["ratio"] >= low) & (table["ratio"] < high)]
@@ -288,8 +300,10 @@ def main() -> None:
     table.to_csv(out / "curves.csv", index=False)
     fidelity = arguments.fidelity
     print(f"\nevaluations for a correlation of {fidelity:g} with the converged map\n")
-    print("| image | f̄ | f̄/σ | published | self-normalised | covariance | default | "
-          "default ÷ published | target | same limit (noise only) |")  # fmt: skip
+    print(
+        "| image | f̄ | f̄/σ | published | self-normalised | covariance | default | "
+        "default ÷ published | target | same limit (noise only) |"
+    )
     print("| --- |" + " --- |" * 9)
     for _, row in table.sort_values("ratio").iterrows():
         counts = {name: needed(row, name, fidelity) for name in ESTIMATORS}
@@ -303,8 +317,10 @@ def main() -> None:
             counts["default"] = needed(row, "default", reached)
             below = "≤ " if counts["default"] == LENGTHS[0] else ""
             against = f"{below}{counts['default'] / INDEPENDENT:.4f} (at {reached:.2f})"
-        print(f"| {row['image']} | {row['mean']:.3f} | {row['ratio']:.2f} | {shown} | {against} | "
-              f"{asked:.3f} | {row['same limit']:.4f} ({row['noise alone']:.4f}) |")  # fmt: skip
+        print(
+            f"| {row['image']} | {row['mean']:.3f} | {row['ratio']:.2f} | {shown} | {against} | "
+            f"{asked:.3f} | {row['same limit']:.4f} ({row['noise alone']:.4f}) |"
+        )
     draw(table, arguments.figure or out / "curves.svg")
 
 

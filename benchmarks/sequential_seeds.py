@@ -109,8 +109,11 @@ def coverage(replicates: int) -> None:
     size = (replicates, LOOKS[-1])
     rules = corrections(KINDS["normal"](np.random.default_rng(0), size))
     print(f"looks {LOOKS}; {replicates:,} replicates; widths {WIDTHS} standard deviations")
-    print("\n| correction | t quantiles by look | mean seeds at 1.5 and 3 std | "
-          + " | ".join(KINDS) + " |")  # fmt: skip
+    print(
+        "\n| correction | t quantiles by look | mean seeds at 1.5 and 3 std | "
+        + " | ".join(KINDS)
+        + " |"
+    )
     print("| --- | --- | --- | " + "--- | " * len(KINDS))
     drawn = {name: moments(make(np.random.default_rng(1), size)) for name, make in KINDS.items()}
     for name, misses in rules.items():
@@ -145,10 +148,11 @@ def bootstrap(replicates: int) -> None:
             labels = rng.random(200) < 0.4
             shared = 0.9 * rng.normal(size=200)
             sides = [
-                shared + 0.4 * rng.normal(size=(looks[-1], 200))
+                shared
+                + 0.4 * rng.normal(size=(looks[-1], 200))
                 + labels * (shift + seed_std * rng.normal(size=(looks[-1], 1)))
                 for shift in (1.0, 0.7)
-            ]  # fmt: skip
+            ]
             spread = math.sqrt(2 * (0.9**2 + 0.4**2) + seed_std**2)
             one, two = (float(stats.norm.cdf(shift / spread)) for shift in (1.0, 0.7))
             n = _stop(labels, sides, looks, level, width)
@@ -161,8 +165,9 @@ def bootstrap(replicates: int) -> None:
         plain, ours = hits / replicates
         print(
             f"bootstrap, seeds' std {seed_std}, width {width}: {seeds / replicates:.1f} seeds, "
-            f"coverage {ours:.1%}, uncorrected {plain:.1%} ({replicates} replicates)", flush=True,
-        )  # fmt: skip
+            f"coverage {ours:.1%}, uncorrected {plain:.1%} ({replicates} replicates)",
+            flush=True,
+        )
 
 
 def _stop(
@@ -192,13 +197,16 @@ def p_values(replicates: int) -> None:
         d = rng.normal(size=looks[-1])
         plain = [paired_difference(d[:n], np.zeros(n)).p for n in looks]
         ours = [sequential_p(p, n, looks) for p, n in zip(plain, looks, strict=True)]
-        widths = [2 * q * d[:n].std(ddof=1) / math.sqrt(n) for q, n in zip(quantile, looks,
-                                                                         strict=True)]  # fmt: skip
+        widths = [
+            2 * q * d[:n].std(ddof=1) / math.sqrt(n) for q, n in zip(quantile, looks, strict=True)
+        ]
         stop = next((place for place, one in enumerate(widths[:-1]) if one <= 2.0), 2)
         found += np.array([[plain[stop], min(plain)], [ours[stop], min(ours)]]) <= 0.05
     for name, (by_width, smallest) in zip(("p", "corrected p"), found / replicates, strict=True):
-        print(f"{name} ≤ 0.05 without an effect: stopped by width {by_width:.1%}, where it is "
-              f"smallest {smallest:.1%}")  # fmt: skip
+        print(
+            f"{name} ≤ 0.05 without an effect: stopped by width {by_width:.1%}, where it is "
+            f"smallest {smallest:.1%}"
+        )
 
 
 def main() -> None:

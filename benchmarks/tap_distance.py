@@ -53,9 +53,8 @@ def train(model: GuidedModel, rows: Rows, steps: int) -> float:
     """Plain steps; the mean cross-entropy of the last ten."""
     recipe = Training(recipe="cyborg")
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )  # fmt: skip
+        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
     stream = TrainingStream(rows, BATCH, seed=0, settings=Augmentation())
     model.train()
     losses = []
@@ -88,9 +87,12 @@ def main() -> None:
         size = PAPER[backbone]
         torch.manual_seed(0)
         published = build_model(
-            backbone, workspace.manifest.classes, positive="forged", input_size=size,
+            backbone,
+            workspace.manifest.classes,
+            positive="forged",
+            input_size=size,
             cam_source="cyborg",
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # fmt: skip
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The same network; the taps stay and are not asked.
         exact = GuidedModel(published.backbone, replace(published.spec, cam_source="head_input"))
         trained_on, seen = (

@@ -77,6 +77,17 @@ def in_fork(*arguments: object, cwd: Path | None = None) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def flags(**values: object) -> list[object]:
+    """Options of a command.
+
+    Example:
+        >>> flags(max_masks=128, to="out")
+        ['--max-masks', 128, '--to', 'out']
+    """
+    pairs = ((f"--{name.replace('_', '-')}", value) for name, value in values.items())
+    return [part for pair in pairs for part in pair]
+
+
 def assert_refused(outcome: Outcome, expected: Sequence[str], problems: int | None = None) -> None:
     """Exit code 2, nothing on standard output, one `error:`, and every expected text in it.
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.image_files import ImageFiles
 
 # A machine that is busy with something else must not fail a test.
 settings.register_profile("no deadline", deadline=None)
@@ -28,6 +32,7 @@ SLOW = (
     "training/test_launch.py",
     "training/test_launch_interruptions.py",
     "training/test_launch_nodes.py",
+    "batch_prediction/test_killed.py",
     "test_driver.py",
     "test_driver_data.py",
     "report/test_browser.py",
@@ -263,6 +268,22 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders by what is special about them, made once."""
+    from tests.model_folders import write_model_folders
+
+    return write_model_folders(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
+    """Image files of all kinds, good and bad, made once."""
+    from tests.image_files import write_image_files
+
+    return write_image_files(tmp_path_factory.mktemp("images") / "all")
 
 
 @pytest.fixture(scope="session")

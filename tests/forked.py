@@ -34,10 +34,16 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings on one and on several devices.
 MODULES = (
-    "preceptor.cli.main", "preceptor.cli.runs_output", "preceptor.cli.terminal", "preceptor.driver",
-    "preceptor.execution.make_maps", "preceptor.training.__main__", "preceptor.training.member",
-    "preceptor.training.run", "tests.studies",
-)  # fmt: skip
+    "preceptor.cli.main",
+    "preceptor.cli.runs_output",
+    "preceptor.cli.terminal",
+    "preceptor.driver",
+    "preceptor.execution.make_maps",
+    "preceptor.training.__main__",
+    "preceptor.training.member",
+    "preceptor.training.run",
+    "tests.studies",
+)
 # Arrow's allocator would start a thread, and a process with several threads is not forked.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -124,12 +130,28 @@ class Forked(subprocess.Popen[str]):
         super().__init__([function.__name__, *map(str, arguments)], text=True, **options)
 
     def _execute_child(  # type: ignore[override]
-        self, args: list[str], executable: Any, preexec_fn: Any, close_fds: Any, pass_fds: Any,
-        cwd: Any, env: Any, startupinfo: Any, creationflags: Any, shell: Any, p2cread: int,
-        p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int, *_: Any,
-    ) -> None:  # fmt: skip
-        streams = [own if own != -1 else of for own, of in
-                   ((p2cread, 0), (c2pwrite, 1), (errwrite, 2))]  # fmt: skip
+        self,
+        args: list[str],
+        executable: Any,
+        preexec_fn: Any,
+        close_fds: Any,
+        pass_fds: Any,
+        cwd: Any,
+        env: Any,
+        startupinfo: Any,
+        creationflags: Any,
+        shell: Any,
+        p2cread: int,
+        p2cwrite: int,
+        c2pread: int,
+        c2pwrite: int,
+        errread: int,
+        errwrite: int,
+        *_: Any,
+    ) -> None:
+        streams = [
+            own if own != -1 else of for own, of in ((p2cread, 0), (c2pwrite, 1), (errwrite, 2))
+        ]
         environment = dict(os.environ if env is None else env)
         request = (self._function, args, cwd or os.getcwd(), environment, self._session)  # noqa: PTH109
         try:
@@ -203,9 +225,10 @@ class _Server:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         code = f"from tests.forked import _serve; _serve({theirs.fileno()})"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], pass_fds=[theirs.fileno()],
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
             env=os.environ | ENVIRONMENT | {"PYTHONPATH": path},
-        )  # fmt: skip
+        )
         theirs.close()
         atexit.register(self._end)
 
@@ -272,9 +295,13 @@ def _serve(handle: int) -> None:
 
 
 def _become(
-    function: Callable[[], None], arguments: list[str], folder: str,
-    environment: dict[str, str], session: bool, streams: list[int],
-) -> None:  # fmt: skip
+    function: Callable[[], None],
+    arguments: list[str],
+    folder: str,
+    environment: dict[str, str],
+    session: bool,
+    streams: list[int],
+) -> None:
     """Run a function as the main program of this process, and exit as Python does."""
     if session:
         os.setsid()

@@ -18,14 +18,24 @@ from tests.forked import Forked, training
 
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
 CHANGES = {
-    "flip": True, "quarter_turns": True, "crop_area": 0.6, "color": 0.3, "jpeg": 0.5,
+    "flip": True,
+    "quarter_turns": True,
+    "crop_area": 0.6,
+    "color": 0.3,
+    "jpeg": 0.5,
     "outside": "other",
-}  # fmt: skip
+}
 # Batches of 7, 7, 7 and 3 of 24 images: 4 + 3 and 2 + 1 over two devices.
 SMALL = {
-    "input_size": 64, "batch_size": 7, "epochs": 1, "lr": 0.01, "schedule": "constant",
-    "clip": 1.0, "augmentation": CHANGES, "device": "cpu",
-}  # fmt: skip
+    "input_size": 64,
+    "batch_size": 7,
+    "epochs": 1,
+    "lr": 0.01,
+    "schedule": "constant",
+    "clip": 1.0,
+    "augmentation": CHANGES,
+    "device": "cpu",
+}
 PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 LONGER = {"devices": 2, "epochs": 10}
 

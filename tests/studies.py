@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -113,12 +112,6 @@ def without_workers() -> AbstractContextManager[Any]:
     )
 
 
-def command(file: Path, out: Path, jobs: int = 1) -> list[str]:
-    """The command line that runs a study file as a process of its own."""
-    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return [sys.executable, "-c", "from preceptor.cli.main import main; main()", *arguments]
-
-
 def same_tables(one: Path, other: Path) -> None:
     """Assert that two study folders hold the same tables, byte for byte."""
     for name in TABLES:
@@ -204,11 +197,23 @@ def _write_result(study: StudyPlan, step: Step, effect: Effect, model: Path | No
         shutil.copytree(model, folder / "model")
     config = step.work.config.model_dump(mode="json")
     RunRecord(
-        id=run, config=config, classes=tuple(classes), input_size=32,
-        grid=(4, 4), saliency="cam", training_images=24, guided_images=12, soft_labelled_images=0,
-        uninformative_maps=0, images_seen=24, best_epoch=1, metrics=flat_metrics(measures),
-        seconds=1.0, device="cpu", versions={},
-    ).write(folder)  # fmt: skip
+        id=run,
+        config=config,
+        classes=tuple(classes),
+        input_size=32,
+        grid=(4, 4),
+        saliency="cam",
+        training_images=24,
+        guided_images=12,
+        soft_labelled_images=0,
+        uninformative_maps=0,
+        images_seen=24,
+        best_epoch=1,
+        metrics=flat_metrics(measures),
+        seconds=1.0,
+        device="cpu",
+        versions={},
+    ).write(folder)
 
 
 def _scores(

@@ -21,6 +21,9 @@ WITH = {"pydantic": {"pydantic_core"}}
 OPTIONAL = {
     "execution/ray.py": "ray",
     "label/server.py": "web",
+    "model_export/onnx.py": "onnx",
+    "model_export/quantise.py": "onnx",
+    "predictor/onnx_network.py": "onnx",
     "tracking/mlflow.py": "track",
     "tracking/tensorboard.py": "track",
 }
@@ -91,7 +94,7 @@ def test_the_palette_is_that_of_matplotlib() -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="the oracle of 64 colors")
     import numpy as np
 
-    from preceptor.report.palette import MAGMA
+    from preceptor.predictor.overlay import MAGMA
 
     colors = (matplotlib.colormaps["magma"](np.linspace(0, 1, 64))[:, :3] * 255).round()
     assert colors.astype(np.uint8).tobytes() == MAGMA

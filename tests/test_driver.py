@@ -51,9 +51,17 @@ def test_the_table_has_every_side(undisturbed: Path) -> None:
     table = pd.read_csv(undisturbed / "table.csv")
     primary = table[(table["set"] == "test-unseen") & table["source"].isna()]
     assert list(primary["key"]) == [
-        "baseline1_paper", "baseline1", "baseline2", "student", "shuffled", "centre", "pca",
-        "distilled", "mixed", "ceiling",
-    ]  # fmt: skip
+        "baseline1_paper",
+        "baseline1",
+        "baseline2",
+        "student",
+        "shuffled",
+        "centre",
+        "pca",
+        "distilled",
+        "mixed",
+        "ceiling",
+    ]
     assert primary["mean"].between(0, 1).all()
     assert set(table["set"]) == {"val", "test", "test-unseen"}
     assert load_model(undisturbed / "best").spec.thresholds.keys() == {"eer"}
@@ -183,10 +191,18 @@ def test_selection_is_written_down(undisturbed: Path) -> None:
         "teacher",
         *(
             f"{role}:test_byobnet"
-            for role in ("student", "baseline1", "ceiling", "shuffled", "centre", "pca",
-                         "distilled", "mixed")
+            for role in (
+                "student",
+                "baseline1",
+                "ceiling",
+                "shuffled",
+                "centre",
+                "pca",
+                "distilled",
+                "mixed",
+            )
         ),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,12 @@ def one_class_validation(folder: Path) -> Path:
 
 def test_a_validation_set_of_one_class_is_refused_or_scored_against_others(tmp_path: Path) -> None:
     settings = SETTINGS | {
-        "manifest": str(one_class_validation(tmp_path / "data")), "controls": [], "ceiling": False,
-        "alphas": [0.9, 0.5], "training": SETTINGS["training"] | {"epochs": 1},
-    }  # fmt: skip
+        "manifest": str(one_class_validation(tmp_path / "data")),
+        "controls": [],
+        "ceiling": False,
+        "alphas": [0.9, 0.5],
+        "training": SETTINGS["training"] | {"epochs": 1},
+    }
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(settings))
     refused = here("study", file, "--out", tmp_path / "out")
@@ -77,9 +80,12 @@ def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> No
     manifest = one_class_validation(tmp_path / "data")
     training = {"input_size": 32, "batch_size": 8, "epochs": 3, "checkpoint": "best_auc"}
     values = {
-        "manifest": manifest, "backbone": "test_byobnet", "positive": "marked",
-        "backbone_args": {"output_stride": 8}, "training": training,
-    }  # fmt: skip
+        "manifest": manifest,
+        "backbone": "test_byobnet",
+        "positive": "marked",
+        "backbone_args": {"output_stride": 8},
+        "training": training,
+    }
     with pytest.raises(InputError, match="val-unseen: there is no image of class plain"):
         train(RunConfig.model_validate(values), tmp_path / "runs")
     found = train(
@@ -96,17 +102,26 @@ def test_the_best_epoch_by_auc_needs_sets_with_every_class(tmp_path: Path) -> No
 def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", classes=("none", "red", "blue"), size=(40, 32))
     values = SETTINGS | {
-        "manifest": str(manifest), "positive": None, "seeds": [3, 5], "committee": 2,
+        "manifest": str(manifest),
+        "positive": None,
+        "seeds": [3, 5],
+        "committee": 2,
         "students": ["test_byobnet", "test_resnet"],
         "backbone_args": {
-            "test_byobnet": {"output_stride": 8}, "test_resnet": {"output_stride": 8},
+            "test_byobnet": {"output_stride": 8},
+            "test_resnet": {"output_stride": 8},
         },
-        "plan": "full", "alphas": [0.5],
-        "maps": {"segmenter": str(tmp_path / "data" / "maps")}, "human_maps": "keep",
-        "selection": "val_auc", "guide_classes": ["red", "blue"], "annotated_per_seed": True,
-        "controls": ["distilled", "mixed"], "ceiling": False,
+        "plan": "full",
+        "alphas": [0.5],
+        "maps": {"segmenter": str(tmp_path / "data" / "maps")},
+        "human_maps": "keep",
+        "selection": "val_auc",
+        "guide_classes": ["red", "blue"],
+        "annotated_per_seed": True,
+        "controls": ["distilled", "mixed"],
+        "ceiling": False,
         "training": SETTINGS["training"] | {"epochs": 1, "fit": "letterbox"},
-    }  # fmt: skip
+    }
     # Given maps are named by the image's own path: they lie as the images do.
     (tmp_path / "data" / "maps").rename(tmp_path / "data" / "marks")
     table = pd.read_csv(manifest)
@@ -122,5 +137,6 @@ def test_three_classes_committee_given_maps_and_the_full_plan(tmp_path: Path) ->
     assert set(shown["backbone"]) == {"test_byobnet", "test_resnet", "overall"}
     choice = json.loads((tmp_path / "out" / "selection.json").read_text())["teacher"]
     assert {row["name"] for row in choice["table"]} == {
-        "test_byobnet human-guided α 0.5, CAM", "segmenter (given maps)",
-    }  # fmt: skip
+        "test_byobnet human-guided α 0.5, CAM",
+        "segmenter (given maps)",
+    }

@@ -25,8 +25,12 @@ from tests.datasets import squares
 RESULT = ("metrics.csv", "scores.parquet", "model/model.safetensors", "model/model.json")
 SPLITS = {"train": 12, "val": 6, "val-other": 6, "test": 4}
 TRAINING: dict[str, Any] = {
-    "input_size": 32, "epochs": 1, "batch_size": 6, "lr": 0.01, "schedule": "constant",
-}  # fmt: skip
+    "input_size": 32,
+    "epochs": 1,
+    "batch_size": 6,
+    "lr": 0.01,
+    "schedule": "constant",
+}
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +127,19 @@ def assert_covered(
 
 # Another value of a cell, by column. The images of paths are swapped between two rows.
 CELLS: dict[str, Any] = {
-    "path": "images/train-2.png", "name": "another name", "label": "marked", "split": "test",
-    "saliency": "maps/train-3.png", "annotated": 0, "source": "elsewhere", "group": "a patient",
-    "map_weight": 0.25, "sample_weight": 3.0, "annotation_seconds": 99.0, "camera": "b",
-}  # fmt: skip
+    "path": "images/train-2.png",
+    "name": "another name",
+    "label": "marked",
+    "split": "test",
+    "saliency": "maps/train-3.png",
+    "annotated": 0,
+    "source": "elsewhere",
+    "group": "a patient",
+    "map_weight": 0.25,
+    "sample_weight": 3.0,
+    "annotation_seconds": 99.0,
+    "camera": "b",
+}
 # What no run reads: the id may stay.
 UNREAD = {"annotation_seconds", "camera"}
 
@@ -175,8 +188,10 @@ def test_every_manifest_column_is_covered(
         assert not any(changed.values())
     if column == "map_weight":
         assert (changed["human"], changed["student"], changed["plain"]) == (
-            {"train"}, {"train"}, set(),
-        )  # fmt: skip
+            {"train"},
+            {"train"},
+            set(),
+        )
     if column in ("saliency", "group", "path", "label"):
         assert {"val", "val-other"} <= changed["plain"]
 
@@ -184,65 +199,122 @@ def test_every_manifest_column_is_covered(
 def alternatives(data: Path) -> dict[str, Any]:
     """Another valid value for every config key, by its dotted name."""
     return {
-        "manifest": data / "data" / "again.csv", "backbone": "test_resnet",
-        "weights": str(data / "init" / "model.safetensors"), "weights_identity": "known",
+        "manifest": data / "data" / "again.csv",
+        "backbone": "test_resnet",
+        "weights": str(data / "init" / "model.safetensors"),
+        "weights_identity": "known",
         "last_layer": "val-other",
-        "backbone_args": {"output_stride": 16}, "positive": "plain", "rows": None,
-        "annotated": 0.5, "annotated_seed": 3, "maps.kind": "centre",
-        "maps.path": data / "other-maps", "maps.identity": "known", "maps.shuffle_seed": 4,
-        "maps.human": None, "maps.trust": "entropy", "maps.components": 3,
-        "maps.marks": True, "labels": "marks", "training.mark_weight": 1.0,
-        "training.cell_full": 1.0, "training.pool": "top", "training.pool_top": 2,
-        "training.pool_sharpness": 9.0, "training.readout": "auto",
-        "guide_classes": ("marked",), "alpha": 0.25, "alpha_start": 0.9,
-        "post.blur": 0.2, "post.power": 2.0, "post.threshold": 0.6,
-        "post.dilate": 0.3, "post.shape": "box", "human_post.blur": 0.2, "human_post.power": 2.0,
-        "human_post.threshold": 0.6, "human_post.dilate": 0.3, "human_post.shape": "box",
-        "soft_labels.path": data / "other-maps", "soft_labels.identity": "known",
-        "soft_labels.weight": 0.75, "soft_labels.temperature": 3.0,
-        "validation_negatives": "val", "seed": 7,
-        "training.recipe": "paper", "training.input_size": 48, "training.fit": "letterbox",
-        "training.in_chans": 1, "training.distance": "mse", "training.cam_class": "predicted",
-        "training.cam_source": "cyborg", "training.head": "sigmoid",
-        "training.optimizer": "adamw", "training.lr": 0.02, "training.momentum": 0.5,
-        "training.weight_decay": 0.1, "training.schedule": "cosine", "training.step_epochs": 3,
-        "training.step_factor": 0.5, "training.warmup": 0.5, "training.clip": 0.5,
-        "training.balanced": True, "training.length": "steps", "training.epochs": 2,
-        "training.steps": 2, "training.batch_size": 5, "training.checkpoint": "last",
-        "training.precision": "bf16-mixed", "training.channels_last": False,
-        "training.compile": True, "training.threads": 2, "training.device": "cpu",
-        "training.devices": 2, "training.nodes": 2, "training.cache": "none",
-        "training.augmentation.flip": True, "training.augmentation.quarter_turns": True,
-        "training.augmentation.crop_area": 0.5, "training.augmentation.color": 0.5,
-        "training.augmentation.blur": 0.5, "training.augmentation.jpeg": 0.5,
-        "training.augmentation.outside": "mean", "training.augmentation.outside_rate": 1.0,
-        "training.augmentation.outside_strength": 0.2, "training.consistency": 0.5,
-    }  # fmt: skip
+        "backbone_args": {"output_stride": 16},
+        "positive": "plain",
+        "rows": None,
+        "annotated": 0.5,
+        "annotated_seed": 3,
+        "maps.kind": "centre",
+        "maps.path": data / "other-maps",
+        "maps.identity": "known",
+        "maps.shuffle_seed": 4,
+        "maps.human": None,
+        "maps.trust": "entropy",
+        "maps.components": 3,
+        "maps.marks": True,
+        "labels": "marks",
+        "training.mark_weight": 1.0,
+        "training.cell_full": 1.0,
+        "training.pool": "top",
+        "training.pool_top": 2,
+        "training.pool_sharpness": 9.0,
+        "training.readout": "auto",
+        "guide_classes": ("marked",),
+        "alpha": 0.25,
+        "alpha_start": 0.9,
+        "post.blur": 0.2,
+        "post.power": 2.0,
+        "post.threshold": 0.6,
+        "post.dilate": 0.3,
+        "post.shape": "box",
+        "human_post.blur": 0.2,
+        "human_post.power": 2.0,
+        "human_post.threshold": 0.6,
+        "human_post.dilate": 0.3,
+        "human_post.shape": "box",
+        "soft_labels.path": data / "other-maps",
+        "soft_labels.identity": "known",
+        "soft_labels.weight": 0.75,
+        "soft_labels.temperature": 3.0,
+        "validation_negatives": "val",
+        "seed": 7,
+        "training.recipe": "paper",
+        "training.input_size": 48,
+        "training.fit": "letterbox",
+        "training.in_chans": 1,
+        "training.distance": "mse",
+        "training.cam_class": "predicted",
+        "training.cam_source": "cyborg",
+        "training.head": "sigmoid",
+        "training.optimizer": "adamw",
+        "training.lr": 0.02,
+        "training.momentum": 0.5,
+        "training.weight_decay": 0.1,
+        "training.schedule": "cosine",
+        "training.step_epochs": 3,
+        "training.step_factor": 0.5,
+        "training.warmup": 0.5,
+        "training.clip": 0.5,
+        "training.balanced": True,
+        "training.length": "steps",
+        "training.epochs": 2,
+        "training.steps": 2,
+        "training.batch_size": 5,
+        "training.checkpoint": "last",
+        "training.precision": "bf16-mixed",
+        "training.channels_last": False,
+        "training.compile": True,
+        "training.threads": 2,
+        "training.device": "cpu",
+        "training.devices": 2,
+        "training.nodes": 2,
+        "training.cache": "none",
+        "training.augmentation.flip": True,
+        "training.augmentation.quarter_turns": True,
+        "training.augmentation.crop_area": 0.5,
+        "training.augmentation.color": 0.5,
+        "training.augmentation.blur": 0.5,
+        "training.augmentation.jpeg": 0.5,
+        "training.augmentation.outside": "mean",
+        "training.augmentation.outside_rate": 1.0,
+        "training.augmentation.outside_strength": 0.2,
+        "training.consistency": 0.5,
+    }
 
 
 # Keys that are valid only together with others.
 TOGETHER: dict[str, dict[str, Any]] = {
     "training.length": {"training.steps": 2, "training.epochs": 1},
     "training.steps": {"training.length": "steps", "training.epochs": 1},
-    "post.shape": {"post.threshold": 0.4}, "human_post.shape": {"human_post.threshold": 0.4},
+    "post.shape": {"post.threshold": 0.4},
+    "human_post.shape": {"human_post.threshold": 0.4},
     "maps.kind": {"maps.trust": "none", "maps.path": None},
     "training.augmentation.outside_strength": {"training.augmentation.outside": "blur"},
     "training.consistency": {"training.augmentation.outside": "blur"},
     "maps.components": {"maps.kind": "pca", "maps.trust": "none", "maps.path": None},
     "labels": {
-        "training.distance": "cells", "training.cam_class": "decision", "maps.kind": "human",
-        "maps.trust": "none", "maps.path": None,
+        "training.distance": "cells",
+        "training.cam_class": "decision",
+        "maps.kind": "human",
+        "maps.trust": "none",
+        "maps.path": None,
     },
     "training.mark_weight": {"training.distance": "cells", "training.cam_class": "decision"},
     "training.cell_full": {"training.distance": "cells", "training.cam_class": "decision"},
     "training.pool_top": {"training.pool": "top"},
     "training.pool_sharpness": {"training.pool": "lse"},
-}  # fmt: skip
+}
 # Keys that mean nothing to a kind of run, or that such a run cannot have.
 NOT_FOR = {
-    "maps.": {"human", "plain"}, "soft_labels.": {"human", "plain"},
+    "maps.": {"human", "plain"},
+    "soft_labels.": {"human", "plain"},
     "training.cam_source": {"human", "student", "plain"},  # cyborg: known backbones alone
-}  # fmt: skip
+}
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -20,7 +20,7 @@ ORDER = [
     {"inference"},
     {"training"},
     {"predictor"},
-    {"model_export"},
+    {"model_export", "batch_prediction"},
     {"study"},
     {"execution", "results"},
     {"report"},
@@ -41,7 +41,14 @@ NEVER = {
 }
 # Optional dependencies and quick commands: these may import inside functions, and what is optional
 # may be imported there. `predictor.load` imports torch, or what else runs a model, for its models.
-LATE = ("cli.", "tracking.", "execution.ray", "training.__main__", "predictor.load")
+LATE = (
+    "cli.",
+    "tracking.",
+    "execution.ray",
+    "training.__main__",
+    "predictor.load",
+    "model_export.export",
+)
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers")
 

@@ -24,14 +24,25 @@ from tests.opened import OpenedFiles
 from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = {
-    "manifest": "data/manifest.csv", "positive": "marked", "seeds": 1, "alphas": [0.1, 0.5],
-    "teachers": ["test_byobnet"], "students": ["test_byobnet"], "data_driven": False,
-    "backbone_args": {"test_byobnet": {"output_stride": 8}}, "controls": [], "ceiling": False,
+    "manifest": "data/manifest.csv",
+    "positive": "marked",
+    "seeds": 1,
+    "alphas": [0.1, 0.5],
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "data_driven": False,
+    "backbone_args": {"test_byobnet": {"output_stride": 8}},
+    "controls": [],
+    "ceiling": False,
     "training": {
-        "input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01, "schedule": "constant",
+        "input_size": 32,
+        "epochs": 1,
+        "batch_size": 8,
+        "lr": 0.01,
+        "schedule": "constant",
         "augmentation": {"crop_area": 0.5},
     },
-}  # fmt: skip
+}
 SPLITS = {"train": 16, "val": 8, "test": 8}
 NOTE = "note: 1 image of val is byte for byte in train too"
 

@@ -30,9 +30,17 @@ from preceptor.version import __version__
 
 # Files without which tables and report are written again, and the file with their steps.
 _REPORT = (
-    "report.html", "summary.json", "summary.md", "table.md", "table.csv", "results.csv",
-    "comparisons.csv", "ladder.csv", "rates.csv", "runs.csv",
-)  # fmt: skip
+    "report.html",
+    "summary.json",
+    "summary.md",
+    "table.md",
+    "table.csv",
+    "results.csv",
+    "comparisons.csv",
+    "ladder.csv",
+    "rates.csv",
+    "runs.csv",
+)
 _REPORTED = ".reported"
 
 

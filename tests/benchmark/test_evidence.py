@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -24,11 +22,16 @@ from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
+from preceptor.study.student_runs import student_run
+from preceptor.study.teacher import teachers_of
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "evidence.py"
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import evidence
+from evidence_tables import percent
+
 TESTS = ("test-seen", "test-unseen")
 SETTINGS: dict[str, Any] = FORGED_STUDY | {
     "primary": "test-seen",
@@ -55,17 +58,6 @@ def page_of(*blocks: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def evidence() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evidence", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evidence"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
     folder = tmp_path_factory.mktemp("evidence")
@@ -77,7 +69,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(evidence: ModuleType, study: Path) -> Path:
+def page(study: Path) -> Path:
     """A page with every block, filled before any candidate but the chosen ones is scored."""
     file = study.parent / "docs" / "evidence.md"
     file.parent.mkdir()
@@ -206,10 +198,10 @@ def test_shares_are_those_of_the_study_on_the_primary_set(page: Path, study: Pat
         assert share.replace(" %", "%").replace("−", "-") in said
 
 
-def test_a_share_is_a_percentage_whose_interval_may_be_open(evidence: ModuleType) -> None:
-    assert evidence.percent(ShareResult(0.624, -0.1, np.inf, "")) == "62 % [−10 %, ∞]"
-    assert evidence.percent(ShareResult(None, None, None, "why")) == "none"
-    assert evidence.percent(None) == "none"
+def test_a_share_is_a_percentage_whose_interval_may_be_open() -> None:
+    assert percent(ShareResult(0.624, -0.1, np.inf, "")) == "62 % [−10 %, ∞]"
+    assert percent(ShareResult(None, None, None, "why")) == "none"
+    assert percent(None) == "none"
 
 
 def test_maps_are_compared_with_unused_human_maps(page: Path, study: Path) -> None:
@@ -218,8 +210,8 @@ def test_maps_are_compared_with_unused_human_maps(page: Path, study: Path) -> No
     plan = reopen(study).first
     found = []
     for seed in (0, 1):
-        chain = plan.protocol.student(
-            plan.protocol.teachers()[0], "test_byobnet", Setting(0.5), seed
+        chain = student_run(
+            plan.protocol, teachers_of(plan.protocol.study)[0], "test_byobnet", Setting(0.5), seed
         )
         store = read_store(plan.protocol.maps_folder(chain[-2].id))
         manifest = plan.protocol.workspaces.of(seed).manifest
@@ -263,7 +255,7 @@ def test_another_studys_block_and_the_prose_stay(page: Path) -> None:
     assert page.read_text().startswith("# Title\n\nProse.\n")
 
 
-def test_twice_gives_the_same_bytes(evidence: ModuleType, page: Path, study: Path) -> None:
+def test_twice_gives_the_same_bytes(page: Path, study: Path) -> None:
     def contents() -> dict[Path, bytes]:
         return {file: file.read_bytes() for file in page.parent.rglob("*") if file.is_file()}
 
@@ -272,18 +264,14 @@ def test_twice_gives_the_same_bytes(evidence: ModuleType, page: Path, study: Pat
     assert contents() == before
 
 
-def test_a_block_need_not_have_been_filled_once(
-    evidence: ModuleType, page: Path, study: Path, tmp_path: Path
-) -> None:
+def test_a_block_need_not_have_been_filled_once(page: Path, study: Path, tmp_path: Path) -> None:
     file = tmp_path / "evidence.md"
     file.write_text("<!-- evidence: main forged --><!-- end -->")
     assert evidence.main([f"forged={study}", "--doc", str(file)]) == 0
     assert block(file, "main") == block(page, "main")
 
 
-def test_a_study_that_has_not_begun_has_no_numbers(
-    evidence: ModuleType, study: Path, tmp_path: Path
-) -> None:
+def test_a_study_that_has_not_begun_has_no_numbers(study: Path, tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "study.yaml").write_bytes((study / "study.yaml").read_bytes())
     file = tmp_path / "evidence.md"
@@ -306,7 +294,6 @@ def test_a_study_that_has_not_begun_has_no_numbers(
     ],
 )
 def test_bad_pages_are_refused_and_left(
-    evidence: ModuleType,
     study: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -324,9 +311,7 @@ def test_bad_pages_are_refused_and_left(
     assert [one.name for one in tmp_path.iterdir()] == ["evidence.md"]
 
 
-def test_bad_arguments_are_refused(
-    evidence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "evidence.md"
     file.write_text(page_of("main forged"))
     for given, said in (
@@ -339,7 +324,7 @@ def test_bad_arguments_are_refused(
 
 
 def test_selection_says_what_rules_cost(
-    evidence: ModuleType, page: Path, study: Path, results: pd.DataFrame, tmp_path: Path
+    page: Path, study: Path, results: pd.DataFrame, tmp_path: Path
 ) -> None:
     """Last, since it scores further candidates."""
     assert "candidates are scored on the test sets" in block(page, "selection")

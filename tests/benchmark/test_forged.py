@@ -246,8 +246,12 @@ def test_the_manifest_passes_the_librarys_own_checks(folder):
 def test_the_table(folder, table):
     assert tuple(table.columns) == COLUMNS
     assert table.split.value_counts(sort=False).to_dict() == {
-        "train": 48, "val": 24, "val-noshort": 24, "test-seen": 24, "test-unseen": 24
-    }  # fmt: skip
+        "train": 48,
+        "val": 24,
+        "val-noshort": 24,
+        "test-seen": 24,
+        "test-unseen": 24,
+    }
     assert (table.annotated == 1).all()
     assert ((table.saliency != "") == (table.label == "forged")).all()
     for split, rows in table.groupby("split"):

@@ -53,6 +53,8 @@ COMMANDS = [
     ("train",),
     ("annotate",),
     ("evaluate",),
+    ("export",),
+    ("predict",),
     ("label",),
     ("label", "run"),
     ("label", "teach"),
@@ -141,10 +143,21 @@ def test_runs_of_a_store_need_no_torch(tmp_path: Path) -> None:
     record = RunRecord(
         id="done",
         config={"backbone": "test_vit", "maps": {"kind": "human"}, "alpha": 0.5, "seed": 3},
-        classes=("a", "b"), input_size=32, grid=(4, 4), saliency="cam", training_images=24,
-        guided_images=12, soft_labelled_images=0, uninformative_maps=0, images_seen=24,
-        best_epoch=1, metrics={"val_auc": 0.75}, seconds=1.0, device="cpu", versions={},
-    )  # fmt: skip
+        classes=("a", "b"),
+        input_size=32,
+        grid=(4, 4),
+        saliency="cam",
+        training_images=24,
+        guided_images=12,
+        soft_labelled_images=0,
+        uninformative_maps=0,
+        images_seen=24,
+        best_epoch=1,
+        metrics={"val_auc": 0.75},
+        seconds=1.0,
+        device="cpu",
+        versions={},
+    )
     (tmp_path / "runs" / "done").mkdir(parents=True)
     record.write(tmp_path / "runs" / "done")
     (tmp_path / "runs" / "begun").mkdir()
@@ -365,8 +378,11 @@ def test_models_meet_tables_that_they_cannot_score(data: Path, model: Path, tmp_
     wrong = ["row 23: label 'lesion' is not one of the classes", "'marked', 'plain'"]
     assert_refused(here("evaluate", model, other), wrong, 5)
     assert_refused(here("annotate", model, other, "--out", tmp_path / "maps"), wrong, 5)
-    other.write_text("".join(line for line in text.splitlines(True) if ",train," in line
-                             or line.startswith("path,")))  # fmt: skip
+    other.write_text(
+        "".join(
+            line for line in text.splitlines(True) if ",train," in line or line.startswith("path,")
+        )
+    )
     assert_refused(here("evaluate", model, other), ["no row has a val or test split"])
     split = ["--split", "test-unseen"]
     done = here("annotate", model, data / "manifest.csv", "--out", tmp_path / "maps", *split)
@@ -501,9 +517,12 @@ def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:
     assert quiet.code == 0, quiet
 
     started = Forked(
-        forked.command, ["train", file, "--out", tmp_path / "cut", *cache],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+        forked.command,
+        ["train", file, "--out", tmp_path / "cut", *cache],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
     assert started.stdout is not None
     assert started.stdout.readline().startswith("epoch 1/12")
     assert started.stdout.readline().startswith("epoch 2/12")  # so the first has been saved

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from preceptor.cli.main import reported_errors
-from tests.commands import assert_refused, here, in_fork
+from tests.commands import assert_refused, flags, here, in_fork
 from tests.datasets import squares
 
 SOUND = [
@@ -443,6 +443,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     (data / "study.yaml").write_text(yaml.safe_dump(STUDY))
     study = data / "study.yaml"
     nowhere, out = tmp_path / "nowhere", tmp_path / "out"
+    und = flags(train=nowhere, images=nowhere, heatmaps=nowhere, to=manifest)
     for arguments, expected in [
         (["evaluate", nowhere, manifest], "not a model folder"),
         (["annotate", nowhere, manifest, "--out", out], "not a model folder"),
@@ -466,9 +467,8 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["data", "split", manifest, "--to", manifest], "exists already"),
         (["data", "split", manifest, "--to", nowhere / "m.csv"], "create it first"),
         (["data", "split", manifest, "--to", out, "--hold-out", "kind 0"], "SOURCE=SPLIT"),
-        (["data", "import", "und", "--train", nowhere, "--images", nowhere, "--heatmaps", nowhere,
-          "--to", manifest], "exists already"),
-    ]:  # fmt: skip
+        (["data", "import", "und", *und], "exists already"),
+    ]:
         assert_refused(here(*arguments), [expected])
     assert not out.exists() or not any(out.iterdir())
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import get_args
 
+from preceptor.batch_prediction.map_files import MapFiles
 from preceptor.benchmark.forged import PRESETS
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.cli import options
 from preceptor.config import maps
-from preceptor.config.training import Training
+from preceptor.config.training import Precision, Training
 from preceptor.data.shortcut_marks import MarkKind
 from preceptor.execution import executors
 
@@ -21,4 +22,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.Engine == executors.Engine
     assert options.StampPlace == StampPlace
     assert options.MarkKind == MarkKind
+    assert options.MapFiles == MapFiles
+    assert options.Precision == Precision
     assert set(get_args(options.Preset)) == set(PRESETS)

@@ -40,9 +40,17 @@ def test_data_check(sets: int, tmp_path: Path) -> None:
 
 def test_runs() -> None:
     run = Run(
-        "0123456789abcdef", ("student", "variant committee"), "tf_efficientnet_lite0", 0.05, 12,
-        "finished", 50, 0.875, 12345, "magnetic tiles",
-    )  # fmt: skip
+        "0123456789abcdef",
+        ("student", "variant committee"),
+        "tf_efficientnet_lite0",
+        0.05,
+        12,
+        "finished",
+        50,
+        0.875,
+        12345,
+        "magnetic tiles",
+    )
     console = narrow()
     console.print(runs_table([run]))
     check(
@@ -68,8 +76,17 @@ def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     print_figures(pd.DataFrame([row | numbers]), ["real", "fake"])
     headings = ["set", "source", "images", "positives", "AUC", "EER", "accuracy", "AP", "Brier"]
     check(capsys.readouterr().out, headings)
-    row = {"set": "test-unseen", "images": 10000, "groups": 5000, "auc_a": 0.5, "auc_b": 0.5,
-           "difference": 0.0, "low": -0.1, "high": 0.1, "p": 0.5}  # fmt: skip
+    row = {
+        "set": "test-unseen",
+        "images": 10000,
+        "groups": 5000,
+        "auc_a": 0.5,
+        "auc_b": 0.5,
+        "difference": 0.0,
+        "low": -0.1,
+        "high": 0.1,
+        "p": 0.5,
+    }
     print_comparison(pd.DataFrame([row]), ("a", "b"))
     table = capsys.readouterr().out.split("A: a\n")[0]
     check(table, ["set", "images", "groups", "AUC A", "AUC B", "95 % interval", "p"])

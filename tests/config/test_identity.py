@@ -20,15 +20,23 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": (
         "093c196f9abe13f7e6f7",
         {
-            "maps": {"kind": "none"}, "alpha": 1.0, "post": {"blur": 0.1}, "guide_classes": ("a",),
+            "maps": {"kind": "none"},
+            "alpha": 1.0,
+            "post": {"blur": 0.1},
+            "guide_classes": ("a",),
             "training": {"distance": "mse", "cam_class": "predicted"},
         },
     ),
     "human": (
         "a2d7ee7acd7265fddaf0",
         {
-            "rows": "annotated", "alpha": 0.25, "annotated": 20, "annotated_seed": 3,
-            "post": {"blur": 0.1}, "human_post": {"dilate": 0.1}, "guide_classes": ("a",),
+            "rows": "annotated",
+            "alpha": 0.25,
+            "annotated": 20,
+            "annotated_seed": 3,
+            "post": {"blur": 0.1},
+            "human_post": {"dilate": 0.1},
+            "guide_classes": ("a",),
         },
     ),
     "replaced": (
@@ -39,7 +47,10 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
         "542d705737a16b7dcdce",
         {
             "maps": STORE | {"human": "keep", "trust": "score", "shuffle_seed": 1},
-            "post": {"power": 2.0}, "human_post": {"power": 2.0}, "alpha": 0.5, "alpha_start": 0.5,
+            "post": {"power": 2.0},
+            "human_post": {"power": 2.0},
+            "alpha": 0.5,
+            "alpha_start": 0.5,
         },
     ),
     "centre": (
@@ -50,20 +61,27 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
         "48fb4fc44551163c06b3",
         {
             "soft_labels": {"path": "/maps", "identity": "t", "weight": 0.25},
-            "maps": {"kind": "none"}, "positive": "fake", "validation_negatives": "val",
+            "maps": {"kind": "none"},
+            "positive": "fake",
+            "validation_negatives": "val",
         },
     ),
     "recipe": (
         "5f14814dfce5579e2477",
         {
             "training": {
-                "recipe": "paper", "device": "cuda", "cache": "none", "threads": 4,
+                "recipe": "paper",
+                "device": "cuda",
+                "cache": "none",
+                "threads": 4,
                 "augmentation": {"flip": True, "crop_area": 0.5},
             },
-            "weights": "hub", "backbone_args": {"output_stride": 8}, "seed": 7,
+            "weights": "hub",
+            "backbone_args": {"output_stride": 8},
+            "seed": 7,
         },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -105,17 +123,35 @@ def test_the_fields_that_are_not_part_of_every_id() -> None:
     found = marked(RunConfig) | {f"training.{name}" for name in marked(Training)}
     found |= {f"augmentation.{name}" for name in marked(Augmentation)}
     assert found == {
-        "training.cell_full", "training.mark_weight",
-        "manifest", "weights", "weights_identity", "annotated", "annotated_seed", "maps",
-        "guide_classes", "alpha", "alpha_start", "post", "human_post", "training.recipe",
+        "training.cell_full",
+        "training.mark_weight",
+        "manifest",
+        "weights",
+        "weights_identity",
+        "annotated",
+        "annotated_seed",
+        "maps",
+        "guide_classes",
+        "alpha",
+        "alpha_start",
+        "post",
+        "human_post",
+        "training.recipe",
         "training.distance",
-        "training.cam_class", "training.device", "training.cache", "augmentation.outside",
-        "augmentation.outside_rate", "augmentation.outside_strength", "training.consistency",
-    }  # fmt: skip
+        "training.cam_class",
+        "training.device",
+        "training.cache",
+        "augmentation.outside",
+        "augmentation.outside_rate",
+        "augmentation.outside_strength",
+        "training.consistency",
+    }
 
 
 def test_defaults_are_left_out() -> None:
     config = RunConfig.model_validate(BASE | {"seed": 3, "training": {"momentum": 0.9, "lr": 0.1}})
     assert identity_values(config, config.uses) == {
-        "backbone": "resnet50", "seed": 3, "training": {"lr": 0.1},
-    }  # fmt: skip
+        "backbone": "resnet50",
+        "seed": 3,
+        "training": {"lr": 0.1},
+    }

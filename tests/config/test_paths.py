@@ -39,15 +39,19 @@ def test_weights_are_a_word_or_a_file(word: str) -> None:
 def test_every_path_of_a_run_starts_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     values = {
-        "manifest": "~/m.csv", "backbone": "b", "weights": "w.safetensors",
-        "maps": {"kind": "store", "path": "maps"}, "soft_labels": {"path": "~nobody-here/soft"},
-    }  # fmt: skip
+        "manifest": "~/m.csv",
+        "backbone": "b",
+        "weights": "w.safetensors",
+        "maps": {"kind": "store", "path": "maps"},
+        "soft_labels": {"path": "~nobody-here/soft"},
+    }
     found = parse_config(values, RunConfig, base=FOLDER)
     assert (found.manifest, found.weights) == (Path("/home/me/m.csv"), "/a/folder/w.safetensors")
     assert found.soft_labels is not None
     assert (found.maps.path, found.soft_labels.path) == (
-        FOLDER / "maps", FOLDER / "~nobody-here/soft",
-    )  # fmt: skip
+        FOLDER / "maps",
+        FOLDER / "~nobody-here/soft",
+    )
 
 
 def test_a_config_that_is_read_from_no_file_keeps_its_paths() -> None:

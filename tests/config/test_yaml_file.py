@@ -102,11 +102,18 @@ maps: {kind: store}
         load_config(write(tmp_path, text), RunConfig)
     message = str(caught.value)
     for part in (
-        "run.yaml: 10 problems", "backbone: missing", "alpha: value 1.5", "seeed: unknown key",
-        "training.lr: value -1", "training.epochs: value 0", "training.optimizer: value 'adam'",
-        "training.fit: value 'stretch'", "training.augmentation.flip: value 'perhaps'",
-        "training.augmentation.sharpen: unknown key", "path is not given",
-    ):  # fmt: skip
+        "run.yaml: 10 problems",
+        "backbone: missing",
+        "alpha: value 1.5",
+        "seeed: unknown key",
+        "training.lr: value -1",
+        "training.epochs: value 0",
+        "training.optimizer: value 'adam'",
+        "training.fit: value 'stretch'",
+        "training.augmentation.flip: value 'perhaps'",
+        "training.augmentation.sharpen: unknown key",
+        "path is not given",
+    ):
         assert part in message
     assert caught.value.exit_code == 2
 
@@ -213,8 +220,10 @@ def test_the_recipes_are_the_authors_code_and_the_paper() -> None:
         assert (one.schedule, one.step_epochs, one.step_factor) == ("step", 12, 0.1)
         assert (one.length, one.epochs, one.batch_size) == ("epochs", 50, 20)
         assert (one.checkpoint, one.fit, one.augmentation) == (
-            "best_accuracy", "squash", Augmentation()
-        )  # fmt: skip
+            "best_accuracy",
+            "squash",
+            Augmentation(),
+        )
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,28 @@ def read(text: str) -> object:
 @pytest.mark.parametrize(
     ("written", "value"),
     [
-        ("1e-3", 0.001), ("1E5", 1e5), ("5.", 5.0), (".5", 0.5), ("-1", -1), ("+2", 2),
-        ("'010'", "010"), ("2020-01-01", "2020-01-01"), ("2020-13-45", "2020-13-45"),
-        ("12ab", "12ab"), ("1e5x", "1e5x"), ("1.2.3", "1.2.3"), ("=", "="), ("0o17", "0o17"),
-        ("no", False), ("'no'", "no"), ("~", None), ("", None), ("!!str 5", "5"), ("_", "_"),
+        ("1e-3", 0.001),
+        ("1E5", 1e5),
+        ("5.", 5.0),
+        (".5", 0.5),
+        ("-1", -1),
+        ("+2", 2),
+        ("'010'", "010"),
+        ("2020-01-01", "2020-01-01"),
+        ("2020-13-45", "2020-13-45"),
+        ("12ab", "12ab"),
+        ("1e5x", "1e5x"),
+        ("1.2.3", "1.2.3"),
+        ("=", "="),
+        ("0o17", "0o17"),
+        ("no", False),
+        ("'no'", "no"),
+        ("~", None),
+        ("", None),
+        ("!!str 5", "5"),
+        ("_", "_"),
     ],
-)  # fmt: skip
+)
 def test_scalars(written: str, value: object) -> None:
     found = read(f"key: {written}")
     assert found == {"key": value}
@@ -40,10 +56,14 @@ def test_numbers_that_programs_read_differently_are_refused(written: str) -> Non
 @pytest.mark.parametrize(
     "tag",
     [
-        "python/object/apply:os.getcwd []", "binary aGVs", "set {a, b}", "omap [a: 1]",
-        "timestamp 2020-01-01", "timestamp never",
+        "python/object/apply:os.getcwd []",
+        "binary aGVs",
+        "set {a, b}",
+        "omap [a: 1]",
+        "timestamp 2020-01-01",
+        "timestamp never",
     ],
-)  # fmt: skip
+)
 def test_tags_make_nothing(tag: str) -> None:
     with pytest.raises(YamlError, match="could not determine a constructor"):
         read_yaml(f"a: !!{tag}")
@@ -116,9 +136,11 @@ def test_a_variable_is_a_value_whatever_it_holds(monkeypatch: pytest.MonkeyPatch
         "a: ${ODD}/m.csv  # ${NOT_SET}\nb: {c: ${ODD}, d: '${NUMBER}'}\ne: ${NUMBER}\nf: ${LINES}"
     )
     assert read(text) == {
-        "a": "/my data: x #1/m.csv", "b": {"c": "/my data: x #1", "d": "3"}, "e": 3,
+        "a": "/my data: x #1/m.csv",
+        "b": {"c": "/my data: x #1", "d": "3"},
+        "e": 3,
         "f": "a\nb: c",
-    }  # fmt: skip
+    }
 
 
 def test_variables_that_are_not_set_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

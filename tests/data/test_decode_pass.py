@@ -34,8 +34,11 @@ def start(manifest: Path, caches: Path, cache: Cache = "memmap") -> tuple[Any, l
     space = Workspace.open(manifest, caches, verify=True, formats=formats)
     space.hashes.of(space.split_rows("val"))
     held = [space.images(form, cache) for form in FORMATS]
-    pixels = [sha256(one.canvases(np.arange(len(space.manifest)))).hexdigest()
-              for one in held if cache == "memmap"]  # fmt: skip
+    pixels = [
+        sha256(one.canvases(np.arange(len(space.manifest)))).hexdigest()
+        for one in held
+        if cache == "memmap"
+    ]
     return [one.sizes.tolist() for one in held], pixels
 
 

@@ -267,7 +267,7 @@ def test_folders_and_wrong_parquet_names_are_refused(tmp_path: Path) -> None:
         (3, "images/b.png,fake,val,,,,,,two,", "row 3: sample_weight is 'two'"),
         (3, "images/b.png,other,val,,,,,,,", "row 3: label 'other' (1 images) does not occur in"),
     ],
-)  # fmt: skip
+)
 def test_wrong_cells_are_named(folder: Path, line: int, row: str, expected: str) -> None:
     told = problems(with_line(folder, line, row), verify=False)
     assert any(expected in problem for problem in told), told
@@ -433,9 +433,17 @@ def test_truncated_images_and_maps_are_found(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "fits"),
-    [((8, 6), True), ((4, 3), True), ((10, 8), True), ((800, 600), True), ((800, 612), True),
-     ((800, 640), False), ((60, 80), False), ((80, 80), False)],
-)  # fmt: skip
+    [
+        ((8, 6), True),
+        ((4, 3), True),
+        ((10, 8), True),
+        ((800, 600), True),
+        ((800, 612), True),
+        ((800, 640), False),
+        ((60, 80), False),
+        ((80, 80), False),
+    ],
+)
 def test_maps_must_have_the_aspect_of_their_image(
     folder: Path, size: tuple[int, int], fits: bool
 ) -> None:
@@ -687,9 +695,15 @@ def test_the_summary_counts_by_split(folder: Path) -> None:
     summary = summary_table(Manifest.read(folder / "m.csv"))
     assert summary.index.tolist() == ["train", "val-unseen", "val", "test", "test-gan3"]
     assert summary.loc["train"].to_dict() == {
-        "images": 2, "fake": 1, "real": 1, "annotated": 2, "with map": 1, "sources": 1,
-        "groups": 1, "sizes": "8×6 – 16×12",
-    }  # fmt: skip
+        "images": 2,
+        "fake": 1,
+        "real": 1,
+        "annotated": 2,
+        "with map": 1,
+        "sources": 1,
+        "groups": 1,
+        "sizes": "8×6 – 16×12",
+    }
     assert summary.loc["test", "sizes"] == "8×6"
 
 

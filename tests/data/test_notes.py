@@ -17,9 +17,13 @@ def test_sound_data_have_no_notes(tmp_path: Path) -> None:
 def test_byte_identical_images_in_two_kinds_of_split_are_counted(tmp_path: Path) -> None:
     file = squares(tmp_path)
     for source, target in (
-        ("train-0", "test-2"), ("train-0", "test-unseen-4"), ("train-1", "test-3"),
-        ("val-0", "test-6"), ("train-3", "train-5"), ("test-8", "test-unseen-8"),
-    ):  # fmt: skip
+        ("train-0", "test-2"),
+        ("train-0", "test-unseen-4"),
+        ("train-1", "test-3"),
+        ("val-0", "test-6"),
+        ("train-3", "train-5"),
+        ("test-8", "test-unseen-8"),
+    ):
         data = (tmp_path / f"images/{source}.png").read_bytes()
         (tmp_path / f"images/{target}.png").write_bytes(data)
     manifest = Manifest.read(file)

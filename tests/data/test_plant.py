@@ -70,8 +70,9 @@ def test_a_class_is_marked_in_train_and_val_and_nowhere_else(
     assert done.settings.label == "marked"  # the only class with maps
     assert done.clean_validation
     assert [(one.split, one.images, one.marked) for one in done.splits] == [
-        ("train", 12, 12), ("val", 4, 4)
-    ]  # fmt: skip
+        ("train", 12, 12),
+        ("val", 4, 4),
+    ]
     table = read(data).table.set_index("name")
     for name, where in changed(data, done.manifest).items():
         row = table.loc[name]
@@ -148,8 +149,13 @@ def test_an_image_whose_map_leaves_no_place_stays_as_it_is(tmp_path: Path) -> No
     original = (tmp_path / "data" / "3.jpg").read_bytes()
     assert (tmp_path / "out" / "3.jpg").read_bytes() == original
     assert sorted(path.name for path in (tmp_path / "out").glob("*.*g")) == [
-        "0.jpg", "1.png", "2.jpg", "3.jpg", "all.png", "some.png",
-    ]  # fmt: skip
+        "0.jpg",
+        "1.png",
+        "2.jpg",
+        "3.jpg",
+        "all.png",
+        "some.png",
+    ]
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 1.0])
@@ -237,9 +243,13 @@ def test_marked_images_keep_their_mode_and_their_other_pixels(tmp_path: Path) ->
     paths = dict(zip(images, read(done.manifest).table["path"], strict=False))
     modes = {name: Image.open(path).mode for name, path in paths.items()}
     assert modes == {
-        "gray.png": "L", "deep.png": "I;16", "color.jpg": "RGB", "palette.gif": "RGB",
-        "clear.png": "RGB", "cmyk.jpg": "RGB",
-    }  # fmt: skip
+        "gray.png": "L",
+        "deep.png": "I;16",
+        "color.jpg": "RGB",
+        "palette.gif": "RGB",
+        "clear.png": "RGB",
+        "cmyk.jpg": "RGB",
+    }
     for name, where in changed(data, done.manifest).items():
         assert not where[: 70 - 6].any(), name
         assert not where[:, : 64 - 13].any(), name

@@ -26,9 +26,11 @@ from preceptor.data.resampling import (
 def test_triangle_taps_resize_as_torch_does(start: int, extent: int, count: int, more: int) -> None:
     rows = torch.rand(start + extent + 5, 1, dtype=torch.float64)
     taps = triangle_taps(
-        torch.tensor([float(start)]), torch.tensor([float(extent)]), count,
+        torch.tensor([float(start)]),
+        torch.tensor([float(extent)]),
+        count,
         taps_needed(extent, count) + more,
-    )  # fmt: skip
+    )
     index, weight = taps
     assert start <= index.min() <= index.max() < start + extent
     found = weighted_rows(rows[None].float(), index, weight)[0, :, 0]

@@ -74,8 +74,11 @@ def test_held_out_sources_go_as_a_whole_and_alone(
 
 
 def test_every_label_and_source_is_shared_out_evenly() -> None:
-    rows = [(x, s, 0) for x, s, n in [("x", "s", 400), ("y", "s", 100), ("y", "t", 60)]
-            for _ in range(n)]  # fmt: skip
+    rows = [
+        (x, s, 0)
+        for x, s, n in [("x", "s", 400), ("y", "s", 100), ("y", "t", 60)]
+        for _ in range(n)
+    ]
     result = make_splits(table(rows), SHARES, 0)
     counts = result.groupby(["label", "source"])["split"].value_counts().unstack()
     assert counts["train"].tolist() == [280, 70, 42]
@@ -92,8 +95,11 @@ def test_many_small_strata_do_not_all_lean_one_way() -> None:
 def test_labels_stay_even_with_groups_of_mixed_size() -> None:
     generator = np.random.default_rng(0)
     sizes = generator.integers(1, 9, 200)
-    rows = [("x" if group % 3 else "y", "", group + 1) for group, n in enumerate(sizes)
-            for _ in range(n)]  # fmt: skip
+    rows = [
+        ("x" if group % 3 else "y", "", group + 1)
+        for group, n in enumerate(sizes)
+        for _ in range(n)
+    ]
     result = make_splits(table(rows), SHARES, 1)
     for _, part in result.groupby("label"):
         found = part["split"].value_counts(normalize=True)

@@ -73,9 +73,11 @@ def test_the_comparison_is_delongs(data: Path, tmp_path: Path, manifest: str) ->
         one, other = (frame[frame["split"] == name] for frame in (ours, theirs))
         truth = (one["label"] == "marked").to_numpy()
         found = delong(
-            truth, one["score_marked"], other["score_marked"],
+            truth,
+            one["score_marked"],
+            other["score_marked"],
             one["group"].to_numpy(object) if grouped else None,
-        )  # fmt: skip
+        )
         rows = bare(done.out).splitlines()
         line = next(row for row in reversed(rows) if row.split()[:1] == [name])
         numbers = [float(text) for text in re.findall(r"[+-]?\d+\.\d+", line)]

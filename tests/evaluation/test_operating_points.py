@@ -84,9 +84,26 @@ def test_rules():
 
 @pytest.mark.parametrize(
     "rule",
-    ["", "EER", "fdr", "fdr=", "fdr=0", "fdr=1", "fdr=1.5", "fdr=-0.1", "fdr=x", "fdr=0.1.2",
-     "fdr = 0.1", "fdr=0.1 ", "fdr=0.1\n", "fdr=nan", "fdr=inf", "fdr=1e-400", "tdr=0.1"],
-)  # fmt: skip
+    [
+        "",
+        "EER",
+        "fdr",
+        "fdr=",
+        "fdr=0",
+        "fdr=1",
+        "fdr=1.5",
+        "fdr=-0.1",
+        "fdr=x",
+        "fdr=0.1.2",
+        "fdr = 0.1",
+        "fdr=0.1 ",
+        "fdr=0.1\n",
+        "fdr=nan",
+        "fdr=inf",
+        "fdr=1e-400",
+        "tdr=0.1",
+    ],
+)
 def test_malformed_rules_are_refused(rule):
     with pytest.raises(InputError, match="write eer, or fdr=x with x between 0 and 1"):
         fixed_threshold(rule, [False, True], [0.0, 1.0])
@@ -119,8 +136,9 @@ def test_eer_threshold_is_that_of_the_equal_error_rate(data):
     assume(0 < labels.sum() < len(labels))
     threshold = fixed_threshold("eer", labels, scores)
     assert threshold is not None
-    gaps = [abs(fpr(labels, scores, t) - np.mean(scores[labels] < t))
-            for t in every_threshold(scores)]  # fmt: skip
+    gaps = [
+        abs(fpr(labels, scores, t) - np.mean(scores[labels] < t)) for t in every_threshold(scores)
+    ]
     own = abs(fpr(labels, scores, threshold) - np.mean(scores[labels] < threshold))
     assert own == pytest.approx(min(gaps))
 
@@ -230,8 +248,9 @@ def test_points_by_trying_every_threshold(data):
         found = by(rates, "tdr", rate)
         assert found.note.startswith(TOO_SMALL) == (0 < negatives < round(1 / rate))
         if negatives >= 1 / rate and labels.any():
-            best = max(np.mean(scores[labels] >= t) for t in tries
-                       if fpr(labels, scores, t) <= rate + 1e-9)  # fmt: skip
+            best = max(
+                np.mean(scores[labels] >= t) for t in tries if fpr(labels, scores, t) <= rate + 1e-9
+            )
             assert found.value == pytest.approx(best)
         else:
             assert math.isnan(found.value)

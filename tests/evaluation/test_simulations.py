@@ -46,10 +46,19 @@ class Draw:
     """One study: labels, groups and scores of two sides over seeds."""
 
     def __init__(
-        self, rng: np.random.Generator, seeds: int, images: int, *, shifts: tuple[float, ...],
-        seed_sd: float = 0.1, per_group: int = 1, group_sd: float = 0.0, both: bool = False,
-        own: float = OWN, positives: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        rng: np.random.Generator,
+        seeds: int,
+        images: int,
+        *,
+        shifts: tuple[float, ...],
+        seed_sd: float = 0.1,
+        per_group: int = 1,
+        group_sd: float = 0.0,
+        both: bool = False,
+        own: float = OWN,
+        positives: int | None = None,
+    ) -> None:
         self.groups = np.repeat(np.arange(images // per_group), per_group)
         count = images // per_group
         self.labels: NDArray[np.bool_] = (rng.random(count) < 0.4)[self.groups]
@@ -183,8 +192,16 @@ def test_delong_covers(per_group: int, both: bool) -> None:
     replicates = 800
     ours, single, plain = 0, 0, 0
     for _ in range(replicates):
-        draw = Draw(rng, 1, 300, shifts=(1.0, 0.7), seed_sd=0.0, per_group=per_group,
-                    group_sd=0.0 if per_group == 1 else 1.0, both=both)  # fmt: skip
+        draw = Draw(
+            rng,
+            1,
+            300,
+            shifts=(1.0, 0.7),
+            seed_sd=0.0,
+            per_group=per_group,
+            group_sd=0.0 if per_group == 1 else 1.0,
+            both=both,
+        )
         a, b = (side[0] for side in draw.sides)
         groups = None if per_group == 1 else draw.groups
         found = delong(draw.labels, a, b, groups)
@@ -206,8 +223,9 @@ def test_delong_of_one_auc_covers_over_few_groups_and_the_normal_one_would_not(
     rng = np.random.default_rng(7)
     ours, normal, replicates = 0, 0, 0
     while replicates < 800:
-        draw = Draw(rng, 1, 5 * groups, shifts=(1.0,), seed_sd=0.0, per_group=5, group_sd=1.0,
-                    both=both)  # fmt: skip
+        draw = Draw(
+            rng, 1, 5 * groups, shifts=(1.0,), seed_sd=0.0, per_group=5, group_sd=1.0, both=both
+        )
         found = auc_interval(draw.labels, draw.sides[0][0], draw.groups)
         if np.isnan(found.se):  # a class in fewer than two groups has no interval
             continue

@@ -12,12 +12,27 @@ from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.evaluation.split_names import kind_of, kind_or_none, split_hint, split_kind
 
 NAMES = {
-    "train": "train", "val": "val", "val-unseen": "val", "val-": "val", "test": "test",
+    "train": "train",
+    "val": "val",
+    "val-unseen": "val",
+    "val-": "val",
+    "test": "test",
     "test-a b": "test",
-    "vall": "", "val_unseen": "", "validation": "", "valid": "", "Val": "", "testing": "",
-    "test_gan1": "", "test1": "", "trainer": "", "train-a": "", "training": "", "": "",
-    " val": "", "holdout": "",
-}  # fmt: skip
+    "vall": "",
+    "val_unseen": "",
+    "validation": "",
+    "valid": "",
+    "Val": "",
+    "testing": "",
+    "test_gan1": "",
+    "test1": "",
+    "trainer": "",
+    "train-a": "",
+    "training": "",
+    "": "",
+    " val": "",
+    "holdout": "",
+}
 
 
 @pytest.mark.parametrize(("name", "kind"), NAMES.items())
@@ -34,13 +49,25 @@ def test_a_split_is_train_or_val_or_test_alone_or_with_a_dash(name: str, kind: s
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("vall", "val"), ("vla", "val"), ("-val", "val"),
-        ("validation", "val"), ("Val", "val"), ("dev", "val"),
-        ("val_unseen", "val-unseen"), ("valid unseen", "val-unseen"), ("val2", "val-2"),
-        ("tset", "test"), ("testing", "test"), ("TEST", "test"), ("test_gan1", "test-gan1"),
-        ("trian", "train"), ("trainer", "train"), ("train-a", "train"), ("training", "train"),
+        ("vall", "val"),
+        ("vla", "val"),
+        ("-val", "val"),
+        ("validation", "val"),
+        ("Val", "val"),
+        ("dev", "val"),
+        ("val_unseen", "val-unseen"),
+        ("valid unseen", "val-unseen"),
+        ("val2", "val-2"),
+        ("tset", "test"),
+        ("testing", "test"),
+        ("TEST", "test"),
+        ("test_gan1", "test-gan1"),
+        ("trian", "train"),
+        ("trainer", "train"),
+        ("train-a", "train"),
+        ("training", "train"),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_name_is_told_the_nearest_one(name: str, nearest: str) -> None:
     assert split_hint(name) == f"did you mean {nearest}?"
     assert kind_or_none(nearest)

@@ -21,8 +21,12 @@ FIXTURE = Path(__file__).parent / "fixtures" / "staple_simpleitk.npz"
 def simulated(annotators: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     truth = rng.random((9, 11)) < 0.3
-    return np.array([np.where(truth, rng.random(truth.shape) < 0.8, rng.random(truth.shape) > 0.9)
-                     for _ in range(annotators)])  # fmt: skip
+    return np.array(
+        [
+            np.where(truth, rng.random(truth.shape) < 0.8, rng.random(truth.shape) > 0.9)
+            for _ in range(annotators)
+        ]
+    )
 
 
 def slow(masks: np.ndarray, prior: np.ndarray, iterations: int) -> tuple[np.ndarray, list, list]:

@@ -127,10 +127,13 @@ def test_no_worker_outlives_the_process_that_asked_for_it(tmp_path: Path) -> Non
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "parent.py"], cwd=tmp_path, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [sys.executable, "parent.py"],
+                cwd=tmp_path,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
-        )  # fmt: skip
+        )
         assert parent.stdout is not None
         handles = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
         assert len(handles) == 3

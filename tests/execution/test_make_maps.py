@@ -28,6 +28,7 @@ from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.leases import lease
 from preceptor.training.run import train
+from tests.commands import flags
 from tests.datasets import squares
 from tests.forked import Forked, command, run
 
@@ -44,9 +45,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(data: Path) -> Path:
     training = Training(input_size=32, epochs=1, batch_size=16)
     config = RunConfig(
-        manifest=data, backbone="test_byobnet", positive="marked", training=training,
+        manifest=data,
+        backbone="test_byobnet",
+        positive="marked",
+        training=training,
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     return train(config, data.parent / "runs").folder / "model"
 
 
@@ -54,9 +58,13 @@ def model(data: Path) -> Path:
 def whole(data: Path, model: Path) -> MapStore:
     """By RISE, in this process and in one piece."""
     return annotate(
-        loaded(model), Manifest.read(data), "rise", out=data.parent / "whole", splits="all",
+        loaded(model),
+        Manifest.read(data),
+        "rise",
+        out=data.parent / "whole",
+        splits="all",
         rise=RISE,
-    )  # fmt: skip
+    )
 
 
 def loaded(model: Path) -> GuidedModel:
@@ -119,9 +127,11 @@ def test_what_was_killed_goes_on_from_its_shards(
 ) -> None:
     out = tmp_path / "maps"
     arguments = [
-        "annotate", model, data, "--out", out, "--method", "rise", "--split", "all",
-        "--max-masks", 128, "--tolerance", 0.2, "--jobs", 1,
-    ]  # fmt: skip
+        "annotate",
+        model,
+        data,
+        *flags(out=out, method="rise", split="all", max_masks=128, tolerance=0.2, jobs=1),
+    ]
 
     def done() -> dict[Path, int]:
         found = {}
@@ -158,10 +168,8 @@ def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
     victim = tmp_path / "data" / "images" / "train-90.png"
     victim.write_bytes(victim.read_bytes()[:-500])  # its header is whole
     out = tmp_path / "maps"
-    arguments = [
-        "annotate", model, manifest, "--out", out, "--method", "rise", "--max-masks", 128,
-        "--tolerance", 0.2, "--cache", "none", "--jobs", 2,
-    ]  # fmt: skip
+    arguments = ["annotate", model, manifest, *flags(out=out, method="rise", max_masks=128)]
+    arguments += flags(tolerance=0.2, cache="none", jobs=2)
     done = run(command, arguments)
     assert done.returncode == 1
     assert "1 of 4 shards failed" in done.stderr

@@ -27,6 +27,7 @@ from preceptor.models.build import load_model
 from preceptor.runtime.leases import holder_of
 from preceptor.study.config import StudyConfig
 from preceptor.study.workspaces import Workspaces
+from tests.commands import flags
 from tests.datasets import squares
 from tests.forked import Forked, command
 from tests.hangs import blocked_training, until_it_hangs
@@ -49,9 +50,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     squares(folder / "data", splits={"train": 40, "val": 12, "test": 12, "test-unseen": 12})
     target = folder / "study.yaml"
     values = SETTINGS | {
-        "manifest": "data/manifest.csv", "saliency": ["cam", "rise"], "controls": [],
-        "ceiling": False, "rise": {"max_masks": 128, "tolerance": 0.5},
-    }  # fmt: skip
+        "manifest": "data/manifest.csv",
+        "saliency": ["cam", "rise"],
+        "controls": [],
+        "ceiling": False,
+        "rise": {"max_masks": 128, "tolerance": 0.5},
+    }
     target.write_text(yaml.safe_dump(values))
     return target
 
@@ -77,14 +81,20 @@ def test_annotation_on_a_cluster_leaves_the_store_of_one_process(
     model = next(iter(sorted(local.glob("store/runs/*/model"))))
     manifest = file.parent / "data" / "manifest.csv"
     with preceptor(
-        "annotate", model, manifest, "--method", "rise", "--split", "all", "--max-masks", 128,
-        "--out", tmp_path / "ray", "--engine", "ray", "--address", cluster.address,
-    ) as process:  # fmt: skip
+        "annotate",
+        model,
+        manifest,
+        *flags(method="rise", split="all", max_masks=128, out=tmp_path / "ray"),
+        *flags(engine="ray", address=cluster.address),
+    ) as process:
         other = annotate(
             load_model(model).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            Manifest.read(manifest), "rise", out=tmp_path / "local", splits="all",
+            Manifest.read(manifest),
+            "rise",
+            out=tmp_path / "local",
+            splits="all",
             rise=RiseSettings(max_masks=128),
-        )  # fmt: skip
+        )
         _, errors = process.communicate()
     assert process.returncode == 0, errors
     one = read_store(tmp_path / "ray")

@@ -158,10 +158,12 @@ def test_progress_is_handed_on_and_what_was_waited_for_follows(tmp_path: Path) -
     found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
     assert found.graph.done == {"a", "b"}
     assert found.watcher.of("a") == [
-        ("started",), ("assigned", "node-7"), ("message", "cache is built"),
+        ("started",),
+        ("assigned", "node-7"),
+        ("message", "cache is built"),
         ("epoch", "epoch 1/1"),
         ("finished", True),
-    ]  # fmt: skip
+    ]
     assert executor.started == ["a", "b"]
     assert not found.lines
 
@@ -209,8 +211,13 @@ def test_what_another_process_holds_is_asked_for_again_and_told_of_once(tmp_path
     found = walked(tmp_path, steps, executor)
     assert executor.started.count("a") == 3
     assert found.watcher.of("a") == [
-        ("started",), ("requeued",), ("started",), ("requeued",), ("started",), ("finished", False),
-    ]  # fmt: skip
+        ("started",),
+        ("requeued",),
+        ("started",),
+        ("requeued",),
+        ("started",),
+        ("finished", False),
+    ]
     (line,) = found.lines
     assert line.startswith("average maps of a: another process is computing it")
     assert found.graph.done == {"a", "b", "c"}
@@ -236,8 +243,12 @@ def test_a_device_without_room_has_the_step_done_again(tmp_path: Path) -> None:
     found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)
     assert executor.started == ["a", "a", "b"]
     assert found.watcher.of("a") == [
-        ("started",), ("epoch", "epoch 1/2"), ("requeued",), ("started",), ("finished", True),
-    ]  # fmt: skip
+        ("started",),
+        ("epoch", "epoch 1/2"),
+        ("requeued",),
+        ("started",),
+        ("finished", True),
+    ]
     (line,) = found.lines
     assert "out of memory on a shared device; retried with fewer steps on the device" in line
 

@@ -13,7 +13,8 @@ from random import Random
 from typing import Any
 
 # Values that belong nowhere, or in one place alone; each is one flow node of YAML.
-VALUES = """
+VALUES = (
+    """
 -1|0|1|2|-0|+1|1.0|0.5|-0.5|1e-3|1E5|1e400|-1e400|.5|5.|.inf|-.inf|.nan|nan|inf|1_000|1:30|1:30.5
 010|017|0x7f|0o17|0b11|08|00|007|99999999999999999999999|-99999999999999999999|2147483648|1e18
 4294967296|9223372036854775808|1e308|1e-308|yes|no|on|off|true|false|True|NO|null|~|""|" "|"0"
@@ -27,22 +28,67 @@ VALUES = """
 !!bool perhaps|!!null x|!!str 5|!!seq {a: b}|!!map [a]|!custom x|!<tag:x,2000:y> z|*nowhere|&a b
 &a [*a]|&a {b: *a}|&a {<<: *a}|{<<: 5}|{<<: {a: 1}}|auto|none|hub|cam|rise|eer|fdr=0|fdr=nan|fdr=x
 manifest.csv|test_byobnet|marked|plain|{seed}|"{seed}/{seed}.csv"|[test_byobnet, test_byobnet]
-""".replace("\n", "|").strip("|").split("|")  # fmt: skip
-WORDS = """
+""".replace("\n", "|")
+    .strip("|")
+    .split("|")
+)
+WORDS = (
+    """
 cam|rise|none|human|store|centre|replace|keep|score|agreement|entropy|map|box|hull|all|annotated
 epochs|steps|squash|letterbox|crop|l2|mse|l1|kl|dice|label|predicted|softmax|sigmoid|sgd|adamw
 constant|step|cosine|one_cycle|best_auc|best_accuracy|last|auto|cpu|cuda|memmap|staged|full|highest
 guided|val_auc|pad|medical|generic|eer|fdr=0.1|marked|plain|test|test-new|test_byobnet|test_resnet
 test_vit|manifest.csv|draws/{seed}.csv|maps|cyborg|paper|no|2020-01-01
-""".replace("\n", "|").strip("|").split("|")  # fmt: skip
-LONG = ('"' + "x" * 5_000 + '"', "9" * 5_000, "[" + "1, " * 3_000 + "1]", "[" * 60 + "]" * 60,
-        "{a: " * 40 + "1" + "}" * 40, "0." + "3" * 400)  # fmt: skip
+""".replace("\n", "|")
+    .strip("|")
+    .split("|")
+)
+LONG = (
+    '"' + "x" * 5_000 + '"',
+    "9" * 5_000,
+    "[" + "1, " * 3_000 + "1]",
+    "[" * 60 + "]" * 60,
+    "{a: " * 40 + "1" + "}" * 40,
+    "0." + "3" * 400,
+)
 KEYS = (
-    "unknown", "lr", "alphas", "alpha", "seed", "seeds", "batch_size", "kind", "path", "Manifest",
-    "manifest ", "MANIFEST", "manifеst", "1", "null", "true", "1.5", "2020-01-01", '""', '"a\\nb"',
-    '"\\0"', '"\\ud800"', "? [a, b]", "? {a: b}", "<<", "=", "größe", "__class__", "model_config",
-    "trainning", "guide-classes", "identity", '"' + "k" * 3_000 + '"', "self", "cls", "values",
-)  # fmt: skip
+    "unknown",
+    "lr",
+    "alphas",
+    "alpha",
+    "seed",
+    "seeds",
+    "batch_size",
+    "kind",
+    "path",
+    "Manifest",
+    "manifest ",
+    "MANIFEST",
+    "manifеst",
+    "1",
+    "null",
+    "true",
+    "1.5",
+    "2020-01-01",
+    '""',
+    '"a\\nb"',
+    '"\\0"',
+    '"\\ud800"',
+    "? [a, b]",
+    "? {a: b}",
+    "<<",
+    "=",
+    "größe",
+    "__class__",
+    "model_config",
+    "trainning",
+    "guide-classes",
+    "identity",
+    '"' + "k" * 3_000 + '"',
+    "self",
+    "cls",
+    "values",
+)
 
 
 @dataclass
@@ -277,14 +323,23 @@ def anchor(random: Random, root: Tree) -> tuple[str, tuple[str, ...]]:
     ]
     other.value = Raw(random.choice(ways))
     return f"{'.'.join(other.keys)} = {other.value.text} ({'.'.join(one.keys)})", (
-        *one.keys, *other.keys,
-    )  # fmt: skip
+        *one.keys,
+        *other.keys,
+    )
 
 
+# Repeated changes are drawn more often.
 CHANGES: tuple[Change, ...] = (
-    replace, replace, replace, replace, turn, turn, turn, turn, remove, remove, add, add, rename,
-    repeat, wrap, wrap, scale, anchor,
-)  # fmt: skip
+    *[replace] * 4,
+    *[turn] * 4,
+    *[remove] * 2,
+    *[add] * 2,
+    rename,
+    repeat,
+    *[wrap] * 2,
+    scale,
+    anchor,
+)
 
 
 def spoil_text(random: Random, text: str) -> tuple[str, bytes]:
@@ -326,7 +381,7 @@ def spoil_text(random: Random, text: str) -> tuple[str, bytes]:
         "laughs inside": lambda: laughs + text.replace(": ", ": *a9 #", 1),
         "noise": lambda: bytes(random.randrange(256) for _ in range(60)),
         "long": lambda: text + "#" * 200_000 + "\n",
-    }  # fmt: skip
+    }
     name = random.choice(list(ways))
     changed = ways[name]()
     return name, changed if isinstance(changed, bytes) else changed.encode("utf-8", "surrogatepass")

@@ -27,9 +27,12 @@ from tests.datasets import squares
 def teacher() -> GuidedModel:
     torch.manual_seed(0)
     return build_model(
-        "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
+        "test_byobnet",
+        ("marked", "plain"),
+        positive="marked",
+        input_size=32,
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,8 @@ def test_the_store_holds_maps_scores_and_probabilities(
     teacher: GuidedModel, workspace: Workspace, tmp_path: Path, cam_class: Any, tta: bool
 ) -> None:
     made = annotate(
-        teacher, workspace.manifest, out=tmp_path, workspace=workspace, cam_class=cam_class,
-        tta=tta,
-    )  # fmt: skip
+        teacher, workspace.manifest, out=tmp_path, workspace=workspace, cam_class=cam_class, tta=tta
+    )
     found = read_store(tmp_path)
     assert found.info.settings == {"cam_class": cam_class} | ({"tta": True} if tta else {})
     assert found.info == made.info
@@ -87,9 +89,13 @@ def test_a_model_without_a_cam_says_that_its_maps_are_grad_cams(
 ) -> None:
     torch.manual_seed(0)
     model = build_model(
-        "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
-        backbone_args={"output_stride": 8}, cam="gradcam",
-    )  # fmt: skip
+        "test_byobnet",
+        ("marked", "plain"),
+        positive="marked",
+        input_size=32,
+        backbone_args={"output_stride": 8},
+        cam="gradcam",
+    )
     made = annotate(model, workspace.manifest, out=tmp_path, workspace=workspace, splits="val")
     assert read_store(tmp_path).info.method == made.info.method == "gradcam"
     assert made.error is None
@@ -106,9 +112,12 @@ def decided() -> GuidedModel:
     """A model whose scores depend on what it sees."""
     torch.manual_seed(0)
     model = build_model(
-        "test_byobnet", ("marked", "plain"), positive="marked", input_size=32,
+        "test_byobnet",
+        ("marked", "plain"),
+        positive="marked",
+        input_size=32,
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     model.train()
     model(torch.randn(64, 3, 32, 32))
     model.head.weight.data *= 8
@@ -120,9 +129,14 @@ def test_a_store_of_rise_is_rise_image_by_image(
     decided: GuidedModel, workspace: Workspace, tmp_path: Path, cam_class: Any
 ) -> None:
     made = annotate(
-        decided, workspace.manifest, "rise", out=tmp_path, workspace=workspace,
-        cam_class=cam_class, rise=QUICK,
-    )  # fmt: skip
+        decided,
+        workspace.manifest,
+        "rise",
+        out=tmp_path,
+        workspace=workspace,
+        cam_class=cam_class,
+        rise=QUICK,
+    )
     found = read_store(tmp_path)
     assert found.info == made.info
     assert found.info.method == "rise"
@@ -162,15 +176,22 @@ def test_settings_of_rise_reach_it(decided: GuidedModel, workspace: Workspace) -
     rows = workspace.rows(which, decided.spec.image_format, decided.spec.classes)
     maps = {}
     for changes in (
-        {}, {"seed": 1}, {"estimator": "published"}, {"score": "logit"}, {"fill": "blur"},
-        {"cells": 5}, {"max_masks": 60},
-    ):  # fmt: skip
+        {},
+        {"seed": 1},
+        {"estimator": "published"},
+        {"score": "logit"},
+        {"fill": "blur"},
+        {"cells": 5},
+        {"max_masks": 60},
+    ):
         settings = QUICK.model_copy(update={"tolerance": 0} | changes)
         found = rise_rows(decided, rows, rows.labels, settings)
         expected = estimate(
-            decided, decided.preprocess(rows.batch(np.arange(3)).images),
-            torch.from_numpy(rows.labels), **settings.model_dump(),
-        )  # fmt: skip
+            decided,
+            decided.preprocess(rows.batch(np.arange(3)).images),
+            torch.from_numpy(rows.labels),
+            **settings.model_dump(),
+        )
         torch.testing.assert_close(found.maps, expected.maps, atol=1e-6, rtol=1e-4)
         assert torch.equal(found.masks_used, expected.masks_used)
         maps[str(changes)] = found.maps

@@ -21,14 +21,53 @@ from tests.label.serving import Running, blob, stroke_of
 SIZE = (40, 30)
 CANARY = "the content of a file outside"
 _TEXTS = [
-    "", "x", "é", "\u202e", "\x00", "\ud800", "../" * 8 + "etc/passwd", "..%2f..%2fcanary.txt",
-    "%00", "%ff", "' OR 1=1 --", "1;DROP TABLE strokes", "<script>", "A" * 5000, "1e9", "-1",
-    str(2**31), str(2**63), str(2**64), "9" * 400, "null", "NaN", "{}", "/", "\\", "%2e%2e",
-]  # fmt: skip
+    "",
+    "x",
+    "é",
+    "\u202e",
+    "\x00",
+    "\ud800",
+    "../" * 8 + "etc/passwd",
+    "..%2f..%2fcanary.txt",
+    "%00",
+    "%ff",
+    "' OR 1=1 --",
+    "1;DROP TABLE strokes",
+    "<script>",
+    "A" * 5000,
+    "1e9",
+    "-1",
+    str(2**31),
+    str(2**63),
+    str(2**64),
+    "9" * 400,
+    "null",
+    "NaN",
+    "{}",
+    "/",
+    "\\",
+    "%2e%2e",
+]
 _VALUES: list[Any] = [
-    *_TEXTS, None, True, False, -1, 0, 1, 2**31, 2**63, 2**64, 10**40, 1.5, -0.0, 1e308, [], {},
-    [[[]]], {"a": {"b": []}},
-]  # fmt: skip
+    *_TEXTS,
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2**31,
+    2**63,
+    2**64,
+    10**40,
+    1.5,
+    -0.0,
+    1e308,
+    [],
+    {},
+    [[[]]],
+    {"a": {"b": []}},
+]
 _METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "G\u00c9T", "X"]
 
 
@@ -76,8 +115,9 @@ class Fuzz:
             {"uuid": str(uuid.uuid4()), "tab": "tab"},
             {"state": "nothing", "seconds": 1, "tab": "tab", "label": None, "certainty": None},
             {"from": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:01Z", "tab": "tab"},
-            {"tab": "tab", "take": True}, {"tab": "tab", "close": True},
-        ]  # fmt: skip
+            {"tab": "tab", "take": True},
+            {"tab": "tab", "close": True},
+        ]
         body = pick.choice(bodies)
         if "uuid" in body and pick.random() < 0.5:
             body["uuid"] = pick.choice(self.uuids)
@@ -111,10 +151,12 @@ class Fuzz:
         """
         pick = self.random
         names = {
-            "{image}": str(pick.choice([self.image, 1, 2, 3, 99])), "{level}": "0",
-            "{column}": "0", "{row}": "0",
+            "{image}": str(pick.choice([self.image, 1, 2, 3, 99])),
+            "{level}": "0",
+            "{column}": "0",
+            "{row}": "0",
             "{name:path}": pick.choice(["index.html", "style.css", "../server.py", "app.js"]),
-        }  # fmt: skip
+        }
         for name, value in names.items():
             path = path.replace(name, pick.choice([value] * 4 + _TEXTS))
         if pick.random() < 0.2:
@@ -132,10 +174,12 @@ class Fuzz:
         way = pick.choice(WAYS + [way for way in WAYS if way.method == "POST"] * 2)
         method = way.method if pick.random() < 0.9 else pick.choice(_METHODS)
         head = {
-            "host": self.server.address, "origin": f"http://{self.server.address}",
-            "content-type": "application/json", "cookie": self.head["cookie"],
+            "host": self.server.address,
+            "origin": f"http://{self.server.address}",
+            "content-type": "application/json",
+            "cookie": self.head["cookie"],
             CSRF: self.head[CSRF],
-        }  # fmt: skip
+        }
         for _ in range(pick.choice([0, 0, 0, 1, 2])):
             name = pick.choice([*head, "if-none-match", "sec-fetch-site", "transfer-encoding"])
             head[name] = pick.choice(_TEXTS)
@@ -200,8 +244,10 @@ def fuzz(server: Running, canary: Path, count: int, seed: int = 0) -> Counter[in
     assert len(told["strokes"]) == 5
     assert attack.victim.stroke(attack.image, blob(*SIZE, 9)).status == 200
     allowed = [
-        server.labeling.root, server.labeling.pictures.cache, *server.labeling.static.values(),
-    ]  # fmt: skip
+        server.labeling.root,
+        server.labeling.pictures.cache,
+        *server.labeling.static.values(),
+    ]
     for file in files:
         assert any(Path(file).is_relative_to(one) for one in allowed), file
     assert files, "no picture was read"

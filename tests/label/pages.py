@@ -48,15 +48,15 @@ class Served:
 
     def start(self) -> Served:
         """Start the server, on the same port as before."""
+        command = [sys.executable, "-m", "preceptor", "label", "run", str(self.source), "--no-open"]
+        command += ["--database", str(self.database), "--port", str(self.port), *self.options]
         self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "preceptor", "label", "run", str(self.source),
-                "--database", str(self.database), "--no-open", "--port", str(self.port),
-                *self.options,
-            ],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             env={**os.environ, "XDG_CACHE_HOME": str(self.database.parent / "cache")},
-        )  # fmt: skip
+        )
         assert self.process.stdout is not None
         said = []
         for line in self.process.stdout:

@@ -67,9 +67,12 @@ class Client:
     _connection: http.client.HTTPConnection | None = None
 
     def send(
-        self, method: str, path: str, content: bytes | None = None,
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Told:  # fmt: skip
+    ) -> Told:
         """Send a request as it is."""
         connection = self._connection
         if connection is None:
@@ -143,10 +146,20 @@ def stroke_of(mask: Bits, tab: str = "tab-1") -> dict[str, Any]:
     assert found is not None
     x, y, w, h, runs = found
     return {
-        "uuid": str(uuid.uuid4()), "tab": tab, "tool": "brush", "class": "evidence",
-        "erase": False, "x": x, "y": y, "w": w, "h": h, "runs": to_text(runs),
-        "started": "2026-01-02T03:04:05Z", "seconds": 0.75, "proposal": None,
-    }  # fmt: skip
+        "uuid": str(uuid.uuid4()),
+        "tab": tab,
+        "tool": "brush",
+        "class": "evidence",
+        "erase": False,
+        "x": x,
+        "y": y,
+        "w": w,
+        "h": h,
+        "runs": to_text(runs),
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 0.75,
+        "proposal": None,
+    }
 
 
 def blob(width: int, height: int, seed: int = 0) -> Bits:
@@ -240,8 +253,11 @@ def command(*arguments: object, before: Callable[[], None] | None = None) -> Ite
     """
     process = subprocess.Popen(
         [*APART, "label", *map(str, arguments), "--no-open"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=before,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=before,
+    )
     assert process.stdout is not None
     said = ""
     try:

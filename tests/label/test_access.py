@@ -45,10 +45,15 @@ def test_a_wrong_token_opens_nothing(lasting: Running, token: str) -> None:
 @pytest.mark.parametrize(
     ("header", "value"),
     [
-        ("origin", "http://example.org"), ("origin", ""), ("origin", "null"),
-        (CSRF, "0" * 64), (CSRF, ""), ("host", "example.org"), ("cookie", ""),
+        ("origin", "http://example.org"),
+        ("origin", ""),
+        ("origin", "null"),
+        (CSRF, "0" * 64),
+        (CSRF, ""),
+        ("host", "example.org"),
+        ("cookie", ""),
     ],
-)  # fmt: skip
+)
 def test_changes_need_the_page(lasting: Running, path: str, header: str, value: str) -> None:
     ann = lasting.client("ann")
     right = {"origin": f"http://{lasting.address}", "content-type": "application/json"}
@@ -93,10 +98,19 @@ def test_every_answer_has_the_headers_of_security(lasting: Running) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/../server.py", "/static/%2e%2e/server.py", "/static//etc/passwd", "/static/nothing",
-     "/static/..%2fserver.py", "/api/images/..%2f..%2fetc/whole", "/api/images/-1",
-     f"/api/images/{'9' * 30}", "/api/images/1e3", "/api/images/1/tiles/0/0/..%2f..%2fx"],
-)  # fmt: skip
+    [
+        "/static/../server.py",
+        "/static/%2e%2e/server.py",
+        "/static//etc/passwd",
+        "/static/nothing",
+        "/static/..%2fserver.py",
+        "/api/images/..%2f..%2fetc/whole",
+        "/api/images/-1",
+        f"/api/images/{'9' * 30}",
+        "/api/images/1e3",
+        "/api/images/1/tiles/0/0/..%2f..%2fx",
+    ],
+)
 def test_no_path_of_a_request_is_a_file(lasting: Running, path: str) -> None:
     told = lasting.client("ann").get(path)
     assert told.status == 404

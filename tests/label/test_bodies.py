@@ -13,14 +13,43 @@ from tests.label.serving import Running, blob, stroke_of
 SIZE = (40, 30)
 
 WRONG: list[tuple[str, Any]] = [
-    ("uuid", "x"), ("uuid", None), ("uuid", "A" * 36), ("tab", ""), ("tab", "a b"), ("tab", 1),
-    ("tool", "pen"), ("tool", []), ("class", "other"), ("class", {}), ("erase", 0),
-    ("erase", None), ("x", -1), ("x", 40), ("x", 1.0), ("x", True), ("x", "1"), ("w", 0),
-    ("w", 10**30), ("h", 31), ("runs", ""), ("runs", "AQ"), ("runs", "ÄÄ"), ("runs", None),
-    ("runs", "AAAA"), ("started", "yesterday"), ("started", "2026"), ("started", "9" * 40),
-    ("started", "0001-01-01T00:00:00+23:00"), ("seconds", -1), ("seconds", "1"),
-    ("seconds", None), ("seconds", True), ("proposal", 1), ("proposal", -1), ("proposal", "1"),
-]  # fmt: skip
+    ("uuid", "x"),
+    ("uuid", None),
+    ("uuid", "A" * 36),
+    ("tab", ""),
+    ("tab", "a b"),
+    ("tab", 1),
+    ("tool", "pen"),
+    ("tool", []),
+    ("class", "other"),
+    ("class", {}),
+    ("erase", 0),
+    ("erase", None),
+    ("x", -1),
+    ("x", 40),
+    ("x", 1.0),
+    ("x", True),
+    ("x", "1"),
+    ("w", 0),
+    ("w", 10**30),
+    ("h", 31),
+    ("runs", ""),
+    ("runs", "AQ"),
+    ("runs", "ÄÄ"),
+    ("runs", None),
+    ("runs", "AAAA"),
+    ("started", "yesterday"),
+    ("started", "2026"),
+    ("started", "9" * 40),
+    ("started", "0001-01-01T00:00:00+23:00"),
+    ("seconds", -1),
+    ("seconds", "1"),
+    ("seconds", None),
+    ("seconds", True),
+    ("proposal", 1),
+    ("proposal", -1),
+    ("proposal", "1"),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
@@ -36,9 +65,20 @@ def test_a_malformed_stroke_is_refused(lasting: Running, key: str, value: Any) -
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"1", b"null", b"\xff", b'{"x": NaN}', b'{"x": 1e999}', b"[" * 100_000,
-     b'{"tab": "\\ud800"}', b'{"x": ' + b"9" * 5000 + b"}"],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b"null",
+        b"\xff",
+        b'{"x": NaN}',
+        b'{"x": 1e999}',
+        b"[" * 100_000,
+        b'{"tab": "\\ud800"}',
+        b'{"x": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_what_is_no_json_object_is_refused(lasting: Running, content: bytes) -> None:
     ann = lasting.client("ann")
     head = {"origin": f"http://{lasting.address}", "content-type": "application/json"}
@@ -71,9 +111,8 @@ def test_a_body_without_a_length_is_cut_off(lasting: Running) -> None:
     parts = (b"x" * 2**20 for _ in range(64))
     try:
         connection.request(
-            "POST", f"/api/images/{image}/strokes", parts, head | ann.headers,
-            encode_chunked=True,
-        )  # fmt: skip
+            "POST", f"/api/images/{image}/strokes", parts, head | ann.headers, encode_chunked=True
+        )
         status = connection.getresponse().status
     except (BrokenPipeError, ConnectionResetError):  # the lasting closed while it was sent
         return
@@ -84,10 +123,20 @@ def test_a_body_without_a_length_is_cut_off(lasting: Running) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("state", "done"), ("state", None), ("label", "other"), ("label", 1), ("certainty", 0),
-     ("certainty", 4), ("certainty", 1.5), ("seconds", -1), ("seconds", "x"), ("proposal", 7),
-     ("tab", None)],
-)  # fmt: skip
+    [
+        ("state", "done"),
+        ("state", None),
+        ("label", "other"),
+        ("label", 1),
+        ("certainty", 0),
+        ("certainty", 4),
+        ("certainty", 1.5),
+        ("seconds", -1),
+        ("seconds", "x"),
+        ("proposal", 7),
+        ("tab", None),
+    ],
+)
 def test_a_malformed_answer_is_refused(lasting: Running, key: str, value: Any) -> None:
     ann = lasting.client("ann")
     image = ann.queue()[0]
@@ -117,5 +166,6 @@ def test_times_are_stored(server: Running) -> None:
     assert ann.post(f"/api/images/{image}/seen", span | {"from": "2027-01-01"}).status == 400
     events = server.labeling.database.reading.execute("SELECT kind, at FROM events").fetchall()
     assert [tuple(one) for one in events] == [
-        ("shown", "2026-01-01T09:00:00.000Z"), ("hidden", "2026-01-01T09:00:05.000Z"),
-    ]  # fmt: skip
+        ("shown", "2026-01-01T09:00:00.000Z"),
+        ("hidden", "2026-01-01T09:00:05.000Z"),
+    ]

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.commands import APART, HANGS, apart, assert_refused, here
+from tests.commands import APART, HANGS, apart, assert_refused, flags, here
 from tests.datasets import squares
 from tests.label.serving import blob, command
 
@@ -222,10 +222,8 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
 def test_a_port_that_is_taken(manifest: Path) -> None:
     with command(manifest) as one:
         port = one.address.split(":")[1]
-        told = here(
-            "label", manifest, "--no-open", "--port", port, "--database",
-            manifest.with_name("other.sqlite"),
-        )  # fmt: skip
+        other = manifest.with_name("other.sqlite")
+        told = here("label", manifest, "--no-open", *flags(port=port, database=other))
     assert_refused(told, [f"--port {port}", "in use"])
 
 
@@ -233,8 +231,11 @@ def test_without_the_extra_it_is_named(manifest: Path) -> None:
     start = APART[2].replace("import signal;", "import signal, sys; sys.modules['uvicorn'] = None;")
     done = subprocess.run(
         [sys.executable, "-c", start, "label", str(manifest), "--no-open"],
-        capture_output=True, text=True, timeout=HANGS, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        check=False,
+    )
     assert done.returncode == 2
     assert "pip install 'preceptor[web]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -58,9 +58,12 @@ def marked(tmp_path: Path) -> dict[str, Any]:
         bo.stroke(4, second, **{"class": "a"})
         bo.answer(4, "skipped")
     return {
-        "database": manifest.with_name("manifest.label.sqlite"), "names": names,
-        "first": first, "second": second, "manifest": manifest,
-    }  # fmt: skip
+        "database": manifest.with_name("manifest.label.sqlite"),
+        "names": names,
+        "first": first,
+        "second": second,
+        "manifest": manifest,
+    }
 
 
 def by_name(folder: Path) -> dict[str, pd.Series]:

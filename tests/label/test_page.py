@@ -89,9 +89,7 @@ def test_the_brush_leaves_exactly_its_pixels(page: Page, server: Served) -> None
         "SELECT tool, erase, class, seconds >= 0 FROM strokes JOIN images ON images.id = image "
         "WHERE path LIKE '%a.png' ORDER BY number"
     )
-    assert rows == [
-        ("brush", 0, "iris", 1), ("eraser", 1, "iris", 1), ("eraser", 1, "iris", 1)
-    ]  # fmt: skip
+    assert rows == [("brush", 0, "iris", 1), ("eraser", 1, "iris", 1), ("eraser", 1, "iris", 1)]
 
 
 def test_a_thin_brush_and_a_line_beyond_the_image(page: Page, server: Served) -> None:
@@ -117,8 +115,9 @@ def test_the_polygon_leaves_exactly_its_pixels(page: Page, server: Served) -> No
     page.keyboard.press("p")
     for corner in corners:
         page.mouse.click(*corner)
-    assert not server.ask("SELECT 1 FROM strokes JOIN images ON images.id = image "
-                          "WHERE path LIKE '%c.png'")  # fmt: skip
+    assert not server.ask(
+        "SELECT 1 FROM strokes JOIN images ON images.id = image WHERE path LIKE '%c.png'"
+    )
     page.keyboard.press("Enter")
     saved(page)
     expected = inside(WIDTH, HEIGHT, at(corners))
@@ -141,8 +140,14 @@ def test_the_polygon_leaves_exactly_its_pixels(page: Page, server: Served) -> No
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
     assert page.locator("#guide polygon").count() == 0
-    assert len(server.ask("SELECT 1 FROM strokes JOIN images ON images.id = image "
-                          "WHERE path LIKE '%c.png'")) == 2  # fmt: skip
+    assert (
+        len(
+            server.ask(
+                "SELECT 1 FROM strokes JOIN images ON images.id = image WHERE path LIKE '%c.png'"
+            )
+        )
+        == 2
+    )
 
 
 def test_the_box_leaves_exactly_its_pixels(page: Page, server: Served) -> None:
@@ -187,10 +192,16 @@ def test_a_pens_pressure_sets_the_width(page: Page, server: Served) -> None:
         pen.send(
             "Input.dispatchMouseEvent",
             {
-                "type": kind, "x": point[0], "y": point[1], "button": "left", "clickCount": 1,
-                "buttons": int(force > 0), "pointerType": "pen", "force": force,
+                "type": kind,
+                "x": point[0],
+                "y": point[1],
+                "button": "left",
+                "clickCount": 1,
+                "buttons": int(force > 0),
+                "pointerType": "pen",
+                "force": force,
             },
-        )  # fmt: skip
+        )
     saved(page)
     size = brush_size(page)
     expected = brushed(WIDTH, HEIGHT, at(points), [size * force / 2 for force in pressures])
@@ -233,8 +244,14 @@ def test_moving_the_view_draws_nothing_and_the_next_stroke_is_where_it_is_seen(
     page.mouse.up()
     saved(page)
     np.testing.assert_array_equal(server.mask("g.png"), expected)  # the same dot once more
-    assert len(server.ask("SELECT 1 FROM strokes JOIN images ON images.id = image "
-                          "WHERE path LIKE '%g.png'")) == 2  # fmt: skip
+    assert (
+        len(
+            server.ask(
+                "SELECT 1 FROM strokes JOIN images ON images.id = image WHERE path LIKE '%g.png'"
+            )
+        )
+        == 2
+    )
 
 
 def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served) -> None:

@@ -54,8 +54,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def strokes(server: Served, name: str) -> list[str]:
     rows = server.ask(
         "SELECT tool FROM strokes JOIN images ON images.id = image WHERE path LIKE ? "
-        "ORDER BY number", f"%{name}",
-    )  # fmt: skip
+        "ORDER BY number",
+        f"%{name}",
+    )
     return [row[0] for row in rows]
 
 

@@ -75,8 +75,11 @@ def test_strokes_wait_for_a_server_that_is_gone(browser: Browser, server: Served
         np.testing.assert_array_equal(server.mask(image), expected)
         rows = server.ask("SELECT number, tool, undone > 0, started FROM strokes ORDER BY number")
         assert [row[:3] for row in rows] == [
-            (1, "brush", 0), (2, "brush", 0), (3, "eraser", 1), (4, "brush", 0)
-        ]  # fmt: skip
+            (1, "brush", 0),
+            (2, "brush", 0),
+            (3, "eraser", 1),
+            (4, "brush", 0),
+        ]
         assert [row[3] for row in rows] == sorted(row[3] for row in rows)
         assert canvas(page) == picture
 
@@ -105,8 +108,9 @@ def test_strokes_outlive_the_tab_that_drew_them(browser: Browser, server: Served
         assert again.locator("#name").inner_text() == image
         np.testing.assert_array_equal(server.mask(image), line(again, 0))
         assert server.ask("SELECT number, undone > 0 FROM strokes ORDER BY number") == [
-            (1, 0), (2, 1)
-        ]  # fmt: skip
+            (1, 0),
+            (2, 1),
+        ]
         again.mouse.move(1200, 500)
         assert canvas(again) == picture
         again.keyboard.press("Control+y")

@@ -77,8 +77,9 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
             other_than(page, before)
             rows = server.ask(
                 "SELECT state, answers.label, certainty, seconds > 0 FROM answers "
-                "JOIN images ON images.id = image WHERE path LIKE ?", f"%{before}",
-            )  # fmt: skip
+                "JOIN images ON images.id = image WHERE path LIKE ?",
+                f"%{before}",
+            )
             return before, rows
 
         page.keyboard.press("n")

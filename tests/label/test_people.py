@@ -81,8 +81,11 @@ def test_a_skipped_image_is_left_to_others(tmp_path: Path) -> None:
         assert bo.queue() == [first]
         bo.answer(first, "nothing")
         assert ann.get("/api/state").json["totals"] == {
-            "images": 3, "done": 1, "mine_done": 0, "mine_open": 2,
-        }  # fmt: skip
+            "images": 3,
+            "done": 1,
+            "mine_done": 0,
+            "mine_open": 2,
+        }
 
 
 @pytest.fixture

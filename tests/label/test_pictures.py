@@ -113,9 +113,12 @@ def test_pictures_that_cannot_be_shown_say_why(tmp_path: Path) -> None:
     head[18:26] = (20_000).to_bytes(4, "little") + (20_000).to_bytes(4, "little")
     (tmp_path / "huge.bmp").write_bytes(bytes(head))
     reasons = {
-        "empty.png": "empty", "text.png": "not an image", "cut.jpg": "truncated",
-        "huge.bmp": "megapixels|large", "gone.png": "no such file",
-    }  # fmt: skip
+        "empty.png": "empty",
+        "text.png": "not an image",
+        "cut.jpg": "truncated",
+        "huge.bmp": "megapixels|large",
+        "gone.png": "no such file",
+    }
     for name, reason in reasons.items():
         with pytest.raises(PictureError, match=reason) as caught:
             pictures.whole(tmp_path / name)

@@ -28,9 +28,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) -> None:
     plain = simulate(manifest, tmp_path / "plain", PLAIN)
     helped = simulate(
-        manifest, tmp_path / "helped",
+        manifest,
+        tmp_path / "helped",
         replace(PLAIN, proposals="first", teacher=CONFIG.model_copy(update={"every": 20})),
-    )  # fmt: skip
+    )
     # The same images in the same order; before the first Teacher the same work to the second.
     assert plain["image"].tolist() == helped["image"].tolist()
     pd.testing.assert_frame_equal(plain[:20], helped[:20])

@@ -53,14 +53,22 @@ def test_a_training_lowers_the_divergence_and_needs_two_versions(tmp_path: Path)
 
     def last(weight: float) -> pd.Series:
         values: dict[str, Any] = {
-            "manifest": manifest, "backbone": "test_byobnet", "positive": "marked", "alpha": 0.9,
+            "manifest": manifest,
+            "backbone": "test_byobnet",
+            "positive": "marked",
+            "alpha": 0.9,
             "backbone_args": {"output_stride": 8},
             "training": {
-                "input_size": 32, "epochs": 6, "batch_size": 8, "optimizer": "adamw", "lr": 0.003,
-                "schedule": "constant", "consistency": weight,
+                "input_size": 32,
+                "epochs": 6,
+                "batch_size": 8,
+                "optimizer": "adamw",
+                "lr": 0.003,
+                "schedule": "constant",
+                "consistency": weight,
                 "augmentation": {"outside": "noise", "outside_rate": 1.0, "outside_strength": 1.0},
             },
-        }  # fmt: skip
+        }
         run = train(RunConfig.model_validate(values), tmp_path / "runs")
         return pd.read_csv(run.folder / "metrics.csv").iloc[-1]
 

@@ -132,9 +132,10 @@ def test_gradients_of_guidance_are_finite_differences(distance: Any, seed: int) 
 grids = st.integers(2, 5).flatmap(
     lambda w: st.lists(
         st.lists(st.integers(-4, 4).map(float), min_size=2 * w, max_size=2 * w),
-        min_size=2, max_size=2,
+        min_size=2,
+        max_size=2,
     )
-)  # fmt: skip
+)
 
 
 @settings(deadline=None, max_examples=60)

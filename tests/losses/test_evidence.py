@@ -162,8 +162,12 @@ def test_several_distances_are_their_weighted_sum() -> None:
     torch.testing.assert_close(terms.guidance[1], 2 * guidance(cells, mask, "cells")[1])
     torch.testing.assert_close(terms.guidance[2:], expected[2:])
     _, at_map = gradient_norms(
-        logits, terms, Targets(labels, mask), alpha=0.0, distance=both,  # type: ignore[arg-type]
-    )  # fmt: skip
+        logits,
+        terms,
+        Targets(labels, mask),
+        alpha=0.0,
+        distance=both,  # type: ignore[arg-type]
+    )
     assert (at_map > 0).all()
 
 

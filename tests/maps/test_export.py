@@ -15,7 +15,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.maps.export import map_over_image, store_images
 from preceptor.maps.store import MapStore, StoreInfo, write_store
-from tests.commands import here
+from tests.commands import flags, here
 
 SIDE = 64
 
@@ -95,9 +95,13 @@ def store(tmp_path: Path) -> Path:
 
 def test_a_store_becomes_predictions_of_label_studio(store: Path, tmp_path: Path) -> None:
     outcome = here(
-        "data", "export", "labelstudio", store, "--manifest", tmp_path / "manifest.csv", "--to",
-        tmp_path / "out", "--positive", "crack", "--interpolation", "area", "--threshold", "0.7",
-    )  # fmt: skip
+        "data",
+        "export",
+        "labelstudio",
+        store,
+        *flags(manifest=tmp_path / "manifest.csv", to=tmp_path / "out"),
+        *flags(positive="crack", interpolation="area", threshold="0.7"),
+    )
     assert (outcome.code, outcome.err) == (0, "")
     assert "2 images, 1 with marks" in outcome.out
     first, second = json.loads((tmp_path / "out" / "tasks.json").read_text())
@@ -120,8 +124,11 @@ def test_a_store_of_another_manifest_is_refused(store: Path, tmp_path: Path) -> 
     assert "name the manifest of its images by --manifest" in outcome.err
     table = Manifest.read(tmp_path / "manifest.csv", need=())
     made = MapStore(
-        info("squash"), np.array(["x.png"], object), np.zeros((1, 4, 4), np.float16),
-        np.zeros(1, np.int32), np.zeros(1, np.float32),
-    )  # fmt: skip
+        info("squash"),
+        np.array(["x.png"], object),
+        np.zeros((1, 4, 4), np.float16),
+        np.zeros(1, np.int32),
+        np.zeros(1, np.float32),
+    )
     with pytest.raises(InputError, match="1 images of the map store are not in the manifest"):
         next(store_images(made, table))

@@ -34,17 +34,23 @@ def rows_of(manifest: Path, training: dict[str, Any] = CELLS, **values: Any) -> 
     workspace = Workspace.open(manifest)
     config = config_of(manifest, training, **values)
     model = build_model(
-        "test_byobnet", workspace.manifest.classes, positive="marked", input_size=32,
+        "test_byobnet",
+        workspace.manifest.classes,
+        positive="marked",
+        input_size=32,
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     return guided_rows(workspace, config, model)
 
 
 def config_of(manifest: Path, training: dict[str, Any] = CELLS, **values: Any) -> RunConfig:
     base = {
-        "manifest": manifest, "backbone": "test_byobnet", "positive": "marked",
-        "training": training, "backbone_args": {"output_stride": 8},
-    }  # fmt: skip
+        "manifest": manifest,
+        "backbone": "test_byobnet",
+        "positive": "marked",
+        "training": training,
+        "backbone_args": {"output_stride": 8},
+    }
     return RunConfig.model_validate(base | values)
 
 

@@ -232,10 +232,13 @@ def test_maps_of_principal_components_lie_on_their_images() -> None:
     images: Any = SimpleNamespace(sizes=SIZES, side=32, canvases=lambda rows: canvases[rows])
     run = RunConfig.model_validate(
         {
-            "manifest": "m", "backbone": "b", "maps": {"kind": "pca", "components": 2},
-            "guide_classes": ("b",), "training": {"fit": "crop"},
+            "manifest": "m",
+            "backbone": "b",
+            "maps": {"kind": "pca", "components": 2},
+            "guide_classes": ("b",),
+            "training": {"fit": "crop"},
         }
-    )  # fmt: skip
+    )
     found = must(build_map_targets(run, manifest(), images, ROWS, ANNOTATED))
     small, regions = thumbnails(images, ROWS, "crop")
     assert found.array is not None

@@ -51,9 +51,10 @@ def test_a_weights_file_fills_everything_but_the_head(tmp_path: Path, in_chans: 
     model = small(weights=str(file), in_chans=in_chans)
     loaded = model.backbone.state_dict()
     differing = {
-        key for key in state if state[key].shape != loaded[key].shape
-        or not torch.equal(state[key], loaded[key])
-    }  # fmt: skip
+        key
+        for key in state
+        if state[key].shape != loaded[key].shape or not torch.equal(state[key], loaded[key])
+    }
     first = {"conv1.0.weight", "conv1.weight"} if in_chans == 1 else set()
     assert {"fc.weight", "fc.bias"} <= differing
     assert differing - first == {"fc.weight", "fc.bias"}
@@ -67,9 +68,10 @@ def test_weights_fit_a_transformer_made_for_another_size(tmp_path: Path) -> None
     assert model.spec.backbone_args == {"img_size": 64}
     loaded = model.backbone.state_dict()
     differing = {
-        key for key in state if state[key].shape != loaded[key].shape
-        or not torch.equal(state[key], loaded[key])
-    }  # fmt: skip
+        key
+        for key in state
+        if state[key].shape != loaded[key].shape or not torch.equal(state[key], loaded[key])
+    }
     assert differing == {"pos_embed", "head.weight", "head.bias"}  # stretched, and new
     assert loaded["pos_embed"].shape == (1, 1 + 16, state["pos_embed"].shape[2])
 

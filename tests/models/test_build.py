@@ -220,8 +220,10 @@ def test_a_saved_model_is_the_same_model(
     for part, other in zip(one, two, strict=True):
         assert torch.equal(part, other)
     assert sorted(file.name for file in (tmp_path / "m").iterdir()) == [
-        "checksums.json", "model.json", "model.safetensors"
-    ]  # fmt: skip
+        "checksums.json",
+        "model.json",
+        "model.safetensors",
+    ]
     save_model(again, tmp_path / "n")
     assert load_model(tmp_path / "n").spec == again.spec
 

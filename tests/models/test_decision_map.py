@@ -12,12 +12,27 @@ from preceptor.saliency.cam import decision_map, log_odds_slopes
 
 # Exact CAMs and Grad-CAMs; the smallest network of each family.
 BACKBONES = [
-    "test_byobnet", "test_resnet", "test_efficientnet", "test_efficientnet_gn",
-    "test_efficientnet_ln", "test_efficientnet_evos", "resnet18", "densenet121",
-    "legacy_xception", "mobilenetv3_small_050", "regnetx_002", "mnasnet_small", "ghostnet_050",
-    "test_convnext", "test_convnext2", "test_convnext3", "test_vit", "test_vit2", "test_vit3",
+    "test_byobnet",
+    "test_resnet",
+    "test_efficientnet",
+    "test_efficientnet_gn",
+    "test_efficientnet_ln",
+    "test_efficientnet_evos",
+    "resnet18",
+    "densenet121",
+    "legacy_xception",
+    "mobilenetv3_small_050",
+    "regnetx_002",
+    "mnasnet_small",
+    "ghostnet_050",
+    "test_convnext",
+    "test_convnext2",
+    "test_convnext3",
+    "test_vit",
+    "test_vit2",
+    "test_vit3",
     "test_mambaout",
-]  # fmt: skip
+]
 
 
 def odds(logits: Tensor, labels: Tensor) -> Tensor:
@@ -85,9 +100,8 @@ def test_a_change_that_leaves_all_probabilities_leaves_the_decision_map(
     torch.testing.assert_close(before.evidence.mean((1, 2)), linear, atol=1e-3, rtol=1e-3)
     if classes == 2:
         torch.testing.assert_close(
-            before.evidence.mean((1, 2)).double(), odds(before.logits, labels),
-            atol=1e-3, rtol=1e-3,
-        )  # fmt: skip
+            before.evidence.mean((1, 2)).double(), odds(before.logits, labels), atol=1e-3, rtol=1e-3
+        )
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

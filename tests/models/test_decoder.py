@@ -49,9 +49,12 @@ def test_weights_of_the_backbone_fill_the_encoder(tmp_path: Path) -> None:
     plain = create_network("test_resnet", 2, 3, {}, "none")
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
     model = build_model(
-        "test_resnet", ["a", "b"], input_size=64, backbone_args={"decoder": "fpn"},
+        "test_resnet",
+        ["a", "b"],
+        input_size=64,
+        backbone_args={"decoder": "fpn"},
         weights=str(tmp_path / "weights.safetensors"),
-    )  # fmt: skip
+    )
     encoder = model.backbone.get_submodule("encoder").state_dict()
     assert torch.equal(
         encoder["layer1.0.conv1.weight"], plain.state_dict()["layer1.0.conv1.weight"]

@@ -95,11 +95,13 @@ KINDS: list[tuple[str, int | None, str, str, tuple[int, int]]] = [
 ]
 # Fewer blocks of the same kind; of vgg11, 102 of its 129 M weights are left out.
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "vgg11": {"mlp_ratio": 0.01}, "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
+    "vgg11": {"mlp_ratio": 0.01},
+    "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
     "vit_tiny_patch16_224": {"depth": 2},
-    "deit_tiny_distilled_patch16_224": {"depth": 2}, "cait_xxs24_224": {"depth": 2},
+    "deit_tiny_distilled_patch16_224": {"depth": 2},
+    "cait_xxs24_224": {"depth": 2},
     "xcit_nano_12_p16_224": {"depth": 2},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("backbone", "size", "cam", "tap", "grid"), KINDS, ids=lambda v: str(v))
@@ -139,9 +141,11 @@ def test_kinds(backbone: str, size: int | None, cam: str, tap: str, grid: tuple[
 
 def test_attention_that_pools_can_be_trained_through() -> None:
     model = build_model(
-        "vit_tiny_patch16_224", ["a", "b"], input_size=64,
+        "vit_tiny_patch16_224",
+        ["a", "b"],
+        input_size=64,
         backbone_args={"global_pool": "map", "depth": 2},
-    )  # fmt: skip
+    )
     assert (model.spec.cam, model.spec.tap) == ("gradcam", "")
     model(torch.randn(2, 3, 64, 64), torch.tensor([0, 1])).saliency.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -77,8 +77,13 @@ def test_the_mean_is_the_network_itself(head: str) -> None:
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 def test_a_model_pools_its_decision_map(pool: Pool, head: str, tmp_path: Path) -> None:
     model = build_model(
-        "test_byobnet", ["a", "b"], positive="b", head=head, pool=pool, **SMALL,  # type: ignore[arg-type]
-    ).eval()  # fmt: skip
+        "test_byobnet",
+        ["a", "b"],
+        positive="b",
+        head=head,
+        pool=pool,
+        **SMALL,  # type: ignore[arg-type]
+    ).eval()
     torch.nn.init.normal_(model.head.weight)
     images, b = torch.randn(3, 3, 64, 64), torch.ones(3, dtype=torch.int64)
     out = model(images, b, decision=True)

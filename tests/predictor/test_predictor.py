@@ -184,8 +184,9 @@ def test_a_map_of_another_class(
     images = canvases(model, image_files.good[:3])
     other = model.spec.classes[0]
     with torch.no_grad():
-        out = model.eval()(model.preprocess(images), torch.zeros(3, dtype=torch.int64),
-                           decision=True)  # fmt: skip
+        out = model.eval()(
+            model.preprocess(images), torch.zeros(3, dtype=torch.int64), decision=True
+        )
     predictor = preceptor.load(models[name], device="cpu")
     found = predictor(image_files.good[:3], map_of=other)
     scale = float(out.saliency.abs().max())

@@ -98,9 +98,12 @@ def two_domains(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("two-domains")
     study = opened(folder, folder / "store")
     model = build_model(
-        "test_byobnet", ["marked", "plain"], input_size=32, positive="marked",
+        "test_byobnet",
+        ["marked", "plain"],
+        input_size=32,
+        positive="marked",
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     save_model(model, folder / "model")
     write_down(study, effect, folder / "model")
     write_results(study, folder / "out", {})

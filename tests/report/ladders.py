@@ -19,9 +19,11 @@ def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobn
         backbone: Backbone of all models.
     """
     names: dict[RungName, tuple[str, float]] = {
-        "none": ("baseline2", 0.6), "any": ("centre", 0.7), "teacher": ("student", 0.7 + place),
+        "none": ("baseline2", 0.6),
+        "any": ("centre", 0.7),
+        "teacher": ("student", 0.7 + place),
         "human": ("ceiling", 0.85),
-    }  # fmt: skip
+    }
     rungs: list[Rung] = []
     for name, (key, mean) in names.items():
         gain = None

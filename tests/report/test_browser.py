@@ -203,9 +203,7 @@ def test_filters_leave_the_images_that_fit(page: Page) -> None:
         )
 
     seen = set()
-    choices = itertools.product(
-        ["", *sources], ["", "hit", "miss"], ["", "high", "low", "none"]
-    )  # fmt: skip
+    choices = itertools.product(["", *sources], ["", "hit", "miss"], ["", "high", "low", "none"])
     for choice in choices:
         for name, value in zip(("source", "outcome", "agreement"), choice, strict=True):
             looks.locator(f"select[name={name}]").select_option(value)

@@ -132,8 +132,12 @@ def compiled(pdflatex: str, folder: Path, tables: list[str]) -> str:
     (folder / "all.tex").write_text(document, encoding="utf-8")
     done = subprocess.run(
         [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
-        cwd=folder, capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert (folder / "all.pdf").read_bytes().startswith(b"%PDF")
     return done.stdout
@@ -175,8 +179,10 @@ def test_svg_files_stand_alone(two_domains: Written) -> None:
         ground = root.find(f"{SPACE}rect")
         assert ground is not None
         assert ground.attrib == {
-            "width": root.attrib["width"], "height": root.attrib["height"], "fill": "#fff",
-        }  # fmt: skip
+            "width": root.attrib["width"],
+            "height": root.attrib["height"],
+            "fill": "#fff",
+        }
         drawn = [one for one in root if one.tag not in (f"{SPACE}title", f"{SPACE}style")]
         assert drawn[0] is ground  # nothing lies under it
         assert len(drawn) > 5

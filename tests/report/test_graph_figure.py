@@ -132,9 +132,10 @@ def assert_readable(groups: list[Work]) -> None:
     for x, y, text in texts:
         half = 7.3 * len(text) / 2
         around = [
-            box for box in boxes
+            box
+            for box in boxes
             if box[0] <= x - half and x + half <= box[2] and box[1] + 9 <= y <= box[3] - 3
-        ]  # fmt: skip
+        ]
         assert len(around) == 1, text
     for one, other in itertools.combinations(texts, 2):
         if abs(one[1] - other[1]) < 11:

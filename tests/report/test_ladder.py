@@ -94,8 +94,11 @@ def test_the_table_has_a_row_a_rung() -> None:
     found = rung_table([ladder(0.05, 0.02)])
     assert found is not None
     assert [line.heading for line in found.lines] == [
-        "No maps", "Any map: Centred map", "Teacher's maps", "All human maps",
-    ]  # fmt: skip
+        "No maps",
+        "Any map: Centred map",
+        "Teacher's maps",
+        "All human maps",
+    ]
     assert [line.strong for line in found.lines] == [False, False, True, False]
     assert [[cell.text for cell in line.cells] for line in found.lines[:3]] == [
         ["0.600 ± 0.030", "0.570 to 0.630", "–", "–", "–"],

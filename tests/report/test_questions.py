@@ -26,11 +26,14 @@ from tests.report.ladders import ladder
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("answers")
     values: dict[str, Any] = {
-        "manifest": str(squares(folder / "data")), "positive": "marked", "primary": "test",
-        "teachers": ["test_byobnet"], "students": ["test_byobnet"],
+        "manifest": str(squares(folder / "data")),
+        "positive": "marked",
+        "primary": "test",
+        "teachers": ["test_byobnet"],
+        "students": ["test_byobnet"],
         "backbone_args": {"test_byobnet": {"output_stride": 8}},
         "training": {"input_size": 32},
-    }  # fmt: skip
+    }
     study = parse_config(values, StudyConfig)
     found = open_study(study, folder, run=False, report_to=lambda line: None).first
     found.choices[Selection("", "teacher")] = Choice("the one", "", ())
@@ -39,10 +42,21 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 def line(question: str, b: str, mean: float, half: float, **more: Any) -> dict[str, Any]:
     plain = {
-        "question": question, "backbone": "test_byobnet", "a": "A", "b": b, "key_a": "student",
-        "key_b": "", "alpha_a": 0.1, "alpha_b": 0.9, "n": 8, "mean": mean, "low": mean - half,
-        "high": mean + half, "p_floor": 2 / 2**8, "p_holm": 0.5,
-    }  # fmt: skip
+        "question": question,
+        "backbone": "test_byobnet",
+        "a": "A",
+        "b": b,
+        "key_a": "student",
+        "key_b": "",
+        "alpha_a": 0.1,
+        "alpha_b": 0.9,
+        "n": 8,
+        "mean": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "p_floor": 2 / 2**8,
+        "p_holm": 0.5,
+    }
     return plain | more
 
 
@@ -54,8 +68,15 @@ def said(
 ) -> dict[str, str]:
     runs = pd.DataFrame({"run": ["one"], "finished": [True]})
     compared = pd.DataFrame(lines)
-    results = Results("test", "marked", ["marked", "plain"], runs, pd.DataFrame(),
-                      comparisons=compared, ladders=list(ladders))  # fmt: skip
+    results = Results(
+        "test",
+        "marked",
+        ["marked", "plain"],
+        runs,
+        pd.DataFrame(),
+        comparisons=compared,
+        ladders=list(ladders),
+    )
     if shares is not None:
         results.shares = shares
     return answers(plan, results)
@@ -145,9 +166,10 @@ def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any
 
 def test_domains() -> None:
     won, ahead, lost = (
-        domain("tiles", (0.1, 0.2), 0.01), domain("boards", (0.1, 0.2), 0.4),
+        domain("tiles", (0.1, 0.2), 0.01),
+        domain("boards", (0.1, 0.2), 0.4),
         domain("eyes", (-0.1, 0.2), 0.01),
-    )  # fmt: skip
+    )
     text = across_domains(pd.DataFrame([*won, *ahead, *lost]))
     assert "above both baselines in 2 of 3 domains (tiles, boards)" in text
     assert "in 1 (tiles)" in text

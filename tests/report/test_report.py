@@ -120,11 +120,17 @@ def copy_of(plan: Plan, store: Path) -> Path:
 def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     text, page = checked(whole)
     for heading in (
-        "What the maps are worth", "RQ1: which Teacher?",
-        "RQ2: does it improve every architecture?", "RQ3: by how much?",
-        "Error rates", "Every seed", "ROC curves", "Methods", "Saliency maps",
+        "What the maps are worth",
+        "RQ1: which Teacher?",
+        "RQ2: does it improve every architecture?",
+        "RQ3: by how much?",
+        "Error rates",
+        "Every seed",
+        "ROC curves",
+        "Methods",
+        "Saliency maps",
         "Computed steps",
-    ):  # fmt: skip
+    ):
         assert f">{heading}</h2>" in text
     assert ">RQ4" not in text
     assert "What is missing" not in text

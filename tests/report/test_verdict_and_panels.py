@@ -26,16 +26,23 @@ def results(
     """Results with the differences to Baseline 1 and Baseline 2 of each backbone."""
     lines = [
         {
-            "question": "RQ2", "backbone": name, "b": f"Baseline {place}",
-            "key_b": f"baseline{place}", "n": n, "mean": mean,
-            "low": mean - 0.1, "high": mean + 0.1, "p_holm": p,
+            "question": "RQ2",
+            "backbone": name,
+            "b": f"Baseline {place}",
+            "key_b": f"baseline{place}",
+            "n": n,
+            "mean": mean,
+            "low": mean - 0.1,
+            "high": mean + 0.1,
+            "p_holm": p,
         }
         for name, pair in means.items()
         for place, mean in enumerate(pair, 1)
-    ]  # fmt: skip
+    ]
     runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
-    return Results("test", "fake", ["fake", "real"], runs, pd.DataFrame(),
-                   comparisons=pd.DataFrame(lines))  # fmt: skip
+    return Results(
+        "test", "fake", ["fake", "real"], runs, pd.DataFrame(), comparisons=pd.DataFrame(lines)
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from preceptor.results.study import gather_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.setting import Setting
+from preceptor.study.student_runs import student_run
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study_folder import open_study
 from tests.datasets import SQUARES_STUDY, squares
@@ -82,7 +83,8 @@ def test_the_students_of_a_size_learn_from_its_teacher(finished: Plan) -> None:
     teachers = {(one.arm.label, one.seed): one.run for one in finished.members}
     for size in (4, 12):
         for seed in (0, 1):
-            chain = protocol.of_budget(size).student(
+            chain = student_run(
+                protocol.of_budget(size),
                 finished.winner(),
                 "test_byobnet",
                 Setting(0.5),
@@ -146,12 +148,16 @@ def curve_of(values: dict[int, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "backbone": "b", "line": "student", "size": size, "mean": np.mean(each),
-                "by_seed": each, "seeds": list(range(len(each))),
+                "backbone": "b",
+                "line": "student",
+                "size": size,
+                "mean": np.mean(each),
+                "by_seed": each,
+                "seeds": list(range(len(each))),
             }
             for size, each in values.items()
         ]
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

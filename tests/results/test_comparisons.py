@@ -24,8 +24,7 @@ from preceptor.results.rows import CONTROLS, OVERALL
 from preceptor.results.study import gather_study
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Member
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Member
 from preceptor.study.study_plan import StudyPlan
 from tests.studies import scored_study
 
@@ -33,10 +32,21 @@ BACKBONES = ("test_byobnet", "test_resnet")
 SEEDS = [0, 1, 2, 3]
 PRIMARY = "test-unseen"
 EFFECTS = {
-    "baseline1": 0.2, "teacher": 0.2, "baseline2": 0.6, "student": 1.0, "ceiling": 1.6,
-    "shuffled": 0.6, "centre": 0.5, "pca": 0.55, "shuffled_human": 0.65, "distilled": 0.7,
-    "mixed": 0.4, "masked": 0.45, "dfr": 0.62, "variant kept": 1.2,
-}  # fmt: skip
+    "baseline1": 0.2,
+    "teacher": 0.2,
+    "baseline2": 0.6,
+    "student": 1.0,
+    "ceiling": 1.6,
+    "shuffled": 0.6,
+    "centre": 0.5,
+    "pca": 0.55,
+    "shuffled_human": 0.65,
+    "distilled": 0.7,
+    "mixed": 0.4,
+    "masked": 0.45,
+    "dfr": 0.62,
+    "variant kept": 1.2,
+}
 
 
 def effect(arm: Arm, seed: int) -> float:
@@ -50,12 +60,17 @@ def effect(arm: Arm, seed: int) -> float:
 def scored(folder: Path, **values: Any) -> Plan:
     """A study whose test scores are there."""
     given = {
-        "seeds": SEEDS, "students": BACKBONES, "controls": tuple(CONTROLS), "dfr_set": "val",
+        "seeds": SEEDS,
+        "students": BACKBONES,
+        "controls": tuple(CONTROLS),
+        "dfr_set": "val",
         "alphas": (0.5,),
-        "teacher_alphas": (0.5,), "data_driven": True,
+        "teacher_alphas": (0.5,),
+        "data_driven": True,
         "backbone_args": {name: {"output_stride": 8} for name in BACKBONES},
-        "variants": {"kept": {"human_maps": "keep"}}, "saliency": ("cam", "rise"),
-    }  # fmt: skip
+        "variants": {"kept": {"human_maps": "keep"}},
+        "saliency": ("cam", "rise"),
+    }
     splits = {"train": 12, "val": 8, PRIMARY: 40}
     return scored_study(folder, effect, splits, sources=False, **given | values)
 
@@ -95,8 +110,11 @@ def test_the_questions_and_their_pairs(whole: Results) -> None:
         zip(found["question"], found["backbone"], found["key_a"], found["key_b"], strict=True)
     )
     against = {
-        "baseline1": "RQ2", "baseline2": "RQ2", "baseline1_paper": "RQ3", "ceiling": "ceiling",
-    } | dict.fromkeys(CONTROLS, "control")  # fmt: skip
+        "baseline1": "RQ2",
+        "baseline2": "RQ2",
+        "baseline1_paper": "RQ3",
+        "ceiling": "ceiling",
+    } | dict.fromkeys(CONTROLS, "control")
     expected = [
         (question, backbone, "student", key)
         for key, question in against.items()
@@ -148,10 +166,15 @@ def test_every_line_is_of_the_score_files(plan: Plan, whole: Results) -> None:
     lines = whole.comparisons[whole.comparisons["question"] != "overall"].to_dict("records")
     for line in lines:
         sides = [
-            aucs(plan, role_of(line[f"key_{s}"]), line["backbone"], line[f"alpha_{s}"],
-                 line[f"teacher_{s}"])
+            aucs(
+                plan,
+                role_of(line[f"key_{s}"]),
+                line["backbone"],
+                line[f"alpha_{s}"],
+                line[f"teacher_{s}"],
+            )
             for s in "ab"
-        ]  # fmt: skip
+        ]
         differences = np.array([sides[0][seed] - sides[1][seed] for seed in SEEDS])
         what = (line["question"], line["key_a"], line["key_b"])
         assert line["n"] == len(SEEDS), what
@@ -175,8 +198,9 @@ def test_the_interval_over_images_is_of_the_same_images(plan: Plan, whole: Resul
     )
     sides = []
     for role, alpha, teacher in (
-        ("student", line["alpha_a"], line["teacher_a"]), ("baseline2", 1.0, ""),
-    ):  # fmt: skip
+        ("student", line["alpha_a"], line["teacher_a"]),
+        ("baseline2", 1.0, ""),
+    ):
         members = {
             member.seed: member
             for member in plan.members_of(role, BACKBONES[1])
@@ -247,9 +271,7 @@ def test_a_seed_that_one_side_lacks_is_left_out_of_its_pairs_alone(
     whole: Results, parted: Callable[..., Results]
 ) -> None:
     def gone(member: Member) -> bool:
-        return (member.arm.role, member.arm.backbone, member.seed) == (
-            "baseline2", BACKBONES[0], 2,
-        )  # fmt: skip
+        return (member.arm.role, member.arm.backbone, member.seed) == ("baseline2", BACKBONES[0], 2)
 
     before, after = lines_of(whole), lines_of(parted(gone))
     assert before.keys() == after.keys()
@@ -293,9 +315,10 @@ def test_overall_is_the_mean_over_backbones_seed_by_seed(whole: Results) -> None
         if key[0] != "overall":
             continue
         parts = [
-            one["difference_by_seed"] for other, one in found.items()
+            one["difference_by_seed"]
+            for other, one in found.items()
             if other[0] in ("RQ2", "RQ3", "ceiling") and other[2] == key[2]
-        ]  # fmt: skip
+        ]
         assert len(parts) == 2
         np.testing.assert_allclose(line["difference_by_seed"], np.mean(parts, axis=0), atol=2e-6)
         assert np.isnan([line["alpha_a"], line["alpha_b"], line["image_low"]]).all()
@@ -306,9 +329,9 @@ def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> N
     keys = set(zip(found["key"], found["backbone"], strict=True))
     assert keys == {(key, name) for key in ("student", "variant kept") for name in BACKBONES}
     assert set(found["baseline"]) == {"baseline2"}
-    means = whole.table[
-        (whole.table["set"] == PRIMARY) & (whole.table["source"] == "")
-    ].set_index(["key", "backbone"])["mean"]  # fmt: skip
+    means = whole.table[(whole.table["set"] == PRIMARY) & (whole.table["source"] == "")].set_index(
+        ["key", "backbone"]
+    )["mean"]
     given = found[found["share"].notna()]
     assert len(given)
     for line in given.to_dict("records"):
@@ -321,10 +344,17 @@ def test_the_share_of_the_way_begins_at_the_better_baseline(whole: Results) -> N
 
 def test_one_student_backbone_has_no_line_over_backbones(tmp_path: Path) -> None:
     plan = scored(
-        tmp_path, students=BACKBONES[:1], backbone_args={BACKBONES[0]: {"output_stride": 8}},
-        controls=(), dfr_set=None, variants={}, data_driven=False, saliency=("cam",), ceiling=False,
+        tmp_path,
+        students=BACKBONES[:1],
+        backbone_args={BACKBONES[0]: {"output_stride": 8}},
+        controls=(),
+        dfr_set=None,
+        variants={},
+        data_driven=False,
+        saliency=("cam",),
+        ceiling=False,
         seeds=[5, 7],
-    )  # fmt: skip
+    )
     found = gather_study(StudyPlan.of(plan)).first
     keys = zip(found.comparisons["question"], found.comparisons["key_b"], strict=True)
     assert list(keys) == [("RQ2", "baseline1"), ("RQ2", "baseline2"), ("RQ3", "baseline1_paper")]

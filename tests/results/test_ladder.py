@@ -21,18 +21,25 @@ from preceptor.results.ladder import ANY_MAP, Gain, Ladder, Rung, ladder_table, 
 from preceptor.results.schema import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Member
 from preceptor.study.seeds import AutoSeeds, SeedLooks
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Member
 from tests.studies import scored_study
 
 BACKBONE = "test_byobnet"
 SEEDS = [0, 1, 2]
 PRIMARY = "test-unseen"
 EFFECTS = {
-    "baseline1": 0.2, "teacher": 0.2, "baseline2": 0.4, "student": 1.2, "ceiling": 1.6,
-    "shuffled": 0.6, "centre": 0.8, "pca": 0.7, "shuffled_human": 0.5, "distilled": 1.1,
-}  # fmt: skip
+    "baseline1": 0.2,
+    "teacher": 0.2,
+    "baseline2": 0.4,
+    "student": 1.2,
+    "ceiling": 1.6,
+    "shuffled": 0.6,
+    "centre": 0.8,
+    "pca": 0.7,
+    "shuffled_human": 0.5,
+    "distilled": 1.1,
+}
 
 
 def effect(arm: Arm, seed: int) -> float:
@@ -65,9 +72,10 @@ def aucs(plan: Plan, role: str, name: str, alpha: float) -> dict[int, float]:
             continue
         validated = name.startswith("val")
         folder = (
-            protocol.run_folder(member.run) if validated
+            protocol.run_folder(member.run)
+            if validated
             else protocol.evaluation_folder(protocol.evaluation_id(member))
-        )  # fmt: skip
+        )
         part = read_scores(folder).query(f"split == '{name}'")
         found[member.seed] = float(roc_auc_score(part["label"] == "marked", part["score_marked"]))
     return found

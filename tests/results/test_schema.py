@@ -21,11 +21,15 @@ SMALL = Schema(
 def rows() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "run": ["c", "b", "a", "d"], "seed": [2, 1, 1, 10], "teacher": "t",
-            "set": ["val", "test", "val", "other"], "images": [3.0, float("nan"), 1e6, 2.0],
-            "value": [1 / 3, 2.0, 1e-9, 5.0], "by_seed": [[0.5, 1 / 3], [], [1.0], [2.0]],
+            "run": ["c", "b", "a", "d"],
+            "seed": [2, 1, 1, 10],
+            "teacher": "t",
+            "set": ["val", "test", "val", "other"],
+            "images": [3.0, float("nan"), 1e6, 2.0],
+            "value": [1 / 3, 2.0, 1e-9, 5.0],
+            "by_seed": [[0.5, 1 / 3], [], [1.0], [2.0]],
         }
-    )  # fmt: skip
+    )
 
 
 def test_rows_are_sorted_by_stated_orders_and_by_value() -> None:

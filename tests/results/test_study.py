@@ -131,8 +131,10 @@ def test_a_terminal_gets_the_first_table_of_each_domain_and_the_verdict(
     verdict = json.loads((finished / "summary.json").read_text())["verdict"]
     assert f"{verdict['headline']}. {verdict['text']}" in done.out
     assert re.findall(r"^\*\*(.*?)(?::|, mean)", done.out, re.MULTILINE) == [
-        "AUC by domain", "test-unseen", "test",
-    ]  # fmt: skip
+        "AUC by domain",
+        "test-unseen",
+        "test",
+    ]
     assert done.out.rstrip().endswith("report.html")
 
 

@@ -37,8 +37,10 @@ def holding(folder: Path, beat: float = 0.05) -> subprocess.Popen[str]:
     """A process that holds a folder, and says for each line it is sent whether it still does."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder), str(beat)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process

@@ -57,10 +57,13 @@ def assert_same(network: nn.Module, found: nn.Module, example: Tensor = EXAMPLE)
 @pytest.mark.parametrize(
     ("name", "left"),
     [
-        ("test_resnet", 0), ("test_byobnet", 0), ("test_efficientnet", 0),
-        ("mobilenetv2_050", 0), ("densenet121", 63),
+        ("test_resnet", 0),
+        ("test_byobnet", 0),
+        ("test_efficientnet", 0),
+        ("mobilenetv2_050", 0),
+        ("densenet121", 63),
     ],
-)  # fmt: skip
+)
 def test_timms_networks_are_the_same_without_batch_norms(name: str, left: int) -> None:
     """Of DenseNet those stay that come before their convolutions."""
     torch.manual_seed(0)
@@ -119,12 +122,19 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     ("way", "left"),
     [
-        ("after", 1), ("tuple", 1),  # one of the two is never called
-        ("twice", 2), ("shared norm", 2), ("shared convolution", 2), ("two norms", 2),
-        ("changed in place", 2), ("norm first", 2), ("by name", 2), ("used later", 2),
+        ("after", 1),
+        ("tuple", 1),  # one of the two is never called
+        ("twice", 2),
+        ("shared norm", 2),
+        ("shared convolution", 2),
+        ("two norms", 2),
+        ("changed in place", 2),
+        ("norm first", 2),
+        ("by name", 2),
+        ("used later", 2),
         ("in training alone", 2),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_folded_comes_back_right(way: str, left: int) -> None:
     torch.manual_seed(0)
     network = trained(Net(way))
@@ -136,9 +146,13 @@ def test_what_cannot_be_folded_comes_back_right(way: str, left: int) -> None:
 def small(*middle: nn.Module) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3), *middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 4, 3),
+        *middle,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
         nn.Linear(4, 2),
-    )  # fmt: skip
+    )
 
 
 def test_batch_norms_without_statistics_stay() -> None:
@@ -159,11 +173,15 @@ def test_grouped_and_bare_convolutions() -> None:
     torch.manual_seed(0)
     network = trained(
         nn.Sequential(
-            nn.Conv2d(4, 8, 3, stride=2, groups=4, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Conv2d(8, 8, 3, dilation=2, groups=8), nn.BatchNorm2d(8), nn.Flatten(),
+            nn.Conv2d(4, 8, 3, stride=2, groups=4, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, dilation=2, groups=8),
+            nn.BatchNorm2d(8),
+            nn.Flatten(),
         ),
         channels=4,
-    )  # fmt: skip
+    )
     example = torch.randn(2, 4, 20, 20, generator=torch.Generator().manual_seed(3))
     found = fused(network, example)
     assert count(found) == 0

@@ -21,9 +21,12 @@ from preceptor.saliency.rise_masks import Block, balanced_block, ramps, render
 def network(logits: int, channels: int = 3, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(channels, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Conv2d(channels, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
         nn.Linear(24, logits),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def some(count: int = 4, channels: int = 3, size: tuple[int, int] = (12, 17)) -> Tensor:
@@ -114,9 +117,12 @@ def test_any_shape_layout_and_batch(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     with torch.inference_mode():
         seen = MaskedScores(
-            images.contiguous(memory_format=layout), classes, model, fill=fill,
+            images.contiguous(memory_format=layout),
+            classes,
+            model,
+            fill=fill,
             batch_size=batch_size,
-        )  # fmt: skip
+        )
         found = seen(which, masks)
         expected = slow_scores(model, images[which], classes[which], masks, fill=fill)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)

@@ -108,9 +108,11 @@ def all_masks(cells: int, side: int) -> Tensor:
     whole = (cells + 1) * pixels
     patterns = torch.tensor(list(itertools.product((0.0, 1.0), repeat=cells**2)))
     wide = functional.interpolate(
-        patterns.view(-1, 1, cells, cells), size=(whole, whole), mode="bilinear",
+        patterns.view(-1, 1, cells, cells),
+        size=(whole, whole),
+        mode="bilinear",
         align_corners=False,
-    )[:, 0]  # fmt: skip
+    )[:, 0]
     shifts = itertools.product(range(pixels), repeat=2)
     return torch.cat([wide[:, y : y + side, x : x + side] for y, x in shifts])
 
@@ -263,9 +265,14 @@ def test_noise_does_not_settle_on_a_small_grid(size: tuple[int, int], tolerance:
     """Few cells agree by chance: without a rule for it, a quarter of maps of 2 × 2 cells at 0.2."""
     images = 1 + torch.rand(200, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     found = rise(
-        hash_of, images, torch.ones(200, dtype=torch.int64), max_masks=900, tolerance=tolerance,
-        size=size, batch_size=2000,
-    )  # fmt: skip
+        hash_of,
+        images,
+        torch.ones(200, dtype=torch.int64),
+        max_masks=900,
+        tolerance=tolerance,
+        size=size,
+        batch_size=2000,
+    )
     assert int((found.error < tolerance).sum()) <= 2
 
 
@@ -335,10 +342,17 @@ def batch_of(count: int, channels: int = 3, size: tuple[int, int] = (32, 32)) ->
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
-        nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(), nn.Linear(32, 3),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 3),
+    )
     model(torch.randn(64, 3, 32, 32))  # running statistics of its own
     model[-1].weight.data *= 6
     return model.eval()
@@ -436,8 +450,11 @@ def test_an_exception_leaves_the_model_as_it_was() -> None:
     assert model.training
     assert not model.inner.training
     with pytest.raises(ValueError, match="classes from 7 to 7"):
-        rise(nn.Sequential(model.inner, nn.Flatten(), nn.Linear(147, 2)).train(),
-             batch_of(1, size=(7, 7)), torch.tensor([7]))  # fmt: skip
+        rise(
+            nn.Sequential(model.inner, nn.Flatten(), nn.Linear(147, 2)).train(),
+            batch_of(1, size=(7, 7)),
+            torch.tensor([7]),
+        )
     assert not torch.is_inference_mode_enabled()
 
 
@@ -460,9 +477,14 @@ def test_a_module_a_function_and_a_tuple_are_one(network: nn.Module) -> None:
 def test_a_guidable_model_is_marked_on_its_grid(head: Any, in_chans: int) -> None:
     torch.manual_seed(0)
     model = build_model(
-        "test_byobnet", ("a", "b"), positive="b", input_size=32, in_chans=in_chans, head=head,
+        "test_byobnet",
+        ("a", "b"),
+        positive="b",
+        input_size=32,
+        in_chans=in_chans,
+        head=head,
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     model.train()
     model(torch.randn(64, in_chans, 32, 32))
     model.head.weight.data *= 6

@@ -36,10 +36,15 @@ def table(separation: float, seed: int, images: int = 60) -> pd.DataFrame:
     score = generator.normal(separation * (label == "marked"), 1)
     return pd.DataFrame(
         {
-            "path": [f"{i}.png" for i in range(images)], "label": label, "split": "val",
-            "source": "", "group": "", "score_marked": score, "score_plain": -score,
+            "path": [f"{i}.png" for i in range(images)],
+            "label": label,
+            "split": "val",
+            "source": "",
+            "group": "",
+            "score_marked": score,
+            "score_plain": -score,
         }
-    )  # fmt: skip
+    )
 
 
 def finished(
@@ -47,11 +52,18 @@ def finished(
 ) -> tuple[Plan, dict[str, Train]]:
     """A study whose trainings have the given separation, and the trainings that it asked for."""
     values: dict[str, Any] = {
-        "manifest": str(squares(folder / "data")), "positive": "marked", "primary": "test",
-        "teachers": ["test_byobnet"], "students": ["test_byobnet"], "data_driven": False,
-        "backbone_args": {"test_byobnet": {"output_stride": 8}}, "alphas": ALPHAS,
-        "seeds": SEEDS, "controls": ["centre"], "training": {"input_size": 32},
-    }  # fmt: skip
+        "manifest": str(squares(folder / "data")),
+        "positive": "marked",
+        "primary": "test",
+        "teachers": ["test_byobnet"],
+        "students": ["test_byobnet"],
+        "data_driven": False,
+        "backbone_args": {"test_byobnet": {"output_stride": 8}},
+        "alphas": ALPHAS,
+        "seeds": SEEDS,
+        "controls": ["centre"],
+        "training": {"input_size": 32},
+    }
     study = parse_config(values | changes, StudyConfig)
     plan = Plan(Protocol(study, Workspaces.of_study(study, folder / "store"), folder / "store"))
     graph, trained = Graph(first_steps(plan)), dict[str, Train]()

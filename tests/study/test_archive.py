@@ -26,9 +26,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     squares(folder / "data")
     values = SQUARES_STUDY | {
-        "manifest": str(folder / "data" / "manifest.csv"), "seeds": [0, 1], "ceiling": False,
-        "controls": ["shuffled"], "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
-    }  # fmt: skip
+        "manifest": str(folder / "data" / "manifest.csv"),
+        "seeds": [0, 1],
+        "ceiling": False,
+        "controls": ["shuffled"],
+        "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
+    }
     result = run_serially(parse_config(values, StudyConfig), folder / "study")
     assert not result.failed
     return folder / "study"

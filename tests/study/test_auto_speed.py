@@ -15,6 +15,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.study import auto_speed
 from preceptor.study.auto_speed import decide_speed
+from preceptor.study.baseline_runs import full_run
 from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
 from preceptor.study_folder import open_study
@@ -26,10 +27,13 @@ SLOW, QUICK = Speed(), Speed(precision="bf16-mixed", channels_last=False)
 
 def study(manifest: Path, **training: Any) -> StudyConfig:
     values = {
-        "manifest": manifest, "positive": "marked", "teachers": ["test_byobnet"],
-        "students": ["test_byobnet", "test_resnet"], "alphas": [0.5],
+        "manifest": manifest,
+        "positive": "marked",
+        "teachers": ["test_byobnet"],
+        "students": ["test_byobnet", "test_resnet"],
+        "alphas": [0.5],
         "training": {"input_size": 64, "epochs": 1} | training,
-    }  # fmt: skip
+    }
     return parse_config(values, StudyConfig)
 
 
@@ -53,7 +57,9 @@ def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[st
     protocol = opened.first.protocol
     assert probes == ["test_byobnet", "test_resnet"]
     assert protocol.study.speed == {"test_byobnet": QUICK, "test_resnet": SLOW}
-    runs = [protocol.full_run("baseline2", name, Setting(1.0), 0).config for name in asked.students]
+    runs = [
+        full_run(protocol, "baseline2", name, Setting(1.0), 0).config for name in asked.students
+    ]
     assert [run.training.speed for run in runs if run] == [QUICK, SLOW]
 
     (tmp_path / "study.yaml").write_text(dump_config(protocol.study))
@@ -62,8 +68,8 @@ def test_it_is_decided_once_by_backbone_and_kept(tmp_path: Path, probes: list[st
     assert again.study == protocol.study
     reread = load_config(tmp_path / "study.yaml", StudyConfig)
     assert reread.speed == protocol.study.speed
-    assert [again.full_run("baseline2", name, Setting(1.0), 0).id for name in asked.students] == [
-        protocol.full_run("baseline2", name, Setting(1.0), 0).id for name in asked.students
+    assert [full_run(again, "baseline2", name, Setting(1.0), 0).id for name in asked.students] == [
+        full_run(protocol, "baseline2", name, Setting(1.0), 0).id for name in asked.students
     ]
 
 

@@ -27,9 +27,11 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_gpu")
 def test_a_precision_that_this_machine_lacks_is_told_once(tmp_path: Path) -> None:
     study = StudyConfig(
-        manifest=tmp_path / "none.csv", teachers=("test_byobnet",), students=("test_byobnet",),
+        manifest=tmp_path / "none.csv",
+        teachers=("test_byobnet",),
+        students=("test_byobnet",),
         training=Training(precision="16-mixed"),
-    )  # fmt: skip
+    )
     lines: list[str] = []
     with pytest.raises(InputError, match=r"training\.precision is 16-mixed") as caught:
         run_study(study, tmp_path / "out", tell=lines.append)
@@ -55,8 +57,9 @@ def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:
         mark[40:48, 40:48] = 255
         Image.fromarray(mark).save(file)
     settings = SQUARES_STUDY | {
-        "manifest": manifest, "training": {"input_size": 32, "epochs": 1, "lr": 0.01},
-    }  # fmt: skip
+        "manifest": manifest,
+        "training": {"input_size": 32, "epochs": 1, "lr": 0.01},
+    }
     lines: list[str] = []
     open_study(StudyConfig.model_validate(settings), tmp_path, run=True, report_to=lines.append)
     (note,) = [line for line in lines if "half a cell" in line]

@@ -11,12 +11,17 @@ from pydantic import ValidationError
 
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError
+from preceptor.study.baseline_runs import full_run
 from preceptor.study.config import StudyConfig
+from preceptor.study.control_runs import control_run
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
 from preceptor.study.stages import outline
 from preceptor.study.steps import Arm, Evaluate, Role, Step, Train
+from preceptor.study.student_runs import from_mapper, student_run
+from preceptor.study.teacher import teachers_of
+from preceptor.study.teacher_runs import mapper_run
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 from tests.study.scored_plan import finished
@@ -26,9 +31,12 @@ WAYS: dict[str, Any] = {
     "cells": {"distance": "cells", "cam_class": "decision", "pool": "top", "alphas": [0.3, 0.05]},
 }
 STUDY: dict[str, Any] = {
-    "manifest": "m.csv", "positive": "marked", "teachers": ["test_byobnet"],
-    "students": ["test_byobnet"], "guidances": WAYS,
-}  # fmt: skip
+    "manifest": "m.csv",
+    "positive": "marked",
+    "teachers": ["test_byobnet"],
+    "students": ["test_byobnet"],
+    "guidances": WAYS,
+}
 
 
 def best(of: dict[Role, Setting]) -> Callable[[Arm], float]:
@@ -42,10 +50,12 @@ def best(of: dict[Role, Setting]) -> Callable[[Arm], float]:
 
 def test_every_role_gets_its_own_way_and_alpha(tmp_path: Path) -> None:
     wanted: dict[Role, Setting] = {
-        "student": Setting(0.05, "cells"), "baseline1": Setting(0.5, "l2"),
-        "ceiling": Setting(0.3, "cells"), "centre": Setting(0.1, "l2"),
+        "student": Setting(0.05, "cells"),
+        "baseline1": Setting(0.5, "l2"),
+        "ceiling": Setting(0.3, "cells"),
+        "centre": Setting(0.1, "l2"),
         "baseline2": Setting(1.0, "cells"),
-    }  # fmt: skip
+    }
     plan, trained = finished(tmp_path, best(wanted), guidances=WAYS, seeds=2)
     for role, setting in wanted.items():
         assert plan.setting_of(role, "test_byobnet") == setting, role
@@ -84,8 +94,11 @@ def test_one_pooling_needs_no_selection_of_baseline_2(tmp_path: Path) -> None:
 def test_grids() -> None:
     study = parse_config(STUDY | {"alphas": [0.5, 0.1]}, StudyConfig)
     assert study.settings == (
-        Setting(0.5, "l2"), Setting(0.1, "l2"), Setting(0.3, "cells"), Setting(0.05, "cells"),
-    )  # fmt: skip
+        Setting(0.5, "l2"),
+        Setting(0.1, "l2"),
+        Setting(0.3, "cells"),
+        Setting(0.05, "cells"),
+    )
     assert study.baseline_settings == study.settings
     assert study.plain_settings == (Setting(1.0, "l2"), Setting(1.0, "cells"))
     assert study.probe_settings == (Setting(0.1, "l2"),)
@@ -101,16 +114,20 @@ def test_grids() -> None:
     [
         ({"guidances": {"a/b": {}}}, "not a valid name"),
         ({"guidances": {"x": {"alphas": [0.1, 0.1]}}}, "guidances.x.alphas has duplicate values"),
-        ({"guidances": {"x": {"distance": "cells"}}, "training": {"cam_class": "predicted"}},
-         "guidances.x: "),
+        (
+            {"guidances": {"x": {"distance": "cells"}}, "training": {"cam_class": "predicted"}},
+            "guidances.x: ",
+        ),
         ({"guidances": {"x": {"colour": 1}}}, "colour"),
         ({"controls": ["dfr"]}, "dfr_set"),
         ({"dfr_set": "val"}, "dfr_set"),
-        ({"controls": ["dfr"], "dfr_set": "val", "guidances": {"top": {"pool": "top"}}},
-         "dfr needs pool: mean"),
+        (
+            {"controls": ["dfr"], "dfr_set": "val", "guidances": {"top": {"pool": "top"}}},
+            "dfr needs pool: mean",
+        ),
         ({"mapper": {"start": True, "decoder": "fpn"}}, "start needs the weights"),
     ],
-)  # fmt: skip
+)
 def test_wrong_settings_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises((InputError, ValidationError), match=told):
         parse_config(STUDY | changes, StudyConfig)
@@ -129,12 +146,12 @@ def protocol(folder: Path, **changes: Any) -> Protocol:
 
 def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> None:
     one = protocol(tmp_path, controls=["dfr"], dfr_set="val")
-    teacher = one.teachers()[0]
+    teacher = teachers_of(one.study)[0]
     assert one.study.mean_setting == Setting(1.0, "l2")
     # Also at a Student's setting, as with controls_alpha: student.
-    base, run = one.control("dfr", teacher, "test_byobnet", Setting(0.05, "cells"), 0)
+    base, run = control_run(one, "dfr", teacher, "test_byobnet", Setting(0.05, "cells"), 0)
     assert arm(run).setting == arm(base).setting == Setting(1.0, "l2")
-    assert base.id == one.full_run("baseline2", "test_byobnet", Setting(1.0, "l2"), 0).id
+    assert base.id == full_run(one, "baseline2", "test_byobnet", Setting(1.0, "l2"), 0).id
     assert run.needs == (base.id,)
     assert run.id != base.id
     assert isinstance(run.work, Train)
@@ -144,11 +161,11 @@ def test_the_last_layer_is_trained_again_after_baseline_2(tmp_path: Path) -> Non
 
 def test_runs_from_the_weights_of_a_mapper(tmp_path: Path) -> None:
     one = protocol(tmp_path, mapper={"start": True}, guidances={})
-    teacher = next(one for one in one.teachers() if one.kind == "mapper")
-    chain = one.student(teacher, "test_byobnet", Setting(0.1), 1)
-    started = one.from_mapper(chain, 1)
+    teacher = next(one for one in teachers_of(one.study) if one.kind == "mapper")
+    chain = student_run(one, teacher, "test_byobnet", Setting(0.1), 1)
+    started = from_mapper(one, chain, 1)
     mapper, run = started[-2:]
-    assert mapper.id == one.mapper_run("mapper", "test_byobnet", 1).id
+    assert mapper.id == mapper_run(one, "mapper", "test_byobnet", 1).id
     assert run.id != chain[-1].id
     assert set(run.needs) == {*chain[-1].needs, mapper.id}
     assert isinstance(run.work, Train)

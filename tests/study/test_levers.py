@@ -17,6 +17,8 @@ from preceptor.results.domain import gather
 from preceptor.results.rows import CONTROLS
 from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
+from preceptor.study.student_runs import variant_run
+from preceptor.study.teacher import teachers_of
 from preceptor.study_folder import reopen
 from tests.datasets import FORGED_STUDY
 from tests.studies import run_serially
@@ -62,9 +64,15 @@ def test_controls_and_variants_are_rows(finished: Path) -> None:
     table = pd.read_csv(finished / "table.csv")
     primary = table[(table["set"] == "test-seen") & table["source"].isna()]
     assert list(primary["key"]) == [
-        "baseline1_paper", "baseline1", "baseline2", "student", "variant everything",
-        "variant other", *CONTROLS, "ceiling",
-    ]  # fmt: skip
+        "baseline1_paper",
+        "baseline1",
+        "baseline2",
+        "student",
+        "variant everything",
+        "variant other",
+        *CONTROLS,
+        "ceiling",
+    ]
     alpha = primary.set_index("key")["alpha"]
     assert alpha["variant other"] == 0.01
     assert alpha["variant everything"] == alpha["student"] == 0.1
@@ -77,8 +85,9 @@ def test_intervals_are_over_draws(finished: Path) -> None:
     here = results[(results["set"] == "test-seen") & results["source"].isna()]
     compared = pd.read_csv(finished / "comparisons.csv")
     assert set(compared[compared["question"] == "variant"]["a"]) == {
-        "Variant: everything", "Variant: other",
-    }  # fmt: skip
+        "Variant: everything",
+        "Variant: other",
+    }
     student = here[here["role"] == "student"].set_index("seed")["auc"]
     varied = here[here["role"] == "variant everything"].set_index("seed")["auc"]
     expected = paired_difference(varied, student)
@@ -103,9 +112,8 @@ def test_every_student_of_a_draw_was_marked_on_that_draw(finished: Path) -> None
     plan = reopen(finished).first
     protocol = plan.protocol
     for seed in (0, 1):
-        steps = protocol.variant(
-            "everything", protocol.teachers()[0], "test_byobnet", Setting(0.1), seed
-        )
+        teacher = teachers_of(protocol.study)[0]
+        steps = variant_run(protocol, "everything", teacher, "test_byobnet", Setting(0.1), seed)
         store = read_store(protocol.maps_folder(steps[-2].id), ("map", "score", "agreement"))
         table = protocol.workspaces.of(seed).manifest.table
         assert set(store.paths) == set(table.loc[table["split"] == "train", "name"])

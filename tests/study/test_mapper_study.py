@@ -17,6 +17,9 @@ from preceptor.study.options import Mapper
 from preceptor.study.setting import Setting
 from preceptor.study.stages import outline
 from preceptor.study.steps import Train
+from preceptor.study.student_runs import variant_run
+from preceptor.study.teacher import teachers_of
+from preceptor.study.teacher_maps import maps_of
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
@@ -50,10 +53,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_mapper_is_a_candidate_and_its_maps_are_probabilities(finished: Path) -> None:
     plan = reopen(finished).first
-    names = [str(teacher) for teacher in plan.protocol.teachers()]
+    names = [str(teacher) for teacher in teachers_of(plan.protocol.study)]
     assert names == ["test_byobnet human-guided α 0.5, CAM", "test_byobnet mapper"]
-    mapper = plan.protocol.teachers()[1]
-    source, steps = plan.protocol.maps_of(mapper, 0)
+    mapper = teachers_of(plan.protocol.study)[1]
+    source, steps = maps_of(plan.protocol, mapper, 0)
     assert source.marks
     store = read_store(plan.protocol.maps_folder(steps[-1].id))
     assert store.info.method == "cells"
@@ -72,8 +75,9 @@ def test_detectors_are_rows_of_the_table(finished: Path) -> None:
     assert primary["mean"].notna().all()
     compared = pd.read_csv(finished / "comparisons.csv")
     assert set(compared.loc[compared["question"] == "detector", "key_b"]) == {
-        "mapper", "mapper_all",
-    }  # fmt: skip
+        "mapper",
+        "mapper_all",
+    }
 
 
 def test_rows_of_the_last_layer_and_of_the_mappers_weights(finished: Path) -> None:
@@ -107,7 +111,7 @@ def test_variants_have_their_own_guidance(finished: Path) -> None:
     plan = reopen(finished).first
     teacher = plan.winner()
     assert teacher is not None
-    config = plan.protocol.variant("cells", teacher, "test_byobnet", Setting(0.5), 0)[
+    config = variant_run(plan.protocol, "cells", teacher, "test_byobnet", Setting(0.5), 0)[
         -1
     ].work.config  # type: ignore[union-attr]
     assert config.training.distance == {"l2": 0.5, "cells": 0.5}
@@ -129,8 +133,10 @@ def test_an_alpha_that_follows_the_losses_has_a_row(finished: Path) -> None:
 def test_a_decoder_is_a_setting_of_mappers() -> None:
     mapper = Mapper(decoder="fpn", stride=4)
     assert mapper.backbone_args({"output_stride": 8}) == {
-        "output_stride": 8, "decoder": "fpn", "decoder_stride": 4,
-    }  # fmt: skip
+        "output_stride": 8,
+        "decoder": "fpn",
+        "decoder_stride": 4,
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,19 @@ import pytest
 from preceptor.benchmark.forged import PRESETS, write_draws
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError, ProblemsError
+from preceptor.study.baseline_runs import annotated_run, full_run
 from preceptor.study.checks import check_study
 from preceptor.study.config import StudyConfig
+from preceptor.study.control_runs import control_run
 from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import MEMBER_STRIDE, Protocol
+from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
 from preceptor.study.stages import outline, stage_two, variants_and_tests
 from preceptor.study.steps import Arm, Step, Train
+from preceptor.study.student_runs import student_run, variant_run
+from preceptor.study.teacher import teachers_of
+from preceptor.study.teacher_runs import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
 from tests.datasets import FORGED_STUDY
 
@@ -41,11 +46,12 @@ def protocol(manifest: Path, **changes: Any) -> Protocol:
 
 
 def chain(one: Protocol, seed: int = 0, **words: Any) -> list[Step]:
-    teacher = one.teachers()[0]
+    teacher = teachers_of(one.study)[0]
     if not words:
-        return one.student(teacher, "test_byobnet", Setting(0.1), seed)
+        return student_run(one, teacher, "test_byobnet", Setting(0.1), seed)
     study = one.study.model_copy(update={"variants": {"changed": Variant(**words)}})
-    return replace(one, study=study).variant("changed", teacher, "test_byobnet", Setting(0.1), seed)
+    changed = replace(one, study=study)
+    return variant_run(changed, "changed", teacher, "test_byobnet", Setting(0.1), seed)
 
 
 def arm(step: Step) -> Arm:
@@ -132,19 +138,20 @@ HULL: dict[str, Any] = {"threshold": 0.5, "shape": "hull"}
 
 def test_what_is_done_to_human_maps_reaches_every_run_that_they_guide(draws: Path) -> None:
     plain, other = protocol(draws), protocol(draws, human_post=HULL)
-    human, data = other.teachers()
+    human, data = teachers_of(other.study)
     assert (human.kind, data.kind) == ("human", "data")
     changed, kept = [], []
     for one in (plain, other):
-        mixed = one.full_run("mixed", "test_byobnet", Setting(0.1), 0)
-        ceiling = one.full_run("ceiling", "test_byobnet", Setting(0.1), 0)
-        baseline = one.annotated_run("test_byobnet", Setting(0.1), 0)
+        mixed = full_run(one, "mixed", "test_byobnet", Setting(0.1), 0)
+        ceiling = full_run(one, "ceiling", "test_byobnet", Setting(0.1), 0)
+        baseline = annotated_run(one, "test_byobnet", Setting(0.1), 0)
         changed.append([baseline, ceiling, mixed, *chain(one)])
         kept.append(
             [
-                one.full_run("baseline2", "test_byobnet", Setting(1.0), 0),
-                one.full_run("centre", "test_byobnet", Setting(0.1), 0),
-                *one.student(data, "test_byobnet", Setting(0.1), 0),  # it never sees a human map
+                full_run(one, "baseline2", "test_byobnet", Setting(1.0), 0),
+                full_run(one, "centre", "test_byobnet", Setting(0.1), 0),
+                # It never sees a human map.
+                *student_run(one, data, "test_byobnet", Setting(0.1), 0),
             ]
         )
         assert chain(one)[0].id == baseline.id  # a Baseline 1 is a Teacher still
@@ -184,7 +191,7 @@ def test_a_variant_of_a_study_may_leave_human_maps_as_they_are(draws: Path) -> N
 def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
     one = protocol(draws)
     teacher = chain(one, teacher_rows="all")[0]
-    mixed = one.full_run("mixed", "test_byobnet", Setting(0.1), 0)
+    mixed = full_run(one, "mixed", "test_byobnet", Setting(0.1), 0)
     assert teacher.id == mixed.id
     assert mixed.config is not None
     workspace = one.workspaces.of(0)
@@ -195,8 +202,8 @@ def test_a_teacher_on_all_images_is_the_mixed_control(draws: Path) -> None:
 
 def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) -> None:
     one = protocol(draws)
-    teacher = one.teachers()[0]
-    steps = one.control("distilled", teacher, "test_byobnet", Setting(0.1), 0)
+    teacher = teachers_of(one.study)[0]
+    steps = control_run(one, "distilled", teacher, "test_byobnet", Setting(0.1), 0)
     run = steps[-1].config
     assert run is not None
     assert not run.guided
@@ -208,7 +215,7 @@ def test_the_distilled_control_has_the_teachers_labels_and_no_maps(draws: Path) 
 def test_shuffled_human_maps_are_those_of_the_ceiling(draws: Path) -> None:
     one = protocol(draws)
     ceiling, control = (
-        one.full_run(role, "test_byobnet", Setting(0.1), 1).config
+        full_run(one, role, "test_byobnet", Setting(0.1), 1).config
         for role in ("ceiling", "shuffled_human")
     )
     assert ceiling is not None
@@ -216,7 +223,7 @@ def test_shuffled_human_maps_are_those_of_the_ceiling(draws: Path) -> None:
     assert control.maps.shuffle_seed == 1
     assert control.model_copy(update={"maps": ceiling.maps}) == ceiling
     seeds = [
-        one.full_run("shuffled_human", "test_byobnet", Setting(0.1), seed).id for seed in (0, 1)
+        full_run(one, "shuffled_human", "test_byobnet", Setting(0.1), seed).id for seed in (0, 1)
     ]
     assert seeds[0] != seeds[1]
 
@@ -224,7 +231,7 @@ def test_shuffled_human_maps_are_those_of_the_ceiling(draws: Path) -> None:
 def test_maps_of_principal_components_need_no_annotation(draws: Path) -> None:
     plain, other = protocol(draws), protocol(draws, annotated=0.25, pca_components=7)
     same = replace(other, study=other.study.model_copy(update={"pca_components": 5}))
-    ids = [one.full_run("pca", "test_byobnet", Setting(0.1), 0).id for one in (plain, other, same)]
+    ids = [full_run(one, "pca", "test_byobnet", Setting(0.1), 0).id for one in (plain, other, same)]
     assert ids[0] == ids[2] != ids[1]
 
 
@@ -240,11 +247,15 @@ def test_more_components_than_images_are_refused(draws: Path) -> None:
 @pytest.mark.parametrize("controls_alpha", ["own", "student"])
 def test_the_masked_control_sees_the_marked_regions_alone(draws: Path, controls_alpha: str) -> None:
     one = protocol(
-        draws, controls=["masked"], controls_alpha=controls_alpha, guide_classes=["forged"],
-        mapper=True, alphas=[0.5, 0.1],
-    )  # fmt: skip
-    teacher = next(teacher for teacher in one.teachers() if teacher.kind == "mapper")
-    steps = one.control("masked", teacher, "test_byobnet", Setting(0.1), 1)
+        draws,
+        controls=["masked"],
+        controls_alpha=controls_alpha,
+        guide_classes=["forged"],
+        mapper=True,
+        alphas=[0.5, 0.1],
+    )
+    teacher = next(teacher for teacher in teachers_of(one.study) if teacher.kind == "mapper")
+    steps = control_run(one, "masked", teacher, "test_byobnet", Setting(0.1), 1)
     assert [step.kind for step in steps] == ["train", "maps", "train"]
     run = steps[-1].config
     assert run is not None
@@ -287,7 +298,7 @@ def test_a_control_has_the_students_grid_and_a_choice_of_its_own(
     grid = [0.9, 0.5, 0.1]
     words = {"alphas": grid, "controls": CONTROLS, "controls_alpha": controls_alpha}
     plan = Plan(protocol(draws, **words))
-    winner = plan.protocol.teachers()[0]
+    winner = teachers_of(plan.protocol.study)[0]
     steps = stage_two(plan, winner)
     trainings = [step.work for step in steps if isinstance(step.work, Train)]
     own = controls_alpha == "own"
@@ -335,8 +346,12 @@ def test_what_is_wrong_with_any_draw_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "draws" / "1" / "maps" / "val" / "000003.png").unlink()
     with pytest.raises(InputError) as caught:
         protocol(pattern).workspaces.verify()
-    for text in ("0/manifest.csv: 1 problem", "train/000001.png", "1/manifest.csv: 1 problem",
-                 "val/000003.png"):  # fmt: skip
+    for text in (
+        "0/manifest.csv: 1 problem",
+        "train/000001.png",
+        "1/manifest.csv: 1 problem",
+        "val/000003.png",
+    ):
         assert text in str(caught.value)
 
 

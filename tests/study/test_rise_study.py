@@ -21,6 +21,8 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.setting import Setting
 from preceptor.study.stages import outline
 from preceptor.study.steps import MakeMaps
+from preceptor.study.student_runs import student_run
+from preceptor.study.teacher import teachers_of
 from preceptor.study_folder import open_study, reopen
 from tests.datasets import SQUARES_STUDY, squares
 from tests.studies import run_serially
@@ -90,9 +92,10 @@ def test_students_learn_from_the_maps_that_settled(finished: Path) -> None:
     plan = reopen(finished).first
     protocol = plan.protocol
     unsettled = 0
-    for teacher in protocol.teachers():
+    for teacher in teachers_of(protocol.study):
         for seed in (0, 1):
-            *_, marking, student = protocol.student(teacher, "test_byobnet", Setting(0.5), seed)
+            steps = student_run(protocol, teacher, "test_byobnet", Setting(0.5), seed)
+            *_, marking, student = steps
             store = read_store(protocol.maps_folder(marking.id))
             record = read_record(protocol.run_folder(student.id))
             assert record["guided_images"] == store.settled.sum()
@@ -152,9 +155,14 @@ def test_ids_depend_on_the_settings_of_rise(manifest: Path, finished: Path, tmp_
     folders = {folder.name for folder in finished.glob("store/maps/[!.]*")}
     assert folders == usual["cam"] | usual["rise"]
     for changes in (
-        {"max_masks": 62}, {"tolerance": 0.5}, {"estimator": "published"}, {"score": "logit"},
-        {"fill": "mean"}, {"cells": 6}, {"seed": 1},
-    ):  # fmt: skip
+        {"max_masks": 62},
+        {"tolerance": 0.5},
+        {"estimator": "published"},
+        {"score": "logit"},
+        {"fill": "mean"},
+        {"cells": 6},
+        {"seed": 1},
+    ):
         other = ids(rise=RISE | changes)
         assert other["cam"] == usual["cam"]
         assert not other["rise"] & usual["rise"], changes

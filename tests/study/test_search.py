@@ -71,8 +71,14 @@ def test_what_tables_show_has_every_seed(tmp_path: Path) -> None:
     for member in plan.members:
         seeds.setdefault((member.arm.role, member.arm.alpha), set()).add(member.seed)
     # α 0.5 of Baseline 1 is in every table, although it was dropped.
-    for arm in (("baseline1", 0.9), ("baseline1", PAPER_ALPHA), ("baseline2", 1.0),
-                ("student", 0.9), ("centre", 0.9), ("ceiling", 0.9)):  # fmt: skip
+    for arm in (
+        ("baseline1", 0.9),
+        ("baseline1", PAPER_ALPHA),
+        ("baseline2", 1.0),
+        ("student", 0.9),
+        ("centre", 0.9),
+        ("ceiling", 0.9),
+    ):
         assert seeds[arm] == set(range(SEEDS)), arm
     assert seeds["student", 0.3] == {0, 1}
     for selection, choice in final(plan).items():

@@ -27,11 +27,15 @@ def scores(separation: dict[str, float], seed: int, images: int = 200) -> pd.Dat
             pd.DataFrame(
                 {
                     "path": [f"{name}-{i}.png" for i in range(images)],
-                    "label": label, "split": name, "source": "", "group": "",
-                    "score_real": -score, "score_fake": score,
+                    "label": label,
+                    "split": name,
+                    "source": "",
+                    "group": "",
+                    "score_real": -score,
+                    "score_fake": score,
                 }
             )
-        )  # fmt: skip
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -63,12 +67,16 @@ def test_ties_go_to_agreement_or_to_the_smaller_alpha(draws: bool) -> None:
     three = [ahead, close, small]
     apart = [
         Candidate(
-            one.name, one.setting, [frame.assign(score_fake=frame["score_fake"] + shake)
-                                  for frame, shake in zip(one.scores, noise, strict=True)],
+            one.name,
+            one.setting,
+            [
+                frame.assign(score_fake=frame["score_fake"] + shake)
+                for frame, shake in zip(one.scores, noise, strict=True)
+            ],
             one.agreement,
         )
         for one, noise in zip(three, jitter(), strict=True)
-    ]  # fmt: skip
+    ]
     guided = choose(apart, **settings, rule="guided", draws=draws)  # type: ignore[arg-type]
     smaller = choose(apart, **settings, rule="val_auc", draws=draws)  # type: ignore[arg-type]
     assert all(row["tied"] for row in guided.table)
@@ -120,10 +128,14 @@ def test_equal_candidates_do_not_depend_on_their_order() -> None:
 
 def test_a_tie_with_a_teacher_without_an_alpha_goes_to_the_highest_auc() -> None:
     guided = candidate("guided", {"val": 1.0}, agreement=float("nan"), alpha=0.1)
-    plain = Candidate("plain", None, [
-        frame.assign(score_fake=frame["score_fake"] + 0.03 * (frame["label"] == "fake"))
-        for frame in guided.scores
-    ])  # fmt: skip
+    plain = Candidate(
+        "plain",
+        None,
+        [
+            frame.assign(score_fake=frame["score_fake"] + 0.03 * (frame["label"] == "fake"))
+            for frame in guided.scores
+        ],
+    )
     for rule in ("guided", "val_auc"):
         settings: Any = {"classes": CLASSES, "positive": "fake", "rule": rule}
         found = choose([guided, plain], **settings)

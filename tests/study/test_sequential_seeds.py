@@ -54,10 +54,14 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study(manifest: Path, width: float = 1e-6, **changes: Any) -> StudyConfig:
     values: dict[str, Any] = SQUARES_STUDY | {
-        "manifest": str(manifest), "alphas": [0.1, 0.5], "data_driven": True,
-        "controls": ["centre"], "variants": {"early": {"alpha_start": 0.0}},
-        "seeds": {"auto": {"width": width, "looks": LOOKS}}, "training": {"input_size": 32},
-    }  # fmt: skip
+        "manifest": str(manifest),
+        "alphas": [0.1, 0.5],
+        "data_driven": True,
+        "controls": ["centre"],
+        "variants": {"early": {"alpha_start": 0.0}},
+        "seeds": {"auto": {"width": width, "looks": LOOKS}},
+        "training": {"input_size": 32},
+    }
     return parse_config(values | changes, StudyConfig)
 
 
@@ -298,10 +302,12 @@ def test_a_trained_study_repeats_no_run_and_tells_its_plan(tmp_path: Path) -> No
     squares(tmp_path / "data")
     file, out = tmp_path / "study.yaml", tmp_path / "out"
     values = SQUARES_STUDY | {
-        "manifest": "data/manifest.csv", "controls": [], "ceiling": False,
+        "manifest": "data/manifest.csv",
+        "controls": [],
+        "ceiling": False,
         "seeds": {"auto": {"width": 1e-6, "looks": [2, 3]}},
         "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
-    }  # fmt: skip
+    }
     file.write_text(yaml.safe_dump(values))
     config = load_config(file, StudyConfig)
     # The first seeds are those of a study with two seeds, whose store is used.

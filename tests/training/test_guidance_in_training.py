@@ -31,9 +31,14 @@ from preceptor.training.run import train
 from tests.datasets import squares
 
 TRAINING: dict[str, Any] = {
-    "input_size": 32, "epochs": 2, "batch_size": 8, "lr": 0.01, "schedule": "constant",
-    "checkpoint": "last", "cam_class": "decision",
-}  # fmt: skip
+    "input_size": 32,
+    "epochs": 2,
+    "batch_size": 8,
+    "lr": 0.01,
+    "schedule": "constant",
+    "checkpoint": "last",
+    "cam_class": "decision",
+}
 CASES: dict[str, dict[str, Any]] = {
     "decision map, l2": {},
     "cells": {"training": {"distance": "cells"}},
@@ -47,9 +52,10 @@ CASES: dict[str, dict[str, Any]] = {
     "lse": {"training": {"distance": "l2", "pool": "lse", "pool_sharpness": 2.0}},
     "mapper": {
         "training": {"distance": "cells", "head": "sigmoid", "pool": "top"},
-        "labels": "marks", "alpha": 0.0,
+        "labels": "marks",
+        "alpha": 0.0,
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +65,12 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(manifest: Path, case: dict[str, Any], **values: Any) -> RunConfig:
     base = {
-        "manifest": manifest, "backbone": "test_byobnet", "positive": "marked", "alpha": 0.5,
+        "manifest": manifest,
+        "backbone": "test_byobnet",
+        "positive": "marked",
+        "alpha": 0.5,
         "backbone_args": {"output_stride": 8},
-    }  # fmt: skip
+    }
     training = TRAINING | case.get("training", {}) | values.pop("training", {})
     return RunConfig.model_validate(base | case | values | {"training": training})
 
@@ -103,9 +112,13 @@ def plain_loop(config: RunConfig) -> dict[str, Tensor]:
             masks[row] = area
     torch.manual_seed(derived_seed(config.seed, -1))
     model = build_model(
-        "test_byobnet", names, positive="marked", input_size=32, head=settings.head,
+        "test_byobnet",
+        names,
+        positive="marked",
+        input_size=32,
+        head=settings.head,
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     network = model.backbone.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(), lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay
@@ -137,13 +150,15 @@ def plain_loop(config: RunConfig) -> dict[str, Tensor]:
             sign = torch.where(marked, 1.0, -1.0)
             ce = (1 + (-sign * z).exp()).log().mean()
             t = torch.from_numpy(masks[chosen])
-            guide = torch.stack([
-                sum(
-                    weight * distance(name, sign[k] * d[k], t[k], settings)
-                    for name, weight in weights.items()
-                )
-                for k in range(len(chosen))
-            ]).mean()  # fmt: skip
+            guide = torch.stack(
+                [
+                    sum(
+                        weight * distance(name, sign[k] * d[k], t[k], settings)
+                        for name, weight in weights.items()
+                    )
+                    for k in range(len(chosen))
+                ]
+            ).mean()
             alpha = (ce / (ce + guide)).item() if config.alpha == "auto" else config.alpha
             optimizer.zero_grad()
             ((1 - alpha) * guide + alpha * ce).backward()
@@ -243,11 +258,23 @@ def test_settings_that_do_not_fit_are_refused(values: Any, message: str, manifes
 def test_what_a_model_cannot_do_is_refused_before_training(manifest: Path, tmp_path: Path) -> None:
     for values, message in (
         ({"training": {"pool": "top", "pool_top": 17}}, "pool_top is 17, and the feature grid"),
-        ({"backbone": "test_vit", "backbone_args": {},
-          "training": {"readout": "auto", "input_size": 64}}, "readout: auto needs an exact"),
-        ({"backbone": "test_vit", "backbone_args": {},
-          "training": {"pool": "lse", "input_size": 64}}, "pool: lse needs an exact"),
-    ):  # fmt: skip
+        (
+            {
+                "backbone": "test_vit",
+                "backbone_args": {},
+                "training": {"readout": "auto", "input_size": 64},
+            },
+            "readout: auto needs an exact",
+        ),
+        (
+            {
+                "backbone": "test_vit",
+                "backbone_args": {},
+                "training": {"pool": "lse", "input_size": 64},
+            },
+            "pool: lse needs an exact",
+        ),
+    ):
         with pytest.raises(InputError, match=message):
             train(config_of(manifest, values), tmp_path / "runs")
 

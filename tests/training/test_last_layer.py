@@ -67,9 +67,13 @@ def test_cross_validation_prefers_a_strong_penalty_on_noise() -> None:
 
 def config(manifest: Path, **values: Any) -> RunConfig:
     base = {
-        "manifest": manifest, "backbone": "test_byobnet", "backbone_args": {"output_stride": 8},
-        "positive": "marked", "maps": {"kind": "none"}, "training": TRAINING,
-    }  # fmt: skip
+        "manifest": manifest,
+        "backbone": "test_byobnet",
+        "backbone_args": {"output_stride": 8},
+        "positive": "marked",
+        "maps": {"kind": "none"},
+        "training": TRAINING,
+    }
     return RunConfig.model_validate(base | values)
 
 
@@ -108,10 +112,12 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     [
         ({"last_layer": "val-other"}, "last_layer: 'val-other' is not one of the validation sets"),
         ({"last_layer": "val", "training": TRAINING | {"pool": "top"}}, "pool: mean"),
-        ({"last_layer": "val", "backbone": "test_vit", "backbone_args": {}},
-         "exact class activation map"),
+        (
+            {"last_layer": "val", "backbone": "test_vit", "backbone_args": {}},
+            "exact class activation map",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_last_layer_to_train_is_refused(
     tmp_path: Path, values: dict[str, Any], told: str
 ) -> None:

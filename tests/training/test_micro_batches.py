@@ -30,10 +30,16 @@ from tests import forked
 from tests.commands import Outcome
 
 SMALL = {
-    "input_size": 64, "batch_size": 7, "epochs": 2, "lr": 0.01, "schedule": "constant",
-    "clip": 1.0, "device": "cpu", "consistency": 0.2,
+    "input_size": 64,
+    "batch_size": 7,
+    "epochs": 2,
+    "lr": 0.01,
+    "schedule": "constant",
+    "clip": 1.0,
+    "device": "cpu",
+    "consistency": 0.2,
     "augmentation": {"flip": True, "crop_area": 0.6, "outside": "mean"},
-}  # fmt: skip
+}
 LEFT = ("model/model.safetensors", "metrics.csv", "scores.parquet")
 
 
@@ -136,9 +142,11 @@ def test_batch_norm_sees_two_images_at_least(
     monkeypatch.setattr(Trainer, "accumulate", seen)
     in_parts_from(monkeypatch, 7)
     config = run_of(
-        manifest, {"epochs": 1, "input_size": 32}, backbone="test_byobnet",
+        manifest,
+        {"epochs": 1, "input_size": 32},
+        backbone="test_byobnet",
         backbone_args={"output_stride": 8},
-    )  # fmt: skip
+    )
     train(config, tmp_path)
     assert sizes == 3 * [3, 2, 2] + [3]
 

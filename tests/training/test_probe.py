@@ -21,9 +21,11 @@ CLASSES = ["a", "b"]
 def config(**training: Any) -> RunConfig:
     settings = {"input_size": 32, "batch_size": 4} | training
     return RunConfig(
-        manifest=Path("m"), backbone="test_byobnet", positive="b",
+        manifest=Path("m"),
+        backbone="test_byobnet",
+        positive="b",
         training=Training.model_validate(settings),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

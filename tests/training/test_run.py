@@ -131,14 +131,29 @@ def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> No
     result = train(small(manifest), tmp_path / "runs", tell=lines.append)
     files = {file.relative_to(result.folder).as_posix() for file in result.folder.rglob("*.*")}
     assert files == {
-        "config.yaml", "metrics.csv", "scores.parquet", "model/model.safetensors",
-        "model/model.json", "model/checksums.json", "log.txt", "run.json",
-    }  # fmt: skip
+        "config.yaml",
+        "metrics.csv",
+        "scores.parquet",
+        "model/model.safetensors",
+        "model/model.json",
+        "model/checksums.json",
+        "log.txt",
+        "run.json",
+    }
     assert damaged_files(result.folder) == []
     metrics = pd.read_csv(result.folder / "metrics.csv")
     assert len(metrics) == 2
-    for column in ("lr", "classification", "guidance", "grad_logits", "grad_map", "val_accuracy",
-                   "val_auc", "map_correlation", "val_map_correlation"):  # fmt: skip
+    for column in (
+        "lr",
+        "classification",
+        "guidance",
+        "grad_logits",
+        "grad_map",
+        "val_accuracy",
+        "val_auc",
+        "map_correlation",
+        "val_map_correlation",
+    ):
         assert np.isfinite(metrics[column]).all(), column
     assert (metrics["guided"] == 12).all()  # the marked half of 24 training images
     assert np.allclose(metrics["grad_map"], 0.5)  # l2 pulls with norm 1, times 1 − α
@@ -166,9 +181,15 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
     )
     for optimizer in ("sgd", "adamw"):
         training = SMALL.model_copy(
-            update={"epochs": 4, "optimizer": optimizer, "augmentation": changes,
-                    "schedule": "one_cycle", "clip": 1.0, "consistency": 0.1}
-        )  # fmt: skip
+            update={
+                "epochs": 4,
+                "optimizer": optimizer,
+                "augmentation": changes,
+                "schedule": "one_cycle",
+                "clip": 1.0,
+                "consistency": 0.1,
+            }
+        )
         config = small(manifest, training=training, alpha=0.1)
         undisturbed = train(config, tmp_path / "undisturbed")
         file = tmp_path / f"{optimizer}.yaml"
@@ -202,9 +223,14 @@ def test_a_damaged_resume_state_is_a_fresh_start(manifest: Path, tmp_path: Path)
 
 def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
     training = Training(
-        input_size=32, epochs=12, batch_size=8, optimizer="adamw", lr=0.003, schedule="one_cycle",
+        input_size=32,
+        epochs=12,
+        batch_size=8,
+        optimizer="adamw",
+        lr=0.003,
+        schedule="one_cycle",
         checkpoint="last",
-    )  # fmt: skip
+    )
     metrics = pd.read_csv(
         train(small(manifest, training=training, alpha=0.3), tmp_path).folder / "metrics.csv"
     )
@@ -271,26 +297,40 @@ def test_half_precision_is_refused_on_a_cpu(
         {
             "alpha": 1.0,
             "training": {
-                "epochs": 1, "input_size": 32, "batch_size": 8,
+                "epochs": 1,
+                "input_size": 32,
+                "batch_size": 8,
                 "augmentation": {"outside": "noise", "outside_rate": 1},
             },
         },
         {
             "training": {
-                "recipe": "cyborg", "cam_source": "head_input", "epochs": 1, "input_size": 32,
+                "recipe": "cyborg",
+                "cam_source": "head_input",
+                "epochs": 1,
+                "input_size": 32,
                 "batch_size": 8,
             }
         },
         {"training": {"recipe": "paper", "epochs": 1, "input_size": 32, "in_chans": 1}},
         {
             "training": {
-                "length": "steps", "steps": 5, "epochs": 2, "input_size": 32, "fit": "letterbox",
-                "optimizer": "adamw", "schedule": "cosine", "balanced": True, "cache": "none",
-                "checkpoint": "best_auc", "precision": "bf16-mixed", "channels_last": False,
+                "length": "steps",
+                "steps": 5,
+                "epochs": 2,
+                "input_size": 32,
+                "fit": "letterbox",
+                "optimizer": "adamw",
+                "schedule": "cosine",
+                "balanced": True,
+                "cache": "none",
+                "checkpoint": "best_auc",
+                "precision": "bf16-mixed",
+                "channels_last": False,
             }
         },
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_run_trains(manifest: Path, tmp_path: Path, values: dict[str, Any]) -> None:
     result = train(small(manifest, **values), tmp_path)
     metrics = pd.read_csv(result.folder / "metrics.csv")
@@ -387,10 +427,11 @@ def test_a_running_training_can_be_followed(
     def told(line: str) -> None:
         written.extend(file.read_text() for file in tmp_path.glob("*/metrics.csv"))
 
-    result = train(small(manifest, training=SMALL.model_copy(update={"epochs": 3})), tmp_path,
-                   tell=told)  # fmt: skip
+    result = train(
+        small(manifest, training=SMALL.model_copy(update={"epochs": 3})), tmp_path, tell=told
+    )
     final = (result.folder / "metrics.csv").read_text()
-    assert [text.count("\n") for text in written] == [2, 3]  # before the lines of epochs 2 and 3
+    assert [text.count("\n") for text in written] == [2, 3, 4]  # an epoch is kept before it is told
     assert all(final.startswith(text) for text in written)
     assert len(beats) == 1 + 3 * (3 + 1 + 1) + 1  # begin, steps, validation, epochs, last scores
 
@@ -425,9 +466,12 @@ def marked(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         teacher = train(small(manifest, seed=seed), folder / "runs", workspace=workspace)
         annotate(
-            load_model(teacher.folder / "model"), workspace.manifest, out=folder / f"{seed}",
-            workspace=workspace, tta=seed == 1,
-        )  # fmt: skip
+            load_model(teacher.folder / "model"),
+            workspace.manifest,
+            out=folder / f"{seed}",
+            workspace=workspace,
+            tta=seed == 1,
+        )
     write_store(folder / "both", mean_store([read_store(folder / f"{seed}") for seed in (0, 1)]))
     return folder / "both"
 
@@ -553,11 +597,14 @@ def test_alpha_start_and_soft_labels_resume_with_the_same_bits(
     from preceptor.training import loop as module
 
     config = small(
-        manifest, alpha=0.6, alpha_start=0.0, post=PostProcessing(blur=0.1, power=2),
+        manifest,
+        alpha=0.6,
+        alpha_start=0.0,
+        post=PostProcessing(blur=0.1, power=2),
         maps=MapSource(kind="store", path=marked, identity="t", trust="agreement"),
         soft_labels=SoftLabels(path=marked, identity="t"),
         training=SMALL.model_copy(update={"epochs": 3}),
-    )  # fmt: skip
+    )
     undisturbed = train(config, tmp_path / "undisturbed")
 
     class StoppedError(Exception):
@@ -609,8 +656,15 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert result.record.saliency == kind
     assert result.record.guided_images == 12
     metrics = pd.read_csv(result.folder / "metrics.csv")
-    for column in ("loss", "guidance", "grad_logits", "grad_map", "map_correlation",
-                   "val_map_correlation", "val_auc"):  # fmt: skip
+    for column in (
+        "loss",
+        "guidance",
+        "grad_logits",
+        "grad_map",
+        "map_correlation",
+        "val_map_correlation",
+        "val_auc",
+    ):
         assert np.isfinite(metrics[column]).all(), column
     assert (metrics["grad_map"] > 0).all()
     assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
@@ -631,14 +685,16 @@ def test_every_kind_of_saliency_trains_annotates_and_predicts(
     assert store.probabilities is not None
     np.testing.assert_allclose(store.probabilities.sum(1), 1, atol=1e-5)
     turned = annotate(
-        model, workspace.manifest, out=tmp_path / "turned", workspace=workspace, tta=True,
+        model,
+        workspace.manifest,
+        out=tmp_path / "turned",
+        workspace=workspace,
+        tta=True,
         cam_class="predicted",
-    )  # fmt: skip
+    )
     assert turned.probabilities is not None
     assert (turned.classes == turned.probabilities.argmax(1)).all()
-    rows = workspace.rows(
-        workspace.split_rows("val"), model.spec.image_format, model.spec.classes
-    )  # fmt: skip
+    rows = workspace.rows(workspace.split_rows("val"), model.spec.image_format, model.spec.classes)
     found, bare = predict(model, rows, cams="predicted"), predict(model, rows)
     assert bare.cams is None
     np.testing.assert_allclose(bare.probabilities, found.probabilities, atol=1e-6)

@@ -165,31 +165,64 @@ PRESETS: dict[str, ForgedSettings] = {
     "tiny": ForgedSettings(size=32, train=48, val=24, val_noshort=24, test_seen=24, test_unseen=24),
     # For small studies: fewer crops of the kind of `full`.
     "small": ForgedSettings(
-        size=48, train=800, val=60, val_noshort=120, test_seen=300, test_unseen=300,
-        strengths=_STRONG, radius=(0.25, 0.4), stamp_rate=1.0, stamp_strength=32,
+        size=48,
+        train=800,
+        val=60,
+        val_noshort=120,
+        test_seen=300,
+        test_unseen=300,
+        strengths=_STRONG,
+        radius=(0.25, 0.4),
+        stamp_rate=1.0,
+        stamp_strength=32,
     ),
     # For `preceptor demo`. Small regions and a moving stamp: only maps at the right place help.
     # Chosen on draws 100 and above; see benchmarks/RESULTS.md.
     "demo": ForgedSettings(
-        size=48, train=1500, val=60, val_noshort=120, test_seen=600, test_unseen=300,
-        strengths=_STRONG, radius=(0.14, 0.22), edge=3.0, stamp_rate=1.0, stamp_strength=32,
+        size=48,
+        train=1500,
+        val=60,
+        val_noshort=120,
+        test_seen=600,
+        test_unseen=300,
+        strengths=_STRONG,
+        radius=(0.14, 0.22),
+        edge=3.0,
+        stamp_rate=1.0,
+        stamp_strength=32,
         stamp_place="moving",
     ),
     # Few annotations, many images, small regions: the stamp moves, or with stamp_place corner is
     # always at the same place. Chosen on draws 100 and above from the baselines and the ceiling
     # only; see benchmarks/RESULTS.md.
     "spots": ForgedSettings(
-        size=64, train=6000, val=100, val_noshort=200, test_seen=1000, test_unseen=1000,
-        strengths=_STRONG, radius=(0.12, 0.2), stamp_rate=1.0, stamp_strength=32,
+        size=64,
+        train=6000,
+        val=100,
+        val_noshort=200,
+        test_seen=1000,
+        test_unseen=1000,
+        strengths=_STRONG,
+        radius=(0.12, 0.2),
+        stamp_rate=1.0,
+        stamp_strength=32,
         stamp_place="moving",
     ),
     # For reported results. Chosen on draws 100 and above from the baselines and the ceiling only,
     # without any Student; see benchmarks/RESULTS.md.
     "full": ForgedSettings(
-        size=48, train=1500, val=100, val_noshort=200, test_seen=600, test_unseen=600,
-        strengths=_STRONG, radius=(0.25, 0.4), stamp_rate=1.0, stamp_strength=32,
+        size=48,
+        train=1500,
+        val=100,
+        val_noshort=200,
+        test_seen=600,
+        test_unseen=600,
+        strengths=_STRONG,
+        radius=(0.25, 0.4),
+        stamp_rate=1.0,
+        stamp_strength=32,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

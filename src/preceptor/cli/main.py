@@ -18,6 +18,8 @@ from preceptor.cli.data import data
 from preceptor.cli.demo import demo
 from preceptor.cli.evaluate import evaluate
 from preceptor.cli.label import label
+from preceptor.cli.model_export import export
+from preceptor.cli.predict import predict
 from preceptor.cli.report import report
 from preceptor.cli.runs import runs
 from preceptor.cli.study import study
@@ -38,6 +40,8 @@ app.command()(version)
 app.command()(train)
 app.command()(annotate)
 app.command()(evaluate)
+app.command()(export)
+app.command()(predict)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)

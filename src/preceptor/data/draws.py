@@ -92,9 +92,15 @@ class Changes:
         """Crops, flips and quarter turns of some of the images, and no other change."""
         none = np.zeros(len(which))
         return Changes(
-            self.crops[which], self.flips[which], self.quarters[which], None, none,
-            none.astype(np.int64), none.astype(bool), none.astype(np.uint64),
-        )  # fmt: skip
+            self.crops[which],
+            self.flips[which],
+            self.quarters[which],
+            None,
+            none,
+            none.astype(np.int64),
+            none.astype(bool),
+            none.astype(np.uint64),
+        )
 
 
 def changes_of(settings: Augmentation, numbers: NDArray[np.float64], side: int) -> Changes:

@@ -65,9 +65,14 @@ class FileIndex:
         state, errors = _states(paths)
         count = len(paths)
         files = KnownFiles(
-            paths, state, np.full(count, "", object), np.zeros((count, 2), np.int32),
-            np.zeros(count, bool), np.zeros(count, bool), errors,
-        )  # fmt: skip
+            paths,
+            state,
+            np.full(count, "", object),
+            np.zeros((count, 2), np.int32),
+            np.zeros(count, bool),
+            np.zeros(count, bool),
+            errors,
+        )
         known = self._known
         place = known.index.get_indexer(pd.Index(paths, dtype=object))
         at = np.flatnonzero(place >= 0)

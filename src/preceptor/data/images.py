@@ -20,6 +20,11 @@ from PIL import Image, UnidentifiedImageError
 
 from preceptor.errors import InputError
 
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""Suffixes of image files in a folder."""
+
 _ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

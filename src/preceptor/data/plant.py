@@ -162,11 +162,17 @@ def plant(
             ) from error
         try:
             table, marks = write_files(
-                manifest, partial, chosen,
-                kind=settings.kind, place=settings.place, strength=settings.strength,
-                seed=settings.seed, reserved=(name, RECORD), workers=workers or core_count(),
+                manifest,
+                partial,
+                chosen,
+                kind=settings.kind,
+                place=settings.place,
+                strength=settings.strength,
+                seed=settings.seed,
+                reserved=(name, RECORD),
+                workers=workers or core_count(),
                 progress=progress,
-            )  # fmt: skip
+            )
             Manifest(table, partial).write(partial / name)
             planted = _summary(manifest, to / name, settings, marks)
             (partial / RECORD).write_text(_record(planted), encoding="utf-8")

@@ -32,10 +32,16 @@ class RowHashes:
         self.image = [
             json.dumps(parts, ensure_ascii=False, default=float)
             for parts in zip(
-                table["name"], hashes["path"], table["label"], table["split"], table["source"],
-                table["group"], table["sample_weight"], strict=True,
+                table["name"],
+                hashes["path"],
+                table["label"],
+                table["split"],
+                table["source"],
+                table["group"],
+                table["sample_weight"],
+                strict=True,
             )
-        ]  # fmt: skip
+        ]
         self.map = list(hashes["saliency"])
         self.map_weight = table["map_weight"].to_numpy(np.float64)
         self.has_map = (table["saliency"] != "").to_numpy()

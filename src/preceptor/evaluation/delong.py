@@ -152,11 +152,18 @@ def delong(
         low = high = z = 0.0
     quantile = t_quantile(class_units(positive, units).degrees)
     return DelongResult(
-        auc_a, auc_b, difference, se, low, high, z, float(2 * stats.norm.sf(abs(z))),
+        auc_a,
+        auc_b,
+        difference,
+        se,
+        low,
+        high,
+        z,
+        float(2 * stats.norm.sf(abs(z))),
         _own(auc_a, _standard_error(a, positive, units), quantile),
         _own(auc_b, _standard_error(b, positive, units), quantile),
         len(np.unique(units)),
-    )  # fmt: skip
+    )
 
 
 def _deviations(positive: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> Array:

@@ -158,8 +158,10 @@ def _level(looks: tuple[int, ...]) -> float:
     # Between a union bound over the looks and no correction; both ends have the right sign.
     found = optimize.brentq(
         lambda log: _least_favorable(looks, math.exp(log)) - miss,
-        math.log(miss / len(looks) / 2), math.log(miss), xtol=1e-4,
-    )  # fmt: skip
+        math.log(miss / len(looks) / 2),
+        math.log(miss),
+        xtol=1e-4,
+    )
     return 1.0 - math.exp(found)
 
 

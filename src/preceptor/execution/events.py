@@ -11,9 +11,16 @@ from preceptor.study.steps import Step
 from preceptor.study.workspaces import Workspaces
 
 Kind = Literal[
-    "ready", "assigned", "epoch", "message",
-    "done", "already_done", "held", "out_of_memory", "failed",
-]  # fmt: skip
+    "ready",
+    "assigned",
+    "epoch",
+    "message",
+    "done",
+    "already_done",
+    "held",
+    "out_of_memory",
+    "failed",
+]
 
 HANG_TIMEOUT = 30.0
 """Default minutes without a training step or a scored batch after which a step counts as hung."""

@@ -74,10 +74,14 @@ def perform(
         raise ValueError(f"{step.title}: selections are executed by the scheduler")
     if isinstance(work, Train):
         found = train(
-            work.config, store / STEP_FOLDERS["train"],
-            workspace=workspaces.at(work.config.manifest), tell=tell, tell_epoch=tell_epoch,
-            wait=wait, exclusive=exclusive,
-        )  # fmt: skip
+            work.config,
+            store / STEP_FOLDERS["train"],
+            workspace=workspaces.at(work.config.manifest),
+            tell=tell,
+            tell_epoch=tell_epoch,
+            wait=wait,
+            exclusive=exclusive,
+        )
         return found.trained
     folder = step.folder(store)
     with lease(folder, wait=wait) as held:
@@ -144,10 +148,17 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         )
         return record | {"correlations": found}
     made = compute_maps(
-        model, workspace, rows, work.method, teacher=work.run, tta=work.tta, rise=work.rise,
+        model,
+        workspace,
+        rows,
+        work.method,
+        teacher=work.run,
+        tta=work.tta,
+        rise=work.rise,
         cam_class="decision" if work.decision else "label",
-        precision=training.speed.precision, cache=training.cache,
-    )  # fmt: skip
+        precision=training.speed.precision,
+        cache=training.cache,
+    )
     write_store(folder, made)
     return record | maps_record(made)
 
@@ -157,9 +168,12 @@ def _join(identity: str, work: JoinMaps, store: Path, folder: Path) -> dict[str,
     made, metrics, seconds = join_shards(identity, work, store)
     write_store(folder, made)
     record: dict[str, Any] = {
-        "kind": "maps", "teacher": made.info.teacher, "images": len(made.paths),
-        "shards": len(work.shards), "seconds": seconds,
-    }  # fmt: skip
+        "kind": "maps",
+        "teacher": made.info.teacher,
+        "images": len(made.paths),
+        "shards": len(work.shards),
+        "seconds": seconds,
+    }
     if metrics:
         record["metrics"] = metrics
     return record | maps_record(made)

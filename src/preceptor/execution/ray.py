@@ -195,11 +195,12 @@ class RayExecutor:
         return (
             self._ray.remote(Mailbox)
             .options(
-                num_cpus=0, max_restarts=-1,
+                num_cpus=0,
+                max_restarts=-1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
             )
             .remote()
-        )  # fmt: skip
+        )
 
     def _nodes(self) -> list[dict[str, float]]:
         """Resources of each machine that is alive."""

@@ -66,9 +66,14 @@ def carry_out(
     try:
         with watchdog.watched(log, context.hang_timeout):
             done = perform(
-                step, context.store, context.workspaces, partial(report, "message"),
-                partial(report, "epoch"), wait=0.0, exclusive=exclusive,
-            )  # fmt: skip
+                step,
+                context.store,
+                context.workspaces,
+                partial(report, "message"),
+                partial(report, "epoch"),
+                wait=0.0,
+                exclusive=exclusive,
+            )
         return Event("done" if done else "already_done", step.id)
     except DeviceFullError as error:
         return Event("out_of_memory", step.id, str(error))

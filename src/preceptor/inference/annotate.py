@@ -75,9 +75,18 @@ def annotate(
     """
     workspace = workspace or Workspace(manifest)
     store = compute_maps(
-        model, workspace, rows_of(manifest, splits), method, cam_class=cam_class, tta=tta,
-        rise=rise, precision=precision, teacher=teacher, cache=cache, forward=forward,
-    )  # fmt: skip
+        model,
+        workspace,
+        rows_of(manifest, splits),
+        method,
+        cam_class=cam_class,
+        tta=tta,
+        rise=rise,
+        precision=precision,
+        teacher=teacher,
+        cache=cache,
+        forward=forward,
+    )
     write_store(Path(out), store)
     return store
 
@@ -190,9 +199,13 @@ def rise_correlations(
     """
     targets = MapTargets.human(np.ones(len(chosen), np.float32))
     rows = workspace.rows(
-        chosen, model.spec.image_format, model.spec.classes, cache=cache,
-        targets=targets, grid=model.grid(),
-    )  # fmt: skip
+        chosen,
+        model.spec.image_format,
+        model.spec.classes,
+        cache=cache,
+        targets=targets,
+        grid=model.grid(),
+    )
     human = rows.maps_on_grid(np.arange(len(rows)))
     maps = rise_rows(model, rows, rows.labels, settings, precision).maps
     values, valid = correlation(maps, human)

@@ -54,10 +54,17 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
     connection.execute(
         "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            image, person, answer.state, answer.label, answer.certainty, now(), answer.seconds,
-            answer.proposal, answer.proposals_mode,
+            image,
+            person,
+            answer.state,
+            answer.label,
+            answer.certainty,
+            now(),
+            answer.seconds,
+            answer.proposal,
+            answer.proposals_mode,
         ),
-    )  # fmt: skip
+    )
     change = before - (answer.state != "skipped")
     if change:
         connection.execute(

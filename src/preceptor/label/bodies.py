@@ -144,10 +144,19 @@ def stroke(body: dict[str, Any], settings: LabelSettings, width: int, height: in
     except ValueError as error:
         raise malformed(f"runs: {error}") from error
     return Stroke(
-        uuid(body), one_of(body, "tool", TOOLS), one_of(body, "class", settings.classes),
-        yes_no(body, "erase"), x, y, w, h, code, time(body, "started"), seconds(body),
+        uuid(body),
+        one_of(body, "tool", TOOLS),
+        one_of(body, "class", settings.classes),
+        yes_no(body, "erase"),
+        x,
+        y,
+        w,
+        h,
+        code,
+        time(body, "started"),
+        seconds(body),
         optional_whole(body, "proposal", 1, _NUMBER),
-    )  # fmt: skip
+    )
 
 
 def answer(body: dict[str, Any], settings: LabelSettings) -> Answer:
@@ -158,6 +167,10 @@ def answer(body: dict[str, Any], settings: LabelSettings) -> Answer:
     """
     label = None if body.get("label") is None else one_of(body, "label", settings.labels)
     return Answer(
-        one_of(body, "state", STATES), label, optional_whole(body, "certainty", 1, 3),
-        seconds(body), optional_whole(body, "proposal", 1, _NUMBER), settings.proposals,
-    )  # fmt: skip
+        one_of(body, "state", STATES),
+        label,
+        optional_whole(body, "certainty", 1, 3),
+        seconds(body),
+        optional_whole(body, "proposal", 1, _NUMBER),
+        settings.proposals,
+    )

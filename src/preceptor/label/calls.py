@@ -193,9 +193,11 @@ def told(value: Any, status: int = 200, headers: Mapping[str, str] | None = None
     """JSON answer, which no cache keeps."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Reply(
-        text.encode("utf-8", "replace"), "application/json", status,
+        text.encode("utf-8", "replace"),
+        "application/json",
+        status,
         {"cache-control": "no-store", **(headers or {})},
-    )  # fmt: skip
+    )
 
 
 def refused(status: int, message: str) -> Reply:

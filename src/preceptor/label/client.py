@@ -97,12 +97,21 @@ class LabelClient:
         self.post(
             f"/api/images/{image}/strokes",
             {
-                "uuid": str(uuid.uuid4()), "tab": self._tab, "tool": tool, "class": class_,
-                "erase": erase, "x": x, "y": y, "w": w, "h": h, "runs": to_text(runs),
-                "started": datetime.now(UTC).isoformat(), "seconds": seconds,
+                "uuid": str(uuid.uuid4()),
+                "tab": self._tab,
+                "tool": tool,
+                "class": class_,
+                "erase": erase,
+                "x": x,
+                "y": y,
+                "w": w,
+                "h": h,
+                "runs": to_text(runs),
+                "started": datetime.now(UTC).isoformat(),
+                "seconds": seconds,
                 "proposal": proposal,
             },
-        )  # fmt: skip
+        )
 
     def answer(
         self,
@@ -125,18 +134,23 @@ class LabelClient:
         self.post(
             f"/api/images/{image}/answer",
             {
-                "tab": self._tab, "state": state, "label": label, "certainty": None,
-                "seconds": seconds, "proposal": proposal,
+                "tab": self._tab,
+                "state": state,
+                "label": label,
+                "certainty": None,
+                "seconds": seconds,
+                "proposal": proposal,
             },
-        )  # fmt: skip
+        )
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         headers = {"Host": self._host, "Cookie": self._cookie}
         if body is not None:
             headers |= {
-                "Content-Type": "application/json", "Origin": self._origin,
+                "Content-Type": "application/json",
+                "Origin": self._origin,
                 "X-Preceptor-Csrf": self._csrf,
-            }  # fmt: skip
+            }
         try:
             try:
                 reply, content = self._exchange(method, path, body, headers)

@@ -145,16 +145,26 @@ def _export(
             marks.notes["images with answers are no longer in the manifest"] = len(gone)
         maps_written = int(manifest.map_mask.sum())
         record = {
-            "version": __version__, "format": "label", "source": database.name,
-            "classes": list(classes or settings.classes), "images": len(manifest),
-            "maps": maps_written, "annotators": folders, "options": {"merge": merge},
+            "version": __version__,
+            "format": "label",
+            "source": database.name,
+            "classes": list(classes or settings.classes),
+            "images": len(manifest),
+            "maps": maps_written,
+            "annotators": folders,
+            "options": {"merge": merge},
             "notes": dict(marks.notes),
-        }  # fmt: skip
+        }
         (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
     return Exported(
-        to, len(manifest), maps_written, int(manifest.annotated_mask.sum()), strokes, tuple(names),
+        to,
+        len(manifest),
+        maps_written,
+        int(manifest.annotated_mask.sum()),
+        strokes,
+        tuple(names),
         dict(marks.notes),
-    )  # fmt: skip
+    )
 
 
 def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:

@@ -104,9 +104,11 @@ class ExportedColumns:
             saliency=self._saliency, annotated=[int(one) for one in self._annotated]
         )
         columns = {
-            "annotation_seconds": self._seconds, "answered_label": self._label,
-            "certainty": self._certainty, "annotators": [str(n or "") for n in self._annotators],
-        }  # fmt: skip
+            "annotation_seconds": self._seconds,
+            "answered_label": self._label,
+            "certainty": self._certainty,
+            "annotators": [str(n or "") for n in self._annotators],
+        }
         for name, values in columns.items():
             if any(values):
                 table[name] = values

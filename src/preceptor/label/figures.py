@@ -98,11 +98,13 @@ def _sources(connection: Connection) -> list[dict[str, Any]]:
         times.setdefault(source, []).append(seconds)
     return [
         {
-            "source": row["source"], "images": row["images"], "done": row["done"],
+            "source": row["source"],
+            "images": row["images"],
+            "done": row["done"],
             "minutes": _minutes(times.get(row["source"], [])),
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _minutes(seconds: Iterable[float]) -> float | None:
@@ -161,12 +163,14 @@ def _pairs(
         iou = [one for _, one in scores if math.isfinite(one)]
         found.append(
             {
-                "a": names[a], "b": names[b], "images": len(scores),
+                "a": names[a],
+                "b": names[b],
+                "images": len(scores),
                 "empty": len(scores) - len(dice),
                 "dice": _number(sum(dice) / len(dice) if dice else math.nan),
                 "iou": _number(sum(iou) / len(iou) if iou else math.nan),
             }
-        )  # fmt: skip
+        )
     return sorted(found, key=lambda one: (one["a"], one["b"]))
 
 

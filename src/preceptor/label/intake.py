@@ -56,8 +56,11 @@ def take_in(connection: Connection, source: Source, rows: Sequence[Row]) -> Chan
         if old is None:
             added.append(row)
         elif (old["label"], old["split"], old["source"], old["listed"]) != (
-            row.label, row.split, row.source, 1,
-        ):  # fmt: skip
+            row.label,
+            row.split,
+            row.source,
+            1,
+        ):
             shown += not old["listed"]
             relabeled += old["label"] != row.label
             changed.append((row.label, row.split, row.source, old["id"]))
@@ -95,9 +98,12 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
     images that are added later change nothing.
     """
     key = [
-        settings.order, settings.seed, settings.overlap, settings.overlap_share,
+        settings.order,
+        settings.seed,
+        settings.overlap,
+        settings.overlap_share,
         list(settings.splits),
-    ]  # fmt: skip
+    ]
     if stored.get(connection, "arranged") == key:
         return
     images = connection.execute(

@@ -155,9 +155,14 @@ def image(call: Call) -> Reply:
         )
     return told(
         {
-            "id": row["id"], "name": PurePath(row["path"]).name, "label": row["label"],
-            "split": row["split"], "width": row["width"], "height": row["height"],
-            "problem": row["problem"], **_view(row),
+            "id": row["id"],
+            "name": PurePath(row["path"]).name,
+            "label": row["label"],
+            "split": row["split"],
+            "width": row["width"],
+            "height": row["height"],
+            "problem": row["problem"],
+            **_view(row),
             "strokes": strokes_of(call.reading, row["id"], person.id),
             "answer": answer_of(call.reading, row["id"], person.id),
             "proposal": proposal,
@@ -165,7 +170,7 @@ def image(call: Call) -> Reply:
                 row["id"], person.id, call.query.get("tab", "")
             ),
         }
-    )  # fmt: skip
+    )
 
 
 def whole(call: Call) -> Reply:

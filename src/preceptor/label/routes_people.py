@@ -161,13 +161,20 @@ def state(call: Call) -> Reply:
     others = names(call.reading) if session.role != "linked" else []
     return told(
         {
-            "person": shown, "people": others, "fixed": session.role == "linked",
-            "title": labeling.title, "classes": list(settings.classes),
-            "labels": list(settings.labels), "proposals": settings.proposals,
-            "csrf": labeling.keys.csrf(session), "totals": totals,
-            "teacher": newest_teacher(call.reading), "keys_version": 1, "version": __version__,
+            "person": shown,
+            "people": others,
+            "fixed": session.role == "linked",
+            "title": labeling.title,
+            "classes": list(settings.classes),
+            "labels": list(settings.labels),
+            "proposals": settings.proposals,
+            "csrf": labeling.keys.csrf(session),
+            "totals": totals,
+            "teacher": newest_teacher(call.reading),
+            "keys_version": 1,
+            "version": __version__,
         }
-    )  # fmt: skip
+    )
 
 
 def static(call: Call) -> Reply:

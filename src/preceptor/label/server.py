@@ -82,7 +82,9 @@ WAYS: list[Way] = [
     Way("GET", "/api/images/{image}", routes_images.image),
     Way("GET", "/api/images/{image}/whole", routes_images.whole, pool="pictures"),
     Way(
-        "GET", "/api/images/{image}/tiles/{level}/{column}/{row}", routes_images.tile,
+        "GET",
+        "/api/images/{image}/tiles/{level}/{column}/{row}",
+        routes_images.tile,
         pool="pictures",
     ),
     Way("POST", "/api/images/{image}/open", routes_marks.open_image),
@@ -92,7 +94,7 @@ WAYS: list[Way] = [
     Way("POST", "/api/images/{image}/answer", routes_marks.answer),
     Way("POST", "/api/images/{image}/seen", routes_marks.seen),
     Way("GET", "/api/lead", routes_lead.lead),
-]  # fmt: skip
+]
 
 
 def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
@@ -157,9 +159,14 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
         if session is not None and session.person:
             person = person_by_id(labeling.database.reading, session.person)
         call = Call(
-            labeling, session, person, request.path_params, dict(request.query_params), content,
+            labeling,
+            session,
+            person,
+            request.path_params,
+            dict(request.query_params),
+            content,
             headers,
-        )  # fmt: skip
+        )
         return way.handler(call)
 
     return await asyncio.get_running_loop().run_in_executor(pool, run)
@@ -266,10 +273,18 @@ def listen(host: str, port: int) -> socket.socket:
 def server_of(app: ASGIApp) -> uvicorn.Server:
     """Server of an application, which no request is logged by."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, ws="none",
-        lifespan="off", timeout_graceful_shutdown=5, timeout_keep_alive=30, http="h11",
-        proxy_headers=False, h11_max_incomplete_event_size=64 * 1024,
-    )  # fmt: skip
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=30,
+        http="h11",
+        proxy_headers=False,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
     return _Server(config)
 
 

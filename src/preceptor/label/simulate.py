@@ -233,14 +233,21 @@ def _mark_image(
     for stroke in rest:
         mask = mask & ~stroke.pixels if stroke.erase else mask | stroke.pixels
     client.answer(
-        image, "marked" if mask.any() else "nothing", label=known.label, seconds=work.seconds,
+        image,
+        "marked" if mask.any() else "nothing",
+        label=known.label,
+        seconds=work.seconds,
         proposal=None if shown is None else shown["id"],
-    )  # fmt: skip
+    )
     agreement = float("nan") if proposal is None else overlap(proposal, truth)
     return (
-        work.seconds, len(work.strokes), proposal is not None, work.adopted, agreement,
+        work.seconds,
+        len(work.strokes),
+        proposal is not None,
+        work.adopted,
+        agreement,
         overlap(mask, truth),
-    )  # fmt: skip
+    )
 
 
 def _send(client: LabelClient, image: int, strokes: Sequence[Stroke]) -> None:
@@ -282,11 +289,10 @@ def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[st
     """`preceptor label` in a process of its own; yields the link."""
     splits = set(pd.read_csv(manifest, keep_default_na=False)["split"])
     only = ["--splits", "train"] if "train" in splits else []
-    command = [
-        sys.executable, "-m", "preceptor", "label", "run", str(manifest), "--no-open",
-        "--database", str(database), *only, "--order", settings.order, "--proposals",
-        settings.proposals, "--seed", str(settings.seed), "--classes", CLASS,
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "preceptor", "label", "run", str(manifest), "--no-open"]
+    command += ["--database", str(database), *only, "--classes", CLASS]
+    command += ["--order", settings.order, "--proposals", settings.proposals]
+    command += ["--seed", str(settings.seed)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -14,12 +14,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from preceptor.data.images import SUFFIXES
 from preceptor.errors import InputError, is_control
-
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""Suffixes of image files in a folder."""
 
 
 @dataclass(frozen=True)

@@ -133,10 +133,18 @@ def labeling_of(
     reading = database.reading
     lead = database.write(lambda writing: add_person(writing, name, lead=True)) if name else None
     labeling = Labeling(
-        database, prepared.source.root, prepared.settings, Keys(stored.secret(reading)), hosts,
-        Pictures((cache or default_cache_dir()) / "label"), page_files(PAGE), access, password,
-        prepared.source.place.name, 0 if lead is None else lead.id,
-    )  # fmt: skip
+        database,
+        prepared.source.root,
+        prepared.settings,
+        Keys(stored.secret(reading)),
+        hosts,
+        Pictures((cache or default_cache_dir()) / "label"),
+        page_files(PAGE),
+        access,
+        password,
+        prepared.source.place.name,
+        0 if lead is None else lead.id,
+    )
     database.write(lambda writing: forget_mended(writing, labeling.root))
     claim_begun(reading, labeling.claims)
     return labeling

@@ -22,16 +22,23 @@ def print_status(connection: Connection, console: Console) -> None:
         highlight=False,
     )
     columns = {
-        "person": "name", "marked": "marked", "nothing": "nothing", "cannot judge": "cannot_judge",
-        "skipped": "skipped", "min an image": "minutes",
-    }  # fmt: skip
+        "person": "name",
+        "marked": "marked",
+        "nothing": "nothing",
+        "cannot judge": "cannot_judge",
+        "skipped": "skipped",
+        "min an image": "minutes",
+    }
     if any(one["honeypots"] for one in found["people"]):
         columns |= {"honeypots": "honeypots", "found": "honeypots_found", "IoU": "honeypots_iou"}
     _print(console, columns, found["people"])
     if any(one["source"] for one in found["sources"]):
         columns = {
-            "source": "source", "images": "images", "done": "done", "min an image": "minutes",
-        }  # fmt: skip
+            "source": "source",
+            "images": "images",
+            "done": "done",
+            "min an image": "minutes",
+        }
         _print(console, columns, found["sources"])
     columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
     _print(console, columns | {"IoU": "iou"}, found["pairs"])

@@ -91,9 +91,19 @@ def save_stroke(connection: Connection, image: int, person: int, stroke: Stroke)
 
 def _of(row: sqlite3.Row) -> Stroke:
     return Stroke(
-        row["uuid"], row["tool"], row["class"], bool(row["erase"]), row["x"], row["y"], row["w"],
-        row["h"], bytes(row["runs"]), row["started"], row["seconds"], row["proposal"],
-    )  # fmt: skip
+        row["uuid"],
+        row["tool"],
+        row["class"],
+        bool(row["erase"]),
+        row["x"],
+        row["y"],
+        row["w"],
+        row["h"],
+        bytes(row["runs"]),
+        row["started"],
+        row["seconds"],
+        row["proposal"],
+    )
 
 
 def undo(connection: Connection, image: int, person: int, uuid: str) -> None:
@@ -168,14 +178,22 @@ def strokes_of(connection: Connection, image: int, person: int) -> list[dict[str
     )
     return [
         {
-            "uuid": row["uuid"], "number": row["number"], "tool": row["tool"],
-            "class": row["class"], "erase": bool(row["erase"]), "x": row["x"], "y": row["y"],
-            "w": row["w"], "h": row["h"], "runs": to_text(row["runs"]),
-            "undone": bool(row["undone"]), "redoable": row["undone"] == 1,
+            "uuid": row["uuid"],
+            "number": row["number"],
+            "tool": row["tool"],
+            "class": row["class"],
+            "erase": bool(row["erase"]),
+            "x": row["x"],
+            "y": row["y"],
+            "w": row["w"],
+            "h": row["h"],
+            "runs": to_text(row["runs"]),
+            "undone": bool(row["undone"]),
+            "redoable": row["undone"] == 1,
             "proposal": row["proposal"],
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -215,8 +215,9 @@ def _write_manifest(
     maps.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str, str, bool]] = []
     parts: list[tuple[Literal["train", "val"], Sequence[MarkedImage]]] = [
-        ("train", taught), ("val", held)
-    ]  # fmt: skip
+        ("train", taught),
+        ("val", held),
+    ]
     for split, images in parts:
         for one in images:
             file = ""
@@ -239,9 +240,12 @@ def _maps(
     table["label"] = model.spec.positive  # whose maps and scores are asked for
     workspace = Workspace(Manifest.from_frame(table, cache, need=()), cache)
     found = compute_maps(
-        model, workspace, np.arange(len(table)), method,
+        model,
+        workspace,
+        np.arange(len(table)),
+        method,
         cam_class="decision" if method == "cam" else "label",
-    )  # fmt: skip
+    )
     for path, grid, score in zip(paths, found.maps, found.scores, strict=True):
         cells = np.asarray(grid, np.float32)
         over = map_over_image(cells, found.info, image_size(path))

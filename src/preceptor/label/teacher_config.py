@@ -38,16 +38,29 @@ class TeacherConfig(Settings):
     backbone_args: Mapping[str, Any] = {}
     mapper: Mapper = Mapper()
     training: Training = Training(
-        length="steps", epochs=4, steps=400, batch_size=16, optimizer="adamw", lr=1e-3,
-        schedule="one_cycle", checkpoint="last",
-    )  # fmt: skip
+        length="steps",
+        epochs=4,
+        steps=400,
+        batch_size=16,
+        optimizer="adamw",
+        lr=1e-3,
+        schedule="one_cycle",
+        checkpoint="last",
+    )
     seed: Annotated[int, Field(ge=0)] = 0
 
     def run(self, manifest: Path) -> RunConfig:
         """Config of the training of the mapper."""
         return RunConfig(
-            manifest=manifest, backbone=self.backbone, weights=self.weights,
-            backbone_args=self.mapper.backbone_args(self.backbone_args), positive=MARKED,
-            rows="annotated", labels="marks", alpha=0.0, maps=MapSource(kind="human"),
-            training=self.mapper.training(self.training), seed=self.seed,
-        )  # fmt: skip
+            manifest=manifest,
+            backbone=self.backbone,
+            weights=self.weights,
+            backbone_args=self.mapper.backbone_args(self.backbone_args),
+            positive=MARKED,
+            rows="annotated",
+            labels="marks",
+            alpha=0.0,
+            maps=MapSource(kind="human"),
+            training=self.mapper.training(self.training),
+            seed=self.seed,
+        )

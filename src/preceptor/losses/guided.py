@@ -118,9 +118,13 @@ def guided_loss_terms(
         if map_weight is not None:
             distances = distances * torch.where(guided, map_weight, 0).to(distances.dtype)
         terms = LossTerms(
-            classification, torch.where(guided, distances, 0), guided, weighted & ~guided, pair,
+            classification,
+            torch.where(guided, distances, 0),
+            guided,
+            weighted & ~guided,
+            pair,
             usable,
-        )  # fmt: skip
+        )
     if sample_weight is not None:
         terms = terms._replace(
             classification=terms.classification * sample_weight,

@@ -72,9 +72,17 @@ def store_images(
             grid = np.asarray(store.maps[number], np.float32)
             pixels = map_over_image(grid, store.info, size, interpolation)
         return ExportedImage(
-            str(row["name"]), path, size, str(row["label"]), str(row["split"]),
-            str(row["source"]), str(row["group"]), pixels, float(store.scores[number]), of,
-        )  # fmt: skip
+            str(row["name"]),
+            path,
+            size,
+            str(row["label"]),
+            str(row["split"]),
+            str(row["source"]),
+            str(row["group"]),
+            pixels,
+            float(store.scores[number]),
+            of,
+        )
 
     table = manifest.table[names.isin(place)]
     yield from without_problems(table, read, str(manifest.source or manifest.root), progress)

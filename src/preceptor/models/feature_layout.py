@@ -46,7 +46,7 @@ class Layout:
         if self.kind == "nhwc":
             return raw.permute(0, 3, 1, 2)
         tokens = raw[:, self.prefix :]
-        return tokens.transpose(1, 2).reshape(len(raw), raw.shape[2], *self.grid)
+        return tokens.transpose(1, 2).reshape(raw.shape[0], raw.shape[2], *self.grid)
 
     def from_grid(self, features: Tensor, raw: Tensor) -> Tensor:
         """Convert features (B, Ch, h, w) to the backbone's layout, with the prefix tokens of `raw`.

@@ -87,7 +87,7 @@ class GuidedModel(nn.Module):
             ValueError: `saliency_for` is invalid, or does not have one class per image.
         """
         if isinstance(saliency_for, Tensor):
-            if saliency_for.shape != (len(images),):
+            if saliency_for.shape != (images.shape[0],):
                 raise ValueError(
                     f"saliency_for {tuple(saliency_for.shape)} must be (B,) with B = {len(images)}"
                 )

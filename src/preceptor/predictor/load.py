@@ -1,7 +1,8 @@
-"""Loading of predictors from model folders."""
+"""Loading of predictors from model folders and exported files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.turned_network import TurnedNetwork
+from preceptor.runtime.checksums import file_digest
 
 if TYPE_CHECKING:
     from preceptor.config.training import Precision
@@ -32,8 +34,8 @@ def load(
     """Load a trained model, or an ensemble of several, for use.
 
     Args:
-        model: Model folder, such as `best`; or several, whose probabilities and normalized maps are
-            averaged.
+        model: Model folder, such as `best`, or ONNX file of `preceptor export`; or several, whose
+            probabilities and normalized maps are averaged.
         threshold: Threshold of the decision: the name of a rule (eer, fdr5%, bpcer1%), or a number;
             None = eer if the model has it, else the decision is the most probable class. An
             ensemble has no rules, since those of its models do not hold for the mean.
@@ -45,7 +47,8 @@ def load(
         workers: Number of threads that decode; None = one per core.
 
     Raises:
-        InputError: A path is no model folder, the model is damaged, or a setting is invalid.
+        InputError: A path is no model folder and no exported file, the model is damaged, or a
+            setting is invalid.
     """
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
     if batch_size is not None and batch_size < 1:
@@ -58,8 +61,28 @@ def load(
     )
 
 
+def model_digest(model: ModelPath | Sequence[ModelPath]) -> str:
+    """Hash of the files of a model, or of several."""
+    paths = [model] if isinstance(model, str | os.PathLike) else list(model)
+    found = hashlib.blake2b(digest_size=10)
+    for path in map(Path, paths):
+        for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
+            found.update(file_digest(file).encode())
+    return found.hexdigest()
+
+
 def _network(path: Path, device: str, precision: Precision, batch_size: int | None) -> Network:
     """Network of a model; its library is imported only now."""
-    from preceptor.predictor.torch_network import TorchNetwork
+    if path.is_dir() or path.suffix.lower() != ".onnx":
+        from preceptor.predictor.torch_network import TorchNetwork
 
-    return TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)
+        return TorchNetwork.open(path, device=device, precision=precision, batch_size=batch_size)
+    if precision != "32-true":
+        raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
+    try:
+        from preceptor.predictor.onnx_network import OnnxNetwork
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path}: {error.name} is not installed; pip install 'preceptor[onnx]'"
+        ) from error
+    return OnnxNetwork(path, device=device, batch_size=batch_size)

@@ -178,8 +178,7 @@ def _people_table(agreement: Agreement, cell: int) -> Table:
                 Cell(
                     f"{one.images:,}", f"{one.shared:,} shared" if one.shared < one.images else ""
                 ),
-                Cell(number(one.dice, 2)),
-                Cell(number(one.correlation, 2)),
+                Cell(number(one.dice, 2), f"r {number(one.correlation, 2)}"),
                 Cell(number(one.others, 2)),
                 Cell(number(one.gap, 2, sign=True), _from(one.low)),
                 Cell(f"{one.area:.2f} ×" if math.isfinite(one.area) else DASH),
@@ -190,11 +189,12 @@ def _people_table(agreement: Agreement, cell: int) -> Table:
         )
         for one in agreement.people
     ]
-    columns = ["Images", "Dice with others", "Correlation with others", "Dice among others"]
+    columns = ["Images", "Dice with others", "Dice among others"]
     columns += ["Difference", "Marked area", "Displacement", "Remark"]
     caption = (
-        "Each annotator against the others. Difference: Dice of the others among themselves minus "
-        "Dice with this person, mean over images, and the lower end of its interval."
+        "Each annotator against the others. r: correlation with the others. Difference: Dice of "
+        "the others among themselves minus Dice with this person, mean over images, and the lower "
+        "end of its interval."
     )
     return Table(caption, "Annotator", columns, lines)
 
@@ -247,32 +247,50 @@ def _frames(maps: AnnotatorMaps, agreement: Agreement, cell: int) -> dict[str, p
     """Tables of the CSV files."""
     people = [
         {
-            "annotator": one.name, "images": one.images, "shared": one.shared,
-            "dice": one.dice, "iou": one.iou, "correlation": one.correlation,
-            "dice_among_others": one.others, "difference": one.gap, "difference_low": one.low,
-            "area_ratio": one.area, "dx_pixels": one.dx * cell, "dy_pixels": one.dy * cell,
-            "correlation_gain": one.gain, "displaced": int(one.is_shifted),
+            "annotator": one.name,
+            "images": one.images,
+            "shared": one.shared,
+            "dice": one.dice,
+            "iou": one.iou,
+            "correlation": one.correlation,
+            "dice_among_others": one.others,
+            "difference": one.gap,
+            "difference_low": one.low,
+            "area_ratio": one.area,
+            "dx_pixels": one.dx * cell,
+            "dy_pixels": one.dy * cell,
+            "correlation_gain": one.gain,
+            "displaced": int(one.is_shifted),
             "disagrees_with_all": int(one.disagrees),
         }
         for one in agreement.people
-    ]  # fmt: skip
+    ]
     pairs = [
         {
-            "a": one.a, "b": one.b, "images": one.images, "both_empty": one.empty,
-            "dice": one.dice, "iou": one.iou, "correlation": one.correlation,
-            "dx_pixels": one.dx * cell, "dy_pixels": one.dy * cell,
+            "a": one.a,
+            "b": one.b,
+            "images": one.images,
+            "both_empty": one.empty,
+            "dice": one.dice,
+            "iou": one.iou,
+            "correlation": one.correlation,
+            "dx_pixels": one.dx * cell,
+            "dy_pixels": one.dy * cell,
             "correlation_without_displacement": one.shifted,
         }
         for one in agreement.pairs
-    ]  # fmt: skip
+    ]
     images = [
         {
-            "name": maps.table.loc[one.name, "name"], "annotators": " | ".join(one.annotators),
-            "dice": one.dice, "iou": one.iou, "correlation": one.correlation,
+            "name": maps.table.loc[one.name, "name"],
+            "annotators": " | ".join(one.annotators),
+            "dice": one.dice,
+            "iou": one.iou,
+            "correlation": one.correlation,
             "all_empty": int(one.empty),
         }
         for one in agreement.images
-    ]  # fmt: skip
+    ]
     columns = ["a", "b", "images", "both_empty", "dice", "iou", "correlation", "dx_pixels"]
     return {
         PEOPLE: pd.DataFrame(people),

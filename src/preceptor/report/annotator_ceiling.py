@@ -101,9 +101,11 @@ def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> tu
         own = np.stack(list(maps.maps(file).values())).astype(np.float32)
         count = len(own)
         cells = resample(
-            torch.from_numpy(own), _UNIT.expand(count, 4), box.expand(count, 4),
+            torch.from_numpy(own),
+            _UNIT.expand(count, 4),
+            box.expand(count, 4),
             (grid.height, grid.width),
-        ).numpy()  # fmt: skip
+        ).numpy()
         total = cells.sum(axis=0)
         value = mean_of([pearson(one, (total - one) / (count - 1)) for one in cells])
         if np.isfinite(value):

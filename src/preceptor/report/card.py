@@ -77,8 +77,8 @@ def model_card(
         "(`preceptor evaluate`). Saliency maps show where the evidence for a class is, not why.",
         "## Methods",
         *methods(plan, results),
-        f"Run `{best.run}`. `preceptor evaluate` evaluates this model on a manifest, and "
-        "`preceptor.models.load_model` loads it.",
+        f"Run `{best.run}`. `preceptor predict` applies this model to images, and `preceptor "
+        "evaluate` evaluates it on a manifest; `preceptor.load` loads it.",
     ]
     return "\n\n".join(parts) + "\n"
 

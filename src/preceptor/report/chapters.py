@@ -178,12 +178,14 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Blo
         drawings = [
             (title, drawing)
             for title, drawing in (
-                (f"{backbone}: AUC by annotations", budget_plot(results, backbone,
-                                                                  study.budget_gain)),
+                (
+                    f"{backbone}: AUC by annotations",
+                    budget_plot(results, backbone, study.budget_gain),
+                ),
                 ("The Teacher's maps", maps_plot(results, backbone)),
             )
             if drawing is not None
-        ]  # fmt: skip
+        ]
         legend = [*_AT_BEST[:1], ("student", "Student"), *_AT_BEST[1:]]
         legend.append(("teacher", "Teacher's maps"))
         blocks.append(_drawn(f"curve-{slug(backbone)}", drawings, legend))
@@ -198,9 +200,10 @@ def _errors(plan: Plan, results: Results, shared: DomainTables) -> list[Block | 
         blocks.append(
             Text(
                 f"Error rates need one positive class; this study has {len(results.classes)} "
-                "classes.", "none",
+                "classes.",
+                "none",
             )
-        )  # fmt: skip
+        )
     elif results.rates.empty:
         blocks.append(Text("No model has been scored on a test set yet.", "none"))
     for name in shared.tests:

@@ -14,14 +14,35 @@ from preceptor.report.palette import LIGHT
 from preceptor.report.svg import Element, Figure, label, line
 
 _SYMBOLS = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "−": r"$-$", "α": r"$\alpha$", "×": r"$\times$", "→": r"$\rightarrow$",
-    "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "–": "--", "…": r"\dots{}",
-    "÷": r"$\div$", "·": r"$\cdot$", "▲": "", "\u00a0": "~",
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "α": r"$\alpha$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "∞": r"$\infty$",
+    "–": "--",
+    "…": r"\dots{}",
+    "÷": r"$\div$",
+    "·": r"$\cdot$",
+    "▲": "",
+    "\u00a0": "~",
     # In LaTeX's default font encoding, these would print as other characters.
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-}  # fmt: skip
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
 
 
 def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:

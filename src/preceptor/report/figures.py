@@ -39,6 +39,7 @@ from preceptor.runtime.formatting import number
 from preceptor.study.plan import Plan
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm
+from preceptor.study.teacher import teachers_of
 
 ROC_KEYS = ("baseline1", "baseline2", "student", "ceiling")
 _ROLES = {"baseline1": "Baseline 1", "student": "Student", "ceiling": "Ceiling"}
@@ -155,7 +156,7 @@ def alpha_curve(results: Results, backbone: str) -> Figure | None:
         label(
             (left + right) / 2, bottom + 39 + under, "α (small: strong guidance)", "axis", "middle"
         )
-    )  # fmt: skip
+    )
     return svg(
         bottom + 47 + under, f"{backbone}: validation AUC over α. Selected: {'; '.join(said)}", body
     )
@@ -312,7 +313,7 @@ def teacher_plot(plan: Plan, results: Results, name: str) -> Figure | None:
         return None
     table = results.comparisons[results.comparisons["question"] == "RQ1"]
     rows = []
-    for teacher in plan.protocol.teachers():
+    for teacher in teachers_of(plan.protocol.study):
         if teacher.kind != "human" or teacher.name != name:
             continue
         for row in records(table[table["teacher_a"] == str(teacher)]):

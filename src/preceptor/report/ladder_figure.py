@@ -22,8 +22,11 @@ from preceptor.results.ladder import Ladder, RungName
 from preceptor.runtime.formatting import DASH, interval, number
 
 SERIES: dict[RungName, str] = {
-    "none": "baseline2", "any": "any", "teacher": "student", "human": "ceiling",
-}  # fmt: skip
+    "none": "baseline2",
+    "any": "any",
+    "teacher": "student",
+    "human": "ceiling",
+}
 """Color key of each rung."""
 
 LEGEND = [(SERIES[name], text) for name, text in RUNGS.items()]

@@ -18,19 +18,26 @@ from preceptor.runtime.formatting import DASH, interval, number
 ControlsAlpha = Literal["own", "student"]
 
 RUNGS: dict[RungName, str] = {
-    "none": "No maps", "any": "Any map", "teacher": "Teacher's maps", "human": "All human maps",
-}  # fmt: skip
+    "none": "No maps",
+    "any": "Any map",
+    "teacher": "Teacher's maps",
+    "human": "All human maps",
+}
 """Names of the rungs, from the lowest to the highest."""
 
 INSIDE: dict[RungName, str] = RUNGS | {
-    "none": "no maps", "any": "any map", "human": "all human maps",
-}  # fmt: skip
+    "none": "no maps",
+    "any": "any map",
+    "human": "all human maps",
+}
 """Names of the rungs inside a sentence."""
 
 _WITH: dict[RungName, str] = {
-    "none": "without maps", "any": "with the best of any map", "teacher": "with the Teacher's maps",
+    "none": "without maps",
+    "any": "with the best of any map",
+    "teacher": "with the Teacher's maps",
     "human": "with all human maps",
-}  # fmt: skip
+}
 
 
 def place_sentence(found: Results | StudyResults) -> str:
@@ -113,9 +120,12 @@ def rung_table(found: Sequence[Ladder]) -> Table | None:
         for rung in ladder.rungs
     ]
     columns = [
-        "AUC", "95 % interval of the AUC", "Gain over the row above", "95 % interval of the gain",
+        "AUC",
+        "95 % interval of the AUC",
+        "Gain over the row above",
+        "95 % interval of the gain",
         "p",
-    ]  # fmt: skip
+    ]
     caption = (
         f"{found[0].set}: AUC by the maps that guide, mean ± standard deviation over seeds; gains "
         "are paired by seed, p is not corrected."

@@ -145,8 +145,11 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
 
 def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
     """Download links of every table and figure, by `tables/NAME` and `figures/NAME`."""
-    kinds = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "text/plain"),
-             "svg": ("SVG", "image/svg+xml")}  # fmt: skip
+    kinds = {
+        "csv": ("CSV", "text/csv"),
+        "tex": ("LaTeX", "text/plain"),
+        "svg": ("SVG", "image/svg+xml"),
+    }
     found: dict[str, list[Link]] = {}
     for path, content in exports:
         stem, _, ending = path.rpartition(".")

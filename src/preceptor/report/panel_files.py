@@ -96,12 +96,20 @@ def _entries(domains: Mapping[str, Panels | None]) -> Iterator[tuple[PanelFile, 
             assert panels is not None
             yield (
                 PanelFile(
-                    f"{FOLDER}/{place:02d}-{'hit' if panel.hit else 'miss'}.png", domain,
-                    panels.backbone, panels.seed, panel.name, panel.label, panel.source,
-                    panel.scored, panel.score, panel.hit, panel.agreement,
+                    f"{FOLDER}/{place:02d}-{'hit' if panel.hit else 'miss'}.png",
+                    domain,
+                    panels.backbone,
+                    panels.seed,
+                    panel.name,
+                    panel.label,
+                    panel.source,
+                    panel.scored,
+                    panel.score,
+                    panel.hit,
+                    panel.agreement,
                 ),
                 panel,
-            )  # fmt: skip
+            )
 
 
 def _drawn(panel: Panel) -> bytes:

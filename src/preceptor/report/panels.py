@@ -35,7 +35,7 @@ from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
-from preceptor.report.palette import MAGMA
+from preceptor.predictor.overlay import colored, opacities
 from preceptor.results.best import Best
 from preceptor.results.domain import Results
 from preceptor.runtime.result_folder import is_finished
@@ -199,11 +199,18 @@ def _make(
         image, ratio, layers = _layers(entry, int(manifest_row), looks, student.spec.fit)
         panels.append(
             Panel(
-                str(entry["name"]), str(entry["label"]), str(entry["source"]),
-                shown, score, bool(hit[position]),
-                _agreement(entry, looks["Student"], int(manifest_row)), image, ratio, layers,
+                str(entry["name"]),
+                str(entry["label"]),
+                str(entry["source"]),
+                shown,
+                score,
+                bool(hit[position]),
+                _agreement(entry, looks["Student"], int(manifest_row)),
+                image,
+                ratio,
+                layers,
             )
-        )  # fmt: skip
+        )
     return Panels(best.arm.backbone, best.seed, teacher_name, panels)
 
 
@@ -326,11 +333,7 @@ def _overlay(saliency: NDArray[np.float32]) -> Picture:
 
     A palette of 64 colors with opacity needs a tenth of the size of four channels.
     """
-    levels = np.linspace(0, 1, 64)
-    picture = Image.fromarray((saliency * 63).round().astype(np.uint8), "P")
-    picture.putpalette(MAGMA)
-    opacity = ((0.25 + 0.5 * levels) * 255).round().astype(np.uint8)
-    return _encoded(picture, "PNG", transparency=opacity.tobytes())
+    return _encoded(colored(saliency), "PNG", transparency=opacities())
 
 
 def _encoded(picture: Image.Image, form: Literal["JPEG", "PNG"], **how: Any) -> Picture:

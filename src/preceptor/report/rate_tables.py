@@ -152,9 +152,12 @@ def further_table(results: Results, evaluation: str, backbone: str) -> Table | N
     whole = results.figures
     whole = whole[(whole["set"] == evaluation) & (whole["source"] == ALL_SOURCES)]
     names = {
-        "auc": "AUC", "average_precision": "Average precision", "accuracy": "Accuracy",
-        "brier": "Brier score", "eer": "EER",
-    }  # fmt: skip
+        "auc": "AUC",
+        "average_precision": "Average precision",
+        "accuracy": "Accuracy",
+        "brier": "Brier score",
+        "eer": "EER",
+    }
     if results.positive is None:
         names.pop("eer")
     lines = []

@@ -38,9 +38,15 @@ def domain_table(domains: pd.DataFrame) -> Table | None:
         ]
         lines.append(Line(heading, cells))
     columns = [
-        "Set", "Baseline 1, best α", "Baseline 2", "Student", "Student − stronger baseline",
-        "95 % interval, seeds", "95 %, seeds × images", "larger p (Holm, all domains)",
-    ]  # fmt: skip
+        "Set",
+        "Baseline 1, best α",
+        "Baseline 2",
+        "Student",
+        "Student − stronger baseline",
+        "95 % interval, seeds",
+        "95 %, seeds × images",
+        "larger p (Holm, all domains)",
+    ]
     return Table("AUC by domain, mean ± std over seeds.", "Domain", columns, lines)
 
 

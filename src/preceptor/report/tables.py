@@ -265,9 +265,7 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
     columns = list(dict.fromkeys([*study.students, *study.teachers]))
     columns = [name for name in columns if (runs["backbone"] == name).any()]
     lines = []
-    known = (
-        "baseline1", "baseline2", "teacher", "student", *CONTROLS, *DETECTORS, "ceiling",
-    )  # fmt: skip
+    known = ("baseline1", "baseline2", "teacher", "student", *CONTROLS, *DETECTORS, "ceiling")
     for role in known:
         mine = runs[runs["role"] == role]
         if mine.empty:

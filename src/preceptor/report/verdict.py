@@ -51,9 +51,10 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
     progress = f"{done} of {total} trainings are finished"
     if family.empty or family["mean"].isna().any():
         return Verdict(
-            "open", "No answer yet",
+            "open",
+            "No answer yet",
             f"No Student can be compared with the baselines yet: {progress}.",
-        )  # fmt: skip
+        )
     several = family["domain"].nunique() > 1
     units = [_unit(row, several, family["backbone"].nunique()) for row in records(family)]
     worst = family.groupby(units, sort=False)["mean"].min()
@@ -140,20 +141,23 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
     rows = [
         ("Annotated images (A)", f"{annotated.sum():,}", remark),
         (
-            "… of these with a human map", f"{(annotated & mapped).sum():,}",
+            "… of these with a human map",
+            f"{(annotated & mapped).sum():,}",
             "in the others, nothing was to be marked",
         ),
         (
-            "All training images (T)", f"{manifest.train_mask.sum():,}",
+            "All training images (T)",
+            f"{manifest.train_mask.sum():,}",
             "with the Teacher's maps; only labels are needed",
         ),
         (
-            "Human maps of validation images", f"{validation.sum():,}",
+            "Human maps of validation images",
+            f"{validation.sum():,}",
             "used to break ties in selection, and therefore counted as annotations"
             if used
             else "reported, not used for selection",
         ),
-    ]  # fmt: skip
+    ]
     if study.ceiling:
         ceiling = (manifest.train_mask & mapped).sum()
         rows.append(

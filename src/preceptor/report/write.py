@@ -110,7 +110,7 @@ def write_results(
     there = [name for name in FILES if (out / name).exists()]
     page = render_page(
         study, found, findings, domains, chapters, exports=exports, failed=failed, files=there
-    )  # fmt: skip
+    )
     write_atomically(out / "report.html", page)
     return WrittenReport(out, there, panel_files)
 
@@ -226,8 +226,11 @@ def csv_files(study: StudyPlan, found: StudyResults) -> dict[str, str]:
 def _by_file(plan: Plan, results: Results) -> dict[str, pd.DataFrame]:
     """Tables of one domain by file name."""
     found = {
-        "results.csv": results.figures, "rates.csv": results.rates, "runs.csv": results.runs,
-        "table.csv": results.table, "comparisons.csv": results.comparisons,
+        "results.csv": results.figures,
+        "rates.csv": results.rates,
+        "runs.csv": results.runs,
+        "table.csv": results.table,
+        "comparisons.csv": results.comparisons,
         "ladder.csv": LADDER.table(ladder_table(results.ladders)),
-    }  # fmt: skip
+    }
     return found | ({"budget.csv": results.budget} if plan.protocol.study.budgets else {})

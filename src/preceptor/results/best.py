@@ -13,8 +13,7 @@ from preceptor.models.build import load_model, save_model
 from preceptor.results.score_files import ScoreFiles
 from preceptor.runtime.replace_file import replacing
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Member
-from preceptor.study.steps import Arm
+from preceptor.study.steps import Arm, Member
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,16 @@ def budget_steps(curve: pd.DataFrame) -> pd.DataFrame:
             paired = paired_difference([ours[s] for s in common], [theirs[s] for s in common])
             lines.append(
                 {
-                    "backbone": backbone, "line": line, "size": here["size"],
-                    "then": after["size"], "n": paired.n, "mean": paired.mean,
-                    "low": paired.low, "high": paired.high,
+                    "backbone": backbone,
+                    "line": line,
+                    "size": here["size"],
+                    "then": after["size"],
+                    "n": paired.n,
+                    "mean": paired.mean,
+                    "low": paired.low,
+                    "high": paired.high,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(lines)
 
 
@@ -169,6 +174,11 @@ def _summary(values: pd.Series) -> dict[str, Any]:
     mean, std = mean_std(own)
     low, high = t_interval(own)
     return {
-        "mean": mean, "std": std, "low": low, "high": high, "n": len(own),
-        "by_seed": [float(value) for value in own], "seeds": [int(seed) for seed in values.index],
-    }  # fmt: skip
+        "mean": mean,
+        "std": std,
+        "low": low,
+        "high": high,
+        "n": len(own),
+        "by_seed": [float(value) for value in own],
+        "seeds": [int(seed) for seed in values.index],
+    }

@@ -24,6 +24,7 @@ from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
+from preceptor.study.teacher import teachers_of
 
 
 @dataclass(frozen=True)
@@ -74,39 +75,60 @@ def compare(
     pairs: list[Pair] = []
     if "student" in rows:
         for key, question in (
-            ("baseline1", "RQ2"), ("baseline2", "RQ2"), ("baseline1_paper", "RQ3"),
-            *((control, "control") for control in CONTROLS), ("ceiling", "ceiling"),
+            ("baseline1", "RQ2"),
+            ("baseline2", "RQ2"),
+            ("baseline1_paper", "RQ3"),
+            *((control, "control") for control in CONTROLS),
+            ("ceiling", "ceiling"),
             *((detector, "detector") for detector in DETECTORS),
-        ):  # fmt: skip
+        ):
             if key in rows:
                 pairs += [
                     Pair(
-                        question, name, arm, rows[key].arms[name], "student", key, "Student",
+                        question,
+                        name,
+                        arm,
+                        rows[key].arms[name],
+                        "student",
+                        key,
+                        "Student",
                         rows[key].title,
                     )
                     for name, arm in rows["student"].arms.items()
                     if name in rows[key].arms
-                ]  # fmt: skip
+                ]
         for row in rows_shown:
             if row.variant:
                 pairs += [
                     Pair(
-                        "variant", name, arm, rows["student"].arms[name], row.key, "student",
-                        row.title, "Student",
+                        "variant",
+                        name,
+                        arm,
+                        rows["student"].arms[name],
+                        row.key,
+                        "student",
+                        row.title,
+                        "Student",
                     )
                     for name, arm in row.arms.items()
-                ]  # fmt: skip
+                ]
         for key in ("baseline1_started", "baseline2_started"):
             if key in rows and "student_started" in rows:
                 started = rows["student_started"]
                 pairs += [
                     Pair(
-                        "start", name, arm, rows[key].arms[name], started.key, key, started.title,
+                        "start",
+                        name,
+                        arm,
+                        rows[key].arms[name],
+                        started.key,
+                        key,
+                        started.title,
                         rows[key].title,
                     )
                     for name, arm in started.arms.items()
                     if name in rows[key].arms
-                ]  # fmt: skip
+                ]
     pairs += _teacher_pairs(plan)
     scored = _scored(plan)
     lines: list[dict[str, Any]] = []
@@ -128,13 +150,19 @@ def compare(
             over_images = images.low, images.high
         lines.append(
             {
-                "question": pair.question, "backbone": pair.backbone, "a": pair.title_a,
-                "b": pair.title_b, "key_a": pair.key_a, "key_b": pair.key_b,
-                "alpha_a": a.alpha, "alpha_b": b.alpha,
-                "teacher_a": a.teacher, "teacher_b": b.teacher,
+                "question": pair.question,
+                "backbone": pair.backbone,
+                "a": pair.title_a,
+                "b": pair.title_b,
+                "key_a": pair.key_a,
+                "key_b": pair.key_b,
+                "alpha_a": a.alpha,
+                "alpha_b": b.alpha,
+                "teacher_a": a.teacher,
+                "teacher_b": b.teacher,
             }
             | _paired_line(by_seed, paired, over_images)
-        )  # fmt: skip
+        )
     lines += _over_backbones(plan, rows, figures)
     return correct([pd.DataFrame(lines)])[0]
 
@@ -179,10 +207,17 @@ def _over_backbones(
         if seeds:
             both = [side.loc[seeds].mean(axis=1).to_numpy(float) for side in (ours, theirs)]
             at = {
-                "question": "overall", "backbone": OVERALL, "a": "Student", "b": rows[key].title,
-                "key_a": "student", "key_b": key, "alpha_a": np.nan, "alpha_b": np.nan,
-                "teacher_a": "", "teacher_b": "",
-            }  # fmt: skip
+                "question": "overall",
+                "backbone": OVERALL,
+                "a": "Student",
+                "b": rows[key].title,
+                "key_a": "student",
+                "key_b": key,
+                "alpha_a": np.nan,
+                "alpha_b": np.nan,
+                "teacher_a": "",
+                "teacher_b": "",
+            }
             paired = sequential_difference(both[0], both[1], study.looks)
             lines.append(at | _paired_line(both[0] - both[1], paired, (np.nan, np.nan)))
     return lines
@@ -193,19 +228,26 @@ def _paired_line(
 ) -> dict[str, Any]:
     seeds = seeds_needed(by_seed, HALF_WIDTH)
     return {
-        "n": paired.n, "mean": paired.mean, "std": paired.std, "low": paired.low,
-        "high": paired.high, "p": paired.p, "p_floor": paired.p_floor, "p_holm": np.nan,
-        "image_low": over_images[0], "image_high": over_images[1],
+        "n": paired.n,
+        "mean": paired.mean,
+        "std": paired.std,
+        "low": paired.low,
+        "high": paired.high,
+        "p": paired.p,
+        "p_floor": paired.p_floor,
+        "p_holm": np.nan,
+        "image_low": over_images[0],
+        "image_high": over_images[1],
         "seeds_needed": seeds.expected if seeds else np.nan,
         "seeds_cautious": seeds.cautious if seeds else np.nan,
         "difference_by_seed": [round(float(value), 6) for value in by_seed],
-    }  # fmt: skip
+    }
 
 
 def _teacher_pairs(plan: Plan) -> list[Pair]:
     """Pairs of probe Students by their Teachers: human-guided and data-driven (RQ1), and RISE maps
     and CAMs (saliency)."""
-    study, teachers = plan.protocol.study, plan.protocol.teachers()
+    study, teachers = plan.protocol.study, teachers_of(plan.protocol.study)
     backbone, setting = study.probe_backbone, study.probe_settings[0]
     pairs = []
     for one, other in product(teachers, teachers):
@@ -263,11 +305,16 @@ def shares(
                 best, share = found
                 lines.append(
                     {
-                        "key": row.key, "title": row.title, "backbone": backbone,
-                        "baseline": best, "share": share.share, "low": share.low,
-                        "high": share.high, "reason": share.reason,
+                        "key": row.key,
+                        "title": row.title,
+                        "backbone": backbone,
+                        "baseline": best,
+                        "share": share.share,
+                        "low": share.low,
+                        "high": share.high,
+                        "reason": share.reason,
                     }
-                )  # fmt: skip
+                )
     return pd.DataFrame(lines)
 
 

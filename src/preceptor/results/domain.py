@@ -126,9 +126,14 @@ def gather(plan: Plan) -> Results:
     for member in plan.members:
         arm = member.arm
         identity: dict[str, Any] = {
-            "role": arm.label, "backbone": arm.backbone, "guidance": arm.guidance,
-            "alpha": arm.alpha, "teacher": arm.teacher, "seed": member.seed, "run": member.run,
-        }  # fmt: skip
+            "role": arm.label,
+            "backbone": arm.backbone,
+            "guidance": arm.guidance,
+            "alpha": arm.alpha,
+            "teacher": arm.teacher,
+            "seed": member.seed,
+            "run": member.run,
+        }
         validated, tested = files.validation(protocol, member), files.test(protocol, member)
         done = validated is not None
         folder = protocol.run_folder(member.run)
@@ -167,9 +172,10 @@ def gather(plan: Plan) -> Results:
     ]
     if not results.figures.empty:
         levels = {
-            "set": sets, "key": row_order(results.rows),
+            "set": sets,
+            "key": row_order(results.rows),
             "backbone": [*protocol.study.students, OVERALL],
-        }  # fmt: skip
+        }
         results.table = TABLE.table(_table(results), levels)
         compared = compare(plan, results.rows, results.figures, files)
         results.comparisons = COMPARISONS.table(compared)
@@ -194,9 +200,10 @@ def _recorded(folder: Path | None) -> dict[str, float | None]:
     if record is None:
         return dict.fromkeys(("seconds", "images_seen", "best_epoch"))
     kept: dict[str, float | None] = {
-        "seconds": record.seconds, "images_seen": record.images_seen,
+        "seconds": record.seconds,
+        "images_seen": record.images_seen,
         "best_epoch": record.best_epoch,
-    }  # fmt: skip
+    }
     return kept | {key: value for key, value in record.metrics.items() if key != "epoch"}
 
 
@@ -232,9 +239,16 @@ def _table(results: Results) -> pd.DataFrame:
                 here = own[evaluation, source].sort_values("seed")
                 by_backbone[backbone] = here.set_index("seed")["auc"]
                 lines.append(
-                    _line(row, backbone, row.arms[backbone].setting, str(evaluation), str(source),
-                          by_backbone[backbone], here)
-                )  # fmt: skip
+                    _line(
+                        row,
+                        backbone,
+                        row.arms[backbone].setting,
+                        str(evaluation),
+                        str(source),
+                        by_backbone[backbone],
+                        here,
+                    )
+                )
             if len(by_backbone) > 1 and len(by_backbone) == len(row.arms):
                 mean = pd.DataFrame(by_backbone).dropna().mean(axis=1)
                 every = pd.concat(parts.values())
@@ -255,15 +269,22 @@ def _line(
 ) -> dict[str, object]:
     summary = mean_std(aucs.to_numpy(float))
     return {
-        "key": row.key, "title": row.title, "backbone": backbone,
+        "key": row.key,
+        "title": row.title,
+        "backbone": backbone,
         "guidance": setting.guidance if setting else "",
-        "alpha": f"{setting.alpha:g}" if setting else "", "set": evaluation, "source": source,
-        "mean": summary.mean, "std": summary.std,
-        "n": len(aucs), "accuracy": float(part["accuracy"].mean()),
+        "alpha": f"{setting.alpha:g}" if setting else "",
+        "set": evaluation,
+        "source": source,
+        "mean": summary.mean,
+        "std": summary.std,
+        "n": len(aucs),
+        "accuracy": float(part["accuracy"].mean()),
         "eer": float(part["eer"].mean()),
         "average_precision": float(part["average_precision"].mean()),
-        "brier": float(part["brier"].mean()), "images": int(part["images"].iloc[0]),
-    }  # fmt: skip
+        "brier": float(part["brier"].mean()),
+        "images": int(part["images"].iloc[0]),
+    }
 
 
 def _alphas(plan: Plan) -> pd.DataFrame:

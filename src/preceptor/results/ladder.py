@@ -21,7 +21,7 @@ from preceptor.evaluation.sequential import sequential_difference, sequential_le
 from preceptor.results.comparisons import set_aucs
 from preceptor.results.rows import Row, set_order
 from preceptor.results.score_files import ScoreFiles
-from preceptor.study.config import Control
+from preceptor.study.controls import Control
 from preceptor.study.plan import Plan
 from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
@@ -174,9 +174,13 @@ def _any_map(
     if not candidates:
         return None
     choice = choose(
-        candidates, classes=protocol.workspace.manifest.classes, positive=study.positive,
-        rule=study.selection, draws=study.draws, negatives=study.validation_negatives,
-    )  # fmt: skip
+        candidates,
+        classes=protocol.workspace.manifest.classes,
+        positive=study.positive,
+        rule=study.selection,
+        draws=study.draws,
+        negatives=study.validation_negatives,
+    )
     among = tuple(key for key in ANY_MAP if key in {one.name for one in candidates})
     (control,) = (key for key in among if key == choice.winner)
     return AnyMap(control, among, choice.reason)
@@ -191,9 +195,11 @@ def _rungs(
     looks: Sequence[int],
 ) -> tuple[Rung, ...]:
     keys: dict[RungName, str | None] = {
-        "none": "baseline2", "any": None if chosen is None else chosen.control,
-        "teacher": "student", "human": "ceiling",
-    }  # fmt: skip
+        "none": "baseline2",
+        "any": None if chosen is None else chosen.control,
+        "teacher": "student",
+        "human": "ceiling",
+    }
     aucs: dict[RungName, pd.Series] = {}
     of: dict[RungName, Row] = {}
     for name, key in keys.items():
@@ -228,17 +234,33 @@ def _gain(
 
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:
     line: dict[str, Any] = {
-        "backbone": ladder.backbone, "set": ladder.set, "rung": rung.name, "key": rung.key,
-        "title": rung.title, "guidance": rung.setting.guidance, "alpha": rung.setting.alpha,
-        "n": rung.n, "mean": rung.mean, "std": rung.std, "low": rung.low, "high": rung.high,
-        "below": "", "gain_by_seed": (),
-    }  # fmt: skip
+        "backbone": ladder.backbone,
+        "set": ladder.set,
+        "rung": rung.name,
+        "key": rung.key,
+        "title": rung.title,
+        "guidance": rung.setting.guidance,
+        "alpha": rung.setting.alpha,
+        "n": rung.n,
+        "mean": rung.mean,
+        "std": rung.std,
+        "low": rung.low,
+        "high": rung.high,
+        "below": "",
+        "gain_by_seed": (),
+    }
     if rung.gain is None:
         unknown = ("gain_n", "gain", "gain_std", "gain_low", "gain_high", "p", "p_floor")
         return line | dict.fromkeys(unknown, float("nan"))
     paired = rung.gain.paired
     return line | {
-        "below": rung.gain.below, "gain_n": paired.n, "gain": paired.mean,
-        "gain_std": paired.std, "gain_low": paired.low, "gain_high": paired.high, "p": paired.p,
-        "p_floor": paired.p_floor, "gain_by_seed": rung.gain.by_seed,
-    }  # fmt: skip
+        "below": rung.gain.below,
+        "gain_n": paired.n,
+        "gain": paired.mean,
+        "gain_std": paired.std,
+        "gain_low": paired.low,
+        "gain_high": paired.high,
+        "p": paired.p,
+        "p_floor": paired.p_floor,
+        "gain_by_seed": rung.gain.by_seed,
+    }

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from preceptor.study.alphas import PAPER_ALPHA
+from preceptor.study.controls import OF_TEACHER
 from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import OF_TEACHER, Teacher, controls_of
 from preceptor.study.steps import Arm, Role
+from preceptor.study.teacher import Teacher, controls_of
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {
@@ -110,8 +111,11 @@ def table_rows(plan: Plan) -> list[Row]:
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 arms = chosen(role, role, str(winner) if role == "student" else "")
-                add(key, title, {name: arm and replace(arm, start="mapper")
-                                 for name, arm in arms.items()})  # fmt: skip
+                add(
+                    key,
+                    title,
+                    {name: arm and replace(arm, start="mapper") for name, arm in arms.items()},
+                )
     if study.mapper is not None and winner is not None:
         for role, title in DETECTORS.items():
             if role == "mapper" or study.ceiling:

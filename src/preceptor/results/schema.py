@@ -12,8 +12,12 @@ Kind = Literal["text", "number", "whole", "flag", "list"]
 """Of a column: text, a float, a whole number that may be missing, a truth value, a list."""
 
 _DTYPES: dict[Kind, str] = {
-    "text": "str", "number": "float64", "whole": "float64", "flag": "bool", "list": "object",
-}  # fmt: skip
+    "text": "str",
+    "number": "float64",
+    "whole": "float64",
+    "flag": "bool",
+    "list": "object",
+}
 
 
 @dataclass(frozen=True)
@@ -95,85 +99,171 @@ def _listed(values: Any) -> str:
 
 
 _RUN: dict[str, Kind] = {
-    "role": "text", "backbone": "text", "guidance": "text", "alpha": "number", "teacher": "text",
+    "role": "text",
+    "backbone": "text",
+    "guidance": "text",
+    "alpha": "number",
+    "teacher": "text",
     "seed": "whole",
-}  # fmt: skip
+}
 _PAIRED: dict[str, Kind] = {
-    "n": "whole", "mean": "number", "std": "number", "low": "number", "high": "number",
-    "p": "number", "p_floor": "number", "p_holm": "number", "image_low": "number",
-    "image_high": "number", "seeds_needed": "whole", "seeds_cautious": "whole",
+    "n": "whole",
+    "mean": "number",
+    "std": "number",
+    "low": "number",
+    "high": "number",
+    "p": "number",
+    "p_floor": "number",
+    "p_holm": "number",
+    "image_low": "number",
+    "image_high": "number",
+    "seeds_needed": "whole",
+    "seeds_cautious": "whole",
     "difference_by_seed": "list",
-}  # fmt: skip
+}
 
 FIGURES = Schema(
     {
-        **_RUN, "set": "text", "source": "text", "images": "whole", "positives": "whole",
-        "auc": "number", "eer": "number", "accuracy": "number", "average_precision": "number",
-        "brier": "number", "run": "text",
+        **_RUN,
+        "set": "text",
+        "source": "text",
+        "images": "whole",
+        "positives": "whole",
+        "auc": "number",
+        "eer": "number",
+        "accuracy": "number",
+        "average_precision": "number",
+        "brier": "number",
+        "run": "text",
     },
     order=("set", "source", *_RUN),
     further={},  # auc_CLASS
     tail=("run",),
-)  # fmt: skip
+)
 RATES = Schema(
     {
-        **_RUN, "set": "text", "kind": "text", "measure": "text", "at": "number",
-        "source": "text", "value": "number", "note": "text", "run": "text",
+        **_RUN,
+        "set": "text",
+        "kind": "text",
+        "measure": "text",
+        "at": "number",
+        "source": "text",
+        "value": "number",
+        "note": "text",
+        "run": "text",
     },
     order=("set", *_RUN),
-)  # fmt: skip
+)
 RUNS = Schema(
     {
-        **_RUN, "run": "text", "finished": "flag", "seconds": "number", "images_seen": "whole",
+        **_RUN,
+        "run": "text",
+        "finished": "flag",
+        "seconds": "number",
+        "images_seen": "whole",
         "best_epoch": "whole",
     },
     order=tuple(_RUN),
     further={"images": "whole"},  # metrics at the kept epoch
-)  # fmt: skip
+)
 TABLE = Schema(
     {
-        "key": "text", "title": "text", "backbone": "text", "guidance": "text", "alpha": "text",
-        "set": "text", "source": "text", "mean": "number", "std": "number", "n": "whole",
+        "key": "text",
+        "title": "text",
+        "backbone": "text",
+        "guidance": "text",
+        "alpha": "text",
+        "set": "text",
+        "source": "text",
+        "mean": "number",
+        "std": "number",
+        "n": "whole",
         "accuracy": "number",
-        "eer": "number", "average_precision": "number", "brier": "number", "images": "whole",
+        "eer": "number",
+        "average_precision": "number",
+        "brier": "number",
+        "images": "whole",
     },
     order=("set", "source", "key", "backbone"),
-)  # fmt: skip
+)
 COMPARISONS = Schema(
     {
-        "question": "text", "backbone": "text", "a": "text", "b": "text", "key_a": "text",
-        "key_b": "text", "alpha_a": "number", "alpha_b": "number", **_PAIRED,
+        "question": "text",
+        "backbone": "text",
+        "a": "text",
+        "b": "text",
+        "key_a": "text",
+        "key_b": "text",
+        "alpha_a": "number",
+        "alpha_b": "number",
+        **_PAIRED,
     },
     inner=("teacher_a", "teacher_b"),
-)  # fmt: skip
+)
 DOMAINS = Schema(
     {
-        "domain": "text", "backbone": "text", "b": "text", **_PAIRED, "primary": "text",
-        "images": "whole", "student": "number", "student_std": "number", "baseline": "number",
+        "domain": "text",
+        "backbone": "text",
+        "b": "text",
+        **_PAIRED,
+        "primary": "text",
+        "images": "whole",
+        "student": "number",
+        "student_std": "number",
+        "baseline": "number",
         "baseline_std": "number",
     },
     inner=("key_a", "key_b", "alpha_a", "alpha_b", "teacher_a", "teacher_b"),
-)  # fmt: skip
+)
 LADDER = Schema(
     {
-        "backbone": "text", "set": "text", "rung": "text", "key": "text", "title": "text",
-        "guidance": "text", "alpha": "number", "n": "whole", "mean": "number", "std": "number",
-        "low": "number", "high": "number", "below": "text", "gain_n": "whole", "gain": "number",
-        "gain_std": "number", "gain_low": "number", "gain_high": "number", "p": "number",
-        "p_floor": "number", "gain_by_seed": "list",
+        "backbone": "text",
+        "set": "text",
+        "rung": "text",
+        "key": "text",
+        "title": "text",
+        "guidance": "text",
+        "alpha": "number",
+        "n": "whole",
+        "mean": "number",
+        "std": "number",
+        "low": "number",
+        "high": "number",
+        "below": "text",
+        "gain_n": "whole",
+        "gain": "number",
+        "gain_std": "number",
+        "gain_low": "number",
+        "gain_high": "number",
+        "p": "number",
+        "p_floor": "number",
+        "gain_by_seed": "list",
     }
-)  # fmt: skip
+)
 BUDGET = Schema(
     {
-        "backbone": "text", "line": "text", "size": "whole", "minutes": "number",
-        "mean": "number", "std": "number", "low": "number", "high": "number", "n": "whole",
-        "by_seed": "list", "seeds": "list",
+        "backbone": "text",
+        "line": "text",
+        "size": "whole",
+        "minutes": "number",
+        "mean": "number",
+        "std": "number",
+        "low": "number",
+        "high": "number",
+        "n": "whole",
+        "by_seed": "list",
+        "seeds": "list",
     }
-)  # fmt: skip
+)
 
 CSV_FILES = {
-    "results.csv": FIGURES, "rates.csv": RATES, "runs.csv": RUNS, "table.csv": TABLE,
-    "comparisons.csv": COMPARISONS, "domains.csv": DOMAINS, "budget.csv": BUDGET,
+    "results.csv": FIGURES,
+    "rates.csv": RATES,
+    "runs.csv": RUNS,
+    "table.csv": TABLE,
+    "comparisons.csv": COMPARISONS,
+    "domains.csv": DOMAINS,
+    "budget.csv": BUDGET,
     "ladder.csv": LADDER,
-}  # fmt: skip
+}
 """The schema of each CSV file of a study folder."""

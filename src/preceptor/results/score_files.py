@@ -8,8 +8,8 @@ import pandas as pd
 
 from preceptor.runtime.result_folder import is_finished, read_scores
 from preceptor.study.plan import Plan
-from preceptor.study.protocol import Member, Protocol
-from preceptor.study.steps import Arm
+from preceptor.study.protocol import Protocol
+from preceptor.study.steps import Arm, Member
 
 
 class ScoreFiles:

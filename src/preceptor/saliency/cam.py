@@ -33,7 +33,7 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
         >>> class_activation_map(features, torch.eye(2), torch.tensor([1]))
         tensor([[[0., 4.]]])
     """
-    batch = len(features)
+    batch = features.shape[0]
     if classes.shape != (batch,):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {batch}")
     return _weighted_sum(features, binary_logits(weight.T).T[classes])
@@ -91,7 +91,7 @@ def log_odds_slopes(logits: Tensor, labels: Tensor) -> Tensor:
         >>> log_odds_slopes(torch.zeros(1, 3), torch.tensor([0]))
         tensor([[ 1.0000, -0.5000, -0.5000]])
     """
-    if labels.shape != (len(logits),):
+    if labels.shape != (logits.shape[0],):
         raise ValueError(f"labels {tuple(labels.shape)} must be (B,) with B = {len(logits)}")
     logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
     own = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)

@@ -48,7 +48,7 @@ def grad_cam(
         >>> grad_cam(logits, features, torch.tensor([0]), trainable=False)
         tensor([[[0.5000, 1.5000]]])
     """
-    if classes.shape != (len(logits),):
+    if classes.shape != (logits.shape[0],):
         raise ValueError(f"classes {tuple(classes.shape)} must be (B,) with B = {len(logits)}")
     # Without autocast, as for the CAM: otherwise the last product would be in bfloat16.
     with torch.autocast(features.device.type, enabled=False):

@@ -165,9 +165,14 @@ def rise(
         logits = _logits_of(model, images[:1])
         seen = MaskedScores(images, classes, logits, score=score, fill=fill, batch_size=batch_size)
         return _estimate(
-            seen, grid, cells=cells, max_masks=max_masks, tolerance=tolerance, estimator=estimator,
+            seen,
+            grid,
+            cells=cells,
+            max_masks=max_masks,
+            tolerance=tolerance,
+            estimator=estimator,
             seed=seed,
-        )  # fmt: skip
+        )
 
 
 def _estimate(

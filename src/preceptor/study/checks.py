@@ -16,7 +16,7 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.study.config import StudyConfig
-from preceptor.study.protocol import MEMBER_STRIDE
+from preceptor.study.teacher_runs import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.distributed import make_fabric
 from preceptor.training.last_layer import check_images, check_last_layer

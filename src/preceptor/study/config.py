@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from preceptor.config.guidance import PoolKind
 from preceptor.config.maps import PCA_COMPONENTS, RiseSettings
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import RunConfig
-from preceptor.config.settings import Amount, Few, Positive, Settings
+from preceptor.config.settings import Amount, Few
 from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import normal_rule
 from preceptor.evaluation.terms import Field as TermsField
 from preceptor.study.alphas import ALPHA_GRIDS, PAPER_ALPHA, Alpha, main_distance
+from preceptor.study.config_problems import (
+    backbone_problems,
+    duplicate_problems,
+    guidance_problems,
+    name_problems,
+    variant_problems,
+)
+from preceptor.study.controls import Control
+from preceptor.study.domain import Domain, Sizes
 from preceptor.study.options import Guidance, GuidanceConfig, Mapper, Variant
 from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
 from preceptor.study.setting import Setting
-
-Sizes = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Control = Literal[
-    "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked", "dfr"
-]  # fmt: skip
-
-
-_NAME = r"[^\W_][\w .-]*"  # of a domain or a way of guiding
 
 
 def _rule(rule: str) -> str:
@@ -44,22 +38,6 @@ def _rule(rule: str) -> str:
         return normal_rule(rule)
     except InputError as error:
         raise ValueError(str(error)) from error
-
-
-class Domain(Settings):
-    """Domain of a study: a manifest, and settings that differ from those of the study.
-
-    Args:
-        manifest, positive, primary, annotated, guide_classes, budget, maps: See `StudyConfig`.
-    """
-
-    manifest: ConfigPath
-    positive: str | None = None
-    primary: str | None = None
-    annotated: Amount | None = None
-    guide_classes: tuple[str, ...] | None = None
-    budget: Sizes | None = None
-    maps: Mapping[str, ConfigPath] | None = None
 
 
 class StudyConfig(GuidanceConfig):
@@ -191,11 +169,7 @@ class StudyConfig(GuidanceConfig):
             raise ValueError("\n".join(found))
         if (self.manifest is None) == (not self.domains):
             wrong.append("exactly one of manifest and domains is needed; set one of them")
-        for name in self.domains:
-            if re.fullmatch(_NAME, name) is None:
-                wrong.append(
-                    f"domains: {name!r} is not a valid name; use letters, digits, blanks, . and -"
-                )
+        wrong += name_problems("domains", self.domains)
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
         if self.mapper is not None and self.positive is None and self.manifest is not None:
@@ -207,53 +181,28 @@ class StudyConfig(GuidanceConfig):
             )
         if "dfr" in self.controls and self.mean_setting is None:
             wrong.append("controls: dfr needs pool: mean, in training or a way of guiding")
-        for name, way in self.guidances.items():
-            if re.fullmatch(_NAME, name) is None:
-                wrong.append(
-                    f"guidances: {name!r} is not a valid name; use letters, digits, blanks, . and -"
-                )
-            try:
-                Training.model_validate(way.training(self.training).model_dump())
-            except ValueError as error:
-                wrong.append(f"guidances.{name}: {_first_line(error)}")
-        for name, variant in self.variants.items():
-            try:
-                self.guiding(variant)
-                Training.model_validate(variant.training(self.training).model_dump())
-            except ValueError as error:
-                wrong.append(f"variants.{name}: {_first_line(error)}")
-        for name, values in (
-            ("teachers", self.teachers),
-            ("students", self.students),
-            ("seeds", self.seed_list),
-            ("alphas", self.alpha_grid),
-            ("teacher_alphas", self.teacher_alphas),
-            ("saliency", self.saliency),
-            ("budget", self.budget or ()),
-            *(
-                (f"guidances.{name}.alphas", one.alphas or ())
-                for name, one in self.guidances.items()
-            ),
-            *((f"domains.{name}.budget", one.budget or ()) for name, one in self.domains.items()),
-        ):
-            if len(set(values)) != len(values):
-                wrong.append(f"{name} has duplicate values: {list(values)}; remove one")
+        wrong += guidance_problems(self.guidances, self.training)
+        wrong += variant_problems(self.variants, self.training, self.guiding)
+        wrong += duplicate_problems(
+            {
+                "teachers": self.teachers,
+                "students": self.students,
+                "seeds": self.seed_list,
+                "alphas": self.alpha_grid,
+                "teacher_alphas": self.teacher_alphas,
+                "saliency": self.saliency,
+                "budget": self.budget or (),
+            }
+            | {f"guidances.{name}.alphas": way.alphas or () for name, way in self.guidances.items()}
+            | {f"domains.{name}.budget": one.budget or () for name, one in self.domains.items()}
+        )
         if "rise" in self.saliency:
             turned = ["tta"] if self.tta else []
             turned += [f"variants.{name}.tta" for name, one in self.variants.items() if one.tta]
             wrong += [f"{where} needs cam, and saliency has rise; remove one" for where in turned]
-        known = {*self.teachers, *self.students}
-        unknown = (set(self.backbone_args) | set(self.speed)) - known
-        if not isinstance(self.weights, str):
-            unknown |= set(self.weights) - known
-            missing = sorted(known - set(self.weights))
-            if missing:
-                wrong.append(f"weights: missing for {', '.join(missing)}; add hub, none or a file")
-        if unknown:
-            wrong.append(
-                "backbone_args, weights or speed name backbones that are not used: "
-                f"{', '.join(sorted(unknown))}; remove them, or add the backbones to a list"
-            )
+        wrong += backbone_problems(
+            {*self.teachers, *self.students}, self.weights, {*self.backbone_args, *self.speed}
+        )
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
@@ -455,10 +404,3 @@ class StudyConfig(GuidanceConfig):
     def weights_of(self, backbone: str) -> str:
         """Initial weights of a backbone: hub, none or a file."""
         return self.weights if isinstance(self.weights, str) else self.weights[backbone]
-
-
-def _first_line(error: ValueError) -> str:
-    """Message of a validation error, without pydantic's frame."""
-    if isinstance(error, ValidationError):
-        return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    return str(error)

@@ -60,9 +60,13 @@ def estimate_seconds(
 def count_kinds(steps: Sequence[Step]) -> str:
     """ "12 trainings, 3 map stores" for a list of steps."""
     names = {
-        "train": "training", "shard": "shard", "maps": "map store", "committee": "committee",
-        "evaluate": "test scoring", "select": "selection",
-    }  # fmt: skip
+        "train": "training",
+        "shard": "shard",
+        "maps": "map store",
+        "committee": "committee",
+        "evaluate": "test scoring",
+        "select": "selection",
+    }
     counts = Counter(step.kind for step in steps)
     return ", ".join(
         f"{count} {names[kind]}{'s' if count != 1 else ''}" for kind, count in counts.items()

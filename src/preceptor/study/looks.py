@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from preceptor.evaluation.scores import set_auc
 from preceptor.evaluation.sequential import sequential_difference
 from preceptor.runtime.result_folder import read_scores
-from preceptor.study.protocol import Protocol, Teacher
+from preceptor.study.baseline_runs import annotated_run, full_run
+from preceptor.study.protocol import Protocol
 from preceptor.study.seeds import SeedLooks
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Role, Step
+from preceptor.study.student_runs import student_run
+from preceptor.study.teacher import Teacher
 
 COMPARED: tuple[Role, ...] = ("student", "baseline1", "baseline2")
 """Roles of the primary comparisons."""
@@ -123,9 +126,9 @@ def primary_pairs(
     pairs: Pairs = {}
     for name in protocol.study.students:
         student, baseline1, baseline2 = (settings[role, name] for role in COMPARED)
-        students = [protocol.student(winner, name, student, seed)[-1] for seed in seeds]
-        one = [protocol.annotated_run(name, baseline1, seed) for seed in seeds]
-        two = [protocol.full_run("baseline2", name, baseline2, seed) for seed in seeds]
+        students = [student_run(protocol, winner, name, student, seed)[-1] for seed in seeds]
+        one = [annotated_run(protocol, name, baseline1, seed) for seed in seeds]
+        two = [full_run(protocol, "baseline2", name, baseline2, seed) for seed in seeds]
         pairs |= {(name, "baseline1"): (students, one), (name, "baseline2"): (students, two)}
     return pairs
 

@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from preceptor.config.guidance import CamClass, Distances, PoolKind
 from preceptor.config.maps import PostProcessing, Trust
@@ -65,13 +62,22 @@ class Mapper(Settings):
         """Training settings of a mapper in a study."""
         return study.model_copy(
             update={
-                "recipe": None, "distance": "cells", "cam_class": "decision", "head": "sigmoid",
-                "cam_source": "head_input", "cell_full": self.cell_full,
-                "mark_weight": self.mark_weight, "pool": "top", "pool_top": self.top,
-                "readout": "none", "balanced": True, "checkpoint": "last", "consistency": 0.0,
+                "recipe": None,
+                "distance": "cells",
+                "cam_class": "decision",
+                "head": "sigmoid",
+                "cam_source": "head_input",
+                "cell_full": self.cell_full,
+                "mark_weight": self.mark_weight,
+                "pool": "top",
+                "pool_top": self.top,
+                "readout": "none",
+                "balanced": True,
+                "checkpoint": "last",
+                "consistency": 0.0,
                 "augmentation": study.augmentation.model_copy(update={"outside": "none"}),
             }
-        )  # fmt: skip
+        )
 
 
 class GuidanceConfig(Settings):

@@ -12,7 +12,7 @@ from typing import Any
 
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.looks import LookResult
-from preceptor.study.protocol import Member, Protocol, Teacher
+from preceptor.study.protocol import Protocol
 from preceptor.study.selection import (
     Candidate,
     Choice,
@@ -22,7 +22,8 @@ from preceptor.study.selection import (
     with_dropped,
 )
 from preceptor.study.setting import Setting
-from preceptor.study.steps import Look, Role, Select, Selection, Step, Train
+from preceptor.study.steps import Look, Member, Role, Select, Selection, Step, Train
+from preceptor.study.teacher import Teacher, teachers_of
 from preceptor.training.record import mean_map_correlation
 
 
@@ -120,7 +121,8 @@ class Plan:
         choice = self.teacher_choice
         if choice is None:
             return None
-        return {str(teacher): teacher for teacher in self.protocol.teachers()}[choice.winner]
+        teachers = teachers_of(self.protocol.study)
+        return {str(teacher): teacher for teacher in teachers}[choice.winner]
 
     def setting_of(self, role: Role, backbone: str) -> Setting | None:
         """Selected setting of a role; None before the selection."""
@@ -237,9 +239,12 @@ class Plan:
                 (one.name, one.setting, [checksum(run, SCORES) for run in runs], agreement)
                 for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
             ],
-            manifest.classes, study.positive, study.selection, study.draws,
+            manifest.classes,
+            study.positive,
+            study.selection,
+            study.draws,
             study.validation_negatives,
-        )  # fmt: skip
+        )
         known = self.remembered.get(selection.name)
         if known is not None and known.evidence == evidence:
             return known
@@ -248,7 +253,10 @@ class Plan:
                 Candidate(one.name, one.setting, [read_scores(run) for run in runs], agreement)
                 for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
             ],
-            classes=manifest.classes, positive=study.positive, rule=study.selection,
-            draws=study.draws, negatives=study.validation_negatives,
-        )  # fmt: skip
+            classes=manifest.classes,
+            positive=study.positive,
+            rule=study.selection,
+            draws=study.draws,
+            negatives=study.validation_negatives,
+        )
         return replace(choice, evidence=evidence)

@@ -14,14 +14,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal, cast, get_args
 
-from preceptor.study.config import Control, StudyConfig
+from preceptor.study.baseline_runs import annotated_run, full_run
+from preceptor.study.config import StudyConfig
+from preceptor.study.control_runs import control_run
+from preceptor.study.controls import Control
 from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
 from preceptor.study.plan import Contender, Plan
-from preceptor.study.protocol import Teacher, controls_of
 from preceptor.study.seeds import AutoSeeds
 from preceptor.study.selection import Choice
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Look, Role, Select, Selection, Step
+from preceptor.study.student_runs import from_mapper, student_run, variant_run
+from preceptor.study.teacher import Teacher, controls_of, teachers_of
+from preceptor.study.teacher_maps import make_maps
+from preceptor.study.teacher_runs import mapper_run, teacher_run
 
 
 def first_steps(plan: Plan) -> list[Step]:
@@ -42,7 +48,7 @@ def stage_one(plan: Plan) -> list[Step]:
         else:
             (plain,) = study.plain_settings
             steps += [
-                protocol.full_run("baseline2", backbone, plain, seed) for seed in study.first_seeds
+                full_run(protocol, "baseline2", backbone, plain, seed) for seed in study.first_seeds
             ]
     return steps + _search_teacher(plan)
 
@@ -71,20 +77,20 @@ def variants_and_tests(plan: Plan, winner: Teacher, backbone: str, setting: Sett
         runs.append(chain[-1])
 
     for seed in plan.seeds:
-        own_chains = [protocol.student(winner, backbone, setting, seed)]
+        own_chains = [student_run(protocol, winner, backbone, setting, seed)]
         if len(study.plain_settings) == 1:  # otherwise after its own selection
             (plain,) = study.plain_settings
-            own_chains.append([protocol.full_run("baseline2", backbone, plain, seed)])
+            own_chains.append([full_run(protocol, "baseline2", backbone, plain, seed)])
         for chain in own_chains:
             add(chain)
             if study.starts_from_mapper:
-                add(protocol.from_mapper(chain, seed))
+                add(from_mapper(protocol, chain, seed))
         if study.controls_alpha == "student":
             for control in controls_of(study, winner):
-                add(protocol.control(control, winner, backbone, setting, seed))
+                add(control_run(protocol, control, winner, backbone, setting, seed))
         for name, variant in study.variants.items():
             own = replace(setting, alpha=variant.alpha_of(setting.alpha))
-            add(protocol.variant(name, winner, backbone, own, seed))
+            add(variant_run(protocol, name, winner, backbone, own, seed))
     return makers + runs + [protocol.evaluation(run) for run in runs]
 
 
@@ -106,9 +112,9 @@ def budget_runs(
         protocol = plan.protocol.of_budget(size)
         for seed in protocol.study.first_seeds:
             if role == "baseline1":
-                runs.append(protocol.annotated_run(backbone, setting, seed))
+                runs.append(annotated_run(protocol, backbone, setting, seed))
             elif winner.kind != "given":  # given maps do not depend on what is annotated
-                *before, run = protocol.student(winner, backbone, setting, seed)
+                *before, run = student_run(protocol, winner, backbone, setting, seed)
                 makers += before
                 runs.append(run)
     return makers + runs + [plan.protocol.evaluation(run) for run in runs]
@@ -123,7 +129,7 @@ def detectors(plan: Plan) -> list[Step]:
     if study.ceiling:
         roles.append("mapper_all")
     runs = [
-        protocol.mapper_run(role, backbone, seed)
+        mapper_run(protocol, role, backbone, seed)
         for role in roles
         for backbone in study.teachers
         for seed in plan.seeds
@@ -146,7 +152,7 @@ def outline(plan: Plan, most: bool = False) -> tuple[list[Step], list[Step]]:
         first_look, last = len(study.first_seeds), len(study.seed_list)
         draft.looks[Look(plan.domain, first_look)] = LookResult(first_look, (), 0.0, last)
     first = first_steps(draft)
-    winner = protocol.teachers()[0]
+    winner = teachers_of(protocol.study)[0]
     draft.choices[draft.teacher_selection] = Choice(str(winner), "", ())
     later = draft.add(stage_two(draft, winner))
     for backbone in study.students:
@@ -190,19 +196,19 @@ def _probe_chains(plan: Plan) -> list[list[Step]]:
     protocol = plan.protocol
     backbone, setting = _probes(plan)[0]
     return [
-        protocol.student(teacher, backbone, setting, seed)
-        for teacher in protocol.teachers()
+        student_run(protocol, teacher, backbone, setting, seed)
+        for teacher in teachers_of(protocol.study)
         for seed in protocol.study.first_seeds
     ]
 
 
 def _search_teacher(plan: Plan) -> list[Step]:
     """Probe Students of every Teacher, and the selection among the Teachers."""
-    protocol, teachers = plan.protocol, plan.protocol.teachers()
+    protocol, teachers = plan.protocol, teachers_of(plan.protocol.study)
 
     def students(teacher: Teacher) -> Callable[[int], list[list[Step]]]:
         return lambda seed: [
-            protocol.student(teacher, backbone, setting, seed)
+            student_run(protocol, teacher, backbone, setting, seed)
             for backbone, setting in _probes(plan)
         ]
 
@@ -240,7 +246,7 @@ def _search_setting(
     if role != "student":  # test sets are not scored before the selection of the Students
         also = [Selection(plan.domain, "student", backbone).step_id]
     else:
-        also = [plan.teacher_selection.step_id] if len(protocol.teachers()) == 1 else []
+        also = [plan.teacher_selection.step_id] if len(teachers_of(protocol.study)) == 1 else []
     where = f" ({plan.domain})" if plan.domain else ""
     return plan.search(
         Selection(plan.domain, role, backbone),
@@ -256,15 +262,15 @@ def _run(
 ) -> list[Step]:
     """The run of a role whose setting is chosen, after the steps that make its maps."""
     if role == "baseline1":
-        return [plan.protocol.annotated_run(backbone, setting, seed)]
+        return [annotated_run(plan.protocol, backbone, setting, seed)]
     if role in ("ceiling", "baseline2"):
-        return [plan.protocol.full_run(role, backbone, setting, seed)]
+        return [full_run(plan.protocol, role, backbone, setting, seed)]
     assert winner is not None
     if role == "student":
-        return plan.protocol.student(winner, backbone, setting, seed)
+        return student_run(plan.protocol, winner, backbone, setting, seed)
     if role not in get_args(Control):
         raise ValueError(f"no setting is chosen for the role {role}")
-    return plan.protocol.control(cast(Control, role), winner, backbone, setting, seed)
+    return control_run(plan.protocol, cast(Control, role), winner, backbone, setting, seed)
 
 
 def _after_setting(plan: Plan, role: Role, backbone: str, setting: Setting) -> list[Step]:
@@ -284,7 +290,7 @@ def _after_setting(plan: Plan, role: Role, backbone: str, setting: Setting) -> l
     chains = [_run(plan, role, backbone, one, seed, winner) for one in shown for seed in plan.seeds]
     if plan.protocol.study.starts_from_mapper and role in ("baseline1", "baseline2"):
         chains += [
-            plan.protocol.from_mapper(_run(plan, role, backbone, setting, seed, winner), seed)
+            from_mapper(plan.protocol, _run(plan, role, backbone, setting, seed, winner), seed)
             for seed in plan.seeds
         ]
     later = [step for chain in chains for step in chain]  # a dropped one lacks some seeds
@@ -335,7 +341,7 @@ def _map_step(plan: Plan, teacher: Teacher, seed: int) -> Step | None:
     if teacher.kind == "given":
         return None
     protocol, guiding = plan.protocol, plan.protocol.study.guiding()
-    training = protocol.teacher_run(teacher, seed, guiding)
+    training = teacher_run(protocol, teacher, seed, guiding)
     if teacher.method != "rise":
         return training
-    return protocol.make_maps(training, teacher, guiding)[-1]
+    return make_maps(protocol, training, teacher, guiding)[-1]

@@ -20,11 +20,25 @@ from preceptor.study.setting import Setting
 Kind = Literal["train", "shard", "maps", "committee", "evaluate", "select"]
 
 Role = Literal[
-    "baseline1", "baseline2", "teacher", "student", "ceiling",
-    "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed",
-    "masked", "dfr",
-    "variant", "member", "generation", "mapper", "mapper_all",
-]  # fmt: skip
+    "baseline1",
+    "baseline2",
+    "teacher",
+    "student",
+    "ceiling",
+    "shuffled",
+    "centre",
+    "pca",
+    "shuffled_human",
+    "distilled",
+    "mixed",
+    "masked",
+    "dfr",
+    "variant",
+    "member",
+    "generation",
+    "mapper",
+    "mapper_all",
+]
 """Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
 stand in no table (a committee's further members, Teachers of later generations). A mapper, taught
 maps alone, is a Teacher and, by its highest cells, a detector: of A, or of all human maps."""
@@ -81,6 +95,23 @@ class Arm:
         if self.start:
             name = f"{name} from {self.start}"
         return name if self.annotated is None else f"{name} @ {self.annotated}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of an arm.
+
+    Args:
+        arm: Arm of the study.
+        seed: Seed of the run.
+        run: Run id.
+        manifest: Table of images that the run is trained and tested on.
+    """
+
+    arm: Arm
+    seed: int
+    run: str
+    manifest: Path
 
 
 @dataclass(frozen=True, order=True)
@@ -236,9 +267,13 @@ class Select:
 Work = Train | MakeMaps | JoinMaps | AverageMaps | Evaluate | Select
 
 STEP_FOLDERS: dict[Kind, str] = {
-    "train": "runs", "shard": "shards", "maps": "maps", "committee": "maps",
-    "evaluate": "evaluations", "select": "",
-}  # fmt: skip
+    "train": "runs",
+    "shard": "shards",
+    "maps": "maps",
+    "committee": "maps",
+    "evaluate": "evaluations",
+    "select": "",
+}
 """Folder of a store that holds the results of steps of a kind."""
 
 

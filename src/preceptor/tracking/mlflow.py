@@ -210,9 +210,11 @@ class MlflowTracker:
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000,
+                [self._experiment],
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=1000,
                 page_token=token,
-            )  # fmt: skip
+            )
             runs = [_Run.of(run) for run in page]
             found |= {run.tags[_RUN]: run for run in runs if _RUN in run.tags}
             token = page.token
@@ -255,9 +257,8 @@ class MlflowTracker:
         since = since or time.time()
         tags = {_RUN: step.id, _PARENT: self._parent.id, _ROLES: roles_of(step, self._study)}
         made = self._client.create_run(
-            self._experiment, run_name=step.name, tags=tags,
-            start_time=_milliseconds(since),
-        )  # fmt: skip
+            self._experiment, run_name=step.name, tags=tags, start_time=_milliseconds(since)
+        )
         run = self._runs[step.id] = _Run(made.info.run_id, tags=tags, points={}, since=since)
         self._log(run, params=_as_params(parameters(step, self._study)))
         return run

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from preceptor.study.protocol import Member
-from preceptor.study.steps import Step, Train
+from preceptor.study.steps import Member, Step, Train
 from preceptor.study.study_plan import StudyPlan
 
 Value = str | int | float | bool

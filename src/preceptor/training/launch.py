@@ -29,9 +29,17 @@ SERVE = ("preceptor.training.member", "serve")
 """Module and function that a process of the run executes."""
 # Beginnings of variables that torchrun, Slurm, LSF and the implementations of MPI set.
 _LAUNCHERS = (
-    "LOCAL_RANK", "TORCHELASTIC_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "PMIX_", "MPI_",
+    "LOCAL_RANK",
+    "TORCHELASTIC_",
+    "SLURM_",
+    "LSB_",
+    "JSM_",
+    "OMPI_",
+    "PMI_",
+    "PMIX_",
+    "MPI_",
     "MV2_",
-)  # fmt: skip
+)
 
 
 def may_be_member() -> bool:

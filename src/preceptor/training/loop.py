@@ -79,9 +79,11 @@ def fit(
 
     with progress_display() as display:
         task = display.add_task(
-            f"{config.backbone} seed {config.seed}", total=ends[-1], note="",
+            f"{config.backbone} seed {config.seed}",
+            total=ends[-1],
+            note="",
             completed=ends[progress.epoch - 1] if progress.epoch else 0,
-        )  # fmt: skip
+        )
         for epoch in range(progress.epoch, len(ends)):
             started = time.monotonic()
             start = ends[epoch - 1] if epoch else 0
@@ -109,9 +111,9 @@ def fit(
             progress.epoch, progress.parts = epoch + 1, trainer.parts
             progress.scaler = trainer.scaler
             line = epoch_line(metrics, len(ends), metrics["images"] / seconds)
-            run.tell_epoch(line)
-            display.update(task, note=line)
             ranks.broadcast_from_first(partial(_keep, run, progress, trainer))
+            run.tell_epoch(line)  # an epoch that was reported is never repeated
+            display.update(task, note=line)
             watchdog.beat()
     return progress
 
@@ -197,9 +199,11 @@ class Trainer:
             sums += self.accumulate(part, alpha, share * len(part.labels) / len(batch.labels))
         if self.config.training.clip is not None:
             self.fabric.clip_gradients(  # the norm of the unscaled gradients in half precision
-                self.wrapped, self.optimizer, max_norm=self.config.training.clip,
+                self.wrapped,
+                self.optimizer,
+                max_norm=self.config.training.clip,
                 error_if_nonfinite=False,
-            )  # fmt: skip
+            )
         self.optimizer.step()
         return sums
 
@@ -335,9 +339,13 @@ def _validated(
     """Validation metrics after an epoch; detects divergence in the last steps."""
     try:
         return validate(
-            trainer.model, sets, trainer.wrapped, run.ranks, run.config.validation_negatives,
+            trainer.model,
+            sets,
+            trainer.wrapped,
+            run.ranks,
+            run.config.validation_negatives,
             run.config.guided_map,
-        )  # fmt: skip
+        )
     except NotANumberError as error:
         raise RunFailedError(
             f"run {run.id}: the training diverged: after epoch {epoch + 1}, {error}; lower lr or "

@@ -51,9 +51,15 @@ class StepStats:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, logits: Tensor, terms: LossTerms, targets: Targets, loss: Tensor,
-        alpha: float | Tensor, distance: Distances, mark_weight: float = MARK_WEIGHT,
-    ) -> StepStats:  # fmt: skip
+        cls,
+        logits: Tensor,
+        terms: LossTerms,
+        targets: Targets,
+        loss: Tensor,
+        alpha: float | Tensor,
+        distance: Distances,
+        mark_weight: float = MARK_WEIGHT,
+    ) -> StepStats:
         """Sums of one batch, from its loss and terms."""
         grad_logits, grad_map = gradient_norms(
             logits, terms, targets, alpha=alpha, distance=distance, mark_weight=mark_weight

@@ -16,12 +16,17 @@ from preceptor.data.exporters.write import manifest_images, write_export
 from preceptor.data.importers.options import ImportOptions
 from preceptor.data.importers.write import write_import
 from preceptor.data.manifest import Manifest
-from tests.commands import here
+from tests.commands import flags, here
 from tests.data.exporters.manifests import NAMES, marked_manifest
 from tests.data.importers.trees import iou
 
-FILES = {"masks": "masks", "coco": "annotations.json", "labelstudio": "tasks.json",
-         "labelme": ".", "cvat": "annotations.xml"}  # fmt: skip
+FILES = {
+    "masks": "masks",
+    "coco": "annotations.json",
+    "labelstudio": "tasks.json",
+    "labelme": ".",
+    "cvat": "annotations.xml",
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +106,12 @@ def test_the_commands_there_and_back(manifest: Path, tmp_path: Path) -> None:
     assert (out.code, out.err) == (0, "")
     assert "6 images, 5 with marks" in out.out
     back = here(
-        "data", "import", "coco", tmp_path / "out" / "annotations.json", "--images",
-        manifest.parent / "images", "--labels", tmp_path / "out" / "labels.csv", "--unmarked",
-        "examined", "--to", tmp_path / "back",
-    )  # fmt: skip
+        "data",
+        "import",
+        "coco",
+        tmp_path / "out" / "annotations.json",
+        *flags(images=manifest.parent / "images", labels=tmp_path / "out" / "labels.csv"),
+        *flags(unmarked="examined", to=tmp_path / "back"),
+    )
     assert back.code == 0
     assert "6 images, 5 with a map" in back.out

@@ -17,7 +17,7 @@ from pycocotools import mask as oracle
 from preceptor.data.importers.brush_rle import encode_brush
 from preceptor.data.importers.coco_rle import encode_counts
 from preceptor.data.importers.shapes import Pixels
-from tests.commands import here
+from tests.commands import flags, here
 from tests.data.importers.trees import save_json
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "brain_mri"
@@ -55,8 +55,16 @@ def to_coco(table: pd.DataFrame, folder: Path) -> list[object]:
             rle = oracle.encode(np.asfortranarray(mask // 255))
             rle["counts"] = rle["counts"].decode()
             box = oracle.toBbox(rle).tolist()
-            annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box,
-                                "segmentation": rle, "iscrowd": 0})  # fmt: skip
+            annotations.append(
+                {
+                    "id": number,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": box,
+                    "segmentation": rle,
+                    "iscrowd": 0,
+                }
+            )
     file = {"images": images, "annotations": annotations}
     save_json(folder / "a.json", file | {"categories": [{"id": 1, "name": "tumour"}]})
     return ["coco", folder / "a.json", "--unmarked", "examined"]
@@ -68,9 +76,12 @@ def to_labelstudio(table: pd.DataFrame, folder: Path) -> list[object]:
         mask = mask_of(row)
         value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": ["tumour"]}
         result = {
-            "type": "brushlabels", "to_name": "image", "value": value,
-            "original_width": mask.shape[1], "original_height": mask.shape[0],
-        }  # fmt: skip
+            "type": "brushlabels",
+            "to_name": "image",
+            "value": value,
+            "original_width": mask.shape[1],
+            "original_height": mask.shape[0],
+        }
         done = {"completed_by": 1, "result": [result] if mask.any() else []}
         tasks.append({"data": {"image": f"/data/{row.path}"}, "annotations": [done]})
     return ["labelstudio", save_json(folder / "a.json", tasks)]
@@ -110,10 +121,12 @@ def test_the_maps_are_the_masks_again(
     for name in table["path"]:
         shutil.copy(DATA / name, images / Path(name).name)
     outcome = here(
-        "data", "import", *convert(table, tmp_path), "--images", images, "--to",
-        tmp_path / "out", "--negative", "normal", "--split", "0.5,0.25,0.25", "--group-by",
-        r"^(TCGA_[A-Z0-9]+_[A-Z0-9]+_\d+)",
-    )  # fmt: skip
+        "data",
+        "import",
+        *convert(table, tmp_path),
+        *flags(images=images, to=tmp_path / "out", negative="normal", split="0.5,0.25,0.25"),
+        *flags(group_by=r"^(TCGA_[A-Z0-9]+_[A-Z0-9]+_\d+)"),
+    )
     assert (outcome.code, outcome.err) == (0, ""), outcome
     found = pd.read_csv(tmp_path / "out" / "manifest.csv", keep_default_na=False)
     assert len(found) == len(table)

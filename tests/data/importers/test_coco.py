@@ -54,8 +54,9 @@ def test_all_kinds_of_segmentation(tmp_path: Path) -> None:
     assert isinstance(polygon, Polygon)
     assert polygon.rule == "union"
     assert [ring.tolist() for ring in polygon.rings] == [
-        [[1, 1], [9, 1], [9, 9]], [[20, 1], [30, 1], [30, 9], [20, 9]]
-    ]  # fmt: skip
+        [[1, 1], [9, 1], [9, 9]],
+        [[20, 1], [30, 1], [30, 9], [20, 9]],
+    ]
     for name in ("c.png", "d.png"):
         assert (rasterize([found[name].annotations[0].shape], 40, 30) == mask * 255).all()
     assert found["d.png"].annotations[0].label == "rust"

@@ -80,8 +80,13 @@ def test_what_is_wrong_is_refused_by_row(tmp_path: Path) -> None:
     text = "image,x,y,duration\na.png,nan,2,1\na.png,1,two,1\na.png,1,2,0\n,1,2,3\n"
     with pytest.raises(PreceptorError) as caught:
         read_fixations(write(tmp_path, text), tmp_path / "images", Gaze(2))
-    for expected in ("4 problems", "row 2: x is 'nan'", "row 3: y is 'two'", "row 4: duration",
-                     "row 5: image is empty"):  # fmt: skip
+    for expected in (
+        "4 problems",
+        "row 2: x is 'nan'",
+        "row 3: y is 'two'",
+        "row 4: duration",
+        "row 5: image is empty",
+    ):
         assert expected in str(caught.value)
     with pytest.raises(PreceptorError, match="column 'y' is missing"):
         read_fixations(write(tmp_path, "image,x\na.png,1\n"), tmp_path / "images", Gaze(2))

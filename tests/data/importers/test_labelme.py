@@ -18,9 +18,14 @@ from tests.data.importers.trees import imported_maps, save_image, save_json
 
 def file(*shapes: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "version": "5.5.0", "flags": {}, "shapes": list(shapes), "imagePath": "a.png",
-        "imageData": None, "imageHeight": 30, "imageWidth": 40,
-    } | more  # fmt: skip
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": list(shapes),
+        "imagePath": "a.png",
+        "imageData": None,
+        "imageHeight": 30,
+        "imageWidth": 40,
+    } | more
 
 
 def shape(kind: str = "rectangle", points: Any = ((1, 2), (11, 7)), **more: Any) -> dict[str, Any]:
@@ -111,7 +116,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("data", file(imageData="%%%"), "imageData is not base64"),
     ("embedded bomb", file(imagePath="b.png", imageData=bomb()), "too large to decode safely"),
     ("flags", file(flags={"a": True, "b": True}), "are set"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("value", "expected"), [one[1:] for one in BAD], ids=[b[0] for b in BAD])

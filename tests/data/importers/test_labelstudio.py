@@ -15,9 +15,14 @@ from tests.data.importers.trees import images_of, imported_maps, iou, save_image
 
 def result(kind: str, label: str = "crack", **value: Any) -> dict[str, Any]:
     return {
-        "type": f"{kind}labels", "to_name": "image", "from_name": "label", "image_rotation": 0,
-        "original_width": 40, "original_height": 30, "value": value | {f"{kind}labels": [label]},
-    }  # fmt: skip
+        "type": f"{kind}labels",
+        "to_name": "image",
+        "from_name": "label",
+        "image_rotation": 0,
+        "original_width": 40,
+        "original_height": 30,
+        "value": value | {f"{kind}labels": [label]},
+    }
 
 
 def by(person: object, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -46,8 +51,9 @@ def test_percent_become_pixels(tmp_path: Path) -> None:
             )
         ],
     )
-    box, polygon, ellipse, point = (one.shape for one in images_of(read_labelstudio(path))[
-        "a.png"].annotations)  # fmt: skip
+    box, polygon, ellipse, point = (
+        one.shape for one in images_of(read_labelstudio(path))["a.png"].annotations
+    )
     assert box == Box(4, 6, 20, 12)
     assert isinstance(polygon, Polygon)
     assert polygon.rings[0].tolist() == [[0, 0], [20, 0], [20, 30]]
@@ -175,7 +181,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("turned", [task(by(1, BOX | {"image_rotation": 90}))], "was turned by 90°"),
     ("traversal", [task(by(1, BOX), image="../../a.png")], "leads out of the folder"),
     ("twice", [task(by(1, BOX)), task(by(1, BOX))], "is listed already in tasks[0]"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("file", "expected"), [one[1:] for one in BAD], ids=[b[0] for b in BAD])

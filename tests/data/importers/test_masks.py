@@ -90,9 +90,12 @@ def test_what_is_wrong_is_refused_by_file(tmp_path: Path, images: Path) -> None:
     with pytest.raises(PreceptorError) as caught:
         imported_maps(read_masks(tmp_path / "m"), images, tmp_path / "out", unmarked="unknown")
     for expected in (
-        "4 problems", "a.png: the annotations are for 40×29, the image is 40×30",
-        "b.png: cannot be decoded", "c.png: it has", "there is no image 'z'",
-    ):  # fmt: skip
+        "4 problems",
+        "a.png: the annotations are for 40×29, the image is 40×30",
+        "b.png: cannot be decoded",
+        "c.png: it has",
+        "there is no image 'z'",
+    ):
         assert expected in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -113,9 +116,11 @@ def test_class_folders_with_a_parallel_tree_of_masks(tmp_path: Path) -> None:
     cells = [row.split(",") for row in (tmp_path / "out" / "manifest.csv").read_text().split()]
     table = {row[1]: (row[2], row[3], row[5]) for row in cells[1:]}
     assert table == {
-        "train/fake/a.png": ("fake", "train", "1"), "train/real/a.png": ("real", "train", "0"),
-        "test/fake/b.png": ("fake", "test", "1"), "test/real/c.jpg": ("real", "test", "0"),
-    }  # fmt: skip
+        "train/fake/a.png": ("fake", "train", "1"),
+        "train/real/a.png": ("real", "train", "0"),
+        "test/fake/b.png": ("fake", "test", "1"),
+        "test/real/c.jpg": ("real", "test", "0"),
+    }
 
 
 def test_folders_without_masks_are_labels_only(tmp_path: Path) -> None:

@@ -10,8 +10,13 @@ from preceptor.errors import ProblemsError
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     images = [
-        "real/a.png", "real/b.png", "gan/c.png", "gan/d.jpg", "new/real/e.png", "new/gan/a.png"
-    ]  # fmt: skip
+        "real/a.png",
+        "real/b.png",
+        "gan/c.png",
+        "gan/d.jpg",
+        "new/real/e.png",
+        "new/gan/a.png",
+    ]
     for name in images:
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,8 +25,12 @@ def release(tmp_path: Path) -> Path:
     for name in ("a.jpg", "d.png", "other.png"):
         Image.new("L", (4, 4)).save(tmp_path / "heat" / name)
     (tmp_path / "heat" / "notes.txt").write_text("not a map")
-    lines = ["train,real,/real/a.png", "test,real,/real/b.png", "train,fake,gan/c.png",
-             "test,fake,/gan/d.jpg"]  # fmt: skip
+    lines = [
+        "train,real,/real/a.png",
+        "test,real,/real/b.png",
+        "train,fake,gan/c.png",
+        "test,fake,/gan/d.jpg",
+    ]
     (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "gan9.csv").write_text("test,real,/new/real/e.png\ntrain,fake,/new/gan/a.png\n")
     return tmp_path
@@ -45,8 +54,13 @@ def problems(release: Path, *tests: str) -> list[str]:
 def test_the_release_reads_as_it_is(release: Path) -> None:
     table = read(release).table
     assert table["name"].tolist() == [
-        "real/a.png", "real/b.png", "gan/c.png", "gan/d.jpg", "new/real/e.png", "new/gan/a.png"
-    ]  # fmt: skip
+        "real/a.png",
+        "real/b.png",
+        "gan/c.png",
+        "gan/d.jpg",
+        "new/real/e.png",
+        "new/gan/a.png",
+    ]
     assert table["split"].tolist() == ["train", "val", "train", "val", "test-gan9", "test-gan9"]
     assert table["label"].tolist() == ["real", "real", "fake", "fake", "real", "fake"]
     assert table["source"].tolist() == ["real", "real", "gan", "gan", "new/real", "new/gan"]

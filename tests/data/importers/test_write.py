@@ -10,7 +10,7 @@ from preceptor.data.importers import ImportOptions, read_coco, write_import
 from preceptor.data.importers.image_files import ImageFiles
 from preceptor.data.importers.shapes import ImportedAnnotations
 from preceptor.errors import PreceptorError
-from tests.commands import assert_refused, here
+from tests.commands import assert_refused, flags, here
 from tests.data.importers.trees import coco, imported_maps, save_image, save_json
 
 
@@ -65,8 +65,10 @@ def test_several_classes_are_a_question(tmp_path: Path, images: Path) -> None:
 
 
 def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
-    rows = [f"p{n // 2}_{n}.png,{'real' if n % 3 else 'fake'},s{n % 2},p{n // 2},x{n}" for n in
-            range(12)]  # fmt: skip
+    rows = [
+        f"p{n // 2}_{n}.png,{'real' if n % 3 else 'fake'},s{n % 2},p{n // 2},x{n}"
+        for n in range(12)
+    ]
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label,source,patient,more\n" + "\n".join(rows) + "\n")
     options = {"labels": labels, "unmarked": "unknown"}
@@ -94,9 +96,13 @@ def test_labels_come_from_a_table(tmp_path: Path, images: Path) -> None:
 def test_splits_keep_groups_together(tmp_path: Path, images: Path) -> None:
     shares = {"train": 0.5, "val": 0.25, "test": 0.25}
     summary, _ = imported_maps(
-        source(tmp_path), images, tmp_path / "out", unmarked="unknown", split=shares,
+        source(tmp_path),
+        images,
+        tmp_path / "out",
+        unmarked="unknown",
+        split=shares,
         group_by=r"^(p\d+)_",
-    )  # fmt: skip
+    )
     found = table(tmp_path / "out")
     assert summary.has_splits
     assert found.groupby("group")["split"].nunique().max() == 1
@@ -167,9 +173,10 @@ def test_the_command(tmp_path: Path, images: Path) -> None:
     assert_refused(refused, ["6 of 12 images", "--unmarked examined"], problems=1)
     assert not (tmp_path / "out").exists()
     outcome = here(
-        *command, tmp_path / "out", "--unmarked", "examined", "--shape", "soft:2", "--split",
-        "0.5,0.25,0.25", "--group-by", r"^(p\d+)_",
-    )  # fmt: skip
+        *command,
+        tmp_path / "out",
+        *flags(unmarked="examined", shape="soft:2", split="0.5,0.25,0.25", group_by=r"^(p\d+)_"),
+    )
     assert (outcome.code, outcome.err) == (0, ""), outcome
     assert "12 images, 6 with a map" in outcome.out
     record = json.loads((tmp_path / "out" / "import.json").read_text())

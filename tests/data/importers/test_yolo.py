@@ -84,7 +84,7 @@ BAD = [
     ("prediction", "0 .1 .1 .2 .2 .9", "it has 5 numbers"),
     ("pixels", "0 20 15 10 10", "are not shares"),
     ("empty box", "0 0.5 0.5 0 0.1", "the box is empty"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "expected"), [one[1:] for one in BAD], ids=[b[0] for b in BAD])

@@ -61,8 +61,11 @@ def _from(image: Path, folder: Path) -> str:
 
 def _shape(region: Region, label: str, options: ExportOptions) -> dict[str, Any]:
     shape: dict[str, Any] = {
-        "label": label, "group_id": None, "description": options.model, "flags": {},
-    }  # fmt: skip
+        "label": label,
+        "group_id": None,
+        "description": options.model,
+        "flags": {},
+    }
     if options.form == "polygons":
         return shape | {"shape_type": "polygon", "points": region.ring.tolist(), "mask": None}
     high, wide = region.mask.shape

@@ -77,10 +77,13 @@ def write_export(
         for image in images:
             rows.append(
                 {
-                    "path": image.name, "label": image.label, "split": image.split,
-                    "source": image.source, "group": image.group,
+                    "path": image.name,
+                    "label": image.label,
+                    "split": image.split,
+                    "source": image.source,
+                    "group": image.group,
                 }
-            )  # fmt: skip
+            )
             marked += bool(mask_of(image, options).any())
             yield image
 
@@ -131,9 +134,15 @@ def manifest_images(
                 maps = torch.from_numpy(pixels)[None]
                 pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()
         return ExportedImage(
-            str(row["name"]), path, (width, height), str(row["label"]), str(row["split"]),
-            str(row["source"]), str(row["group"]), pixels,
-        )  # fmt: skip
+            str(row["name"]),
+            path,
+            (width, height),
+            str(row["label"]),
+            str(row["split"]),
+            str(row["source"]),
+            str(row["group"]),
+            pixels,
+        )
 
     yield from without_problems(table, read, str(manifest.source or manifest.root), progress)
 

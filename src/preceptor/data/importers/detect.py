@@ -76,9 +76,14 @@ def _of_file(path: Path, source: Path) -> list[Found]:
     with path.open("rb") as stream:
         head = stream.read(_HEAD).decode("utf-8-sig", errors="replace").lstrip()
     check = {
-        ".json": _of_json, ".xml": _of_xml, ".yaml": _of_yaml, ".yml": _of_yaml, ".csv": _of_table,
-        ".tsv": _of_table, ".txt": _of_text,
-    }.get(path.suffix.lower())  # fmt: skip
+        ".json": _of_json,
+        ".xml": _of_xml,
+        ".yaml": _of_yaml,
+        ".yml": _of_yaml,
+        ".csv": _of_table,
+        ".tsv": _of_table,
+        ".txt": _of_text,
+    }.get(path.suffix.lower())
     found = check(head) if check else None
     if found is None:
         return []

@@ -124,9 +124,14 @@ def read_fixations(source: Path | str, images: Path | str, gaze: Gaze) -> Import
                     shapes.append(Annotation(Mask(map_), "", str(person)))
             seen = tuple(sorted(set(rows["annotator"]) - {""}))
             yield AnnotatedImage(
-                str(name), size, tuple(shapes), labels[0] if labels else "", examined=True,
-                annotators=seen, where=where,
-            )  # fmt: skip
+                str(name),
+                size,
+                tuple(shapes),
+                labels[0] if labels else "",
+                examined=True,
+                annotators=seen,
+                where=where,
+            )
 
     count = int(table["image"].nunique())
     return ImportedAnnotations("fixations", path, read, annotators=persons, count=count)

@@ -35,9 +35,16 @@ from preceptor.data.importers.split_words import split_in
 from preceptor.errors import InputError
 
 _LEAST = {
-    "polygon": 3, "rectangle": 2, "circle": 2, "line": 2, "linestrip": 2, "point": 1, "points": 1,
-    "mask": 2, "oriented_rectangle": 3,
-}  # fmt: skip
+    "polygon": 3,
+    "rectangle": 2,
+    "circle": 2,
+    "line": 2,
+    "linestrip": 2,
+    "point": 1,
+    "points": 1,
+    "mask": 2,
+    "oriented_rectangle": 3,
+}
 
 
 def read_labelme(source: Path | str | Sequence[Path | str]) -> ImportedAnnotations:
@@ -105,9 +112,15 @@ def _image(
         log.problem(of, f"the flags {shown(chosen)} are set", "set one, or give --labels")
     label = chosen[0] if len(chosen) == 1 else ""
     return AnnotatedImage(
-        _from_root(folder, name), size, tuple(found), label, split_in(path), True,
-        embedded=embedded, of=of,
-    )  # fmt: skip
+        _from_root(folder, name),
+        size,
+        tuple(found),
+        label,
+        split_in(path),
+        True,
+        embedded=embedded,
+        of=of,
+    )
 
 
 def _from_root(folder: PurePosixPath, name: str) -> str:

@@ -30,9 +30,17 @@ _Size = tuple[int, int]
 _FIX = "correct or remove the result"
 # Kinds of result that are shapes; the key of their classes is the same.
 _SHAPES = {
-    "rectanglelabels", "rectangle", "polygonlabels", "polygon", "ellipselabels", "ellipse",
-    "brushlabels", "brush", "keypointlabels", "keypoint",
-}  # fmt: skip
+    "rectanglelabels",
+    "rectangle",
+    "polygonlabels",
+    "polygon",
+    "ellipselabels",
+    "ellipse",
+    "brushlabels",
+    "brush",
+    "keypointlabels",
+    "keypoint",
+}
 
 
 def read_labelstudio(
@@ -87,8 +95,12 @@ class _Task:
 
     def __init__(self, where: str, value: Any, image_key: str, log: Log, of: str) -> None:
         self.where, self.value, self.image_key, self.log, self.of = (
-            where, value, image_key, log, of,
-        )  # fmt: skip
+            where,
+            value,
+            image_key,
+            log,
+            of,
+        )
         self.size: _Size | None = None
         self.label = ""
         self.keys: set[str] = set()
@@ -135,10 +147,16 @@ class _Task:
         if name is None:
             return None
         return AnnotatedImage(
-            name, self.size, tuple(self.shapes), self.label, examined=examined,
-            annotators=tuple(dict.fromkeys(filter(None, persons))), seconds=seconds,
-            where=self.where, of=self.of,
-        )  # fmt: skip
+            name,
+            self.size,
+            tuple(self.shapes),
+            self.label,
+            examined=examined,
+            annotators=tuple(dict.fromkeys(filter(None, persons))),
+            seconds=seconds,
+            where=self.where,
+            of=self.of,
+        )
 
     def _name(self, data: dict[str, Any]) -> str | None:
         """Name of the image in the data of the task."""

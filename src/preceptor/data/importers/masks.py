@@ -56,9 +56,14 @@ def read_masks(source: Path | str, *, label: str = "positive") -> ImportedAnnota
                 yield record
 
     return ImportedAnnotations(
-        "masks", root, read, classes=names or [label], annotators=(), count=len(files.names),
+        "masks",
+        root,
+        read,
+        classes=names or [label],
+        annotators=(),
+        count=len(files.names),
         whole_folder=True,
-    )  # fmt: skip
+    )
 
 
 def mask_record(

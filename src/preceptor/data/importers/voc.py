@@ -87,9 +87,13 @@ def read_voc(source: Path | str) -> ImportedAnnotations:
             yield AnnotatedImage(f"{stem}.*", size, shapes, split=split, examined=True, of=of)
 
     return ImportedAnnotations(
-        "voc", path, read, annotators=(), count=len({*masks, *(x.stem for x in xmls)}),
+        "voc",
+        path,
+        read,
+        annotators=(),
+        count=len({*masks, *(x.stem for x in xmls)}),
         classes=[name for name in colors.values() if name != "background"],
-    )  # fmt: skip
+    )
 
 
 def _splits(root: Path) -> dict[str, str]:

@@ -160,9 +160,14 @@ class _Reading:
             self.log.problem(f"{place}, {spot}", why, "correct or remove the shape")
         classes = {one.label for one in drawn if self.alone in (None, one.annotator)}
         row = ImageRow(
-            place, record.label, tuple(sorted(classes)), record.split, self._examined(record),
-            Path(EMBEDDED) if content is not None else self.root, seconds=record.seconds,
-        )  # fmt: skip
+            place,
+            record.label,
+            tuple(sorted(classes)),
+            record.split,
+            self._examined(record),
+            Path(EMBEDDED) if content is not None else self.root,
+            seconds=record.seconds,
+        )
         self.rows[image] = row
         if self.log.problems:  # nothing will be kept: only problems are looked for
             return

@@ -78,9 +78,14 @@ def read_yolo(source: Path | str, images: Path | str | None = None) -> ImportedA
             )
 
     return ImportedAnnotations(
-        "yolo", path, read, classes=list(names.values()), annotators=(), count=len(texts),
+        "yolo",
+        path,
+        read,
+        classes=list(names.values()),
+        annotators=(),
+        count=len(texts),
         whole_folder=True,
-    )  # fmt: skip
+    )
 
 
 def _settings(path: Path) -> dict[str, Any]:

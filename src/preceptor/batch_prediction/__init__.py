@@ -1,0 +1,1 @@
+"""Prediction for many files into one table, which resumes where it stopped."""

@@ -1,0 +1,121 @@
+"""Images that are named by files, folders, patterns, manifests and lists of paths."""
+
+# os.path and not Path: a million files are listed.
+# ruff: noqa: PTH118, PTH122, PTH207
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from preceptor.data.images import SUFFIXES
+from preceptor.data.manifest_cells import absolute
+from preceptor.data.manifest_io import Findings, read_table
+from preceptor.errors import InputError
+
+MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
+"""Suffixes of manifests."""
+LIST = "-"
+"""Input that stands for a list of paths, one per line."""
+
+
+class ListedImage(NamedTuple):
+    """Image of a list.
+
+    Args:
+        name: Name in the output: the path as given, as in the manifest, or below the given folder.
+        path: Path of the file.
+    """
+
+    name: str
+    path: str
+
+
+class ImageList:
+    """Images of several inputs, in their order; folders are listed in the order of their names.
+
+    Args:
+        inputs: Image files, folders (all images below them), patterns such as `scans/**/*.png`,
+            manifests (CSV or Parquet), or `-` for a list of paths, one per line.
+        lines: Lines of the list.
+
+    Raises:
+        InputError: An input does not exist or has no images, or a manifest has no column path.
+    """
+
+    def __init__(self, inputs: Sequence[str], lines: Iterable[str] = ()) -> None:
+        self._lines = lines
+        self._parts: list[str | list[str] | list[ListedImage]] = []
+        for name in inputs:
+            self._parts.append(_part(name))
+        if inputs.count(LIST) > 1:
+            raise InputError(f"{LIST} is given {inputs.count(LIST)} times; there is one list")
+
+    def __iter__(self) -> Iterator[ListedImage]:
+        for part in self._parts:
+            if part == LIST:
+                for line in self._lines:
+                    if path := line.rstrip("\r\n"):
+                        yield ListedImage(path, path)
+            elif isinstance(part, str):
+                yield from _images_below(part)
+            else:
+                for one in part:
+                    yield one if isinstance(one, ListedImage) else ListedImage(one, one)
+
+    def count(self) -> int | None:
+        """Number of images; None if a list is read from a stream."""
+        if LIST in self._parts:
+            return None
+        return sum(1 for _ in self)
+
+
+def _part(name: str) -> str | list[str] | list[ListedImage]:
+    """A folder or `-`, paths, or images of a manifest."""
+    if name == LIST:
+        return LIST
+    if os.path.isdir(name):  # noqa: PTH112
+        if next(_images_below(name), None) is None:
+            known = " ".join(sorted(SUFFIXES))
+            raise InputError(f"{name}: the folder has no images ({known})")
+        return name
+    if not os.path.lexists(name):
+        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
+        paths = [path for path in found if not os.path.isdir(path)]  # noqa: PTH112
+        if not paths:
+            what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
+            raise InputError(f"{name}: {what}; correct it")
+        return paths
+    if os.path.splitext(name)[1].lower() in MANIFESTS:
+        return _rows(Path(name))
+    return [name]
+
+
+def _rows(file: Path) -> list[ListedImage]:
+    """Images of a manifest; other columns than the path are not read."""
+    findings = Findings(str(file))
+    raw = read_table(file, findings)
+    findings.raise_if_any()
+    if "path" not in raw.frame:
+        raise InputError(f"{file}: it has no column path; name the column of the images so")
+    names = raw.frame["path"].fillna("").astype(str)
+    if (names == "").any():
+        row = raw.rows[int((names == "").argmax())]
+        raise InputError(f"{file}: {findings.name(row)}: the path is empty; fill it in")
+    if names.empty:
+        raise InputError(f"{file}: it has no rows; add a row per image")
+    paths = absolute(names, file.absolute().parent)
+    return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
+
+
+def _images_below(folder: str) -> Iterator[ListedImage]:
+    """Images of a folder and the folders below it; hidden ones are left out."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                path = os.path.join(base, name)
+                yield ListedImage(path, path)

@@ -1,0 +1,125 @@
+// What keys and buttons do.
+
+import { answer, mayAnswer } from "./answers.js";
+import { cursor, draw, guide, stage, view } from "./canvas.js";
+import { showRing } from "./guide.js";
+import { previous } from "./images.js";
+import { draft, page } from "./page.js";
+import { $ } from "./panel.js";
+import { showPanel } from "./refresh.js";
+import { change, settings, stepped } from "./settings.js";
+import { adopt, history } from "./strokes.js";
+
+const STEP = 1.25; // of a zoom by key
+
+export function resize(direction) {
+  if (settings.tool === "wand") {
+    const step = Math.max(1, Math.round(settings.tolerance / 10));
+    const tolerance = settings.tolerance + direction * step;
+    change({ tolerance: Math.min(128, Math.max(0, tolerance)) });
+  } else {
+    change({ size: stepped(settings.size, direction) });
+  }
+  showRing(view, settings, null);
+  guide();
+  showPanel();
+}
+
+function choose(tool, erase) {
+  draw.cancel();
+  change({ tool, erase });
+  showRing(view, settings, null);
+  guide();
+  showPanel();
+}
+
+export function toggleMark() {
+  page.shown = !page.shown;
+  view.redrawMarks();
+  showPanel();
+  return page.shown;
+}
+
+export function pickClass(number) {
+  draw.cancel();
+  change({ class: number });
+  view.redrawMarks();
+  showPanel();
+}
+
+function zoom(factor) {
+  if (!cursor.on) {
+    view.zoom(factor, ...view.middle());
+    return;
+  }
+  const { left, top } = stage.getBoundingClientRect();
+  const [x, y] = view.toStage(...cursor.place);
+  view.zoom(factor, x + left, y + top);
+}
+
+const ACTIONS = {
+  brush: () => choose("brush", false),
+  eraser: () => choose("brush", true),
+  polygon: () => choose("polygon", settings.erase && settings.tool !== "brush"),
+  box: () => choose("box", settings.erase && settings.tool !== "brush"),
+  wand: () => choose("wand", settings.erase && settings.tool !== "brush"),
+  invert: () => choose(settings.tool, !settings.erase),
+  smaller: () => resize(-1),
+  larger: () => resize(1),
+  undo: () => history("undo"),
+  redo: () => history("redo"),
+  class: () => pickClass((settings.class + 1) % page.state.classes.length),
+  adopt,
+  decline: () => {
+    page.entry.declined = page.entry.info.proposal?.id;
+    view.redrawMarks();
+    showPanel();
+  },
+  next: () => answer("marked"),
+  nothing: () => answer("nothing"),
+  cannot: () => answer("cannot_judge"),
+  skip: () => answer("skipped"),
+  previous,
+  label: (number) => {
+    const label = page.state.labels[number];
+    if (label === undefined) return;
+    mayAnswer({ label: draft().label === label ? null : label });
+  },
+  certainty: (number) => mayAnswer({ certainty: draft().certainty === number ? null : number }),
+  closer: () => zoom(STEP),
+  farther: () => zoom(1 / STEP),
+  fit: () => view.fit(),
+  mark: toggleMark,
+  light: () => {
+    change({ light: !settings.light });
+    showPanel();
+    if (settings.light) {
+      $("contrast").scrollIntoView({ block: "nearest" });
+      $("opacity").focus();
+    }
+    else stage.focus();
+  },
+  plain: () => {
+    change({ opacity: 40, brightness: 100, contrast: 100 });
+    view.opacity = 0.4;
+    view.redrawMarks();
+    showPanel();
+  },
+  theme: () => {
+    const order = ["system", "light", "dark"];
+    change({ theme: order[(order.indexOf(settings.theme) + 1) % 3] });
+    showPanel();
+  },
+  cursor: () => {
+    cursor.toggle();
+    if (cursor.on) stage.focus();
+  },
+  help: () => ($("help").open ? $("help").close() : $("help").showModal()),
+  cancel: () => {
+    if (!draw.cancel() && cursor.on) cursor.toggle();
+  },
+};
+
+export function run(action, value) {
+  ACTIONS[action]?.(value);
+}

@@ -1,0 +1,56 @@
+// Answers about the image at hand.
+
+import { draw } from "./canvas.js";
+import { goOn } from "./images.js";
+import { draft, page } from "./page.js";
+import { say } from "./panel.js";
+import { showPanel, showTotals } from "./refresh.js";
+import { save } from "./saving.js";
+import { keepTime } from "./seen.js";
+
+export function answer(kind) {
+  if (page.entry === null || page.moving) return;
+  if (page.entry.problem || page.wrong.elsewhere) {
+    goOn();
+    return;
+  }
+  draw.cancel();
+  const own = draft();
+  const label = own.label ?? page.entry.answer?.label ?? null;
+  const empty = page.entry.marks.isEmpty();
+  if (kind === "marked" && empty) {
+    if (page.entry.answer) goOn();
+    else say("Nothing is marked yet. Press 0 if there is nothing to mark, or S to skip.");
+    return;
+  }
+  if (kind === "nothing" && !empty) {
+    say("Something is marked. Undo or erase it first, or press N.");
+    return;
+  }
+  const judged = kind === "marked" || kind === "nothing";
+  if (judged && page.state.labels.length > 0 && !page.entry.info.label && label === null) {
+    say("Choose a label first: the keys 1 to 9.");
+    return;
+  }
+  keepTime();
+  const first = !page.entry.answer || page.entry.answer.state === "skipped";
+  const body = {
+    state: kind,
+    label,
+    certainty: own.certainty ?? page.entry.answer?.certainty ?? null,
+    seconds: Math.round(draft().seconds * 10) / 10,
+    proposal: page.entry.seen ?? null,
+  };
+  save("answer", body);
+  page.entry.answer = body;
+  page.work.answered.add(page.entry.id);
+  if (first && kind !== "skipped") page.state.totals.mine_done += 1;
+  showTotals();
+  goOn();
+}
+
+export function mayAnswer(values) {
+  if (page.entry === null || page.entry.problem) return;
+  page.drafts.set(page.entry.id, { ...draft(), ...values });
+  showPanel();
+}

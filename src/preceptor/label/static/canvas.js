@@ -1,0 +1,84 @@
+// The stage with the image, its marks and the tools that draw on it.
+
+import { Cursor } from "./cursor.js";
+import { Draw } from "./draw.js";
+import { drawGuide, showRing } from "./guide.js";
+import { allowed, page } from "./page.js";
+import { $, say } from "./panel.js";
+import { Pointer } from "./pointer.js";
+import { proposalNow } from "./proposal.js";
+import { settings } from "./settings.js";
+import { View } from "./view.js";
+
+// What follows from an event on the stage; the modules that do it are above this one.
+const handlers = { commit: null, changed: null, resize: null, toggleMark: null };
+
+// Sets what follows: `commit(stroke)` of a finished stroke, `changed()` of the cursor,
+// `resize(direction)` of the tool, and `toggleMark()` of a hidden mark that is drawn on.
+export function connect(given) {
+  Object.assign(handlers, given);
+}
+
+function layers() {
+  if (page.entry === null || !page.shown) return [];
+  const found = [];
+  const proposal = proposalNow();
+  if (proposal !== null) {
+    found.push({ mask: proposal.mask, live: null, erase: false, color: 0, proposal: true });
+  }
+  page.state.classes.forEach((name, at) => {
+    const own = at === settings.class;
+    const live = own && draw.live !== null ? draw.live.mask : null;
+    const mask = page.entry.marks.masks.get(name);
+    if (mask === undefined && live === null) return;
+    const layer = { mask: mask ?? page.entry.marks.mask(name), live, color: at, proposal: false };
+    layer.erase = live !== null && draw.live.erase;
+    if (own) found.push(layer);
+    else found.splice(found.filter((one) => one.proposal).length, 0, layer);
+  });
+  return found;
+}
+
+export const stage = $("stage");
+export const view = new View(stage, $("picture"), $("marks"), {
+  layers,
+  moved: () => {
+    guide();
+    showRing(view, settings, null);
+  },
+});
+view.opacity = settings.opacity / 100;
+
+export const draw = new Draw({
+  view,
+  settings,
+  marks: () => page.entry.marks,
+  allowed: () => allowed() && (page.shown || handlers.toggleMark()),
+  commit: (stroke) => handlers.commit(stroke),
+  redraw: (area) => view.redrawMarks(area),
+  guide,
+  say,
+});
+
+export const cursor = new Cursor(view, draw, {
+  settings,
+  erasing: () => settings.erase,
+  changed: () => {
+    guide();
+    handlers.changed();
+  },
+  say: (text) => {
+    $("where").textContent = text;
+  },
+});
+
+export const pointer = new Pointer(stage, view, draw, {
+  settings,
+  erasing: () => settings.erase,
+  resize: (direction) => handlers.resize(direction),
+  ring: (event) => showRing(view, settings, cursor.on ? null : event),
+});
+
+export function guide() {
+  drawGuide($("guide"), view, draw, cursor, settings);
+}

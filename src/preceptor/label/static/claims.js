@@ -1,0 +1,69 @@
+// The claim on the image at hand, and what is in the way of work on it.
+
+import { post } from "./api.js";
+import { draw, view } from "./canvas.js";
+import { page } from "./page.js";
+import { showSaved, trouble } from "./panel.js";
+import { showPanel } from "./refresh.js";
+
+export function showTrouble() {
+  const reasons = [];
+  if (page.wrong.elsewhere) {
+    reasons.push({
+      text: "This image is open in another tab of yours.",
+      words: "Work on it here",
+      action: () => claim(true),
+    });
+  }
+  if (page.wrong.session) {
+    reasons.push({
+      text: `${page.wrong.session} What you have drawn is kept in this browser.`,
+      words: "Load again",
+      action: () => location.reload(),
+    });
+  }
+  if (page.wrong.unreached) {
+    reasons.push({
+      text: page.wrong.unreached,
+      words: "Try again",
+      action: () => page.outbox.wake(),
+    });
+  }
+  trouble(reasons);
+}
+
+export function toldByOutbox(told) {
+  showSaved(told);
+  const { kind, count, reason, durable } = told;
+  page.wrong.unreached = null;
+  if (kind === "waiting") {
+    const what = count === 1 ? "One change is" : `${count} changes are`;
+    const kept = durable
+      ? "kept in this browser and saved as soon as that is possible. You can go on."
+      : "kept in this page alone: do not close it.";
+    page.wrong.unreached = `Not saved: ${reason}. ${what} ${kept}`;
+  }
+  showTrouble();
+}
+
+export async function claim(take = false) {
+  const own = page.entry;
+  if (own === null) return;
+  try {
+    await post(`/api/images/${own.id}/open`, { tab: page.outbox.tab, take });
+    if (page.entry !== own) return;
+    const was = page.wrong.elsewhere;
+    page.wrong.elsewhere = false;
+    if (take || was) await page.work.refresh(own);
+    if (was) page.outbox.wake();
+  } catch (failure) {
+    if (page.entry !== own) return;
+    if (failure.status === 409) {
+      page.wrong.elsewhere = true;
+      draw.cancel();
+    }
+  }
+  showTrouble();
+  showPanel();
+  if (!draw.busy) view.redrawMarks();
+}

@@ -1,0 +1,119 @@
+// Events of the page: keys, clicks, sliders, and the page that is left.
+
+import { post } from "./api.js";
+import { pickClass, run } from "./actions.js";
+import { cursor, draw, guide, pointer, stage, view } from "./canvas.js";
+import { actionOf } from "./keys.js";
+import { showLead } from "./lead.js";
+import { page } from "./page.js";
+import { $ } from "./panel.js";
+import { showPanel } from "./refresh.js";
+import { keepTime, look, lookAway } from "./seen.js";
+import { change, settings, sizeOf } from "./settings.js";
+
+// Actions that need no image.
+const IDLE = new Set([
+  "mark", "light", "help", "theme", "fit", "closer", "farther", "cancel", "previous",
+]);
+
+function onKey(event) {
+  if ($("help").open) {
+    if (event.key === "?") $("help").close();
+    return;
+  }
+  const target = event.target;
+  const writes = target.matches?.("input:not([type=range]), select, textarea");
+  if (writes || page.state === null || !$("lead").hidden) return;
+  const onStage = target === stage || target === document.body;
+  if (onStage && cursor.key(event)) {
+    event.preventDefault();
+    return;
+  }
+  if (event.key === " ") {
+    // On a button, the space bar presses the button.
+    if (onStage) {
+      event.preventDefault();
+      pointer.hold(true);
+    }
+    return;
+  }
+  if (event.key === "Enter" && onStage && draw.points.length > 0) {
+    draw.close();
+    return;
+  }
+  if (event.key === "Backspace" && onStage && draw.points.length > 1) {
+    draw.points.pop();
+    guide();
+    return;
+  }
+  // Arrow keys move a slider that has the focus.
+  if (event.key.startsWith("Arrow") && target.matches?.("input[type=range]")) return;
+  const found = actionOf(event);
+  if (found === null || (page.entry === null && !IDLE.has(found[0]))) return;
+  event.preventDefault();
+  if (event.repeat && ["next", "previous", "nothing", "cannot", "skip"].includes(found[0])) return;
+  run(...found);
+}
+
+function onClick(event) {
+  const button = event.target.closest?.("button");
+  if (!button || button.disabled) return;
+  const { dataset } = button;
+  if (dataset.do !== undefined) run(dataset.do);
+  else if (dataset.class !== undefined) pickClass(Number(dataset.class));
+  else if (dataset.label !== undefined) run("label", Number(dataset.label));
+  else if (dataset.certainty !== undefined) run("certainty", Number(dataset.certainty));
+  else return;
+  // After a click with the mouse, keys are for the image again.
+  if (event.detail > 0) stage.focus({ preventScroll: true });
+}
+
+// Starts to listen; `signIn` is called by the button with the name of the person.
+export function listen({ signIn }) {
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("keyup", (event) => {
+    if (event.key === " ") pointer.hold(false);
+  });
+  window.addEventListener("blur", () => pointer.hold(false));
+  document.addEventListener("click", onClick);
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") look();
+    else lookAway();
+  });
+  window.addEventListener("pagehide", () => {
+    if (page.entry === null || page.entry.problem || page.wrong.elsewhere) return;
+    const body = { tab: page.outbox.tab, close: true };
+    post(`/api/images/${page.entry.id}/open`, body, { keepalive: true }).catch(() => {});
+  });
+  window.addEventListener("beforeunload", (event) => {
+    keepTime();
+    if (page.outbox !== null && page.outbox.entries.some(({ kind }) => kind !== "seen")) {
+      event.preventDefault();
+    }
+  });
+  const sliders = {
+    size: (value) => change({ size: sizeOf(value) }),
+    tolerance: (value) => change({ tolerance: value }),
+    opacity: (value) => {
+      change({ opacity: value });
+      view.opacity = value / 100;
+      view.redrawMarks();
+    },
+    brightness: (value) => change({ brightness: value }),
+    contrast: (value) => change({ contrast: value }),
+  };
+  for (const [id, set] of Object.entries(sliders)) {
+    $(id).addEventListener("input", () => {
+      set(Number($(id).value));
+      guide();
+      showPanel();
+    });
+  }
+  $("light").addEventListener("toggle", () => {
+    if ($("light").open !== settings.light) change({ light: $("light").open });
+  });
+  $("to-help").addEventListener("click", () => run("help"));
+  $("to-lead").addEventListener("click", () => showLead($("lead"), () => stage.focus()));
+  $("who").addEventListener("click", () => signIn());
+  stage.addEventListener("dblclick", (event) => event.preventDefault());
+}

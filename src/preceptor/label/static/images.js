@@ -1,0 +1,94 @@
+// The image at hand: the next one, the one before, and what is shown where there is none.
+
+import { cursor, draw, stage, view } from "./canvas.js";
+import { claim, showTrouble } from "./claims.js";
+import { page } from "./page.js";
+import { card, say } from "./panel.js";
+import { showPanel } from "./refresh.js";
+import { look, lookAway } from "./seen.js";
+import { change, settings } from "./settings.js";
+
+export async function show(id, { back = false } = {}) {
+  if (page.moving) return;
+  page.moving = true;
+  stage.setAttribute("aria-busy", "true");
+  try {
+    const next = id === null ? null : await page.work.load(id);
+    leave(back);
+    page.entry = next;
+    page.wrong.elsewhere = false;
+    card(null);
+    window.history.replaceState(null, "", id === null ? "#" : `#${id}`);
+    document.body.dataset.image = id ?? "";
+    if (page.entry === null) showEnd();
+    else if (page.entry.problem) showDamaged();
+    else begin();
+  } catch (failure) {
+    say(`The image is not here: ${failure.message}.`);
+  } finally {
+    page.moving = false;
+    stage.removeAttribute("aria-busy");
+  }
+  showTrouble();
+  showPanel();
+  look();
+  if (page.entry !== null && !page.entry.problem) claim();
+  if (page.entry !== null) page.work.ahead(page.entry.id);
+}
+
+export function leave(back) {
+  draw.cancel();
+  lookAway();
+  if (cursor.on) cursor.toggle();
+  if (page.entry !== null && !back) page.work.past.push(page.entry.id);
+}
+
+function begin() {
+  if (settings.size === 0) {
+    const longer = Math.max(page.entry.info.width, page.entry.info.height);
+    change({ size: Math.max(2, Math.round(longer / 24)) });
+  }
+  view.show(page.entry.picture);
+}
+
+async function showEnd() {
+  view.show(null);
+  const title = "That was the last image.";
+  const back = ["Previous image", previous];
+  card(title, ["There is nothing left to mark for you now. Thank you."], [back]);
+  const skipped = await page.work.skipped().catch(() => []);
+  if (skipped.length === 0 || page.entry !== null) return;
+  card(title, ["There are images that you have skipped."], [
+    ["Look at them again", () => {
+      page.work.takeUp(skipped);
+      goOn();
+    }],
+    back,
+  ]);
+}
+
+function showDamaged() {
+  view.show(null);
+  card("This image cannot be shown.", [`${page.entry.info.name}: ${page.entry.problem}`], [
+    ["Next image", () => page.moving || goOn()],
+  ]);
+}
+
+export async function goOn() {
+  try {
+    await show(await page.work.next(page.entry?.id ?? null));
+  } catch (failure) {
+    say(`The next image is not here: ${failure.message}.`);
+  }
+}
+
+// Shows the image before the one at hand.
+export async function previous() {
+  try {
+    const id = await page.work.previous(page.entry?.id ?? null);
+    if (id === null) say("There is no image before this one.");
+    else await show(id, { back: true });
+  } catch (failure) {
+    say(`The image is not here: ${failure.message}.`);
+  }
+}

@@ -1,0 +1,32 @@
+// The proposal of a Teacher for the image at hand.
+
+import { Mask } from "./mask.js";
+import { allowed, page } from "./page.js";
+import { $ } from "./panel.js";
+import { fromBase64 } from "./runs.js";
+
+// The proposal that is shown: one that is neither adopted nor hidden.
+export function proposalNow() {
+  const given = page.entry?.info.proposal;
+  if (!given || page.entry.declined === given.id) return null;
+  if (page.entry.marks.strokes.some((one) => one.proposal === given.id && !one.undone)) return null;
+  if (page.entry.proposal?.id !== given.id) {
+    const mask = new Mask(page.entry.info.width, page.entry.info.height);
+    const bytes = fromBase64(given.runs);
+    mask.apply({ ...given, bytes, erase: false });
+    page.entry.proposal = { id: given.id, mask, bytes };
+    page.entry.seen = given.id;
+  }
+  return page.entry.proposal;
+}
+
+export function showOffer() {
+  const proposal = page.shown && allowed() ? proposalNow() : null;
+  $("offer").hidden = proposal === null;
+  if (proposal === null) return;
+  const { images, agreement } = page.state.teacher ?? {};
+  const made = images === undefined ? "" : ` of a Teacher trained on ${images} images`;
+  const agrees =
+    typeof agreement === "number" ? `; agreement with people ${agreement.toFixed(2)}` : "";
+  $("offer").firstElementChild.textContent = `Dashed: a proposal${made}${agrees}.`;
+}

@@ -1,0 +1,90 @@
+// The way of changes to the server, and what becomes of them there.
+
+import { Failure, get, post, setCsrf } from "./api.js";
+import { draw, view } from "./canvas.js";
+import { showTrouble } from "./claims.js";
+import { page } from "./page.js";
+import { say } from "./panel.js";
+import { showPanel } from "./refresh.js";
+
+export function save(kind, body) {
+  const path = { stroke: "strokes", undo: "undo", redo: "redo", answer: "answer", seen: "seen" };
+  const image = page.entry.id;
+  page.outbox.add({ kind, image, path: `/api/images/${image}/${path[kind]}`, body });
+}
+
+export async function send(entryToSend) {
+  return post(entryToSend.path, { ...entryToSend.body, tab: page.outbox.tab });
+}
+
+// What becomes of a change that the server does not accept.
+export async function refused(sent, failure) {
+  if (failure.status === 403) {
+    try {
+      const fresh = await get("/api/state");
+      if (fresh.person?.id === page.state.person.id) {
+        setCsrf(fresh.csrf);
+        page.wrong.session = null;
+        showTrouble();
+        return "again";
+      }
+      // The token stays the old one: with the new one, marks would be saved as another's.
+      page.wrong.session = "Somebody else has signed in in this browser.";
+    } catch (error) {
+      if (!(error instanceof Failure) || error.status !== 403) return "wait";
+      page.wrong.session = "The session has ended: open the link of the server again.";
+    }
+    showTrouble();
+    return "wait";
+  }
+  if (failure.status === 409) {
+    // The server has forgotten that this tab has the image, or another tab has it.
+    try {
+      await post(`/api/images/${sent.image}/open`, { tab: page.outbox.tab });
+      if (!sent.asked) {
+        sent.asked = true;
+        return "again";
+      }
+    } catch (error) {
+      if (!(error instanceof Failure) || error.status !== 409) return "wait";
+      if (page.entry?.id === sent.image) {
+        page.wrong.elsewhere = true;
+        showTrouble();
+        showPanel();
+        return "wait";
+      }
+    }
+  }
+  if (sent.kind !== "seen") say(`One change could not be saved: ${failure.message}.`);
+  const image = sent.image;
+  queueMicrotask(() => setTimeout(() => reload(image), 0)); // after the outbox has let it go
+  return "drop";
+}
+
+export function saved(sent, answer) {
+  if (sent.kind === "stroke" && page.entry?.id === sent.image) {
+    // With `proposals: after`, the server has one to show from the first own stroke on.
+    if (page.state.proposals === "after" && !page.entry.info.proposal && !page.entry.asked) {
+      page.entry.asked = true;
+      reload(sent.image);
+    }
+  }
+  return answer;
+}
+
+// Takes the state of the server for an image, if it is another one.
+async function reload(image) {
+  if (page.entry?.id !== image) {
+    page.work.images.delete(image);
+    return;
+  }
+  try {
+    const own = page.entry;
+    await page.work.refresh(own);
+    if (page.entry !== own || draw.busy) return;
+    view.redrawMarks();
+    showPanel();
+  } catch {
+    // The outbox says that the server is not reached.
+  }
+}

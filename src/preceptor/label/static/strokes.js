@@ -1,0 +1,69 @@
+// Strokes on the image at hand: new ones, those undone and those done again.
+
+import { identifier } from "./api.js";
+import { draw, view } from "./canvas.js";
+import { Mask } from "./mask.js";
+import { allowed, page } from "./page.js";
+import { say } from "./panel.js";
+import { proposalNow } from "./proposal.js";
+import { showPanel } from "./refresh.js";
+import { toBase64 } from "./runs.js";
+import { save } from "./saving.js";
+import { keepTime } from "./seen.js";
+import { settings } from "./settings.js";
+
+export function addStroke(stroke) {
+  const name = page.state.classes[settings.class] ?? page.state.classes[0];
+  const { bytes, ...rest } = stroke;
+  if (stroke.erase && !touches(page.entry.marks.mask(name), stroke)) {
+    view.redrawMarks(stroke);
+    return; // an eraser that met nothing leaves no stroke to undo
+  }
+  const body = {
+    ...rest, uuid: identifier(), class: name, runs: toBase64(bytes),
+    proposal: stroke.proposal ?? null,
+  };
+  page.entry.marks.add({ ...body, bytes, undone: false, redoable: false });
+  save("stroke", body);
+  keepTime();
+  view.redrawMarks(stroke);
+  showPanel();
+}
+
+// Whether a stroke covers a pixel that is set.
+function touches(mask, stroke) {
+  const other = new Mask(mask.width, mask.height);
+  other.apply({ ...stroke, erase: false });
+  return other.tiles.some(
+    (tile, at) =>
+      tile !== null && mask.tiles[at] !== null && tile.some((one, i) => one && mask.tiles[at][i]),
+  );
+}
+
+export function history(kind) {
+  if (!allowed() || draw.cancel()) return;
+  const stroke = page.entry.marks[kind]();
+  if (stroke === null) {
+    say(kind === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
+    return;
+  }
+  save(kind, { uuid: stroke.uuid });
+  view.redrawMarks(stroke);
+  if (stroke.proposal !== null) view.redrawMarks();
+  showPanel();
+}
+
+export function adopt() {
+  const proposal = allowed() ? proposalNow() : null;
+  if (proposal === null) {
+    say("There is no proposal here.");
+    return;
+  }
+  draw.cancel();
+  const { x, y, w, h } = page.entry.info.proposal;
+  addStroke({
+    tool: "proposal", erase: false, started: new Date().toISOString(), seconds: 0,
+    x, y, w, h, bytes: proposal.bytes, proposal: proposal.id,
+  });
+  view.redrawMarks();
+}

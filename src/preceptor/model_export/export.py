@@ -1,0 +1,294 @@
+"""Export of a model folder to one of the formats, checked against the model before it is kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from preceptor.errors import InputError
+from preceptor.model_export.check_images import CheckImages, synthetic_images
+from preceptor.model_export.deployed_model import DeployedModel
+from preceptor.model_export.parity import (
+    TOLERANCE,
+    Computation,
+    ExportError,
+    Parity,
+    measure,
+    model_outputs,
+)
+from preceptor.model_export.torch_export import package_outputs, read_package, write_package
+from preceptor.model_export.traced import larger_images, takes_other_sizes, trace
+from preceptor.models.build import load_model, save_model
+from preceptor.models.guided_model import GuidedModel
+from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY
+from preceptor.predictor.threshold import find_threshold
+from preceptor.predictor.torch_network import info_of
+from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.strict_json import strict_json
+
+Target = Literal["onnx", "torch_export", "folder"]
+InputType = Literal["uint8", "float32"]
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Settings of an export.
+
+    Args:
+        to: onnx, torch_export (a .pt2 package) or folder (a copy of the model folder).
+        threshold: Threshold of the output `decision`: name of a rule, a number, or None = eer if
+            the model has it, else the most probable class.
+        maps: Whether the file computes maps.
+        input_type: Type of the input: uint8, or float32 with values from 0 to 255.
+        dynamic_size: Whether height and width of the input may differ from the model's, where the
+            backbone allows it.
+        int8: Static quantization (ONNX only); needs validation images.
+        int8_limit: Largest loss of AUC by quantization that is accepted, on any validation set.
+    """
+
+    to: Target
+    threshold: str | float | None = None
+    maps: bool = True
+    input_type: InputType = "uint8"
+    dynamic_size: bool = True
+    int8: bool = False
+    int8_limit: float = 0.01
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Result of an export.
+
+    Args:
+        parity: Differences from the model.
+        dynamic_size: Whether height and width of the input are dynamic; None for a folder.
+        threshold: Threshold of the output `decision`; None = the most probable class.
+        float_parity: With int8, differences of the float32 graph before quantization.
+    """
+
+    parity: Parity
+    dynamic_size: bool | None
+    threshold: float | None
+    float_parity: Parity | None = None
+
+
+def export_model(
+    folder: Path, out: Path, settings: ExportSettings, images: CheckImages | None = None
+) -> Exported:
+    """Export a model folder; nothing is written if the export differs from the model.
+
+    Args:
+        folder: Model folder.
+        out: Path of the new file or folder, which is replaced atomically.
+        settings: Settings.
+        images: Validation images of the check; None = synthetic images.
+
+    Raises:
+        InputError: The folder is no model folder, a setting is invalid, or the model or its map
+            cannot be exported.
+        ExportError: The export differs from the model by more than the tolerance, or quantization
+            loses more AUC than the limit.
+    """
+    check_settings(settings, images)
+    model = load_model(folder)
+    checked = synthetic_images(model.spec.image_format) if images is None else images
+    card = folder / "README.md"
+    if settings.to == "folder":
+        return _copy(model, card, out, checked)
+    info = info_of(model)
+    threshold = find_threshold(settings.threshold, info)
+    deployed = DeployedModel(model, threshold, maps=settings.maps)
+    metadata = {
+        INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
+        CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
+    }
+    writer = _write_package if settings.to == "torch_export" else _write_onnx
+    return writer(_Export(model, deployed, settings, metadata, checked), out)
+
+
+def check_settings(settings: ExportSettings, images: CheckImages | None) -> None:
+    """Check settings before a model is loaded.
+
+    Raises:
+        InputError: Settings are unknown or exclude each other.
+    """
+    if settings.to not in get_args(Target):
+        raise InputError(f"format {settings.to!r} is unknown; write {', '.join(get_args(Target))}")
+    if settings.int8 and settings.to != "onnx":
+        raise InputError(f"int8 is available for onnx only, and the format is {settings.to}")
+    if settings.int8 and images is None:
+        raise InputError(
+            "int8 is calibrated on validation images, on which its loss of AUC is measured too; "
+            "give a manifest"
+        )
+    if not 0 <= settings.int8_limit <= 1:
+        raise InputError(f"the limit of the loss of AUC is {settings.int8_limit}; write 0 to 1")
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What the writers of all formats need."""
+
+    model: GuidedModel
+    deployed: DeployedModel
+    settings: ExportSettings
+    metadata: dict[str, str]
+    images: CheckImages
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8 if self.settings.input_type == "uint8" else torch.float32
+
+    def described(self, *, dynamic_size: bool) -> dict[str, str]:
+        """Metadata of the file."""
+        settings = self.settings
+        values = {
+            "threshold": self.deployed.threshold,
+            "input_type": settings.input_type,
+            "dynamic_size": dynamic_size,
+            "precision": "int8" if settings.int8 else "float32",
+        }
+        return self.metadata | {EXPORT_KEY: strict_json(values, indent=None)}
+
+    def parity_of(self, compute: Computation) -> Parity:
+        """Differences of a computation from the model on the images of the check."""
+        itself = model_outputs(self.model, maps=self.settings.maps)
+        return measure(itself, compute, self.images, self.deployed.positive)
+
+    def settled(self, make: Callable[[ExportedProgram], tuple[Made, Computation]]) -> Settled[Made]:
+        """What `make` returns for a graph with dynamic sizes, or where that fails with fixed ones.
+
+        Args:
+            make: Function from a traced model to an artifact and its computation.
+        """
+        if self.settings.dynamic_size and takes_other_sizes(self.deployed, self.dtype):
+            try:
+                made, compute = make(trace(self.deployed, self.dtype, dynamic_size=True))
+            except InputError:  # the sizes, or the model in any case: the next attempt tells
+                pass
+            else:
+                if self._takes_larger(compute):
+                    return Settled(made, compute, dynamic_size=True)
+        made, compute = make(trace(self.deployed, self.dtype, dynamic_size=False))
+        return Settled(made, compute, dynamic_size=False)
+
+    def _takes_larger(self, compute: Computation) -> bool:
+        """Whether images of another size give the outputs of the model."""
+        batch = larger_images(self.deployed, torch.uint8).numpy()
+        images = CheckImages(lambda positions: batch[positions], np.arange(len(batch)))
+        itself = model_outputs(self.model, maps=self.settings.maps)
+        try:
+            return measure(itself, compute, images, None).within_tolerance
+        except Exception as error:  # the runtimes raise many types for a wrong size
+            if out_of_memory(error):
+                raise
+            return False
+
+
+@dataclass(frozen=True)
+class Settled(Generic[Made]):
+    """Artifact of an export and its computation.
+
+    Args:
+        made: The artifact.
+        compute: Its computation.
+        dynamic_size: Whether it takes images of other sizes.
+    """
+
+    made: Made
+    compute: Computation
+    dynamic_size: bool
+
+
+def _write_package(export: _Export, out: Path) -> Exported:
+    """Write a package of torch.export."""
+    settled = export.settled(
+        lambda program: (program, package_outputs(program.module(), export.dtype))
+    )
+    with replacing(out) as partial:
+        write_package(settled.made, partial, export.described(dynamic_size=settled.dynamic_size))
+        parity = export.parity_of(package_outputs(read_package(partial), export.dtype))
+        accept(parity)
+    return Exported(parity, settled.dynamic_size, export.deployed.threshold)
+
+
+def _write_onnx(export: _Export, out: Path) -> Exported:
+    """Write an ONNX file; with int8, quantize it and measure the loss of AUC."""
+    from preceptor.model_export.onnx import graph_outputs, to_onnx, write_onnx
+    from preceptor.predictor.sealed_file import read_sealed
+
+    settings = export.settings
+
+    def make(program: ExportedProgram) -> tuple[Any, Computation]:
+        graph = to_onnx(program, export.deployed)
+        return graph, graph_outputs(graph.SerializeToString())
+
+    settled = export.settled(make)
+    graph, before = settled.made, None
+    if settings.int8:
+        from preceptor.model_export.quantise import quantised
+
+        before = export.parity_of(settled.compute)
+        accept(before)
+        graph = quantised(graph, export.images, settings.input_type)
+    with replacing(out) as partial:
+        write_onnx(graph, partial, export.described(dynamic_size=settled.dynamic_size))
+        parity = export.parity_of(graph_outputs(read_sealed(partial)))
+        if before is None:
+            accept(parity)
+        else:
+            accept_loss(parity, settings.int8_limit)
+    return Exported(parity, settled.dynamic_size, export.deployed.threshold, before)
+
+
+def _copy(model: GuidedModel, card: Path, out: Path, images: CheckImages) -> Exported:
+    """Write a copy of a model folder."""
+    with replacing(out) as partial:
+        save_model(model, partial)
+        if card.is_file():
+            shutil.copyfile(card, partial / card.name)
+        copied = load_model(partial)
+        parity = measure(
+            model_outputs(model, maps=True),
+            model_outputs(copied, maps=True),
+            images,
+            None if model.spec.positive is None else model.spec.positive_index,
+        )
+        accept(parity)
+    return Exported(parity, None, None)
+
+
+def accept(parity: Parity) -> None:
+    """Refuse an export in float32 whose outputs differ from those of its model."""
+    if not parity.within_tolerance:
+        maps = "" if parity.maps is None else f" and of a map {parity.maps:.1e}"
+        raise ExportError(
+            f"the export differs from the model: the largest difference of a probability is "
+            f"{parity.probabilities:.1e}{maps} over {parity.images:,} images, above {TOLERANCE:g}; "
+            "nothing was written"
+        )
+
+
+def accept_loss(parity: Parity, limit: float) -> None:
+    """Refuse a quantized export that loses too much AUC."""
+    loss = parity.largest_loss
+    if loss is None:
+        raise ExportError(
+            "the loss of AUC by int8 cannot be measured: every validation set has images of one "
+            "class only; nothing was written"
+        )
+    if not loss <= limit:
+        raise ExportError(
+            f"int8 loses {loss:.4f} of AUC on validation, above the limit of {limit:g}; nothing "
+            "was written; raise the limit, or export without int8"
+        )

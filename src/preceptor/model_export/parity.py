@@ -1,0 +1,177 @@
+"""Difference between an exported model and the model that it was made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preceptor.errors import PreceptorError
+from preceptor.evaluation.metrics import auc, macro_auc
+from preceptor.model_export.check_images import CheckImages
+from preceptor.models.guided_model import GuidedModel
+from preceptor.runtime.modes import evaluating
+from preceptor.saliency.normalise import normalise
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability or of a cell of a map, in float32."""
+# Min-max normalization divides by the spread of a map, and enlarges rounding errors of its values
+# by their size ÷ the spread. A map whose spread is below this share of its largest value is
+# compared on this share as its scale.
+_LEAST_SPREAD = 0.01
+
+
+class ExportError(PreceptorError):
+    """An export differs from its model by more than the limit."""
+
+
+class Outputs(NamedTuple):
+    """Outputs for a batch.
+
+    Args:
+        probabilities: (B, C).
+        map: (B, h, w) normalized decision maps; None without maps.
+        raw_map: (B, h, w) maps without normalization; None without maps.
+    """
+
+    probabilities: NDArray[np.float32]
+    map: NDArray[np.float32] | None
+    raw_map: NDArray[np.float32] | None
+
+
+Computation = Callable[[NDArray[np.uint8]], Outputs]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences over the images of a check.
+
+    Args:
+        images: Number of images.
+        probabilities: Largest difference of a probability.
+        maps: Largest difference of a cell of a normalized map; None without maps.
+        decisions: Number of images whose most probable class differs.
+        aucs: AUC of the model and of the export by validation set; sets without an AUC (one class
+            only) are left out.
+    """
+
+    images: int
+    probabilities: float
+    maps: float | None
+    decisions: int
+    aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether all differences are within the tolerance of float32; False for NaN."""
+        return self.probabilities <= TOLERANCE and (self.maps is None or self.maps <= TOLERANCE)
+
+    @property
+    def largest_loss(self) -> float | None:
+        """Largest loss of AUC over the validation sets; None without an AUC."""
+        return max((before - after for before, after in self.aucs.values()), default=None)
+
+
+def measure(
+    model: Computation, export: Computation, images: CheckImages, positive: int | None
+) -> Parity:
+    """Compare two computations on the same batches.
+
+    Args:
+        model: Outputs of the model itself.
+        export: Outputs of the export.
+        images: Images of the check.
+        positive: Index of the positive class, for the AUC; None = macro-averaged AUC.
+    """
+    first, second = [], []
+    map_gap: float | None = None
+    for batch in images.batches():
+        one, two = model(batch), export(batch)
+        first.append(one.probabilities)
+        second.append(two.probabilities)
+        if one.map is not None and two.map is not None:
+            map_gap = _larger(map_gap, map_difference(one, two))
+    before, after = np.concatenate(first), np.concatenate(second)
+    return Parity(
+        images=len(images),
+        probabilities=float(np.abs(before - after).max()),
+        maps=map_gap,
+        decisions=int((before.argmax(1) != after.argmax(1)).sum()),
+        aucs=_aucs(before, after, images, positive),
+    )
+
+
+def map_difference(one: Outputs, two: Outputs) -> float:
+    """Largest difference of a cell of the normalized maps, see `Parity`.
+
+    Args:
+        one: Outputs of the model.
+        two: Outputs of the export.
+    """
+    assert one.map is not None
+    assert two.map is not None
+    assert one.raw_map is not None
+    assert two.raw_map is not None
+    if one.map.shape != two.map.shape:
+        return math.inf
+    low, high = one.raw_map.min((1, 2)), one.raw_map.max((1, 2))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    flat = high - low < _LEAST_SPREAD * largest
+    normalized = np.abs(one.map - two.map).max((1, 2))
+    scale = np.maximum(_LEAST_SPREAD * largest, np.finfo(np.float32).tiny)
+    raw = np.abs(one.raw_map - two.raw_map).max((1, 2)) / scale
+    return float(np.where(flat, raw, normalized).max())
+
+
+def model_outputs(model: GuidedModel, *, maps: bool) -> Computation:
+    """Outputs of a trained model on the CPU, as `preceptor.load` computes them from its folder."""
+    positive = None if model.spec.positive is None else model.spec.positive_index
+
+    def compute(batch: NDArray[np.uint8]) -> Outputs:
+        with evaluating(model), torch.no_grad():
+            images = model.preprocess(torch.from_numpy(batch))
+            if not maps:
+                return Outputs(model(images).logits.softmax(1).numpy(), None, None)
+            wanted = "predicted" if positive is None else torch.full((len(batch),), positive)
+            out = model(images, wanted, decision=True)
+            return Outputs(
+                out.logits.softmax(1).numpy(),
+                normalise(out.saliency).numpy(),
+                out.saliency.numpy(),
+            )
+
+    return compute
+
+
+def _larger(one: float | None, two: float) -> float:
+    """The larger of two numbers; NaN if one of them is NaN."""
+    return two if one is None or math.isnan(two) or two > one else one
+
+
+def _aucs(
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    images: CheckImages,
+    positive: int | None,
+) -> dict[str, tuple[float, float]]:
+    """AUC before and after the export by validation set."""
+    found: dict[str, tuple[float, float]] = {}
+    if images.labels is None or images.sets is None:
+        return found
+    for name in dict.fromkeys(images.sets.tolist()):
+        own = images.sets == name
+        labels = images.labels[own]
+        pair = [
+            macro_auc(labels, values[own])
+            if positive is None
+            else auc(labels == positive, values[own, positive])
+            for values in (before, after)
+        ]
+        if all(map(math.isfinite, pair)):
+            found[str(name)] = (float(pair[0]), float(pair[1]))
+    return found

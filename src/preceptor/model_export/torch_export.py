@@ -1,0 +1,52 @@
+"""Packages of torch.export: the graph of a deployed model as a .pt2 file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from preceptor.model_export.parity import Computation, Outputs
+from preceptor.model_export.traced import quiet
+
+
+def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a .pt2 package, which C++ programs and AOTInductor read as well.
+
+    Args:
+        program: The traced model.
+        path: Path of the file.
+        metadata: Texts by key, stored as extra files.
+    """
+    with quiet(), path.open("wb") as file:
+        torch.export.save(program, file, extra_files=dict(metadata))
+
+
+def read_package(path: Path) -> torch.nn.Module:
+    """Module of a .pt2 package that this library has written.
+
+    The reader is that of torch; packages of unknown origin must not be loaded with it.
+    """
+    with quiet(), path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+def package_outputs(module: torch.nn.Module, dtype: torch.dtype) -> Computation:
+    """Outputs of the module of a package.
+
+    Args:
+        module: Module of a traced model.
+        dtype: Type of its input.
+    """
+
+    def compute(batch: NDArray[np.uint8]) -> Outputs:
+        with torch.no_grad():
+            probabilities, _, _, *maps = module(torch.from_numpy(batch).to(dtype))
+        found = [one.numpy() for one in maps] or [None, None]
+        return Outputs(probabilities.numpy(), *found)
+
+    return compute

@@ -1,0 +1,149 @@
+"""Network of an exported ONNX file, computed by ONNX Runtime; imports no torch."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from preceptor.errors import InputError, reason
+from preceptor.predictor.inference_probe import BATCH_SIZES, GPU_BATCH_SIZES, choose_batch_size
+from preceptor.predictor.model_info import ModelInfo
+from preceptor.predictor.network import NetworkOutput
+from preceptor.predictor.sealed_file import CARD_KEY, INFO_KEY, read_sealed
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxNetwork:
+    """Exported model on a device.
+
+    Args:
+        path: File of `preceptor export --to onnx`.
+        device: auto (a GPU if ONNX Runtime has one), cpu or cuda.
+        threads: Number of threads of a computation; None = one per core.
+        batch_size: Number of images per call; None = chosen by a short probe when it is needed.
+
+    Raises:
+        InputError: The file is of another program, cut short or changed; this version of ONNX
+            Runtime cannot load it; or there is no such device.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        content = read_sealed(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised as well
+        options.intra_op_num_threads = threads or 0
+        self._cuda = _uses_cuda(device)
+        provider = _PROVIDERS["cuda" if self._cuda else "cpu"]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, sess_options=options, providers=[provider]
+            )
+        except Exception as error:  # ONNX Runtime raises many types
+            raise InputError(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: "
+                f"{reason(error, 200)}"
+            ) from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            self.info = ModelInfo.from_json(metadata.get(INFO_KEY, ""))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        self.card: str = metadata.get(CARD_KEY, "")
+        self._batch_size = batch_size
+        (image,) = self._session.get_inputs()
+        self._type = np.uint8 if image.type == "tensor(uint8)" else np.float32
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images per call at which the network is fast."""
+        return self._batch_size or self._probed_batch_size
+
+    @cached_property
+    def _probed_batch_size(self) -> int:
+        return choose_batch_size(self._seconds, GPU_BATCH_SIZES if self._cuda else BATCH_SIZES)
+
+    def _seconds(self, size: int) -> float:
+        """Time of a batch of random images after a first one."""
+        form = self.info.image_format
+        shape = (size, form.size, form.size, form.channels)
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        self(images)
+        started = time.perf_counter()
+        self(images)
+        return time.perf_counter() - started
+
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        maps: bool = True,
+        map_classes: NDArray[np.int64] | None = None,
+    ) -> NetworkOutput:
+        """Output for a batch, see `Network.__call__`.
+
+        A file has the maps of one class per image. Those of the other of two classes are their
+        negatives; for more classes, no others are available.
+        """
+        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(self._type, copy=False)
+        wanted = maps and self.info.map_kind != "none"
+        names = ["probabilities", "raw_map"] if wanted else ["probabilities"]
+        probabilities, *found = self._session.run(names, {"image": batch})
+        if not found:
+            return NetworkOutput(probabilities, None)
+        raw_map = found[0]
+        if map_classes is not None:
+            raw_map = self._of_classes(raw_map, probabilities, map_classes)
+        return NetworkOutput(probabilities, raw_map)
+
+    def _of_classes(
+        self,
+        raw_map: NDArray[np.float32],
+        probabilities: NDArray[np.float32],
+        wanted: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """(B, h, w) maps of the wanted classes from those of the file's."""
+        positive = self.info.positive_index
+        own = probabilities.argmax(1) if positive is None else np.full(len(wanted), positive)
+        other = own != wanted
+        if not other.any():
+            return raw_map
+        if len(self.info.classes) != 2:
+            classes = self.info.classes
+            has = "the most probable class" if positive is None else repr(classes[positive])
+            raise InputError(
+                f"{self.info.backbone}: the exported file has the maps of {has} only, and not of "
+                f"{classes[wanted[other][0]]!r}; use the model folder for others"
+            )
+        return np.where(other[:, None, None], -raw_map, raw_map)
+
+
+def _uses_cuda(device: str) -> bool:
+    """Whether a GPU is used.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if device not in ("auto", *_PROVIDERS):
+        raise InputError(
+            f"device {device!r} is not available to ONNX Runtime; write auto, cpu or cuda"
+        )
+    available = _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+    if device == "cuda" and not available:
+        raise InputError(
+            "device 'cuda': this ONNX Runtime has no GPU support; install onnxruntime-gpu, or "
+            "write cpu"
+        )
+    return available and device != "cpu"

@@ -1,0 +1,87 @@
+"""Runs of controls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from preceptor.config.maps import MapSource
+from preceptor.config.training import Training
+from preceptor.study.baseline_runs import full_run
+from preceptor.study.controls import Control
+from preceptor.study.guided_runs import arm_of, guided_by, on_maps, soft_labels
+from preceptor.study.options import GuidanceConfig
+from preceptor.study.protocol import Protocol
+from preceptor.study.setting import Setting
+from preceptor.study.steps import Step, Train
+from preceptor.study.teacher import Teacher
+from preceptor.study.teacher_maps import maps_of
+
+
+def control_run(
+    protocol: Protocol,
+    control: Control,
+    teacher: Teacher,
+    backbone: str,
+    setting: Setting,
+    seed: int,
+) -> list[Step]:
+    """Run of a control, after the steps that make its maps.
+
+    Args:
+        control: Name of the control, see `StudyConfig.controls`.
+        teacher: Teacher whose maps or soft labels are used, by the controls in `OF_TEACHER`.
+        backbone, setting, seed: Backbone, setting and seed of the run. α is the weight of the
+            labels' own cross-entropy in the loss; soft labels of `distilled` have the weight
+            1 − α. `masked` has α 1, `dfr` the study's setting with the mean pooling.
+    """
+    if control == "dfr":
+        return _dfr_run(protocol, backbone, seed)
+    if control != "shuffled" and control != "distilled" and control != "masked":
+        return [full_run(protocol, control, backbone, setting, seed)]
+    guiding, alpha = protocol.study.guiding(), setting.alpha
+    source, steps = maps_of(protocol, teacher, seed, guiding)
+    if control == "shuffled":
+        values = guided_by(source, guiding, alpha)
+        values["maps"] = source.model_copy(update={"shuffle_seed": seed})
+    elif control == "masked":
+        setting = replace(setting, alpha=1.0)
+        values = _masked(source, guiding, protocol.study.training_of(backbone, setting.guidance))
+    else:
+        values = guided_by(source, guiding, 1.0) | {
+            "alpha_start": None,
+            "maps": MapSource(kind="none"),
+            "soft_labels": soft_labels(source, 1 - alpha) if alpha < 1 else None,
+        }
+    return on_maps(protocol, arm_of(control, backbone, setting, teacher), seed, values, steps)
+
+
+def _dfr_run(protocol: Protocol, backbone: str, seed: int) -> list[Step]:
+    """Baseline 2 with the mean pooling, and the run that trains its last layer again."""
+    setting = protocol.study.mean_setting
+    assert setting is not None
+    base = full_run(protocol, "baseline2", backbone, setting, seed)
+    assert isinstance(base.work, Train)
+    config = base.work.config.model_copy(update={"last_layer": protocol.study.dfr_set})
+    step = protocol.train(arm_of("dfr", backbone, setting), config, (base.id,))
+    workspace = protocol.workspaces.at(config.manifest)
+    return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
+
+
+def _masked(source: MapSource, guiding: GuidanceConfig, training: Training) -> dict[str, object]:
+    """Settings of a run on the marked regions alone.
+
+    Every image is changed outside its map, whatever its class and trust: otherwise the change
+    itself would show the class.
+    """
+    changes = {"outside": "mean", "outside_rate": 1.0, "outside_strength": None}
+    augmentation = training.augmentation.model_copy(update=changes)
+    own = {"augmentation": augmentation, "consistency": 0.0, "distance": "l2"}
+    kept = {"human": "keep", "trust": "none", "marks": False}
+    return {
+        "alpha": 1.0,
+        "maps": source.model_copy(update=kept),
+        "guide_classes": None,
+        "post": guiding.post,
+        "human_post": guiding.human_post,
+        "training": training.model_copy(update=own),
+    }

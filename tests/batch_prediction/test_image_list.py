@@ -1,0 +1,92 @@
+"""Images named by files, folders, patterns, manifests and lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preceptor.batch_prediction.image_list import ImageList, ListedImage
+from preceptor.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "deep/er/c.tif", "deep/.hidden.png", ".git/d.png", "notes.txt",
+                 "x[1].png", "deep/manifest.csv"):  # fmt: skip
+        file = tmp_path / "scans" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    return tmp_path / "scans"
+
+
+def names(*inputs: str, lines: tuple[str, ...] = ()) -> list[str]:
+    return [image.name for image in ImageList(inputs, lines)]
+
+
+def test_folders_and_files_in_their_order(folder: Path) -> None:
+    below = ["scans/a.JPG", "scans/b.png", "scans/x[1].png", "scans/deep/er/c.tif"]
+    assert names("scans") == below
+    assert names("scans/notes.txt", "scans/deep") == ["scans/notes.txt", "scans/deep/er/c.tif"]
+    assert names("scans/x[1].png") == ["scans/x[1].png"]
+    images = ImageList(["scans", "scans"])
+    assert images.count() == 8
+    assert [image.path for image in images] == 2 * below
+
+
+def test_patterns(folder: Path) -> None:
+    assert names("scans/*.png") == ["scans/b.png", "scans/x[1].png"]
+    assert names("scans/**/*.tif") == ["scans/deep/er/c.tif"]
+    with pytest.raises(InputError, match=r"scans/\*.bmp: no file fits this pattern"):
+        names("scans/*.bmp")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_manifests(folder: Path, suffix: str) -> None:
+    absolute = str(folder / "a.JPG")
+    table = pd.DataFrame({"label": ["x", ""], "path": ["deep/er/c.tif", absolute]})
+    file = folder / f"list{suffix}"
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    assert list(ImageList([f"scans/list{suffix}"])) == [
+        ListedImage("deep/er/c.tif", str(folder / "deep/er/c.tif")),
+        ListedImage(absolute, absolute),
+    ]
+
+
+def test_a_list_of_lines(folder: Path) -> None:
+    lines = ("one.png\n", "\n", "two words.png\r\n", "last.png")
+    images = ImageList(["scans/deep", "-"], lines)
+    assert images.count() is None
+    assert [image.name for image in images] == [
+        "scans/deep/er/c.tif", "one.png", "two words.png", "last.png"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("missing.png", None, "there is no such file"),
+        ("empty", "", r"the folder has no images \(.bmp .gif"),
+        ("a.csv", "label\nx\n", "no column path"),
+        ("a.csv", "path,label\na.png,x\n,y\n", "row 3: the path is empty"),
+        ("a.csv", "path\n", "no rows"),
+        ("a.csv", "", "the file is empty"),
+        ("a.parquet", "path\n", "not a Parquet file"),
+    ],
+)
+def test_inputs_without_images(
+    tmp_path: Path, name: str, content: str | None, expected: str
+) -> None:
+    if name == "empty":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=expected):
+        ImageList([str(tmp_path / name)])
+
+
+def test_only_one_list() -> None:
+    with pytest.raises(InputError, match="given 2 times"):
+        ImageList(["-", "-"])

@@ -1,0 +1,83 @@
+"""`preceptor predict` that is killed: the same command goes on, to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.batch_prediction.killed import AT, killed_command
+from tests.forked import run
+
+DEVICE = ("--device", "cpu", "--batch-size", "4")
+
+
+@pytest.mark.parametrize(("suffix", "maps"), [(".csv", "overlay"), (".parquet", "store")])
+def test_a_killed_command_goes_on_to_the_same_bytes(
+    models: dict[str, Path], folder: Path, suffix: str, maps: str
+) -> None:
+    names = "".join(f"scans/{file.name}\n" for file in sorted((folder / "scans").iterdir()))
+    (folder / "list.txt").write_text(2 * names)
+
+    def predict(out: str, at: int = -1) -> tuple[int, str]:
+        arguments = ["predict", models["plain"], "-", "--out", out, "--maps", maps, *DEVICE]
+        with (folder / "list.txt").open() as stream:
+            done = run(killed_command, arguments, stdin=stream, cwd=folder,
+                       env=os.environ | {AT: str(at)})  # fmt: skip
+        return done.returncode, done.stderr
+
+    code, _ = predict(f"whole{suffix}")
+    assert code == 1
+    kills = 0
+    for at in (0, 9, 23, 37, 12, -1):
+        code, told = predict(f"again{suffix}", at)
+        assert code in (-signal.SIGKILL, 1), told
+        if code == 1:
+            break
+        kills += 1
+    assert code == 1
+    assert kills >= 3
+
+    def content(name: str) -> dict[str, bytes]:
+        found = {"table": (folder / f"{name}{suffix}").read_bytes()}
+        for file in (folder / f"{name}-maps").rglob("*"):
+            if file.is_file() and not file.name.startswith("."):  # of a killed writer
+                found[str(file.relative_to(folder / f"{name}-maps"))] = file.read_bytes()
+        return found
+
+    whole, again = content("whole"), content("again")
+    assert whole.keys() == again.keys()
+    assert {name for name in whole if whole[name] != again[name]} == set()
+    assert not (folder / f".again{suffix}.partial").exists()
+
+
+def test_an_unfinished_output_is_continued_only_as_it_was_begun(
+    models: dict[str, Path], folder: Path
+) -> None:
+    def predict(*more: str, model: str = "plain", lines: str = "scans/b color.png\n" * 12) -> Any:
+        (folder / "list.txt").write_text(lines)
+        with (folder / "list.txt").open() as stream:
+            arguments = ["predict", models[model], "-", "--out", "a.csv", *DEVICE, *more]
+            return run(killed_command, arguments, stdin=stream, cwd=folder,
+                       env=os.environ | {AT: "23"})  # fmt: skip
+
+    assert predict().returncode == -signal.SIGKILL
+    state = folder / ".a.csv.partial" / "state.json"
+    assert json.loads(state.read_text())["images"] >= 4
+    for done, expected in (
+        (predict("--threshold", "0.2"), "begun with another model or other options"),
+        (predict(model="sigmoid"), "begun with another model or other options"),
+        (predict(lines="scans/a color.jpg\n" * 12), "the images are not those of the interrupted"),
+        (predict(lines="scans/b color.png\n" * 2), "the images are not those of the interrupted"),
+    ):
+        assert done.returncode == 2, done.stderr
+        assert expected in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    state.write_text("{")
+    done = predict()
+    assert done.returncode == 2
+    assert "damaged; remove the folder" in done.stderr

@@ -1,0 +1,151 @@
+"""ONNX files of models: outputs, sizes, metadata, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+import onnx
+import onnxruntime
+
+from preceptor.errors import InputError
+from preceptor.model_export.check_images import synthetic_images
+from preceptor.model_export.export import ExportSettings, export_model
+from preceptor.model_export.parity import ExportError, Parity, model_outputs
+from preceptor.models.build import load_model
+from preceptor.predictor.map_values import normalised
+from preceptor.predictor.prediction import decide
+from tests.exported_files import CARD, labelled_images, model_folder, onnx_file
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_the_file_computes_what_the_model_does_for_any_batch_and_size() -> None:
+    file = onnx_file()
+    assert file.result.dynamic_size is True
+    run, model = session(file.path), load_model(file.folder)
+    expected_of = model_outputs(model, maps=True)
+    generator = np.random.default_rng(1)
+    for count, height, width in ((1, 64, 64), (9, 64, 64), (2, 96, 160)):
+        batch = generator.integers(0, 256, (count, 3, height, width), dtype=np.uint8)
+        probabilities, score, decision, maps, raw = run.run(None, {"image": batch})
+        expected = expected_of(batch)
+        np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
+        np.testing.assert_allclose(maps, normalised(raw), atol=1e-6)
+        np.testing.assert_allclose(raw, expected.raw_map, rtol=1e-4, atol=1e-5)
+        assert (score == probabilities[:, 1]).all()
+        assert (decision == decide(probabilities, 1, 0.5)).all()
+
+
+def test_inputs_and_outputs_have_names_and_named_sizes() -> None:
+    run = session(onnx_file().path)
+    assert [(one.name, one.type, one.shape) for one in run.get_inputs()] == [
+        ("image", "tensor(uint8)", ["batch", 3, "height", "width"])
+    ]
+    assert {one.name: one.shape for one in run.get_outputs()} == {
+        "probabilities": ["batch", 2],
+        "score": ["batch"],
+        "decision": ["batch"],
+        "map": ["batch", "map_height", "map_width"],
+        "raw_map": ["batch", "map_height", "map_width"],
+    }
+
+
+def test_the_metadata_describes_the_model_and_names_no_place_of_this_machine() -> None:
+    file = onnx_file()
+    metadata = session(file.path).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["preceptor"])["thresholds"] == {"eer": 0.5}
+    assert metadata["model_card"] == CARD
+    assert json.loads(metadata["preceptor_export"]) == {
+        "threshold": 0.5, "input_type": "uint8", "dynamic_size": True, "precision": "float32"
+    }  # fmt: skip
+    content = file.path.read_bytes()
+    for place in (str(Path(torch.__file__).parents[1]), str(Path(__file__).parents[2])):
+        assert place.encode() not in content
+
+
+def test_the_file_is_valid_onnx() -> None:
+    onnx.checker.check_model(onnx.load(onnx_file().path), full_check=True)
+
+
+def test_without_a_map_and_with_a_fixed_size(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    settings = ExportSettings("onnx", maps=False, input_type="float32", dynamic_size=False)
+    found = export_model(model_folder("three", positive=None), out, settings)
+    assert (found.dynamic_size, found.threshold, found.parity.maps) == (False, None, None)
+    run = session(out)
+    assert [(one.type, one.shape) for one in run.get_inputs()] == [
+        ("tensor(float)", ["batch", 3, 64, 64])
+    ]
+    assert [one.name for one in run.get_outputs()] == ["probabilities", "score", "decision"]
+    images = synthetic_images(load_model(model_folder("three", positive=None)).spec.image_format)
+    batch = images.read(images.positions).astype(np.float32)
+    probabilities, score, decision = run.run(None, {"image": batch})
+    assert (score == probabilities.max(1)).all()
+    assert (decision == probabilities.argmax(1)).all()
+
+
+def test_int8_loses_little_and_leaves_the_classifier_in_float(tmp_path: Path) -> None:
+    from preceptor.model_export.onnx import graph_outputs
+    from preceptor.model_export.parity import measure
+    from preceptor.model_export.quantise import quantisable, quantised
+
+    file = onnx_file()
+    images = labelled_images(file.folder)
+    graph = onnx.load(file.path)
+    products = [
+        node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")
+    ]
+    chosen = quantisable(graph)
+    assert 10 < len(chosen) < len(products)
+    assert all(node.op_type == "Conv" for node in graph.graph.node if node.name in chosen)
+    made = quantised(graph, images, "uint8")
+    assert {node.op_type for node in made.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    found = measure(
+        model_outputs(load_model(file.folder), maps=True),
+        graph_outputs(made.SerializeToString()),
+        images,
+        1,
+    )
+    assert found.aucs["val"][0] == 1
+    assert found.largest_loss is not None
+    assert 0 <= found.largest_loss < 0.2
+    assert 0 < found.probabilities < 0.5
+
+
+def test_a_loss_of_auc_above_the_limit_and_an_export_that_differs_are_refused() -> None:
+    from preceptor.model_export.export import accept, accept_loss
+
+    accept_loss(Parity(9, 0.1, 0.1, 0, {"val": (0.9, 0.895), "val-b": (0.8, 0.9)}), 0.01)
+    with pytest.raises(ExportError, match=r"int8 loses 0\.0200 of AUC .* limit of 0\.01"):
+        accept_loss(Parity(9, 0.1, 0.1, 0, {"val": (0.9, 0.88)}), 0.01)
+    with pytest.raises(ExportError, match="cannot be measured"):
+        accept_loss(Parity(9, 0.1, 0.1, 0), 0.01)
+    accept(Parity(9, 1e-5, 9e-5, 0))
+    with pytest.raises(ExportError, match=r"of a map 2\.0e-04 over 9 images"):
+        accept(Parity(9, 1e-5, 2e-4, 0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ExportSettings("onnx", int8=True), "give a manifest"),
+        (ExportSettings("torch_export", int8=True), "available for onnx only"),
+        (ExportSettings("tflite"), "unknown; write onnx, torch_export, folder"),  # type: ignore[arg-type]
+        (ExportSettings("onnx", int8_limit=2), "write 0 to 1"),
+        (ExportSettings("onnx", threshold="fdr5%"), "no such threshold"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    tmp_path: Path, settings: ExportSettings, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        export_model(model_folder("plain"), tmp_path / "out", settings)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,77 @@
+"""Targets other than ONNX, and the closed form of Grad-CAM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from preceptor.model_export.deployed_model import Deployed, DeployedModel
+from preceptor.model_export.export import ExportSettings, export_model
+from preceptor.model_export.parity import model_outputs
+from preceptor.model_export.torch_export import package_outputs, read_package
+from preceptor.model_export.traced import example_images, takes_other_sizes, trace
+from preceptor.models.build import load_model
+from tests.exported_files import CARD, model_folder
+
+
+def test_a_copied_folder_is_the_same_model(tmp_path: Path) -> None:
+    folder, out = model_folder("plain"), tmp_path / "copy"
+    found = export_model(folder, out, ExportSettings("folder"))
+    assert (found.parity.probabilities, found.parity.maps, found.dynamic_size) == (0, 0, None)
+    assert (out / "README.md").read_text() == CARD
+    assert json.loads((out / "model.json").read_text()) == json.loads(
+        (folder / "model.json").read_text()
+    )
+
+
+def test_a_package_is_computed_by_torch_alone(tmp_path: Path) -> None:
+    folder, out = model_folder("plain"), tmp_path / "model.pt2"
+    found = export_model(folder, out, ExportSettings("torch_export"))
+    assert found.parity.within_tolerance
+    assert found.dynamic_size is True
+    batch = example_images(DeployedModel(load_model(folder), 0.5), 3, torch.uint8).numpy()
+    one = package_outputs(read_package(out), torch.uint8)(batch)
+    two = model_outputs(load_model(folder), maps=True)(batch)
+    for mine, theirs in zip(one, two, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_the_deployed_model_decides_in_float64() -> None:
+    model = load_model(model_folder("plain"))
+    images = example_images(DeployedModel(model, None), 4, torch.uint8)
+    score = Deployed(*DeployedModel(model, None)(images)).score
+    for threshold, expected in ((float(score[0]), 1), (float(score[0]) + 1e-12, 0)):
+        found = Deployed(*DeployedModel(model, threshold)(images))
+        assert int(found.decision[0]) == expected
+
+
+def test_a_share_of_the_cells_is_a_number_of_cells() -> None:
+    """Poolings that count the cells are traced for one size."""
+    from preceptor.models.build import with_pool
+    from preceptor.models.pooling import Pool
+
+    model = load_model(model_folder("plain"))
+    assert takes_other_sizes(DeployedModel(model, 0.5), torch.uint8)
+    pooled = with_pool(model, Pool("top", top=0.5))
+    assert not takes_other_sizes(DeployedModel(pooled, 0.5), torch.uint8)
+
+
+@pytest.mark.slow
+def test_the_derivative_of_grad_cam_is_part_of_the_graph() -> None:
+    folder = model_folder("gradcam", "test_convnext")
+    model = load_model(folder)
+    assert model.spec.cam == "gradcam"
+    deployed = DeployedModel(model, 0.5)
+    program = trace(deployed, torch.uint8, dynamic_size=False)
+    operations = {str(node.target) for node in program.graph.nodes}
+    assert not [name for name in operations if "backward" in name or "grad" in name]
+    for count in (1, 4):
+        batch = example_images(deployed, count, torch.uint8, seed=count).numpy()
+        one = package_outputs(program.module(), torch.uint8)(batch)
+        two = model_outputs(model, maps=True)(batch)
+        for mine, theirs in zip(one, two, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)  # type: ignore[arg-type]

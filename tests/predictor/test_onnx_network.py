@@ -1,0 +1,144 @@
+"""Exported files in use, with and without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+
+import preceptor
+from preceptor.errors import InputError
+from preceptor.predictor.onnx_network import OnnxNetwork
+from preceptor.predictor.torch_network import TorchNetwork
+from tests.exported_files import CARD, onnx_file
+
+ROOT = Path(__file__).resolve().parents[2]
+PREDICT = """
+import json, sys
+import preceptor
+found = preceptor.load(sys.argv[1])([sys.argv[2]])[0]
+loaded = [name for name in ("torch", "timm", "pandas", "scipy") if name in sys.modules]
+print(json.dumps([found.score, found.decision, found.map.tolist(), loaded]))
+"""
+REFUSE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "timm", "pandas", "scipy", "pyarrow", "torchvision"):
+            raise ImportError(f"{name} is refused")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def images(count: int, side: int = 64) -> np.ndarray:  # type: ignore[type-arg]
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_the_file_and_the_folder_are_the_same_network() -> None:
+    file, batch = onnx_file(), images(5)
+    one, two = OnnxNetwork(file.path), TorchNetwork.open(file.folder, device="cpu")
+    assert one.info == two.info
+    assert one.card == CARD
+    for classes in (None, np.array([0, 1, 1, 0, 0])):
+        mine, theirs = (network(batch, map_classes=classes) for network in (one, two))
+        np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-5)
+        assert mine.raw_map is not None
+        assert theirs.raw_map is not None
+        np.testing.assert_allclose(mine.raw_map, theirs.raw_map, rtol=1e-4, atol=1e-5)
+    assert one(batch, maps=False).raw_map is None
+
+
+def test_load_takes_the_file_as_it_takes_the_folder(tmp_path: Path) -> None:
+    Image.fromarray(images(1, 100)[0]).save(tmp_path / "a.png")
+    file = onnx_file()
+    one, two = (preceptor.load(path)(tmp_path / "a.png") for path in (file.path, file.folder))
+    assert one.score == pytest.approx(two.score, abs=1e-5)
+    assert one.decision == two.decision
+    np.testing.assert_allclose(one.map, two.map, atol=1e-4)
+    with pytest.raises(InputError, match="an exported file has its own"):
+        preceptor.load(file.path, precision="bf16-mixed")
+
+
+def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    import onnx
+
+    content = onnx_file().path.read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    for number, (wrong, message) in enumerate([
+        (content[: len(content) // 2], "cut short or changed"),
+        (bytes(changed), "cut short or changed"),
+        (foreign.SerializeToString(), "not a file of preceptor export"),
+        (b"", "not a file of preceptor export"),
+        (b"a text", "not a file of preceptor export"),
+    ]):  # fmt: skip
+        file = tmp_path / f"{number}.onnx"
+        file.write_bytes(wrong)
+        with pytest.raises(InputError, match=message) as found:
+            preceptor.load(file)
+        assert "\n" not in str(found.value)
+
+
+def test_a_sealed_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    from preceptor.predictor.sealed_file import sealed
+
+    file = tmp_path / "model.onnx"
+    file.write_bytes(sealed(b"\xff\xff"))
+    with pytest.raises(InputError, match="cannot load it") as found:
+        preceptor.load(file)
+    assert "\n" not in str(found.value)
+
+
+def test_devices_are_checked() -> None:
+    with pytest.raises(InputError, match="write auto, cpu or cuda"):
+        OnnxNetwork(onnx_file().path, device="tpu")
+
+
+def test_a_file_predicts_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    Image.fromarray(images(1, 80)[0]).save(tmp_path / "a.png")
+    file = onnx_file()
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE + PREDICT, file.path, tmp_path / "a.png"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    score, decision, shown, loaded = json.loads(done.stdout)
+    expected = preceptor.load(file.folder)(tmp_path / "a.png")
+    assert loaded == []
+    assert score == pytest.approx(expected.score, abs=1e-5)
+    assert decision == expected.decision
+    np.testing.assert_allclose(shown, expected.map, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_environment_without_torch_runs_a_file_with_its_map(tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*install, "numpy", "pillow", "onnxruntime"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"the registry of packages cannot be reached: {done.stderr[-200:]}")
+    subprocess.run([*install, "--no-deps", ROOT], check=True)
+    Image.fromarray(images(1, 80)[0]).save(tmp_path / "a.png")
+    file = onnx_file()
+    done = subprocess.run(
+        [python, "-c", PREDICT, file.path, tmp_path / "a.png"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    score, _, shown, loaded = json.loads(done.stdout)
+    expected = preceptor.load(file.folder)(tmp_path / "a.png")
+    assert loaded == []
+    assert score == pytest.approx(expected.score, abs=1e-5)
+    np.testing.assert_allclose(shown, expected.map, atol=1e-4)
