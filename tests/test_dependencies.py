@@ -46,10 +46,16 @@ def modules(requirements: list[str]) -> set[str]:
     return found
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
 def imported(file: Path) -> set[str]:
     """Third-party modules that a file imports, at its top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -76,7 +82,7 @@ def test_modules_of_an_extra_are_imported_late() -> None:
     source = ROOT / "src" / "preceptor"
     for file in source.rglob("*.py"):
         own = OPTIONAL.get(file.relative_to(source).as_posix(), "")
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for node in parsed(file).body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 goal = node.module.removeprefix("preceptor.").replace(".", "/") + ".py"
                 late = OPTIONAL.get(goal, own) != own
