@@ -20,6 +20,8 @@ import preceptor
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
 from preceptor.serve.api import PredictAnswer
+from tests.commands import here
+from tests.datasets import squares
 from tests.image_files import ImageFiles
 from tests.model_folders import model_folder
 from tests.serve.serving import Running, multipart, running, send
@@ -373,3 +375,37 @@ def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: P
         assert server.post(content).status == 401
         schemes = server.get("/openapi.json").json["components"]["securitySchemes"]
         assert set(schemes) == {"bearer", "key"}
+
+
+def test_a_calibrated_model_flags_unfamiliar_images(
+    served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path
+) -> None:
+    manifest = squares(
+        tmp_path / "data",
+        splits={"train": 24, "val": 24},
+        classes=("real", "fake"),
+    )
+    folder = tmp_path / "calibrated"
+    told = here(
+        "calibrate",
+        served_folders["best"],
+        manifest,
+        "--out",
+        folder,
+        "--device",
+        "cpu",
+        "--false-alarms",
+        0.1,
+    )
+    assert told.code == 0, told
+    wanted = preceptor.load(folder, device="cpu")(pictures.good)
+    with running({"best": folder}, reload=0.0) as server:
+        files = [(path.name, path.read_bytes()) for path in pictures.good]
+        found = server.post_files(files).json["predictions"]
+    for one, prediction in zip(found, wanted, strict=True):
+        assert one["score"] == pytest.approx(prediction.score, abs=1e-5)
+        far = prediction.unfamiliar
+        assert far is not None
+        assert one["unfamiliar"]["flagged"] == bool(far)
+        assert one["unfamiliar"]["share"] == pytest.approx(far.share)
+        assert one["unfamiliar"]["distance"] == pytest.approx(far.distance, rel=1e-4)

@@ -13,8 +13,15 @@ from PIL import Image
 from preceptor.errors import InputError
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction, decide
+from preceptor.predictor.reference import Unfamiliar
 from preceptor.predictor.threshold import find_threshold
-from preceptor.serve.api import MapAnswer, MapForm, PredictAnswer, PredictionAnswer
+from preceptor.serve.api import (
+    MapAnswer,
+    MapForm,
+    PredictAnswer,
+    PredictionAnswer,
+    UnfamiliarAnswer,
+)
 from preceptor.serve.served_model import Answer
 from preceptor.serve.uploads import Upload
 from preceptor.web.refusal import RefusedError
@@ -99,6 +106,15 @@ def _prediction(
         decision=info.classes[decision],
         probabilities=prediction.probabilities,
         map=_map(upload, prediction, form),
+        unfamiliar=_unfamiliar(prediction.unfamiliar),
+    )
+
+
+def _unfamiliar(found: Unfamiliar | None) -> UnfamiliarAnswer | None:
+    if found is None:
+        return None
+    return UnfamiliarAnswer(
+        flagged=bool(found), share=found.share, rate=found.rate, distance=found.distance
     )
 
 

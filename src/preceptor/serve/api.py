@@ -32,6 +32,15 @@ class MapAnswer(_Answer):
     )
 
 
+class UnfamiliarAnswer(_Answer):
+    """How far an image is from the training images, in comparison with validation images."""
+
+    flagged: bool = Field(description="Whether `share` is at most `rate`.")
+    share: float = Field(description="Share of validation images that are at least as far.")
+    rate: float = Field(description="Rate of false alarms.")
+    distance: float = Field(description="Distance from the training images.")
+
+
 class PredictionAnswer(_Answer):
     """Prediction for one image."""
 
@@ -44,6 +53,9 @@ class PredictionAnswer(_Answer):
     decision: str = Field(description="Class by the threshold, or the most probable class.")
     probabilities: dict[str, float] = Field(description="Probability of each class.")
     map: MapAnswer | None = Field(description="Decision map; null if none was asked for.")
+    unfamiliar: UnfamiliarAnswer | None = Field(
+        description="How unfamiliar the image is; null if the model has no reference."
+    )
 
 
 class PredictAnswer(_Answer):
