@@ -15,6 +15,7 @@ from unittest import mock
 import preceptor.execution.local  # noqa: F401  # binds `Starter` before `here` replaces it
 from preceptor.cli.main import main
 from preceptor.execution import process
+from tests import forked
 
 # A shell may start the tests with SIGINT ignored, which a child would inherit.
 _START = (
@@ -66,6 +67,13 @@ def apart(*arguments: object, cwd: Path | None = None) -> Outcome:
         timeout=HANGS,
         check=False,
     )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def in_fork(*arguments: object, cwd: Path | None = None) -> Outcome:
+    """Run the command as a process of its own that has imported what it needs."""
+    environment = os.environ | {"COLUMNS": "200"}
+    done = forked.run(forked.command, arguments, cwd=cwd, env=environment)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

@@ -42,6 +42,9 @@ SLOW = (
     "label/test_page_people.py",
     "label/test_page_outage.py",
     "label/test_page_access.py",
+    "serve/test_ray.py",
+    "serve/test_page.py",
+    "serve/test_command.py",
     "execution/test_shared_store.py",
     "execution/test_make_maps.py",
     "tracking/test_mlflow.py",
@@ -96,7 +99,44 @@ SLOW = (
     "cli/test_main.py::test_the_command_as_it_is_installed",
     "cli/test_malformed.py::test_bad_manifests_as_processes",
     "cli/test_malformed.py::test_bad_requests_as_processes",
+    "study/test_archive.py::test_an_archive_is_continued",
+    "label/test_auto_teacher.py::test_a_teacher_is_trained",
+    "label/test_simulate.py::test_proposals_save_time",
+    "label/test_simulated_annotator.py::test_error_of_intended_marks[0.2",
+    "label/test_kill.py",
+    "report/test_annotator_ceiling.py::test_the_report_has_it",
+    "results/test_comparisons.py::test_a_side_that_is_missing",
+    "results/test_comparisons.py::test_a_seed_that_one_side_lacks",
+    "results/test_comparisons.py::test_without_students",
+    "results/test_ladder.py::test_a_control_with_a_seed",
+    "results/test_ladder.py::test_a_seed_that_a_rung_lacks",
+    "results/test_ladder.py::test_test_scores_do_not_choose",
+    "benchmark/test_forged.py::test_another_seed_draws",
+    "benchmark/test_forged.py::test_a_moving_stamp",
+    "benchmark/test_forged.py::test_the_stamp_goes_with_the_label",
+    "test_examples.py::test_the_plain_loop_learns",
+    # Trainings, of which one with other settings stays.
+    "training/test_run.py::test_trust_changes_the_run_and_not_the_number_of_images[agreement",
+    "training/test_run.py::test_trust_changes_the_run_and_not_the_number_of_images[entropy",
+    "training/test_run.py::test_maps_in_input_space_alone",
+    "training/test_run.py::test_alpha_start_and_soft_labels_resume",
+    "training/test_last_layer.py::test_only_the_last_layer_changes[sigmoid",
+    *(
+        f"training/test_guidance_in_training.py::test_a_training_is_the_plain_loop[{name}]"
+        for name in ("auto", "cells, other weights", "energy", "evidence", "l2 and cells", "lse")
+    ),
+    "saliency/test_rise.py::test_the_error_is_that_of_the_map",
+    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[3",
+    "saliency/test_rise.py::test_a_seed_gives_one_map_however_images_and_masks_are_batched[publ",
     # Simulations, where exact values stay; networks that take seconds.
+    "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[xcit",
+    "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[mixer",
+    "models/test_build.py::test_a_backbone_without_a_map_to_train_through_is_refused[tnt",
+    "models/test_build.py::test_a_backbone_without_a_map_to_train_through_is_refused[volo",
+    "models/test_feature_layout.py::test_densenet_tap",
+    "models/test_feature_layout.py::test_inception_tap",
+    "models/test_feature_layout.py::test_xception_tap",
+    "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[efficientvit",
     *(
         f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
         for name in ("efficientvit_b0", "levit", "xcit")
@@ -128,6 +168,31 @@ EXHAUSTIVE = (
         f"models/test_guided_model.py::test_guided_steps_under_fabric[{name}-bf16"
         for name in ("test_convnext", "test_mambaout")
     ),
+    # Stay: a network of convolutions and a transformer.
+    *(
+        f"models/test_guided_model.py::test_a_compiled_trunk_gives_the_same_saliency[{name}"
+        for name in ("test_resnet-options0", "test_convnext")
+    ),
+    # Stay: resnet50 and densenet121.
+    *(
+        f"models/test_guided_model.py::{test}[{name}"
+        for test in (
+            "test_the_papers_backbones_have_an_exact_cam",
+            "test_grad_cam_is_the_cam_on_the_papers_backbones",
+        )
+        for name in ("inception_v3", "legacy_xception")
+    ),
+    # Stay: each backbone, head, precision and kind of map once.
+    *(
+        f"training/test_run.py::test_every_kind_of_saliency_trains_annotates_and_predicts[{name}"
+        for name in (
+            "test_convnext-{}",
+            "test_convnext-{'head'",
+            "test_resnet-{'head'",
+            "test_vit-{'precision'",
+            "test_vit-{}",
+        )
+    ),
     # Stay: 18 smaller networks of the same kinds.
     *(
         f"models/test_decision_map.py::test_{test}[{classes}{name}"
@@ -149,12 +214,27 @@ EXHAUSTIVE = (
         for name in ("mobileone", "fastvit")
     ),
     "saliency/test_fuse_batch_norm.py::test_timms_networks_are_the_same_without_batch_norms[dense",
+    # Stay: the backend that traces both directions and compiles nothing.
+    "training/test_probe.py::test_a_compiled_trunk_is_the_same_network[inductor",
+    # Stay: the same without the seconds in which each worker imports torch.
+    "test_driver.py::test_a_worker_that_cannot_start_is_told_at_once[True",
     # Stay: each optimizer with one of the two moments of the interruption.
     "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[0-adamw",
     "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-sgd",
-    # Stay: 3 and 5 seeds.
+    # Stay: 3 seeds; of DeLong's intervals those of images and of groups of one class each.
+    "evaluation/test_simulations.py::test_the_bootstrap_over_seeds_and_images_covers[5",
     "evaluation/test_simulations.py::test_the_bootstrap_over_seeds_and_images_covers[10",
+    "evaluation/test_simulations.py::test_the_bootstrap_over_groups_covers_and_over_images_would_not[5",
     "evaluation/test_simulations.py::test_the_bootstrap_over_groups_covers_and_over_images_would_not[10",
+    "evaluation/test_simulations.py::test_delong_covers[5-True",
+    "evaluation/test_simulations.py::test_without_an_effect_p_by_delong_is_uniform[1",
+    # Stay: each estimator with one spread of the scores; each head with one number of channels.
+    "saliency/test_rise.py::test_the_error_is_that_of_the_map[1.0-published",
+    "saliency/test_rise.py::test_the_error_is_that_of_the_map[3.0-default",
+    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[1-softmax",
+    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[3-sigmoid",
+    "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[logit-2",
+    "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[probability-3",
 )
 
 

@@ -24,7 +24,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
+from multiprocessing.context import ForkContext, ForkProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,11 +54,39 @@ _LENGTH = struct.Struct("<q")
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
+class _Child(ForkProcess):
+    """Process that inherits no handles but its arguments', as one that Python starts anew."""
+
+    def run(self) -> None:
+        kept = {0, 1, 2, *(one.fileno() for one in self._args if hasattr(one, "fileno"))}
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            kept.add(parent.sentinel)
+        for handle in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - kept:
+            with contextlib.suppress(OSError):  # the folder's own
+                os.close(handle)
+        super().run()
+
+
+class _Forking(ForkContext):
+    Process = _Child
+
+
 def command() -> None:
-    """The `preceptor` command."""
+    """The `preceptor` command; the processes that it starts are forked from it."""
     from preceptor.cli.main import main
 
-    main()
+    with mock.patch.object(multiprocessing, "get_context", return_value=_Forking()):
+        main()
+
+
+def watched_command() -> None:
+    """The `preceptor` command after some lines of Python, which its processes inherit.
+
+    The first argument is the file of these lines.
+    """
+    exec(Path(sys.argv.pop(1)).read_text(), {})
+    command()
 
 
 def serial_command() -> None:
@@ -139,6 +169,52 @@ def run(function: Callable[[], None], arguments: Sequence[object], **options: An
     with Forked(function, arguments, **pipes) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class SpawnedProcess:
+    """Process of `multiprocessing` that is forked by the server, where another would be spawned.
+
+    Args:
+        target, args: Function of a module and its arguments.
+        daemon: Whether it ends with this process, which it does in any case.
+    """
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> None:
+        self._call = pickle.dumps((target, args)).hex()
+
+    def start(self) -> None:
+        self._process = Forked(_spawned, [os.getpid(), self._call])
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def join(self) -> None:
+        self._process.wait()
+
+
+class Spawning:
+    """Context of `multiprocessing` with such processes."""
+
+    Process = SpawnedProcess
+
+
+@dataclass(frozen=True)
+class _Parent:
+    sentinel: int
+
+
+def _spawned() -> None:
+    parent = _Parent(os.pidfd_open(int(sys.argv[1])))
+    target, args = pickle.loads(bytes.fromhex(sys.argv[2]))
+    with mock.patch.object(multiprocessing, "parent_process", return_value=parent):
+        target(*args)
 
 
 class _Server:

@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-# Python runs a module of this name when it starts.
+# The log is no handle that stays open: a process may close all that it has inherited.
 _HOOK = """\
 import os, sys
-_log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def _note(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
         path = os.path.abspath(os.fspath(arguments[0]))
         if path.startswith({folder!r}):
-            os.write(_log, (path + "\\n").encode())
+            log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(log, (path + "\\n").encode())
+            os.close(log)
 sys.addaudithook(_note)
 """
 
 
 class OpenedFiles:
-    """Counts how often files below a folder are opened by the processes of an environment.
+    """Counts how often files below a folder are opened by processes and those that they fork.
 
     Args:
         folder: Folder whose files are watched.
         work: Empty folder for the hook and its log.
+
+    Attributes:
+        hook: File with the lines of Python that let a process be watched.
     """
 
     def __init__(self, folder: Path, work: Path) -> None:
         self._folder, self._work, self._log = folder, work, work / "opened.txt"
         self._hook = _HOOK.format(log=str(self._log), folder=f"{folder}{os.sep}")
-        (work / "sitecustomize.py").write_text(self._hook)
-
-    def environment(self) -> dict[str, str]:
-        """Environment of the processes that are watched."""
-        paths = [str(self._work), *filter(None, sys.path)]
-        return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        self.hook = work / "hook.py"
+        self.hook.write_text(self._hook)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a function in a fork of this process, which is watched.

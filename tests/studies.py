@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -111,12 +110,6 @@ def without_workers() -> AbstractContextManager[Any]:
     return mock.patch(
         "preceptor.driver.open_executor", lambda context, *_, **__: SerialExecutor(context)
     )
-
-
-def command(file: Path, out: Path, jobs: int = 1) -> list[str]:
-    """The command line that runs a study file as a process of its own."""
-    arguments = ["study", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return [sys.executable, "-c", "from preceptor.cli.main import main; main()", *arguments]
 
 
 def same_tables(one: Path, other: Path) -> None:

@@ -42,9 +42,8 @@ def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(study_file: Path) -> Path:
     out = study_file.parent / "undisturbed"
-    result = run_study(load_config(study_file, StudyConfig), out, jobs=1, tell=lambda line: None)
-    assert not result.failed
-    assert result.missing == 0
+    done = forked.run(forked.command, ["study", study_file, "--out", out, "--jobs", 1])
+    assert done.returncode == 0, done.stderr
     return out
 
 
@@ -228,9 +227,16 @@ def test_what_cannot_work_is_refused_before_training(
     assert not list(tmp_path.glob("store/runs/*"))
 
 
-def test_a_worker_that_cannot_start_is_told_at_once(study_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("imports", [False, True])
+def test_a_worker_that_cannot_start_is_told_at_once(
+    study_file: Path, tmp_path: Path, imports: bool
+) -> None:
+    """A worker runs the script again, up to the start of a process; perhaps without its imports."""
     script = tmp_path / "unguarded.py"
     script.write_text(
+        "import multiprocessing\n"
+        f"if __name__ == '__mp_main__' and not {imports}:\n"
+        "    multiprocessing.get_context('spawn').Process().start()\n"
         "from preceptor import StudyConfig, run_study\n"
         "from preceptor.config.yaml_file import load_config\n"
         f"study = load_config({str(study_file)!r}, StudyConfig)\n"

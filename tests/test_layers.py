@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 ORDER = [
     {"version", "errors"},
     {"runtime"},
-    {"config", "evaluation", "benchmark"},
+    {"config", "evaluation", "benchmark", "web"},
     {"data"},
     {"saliency"},
     {"losses", "models", "maps"},
@@ -27,7 +27,7 @@ ORDER = [
     {"tracking"},
     {"study_folder"},
     {"driver"},
-    {"label", "calibration"},
+    {"label", "calibration", "serve"},
     {"monitor", "explain"},
     {"cli"},
     {"__main__"},
@@ -49,6 +49,7 @@ LATE = (
     "training.__main__",
     "predictor.load",
     "model_export.export",
+    "serve.ray",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,19 @@ def modules() -> list[Path]:
     ]
 
 
-def lines_with(pattern: str) -> list[str]:
-    """The lines of the package in which a pattern occurs."""
-    return [
-        f"{file.relative_to(SOURCE)}:{number}"
+@cache
+def lines() -> dict[str, str]:
+    """The lines of these modules by file and number."""
+    return {
+        f"{file.relative_to(SOURCE)}:{number}": line
         for file in modules()
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        if re.search(pattern, line)
-    ]
+    }
+
+
+def lines_with(pattern: str) -> list[str]:
+    """The lines of the package in which a pattern occurs."""
+    return [place for place, line in lines().items() if re.search(pattern, line)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from preceptor.models import build
 from preceptor.study import selection
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
+from tests import forked
 from tests.datasets import squares
 from tests.opened import OpenedFiles
-from tests.studies import command, run_serially
+from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = {
     "manifest": "data/manifest.csv",
@@ -87,13 +87,8 @@ def test_a_study_reads_each_image_once_and_never_again(file: Path, tmp_path: Pat
     opened = OpenedFiles(data, tmp_path / "hook")
 
     def start() -> Counter[str]:
-        done = subprocess.run(
-            command(file, tmp_path / "out"),
-            env=opened.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        arguments = [opened.hook, "study", file, "--out", tmp_path / "out", "--jobs", 1]
+        done = forked.run(forked.watched_command, arguments)
         assert done.returncode == 0, done.stderr
         assert NOTE in done.stdout
         return opened.take()

@@ -54,6 +54,7 @@ COMMANDS = [
     ("annotate",),
     ("evaluate",),
     ("export",),
+    ("serve",),
     ("predict",),
     ("explain",),
     ("calibrate",),

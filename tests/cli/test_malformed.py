@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from preceptor.cli.main import reported_errors
-from tests.commands import apart, assert_refused, flags, here
+from tests.commands import assert_refused, flags, here, in_fork
 from tests.datasets import squares
 
 SOUND = [
@@ -226,7 +226,7 @@ def test_bad_manifests(case: str, folder: Path) -> None:
 def test_bad_manifests_as_processes(case: str, folder: Path) -> None:
     spoil, expected, problems = MANIFESTS[case]
     spoil(folder)
-    assert_refused(apart("data", "check", "m.csv", cwd=folder), expected, problems)
+    assert_refused(in_fork("data", "check", "m.csv", cwd=folder), expected, problems)
 
 
 def test_more_problems_than_anybody_reads(folder: Path) -> None:
@@ -435,7 +435,7 @@ def test_bad_requests_as_processes(arguments: list[str], expected: list[str], da
     (data / "run.yaml").write_text(yaml.safe_dump(RUN | {"alpha": 2}))
     (data / "study.yaml").write_text(yaml.safe_dump(STUDY | {"probe": "resnet50"}))
     problems = 1 if arguments[1].endswith(".yaml") else None
-    assert_refused(apart(*arguments, cwd=data), expected, problems)
+    assert_refused(in_fork(*arguments, cwd=data), expected, problems)
 
 
 def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:

@@ -37,7 +37,11 @@ def worker(executor: LocalExecutor) -> int:
 
 
 def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    """And the log of an earlier failure goes when the step is done."""
     _, plan, step = first_training(tmp_path)
+    log = tmp_path / "store" / "failed" / f"{step.id}.log"
+    log.parent.mkdir()
+    log.write_text("it diverged")
     executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
     try:
         executor.start(step)
@@ -50,6 +54,7 @@ def test_one_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
     assert found[-1] == "done"
     assert (plan.protocol.folder(step) / "run.json").is_file()
+    assert not log.exists()
 
 
 def test_without_its_fork_server_a_worker_imports_torch_itself(tmp_path: Path) -> None:
@@ -105,18 +110,3 @@ def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> 
     assert told[-1].kind == "failed"
     assert told[-1].text.startswith("hung: silent for ")
     assert not any("tried once more" in one.text for one in told)
-
-
-def test_the_log_of_a_step_that_failed_goes_when_it_is_done(tmp_path: Path) -> None:
-    _, plan, step = first_training(tmp_path)
-    work = WorkerContext(plan.protocol.workspaces, plan.protocol.store)
-    log = tmp_path / "store" / "failed" / f"{step.id}.log"
-    log.parent.mkdir()
-    log.write_text("it diverged")
-    executor = LocalExecutor(work, jobs=1)
-    try:
-        executor.start(step)
-        assert events(executor)[-1] == "done"
-    finally:
-        executor.close()
-    assert not log.exists()

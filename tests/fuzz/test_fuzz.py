@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Outcome, apart
+from tests.commands import Outcome, in_fork
 from tests.fuzz.campaigns import campaign, case_of, file_of
 from tests.fuzz.outcomes import Tally, faults, guarded, unnamed
 from tests.fuzz.paths import make_data, spoil_folder
@@ -45,7 +45,7 @@ def test_mutated_files_in_processes_of_their_own(kind: str, tmp_path: Path) -> N
     # What follows makes it sure to be refused, and soon.
     more = b"\n? [no, config]\n: here\n" if options else b"\n\0"
     file.write_bytes(case.data + more)
-    outcome = apart(*command, file.name, *options, cwd=folder)
+    outcome = in_fork(*command, file.name, *options, cwd=folder)
     assert outcome.code == 2, (case.what, outcome)
     assert not faults(outcome), (case.what, outcome)
 

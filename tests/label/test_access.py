@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from preceptor.label.hosts import Hosts
 from preceptor.label.server import CSRF, WAYS
 from preceptor.label.start import links_of
+from preceptor.web.hosts import Hosts
 from tests.label.serving import Client, Running, running
 
 PATH = {"image": "1", "level": "0", "column": "0", "row": "0", "name:path": "index.html"}

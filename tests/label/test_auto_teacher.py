@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from preceptor.config.yaml_file import dump_config
 from preceptor.errors import InputError
+from preceptor.label import auto_teacher
 from preceptor.label.auto_teacher import AutoTeacher, answers_before_newest, count_answers
 from preceptor.label.database import Connection, connect
 from preceptor.label.proposals import newest_teacher
 from preceptor.label.simulate import Simulation, simulate
 from preceptor.label.teach import propose_with
+from tests import forked
 from tests.datasets import squares
 from tests.label.teachers import CONFIG
 
 HANGS = 600.0
 
 
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("marked")
+    manifest = squares(folder / "data", splits={"train": 40, "val": 4}, size=(96, 64))
+    simulate(manifest, folder / "marks", Simulation(images=24), tell=lambda line: None)
+    return folder / "marks" / "marks.sqlite"
+
+
 @pytest.fixture
-def marks(tmp_path: Path) -> Path:
+def marks(marked: Path, tmp_path: Path) -> Path:
     """Database with 24 answers of 40 images."""
-    manifest = squares(tmp_path / "data", splits={"train": 40, "val": 4}, size=(96, 64))
-    simulate(manifest, tmp_path / "marks", Simulation(images=24), tell=lambda line: None)
-    return tmp_path / "marks" / "marks.sqlite"
+    return Path(shutil.copytree(marked.parent, tmp_path / "marks")) / marked.name
+
+
+@pytest.fixture(autouse=True)
+def _forked_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child has imported torch, which is no subject of these tests."""
+    monkeypatch.setattr(
+        auto_teacher, "multiprocessing", SimpleNamespace(get_context=lambda _: forked.Spawning)
+    )
 
 
 def test_a_teacher_is_trained_and_given_ones_propose_too(marks: Path, tmp_path: Path) -> None:

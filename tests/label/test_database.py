@@ -11,8 +11,8 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.label.database import Connection, Database, connect, serving
-from preceptor.label.refusal import RefusedError, conflict
 from preceptor.label.schema import STEPS
+from preceptor.web.refusal import RefusedError, conflict
 
 
 def put(key: str, value: str = "1") -> object:

@@ -25,7 +25,8 @@ from tests.studies import run_serially
 
 SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "seeds": 2,
-    "controls": ["shuffled"],
+    "controls": [],
+    "ceiling": False,
     "budget": [8],
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
 }

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from preceptor.config.yaml_file import load_config, parse_config
-from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.report.write import write_results
 from preceptor.study.archive import archive_study
 from preceptor.study.config import StudyConfig
 from preceptor.study_folder import reopen
 from tests.datasets import SQUARES_STUDY, squares
+from tests.studies import run_serially
 
 TABLES = ("results.csv", "table.csv", "comparisons.csv", "runs.csv")
 
@@ -32,9 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "controls": ["shuffled"],
         "training": {"input_size": 32, "epochs": 1, "batch_size": 8},
     }
-    result = run_study(
-        parse_config(values, StudyConfig), folder / "study", jobs=1, tell=lambda line: None
-    )
+    result = run_serially(parse_config(values, StudyConfig), folder / "study")
     assert not result.failed
     return folder / "study"
 
@@ -65,13 +63,7 @@ def test_an_archive_is_continued(study: Path, tmp_path: Path) -> None:
     values = yaml.safe_load(file.read_text()) | {"seeds": [0, 1, 2]}
     (tmp_path / "three.yaml").write_text(yaml.safe_dump(values))
     before = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
-    lines: list[str] = []
-    result = run_study(
-        load_config(tmp_path / "three.yaml", StudyConfig),
-        tmp_path / "more",
-        jobs=1,
-        tell=lines.append,
-    )
+    result = run_serially(load_config(tmp_path / "three.yaml", StudyConfig), tmp_path / "more")
     assert not result.failed
     after = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
     assert after.items() > before.items()  # nothing of the two seeds is computed again

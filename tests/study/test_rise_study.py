@@ -32,6 +32,8 @@ SETTINGS: dict[str, Any] = SQUARES_STUDY | {
     "data_driven": True,
     "seeds": [0, 1],
     "teacher_alphas": [0.5],
+    "controls": [],
+    "ceiling": False,
     "saliency": ["cam", "rise"],
     "rise": RISE,
     "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01},
@@ -208,7 +210,7 @@ def test_what_rise_cannot_do_is_refused(
 
 
 def test_a_study_whose_maps_never_settle_says_so(manifest: Path, tmp_path: Path) -> None:
-    values = SETTINGS | {"manifest": manifest, "seeds": 1, "data_driven": False, "ceiling": False}
+    values = SETTINGS | {"manifest": manifest, "seeds": 1, "data_driven": False}
     values |= {"saliency": ["rise"], "rise": {"max_masks": 4, "tolerance": 0.01}}
     result = run_serially(parse_config(values, StudyConfig), tmp_path)
     assert any("none of the 24 maps" in reason for reason in result.failed.values())

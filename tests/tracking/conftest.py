@@ -58,7 +58,13 @@ class Followed:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, WrittenReport]:
     """The plan of a study that was run, and its report."""
     folder = tmp_path_factory.mktemp("tracked")
-    config = study(squares(folder / "data", size=(40, 32)), seeds=1, training=TRAINING)
+    config = study(
+        squares(folder / "data", size=(40, 32)),
+        seeds=1,
+        training=TRAINING,
+        controls=("centre",),
+        ceiling=False,
+    )
     plan = walk(config, folder / "store")
     out = folder / "out"
     out.mkdir()

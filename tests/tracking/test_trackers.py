@@ -10,7 +10,7 @@ import pytest
 
 from preceptor.errors import InputError
 from preceptor.tracking.trackers import check_trackers, open_trackers
-from tests.start_up import imported_by
+from tests import forked
 from tests.tracking.conftest import Followed
 
 
@@ -25,9 +25,14 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         check_trackers(["mlflow"])
 
 
-def test_nothing_is_imported_unless_asked_for() -> None:
-    started = imported_by("import preceptor.tracking.trackers", {"mlflow", "tensorboard"})
-    assert not started.imported
+def test_nothing_is_imported_unless_asked_for(tmp_path: Path) -> None:
+    """A forked process has imported what a study imports, and nothing of the tests."""
+    script = tmp_path / "ask.py"
+    script.write_text(
+        "import sys, preceptor.tracking.trackers\n"
+        "print({'mlflow', 'tensorboard'} & set(sys.modules))\n"
+    )
+    assert forked.run(forked.script, [script]).stdout == "set()\n"
 
 
 def test_none(followed: Followed) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,8 @@ from preceptor.training.loop import Trainer
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.run import RunResult, train
 from preceptor.training.step_stats import StepStats
-from tests.commands import HANGS, Outcome
+from tests import forked
+from tests.commands import Outcome
 
 SMALL = {
     "input_size": 64,
@@ -234,13 +232,14 @@ def test_where_it_cannot_go_on_it_says_so(
 
 
 LIMITED = """
-import resource, sys
+import ctypes, resource, sys
 from pathlib import Path
 from preceptor.config.run import RunConfig
 from preceptor.config.yaml_file import load_config
 from preceptor.training import train
 from preceptor.training.__main__ import main
 
+ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: what is freed is free at once
 config, store, room = load_config(sys.argv[1], RunConfig), sys.argv[2], int(sys.argv[3])
 small = {"training": config.training.model_copy(update={"batch_size": 2, "epochs": 1})}
 train(config.model_copy(update=small), store + "-warm")  # threads, libraries
@@ -254,16 +253,10 @@ main()
 
 def limited(config: RunConfig, store: Path, room: int) -> Outcome:
     """`python -m preceptor.training` with so many MiB of memory more than it begins with."""
-    file = store.with_suffix(".yaml")
+    file, script = store.with_suffix(".yaml"), store.with_suffix(".py")
     file.write_text(dump_config(config))
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(file), str(store), str(room)],
-        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed is free at once
-        capture_output=True,
-        text=True,
-        timeout=HANGS,
-        check=False,
-    )
+    script.write_text(LIMITED)
+    done = forked.run(forked.script, [script, file, store, room])
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

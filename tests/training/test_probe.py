@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,12 @@ def test_a_hopeless_choice_is_given_up_early(monkeypatch: pytest.MonkeyPatch) ->
     assert len(steps) == 2
 
 
-def test_a_compiled_trunk_is_the_same_network() -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_trunk_is_the_same_network(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inductor compiles C++ for a minute; the graphs of both directions are traced without it."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch.manual_seed(0)
     model = build_model("test_resnet", CLASSES, input_size=64).train()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])

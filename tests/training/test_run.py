@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,9 @@ from preceptor.runtime.result_folder import damaged_files, read_record, read_sco
 from preceptor.training.prepare import run_id, run_id_of
 from preceptor.training.run import RunResult, train
 from preceptor.training.schedules import alpha_at
+from tests import forked
 from tests.datasets import squares
+from tests.forked import Forked
 
 SMALL = Training(input_size=32, epochs=2, batch_size=8, lr=0.01, schedule="constant")
 
@@ -193,8 +194,8 @@ def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path
         undisturbed = train(config, tmp_path / "undisturbed")
         file = tmp_path / f"{optimizer}.yaml"
         file.write_text(dump_config(config))
-        command = [sys.executable, "-m", "preceptor.training", str(file), str(tmp_path / "killed")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        arguments = [file, tmp_path / "killed"]
+        with Forked(forked.training, arguments, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith("epoch 2/"):

@@ -156,7 +156,8 @@ def run(
     from preceptor.errors import InputError
 
     try:
-        from preceptor.label.server import application, listen, serve
+        from preceptor.label.server import application
+        from preceptor.web.server import listen, serve
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
             raise
@@ -165,9 +166,9 @@ def run(
         ) from error
     from preceptor.label.auto_teacher import start_teacher
     from preceptor.label.database import serving
-    from preceptor.label.hosts import Hosts, is_local
     from preceptor.label.sources import find_source
     from preceptor.label.start import labeling_of, links_of, prepare
+    from preceptor.web.hosts import Hosts, is_local
 
     if overlap is not None and overlap_share is None:
         overlap_share = 1.0

@@ -8,8 +8,8 @@ from typing import Any
 from preceptor.label.clock import now
 from preceptor.label.database import Connection
 from preceptor.label.events import note
-from preceptor.label.refusal import conflict
 from preceptor.label.strokes import has_marks
+from preceptor.web.refusal import conflict
 
 STATES = ("marked", "nothing", "cannot_judge", "skipped")
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from preceptor.errors import is_control
 from preceptor.label.answers import STATES, Answer
 from preceptor.label.clock import in_utc
-from preceptor.label.refusal import malformed
 from preceptor.label.runs import LIMIT, check_tight, from_text
 from preceptor.label.settings import LabelSettings
 from preceptor.label.strokes import TOOLS, Stroke
+from preceptor.web.refusal import malformed
 
 LARGEST = 8 * 2**20
 """Largest body in bytes."""
@@ -23,25 +22,6 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _TAB = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY = 86400.0
 _NUMBER = 2**53
-
-
-def parse(body: bytes) -> dict[str, Any]:
-    """Object of a JSON body.
-
-    Raises:
-        RefusedError: It is no JSON object (400).
-    """
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise malformed("the body is no JSON") from error
-    if not isinstance(value, dict):
-        raise malformed("the body is no JSON object")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def text(body: dict[str, Any], key: str, longest: int = 200) -> str:

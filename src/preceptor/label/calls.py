@@ -1,8 +1,7 @@
-"""What routes work with: the server's state, a request, and an answer."""
+"""What routes work with: the server's state, and a request."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -11,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from preceptor.label.bodies import parse
 from preceptor.label.claims import Claims, Tabs
 from preceptor.label.database import Connection, Database
-from preceptor.label.hosts import Hosts
 from preceptor.label.people import Person
 from preceptor.label.pictures import Pictures
-from preceptor.label.refusal import forbidden, malformed, unknown
 from preceptor.label.sessions import Keys, Session
 from preceptor.label.settings import LabelSettings
+from preceptor.web.hosts import Hosts
+from preceptor.web.json_body import parse
+from preceptor.web.refusal import forbidden, malformed, unknown
 
 Access = Literal["local", "password", "links"]
 _LARGEST_ID = 2**53
@@ -170,36 +169,3 @@ def number_of(text: str, largest: int) -> int | None:
         return None
     value = int(text)
     return value if value <= largest else None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Answer to a request.
-
-    Args:
-        content: Body.
-        kind: Content type.
-        status: HTTP status.
-        headers: Further headers.
-    """
-
-    content: bytes = b""
-    kind: str = "application/json"
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def told(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """JSON answer, which no cache keeps."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Reply(
-        text.encode("utf-8", "replace"),
-        "application/json",
-        status,
-        {"cache-control": "no-store", **(headers or {})},
-    )
-
-
-def refused(status: int, message: str) -> Reply:
-    """Answer to a request that is not carried out."""
-    return told({"error": message}, status)

@@ -18,8 +18,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from preceptor.errors import InputError
-from preceptor.label.refusal import RefusedError
 from preceptor.label.schema import APPLICATION, STEPS
+from preceptor.web.refusal import RefusedError
 
 T = TypeVar("T")
 Connection = sqlite3.Connection

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preceptor.errors import is_control
 from preceptor.label.clock import now
 from preceptor.label.database import Connection
-from preceptor.label.refusal import malformed
+from preceptor.web.refusal import malformed
 
 LONGEST = 60
 MOST = 1000

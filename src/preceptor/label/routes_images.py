@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from preceptor.label.answers import answer_of
-from preceptor.label.calls import Call, Labeling, Reply, refused, told
+from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import Connection
 from preceptor.label.events import note_proposal_shown
 from preceptor.label.pictures import (
@@ -21,8 +21,9 @@ from preceptor.label.pictures import (
 )
 from preceptor.label.proposals import proposal_for
 from preceptor.label.queue import answered_before, count_open, open_images, skipped
-from preceptor.label.refusal import RefusedError, unknown
 from preceptor.label.strokes import strokes_of
+from preceptor.web.refusal import RefusedError, unknown
+from preceptor.web.replies import Reply, refused, told
 
 _MOST = 24
 _LARGEST = 2**53

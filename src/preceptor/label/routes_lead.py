@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from preceptor.label.calls import Call, Reply, told
+from preceptor.label.calls import Call
 from preceptor.label.figures import Remembered, figures
-from preceptor.label.refusal import forbidden
+from preceptor.web.refusal import forbidden
+from preceptor.web.replies import Reply, told
 
 _ONE = threading.Lock()  # the comparisons are made once, however many pages ask
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from preceptor.label import bodies
 from preceptor.label.answers import save_answer
-from preceptor.label.calls import Call, Reply, told
+from preceptor.label.calls import Call
 from preceptor.label.database import Connection
 from preceptor.label.events import note
-from preceptor.label.refusal import conflict, malformed
 from preceptor.label.routes_images import hand_out, sized
 from preceptor.label.strokes import redo, save_stroke, undo
+from preceptor.web.refusal import conflict, malformed
+from preceptor.web.replies import Reply, told
 
 ELSEWHERE = "this image is open in another tab; continue there, or take it over"
 

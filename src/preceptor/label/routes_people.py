@@ -7,7 +7,7 @@ import time
 from urllib.parse import parse_qs
 
 from preceptor.label.bodies import text
-from preceptor.label.calls import Call, Reply, number_of, told
+from preceptor.label.calls import Call, number_of
 from preceptor.label.people import (
     add_person,
     check_name,
@@ -18,9 +18,10 @@ from preceptor.label.people import (
 )
 from preceptor.label.proposals import newest_teacher
 from preceptor.label.queue import count_open
-from preceptor.label.refusal import RefusedError, forbidden, malformed
 from preceptor.label.sessions import Session, same
 from preceptor.version import __version__
+from preceptor.web.refusal import RefusedError, forbidden, malformed
+from preceptor.web.replies import Reply, told
 
 _TRIES, _WITHIN = 10, 60.0
 """Wrong passwords that are possible within so many seconds."""

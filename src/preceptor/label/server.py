@@ -1,4 +1,4 @@
-"""HTTP server: Starlette routes around functions of `routes_*`, and uvicorn.
+"""HTTP server: Starlette routes around functions of `routes_*`.
 
 The event loop reads bodies and writes answers only. Routes run in threads, pictures in two of their
 own, so that decoding never delays the saving of a stroke.
@@ -7,48 +7,34 @@ own, so that decoding never delays the saving of a stroke.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
-import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from preceptor.label import routes_images, routes_lead, routes_marks, routes_people
 from preceptor.label.bodies import LARGEST
-from preceptor.label.calls import Call, Labeling, Reply, refused
+from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import refusal_of
 from preceptor.label.people import person_by_id
-from preceptor.label.refusal import RefusedError, forbidden, malformed
 from preceptor.label.sessions import Session, same
+from preceptor.web.refusal import RefusedError, forbidden, malformed
+from preceptor.web.replies import Reply, refused
+from preceptor.web.server import http_error, read_body, response_of, with_headers
 
 CSRF = "x-preceptor-csrf"
-_BODY_SECONDS = 60.0
 _OPEN_FILES = ("style.css",)  # of the page, without a session: the way in looks like the rest
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "x-frame-options": "DENY",
-}
-
 Handler = Callable[[Call], Reply]
 Pool = Literal["calls", "pictures"]
 
@@ -112,9 +98,9 @@ def application(labeling: Labeling, ways: list[Way] | None = None) -> ASGIApp:
         Route(way.path, partial(_answer, labeling, pools[way.pool], way), methods=[way.method])
         for way in ways or WAYS
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
     app.router.redirect_slashes = False
-    return _with_headers(app)
+    return with_headers(app)
 
 
 async def _answer(
@@ -132,7 +118,7 @@ async def _answer(
             logging.getLogger("preceptor.label").exception("an answer failed")
             told = RefusedError(500, "something went wrong; the terminal says what")
         reply = refused(told.status, str(told))
-    return Response(reply.content, reply.status, {**reply.headers, "content-type": reply.kind})
+    return response_of(reply)
 
 
 async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request: Request) -> Reply:
@@ -142,7 +128,7 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
     content = b""
     if way.method == "POST":
         check_change(labeling, headers, session, way)
-        content = await _body(request, headers)
+        content = await read_body(request, LARGEST)
     elif headers.get("sec-fetch-site") in ("cross-site", "same-site") and way.path != "/":
         raise forbidden("another site asks for this page")
     if session is None and not way.entry:
@@ -209,116 +195,3 @@ def _session(labeling: Labeling, headers: dict[str, str]) -> Session | None:
         return None
     found = cookies.get(labeling.cookie_name)
     return None if found is None else labeling.keys.session(found.value)
-
-
-async def _body(request: Request, headers: dict[str, str]) -> bytes:
-    too_large = RefusedError(413, f"the body is larger than {LARGEST // 2**20} MiB")
-    stated = headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and (len(stated) > 12 or int(stated) > LARGEST):
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > LARGEST:
-                    raise too_large
-                parts.append(part)
-    except TimeoutError as error:
-        raise RefusedError(408, "the body took too long") from error
-    return b"".join(parts)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    words = {404: "there is no such page", 405: "this method is not possible here"}
-    reply = refused(error.status_code, words.get(error.status_code, "the request is not possible"))
-    headers = {**reply.headers, **(error.headers or {})}
-    return Response(reply.content, reply.status, {**headers, "content-type": reply.kind})
-
-
-def _with_headers(app: ASGIApp) -> ASGIApp:
-    """Application whose answers all have the headers of security."""
-    added = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *added]
-            await send(message)
-
-        await app(scope, receive, sending)
-
-    return wrapped
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Socket that listens at a host and a port; port 0 = any free one.
-
-    Raises:
-        OSError: The port is in use, or the host is not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(256)
-    except BaseException:
-        found.close()
-        raise
-    return found
-
-
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """Server of an application, which no request is logged by."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        lifespan="off",
-        timeout_graceful_shutdown=5,
-        timeout_keep_alive=30,
-        http="h11",
-        proxy_headers=False,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
-    return _Server(config)
-
-
-class _Server(uvicorn.Server):
-    """Server that leaves signals to its caller."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Context without handlers: uvicorn's would raise the signals again after the end."""
-        yield
-
-
-def serve(app: ASGIApp, at: socket.socket) -> None:
-    """Serve until the process is interrupted or told to end; returns after open answers are sent.
-
-    Args:
-        app: Application.
-        at: Listening socket.
-    """
-    server = server_of(app)
-
-    def stop(*_: object) -> None:
-        server.should_exit = True
-
-    with _handling((signal.SIGINT, signal.SIGTERM), stop):
-        asyncio.run(server.serve([at]))
-
-
-@contextlib.contextmanager
-def _handling(signals: tuple[signal.Signals, ...], stop: Callable[..., None]) -> Iterator[None]:
-    """Context with a handler of signals; uvicorn's own raises them again after its end."""
-    before = {one: signal.signal(one, stop) for one in signals}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

@@ -12,7 +12,6 @@ from preceptor.label import settings as stored
 from preceptor.label.calls import Access, Labeling
 from preceptor.label.database import Connection, Database, connect
 from preceptor.label.honeypots import are_current, take_in_honeypots
-from preceptor.label.hosts import Hosts
 from preceptor.label.intake import Changes, arrange, is_current, remember_place, take_in
 from preceptor.label.people import add_person, key_hash
 from preceptor.label.pictures import Pictures
@@ -23,6 +22,7 @@ from preceptor.label.sessions import Keys
 from preceptor.label.settings import LabelSettings, read_settings, write_settings
 from preceptor.label.sources import Row, Source
 from preceptor.runtime.cache_dir import default_cache_dir
+from preceptor.web.hosts import Hosts
 
 PAGE = Path(__file__).parent / "static"
 

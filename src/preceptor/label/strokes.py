@@ -16,8 +16,8 @@ import numpy as np
 from preceptor.label.clock import now
 from preceptor.label.database import Connection
 from preceptor.label.events import note
-from preceptor.label.refusal import conflict, unknown
 from preceptor.label.runs import Bits, decode_runs, to_text
+from preceptor.web.refusal import conflict, unknown
 
 TOOLS = ("brush", "eraser", "polygon", "box", "wand", "proposal")
 

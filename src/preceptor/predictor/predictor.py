@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from preceptor.config.image_format import ImageFormat
 from preceptor.data.images import ImageError
 from preceptor.errors import InputError
 from preceptor.predictor.ensemble import Ensemble
@@ -78,6 +79,11 @@ class Predictor:
     def info(self) -> ModelInfo:
         """Description of the model."""
         return self._ensemble.info
+
+    @property
+    def formats(self) -> list[ImageFormat]:
+        """Distinct input formats, for `canvases_of`."""
+        return self._ensemble.formats
 
     @property
     def batch_size(self) -> int:
@@ -181,8 +187,25 @@ class Predictor:
             predictions = self._predict(good, at, wanted, maps) if good else None
             yield Batch(predictions, places, bad, len(decoded))
 
+    def predict_decoded(
+        self,
+        decoded: Sequence[Canvases],
+        *,
+        at: At = "grid",
+        map_of: str | None = None,
+        maps: bool = True,
+    ) -> Predictions:
+        """Predictions for images that were decoded by `canvases_of`, at least one, in one pass.
+
+        Other arguments as in `__call__`.
+
+        Raises:
+            InputError: There is no class `map_of`.
+        """
+        return self._predict(decoded, at, self._map_index(map_of), maps)
+
     def _predict(
-        self, decoded: list[Canvases], at: At, wanted: int | None, maps: bool
+        self, decoded: Sequence[Canvases], at: At, wanted: int | None, maps: bool
     ) -> Predictions:
         sizes = np.array([one.size for one in decoded], np.int64)
         canvases = {

@@ -1,0 +1,161 @@
+"""Command `preceptor serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor.cli.options import AddressOption, EngineOption
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL…",
+            help="Model folders or exported files, each as PATH or NAME=PATH; the first one "
+            "answers requests that name none.",
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address; another than this machine needs --keys or --no-keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with API keys, one per line, of which each request must have one.",
+            show_default=False,
+        ),
+    ] = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Let everybody who reaches the server use it.")
+    ] = False,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Threshold of the decision if a request has none: a rule (eer, fdr5%, bpcer1%) or "
+            "a number.",
+            show_default="eer if the model has it",
+        ),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Test-time augmentation: eight passes per image.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Largest number of images per pass.", show_default="chosen by a probe"
+        ),
+    ] = None,
+    delay: Annotated[
+        float,
+        typer.Option(min=0, max=1000, help="Milliseconds in which a batch waits for images."),
+    ] = 5.0,
+    queue: Annotated[
+        int,
+        typer.Option(min=1, help="Largest number of images in flight; further ones get 429."),
+    ] = 256,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds after which a request gets 504.")
+    ] = 30.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that decode images.", show_default="one per core"),
+    ] = None,
+    max_body: Annotated[int, typer.Option(min=1, help="Largest body in MiB.")] = 32,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Largest number of pixels per image.")
+    ] = 50_000_000,
+    max_images: Annotated[
+        int, typer.Option(min=1, help="Largest number of images per request.")
+    ] = 32,
+    reload: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds between two looks at the model folders; 0 = never."),
+    ] = 2.0,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="With --engine ray: largest number of replicas per model.")
+    ] = 4,
+) -> None:
+    """Answer images over HTTP: scores, decisions and maps.
+
+    POST /predict takes multipart files, JSON with base64, or one image; /models, /healthz, /readyz,
+    /metrics and /openapi.json tell about the server, and / is a page to try an image.
+    """
+    from preceptor.errors import InputError
+    from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.serve.keys import ApiKeys
+    from preceptor.serve.served_model import model_paths
+    from preceptor.serve.settings import ServeSettings
+    from preceptor.web.hosts import Hosts, is_local
+
+    if keys is not None and no_keys:
+        raise InputError("--keys and --no-keys: choose one of the two")
+    if not is_local(host) and keys is None and not no_keys:
+        raise InputError(f"--host {host}: others can reach this server; add --keys or --no-keys")
+    if engine == "local" and address is not None:
+        raise InputError("--address is for --engine ray; add it, or remove --address")
+    if keys is not None:
+        ApiKeys.read(keys)
+    named = model_paths(models)
+    settings = ServeSettings(
+        threshold=threshold,
+        tta=tta,
+        device=device,
+        batch_size=batch_size,
+        delay=delay / 1000,
+        queue=queue,
+        timeout=timeout,
+        workers=workers,
+        body=max_body * 2**20,
+        pixels=max_pixels,
+        images=max_images,
+        reload=reload,
+    )
+    try:
+        from preceptor.serve.application import application
+        from preceptor.web.server import listen
+        from preceptor.web.server import serve as serve_until_stopped
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise InputError(
+            f"serve: {error.name} is not installed; pip install 'preceptor[web]'"
+        ) from error
+    if engine == "ray":
+        from preceptor.serve.ray import serve_on_ray
+
+        serve_on_ray(named, settings, keys, host, port, address=address, replicas=replicas)
+        return
+    from preceptor.serve.engine import LocalEngine
+    from preceptor.serve.figures import Figures
+    from preceptor.serve.service import Service
+
+    try:
+        at = listen(host, port)
+    except OSError as error:
+        raise InputError(
+            f"--host {host} --port {port}: {error.strerror or error}; choose another"
+        ) from error
+    figures = Figures()
+    with bulk_import():
+        local = LocalEngine(named, settings, figures.batch)
+    try:
+        bound = at.getsockname()[1]
+        own = None if keys is not None or no_keys else Hosts.of(host, bound)
+        service = Service(local, settings, figures, keys, own)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving {', '.join(local.names)} on http://{shown}:{bound}/", flush=True)
+        serve_until_stopped(
+            application(service), at, stop_seconds=int(timeout) + 5, stopping=service.stop
+        )
+        service.close()
+    finally:
+        local.close()
+    print("stopped")

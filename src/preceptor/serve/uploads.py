@@ -1,0 +1,157 @@
+"""Images in the body of a request: multipart/form-data, JSON with base64, or the file itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from preceptor.config.image_format import ImageFormat
+from preceptor.errors import is_control
+from preceptor.predictor.inputs import BadImage, Canvases, canvases_of
+from preceptor.serve.multipart import parts_of
+from preceptor.web.json_body import parse
+from preceptor.web.refusal import RefusedError, malformed
+
+# Formats of pixels. Others of Pillow run programs (EPS), or are no images.
+_FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+_RAW = ("application/octet-stream", "binary/octet-stream")
+_FIELDS = 8
+"""Parts of a multipart body beside the images."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Image in a request.
+
+    Args:
+        name: Name in messages and in the answer, in one line.
+        content: Content of the file.
+    """
+
+    name: str
+    content: bytes
+
+
+def uploads_of(content_type: str, body: bytes, most: int) -> list[Upload]:
+    """Images of a body.
+
+    Args:
+        content_type: Header Content-Type.
+        body: Body.
+        most: Largest number of images.
+
+    Raises:
+        RefusedError: The type is another (415), the body is malformed (400), or it has no images
+            (422) or too many (413).
+
+    Example:
+        >>> uploads_of("image/png", b"...", 1)
+        [Upload(name='image', content=b'...')]
+    """
+    kind = content_type.split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        parts = parts_of(content_type, body, most + _FIELDS + 1)
+        found = [Upload(one.filename or "image", one.content) for one in parts if one.filename]
+    elif kind == "application/json":
+        found = _from_json(parse(body), most)
+    elif kind.startswith("image/") or kind in _RAW:
+        found = [Upload("image", body)]
+    else:
+        raise RefusedError(
+            415,
+            "send the images as multipart/form-data, as application/json with base64, or one image "
+            "with its own type",
+        )
+    if not found:
+        raise RefusedError(422, "the request has no images")
+    if len(found) > most:
+        raise RefusedError(413, f"the request has more than {most} images")
+    return found
+
+
+def _from_json(body: dict[str, Any], most: int) -> list[Upload]:
+    if body.keys() != {"images"} or not isinstance(body["images"], list):
+        raise malformed('the body must be {"images": [...]}, with the images in base64')
+    if len(body["images"]) > most:
+        raise RefusedError(413, f"the request has more than {most} images")
+    found = []
+    for number, value in enumerate(body["images"], 1):
+        name, data = f"image {number}", value
+        if isinstance(value, dict) and value.keys() == {"name", "data"}:
+            name, data = value["name"], value["data"]
+            if not isinstance(name, str) or len(name) > 200 or any(map(is_control, name)):
+                raise malformed(f"image {number}: name must be a text of at most 200 characters")
+        if not isinstance(data, str):
+            raise malformed(f"image {number}: a text in base64 is needed")
+        try:
+            content = base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise malformed(f"image {number}: it is not in base64") from error
+        found.append(Upload(name, content))
+    return found
+
+
+def decode_upload(upload: Upload, formats: Sequence[ImageFormat], pixels: int) -> Canvases:
+    """Image on the canvases of a model.
+
+    Args:
+        upload: Image.
+        formats: Input formats of the model.
+        pixels: Largest number of pixels.
+
+    Raises:
+        RefusedError: It is no image, too large, or damaged (422).
+    """
+    if upload.content:
+        width, height = _size(upload)
+        if width * height > pixels:
+            raise RefusedError(
+                422, f"{upload.name}: {width:,} × {height:,} pixels; at most {pixels:,} are decoded"
+            )
+    found = canvases_of(upload.content, formats)
+    if isinstance(found, BadImage):
+        raise RefusedError(422, f"{upload.name}: {found.reason}")
+    return found
+
+
+@cache
+def image_formats() -> list[str]:
+    """Formats of images that are decoded, as far as this installation of Pillow knows them."""
+    Image.init()
+    return [one for one in _FORMATS if one in Image.OPEN]
+
+
+def _size(upload: Upload) -> tuple[int, int]:
+    """Width and height in pixels from the header of the file; nothing is decoded."""
+    try:
+        with Image.open(io.BytesIO(upload.content), formats=image_formats()) as image:
+            return image.size
+    except UnidentifiedImageError:
+        reason = "not an image in a known format, or its header is damaged"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = "too large to decode safely"
+    except Exception:  # Pillow's plugins raise many types of exceptions on corrupt files
+        reason = "its header is damaged"
+    raise RefusedError(422, f"{upload.name}: {reason}")

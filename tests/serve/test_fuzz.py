@@ -1,0 +1,13 @@
+"""Mutated requests: answered or refused, never more; benchmarks/serve_fuzz.py sends 20,000."""
+
+from __future__ import annotations
+
+from tests.image_files import ImageFiles
+from tests.serve.fuzzing import fuzz
+from tests.serve.serving import Running
+
+
+def test_mutated_requests_break_nothing(server: Running, pictures: ImageFiles) -> None:
+    statuses = fuzz(server, sorted([*pictures.good, *pictures.bad]), 400)
+    for status in (200, 400, 415, 422):
+        assert statuses[status], statuses

@@ -1,0 +1,219 @@
+"""Parts of the server against other implementations: multipart bodies, metrics, keys, names."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preceptor.errors import InputError
+from preceptor.predictor.inputs import Canvases, canvases_of
+from preceptor.serve.batcher import Batcher
+from preceptor.serve.keys import ApiKeys
+from preceptor.serve.metrics import Counter, Gauge, Histogram, text_of
+from preceptor.serve.multipart import parts_of
+from preceptor.serve.served_model import (
+    DecodedUpload,
+    ModelPath,
+    ServedModel,
+    model_paths,
+    predict_batch,
+)
+from preceptor.serve.settings import ServeSettings
+from preceptor.serve.uploads import image_formats
+from preceptor.web.refusal import RefusedError
+from tests.image_files import ImageFiles
+from tests.serve.serving import multipart
+
+LATER = 1e12
+
+
+@given(st.lists(st.tuples(st.text("ab c\\é.", min_size=1), st.binary()), max_size=5))
+def test_what_is_put_into_a_body_comes_out(files: list[tuple[str, bytes]]) -> None:
+    body, headers = multipart([(name.replace("\\", r"\\"), content) for name, content in files])
+    found = parts_of(headers["content-type"], body, 5)
+    assert [(one.filename, one.content) for one in found] == files
+    if files:
+        with pytest.raises(RefusedError, match="more than"):
+            parts_of(headers["content-type"], body, len(files) - 1)
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=4))
+def test_a_body_reads_as_the_parser_of_mail_reads_it(texts: list[str]) -> None:
+    body, headers = multipart([(f"{at}.txt", one.encode()) for at, one in enumerate(texts)])
+    head = f"Content-Type: {headers['content-type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + body, policy=email.policy.HTTP)
+    wanted = [(part.get_filename(), part.get_payload(decode=True)) for part in message.iter_parts()]
+    found = parts_of(headers["content-type"], body, 9)
+    assert [(one.filename, one.content) for one in found] == wanted
+
+
+@given(st.binary(max_size=200), st.integers(0, 300))
+def test_a_body_that_is_cut_off_is_refused(content: bytes, cut: int) -> None:
+    body, headers = multipart([("a", content), ("b", content)])
+    end = len(body) - len(b"--\r\n")
+    if cut < end:
+        with pytest.raises(RefusedError) as caught:
+            parts_of(headers["content-type"], body[:cut], 9)
+        assert caught.value.status == 400
+
+
+def test_metrics_read_as_the_client_of_prometheus_reads_them() -> None:
+    parser = pytest.importorskip("prometheus_client.parser", reason="the other side")
+    counter = Counter("calls_total", 'With a \\ and\na "line".', ("path",))
+    counter.add('a"b\\c\nd')
+    counter.add('a"b\\c\nd', by=2)
+    plain = Counter("plain_total", "Without labels.")
+    gauge = Gauge("level", "A value.", (), lambda: {(): 0.1 + 0.2})
+    huge = Gauge("huge", "Another.", ("x",), lambda: {("é",): float("inf"), ("n",): float("nan")})
+    histogram = Histogram("took_seconds", "Times.", (0.1, 1.0), ("model",))
+    values = [0.05, 0.1, 0.5, 7.0]
+    for value in values:
+        histogram.observe(value, "best")
+    text = text_of([counter, plain, gauge, huge, histogram])
+    families = {one.name: one for one in parser.text_string_to_metric_families(text)}
+    assert {name: one.type for name, one in families.items()} == {
+        "calls": "counter",
+        "plain": "counter",
+        "level": "gauge",
+        "huge": "gauge",
+        "took_seconds": "histogram",
+    }
+    assert families["calls"].documentation == 'With a \\ and\na "line".'
+    (sample,) = families["calls"].samples
+    assert (sample.labels, sample.value) == ({"path": 'a"b\\c\nd'}, 3)
+    assert families["plain"].samples[0].value == 0
+    assert families["level"].samples[0].value == 0.1 + 0.2
+    assert families["huge"].samples[0].value == float("inf")
+    found = {
+        one.labels.get("le", one.name.rpartition("_")[2]): one.value
+        for one in families["took_seconds"].samples
+    }
+    assert found == {"0.1": 2, "1": 3, "+Inf": 4, "sum": sum(values), "count": 4}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "there are no keys"),
+        (b"# only a remark\n\n", "there are no keys"),
+        (b"0123456789abcdef\nshort\n", "line 2: a key has at least 16"),
+        (b"0123456789abcdef with blanks\n", "line 1"),
+        ("0123456789abcdé0".encode(), "line 1"),
+        (b"\xff\xfe", "not text in UTF-8"),
+    ],
+)
+def test_files_of_keys_that_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        ApiKeys.read(file)
+
+
+def test_keys_are_needed_whole() -> None:
+    keys = ApiKeys(["0123456789abcdef", "another-key-0123"])
+    assert keys.allow({"authorization": "Bearer 0123456789abcdef"})
+    assert keys.allow({"authorization": "bearer  another-key-0123 "})
+    assert keys.allow({"x-api-key": "another-key-0123"})
+    for headers in (
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"x-api-key": ""},
+        {"authorization": "Bearer 0123456789abcde"},
+        {"x-api-key": "0123456789abcdef0"},
+        {"authorization": "Basic 0123456789abcdef"},
+        {"x-api-key": "\udcff"},
+    ):
+        assert not keys.allow(headers)
+
+
+def test_names_of_models(tmp_path: Path) -> None:
+    (tmp_path / "a=b").mkdir()
+    found = model_paths([str(tmp_path / "a=b"), "x=y=z", "/w/best/", "net.onnx"])
+    assert [(one.name, str(one.path)) for one in found][1:] == [
+        ("x", "y=z"),
+        ("best", "/w/best"),
+        ("net", "net.onnx"),
+    ]
+    assert found[0].name == "a=b"
+    for texts in (["a/best", "b/best"], ["x=a", "x=b"], ["n" * 61 + "=a"], ["a\nb=c"], ["/"]):
+        with pytest.raises(InputError):
+            model_paths(texts)
+
+
+def test_formats_that_run_programs_are_not_decoded() -> None:
+    assert {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"} <= set(image_formats())
+    assert not {"EPS", "PDF", "WMF", "FITS", "HDF5"} & set(image_formats())
+
+
+def test_a_failure_of_a_batch_is_that_of_its_images_alone() -> None:
+    calls: list[int] = []
+
+    def predict(batch: list[int]) -> list[int]:
+        calls.append(len(batch))
+        if len(calls) == 1:
+            raise ValueError("the first one")
+        return [-one for one in batch]
+
+    batcher = Batcher(predict, size=lambda: 2, delay=60.0)
+    for one in [batcher.submit(at, until=LATER) for at in range(2)]:
+        with pytest.raises(ValueError, match="the first one"):
+            one.result()
+    second = [batcher.submit(at, until=LATER) for at in range(5)]
+    batcher.close()
+    assert [one.result() for one in second] == [0, -1, -2, -3, -4]
+    assert calls == [2, 2, 2, 1]
+    with pytest.raises(RuntimeError, match="closed"):
+        batcher.submit(1, until=LATER)
+
+
+def test_images_that_nobody_needs_any_more_are_left_out() -> None:
+    seen: list[list[str]] = []
+
+    def predict(batch: list[str]) -> list[str]:
+        seen.append(batch)
+        return batch
+
+    batcher = Batcher(predict, size=lambda: 3, delay=60.0)
+    cancelled = batcher.submit("cancelled", until=LATER)
+    assert cancelled.cancel()
+    late = batcher.submit("late", until=0.0)
+    assert batcher.submit("good", until=LATER).result() == "good"
+    with pytest.raises(TimeoutError):
+        late.result()
+    with pytest.raises(CancelledError):
+        cancelled.result()
+    batcher.close()
+    assert seen == [["good"]]
+
+
+def test_a_batch_of_two_versions_is_answered_by_each(
+    served_folders: dict[str, Path], pictures: ImageFiles
+) -> None:
+    models = [
+        ServedModel(ModelPath(name, path), ServeSettings(device="cpu", batch_size=4)).current
+        for name, path in served_folders.items()
+    ]
+    batch = []
+    for at, path in enumerate(pictures.good[:5]):
+        model = models[at % 2]
+        canvases = canvases_of(path, model.predictor.formats)
+        assert isinstance(canvases, Canvases)
+        batch.append(DecodedUpload(model, canvases, maps=at == 0))
+    answers = predict_batch(batch)
+    for path, one, answer in zip(pictures.good, batch, answers, strict=False):
+        wanted = one.model.predictor(path)
+        assert answer.revision == one.model.revision
+        assert answer.prediction.decision == wanted.decision
+        np.testing.assert_allclose(
+            answer.prediction.class_probabilities, wanted.class_probabilities, atol=1e-5
+        )
+    # Maps are computed for the version of which one is needed.
+    assert [answer.prediction.grid_map is None for answer in answers] == [False, True] * 2 + [False]
