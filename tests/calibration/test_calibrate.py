@@ -134,7 +134,7 @@ def test_the_false_alarm_rate_is_as_stated() -> None:
 
 def test_models_without_a_positive_class(tmp_path: Path) -> None:
     model = model_folder(tmp_path / "model", "test_resnet", classes=("a", "b", "c"), positive=None)
-    manifest = drawn_labels(tmp_path / "data", model, 2.0, {"train": 30, "val": 120})
+    manifest = drawn_labels(tmp_path / "data", model, 2.0, {"train": 20, "val": 60})
     where = ("--out", tmp_path / "out", "--false-alarms", 0.1, "--device", "cpu")
     refused = ("isotonic regression is of the score, and the model has no positive class",)
     assert_refused(here("calibrate", model, manifest, *where, "--method", "isotonic"), refused)
