@@ -9,6 +9,11 @@ ready batches of the same size and maps. Both run in turn. The clients, the deco
 the cores with the network on a CPU, so that the CPU time of the bare network is also given as a
 share of that of the server.
 
+Both sides use the same number of threads (--threads). On a machine that other programs keep busy,
+choose 1: two OpenMP threads wait for each other at every layer, and a small network then needs ten
+times as long, on whichever side is unlucky. A server that is faster than its own network says that
+this has happened, and the script then reports no ratio.
+
 With --memory, so many requests are sent, and the resident memory of the server is printed ten
 times.
 """
@@ -31,12 +36,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from measure import machine
 from predict import make_images
 
 from preceptor.models.build import build_model, save_model
 from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.predictor.torch_network import TorchNetwork
+
+# A server cannot be faster than its network; a median ratio above this is no noise.
+_POSSIBLE = 1.1
 
 
 def requests(
@@ -105,7 +114,17 @@ def memory(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def start(model: Path, size: int, device: str) -> tuple[subprocess.Popen[str], str]:
+def mean_batch(address: str) -> tuple[float, float]:
+    """Number of images and of batches so far."""
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    sums = [re.search(rf"preceptor_batch_size_{one}\S* (\S+)", text) for one in ("sum", "count")]
+    return tuple(0.0 if one is None else float(one[1]) for one in sums)  # type: ignore[return-value]
+
+
+def start(model: Path, size: int, device: str, threads: int) -> tuple[subprocess.Popen[str], str]:
     """Server and its address."""
     process = subprocess.Popen(
         [
@@ -127,6 +146,7 @@ def start(model: Path, size: int, device: str) -> tuple[subprocess.Popen[str], s
         ],
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )
     assert process.stdout is not None
     found = re.search(r"http://([^/]+)/", process.stdout.readline())
@@ -143,8 +163,10 @@ def main() -> None:
     parser.add_argument("--map", default="grid", choices=["none", "grid", "png"])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", type=int, default=0)
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = make_images(folder / "images", 64)
@@ -152,7 +174,7 @@ def main() -> None:
         size = 64 if given.backbone.startswith("test_") else None
         model = build_model(given.backbone, ["real", "fake"], positive="fake", input_size=size)
         save_model(model, folder / "best")
-        server, address = start(folder / "best", given.batch_size, given.device)
+        server, address = start(folder / "best", given.batch_size, given.device, given.threads)
         try:
             if given.memory:
                 print(f"{machine()}\n{given.backbone}, {given.users} users")
@@ -185,6 +207,7 @@ def measure(
     count = batches * given.batch_size
     network(batch)
     load(address, contents, count // 4, given.users, given.map, 0)
+    before = mean_batch(address)
     bare, served, bare_cpu, served_cpu, each = [], [], [], [], []
     for _ in range(given.turns):
         started, used = time.perf_counter(), time.process_time()
@@ -197,20 +220,25 @@ def measure(
         served.append(seconds)
         served_cpu.append(cpu_seconds(pid) - used)
         each += requests_
+    images, passes = (b - a for a, b in zip(before, mean_batch(address), strict=True))
     print(machine())
     print(
         f"{given.backbone} at {form.size} px, batch {given.batch_size}, {given.users} users, "
         f"map={given.map}"
     )
+    print(f"mean batch of the server: {images / passes:.1f} images")
     print(f"bare network: {count / median(bare):8.1f} images/s")
     print(f"serve:        {count / median(served):8.1f} images/s")
     ratios = [a / b for a, b in zip(bare, served, strict=True)]
-    print(
-        f"serve ÷ bare network, images/s: {median(ratios):.3f} ({min(ratios):.3f} to "
-        f"{max(ratios):.3f})"
-    )
     work = [a / b for a, b in zip(bare_cpu, served_cpu, strict=True)]
-    print(f"CPU time of the bare network ÷ of serve: {median(work):.3f}")
+    if median(ratios) > _POSSIBLE:
+        print(f"no ratio: the bare network was disturbed by other programs ({ratios}, {work})")
+    else:
+        print(
+            f"serve ÷ bare network, images/s: {median(ratios):.3f} ({min(ratios):.3f} to "
+            f"{max(ratios):.3f})"
+        )
+        print(f"CPU time of the bare network ÷ of serve: {median(work):.3f}")
     each.sort()
     quantiles = {q: each[min(len(each) - 1, int(q / 100 * len(each)))] for q in (50, 95, 99)}
     print(

@@ -19,7 +19,7 @@ from tests.serve.serving import send
 pytest.importorskip("ray.serve", reason="the extra ray is not installed")
 import ray
 
-from preceptor.serve.ray import application_of, serving_on_ray
+from preceptor.serve.ray import APPLICATION, application_of, serving_on_ray
 from preceptor.serve.served_model import ModelPath
 from preceptor.serve.settings import ServeSettings
 
@@ -97,7 +97,8 @@ def test_a_killed_node_gives_no_wrong_answer(
     try:
         while counts["right"] < 20:
             pass
-        nodes.kill(nodes.nodes[0])
+        title = f"ServeReplica:{APPLICATION}:model best"
+        nodes.kill(next(node for node in nodes.nodes if nodes.busy_with(node, title)))
         killed = counts["right"]
         # Every user has had answers after the kill, whatever was lost with the node.
         while counts["right"] < killed + 30:
