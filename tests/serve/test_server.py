@@ -380,13 +380,10 @@ def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: P
 def test_a_calibrated_model_flags_unfamiliar_images(
     served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path
 ) -> None:
-    manifest = squares(
-        tmp_path / "data",
-        splits={"train": 24, "val": 24},
-        classes=("real", "fake"),
-    )
+    splits = {"train": 24, "val": 24}
+    manifest = squares(tmp_path / "data", splits=splits, classes=("real", "fake"))
     folder = tmp_path / "calibrated"
-    options = ("--method", "none", "--false-alarms", 0.1, "--device", "cpu")
+    options = ["--method", "none", "--false-alarms", 0.1, "--device", "cpu"]  # it is untrained
     told = here("calibrate", served_folders["best"], manifest, "--out", folder, *options)
     assert told.code == 0, told
     wanted = preceptor.load(folder, device="cpu")(pictures.good)
