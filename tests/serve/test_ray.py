@@ -85,7 +85,9 @@ def test_a_killed_node_gives_no_wrong_answer(
                 counts["failed"] += 1
                 continue
             if told.status != 200:
-                counts[f"status {told.status}"] += 1
+                # Ray's proxy itself answers 500, in plain text, for what a lost front replica had.
+                ours = told.headers["content-type"] == "application/json"
+                counts[f"{'status' if ours else 'proxy'} {told.status}"] += 1
                 continue
             score = told.json["predictions"][0]["score"]
             right = abs(score - scores["best"][at]) < 1e-5
@@ -108,4 +110,4 @@ def test_a_killed_node_gives_no_wrong_answer(
         for user in users:
             user.join()
     # What was sent to the lost machine before Ray has noticed its loss fails, by its time-out.
-    assert set(counts) <= {"right", "failed", "status 503", "status 504"}, counts
+    assert set(counts) <= {"right", "failed", "status 503", "status 504", "proxy 500"}, counts

@@ -38,7 +38,7 @@ from preceptor.web.signals import handling
 APPLICATION = "preceptor"
 """Name of the application on Ray Serve."""
 FRONTS = 2
-"""Number of front replicas: one of them may be lost."""
+"""Number of front replicas, each on a machine of its own: one of them may be lost."""
 # A request whose replica has died is sent to another one so often.
 _ATTEMPTS = 4
 # Seconds between two attempts, in which Ray notices that a replica is gone.
@@ -206,7 +206,9 @@ def application_of(
     ]
     front = serve.deployment(
         name="front",
-        num_replicas=FRONTS,
+        # On one machine both would be lost with it; a second one there would wait for ever.
+        num_replicas=min(FRONTS, sum(one["Alive"] for one in cluster.nodes())),
+        max_replicas_per_node=1,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=2 * settings.queue,
     )(serve.ingress()(Front))
