@@ -17,9 +17,11 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Any
 
 from preceptor.runtime.bulk_import import bulk_import
@@ -172,6 +174,9 @@ def _ending_with(lifeline: Connection) -> Iterator[None]:
         done.close()
         thread.join()
         stop.close()
+        # For Python the thread has ended earlier than for the kernel.
+        while Path(f"/proc/self/task/{thread.native_id}").exists():
+            time.sleep(0.001)
 
 
 def _work(pipe: Connection, lifeline: Connection, target: Any) -> None:
