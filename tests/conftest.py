@@ -42,7 +42,6 @@ SLOW = (
     "label/test_page_people.py",
     "label/test_page_outage.py",
     "label/test_page_access.py",
-    "serve/test_ray.py",
     "serve/test_page.py",
     "serve/test_command.py",
     "execution/test_shared_store.py",
@@ -150,6 +149,9 @@ SLOW = (
 # What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
 # settings, of which one of each kind stays. No property may be tested here alone.
 EXHAUSTIVE = (
+    # The one exception: Ray Serve starts eight processes on each node, minutes on a small machine.
+    # Its replicas run the code of the server, which `serve/test_server.py` tests.
+    "serve/test_ray.py",
     # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
     *(
         f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
