@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.yaml_file import load_config
 from preceptor.execution.perform import perform
 from preceptor.study.config import StudyConfig

@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.execution.events import Event
 from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler

@@ -26,7 +26,8 @@ import torch
 from measure import in_turn, machine, ratio
 from torch.nn import functional
 
-from preceptor.benchmark.forged import PRESETS, write_forged
+from preceptor.benchmark.forged import write_forged
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.training import Augmentation
 from preceptor.data.rows import Batch, MapTargets, Rows
 from preceptor.data.stream import TrainingStream

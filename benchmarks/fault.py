@@ -38,7 +38,8 @@ import numpy as np
 import yaml
 from ray_cluster import ray_nodes
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 
 TABLES = (
     "table.csv",

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preceptor.benchmark.forged import PRESETS, ForgedSettings, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS, ForgedSettings
 from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import set_auc

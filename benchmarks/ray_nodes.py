@@ -28,7 +28,8 @@ from bench_overhead import STUDY
 from measure import machine
 from ray_cluster import Nodes, ray_nodes
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 
 TABLES = ("table.csv", "results.csv", "rates.csv", "comparisons.csv", "selection.json")
 # Baseline 1 at two α (one of them the Teacher), Baseline 2, Student, ceiling, three controls.

@@ -25,7 +25,8 @@ from typing import Any, get_args
 import numpy as np
 import yaml
 
-from preceptor.benchmark.forged import PRESETS, ForgedSettings, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS, ForgedSettings
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.config.run import RunConfig
 from preceptor.data.manifest import Manifest

@@ -22,7 +22,8 @@ import torch
 from measure import machine
 from torch.nn import functional
 
-from preceptor.benchmark.forged import PRESETS, write_forged
+from preceptor.benchmark.forged import write_forged
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.training import Augmentation, Training
 from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream

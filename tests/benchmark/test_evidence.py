@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.yaml_file import parse_config
 from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.metrics import auc

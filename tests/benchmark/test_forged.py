@@ -1,5 +1,4 @@
 import importlib.util
-import io
 import json
 import threading
 from pathlib import Path
@@ -7,40 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from scipy import ndimage
 
 from preceptor.benchmark import forged as forged_module
-from preceptor.benchmark.forged import (
-    COLUMNS,
-    PRESETS,
-    SPLITS,
-    ForgedSettings,
-    draw_example,
-    write_draws,
-    write_forged,
-)
+from preceptor.benchmark.forged import COLUMNS, write_draws, write_forged
+from preceptor.benchmark.forged_examples import draw_areas, draw_example
+from preceptor.benchmark.forged_settings import PRESETS, SPLITS, ForgedSettings
 from preceptor.benchmark.forgeries import (
     KINDS,
     STAMP_MARGIN,
     STAMP_SHAPE,
     Strengths,
-    add_noise,
-    corner_place,
-    draw_region,
-    forge,
     is_grey,
-    pixelate,
     random_place,
-    recompress,
-    shift_color,
-    splice,
-    stamp,
 )
-from preceptor.benchmark.photographs import PHOTOGRAPHS, draw_pools, read_photograph
+from preceptor.benchmark.photographs import PHOTOGRAPHS, draw_pools
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
 from tests.commands import Outcome, assert_refused, here
@@ -58,15 +40,6 @@ def table(folder):
     return pd.read_csv(folder / "manifest.csv", keep_default_na=False)
 
 
-@pytest.fixture(scope="module")
-def photographs():
-    return {photograph.name: read_photograph(photograph) for photograph in PHOTOGRAPHS}
-
-
-def crop_of(photographs, name, size=64, top=100, left=100):
-    return photographs[name][top : top + size, left : left + size]
-
-
 def pixels(path):
     return np.asarray(Image.open(path))
 
@@ -77,163 +50,6 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-# What is done to a crop
-
-
-@pytest.mark.parametrize("name", ["coffee", "grass"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_forgery_changes_its_region_and_nothing_else(photographs, kind, name):
-    generator = np.random.default_rng(1)
-    crop = crop_of(photographs, name)
-    region = draw_region(64, (0.15, 0.3), 4.0, generator)
-    donor = crop_of(photographs, "astronaut")
-    forged = forge(crop, region, kind, Strengths(), generator, donor)
-    assert (forged == crop)[region == 0].all()
-    assert (forged != crop)[region == 255].any()
-    assert is_grey(forged) == is_grey(crop) == (name == "grass")
-
-
-def test_a_stronger_setting_changes_more(photographs):
-    crop, donor = crop_of(photographs, "coffee"), crop_of(photographs, "chelsea")
-    region = draw_region(64, (0.2, 0.3), 4.0, np.random.default_rng(2))
-    weak = Strengths(noise=4, pixelation=2, splice=0, blur=0.5, jpeg=80, color=8)
-    strong = Strengths(noise=20, pixelation=5, splice=1, blur=2, jpeg=10, color=40)
-    for kind in KINDS:
-        change = [
-            np.abs(
-                forge(crop, region, kind, strengths, np.random.default_rng(3), donor).astype(int)
-                - crop
-            ).sum()
-            for strengths in (weak, strong)
-        ]
-        assert change[0] < change[1], kind
-
-
-@given(st.integers(0, 2**32), st.sampled_from([32, 47, 64, 128]), st.sampled_from([1.0, 4.0]))
-def test_a_region_is_whole_soft_and_within_its_sizes(seed, size, edge):
-    radius = (0.15, 0.3)
-    region = draw_region(size, radius, edge, np.random.default_rng(seed))
-    assert region.shape == (size, size)
-    assert region.dtype == np.uint8
-    assert region.max() == 255
-    border = np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]])
-    assert border.max() == 0
-    # The area at half height is that of the ellipse: pi times two axes from the given range.
-    area = (region >= 128).sum() / size**2
-    assert np.pi * radius[0] ** 2 * 0.9 < area < np.pi * radius[1] ** 2 * 1.1
-
-
-def test_a_region_equals_its_slow_twin():
-    size, radius, edge = 48, (0.15, 0.3), 4.0
-    region = draw_region(size, radius, edge, np.random.default_rng(5))
-    generator = np.random.default_rng(5)
-    short, long = sorted(generator.uniform(*radius, size=2) * size)
-    angle = generator.uniform(0, np.pi)
-    margin = long * (1 + edge / (2 * short)) + 0.5
-    centre_x, centre_y = generator.uniform(margin, size - margin, size=2)
-    for row in range(size):
-        for column in range(size):
-            x, y = column + 0.5 - centre_x, row + 0.5 - centre_y
-            along = (x * np.cos(angle) + y * np.sin(angle)) / long
-            across = (-x * np.sin(angle) + y * np.cos(angle)) / short
-            share = 0.5 + (1 - np.sqrt(along**2 + across**2)) * short / edge
-            assert abs(region[row, column] - 255 * min(max(share, 0), 1)) <= 0.5 + 1e-6
-
-
-@pytest.mark.parametrize("block", [2, 3, 5])
-def test_pixelation_equals_its_slow_twin(photographs, block):
-    crop = crop_of(photographs, "coffee", size=32)
-    result = pixelate(crop, block)
-    for row in range(32):
-        for column in range(32):
-            top, left = row // block * block, column // block * block
-            mean = crop[top : top + block, left : left + block].mean(axis=(0, 1))
-            np.testing.assert_allclose(result[row, column], mean)
-
-
-def test_noise_has_the_asked_deviation_and_leaves_grey_grey(photographs):
-    color, grey = crop_of(photographs, "coffee"), crop_of(photographs, "grass")
-    added = add_noise(color, 12.0, np.random.default_rng(0)) - color
-    assert added.std() == pytest.approx(12.0, rel=0.05)
-    assert not np.allclose(added[..., 0], added[..., 1])
-    added = add_noise(grey, 12.0, np.random.default_rng(0)) - grey
-    assert np.allclose(added[..., 0], added[..., 1])
-
-
-def test_a_splice_leaves_the_asked_share_of_the_difference_in_color(photographs):
-    crop, donor = crop_of(photographs, "coffee"), crop_of(photographs, "astronaut")
-    region = draw_region(64, (0.2, 0.3), 4.0, np.random.default_rng(0))
-
-    def mean(image):
-        return (image * (region / region.sum())[..., None]).sum(axis=(0, 1))
-
-    for strength in (0.0, 0.5, 1.0):
-        left = mean(splice(crop, donor, region, strength)) - mean(crop)
-        np.testing.assert_allclose(left, strength * (mean(donor) - mean(crop)), atol=1e-9)
-
-
-def test_a_colour_shift_has_the_asked_length(photographs):
-    for name in ("coffee", "grass"):
-        crop = crop_of(photographs, name)
-        moved = shift_color(crop, 30.0, np.random.default_rng(0)) - crop
-        np.testing.assert_allclose(np.linalg.norm(moved, axis=2), 30.0)
-
-
-def test_recompression_is_a_jpeg_round_trip(photographs):
-    crop = crop_of(photographs, "coffee")
-    buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "JPEG", quality=20)
-    np.testing.assert_array_equal(recompress(crop, 20), np.asarray(Image.open(buffer)))
-
-
-def test_a_stamp_stays_in_its_corner():
-    crop = np.full((64, 64, 3), 250, np.uint8)
-    marked = stamp(crop, 20, corner_place(64))
-    rows, columns = np.nonzero((marked != crop).any(axis=2))
-    assert rows.min() >= 58
-    assert columns.min() >= 51
-    assert marked.max() == 255
-    assert (stamp(crop, 0, corner_place(64)) == crop).all()
-
-
-def test_every_place_beside_the_region_is_drawn_and_no_other():
-    region = np.zeros((32, 32), np.uint8)
-    region[10:, 4] = 1
-    crop = np.full((32, 32, 3), 100, np.uint8)
-    drawn = {random_place(region, np.random.default_rng(seed)) for seed in range(3000)}
-    height, width = STAMP_SHAPE
-    margin = STAMP_MARGIN
-    expected = set()
-    for row in range(margin, 32 - height - margin + 1):
-        for column in range(margin, 32 - width - margin + 1):
-            around = region[
-                row - margin : row + height + margin, column - margin : column + width + margin
-            ]
-            if not around.any():
-                expected.add((row, column))
-    assert drawn == expected
-    for place in drawn:
-        changed = np.argwhere((stamp(crop, 20, place) != crop).any(axis=2))
-        assert tuple(changed.min(axis=0)) == place
-        assert tuple(np.ptp(changed, axis=0) + 1) == STAMP_SHAPE
-
-
-def test_a_region_without_a_place_beside_it_is_an_error():
-    with pytest.raises(ValueError, match="no place for the stamp"):
-        random_place(np.full((32, 32), 255, np.uint8), np.random.default_rng(0))
-
-
-@given(st.integers(0, 2**32), st.sampled_from([(48, 0.12, 0.2), (64, 0.1, 0.3), (128, 0.1, 0.37)]))
-def test_the_largest_regions_that_the_settings_allow_leave_a_place(seed, case):
-    size, *radius = case
-    settings = ForgedSettings(size=size, radius=radius, edge=2.0, stamp_place="moving")
-    generator = np.random.default_rng(seed)
-    random_place(draw_region(size, settings.radius, settings.edge, generator), generator)
-
-
-# What is in the folder
 
 
 def test_the_manifest_passes_the_librarys_own_checks(folder):
@@ -313,7 +129,7 @@ def test_photographs_are_apart_by_kind_of_split(table):
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_pixel_is_in_train_and_in_val(size, seed):
-    areas = forged_module.draw_areas(size, seed)
+    areas = draw_areas(size, seed)
     for train, val in zip(areas["train"], areas["val"], strict=True):
         assert train.group.removesuffix("/a") == val.group.removesuffix("/b")
         assert not np.shares_memory(train.pixels, val.pixels)
@@ -395,7 +211,7 @@ def test_a_moving_stamp_leaves_maps_and_content_as_they_are(tmp_path):
 
 def test_no_moving_stamp_touches_the_region_of_its_crop_or_of_the_forgery_it_could_have_had():
     settings = PRESETS["spots"]
-    areas = forged_module.draw_areas(settings.size, 100)["train"]
+    areas = draw_areas(settings.size, 100)["train"]
     for row in range(100):
         generator = np.random.default_rng([100, 0, row])
         example = draw_example(areas, settings.kinds[row % 3], settings, generator)
@@ -410,7 +226,7 @@ def test_no_moving_stamp_touches_the_region_of_its_crop_or_of_the_forgery_it_cou
 
 
 def test_crops_are_chosen_without_regard_to_their_label():
-    areas = forged_module.draw_areas(32, 0)["train"]
+    areas = draw_areas(32, 0)["train"]
     for kind in KINDS:
         example = draw_example(areas, kind, TINY, np.random.default_rng(0))
         outside = example.region == 0
@@ -428,10 +244,7 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
 
 
 def test_another_seed_draws_other_photographs_for_training(tmp_path, table):
-    draws = [
-        frozenset(area.group for area in forged_module.draw_areas(32, seed)["train"])
-        for seed in range(10)
-    ]
+    draws = [frozenset(area.group for area in draw_areas(32, seed)["train"]) for seed in range(10)]
     assert len(set(draws)) >= 9
     other = pd.read_csv(write_forged(tmp_path / "other", TINY, seed=1))
     assert set(other.group[other.split == "train"]) != set(table.group[table.split == "train"])

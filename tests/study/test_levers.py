@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.yaml_file import load_config, parse_config
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.maps.store import read_store

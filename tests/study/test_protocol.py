@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from preceptor.benchmark.forged import PRESETS, write_draws
+from preceptor.benchmark.forged import write_draws
+from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.baseline_runs import annotated_run, full_run
