@@ -44,7 +44,7 @@ def address(nodes: Nodes, served_folders: dict[str, Path]) -> Iterator[str]:
         port = free.getsockname()[1]
     models = [ModelPath(name, path) for name, path in served_folders.items()]
     settings = ServeSettings(device="cpu", batch_size=8, workers=1, reload=0.0)
-    application = application_of(models, settings, None, replicas=2, cores=0.2)
+    application = application_of(models, settings, None, None, replicas=2, cores=0.2)
     with serving_on_ray(application, "127.0.0.1", port):
         yield f"127.0.0.1:{port}"
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from preceptor.cli.label_export import label_export, label_status
 from preceptor.cli.label_teacher import simulate, teach
 from preceptor.cli.options import LabelOrder, Proposals
+from preceptor.cli.run_by_default import RunByDefault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,18 +19,8 @@ if TYPE_CHECKING:
     from preceptor.label.start import Prepared
 
 
-class _RunByDefault(TyperGroup):
-    """Command group whose default command is `run`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert `run` if the first argument is not a command."""
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 label = typer.Typer(
-    cls=_RunByDefault,
+    cls=RunByDefault,
     help="Mark where the evidence is, in a browser. `label MANIFEST` is short for `label run "
     "MANIFEST`.",
     no_args_is_help=True,
@@ -168,7 +158,7 @@ def run(
     from preceptor.label.database import serving
     from preceptor.label.sources import find_source
     from preceptor.label.start import labeling_of, links_of, prepare
-    from preceptor.web.hosts import Hosts, is_local
+    from preceptor.web.hosts import Hosts, address_of, is_local
 
     if overlap is not None and overlap_share is None:
         overlap_share = 1.0
@@ -201,19 +191,14 @@ def run(
             {key: value for key, value in given.items() if value is not None},
             find_source(honeypots) if honeypots is not None else None,
         )
-        try:
-            at = listen(host, port)
-        except OSError as error:
-            raise InputError(
-                f"--host {host} --port {port}: {error.strerror or error}; choose another"
-            ) from error
+        at = listen(host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))
         access = _access(invited, password)
         labeling = labeling_of(prepared, hosts, access, password, own)
         stop = start_teacher(path, teacher, teacher_config, teacher_maps)
         try:
             _tell(prepared)
-            base = f"http://{_shown(host)}:{hosts.port}/"
+            base = address_of(host, hosts.port)
             link = f"{base}?token={labeling.keys.lead_token}"
             for person, token in (links_of(labeling, invited) if invited else {}).items():
                 print(f"{person}: {base}?token={token}")
@@ -247,15 +232,6 @@ def _password(file: Path) -> str:
     if len(text) < 8 or "\n" in text:
         raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
     return text
-
-
-def _shown(host: str) -> str:
-    """Host as in a link."""
-    if host in ("0.0.0.0", "::"):
-        import socket
-
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
 
 
 def _tell(prepared: Prepared) -> None:

@@ -80,8 +80,13 @@ def serve(
     engine: EngineOption = "local",
     address: AddressOption = None,
     replicas: Annotated[
-        int, typer.Option(min=1, help="With --engine ray: largest number of replicas per model.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --engine ray: largest number of replicas per model.",
+            show_default="4",
+        ),
+    ] = None,
 ) -> None:
     """Answer images over HTTP: scores, decisions and maps.
 
@@ -93,7 +98,7 @@ def serve(
     from preceptor.serve.keys import ApiKeys
     from preceptor.serve.served_model import model_paths
     from preceptor.serve.settings import ServeSettings
-    from preceptor.web.hosts import Hosts, is_local
+    from preceptor.web.hosts import Hosts, address_of, is_local
 
     if keys is not None and no_keys:
         raise InputError("--keys and --no-keys: choose one of the two")
@@ -101,6 +106,11 @@ def serve(
         raise InputError(f"--host {host}: others can reach this server; add --keys or --no-keys")
     if engine == "local" and address is not None:
         raise InputError("--address is for --engine ray; add it, or remove --address")
+    if engine == "local" and replicas is not None:
+        raise InputError("--replicas is for --engine ray; add it, or remove --replicas")
+    if engine == "ray" and port == 0:
+        raise InputError("--port 0: --engine ray needs the number of a port")
+    open_to_all = keys is not None or no_keys
     if keys is not None:
         ApiKeys.read(keys)
     named = model_paths(models)
@@ -131,31 +141,29 @@ def serve(
     if engine == "ray":
         from preceptor.serve.ray import serve_on_ray
 
-        serve_on_ray(named, settings, keys, host, port, address=address, replicas=replicas)
+        hosts = None if open_to_all else Hosts.of(host, port)
+        serve_on_ray(
+            named, settings, keys, hosts, host, port, address=address, replicas=replicas or 4
+        )
         return
     from preceptor.serve.engine import LocalEngine
     from preceptor.serve.figures import Figures
     from preceptor.serve.service import Service
 
-    try:
-        at = listen(host, port)
-    except OSError as error:
-        raise InputError(
-            f"--host {host} --port {port}: {error.strerror or error}; choose another"
-        ) from error
+    at = listen(host, port)
     figures = Figures()
     with bulk_import():
         local = LocalEngine(named, settings, figures.batch)
     try:
         bound = at.getsockname()[1]
-        own = None if keys is not None or no_keys else Hosts.of(host, bound)
-        service = Service(local, settings, figures, keys, own)
-        shown = f"[{host}]" if ":" in host else host
-        print(f"serving {', '.join(local.names)} on http://{shown}:{bound}/", flush=True)
-        serve_until_stopped(
-            application(service), at, stop_seconds=int(timeout) + 5, stopping=service.stop
-        )
-        service.close()
+        hosts = None if open_to_all else Hosts.of(host, bound)
+        service = Service(local, settings, figures, keys, hosts)
+        app = application(service)
+        print(f"serving {', '.join(local.names)} on {address_of(host, bound)}", flush=True)
+        try:
+            serve_until_stopped(app, at, stop_seconds=int(timeout) + 5, stopping=service.stop)
+        finally:
+            service.close()
     finally:
         local.close()
     print("stopped")

@@ -26,8 +26,8 @@ from preceptor.serve.served_model import Answer
 from preceptor.serve.uploads import Upload
 from preceptor.web.refusal import RefusedError
 
-LARGEST_MAP = 2**20
-"""Largest number of values of a map that is written as numbers."""
+LARGEST_MAPS = 2**20
+"""Largest number of values of the maps of an answer that are written at the size of the images."""
 _DIGITS = 6
 
 
@@ -52,19 +52,19 @@ def check_wish(wish: Wish, info: ModelInfo) -> None:
     Raises:
         RefusedError: There is no such threshold, or the model has no maps (422).
     """
-    threshold_of(wish, info)
+    threshold_of(wish.threshold, info)
     if wish.map != "none" and info.map_kind == "none":
         raise RefusedError(422, f"the model {wish.model!r} has no maps; set map=none")
 
 
-def threshold_of(wish: Wish, info: ModelInfo) -> float | None:
-    """Threshold of a request.
+def threshold_of(wanted: str | None, info: ModelInfo) -> float | None:
+    """Threshold of a request, or of the server.
 
     Raises:
         RefusedError: There is no such threshold (422).
     """
     try:
-        return find_threshold(wish.threshold, info)
+        return find_threshold(wanted, info)
     except InputError as error:
         raise RefusedError(422, str(error)) from error
 
@@ -78,15 +78,20 @@ def answer_of(wish: Wish, uploads: Sequence[Upload], answers: Sequence[Answer]) 
         answers: Prediction of each image.
 
     Raises:
-        RefusedError: A map is too large to be written as numbers (422).
+        RefusedError: The maps are too large to be written as numbers, or the model was replaced by
+            one that cannot do what the request asks for (422).
     """
-    threshold = threshold_of(wish, answers[0].prediction.info)
+    info = answers[0].prediction.info
+    check_wish(wish, info)
+    threshold = threshold_of(wish.threshold, info)
+    if wish.map == "image":
+        _check_size([answer.prediction.size for answer in answers])
     found = PredictAnswer(
         model=wish.model,
         revision=answers[0].revision,
         threshold=threshold,
         predictions=[
-            _prediction(upload, answer.prediction, threshold, wish.map)
+            _prediction(upload.name, answer.prediction, threshold, wish.map)
             for upload, answer in zip(uploads, answers, strict=True)
         ],
     )
@@ -94,18 +99,18 @@ def answer_of(wish: Wish, uploads: Sequence[Upload], answers: Sequence[Answer]) 
 
 
 def _prediction(
-    upload: Upload, prediction: Prediction, threshold: float | None, form: MapForm
+    name: str, prediction: Prediction, threshold: float | None, form: MapForm
 ) -> PredictionAnswer:
     info, (width, height) = prediction.info, prediction.size
     (decision,) = decide(prediction.class_probabilities[None], info.positive_index, threshold)
     return PredictionAnswer(
-        name=upload.name,
+        name=name,
         width=width,
         height=height,
         score=prediction.score,
         decision=info.classes[decision],
         probabilities=prediction.probabilities,
-        map=_map(upload, prediction, form),
+        map=_map(prediction, form),
         unfamiliar=_unfamiliar(prediction.unfamiliar),
     )
 
@@ -118,15 +123,20 @@ def _unfamiliar(found: Unfamiliar | None) -> UnfamiliarAnswer | None:
     )
 
 
-def _map(upload: Upload, prediction: Prediction, form: MapForm) -> MapAnswer | None:
-    if form == "none":
-        return None
-    width, height = prediction.size
-    if form == "image" and width * height > LARGEST_MAP:
+def _check_size(sizes: Sequence[tuple[int, int]]) -> None:
+    """Check that maps of the sizes of images can be written as numbers."""
+    count = sum(width * height for width, height in sizes)
+    if count > LARGEST_MAPS:
         raise RefusedError(
             422,
-            f"{upload.name}: a map of {width:,} × {height:,} values is too large; set map=png",
+            f"maps of {count:,} values are too large, at most {LARGEST_MAPS:,} per request are "
+            "written; set map=png",
         )
+
+
+def _map(prediction: Prediction, form: MapForm) -> MapAnswer | None:
+    if form == "none":
+        return None
     values = prediction.map if form == "grid" else prediction.map_at_image()
     if form == "png":
         file = io.BytesIO()

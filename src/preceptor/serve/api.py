@@ -126,11 +126,13 @@ _ANSWERS = (PredictAnswer, ModelsAnswer, HealthAnswer, ReadyAnswer, ErrorAnswer)
 _REFUSALS = {
     "400": "The body or a parameter is malformed.",
     "401": "An API key is needed.",
+    "403": "Without keys: the request names another host, or comes from another page.",
     "404": "There is no such model.",
     "408": "The body took too long.",
     "413": "The body is too large, or has too many images.",
     "415": "The type of the body is not known.",
-    "422": "An image cannot be decoded or has too many pixels, or there is no such threshold.",
+    "422": "An image cannot be decoded or is too large; there are no images, no maps, or no such "
+    "threshold; the maps are too large to be written as numbers.",
     "429": "The queue is full; try again after the seconds of Retry-After.",
     "500": "Something is wrong in the server.",
     "503": "The server is stopping.",
@@ -158,7 +160,7 @@ def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
         },
         "paths": {
             "/predict": {"post": _predict(settings)},
-            "/models": {"get": _get("Models", "ModelsAnswer", "401")},
+            "/models": {"get": _get("Models", "ModelsAnswer", "401", "403")},
             "/healthz": {"get": _get("Whether the process works", "HealthAnswer")},
             "/readyz": {"get": _ready()},
             "/metrics": {"get": _metrics()},
@@ -177,8 +179,8 @@ def openapi(settings: ServeSettings, *, keys: bool) -> dict[str, Any]:
 
 def _predict(settings: ServeSettings) -> dict[str, Any]:
     limits = (
-        f"At most {settings.images} images and {settings.body // 2**20} MiB per request, "
-        f"{settings.pixels:,} pixels per image."
+        f"At most {settings.images_per_request} images and {settings.body // 2**20} MiB per "
+        f"request, {settings.pixels:,} pixels per image."
     )
     named = {
         "type": "object",
@@ -193,7 +195,7 @@ def _predict(settings: ServeSettings) -> dict[str, Any]:
                 "type": "array",
                 "items": {"anyOf": [_IMAGE, named]},
                 "minItems": 1,
-                "maxItems": settings.images,
+                "maxItems": settings.images_per_request,
             }
         },
         "required": ["images"],
@@ -258,7 +260,7 @@ def _metrics() -> dict[str, Any]:
         "summary": "Metrics in the text format of Prometheus",
         "responses": {
             "200": {"description": "Metrics.", "content": content},
-            "401": _response(_REFUSALS["401"], "ErrorAnswer"),
+            **{code: _response(_REFUSALS[code], "ErrorAnswer") for code in ("401", "403")},
         },
     }
 

@@ -21,11 +21,13 @@ class Job(Generic[Item, Result]):
     Args:
         item: Decoded image.
         until: Time of `time.monotonic` after which the prediction is not needed any more.
+        since: Time of `time.monotonic` of its arrival.
         future: Place of the prediction.
     """
 
     item: Item
     until: float
+    since: float = field(default_factory=time.monotonic)
     future: Future[Result] = field(default_factory=Future)
 
 
@@ -117,7 +119,8 @@ class Batcher(Generic[Item, Result]):
         """Next batch; [] when the batcher is closed and nothing waits."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
-            full, size = time.monotonic() + self._delay, self._size()
+            size = self._size()
+            full = self._jobs[0].since + self._delay if self._jobs else 0.0
             while len(self._jobs) < size and not self._closed:
                 left = full - time.monotonic()
                 if left <= 0:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from preceptor.errors import one_line
-from preceptor.web.refusal import malformed
+from preceptor.web.refusal import RefusedError, malformed
 
 _PARAMETER = re.compile(r';\s*([A-Za-z*]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s"]*)')
 _LARGEST_HEAD = 16 * 1024
@@ -41,8 +41,8 @@ def parts_of(content_type: str, body: bytes, most: int) -> list[Part]:
         most: Largest number of parts.
 
     Raises:
-        RefusedError: There is no boundary, the body is malformed or cut off, or it has too many
-            parts (400).
+        RefusedError: There is no boundary, the body is malformed or cut off (400), or it has too
+            many parts (413).
 
     Example:
         >>> head = b'--x\\r\\nContent-Disposition: form-data; name="a"\\r\\n\\r\\n'
@@ -65,7 +65,7 @@ def parts_of(content_type: str, body: bytes, most: int) -> list[Part]:
         if body[at : at + 2] != b"\r\n":
             raise malformed("the body has no line break after a boundary")
         if len(found) == most:
-            raise malformed(f"the body has more than {most} parts")
+            raise RefusedError(413, f"the body has more than {most} parts")
         head_end = body.find(b"\r\n\r\n", at, at + _LARGEST_HEAD)
         stop = -1 if head_end < 0 else body.find(end, head_end + 2)
         if stop < 0:

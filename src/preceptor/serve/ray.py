@@ -32,6 +32,7 @@ from preceptor.serve.served_model import (
 from preceptor.serve.service import BusyError, Service
 from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import Upload, decode_upload
+from preceptor.web.hosts import Hosts, address_of
 from preceptor.web.refusal import RefusedError
 from preceptor.web.signals import handling
 
@@ -148,6 +149,7 @@ class Front:
         names: Names of the models, in the order of the handles.
         settings: Settings.
         keys: File with the API keys, accessible from all machines; None = none are needed.
+        hosts: Hosts that requests may name; None = any.
         handles: Deployment of each model.
     """
 
@@ -156,10 +158,11 @@ class Front:
         names: Sequence[str],
         settings: ServeSettings,
         keys: Path | None,
+        hosts: Hosts | None,
         *handles: Any,
     ) -> None:
         engine = RayEngine(dict(zip(names, handles, strict=True)))
-        self._service = Service(engine, settings, keys_file=keys)
+        self._service = Service(engine, settings, keys_file=keys, hosts=hosts)
 
     def __serve_build_asgi_app__(self) -> Any:
         """ASGI application, which Ray Serve asks for."""
@@ -172,6 +175,7 @@ def application_of(
     models: Sequence[ModelPath],
     settings: ServeSettings,
     keys: Path | None,
+    hosts: Hosts | None,
     *,
     replicas: int,
     cores: float = 1.0,
@@ -182,6 +186,7 @@ def application_of(
         models: Models.
         settings: Settings.
         keys: File with the API keys, or None.
+        hosts: Hosts that requests may name; None = any.
         replicas: Largest number of replicas per model.
         cores: Cores that a replica of a model reserves.
     """
@@ -212,7 +217,8 @@ def application_of(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=2 * settings.queue,
     )(serve.ingress()(Front))
-    return front.bind([one.name for one in models], settings, keys and keys.absolute(), *bound)
+    names, own = [one.name for one in models], keys and keys.absolute()
+    return front.bind(names, settings, own, hosts, *bound)
 
 
 def _ray() -> Any:
@@ -270,6 +276,7 @@ def serve_on_ray(
     models: Sequence[ModelPath],
     settings: ServeSettings,
     keys: Path | None,
+    hosts: Hosts | None,
     host: str,
     port: int,
     *,
@@ -282,6 +289,7 @@ def serve_on_ray(
         models: Models; their paths must be accessible from all machines.
         settings: Settings.
         keys: File with the API keys, accessible from all machines, or None.
+        hosts: Hosts that requests may name; None = any.
         host: Address of the proxy, on the head of the cluster.
         port: Port of the proxy.
         address: Address of the cluster, see `connect`.
@@ -296,13 +304,13 @@ def serve_on_ray(
     connect(ray, address)
     stop = threading.Event()
     try:
-        found = application_of(models, settings, keys, replicas=replicas)
+        found = application_of(models, settings, keys, hosts, replicas=replicas)
         with (
             handling((signal.SIGINT, signal.SIGTERM), lambda *_: stop.set()),
             serving_on_ray(found, host, port),
         ):
             names = ", ".join(one.name for one in models)
-            print(f"serving {names} on http://{host}:{port}/ (Ray)", flush=True)
+            print(f"serving {names} on {address_of(host, port)} (Ray)", flush=True)
             while not stop.wait(1.0):
                 pass
     finally:

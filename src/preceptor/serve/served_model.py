@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from preceptor.errors import InputError, PreceptorError, is_control, one_line, reason
 from preceptor.predictor.inputs import Canvases
-from preceptor.predictor.load import load
+from preceptor.predictor.load import files_digest, load
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
@@ -85,7 +85,7 @@ class LoadedModel:
 
     Args:
         predictor: Predictor.
-        revision: Version, 12 hexadecimal digits.
+        revision: First 12 hexadecimal digits of the hash of its files.
         batch_size: Largest number of images per pass.
     """
 
@@ -100,7 +100,7 @@ class ModelState:
 
     Args:
         info: Description of the model.
-        revision: Version, 12 hexadecimal digits.
+        revision: First 12 hexadecimal digits of the hash of its files.
         batch_size: Largest number of images per pass.
         error: Reason why a newer version could not be loaded; "" = there is none.
         reloads: Number of reloads by outcome, loaded and failed.
@@ -131,7 +131,7 @@ class ServedModel:
         self._error = ""
         self._reloads = {"loaded": 0, "failed": 0}
         self._seen = self._fingerprint()
-        self.current = self._load(self._seen)
+        self.current = self._load()
 
     @property
     def state(self) -> ModelState:
@@ -153,10 +153,11 @@ class ServedModel:
         self._seen = seen
         log = logging.getLogger("preceptor.serve")
         try:
-            found = self._load(seen)
+            found = self._load()
         except Exception as error:  # whatever is wrong with the files, the old version works
             told = str(error) if isinstance(error, PreceptorError) else reason(error)
-            self._error = one_line(told)
+            # The answers that show it name no path.
+            self._error = one_line(told).removeprefix(f"{self._path}: ")
             self._reloads["failed"] += 1
             log.warning("%s: not loaded again: %s", self._name, self._error)
             return
@@ -171,12 +172,12 @@ class ServedModel:
         except OSError as error:  # a file that is just being replaced
             return f"{self._path}: {error}"
 
-    def _load(self, seen: str) -> LoadedModel:
+    def _load(self) -> LoadedModel:
         settings = self._settings
+        revision = files_digest(self._path)[:12]
         predictor = load(
             self._path, threshold=settings.threshold, tta=settings.tta, device=settings.device
         )
-        revision = hashlib.sha256(seen.encode()).hexdigest()[:12]
         # The probe of the batch size also makes the first request as fast as the others.
         return LoadedModel(predictor, revision, settings.batch_size or predictor.batch_size)
 

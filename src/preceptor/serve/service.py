@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 from preceptor.errors import PreceptorError
 from preceptor.serve.answers import Wish, answer_of, check_wish, threshold_of
 from preceptor.serve.api import (
-    MapForm,
+    MAP_FORMS,
     ModelAnswer,
     ModelReadiness,
     ModelsAnswer,
@@ -70,8 +69,8 @@ class Service:
     stopping: bool = False
 
     def __post_init__(self) -> None:
+        self._keys_seen = self._keys_state()  # before the file is read: a later change is seen
         self.keys = None if self.keys_file is None else ApiKeys.read(self.keys_file)
-        self._keys_seen = self._keys_state()
         self._images = 0
         self._bytes = 0
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="serve-answers")
@@ -197,11 +196,9 @@ class Service:
         model = given.get("model", self.engine.names[0])
         if model not in self.engine.names:
             raise unknown(f"there is no such model; known are {', '.join(self.engine.names)}")
-        form: MapForm | None = next(
-            (one for one in get_args(MapForm) if one == given.get("map", "none")), None
-        )
+        form = next((one for one in MAP_FORMS if one == given.get("map", "none")), None)
         if form is None:
-            raise malformed(f"map: one of {', '.join(get_args(MapForm))} is needed")
+            raise malformed(f"map: one of {', '.join(MAP_FORMS)} is needed")
         return Wish(model, form, given.get("threshold", self.settings.threshold))
 
     async def predict(self, wish: Wish, content_type: str, body: bytes) -> bytes:
@@ -224,13 +221,15 @@ class Service:
             async with asyncio.timeout(settings.timeout):
                 check_wish(wish, (await self.engine.state(wish.model)).info)
                 uploads = await loop.run_in_executor(
-                    self._threads, uploads_of, content_type, body, settings.images
+                    self._threads, uploads_of, content_type, body, settings.images_per_request
                 )
                 with self._room(len(uploads)):
                     answers = await self.engine.predict(
                         wish.model, uploads, maps=wish.map != "none", until=until
                     )
-                return await loop.run_in_executor(self._threads, answer_of, wish, uploads, answers)
+                    return await loop.run_in_executor(
+                        self._threads, answer_of, wish, uploads, answers
+                    )
         except TimeoutError as error:
             raise RefusedError(
                 504, f"the prediction took longer than {settings.timeout:g} seconds"
@@ -251,7 +250,7 @@ class Service:
                     backbone=one.info.backbone,
                     classes=list(one.info.classes),
                     positive=one.info.positive,
-                    threshold=threshold_of(Wish(name, threshold=self.settings.threshold), one.info),
+                    threshold=threshold_of(self.settings.threshold, one.info),
                     thresholds=dict(one.info.thresholds),
                     maps=one.info.map_kind,
                     input_size=one.info.image_format.size,

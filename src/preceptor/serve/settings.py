@@ -38,6 +38,11 @@ class ServeSettings:
     reload: float = 2.0
 
     @property
+    def images_per_request(self) -> int:
+        """Largest number of images of a request that can be answered."""
+        return min(self.images, self.queue)
+
+    @property
     def bodies(self) -> int:
         """Largest size in bytes of all bodies that are being read or answered."""
         return 8 * self.body

@@ -39,6 +39,8 @@ _FORMATS = (
 _RAW = ("application/octet-stream", "binary/octet-stream")
 _FIELDS = 8
 """Parts of a multipart body beside the images."""
+_LONGEST_SIDE = 65_535
+"""Largest width and height: resampling needs memory for each row and column of an image."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,12 @@ def decode_upload(upload: Upload, formats: Sequence[ImageFormat], pixels: int) -
         if width * height > pixels:
             raise RefusedError(
                 422, f"{upload.name}: {width:,} × {height:,} pixels; at most {pixels:,} are decoded"
+            )
+        if max(width, height) > _LONGEST_SIDE:
+            raise RefusedError(
+                422,
+                f"{upload.name}: {width:,} × {height:,} pixels; a side has at most "
+                f"{_LONGEST_SIDE:,}",
             )
     found = canvases_of(upload.content, formats)
     if isinstance(found, BadImage):

@@ -81,3 +81,15 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def address_of(host: str, port: int) -> str:
+    """Address of a server that listens at a host, as in a link.
+
+    Example:
+        >>> address_of("127.0.0.1", 80), address_of("::1", 8000)
+        ('http://127.0.0.1:80/', 'http://[::1]:8000/')
+    """
+    if host in _ANY:
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preceptor.errors import InputError
 from preceptor.web.refusal import RefusedError
 from preceptor.web.replies import Reply, refused
 from preceptor.web.signals import handling
@@ -106,7 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Socket that listens at a host and a port; port 0 = any free one.
 
     Raises:
-        OSError: The port is in use, or the host is not of this machine.
+        InputError: The port is in use, or the host is not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
@@ -114,9 +115,11 @@ def listen(host: str, port: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
         found.listen(256)
-    except BaseException:
+    except OSError as error:
         found.close()
-        raise
+        raise InputError(
+            f"--host {host} --port {port}: {error.strerror or error}; choose another"
+        ) from error
     return found
 
 

@@ -60,7 +60,8 @@ function short(value) {
 }
 
 async function predict() {
-  if (!state.file) return;
+  const { file } = state;
+  if (!file) return;
   state.request?.abort();
   const own = (state.request = new AbortController());
   $("again").disabled = true;
@@ -71,11 +72,12 @@ async function predict() {
     if ($("threshold").value) query.set("threshold", $("threshold").value);
     query.set("map", model().maps === "none" ? "none" : "png");
     const body = new FormData();
-    body.append("image", state.file, state.file.name || "image");
+    body.append("image", file, file.name || "image");
     const started = performance.now();
     const told = await asked(`/predict?${query}`, { method: "POST", body, signal: own.signal });
     const took = performance.now() - started;
-    await show(told, took);
+    if (state.request !== own) return; // another image was chosen meanwhile
+    await show(file, told, took);
     tell(`${told.predictions[0].decision}, score ${told.predictions[0].score.toFixed(3)}`);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -86,10 +88,10 @@ async function predict() {
   }
 }
 
-async function show(told, took) {
+async function show(file, told, took) {
   const [found] = told.predictions;
   // The browser turns the image upright, as the server does; it may not know the format.
-  state.picture = await createImageBitmap(state.file).catch(() => null);
+  state.picture = await createImageBitmap(file).catch(() => null);
   state.map = found.map && (await colored(found.map.png));
   const canvas = $("canvas");
   const scale = Math.min(1, 1600 / Math.max(found.width, found.height));
