@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import preceptor
+from preceptor.batch_prediction.image_list import ImageList
 from preceptor.batch_prediction.unfinished import Unfinished
 from preceptor.data.images import decode_image, image_size
 from preceptor.maps.store import read_store
@@ -158,6 +159,39 @@ def test_requests_that_cannot_be_met(
     (folder / "taken.csv").write_text("")
     assert_refused(here("predict", models["plain"], *arguments, "--device", "cpu"), [expected])
     assert not (folder / "a.csv").exists()
+    assert not (folder / ".a.csv.partial").exists()  # the corrected command is not refused
+
+
+def test_without_a_good_image_the_store_is_empty(models: dict[str, Path], folder: Path) -> None:
+    (folder / "text.png").write_text("no image")
+    out = folder / "found.csv"
+    done = here("predict", models["plain"], "text.png", "--out", out, "--maps", "store", *DEVICE)
+    assert done.code == 1
+    assert done.err.endswith(
+        f"1 of 1 images could not be read; the column error of {out} has the reasons\n"
+    )
+    assert len(read_store(folder / "found-maps").paths) == 0
+
+
+def test_maps_are_not_predicted_themselves(models: dict[str, Path], folder: Path) -> None:
+    maps, out = folder / "scans" / "maps", folder / "found.jsonl"
+    run = ("predict", models["plain"], ".", "--out", out, "--maps", "png", "--maps-to", maps)
+    assert here(*run, *DEVICE).code == 1
+    assert list(maps.rglob("*.png"))
+    rows = [row["path"] for row in read(out)]
+    # The same command, interrupted, would list these images again.
+    assert rows == [image.name for image in ImageList(["."], without=maps)]
+    assert len(rows) < len(list(ImageList(["."])))
+    assert not [one for one in ImageList(["**/*.png"], without=maps) if "maps" in one.name]
+
+
+def test_another_folder_of_maps_is_another_command(models: dict[str, Path], folder: Path) -> None:
+    out = folder / "found.csv"
+    run = ("predict", models["plain"], "scans", "--out", out, "--maps", "store", *DEVICE)
+    with Unfinished(out, "other settings", lambda: 4) as unfinished:
+        unfinished.keep(0, "", [])
+    refused = here(*run, "--maps-to", folder / "elsewhere")
+    assert_refused(refused, ["was begun with another model or other options"])
 
 
 def test_a_changed_model_folder_is_refused(models: dict[str, Path], folder: Path) -> None:

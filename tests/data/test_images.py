@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from preceptor.data.images import ImageError, decode_image, decode_map, image_size
+from preceptor.data.images import ImageError, decode_image, decode_map, image_size, pixels_of
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(
@@ -77,6 +77,8 @@ def test_exif_chunk_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> None:
     path = tmp_path / "late.png"
     path.write_bytes(body[:end] + data[at : at + length] + body[end:])
     np.testing.assert_array_equal(decode_image(path), corners())
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(pixels_of(opened), corners())
     assert image_size(path) == (40, 24)
 
 

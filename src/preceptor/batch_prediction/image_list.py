@@ -1,7 +1,7 @@
 """Images that are named by files, folders, patterns, manifests and lists of paths."""
 
 # os.path and not Path: a million files are listed.
-# ruff: noqa: PTH118, PTH122, PTH207
+# ruff: noqa: PTH100, PTH118, PTH122, PTH207
 
 from __future__ import annotations
 
@@ -41,16 +41,20 @@ class ImageList:
         inputs: Image files, folders (all images below them), patterns such as `scans/**/*.png`,
             manifests (CSV or Parquet), or `-` for a list of paths, one per line.
         lines: Lines of the list.
+        without: Folder whose images are left out, such as that of the maps to be written; or None.
 
     Raises:
         InputError: An input does not exist or has no images, or a manifest has no column path.
     """
 
-    def __init__(self, inputs: Sequence[str], lines: Iterable[str] = ()) -> None:
+    def __init__(
+        self, inputs: Sequence[str], lines: Iterable[str] = (), without: Path | None = None
+    ) -> None:
         self._lines = lines
+        self._without = "" if without is None else os.path.abspath(without)
         self._parts: list[str | list[str] | list[ListedImage]] = []
         for name in inputs:
-            self._parts.append(_part(name))
+            self._parts.append(_part(name, self._without))
         if inputs.count(LIST) > 1:
             raise InputError(f"{LIST} is given {inputs.count(LIST)} times; there is one list")
 
@@ -61,7 +65,7 @@ class ImageList:
                     if path := line.rstrip("\r\n"):
                         yield ListedImage(path, path)
             elif isinstance(part, str):
-                yield from _images_below(part)
+                yield from _images_below(part, self._without)
             else:
                 for one in part:
                     yield one if isinstance(one, ListedImage) else ListedImage(one, one)
@@ -73,18 +77,22 @@ class ImageList:
         return sum(1 for _ in self)
 
 
-def _part(name: str) -> str | list[str] | list[ListedImage]:
+def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
     """A folder or `-`, paths, or images of a manifest."""
     if name == LIST:
         return LIST
     if os.path.isdir(name):  # noqa: PTH112
-        if next(_images_below(name), None) is None:
+        if next(_images_below(name, without), None) is None:
             known = " ".join(sorted(SUFFIXES))
             raise InputError(f"{name}: the folder has no images ({known})")
         return name
     if not os.path.lexists(name):
         found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
-        paths = [path for path in found if not os.path.isdir(path)]  # noqa: PTH112
+        paths = [
+            path
+            for path in found
+            if not os.path.isdir(path) and not _is_below(path, without)  # noqa: PTH112
+        ]
         if not paths:
             what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
             raise InputError(f"{name}: {what}; correct it")
@@ -111,11 +119,21 @@ def _rows(file: Path) -> list[ListedImage]:
     return [ListedImage(*pair) for pair in zip(names, paths, strict=True)]
 
 
-def _images_below(folder: str) -> Iterator[ListedImage]:
-    """Images of a folder and the folders below it; hidden ones are left out."""
+def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
+    """Images of a folder and the folders below it; hidden ones and those of one folder left out."""
     for base, folders, names in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(
+            one
+            for one in folders
+            if not one.startswith(".") and not _is_below(os.path.join(base, one), without)
+        )
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                 path = os.path.join(base, name)
                 yield ListedImage(path, path)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a path is a folder, given as an absolute path, or lies below it; False for ""."""
+    whole = os.path.abspath(path)
+    return bool(folder) and (whole == folder or whole.startswith(folder + os.sep))

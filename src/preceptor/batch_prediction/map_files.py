@@ -102,25 +102,29 @@ def write_map_store(
         teacher: Name of the model in the metadata.
         map_of: Class of the maps, or None.
     """
-    good = [row for row in read_rows(rows) if "error" not in row]
-    probabilities = np.array(
-        [list(row["probabilities"].values()) for row in good], np.float32
-    ).reshape(len(good), len(info.classes))
+    paths: list[str] = []
+    values: list[list[float]] = []
+    for row in read_rows(rows):
+        if "error" not in row:
+            paths.append(row["path"])
+            values.append(list(row["probabilities"].values()))
+    probabilities = np.array(values, np.float32).reshape(len(paths), len(info.classes))
     of = info.positive if map_of is None else map_of
     classes = (
         probabilities.argmax(1)
         if of is None
-        else np.full(len(good), info.classes.index(of), np.int64)
+        else np.full(len(paths), info.classes.index(of), np.int64)
     ).astype(np.int32)
     form = info.image_format
-    stored = np.fromfile(maps, np.float16).reshape(len(good), *grid)
+    # Without a good image, the size of the maps is not known.
+    stored = np.fromfile(maps, np.float16).reshape(len(paths), *(grid or (1, 1)))
     store = MapStore(
         StoreInfo(teacher, info.map_kind, form.fit, form.size, info.classes,
                   {"cam_class": "decision"}),
-        np.array([row["path"] for row in good], dtype=object),
+        np.array(paths, dtype=object),
         stored,
         classes,
-        probabilities[np.arange(len(good)), classes],
+        probabilities[np.arange(len(paths)), classes],
         probabilities,
     )  # fmt: skip
     write_store(folder, store)

@@ -106,12 +106,18 @@ def predict_files(
         InputError: The images are not those of the interrupted call.
     """
     kind = None if maps is None else maps.kind
-    given = [__version__, model, settings, out.suffix, kind, maps and maps.of, log]
+    place = None if maps is None else [str(maps.folder.absolute()), maps.of]
+    given = [__version__, model, settings, out.suffix, kind, place, log]
     info = predictor.info
     with Unfinished(out, digest(given), lambda: predictor.batch_size) as unfinished:
         left = iter(images)
-        _skip(left, unfinished, advance)
-        _predict(predictor, left, unfinished, maps, log, keep_every, advance, report_bad)
+        try:
+            _skip(left, unfinished, advance)
+            _predict(predictor, left, unfinished, maps, log, keep_every, advance, report_bad)
+        except InputError:
+            if not unfinished.state.images:  # there is nothing to go on from
+                unfinished.remove()
+            raise
         rows = unfinished.folder / ROWS
         if maps is not None and maps.kind == "store":
             write_map_store(
@@ -176,11 +182,7 @@ def _batches(
     of = None if maps is None else maps.of
     wanted = maps is not None or log is not None
     for batch in predictor.batches(paths(), maps=wanted, map_of=of, batch_size=batch_size):
-        good = iter(batch.predictions or ())
-        yield [
-            (taken.popleft(), batch.bad[place] if place in batch.bad else next(good))
-            for place in range(batch.count)
-        ]
+        yield [(taken.popleft(), found) for found in batch.results()]
 
 
 def _skip(

@@ -32,7 +32,8 @@ Log = Literal["maps", "features"]
 _REFERENCE = ("unfamiliar", "unfamiliar_share", "distance")
 _TEXT = ("path", "decision", "map", "error")
 
-_GROUP = 50_000  # rows of a row group of a Parquet file
+# Rows of a row group of a Parquet file, which are held in memory; and of one with features.
+_GROUP, _GROUP_WITH_FEATURES = 50_000, 2_000
 
 
 def row_of(
@@ -53,7 +54,7 @@ def row_of(
     shortest = _shortest(found.class_probabilities)
     row |= {
         "decision": found.decision,
-        "score": float(str(found.class_probabilities.dtype.type(found.score))),
+        "score": _shortest(np.array([found.score], np.float32))[0],
         "probabilities": dict(zip(found.info.classes, shortest, strict=True)),
     }
     if found.unfamiliar is not None:
@@ -152,8 +153,9 @@ def _write_parquet(rows: Path, columns: Columns, file: Path) -> None:
     kinds |= {"unfamiliar_share": pa.float64(), "features": pa.list_(pa.float32())}
     schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns.names])
     left = read_rows(rows)
+    size = _GROUP_WITH_FEATURES if "features" in columns.names else _GROUP
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while part := [columns.cells(row) for row in islice(left, _GROUP)]:
+        while part := [columns.cells(row) for row in islice(left, size)]:
             arrays = [
                 pa.array(column, field.type)
                 for column, field in zip(zip(*part, strict=True), schema, strict=True)

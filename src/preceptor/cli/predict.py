@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ _NAMED = 20
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model folder, such as best.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, such as best, or ONNX file.")],
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -90,7 +91,7 @@ def predict(
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
-        from preceptor.batch_prediction.image_list import ImageList
+        from preceptor.batch_prediction.image_list import LIST, ImageList
         from preceptor.batch_prediction.predict_files import (
             MapOutput,
             predict_files,
@@ -100,12 +101,14 @@ def predict(
         from preceptor.batch_prediction.unfinished import is_unfinished
         from preceptor.cli.output_files import check_target
         from preceptor.errors import InputError, PreceptorError, one_line
-        from preceptor.predictor.load import load, model_digest
+        from preceptor.predictor.load import files_digest, load
         from preceptor.runtime.progress import progress
 
     output = None
+    if maps_to is not None and maps is None:
+        raise InputError(f"--maps-to {maps_to}: there are no maps; add --maps")
     if out is None:
-        if maps is not None or maps_to is not None:
+        if maps is not None:
             raise InputError("maps need an output; add --out FILE")
         if log == "features":
             raise InputError("a CSV table has no features; add --out FILE.parquet")
@@ -122,18 +125,18 @@ def predict(
         raise InputError("--log is about the usual maps; remove --map-of or --log")
     if map_of is not None and maps is None:
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
-    images = ImageList(inputs, map(os.fsdecode, sys.stdin.buffer))
+    lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()
+    images = ImageList(inputs, lines, None if output is None else output.folder)
     models = [model, *(together or [])]
     with bulk_import():
         predictor = load(
             models, threshold=threshold, tta=tta, device=device, precision=precision,
             batch_size=batch_size, workers=workers,
         )  # fmt: skip
-    bad: list[str] = []
+    numbers = count(1)
 
     def report_bad(name: str, reason: str) -> None:
-        bad.append(name)
-        if len(bad) <= _NAMED:
+        if next(numbers) <= _NAMED:
             print(f"bad image: {one_line(name)}: {reason}", file=sys.stderr)
 
     if out is None:
@@ -142,9 +145,9 @@ def predict(
         with progress() as bar:
             task = bar.add_task("predicting", total=images.count(), note="")
             found = predict_files(
-                predictor, images, out, model=model_digest(models),
-                settings=[threshold, tta, precision, batch_size], maps=output, log=log,
-                advance=lambda count: bar.advance(task, count), report_bad=report_bad,
+                predictor, images, out, model=files_digest(models),
+                settings=[threshold, tta, device, precision, batch_size], maps=output, log=log,
+                advance=lambda done: bar.advance(task, done), report_bad=report_bad,
             )  # fmt: skip
         decisions = ", ".join(
             f"{name} {found.decisions[name]:,}" for name in predictor.info.classes

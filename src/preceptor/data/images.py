@@ -123,8 +123,7 @@ def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDA
     try:
         if 0 in image.size:
             raise ValueError(f"{image.width} × {image.height} pixels")
-        orientation = 1 if image.format == "TIFF" else _orientation(image)
-        return _as_pixels(turned(image, orientation), channels)
+        return _as_pixels(_upright(image), channels)
     except Exception as error:  # an opened file is decoded here
         raise _explain(Path(name), error) from error
 
@@ -246,6 +245,8 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 def _opened(path: Path, content: bytes | None) -> BinaryIO:
     """File or content to read; empty files are refused."""
     if content is not None:
+        if not content:
+            raise ImageError(path, _EMPTY)
         return io.BytesIO(content)
     stream = Path(path).open("rb")  # noqa: SIM115 (the caller closes it)
     if os.fstat(stream.fileno()).st_size == 0:
@@ -257,9 +258,13 @@ def _opened(path: Path, content: bytes | None) -> BinaryIO:
 def _load(path: Path, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
     with _opened(path, content) as stream, Image.open(stream) as image:
-        image.load()
-        orientation = 1 if image.format == "TIFF" else _orientation(image)
-        return turned(image, orientation)
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Image with its pixels, turned upright; TIFF files are turned by Pillow itself."""
+    image.load()  # first: the orientation of a PNG file may stand behind the pixels
+    return turned(image, 1 if image.format == "TIFF" else _orientation(image))
 
 
 def _orientation(image: Image.Image) -> int:

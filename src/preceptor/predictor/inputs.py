@@ -65,8 +65,6 @@ def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
         (2, 5, 3)
     """
     if isinstance(image, bytes | bytearray | memoryview):
-        if not len(image):
-            raise ImageError(Path("bytes"), "it is empty (0 bytes)")
         return decode_image(Path("bytes"), channels, bytes(image))
     if isinstance(image, Image.Image):
         return pixels_of(image, channels, source_of(image))

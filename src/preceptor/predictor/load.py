@@ -72,7 +72,7 @@ def load(
     )
 
 
-def model_digest(model: ModelPath | Sequence[ModelPath]) -> str:
+def files_digest(model: ModelPath | Sequence[ModelPath]) -> str:
     """Hash of the files of a model, or of several."""
     paths = [model] if isinstance(model, str | os.PathLike) else list(model)
     found = hashlib.blake2b(digest_size=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from preceptor.predictor.network import NetworkOutput, joined_outputs
 from preceptor.predictor.reference import Reference, Unfamiliar
 
 At = Literal["grid", "image"]
+Float = TypeVar("Float", bound=np.floating)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,7 @@ class Prediction:
     @property
     def score(self) -> float:
         """Probability of the positive class, or without one of the most probable class."""
-        index = self.info.positive_index
-        return float(
-            self.class_probabilities.max() if index is None else self.class_probabilities[index]
-        )
+        return float(scores_of(self.class_probabilities[None], self.info.positive_index)[0])
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -173,8 +171,7 @@ class Predictions(Sequence[Prediction]):
     @property
     def score(self) -> NDArray[np.float32]:
         """(n,) probability of the positive class, or without one of the most probable class."""
-        index = self.info.positive_index
-        return self.probabilities.max(1) if index is None else self.probabilities[:, index]
+        return scores_of(self.probabilities, self.info.positive_index)
 
     @cached_property
     def decision(self) -> list[str]:
@@ -196,6 +193,16 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
         sizes=np.concatenate([part.sizes for part in parts]),
         map_classes=np.concatenate([part.map_classes for part in parts]),
     )
+
+
+def scores_of(probabilities: NDArray[Float], positive: int | None) -> NDArray[Float]:
+    """(n,) probability of the positive class, or without one of the most probable class.
+
+    Args:
+        probabilities: (n, C).
+        positive: Index of the positive class, or None.
+    """
+    return probabilities.max(1) if positive is None else probabilities[:, positive]
 
 
 def decide(

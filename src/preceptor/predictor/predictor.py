@@ -35,15 +35,19 @@ class Batch:
     Args:
         predictions: Predictions for the images that could be decoded, in their order; None if
             there are none.
-        places: Position of each prediction among the inputs of the batch.
         bad: Inputs that could not be decoded, by their position.
         count: Number of inputs.
     """
 
     predictions: Predictions | None
-    places: list[int]
     bad: dict[int, BadImage]
     count: int
+
+    def results(self) -> Iterator[Prediction | BadImage]:
+        """Prediction or reason for each input, in their order."""
+        good = iter(self.predictions or ())
+        for place in range(self.count):
+            yield self.bad[place] if place in self.bad else next(good)
 
 
 class Predictor:
@@ -137,7 +141,7 @@ class Predictor:
         inputs: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
         if not inputs:
             raise InputError("there are no images; give at least one")
-        size = len(inputs) if len(inputs) <= _FEW else None
+        size = None if self._batch_size or len(inputs) > _FEW else len(inputs)
         found: list[Predictions] = []
         for batch in self.batches(inputs, at=at, map_of=map_of, maps=maps, batch_size=size):
             for bad in batch.bad.values():
@@ -160,9 +164,7 @@ class Predictor:
         in `__call__`.
         """
         for batch in self.batches(images, at=at, map_of=map_of, maps=maps):
-            good = iter(batch.predictions if batch.predictions is not None else ())
-            for place in range(batch.count):
-                yield batch.bad[place] if place in batch.bad else next(good)
+            yield from batch.results()
 
     def batches(
         self,
@@ -181,11 +183,10 @@ class Predictor:
         wanted = self._map_index(map_of)
         size = batch_size or self.batch_size
         for decoded in self._decoded(images, size):
-            places = [at for at, one in enumerate(decoded) if isinstance(one, Canvases)]
             good = [one for one in decoded if isinstance(one, Canvases)]
             bad = {at: one for at, one in enumerate(decoded) if isinstance(one, BadImage)}
             predictions = self._predict(good, at, wanted, maps) if good else None
-            yield Batch(predictions, places, bad, len(decoded))
+            yield Batch(predictions, bad, len(decoded))
 
     def predict_decoded(
         self,
