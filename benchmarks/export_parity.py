@@ -26,6 +26,7 @@ from preceptor.model_export.check_images import synthetic_images
 from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.model_export.onnx import graph_outputs
 from preceptor.model_export.parity import TOLERANCE, measure, model_outputs
+from preceptor.model_export.traced import LARGER
 from preceptor.models.build import build_model, load_model, save_model
 from preceptor.predictor.sealed_file import read_sealed
 
@@ -119,20 +120,21 @@ def parity_of(backbone: str, head: str) -> dict[str, object]:
         except PreceptorError as error:
             row["refused"] = str(error)
             return row
-        sizes = (side, side + 64) if exported.dynamic_size else (side,)
+        further = [(0, 0), LARGER] if exported.dynamic_size else [(0, 0)]
         first, second = (
             model_outputs(load_model(folder), maps=True),
             graph_outputs(read_sealed(out)),
         )
         gaps = [(exported.parity.probabilities, exported.parity.maps or 0.0)]
-        for size in sizes:
+        for larger in further:
             for count in BATCHES:
-                found = measure(first, second, synthetic_images(ImageFormat(size), count), 1)
+                images = synthetic_images(ImageFormat(side), count, larger)
+                found = measure(first, second, images, 1)
                 gaps.append((found.probabilities, found.maps or 0.0))
     return row | {
         "dynamic_size": exported.dynamic_size,
         "batches": " ".join(map(str, BATCHES)),
-        "sizes": " ".join(map(str, sizes)),
+        "sizes": " ".join(f"{side + rows}×{side + columns}" for rows, columns in further),
         "probabilities": f"{max(gap[0] for gap in gaps):.1e}",
         "maps": f"{max(gap[1] for gap in gaps):.1e}",
         "seconds": f"{time.process_time() - started:.0f}",

@@ -71,4 +71,4 @@ def test_the_largest_loss_of_auc_over_the_sets_counts() -> None:
     found = measure(scored(before), scored(after), images, 1)  # type: ignore[arg-type]
     assert found.aucs == {"val-a": (1.0, 0.75), "val-b": (1.0, 1.0)}  # val-c has one class
     assert found.largest_loss == 0.25
-    assert (found.maps, found.decisions, found.images) == (None, 1, 7)
+    assert (found.maps, found.most_probable, found.images) == (None, 1, 7)

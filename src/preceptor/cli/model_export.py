@@ -123,5 +123,6 @@ def _differences(parity: Parity, kind: str) -> str:
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
     return (
         f"largest difference of a probability {parity.probabilities:.1e}{maps} on "
-        f"{parity.images:,} {kind} images; the most probable class differs on {parity.decisions:,}"
+        f"{parity.images:,} {kind} images; the most probable class differs on "
+        f"{parity.most_probable:,}"
     )

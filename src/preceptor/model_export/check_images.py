@@ -83,11 +83,20 @@ def validation_images(
     return CheckImages(read, np.arange(len(which)), np.asarray(rows.labels, np.int64), sets)
 
 
-def synthetic_images(form: ImageFormat, count: int = 16) -> CheckImages:
-    """Smooth random images with noise, from a fixed seed."""
+def synthetic_images(
+    form: ImageFormat, count: int = 16, larger: tuple[int, int] = (0, 0)
+) -> CheckImages:
+    """Smooth random images with noise, from a fixed seed.
+
+    Args:
+        form: Input format.
+        count: Number of images.
+        larger: Pixels by which height and width exceed the size of the format.
+    """
+    height, width = (form.size + more for more in larger)
     generator = np.random.default_rng(0)
     coarse = generator.random((count, form.channels, _COARSE, _COARSE), np.float32)
-    noise = generator.random((count, form.channels, form.size, form.size), np.float32)
-    cells = np.arange(form.size) * _COARSE // form.size
-    images = np.rint(255 * (0.8 * coarse[:, :, cells][..., cells] + 0.2 * noise)).astype(np.uint8)
+    noise = generator.random((count, form.channels, height, width), np.float32)
+    rows, columns = (np.arange(side) * _COARSE // side for side in (height, width))
+    images = np.rint(255 * (0.8 * coarse[:, :, rows][..., columns] + 0.2 * noise)).astype(np.uint8)
     return CheckImages(lambda positions: images[positions], np.arange(count))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 
@@ -24,16 +23,11 @@ from preceptor.model_export.parity import (
     model_outputs,
 )
 from preceptor.model_export.torch_export import package_outputs, read_package, write_package
-from preceptor.model_export.traced import larger_images, takes_other_sizes, trace
-from preceptor.models.build import MODEL_FILES, load_model, save_model
+from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
+from preceptor.models.build import MODEL_FILES, load_model
 from preceptor.models.guided_model import GuidedModel
 from preceptor.predictor.calibrated_network import calibrated_info
-from preceptor.predictor.reference import Reference
-from preceptor.predictor.reference_files import (
-    REFERENCE_FILES,
-    find_reference,
-    write_reference,
-)
+from preceptor.predictor.reference_files import REFERENCE_FILES, find_reference
 from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY
 from preceptor.predictor.threshold import find_threshold
 from preceptor.predictor.torch_network import info_of
@@ -114,7 +108,7 @@ def export_model(
     info = info_of(model)
     reference = find_reference(folder, info.positive is not None)
     if settings.to == "folder":
-        return _copy(model, reference, card, out, checked)
+        return _copy(model, folder, out, checked)
     calibration = None if reference is None else reference.calibration
     if calibration is not None:
         info = calibrated_info(info, calibration)
@@ -136,6 +130,11 @@ def check_settings(settings: ExportSettings, images: CheckImages | None) -> None
     """
     if settings.to not in get_args(Target):
         raise InputError(f"format {settings.to!r} is unknown; write {', '.join(get_args(Target))}")
+    if settings.to == "folder" and replace(settings, int8=False) != ExportSettings("folder"):
+        raise InputError(
+            "a folder is copied as it is; the threshold, the map, the type and the size of the "
+            "input are options of onnx and torch_export"
+        )
     if settings.int8 and settings.to != "onnx":
         raise InputError(f"int8 is available for onnx only, and the format is {settings.to}")
     if settings.int8 and images is None:
@@ -202,8 +201,7 @@ class _Export:
 
     def _takes_larger(self, compute: Computation) -> bool:
         """Whether images of another size give the outputs of the model."""
-        batch = larger_images(self.deployed, torch.uint8).numpy()
-        images = CheckImages(lambda positions: batch[positions], np.arange(len(batch)))
+        images = synthetic_images(self.model.spec.image_format, 2, LARGER)
         try:
             return measure(self.itself, compute, images, None).within_tolerance
         except Exception as error:  # the runtimes raise many types for a wrong size
@@ -268,17 +266,12 @@ def _write_onnx(export: _Export, out: Path) -> Exported:
     return Exported(parity, settled.dynamic_size, export.deployed.threshold, before)
 
 
-def _copy(
-    model: GuidedModel, reference: Reference | None, card: Path, out: Path, images: CheckImages
-) -> Exported:
-    """Write a copy of a model folder."""
+def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> Exported:
+    """Write a copy of a model folder, which was checked, with checksums of its own."""
     with replacing(out) as partial:
-        save_model(model, partial)
-        if reference is not None:
-            write_reference(reference, partial)
-            write_checksums(partial, (*MODEL_FILES, *REFERENCE_FILES))
-        if card.is_file():
-            shutil.copyfile(card, partial / card.name)
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        files = (*MODEL_FILES, *REFERENCE_FILES)
+        write_checksums(partial, [name for name in files if (partial / name).is_file()])
         copied = load_model(partial)
         parity = measure(
             model_outputs(model, maps=True),

@@ -56,7 +56,7 @@ class Parity:
         images: Number of images.
         probabilities: Largest difference of a probability.
         maps: Largest difference of a cell of a normalized map; None without maps.
-        decisions: Number of images whose most probable class differs.
+        most_probable: Number of images whose most probable class differs.
         aucs: AUC of the model and of the export by validation set; sets without an AUC (one class
             only) are left out.
     """
@@ -64,7 +64,7 @@ class Parity:
     images: int
     probabilities: float
     maps: float | None
-    decisions: int
+    most_probable: int
     aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -102,7 +102,7 @@ def measure(
         images=len(images),
         probabilities=float(np.abs(before - after).max()),
         maps=map_gap,
-        decisions=int((before.argmax(1) != after.argmax(1)).sum()),
+        most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
         aucs=_aucs(before, after, images, positive),
     )
 

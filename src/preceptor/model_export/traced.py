@@ -22,14 +22,17 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from preceptor.errors import InputError, PreceptorError, reason
+from preceptor.model_export.check_images import synthetic_images
 from preceptor.model_export.deployed_model import DeployedModel
 from preceptor.runtime.memory import out_of_memory
 
 # A number that is no channel, class or token count: sizes that are equal by chance would be traced
 # as one.
 _BATCH = 5
-# Inputs are larger by this many pixels in the check of another size: a multiple of all strides.
-_LARGER = 64
+# Multiples of all strides, and not square: a graph that was traced with equal sides may take them
+# for one number.
+LARGER = (64, 128)
+"""Further rows and columns of the images of another size than the model's own."""
 
 _aten = torch.ops.aten
 
@@ -74,23 +77,18 @@ def refusal(model: DeployedModel, error: Exception) -> InputError:
 
 
 def example_images(
-    model: DeployedModel, count: int, dtype: torch.dtype, larger: int = 0, seed: int = 0
+    model: DeployedModel, count: int, dtype: torch.dtype, larger: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """(count, in_chans, side, side) smooth random images from a seed.
+    """(count, in_chans, height, width) synthetic images.
 
     Args:
         model: Deployed model.
         count: Number of images.
         dtype: Type of the images; their values are from 0 to 255 in any case.
-        larger: Pixels by which the side exceeds the input size of the model.
-        seed: Seed.
+        larger: Pixels by which height and width exceed the input size of the model.
     """
-    spec, generator = model.model.spec, torch.Generator().manual_seed(seed)
-    side = spec.input_size + larger
-    coarse = torch.rand((count, spec.in_chans, 8, 8), generator=generator)
-    smooth = nn.functional.interpolate(coarse, (side, side), mode="bilinear")
-    noise = torch.rand((count, spec.in_chans, side, side), generator=generator)
-    return (255 * (0.8 * smooth + 0.2 * noise)).round().to(dtype)
+    images = synthetic_images(model.model.spec.image_format, count, larger)
+    return torch.from_numpy(images.read(images.positions)).to(dtype)
 
 
 def takes_other_sizes(model: DeployedModel, dtype: torch.dtype) -> bool:
@@ -102,17 +100,12 @@ def takes_other_sizes(model: DeployedModel, dtype: torch.dtype) -> bool:
         return False
     try:
         with quiet(), torch.no_grad():
-            model(example_images(model, 1, dtype, larger=_LARGER))
+            model(example_images(model, 1, dtype, larger=LARGER))
     except Exception as error:  # the networks raise many types for a wrong size
         if out_of_memory(error):
             raise
         return False
     return True
-
-
-def larger_images(model: DeployedModel, dtype: torch.dtype) -> Tensor:
-    """Example images of another size than the model's own."""
-    return example_images(model, 2, dtype, larger=_LARGER)
 
 
 def _with_derivative(model: DeployedModel, images: Tensor) -> nn.Module:
