@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,6 @@ def test_small_or_foreign_logs_are_refused() -> None:
         compare(log_of(generator, 5), reference, 1)
     log = log_of(generator)
     assert log.features is not None
-    other = PredictionLog(log.probabilities, None, None, None, log.features[:, :3], bad=0)
+    other = replace(log, features=log.features[:, :3])
     with pytest.raises(InputError, match="3 features per image and the model has 8"):
         compare(other, reference, 1)

@@ -57,7 +57,7 @@ def test_images_of_another_kind_drift(calibrated: Calibrated, tmp_path: Path) ->
     found = here("monitor", tmp_path / "log.jsonl", "--reference", calibrated.folder)
     assert found.code == 1
     assert found.out.startswith("Drift of ")
-    assert "features, classifier: AUC" in found.out
+    assert "A linear classifier tells the features of the log from those of validation" in found.out
     assert "1 image could not be read" in (tmp_path / "log.html").read_text()
 
 
@@ -106,6 +106,8 @@ def test_bad_logs_are_one_line(calibrated: Calibrated, test_images: Path, tmp_pa
     assert_refused(run(tmp_path / "empty.csv"), ["it has no predictions"])
     (tmp_path / "nan.csv").write_text("path,score_real,score_fake\na,0.1,\n")
     assert_refused(run(tmp_path / "nan.csv"), ["a probability is missing"])
+    (tmp_path / "raw.csv").write_text("path,score_real,score_fake\na,0.1,0.9\n")
+    assert_refused(run(tmp_path / "raw.csv"), ["it was made with another model"])
     predicted(calibrated, test_images, tmp_path / "log.parquet")
     assert_refused(run(tmp_path / "log.parquet", calibrated.model), ["the model has no reference"])
     with pytest.raises(InputError, match="score_cat"):

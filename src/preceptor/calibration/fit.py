@@ -24,6 +24,7 @@ from preceptor.evaluation.reliability import (
     reliability_bins,
 )
 from preceptor.predictor.calibration import SMALLEST, Calibration
+from preceptor.predictor.prediction import scores_of
 
 Method = Literal["temperature", "isotonic", "none"]
 
@@ -103,12 +104,8 @@ def reliability(
         groups: (n,) name of its group, or "".
         positive: Index of the positive class, or None.
     """
-    if positive is None:
-        scores = probabilities.max(1).astype(np.float64)
-        hits = probabilities.argmax(1) == labels
-    else:
-        scores, hits = probabilities[:, positive].astype(np.float64), labels == positive
-    scores = scores.clip(0, 1)
+    scores = scores_of(probabilities, positive).astype(np.float64).clip(0, 1)
+    hits = labels == (probabilities.argmax(1) if positive is None else positive)
     return Reliability(
         calibration_error(hits, scores, groups),
         reliability_bins(hits, scores),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,7 @@ from preceptor.calibration.fit import (
     is_complete,
     reliability,
 )
-from preceptor.calibration.observations import Advance, Observations, observe
+from preceptor.calibration.observations import Observations, StartTask, observe, sampled
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.evaluation.bootstrap import unit_codes
@@ -30,14 +28,10 @@ from preceptor.evaluation.split_names import kind_of
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import DistanceKind, Gaussians, Reference
 
-METHODS: tuple[Method, ...] = get_args(Method)
 RATE = 0.01
 LARGEST_SAMPLE = 10_000
 # Validation images whose changed copies are predicted, and whose features are stored.
 _COPIED, _STORED = 200, 2_000
-
-StartTask = Callable[[str, int], Advance]
-"""Function of a task's name and number of images that returns the function that advances it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def make_reference(
     info = predictor.info
     table = manifest.table
     valid = table[(kind_of(table["split"]) == "val")]
-    train = _sample(manifest.train_split, sample)
+    train = sampled(manifest.train_split, sample)
     _check(valid, train, info.classes, rate)
     labels = _codes(valid, info.classes)
     groups = valid["group"].to_numpy(object)
@@ -189,14 +183,6 @@ def _distances(gaussians: Gaussians, of: Observations) -> dict[DistanceKind, NDA
     """Distances by kind."""
     found = {"mahalanobis": gaussians.distances(of.features), "energy": of.energies}
     return {kind: np.asarray(found[kind], np.float64) for kind in KINDS}
-
-
-def _sample(table: pd.DataFrame, size: int) -> pd.DataFrame:
-    """Rows of a table, at most `size` of them, drawn at random and in their order."""
-    if len(table) <= size:
-        return table
-    drawn = np.random.default_rng(0).choice(len(table), size, replace=False)
-    return table.iloc[np.sort(drawn)]
 
 
 def _spread(count: int, size: int) -> NDArray[np.int64]:

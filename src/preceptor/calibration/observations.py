@@ -1,4 +1,4 @@
-"""Probabilities, features, distances and map statistics of a model for rows of a manifest."""
+"""Probabilities, features, energies and map statistics of a model for many images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.errors import InputError
@@ -14,6 +15,8 @@ from preceptor.predictor.map_statistics import MAP_STATISTICS, map_statistics
 from preceptor.predictor.predictor import Predictor
 
 Advance = Callable[[int], None]
+StartTask = Callable[[str, int], Advance]
+"""Function of a task's name and number of images that returns the function that advances it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +74,11 @@ def observe(
             for name in ("probabilities", "features", "energies", "maps")
         )
     )
+
+
+def sampled(table: pd.DataFrame, size: int) -> pd.DataFrame:
+    """Rows of a table, at most `size` of them, drawn at random and in their order."""
+    if len(table) <= size:
+        return table
+    drawn = np.random.default_rng(0).choice(len(table), size, replace=False)
+    return table.iloc[np.sort(drawn)]

@@ -35,10 +35,9 @@ def monitor(
         from preceptor.cli.output_files import check_target
         from preceptor.errors import InputError
         from preceptor.monitor.drift import compare
-        from preceptor.monitor.page import headline, monitor_page
+        from preceptor.monitor.page import headline, monitor_page, sentences_of
         from preceptor.monitor.prediction_log import read_log
         from preceptor.predictor.load import load
-        from preceptor.runtime.formatting import number
         from preceptor.runtime.result_folder import write_atomically
 
     page = out or log.with_suffix(".html")
@@ -54,9 +53,8 @@ def monitor(
     found = compare(found_log, known, info.positive_index, least)
     write_atomically(page, monitor_page(log.name, found_log, found, info, known))
     print(headline(found))
-    for one in found.drifts:
-        if one.is_drift:
-            print(f"{one.quantity}, {one.change}: AUC {number(one.auc)}")
+    for sentence in sentences_of(found):
+        print(sentence)
     print(f"wrote {page}")
     if found.found:
         raise typer.Exit(1)

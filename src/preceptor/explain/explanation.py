@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preceptor.calibration.observations import Advance, observe
+from preceptor.calibration.observations import StartTask, observe, sampled
 from preceptor.data.images import ImageError
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.evaluation.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
 from preceptor.predictor.inputs import Canvases, canvases_of
-from preceptor.predictor.prediction import Prediction
+from preceptor.predictor.prediction import Prediction, scores_of
 from preceptor.predictor.predictor import Predictor
 from preceptor.saliency.agreement import correlation
 from preceptor.saliency.deletion import deletion_curves
 from preceptor.saliency.rise import rise
-
-StartTask = Callable[[str, int], Advance]
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def explain(
     near: list[list[Neighbor]] = [[] for _ in paths]
     measure, compared = "", 0
     if manifest is not None:
-        train = _sample(manifest.train_split, sample)
+        train = sampled(manifest.train_split, sample)
         compared = len(train)
         if compared:
             advance = start_task("training images", compared)
@@ -259,7 +257,6 @@ def _distribution(
 ) -> Distribution | None:
     """Scores of the reference, or of the validation images of the manifest."""
     classes = np.array(predictor.info.classes, object)
-    positive = predictor.info.positive_index
     if predictor.reference is not None:
         probabilities, labels = predictor.reference.probabilities, predictor.reference.labels
         named = classes[labels]
@@ -269,17 +266,9 @@ def _distribution(
         rows = manifest.table[kind_of(manifest.table["split"]) == "val"]
         if rows.empty:
             return None
-        rows = _sample(rows, sample)
+        rows = sampled(rows, sample)
         advance = start_task("validation images", len(rows))
         probabilities = observe(predictor, rows["path"], advance=advance).probabilities
         named = rows["label"].to_numpy(object)
-    scores = probabilities.max(1) if positive is None else probabilities[:, positive]
+    scores = scores_of(probabilities, predictor.info.positive_index)
     return Distribution(scores.astype(np.float64), named)
-
-
-def _sample(table: pd.DataFrame, size: int) -> pd.DataFrame:
-    """Rows of a table, at most `size` of them, drawn at random and in their order."""
-    if len(table) <= size:
-        return table
-    drawn = np.random.default_rng(0).choice(len(table), size, replace=False)
-    return table.iloc[np.sort(drawn)]

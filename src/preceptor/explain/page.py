@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -168,13 +169,14 @@ def _score_blocks(
         return [Text(text, "none")]
     score = one.prediction.score
     groups, shares, legend = {}, [], []
-    for key, name in zip(_CLASSES, info.classes, strict=False):
+    for key, name in zip_longest(_CLASSES, info.classes):
         own = distribution.scores[distribution.labels == name]
         if not len(own):
             continue
-        groups[key] = (name, own)
-        legend.append((key, name))
         shares.append(f"{100 * float((own >= score).mean()):.3g} % of {name}")
+        if key is not None:
+            groups[key] = (name, own)
+            legend.append((key, name))
     axis = "score" if info.positive is None else f"score: probability of {info.positive}"
     drawing = histogram(
         groups, "Scores of validation images by class", axis, span=(0, 1), mark=("image", score)
@@ -187,6 +189,8 @@ def _score_blocks(
     ]
     if drawing is not None:
         blocks.append(FigureBlock("score", [("", drawing)], legend))
+        if len(info.classes) > len(_CLASSES):
+            blocks.append(Text(f"The first {len(_CLASSES)} classes are drawn."))
     return blocks
 
 

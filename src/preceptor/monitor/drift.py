@@ -24,6 +24,7 @@ from preceptor.evaluation.paired_tests import LEVEL
 from preceptor.evaluation.shrinkage import ledoit_wolf
 from preceptor.monitor.prediction_log import PredictionLog
 from preceptor.predictor.map_statistics import MAP_STATISTICS
+from preceptor.predictor.prediction import scores_of
 from preceptor.predictor.reference import Reference
 
 LEAST = 0.05
@@ -32,6 +33,8 @@ LARGEST_SAMPLE = 5_000
 """Largest number of images of each side."""
 
 _LEAST_IMAGES = 20
+# Blocks of neighbors in a log, such as images of one subject, that are on one side of the split.
+_BLOCKS = 20
 _TITLES = {
     "map_x": "map center across",
     "map_y": "map center down",
@@ -144,8 +147,13 @@ def compare(
         least: Smallest distance of an AUC from 0.5 that counts as drift.
 
     Raises:
-        InputError: The log has too few images, or its features are of another model.
+        InputError: The log has too few images, or is of another model.
     """
+    if log.distances is None:
+        raise InputError(
+            "the log has no distances from the training images: it was made with another model; "
+            "predict with the model of the reference"
+        )
     if len(log) < _LEAST_IMAGES:
         raise InputError(
             f"the log has {len(log)} predictions; a comparison needs {_LEAST_IMAGES} or more"
@@ -153,7 +161,7 @@ def compare(
     known, new = (_sample(count) for count in (len(reference.labels), len(log)))
     quantities = _quantities(log, reference, positive, known, new)
     classified = _classified(log, reference)
-    count = 2 * len(quantities) + (classified is not None)
+    count = 2 * len(quantities) + (classified is not None) + (log.flagged is not None)
     level = 1 - (1 - LEVEL) / count
     drifts = []
     for one in quantities:
@@ -164,7 +172,7 @@ def compare(
     if classified is not None:
         sides = classified.known, classified.new
         drifts.append(_drift(classified, "classifier", *sides, level, least))
-    return Drifts(drifts, quantities, _alarms(log, reference), level, len(new))
+    return Drifts(drifts, quantities, _alarms(log, reference, level), level, len(new))
 
 
 def _quantities(
@@ -175,14 +183,15 @@ def _quantities(
     new: NDArray[np.int64],
 ) -> list[Quantity]:
     """Quantities that both sides have, without missing values."""
-
-    def score(probabilities: NDArray[np.floating]) -> Floats:
-        values = probabilities.max(1) if positive is None else probabilities[:, positive]
-        return np.asarray(values, np.float64)
-
-    pairs = [("score", score(reference.probabilities), score(log.probabilities))]
-    if log.distances is not None:
-        pairs.append(("distance", reference.distances, log.distances))
+    assert log.distances is not None
+    before_scores, after_scores = (
+        scores_of(side, positive).astype(np.float64)
+        for side in (reference.probabilities, log.probabilities)
+    )
+    pairs: list[tuple[str, Floats, Floats]] = [
+        ("score", before_scores, after_scores),
+        ("distance", reference.distances, log.distances),
+    ]
     if log.maps is not None:
         pairs += [
             (_TITLES[name], reference.maps[:, place].astype(np.float64), log.maps[:, place])
@@ -214,15 +223,15 @@ def _classified(log: PredictionLog, reference: Reference) -> Quantity | None:
     # Images of a group are on the same side of the split.
     held = np.isin(groups, np.unique(groups)[::2])
     new = new[_sample(len(new))]
-    later = np.arange(len(new)) % 2 == 0
+    held_new = np.arange(len(new)) * _BLOCKS // len(new) % 2 == 0
     if min(held.sum(), (~held).sum()) < _LEAST_IMAGES:
         return None
-    means = [side[~own].mean(0) for side, own in ((known, held), (new, later))]
-    deviations = np.concatenate([known[~held] - means[0], new[~later] - means[1]])
+    means = [side[~own].mean(0) for side, own in ((known, held), (new, held_new))]
+    deviations = np.concatenate([known[~held] - means[0], new[~held_new] - means[1]])
     covariance, _ = ledoit_wolf(deviations)
     direction = np.linalg.solve(covariance, means[1] - means[0])
     names = np.array([f"g{code}" for code in groups[held]], object)
-    return Quantity("features", known[held] @ direction, names, new[later] @ direction)
+    return Quantity("features", known[held] @ direction, names, new[held_new] @ direction)
 
 
 def _drift(
@@ -250,11 +259,11 @@ def _drift(
     )
 
 
-def _alarms(log: PredictionLog, reference: Reference) -> Alarms | None:
+def _alarms(log: PredictionLog, reference: Reference, level: float) -> Alarms | None:
     if log.flagged is None:
         return None
     count = int(log.flagged.sum())
-    interval = binomtest(count, len(log)).proportion_ci(LEVEL)
+    interval = binomtest(count, len(log)).proportion_ci(level)
     expected = alarm_interval(len(reference.distances), reference.rate)
     low, high = float(interval.low), float(interval.high)
     return Alarms(count / len(log), low, high, expected, low > expected[1])

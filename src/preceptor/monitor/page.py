@@ -42,7 +42,7 @@ def monitor_page(
     sections = [
         Section("drift", "Drift", "Quantities", _table_blocks(found)),
         Section("values", "Values", "Distributions", _histograms(found, info)),
-        Section("missing", "Method", "Method", [Text(text) for text in _method(log, found)]),
+        Section("method", "Method", "Method", [Text(text) for text in _method(log, found)]),
     ]
     page = PlainPage(
         name=name,
@@ -54,7 +54,7 @@ def monitor_page(
             f"{len(reference.labels):,} validation images",
         ],
         headline=headline(found),
-        sentences=_sentences(found),
+        sentences=sentences_of(found),
         mood="ahead" if found.found else "won",
         sections=sections,
         footer="Made by preceptor from a log of predictions and the reference of its model.",
@@ -62,7 +62,8 @@ def monitor_page(
     return render_plain_page(page)
 
 
-def _sentences(found: Drifts) -> list[str]:
+def sentences_of(found: Drifts) -> list[str]:
+    """Sentence on each drift, and on the images that were flagged."""
     sentences = []
     for one in found.drifts:
         if one.is_drift:
@@ -151,7 +152,6 @@ def _histograms(found: Drifts, info: ModelInfo) -> list[Block]:
 
 def _method(log: PredictionLog, found: Drifts) -> list[str]:
     logged = {
-        "the distance from the training images": log.distances,
         "statistics of the maps": log.maps,
         "features": log.features,
     }
@@ -159,18 +159,19 @@ def _method(log: PredictionLog, found: Drifts) -> list[str]:
     texts = [
         "Shift compares the values, spread their distances from the median of validation. "
         "Features are compared by a linear classifier (with a shrunk covariance) that is trained "
-        "on one half of both sides and tested on the other.",
+        "on one half of both sides and tested on the other; neighbors in the log stay together.",
         f"Intervals are of the two-level bootstrap over images and groups, at the level "
         f"{100 * found.level:.2f} % each, so that all of them together hold with 95 %. Drift is an "
-        "interval without 0.5 and an AUC that is not close to it. A drift of the score may be one "
-        "of the classes: it says that the images differ, not that the model is worse.",
+        "interval without 0.5 and an AUC that is not close to it, or a share of flagged images "
+        "that is certainly above the expected rate. A drift of the score may be one of the "
+        "classes: it says that the images differ, not that the model is worse.",
     ]
     if found.sampled < len(log):
         texts.append(f"{found.sampled:,} images of the log, drawn at random, are compared.")
     if missing:
         texts.append(
             f"Not in the log: {names_of(missing)}. preceptor predict writes them with --log "
-            "features, and distances for calibrated models."
+            "features."
         )
     return texts
 
