@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preceptor.benchmark import forged
+from preceptor.benchmark import forged_settings
 from preceptor.cli import demo_study
 from preceptor.study.config import StudyConfig
 from tests.studies import without_workers
 
 
 def test_the_demo_trains_on_crops_as_they_are() -> None:
-    settings = forged.PRESETS["demo"]
+    settings = forged_settings.PRESETS["demo"]
     study = StudyConfig.model_validate(demo_study.DEMO | {"manifest": "{seed}/manifest.csv"})
     assert study.training.input_size == settings.size
     assert study.training.length == "steps"  # every run sees the same number of images
@@ -30,10 +30,10 @@ def test_a_short_demo_ends_with_all_rows_and_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
-    small = forged.PRESETS["demo"].model_copy(
+    small = forged_settings.PRESETS["demo"].model_copy(
         update={"train": 48, "val": 12, "val_noshort": 12, "test_seen": 12, "test_unseen": 12}
     )
-    monkeypatch.setitem(forged.PRESETS, "demo", small)
+    monkeypatch.setitem(forged_settings.PRESETS, "demo", small)
     short = demo_study.DEMO | {
         "seeds": 2,
         "annotated": 12,

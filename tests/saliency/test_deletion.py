@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from preceptor.errors import InputError
-from preceptor.saliency.deletion import deletion, insertion
+from preceptor.saliency.deletion import deletion, deletion_curves, insertion
 
 MEASURES = {"deletion": deletion, "insertion": insertion}
 NAN, INF = float("nan"), float("inf")
@@ -59,6 +59,9 @@ def test_curves_in_closed_form(height: int, width: int) -> None:
         found = deletion(model, images, maps, torch.tensor([0]), steps=count + 1)
         assert found.valid.tolist() == [True]
         assert found.values.item() == pytest.approx(expected, abs=1e-12)
+        shares, curves = deletion_curves(model, images, maps, torch.tensor([0]), steps=count + 1)
+        area = torch.trapezoid(curves, shares, dim=1).item()
+        assert area == pytest.approx(expected, abs=1e-12)
         found = insertion(model, images, maps, torch.tensor([0]), steps=count + 1)
         assert found.values.item() == pytest.approx(1 - expected, abs=1e-12)
         other = deletion(model, images, maps, torch.tensor([1]), steps=count + 1)

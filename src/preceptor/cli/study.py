@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from preceptor.cli.options import (
     AddressOption,
@@ -17,24 +16,15 @@ from preceptor.cli.options import (
     JobsOption,
     RunsPerGpuOption,
 )
+from preceptor.cli.run_by_default import RunByDefault
 
 if TYPE_CHECKING:
     from preceptor.driver import StudyResult
     from preceptor.study.config import StudyConfig
 
 
-class _RunByDefault(TyperGroup):
-    """Command group whose default command is `run`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert `run` if the first argument is not a command."""
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 study = typer.Typer(
-    cls=_RunByDefault,
+    cls=RunByDefault,
     help="Run, plan or monitor a study. `study FILE` is short for `study run FILE`.",
     no_args_is_help=True,
 )
@@ -161,7 +151,7 @@ def plan(
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
-        from preceptor.cli.plan import print_plan
+        from preceptor.cli.study_plan_output import print_plan
 
     with tempfile.TemporaryDirectory() as nothing:  # without --out, nothing is left behind
         print_plan(settings, out or Path(nothing), jobs, print)
