@@ -122,9 +122,25 @@ def distance_of(
     return total
 
 
-def check_masks(maps: Tensor, distance: Distances) -> None:
-    """Check that masks are in [0, 1]; other maps may have any scale."""
-    if takes_masks(distance) and maps.numel() and (maps.amin() < 0 or maps.amax() > 1):
+def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = None) -> None:
+    """Check that masks are in [0, 1]; other maps may have any scale.
+
+    Maps of weight 0 may have any value. Compiled code does not check: a condition on values would
+    divide its graph.
+
+    Args:
+        maps: (B, h, w) maps.
+        distance: Distance, or several with their weights.
+        map_weight: (B,) w_k ≥ 0; None = 1.
+
+    Raises:
+        ValueError: A distance takes masks, and a map has values outside [0, 1].
+    """
+    if not takes_masks(distance) or torch.compiler.is_compiling():
+        return
+    if map_weight is not None:
+        maps = maps[map_weight > 0]
+    if maps.numel() and (maps.amin() < 0 or maps.amax() > 1):
         raise ValueError(
             f"maps have values from {maps.amin():g} to {maps.amax():g}, and distance {distance} "
             "takes masks in [0, 1]; divide them by their maximum"
