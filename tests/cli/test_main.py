@@ -74,6 +74,7 @@ COMMANDS = [
     ("report",),
     ("runs",),
     ("demo",),
+    ("doctor",),
 ]
 RUN: dict[str, Any] = {
     "manifest": "manifest.csv",

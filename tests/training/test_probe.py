@@ -37,7 +37,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[Speed, float]:
         return seconds.get(how, 1e9), 100.0 if how.compile else 0.0
 
     monkeypatch.setattr(probe, "step_seconds", step)
-    monkeypatch.setattr(probe, "_has_bf16", lambda device: True)
+    monkeypatch.setattr(probe, "has_bf16", lambda device: True)
     return seconds
 
 

@@ -17,6 +17,7 @@ from preceptor.cli.annotate import annotate
 from preceptor.cli.calibrate import calibrate
 from preceptor.cli.data import data
 from preceptor.cli.demo import demo
+from preceptor.cli.doctor import doctor
 from preceptor.cli.evaluate import evaluate
 from preceptor.cli.explain import explain
 from preceptor.cli.label import label
@@ -53,6 +54,7 @@ app.command()(monitor)
 app.command()(runs)
 app.command()(report)
 app.command()(demo)
+app.command()(doctor)
 
 # Error numbers of an invalid path; all others (a full disk) are failures.
 _WRONG_PATH = {

@@ -102,7 +102,7 @@ def choose_speed(
     training = config.training
     precisions: list[Precision] = [training.speed.precision]
     if "precision" in free:
-        precisions = ["32-true", "bf16-mixed"] if _has_bf16(training.device) else ["32-true"]
+        precisions = ["32-true", "bf16-mixed"] if has_bf16(training.device) else ["32-true"]
     layouts = [True, False] if "channels_last" in free else [training.speed.channels_last]
     always = "compile" not in free and training.speed.compile
     measured: dict[Speed, float] = {}
@@ -130,7 +130,7 @@ def choose_speed(
     return chosen
 
 
-def _has_bf16(device: str) -> bool:
+def has_bf16(device: str) -> bool:
     """Whether the device supports bf16 natively."""
     if device != "cpu" and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
