@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from preceptor.config.guidance import Distance, Distances, distance_weights, takes_masks
-from preceptor.losses.distances import DISTANCES
+from preceptor.config.guidance import (
+    OWN_DISTANCES,
+    Distance,
+    Distances,
+    distance_weights,
+    takes_masks,
+)
+from preceptor.losses.distances import DISTANCES, MapDistance
 from preceptor.losses.evidence import EVIDENCE_DISTANCES, WHOLE_MASKS, cells
+from preceptor.runtime.plugins import load_plugin, plugin, registered
 from preceptor.saliency.normalise import informative, normalise
 
 MARK_WEIGHT = 9.0  # additional weight of a marked cell in the distance cells
@@ -83,10 +91,9 @@ def parts_of(distance: Distances) -> dict[Distance, float]:
         ValueError: A distance is unknown.
     """
     parts = distance_weights(distance)
-    known = (*DISTANCES, *EVIDENCE_DISTANCES)
     for name in parts:
-        if name not in known:
-            raise ValueError(f"distance {name!r} is not one of {', '.join(known)}")
+        if name not in OWN_DISTANCES:
+            _plugin_distance(name)
     return parts
 
 
@@ -110,10 +117,10 @@ def distance_of(
     for name, weight in parts_of(distance).items():
         if name == "cells":
             found = cells(pair.evidence, pair.mask, mark_weight)
-        elif name == "evidence" or name == "energy" or name == "cosine":
+        elif name in EVIDENCE_DISTANCES:
             found = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
         else:
-            found = DISTANCES[name](pair.model, pair.target)
+            found = _normalized_distance(name)(pair.model, pair.target)
         if weight != 1:
             found = found * weight
         found = torch.where(usable[name], found, 0)
@@ -122,9 +129,42 @@ def distance_of(
     return total
 
 
-def check_masks(maps: Tensor, distance: Distances) -> None:
-    """Check that masks are in [0, 1]; other maps may have any scale."""
-    if takes_masks(distance) and maps.numel() and (maps.amin() < 0 or maps.amax() > 1):
+def _normalized_distance(name: str) -> MapDistance:
+    """Distance of maps scaled to [0, 1], of this library or of a plugin."""
+    if name in DISTANCES:
+        return DISTANCES[name]
+    return _plugin_distance(name)
+
+
+@cache
+def _plugin_distance(name: str) -> MapDistance:
+    found = plugin("preceptor.distances", name)
+    if found is None:
+        known = (*OWN_DISTANCES, *registered("preceptor.distances"))
+        raise ValueError(f"distance {name!r} is not one of {', '.join(known)}")
+    loaded: MapDistance = load_plugin(found)
+    return loaded
+
+
+def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = None) -> None:
+    """Check that masks are in [0, 1]; other maps may have any scale.
+
+    Maps of weight 0 may have any value. Compiled code does not check: a condition on values would
+    divide its graph.
+
+    Args:
+        maps: (B, h, w) maps.
+        distance: Distance, or several with their weights.
+        map_weight: (B,) w_k ≥ 0; None = 1.
+
+    Raises:
+        ValueError: A distance takes masks, and a map has values outside [0, 1].
+    """
+    if not takes_masks(distance) or torch.compiler.is_compiling():
+        return
+    if map_weight is not None:
+        maps = maps[map_weight > 0]
+    if maps.numel() and (maps.amin() < 0 or maps.amax() > 1):
         raise ValueError(
             f"maps have values from {maps.amin():g} to {maps.amax():g}, and distance {distance} "
             "takes masks in [0, 1]; divide them by their maximum"

@@ -150,6 +150,9 @@ def _check_shapes(logits: Tensor, labels: Tensor, *others: Tensor | None) -> Non
 class GuidedLoss(nn.Module):
     """Guided loss: (1 − α) · guidance + α · cross-entropy, averaged over the batch.
 
+    Computed in float32 or wider, also from logits and maps in half precision. `torch.compile`
+    makes one graph of it.
+
     Args:
         alpha: α in [0, 1]: 1 is plain cross-entropy, 0 guidance only. Comparable only within one
             distance.
@@ -201,18 +204,23 @@ class GuidedLoss(nn.Module):
 
         Raises:
             ValueError: cam or maps missing at α < 1, shapes that differ, or a mask with values
-                outside [0, 1].
+                outside [0, 1], which compiled code does not check.
         """
         if self.alpha < 1 and (cam is None or maps is None):
             raise ValueError("cam and maps may be None only at alpha = 1")
         if self.alpha == 1:
             cam = maps = None
         targets = Targets(labels, maps, map_weight, sample_weight)
+        logits, cam = _widened(logits), None if cam is None else _widened(cam)
         terms = guided_loss_terms(logits, cam, targets, self.distance, self.mark_weight)
         if maps is not None:
-            weighted = maps if map_weight is None else maps[map_weight > 0]
-            check_masks(weighted, self.distance)
+            check_masks(maps, self.distance, map_weight)
         return combine(terms, self.alpha)
+
+
+def _widened(values: Tensor) -> Tensor:
+    """Values in float32 or wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def combine(terms: LossTerms, alpha: float | Tensor) -> Tensor:

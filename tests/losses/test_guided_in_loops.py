@@ -1,0 +1,211 @@
+"""The guided loss under autocast and torch.compile, in parts, on several devices, by layout."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from preceptor.losses.distances import DISTANCES
+from preceptor.losses.evidence import EVIDENCE_DISTANCES
+from preceptor.losses.guided import GuidedLoss
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidedModel
+from tests.commands import HANGS
+from tests.forked import Forked
+
+EVERY: list[Any] = [*DISTANCES, *EVIDENCE_DISTANCES, {"l2": 0.5, "cells": 0.5}]
+CLASSES = ("plain", "marked")
+
+
+class Examples(NamedTuple):
+    """Six images with labels, maps, and weights of maps and images."""
+
+    images: Tensor
+    labels: Tensor
+    maps: Tensor
+    map_weight: Tensor
+    sample_weight: Tensor
+
+    def part(self, beginning: int, end: int) -> Examples:
+        return Examples(*(one[beginning:end] for one in self))
+
+
+def examples(dtype: torch.dtype = torch.float64, grid: int = 2) -> Examples:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(6, 3, 64, 64, generator=generator, dtype=dtype)
+    maps = torch.rand(6, grid, grid, generator=generator, dtype=dtype)
+    maps[1] = float("nan")  # of weight 0, so that its content is ignored
+    weight = torch.tensor([1.0, 0.0, 0.5, 1.0, 2.0, 1.0], dtype=dtype)
+    sample = torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0, 1.0], dtype=dtype)
+    return Examples(images, torch.tensor([0, 1, 1, 0, 1, 0]), maps, weight, sample)
+
+
+def network(backbone: str = "test_efficientnet_gn") -> GuidedModel:
+    """By default one with an exact CAM, whose images do not depend on each other."""
+    torch.manual_seed(0)
+    model = build_model(backbone, CLASSES, positive="marked", input_size=64)
+    assert backbone != "test_efficientnet_gn" or model.spec.cam == "cam"
+    return model.train()
+
+
+def loss_of(model: nn.Module, batch: Examples, distance: Any = "l2") -> Tensor:
+    images, labels, *targets = batch
+    out = model(images, labels)
+    loss: Tensor = GuidedLoss(0.4, distance)(out.logits, labels, out.saliency, *targets)
+    return loss
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    found = [parameter.grad for parameter in model.parameters()]
+    assert None not in found
+    return [one.clone() for one in found if one is not None]
+
+
+def whole(model: GuidedModel) -> list[Tensor]:
+    loss_of(model, examples()).backward()
+    found = gradients(model)
+    model.zero_grad()
+    return found
+
+
+def raw(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """Logits, labels, CAM, maps and weights of a batch."""
+    generator = torch.Generator().manual_seed(1)
+    logits, cam = (torch.randn(6, *shape, generator=generator) for shape in ((3,), (5, 5)))
+    labels = torch.randint(0, 3, (6,), generator=generator)
+    maps = torch.rand(6, 5, 5, generator=generator)
+    weights = examples(torch.float32)[3:]
+    leaves = (logits.to(dtype).requires_grad_(), cam.to(dtype).requires_grad_())
+    return leaves[0], labels, leaves[1], maps, *weights
+
+
+@pytest.mark.parametrize("distance", EVERY, ids=str)
+@pytest.mark.parametrize("autocast", [False, True], ids=["outside", "autocast"])
+def test_half_precision_is_computed_in_single(distance: Any, autocast: bool) -> None:
+    given = raw(torch.bfloat16)
+    same = [one.float() if one.dtype == torch.bfloat16 else one for one in given]
+    loss = GuidedLoss(0.4, distance)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = loss(*given)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss(*same))
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet_gn", "test_vit"])
+def test_a_step_under_autocast(backbone: str) -> None:
+    """Measured: losses apart by at most 0.002, gradients at a cosine of at least 0.999."""
+    model, found = network(backbone), []
+    batch = examples(torch.float32, model.grid()[0])
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = loss_of(model, batch)
+        loss.backward()
+        found.append((loss.item(), torch.cat([one.flatten() for one in gradients(model)])))
+    (single, direction), (half, likewise) = found
+    assert half == pytest.approx(single, abs=0.02)
+    assert torch.cosine_similarity(direction, likewise, 0) > 0.99
+
+
+@pytest.mark.parametrize("distance", EVERY, ids=str)
+def test_the_compiled_loss_is_one_graph_and_the_same(distance: Any) -> None:
+    torch.compiler.reset()
+    loss, given = GuidedLoss(0.4, distance), raw()
+    given[3][1] = float("nan")  # of weight 0
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    found = compiled(*given)
+    assert torch.equal(found, loss(*given))
+    found.backward()
+    assert torch.isfinite(given[2].grad).all()
+
+
+def test_a_compiled_step_is_one_graph() -> None:
+    """Forward pass, CAM, loss and their derivatives, traced as for a compiler."""
+    torch.compiler.reset()
+    model = network("test_resnet")
+    batch = examples(torch.float32)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    expected = loss_of(model, batch)
+    expected.backward()
+    plain = gradients(model)
+    model.zero_grad()
+    model.load_state_dict(state)
+    found = torch.compile(loss_of, fullgraph=True, backend="aot_eager")(model, batch)
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(model), plain, rtol=1e-3, atol=1e-5)
+
+
+def test_the_compiler_of_torch_gives_the_same_loss() -> None:
+    torch.compiler.reset()
+    loss, given = GuidedLoss(0.4), raw()
+    try:
+        found = torch.compile(loss, fullgraph=True)(*given)
+    except Exception as error:  # torch's own kinds
+        pytest.skip(f"torch.compile does not work on this machine: {str(error)[:100]}")
+    expected = loss(*given)
+    torch.testing.assert_close(found, expected)
+    one, other = (torch.autograd.grad(each, (given[0], given[2])) for each in (found, expected))
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_without_masks_nothing_waits_for_the_device(distance: Any) -> None:
+    """On the meta device there are no numbers: reading one, or indexing by a mask, fails."""
+    given = [one.detach().to("meta") for one in raw()]
+    assert GuidedLoss(0.4, distance)(*given).shape == ()
+
+
+@pytest.mark.parametrize("ends", [(3, 6), (4, 6), (1, 2, 6)], ids=str)
+def test_accumulated_gradients_are_those_of_the_batch(ends: tuple[int, ...]) -> None:
+    model, batch = network().double(), examples()
+    expected = whole(model)
+    for beginning, end in pairwise((0, *ends)):
+        part = batch.part(beginning, end)
+        (loss_of(model, part) * (end - beginning) / len(batch.labels)).backward()
+    torch.testing.assert_close(gradients(model), expected)
+
+
+def _rank() -> None:
+    """One of two processes: the gradients of its part of the batch, averaged with the other's."""
+    folder, rank, first = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/{first}", rank=rank, world_size=2
+    )
+    model = network().double()
+    batch = examples()
+    part = batch.part(0, first) if rank == 0 else batch.part(first, len(batch.labels))
+    shared = DistributedDataParallel(model)
+    share = 2 * len(part.labels) / len(batch.labels)  # 1 for equal parts
+    (share * loss_of(shared, part)).backward()
+    torch.save(gradients(model), folder / f"{first}-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("first", [3, 4])
+def test_gradients_of_two_processes_are_those_of_the_batch(tmp_path: Path, first: int) -> None:
+    processes = [Forked(_rank, [tmp_path, rank, first]) for rank in (0, 1)]
+    assert [process.wait(HANGS) for process in processes] == [0, 0]
+    expected = whole(network().double())
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{first}-{rank}.pt"), expected)
+
+
+def test_channels_last_changes_the_layout_alone() -> None:
+    model = network().double()
+    expected = whole(model)
+    batch = examples()
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = model(images, batch.labels).features
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    loss_of(model, batch._replace(images=images)).backward()
+    torch.testing.assert_close(gradients(model), expected)
