@@ -46,7 +46,8 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
 
 
 def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
-    config = study(squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4}))
+    manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
+    config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
     backbone = config.students[0]
     run = config.run_config(backbone, 0)
     train = Train(run, Arm("baseline2", backbone, 1.0))
@@ -57,7 +58,7 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     assert weight_bytes(steps, ["marked", "plain"]) == pytest.approx(2 * written, rel=0.05)
 
     workspace = Workspaces.of_study(config, tmp_path / "store")
-    workspace.verify([form for name in config.backbones for form in image_formats(run)])
+    workspace.verify([form for _ in config.backbone_names for form in image_formats(run)])
     files = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
     filled = sum(file.stat().st_size for file in files)
     assert 0.8 * filled < cache_bytes(config, workspace.first.manifest) <= filled

@@ -90,7 +90,7 @@ def cache_bytes(study: StudyConfig, manifest: Manifest) -> int:
     """
     forms = {
         CanvasFormat.of(form)
-        for backbone in study.backbones
+        for backbone in study.backbone_names
         for form in image_formats(study.plain_run(backbone))
     }
     return sum(form.bytes_needed(len(manifest), int(manifest.map_mask.sum())) for form in forms)
