@@ -116,7 +116,9 @@ SLOW = (
     "benchmark/test_forged.py::test_another_seed_draws",
     "benchmark/test_forged.py::test_a_moving_stamp",
     "benchmark/test_forged.py::test_the_stamp_goes_with_the_label",
-    "test_examples.py::test_the_plain_loop_learns",
+    "test_integrations.py::test_every_loss_is_that_of_the_plain_loop[",
+    "test_integrations.py::test_every_loss_of_monai",
+    "test_integrations.py::test_maps_follow",
     # Trainings, of which one with other settings stays.
     "training/test_run.py::test_trust_changes_the_run_and_not_the_number_of_images[agreement",
     "training/test_run.py::test_trust_changes_the_run_and_not_the_number_of_images[entropy",
