@@ -242,6 +242,7 @@ def alternatives(data: Path) -> dict[str, Any]:
         "soft_labels.weight": 0.75,
         "soft_labels.temperature": 3.0,
         "validation_negatives": "val",
+        "network": {"factory": "tests.networks:small"},
         "seed": 7,
         "training.recipe": "paper",
         "training.input_size": 48,
@@ -289,6 +290,7 @@ def alternatives(data: Path) -> dict[str, Any]:
 
 # Keys that are valid only together with others.
 TOGETHER: dict[str, dict[str, Any]] = {
+    "network": {"backbone_args": {}},
     "training.length": {"training.steps": 2, "training.epochs": 1},
     "training.steps": {"training.length": "steps", "training.epochs": 1},
     "post.shape": {"post.threshold": 0.4},

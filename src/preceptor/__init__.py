@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from preceptor.losses.guidance_term import guidance
     from preceptor.losses.guided import GuidedLoss
     from preceptor.models.build import build_model, load_model
+    from preceptor.models.factories import NetworkParts, network_factory
+    from preceptor.models.guide import guide
     from preceptor.predictor.load import load
     from preceptor.study.config import StudyConfig
     from preceptor.training.run import train
@@ -26,14 +28,17 @@ if TYPE_CHECKING:
 _PLACES = {
     "GuidedLoss": "preceptor.losses.guided",
     "Manifest": "preceptor.data.manifest",
+    "NetworkParts": "preceptor.models.factories",
     "RunConfig": "preceptor.config.run",
     "StudyConfig": "preceptor.study.config",
     "annotate": "preceptor.inference.annotate",
     "build_model": "preceptor.models.build",
     "evaluate": "preceptor.inference.score",
     "guidance": "preceptor.losses.guidance_term",
+    "guide": "preceptor.models.guide",
     "load": "preceptor.predictor.load",
     "load_model": "preceptor.models.build",
+    "network_factory": "preceptor.models.factories",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",
 }
@@ -41,6 +46,7 @@ _PLACES = {
 __all__ = [
     "GuidedLoss",
     "Manifest",
+    "NetworkParts",
     "RunConfig",
     "StudyConfig",
     "__version__",
@@ -48,8 +54,10 @@ __all__ = [
     "build_model",
     "evaluate",
     "guidance",
+    "guide",
     "load",
     "load_model",
+    "network_factory",
     "run_study",
     "train",
 ]

@@ -51,7 +51,7 @@ def open_study(
         report_to(f"reading {own.manifest}")
         with _collected(problems, name):
             if run:
-                forms = [image_formats(own.plain_run(backbone)) for backbone in own.backbones]
+                forms = [image_formats(own.plain_run(backbone)) for backbone in own.backbone_names]
                 opened[name].verify([form for several in forms for form in several])
                 for note in _notes(opened[name]):
                     report_to(f"note: {note}")

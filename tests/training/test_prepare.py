@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "weights_identity": None,
     "last_layer": None,
     "backbone_args": {},
+    "network": None,
     "positive": None,
     "rows": "all",
     "annotated": None,

@@ -16,6 +16,7 @@ from preceptor.config.maps import (
     PostProcessing,
     SoftLabels,
 )
+from preceptor.config.network import NetworkFactory
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.settings import (
     Amount,
@@ -32,7 +33,8 @@ class RunConfig(Settings):
 
     Args:
         manifest: Path of the manifest.
-        backbone: Name of a timm backbone.
+        backbone: Name of a timm backbone; any other name with `network`.
+        network: Factory of a network from outside timm; None = timm's.
         weights: Initial weights: hub, none or a .safetensors file.
         weights_identity: Identity of the weights in the run's id instead of the content of their
             file: the id of the run that trains them.
@@ -68,6 +70,7 @@ class RunConfig(Settings):
     weights: Annotated[Weights, NotIdentity()] = "none"
     weights_identity: Annotated[str | None, NotIdentity()] = None
     backbone_args: Mapping[str, Any] = {}
+    network: NetworkFactory | None = None
     positive: str | None = None
     rows: Literal["all", "annotated"] = "all"
     annotated: Annotated[Amount | None, NotIdentity()] = None

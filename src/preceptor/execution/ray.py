@@ -102,14 +102,18 @@ class RayExecutor:
         if hung(log):  # log of an earlier failure, which may not recur
             log.unlink(missing_ok=True)
         exclusive = not self._gpu or self.packing.runs == 1
-        hidden = {} if self._gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        variables = {"OMP_NUM_THREADS": str(self._context.threads)}
+        if not self._gpu:
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        if folders := os.environ.get("PYTHONPATH"):  # modules of network factories
+            variables["PYTHONPATH"] = folders
         task = self._do[self._gpu].options(
             name=step.title,
             num_cpus=self._context.threads,
             num_gpus=1 / self.packing.runs if self._gpu else 0,
             max_retries=LOST_RETRIES,
             retry_exceptions=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._context.threads)} | hidden},
+            runtime_env={"env_vars": variables},
         )
         reference = task.remote(self._token, self._shared, step, self._lines, exclusive)
         self._tasks[reference] = (step, self.packing.runs)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.config.guidance import NormalizedDistance
+MapDistance = Callable[[Tensor, Tensor], Tensor]
+"""(B,) distances of the model's maps (B, h, w) from the targets (B, h, w), both in [0, 1]."""
 
 # Added to every cell of a map in [0, 1] before the map becomes a distribution. With 1e-7, as in
 # `agreement`, the gradient of an empty cell with a high target would be 10⁷.
@@ -143,7 +144,7 @@ def dice(model: Tensor, target: Tensor) -> Tensor:
     return (s - t).square().sum(1) / torch.where(sizes == 0, 1, sizes)
 
 
-DISTANCES: dict[NormalizedDistance, Callable[[Tensor, Tensor], Tensor]] = {
+DISTANCES: dict[str, MapDistance] = {
     "l2": l2,
     "mse": mse,
     "l1": l1,

@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preceptor.config.guidance import EvidenceDistance
-
 # Mean positive evidence of a cell below which its share inside the mask has no gradient: the
 # gradient is 1 ÷ the sum of the evidence, and would not fit float32.
 _LEAST_EVIDENCE = 1e-6
@@ -121,11 +119,11 @@ def cosine(evidence: Tensor, mask: Tensor) -> Tensor:
     return 1 - similarity
 
 
-EVIDENCE_DISTANCES: dict[EvidenceDistance, Callable[[Tensor, Tensor], Tensor]] = {
+EVIDENCE_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cells": cells,
     "evidence": evidence,
     "energy": energy,
     "cosine": cosine,
 }
 # Those that an image without a mark, whose mask is 1 everywhere, takes part in.
-WHOLE_MASKS: frozenset[EvidenceDistance] = frozenset({"cells", "evidence"})
+WHOLE_MASKS: frozenset[str] = frozenset({"cells", "evidence"})

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from preceptor.config.guidance import Distance, Distances, distance_weights, takes_masks
-from preceptor.losses.distances import DISTANCES
+from preceptor.config.guidance import (
+    OWN_DISTANCES,
+    Distance,
+    Distances,
+    distance_weights,
+    takes_masks,
+)
+from preceptor.losses.distances import DISTANCES, MapDistance
 from preceptor.losses.evidence import EVIDENCE_DISTANCES, WHOLE_MASKS, cells
+from preceptor.runtime.plugins import load_plugin, plugin, registered
 from preceptor.saliency.normalise import informative, normalise
 
 MARK_WEIGHT = 9.0  # additional weight of a marked cell in the distance cells
@@ -83,10 +91,9 @@ def parts_of(distance: Distances) -> dict[Distance, float]:
         ValueError: A distance is unknown.
     """
     parts = distance_weights(distance)
-    known = (*DISTANCES, *EVIDENCE_DISTANCES)
     for name in parts:
-        if name not in known:
-            raise ValueError(f"distance {name!r} is not one of {', '.join(known)}")
+        if name not in OWN_DISTANCES:
+            _plugin_distance(name)
     return parts
 
 
@@ -110,16 +117,33 @@ def distance_of(
     for name, weight in parts_of(distance).items():
         if name == "cells":
             found = cells(pair.evidence, pair.mask, mark_weight)
-        elif name == "evidence" or name == "energy" or name == "cosine":
+        elif name in EVIDENCE_DISTANCES:
             found = EVIDENCE_DISTANCES[name](pair.evidence, pair.mask)
         else:
-            found = DISTANCES[name](pair.model, pair.target)
+            found = _normalized_distance(name)(pair.model, pair.target)
         if weight != 1:
             found = found * weight
         found = torch.where(usable[name], found, 0)
         total = found if total is None else total + found
     assert total is not None
     return total
+
+
+def _normalized_distance(name: str) -> MapDistance:
+    """Distance of maps scaled to [0, 1], of this library or of a plugin."""
+    if name in DISTANCES:
+        return DISTANCES[name]
+    return _plugin_distance(name)
+
+
+@cache
+def _plugin_distance(name: str) -> MapDistance:
+    found = plugin("preceptor.distances", name)
+    if found is None:
+        known = (*OWN_DISTANCES, *registered("preceptor.distances"))
+        raise ValueError(f"distance {name!r} is not one of {', '.join(known)}")
+    loaded: MapDistance = load_plugin(found)
+    return loaded
 
 
 def check_masks(maps: Tensor, distance: Distances, map_weight: Tensor | None = None) -> None:

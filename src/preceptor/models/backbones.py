@@ -11,11 +11,13 @@ from typing import Any
 
 import timm
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
 from preceptor.models.decoder import PyramidNetwork, decoder_arguments
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.plugins import registered
 
 # Arguments of timm that read files or download weights. Only `weights` may decide what is loaded
 # (it is part of a run's id), and timm unpickles some of these files.
@@ -42,7 +44,8 @@ def create_network(
             loaded.
     """
     if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone.split(".")[0], timm.list_models(), n=3)
+        known = [*timm.list_models(), *registered("preceptor.backbones")]
+        near = difflib.get_close_matches(backbone.split(".")[0], known, n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise InputError(f"backbone {backbone!r} is not known to timm {timm.__version__}{hint}")
     _check_arguments(backbone, arguments)
@@ -53,14 +56,7 @@ def create_network(
         arguments["features_only"] = True
     overlay: dict[str, Any] | None = None
     if weights != "none":
-        file = _hub_file(backbone) if weights == "hub" else Path(weights)
-        if not file.is_file():
-            raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
-        if file.suffix != ".safetensors":
-            raise InputError(
-                f"weights: {file} is not a .safetensors file; convert it, since other formats are "
-                "never loaded"
-            )
+        file = _hub_file(backbone) if weights == "hub" else _weights_file(weights)
         overlay = {"file": str(file)}
     try:
         with _silent():
@@ -200,6 +196,55 @@ def _check_all_filled(network: nn.Module, file: Path, backbone: str) -> None:
             f"weights: {file} does not fit {backbone}: {len(missing)} of timm's tensor names are "
             f"missing, the first {missing[0]!r}"
         )
+
+
+def load_weights(module: nn.Module, head: str, weights: str, name: str) -> None:
+    """Load the weights of a network from outside timm; those of a head of another size are left.
+
+    Args:
+        module: The network.
+        head: Dotted name of its classifier; "" = none.
+        weights: A .safetensors file with the names of `module`'s state dict.
+        name: Name of the network in messages.
+
+    Raises:
+        InputError: The weights are not a .safetensors file, or do not fit.
+    """
+    if weights == "hub":
+        raise InputError(f"weights: {name} is not on timm's hub; use a .safetensors file or none")
+    file = _weights_file(weights)
+    try:
+        given = load_file(file)
+    except Exception as error:  # a damaged file
+        raise InputError(f"weights: {file} cannot be read: {reason(error)}") from error
+    own = module.state_dict()
+    inside = f"{head}." if head else None
+    wrong = [
+        key
+        for key, value in own.items()
+        if not key.endswith("num_batches_tracked")
+        and (key not in given or given[key].shape != value.shape)
+    ]
+    left = {key for key in wrong if inside is not None and key.startswith(inside)}
+    if wrong := [key for key in wrong if key not in left]:
+        raise InputError(
+            f"weights: {file} does not fit {name}: {len(wrong)} tensors are missing or have "
+            f"another shape, the first {wrong[0]!r}"
+        )
+    kept = {key: value for key, value in given.items() if key in own and key not in left}
+    module.load_state_dict(kept, strict=False)
+
+
+def _weights_file(weights: str) -> Path:
+    file = Path(weights)
+    if not file.is_file():
+        raise InputError(f"weights: {file} is not a file; use a .safetensors file, hub or none")
+    if file.suffix != ".safetensors":
+        raise InputError(
+            f"weights: {file} is not a .safetensors file; convert it, since other formats are "
+            "never loaded"
+        )
+    return file
 
 
 def _hub_file(backbone: str) -> Path:

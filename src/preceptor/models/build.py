@@ -19,14 +19,17 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from preceptor.config.image_format import Fit
+from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError, PreceptorError, reason
-from preceptor.models.backbones import classifiers, create_network
+from preceptor.models.backbones import classifiers, create_network, load_weights
+from preceptor.models.factories import NetworkParts, create_parts, resolved_network
 from preceptor.models.feature_layout import CamSource, last_block
+from preceptor.models.guide import check_classes, guide, with_parts
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.outputs import ModelOutput
 from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_cam_identity, check_grad_cam, check_trained
-from preceptor.models.spec import Head, ModelSpec
+from preceptor.models.spec import Head, ModelSpec, ModuleParts
 from preceptor.runtime.checksums import (
     CHECKSUMS,
     files_that_differ,
@@ -58,12 +61,13 @@ def build_model(
     cam: CamKind = "auto",
     cam_source: CamSource = "head_input",
     pool: Pool | None = None,
+    network: NetworkFactory | None = None,
 ) -> GuidedModel:
     """Build a timm backbone for guided training, with the kind of saliency that it supports.
 
     Args:
-        backbone: Name of a timm backbone. The paper's four: densenet121, resnet50,
-            legacy_xception, inception_v3.
+        backbone: Name of a timm backbone, or of that of a plugin. The paper's four: densenet121,
+            resnet50, legacy_xception, inception_v3.
         classes: Class names in logit order, at least two.
         positive: Class whose probability is the score.
         weights: "hub" (pretrained weights of timm's hub), "none" (random), or a .safetensors file
@@ -80,6 +84,8 @@ def build_model(
             the authors' released code, whose maps do not add up to the logits).
         pool: Pooling of the CAMs to logits; None = mean, as in the backbone itself. Others need an
             exact CAM.
+        network: Factory of a network from outside timm, with its arguments; `backbone` is then only
+            its name. For a module that exists already, see `guide`.
 
     Raises:
         InputError: The backbone or an argument is unknown, the weights do not match or cannot be
@@ -94,13 +100,27 @@ def build_model(
         torch.Size([2, 2, 2])
     """
     classes = tuple(classes)
-    _check_arguments(classes, positive, in_chans, head)
+    check_classes(classes, positive, in_chans)
+    if head == "sigmoid" and len(classes) != 2:
+        raise InputError(
+            f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
+        )
+    given, network = network, resolved_network(backbone, network, backbone_args or {})
+    if network is not None:
+        if (given is not None and backbone_args) or cam_source == "cyborg":
+            wrong = "cam_source: cyborg" if cam_source == "cyborg" else "backbone_args"
+            raise InputError(f"{backbone}: {wrong} is for backbones of timm; remove it")
+        model = _of_factory(
+            network, classes, positive=positive, weights=weights, in_chans=in_chans,
+            input_size=input_size, fit=fit, head=head, cam=cam, name=backbone,
+        )  # fmt: skip
+        return model if pool is None else with_pool(model, pool)
     outputs = 1 if head == "sigmoid" else len(classes)
-    network, arguments = _sized(
+    created, arguments = _sized(
         backbone, outputs, in_chans, dict(backbone_args or {}), weights, input_size
     )
-    _reset_head(network)
-    mean, std, default_size = _input_of(network, in_chans)
+    _reset_head(created)
+    mean, std, default_size = _input_of(created, in_chans)
     spec = ModelSpec(
         backbone=backbone,
         classes=classes,
@@ -122,8 +142,8 @@ def build_model(
                 f"cam_source: cyborg has maps that do not add up to the logits, and pool is "
                 f"{pool.kind}; set cam_source: head_input, or pool: mean"
             )
-        return _with_cyborg_taps(network, spec)
-    model = _probed(network, spec, cam)
+        return _with_cyborg_taps(created, spec)
+    model = _probed(created, spec, cam)
     return model if pool is None else with_pool(model, pool)
 
 
@@ -148,20 +168,32 @@ def with_pool(model: GuidedModel, pool: Pool) -> GuidedModel:
     return GuidedModel(model.backbone, replace(model.spec, pool=pool))
 
 
-def _check_arguments(
-    classes: tuple[str, ...], positive: str | None, in_chans: int, head: Head
-) -> None:
-    """Refuse classes, a number of channels or a head that no model can have."""
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise InputError(f"classes {list(classes)}: name at least two different classes")
-    if positive is not None and positive not in classes:
-        raise InputError(f"positive {positive!r} is not one of the classes {list(classes)}")
-    if in_chans not in (1, 3):
-        raise InputError(f"in_chans is {in_chans}; images have 1 or 3 channels")
-    if head == "sigmoid" and len(classes) != 2:
-        raise InputError(
-            f"head: sigmoid needs two classes, and there are {len(classes)}; set head: softmax"
-        )
+def _of_factory(
+    network: NetworkFactory,
+    classes: tuple[str, ...],
+    *,
+    positive: str | None,
+    weights: str,
+    in_chans: int,
+    input_size: int | None,
+    fit: Fit,
+    head: Head,
+    cam: CamKind,
+    name: str,
+) -> GuidedModel:
+    """Guided model of a factory's network."""
+    outputs = 1 if head == "sigmoid" else len(classes)
+    parts = create_parts(network.factory, outputs, in_chans, network.args)
+    model = guide(
+        parts.module, parts.head, parts.features, classes=classes, positive=positive,
+        logits=parts.logits, input_size=input_size or parts.input_size, in_chans=in_chans,
+        mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=name,
+    )  # fmt: skip
+    if weights != "none":
+        assert model.spec.module is not None
+        load_weights(parts.module, model.spec.module.head, weights, name)
+    spec = replace(model.spec, factory=network.factory, backbone_args=dict(network.args))
+    return GuidedModel(model.backbone, spec)
 
 
 def _sized(
@@ -327,8 +359,13 @@ def check_model_files(folder: Path) -> dict[str, str]:
     return known
 
 
-def load_model(folder: str | Path) -> GuidedModel:
+def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = None) -> GuidedModel:
     """Load a model folder; nothing is unpickled.
+
+    Args:
+        folder: The model folder.
+        network: Network of a model that was made from an object by `guide`, with any weights; None
+            = timm's, or that of the factory which the folder names.
 
     Raises:
         InputError: The folder is not a model folder, a file does not match its checksum, the folder
@@ -344,11 +381,11 @@ def load_model(folder: str | Path) -> GuidedModel:
         for key in ("classes", "mean", "std"):
             values[key] = tuple(values[key])
         values["pool"] = Pool(**values["pool"])
+        if values.get("module") is not None:
+            values["module"] = ModuleParts(**values["module"])
         spec = ModelSpec(**values)
-        outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
-        network = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-        model = GuidedModel(network, spec)
+        model = _empty(spec, network)
+        model.backbone.load_state_dict(load_file(folder / "model.safetensors"))
         check_trained(model)
         return model
     except InputError as error:
@@ -359,3 +396,23 @@ def load_model(folder: str | Path) -> GuidedModel:
         if out_of_memory(error):  # it says nothing of the model
             raise
         raise InputError(f"{folder}: cannot be loaded: {reason(error)}") from error
+
+
+def _empty(spec: ModelSpec, network: nn.Module | NetworkParts | None) -> GuidedModel:
+    """Model of a specification, before its weights are loaded."""
+    outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
+    if spec.module is None:
+        if network is not None:
+            raise InputError(f"its network is timm's {spec.backbone}; remove the argument network")
+        created = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")
+        return GuidedModel(created, spec)
+    if network is None and not spec.factory:
+        raise InputError(
+            f"its network, {spec.backbone}, is not timm's and has no factory; give it: "
+            "load_model(folder, network=…)"
+        )
+    if network is None:
+        network = create_parts(spec.factory, outputs, spec.in_chans, spec.backbone_args)
+    if isinstance(network, NetworkParts):
+        return with_parts(network.module, spec, network.logits)
+    return with_parts(network, spec, None)

@@ -1,4 +1,4 @@
-"""Guided model: a timm network that also returns its features and saliency maps."""
+"""Guided model: a network that also returns its features and saliency maps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from preceptor.models.feature_layout import (
     layout_of,
 )
 from preceptor.models.grad_cam_head import with_grad_cam
+from preceptor.models.module_network import ModuleNetwork
 from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.pooling import pooled_logits
 from preceptor.models.spec import ModelSpec
@@ -29,10 +30,10 @@ from preceptor.saliency.cam import binary_logits
 
 
 class GuidedModel(nn.Module):
-    """timm backbone that also returns features and saliency maps; built by `build_model`.
+    """Network that also returns features and saliency maps; built by `build_model` or `guide`.
 
     Args:
-        backbone: timm network, including its classifier.
+        backbone: Network with its classifier, in the interface of timm's.
         spec: Specification of the model.
     """
 
@@ -50,11 +51,14 @@ class GuidedModel(nn.Module):
         self._differentiate = (
             False  # whether the current forward pass needs a graph from the tap on
         )
-        self._entered: tuple[Any, ...] | None = None  # input of the tapped block
+        self._entered: Tensor | None = None  # what follows the features is a function of it
         self._after: list[str] | None = None  # see `norms_after_features`
         self._watched: list[str] = []
-        self._taps = spec.cam_source == "cyborg" or spec.tap != ""
-        if spec.cam_source == "cyborg":
+        self._taps = spec.cam_source == "cyborg" or spec.tap != "" or spec.module is not None
+        if isinstance(backbone, ModuleNetwork):
+            backbone.tap = self._tap
+            backbone.plain_attention = spec.cam == "gradcam"
+        elif spec.cam_source == "cyborg":
             cyborg_taps(backbone, self._keep)
         elif spec.cam == "gradcam":
             allow_second_derivatives(backbone, spec.tap)
@@ -217,14 +221,17 @@ class GuidedModel(nn.Module):
 
     def _tap_block(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Replace the tokens that enter the last block by a function of the features."""
+        return (self._tap(arguments[0]), *arguments[1:])
+
+    def _tap(self, raw: Tensor) -> Tensor:
+        """Keep the features inside the network, and return a function of them to go on with."""
         if self._entered is not None:
             torch.set_grad_enabled(True)
             return self._entered
-        raw = arguments[0]
         self._tapped = self._as_features(raw)
         if self._differentiate:
             torch.set_grad_enabled(True)  # from here to the end of the forward
-        entered = (self._layout_of(raw).from_grid(self._tapped, raw), *arguments[1:])
+        entered = self._layout_of(raw).from_grid(self._tapped, raw)
         if self._differentiate:
             self._entered = entered
         return entered

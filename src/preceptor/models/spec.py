@@ -15,11 +15,30 @@ Head = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
+class ModuleParts:
+    """Parts of a network from outside timm that its saliency maps are computed from.
+
+    Args:
+        head: Dotted name of the linear classifier; "" = none.
+        features: Dotted name of the module whose output is the features.
+        layout: Layout of this output: nchw, nhwc or tokens.
+        prefix: Number of tokens before those of the image.
+        in_place: Whether the network changes its input in place, and needs a copy.
+    """
+
+    head: str
+    features: str
+    layout: Literal["nchw", "nhwc", "tokens"] = "nchw"
+    prefix: int = 0
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Specification of a model: architecture, classes and input format, as in `model.json`.
 
     Args:
-        backbone: Name of the timm backbone.
+        backbone: Name of the timm backbone, or of the network from outside timm.
         classes: Class names in logit order.
         positive: Class whose probability is the score (two classes), or None.
         in_chans: Number of input channels, 1 or 3.
@@ -33,6 +52,9 @@ class ModelSpec:
         tap: Features of Grad-CAM: "" (input of the head), or "last_block" (input of the last
             transformer block, for heads that use a class token only).
         pool: Pooling of the CAMs to logits.
+        module: Parts of a network from outside timm; None = a timm backbone.
+        factory: Function that creates this network, as package.module:function; "" = the network
+            was given as an object.
         thresholds: Decision thresholds by rule, fixed on validation.
         version: Version of the library that built the model.
     """
@@ -51,6 +73,8 @@ class ModelSpec:
     cam_source: CamSource = "head_input"
     tap: str = ""
     pool: Pool = field(default_factory=Pool)
+    module: ModuleParts | None = None
+    factory: str = ""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: str = __version__
 

@@ -35,3 +35,8 @@ def main_distance(distance: Distances) -> Distance:
     """The distance with the largest weight, the first of several."""
     weights = distance_weights(distance)
     return max(weights, key=lambda name: weights[name])
+
+
+def default_alphas(distance: Distances) -> tuple[float, ...]:
+    """α grid of a distance; for that of a plugin the grid of l2."""
+    return ALPHA_GRIDS.get(main_distance(distance), ALPHA_GRIDS["l2"])

@@ -44,7 +44,7 @@ def decide_speed(
         earlier = load_config(before, StudyConfig)
         if earlier.training == study.training:
             known = dict(earlier.speed) | known
-    for backbone in study.backbones:
+    for backbone in study.backbone_names:
         if backbone not in known and not probe:
             known[backbone] = Speed()
         elif backbone not in known:

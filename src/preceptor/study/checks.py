@@ -53,7 +53,7 @@ def check_study(
     problems = list(_problems(study, workspaces))
     notes: list[str] = []
     if networks:
-        for backbone in study.backbones:
+        for backbone in study.backbone_names:
             try:
                 model = build_for(study.plain_run(backbone), workspaces.first.manifest.classes)
                 grid = model.guidable_grid()

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from preceptor.config.guidance import PoolKind
 from preceptor.config.maps import PCA_COMPONENTS, RiseSettings
+from preceptor.config.network import NetworkFactory
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import RunConfig
 from preceptor.config.settings import Amount, Few
@@ -17,7 +18,7 @@ from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
 from preceptor.evaluation.operating_points import normal_rule
 from preceptor.evaluation.terms import Field as TermsField
-from preceptor.study.alphas import ALPHA_GRIDS, PAPER_ALPHA, Alpha, main_distance
+from preceptor.study.alphas import PAPER_ALPHA, Alpha, default_alphas
 from preceptor.study.config_problems import (
     backbone_problems,
     duplicate_problems,
@@ -54,6 +55,7 @@ class StudyConfig(GuidanceConfig):
         students: Backbones of the Students, baselines and ceiling.
         weights: Initial weights for all backbones or by backbone: hub, none or a file.
         backbone_args: Further arguments by backbone.
+        backbones: Networks from outside timm, by the names that Teachers and Students give them.
         seeds: Number of seeds (0, 1, …), a list of seeds, or auto: as many as are needed for
             narrow intervals of the primary comparisons, see `SeedLooks`.
         annotated: Number or fraction of the annotated images that are used, see `RunConfig`.
@@ -120,6 +122,7 @@ class StudyConfig(GuidanceConfig):
     students: Annotated[tuple[str, ...], Field(min_length=1)]
     weights: Weights | Mapping[str, Weights] = "none"
     backbone_args: Mapping[str, Mapping[str, Any]] = {}
+    backbones: Mapping[str, NetworkFactory] = {}
     seeds: Seeds = 3
     annotated: Amount | None = None
     annotated_seed: Annotated[int, Field(ge=0)] = 0
@@ -200,9 +203,12 @@ class StudyConfig(GuidanceConfig):
             turned = ["tta"] if self.tta else []
             turned += [f"variants.{name}.tta" for name, one in self.variants.items() if one.tta]
             wrong += [f"{where} needs cam, and saliency has rise; remove one" for where in turned]
-        wrong += backbone_problems(
-            {*self.teachers, *self.students}, self.weights, {*self.backbone_args, *self.speed}
-        )
+        others = {*self.backbone_args, *self.backbones, *self.speed}
+        wrong += backbone_problems({*self.teachers, *self.students}, self.weights, others)
+        wrong += [
+            f"backbone_args: {name} is one of `backbones`, which has args of its own; move them"
+            for name in sorted({*self.backbone_args} & {*self.backbones})
+        ]
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
@@ -261,7 +267,7 @@ class StudyConfig(GuidanceConfig):
     @property
     def alpha_grid(self) -> tuple[float, ...]:
         """α grid of Students, Baseline 1, controls and ceiling."""
-        return self.alphas or ALPHA_GRIDS[main_distance(self.training.distance)]
+        return self.alphas or default_alphas(self.training.distance)
 
     @property
     def first_guidance(self) -> str:
@@ -377,6 +383,7 @@ class StudyConfig(GuidanceConfig):
             "backbone": backbone,
             "weights": self.weights_of(backbone),
             "backbone_args": self.backbone_args.get(backbone, {}),
+            "network": self.backbones.get(backbone),
             "positive": self.positive,
             "annotated": self.annotated,
             "annotated_seed": self.annotated_seed_of(draw),
@@ -397,7 +404,7 @@ class StudyConfig(GuidanceConfig):
         return study.run_config(backbone, self.seed_list[0], positive=None, training=training)
 
     @property
-    def backbones(self) -> tuple[str, ...]:
+    def backbone_names(self) -> tuple[str, ...]:
         """All distinct backbones, those of the Teachers first."""
         return tuple(dict.fromkeys([*self.teachers, *self.students]))
 

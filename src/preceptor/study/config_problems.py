@@ -98,7 +98,7 @@ def backbone_problems(
             wrong.append(f"weights: missing for {', '.join(missing)}; add hub, none or a file")
     if unknown:
         wrong.append(
-            "backbone_args, weights or speed name backbones that are not used: "
+            "backbone_args, backbones, weights or speed name backbones that are not used: "
             f"{', '.join(sorted(unknown))}; remove them, or add the backbones to a list"
         )
     return wrong

@@ -47,7 +47,7 @@ def estimate_seconds(
         run = step.config
         if run is None:
             continue
-        key = repr((run.backbone, run.backbone_args, run.training, len(classes)))
+        key = repr((run.backbone, run.backbone_args, run.network, run.training, len(classes)))
         if key not in _rates:
             _rates[key] = training_rate(run, classes)
         images = step.cost

@@ -12,7 +12,7 @@ from preceptor.config.guidance import CamClass, Distances, PoolKind
 from preceptor.config.maps import PostProcessing, Trust
 from preceptor.config.settings import Amount, Few, Fraction, Settings
 from preceptor.config.training import Training
-from preceptor.study.alphas import ALPHA_GRIDS, Alpha, main_distance
+from preceptor.study.alphas import Alpha, default_alphas
 
 # Temperature of soft labels, as in the paper that introduced them, where it was 1 to 20.
 SOFT_TEMPERATURE = 2.0
@@ -147,7 +147,7 @@ class Guidance(Settings):
         """α grid, given the study's own."""
         if self.alphas is not None:
             return self.alphas
-        return study if self.distance is None else ALPHA_GRIDS[main_distance(self.distance)]
+        return study if self.distance is None else default_alphas(self.distance)
 
 
 class Variant(Settings):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.config.guidance import distance_plugins
 from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
 from preceptor.config.run import RunConfig
@@ -25,10 +26,12 @@ from preceptor.errors import InputError
 from preceptor.maps.soft_labels import soft_targets
 from preceptor.maps.targets import build_map_targets, marked_classes
 from preceptor.models.build import build_model
+from preceptor.models.factories import resolved_network
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import digest
+from preceptor.runtime.source_digest import source_digest
 
 # Increased if the arithmetic of training or a default of RunConfig changes (ids contain
 # non-default settings only), so that old runs are not reused.
@@ -67,7 +70,13 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         annotated = workspace.human_maps_from(config)
         examined = (workspace.manifest.annotated_mask & annotated)[rows]
         used += digest([marked_classes(workspace.manifest, annotated), examined.tolist()])
-    return run_id(config, used + files_digest(config.backbone_args), weights)
+    used += files_digest(config.backbone_args)
+    network = resolved_network(config.backbone, config.network, config.backbone_args)
+    if network is not None:
+        used += source_digest(network.factory) + files_digest(network.args)
+    for name in distance_plugins(config.training.distance) if config.guided else ():
+        used += source_digest(name)
+    return run_id(config, used, weights)
 
 
 def run_id(config: RunConfig, rows_hash: str, weights_hash: str) -> str:
@@ -158,6 +167,7 @@ def build_for(
         head=training.head,
         cam_source=training.cam_source,
         pool=Pool(training.pool, training.pool_top, training.pool_sharpness),
+        network=config.network,
     )
 
 

@@ -1,0 +1,23 @@
+"""A backbone: `teachers: [example_net]`."""
+
+from torch import nn
+
+from preceptor import network_factory
+
+
+@network_factory
+def example_net(num_classes: int, in_chans: int, width: int = 16) -> nn.Module:
+    """Three convolutions, mean pooling and a linear head."""
+    return nn.Sequential(
+        nn.Sequential(
+            nn.Conv2d(in_chans, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        ),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, num_classes),
+    )

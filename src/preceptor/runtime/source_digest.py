@@ -1,0 +1,73 @@
+"""Hash of the source of a function that a config names."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+from preceptor.errors import InputError
+from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.result_folder import digest
+
+
+def source_digest(target: str) -> str:
+    """Hash of the source of a function: its module, and what that imports of the same package.
+
+    Args:
+        target: The function, as package.module:function.
+
+    Raises:
+        InputError: The module is not found, or has no source.
+    """
+    name = target.partition(":")[0]
+    top, waiting = name.partition(".")[0], [name]
+    found: dict[str, str] = {}
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        file = _source(one)
+        if file is None:
+            if one == name:
+                raise InputError(
+                    f"{target}: the source of {name} is not found here; install it, or "
+                    "add the folder with it to PYTHONPATH"
+                )
+            continue
+        found[one] = file_digest(file)
+        waiting += [other for other in _imports(file, one) if other.partition(".")[0] == top]
+    return digest(sorted(found.items()))
+
+
+def _parents(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[: count + 1]) for count in range(len(parts))}
+
+
+def _source(name: str) -> Path | None:
+    """Source file of a module, which is not imported (its parent packages are)."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    file = None if spec is None or spec.origin is None else Path(spec.origin)
+    return file if file is not None and file.suffix == ".py" and file.is_file() else None
+
+
+def _imports(file: Path, name: str) -> set[str]:
+    """Names of the modules that a source file may import, and of their parent packages."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return set().union(*(_parents(one) for one in found if one))

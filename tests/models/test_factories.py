@@ -1,0 +1,171 @@
+"""Factories of networks: declared functions, their source, and models in folders and runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from preceptor.config.network import NetworkFactory
+from preceptor.errors import InputError
+from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.factories import factory_of
+from preceptor.models.pooling import Pool
+from preceptor.runtime.source_digest import source_digest
+
+CLASSES = ("real", "fake")
+SOURCE = """
+from torch import nn
+from preceptor import NetworkParts, network_factory
+from own_networks.layers import block
+
+@network_factory
+def small(num_classes, in_chans, width=8):
+    return nn.Sequential(
+        block(in_chans, width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
+    )
+
+@network_factory
+def sized(num_classes, in_chans):
+    network = small(num_classes, in_chans)
+    return NetworkParts(network, features="0.1", input_size=48, mean=(0.5,) * 3)
+
+@network_factory
+def wrong(num_classes, in_chans):
+    return "a network"
+
+def undeclared(num_classes, in_chans):
+    return small(num_classes, in_chans)
+"""
+LAYERS = """
+from torch import nn
+
+def block(in_chans, width):
+    return nn.Sequential(nn.Conv2d(in_chans, width, 5, stride=4), nn.ReLU())
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Package of a user, which can be imported."""
+    folder = tmp_path / "own" / "own_networks"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "layers.py").write_text(LAYERS)
+    (folder / "unused.py").write_text("")
+    (folder / "nets.py").write_text(SOURCE)
+    (folder / "broken.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.syspath_prepend(folder.parent)
+    yield folder
+    forget()
+
+
+def forget() -> None:
+    """Remove the modules of the package from those that are imported."""
+    for name in [name for name in sys.modules if name.startswith("own_networks")]:
+        del sys.modules[name]
+
+
+def built(target: str, **arguments: object) -> NetworkFactory:
+    return NetworkFactory(factory=target, args=arguments)
+
+
+def test_a_model_of_a_factory_and_its_folder(package: Path, tmp_path: Path) -> None:
+    network = built("own_networks.nets:small", width=6)
+    for head in ("softmax", "sigmoid"):
+        torch.manual_seed(0)
+        model = build_model(
+            "mine", CLASSES, positive="fake", input_size=32, in_chans=1, head=head,
+            network=network, pool=Pool("top", top=3),
+        ).eval()  # fmt: skip
+        assert (model.spec.backbone, model.spec.cam, model.spec.head) == ("mine", "cam", head)
+        assert model.class_weight.shape == (2, 6)
+        save_model(model, tmp_path / head)
+        loaded = load_model(tmp_path / head).eval()
+        assert loaded.spec == model.spec
+        images = torch.randn(2, 1, 32, 32)
+        torch.testing.assert_close(loaded(images), model(images))
+    sized = build_model("mine", CLASSES, network=built("own_networks.nets:sized"))
+    assert sized.spec.module is not None
+    assert (sized.spec.input_size, sized.spec.module.features) == (48, "0.1")
+    assert sized.spec.mean == (0.5, 0.5, 0.5)
+
+
+def test_weights_of_a_factory(package: Path, tmp_path: Path) -> None:
+    network = built("own_networks.nets:small")
+    first = build_model("mine", ["a", "b", "c"], input_size=32, network=network)
+    module = first.backbone.module
+    assert isinstance(module, torch.nn.Module)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    weights = str(tmp_path / "w.safetensors")
+    second = build_model("mine", CLASSES, input_size=32, network=network, weights=weights)
+    own = second.backbone.module
+    assert isinstance(own, torch.nn.Module)
+    assert torch.equal(own[0][0].weight, module[0][0].weight)
+    assert own[3].weight.shape == (2, 8)  # a head of another size is left as it is
+    other = built("own_networks.nets:small", width=4)
+    with pytest.raises(InputError, match=r"does not fit mine: 2 tensors .* first '0\.0\.weight'"):
+        build_model("mine", CLASSES, input_size=32, network=other, weights=weights)
+    with pytest.raises(InputError, match="mine is not on timm's hub"):
+        build_model("mine", CLASSES, input_size=32, network=network, weights="hub")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("not_there.nets:f", "there is no module not_there here; install it, or add the folder"),
+        ("own_networks.not_there:f", "there is no module own_networks.not_there here"),
+        ("own_networks.broken:f", "own_networks.broken cannot be imported: "),
+        ("own_networks.nets:f", "own_networks.nets has no f"),
+        ("own_networks.nets:undeclared", "write @preceptor.network_factory above it"),
+        ("os:system", "system is not declared as a factory"),
+    ],
+)
+def test_factories_that_are_refused(package: Path, target: str, message: str) -> None:
+    with pytest.raises(InputError) as found:
+        factory_of(target)
+    assert message in str(found.value)
+
+
+def test_what_a_factory_does_is_one_line(package: Path) -> None:
+    for network, message in (
+        (built("own_networks.nets:small", depth=3), "unexpected keyword argument 'depth'"),
+        (built("own_networks.nets:wrong"), "returns a str; return a torch module"),
+    ):
+        with pytest.raises(InputError, match=message) as found:
+            build_model("mine", CLASSES, input_size=32, network=network)
+        assert "\n" not in str(found.value)
+    small = built("own_networks.nets:small")
+    with pytest.raises(InputError, match="backbone_args is for backbones of timm"):
+        build_model("mine", CLASSES, network=small, backbone_args={"output_stride": 8})
+    with pytest.raises(InputError, match="cam_source: cyborg is for backbones of timm"):
+        build_model("mine", CLASSES, network=small, cam_source="cyborg")
+
+
+def test_a_folder_elsewhere_names_what_is_missing(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model("mine", CLASSES, input_size=32, network=built("own_networks.nets:small"))
+    save_model(model, tmp_path / "model")
+    forget()
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one != str(package.parent)])
+    with pytest.raises(InputError, match="there is no module own_networks here"):
+        load_model(tmp_path / "model")
+
+
+def test_the_source_is_the_module_and_what_it_imports(package: Path) -> None:
+    target = "own_networks.nets:small"
+    first = source_digest(target)
+    (package / "unused.py").write_text("x = 1")
+    assert source_digest(target) == first
+    (package / "layers.py").write_text(LAYERS + "\n# changed")
+    second = source_digest(target)
+    assert second != first
+    (package / "nets.py").write_text(SOURCE + "\n# changed")
+    assert source_digest(target) not in (first, second)
+    with pytest.raises(InputError, match="the source of not_there is not found here"):
+        source_digest("not_there:f")
