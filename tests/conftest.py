@@ -96,6 +96,7 @@ SLOW = (
     "training/test_probe.py::test_a_compiled_trunk",
     "test_start.py::test_a_study_reads_each_image_once",
     "test_docs.py::test_python_of_the_documents",
+    "test_docs.py::test_it_runs_with_a_small_network[docs/integrations.md",
     "cli/test_main.py::test_an_interrupted_training",
     "cli/test_main.py::test_a_reader_that_has_seen_enough",
     "cli/test_main.py::test_the_command_as_it_is_installed",

@@ -23,9 +23,9 @@ class GuidedDenseNet(DenseNet):
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the maps of the labels."""
-        features = self.class_layers[:1](self.features(images))  # after the last ReLU
+        features = self.class_layers.relu(self.features(images))
         maps = class_activation_map(features, self.class_layers.out.weight, labels)
-        return self.class_layers[1:](features), maps
+        return self.class_layers.out(features.mean((2, 3))), maps
 
 
 def read_images(files: list[tuple[Path, int, Path]]) -> CacheDataset:
