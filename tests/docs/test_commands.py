@@ -12,10 +12,8 @@ import pytest
 import typer.main
 
 from preceptor.cli.main import app
+from tests.documents import PAGES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if "generated" not in page.parts]
 COMMAND = re.compile(r"^(?:\s{4,})?\$? ?(?:[A-Z_]+=\S+ )*(preceptor .*)$")
 INLINE = re.compile(r"`(preceptor [^`]*)`")
 

@@ -14,7 +14,7 @@ from preceptor.config.documentation import json_schema
 from preceptor.config.run import RunConfig
 from preceptor.label.teacher_config import TeacherConfig
 from preceptor.study.config import StudyConfig
-from tests.docs.test_commands import PAGES, ROOT
+from tests.documents import PAGES, ROOT
 
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_commands import PAGES, ROOT
+from tests.documents import PAGES, ROOT
 
 LINES = (ROOT / "docs" / "wording.txt").read_text(encoding="utf-8").splitlines()
 WORDS = dict(line.split(": ", 1) for line in LINES if line and not line.startswith("#"))
