@@ -68,6 +68,7 @@ COMMANDS = [
     ("study",),
     ("study", "run"),
     ("study", "init"),
+    ("study", "schema"),
     ("study", "plan"),
     ("study", "status"),
     ("study", "archive"),
