@@ -12,6 +12,8 @@ import typer.main
 
 from preceptor.cli.main import app
 from preceptor.config.documentation import json_schema
+from preceptor.results.columns import MEANINGS
+from preceptor.results.schema import CSV_FILES
 from preceptor.study.config import StudyConfig
 
 HERE = Path(__file__).parent
@@ -27,6 +29,7 @@ def write_reference() -> None:
     for name, text in {
         "config.md": config_page(schema),
         "commands.md": commands_page(),
+        "tables.md": tables_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
         "changelog.md": _beside("CHANGELOG.md"),
         "study.schema.json": json.dumps(schema, indent=1) + "\n",
@@ -133,6 +136,22 @@ def _bounds(value: dict[str, Any]) -> str:
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     found = [f"{sign} {value[key]:,}" for key, sign in signs.items() if key in value]
     return f" {', '.join(found)}" if found else ""
+
+
+def tables_page() -> str:
+    """Page of the tables of a study folder."""
+    parts = [
+        "# Tables of a study\n",
+        "`preceptor.results.read(folder)` returns the CSV files of a study folder as pandas data "
+        "frames. Studies with several domains have a first column `domain`.\n",
+        "```{eval-rst}\n.. autofunction:: preceptor.results.read\n"
+        ".. autoclass:: preceptor.results.StudyTables\n```\n",
+    ]
+    for name, schema in CSV_FILES.items():
+        parts.append(f"## {name}\n")
+        for column in schema.columns:
+            parts += _entry(f"`{column}`", MEANINGS[column], [])
+    return "\n".join(parts)
 
 
 def commands_page() -> str:

@@ -61,6 +61,7 @@ SLOW = (
     "models/test_backbones.py::test_strided",
     "cli/test_terminal.py",
     "cli/test_demo_study.py",
+    "docs/test_tutorials.py::test_its_commands",
     "benchmark/test_evidence.py",
     "study/test_sequential_seeds.py",
     "study/test_levers.py",

@@ -494,6 +494,15 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert target.parent / written["weights"] == weights
 
 
+def test_study_init_refuses_a_size_at_which_nothing_can_be_guided(
+    data: Path, tmp_path: Path
+) -> None:
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "32"]
+    done = here("study", "init", data / "manifest.csv", "--to", tmp_path / "s.yaml", *options)
+    assert_refused(done, ["1 × 1 feature grid", "output_stride: 8 in backbone_args"])
+    assert not (tmp_path / "s.yaml").exists()
+
+
 def test_changes_outside_maps_need_maps(data: Path, tmp_path: Path) -> None:
     changes = {"epochs": 1, "augmentation": {"outside": "blur"}}
     file = write_run(data, "no maps.yaml", maps={"kind": "none"}, training=changes)
