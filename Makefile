@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo rehearse quick test exhaustive fault lint bench clean
+.PHONY: install demo rehearse quick test exhaustive fault lint bench docs clean
 
 install: .venv/installed
 
@@ -35,13 +35,18 @@ fault: install
 	$(BIN)/python benchmarks/fault.py --points 3
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 
 bench: install
 	$(BIN)/python -m pip install --quiet -e '.[dev,bench]'
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+# A page that names a key, a page or a symbol that does not exist fails the build.
+docs: install
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e '.[docs]'
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs site
+
 clean:
-	rm -rf .venv demo-study rehearsal build dist
+	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated

@@ -30,12 +30,13 @@ from preceptor.model_export.traced import LARGER
 from preceptor.models.build import build_model, load_model, save_model
 from preceptor.predictor.sealed_file import read_sealed
 
-# Backbone and input size in pixels: small ones, which have the layers of their family.
+# Backbone and input size in pixels: small ones with the layers of their family and a grid of at
+# least 2 × 2 cells.
 BACKBONES = {
     "resnet18": 64,
     "densenet121": 64,
     "legacy_xception": 96,
-    "inception_v3": 96,
+    "inception_v3": 139,
     "mobilenetv3_small_050": 64,
     "convnext_atto": 64,
     "vit_tiny_patch16_224": 64,
@@ -53,7 +54,7 @@ BACKBONES = {
     "resnet50": 64,
     "mobilenetv2_050": 64,
     "rexnet_100": 64,
-    "selecsls42": 64,
+    "selecsls42": 128,
     "mixer_s32_224": 224,
     "resmlp_12_224": 224,
     "fastvit_t8": 64,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
@@ -61,12 +60,3 @@ def test_the_forged_studies_train_alike(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert studies[0].store == studies[1].store
     demo = Training.model_validate(DEMO["training"])
     assert demo.model_copy(update={"epochs": studies[0].training.epochs}) == studies[0].training
-
-
-def test_the_plain_loop_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = ROOT / "examples" / "plain_pytorch.py"
-    assert len(script.read_text(encoding="utf-8").splitlines()) <= 70
-    runpy.run_path(str(script))["main"](tmp_path)
-    lines = capsys.readouterr().out.splitlines()
-    losses = [float(line.split("loss=")[1].split()[0]) for line in lines]
-    assert losses[-1] < losses[0]

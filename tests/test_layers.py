@@ -52,7 +52,7 @@ LATE = (
     "serve.ray",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
-HAND_ON = ("", "data.importers")
+HAND_ON = ("", "data.importers", "results")
 
 
 @cache

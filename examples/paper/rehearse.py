@@ -207,7 +207,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("rehearsal"), help="output folder")
-    parser.add_argument("--factor", type=float, default=0.0013, help="share of the release's images")
+    parser.add_argument("--factor", type=float, default=0.0013, help="share of the images")
     parser.add_argument("--recipe", choices=list(SEEDS), help="one recipe (default: both)")
     given = parser.parse_args()
     started = time.monotonic()

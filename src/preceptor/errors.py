@@ -111,7 +111,8 @@ def reason(error: BaseException, limit: int = 300) -> str:
         >>> reason(ValueError("two   words")), reason(KeyError())
         ('two words', 'KeyError')
     """
-    text = " ".join(str(error).split())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without colors
+    text = " ".join(plain.split())
     if not text:
         text = type(error).__name__
         lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]

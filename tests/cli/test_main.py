@@ -69,6 +69,7 @@ COMMANDS = [
     ("study",),
     ("study", "run"),
     ("study", "init"),
+    ("study", "schema"),
     ("study", "plan"),
     ("study", "status"),
     ("study", "archive"),
@@ -495,6 +496,15 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert written["primary"] == "test-a: 1"
     assert target.parent / written["manifest"] == manifest
     assert target.parent / written["weights"] == weights
+
+
+def test_study_init_refuses_a_size_at_which_nothing_can_be_guided(
+    data: Path, tmp_path: Path
+) -> None:
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "32"]
+    done = here("study", "init", data / "manifest.csv", "--to", tmp_path / "s.yaml", *options)
+    assert_refused(done, ["1 × 1 feature grid", "output_stride: 8 in backbone_args"])
+    assert not (tmp_path / "s.yaml").exists()
 
 
 def test_changes_outside_maps_need_maps(data: Path, tmp_path: Path) -> None:

@@ -169,6 +169,17 @@ def test_a_folder_of_images_becomes_a_manifest(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "annotators").exists()
 
 
+def test_a_folder_without_answers_is_not_exported(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("L", SIZE).save(tmp_path / "photos" / "a.png")
+    with running(tmp_path / "photos"):
+        pass
+    database = tmp_path / "photos.label.sqlite"
+    done = here("label", "export", database, "--to", tmp_path / "out")
+    assert_refused(done, ["no image has a label yet"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_that_are_gone_do_not_stop_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
     folder = marked["manifest"].parent
     next(folder.rglob(marked["names"][2])).unlink()

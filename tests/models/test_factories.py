@@ -157,6 +157,14 @@ def test_a_folder_elsewhere_names_what_is_missing(
         load_model(tmp_path / "model")
 
 
+def test_a_module_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    with pytest.raises(InputError, match=r"write PYTHONPATH=\. before the command"):
+        factory_of("beside:network")
+
+
 def test_the_source_is_the_module_and_what_it_imports(package: Path) -> None:
     target = "own_networks.nets:small"
     first = source_digest(target)
@@ -167,5 +175,5 @@ def test_the_source_is_the_module_and_what_it_imports(package: Path) -> None:
     assert second != first
     (package / "nets.py").write_text(SOURCE + "\n# changed")
     assert source_digest(target) not in (first, second)
-    with pytest.raises(InputError, match="the source of not_there is not found here"):
+    with pytest.raises(InputError, match="not_there:f: there is no module not_there here"):
         source_digest("not_there:f")

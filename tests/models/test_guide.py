@@ -316,6 +316,18 @@ def test_copies_and_several_models_of_a_module() -> None:
     torch.testing.assert_close(twin(images, labels).saliency, expected)
 
 
+def test_features_of_a_module_that_is_replaced() -> None:
+    torch.manual_seed(0)
+    module = Net()
+    model = guided(module, features="trunk.1", cam="gradcam").eval()
+    images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
+    before = model(images, labels).saliency
+    module.trunk[1] = copy.deepcopy(module.trunk[1])
+    for key in [*module.trunk[1]._forward_hooks]:
+        del module.trunk[1]._forward_hooks[key]
+    torch.testing.assert_close(model(images, labels).saliency, before)
+
+
 def test_a_folder_needs_the_network_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = guided(spread(Net()), positive="fake").eval()

@@ -33,8 +33,8 @@ HUB_SECONDS = 3.0
 """Seconds after which the model hub counts as not reachable."""
 # Where the module is not called as the distribution is.
 _MODULES = {"pyyaml": "yaml", "pillow": "PIL"}
-# Extras for the development of the library.
-_DEVELOPMENT = {"dev", "bench", "docs"}
+# Extras for the development of the library, and for its examples.
+_DEVELOPMENT = {"dev", "bench", "docs", "integrations"}
 # Gain in speed that is worth a setting.
 _GAIN = 1.1
 # Small, with dense convolutions: seconds on a slow CPU, and bf16 shows its speed.

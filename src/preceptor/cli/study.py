@@ -136,6 +136,36 @@ def init(
 
 
 @study.command()
+def schema(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output file (default: standard output).", show_default=False),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of study files.
+
+    Editors with a YAML language server complete and check a file whose first line is
+    `# yaml-language-server: $schema=FILE`.
+    """
+    import json
+
+    from preceptor.cli.output_files import check_target
+    from preceptor.config.documentation import json_schema
+    from preceptor.runtime.bulk_import import bulk_import
+
+    with bulk_import():
+        from preceptor.study.config import StudyConfig
+
+    text = json.dumps(json_schema(StudyConfig), indent=1, ensure_ascii=False) + "\n"
+    if out is None:
+        print(text, end="")
+        return
+    check_target("--out", out)
+    out.write_text(text, encoding="utf-8")
+    print(f"wrote {out}")
+
+
+@study.command()
 def plan(
     file: StudyFile = None,
     out: Annotated[

@@ -19,11 +19,12 @@ from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
 from preceptor.study.stages import outline
 from preceptor.study.workspaces import Workspaces
+from preceptor.training.prepare import build_for
 
 _TEMPLATE = """\
 # Study of {manifest_name}: {images:,} images, {training:,} of them for training, of which
 # {annotated:,} are annotated. Estimated time on this machine: {time} with {jobs} job(s).
-# Run it with:  preceptor study {file} --out {stem}-study
+# Run it with:  preceptor study {file} --out {out}
 
 manifest: {manifest}
 positive: {positive}            # class whose probability is the score; other classes: {others}
@@ -86,7 +87,8 @@ def write_study_file(
         Time estimate as text.
 
     Raises:
-        InputError: The manifest is invalid, or the target exists.
+        InputError: The manifest is invalid, the target exists, or the backbone cannot be guided at
+            this size.
     """
     if target.exists():
         raise InputError(f"{target} exists already; choose another file with --to")
@@ -113,7 +115,7 @@ def write_study_file(
         "training": len(training),
         "annotated": int((manifest.annotated_mask & manifest.train_mask).sum()),
         "file": target.name,
-        "stem": target.stem,
+        "out": "study" if target.stem == "study" else f"{target.stem}-study",
         "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
         "positive": _quoted(positive),
         "others": ", ".join(name for name in manifest.classes if name != positive),
@@ -131,6 +133,8 @@ def write_study_file(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
     study = decide_speed(study, [manifest], probe=False)
+    plain = study.plain_run(backbone)
+    build_for(plain, manifest.classes, load_weights=False).guidable_grid()  # raises if too coarse
     workspace = Workspace(manifest)  # default cache folder, since there is no study folder yet
     path = study.manifest_of(study.seed_list[0])
     manifests = dict.fromkeys(study.seed_list, path)

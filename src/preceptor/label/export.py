@@ -75,7 +75,7 @@ def export_marks(
         progress: Function called with (done, total).
 
     Raises:
-        InputError: The folder exists, or an option is invalid.
+        InputError: The folder exists, an option is invalid, or no image has a label.
         ProblemsError: The manifest is invalid.
     """
     to = to.absolute()
@@ -138,6 +138,11 @@ def _export(
                 if progress is not None:
                     progress(at + 1, len(paths))
         frame = marks.table()
+        if frame.empty:
+            raise InputError(
+                f"{database.name}: no image has a label yet; answer some images on the page of "
+                "preceptor label, and export again"
+            )
         manifest = Manifest.from_frame(frame, to.parent, database, need=())
         manifest.write(partial / MANIFEST)
         gone = set(answers) - {row["id"] for row in rows.values() if row["honeypot"]}

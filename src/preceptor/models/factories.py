@@ -19,6 +19,7 @@ from preceptor.errors import InputError, reason
 from preceptor.models.find_parts import Part
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.plugins import plugin
+from preceptor.runtime.source_digest import missing_module
 
 _MARK = "_preceptor_network_factory"
 
@@ -82,10 +83,7 @@ def factory_of(target: str) -> Factory:
         module = importlib.import_module(name)
     except Exception as error:  # a module may raise anything when it is imported
         if isinstance(error, ModuleNotFoundError) and error.name in _parents(name):
-            raise InputError(
-                f"network {target}: there is no module {error.name} here; install it, or add the "
-                "folder with it to PYTHONPATH"
-            ) from error
+            raise InputError(f"network {target}: {missing_module(error.name or name)}") from error
         raise InputError(
             f"network {target}: {name} cannot be imported: {reason(error, 200)}"
         ) from error

@@ -288,7 +288,7 @@ class GuidedModel(nn.Module):
             raise InputError(
                 f"{self.spec.backbone} at input size {self.spec.input_size} has a {height} × "
                 f"{width} feature grid, too coarse to guide; raise input_size, or set "
-                "backbone_args: {output_stride: 8} where the backbone takes it"
+                "output_stride: 8 in backbone_args where the backbone takes it"
             )
         return height, width
 

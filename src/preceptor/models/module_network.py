@@ -39,10 +39,12 @@ class ModuleNetwork(nn.Module):
         self.plain_attention = False
         self._logits = logits_in if logits is None else logits
         self._running: ExitStack | None = None
-        self._handle = module.get_submodule(parts.features).register_forward_hook(self._replace)
+        self._hook()
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Logits (B, C); `tap` is called with the features, and its result replaces them."""
+        if self.module.get_submodule(self.parts.features) is not self._hooked[0]:
+            self._hook()  # the module was replaced, as by a synchronized batch norm
         with ExitStack() as stack:
             self._running = stack
             try:
@@ -65,6 +67,11 @@ class ModuleNetwork(nn.Module):
     def remove_hook(self) -> None:
         """Leave `module` as it was."""
         self._handle.remove()
+
+    def _hook(self) -> None:
+        part = self.module.get_submodule(self.parts.features)
+        self._handle = part.register_forward_hook(self._replace)
+        self._hooked = (part,)  # in a tuple: not a submodule a second time
 
     def _replace(self, _: nn.Module, __: Any, output: Any) -> Any:
         if self._running is None or self.tap is None:  # the module is used without this network

@@ -71,9 +71,11 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
     ((ladder, place),) = known
     rung = ladder.rung("any")
     assert rung is not None
+    sure = "one seed has no interval"
+    if place.n > 1:
+        sure = f"95 % interval {interval_words(place.low, place.high)} over {_seeds(place.n)}"
     return (
-        f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} (95 % interval "
-        f"{interval_words(place.low, place.high)} over {_seeds(place.n)}): "
+        f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} ({sure}): "
         f"{_one_words(place, controls_alpha)}"
     )
 

@@ -30,14 +30,22 @@ def source_digest(target: str) -> str:
         file = _source(one)
         if file is None:
             if one == name:
-                raise InputError(
-                    f"{target}: the source of {name} is not found here; install it, or "
-                    "add the folder with it to PYTHONPATH"
-                )
+                raise InputError(f"{target}: {missing_module(name)}")
             continue
         found[one] = file_digest(file)
         waiting += [other for other in _imports(file, one) if other.partition(".")[0] == top]
     return digest(sorted(found.items()))
+
+
+def missing_module(name: str) -> str:
+    """What is wrong with a module that is not found, and what to do."""
+    top = name.partition(".")[0]
+    if Path(f"{top}.py").is_file() or Path(top, "__init__.py").is_file():
+        return (
+            f"there is no module {name} here, and {top} is in the current folder, which Python "
+            "does not search; write PYTHONPATH=. before the command"
+        )
+    return f"there is no module {name} here; install it, or add the folder with it to PYTHONPATH"
 
 
 def _parents(name: str) -> set[str]:

@@ -131,6 +131,8 @@ def make_fabric(settings: Training) -> Fabric:
     Raises:
         InputError: The devices do not exist or do not support the precision.
     """
+    # The precision and who has joined are no news.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # Unused parameters are looked for because DDP then leaves its buckets as they are: after its
     # usual rearrangement in the second step three devices or more would add in another order, and
     # a run that goes on from an epoch would differ in its last bits. α = 0 leaves some unused too.
@@ -167,7 +169,6 @@ def join(settings: Training) -> tuple[Fabric, Ranks]:
         InputError: The devices do not exist, or the launcher started another number of processes.
         RunFailedError: The other processes were not found.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # who has joined is no news
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     fabric = make_fabric(settings)
     try:

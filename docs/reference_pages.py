@@ -1,0 +1,237 @@
+"""Pages that are generated from the code: config keys, commands, schema, llms.txt."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer.main
+
+from preceptor.cli.main import app
+from preceptor.config.documentation import json_schema
+from preceptor.results.columns import MEANINGS
+from preceptor.results.schema import CSV_FILES
+from preceptor.study.config import StudyConfig
+
+HERE = Path(__file__).parent
+GENERATED = HERE / "reference" / "generated"
+
+_CODE = re.compile(r"(?<![`\w])(`[^`]+`)")
+
+
+def write_reference() -> None:
+    """Write the generated pages and the schema of study files."""
+    GENERATED.mkdir(parents=True, exist_ok=True)
+    schema = json_schema(StudyConfig)
+    for name, text in {
+        "config.md": config_page(schema),
+        "commands.md": commands_page(),
+        "tables.md": tables_page(),
+        "results.md": _beside("benchmarks/RESULTS.md"),
+        "changelog.md": _beside("CHANGELOG.md"),
+        "study.schema.json": json.dumps(schema, indent=1) + "\n",
+    }.items():
+        file = GENERATED / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:  # keep the times
+            file.write_text(text, encoding="utf-8")
+
+
+def _beside(name: str) -> str:
+    """Text of a page outside this folder, with links from `reference/generated`."""
+    text = (HERE.parent / name).read_text(encoding="utf-8")
+    text = re.sub(r"\[([^\]]+)\]\((?:evidence/[^)]*|CONTRIBUTING\.md)\)", r"\1", text)
+    return re.sub(r"\]\((?:\.\./)?docs/", "](../../", text)
+
+
+def with_links_inside(text: str, up: str) -> str:
+    """Text with links to pages of the site, and without links to folders of the repository.
+
+    Args:
+        text: Markdown of a page.
+        up: Path from the page to the folder of the site.
+    """
+    for file, page in (("benchmarks/RESULTS.md", "results"), ("CHANGELOG.md", "changelog")):
+        text = re.sub(
+            rf"\]\((?:\.\./)+{re.escape(file)}", f"]({up}reference/generated/{page}.md", text
+        )
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?:benchmarks|examples|src)/[^)]*\)", r"\1", text)
+
+
+def config_page(schema: dict[str, Any]) -> str:
+    """Page of all keys of a study file."""
+    parts = [
+        "# Study files: all keys\n",
+        "A study file is YAML. All keys exist since version 0.1.0; keys without a default are "
+        "required. Unknown keys and wrong values are errors with the key, the value and a "
+        "remedy. Relative paths start at the folder of the file; `${NAME}` is an environment "
+        "variable.\n",
+        "{download}`study.schema.json <study.schema.json>` is the JSON Schema of this page; "
+        "`preceptor study schema --out study.schema.json` writes it. Editors with a YAML "
+        "language server complete and check a file that begins with\n",
+        "```yaml\n# yaml-language-server: $schema=study.schema.json\n```\n",
+        *_table("study", schema, schema),
+    ]
+    for name, one in sorted(schema["$defs"].items()):
+        parts += _table(name, one, schema)
+    return "\n".join(parts)
+
+
+def _table(name: str, one: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """Section with the keys of a config."""
+    title = "Keys of a study" if name == "study" else name
+    rows = [f"(config-{name.lower()})=\n## {title}\n", one["description"] + "\n"]
+    required = one.get("required", [])
+    own = StudyConfig.__annotations__ if name == "study" else ()  # before those it inherits
+    keys = sorted(one["properties"].items(), key=lambda item: item[0] not in own)
+    for key, value in keys:
+        facts = ["required" if key in required else _default(value.get("default")), _type(value)]
+        rows += _entry(f"`{key}`", value["description"], [one for one in facts if one])
+    return rows
+
+
+def _entry(term: str, meaning: str, facts: list[str]) -> list[str]:
+    """Entry of a definition list: narrow screens show it as well as wide ones."""
+    lines = [meaning] if meaning else []
+    if facts:
+        lines += ["", f"*{'; '.join(facts)}*"] if meaning else [f"*{'; '.join(facts)}*"]
+    first, *rest = lines or [""]
+    return [term, f": {first}", *(f"  {line}".rstrip() for line in rest), ""]
+
+
+def _default(value: Any) -> str:
+    if value is None or (isinstance(value, dict) and value):
+        return ""
+    return f"default `{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _type(value: dict[str, Any]) -> str:
+    """Type of a key in words, with links to the tables of nested keys."""
+    if "$ref" in value:
+        name = value["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#config-{name.lower()})"
+    if "allOf" in value:
+        return _type(value["allOf"][0])
+    if "anyOf" in value:
+        kinds = [_type(one) for one in value["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in value:
+        return ", ".join(f"`{one}`" for one in value["enum"])
+    if "const" in value:
+        return f"`{value['const']}`"
+    kind = value.get("type", "any")
+    if kind == "array":
+        return f"list of {_type(value.get('items', {}))}"
+    if kind == "object":
+        inner = value.get("additionalProperties")
+        return f"name → {_type(inner)}" if isinstance(inner, dict) else "names → values"
+    words = {"string": "text", "integer": "integer", "number": "number", "boolean": "true, false"}
+    return words.get(kind, str(kind)) + _bounds(value)
+
+
+def _bounds(value: dict[str, Any]) -> str:
+    """Bounds of a number, as "> 0, ≤ 1"."""
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    found = [f"{sign} {value[key]:,}" for key, sign in signs.items() if key in value]
+    return f" {', '.join(found)}" if found else ""
+
+
+def tables_page() -> str:
+    """Page of the tables of a study folder."""
+    parts = [
+        "# Tables of a study\n",
+        "`preceptor.results.read(folder)` returns the CSV files of a study folder as pandas data "
+        "frames. Studies with several domains have a first column `domain`.\n",
+        "```{eval-rst}\n.. autofunction:: preceptor.results.read\n"
+        ".. autoclass:: preceptor.results.StudyTables\n```\n",
+    ]
+    for name, schema in CSV_FILES.items():
+        parts.append(f"## {name}\n")
+        for column in schema.columns:
+            parts += _entry(f"`{column}`", MEANINGS[column], [])
+    return "\n".join(parts)
+
+
+def commands_page() -> str:
+    """Page of all commands with their arguments and options."""
+    parts = [
+        "# Commands\n",
+        "Exit code 0 is success, 1 a failure, 2 invalid input, 130 an interruption.\n",
+    ]
+    for names, command in commands():
+        whole = " ".join(("preceptor", *names))
+        parts.append(f"## {whole}\n")
+        parts.append((command.help or "").replace("\f", "").strip() + "\n")
+        arguments = [_spelling(one).strip("`") for one in command.params if _is_argument(one)]
+        parts.append(f"```text\n{' '.join([whole, '[OPTIONS]', *arguments])}\n```\n")
+        for one in command.params:
+            if not getattr(one, "hidden", False):
+                meaning = (getattr(one, "help", None) or "").replace("<", "&lt;")
+                parts += _entry(_spelling(one), meaning, _facts(one))
+    return "\n".join(parts)
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands that do something, by their names."""
+
+    def walk(command: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield names, command
+            return
+        for name, one in inner.items():
+            yield from walk(one, (*names, name))
+
+    yield from walk(typer.main.get_command(app), ())
+
+
+def _spelling(one: Any) -> str:
+    """Names of a parameter."""
+    if _is_argument(one):
+        return f"`{one.metavar or (one.name or '').upper()}`"
+    return ", ".join(f"`{name}`" for name in (*one.opts, *one.secondary_opts))
+
+
+def _facts(one: Any) -> list[str]:
+    """Whether a parameter is required, its default and its values."""
+    found = ["required"] if one.required and not _is_argument(one) else []
+    shown = getattr(one, "show_default", True)
+    if isinstance(shown, str):
+        found.append(f"default: {shown}")
+    elif shown and one.default not in (None, False):
+        found.append(f"default `{one.default}`")
+    if choices := _choices(one):
+        found.append(", ".join(f"`{choice}`" for choice in choices))
+    return found
+
+
+def _choices(one: Any) -> tuple[str, ...]:
+    """Values of an option that has few."""
+    descriptor = getattr(one, "type_descriptor", None)  # typer with a parser of its own
+    if descriptor is None:
+        return tuple(str(value) for value in getattr(one.type, "choices", ()))
+    kinds = [descriptor.annotation, *get_args(descriptor.annotation)]
+    return tuple(
+        str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)
+    )
+
+
+def _is_argument(one: Any) -> bool:
+    return one.param_type_name == "argument"
+
+
+def write_llms(out: Path, pages: list[tuple[str, str, str]]) -> None:
+    """Write `llms.txt`, the list of pages, and `llms-full.txt`, their text.
+
+    Args:
+        out: Folder of the built site.
+        pages: Name, title and Markdown of each page.
+    """
+    lines = ["# preceptor", "", "> Train image classifiers with human guidance on where to look, "
+             "and test whether it helps.", "", "## Pages", ""]  # fmt: skip
+    lines += [f"- [{title}]({name}.html)" for name, title, _ in pages]
+    (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    whole = "\n\n".join(f"<!-- {name} -->\n\n{text.strip()}" for name, _, text in pages)
+    (out / "llms-full.txt").write_text(whole + "\n", encoding="utf-8")

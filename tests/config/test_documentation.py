@@ -1,0 +1,57 @@
+"""Descriptions of config keys, and the JSON Schema for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from preceptor.config.documentation import descriptions, json_schema
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Settings
+from preceptor.label.teacher_config import TeacherConfig
+from preceptor.study.config import StudyConfig
+from tests.commands import here
+
+
+@pytest.mark.parametrize("model", [StudyConfig, RunConfig, TeacherConfig])
+def test_every_key_is_described(model: type[Settings]) -> None:
+    schema = json_schema(model)
+    tables = [schema, *schema["$defs"].values()]
+    assert all(key["description"] for table in tables for key in table["properties"].values())
+
+
+def test_descriptions_are_those_of_the_docstrings() -> None:
+    found = descriptions(StudyConfig)
+    assert found["probe"] == "Student backbone of stage 1; None = the first."
+    assert found["committee"].startswith("Number of Teachers whose mean maps")  # inherited
+
+
+class Undescribed(Settings):
+    """Config with a key that the docstring lacks.
+
+    Args:
+        one, two,
+            three: Keys with one description.
+    """
+
+    one: int = 1
+    two: int = 2
+    three: int = 3
+    four: int = 4
+
+
+def test_a_key_without_a_description_is_an_error() -> None:
+    with pytest.raises(ValueError, match="Undescribed: no description of four"):
+        descriptions(Undescribed)
+
+
+def test_the_command_writes_the_schema(tmp_path: Path) -> None:
+    assert here("study", "schema", "--out", tmp_path / "s.json").code == 0
+    schema = json.loads((tmp_path / "s.json").read_text())
+    assert schema == json_schema(StudyConfig)
+    assert schema["required"] == ["teachers", "students"]
+    assert schema["additionalProperties"] is False
+    again = here("study", "schema", "--out", tmp_path / "s.json")
+    assert (again.code, "exists already" in again.err) == (2, True)

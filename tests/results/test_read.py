@@ -1,0 +1,62 @@
+"""Tables of a study folder as data frames, and the meaning of their columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import preceptor.results
+from preceptor.errors import InputError
+from preceptor.results.columns import MEANINGS
+from preceptor.results.schema import CSV_FILES
+
+
+def test_every_column_has_a_meaning() -> None:
+    columns = {name for schema in CSV_FILES.values() for name in schema.columns}
+    assert columns == set(MEANINGS)
+
+
+VALUES = {"text": "x", "number": 0.25, "whole": 3, "flag": True, "list": (0.5, 0.25)}
+
+
+def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
+    for name, schema in CSV_FILES.items():
+        if name == "budget.csv":
+            continue
+        row = {
+            column: {"text": "x", "number": 0.25, "whole": 3, "flag": True, "list": (0.5, 0.25)}[
+                kind
+            ]
+            for column, kind in schema.columns.items()
+        }
+        (tmp_path / name).write_text(schema.csv(schema.table(pd.DataFrame([row, row]))))
+    tables = preceptor.results.read(tmp_path)
+    for name, schema in CSV_FILES.items():
+        table = getattr(tables, name.removesuffix(".csv"))
+        assert list(table.columns) == list(schema.columns)
+        assert len(table) == (0 if name == "budget.csv" else 2)
+    assert tables.comparisons["difference_by_seed"].iloc[0] == (0.5, 0.25)
+    assert tables.comparisons["n"].iloc[0] == 3
+    assert tables.results["auc"].iloc[0] == 0.25
+    assert bool(tables.runs["finished"].iloc[0]) is True
+
+
+def test_empty_cells_and_domains(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text(
+        "domain,role,backbone,guidance,alpha,teacher,seed,set,source,auc,auc_a\n"
+        "d,student,b,,0.5,,0,test,,,0.5\n"
+    )
+    table = preceptor.results.read(tmp_path).results
+    assert table["guidance"].tolist() == [""]
+    assert table["auc"].isna().all()
+    assert table["auc_a"].tolist() == [0.5]
+
+
+def test_folders_without_results(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no results.csv; write it: preceptor report"):
+        preceptor.results.read(tmp_path)
+    (tmp_path / "results.csv").write_text("seed,auc\nx,y\n")
+    with pytest.raises(InputError, match="cannot be read as a table of results"):
+        preceptor.results.read(tmp_path)
