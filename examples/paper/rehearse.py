@@ -21,8 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
 from preceptor.benchmark.forged_examples import draw_areas, draw_example
 from preceptor.benchmark.forged_settings import PRESETS, Split
@@ -30,10 +33,10 @@ from preceptor.benchmark.forgeries import Kind
 from preceptor.config.yaml_file import dump_config, load_config, parse_config
 from preceptor.study.config import StudyConfig
 
-sys.path.insert(0, str(Path(__file__).parent))
-from weights import write_weights
-
 STUDY = Path(__file__).with_name("study.yaml")
+BACKBONES = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
+# The smallest input with which Inception-v3 has a map of 2 × 2 cells is 107 pixels.
+INPUT_SIZE = 112
 # Networks that have hardly learnt anything have RISE maps above chance with coarse masks only.
 RISE = {"max_masks": 96, "cells": 2, "tolerance": 0.9}
 # Seeds by recipe: two for intervals; the second recipe takes the same way with one.
@@ -161,6 +164,34 @@ def import_command(folder: Path) -> list[str]:
     ]
 
 
+def write_random_weights(folder: Path, backbones: Sequence[str], size: int) -> None:
+    """Write random weights in place of those of ImageNet, unless they exist.
+
+    Batch norms get the statistics of random images. Without them, the logits of Inception-v3 are
+    about 1e8, all probabilities are 0 or 1, and RISE finds nothing.
+
+    Args:
+        folder: Output folder.
+        backbones: Names of the backbones, and of the files.
+        size: Side of the images in pixels.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    for name in backbones:
+        file = folder / f"{name}.safetensors"
+        if file.exists():
+            continue
+        model = timm.create_model(name)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the mean over all batches, of which there is one
+        with torch.no_grad():
+            model.train()(torch.randn(16, 3, size, size))
+        partial = file.with_suffix(".partial")
+        save_file(model.state_dict(), partial)
+        partial.rename(file)
+
+
 def rehearsed_study(recipe: str, und: Path, store: Path) -> StudyConfig:
     """The paper's study with a small budget.
 
@@ -171,8 +202,8 @@ def rehearsed_study(recipe: str, und: Path, store: Path) -> StudyConfig:
     """
     os.environ |= {"UND": str(und.absolute()), "RECIPE": recipe}
     study = load_config(STUDY, StudyConfig)
-    # The smallest input with which Inception-v3 has a map of 2 × 2 cells is 107 pixels.
-    training = study.training.model_dump() | {"input_size": 112, "epochs": 1, "batch_size": 8}
+    training = study.training.model_dump() | {"input_size": INPUT_SIZE}
+    training |= {"epochs": 1, "batch_size": 8}
     changes = {"alphas": [0.01, 0.5], "rise": RISE, "store": str(store)}
     changes["seeds"] = SEEDS[recipe]
     values = study.model_dump(mode="json") | changes | {"training": training}
@@ -191,8 +222,7 @@ def rehearse(out: Path, factor: float, recipes: Sequence[str]) -> Iterator[Path]
     """Run the studies of the recipes; yields their reports."""
     und = out / "release"
     write_release(und, factor, size=128)
-    torch.manual_seed(0)
-    write_weights(und / "weights", pretrained=False)
+    write_random_weights(und / "weights", BACKBONES, INPUT_SIZE)
     if not (und / "manifest.csv").exists():
         preceptor(import_command(und))
     for recipe in recipes:

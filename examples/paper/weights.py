@@ -23,21 +23,14 @@ TAGS = (
 )
 
 
-def write_weights(folder: Path, *, pretrained: bool = True) -> None:
-    """Write the files that are missing.
-
-    Args:
-        folder: Output folder.
-        pretrained: ImageNet weights, or random ones (for a rehearsal without a network).
-    """
+def write_weights(folder: Path) -> None:
+    """Write the files that are missing, named by the backbones."""
     folder.mkdir(parents=True, exist_ok=True)
     for tag in TAGS:
-        name = tag.split(".")[0]
-        file = folder / f"{name}.safetensors"
+        file = folder / f"{tag.split('.')[0]}.safetensors"
         if not file.exists():
-            model = timm.create_model(tag if pretrained else name, pretrained=pretrained)
             partial = file.with_suffix(".partial")
-            save_file(model.state_dict(), partial)
+            save_file(timm.create_model(tag, pretrained=True).state_dict(), partial)
             partial.rename(file)
             print(f"wrote {file}")
 

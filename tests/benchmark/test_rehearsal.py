@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from preceptor.config.yaml_file import dump_config, load_config
 from preceptor.data.manifest import Manifest
+from preceptor.models.build import build_model
 from preceptor.results.published import PUBLISHED
 from preceptor.study.config import StudyConfig
 from tests.commands import here
@@ -72,6 +74,20 @@ def test_the_same_seed_gives_the_same_images(script: dict[str, Any], tmp_path: P
         )
 
 
+def test_random_weights_are_loaded_as_those_of_imagenet(
+    script: dict[str, Any], tmp_path: Path
+) -> None:
+    script["write_random_weights"](tmp_path, ("test_resnet",), 32)
+    file = tmp_path / "test_resnet.safetensors"
+    assert list(tmp_path.iterdir()) == [file]
+    model = build_model("test_resnet", ["Real", "Synthetic"], positive="Real", weights=str(file))
+    own = model.backbone.state_dict()
+    written = {name: value for name, value in load_file(file).items() if name in own}
+    assert len(written) > 20
+    shapes = {name for name in written if own[name].shape == written[name].shape}
+    assert all(own[name].equal(written[name]) for name in shapes)
+
+
 @pytest.mark.parametrize("recipe", ["paper", "cyborg"])
 def test_the_rehearsed_study_is_the_example_with_a_small_budget(
     script: dict[str, Any], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,4 +106,5 @@ def test_the_rehearsed_study_is_the_example_with_a_small_budget(
     plain = {"input_size", "epochs", "batch_size"}
     assert small.training.model_dump(exclude=plain) == whole.training.model_dump(exclude=plain)
     assert set(whole.students) == {one.backbone for one in PUBLISHED["teaching-ai-to-teach"]}
+    assert whole.students == script["BACKBONES"]
     assert whole.alpha_grid[0] == 0.01
