@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo quick test exhaustive fault lint bench docs clean
+.PHONY: install demo rehearse quick test exhaustive fault lint bench docs clean
 
 install: .venv/installed
 
@@ -17,6 +17,10 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/preceptor demo --out demo-study
+
+# The paper's study, small, on generated data in the layout of the UND release: about ten minutes.
+rehearse: install
+	$(BIN)/python examples/paper/rehearse.py --out rehearsal
 
 quick: install
 	$(PYTEST) -m "not slow and not exhaustive"
@@ -45,4 +49,4 @@ docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs site
 
 clean:
-	rm -rf .venv demo-study build dist site docs/reference/generated
+	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated

@@ -14,6 +14,7 @@ from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = ROOT / "benchmarks" / "label_teacher.yaml"
+PAPER = ROOT / "examples" / "paper" / "study.yaml"
 FILES = sorted({*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")} - {TEACHER})
 
 
@@ -26,6 +27,18 @@ def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert study.training.length == "steps"  # every side sees the same number of images
     for variant in study.variants.values():
         assert study.guiding(variant)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "cyborg"])
+def test_the_study_of_the_paper_is_read(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UND", str(tmp_path))
+    monkeypatch.setenv("RECIPE", recipe)
+    study = load_config(PAPER, StudyConfig)
+    assert study.training == Training(recipe=recipe)  # type: ignore[arg-type]
+    assert (study.seeds, study.saliency, study.data_driven) == (10, ("cam", "rise"), True)
+    assert study.published == "teaching-ai-to-teach"
 
 
 def test_the_teacher_of_the_marking_page_is_read(

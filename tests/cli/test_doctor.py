@@ -23,9 +23,9 @@ from preceptor.cli.installation import (
     StepTime,
     advice_on,
     folder_state,
-    gigabytes,
     inspect_installation,
 )
+from preceptor.runtime.formatting import gibibytes
 from tests.commands import Outcome, here
 
 # Nobody listens on the port of "discard".
@@ -152,7 +152,7 @@ def test_little_disk(tmp_path: Path) -> None:
     assert not new.exists()
     assert not list(tmp_path.iterdir())
     assert found.problem is not None
-    assert f"{new}: {gigabytes(found.free)} are free" in str(found.problem)
+    assert f"{new}: {gibibytes(found.free)} are free" in str(found.problem)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that refuses files")

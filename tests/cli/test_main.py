@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -468,6 +469,9 @@ def test_study_init_writes_what_study_plan_accepts(
     assert "stage 2 (" in done.out
     assert "trainings" in done.out
     assert "together about " in done.out
+    assert re.search(
+        r"^disk: about [\d.,]+ GiB of models, [\d.,]+ GiB of image caches$", done.out, re.M
+    )
     assert list(folder.iterdir()) == [file]
 
 

@@ -101,7 +101,8 @@ def checked(out: Path) -> tuple[str, Page]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("finished")
-    return walk(study(squares(folder / "data", size=(40, 32))), folder / "store")
+    config = study(squares(folder / "data", size=(40, 32)), published="teaching-ai-to-teach")
+    return walk(config, folder / "store")
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +120,13 @@ def copy_of(plan: Plan, store: Path) -> Path:
 
 def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     text, page = checked(whole)
+    assert "for a backbone of the published table (densenet121, resnet50," in text
     for heading in (
         "What the maps are worth",
         "RQ1: which Teacher?",
         "RQ2: does it improve every architecture?",
         "RQ3: by how much?",
+        "Published results",
         "Error rates",
         "Every seed",
         "ROC curves",

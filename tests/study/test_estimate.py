@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from preceptor.config.run import RunConfig
+from preceptor.models.build import save_model
 from preceptor.study import estimate
-from preceptor.study.estimate import count_kinds, estimate_seconds
+from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.steps import Arm, AverageMaps, Evaluate, Step, Train
+from preceptor.study.workspaces import Workspaces
+from preceptor.training.prepare import build_for, image_formats
+from tests.datasets import squares
 from tests.studies import plain_step, study
 
 
@@ -39,6 +43,25 @@ def test_trainings_count_their_validation_and_jobs_share_the_time(
     for jobs, seconds in ((1, 50.0), (2, 25.0), (0, 50.0)):
         assert estimate_seconds(steps, config, ["a", "b"], 30, jobs) == pytest.approx(seconds)
     assert measured == ["rate of one", "rate of two"]  # once for each kind of training
+
+
+def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
+    config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
+    backbone = config.students[0]
+    run = config.run_config(backbone, 0)
+    train = Train(run, Arm("baseline2", backbone, 1.0))
+    steps = [Step("a", train, ""), Step("b", train, ""), Step("e", Evaluate(run, "a"), "")]
+    model = build_for(run, ["marked", "plain"], load_weights=False)
+    save_model(model, tmp_path / "model")
+    written = (tmp_path / "model" / "model.safetensors").stat().st_size
+    assert weight_bytes(steps, ["marked", "plain"]) == pytest.approx(2 * written, rel=0.05)
+
+    workspace = Workspaces.of_study(config, tmp_path / "store")
+    workspace.verify([form for _ in config.backbone_names for form in image_formats(run)])
+    files = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
+    filled = sum(file.stat().st_size for file in files)
+    assert 0.8 * filled < cache_bytes(config, workspace.first.manifest) <= filled
 
 
 def test_kinds_are_counted_in_words() -> None:

@@ -16,11 +16,19 @@ def import_und(
     heatmaps: Annotated[Path, typer.Option(help="Folder of heat maps with the same file names.")],
     to: Annotated[Path, typer.Option(help="Output manifest.")],
     test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set. Repeatable.")] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of one test set of all test CSVs, each of which is a source, such as "
+            "test-unseen (default: a test set for each CSV).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Import the UND CYBORG release, in the form in which it is published."""
     from preceptor.data.importers.und import read_und
 
     check_target("--to", to)
-    table = read_und(train, test or [], images, heatmaps)
+    table = read_und(train, test or [], images, heatmaps, join=join)
     table.write(to)
     print(f"wrote {to}: {len(table):,} images")

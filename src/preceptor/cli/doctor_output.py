@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from preceptor.cli.installation import Installation, gigabytes
+from preceptor.cli.installation import Installation
 from preceptor.errors import Problem
+from preceptor.runtime.formatting import gibibytes
 from preceptor.runtime.strict_json import strict_json
 
 _WIDTH, _NAME = 80, 18
@@ -47,7 +48,7 @@ def _values(found: Installation) -> Iterator[tuple[str, str]]:
         cores = found.devices.cores
         yield "CPU", f"{cores} core{'s' if cores != 1 else ''}, {found.devices.instructions}"
         for gpu in found.devices.gpus:
-            memory = f"{gigabytes(gpu.memory)}, {gigabytes(gpu.free)} free"
+            memory = f"{gibibytes(gpu.memory)}, {gibibytes(gpu.free)} free"
             yield "GPU", f"{gpu.name}, {memory}, CUDA {found.devices.cuda}"
         if not found.devices.gpus:
             yield "GPU", "none; training uses the CPU"
@@ -55,7 +56,7 @@ def _values(found: Installation) -> Iterator[tuple[str, str]]:
         threads = f"{one.threads} thread{'s' if one.threads != 1 else ''}"
         yield "speed", f"{one.images:.0f} images/s with {one.precision}, {threads} (resnet18)"
     for folder in found.folders:
-        yield folder.use, f"{gigabytes(folder.free)} free, {folder.path}"
+        yield folder.use, f"{gibibytes(folder.free)} free, {folder.path}"
     for extra in found.extras:
         missing = f"without {', '.join(extra.missing)}: {extra.install}"
         yield f"extra {extra.name}", missing if extra.missing else "installed"

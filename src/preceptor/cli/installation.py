@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from preceptor.errors import Problem, reason
 from preceptor.runtime.cache_dir import default_cache_dir
 from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.formatting import gibibytes
 from preceptor.version import __version__
 
 LEAST_DISK = 10 * 2**30
@@ -168,8 +169,8 @@ class Folder:
         if self.free < self.least:
             return Problem(
                 self.use,
-                f"{self.path}: {gigabytes(self.free)} are free",
-                f"free {gigabytes(self.least)} for a study, or use another folder",
+                f"{self.path}: {gibibytes(self.free)} are free",
+                f"free {gibibytes(self.least)} for a study, or use another folder",
             )
         return None
 
@@ -469,13 +470,3 @@ class HubAnswer:
             self._error = f"not reachable: {why}"
         except (OSError, ValueError) as error:
             self._error = f"not reachable: {reason(error, 80)}"
-
-
-def gigabytes(count: int) -> str:
-    """Number of bytes in GiB.
-
-    Example:
-        >>> gigabytes(3 * 2**29)
-        '1.5 GiB'
-    """
-    return f"{count / 2**30:,.1f} GiB"

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preceptor.runtime.cores import checked_jobs, usable_cores
-from preceptor.runtime.formatting import as_time
+from preceptor.runtime.formatting import as_time, gibibytes
 from preceptor.study.config import StudyConfig
-from preceptor.study.estimate import count_kinds, estimate_seconds
+from preceptor.study.estimate import (
+    cache_bytes,
+    count_kinds,
+    estimate_seconds,
+    weight_bytes,
+)
 from preceptor.study.stages import outline
 from preceptor.study_folder import open_study
 
@@ -16,7 +21,7 @@ from preceptor.study_folder import open_study
 def print_plan(
     study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
 ) -> None:
-    """Print the plan of a study: both stages, their steps and the estimated time.
+    """Print the plan of a study: both stages, their steps, the estimated time and disk space.
 
     Args:
         study: Study config.
@@ -28,12 +33,18 @@ def print_plan(
     jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
     opened = open_study(study, out, run=False, report_to=tell)
     totals: list[float] = []
+    weights = caches = 0
     names = (
         "stage 1 (baselines, ceiling, Teachers, probe Students)",
         "stage 2 (Students, controls, tests)",
     )
+    for plan in opened.plans.values():
+        workspaces = plan.protocol.workspaces
+        draws = len(set(workspaces.manifests.values()))
+        caches += draws * cache_bytes(plan.protocol.study, workspaces.first.manifest)
     for most in (False, True) if study.looks else (False,):
         totals.append(0.0)
+        weights = 0
         if study.looks:
             tell(f"{'at most' if most else 'at least'} {study.looks[-1 if most else 0]} seeds:")
         for domain, plan in opened.plans.items():
@@ -47,7 +58,9 @@ def print_plan(
                     left, study, workspace.manifest.classes, validation, jobs
                 )
                 totals[-1] += seconds
+                weights += weight_bytes(left, workspace.manifest.classes)
                 tell(f"{name}: {count_kinds(steps)}")
                 tell(f"  left: {len(left)} of {len(steps)}; about {as_time(seconds)}")
+    tell(f"disk: about {gibibytes(weights)} of models, {gibibytes(caches)} of image caches")
     about = " to ".join(map(as_time, totals))
     tell(f"together about {about} with {jobs} job{'s' if jobs != 1 else ''}")

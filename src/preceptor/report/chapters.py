@@ -26,6 +26,7 @@ from preceptor.report.graph_figure import graph_plot, work_groups
 from preceptor.report.ladder_blocks import domains_ladder, ladder_blocks
 from preceptor.report.methods import looks_sentence, methods
 from preceptor.report.panels import Panels
+from preceptor.report.published_blocks import published_blocks
 from preceptor.report.questions import QUESTIONS
 from preceptor.report.reliability_blocks import reliability_blocks
 from preceptor.report.svg import Figure
@@ -71,6 +72,10 @@ def chapter(
         asked("RQ2", "RQ2", _every_backbone(results, shared)),
         asked("RQ3", "RQ3", _how_much(plan, results, findings.sentences)),
     ]
+    publication = plan.protocol.study.published
+    if publication is not None:
+        blocks = published_blocks(publication, results)
+        sections.append(section("published", "Published", "Published results", blocks))
     if plan.protocol.study.budgets:
         sections.append(asked("budget", "Annotations", _annotations(plan, results, shared)))
     sections += [

@@ -62,3 +62,13 @@ def as_time(seconds: float) -> str:
     if seconds >= 90:
         return f"{seconds / 60:.0f} minutes"
     return f"{seconds:.0f} seconds"
+
+
+def gibibytes(count: int) -> str:
+    """Number of bytes in GiB.
+
+    Example:
+        >>> gibibytes(3 * 2**29)
+        '1.5 GiB'
+    """
+    return f"{count / 2**30:,.1f} GiB"

@@ -32,6 +32,9 @@ from preceptor.study.options import Guidance, GuidanceConfig, Mapper, Variant
 from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
 from preceptor.study.setting import Setting
 
+Publication = Literal["teaching-ai-to-teach"]
+"""Publication whose results a report can show beside its own."""
+
 
 def _rule(rule: str) -> str:
     """Threshold rule in its canonical spelling."""
@@ -108,6 +111,8 @@ class StudyConfig(GuidanceConfig):
         threshold: Rule of the decision threshold of each model on its validation scores: eer or
             fdr=x, see `fixed_threshold`.
         terms: Names of the error rates: pad, medical or generic.
+        published: Publication of results on the same data, which the report shows beside those of
+            the study; None = none.
         training: Training settings; precision, channels_last and compile may be auto.
         speed: Values of settings that are auto, by backbone; chosen by a probe at the start.
         store: Folder of runs and map stores, which several studies may share. None = inside the
@@ -151,6 +156,7 @@ class StudyConfig(GuidanceConfig):
     budget_gain: Annotated[float, Field(gt=0, lt=1)] = 0.01
     threshold: Annotated[str, AfterValidator(_rule)] = "eer"
     terms: TermsField = "generic"
+    published: Publication | None = None
     training: Training = Training()
     speed: Mapping[str, Speed] = {}
     store: ConfigPath | None = None

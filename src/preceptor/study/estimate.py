@@ -1,4 +1,4 @@
-"""Time estimate of a study on this machine, from measured training steps."""
+"""Estimated time and disk space of a study: measured training steps, sizes of models and caches."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from preceptor.config.run import RunConfig
+from preceptor.data.cache_folder import CanvasFormat
+from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Step
+from preceptor.training.prepare import build_for, image_formats
 from preceptor.training.probe import step_seconds
 
 # A forward is about a third of a training step.
@@ -55,6 +58,42 @@ def estimate_seconds(
             images += FORWARD_SHARE * validation * (study.training.epochs + 1)
         seconds += images / _rates[key]
     return seconds / max(jobs, 1)
+
+
+def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
+    """Disk space of the models that the trainings among these steps leave in the store.
+
+    Args:
+        steps: Steps of a plan.
+        classes: Class names.
+    """
+    sizes: dict[str, int] = {}
+    total = 0
+    for step in steps:
+        run = step.config
+        if step.kind != "train" or run is None:
+            continue
+        key = repr((run.backbone, run.backbone_args, run.training.pool))
+        if key not in sizes:
+            state = build_for(run, classes, load_weights=False).state_dict()
+            sizes[key] = sum(value.nbytes for value in state.values())
+        total += sizes[key]
+    return total
+
+
+def cache_bytes(study: StudyConfig, manifest: Manifest) -> int:
+    """Disk space of the image caches of a study on one manifest.
+
+    Args:
+        study: Study config.
+        manifest: Its manifest.
+    """
+    forms = {
+        CanvasFormat.of(form)
+        for backbone in study.backbone_names
+        for form in image_formats(study.plain_run(backbone))
+    }
+    return sum(form.bytes_needed(len(manifest), int(manifest.map_mask.sum())) for form in forms)
 
 
 def count_kinds(steps: Sequence[Step]) -> str:

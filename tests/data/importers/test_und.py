@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from preceptor.data.importers.und import read_und
-from preceptor.errors import ProblemsError
+from preceptor.errors import InputError, ProblemsError
 
 
 @pytest.fixture
@@ -69,6 +69,21 @@ def test_the_release_reads_as_it_is(release: Path) -> None:
     assert maps == ["a.jpg", "", "", "d.png", "", ""]
     assert table["annotated"].tolist() == [True, False, False, True, False, False]
     assert table["path"][0] == str(release / "images" / "real" / "a.png")
+
+
+def test_csvs_of_one_class_are_one_test_set_with_a_source_for_each(release: Path) -> None:
+    (release / "ffhq.csv").write_text("test,real,/new/real/e.png\n")
+    (release / "progan.csv").write_text("test,fake,/new/gan/a.png\n")
+    files = [release / "ffhq.csv", release / "progan.csv"]
+    manifest = read_und(
+        release / "train.csv", files, release / "images", release / "heat", join="test-unseen"
+    )
+    table = manifest.table
+    assert manifest.eval_splits("test") == ["test-unseen"]
+    assert table["source"].tolist() == ["real", "real", "gan", "gan", "ffhq", "progan"]
+    assert table["saliency"].tolist()[-2:] == ["", ""]
+    with pytest.raises(InputError, match="'unseen' is no test set; name it test or test-NAME"):
+        read_und(release / "train.csv", files, release / "images", None, join="unseen")
 
 
 def test_it_can_be_written_as_a_manifest(release: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from preceptor.data.manifest import Checks, Manifest, check_raw
 from preceptor.data.manifest_io import Findings, RawTable, read_table
-from preceptor.errors import Problem, ProblemsError
+from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_or_none
 
 _HEADER = ["split", "label", "path"]
@@ -27,6 +27,8 @@ def read_und(
     test_csvs: Sequence[Path],
     image_root: Path,
     heatmaps: Path | None,
+    *,
+    join: str | None = None,
     **checks: Unpack[Checks],
 ) -> Manifest:
     """Read the release in its published form: CSVs without header, and a folder of heat maps.
@@ -41,22 +43,32 @@ def read_und(
             splits in it: gan9.csv, test-gan9.csv and test_gan9.csv all give test-gan9.
         image_root: Base folder of the paths, with or without leading slash.
         heatmaps: Folder of heat maps, or None.
+        join: Name of one test set of the images of all `test_csvs`, each of which is then a source
+            with the name of its file. The published CSVs have images of one class each, so that
+            only together they have an AUC. None = a test set for each CSV.
         checks: What is checked, see `Checks`; splits without rows in the files are not needed.
 
     Raises:
         ProblemsError: The data is invalid; lists all problems by file and row.
+        InputError: `join` is no name of a test set.
     """
+    if join is not None and kind_or_none(join) != "test":
+        raise InputError(f"join {join!r} is no test set; name it test or test-NAME")
     problems: list[Problem] = []
     parts: list[pd.DataFrame] = []
     row_names: list[str] = []
     names: dict[str, Path] = {}
     for csv_path in map(Path, (train_csv, *test_csvs)):
         part, numbers = _read_rows(csv_path, problems)
+        part["path"] = part["path"].str.strip().str.lstrip("/")
+        part["source"] = [_folder(path) for path in part["path"]]
         if csv_path == Path(train_csv):
             part["split"] = part["split"].map(lambda name: _TRAIN_CSV_SPLITS.get(name, name))
         else:
             name = _test_set(csv_path.stem)
             part["split"] = name
+            if join is not None:
+                part["split"], part["source"] = join, csv_path.stem
             if name in names:
                 what = f"its test set would be {name}, as that of {names[name]}"
                 problems.append(Problem(str(csv_path), what, "rename one of the files"))
@@ -66,8 +78,6 @@ def read_und(
     frame = pd.concat(parts, ignore_index=True)
     if not len(frame):
         raise ProblemsError(str(train_csv), problems)
-    frame["path"] = frame["path"].str.strip().str.lstrip("/")
-    frame["source"] = [_folder(path) for path in frame["path"]]
 
     findings = Findings(str(train_csv), row_names.__getitem__)
     for problem in problems:
