@@ -1,7 +1,7 @@
 """Program `preceptor` for shell scripts, whose processes share one import of torch.
 
-A script of ten commands would import torch ten times. The program that is put on the path here hands
-its arguments and streams to the tests, which run the command in a forked process.
+A script of ten commands would import torch ten times. The program that is put on the path here
+hands its arguments and streams to the tests, which run the command in a forked process.
 """
 
 from __future__ import annotations
