@@ -96,6 +96,12 @@ def test_what_is_running_is_shown() -> None:
     assert "step 5" not in text
 
 
+def test_no_time_is_left_at_the_end() -> None:
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(render(Status(7, 7, [], {}, 1.0)))
+    assert "left" not in console.export_text()
+
+
 def test_on_a_cluster_it_is_shown_where_a_step_is_done_and_which_one_waits() -> None:
     running = [
         Running("train", "train one", 100.0, "epoch 1/2", "node-7"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import HANGS
+from tests.forked_program import program_folder
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TUTORIALS = sorted(page for page in (DOCS / "tutorials").glob("*.md") if page.stem != "index")
@@ -47,16 +48,17 @@ def test_its_commands_succeed(page: Path, tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="the forged photographs are scikit-image's")
     work = tmp_path / "empty"
     work.mkdir()
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", script_of(page)],
-        cwd=work,
-        env=os.environ | {"PATH": programs},
-        capture_output=True,
-        text=True,
-        timeout=HANGS,
-        check=False,
-    )
+    with program_folder() as first:
+        folders = [str(first), str(Path(sys.executable).parent), os.environ["PATH"]]
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", script_of(page)],
+            cwd=work,
+            env=os.environ | {"PATH": os.pathsep.join(folders)},
+            capture_output=True,
+            text=True,
+            timeout=HANGS,
+            check=False,
+        )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "error" not in done.stderr, done.stderr
 

@@ -39,7 +39,9 @@ def render(status: Status, now: float | None = None) -> RenderableType:
     """
     now = time.time() if now is None else now
     head = Table.grid(padding=(0, 1))
-    left = "" if status.left is None else f"about {as_time(status.left)} left"
+    left = ""
+    if status.left is not None and status.done < status.total:
+        left = f"about {as_time(status.left)} left"
     head.add_row(
         f"{status.done} of {status.total} steps",
         ProgressBar(total=max(status.total, 1), completed=status.done, width=30),
