@@ -167,8 +167,9 @@ def import_command(folder: Path) -> list[str]:
 def write_random_weights(folder: Path, backbones: Sequence[str], size: int) -> None:
     """Write random weights in place of those of ImageNet, unless they exist.
 
-    Batch norms get the statistics of random images. Without them, the logits of Inception-v3 are
-    about 1e8, all probabilities are 0 or 1, and RISE finds nothing.
+    Batch norms of Inception-v3 get the statistics of random images. Without them, its logits are
+    about 1e8, all probabilities are 0 or 1, and RISE finds nothing; the other backbones have random
+    weights with logits of about 1.
 
     Args:
         folder: Output folder.
@@ -182,11 +183,12 @@ def write_random_weights(folder: Path, backbones: Sequence[str], size: int) -> N
         if file.exists():
             continue
         model = timm.create_model(name)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # the mean over all batches, of which there is one
-        with torch.no_grad():
-            model.train()(torch.randn(16, 3, size, size))
+        if name == "inception_v3":
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = None  # the mean over all batches, of which there is one
+            with torch.no_grad():
+                model.train()(torch.randn(16, 3, size, size))
         partial = file.with_suffix(".partial")
         save_file(model.state_dict(), partial)
         partial.rename(file)
