@@ -32,6 +32,7 @@ def write_reference() -> None:
         "tables.md": tables_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
         "changelog.md": _beside("CHANGELOG.md"),
+        "paper.md": _beside("examples/paper/README.md"),
         "study.schema.json": json.dumps(schema, indent=1) + "\n",
     }.items():
         file = GENERATED / name
@@ -42,8 +43,8 @@ def write_reference() -> None:
 def _beside(name: str) -> str:
     """Text of a page outside this folder, with links from `reference/generated`."""
     text = (HERE.parent / name).read_text(encoding="utf-8")
-    text = re.sub(r"\[([^\]]+)\]\((?:evidence/[^)]*|CONTRIBUTING\.md)\)", r"\1", text)
-    return re.sub(r"\]\((?:\.\./)?docs/", "](../../", text)
+    text = re.sub(r"\[([^\]]+)\]\((?:evidence/[^)]*|CONTRIBUTING\.md|\.\./slurm/[^)]*)\)", r"\1", text)
+    return re.sub(r"\]\((?:\.\./)*docs/", "](../../", text)
 
 
 def with_links_inside(text: str, up: str) -> str:
