@@ -18,7 +18,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/preceptor demo --out demo-study
 
-# The paper's study, small, on generated data in the layout of the UND release: about ten minutes.
+# The paper's study, small, on generated data in the layout of the UND release.
 rehearse: install
 	$(BIN)/python examples/paper/rehearse.py --out rehearsal
 
