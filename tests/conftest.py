@@ -159,6 +159,11 @@ EXHAUSTIVE = (
     # The one exception: Ray Serve starts eight processes on each node, minutes on a small machine.
     # Its replicas run the code of the server, which `serve/test_server.py` tests.
     "serve/test_ray.py",
+    # Stay: a first study, and from a Teacher to a model in use.
+    *(
+        f"docs/test_tutorials.py::test_its_commands_succeed[{name}"
+        for name in ("cluster", "import-annotations", "mark-your-images")
+    ),
     # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
     *(
         f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
