@@ -16,7 +16,7 @@ from tests.browsers import start_browser
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("index", "models", "study", "reference/api", "reference/generated/config")
+PAGES = ("index", "models", "tutorials/first-study")
 
 
 @pytest.fixture(scope="module")

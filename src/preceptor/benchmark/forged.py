@@ -137,6 +137,7 @@ def write_forged(folder: Path, settings: ForgedSettings, seed: int) -> Path:
 
     Example:
         >>> import tempfile
+        >>> from preceptor.benchmark.forged_settings import PRESETS
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     manifest = write_forged(Path(parent) / "forged", PRESETS["tiny"], seed=0)
         ...     print(manifest.read_text().splitlines()[0])
