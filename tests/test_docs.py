@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.documents import PAGES, ROOT
+
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
     pytest.param(block, id=f"{file.relative_to(ROOT)} {number}")
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for file in PAGES
     for number, block in enumerate(BLOCK.findall(file.read_text(encoding="utf-8")), 1)
 ]
 
@@ -32,7 +32,7 @@ def test_there_is_something_to_run() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for file in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+    for file in {*ROOT.glob("*.md"), *PAGES}:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", file.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (file.parent / target).exists(), f"{file.name}: {target}"
