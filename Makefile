@@ -32,7 +32,7 @@ exhaustive: install
 	$(PYTEST) -m exhaustive
 
 fault: install
-	$(BIN)/python benchmarks/fault.py --points 3
+	$(BIN)/python benchmarks/fault.py --points 2
 
 lint: install
 	$(BIN)/ruff check src tests benchmarks examples docs
