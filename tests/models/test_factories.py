@@ -35,6 +35,10 @@ def sized(num_classes, in_chans):
     return NetworkParts(network, features="0.1", input_size=48, mean=(0.5,) * 3)
 
 @network_factory
+def fixed(num_classes, in_chans):
+    return small(2, in_chans)
+
+@network_factory
 def wrong(num_classes, in_chans):
     return "a network"
 
@@ -139,6 +143,9 @@ def test_what_a_factory_does_is_one_line(package: Path) -> None:
         with pytest.raises(InputError, match=message) as found:
             build_model("mine", CLASSES, input_size=32, network=network)
         assert "\n" not in str(found.value)
+    fixed = built("own_networks.nets:fixed")
+    with pytest.raises(InputError, match="head is sigmoid, which has num_classes=1, and the"):
+        build_model("mine", CLASSES, input_size=32, network=fixed, head="sigmoid")
     small = built("own_networks.nets:small")
     with pytest.raises(InputError, match="backbone_args is for backbones of timm"):
         build_model("mine", CLASSES, network=small, backbone_args={"output_stride": 8})

@@ -189,6 +189,11 @@ def _of_factory(
         logits=parts.logits, input_size=input_size or parts.input_size, in_chans=in_chans,
         mean=parts.mean, std=parts.std, fit=fit, cam=cam, name=name,
     )  # fmt: skip
+    if model.spec.head != head:
+        raise InputError(
+            f"{name}: head is {head}, which has num_classes={outputs}, and the network of "
+            f"{network.factory} has another number of logits; let it use num_classes"
+        )
     if weights != "none":
         assert model.spec.module is not None
         load_weights(parts.module, model.spec.module.head, weights, name)

@@ -18,8 +18,8 @@ from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError, reason
 from preceptor.models.find_parts import Part
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.module_names import missing_module, parents_of
 from preceptor.runtime.plugins import plugin
-from preceptor.runtime.source_digest import missing_module
 
 _MARK = "_preceptor_network_factory"
 
@@ -82,7 +82,7 @@ def factory_of(target: str) -> Factory:
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a module may raise anything when it is imported
-        if isinstance(error, ModuleNotFoundError) and error.name in _parents(name):
+        if isinstance(error, ModuleNotFoundError) and error.name in parents_of(name):
             raise InputError(f"network {target}: {missing_module(error.name or name)}") from error
         raise InputError(
             f"network {target}: {name} cannot be imported: {reason(error, 200)}"
@@ -142,8 +142,3 @@ def create_parts(
     raise InputError(
         f"network {target}: returns a {type(made).__name__}; return a torch module, or NetworkParts"
     )
-
-
-def _parents(name: str) -> set[str]:
-    parts = name.split(".")
-    return {".".join(parts[: count + 1]) for count in range(len(parts))}

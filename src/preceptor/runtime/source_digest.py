@@ -8,6 +8,7 @@ from pathlib import Path
 
 from preceptor.errors import InputError
 from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.module_names import missing_module, parents_of
 from preceptor.runtime.result_folder import digest
 
 
@@ -37,22 +38,6 @@ def source_digest(target: str) -> str:
     return digest(sorted(found.items()))
 
 
-def missing_module(name: str) -> str:
-    """What is wrong with a module that is not found, and what to do."""
-    top = name.partition(".")[0]
-    if Path(f"{top}.py").is_file() or Path(top, "__init__.py").is_file():
-        return (
-            f"there is no module {name} here, and {top} is in the current folder, which Python "
-            "does not search; write PYTHONPATH=. before the command"
-        )
-    return f"there is no module {name} here; install it, or add the folder with it to PYTHONPATH"
-
-
-def _parents(name: str) -> set[str]:
-    parts = name.split(".")
-    return {".".join(parts[: count + 1]) for count in range(len(parts))}
-
-
 def _source(name: str) -> Path | None:
     """Source file of a module, which is not imported (its parent packages are)."""
     try:
@@ -78,4 +63,4 @@ def _imports(file: Path, name: str) -> set[str]:
                 base = ".".join([*parents, *([base] if base else [])])
             found.add(base)
             found.update(f"{base}.{alias.name}" for alias in node.names)
-    return set().union(*(_parents(one) for one in found if one))
+    return set().union(*(parents_of(one) for one in found if one))
