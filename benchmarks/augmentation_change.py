@@ -29,7 +29,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.paired_tests import mean_std, paired_difference
 from preceptor.inference.score import evaluate
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.training.run import train
 
 # Through the config, since earlier revisions have these classes in another module.

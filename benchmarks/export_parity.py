@@ -27,7 +27,8 @@ from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.model_export.onnx import graph_outputs
 from preceptor.model_export.parity import TOLERANCE, measure, model_outputs
 from preceptor.model_export.traced import LARGER
-from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.predictor.sealed_file import read_sealed
 
 # Backbone and input size in pixels: small ones with the layers of their family and a grid of at

@@ -24,7 +24,7 @@ from preceptor.errors import PreceptorError
 from preceptor.evaluation.metrics import auc
 from preceptor.model_export.check_images import validation_images
 from preceptor.model_export.export import ExportSettings, export_model
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.training.run import train
 
 BACKBONES = ("mobilenetv2_100", "tf_efficientnet_lite0")

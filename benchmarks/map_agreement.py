@@ -17,7 +17,7 @@ import pandas as pd
 
 from preceptor.data.rows import MapTargets
 from preceptor.inference.predict import predict
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import is_finished
 from preceptor.saliency.agreement import correlation
 from preceptor.study_folder import reopen

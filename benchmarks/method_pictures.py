@@ -16,8 +16,8 @@ from preceptor.config.training import Augmentation
 from preceptor.data.draws import draw
 from preceptor.data.rows import MapTargets
 from preceptor.inference.predict import predict
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.predictor.overlay import MAGMA
 from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan

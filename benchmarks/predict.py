@@ -32,7 +32,8 @@ from PIL import Image
 import preceptor
 from preceptor.batch_prediction.image_list import ListedImage
 from preceptor.batch_prediction.predict_files import MapOutput, predict_files
-from preceptor.models.build import build_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import save_model
 from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.predictor.torch_network import TorchNetwork
 from preceptor.runtime.cores import usable_cores

@@ -25,7 +25,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import set_auc
 from preceptor.inference.score import score_frame
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
 from preceptor.study.selection import Candidate, choose, survivors

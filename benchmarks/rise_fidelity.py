@@ -37,7 +37,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.map_geometry import resample
 from preceptor.data.workspace import Workspace
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import MaskedScores
 from preceptor.saliency.rise import covariance, rise_published, self_normalised

@@ -40,7 +40,8 @@ import torch
 from measure import machine
 from predict import make_images
 
-from preceptor.models.build import build_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import save_model
 from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.predictor.torch_network import TorchNetwork
 

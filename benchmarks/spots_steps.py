@@ -34,7 +34,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.evaluation.paired_tests import mean_std
 from preceptor.inference.annotate import annotate
 from preceptor.inference.score import evaluate
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.run import train
 

@@ -13,7 +13,8 @@ import torch
 from preceptor.model_export.check_images import CheckImages, synthetic_images
 from preceptor.model_export.export import Exported, ExportSettings, export_model
 from preceptor.model_export.parity import model_outputs
-from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import load_model, save_model
 
 CARD = "# A model card\n\nTrained on nothing.\n"
 _PLACE = tempfile.TemporaryDirectory()

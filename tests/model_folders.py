@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from preceptor.models.backbones import classifiers
-from preceptor.models.build import build_model, save_model
+from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import save_model
 
 THRESHOLDS = {"eer": 0.5, "fdr=0.05": 0.25, "fdr=0.01": 0.75}
 

@@ -18,7 +18,7 @@ from preceptor.config.training import Training
 from preceptor.config.yaml_file import load_config
 from preceptor.driver import run_study
 from preceptor.errors import InputError
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.leases import lease
 from preceptor.study.config import StudyConfig
 from preceptor.study.stages import outline

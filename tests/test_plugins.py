@@ -19,7 +19,8 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.losses.guidance_term import _plugin_distance
 from preceptor.losses.guided import GuidedLoss
-from preceptor.models.build import build_model, load_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.plugins import load_plugin, plugin, registered
 from preceptor.training.prepare import run_id_of
 from preceptor.training.run import train

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from preceptor.inference.score import evaluate
     from preceptor.losses.guidance_term import guidance
     from preceptor.losses.guided import GuidedLoss
-    from preceptor.models.build import build_model, load_model
+    from preceptor.models.build import build_model
     from preceptor.models.factories import NetworkParts, network_factory
     from preceptor.models.guide import guide
+    from preceptor.models.model_folder import load_model
     from preceptor.predictor.load import load
     from preceptor.study.config import StudyConfig
     from preceptor.training.run import train
@@ -37,7 +38,7 @@ _PLACES = {
     "guidance": "preceptor.losses.guidance_term",
     "guide": "preceptor.models.guide",
     "load": "preceptor.predictor.load",
-    "load_model": "preceptor.models.build",
+    "load_model": "preceptor.models.model_folder",
     "network_factory": "preceptor.models.factories",
     "run_study": "preceptor.driver",
     "train": "preceptor.training.run",

@@ -14,7 +14,7 @@ import pytest
 import preceptor
 from preceptor.calibration.make_reference import alarm_interval
 from preceptor.errors import InputError
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.predictor.reference import shares_at_least
 from preceptor.predictor.reference_files import read_reference, write_reference
 from preceptor.runtime.checksums import write_checksums

@@ -11,7 +11,8 @@ import pytest
 
 from preceptor.evaluation.delong import delong
 from preceptor.evaluation.operating_points import threshold_rates
-from preceptor.models.build import build_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import save_model
 from tests.commands import Outcome, here
 from tests.datasets import squares
 

@@ -24,8 +24,8 @@ from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.inference.annotate import annotate
 from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
 from preceptor.maps.store import MapStore, read_store
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.leases import lease
 from preceptor.training.run import train
 from tests.commands import flags

@@ -11,7 +11,7 @@ import pytest
 import preceptor
 from preceptor.data.manifest import Manifest
 from preceptor.explain.explanation import Explained, explain
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from tests.calibrated import Calibrated
 from tests.commands import assert_refused, here
 

@@ -17,7 +17,7 @@ from preceptor.errors import InputError
 from preceptor.model_export.check_images import synthetic_images
 from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.model_export.parity import ExportError, Parity, model_outputs
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.predictor.map_values import normalised
 from preceptor.predictor.prediction import decide
 from tests.exported_files import CARD, labelled_images, model_folder, onnx_file

@@ -17,7 +17,7 @@ from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.model_export.parity import model_outputs
 from preceptor.model_export.torch_export import package_outputs, read_package
 from preceptor.model_export.traced import example_images, takes_other_sizes, trace
-from preceptor.models.build import MODEL_FILES, load_model
+from preceptor.models.model_folder import MODEL_FILES, load_model
 from preceptor.predictor.calibration import Calibration
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from preceptor.errors import InputError
 from preceptor.models import backbones
 from preceptor.models.backbones import classifiers
-from preceptor.models.build import MODEL_FILES, build_model, load_model, save_model
+from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.runtime.checksums import write_checksums
 
 

@@ -12,8 +12,9 @@ import timm
 import torch
 
 from preceptor.errors import InputError
-from preceptor.models.build import MODEL_FILES, build_model, load_model, save_model
+from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.models.probes import check_cam_identity, check_grad_cam
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.result_folder import finish

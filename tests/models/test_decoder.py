@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from preceptor.errors import InputError
 from preceptor.models.backbones import create_network
-from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.probes import check_cam_identity
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError
-from preceptor.models.build import build_model, load_model, save_model
+from preceptor.models.build import build_model
 from preceptor.models.factories import factory_of
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.pooling import Pool
 from preceptor.runtime.source_digest import source_digest
 

@@ -18,8 +18,8 @@ from preceptor.data.geometry import TURNS, render
 from preceptor.data.images import ImageError, decode_image
 from preceptor.data.map_geometry import turn_all
 from preceptor.errors import InputError
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.models.outputs import GuidedOutput
 from preceptor.predictor.inputs import BadImage
 from preceptor.predictor.map_values import normalised

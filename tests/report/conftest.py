@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from preceptor.config.yaml_file import parse_config
-from preceptor.models.build import build_model, save_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import save_model
 from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm, Failure

@@ -15,7 +15,7 @@ import yaml
 from preceptor.evaluation.operating_points import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc
 from preceptor.evaluation.terms import TERMS
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.report.write import write_results
 from preceptor.runtime.result_folder import read_scores
 from tests.report.conftest import DOMAINS, NASTY, PRIMARY, Written

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.config.run import RunConfig
-from preceptor.models.build import save_model
+from preceptor.models.model_folder import save_model
 from preceptor.study import estimate
 from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
 from preceptor.study.steps import Arm, AverageMaps, Evaluate, Step, Train

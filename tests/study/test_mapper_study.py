@@ -11,7 +11,7 @@ import pytest
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError
 from preceptor.maps.store import read_store
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
 from preceptor.study.setting import Setting

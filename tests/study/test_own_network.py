@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from preceptor import load
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from tests.datasets import squares
 from tests.studies import run_serially, study
 

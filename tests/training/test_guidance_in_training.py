@@ -22,7 +22,8 @@ from preceptor.errors import InputError
 from preceptor.evaluation.metrics import auc
 from preceptor.inference.annotate import annotate
 from preceptor.inference.score import evaluate
-from preceptor.models.build import build_model, load_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import load_model
 from preceptor.models.pooling import Pool
 from preceptor.runtime.checksums import file_digest
 from preceptor.training.loop import derived_seed

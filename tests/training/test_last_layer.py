@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import read_scores
 from preceptor.training.last_layer import (
     STRENGTHS,

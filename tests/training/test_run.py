@@ -31,7 +31,8 @@ from preceptor.inference.predict import predict
 from preceptor.inference.score import score_sets
 from preceptor.maps.committee import mean_store
 from preceptor.maps.store import read_store, write_store
-from preceptor.models.build import build_model, load_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import damaged_files, read_record, read_scores

@@ -8,7 +8,7 @@ from pathlib import Path
 from preceptor.calibration.card import RELIABILITY, card_sections, new_card
 from preceptor.calibration.make_reference import MadeReference
 from preceptor.errors import InputError
-from preceptor.models.build import MODEL_FILES
+from preceptor.models.model_folder import MODEL_FILES
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.reference import REFERENCE
 from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference

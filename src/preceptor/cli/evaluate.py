@@ -49,7 +49,7 @@ def evaluate(
         from preceptor.evaluation.operating_points import known_threshold
         from preceptor.evaluation.scores import check_score_file, figures, write_scores
         from preceptor.inference.score import check_comparable, score_sets
-        from preceptor.models.build import load_model
+        from preceptor.models.model_folder import load_model
 
     if out is not None:
         check_target("--out", out, replace=True)

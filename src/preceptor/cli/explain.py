@@ -50,7 +50,7 @@ def explain(
         from preceptor.errors import InputError
         from preceptor.explain.explanation import explain as explain_images
         from preceptor.explain.page import explain_page
-        from preceptor.models.build import load_model
+        from preceptor.models.model_folder import load_model
         from preceptor.predictor.load import load
         from preceptor.runtime.progress import progress
         from preceptor.runtime.result_folder import write_atomically

@@ -69,7 +69,7 @@ def export(
         from preceptor.errors import InputError
         from preceptor.model_export.check_images import validation_images
         from preceptor.model_export.export import ExportSettings, check_settings, export_model
-        from preceptor.models.build import load_model
+        from preceptor.models.model_folder import load_model
 
     check_target("--out", out)
     settings = ExportSettings(to, threshold, map_, input_type, not fixed_size, int8, int8_limit)

@@ -27,7 +27,7 @@ from preceptor.execution.serial import SerialExecutor
 from preceptor.inference.annotate import model_digest, rows_of
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.maps.store import MapStore, write_store
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.cache_dir import default_cache_dir
 from preceptor.runtime.leases import lease
 from preceptor.runtime.progress import progress

@@ -17,8 +17,8 @@ from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
 from preceptor.maps.committee import mean_store
 from preceptor.maps.store import MapStore, read_store, write_store
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish, is_finished, read_record

@@ -25,8 +25,8 @@ from preceptor.evaluation.split_names import kind_or_none
 from preceptor.inference.annotate import compute_maps
 from preceptor.label.teacher_config import MARKED, NOTHING, TeacherConfig
 from preceptor.maps.export import map_over_image
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.training.run import train
 
 Mask = NDArray[np.bool_]

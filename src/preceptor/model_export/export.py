@@ -24,8 +24,8 @@ from preceptor.model_export.parity import (
 )
 from preceptor.model_export.torch_export import package_outputs, read_package, write_package
 from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
-from preceptor.models.build import MODEL_FILES, load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import MODEL_FILES, load_model
 from preceptor.predictor.calibrated_network import calibrated_info
 from preceptor.predictor.reference_files import REFERENCE_FILES, find_reference
 from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY

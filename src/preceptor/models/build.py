@@ -1,4 +1,4 @@
-"""Build, save and load models.
+"""Build models.
 
 The class activation map is exact only if the logits are a linear head on mean-pooled features.
 `build_model` checks this on the built network (`preceptor.models.probes`). Other backbones get
@@ -7,44 +7,30 @@ Grad-CAM through the head, or are rejected with the reason.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from preceptor.config.image_format import Fit
 from preceptor.config.network import NetworkFactory
-from preceptor.errors import InputError, PreceptorError, reason
+from preceptor.errors import InputError, reason
 from preceptor.models.backbones import classifiers, create_network, load_weights
-from preceptor.models.factories import NetworkParts, create_parts, resolved_network
+from preceptor.models.factories import create_parts, resolved_network
 from preceptor.models.feature_layout import CamSource, last_block
-from preceptor.models.guide import check_classes, guide, with_parts
+from preceptor.models.guide import check_classes, guide
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.outputs import ModelOutput
 from preceptor.models.pooling import Pool
-from preceptor.models.probes import check_cam_identity, check_grad_cam, check_trained
-from preceptor.models.spec import Head, ModelSpec, ModuleParts
-from preceptor.runtime.checksums import (
-    CHECKSUMS,
-    files_that_differ,
-    read_checksums,
-    write_checksums,
-)
+from preceptor.models.probes import check_cam_identity, check_grad_cam
+from preceptor.models.spec import Head, ModelSpec
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.modes import evaluating
-from preceptor.runtime.result_folder import checksum, is_finished
-from preceptor.runtime.strict_json import strict_json
 
 CamKind = Literal["auto", "cam", "gradcam"]
-
-MODEL_FILES = ("model.json", "model.safetensors")
-"""Files of a model folder that determine its predictions."""
 
 
 def build_model(
@@ -321,103 +307,3 @@ def _trial(model: GuidedModel) -> ModelOutput:
             "classes; set global pooling (backbone_args: global_pool)"
         )
     return out
-
-
-def save_model(
-    model: GuidedModel, folder: Path, thresholds: Mapping[str, float] | None = None
-) -> None:
-    """Write a model folder: `model.safetensors`, `model.json` and their checksums."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
-    (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
-    write_checksums(folder, MODEL_FILES)
-
-
-def check_model_files(folder: Path) -> dict[str, str]:
-    """Check the files of a model folder against their checksums.
-
-    The model folder of a run that an earlier version trained has its checksums in `run.json`.
-
-    Returns:
-        Checksum of each file.
-
-    Raises:
-        InputError: A file does not match its checksum, or there are no checksums.
-    """
-    known, run = read_checksums(folder), folder.absolute().parent
-    if not known and is_finished(run):
-        inside = folder.absolute().name
-        known = {name: checksum(run, f"{inside}/{name}") for name in MODEL_FILES}
-    known = {name: known[name] for name in MODEL_FILES if known.get(name)}
-    if len(known) < len(MODEL_FILES):
-        raise InputError(
-            f"{folder}: {CHECKSUMS} with the checksums of the model is missing or incomplete; copy "
-            "the whole folder again, or write best/ of an older study again: preceptor report STUDY"
-        )
-    if changed := files_that_differ(folder, known):
-        raise InputError(
-            f"{folder}: {changed[0]} does not match its checksum: it was changed or damaged after "
-            "it was written; copy the folder again"
-        )
-    return known
-
-
-def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = None) -> GuidedModel:
-    """Load a model folder; nothing is unpickled.
-
-    Args:
-        folder: The model folder.
-        network: Network of a model that was made from an object by `guide`, with any weights; None
-            = timm's, or that of the factory which the folder names.
-
-    Raises:
-        InputError: The folder is not a model folder, a file does not match its checksum, the folder
-            is inconsistent, or its model has CAMs that do not add up to the logits.
-    """
-    folder = Path(folder)
-    file = folder / "model.json"
-    if not file.is_file():
-        raise InputError(f"{folder} is not a model folder: it has no model.json")
-    check_model_files(folder)
-    try:
-        values = json.loads(file.read_text())
-        for key in ("classes", "mean", "std"):
-            values[key] = tuple(values[key])
-        values["pool"] = Pool(**values["pool"])
-        if values.get("module") is not None:
-            values["module"] = ModuleParts(**values["module"])
-        spec = ModelSpec(**values)
-        model = _empty(spec, network)
-        model.backbone.load_state_dict(load_file(folder / "model.safetensors"))
-        check_trained(model)
-        return model
-    except InputError as error:
-        raise InputError(f"{folder}: {error}") from error
-    except PreceptorError:
-        raise
-    except Exception as error:  # damaged JSON, missing keys, tensors of another shape
-        if out_of_memory(error):  # it says nothing of the model
-            raise
-        raise InputError(f"{folder}: cannot be loaded: {reason(error)}") from error
-
-
-def _empty(spec: ModelSpec, network: nn.Module | NetworkParts | None) -> GuidedModel:
-    """Model of a specification, before its weights are loaded."""
-    outputs = 1 if spec.head == "sigmoid" else len(spec.classes)
-    if spec.module is None:
-        if network is not None:
-            raise InputError(f"its network is timm's {spec.backbone}; remove the argument network")
-        created = create_network(spec.backbone, outputs, spec.in_chans, spec.backbone_args, "none")
-        return GuidedModel(created, spec)
-    if network is None and not spec.factory:
-        raise InputError(
-            f"its network, {spec.backbone}, is not timm's and has no factory; give it: "
-            "load_model(folder, network=…)"
-        )
-    if network is None:
-        network = create_parts(spec.factory, outputs, spec.in_chans, spec.backbone_args)
-    if isinstance(network, NetworkParts):
-        return with_parts(network.module, spec, network.logits)
-    return with_parts(network, spec, None)

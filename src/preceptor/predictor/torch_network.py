@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from preceptor.config.training import Precision
 from preceptor.errors import InputError
 from preceptor.inference.predict import to_device
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.precision import autocast
 from preceptor.predictor.inference_probe import BATCH_SIZES, GPU_BATCH_SIZES, choose_batch_size

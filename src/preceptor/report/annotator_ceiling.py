@@ -17,7 +17,7 @@ from preceptor.data.map_geometry import resample
 from preceptor.errors import PreceptorError
 from preceptor.evaluation.annotators import mean_of, pearson
 from preceptor.maps.store import is_store, read_store
-from preceptor.models.build import load_model
+from preceptor.models.model_folder import load_model
 from preceptor.runtime.formatting import number
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.plan import Plan

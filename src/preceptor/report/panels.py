@@ -33,8 +33,8 @@ from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.inference.annotate import rise_rows
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.predictor.overlay import colored, opacities
 from preceptor.results.best import Best
 from preceptor.results.domain import Results

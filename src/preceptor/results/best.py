@@ -9,7 +9,7 @@ import pandas as pd
 
 from preceptor.evaluation.operating_points import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
-from preceptor.models.build import load_model, save_model
+from preceptor.models.model_folder import load_model, save_model
 from preceptor.results.score_files import ScoreFiles
 from preceptor.runtime.replace_file import replacing
 from preceptor.study.plan import Plan

@@ -25,8 +25,8 @@ from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.models.build import load_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import load_model
 from preceptor.models.probes import check_trained
 from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog

@@ -14,8 +14,8 @@ from preceptor.data.rows import Rows
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.inference.score import score_frame
-from preceptor.models.build import save_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.model_folder import save_model
 from preceptor.runtime.memory import device_memory
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.checkpoint import Progress
