@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 
 from preceptor.cli.doctor_output import as_text
+from preceptor.cli.inspect_installation import (
+    HubAnswer,
+    advice_on,
+    folder_state,
+    inspect_installation,
+)
 from preceptor.cli.installation import (
     Devices,
     Folder,
     Gpu,
     Hub,
-    HubAnswer,
     Installation,
     Package,
     StepTime,
-    advice_on,
-    folder_state,
-    inspect_installation,
 )
 from preceptor.runtime.formatting import gibibytes
 from tests.commands import Outcome, here

@@ -19,7 +19,7 @@ def doctor(
 
     with bulk_import():
         from preceptor.cli.doctor_output import as_json, as_text
-        from preceptor.cli.installation import inspect_installation
+        from preceptor.cli.inspect_installation import inspect_installation
 
         found = inspect_installation()
     print(as_json(found) if json else as_text(found))
