@@ -121,14 +121,15 @@ def test_an_importer_of_a_plugin(installed: Path, tmp_path: Path) -> None:
     rows = "image,label,x,y,radius\na b.png,spot,10,12,4\n"
     (tmp_path / "circles.csv").write_text(rows)
 
-    def imported(to: str) -> subprocess.CompletedProcess[str]:
+    def imported(to: str, *further: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
                 sys.executable, "-m", "preceptor", "data", "import", "circles",
                 tmp_path / "circles.csv", "--images", tmp_path / "images", "--to", tmp_path / to,
                 "--unmarked", "examined",
             ],
-            env={"PYTHONPATH": f"{ROOT / 'src'}:{installed}"}, capture_output=True, text=True,
+            env={"PYTHONPATH": ":".join(map(str, (ROOT / "src", installed, *further)))},
+            capture_output=True, text=True,
         )  # fmt: skip
 
     done = imported("out")
@@ -138,6 +139,10 @@ def test_an_importer_of_a_plugin(installed: Path, tmp_path: Path) -> None:
     assert (marked["label"], Path(marked["path"]).name) == ("spot", "a b.png")
     pixels = Image.open(tmp_path / "out" / marked["saliency"]).convert("L")
     assert (pixels.getpixel((10, 12)), pixels.getpixel((20, 12))) == (255, 0)
+    offer(tmp_path, "two", "preceptor.importers", "circles = two.read:read")
+    several = imported("several", tmp_path)
+    assert several.returncode == 2
+    assert "both offer it in preceptor.importers; uninstall one of them" in several.stderr
     (tmp_path / "circles.csv").write_text(f"{rows}c.png,spot,10,far,4\n")
     wrong = imported("wrong")
     assert wrong.returncode == 2

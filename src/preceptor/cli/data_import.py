@@ -5,13 +5,12 @@
 
 import inspect
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from preceptor.runtime.plugins import load_plugin, registered
+from preceptor.runtime.plugins import load_plugin, plugin, registered
 
 if TYPE_CHECKING:
     from preceptor.data.importers.shapes import ImportedAnnotations
@@ -307,19 +306,20 @@ def _command(read: Reader) -> Callable[..., None]:
     return run
 
 
-def _of_plugin(found: EntryPoint) -> Reader:
+def _of_plugin(name: str) -> Reader:
     """Reader of a plugin, which is imported when it is called."""
 
     def read(source: Sources, images: Images = None) -> "ImportedAnnotations":
+        found = plugin("preceptor.importers", name)  # an error if several packages offer it
+        assert found is not None
         return load_plugin(found)(_one(source), images)  # type: ignore[no-any-return]
 
-    package = "a package" if found.dist is None else found.dist.name
-    read.__doc__ = f"Format of {package}."
+    read.__doc__ = f"{name}, the format of a plugin."
     return read
 
 
 for _name, _read in FORMATS.items():
     imports.command(_name)(_command(_read))
-for _name, _found in registered("preceptor.importers").items():
+for _name in registered("preceptor.importers"):
     if _name not in FORMATS:
-        imports.command(_name)(_command(_of_plugin(_found[0])))
+        imports.command(_name)(_command(_of_plugin(_name)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from preceptor.errors import InputError
@@ -33,8 +34,9 @@ def source_digest(target: str) -> str:
             if one == name:
                 raise InputError(f"{target}: {missing_module(name)}")
             continue
-        found[one] = file_digest(file)
-        waiting += [other for other in _imports(file, one) if other.partition(".")[0] == top]
+        state = file.stat()
+        found[one], imported = _read(file, one, state.st_size, state.st_mtime_ns)
+        waiting += [other for other in imported if other.partition(".")[0] == top]
     return digest(sorted(found.items()))
 
 
@@ -46,6 +48,12 @@ def _source(name: str) -> Path | None:
         return None
     file = None if spec is None or spec.origin is None else Path(spec.origin)
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
+
+
+@cache
+def _read(file: Path, name: str, size: int, changed: int) -> tuple[str, set[str]]:
+    """Hash and imports of a source file, which is read again if its size or time changes."""
+    return file_digest(file), _imports(file, name)
 
 
 def _imports(file: Path, name: str) -> set[str]:
