@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 
-from preceptor.evaluation import bootstrap
+from preceptor.evaluation import resampling
+from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.resampled_values import ResampledValues
 
 
@@ -29,12 +30,12 @@ def main() -> None:
 
 
 def seconds(labels: np.ndarray, models: list[np.ndarray], room: int) -> float:
-    bootstrap._KNOWN = ResampledValues(room)
+    resampling._KNOWN = ResampledValues(room)
     begin = time.process_time()
     for model in models[1:]:
-        bootstrap.two_level_bootstrap(labels, models[0], model)
+        two_level_bootstrap(labels, models[0], model)
     for model in models:
-        bootstrap.two_level_bootstrap(labels, model)
+        two_level_bootstrap(labels, model)
     return time.process_time() - begin
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.rows import MapTargets
-from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.paired_tests import PairedResult, mean_std, paired_difference
+from preceptor.evaluation.share_of_the_way import ShareResult
 from preceptor.evaluation.split_names import split_kind
 from preceptor.execution.perform import perform
 from preceptor.maps.store import is_store, read_store

@@ -11,8 +11,8 @@ import yaml
 from evidence_study import CHOSEN, Compared, Study, map_quality, rules, share, stores
 
 from preceptor.evaluation import paired_tests
-from preceptor.evaluation.bootstrap import ShareResult
 from preceptor.evaluation.paired_tests import mean_std, paired_difference
+from preceptor.evaluation.share_of_the_way import ShareResult
 from preceptor.report.cells import mean_std_text, short
 from preceptor.runtime.formatting import DASH, number
 

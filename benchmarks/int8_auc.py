@@ -21,7 +21,7 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation, Training
 from preceptor.data.workspace import Workspace
 from preceptor.errors import PreceptorError
-from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.auc import auc
 from preceptor.model_export.check_images import validation_images
 from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.models.model_folder import load_model

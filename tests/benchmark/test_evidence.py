@@ -17,8 +17,8 @@ from scipy import stats
 from preceptor.benchmark.forged import write_draws
 from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.yaml_file import parse_config
-from preceptor.evaluation.bootstrap import ShareResult
-from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.auc import auc
+from preceptor.evaluation.share_of_the_way import ShareResult
 from preceptor.maps.store import read_store
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig

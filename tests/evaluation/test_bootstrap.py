@@ -9,10 +9,13 @@ import pytest
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation import bootstrap, metrics
-from preceptor.evaluation.bootstrap import share_of_draws, share_of_the_way, two_level_bootstrap
+from preceptor.evaluation import resampling
+from preceptor.evaluation.auc import auc, auc_weighted, macro_auc
+from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.paired_tests import paired_difference
+from preceptor.evaluation.probabilities import accuracy
 from preceptor.evaluation.resampled_values import ResampledValues
+from preceptor.evaluation.share_of_the_way import share_of_draws, share_of_the_way
 
 
 def study(rng, seeds=5, images=200, effect=0.3, seed_sd=0.1, own_sd=0.4, image_sd=0.9):
@@ -44,11 +47,11 @@ def test_two_level_bootstrap_of_one_model_is_the_plain_one():
     rng = np.random.default_rng(1)
     labels, a, _, _ = study(rng, seeds=1, images=60)
     result = two_level_bootstrap(labels, a, resamples=4_000, seed=3)
-    assert result.estimate == metrics.auc(labels, a[0])
+    assert result.estimate == auc(labels, a[0])
     twin = []
     while len(twin) < 4_000:
         pick = rng.integers(0, 60, 60)
-        twin.append(metrics.auc(labels[pick], a[0][pick]))
+        twin.append(auc(labels[pick], a[0][pick]))
     tails = [0.025, 0.25, 0.5, 0.75, 0.975]
     expected = np.nanquantile(twin, tails)
     np.testing.assert_allclose(np.quantile(result.replicates, tails), expected, atol=0.015)
@@ -61,7 +64,7 @@ def test_one_aucs_interval_is_written_out_on_the_logit_scale(seeds, grouped):
     labels, a, _, _ = study(rng, seeds=seeds, images=80)
     groups = np.arange(80) // 2 if grouped else None
     result = two_level_bootstrap(labels, a, groups=groups, resamples=4_000)
-    own = np.array([metrics.auc(labels, row) for row in a])
+    own = np.array([auc(labels, row) for row in a])
     units = np.arange(80) if groups is None else groups
     k = np.array([len(set(units[labels])), len(set(units[~labels]))])
     degrees = min(len(set(units)) - 1, (1 / k).sum() ** 2 / (1 / (k**2 * (k - 1))).sum())
@@ -131,7 +134,7 @@ def test_two_level_bootstrap_pairs_the_sides():
     one_way = two_level_bootstrap(labels, a, b, resamples=50)
     other_way = two_level_bootstrap(labels, b, a, resamples=50)
     np.testing.assert_allclose(one_way.replicates, -other_way.replicates, atol=1e-12)
-    per_seed = [metrics.auc(labels, x) - metrics.auc(labels, y) for x, y in zip(a, b, strict=True)]
+    per_seed = [auc(labels, x) - auc(labels, y) for x, y in zip(a, b, strict=True)]
     assert one_way.estimate == pytest.approx(np.mean(per_seed))
     again = two_level_bootstrap(labels, a, b, resamples=50)
     np.testing.assert_array_equal(again.replicates, one_way.replicates)
@@ -142,7 +145,7 @@ def test_seed_spread_alone_gives_about_the_t_interval():
     rng = np.random.default_rng(3)
     a = rng.normal(size=(10, 4_000)) + labels * np.linspace(0.2, 2, 10)[:, None]
     result = two_level_bootstrap(labels, a, resamples=2_000)
-    expected = paired_difference([metrics.auc(labels, row) for row in a], np.zeros(10))
+    expected = paired_difference([auc(labels, row) for row in a], np.zeros(10))
     assert result.high - result.low == pytest.approx(expected.high - expected.low, rel=0.08)
 
 
@@ -168,7 +171,7 @@ def test_more_classes_and_accuracy():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, 150)
     scores = rng.random((4, 150, 3)) + np.eye(3)[labels] * 0.5
-    for metric, twin in (("auc", metrics.macro_auc), ("accuracy", metrics.accuracy)):
+    for metric, twin in (("auc", macro_auc), ("accuracy", accuracy)):
         result = two_level_bootstrap(labels, scores, resamples=100, metric=metric)
         assert result.estimate == pytest.approx(np.mean([twin(labels, row) for row in scores]))
         assert result.low < result.estimate < result.high
@@ -205,16 +208,16 @@ def test_a_model_is_measured_once_on_the_same_resamples(monkeypatch):
         ]
 
     # Nothing is known of each: what is kept of one must not be taken for another's.
-    monkeypatch.setattr(bootstrap, "_KNOWN", ResampledValues(room=0))
+    monkeypatch.setattr(resampling, "_KNOWN", ResampledValues(room=0))
     alone = results()
     known, measured = ResampledValues(), []
-    monkeypatch.setattr(bootstrap, "_KNOWN", known)
+    monkeypatch.setattr(resampling, "_KNOWN", known)
 
     def counted(given, row, counts):
         measured.append(len(counts))
-        return metrics.auc_weighted(given, row, counts)
+        return auc_weighted(given, row, counts)
 
-    monkeypatch.setattr(bootstrap, "auc_weighted", counted)
+    monkeypatch.setattr(resampling, "auc_weighted", counted)
     for one, other in zip(results(), alone, strict=True):
         np.testing.assert_array_equal(one.replicates, other.replicates)
         assert (one.estimate, one.low, one.high) == (other.estimate, other.low, other.high)
@@ -272,7 +275,7 @@ def test_share_of_the_way():
     base = rng.normal(size=(5, 400))
     student, ceiling = base + labels, base + 2 * labels
     result = share_of_the_way(labels, student, base, ceiling, resamples=300)
-    values = [np.mean([metrics.auc(labels, r) for r in side]) for side in (student, base, ceiling)]
+    values = [np.mean([auc(labels, r) for r in side]) for side in (student, base, ceiling)]
     assert result.share == pytest.approx((values[0] - values[1]) / (values[2] - values[1]))
     assert result.low < result.share < result.high
     assert result.reason == ""

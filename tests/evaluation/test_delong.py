@@ -12,9 +12,9 @@ from MLstatkit import Delong_test
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation import metrics
-from preceptor.evaluation.bootstrap import unit_codes
+from preceptor.evaluation.auc import auc, auc_weighted
 from preceptor.evaluation.delong import AucInterval, DelongResult, auc_interval, delong
+from preceptor.evaluation.units import unit_codes
 
 LABELS = np.array([False] * 5 + [True] * 4)
 
@@ -102,7 +102,7 @@ def test_delong_is_the_definition(data):
     assume(2 <= labels.sum() <= len(labels) - 2)
     result = delong(labels, a, b)
     variance, whole = slow_variance(labels, a, b)
-    assert result.auc_a == metrics.auc(labels, a)
+    assert result.auc_a == auc(labels, a)
     assert result.difference == result.auc_a - result.auc_b
     assert result.se**2 == pytest.approx(variance, abs=1e-12)
     assert result.interval_a.se**2 == pytest.approx(whole[0, 0], abs=1e-12)
@@ -191,16 +191,16 @@ def test_clustered_se_is_the_jackknifes_and_the_bootstraps(one_class):
     found = delong(labels, a, b, groups)
 
     def differ(pick):
-        return metrics.auc(labels[pick], a[pick]) - metrics.auc(labels[pick], b[pick])
+        return auc(labels[pick], a[pick]) - auc(labels[pick], b[pick])
 
     left_out = np.array([differ(groups != g) for g in range(80)])
     jackknife = np.sqrt(79 / 80 * ((left_out - left_out.mean()) ** 2).sum())
     assert found.se == pytest.approx(jackknife, rel=0.03)
     drawn = rng.integers(0, 80, (4000, 80))
     counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=80)[:, groups]
-    spread = metrics.auc_weighted(labels, a, counts) - metrics.auc_weighted(labels, b, counts)
+    spread = auc_weighted(labels, a, counts) - auc_weighted(labels, b, counts)
     assert found.se == pytest.approx(spread.std(), rel=0.06)
-    own = metrics.auc_weighted(labels, a, counts).std()
+    own = auc_weighted(labels, a, counts).std()
     assert found.interval_a.se == pytest.approx(own, rel=0.06)
     plain = delong(labels, a, b).interval_a.se
     assert (found.interval_a.se > 1.3 * plain) == one_class  # both classes alike: pairs cancel
@@ -260,9 +260,9 @@ def test_fewer_than_two_of_a_class_have_no_standard_error():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             result = delong(labels, scores, scores[::-1], groups)
-        assert result.difference == metrics.auc(labels, scores) - metrics.auc(labels, scores[::-1])
+        assert result.difference == auc(labels, scores) - auc(labels, scores[::-1])
         assert np.isnan(numbers(result)[1:]).all()
-        assert result.interval_a[0] == metrics.auc(labels, scores)
+        assert result.interval_a[0] == auc(labels, scores)
         assert np.isnan(result.interval_a[1:]).all()
     assert delong(LABELS, scores, scores[::-1], ["a"] * 5 + list("bcde")).units == 5
 

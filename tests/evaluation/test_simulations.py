@@ -25,10 +25,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from preceptor.evaluation.bootstrap import share_of_the_way, two_level_bootstrap
+from preceptor.evaluation.auc import auc_weighted
+from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.delong import auc_interval, delong
-from preceptor.evaluation.metrics import auc_weighted
 from preceptor.evaluation.paired_tests import holm, p_floor, paired_difference
+from preceptor.evaluation.share_of_the_way import share_of_the_way
 
 Array = NDArray[np.float64]
 IMAGE, OWN = 0.9, 0.4  # standard deviations of what sides share, and of what they do not

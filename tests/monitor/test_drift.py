@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.auc import auc
 from preceptor.monitor.drift import Drifts, compare
 from preceptor.monitor.prediction_log import PredictionLog
 from preceptor.predictor.reference import Reference

@@ -19,7 +19,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.stream import epoch_order, split_batches
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.auc import auc
 from preceptor.inference.annotate import annotate
 from preceptor.inference.score import evaluate
 from preceptor.models.build import build_model

@@ -23,7 +23,7 @@ from preceptor.config.training import Augmentation, OutsideKind, Training
 from preceptor.config.yaml_file import dump_config
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError, RunFailedError
-from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.auc import auc
 from preceptor.evaluation.scores import fixed_thresholds
 from preceptor.evaluation.split_names import kind_of
 from preceptor.inference.annotate import annotate

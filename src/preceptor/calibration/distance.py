@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.evaluation.metrics import auc
+from preceptor.evaluation.auc import auc
 from preceptor.evaluation.shrinkage import ledoit_wolf
 from preceptor.predictor.reference import DistanceKind, Gaussians
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import unit_codes
 from preceptor.evaluation.calibration import (
     TEMPERATURES,
     cross_entropy,
@@ -23,6 +22,7 @@ from preceptor.evaluation.reliability import (
     calibration_error,
     reliability_bins,
 )
+from preceptor.evaluation.units import unit_codes
 from preceptor.predictor.calibration import SMALLEST, Calibration
 from preceptor.predictor.prediction import scores_of
 

@@ -23,8 +23,8 @@ from preceptor.calibration.fit import (
 from preceptor.calibration.observations import Observations, StartTask, observe, sampled
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import unit_codes
 from preceptor.evaluation.split_names import kind_of
+from preceptor.evaluation.units import unit_codes
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import DistanceKind, Gaussians, Reference
 

@@ -6,25 +6,16 @@ groups) is the same for every seed and side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import stats
 
-from preceptor.errors import InputError
 from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
-from preceptor.evaluation.metrics import Array, accuracy_weighted, auc_weighted, macro_auc_weighted
+from preceptor.evaluation.arrays import Array
 from preceptor.evaluation.paired_tests import LEVEL
-from preceptor.evaluation.resampled_values import Blocks, ResampledValues
-
-_BLOCK = 2**22  # counts drawn at once: 16 MiB for any number of images
-_KNOWN = ResampledValues()
-_REDRAWS = 50  # rounds after which a resample without some class is skipped
+from preceptor.evaluation.resampling import Resamples, contrast, image_share, percentiles, resample
+from preceptor.evaluation.units import unit_codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,46 +33,6 @@ class BootstrapResult:
     redrawn: int
     skipped: int
     replicates: Array = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ShareResult:
-    """Share of the way with its interval, or `None` and the reason, see `share_of_the_way`."""
-
-    share: float | None
-    low: float | None
-    high: float | None
-    reason: str
-
-
-def unit_codes(groups: npt.ArrayLike | None, images: int) -> npt.NDArray[np.int64]:
-    """Codes of the independent units: groups in order of appearance, then images without a group.
-
-    Args:
-        groups: (n,) names of groups, None or "" for images without a group; None = no groups.
-        images: Number of images n.
-
-    Returns:
-        (n,) codes 0, 1, …, without gaps.
-
-    Raises:
-        InputError: The numbers of groups and images differ.
-
-    Example:
-        >>> unit_codes(["a", "", "b", "a", None], 5)
-        array([0, 2, 1, 0, 3])
-    """
-    if groups is None:
-        return np.arange(images)
-    names = np.asarray(groups, dtype=object)
-    if names.shape != (images,):
-        raise InputError(f"{len(names)} groups for {images} images; give one group per image")
-    alone = pd.isna(names)
-    alone[~alone] = names[~alone] == ""
-    codes = np.empty(images, dtype=np.int64)
-    codes[~alone] = pd.factorize(names[~alone])[0]
-    codes[alone] = codes[~alone].max(initial=-1) + 1 + np.arange(alone.sum())
-    return codes
 
 
 def two_level_bootstrap(
@@ -166,207 +117,20 @@ def two_level_bootstrap(
         True
     """
     sides = [scores_a] if scores_b is None else [scores_a, scores_b]
-    sample = _resample(labels, sides, groups, resamples, seed, metric, level)
-    contrast = [1.0] if scores_b is None else [1.0, -1.0]
-    estimate, replicates = _contrast(sample, contrast)
+    sample = resample(labels, sides, groups, resamples, seed, metric, level)
+    weights = [1.0] if scores_b is None else [1.0, -1.0]
+    estimate, replicates = contrast(sample, weights)
     skipped = resamples - len(replicates)
     one_area = scores_b is None and metric == "auc"
     if one_area:
         low, high = _area_interval(sample, labels, groups, level)
     else:
-        low, high = _interval(replicates, level)
+        low, high = percentiles(replicates, level)
     return BootstrapResult(estimate, low, high, sample.redrawn, skipped, replicates)
 
 
-def share_of_the_way(
-    labels: npt.ArrayLike,
-    student: npt.ArrayLike,
-    best_baseline: npt.ArrayLike,
-    ceiling: npt.ArrayLike,
-    groups: npt.ArrayLike | None = None,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    metric: str = "auc",
-    level: float = LEVEL,
-) -> ShareResult:
-    """Share of the way from the better baseline to the ceiling, with its bootstrap interval.
-
-        (Student − better baseline) ÷ (ceiling − better baseline)
-
-    The ratio is meaningless if its denominator may be zero; it is given only if the interval of the
-    denominator lies above 0. The few resamples with a denominator ≤ 0 count as ±infinity by the
-    sign of their numerator, as in Fieller's interval.
-
-    Args:
-        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
-        student: (S, n) or (S, n, C) scores, one row per seed; the same seeds for all three.
-        best_baseline: Scores of the better baseline.
-        ceiling: Scores of the run on all human maps.
-        groups: (n,) units that are resampled as a whole.
-        resamples: Number of resamples.
-        seed: Random seed.
-        metric: "auc" or "accuracy", see `two_level_bootstrap`.
-        level: Coverage of the interval, in (0, 1).
-
-    Returns:
-        The share (1: as good as the ceiling; below 0: worse than the baseline) and its interval, or
-        None for each, with the reason.
-
-    Raises:
-        InputError: A score is NaN, or shapes or names do not match.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> labels = np.arange(400) % 2 == 0
-        >>> base = rng.normal(size=(5, 400))
-        >>> r = share_of_the_way(labels, base + labels, base, base + 2 * labels, resamples=500)
-        >>> 0.5 < r.share < 0.8
-        True
-    """
-    sides = [student, best_baseline, ceiling]
-    return _share(_resample(labels, sides, groups, resamples, seed, metric, level), level)
-
-
-def share_of_draws(
-    student: npt.ArrayLike,
-    best_baseline: npt.ArrayLike,
-    ceiling: npt.ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> ShareResult:
-    """`share_of_the_way` for seeds that are tested on images of their own.
-
-    The differences between seeds then include the differences between images, so that only seeds
-    are resampled.
-
-    Args:
-        student: (S,) metric of the Student by seed.
-        best_baseline: (S,) metric of the better baseline.
-        ceiling: (S,) metric of the run on all human maps.
-        resamples: Number of resamples.
-        seed: Random seed.
-        level: Coverage of the interval, in (0, 1).
-
-    Raises:
-        InputError: The three differ in length, or are empty.
-
-    Example:
-        >>> found = share_of_draws([0.7, 0.72, 0.71], [0.6, 0.61, 0.6], [0.8, 0.8, 0.81])
-        >>> round(found.share, 2)
-        0.53
-    """
-    sides = [np.asarray(side, dtype=np.float64) for side in (student, best_baseline, ceiling)]
-    if any(side.shape != sides[0].shape or side.ndim != 1 for side in sides) or not len(sides[0]):
-        raise InputError(f"draws must be paired; got {', '.join(str(s.shape) for s in sides)}")
-    estimates = np.stack(sides)
-    shifts = _seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed), level)
-    sample = _Sample(estimates, estimates[..., None].repeat(resamples, 2), shifts, 0)
-    return _share(sample, level)
-
-
-def _share(sample: _Sample, level: float) -> ShareResult:
-    """Share of the way of the sides Student, better baseline, ceiling."""
-    above, numerators = _contrast(sample, [1.0, -1.0, 0.0])
-    gap, denominators = _contrast(sample, [0.0, -1.0, 1.0])
-    low, high = _interval(denominators, level)
-    if np.isnan(low):
-        return ShareResult(None, None, None, "the evaluation set has one class only")
-    if low <= 0:
-        why = "the ceiling is below the baseline" if high < 0 else "this includes 0"
-        interval = f"ceiling minus best baseline is {gap:.3f} [{low:.3f}, {high:.3f}]"
-        return ShareResult(None, None, None, f"{interval}: {why}")
-    safe = np.where(denominators > 0, denominators, 1.0)
-    ratios = np.where(denominators > 0, numerators / safe, np.copysign(np.inf, numerators))
-    return ShareResult(above / gap, *_interval(ratios, level), reason="")
-
-
-class _Sample(NamedTuple):
-    estimates: Array  # (K, S) value of each side and seed on the sample itself
-    values: Array  # (K, S, R) value on resampled images; NaN for skipped resamples
-    shifts: Array  # (R, S) weight of each seed in each resample, minus 1/S, times κ
-    redrawn: int
-
-
-def _resample(
-    labels: npt.ArrayLike,
-    sides: Sequence[npt.ArrayLike],
-    groups: npt.ArrayLike | None,
-    resamples: int,
-    seed: int,
-    metric: str,
-    level: float,
-) -> _Sample:
-    """Metric of each side and seed on each resample; the resampled images are common to all."""
-    scores = [np.asarray(side, dtype=np.float64) for side in sides]
-    given = np.asarray(labels)
-    shape = scores[0].shape
-    if any(side.shape != shape for side in scores) or len(shape) not in (2, 3) or not shape[0]:
-        raise InputError(
-            "scores must have the same shape (seeds, images) or (seeds, images, classes) on every "
-            f"side; got {', '.join(str(side.shape) for side in scores)}"
-        )
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, not {resamples}")
-    measure = _measure(metric, len(shape))
-    seeds, images = shape[:2]
-    whole = np.ones((1, images))
-    estimates = np.array([[measure(given, row, whole)[0] for row in side] for side in scores])
-    if np.isnan(estimates).any():
-        nothing = np.full((*estimates.shape, resamples), np.nan)
-        return _Sample(estimates, nothing, np.zeros((resamples, seeds)), 0)
-
-    rng = np.random.default_rng(seed)
-    shifts = _seed_shifts(seeds, resamples, rng, level)
-
-    # Accuracy is defined on any resample; the AUC needs every class of the sample.
-    classes = pd.factorize(given)[0] if metric == "auc" else np.zeros(images, dtype=np.int64)
-    codes = None if groups is None else unit_codes(groups, images)
-    values, redrawn = _KNOWN.of(
-        [given, codes, resamples, seed, seeds, metric],
-        [row for side in scores for row in side],
-        partial(measure, given),
-        lambda: _image_counts(classes, codes, resamples, rng),
-    )
-    return _Sample(estimates, np.reshape(values, (*estimates.shape, -1)), shifts, redrawn)
-
-
-def _seed_shifts(seeds: int, resamples: int, rng: np.random.Generator, level: float) -> Array:
-    """(R, S) weight of each seed in each resample, minus 1/S, times κ."""
-    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds  # w
-    stretch = 1.0
-    if seeds > 1:
-        tails = stats.t.ppf(0.5 + level / 2, seeds - 1) / stats.norm.ppf(0.5 + level / 2)
-        stretch = float(tails * np.sqrt(seeds / (seeds - 1)))
-    return stretch * (drawn - 1 / seeds)
-
-
-def _contrast(sample: _Sample, weights: Sequence[float]) -> tuple[float, Array]:
-    """Weighted sum of the sides: the estimate, and the replicates that could be drawn."""
-    own = np.tensordot(weights, sample.estimates, 1)
-    values = np.tensordot(weights, sample.values, 1)
-    held = ~np.isnan(values).any(axis=0)
-    values, shifts = values[:, held], sample.shifts[held]
-    over_seeds = values.mean(axis=0)
-    centre = float(own.mean())
-    return centre, centre + _shrink(values) * (over_seeds - centre) + shifts @ own
-
-
-def _shrink(values: Array) -> float:
-    """λ of (S, R) values: excludes the seed-by-image variance, see `two_level_bootstrap`."""
-    seeds, resamples = values.shape
-    over_seeds = values.mean(axis=0)
-    if seeds > 1 and resamples > 1 and (spread := over_seeds.var(ddof=1)) > 0:
-        residual = values - values.mean(axis=1, keepdims=True) - over_seeds + over_seeds.mean()
-        both = (residual**2).sum() / ((seeds - 1) * (resamples - 1) * seeds)
-        return float(np.sqrt(max(0.0, 1.0 - both / spread)))
-    return 1.0
-
-
 def _area_interval(
-    sample: _Sample, labels: npt.ArrayLike, groups: npt.ArrayLike | None, level: float
+    sample: Resamples, labels: npt.ArrayLike, groups: npt.ArrayLike | None, level: float
 ) -> tuple[float, float]:
     """Interval of the mean AUC of one side, see `two_level_bootstrap`."""
     own, values = sample.estimates[0], sample.values[0]
@@ -376,7 +140,7 @@ def _area_interval(
         return float("nan"), float("nan")
     classes = np.asarray(labels)
     degrees, factor = class_units(classes, unit_codes(groups, len(classes)))
-    over_images = _shrink(values) ** 2 * float(values.mean(axis=0).var(ddof=1)) * factor
+    over_images = image_share(values) ** 2 * float(values.mean(axis=0).var(ddof=1)) * factor
     over_seeds = float(own.var(ddof=1)) / seeds if seeds > 1 else 0.0
     if not over_images + over_seeds > 0:
         return float("nan"), float("nan")
@@ -384,57 +148,3 @@ def _area_interval(
     if seeds > 1:
         tails += t_quantile(seeds - 1, level) * over_seeds
     return logit_interval(float(own.mean()), tails / float(np.sqrt(over_images + over_seeds)))
-
-
-def _measure(
-    metric: str, dimensions: int
-) -> Callable[[npt.NDArray[Any], Array, npt.NDArray[Any]], Array]:
-    if metric == "auc":
-        return auc_weighted if dimensions == 2 else macro_auc_weighted
-    if metric == "accuracy" and dimensions == 3:
-        return accuracy_weighted
-    raise InputError(f"metric {metric!r}: use auc, or accuracy with scores of every class")
-
-
-def _image_counts(
-    classes: npt.NDArray[np.int64],
-    codes: npt.NDArray[np.int64] | None,
-    resamples: int,
-    rng: np.random.Generator,
-) -> Blocks:
-    """Blocks of image counts that contain every class, and the number of rows drawn again.
-
-    A row that still lacks a class after all rounds is set to zeros, so that its metric is NaN.
-    """
-    images = len(classes)
-    member = np.arange(images) if codes is None else codes
-    units = int(member.max()) + 1
-    present = np.eye(int(classes.max()) + 1, dtype=np.float32)[classes]
-
-    def draw(rows: int) -> npt.NDArray[np.float32]:
-        picked = rng.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None]
-        counts = np.bincount(picked.ravel(), minlength=rows * units).astype(np.float32)
-        counts = counts.reshape(rows, units)
-        return counts if codes is None else counts[:, member]
-
-    block = max(1, _BLOCK // images)
-    for start in range(0, resamples, block):
-        counts = draw(min(block, resamples - start))
-        redrawn = 0
-        for _ in range(_REDRAWS):
-            bad = np.flatnonzero((counts @ present == 0).any(axis=1))
-            if not len(bad):
-                break
-            counts[bad] = draw(len(bad))
-            redrawn += len(bad)
-        counts[(counts @ present == 0).any(axis=1)] = 0
-        yield counts, redrawn
-
-
-def _interval(replicates: Array, level: float) -> tuple[float, float]:
-    if not len(replicates):
-        return float("nan"), float("nan")
-    tail = (1 - level) / 2
-    # Without interpolation: replicates of a ratio may be infinite.
-    low, high = np.quantile(replicates, [tail, 1 - tail], method="nearest")
-    return float(low), float(high)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import Array
+from preceptor.evaluation.arrays import Array
 
 TEMPERATURES = (0.05, 20.0)
 """Range of temperatures; a fit at its end is no calibration."""

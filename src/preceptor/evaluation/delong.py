@@ -15,8 +15,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
-from preceptor.evaluation.bootstrap import unit_codes
-from preceptor.evaluation.metrics import Array, auc
+from preceptor.evaluation.arrays import Array
+from preceptor.evaluation.auc import auc
+from preceptor.evaluation.units import unit_codes
 
 _NORMAL = float(stats.norm.ppf(0.975))
 

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import Array, equal_error_rate
+from preceptor.evaluation.arrays import Array
+from preceptor.evaluation.roc_curve import equal_error_rate
 
 FDRS = (0.001, 0.01, 0.05)
 """False detection rates at which the true detection rate is given."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import Array
+from preceptor.evaluation.arrays import Array
 
 LEVEL = 0.95
 """Of every interval."""

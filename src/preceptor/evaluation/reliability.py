@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import unit_codes
-from preceptor.evaluation.metrics import Array
+from preceptor.evaluation.arrays import Array
 from preceptor.evaluation.paired_tests import LEVEL
+from preceptor.evaluation.units import unit_codes
 
 BINS = 10
 # Factors t of the ECE that are tried for its interval.

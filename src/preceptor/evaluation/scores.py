@@ -14,15 +14,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import (
-    accuracy,
-    auc,
-    average_precision,
-    brier,
-    equal_error_rate,
-    macro_auc,
-)
+from preceptor.evaluation.auc import auc, macro_auc
 from preceptor.evaluation.operating_points import RULES, fixed_threshold
+from preceptor.evaluation.probabilities import accuracy, brier
+from preceptor.evaluation.roc_curve import average_precision, equal_error_rate
 from preceptor.evaluation.split_names import kind_of
 from preceptor.runtime.replace_file import replacing
 

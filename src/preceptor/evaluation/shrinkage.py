@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preceptor.errors import InputError
-from preceptor.evaluation.metrics import Array
+from preceptor.evaluation.arrays import Array
 
 
 def ledoit_wolf(deviations: npt.ArrayLike) -> tuple[Array, float]:

@@ -11,15 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.evaluation.bootstrap import (
-    ShareResult,
-    share_of_draws,
-    share_of_the_way,
-    two_level_bootstrap,
-)
+from preceptor.evaluation.bootstrap import two_level_bootstrap
 from preceptor.evaluation.paired_tests import PairedResult, holm, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
+from preceptor.evaluation.share_of_the_way import ShareResult, share_of_draws, share_of_the_way
 from preceptor.results.rows import CONTROLS, DETECTORS, OVERALL, Row, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan

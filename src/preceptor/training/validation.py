@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.data.workspace import Workspace
 from preceptor.errors import RunFailedError
-from preceptor.evaluation.metrics import accuracy, macro_auc
+from preceptor.evaluation.auc import macro_auc
+from preceptor.evaluation.probabilities import accuracy
 from preceptor.inference.predict import predict
 from preceptor.models.guided_model import GuidedModel
 from preceptor.saliency.agreement import correlation
