@@ -10,10 +10,11 @@ from rich.console import Console
 
 from preceptor.cli.data_output import print_summary
 from preceptor.cli.evaluate_output import print_comparison, print_figures
-from preceptor.cli.runs_output import Run, runs_table
+from preceptor.cli.runs_output import runs_table
 from preceptor.cli.terminal import tell_status
 from preceptor.data.manifest import Manifest
 from preceptor.execution.status import Running, Status
+from preceptor.results.run_list import Run
 from tests.datasets import squares
 
 
@@ -57,6 +58,12 @@ def test_runs() -> None:
         console.export_text(),
         ["domain", "run", "role", "backbone", "α", "seed", "state", "epoch", "val AUC", "seconds"],
     )
+
+
+def test_runs_of_a_store_have_no_column_of_roles() -> None:
+    console = narrow()
+    console.print(runs_table([Run("0123456789abcdef", (), "resnet50", 0.5, 0, "finished", 3)]))
+    assert console.export_text().split()[:3] == ["run", "backbone", "α"]
 
 
 def test_study_status() -> None:

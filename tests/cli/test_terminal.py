@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from preceptor.cli.runs import runs as command_runs
 from preceptor.cli.runs_output import list_runs
 from preceptor.cli.terminal import live, render, tell_status
 from preceptor.config.run import RunConfig
@@ -226,6 +227,8 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
     assert by_role["baseline2"].alpha == 1.0
     in_store = list_runs(out / "store")
     assert {one.id for one in in_store} == {one.id for one in runs}
+    with pytest.raises(InputError, match="a store knows no roles"):
+        command_runs(out / "store", role="student")
 
 
 def test_runs_of_a_study_are_listed_without_torch(seen: tuple[Path, list[Status]]) -> None:

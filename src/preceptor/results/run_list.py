@@ -1,0 +1,116 @@
+"""Trainings of a study folder or a store, with their state and validation AUC."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from preceptor.config.yaml_file import load_config
+from preceptor.errors import InputError
+from preceptor.runtime.result_folder import is_finished
+from preceptor.study.config import StudyConfig
+from preceptor.study.planned_runs import PlannedRun
+from preceptor.training.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Run:
+    """Training of a study or a store.
+
+    Args:
+        id: Run id.
+        roles: Roles in the study; empty in a store.
+        backbone, alpha, seed: Backbone, α and seed; "", NaN and −1 if unknown.
+        state: finished, begun (will be resumed at its last epoch) or waiting.
+        epochs: Number of finished epochs, or the selected epoch of a finished training.
+        val_auc: AUC on the worst validation set at the selected epoch; NaN if not finished.
+        seconds: Training time in seconds; NaN if not finished.
+        domain: Domain, or "".
+    """
+
+    id: str
+    roles: tuple[str, ...]
+    backbone: str
+    alpha: float
+    seed: int
+    state: str
+    epochs: int = 0
+    val_auc: float = math.nan
+    seconds: float = math.nan
+    domain: str = ""
+
+
+def runs_of_study(folder: Path, planned: Iterable[PlannedRun]) -> list[Run]:
+    """Trainings of a study.
+
+    Args:
+        folder: Study folder.
+        planned: Runs of the study's plan.
+
+    Raises:
+        InputError: The study's config or the record of a training cannot be read.
+    """
+    runs = load_config(folder / "study.yaml", StudyConfig).store_of(folder.absolute()) / "runs"
+    return [
+        _of_folder(runs / one.id, one.roles, one.backbone, one.alpha, one.seed, one.domain)
+        for one in planned
+    ]
+
+
+def runs_of_store(folder: Path) -> list[Run]:
+    """Trainings in a store or in its folder of runs.
+
+    Raises:
+        InputError: The folder has no training, or the record of one cannot be read.
+    """
+    runs = folder / "runs" if (folder / "runs").is_dir() else folder
+    found = [
+        one
+        for one in sorted(runs.iterdir() if runs.is_dir() else [])
+        if is_finished(one) or (one / "resume.safetensors").is_file()
+    ]
+    if not found:
+        raise InputError(f"{folder}: neither a study folder (study.yaml) nor a store of runs")
+    return [_of_folder(one, (), "", math.nan, -1, "") for one in found]
+
+
+def _of_folder(
+    folder: Path, roles: tuple[str, ...], backbone: str, alpha: float, seed: int, domain: str
+) -> Run:
+    if is_finished(folder):
+        record = RunRecord.read(folder)
+        try:
+            config, aucs = record.config, [one.auc for one in record.sets.values()]
+            return Run(
+                folder.name,
+                roles,
+                config["backbone"],
+                1.0 if config["maps"]["kind"] == "none" else config["alpha"],
+                config["seed"],
+                "finished",
+                record.best_epoch,
+                min(aucs, default=math.nan),
+                record.seconds,
+                domain,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{folder / 'run.json'}: not the record of a training; remove the folder"
+            ) from error
+    epochs = _epochs(folder / "resume.safetensors")
+    state = "waiting" if epochs is None else "begun"
+    return Run(folder.name, roles, backbone, alpha, seed, state, epochs or 0, domain=domain)
+
+
+def _epochs(file: Path) -> int | None:
+    """Number of finished epochs of an interrupted training; None without a valid checkpoint."""
+    try:
+        with safe_open(file, "np") as opened:
+            return int(json.loads(opened.metadata()["state"])["epoch"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
