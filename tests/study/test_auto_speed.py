@@ -32,7 +32,7 @@ def study(manifest: Path, **training: Any) -> StudyConfig:
         "teachers": ["test_byobnet"],
         "students": ["test_byobnet", "test_resnet"],
         "alphas": [0.5],
-        "training": {"input_size": 64, "epochs": 1} | training,
+        "training": {"input_size": 64, "epochs": 100} | training,
     }
     return parse_config(values, StudyConfig)
 
@@ -93,6 +93,15 @@ def test_what_is_named_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
     assert kept == Speed(precision="bf16-mixed", channels_last=True)
 
 
+def test_short_trainings_are_not_probed(tmp_path: Path, probes: list[str]) -> None:
+    manifest = squares(tmp_path / "data")
+    for steps, probed in ((99, []), (100, ["test_byobnet", "test_resnet"])):
+        asked = study(manifest, **AUTO, epochs=1, length="steps", steps=steps)
+        found = open_study(asked, tmp_path / str(steps), run=True, report_to=print).config
+        assert probes == probed
+        assert found.speed["test_resnet"] == SLOW
+
+
 def test_a_run_by_itself_names_its_own(tmp_path: Path) -> None:
     for word in AUTO:
         values = {"manifest": "m", "backbone": "b", "training": {word: "auto"}}
@@ -145,5 +154,5 @@ def test_every_domain_counts_in_what_is_probed(
     unknown = study(few.source or Path(), **AUTO).model_copy(update={"students": ("test_byobnet",)})
     for manifests in ([few, three], [three, few]):
         decide_speed(unknown, manifests)
-    steps = (math.ceil(few.train_mask.sum() / 20) + 4) / 2
+    steps = 100 * (math.ceil(few.train_mask.sum() / 20) + 4) / 2
     assert asked == 2 * [(["marked", "other", "plain"], steps)]

@@ -13,6 +13,10 @@ from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig
 from preceptor.training.probe import choose_speed
 
+# Shorter trainings, in steps, have the defaults: a probe takes up to 30 steps and a second for each
+# combination, more than it can save them.
+_PROBED_FROM = 100
+
 
 def decide_speed(
     study: StudyConfig,
@@ -31,7 +35,8 @@ def decide_speed(
         before: Resolved config of an earlier call, or None. Its choices are kept, so that the ids
             of runs do not depend on variations of the machine's speed.
         tell: Function that receives the measurements.
-        probe: Whether to measure open choices; if False, the defaults of `Speed` are used.
+        probe: Whether to measure open choices. If False, and for trainings of less than 100 steps,
+            the defaults of `Speed` take their place.
     """
     free = study.training.left_to_probe
     if not free:
@@ -45,7 +50,7 @@ def decide_speed(
         if earlier.training == study.training:
             known = dict(earlier.speed) | known
     for backbone in study.backbone_names:
-        if backbone not in known and not probe:
+        if backbone not in known and (not probe or steps < _PROBED_FROM):
             known[backbone] = Speed()
         elif backbone not in known:
             tell(f"{backbone}: measuring the speed of a step ({', '.join(free)} is auto)")
