@@ -72,6 +72,17 @@ def test_every_seed_is_trained_and_tested_on_its_own_draw(draws: Path) -> None:
     assert scored[0] != scored[1]
 
 
+def test_titles_of_students_tell_their_teachers_apart(draws: Path) -> None:
+    one = protocol(draws, saliency=["cam", "rise"])
+    titles = {
+        student_run(one, teacher, "test_byobnet", Setting(0.1), 0)[-1].title
+        for teacher in teachers_of(one.study)
+    }
+    assert len(titles) == len(teachers_of(one.study)) > 1
+    only = protocol(draws, data_driven=False)
+    assert "of" not in chain(only)[-1].title.split()  # the only Teacher is not named
+
+
 def test_students_of_a_committee_share_no_teacher(draws: Path) -> None:
     manifest = Path(str(draws).replace("{seed}", "0"))  # one table for both seeds
     one = protocol(manifest)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from preceptor.config.maps import MapSource
-from preceptor.study.guided_runs import arm_of
 from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
-from preceptor.study.steps import Step
+from preceptor.study.steps import Arm, Step
 
 
 def annotated_run(protocol: Protocol, backbone: str, setting: Setting, seed: int) -> Step:
@@ -17,7 +16,7 @@ def annotated_run(protocol: Protocol, backbone: str, setting: Setting, seed: int
     config = protocol.config(
         backbone, seed, setting.guidance, rows="annotated", alpha=setting.alpha, maps=maps
     )
-    return protocol.train(arm_of("baseline1", backbone, setting), config)
+    return protocol.train(Arm.of_setting("baseline1", backbone, setting), config)
 
 
 def full_run(
@@ -43,4 +42,4 @@ def full_run(
     config = protocol.config(
         backbone, seed, setting.guidance, rows="all", alpha=setting.alpha, maps=maps, **own
     )
-    return protocol.train(arm_of(role, backbone, setting), config)
+    return protocol.train(Arm.of_setting(role, backbone, setting), config)

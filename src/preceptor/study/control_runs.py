@@ -8,11 +8,11 @@ from preceptor.config.maps import MapSource
 from preceptor.config.training import Training
 from preceptor.study.baseline_runs import full_run
 from preceptor.study.controls import Control
-from preceptor.study.guided_runs import arm_of, guided_by, on_maps, soft_labels
+from preceptor.study.guided_runs import guided_by, on_maps, soft_labels
 from preceptor.study.options import GuidanceConfig
 from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
-from preceptor.study.steps import Step, Train
+from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.teacher import Teacher
 from preceptor.study.teacher_maps import maps_of
 
@@ -52,7 +52,9 @@ def control_run(
             "maps": MapSource(kind="none"),
             "soft_labels": soft_labels(source, 1 - alpha) if alpha < 1 else None,
         }
-    return on_maps(protocol, arm_of(control, backbone, setting, teacher), seed, values, steps)
+    return on_maps(
+        protocol, Arm.of_setting(control, backbone, setting, teacher), seed, values, steps
+    )
 
 
 def _dfr_run(protocol: Protocol, backbone: str, seed: int) -> list[Step]:
@@ -62,7 +64,7 @@ def _dfr_run(protocol: Protocol, backbone: str, seed: int) -> list[Step]:
     base = full_run(protocol, "baseline2", backbone, setting, seed)
     assert isinstance(base.work, Train)
     config = base.work.config.model_copy(update={"last_layer": protocol.study.dfr_set})
-    step = protocol.train(arm_of("dfr", backbone, setting), config, (base.id,))
+    step = protocol.train(Arm.of_setting("dfr", backbone, setting), config, (base.id,))
     workspace = protocol.workspaces.at(config.manifest)
     return [base, replace(step, cost=len(workspace.split_rows("val")) / 3)]
 

@@ -6,15 +6,7 @@ from preceptor.config.maps import MapSource, PostProcessing, SoftLabels
 from preceptor.config.run import RunConfig
 from preceptor.study.options import SOFT_TEMPERATURE, GuidanceConfig
 from preceptor.study.protocol import Protocol
-from preceptor.study.setting import Setting
-from preceptor.study.steps import Arm, Role, Step
-from preceptor.study.teacher import Teacher
-
-
-def arm_of(role: Role, backbone: str, setting: Setting, teacher: Teacher | None = None) -> Arm:
-    """Arm of a role and a setting."""
-    name = "" if teacher is None else str(teacher)
-    return Arm(role, backbone, setting.alpha, name, guidance=setting.guidance)
+from preceptor.study.steps import Arm, Step
 
 
 def guided_by(source: MapSource, guiding: GuidanceConfig, alpha: float) -> dict[str, object]:

@@ -10,6 +10,7 @@ functions of a protocol, in `teacher_runs.py`, `baseline_runs.py`, `student_runs
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.runtime.result_folder import digest
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm, Evaluate, Member, Step, Train
+from preceptor.study.teacher import teachers_of
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import run_id_of
 
@@ -82,9 +84,15 @@ class Protocol:
         if training.steps is not None:
             cost = training.steps * training.batch_size
         chosen = f" {arm.setting}" if arm.alpha < 1 or arm.guidance else ""
+        if arm.teacher and self._has_several_teachers:
+            chosen += f" of {arm.teacher},"
         name = f"{arm.label} {arm.backbone}{chosen} seed {config.seed}{self._in_domain}"
         identity = run_id_of(workspace, config)
         return Step(identity, Train(config, arm), name, needs, cost=float(cost))
+
+    @cached_property
+    def _has_several_teachers(self) -> bool:
+        return len(teachers_of(self.study)) > 1
 
     @property
     def _in_domain(self) -> str:

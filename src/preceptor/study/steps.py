@@ -72,6 +72,14 @@ class Arm:
     guidance: str = ""
     start: Literal["", "mapper"] = ""
 
+    @classmethod
+    def of_setting(
+        cls, role: Role, backbone: str, setting: Setting, teacher: object | None = None
+    ) -> Arm:
+        """Arm of a role and a setting; a Teacher configuration is kept as text."""
+        name = "" if teacher is None else str(teacher)
+        return cls(role, backbone, setting.alpha, name, guidance=setting.guidance)
+
     @property
     def setting(self) -> Setting:
         """α and way of guiding."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from preceptor.study.guided_runs import arm_of, guided_by, on_maps
+from preceptor.study.guided_runs import guided_by, on_maps
 from preceptor.study.protocol import Protocol
 from preceptor.study.setting import Setting
-from preceptor.study.steps import Step, Train
+from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.teacher import Teacher
 from preceptor.study.teacher_maps import maps_of
 from preceptor.study.teacher_runs import mapper_run
@@ -26,7 +26,9 @@ def student_run(
     guiding = protocol.study.guiding()
     source, steps = maps_of(protocol, teacher, seed, guiding)
     values = guided_by(source, guiding, setting.alpha)
-    return on_maps(protocol, arm_of("student", backbone, setting, teacher), seed, values, steps)
+    return on_maps(
+        protocol, Arm.of_setting("student", backbone, setting, teacher), seed, values, steps
+    )
 
 
 def variant_run(
@@ -50,7 +52,7 @@ def variant_run(
         values |= {"alpha": "auto", "alpha_start": None}
     training = protocol.study.training_of(backbone, setting.guidance)
     values["training"] = variant.training(training)
-    arm = replace(arm_of("variant", backbone, setting, teacher), variant=name)
+    arm = replace(Arm.of_setting("variant", backbone, setting, teacher), variant=name)
     return on_maps(protocol, arm, seed, values, steps)
 
 
