@@ -48,6 +48,9 @@ def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) ->
     ).fetchone()[0]
     assert adopted == helped["adopted"].sum()
     connection.close()
+    # A folder that is moved with its images stays whole: no name is absolute.
+    named = pd.read_csv(tmp_path / "helped" / "images.csv")["path"]
+    assert not any(Path(one).is_absolute() for one in named)
     assert np.nanmin(helped["overlap"]) > 0.5
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -137,6 +138,9 @@ def simulate(
     if not of_training[table.index].any():
         raise InputError(f"{manifest}: no training image was examined by a person; none is known")
     folder.mkdir(parents=True, exist_ok=True)
+    # The export of a simulation names the images as its manifest does: relative to the folder.
+    named = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
+    table = table.assign(path=named)
     known = {
         path: _Known(label, saliency)
         for path, label, saliency in zip(*(table[c] for c in _KNOWN), strict=True)
@@ -158,11 +162,9 @@ def simulate(
             if image is None:
                 tell(f"{name}: no image is left")
                 break
-            path = Path(
-                reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()[0]
-            )
-            path = folder.absolute() / path
-            work = _mark_image(clients[name], image, path, known[str(path)], settings, name)
+            row = reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
+            path = folder.absolute() / row[0]
+            work = _mark_image(clients[name], image, path, known[row[0]], settings, name)
             found.append(SimulatedAnswer(len(found), name, path.name, *work, taught))
             config = settings.teacher
             if config is not None and len(found) % config.every == 0 < settings.images - len(found):

@@ -120,6 +120,8 @@ def study_name(study: StudyPlan) -> str:
     if "{seed}" in folder.name:  # one manifest per seed: the name of the collection
         folder = folder.parent if folder.name == "{seed}" else folder
     name = folder.name if generic else manifest.stem
+    if generic and name.isdigit():  # one draw of several: 3 alone says nothing
+        name = f"{folder.parent.name} {name}"
     return name.replace("{seed}", "").strip("-_ ").replace("_", " ")
 
 
