@@ -3,15 +3,14 @@
     preceptor demo --out demo-study
     python benchmarks/guidance_pictures.py demo-study/study-0
 
-The first seed of the study is shown, on the forged images of its primary test set:
+The first seed of the study is shown, on the forged images of its primary test set. The images are
+the first of each kind of forgery, in the order of the file:
 
-- front.png: one image. Among the forged images on which the decision of Baseline 2 is wrong and
-  that of the Student is right, it is the one with the median change of rank, where the rank of an
-  image is the share of authentic images with a lower score. Equal changes are taken in the order of
-  the file.
-- guidance-images.png: the first image of each kind of forgery, in the order of the file.
-- guidance-mean.png: mean maps over all forged images.
-- maps.csv: AUC and agreement of the maps with human maps, and numbers of changed decisions.
+- front.png: maps of the Teacher, and maps and decisions of Baseline 2 and the Student.
+- guidance-images.png: maps of all models.
+- guidance-mean.png: means over all forged images of the class activation maps (above) and of the
+  decision maps (below).
+- maps.csv: AUC, numbers of right decisions, and correlation of maps with human maps.
 """
 
 from __future__ import annotations
@@ -23,13 +22,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from method_pictures import GAP, SIDE, Picture, overlay, tile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch.nn.functional import interpolate
 
 import preceptor
 from preceptor.data.images import decode_image, decode_map
 from preceptor.evaluation.auc import auc
+from preceptor.models.guided_model import GuidedModel
+from preceptor.saliency.normalise import normalise
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Role
 from preceptor.study_folder import reopen
@@ -54,25 +57,39 @@ class Seen:
         scores: (n,) probability of the positive class.
         decisions: (n,) classes, by the threshold fixed on validation.
         maps: (n, H, W) decision maps of the positive class in [0, 1], at the size of the images.
+        label_maps: (n, H, W) class activation maps of the positive class, which the loss compares.
     """
 
     scores: Values
     decisions: NDArray[np.object_]
     maps: NDArray[np.float32]
+    label_maps: NDArray[np.float32]
 
 
 def seen_by(plan: Plan, role: Role, paths: Sequence[str]) -> Seen:
     """Predictions of the model of a role, at the first seed."""
     member = next(plan.members_of(role))
-    predictor = preceptor.load(plan.protocol.run_folder(member.run) / "model", device="cpu")
-    found = predictor(list(paths), at="image")
-    return Seen(found.score.astype(float), np.array(found.decision, object), np.stack(found.map))
+    folder = plan.protocol.run_folder(member.run) / "model"
+    found = preceptor.load(folder, device="cpu")(list(paths), at="image")
+    maps = np.stack(found.map)
+    return Seen(
+        found.score.astype(float),
+        np.array(found.decision, object),
+        maps,
+        label_maps(preceptor.load_model(folder).eval(), paths, maps.shape[1:]),
+    )
 
 
-def ranks(scores: Values, authentic: NDArray[np.bool_]) -> Values:
-    """(n,) share of authentic images with a lower score."""
-    below = np.searchsorted(np.sort(scores[authentic]), scores)
-    return below / authentic.sum()
+def label_maps(
+    model: GuidedModel, paths: Sequence[str], size: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Class activation maps of the positive class in [0, 1], at the size of the images."""
+    pixels = np.stack([decode_image(Path(path)) for path in paths])
+    labels = torch.full((len(pixels),), model.spec.classes.index(str(model.spec.positive)))
+    with torch.no_grad():
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        maps = normalise(model(model.preprocess(images), labels).saliency)[:, None]
+    return interpolate(maps, size, mode="bilinear")[:, 0].numpy()
 
 
 def similar(map_: NDArray[np.float32], human: NDArray[np.float32]) -> float:
@@ -83,22 +100,38 @@ def similar(map_: NDArray[np.float32], human: NDArray[np.float32]) -> float:
 
 
 def sheet(
-    rows: list[list[Picture]], titles: Sequence[str], below: Sequence[str] = ()
+    rows: list[list[Picture]], titles: Sequence[str], below: Sequence[Sequence[str]] = ()
 ) -> Image.Image:
-    """Tiles in rows, with titles above the columns and a line of text below them."""
+    """Tiles in rows, with titles above the columns.
+
+    Args:
+        rows: Tiles.
+        titles: Title of each column.
+        below: Text below each tile, by row; empty = none.
+    """
     width = len(titles) * (SIDE + GAP) - GAP
-    height = TITLE + len(rows) * (SIDE + GAP) + (TITLE if below else 0)
-    page = Image.new("RGB", (width, height), "white")
+    step = SIDE + GAP + (TITLE if below else 0)
+    page = Image.new("RGB", (width, TITLE + len(rows) * step), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for lines, top in ((titles, 4), (below, height - TITLE)):
-        for place, text in enumerate(lines):
-            middle = place * (SIDE + GAP) + SIDE // 2
-            draw.text((middle, top), text, "black", font, "ma")
+
+    def write(texts: Sequence[str], top: int) -> None:
+        for place, text in enumerate(texts):
+            draw.text((place * (SIDE + GAP) + SIDE // 2, top), text, "black", font, "ma")
+
+    write(titles, 4)
     for down, row in enumerate(rows):
+        top = TITLE + down * step
         for across, one in enumerate(row):
-            corner = (across * (SIDE + GAP), TITLE + down * (SIDE + GAP))
-            page.paste(Image.fromarray(one), corner)
+            page.paste(Image.fromarray(one), (across * (SIDE + GAP), top))
+        if below:
+            write(below[down], top + SIDE + 4)
     return page
+
+
+def mean_correlation(maps: NDArray[np.float32], humans: NDArray[np.float32]) -> float:
+    """Mean over images of the correlation with the human map, without constant maps."""
+    pairs = zip(maps, humans, strict=True)
+    return float(np.nanmean([similar(map_, human) for map_, human in pairs]))
 
 
 def in_color(map_: NDArray[np.floating]) -> Picture:
@@ -129,12 +162,8 @@ def main() -> None:
     options.to.mkdir(parents=True, exist_ok=True)
     options.numbers.mkdir(parents=True, exist_ok=True)
 
-    others = np.roll(np.arange(len(humans)), 1)  # the human map of another image
     numbers = []
     for role, one in seen.items():
-        maps = one.maps[forged]
-        own = [similar(map_, human) for map_, human in zip(maps, humans, strict=True)]
-        other = [similar(map_, humans[at]) for map_, at in zip(maps, others, strict=True)]
         right = (one.decisions == positive) == forged
         numbers.append(
             {
@@ -142,49 +171,59 @@ def main() -> None:
                 "auc": auc(forged, one.scores),
                 "forged_right": int(right[forged].sum()),
                 "authentic_right": int(right[~forged].sum()),
-                "map_correlation": np.nanmean(own),
-                "map_correlation_other_image": np.nanmean(other),
+                "label_map_correlation": mean_correlation(one.label_maps[forged], humans),
+                "decision_map_correlation": mean_correlation(one.maps[forged], humans),
             }
         )
     frame = pd.DataFrame(numbers).assign(forged=int(forged.sum()), authentic=int((~forged).sum()))
     frame.round(4).to_csv(options.numbers / "maps.csv", index=False)
     print(frame.round(3).to_string(index=False))
 
-    before, after = seen["baseline2"], seen["student"]
-    was, is_now = ((one.decisions == positive) == forged for one in (before, after))
-    for kind, rows in (("forged", forged), ("authentic", ~forged)):
-        print(
-            f"{kind}: {(~was & is_now & rows).sum()} of {rows.sum()} corrected, "
-            f"{(was & ~is_now & rows).sum()} made wrong"
-        )
-    corrected = np.flatnonzero(~was & is_now & forged)
-    change = ranks(after.scores, ~forged) - ranks(before.scores, ~forged)
-    order = corrected[np.argsort(change[corrected], kind="stable")]
-    chosen = order[(len(order) - 1) // 2]
-    at = int(forged[:chosen].sum())  # its place among the forged images
-    print(f"front: {table['name'][chosen]} ({table['source'][chosen]}), rank {change[chosen]:+.2f}")
-
     def over(role: Role, place: int) -> Picture:
         return overlay(images[place], seen[role].maps[forged][place])
 
-    front = [tile(images[at]), overlay(images[at], humans[at])]
-    front += [over(role, at) for role in ("teacher", "baseline2", "student")]
-    said = [f"{one.decisions[chosen]} ({one.scores[chosen]:.2f})" for one in (before, after)]
-    titles = ["image", "human mark", "Teacher's map", "trained without maps", "Student"]
-    save(sheet([front], titles, [str(positive), "", "", *said]), options.to / "front.png")
+    def said(role: Role, place: int) -> str:
+        one = seen[role]
+        return f"{one.decisions[forged][place]} ({one.scores[forged][place]:.2f})"
 
     sources = table.loc[forged, "source"].reset_index(drop=True)
     first = sources.drop_duplicates().index
-    names = ["image", "human mark", *MODELS.values()]
-    grid = [
-        [tile(images[one]), overlay(images[one], humans[one])]
-        + [over(role, one) for role in MODELS]
-        for one in first
-    ]
-    save(sheet(grid, names), options.to / "guidance-images.png")
-    means = [humans.mean(0), *(one.maps[forged].mean(0) for one in seen.values())]
+    pairs = [[tile(images[one]), overlay(images[one], humans[one])] for one in first]
+    compared: list[Role] = ["baseline2", "student"]
+    shown: list[Role] = ["teacher", *compared]
     save(
-        sheet([[in_color(one / one.max()) for one in means]], ["human marks", *MODELS.values()]),
+        sheet(
+            [
+                pair + [over(role, at) for role in shown]
+                for pair, at in zip(pairs, first, strict=True)
+            ],
+            ["image", "human mark", "Teacher", "trained without maps", "Student"],
+            [["forged", "", "", *(said(role, at) for role in compared)] for at in first],
+        ),
+        options.to / "front.png",
+    )
+    save(
+        sheet(
+            [
+                pair + [over(role, at) for role in MODELS]
+                for pair, at in zip(pairs, first, strict=True)
+            ],
+            ["image", "human mark", *MODELS.values()],
+        ),
+        options.to / "guidance-images.png",
+    )
+    means = [
+        [humans.mean(0), *(maps[forged].mean(0) for maps in column)]
+        for column in (
+            [one.label_maps for one in seen.values()],
+            [one.maps for one in seen.values()],
+        )
+    ]
+    save(
+        sheet(
+            [[in_color(one / one.max()) for one in row] for row in means],
+            ["human marks", *MODELS.values()],
+        ),
         options.to / "guidance-mean.png",
     )
 
