@@ -219,6 +219,6 @@ def test_rise_in_half_precision_is_nearly_the_same(
 def test_turns_are_cams(teacher: GuidedModel, workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tta needs method cam"):
         annotate(teacher, workspace.manifest, "rise", out=tmp_path, workspace=workspace, tta=True)
-    with pytest.raises(ValueError, match="'lime' is not one of cam, rise"):
-        annotate(teacher, workspace.manifest, "lime", out=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="method lime is not one of cam, rise, cells"):
+        annotate(teacher, workspace.manifest, "lime", out=tmp_path)
     assert not list(tmp_path.iterdir())

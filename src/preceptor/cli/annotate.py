@@ -16,9 +16,19 @@ from preceptor.cli.options import (
     HangTimeoutOption,
     JobsOption,
     ManifestPath,
-    Method,
     RunsPerGpuOption,
 )
+from preceptor.errors import InputError
+
+
+def _known_method(name: str) -> str:
+    from preceptor.config.maps import check_method
+
+    try:
+        check_method(name)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    return name
 
 
 def annotate(
@@ -26,7 +36,11 @@ def annotate(
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option(help="Folder of the map store.")],
     method: Annotated[
-        Method, typer.Option(help="Maps: cam (CAM or Grad-CAM), rise, or cells (of a mapper).")
+        str,
+        typer.Option(
+            help="Maps: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.",
+            callback=_known_method,
+        ),
     ] = "cam",
     split: Annotated[
         str, typer.Option(help="Images: train, all, or the name of a split.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from preceptor.config.identity import NotIdentity
 from preceptor.config.paths import ConfigPath
@@ -12,8 +14,32 @@ from preceptor.config.settings import (
     Few,
     Settings,
 )
+from preceptor.errors import InputError
+from preceptor.runtime.plugins import Group, plugin, registered
 
-Method = Literal["cam", "rise", "cells"]  # ways of making maps with a trained model
+OWN_METHODS = ("cam", "rise", "cells")
+OWN_KINDS = ("none", "human", "store", "centre", "pca")
+
+
+def _known_method(name: str) -> str:
+    return _known(name, OWN_METHODS, "preceptor.saliency")
+
+
+def _known_kind(name: str) -> str:
+    return _known(name, OWN_KINDS, "preceptor.map_sources")
+
+
+def _known(name: str, own: tuple[str, ...], group: Group) -> str:
+    """A name of this library or of a plugin."""
+    if name in own or plugin(group, name) is not None:
+        return name
+    raise PydanticCustomError("name", f"not one of {', '.join([*own, *registered(group)])}")
+
+
+# Saliency methods of a trained model: of this library, or of a plugin.
+Method = Annotated[str, AfterValidator(_known_method)]
+# Sources of the maps that guide a run: of this library, or of a plugin.
+Kind = Annotated[str, AfterValidator(_known_kind)]
 Trust = Literal["none", "score", "agreement", "entropy"]
 PCA_COMPONENTS = 5  # default number of principal components of maps without people
 
@@ -23,8 +49,8 @@ class MapSource(Settings):
 
     Args:
         kind: none, human, store (a Teacher's map store or a folder of map images), centre (one
-            centred Gaussian for all images) or pca (from the principal components of the training
-            images, see `preceptor.maps.principal_components`).
+            centred Gaussian for all images), pca (from the principal components of the training
+            images, see `preceptor.maps.principal_components`), or a plugin's name.
         path: Map store or folder, for kind store.
         identity: Identity of the maps in the run's id instead of the path: the id of the step that
             makes them. None = the content of the files.
@@ -42,7 +68,7 @@ class MapSource(Settings):
         components: Number of principal components, for kind pca.
     """
 
-    kind: Literal["none", "human", "store", "centre", "pca"] = "human"
+    kind: Kind = "human"
     path: Annotated[ConfigPath | None, NotIdentity()] = None
     identity: str | None = None
     shuffle_seed: Annotated[int, Field(ge=0)] | None = None
@@ -69,6 +95,34 @@ class MapSource(Settings):
                 f"components counts principal components, and kind is {self.kind}; remove it"
             )
         return self
+
+
+def check_method(name: str) -> None:
+    """Check the name of a saliency method.
+
+    Raises:
+        InputError: It is neither of this library nor of a plugin.
+    """
+    try:
+        _known_method(name)
+    except PydanticCustomError as error:
+        raise InputError(f"method {name} is {error.message()}") from None
+
+
+def method_plugins(methods: Iterable[str]) -> list[str]:
+    """Functions of those saliency methods that are plugins', as package.module:function."""
+    return _functions([name for name in methods if name not in OWN_METHODS], "preceptor.saliency")
+
+
+def map_source_plugins(source: MapSource) -> list[str]:
+    """Function of a source of maps that is a plugin's, as package.module:function."""
+    names = [source.kind] if source.kind not in OWN_KINDS else []
+    return _functions(names, "preceptor.map_sources")
+
+
+def _functions(names: list[str], group: Group) -> list[str]:
+    found = [plugin(group, name) for name in names]
+    return [one.value for one in found if one is not None]
 
 
 class PostProcessing(Settings):

@@ -14,7 +14,7 @@ from typing import Literal
 
 from rich.progress import Progress, TaskID
 
-from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.maps import Method, RiseSettings, check_method, method_plugins
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import HeldError, InputError, RunFailedError
@@ -32,6 +32,7 @@ from preceptor.runtime.cache_dir import default_cache_dir
 from preceptor.runtime.leases import lease
 from preceptor.runtime.progress import progress
 from preceptor.runtime.result_folder import digest
+from preceptor.runtime.source_digest import source_digest
 from preceptor.study.steps import JoinMaps, MakeMaps, Step, map_steps
 from preceptor.study.workspaces import Workspaces
 
@@ -81,8 +82,9 @@ def annotate_in_shards(
         RunFailedError: A shard failed; the finished ones are kept.
     """
     options = (options or ExecutorOptions()).checked(threads, tell)
-    if tta and method == "rise":
-        raise InputError("tta needs method cam; remove it, or use cam instead of rise")
+    check_method(method)
+    if tta and method not in ("cam", "cells"):
+        raise InputError(f"tta needs method cam; remove it, or use cam instead of {method}")
     model, manifest, out = (Path(path).absolute() for path in (model, manifest, out))
     rise = (rise or RiseSettings()) if method == "rise" else None
     loaded = load_model(model)
@@ -97,7 +99,8 @@ def annotate_in_shards(
     forwards = forwards_of(method, tta, rise)
     shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
     how = None if rise is None else rise.model_dump(mode="json")
-    identity = digest([whose, workspace.hashes.of(rows, None), splits, method, tta, how])
+    sources = [source_digest(name) for name in method_plugins([method])]
+    identity = digest([whose, workspace.hashes.of(rows, None), splits, method, tta, how, *sources])
     training = Training(threads=threads, device=device, cache=cache)
     run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)
     maps = MakeMaps(run, whose, method, tta, rise, shards[0], model=model)

@@ -12,7 +12,7 @@ import torch
 
 from preceptor.config.run import RunConfig
 from preceptor.errors import RunFailedError
-from preceptor.inference.annotate import compute_maps, maps_record, rise_correlations
+from preceptor.inference.annotate import compute_maps, map_correlations, maps_record
 from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
 from preceptor.maps.committee import mean_store
@@ -142,9 +142,14 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
     rows = work.shard.rows(workspace.manifest)
     record: dict[str, Any] = {"kind": "maps", "teacher": work.run, "images": len(rows)}
     if work.shard.agreement:
-        assert work.rise is not None
-        found = rise_correlations(
-            model, workspace, rows, work.rise, training.speed.precision, cache=training.cache
+        found = map_correlations(
+            model,
+            workspace,
+            rows,
+            work.method,
+            work.rise,
+            training.speed.precision,
+            cache=training.cache,
         )
         return record | {"correlations": found}
     made = compute_maps(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from preceptor.config.guidance import CamClass
-from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.maps import OWN_METHODS, Method, RiseSettings, check_method
 from preceptor.config.training import Precision
 from preceptor.data.manifest import Manifest
+from preceptor.data.map_geometry import resample
 from preceptor.data.rows import MapTargets, Rows, in_order
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict, to_device, uses_channels_last
 from preceptor.inference.shards import RISE_IMAGES
 from preceptor.maps.store import MapStore, StoreInfo, write_store
@@ -51,8 +53,8 @@ def annotate(
         model: Teacher.
         manifest: Manifest of the images.
         method: cam (class activation map, or Grad-CAM for models without an exact one); rise, which
-            uses scores only; or cells (probability of a mark in each cell, for a mapper), which is
-            not normalized.
+            uses scores only; cells (probability of a mark in each cell, for a mapper), which is
+            not normalized; or the name of a plugin.
         out: Folder of the map store.
         splits: Images: train, all, or the name of a split.
         cam_class: Maps of the label (of the image), of the predicted class, or decision maps (of
@@ -71,7 +73,8 @@ def annotate(
         The map store. For rise it has an error for each map, and settings with the tolerance.
 
     Raises:
-        InputError: There are no images, or `tta` is used with rise.
+        InputError: There are no images, or `tta` is used with another method than cam, or there
+            is no such method.
     """
     workspace = workspace or Workspace(manifest)
     store = compute_maps(
@@ -110,14 +113,13 @@ def compute_maps(
     Args:
         chosen: (n,) manifest rows.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method {method!r} is not one of {', '.join(get_args(Method))}")
-    if tta and method == "rise":
-        raise InputError("tta needs method cam; remove it, or use cam instead of rise")
+    check_method(method)
+    if tta and method not in ("cam", "cells"):
+        raise InputError(f"tta needs method cam; remove it, or use cam instead of {method}")
     rows = workspace.rows(chosen, model.spec.image_format, model.spec.classes, cache=cache)
     how: dict[str, float | str] = {"cam_class": cam_class} if method != "cells" else {}
     error: NDArray[np.float32] | None = None
-    if method != "rise":
+    if method in ("cam", "cells"):
         cams = cam_class if method == "cam" else "cells"
         found = predict(model, rows, cams=cams, forward=forward, tta=tta)
         assert found.cams is not None
@@ -126,11 +128,14 @@ def compute_maps(
         if tta:
             how["tta"] = True
     else:
-        rise = rise or RiseSettings()
         found = predict(model, rows, forward=forward)
         if cam_class == "decision":
             raise InputError("cam_class: decision needs method cam; remove it, or use cam")
         classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)
+    if method not in OWN_METHODS:
+        maps = plugin_method_maps(method, model, rows, classes)
+    elif method == "rise":
+        rise = rise or RiseSettings()
         marked = rise_rows(model, rows, classes, rise, precision)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
@@ -180,18 +185,20 @@ def rise_rows(
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def rise_correlations(
+def map_correlations(
     model: GuidedModel,
     workspace: Workspace,
     chosen: NDArray[np.int64],
-    settings: RiseSettings,
+    method: Method,
+    rise: RiseSettings | None = None,
     precision: Precision = "32-true",
     *,
     cache: Literal["memmap", "none"] = "memmap",
 ) -> list[float]:
-    """Correlations of RISE maps with human maps.
+    """Correlations of the maps of rise or of a plugin with human maps.
 
     Args:
+        model, workspace, method, rise, precision, cache: As in `compute_maps`.
         chosen: (n,) manifest rows with human maps.
 
     Returns:
@@ -207,7 +214,12 @@ def rise_correlations(
         grid=model.grid(),
     )
     human = rows.maps_on_grid(np.arange(len(rows)))
-    maps = rise_rows(model, rows, rows.labels, settings, precision).maps
+    if method == "rise":
+        maps = rise_rows(model, rows, rows.labels, rise or RiseSettings(), precision).maps
+    else:
+        maps = plugin_method_maps(method, model, rows, rows.labels)
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(maps), 4)
+        maps = resample(maps, whole, whole, (human.shape[1], human.shape[2]))
     values, valid = correlation(maps, human)
     return [float(value) for value in values[valid]]
 

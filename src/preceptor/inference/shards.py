@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.maps import Method, RiseSettings
+from preceptor.config.maps import OWN_METHODS, Method, RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.maps.store import MapStore
 
@@ -52,6 +52,8 @@ def forwards_of(method: Method, tta: bool, rise: RiseSettings | None) -> int:
     """Approximate number of model evaluations per image."""
     if method == "rise":
         return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
+    if method not in OWN_METHODS:
+        return 3  # a forward and a backward pass
     return 8 if tta else 1
 
 
@@ -63,15 +65,15 @@ def shards_of(
     Args:
         manifest: Manifest of the images.
         splits: Images: train, all, or the name of a split.
-        method: cam or rise.
+        method: Saliency method.
         forwards: Number of model evaluations per image.
-        agreement: Whether RISE is also applied to validation images with human maps.
+        agreement: Whether rise or a plugin is also applied to validation images with human maps.
     """
     images = max(
         RISE_IMAGES, SHARD_FORWARDS // forwards // 64 * 64
     )  # whole batches for both methods
     sets = [(splits, len(_split(manifest, splits)), False)]
-    if agreement and method == "rise":
+    if agreement and method not in ("cam", "cells"):
         sets += [(name, len(_mapped(manifest, name)), True) for name in manifest.eval_splits("val")]
     return tuple(
         Shard(name, start, min(start + images, count), looks)

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.image_format import Fit
-from preceptor.config.maps import MapSource, Trust
+from preceptor.config.maps import OWN_KINDS, MapSource, Trust
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
 from preceptor.data.rows import MapArray
 from preceptor.errors import InputError
+from preceptor.maps.plugin_maps import plugin_maps
 from preceptor.maps.principal_components import (
     principal_maps,
     thumbnails,
@@ -75,7 +77,7 @@ class PlacedMaps:
 def place_maps(
     source: MapSource,
     fit: Fit,
-    names: NDArray[np.object_],
+    table: pd.DataFrame,
     images: ImageSource,
     rows: NDArray[np.int64],
     *,
@@ -86,7 +88,7 @@ def place_maps(
     Args:
         source: Source of the maps.
         fit: Part of the images that the run sees.
-        names: (n,) names of the images of the rows.
+        table: Rows of the manifest.
         images: Images, whose original sizes determine the position of a Teacher's grid.
         rows: (n,) rows in `images`.
         scaled: Whether the largest value of each map of a folder becomes 1.
@@ -100,15 +102,16 @@ def place_maps(
         return _centred(len(rows))
     if source.kind == "pca":
         return _principal(source.components, fit, images, rows)
-    path = source.path
+    if source.kind not in OWN_KINDS:
+        made = plugin_maps(source.kind, table["path"].tolist(), table["label"].tolist())
+        return _over_whole_images(made, np.arange(len(rows)))
+    names, path = table["name"].to_numpy(), source.path
     assert path is not None
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     if not is_store(path):
         maps, index = _from_folder(path, names, scaled=scaled)
-        trust = trust_weights(source.trust, maps.astype(np.float32))
-        regions = np.tile(UNIT, (len(rows), 1))
-        return PlacedMaps(maps, index, regions, trust, np.zeros(len(rows), bool))
+        return _over_whole_images(maps, index, source.trust)
     return _from_store(path, source.trust, names, images.sizes[rows])
 
 
@@ -117,8 +120,14 @@ def _centred(count: int) -> PlacedMaps:
     axis = (np.arange(CENTRE_SIDE) + 0.5) / CENTRE_SIDE - 0.5
     line = np.exp(-(axis**2) / (2 * CENTRE_SIGMA**2))
     maps = (line[:, None] * line[None]).astype(np.float32)[None]
-    regions = np.tile(UNIT, (count, 1))
-    return PlacedMaps(maps, np.zeros(count, np.int64), regions, None, np.zeros(count, bool))
+    return _over_whole_images(maps, np.zeros(count, np.int64))
+
+
+def _over_whole_images(
+    maps: NDArray[np.float32], index: NDArray[np.int64], trust: Trust = "none"
+) -> PlacedMaps:
+    regions, excluded = np.tile(UNIT, (len(index), 1)), np.zeros(len(index), bool)
+    return PlacedMaps(maps, index, regions, trust_weights(trust, maps), excluded)
 
 
 def _principal(

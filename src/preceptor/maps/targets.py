@@ -46,9 +46,7 @@ def build_map_targets(
     labels = table["label"].to_numpy()
     has_human = (table["saliency"] != "").to_numpy() & annotated[rows]
     as_masks = config.guided_by_masks
-    placed = place_maps(
-        source, config.training.fit, table["name"].to_numpy(), images, rows, scaled=as_masks
-    )
+    placed = place_maps(source, config.training.fit, table, images, rows, scaled=as_masks)
     index = np.full(len(rows), -1, np.int64) if placed is None else placed.index
     keeps_human = placed is None or source.human == "keep"
     if keeps_human:
@@ -61,7 +59,9 @@ def build_map_targets(
     if as_masks:
         examined = manifest.annotated_mask[rows] & annotated[rows]
         whole = (
-            ~marked & ~has_human & (source.kind in ("centre", "pca") or (examined & keeps_human))
+            ~marked
+            & ~has_human
+            & (source.kind not in ("human", "store") or (examined & keeps_human))
         )
         shows_marks = placed is None or source.marks
         masks = Masks(whole, ~marked & ~whole & shows_marks, config.training.cell_full)

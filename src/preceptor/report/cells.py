@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from preceptor.results.rows import added_control_keys
 from preceptor.runtime.formatting import DASH, number
 from preceptor.study.alphas import PAPER_ALPHA
 
@@ -43,7 +44,12 @@ def short(key: str) -> str:
 
 
 def color(key: str) -> str:
-    """Color class of a row in the stylesheet; variants have that of the Student."""
+    """Color class of a row in the stylesheet.
+
+    Variants have that of the Student, and controls of plugins that of `mixed`.
+    """
+    if key in added_control_keys():
+        return "mixed"
     return key if key in SHORT else "student"
 
 

@@ -131,7 +131,7 @@ def _names(arms: list[Arm]) -> list[str]:
 def _arm_name(arm: Arm) -> str:
     if arm.role == "teacher":
         return "Teacher, data-driven" if arm.alpha == 1 else "Teacher, human-guided"
-    named = arm.role in ("variant", "generation")
+    named = arm.role in ("variant", "control", "generation")
     return short(replace(arm, annotated=None).label) if named else _name(arm.role)
 
 

@@ -235,7 +235,7 @@ def _marking(plan: Plan) -> str:
         f"{rise.cells} cells, up to {rise.max_masks:,} masks per image, tolerance "
         f"{rise.tolerance:g}, fill {rise.fill}; maps above the tolerance do not guide)",
     }
-    names = [methods[method] for method in study.saliency]
+    names = [methods.get(method, f"the method {method} of a plugin") for method in study.saliency]
     if study.mapper is not None:
         names.append("probabilities of a mark in each cell, of mappers trained on human maps alone")
     return names_of(names)

@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.image_format import Fit
-from preceptor.config.maps import Method
+from preceptor.config.maps import OWN_METHODS, Method
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.map_geometry import resample
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import labels_of, probabilities
 from preceptor.inference.annotate import rise_rows
+from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.guided_model import GuidedModel
@@ -264,6 +265,8 @@ def _maps_of(
     data = workspace.rows(rows, model.spec.image_format, cache=study.training.cache)
     if method == "rise":
         cams = rise_rows(model, data, data.labels, study.rise).maps
+    elif method not in OWN_METHODS:
+        cams = plugin_method_maps(method, model, data, data.labels)
     else:
         found = predict(model, data, cams="cells" if method == "cells" else "label").cams
         assert found is not None

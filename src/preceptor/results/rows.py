@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from preceptor.runtime.plugins import registered
 from preceptor.study.alphas import PAPER_ALPHA
-from preceptor.study.controls import OF_TEACHER
+from preceptor.study.controls import OF_TEACHER, added_control
 from preceptor.study.options import Variant
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Role
-from preceptor.study.teacher import Teacher, controls_of
+from preceptor.study.teacher import Teacher, added_controls_of, controls_of
 
 OVERALL = "overall"  # the mean over backbones, seed by seed
 CONTROLS = {
@@ -45,7 +46,8 @@ class Row:
 
     Args:
         key: baseline1_paper, baseline1, baseline2, student, "variant NAME", ceiling, a control in
-            `CONTROLS`, a detector in `DETECTORS`, or one of `STARTED`.
+            `CONTROLS`, "control NAME" for one of a plugin, a detector in `DETECTORS`, or one of
+            `STARTED`.
         title: Title, without the backbone.
         arms: Arms by backbone.
         variant: Name of the variant, or "".
@@ -108,6 +110,9 @@ def table_rows(plan: Plan) -> list[Row]:
                     key: arm and replace(arm, alpha=1.0, guidance=way) for key, arm in arms.items()
                 }
             add(control, CONTROLS[control].format(set=study.dfr_set), arms)
+        for name in added_controls_of(study):
+            arms = chosen("control", "student", "", name)
+            add(f"control {name}", added_control(name).title, arms)
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 arms = chosen(role, role, str(winner) if role == "student" else "")
@@ -125,6 +130,11 @@ def table_rows(plan: Plan) -> list[Row]:
     return rows
 
 
+def added_control_keys() -> list[str]:
+    """Keys of the rows of installed controls of plugins."""
+    return [f"control {name}" for name in registered("preceptor.controls")]
+
+
 def _teacher_of(variant: Variant, winner: Teacher) -> str:
     """Name of the Teacher in the arms of a variant."""
     if variant.teacher_alpha is not None and winner.kind == "human":
@@ -135,7 +145,7 @@ def _teacher_of(variant: Variant, winner: Teacher) -> str:
 def row_order(rows: Iterable[Row]) -> list[str]:
     """The keys of lines in the order of the tables: variants after the Student."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    last = [*CONTROLS, *STARTED, *DETECTORS, "ceiling"]
+    last = [*CONTROLS, *added_control_keys(), *STARTED, *DETECTORS, "ceiling"]
     place = {key: position for position, key in enumerate([*first, *last])}
     return sorted((row.key for row in rows), key=lambda key: place.get(key, len(first) - 0.5))
 

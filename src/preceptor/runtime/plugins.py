@@ -7,8 +7,16 @@ from typing import Any, Literal, get_args
 
 from preceptor.errors import InputError, reason
 
-Group = Literal["preceptor.backbones", "preceptor.distances", "preceptor.importers"]
-"""Entry points: factories of networks, distances of maps, readers of annotations."""
+Group = Literal[
+    "preceptor.backbones",
+    "preceptor.controls",
+    "preceptor.distances",
+    "preceptor.importers",
+    "preceptor.map_sources",
+    "preceptor.saliency",
+]
+"""Entry points: factories of networks, controls of a study, distances of maps, readers of
+annotations, maps of training images without a model, saliency methods of a model."""
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from preceptor.config.guidance import PoolKind
-from preceptor.config.maps import PCA_COMPONENTS, RiseSettings
+from preceptor.config.maps import PCA_COMPONENTS, Method, RiseSettings
 from preceptor.config.network import NetworkFactory
 from preceptor.config.paths import ConfigPath, Weights
 from preceptor.config.run import RunConfig
@@ -26,7 +26,7 @@ from preceptor.study.config_problems import (
     name_problems,
     variant_problems,
 )
-from preceptor.study.controls import Control
+from preceptor.study.controls import ControlName
 from preceptor.study.domain import Domain, Sizes
 from preceptor.study.options import Guidance, GuidanceConfig, Mapper, Variant
 from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
@@ -74,7 +74,7 @@ class StudyConfig(GuidanceConfig):
         data_driven: Also train Teachers without guidance.
         mapper: Also train Teachers on the maps alone; true = with the default settings.
         maps: Teachers without training: name → folder of maps or map store.
-        saliency: Saliency methods of the Teachers: cam, rise, or both.
+        saliency: Saliency methods of the Teachers: cam, rise, plugins' names, or several of these.
         rise: Settings of RISE.
         plan: staged (select the Teacher with one probe Student, then train all Students) or full
             (all combinations).
@@ -96,7 +96,7 @@ class StudyConfig(GuidanceConfig):
             annotated ones, no Teacher), masked (no guidance; training images are replaced by their
             mean color outside the human map, or the Teacher's where there is none), dfr (Baseline 2
             with its last layer trained again on the validation set `dfr_set`: deep feature
-            reweighting).
+            reweighting), or plugins' names, whose runs have the setting of the Students.
         dfr_set: Validation set of the control dfr, whose labels that control sees: one without the
             shortcuts of the training images.
         pca_components: Number of principal components of the control pca.
@@ -138,7 +138,7 @@ class StudyConfig(GuidanceConfig):
     data_driven: bool = True
     mapper: Mapper | None = None
     maps: Mapping[str, ConfigPath] = {}
-    saliency: Annotated[tuple[Literal["cam", "rise"], ...], Field(min_length=1)] = ("cam",)
+    saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
@@ -146,7 +146,7 @@ class StudyConfig(GuidanceConfig):
     selection: Literal["highest", "guided", "val_auc"] = "highest"
     search: Literal["grid", "racing", "halving"] = "grid"
     validation_negatives: str | None = None
-    controls: tuple[Control, ...] = ("shuffled", "centre", "pca", "distilled", "mixed")
+    controls: tuple[ControlName, ...] = ("shuffled", "centre", "pca", "distilled", "mixed")
     dfr_set: str | None = None
     pca_components: Few = PCA_COMPONENTS
     controls_alpha: Literal["own", "student"] = "own"
@@ -205,12 +205,16 @@ class StudyConfig(GuidanceConfig):
             | {f"guidances.{name}.alphas": way.alphas or () for name, way in self.guidances.items()}
             | {f"domains.{name}.budget": one.budget or () for name, one in self.domains.items()}
         )
-        if "rise" in self.saliency:
+        if "cells" in self.saliency:
+            wrong.append("saliency: cells are the maps of a mapper; set mapper: true instead")
+        if others := [name for name in self.saliency if name not in ("cam", "cells")]:
             turned = ["tta"] if self.tta else []
             turned += [f"variants.{name}.tta" for name, one in self.variants.items() if one.tta]
-            wrong += [f"{where} needs cam, and saliency has rise; remove one" for where in turned]
-        others = {*self.backbone_args, *self.backbones, *self.speed}
-        wrong += backbone_problems({*self.teachers, *self.students}, self.weights, others)
+            wrong += [
+                f"{where} needs cam, and saliency has {others[0]}; remove one" for where in turned
+            ]
+        named = {*self.backbone_args, *self.backbones, *self.speed}
+        wrong += backbone_problems({*self.teachers, *self.students}, self.weights, named)
         wrong += [
             f"backbone_args: {name} is one of `backbones`, which has args of its own; move them"
             for name in sorted({*self.backbone_args} & {*self.backbones})

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from preceptor.config.maps import MapSource
 from preceptor.config.training import Training
+from preceptor.errors import InputError
 from preceptor.study.baseline_runs import full_run
-from preceptor.study.controls import Control
+from preceptor.study.controls import Control, added_control
 from preceptor.study.guided_runs import guided_by, on_maps, soft_labels
 from preceptor.study.options import GuidanceConfig
 from preceptor.study.protocol import Protocol
@@ -55,6 +56,32 @@ def control_run(
     return on_maps(
         protocol, Arm.of_setting(control, backbone, setting, teacher), seed, values, steps
     )
+
+
+def added_control_run(
+    protocol: Protocol, name: str, backbone: str, setting: Setting, seed: int
+) -> Step:
+    """Run of a control of a plugin, on all training images.
+
+    Args:
+        protocol: Builds the steps.
+        name: Name of the plugin.
+        backbone, setting, seed: Backbone, setting and seed of the run; the setting is that of the
+            Students.
+
+    Raises:
+        InputError: The plugin cannot be used, or gives settings that do not exist.
+    """
+    own = dict(added_control(name).settings(setting.alpha))
+    fixed = {"alpha", "rows", "backbone", "seed", "manifest"} & own.keys()
+    if fixed:
+        raise InputError(f"controls: {name} sets {min(fixed)}, which the study sets; remove it")
+    values = {"maps": MapSource(kind="none"), "annotated": None, "annotated_seed": 0} | own
+    config = protocol.config(
+        backbone, seed, setting.guidance, rows="all", alpha=setting.alpha, **values
+    )
+    arm = replace(Arm.of_setting("control", backbone, setting), variant=name)
+    return protocol.train(arm, config)
 
 
 def _dfr_run(protocol: Protocol, backbone: str, seed: int) -> list[Step]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from preceptor.errors import InputError
+from preceptor.runtime.plugins import load_plugin, plugin, registered
 
 Control = Literal[
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked", "dfr"
@@ -10,3 +18,46 @@ Control = Literal[
 
 OF_TEACHER: tuple[Control, ...] = ("shuffled", "distilled", "masked")
 """Controls that use the maps or the soft labels of the selected Teacher."""
+
+
+@dataclass(frozen=True)
+class AddedControl:
+    """Control of a plugin: a run on all training images with settings of its own.
+
+    Args:
+        title: Title of its row in the tables, such as "Control: maps of edges".
+        settings: Function of the Student's α that returns keys of the run config, such as `maps`,
+            that differ from those of a run without guidance. α itself is the Student's.
+    """
+
+    title: str
+    settings: Callable[[float], Mapping[str, Any]]
+
+
+def _known(name: str) -> str:
+    own = get_args(Control)
+    if name in own or plugin("preceptor.controls", name) is not None:
+        return name
+    known = ", ".join([*own, *registered("preceptor.controls")])
+    raise PydanticCustomError("control", f"not one of {known}")
+
+
+# Control of this library, or of a plugin.
+ControlName = Annotated[str, AfterValidator(_known)]
+
+
+def added_control(name: str) -> AddedControl:
+    """Control of a plugin.
+
+    Raises:
+        InputError: The plugin is not installed, cannot be imported, or is no `AddedControl`.
+    """
+    found = plugin("preceptor.controls", name)
+    if found is None:
+        raise InputError(f"controls: {name} is of a package that is not installed; install it")
+    control = load_plugin(found)
+    if not isinstance(control, AddedControl):
+        raise InputError(
+            f"controls: {found.value} is no AddedControl but a {type(control).__name__}"
+        )
+    return control

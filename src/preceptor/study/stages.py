@@ -16,7 +16,7 @@ from typing import Literal, cast, get_args
 
 from preceptor.study.baseline_runs import annotated_run, full_run
 from preceptor.study.config import StudyConfig
-from preceptor.study.control_runs import control_run
+from preceptor.study.control_runs import added_control_run, control_run
 from preceptor.study.controls import Control
 from preceptor.study.looks import COMPARED, LookResult, look, primary_aucs, primary_pairs
 from preceptor.study.plan import Contender, Plan
@@ -25,7 +25,7 @@ from preceptor.study.selection import Choice
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Look, Role, Select, Selection, Step
 from preceptor.study.student_runs import from_mapper, student_run, variant_run
-from preceptor.study.teacher import Teacher, controls_of, teachers_of
+from preceptor.study.teacher import Teacher, added_controls_of, controls_of, teachers_of
 from preceptor.study.teacher_maps import make_maps
 from preceptor.study.teacher_runs import mapper_run, teacher_run
 
@@ -88,6 +88,8 @@ def variants_and_tests(plan: Plan, winner: Teacher, backbone: str, setting: Sett
         if study.controls_alpha == "student":
             for control in controls_of(study, winner):
                 add(control_run(protocol, control, winner, backbone, setting, seed))
+        for name in added_controls_of(study):
+            add([added_control_run(protocol, name, backbone, setting, seed)])
         for name, variant in study.variants.items():
             own = replace(setting, alpha=variant.alpha_of(setting.alpha))
             add(variant_run(protocol, name, winner, backbone, own, seed))
@@ -337,11 +339,11 @@ def _look(plan: Plan) -> list[Step]:
 
 def _map_step(plan: Plan, teacher: Teacher, seed: int) -> Step | None:
     """The step whose record holds how a Teacher's maps agree with human maps: its training for
-    its own maps, the making of its maps for RISE."""
+    its own maps, the making of its maps for RISE and plugins."""
     if teacher.kind == "given":
         return None
     protocol, guiding = plan.protocol, plan.protocol.study.guiding()
     training = teacher_run(protocol, teacher, seed, guiding)
-    if teacher.method != "rise":
+    if teacher.method in ("cam", "cells"):
         return training
     return make_maps(protocol, training, teacher, guiding)[-1]

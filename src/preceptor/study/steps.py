@@ -34,14 +34,16 @@ Role = Literal[
     "masked",
     "dfr",
     "variant",
+    "control",
     "member",
     "generation",
     "mapper",
     "mapper_all",
 ]
-"""Roles of a run: the rows of the paper's table, the controls, the variants, and the Teachers that
-stand in no table (a committee's further members, Teachers of later generations). A mapper, taught
-maps alone, is a Teacher and, by its highest cells, a detector: of A, or of all human maps."""
+"""Roles of a run: the rows of the paper's table, the controls, the variants, `control` for the
+controls of plugins, and the Teachers that stand in no table (a committee's further members,
+Teachers of later generations). A mapper, taught maps alone, is a Teacher and, by its highest cells,
+a detector: of A, or of all human maps."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Arm:
         backbone: Backbone of the model.
         alpha: α of the loss; 1 without guidance.
         teacher: Teacher configuration whose maps guide, as text; "" without a Teacher.
-        variant: Name of the variant, for the role variant.
+        variant: Name of the variant or of the plugin, for the roles variant and control.
         generation: Generation of the Teacher (2 and up), for the role generation.
         annotated: Number of annotated images, for runs of an annotation budget; None = the
             study's own number.
@@ -96,8 +98,8 @@ class Arm:
             'variant tta'
         """
         name: str = self.role
-        if self.role == "variant":
-            name = f"variant {self.variant}"
+        if self.role in ("variant", "control"):
+            name = f"{self.role} {self.variant}"
         elif self.role == "generation":
             name = f"generation {self.generation}"
         if self.start:

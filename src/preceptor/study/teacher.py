@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from preceptor.config.maps import Method
 from preceptor.study.config import StudyConfig
@@ -56,7 +56,15 @@ def teachers_of(study: StudyConfig) -> list[Teacher]:
 
 
 def controls_of(study: StudyConfig, teacher: Teacher) -> list[Control]:
-    """Controls of a study that are possible for a Teacher: given maps have no soft labels."""
-    return [
-        control for control in study.controls if control != "distilled" or teacher.kind != "given"
-    ]
+    """Controls of a study that are possible for a Teacher: given maps have no soft labels.
+
+    Those of plugins are in `added_controls_of`.
+    """
+    known = [control for control in get_args(Control) if control in study.controls]
+    possible = [one for one in known if one != "distilled" or teacher.kind != "given"]
+    return sorted(possible, key=study.controls.index)
+
+
+def added_controls_of(study: StudyConfig) -> list[str]:
+    """Names of the controls of plugins."""
+    return [name for name in study.controls if name not in get_args(Control)]

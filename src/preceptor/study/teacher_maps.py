@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from preceptor.config.maps import MapSource, Method
+from preceptor.config.maps import MapSource, Method, method_plugins
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest
+from preceptor.runtime.source_digest import source_digest
 from preceptor.study.guided_runs import without_annotation
 from preceptor.study.options import GuidanceConfig
 from preceptor.study.protocol import Protocol
@@ -96,6 +97,7 @@ def make_maps(
     how: list[object] = ["tta"] if tta else []
     how += ["decision"] if decision else []
     how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
+    how += [source_digest(name) for name in method_plugins([method])]
     # The record of the maps holds their correlation with human maps of validation images.
     compared = protocol.workspaces.at(config.manifest).validation_hash()
     identity = digest(["maps", training.id, method, train_hash, compared, *how])
@@ -106,7 +108,7 @@ def make_maps(
         MakeMaps(config, training.id, method, tta, rise, shards[0], decision=decision),
         shards,
         identity,
-        training.name + (", RISE" if rise else ""),
+        training.name + ("" if method in ("cam", "cells") else f", {method.upper()}"),
         (training.id,),
         forwards / 3,  # a forward is about a third of a training step
     )

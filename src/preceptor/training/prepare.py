@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from preceptor.config.guidance import distance_plugins
 from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
+from preceptor.config.maps import map_source_plugins
 from preceptor.config.run import RunConfig
 from preceptor.data.row_hashes import FileHashes
 from preceptor.data.rows import Rows
@@ -75,6 +76,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if network is not None:
         used += source_digest(network.factory) + files_digest(network.args)
     for name in distance_plugins(config.training.distance) if config.guided else ():
+        used += source_digest(name)
+    for name in map_source_plugins(maps) if config.uses_maps else ():
         used += source_digest(name)
     return run_id(config, used, weights)
 
