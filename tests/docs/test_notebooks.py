@@ -59,7 +59,7 @@ def test_its_text(notebook: Path) -> None:
     assert not forbidden(text)
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert "generated" in target or (FOLDER / target).is_file(), target
-    assert f"(generated/{notebook.stem}.md)" in (FOLDER / "index.md").read_text()
+    assert f"<generated/{notebook.stem}>" in (FOLDER / "index.md").read_text()
 
 
 def test_a_cell_that_fails_fails_the_build(tmp_path: Path) -> None:
