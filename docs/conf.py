@@ -11,6 +11,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import gallery_pages
 import notebook_pages
 import reference_pages
 
@@ -44,6 +45,7 @@ napoleon_custom_sections = [("Reference", "returns_style")]
 napoleon_use_ivar = True
 
 reference_pages.write_reference()
+gallery_pages.write_pages()
 notebook_pages.write_pages()
 
 

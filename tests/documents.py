@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 # Those of docs/reference/generated are written from the code by the build of the site.
@@ -28,3 +31,14 @@ def forbidden(markdown: str) -> dict[str, str]:
         for word, instead in WORDS.items()
         if re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE)
     }
+
+
+def docs_module(name: str) -> ModuleType:
+    """Module of the folder of the pages, which is not a package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look their types up
+    spec.loader.exec_module(module)
+    return module

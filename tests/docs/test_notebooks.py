@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,25 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.documents import ROOT, forbidden
+from tests.documents import ROOT, docs_module, forbidden
 
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def notebook_pages() -> ModuleType:
-    """The module of the build, which is not in a package."""
-    spec = importlib.util.spec_from_file_location(
-        "notebook_pages", FOLDER.parent / "notebook_pages.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pages = notebook_pages()
+pages = docs_module("notebook_pages")
 
 
 def write_notebook(file: Path, *cells: tuple[str, str]) -> Path:

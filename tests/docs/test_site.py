@@ -16,7 +16,7 @@ from tests.browsers import start_browser
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("index", "models", "tutorials/first-study", "notebooks/generated/read-results")
+PAGES = ("index", "models", "gallery", "tutorials/first-study", "notebooks/generated/read-results")
 
 
 @pytest.fixture(scope="module")
