@@ -11,6 +11,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import notebook_pages
 import reference_pages
 
 import preceptor
@@ -43,6 +44,7 @@ napoleon_custom_sections = [("Reference", "returns_style")]
 napoleon_use_ivar = True
 
 reference_pages.write_reference()
+notebook_pages.write_pages()
 
 
 def _write_llms(app: object, error: Exception | None) -> None:

@@ -24,6 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Importing torch and collecting the tests make a million objects that stay; see `bulk_import`.
 gc.disable()
 
+# What is flushed survives a loss of power, which no test causes; it takes milliseconds a file.
+os.fsync = lambda descriptor: None
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # What `make quick` leaves out: files, or tests of a file whose names begin so. The longest come

@@ -1,7 +1,8 @@
-"""Pages of the documentation."""
+"""Pages of the documentation, and the words that they do not use."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -11,3 +12,19 @@ PAGES = [
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if "generated" not in page.parts
 ]
+LINES = (ROOT / "docs" / "wording.txt").read_text(encoding="utf-8").splitlines()
+WORDS = dict(line.split(": ", 1) for line in LINES if line and not line.startswith("#"))
+CODE = re.compile(
+    r"^```.*?^```|^(?: {4,}|>).*?$|`[^`\n]*`|<!--.*?-->|\]\([^)]*\)|“[^”]*”|\"[^\"\n]*\"",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def forbidden(markdown: str) -> dict[str, str]:
+    """Words of a page that others replace, and what to say instead."""
+    text = CODE.sub(" ", markdown)
+    return {
+        word: instead
+        for word, instead in WORDS.items()
+        if re.search(rf"\b{re.escape(word)}s?\b", text, re.IGNORECASE)
+    }

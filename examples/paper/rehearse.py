@@ -37,8 +37,9 @@ STUDY = Path(__file__).with_name("study.yaml")
 BACKBONES = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 # The smallest input with which Inception-v3 has a map of 2 × 2 cells is 107 pixels.
 INPUT_SIZE = 112
-# Networks that have hardly learnt anything have RISE maps above chance with coarse masks only.
-RISE = {"max_masks": 96, "cells": 2, "tolerance": 0.9}
+# The maps of networks that have hardly learnt anything are mostly noise, which a study refuses. Here
+# nearly any is accepted, so that all steps of the study are run.
+RISE = {"max_masks": 48, "cells": 2, "tolerance": 0.99}
 # Seeds by recipe: two for intervals; the second recipe takes the same way with one.
 SEEDS = {"paper": 2, "cyborg": 1}
 

@@ -18,6 +18,8 @@ from preceptor.execution.process import Starter
 from preceptor.execution.scheduler import Scheduler
 from preceptor.execution.status import StudyStatus
 from preceptor.report.write import write_results
+from preceptor.runtime.formatting import duration
+from preceptor.runtime.html_table import facts_table
 from preceptor.runtime.leases import holder_of, lease
 from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.study.checks import check_devices
@@ -61,6 +63,19 @@ class StudyResult:
     missing: int = 0
     computed: int = 0
     seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        """Table of the outcome, for notebooks."""
+        return facts_table(
+            "Study",
+            {
+                "folder": self.folder,
+                "report": self.folder / "report.html",
+                "computed": f"{self.computed} steps in {duration(self.seconds)}",
+                "not reached": f"{self.missing} steps" if self.missing else None,
+                **{f"failed: {title}": reason for title, reason in self.failed.items()},
+            },
+        )
 
 
 def run_study(

@@ -28,6 +28,7 @@ from preceptor.cli.installation import (
     StepTime,
 )
 from preceptor.runtime.formatting import gibibytes
+from preceptor.training import probe
 from tests.commands import Outcome, here
 
 # Nobody listens on the port of "discard".
@@ -113,6 +114,8 @@ def test_a_package_that_is_missing_broken_or_too_old(
 def test_what_works_is_measured(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", hub)
+    for name, value in (("_WARM", 1), ("_TIMED", 1), ("_LEAST", 0.0)):
+        monkeypatch.setattr(probe, name, value)
     found = inspect_installation()
     assert not found.broken
     assert {one.name for one in found.packages} >= {"torch", "torchvision", "timm", "numpy"}

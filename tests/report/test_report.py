@@ -17,6 +17,7 @@ from preceptor.report.cells import Table
 from preceptor.report.methods import methods
 from preceptor.report.palette import DARK, LIGHT
 from preceptor.report.write import write_results
+from preceptor.results import read
 from preceptor.results.domain import gather
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
@@ -152,7 +153,10 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     assert summary["primary"] == "test-unseen"
     assert summary["missing"] == []
     assert summary["sentences"]
-    assert len((whole / "runs.csv").read_text().splitlines()) == len(finished.members) + 1
+    runs = read(whole).runs
+    assert len(runs) == len(finished.members)
+    assert set(runs["guidance"]) == {""}  # the way of guiding, not the term of the loss
+    assert (runs.loc[runs["role"] == "student", "guidance_term"] > 0).all()
 
 
 def test_each_table_is_made_once(

@@ -28,11 +28,11 @@ pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
 def test_two_devices_see_as_many_images_as_one(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 25, "val": 4, "test": 2})
-    steps = {"batch_size": 20, "length": "steps", "steps": 40, "epochs": 2}
+    steps = {"batch_size": 20, "length": "steps", "steps": 10, "epochs": 2}
     one = train(run_of(manifest, steps), tmp_path / "one").folder
     two = finished(run_of(manifest, steps | {"devices": 2}), tmp_path / "two")
-    assert [read_record(folder)["images_seen"] for folder in (one, two)] == [800, 800]
-    # Rounding grows over 40 steps (9e-4 here); other images would be 0.1 or more apart.
+    assert [read_record(folder)["images_seen"] for folder in (one, two)] == [200, 200]
+    # Rounding grows over 10 steps; other images would be 0.1 or more apart.
     assert apart(one, two) < 5e-3
 
 
@@ -62,7 +62,7 @@ def test_two_devices_do_what_one_does(
 
 
 def test_memory_that_runs_out_on_one_device_ends_the_run(manifest: Path, tmp_path: Path) -> None:
-    config = run_of(manifest, {"devices": 2, "epochs": 40, "input_size": 224, "batch_size": 12})
+    config = run_of(manifest, {"devices": 2, "epochs": 400, "input_size": 96, "batch_size": 12})
     # Every tensor of 64 KiB is asked of the kernel, which gives little more from a point on.
     process = start_anew(config, tmp_path / "runs", MALLOC_MMAP_THRESHOLD_="65536")
     until(process, "epoch 1/")
@@ -71,7 +71,7 @@ def test_memory_that_runs_out_on_one_device_ends_the_run(manifest: Path, tmp_pat
     resource.prlimit(rank, resource.RLIMIT_AS, (now + 2**22, now + 2**22))
     outcome = ended(process)
     assert outcome.code == 1
-    assert "out of memory on device 2 of 2 (batch_size 12, input_size 224); lower" in outcome.err
+    assert "out of memory on device 2 of 2 (batch_size 12, input_size 96); lower" in outcome.err
     assert outcome.err.count("\n") == 1, outcome.err
 
 

@@ -11,6 +11,8 @@ from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.errors import InputError
 from preceptor.predictor.calibration import Calibration, calibration_from
 from preceptor.predictor.json_keys import JsonKeys, is_number, no_constant
+from preceptor.runtime.formatting import number
+from preceptor.runtime.html_table import facts_table
 from preceptor.runtime.strict_json import strict_json
 
 MapKind = Literal["cam", "gradcam", "none"]
@@ -48,6 +50,10 @@ class ModelInfo:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     calibration: Calibration | None = None
+
+    def _repr_html_(self) -> str:
+        """Table of the description, for notebooks."""
+        return facts_table("Model", model_facts(self))
 
     @property
     def positive_index(self) -> int | None:
@@ -106,3 +112,20 @@ class ModelInfo:
             version=found.string("version"),
             calibration=calibration_from(found.values["calibration"], positive is not None),
         )
+
+
+def model_facts(info: ModelInfo) -> dict[str, object]:
+    """Facts of a trained model by name, for the tables of notebooks."""
+    form = info.image_format
+    return {
+        "backbone": info.backbone,
+        "classes": ", ".join(info.classes),
+        "positive class": info.positive,
+        "input": f"{form.size} pixels, {form.channels} channels, {form.fit}",
+        "maps": info.map_kind,
+        "thresholds": ", ".join(
+            f"{rule} {number(value)}" for rule, value in info.thresholds.items()
+        ),
+        "calibration": None if info.calibration is None else "on validation",
+        "version": info.version,
+    }

@@ -204,7 +204,9 @@ def _recorded(folder: Path | None) -> dict[str, float | None]:
         "images_seen": record.images_seen,
         "best_epoch": record.best_epoch,
     }
-    return kept | {key: value for key, value in record.metrics.items() if key != "epoch"}
+    names = {"guidance": "guidance_term"}  # the column guidance has the way of guiding
+    metrics = {names.get(key, key): value for key, value in record.metrics.items()}
+    return kept | {key: value for key, value in metrics.items() if key != "epoch"}
 
 
 def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> pd.DataFrame:

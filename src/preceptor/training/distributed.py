@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from preceptor.config.training import Training
 from preceptor.data.stream import shares
 from preceptor.errors import InputError, PreceptorError, RunFailedError
+from preceptor.training.fabric import DDPStrategy, Fabric, MisconfigurationException
 
 COLLECTIVE_TIMEOUT = timedelta(days=7)
 """How long the others wait for the first process; where that dies, they know at once."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from preceptor.config.guidance import takes_masks
@@ -40,6 +39,7 @@ from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks
+from preceptor.training.fabric import Fabric
 from preceptor.training.micro_batches import in_parts, more_parts
 from preceptor.training.record import SetMetrics, flat_metrics, set_metrics
 from preceptor.training.schedules import alpha_at, learning_rate, period_ends

@@ -8,13 +8,12 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from lightning_fabric.strategies.ddp import DDPStrategy
-
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import PreceptorError, RunFailedError
 from preceptor.runtime.progress import silence
 from preceptor.training.distributed import RelayedError, join, lost, make_fabric
+from preceptor.training.fabric import DDPStrategy
 from preceptor.training.launch import AGAIN, LOST, RELAYED
 from preceptor.training.run import train
 

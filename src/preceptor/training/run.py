@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from safetensors import SafetensorError
 
 from preceptor.config.run import RunConfig
@@ -35,6 +34,7 @@ from preceptor.runtime.memory import out_of_memory, peak_memory, release_memory
 from preceptor.runtime.result_folder import is_finished
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
+from preceptor.training.fabric import Fabric
 from preceptor.training.last_layer import (
     check_images,
     check_last_layer,
