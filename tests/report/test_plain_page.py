@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browsers import RULES, check_rules, start_browser
+from tests.browsers import OF_WIDTH, check_long_page, check_rules, start_browser
 from tests.calibrated import Calibrated
 from tests.commands import here
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-NARROW_AND_DARK = ["color-contrast", "target-size", "scrollable-region-focusable"]
-"""Rules that depend on colors and on the width of the window."""
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +43,11 @@ def test_pages_fit_and_are_accessible(browser: Browser, pages: list[Path]) -> No
     for file in pages:
         page.goto(file.as_uri())
         page.add_style_tag(content=".scroll, .wide { background: none !important; }")
-        for theme, width, rules in (("light", 1280, RULES), ("dark", 390, NARROW_AND_DARK)):
-            page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        for width in (390, 1280):
             page.set_viewport_size({"width": width, "height": 900})
             fits = page.evaluate("() => document.documentElement.scrollWidth") <= width
             assert fits, (file.name, width)
-            assert not check_rules(page, runOnly=rules).broken, (file.name, theme, width)
+            assert not check_rules(page, runOnly=OF_WIDTH).broken, (file.name, width)
+        assert not check_long_page(page).broken, file.name
     assert not said
     page.close()
