@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from tests.label.pages import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import APIResponse, Browser, Page, Route
 
 WIDTH, HEIGHT = 200, 160
 FIT = Fit(WIDTH, HEIGHT)
@@ -284,6 +285,42 @@ def test_a_proposal_after_is_shown_after_the_first_own_mark(
             page.keyboard.press("a")
             saved(page)
             np.testing.assert_array_equal(server.mask("image-0.png"), box | line(page))
+
+
+def test_an_answer_from_before_an_undo_does_not_bring_its_stroke_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        served(images(tmp_path, 1), tmp_path) as server,
+        opened(browser, server, image="image-0.png") as page,
+    ):
+        held: list[tuple[Route, APIResponse]] = []
+
+        def hold(route: Route) -> None:
+            if held:
+                route.continue_()
+            else:
+                held.append((route, route.fetch()))
+
+        # After the first own stroke the page asks for a proposal, and so for the whole image.
+        place = re.compile(r"/api/images/\d+$")
+        empty = canvas(page)
+        page.route(place, hold)
+        with page.expect_request(place):
+            drag(page, LINE)
+        saved(page)
+        page.mouse.move(1200, 500)
+        assert canvas(page) != empty
+        while not held:
+            page.evaluate(DRAWN)
+        page.keyboard.press("Control+z")
+        saved(page)
+        assert not server.mask("image-0.png").any()
+        route, answer = held[0]
+        with page.expect_response(lambda one: bool(place.search(one.url))):
+            route.fulfill(response=answer)
+        assert canvas(page) == empty
+        assert page.locator("[data-do=undo]").is_disabled()
 
 
 def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_path: Path) -> None:
