@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+"""Tags of the rules of axe that pages are tested by."""
+OF_WIDTH = ["target-size", "scrollable-region-focusable"]
+"""Rules that depend on the width of the window."""
+SLOW = ["color-contrast", "region", "link-in-text-block"]
+"""Rules that take longer than all others together; equal elements give equal verdicts."""
+THIN = """() => {
+  const numbers = new Map(), kinds = new Map();
+  const describe = (one) => {
+    const parts = [...one.children].map(describe);
+    const style = getComputedStyle(one);
+    const looks = ["color", "backgroundColor", "fontSize", "fontWeight", "opacity", "display"];
+    const kind = JSON.stringify([
+      one.localName, one.getAttribute("class"), one.getAttributeNames().sort(),
+      looks.map((name) => style[name]), one.closest("svg") ? parts : [...new Set(parts)],
+    ]);
+    if (!numbers.has(kind)) numbers.set(kind, numbers.size);
+    kinds.set(one, numbers.get(kind));
+    return kinds.get(one);
+  };
+  const thin = (one) => {
+    const seen = new Set();
+    for (const child of one.closest("svg") ? [] : [...one.children]) {
+      if (seen.has(kinds.get(child))) child.remove();
+      else thin(child);
+      seen.add(kinds.get(child));
+    }
+  };
+  describe(document.body);
+  thin(document.body);
+}"""
+"""Leave one of the siblings that have the same structure, classes, attributes and colors."""
 
 
 def start_browser() -> Iterator[Browser]:
@@ -24,3 +58,59 @@ def start_browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Rules of accessibility: what breaks one, and how many elements pass each."""
+
+    broken: list[str]
+    passed: dict[str, int]
+
+
+def check_rules(page: Page, exclude: str | None = None, **options: Any) -> Rules:
+    """Rules of accessibility that a page breaks and passes, by axe.
+
+    Args:
+        page: Page; axe stays in it for further calls.
+        exclude: Selector of what is not looked at.
+        options: Options of `axe.run`; by default, the rules of `RULES`, of which those that pass
+            name one element each.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe")
+    if page.evaluate("() => typeof axe === 'undefined'"):
+        page.evaluate(axe.Axe().axe_script)
+    # Selectors of a thousand elements take most of the time; a broken one is told by its HTML.
+    given = {"runOnly": RULES, "resultTypes": ["violations"], "selectors": False, **options}
+    found = page.evaluate(
+        "([exclude, options]) => axe.run(exclude ? { exclude: [exclude] } : document, options)",
+        [exclude, given],
+    )
+    broken = [
+        f"{rule['id']}: {node['html'][:200]}: {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+    return Rules(broken, {rule["id"]: len(rule["nodes"]) for rule in found["passes"]})
+
+
+def check_long_page(page: Page, tags: Sequence[str] = RULES) -> Rules:
+    """Rules of accessibility of a page in light and dark colors; one of equal siblings is left.
+
+    Args:
+        page: Page.
+        tags: Tags of the rules.
+    """
+    slow = [rule for rule in SLOW if rule != "region" or "best-practice" in tags]
+    off = {rule: {"enabled": False} for rule in SLOW}
+    whole = check_rules(page, runOnly=list(tags), rules=off)
+    broken, passed = whole.broken, whole.passed
+    page.evaluate(THIN)
+    page.add_style_tag(content="* { transition: none !important; }")
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        # Of text in figures axe does not know what is below it.
+        found = check_rules(page, "svg", runOnly=slow, resultTypes=["violations", "passes"])
+        broken = broken + [f"{theme}: {rule}" for rule in found.broken]
+        passed = passed | found.passed
+    return Rules(broken, passed)

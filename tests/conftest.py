@@ -172,9 +172,8 @@ EXHAUSTIVE = (
     # Stay: a study on a cluster, a node and a head that die, a step that hangs.
     "execution/test_ray.py::test_annotation_on_a_cluster_leaves_the_store_of_one_process",
     "execution/test_ray.py::test_on_gpus_a_process_does_one_step_and_ends",
-    # Stays: the wide window in light colors.
-    "report/test_browser.py::test_no_rule_of_accessibility_is_broken[dark-390",
-    "label/test_page_access.py::test_no_rule_of_accessibility_is_broken[dark",
+    # Stays: the wide window.
+    "report/test_browser.py::test_no_rule_of_accessibility_is_broken[390",
     # Stays: a limit of memory that parts of a batch keep.
     "training/test_micro_batches.py::test_a_real_limit_that_nothing_fits_in",
     "training/test_micro_batches.py::test_a_real_limit_in_which_no_image_can_be_read",

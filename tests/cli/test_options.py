@@ -10,7 +10,6 @@ from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.calibration import fit
 from preceptor.cli import options
-from preceptor.config import maps
 from preceptor.config.training import Precision, Training
 from preceptor.data.shortcut_marks import MarkKind
 from preceptor.execution import executors
@@ -22,7 +21,6 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     fields = Training.model_fields
     assert get_args(options.Cache) == get_args(fields["cache"].annotation)
     assert get_args(options.Device) == get_args(fields["device"].annotation)
-    assert options.Method == maps.Method
     assert options.Engine == executors.Engine
     assert options.StampPlace == StampPlace
     assert options.MarkKind == MarkKind

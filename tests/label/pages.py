@@ -1,4 +1,4 @@
-"""The page of `preceptor label` in tests: server process, Chromium, and expected pixels."""
+"""The page of `preceptor label` in tests: server, Chromium, and expected pixels."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.label.serving import Client, running
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -26,60 +28,41 @@ BARS = (52, 72, 280)
 """Height of the head, width of the tools and of the settings at 1280 × 720, in CSS pixels."""
 SAVED = "() => document.getElementById('save').dataset.kind === 'saved'"
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-AXE = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+SHOWN = "body[data-image]:not([data-image=''])"
 
 
 @dataclass
 class Served:
-    """A server of `preceptor label` as a process of its own.
+    """A server of `preceptor label`.
 
     Args:
-        source: Manifest, or folder of images.
         database: SQLite file.
-        options: Further options of the command.
+        address: Host and port.
+        token: Token of the link.
     """
 
-    source: Path
     database: Path
-    options: Sequence[str] = ()
-    port: int = 0
-    link: str = ""
-    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    address: str = ""
+    token: str = ""
 
-    def start(self) -> Served:
-        """Start the server, on the same port as before."""
-        command = [sys.executable, "-m", "preceptor", "label", "run", str(self.source), "--no-open"]
-        command += ["--database", str(self.database), "--port", str(self.port), *self.options]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "XDG_CACHE_HOME": str(self.database.parent / "cache")},
-        )
-        assert self.process.stdout is not None
-        said = []
-        for line in self.process.stdout:
-            said.append(line)
-            if found := re.match(r"open (http://[^:]+:(\d+)/\S+)", line):
-                self.link, self.port = found[1], int(found[2])
-                return self
-        raise AssertionError(f"the server did not start: {''.join(said)}")
+    def place(self, image: str = "") -> str:
+        """Address of the page, or of an image by its file name."""
+        if not image:
+            return f"http://{self.address}/"
+        ((number,),) = self.ask("SELECT id FROM images WHERE path LIKE ?", f"%{image}")
+        return f"http://{self.address}/#{number}"
 
-    def kill(self) -> None:
-        """End the server as a power failure would."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.close()
+    @property
+    def link(self) -> str:
+        """Address of the page with the token of the lead."""
+        return f"{self.place()}?token={self.token}"
 
-    def close(self) -> None:
-        """End the server."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.process = None
+    def cookie(self, person: str) -> dict[str, str]:
+        """Cookie of a browser in which a person has signed in."""
+        client = Client(self.address).enter(self.token, person)
+        client.close()
+        name, _, value = client.headers["cookie"].partition("=")
+        return {"name": name, "value": value, "url": self.place()}
 
     def ask(self, statement: str, *values: object) -> list[Any]:
         """Rows of the database, beside the server."""
@@ -112,11 +95,75 @@ class Served:
         return found
 
 
+@dataclass
+class ServedApart(Served):
+    """The same as a process of its own, which can be killed.
+
+    Args:
+        source: Manifest, or folder of images.
+        port: Port; 0 = a free one.
+    """
+
+    source: Path = Path()
+    port: int = 0
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    def start(self) -> ServedApart:
+        """Start the server, on the same port as before."""
+        command = [sys.executable, "-m", "preceptor", "label", "run", str(self.source), "--no-open"]
+        command += ["--database", str(self.database), "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(self.database.parent / "cache")},
+        )
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if found := re.match(r"open http://([^:]+:(\d+))/\?token=(\S+)", line):
+                self.address, self.port, self.token = found[1], int(found[2]), found[3]
+                return self
+        raise AssertionError(f"the server did not start: {''.join(said)}")
+
+    def kill(self) -> None:
+        """End the server as a power failure would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """End the server."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+
 @contextmanager
-def served(source: Path, folder: Path, *options: str) -> Iterator[Served]:
-    """A server that ends with the context; the database is `label.sqlite` of a folder."""
+def served(source: Path, folder: Path, **options: Any) -> Iterator[Served]:
+    """A server in a thread that ends with the context; the database is `label.sqlite` of a folder.
+
+    Args:
+        source: Manifest, or folder of images.
+        folder: Folder of the database and of caches.
+        options: Settings of the server.
+    """
     pytest.importorskip("uvicorn", reason="preceptor[web] is not installed")
-    one = Served(source, folder / "label.sqlite", options)
+    database = folder / "label.sqlite"
+    with running(source, database, cache=folder / "cache", **options) as one:
+        yield Served(database, one.address, one.token)
+
+
+@contextmanager
+def served_apart(source: Path, folder: Path) -> Iterator[ServedApart]:
+    """A server as a process of its own."""
+    pytest.importorskip("uvicorn", reason="preceptor[web] is not installed")
+    one = ServedApart(folder / "label.sqlite", source=source)
     try:
         yield one.start()
     finally:
@@ -128,6 +175,7 @@ def opened(
     browser: Browser,
     server: Served,
     person: str | None = "Ada",
+    image: str | None = "",
     *,
     may_say: str = "status of 409",
     **how: Any,
@@ -137,14 +185,17 @@ def opened(
     Args:
         browser: Browser.
         server: Server.
-        person: Name to sign in with; None = none.
+        person: Person who has signed in; None = the page asks for a name.
+        image: File name of the first image; "" = the first of the queue; None = no image yet.
         may_say: Pattern of messages of the console that are expected; by default, that the image of
             the last test is still open in its tab, which was closed without a word.
         how: Options of the window.
     """
     how.setdefault("viewport", {"width": 1280, "height": 720})
     context: BrowserContext = browser.new_context(**how)
-    page = another_tab(context, server, person, may_say)
+    if person is not None:
+        context.add_cookies([server.cookie(person)])  # type: ignore[list-item]
+    page = another_tab(context, server, person, image, may_say)
     yield page
     said = page.said  # type: ignore[attr-defined]
     assert not said, said
@@ -152,9 +203,13 @@ def opened(
 
 
 def another_tab(
-    context: BrowserContext, server: Served, person: str | None, may_say: str = ""
+    context: BrowserContext,
+    server: Served,
+    person: str | None,
+    image: str | None = "",
+    may_say: str = "",
 ) -> Page:
-    """A further tab of a window."""
+    """A further tab of a window, with the arguments of `opened`."""
     page, said = context.new_page(), list[str]()
 
     def hear(text: str) -> None:
@@ -164,28 +219,35 @@ def another_tab(
     page.on("console", lambda one: hear(one.text))
     page.on("pageerror", lambda error: hear(str(error)))
     page.said = said  # type: ignore[attr-defined]
-    page.goto(server.link)
-    if person is not None:
-        sign_in(page, person)
+    if person is None:
+        page.goto(server.link)
+    elif image:
+        show(page, server, image)
+    elif image is not None:
+        page.goto(server.place())
+        page.wait_for_selector(SHOWN)
     return page
 
 
 def sign_in(page: Page, person: str) -> None:
     """Choose a name, if the page asks for one, and wait for the first image."""
-    page.wait_for_selector("#person, body[data-image]:not([data-image=''])")
+    page.wait_for_selector(f"#person, {SHOWN}")
     if page.locator("#person").count():
         page.fill("#person", person)
         page.keyboard.press("Enter")
-    page.wait_for_selector("body[data-image]:not([data-image=''])")
+    page.wait_for_selector(SHOWN)
 
 
 def show(page: Page, server: Served, name: str) -> None:
     """Show an image by its file name."""
-    ((image,),) = server.ask("SELECT id FROM images WHERE path LIKE ?", f"%{name}")
-    page.wait_for_function(SAVED)
-    page.goto(f"{server.link.split('?')[0]}#{image}")
-    page.reload()
-    page.wait_for_selector(f"body[data-image='{image}']")
+    place = server.place(name)
+    loaded = page.url.startswith(server.place())
+    if loaded:
+        page.wait_for_function(SAVED)
+    page.goto(place)
+    if loaded:  # so far, only the part of the address after # has changed
+        page.reload()
+    page.wait_for_selector(f"body[data-image='{place.rpartition('#')[2]}']")
     page.evaluate(DRAWN)
 
 
@@ -198,17 +260,6 @@ def canvas(page: Page) -> str:
     """All pixels of the canvas of the marks, after it was drawn."""
     page.evaluate(DRAWN)
     return str(page.evaluate("() => document.getElementById('marks').toDataURL()"))
-
-
-def broken_rules(page: Page) -> list[str]:
-    """Rules of accessibility that the page breaks, by axe."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    found = axe.run(page, options={"runOnly": AXE, "resultTypes": ["violations"]}).response
-    return [
-        f"{rule['id']}: {node['html'][:200]}: {node['failureSummary']}"
-        for rule in found["violations"]
-        for node in rule["nodes"]
-    ]
 
 
 @dataclass(frozen=True)

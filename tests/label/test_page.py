@@ -16,6 +16,7 @@ from scipy import ndimage
 from tests.label.pages import (
     BARS,
     DRAWN,
+    SHOWN,
     Fit,
     Served,
     brush_size,
@@ -44,13 +45,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("page")
     images = write_images(folder / "images", dict.fromkeys(NAMES, (WIDTH, HEIGHT)))
     write_images(images, {"large-0.png": (2600, 2000)})
-    with served(images, folder, "--classes", "iris,lid", "--labels", "real,fake") as one:
+    with served(images, folder, classes=("iris", "lid"), labels=("real", "fake")) as one:
         yield one
 
 
 @pytest.fixture
 def page(browser: Browser, server: Served) -> Iterator[Page]:
-    with opened(browser, server) as found:
+    with opened(browser, server, image=None) as found:
         yield found
 
 
@@ -165,7 +166,7 @@ def test_the_box_leaves_exactly_its_pixels(page: Page, server: Served) -> None:
 def test_the_wand_leaves_exactly_its_pixels(page: Page, server: Served) -> None:
     show(page, server, "e.png")
     ((image,),) = server.ask("SELECT id FROM images WHERE path LIKE '%e.png'")
-    answer = page.request.get(f"{server.link.split('?')[0]}api/images/{image}/whole")
+    answer = page.request.get(f"{server.place()}api/images/{image}/whole")
     pixels = np.asarray(Image.open(BytesIO(answer.body())).convert("RGB")).astype(int)
     page.keyboard.press("w")
     place = FIT.page(112, 120)
@@ -279,7 +280,7 @@ def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served)
     press("Control+z", 2)
     press("Control+z", 1)
     page.reload()
-    page.wait_for_selector("body[data-image]:not([data-image=''])")
+    page.wait_for_selector(SHOWN)
     assert canvas(page) == pictures[1]
     # The class that was chosen is still chosen; redo brings each stroke back with its own.
     assert page.locator("[data-class='1']").get_attribute("aria-pressed") == "true"
@@ -292,7 +293,7 @@ def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served)
     press("Control+z", 0)
     assert page.locator("[data-do=undo]").is_disabled()
     page.reload()
-    page.wait_for_selector("body[data-image]:not([data-image=''])")
+    page.wait_for_selector(SHOWN)
     press("Control+y", 1)
 
     # A new stroke ends what could be redone, here and on the server.
@@ -301,7 +302,7 @@ def test_undo_and_redo_by_stroke_also_after_a_reload(page: Page, server: Served)
     for _ in range(2):
         assert page.locator("[data-do=redo]").is_disabled()
         page.reload()
-        page.wait_for_selector("body[data-image]:not([data-image=''])")
+        page.wait_for_selector(SHOWN)
     page.keyboard.press("Control+z")
     saved(page)
     np.testing.assert_array_equal(server.mask("h.png"), states[1])
@@ -318,7 +319,7 @@ def test_a_reload_shows_exactly_what_was_there(page: Page, server: Served) -> No
     page.mouse.move(1200, 500)
     before = canvas(page)
     page.reload()
-    page.wait_for_selector("body[data-image]:not([data-image=''])")
+    page.wait_for_selector(SHOWN)
     assert canvas(page) == before
     assert page.locator("#name").inner_text() == "i.png"
     assert page.locator("[data-label='1']").get_attribute("aria-pressed") == "true"
@@ -367,7 +368,7 @@ def test_settings_of_the_view_are_kept_and_change_no_mark(page: Page, server: Se
         page.keyboard.press(key)
     assert canvas(page) != picture
     page.reload()
-    page.wait_for_selector("body[data-image]:not([data-image=''])")
+    page.wait_for_selector(SHOWN)
     assert page.locator("#opacity-value").inner_text() == "100 %"
     style = page.evaluate("() => document.getElementById('picture').style.filter")
     assert style == "brightness(1.05) contrast(0.2)"
@@ -382,7 +383,9 @@ def test_settings_of_the_view_are_kept_and_change_no_mark(page: Page, server: Se
     np.testing.assert_array_equal(server.mask("p.png"), before)
 
 
-def test_runs_are_those_of_the_server(page: Page) -> None:
+def test_runs_are_those_of_the_server(page: Page, server: Served) -> None:
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    page.goto(f"{server.place()}static/runs.js")
     file = Path(__file__).with_name("runs.json")
     cases = json.loads(file.read_text(encoding="utf-8"))
     found = page.evaluate(

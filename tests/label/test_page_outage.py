@@ -13,7 +13,7 @@ import pytest
 from tests.label.pages import (
     Fit,
     Mask,
-    Served,
+    ServedApart,
     another_tab,
     brush_size,
     brushed,
@@ -21,8 +21,7 @@ from tests.label.pages import (
     drag,
     opened,
     saved,
-    served,
-    sign_in,
+    served_apart,
     write_images,
 )
 
@@ -36,9 +35,9 @@ EXPECTED = "Failed to load resource"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
+def server(tmp_path: Path) -> Iterator[ServedApart]:
     sizes = {f"image-{n}.png": (WIDTH, HEIGHT) for n in range(8)}
-    with served(write_images(tmp_path / "images", sizes), tmp_path) as one:
+    with served_apart(write_images(tmp_path / "images", sizes), tmp_path) as one:
         yield one
 
 
@@ -53,7 +52,7 @@ def waits(page: Page, count: int) -> None:
     page.get_by_text(f"{words} not saved").wait_for()
 
 
-def test_strokes_wait_for_a_server_that_is_gone(browser: Browser, server: Served) -> None:
+def test_strokes_wait_for_a_server_that_is_gone(browser: Browser, server: ServedApart) -> None:
     with opened(browser, server, may_say=EXPECTED) as page:
         image = page.locator("#name").inner_text()
         drag(page, LINES[0])
@@ -84,10 +83,9 @@ def test_strokes_wait_for_a_server_that_is_gone(browser: Browser, server: Served
         assert canvas(page) == picture
 
 
-def test_strokes_outlive_the_tab_that_drew_them(browser: Browser, server: Served) -> None:
+def test_strokes_outlive_the_tab_that_drew_them(browser: Browser, server: ServedApart) -> None:
     with opened(browser, server, may_say=EXPECTED) as page:
         image = page.locator("#name").inner_text()
-        number = page.evaluate("() => document.body.dataset.image")
         server.kill()
         drag(page, LINES[0])
         drag(page, LINES[1])
@@ -100,10 +98,7 @@ def test_strokes_outlive_the_tab_that_drew_them(browser: Browser, server: Served
         page.on("dialog", lambda one: one.accept())
         page.close(run_before_unload=False)
         server.start()
-        again = another_tab(page.context, server, None, EXPECTED)
-        again.goto(f"{server.link.split('?')[0]}#{number}")
-        again.reload()
-        sign_in(again, "Ada")
+        again = another_tab(page.context, server, "Ada", image, EXPECTED)
         saved(again)
         assert again.locator("#name").inner_text() == image
         np.testing.assert_array_equal(server.mask(image), line(again, 0))
@@ -118,7 +113,7 @@ def test_strokes_outlive_the_tab_that_drew_them(browser: Browser, server: Served
         np.testing.assert_array_equal(server.mask(image), line(again, 0) | line(again, 1))
 
 
-def test_strokes_wait_while_the_disk_is_full(browser: Browser, server: Served) -> None:
+def test_strokes_wait_while_the_disk_is_full(browser: Browser, server: ServedApart) -> None:
     with opened(browser, server, may_say=EXPECTED) as page:
         image = page.locator("#name").inner_text()
         drag(page, LINES[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
 from tests.label.pages import (
     DRAWN,
+    SHOWN,
     Fit,
     Mask,
     Served,
@@ -30,7 +32,7 @@ from tests.label.pages import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import APIResponse, Browser, Page, Route
 
 WIDTH, HEIGHT = 200, 160
 FIT = Fit(WIDTH, HEIGHT)
@@ -66,7 +68,7 @@ def other_than(page: Page, before: str) -> str:
 def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path: Path) -> None:
     folder = images(tmp_path, 4)
     with (
-        served(folder, tmp_path, "--labels", "real,fake") as server,
+        served(folder, tmp_path, labels=("real", "fake")) as server,
         opened(browser, server) as page,
     ):
 
@@ -111,7 +113,7 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert other_than(page, "") == skipped
         assert page.locator("#answered").inner_text() == "Nothing to mark"
         page.reload()
-        page.wait_for_selector("body[data-image]:not([data-image=''])")
+        page.wait_for_selector(SHOWN)
         assert name(page) == skipped
         events = server.ask(
             "SELECT kind, count(*) FROM events WHERE kind IN ('shown', 'hidden') GROUP BY kind"
@@ -159,7 +161,7 @@ def test_the_second_tab_is_told_and_may_take_over(browser: Browser, tmp_path: Pa
         saved(first)
         expected = server.mask("image-0.png")
         assert expected.any()
-        second = another_tab(first.context, server, "Ada", CONFLICT)
+        second = another_tab(first.context, server, "Ada", may_say=CONFLICT)
         banner = "This image is open in another tab of yours."
         second.get_by_text(banner).wait_for()
         drag(second, [FIT.page(20, 120), FIT.page(180, 120)])
@@ -188,9 +190,8 @@ def test_another_person_in_the_same_browser_takes_no_marks(
 ) -> None:
     with (
         served(images(tmp_path, 12), tmp_path) as server,
-        opened(browser, server, may_say="status of 40[39]") as first,
+        opened(browser, server, image="image-0.png", may_say="status of 40[39]") as first,
     ):
-        show(first, server, "image-0.png")
         second = another_tab(first.context, server, "Ada")
         second.get_by_role("button", name="Ada").click()
         second.fill("#person", "Grace")
@@ -233,7 +234,7 @@ def propose(server: Served) -> tuple[int, Mask]:
 
 
 def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path) -> None:
-    with served(images(tmp_path, 2), tmp_path, "--proposals", "first") as server:
+    with served(images(tmp_path, 2), tmp_path, proposals="first") as server:
         _, box = propose(server)
         with opened(browser, server) as page:
             offer = page.locator("#offer")
@@ -272,7 +273,7 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
 def test_a_proposal_after_is_shown_after_the_first_own_mark(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with served(images(tmp_path, 1), tmp_path, "--proposals", "after") as server:
+    with served(images(tmp_path, 1), tmp_path, proposals="after") as server:
         _, box = propose(server)
         with opened(browser, server) as page:
             assert page.locator("#offer").is_hidden()
@@ -286,14 +287,50 @@ def test_a_proposal_after_is_shown_after_the_first_own_mark(
             np.testing.assert_array_equal(server.mask("image-0.png"), box | line(page))
 
 
+def test_an_answer_from_before_an_undo_does_not_bring_its_stroke_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        served(images(tmp_path, 1), tmp_path) as server,
+        opened(browser, server, image="image-0.png") as page,
+    ):
+        held: list[tuple[Route, APIResponse]] = []
+
+        def hold(route: Route) -> None:
+            if held:
+                route.continue_()
+            else:
+                held.append((route, route.fetch()))
+
+        # After the first own stroke the page asks for a proposal, and so for the whole image.
+        place = re.compile(r"/api/images/\d+$")
+        empty = canvas(page)
+        page.route(place, hold)
+        with page.expect_request(place):
+            drag(page, LINE)
+        saved(page)
+        page.mouse.move(1200, 500)
+        assert canvas(page) != empty
+        while not held:
+            page.evaluate(DRAWN)
+        page.keyboard.press("Control+z")
+        saved(page)
+        assert not server.mask("image-0.png").any()
+        route, answer = held[0]
+        with page.expect_response(lambda one: bool(place.search(one.url))):
+            route.fulfill(response=answer)
+        assert canvas(page) == empty
+        assert page.locator("[data-do=undo]").is_disabled()
+
+
 def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_path: Path) -> None:
-    with served(images(tmp_path, 1), tmp_path, "--proposals", "never") as server:
+    with served(images(tmp_path, 1), tmp_path, proposals="never") as server:
         propose(server)
         with opened(browser, server) as page:
             drag(page, LINE)
             saved(page)
             page.reload()
-            page.wait_for_selector("body[data-image]:not([data-image=''])")
+            page.wait_for_selector(SHOWN)
             page.evaluate(DRAWN)
             assert page.locator("#offer").is_hidden()
             assert server.ask("SELECT count(*) FROM events WHERE kind = 'proposal_shown'") == [(0,)]
@@ -303,8 +340,10 @@ def test_a_damaged_image_is_shown_as_such(browser: Browser, tmp_path: Path) -> N
     folder = images(tmp_path, 1)
     whole = write_images(tmp_path / "other", {"good.png": (WIDTH, HEIGHT)}) / "good.png"
     (folder / "torn.png").write_bytes(whole.read_bytes()[:5000])
-    with served(folder, tmp_path) as server, opened(browser, server, may_say=DAMAGED) as page:
-        show(page, server, "torn.png")
+    with (
+        served(folder, tmp_path) as server,
+        opened(browser, server, image="torn.png", may_say=DAMAGED) as page,
+    ):
         page.get_by_text("This image cannot be shown.").wait_for()
         assert "torn.png: " in page.locator("#card").inner_text()
         drag(page, LINE)

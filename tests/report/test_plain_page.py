@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browsers import start_browser
+from tests.browsers import OF_WIDTH, check_long_page, check_rules, start_browser
 from tests.calibrated import Calibrated
 from tests.commands import here
 
@@ -36,29 +36,18 @@ def pages(calibrated: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> l
     return [one, two, log]
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-def test_pages_fit_and_are_accessible(
-    browser: Browser, pages: list[Path], theme: str, width: int
-) -> None:
-    theme_of: Any = theme
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+def test_pages_fit_and_are_accessible(browser: Browser, pages: list[Path]) -> None:
+    page, said = browser.new_page(), list[str]()
+    page.on("console", lambda one: said.append(one.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
     for file in pages:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme_of
-        )
-        page, said = context.new_page(), list[str]()
-        page.on("console", lambda one, said=said: said.append(one.text))
-        page.on("pageerror", lambda error, said=said: said.append(str(error)))
         page.goto(file.as_uri())
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         page.add_style_tag(content=".scroll, .wide { background: none !important; }")
-        found = axe.run(page, options={"runOnly": tags, "selectors": False}).response
-        broken = [
-            f"{file.name}: {rule['id']}: {node['html'][:200]}"
-            for rule in found["violations"]
-            for node in rule["nodes"]
-        ]
-        assert not broken
-        assert not said
-        context.close()
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            fits = page.evaluate("() => document.documentElement.scrollWidth") <= width
+            assert fits, (file.name, width)
+            assert not check_rules(page, runOnly=OF_WIDTH).broken, (file.name, width)
+        assert not check_long_page(page).broken, file.name
+    assert not said
+    page.close()

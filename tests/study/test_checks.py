@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -12,10 +13,13 @@ from PIL import Image
 from preceptor.config.training import Training
 from preceptor.driver import run_study
 from preceptor.errors import InputError
-from preceptor.study.checks import check_devices
+from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
+from preceptor.study.teacher import teachers_of
+from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
 from tests.datasets import SQUARES_STUDY, squares
+from tests.studies import run_serially, study
 
 
 @pytest.fixture
@@ -48,6 +52,46 @@ def test_a_device_that_this_machine_lacks_is_told_once() -> None:
 @pytest.mark.usefixtures("no_gpu")
 def test_what_is_auto_is_left_to_the_probe() -> None:
     check_devices(Training(precision="auto", channels_last="auto", compile="auto"))
+
+
+def test_a_teacher_whose_maps_are_noise_can_be_left_out(tmp_path: Path) -> None:
+    """It blocks the selection until the study says so; nothing finished is repeated then."""
+    values = {
+        "seeds": 1,
+        "saliency": ("cam", "rise"),
+        "rise": {"max_masks": 16, "tolerance": 0.0, "fill": 0.0},
+        "controls": (),
+        "ceiling": False,
+    }
+    asked = study(squares(tmp_path / "data"), **values)
+    failed = run_serially(asked, tmp_path / "out").failed
+    noise = "test_byobnet human-guided α 0.5, RISE"
+    assert any("none of the" in why and "tolerance" in why for why in failed.values())
+    assert "choose among 2 Teachers" in failed
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
+    fewer = asked.model_copy(update={"leave_out": (noise,)})
+    result = run_serially(fewer, tmp_path / "out")
+    assert not result.failed
+    assert (
+        before.items()
+        <= {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}.items()
+    )
+    assert "student" in set(pd.read_csv(tmp_path / "out" / "table.csv")["key"])
+
+
+def test_teachers_that_are_left_out_must_be_known(tmp_path: Path) -> None:
+    asked = study(squares(tmp_path / "data"), data_driven=True)
+    names = [str(one) for one in teachers_of(asked)]
+    for given, message in (
+        (
+            (*names[:1], "resnet50"),
+            r"leave_out: resnet50: not among the Teachers test_byobnet h.*;",
+        ),
+        (tuple(names), "leave_out: no Teacher is left"),
+    ):
+        wrong = asked.model_copy(update={"leave_out": given})
+        with pytest.raises(InputError, match=message):
+            check_study(wrong, Workspaces.of_study(wrong, tmp_path / "store"), networks=False)
 
 
 def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:

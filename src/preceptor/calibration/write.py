@@ -15,6 +15,7 @@ from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference
 from preceptor.report.export import standalone
 from preceptor.report.reliability_figure import reliability_plot
 from preceptor.runtime.checksums import write_checksums
+from preceptor.runtime.model_paths import check_model_folder
 from preceptor.runtime.replace_file import replacing
 
 CARD = "README.md"
@@ -26,8 +27,7 @@ def check_uncalibrated(model: Path) -> None:
     Raises:
         InputError: It is no model folder, or it is calibrated already.
     """
-    if not (model / "model.json").is_file():
-        raise InputError(f"{model} is not a model folder: it has no model.json")
+    check_model_folder(model)
     if (model / REFERENCE).exists():
         raise InputError(
             f"{model} is calibrated already; calibrate the folder that it was made from"

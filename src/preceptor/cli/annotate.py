@@ -19,6 +19,7 @@ from preceptor.cli.options import (
     RunsPerGpuOption,
 )
 from preceptor.errors import InputError
+from preceptor.runtime.model_paths import check_model_folder
 
 
 def _known_method(name: str) -> str:
@@ -68,6 +69,7 @@ def annotate(
     """
     from preceptor.runtime.bulk_import import bulk_import
 
+    check_model_folder(model)
     with bulk_import():
         from preceptor.config.maps import RiseSettings
         from preceptor.execution.executors import ExecutorOptions

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from preceptor.errors import InputError
+from preceptor.runtime.model_paths import check_model_folder
+
 
 def explain(
     model: Annotated[Path, typer.Argument(help="Model folder, such as best.")],
@@ -44,10 +47,12 @@ def explain(
     """
     from preceptor.runtime.bulk_import import bulk_import
 
+    if model.is_file():
+        raise InputError(f"{model}: RISE needs the network itself; name its model folder")
+    check_model_folder(model)
     with bulk_import():
         from preceptor.cli.output_files import check_target
         from preceptor.data.manifest import Manifest
-        from preceptor.errors import InputError
         from preceptor.explain.explanation import explain as explain_images
         from preceptor.explain.page import explain_page
         from preceptor.models.model_folder import load_model
@@ -56,8 +61,6 @@ def explain(
         from preceptor.runtime.result_folder import write_atomically
 
     check_target("--out", out)
-    if not model.is_dir():
-        raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     predictor = load(model, threshold=threshold, device="cpu")
     table = None
     if manifest is not None:

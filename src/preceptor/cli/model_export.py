@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from preceptor.cli.options import CacheDirOption, CacheOption, ExportTarget, InputType
+from preceptor.runtime.model_paths import check_model_folder
 
 if TYPE_CHECKING:
     from preceptor.model_export.export import Exported, ExportSettings
@@ -62,6 +63,7 @@ def export(
     """
     from preceptor.runtime.bulk_import import bulk_import
 
+    check_model_folder(model)
     with bulk_import():
         from preceptor.cli.output_files import check_target
         from preceptor.data.manifest import Manifest

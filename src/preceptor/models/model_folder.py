@@ -25,6 +25,7 @@ from preceptor.runtime.checksums import (
     write_checksums,
 )
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.model_paths import check_model_folder
 from preceptor.runtime.result_folder import checksum, is_finished
 from preceptor.runtime.strict_json import strict_json
 
@@ -87,8 +88,7 @@ def load_model(folder: str | Path, network: nn.Module | NetworkParts | None = No
     """
     folder = Path(folder)
     file = folder / "model.json"
-    if not file.is_file():
-        raise InputError(f"{folder} is not a model folder: it has no model.json")
+    check_model_folder(folder)
     check_model_files(folder)
     try:
         values = json.loads(file.read_text())

@@ -16,6 +16,7 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.study.config import StudyConfig
+from preceptor.study.teacher import all_teachers_of, teachers_of
 from preceptor.study.teacher_runs import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.distributed import make_fabric
@@ -97,6 +98,12 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
+    names = [str(one) for one in all_teachers_of(study)]
+    unknown = sorted({*study.leave_out} - {*names})
+    if unknown:
+        yield f"leave_out: {', '.join(unknown)}: not among the Teachers {'; '.join(names)}"
+    elif not teachers_of(study):
+        yield "leave_out: no Teacher is left; remove some"
     for seed in study.seed_list if study.draws else study.seed_list[:1]:
         one = workspaces.of(seed).manifest
         where = f"{study.manifest_of(seed)}: " if study.draws else ""

@@ -75,6 +75,9 @@ class StudyConfig(GuidanceConfig):
         mapper: Also train Teachers on the maps alone; true = with the default settings.
         maps: Teachers without training: name → folder of maps or map store.
         saliency: Saliency methods of the Teachers: cam, rise, plugins' names, or several of these.
+        leave_out: Teacher configurations that are no candidates, by their names in the messages and
+            tables of the study, such as "densenet121 data-driven, RISE": one that cannot be trained
+            or has maps of noise would otherwise block the choice among the Teachers.
         rise: Settings of RISE.
         plan: staged (select the Teacher with one probe Student, then train all Students) or full
             (all combinations).
@@ -139,6 +142,7 @@ class StudyConfig(GuidanceConfig):
     mapper: Mapper | None = None
     maps: Mapping[str, ConfigPath] = {}
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
+    leave_out: tuple[str, ...] = ()
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None

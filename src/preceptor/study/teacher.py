@@ -37,7 +37,12 @@ class Teacher:
 
 
 def teachers_of(study: StudyConfig) -> list[Teacher]:
-    """All Teacher configurations of a study."""
+    """Teacher configurations of a study among which one is selected."""
+    return [one for one in all_teachers_of(study) if str(one) not in study.leave_out]
+
+
+def all_teachers_of(study: StudyConfig) -> list[Teacher]:
+    """Teacher configurations of a study, also those that it leaves out."""
     found = [
         Teacher(name, "human", alpha, method)
         for name in study.teachers

@@ -51,7 +51,7 @@ async function begun(fresh) {
   $("who").disabled = Boolean(page.state.fixed);
   $("to-lead").hidden = !page.state.person.lead;
   page.drafts = new Drafts(page.state.person.id);
-  page.work = new Work({ pending: (image) => page.outbox.of(image) });
+  page.work = new Work(page.outbox);
   await page.outbox.open(page.state.person.id, (await tabs).others);
   showTotals();
   card(null);

@@ -31,7 +31,8 @@ export class Outbox {
     this.database = null;
     this.durable = true;
     this.person = null;
-    this.last = 0;
+    this.last = 0; // the number of the entry that was added last
+    this.gone = 0; // and of the one that left last
     this.busy = false;
     this.failures = 0;
     this.reason = null;
@@ -53,6 +54,7 @@ export class Outbox {
       );
       this.entries.push(...left);
       this.entries.sort((one, other) => one.at - other.at);
+      this.last = Math.max(this.last, this.entries.at(-1)?.at ?? 0);
     } catch {
       this.durable = false; // a private window may have no database: kept in memory alone
     }
@@ -113,7 +115,7 @@ export class Outbox {
       if (done) {
         this.failures = 0;
         this.reason = null;
-        this.entries.shift();
+        this.gone = this.entries.shift().at;
         await entry.kept;
         await this.write((store) => store.delete(entry.key));
         this.report();

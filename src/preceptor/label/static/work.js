@@ -30,9 +30,9 @@ export function withPending(info, entries) {
 }
 
 export class Work {
-  // `pending(image)` gives the entries of the outbox for an image.
-  constructor({ pending }) {
-    this.pending = pending;
+  // `outbox` has what is not saved yet.
+  constructor(outbox) {
+    this.outbox = outbox;
     this.line = []; // the next images, as the queue lists them
     this.left = 0;
     this.past = []; // ids of images shown before the one at hand
@@ -58,11 +58,16 @@ export class Work {
   }
 
   // The state of the server with what was not saved when it was asked for, or is not saved now: the
-  // answer may have left the server before an entry that the outbox has sent since.
+  // answer may have left the server before an entry that the outbox has sent since. What was added
+  // and saved in between is in neither, and the server is asked again.
   async read(id) {
-    const before = this.pending(id);
-    const info = await get(`/api/images/${id}`);
-    const after = this.pending(id);
+    let last, before, info;
+    do {
+      last = this.outbox.last;
+      before = this.outbox.of(id);
+      info = await get(`/api/images/${id}`);
+    } while (this.outbox.gone > last);
+    const after = this.outbox.of(id);
     const kept = before.filter((entry) => !after.some((other) => other.key === entry.key));
     return { info, ...withPending(info, [...kept, ...after]) };
   }
