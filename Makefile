@@ -50,4 +50,4 @@ docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs site
 
 clean:
-	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery
+	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated
