@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo rehearse quick test exhaustive fault lint bench docs clean
+.PHONY: install demo rehearse quick test exhaustive fault matrix lint bench docs clean
 
 install: .venv/installed
 
@@ -35,6 +35,11 @@ exhaustive: install
 fault: install
 	$(BIN)/python benchmarks/fault.py --points 2
 
+# The lowest and the newest versions of all dependencies, by Python; minutes and gigabytes for each.
+matrix: install
+	$(BIN)/python -m pip install --quiet 'uv>=0.5'
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python benchmarks/matrix.py
+
 lint: install
 	$(BIN)/ruff check src tests benchmarks examples docs
 	$(BIN)/ruff format --check src tests benchmarks examples docs
@@ -50,4 +55,4 @@ docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs site
 
 clean:
-	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated
+	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery/generated

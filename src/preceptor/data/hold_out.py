@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.evaluation.units import unit_codes
+
 _Ints = NDArray[np.int64]
 
 
@@ -36,9 +38,8 @@ def drawn_for_missing_classes(
     inside = {name: np.bincount(codes[held == name], minlength=len(classes)) for name in sets}
     room = np.bincount(codes[rows], minlength=len(classes)) // 2
     wanted = _wanted(inside, np.bincount(codes, minlength=len(classes)), room)
-    own = groups.to_numpy(object)[rows]
-    alone = np.array([f"\0{row}" for row in rows], dtype=object)
-    units = pd.factorize(np.where(own == "", alone, own))[0].astype(np.int64)
+    known = unit_codes(groups.to_numpy(object)[rows], len(rows))
+    units = pd.factorize(known)[0].astype(np.int64)  # in the order of the rows
     counts = np.zeros((int(units.max(initial=-1)) + 1, len(classes)), np.int64)
     np.add.at(counts, (units, codes[rows]), 1)
     generator = np.random.default_rng([seed, 1])  # independent of the other splits

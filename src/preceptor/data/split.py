@@ -13,6 +13,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.manifest_cells import text
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.evaluation.split_names import kind_of, split_hint
+from preceptor.evaluation.units import unit_codes
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
@@ -71,8 +72,7 @@ def make_splits(
     free = np.array([name is None for name in split])
     if free.any():
         # A group is one unit, and so is each image that has none.
-        alone = np.array([f"\0{row}" for row in range(len(table))], dtype=object)
-        unit = np.where(groups == "", alone, groups.to_numpy(object))[free]
+        unit = unit_codes(groups.to_numpy(object), len(table))[free]
         strata = pd.factorize(pd.MultiIndex.from_arrays([labels[free], sources[free]]))[0]
         chosen = _assign(
             pd.factorize(unit)[0].astype(np.int64),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from preceptor.evaluation.reliability import (
     Bins,
@@ -13,6 +11,7 @@ from preceptor.evaluation.reliability import (
     reliability_bins,
 )
 from preceptor.evaluation.scores import stack
+from preceptor.evaluation.units import unit_codes
 from preceptor.report.blocks import Block, FigureBlock, TableBlock, Text, slug
 from preceptor.report.cells import Cell, Line, Table, color, short
 from preceptor.report.figures import ROC_KEYS
@@ -88,13 +87,5 @@ def _reliability(plan: Plan, results: Results, arm: Arm) -> tuple[CalibrationErr
     else:
         hits = np.tile(np.asarray(labels, bool), len(scores))
     values = scores.ravel().clip(0, 1)
-    units = np.tile(_names(groups, len(labels)), len(scores))
+    units = np.tile(unit_codes(groups, len(labels)), len(scores))
     return calibration_error(hits, values, units), reliability_bins(hits, values)
-
-
-def _names(groups: NDArray[np.object_] | None, images: int) -> NDArray[np.object_]:
-    """Group of each image; images without one are groups of their own."""
-    alone = np.array([f"\0{place}" for place in range(images)], object)
-    if groups is None:
-        return alone
-    return np.where(pd.isna(groups) | (groups == ""), alone, groups)
