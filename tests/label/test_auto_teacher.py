@@ -35,8 +35,9 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def marks(marked: Path, tmp_path: Path) -> Path:
-    """Database with 24 answers of 40 images."""
-    return Path(shutil.copytree(marked.parent, tmp_path / "marks")) / marked.name
+    """Database with 24 answers of 40 images, which it names relative to its folder."""
+    copy = Path(shutil.copytree(marked.parents[1], tmp_path / "copy"))
+    return copy / marked.relative_to(marked.parents[1])
 
 
 @pytest.fixture(autouse=True)
