@@ -22,8 +22,16 @@ from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "demo,onnx,web"
-# What the tests need; the other sides of comparisons are left out, and their tests skip.
-TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "scikit-learn>=1.5")
+# What the tests need, among it the other sides of comparisons.
+TOOLS = (
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.120",
+    "scikit-learn>=1.5",
+    "MLstatkit>=0.1.9",
+    "pycocotools>=2.0.8",
+    "opencv-python-headless>=4.10",
+)
 FOLDERS = (
     "config",
     "data",
