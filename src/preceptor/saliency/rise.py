@@ -10,7 +10,7 @@ the error of the map. docs/saliency.md has the curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, cast, get_args
 
 import torch
 from scipy.special import fdtri
@@ -45,7 +45,6 @@ LEAST_BLOCKS = 3
 CHANCE = 1e-4
 
 
-@runtime_checkable
 class FeatureModel(Protocol):
     """Model with a grid of features, such as a `GuidedModel`.
 
@@ -58,6 +57,14 @@ class FeatureModel(Protocol):
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Size (h, w) of the features of (N, C, H, W) images."""
         ...
+
+
+def _has_grid(model: object) -> TypeGuard[FeatureModel]:
+    """Whether a model has a grid of features.
+
+    Not by `isinstance`: from Python 3.12 on, it does not see the submodules of a torch module.
+    """
+    return hasattr(model, "grid_of") and hasattr(model, "backbone")
 
 
 class RiseResult(NamedTuple):
@@ -275,7 +282,8 @@ def _logits_of(
     model: FeatureModel | nn.Module | Callable[[Tensor], Any], example: Tensor
 ) -> Callable[[Tensor], Tensor]:
     """Function that returns the logits only: of a module, by a copy with fused batch norms."""
-    network = model.backbone if isinstance(model, FeatureModel) else model
+    plain = cast("nn.Module | Callable[[Tensor], Any]", model)
+    network = model.backbone if _has_grid(model) else plain
     if isinstance(network, nn.Module):
         network = fused(network, example)
 
@@ -297,7 +305,7 @@ def _grid(
         return size
     if size == "image":
         return int(images.shape[-2]), int(images.shape[-1])
-    return model.grid_of(images[:1]) if isinstance(model, FeatureModel) else (cells, cells)
+    return model.grid_of(images[:1]) if _has_grid(model) else (cells, cells)
 
 
 def _averaged(weights: Tensor, cells: int) -> Tensor:
