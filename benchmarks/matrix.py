@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "demo,onnx,web"
@@ -59,9 +60,9 @@ class Row:
         python: Version of Python.
         resolution: lowest-direct (the lowest versions of direct dependencies) or highest.
         versions: Versions of the packages in `SHOWN`.
-        passed, failed: Numbers of tests; −1 if the environment could not be made.
+        passed, failed: Numbers of tests; failed is −1 if there was no environment or no test.
         seconds: Duration of the tests.
-        reason: Last line of what failed, or "".
+        reason: What failed, or "".
     """
 
     python: str
@@ -103,28 +104,28 @@ def tested(python: str, resolution: Resolution, folder: Path) -> Row:
     """The row of one environment."""
     reason = environment(folder, python, resolution)
     if reason:
-        return Row(python, resolution, "", -1, -1, 0.0, reason)
+        return Row(python, resolution, "", 0, -1, 0.0, reason)
     listed = run("uv", "pip", "freeze", "--python", folder / "bin/python").stdout
     found = dict(re.findall(r"^([\w.-]+)==(\S+)$", listed, re.MULTILINE))
     versions = ", ".join(f"{name} {found[name]}" for name in SHOWN)
     started = time.monotonic()
-    done = run(
+    report = folder / "tests.xml"
+    run(
         *(folder / "bin/python", "-m", "pytest", "-n", "2", "-p", "no:cacheprovider"),
-        *("-m", "not slow and not exhaustive", *(f"tests/{name}" for name in FOLDERS)),
+        *("--junit-xml", report, "-m", "not slow and not exhaustive"),
+        *(f"tests/{name}" for name in FOLDERS),
     )
-    counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    failures = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    for line in failures:
-        print(f"  {line}", flush=True)
-    return Row(
-        python,
-        resolution,
-        versions,
-        counts.get("passed", 0),
-        max(len(failures), int(done.returncode != 0)),
-        round(time.monotonic() - started, 1),
-        last_line("\n".join(failures) or done.stderr if done.returncode else ""),
-    )
+    seconds = round(time.monotonic() - started, 1)
+    if not report.exists():
+        return Row(python, resolution, versions, 0, -1, seconds, "the tests could not be started")
+    tests = list(ElementTree.parse(report).iter("testcase"))
+    skipped = [one for one in tests if one.find("skipped") is not None]
+    wrong = [one for one in tests if not {"failure", "error"}.isdisjoint(part.tag for part in one)]
+    for one in wrong:
+        print(f"  {one.get('classname')}::{one.get('name')}", flush=True)
+    passed = len(tests) - len(skipped) - len(wrong)
+    reason = f"{len(wrong)} failed" if wrong else ""
+    return Row(python, resolution, versions, passed, len(wrong), seconds, reason)
 
 
 def main() -> None:

@@ -27,20 +27,20 @@ class Shown:
         folder: Folder of its tables in benchmarks/evidence.
         title: Title of the page.
         primary: Evaluation set of the tests.
-        seeds: What a seed is, in the plural.
+        seed: What a seed is.
     """
 
     name: str
     folder: str
     title: str
     primary: str
-    seeds: str
+    seed: str
 
 
 STUDIES = (
-    Shown("forged", "forged_small", "Forged photographs", "test-seen", "draws"),
-    Shown("spots", "spots_evidence", "Small forged regions", "test-seen", "draws"),
-    Shown("brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seeds"),
+    Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw"),
+    Shown("spots", "spots_evidence", "Small forged regions", "test-seen", "draw"),
+    Shown("brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed"),
 )
 
 
@@ -59,22 +59,22 @@ def write_pages() -> None:
 def page_of(study: Shown, tables: StudyTables) -> str:
     """Markdown page of a study."""
     whole = tables.table[tables.table["source"] == ""]
-    count, one = int(whole["n"].max()), study.seeds.removesuffix("s")
+    count, seeds = int(whole["n"].max()), f"{study.seed}s"
     parts = [
         f"# {study.title}",
-        f"{count} {study.seeds}; tables of `benchmarks/evidence/{study.folder}`. "
+        f"{count} {seeds}; tables of `benchmarks/evidence/{study.folder}`. "
         "[Gallery](../../gallery.md) says what the study is and what to look at.",
         "## AUC of each row",
-        f"Mean ± standard deviation over {study.seeds}; the primary set is `{study.primary}`.",
+        f"Mean ± standard deviation over {seeds}; the primary set is `{study.primary}`.",
         _means(whole, study.primary),
         "## The Student minus each row",
-        f"On `{study.primary}`, paired by {one}, with 95 % intervals. p: exact, by sign flips, not "
-        f"corrected; with {count} {study.seeds} it cannot fall below {number(2 / 2**count)}.",
+        f"On `{study.primary}`, paired by {study.seed}, with 95 % intervals. p: exact, by sign "
+        f"flips, not corrected; with {count} {seeds} it cannot fall below {number(2 / 2**count)}.",
         f"![Differences with their intervals, as in the table below]({study.name}.svg)",
         _differences(tables.comparisons),
-        f"## Every {one}",
+        f"## Every {study.seed}",
         f"AUC on `{study.primary}` by role and α.",
-        _seeds(tables.results, study.primary, one),
+        _seeds(tables.results, study.primary, study.seed),
     ]
     if not tables.ladder.empty:
         parts += [
@@ -89,7 +89,7 @@ def page_of(study: Shown, tables: StudyTables) -> str:
 def figure_of(tables: StudyTables) -> str:
     """Figure of the Student minus each row, as an SVG file."""
     rows = [
-        (_short(row["b"]), [Difference("", row["mean"], row["low"], row["high"], "student")])
+        (row["b"], [Difference("", row["mean"], row["low"], row["high"], "student")])
         for row in _compared(tables.comparisons).to_dict("records")
     ]
     drawn = differences(rows, "Student minus each row", "AUC of the Student minus that of the row")
@@ -102,11 +102,6 @@ def _compared(comparisons: pd.DataFrame) -> pd.DataFrame:
     return comparisons[
         comparisons["question"].isin(["RQ2", "RQ3", "control", "detector", "ceiling"])
     ]
-
-
-def _short(title: str) -> str:
-    """Title of a row, without the word that all controls share."""
-    return title.removeprefix("Control: ")
 
 
 def _means(whole: pd.DataFrame, primary: str) -> str:
@@ -124,7 +119,7 @@ def _means(whole: pd.DataFrame, primary: str) -> str:
 def _differences(comparisons: pd.DataFrame) -> str:
     rows = [
         [
-            _short(row["b"]),
+            row["b"],
             number(row["mean"], sign=True),
             interval(row["low"], row["high"]),
             _above(row["difference_by_seed"]),
@@ -158,7 +153,7 @@ def _ladder(ladder: pd.DataFrame) -> str:
     rows = [
         [
             names[row["rung"]],
-            _short(row["title"]),
+            row["title"],
             number(row["mean"]),
             number(row["gain"], sign=True),
             interval(row["gain_low"], row["gain_high"]),

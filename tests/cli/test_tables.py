@@ -46,11 +46,11 @@ def test_runs() -> None:
         "tf_efficientnet_lite0",
         0.05,
         12,
+        "magnetic tiles",
         "finished",
         50,
         0.875,
         12345,
-        "magnetic tiles",
     )
     console = narrow()
     console.print(runs_table([run]))
@@ -62,7 +62,7 @@ def test_runs() -> None:
 
 def test_runs_of_a_store_have_no_column_of_roles() -> None:
     console = narrow()
-    console.print(runs_table([Run("0123456789abcdef", (), "resnet50", 0.5, 0, "finished", 3)]))
+    console.print(runs_table([Run("0123456789abcdef", (), "resnet50", 0.5, 0, "", "finished", 3)]))
     assert console.export_text().split()[:3] == ["run", "backbone", "α"]
 
 

@@ -69,7 +69,7 @@ def test_a_teacher_whose_maps_are_noise_can_be_left_out(tmp_path: Path) -> None:
     assert any("none of the" in why and "tolerance" in why for why in failed.values())
     assert "choose among 2 Teachers" in failed
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
-    fewer = asked.model_copy(update={"leave_out": (noise,)})
+    fewer = asked.model_copy(update={"excluded_teachers": (noise,)})
     result = run_serially(fewer, tmp_path / "out")
     assert not result.failed
     assert (
@@ -85,11 +85,11 @@ def test_teachers_that_are_left_out_must_be_known(tmp_path: Path) -> None:
     for given, message in (
         (
             (*names[:1], "resnet50"),
-            r"leave_out: resnet50: not among the Teachers test_byobnet h.*;",
+            r"excluded_teachers: resnet50: not among the Teachers test_byobnet h.*;",
         ),
-        (tuple(names), "leave_out: no Teacher is left"),
+        (tuple(names), "excluded_teachers: no Teacher is left"),
     ):
-        wrong = asked.model_copy(update={"leave_out": given})
+        wrong = asked.model_copy(update={"excluded_teachers": given})
         with pytest.raises(InputError, match=message):
             check_study(wrong, Workspaces.of_study(wrong, tmp_path / "store"), networks=False)
 

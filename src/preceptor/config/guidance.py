@@ -6,25 +6,16 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
-from preceptor.runtime.plugins import plugin, registered
+from preceptor.config.names import Names
 
 NormalizedDistance = Literal["l2", "mse", "l1", "kl", "dice"]  # between maps scaled to [0, 1]
 EvidenceDistance = Literal["cells", "evidence", "energy", "cosine"]  # of evidence from a mask
-OWN_DISTANCES: tuple[str, ...] = (*get_args(NormalizedDistance), *get_args(EvidenceDistance))
-
-
-def _known(name: str) -> str:
-    """The name of a distance, of this library or of a plugin."""
-    if name in OWN_DISTANCES or plugin("preceptor.distances", name) is not None:
-        return name
-    known = [*OWN_DISTANCES, *registered("preceptor.distances")]
-    raise PydanticCustomError("distance", f"not one of {', '.join(known)}")
-
-
+DISTANCE_NAMES = Names(
+    (*get_args(NormalizedDistance), *get_args(EvidenceDistance)), "preceptor.distances"
+)
 # One of this library's, or of a plugin, which compares maps scaled to [0, 1].
-Distance = Annotated[str, AfterValidator(_known)]
+Distance = Annotated[str, AfterValidator(DISTANCE_NAMES.check)]
 # One distance, or several with their weights.
 Distances = Distance | Mapping[Distance, Annotated[float, Field(gt=0)]]
 CamClass = Literal["label", "predicted", "decision"]
@@ -34,13 +25,6 @@ PoolKind = Literal["mean", "top", "lse"]
 def distance_weights(distance: Distances) -> dict[Distance, float]:
     """Weight of each distance of a setting; 1 for a single one."""
     return dict(distance) if isinstance(distance, Mapping) else {distance: 1.0}
-
-
-def distance_plugins(distance: Distances) -> list[str]:
-    """Functions of those distances that are plugins', as package.module:function."""
-    names = [name for name in distance_weights(distance) if name not in OWN_DISTANCES]
-    found = [plugin("preceptor.distances", name) for name in names]
-    return [one.value for one in found if one is not None]
 
 
 def takes_masks(distance: Distances) -> bool:

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from preceptor.config.identity import NotIdentity
+from preceptor.config.names import Names
 from preceptor.config.paths import ConfigPath
 from preceptor.config.settings import (
     Few,
     Settings,
 )
 from preceptor.errors import InputError
-from preceptor.runtime.plugins import Group, plugin, registered
 
-OWN_METHODS = ("cam", "rise", "cells")
-OWN_KINDS = ("none", "human", "store", "centre", "pca")
-
-
-def _known_method(name: str) -> str:
-    return _known(name, OWN_METHODS, "preceptor.saliency")
-
-
-def _known_kind(name: str) -> str:
-    return _known(name, OWN_KINDS, "preceptor.map_sources")
-
-
-def _known(name: str, own: tuple[str, ...], group: Group) -> str:
-    """A name of this library or of a plugin."""
-    if name in own or plugin(group, name) is not None:
-        return name
-    raise PydanticCustomError("name", f"not one of {', '.join([*own, *registered(group)])}")
-
-
-# Saliency methods of a trained model: of this library, or of a plugin.
-Method = Annotated[str, AfterValidator(_known_method)]
-# Sources of the maps that guide a run: of this library, or of a plugin.
-Kind = Annotated[str, AfterValidator(_known_kind)]
+METHOD_NAMES = Names(("cam", "rise", "cells"), "preceptor.saliency")
+KIND_NAMES = Names(("none", "human", "store", "centre", "pca"), "preceptor.map_sources")
+# Saliency methods of a trained model.
+Method = Annotated[str, AfterValidator(METHOD_NAMES.check)]
+# Sources of the maps that guide a run.
+Kind = Annotated[str, AfterValidator(KIND_NAMES.check)]
 Trust = Literal["none", "score", "agreement", "entropy"]
 PCA_COMPONENTS = 5  # default number of principal components of maps without people
 
@@ -103,26 +84,8 @@ def check_method(name: str) -> None:
     Raises:
         InputError: It is neither of this library nor of a plugin.
     """
-    try:
-        _known_method(name)
-    except PydanticCustomError as error:
-        raise InputError(f"method {name} is {error.message()}") from None
-
-
-def method_plugins(methods: Iterable[str]) -> list[str]:
-    """Functions of those saliency methods that are plugins', as package.module:function."""
-    return _functions([name for name in methods if name not in OWN_METHODS], "preceptor.saliency")
-
-
-def map_source_plugins(source: MapSource) -> list[str]:
-    """Function of a source of maps that is a plugin's, as package.module:function."""
-    names = [source.kind] if source.kind not in OWN_KINDS else []
-    return _functions(names, "preceptor.map_sources")
-
-
-def _functions(names: list[str], group: Group) -> list[str]:
-    found = [plugin(group, name) for name in names]
-    return [one.value for one in found if one is not None]
+    if name not in METHOD_NAMES:
+        raise InputError(f"method {name} is not one of {', '.join(METHOD_NAMES.all)}")
 
 
 class PostProcessing(Settings):

@@ -14,7 +14,7 @@ from typing import Literal
 
 from rich.progress import Progress, TaskID
 
-from preceptor.config.maps import Method, RiseSettings, check_method, method_plugins
+from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import HeldError, InputError, RunFailedError
@@ -99,7 +99,7 @@ def annotate_in_shards(
     forwards = forwards_of(method, tta, rise)
     shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
     how = None if rise is None else rise.model_dump(mode="json")
-    sources = [source_digest(name) for name in method_plugins([method])]
+    sources = [source_digest(name) for name in METHOD_NAMES.functions([method])]
     identity = digest([whose, workspace.hashes.of(rows, None), splits, method, tta, how, *sources])
     training = Training(threads=threads, device=device, cache=cache)
     run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.config.guidance import CamClass
-from preceptor.config.maps import OWN_METHODS, Method, RiseSettings, check_method
+from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings, check_method
 from preceptor.config.training import Precision
 from preceptor.data.manifest import Manifest
 from preceptor.data.map_geometry import resample
@@ -132,7 +132,7 @@ def compute_maps(
         if cam_class == "decision":
             raise InputError("cam_class: decision needs method cam; remove it, or use cam")
         classes = rows.labels if cam_class == "label" else found.probabilities.argmax(1)
-    if method not in OWN_METHODS:
+    if method not in METHOD_NAMES.own:
         maps = plugin_method_maps(method, model, rows, classes)
     elif method == "rise":
         rise = rise or RiseSettings()

@@ -14,7 +14,7 @@ from preceptor.errors import InputError
 from preceptor.inference.predict import to_device, uses_channels_last
 from preceptor.models.guided_model import GuidedModel
 from preceptor.runtime.modes import evaluating
-from preceptor.runtime.plugins import load_plugin, plugin
+from preceptor.runtime.plugins import installed_plugin, load_plugin
 
 _IMAGES = 16  # per call; gradients need the memory of a training step
 
@@ -48,9 +48,7 @@ def plugin_method_maps(
         InputError: The plugin is not installed, or its maps have another shape or values that are
             not finite.
     """
-    found = plugin("preceptor.saliency", name)
-    if found is None:
-        raise InputError(f"saliency method {name} is of a package that is not installed")
+    found = installed_plugin("preceptor.saliency", name, "saliency method")
     method: SaliencyMethod = load_plugin(found)
     layout, parts = uses_channels_last(model), []
     with evaluating(model):

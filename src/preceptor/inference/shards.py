@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.maps import OWN_METHODS, Method, RiseSettings
+from preceptor.config.maps import METHOD_NAMES, Method, RiseSettings
 from preceptor.data.manifest import Manifest
 from preceptor.maps.store import MapStore
 
@@ -52,7 +52,7 @@ def forwards_of(method: Method, tta: bool, rise: RiseSettings | None) -> int:
     """Approximate number of model evaluations per image."""
     if method == "rise":
         return min((rise or RiseSettings()).max_masks, USUAL_MASKS)
-    if method not in OWN_METHODS:
+    if method not in METHOD_NAMES.own:
         return 3  # a forward and a backward pass
     return 8 if tta else 1
 

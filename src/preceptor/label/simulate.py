@@ -139,8 +139,8 @@ def simulate(
         raise InputError(f"{manifest}: no training image was examined by a person; none is known")
     folder.mkdir(parents=True, exist_ok=True)
     # The export of a simulation names the images as its manifest does: relative to the folder.
-    named = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
-    table = table.assign(path=named)
+    relative = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
+    table = table.assign(path=relative)
     known = {
         path: _Known(label, saliency)
         for path, label, saliency in zip(*(table[c] for c in _KNOWN), strict=True)
@@ -162,9 +162,9 @@ def simulate(
             if image is None:
                 tell(f"{name}: no image is left")
                 break
-            row = reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
-            path = folder.absolute() / row[0]
-            work = _mark_image(clients[name], image, path, known[row[0]], settings, name)
+            (named,) = reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
+            path = folder.absolute() / named
+            work = _mark_image(clients[name], image, path, known[named], settings, name)
             found.append(SimulatedAnswer(len(found), name, path.name, *work, taught))
             config = settings.teacher
             if config is not None and len(found) % config.every == 0 < settings.images - len(found):

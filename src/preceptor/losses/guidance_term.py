@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from preceptor.config.guidance import (
-    OWN_DISTANCES,
+    DISTANCE_NAMES,
     Distance,
     Distances,
     distance_weights,
@@ -18,7 +18,7 @@ from preceptor.config.guidance import (
 )
 from preceptor.losses.distances import DISTANCES, MapDistance
 from preceptor.losses.evidence import EVIDENCE_DISTANCES, WHOLE_MASKS, cells
-from preceptor.runtime.plugins import load_plugin, plugin, registered
+from preceptor.runtime.plugins import load_plugin, plugin
 from preceptor.saliency.normalise import informative, normalise
 
 MARK_WEIGHT = 9.0  # additional weight of a marked cell in the distance cells
@@ -92,7 +92,7 @@ def parts_of(distance: Distances) -> dict[Distance, float]:
     """
     parts = distance_weights(distance)
     for name in parts:
-        if name not in OWN_DISTANCES:
+        if name not in DISTANCE_NAMES.own:
             _plugin_distance(name)
     return parts
 
@@ -140,8 +140,7 @@ def _normalized_distance(name: str) -> MapDistance:
 def _plugin_distance(name: str) -> MapDistance:
     found = plugin("preceptor.distances", name)
     if found is None:
-        known = (*OWN_DISTANCES, *registered("preceptor.distances"))
-        raise ValueError(f"distance {name!r} is not one of {', '.join(known)}")
+        raise ValueError(f"distance {name!r} is not one of {', '.join(DISTANCE_NAMES.all)}")
     loaded: MapDistance = load_plugin(found)
     return loaded
 

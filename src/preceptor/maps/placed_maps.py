@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.image_format import Fit
-from preceptor.config.maps import OWN_KINDS, MapSource, Trust
+from preceptor.config.maps import KIND_NAMES, MapSource, Trust
 from preceptor.data.cache import ImageSource
 from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
@@ -102,7 +102,7 @@ def place_maps(
         return _centred(len(rows))
     if source.kind == "pca":
         return _principal(source.components, fit, images, rows)
-    if source.kind not in OWN_KINDS:
+    if source.kind not in KIND_NAMES.own:
         made = plugin_maps(source.kind, table["path"].tolist(), table["label"].tolist())
         return _over_whole_images(made, np.arange(len(rows)))
     names, path = table["name"].to_numpy(), source.path

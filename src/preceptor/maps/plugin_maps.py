@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preceptor.errors import InputError
-from preceptor.runtime.plugins import load_plugin, plugin
+from preceptor.runtime.plugins import installed_plugin, load_plugin
 
 
 class MapFunction(Protocol):
@@ -37,10 +37,7 @@ def plugin_maps(name: str, paths: Sequence[str], labels: Sequence[str]) -> NDArr
         InputError: The plugin is not installed, or its maps have another shape, or values that are
             negative or not finite.
     """
-    found = plugin("preceptor.map_sources", name)
-    if found is None:
-        raise InputError(f"maps: kind {name} is of a package that is not installed; install it")
-    make: MapFunction = load_plugin(found)
+    make: MapFunction = load_plugin(installed_plugin("preceptor.map_sources", name, "maps: kind"))
     maps = np.asarray(make(paths, labels), np.float32)
     if maps.ndim != 3 or len(maps) != len(paths) or 0 in maps.shape[1:]:
         expected = f"({len(paths)}, height, width)"

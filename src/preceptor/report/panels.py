@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.config.image_format import Fit
-from preceptor.config.maps import OWN_METHODS, Method
+from preceptor.config.maps import METHOD_NAMES, Method
 from preceptor.data.geometry import fit_box, render
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.map_geometry import resample
@@ -265,7 +265,7 @@ def _maps_of(
     data = workspace.rows(rows, model.spec.image_format, cache=study.training.cache)
     if method == "rise":
         cams = rise_rows(model, data, data.labels, study.rise).maps
-    elif method not in OWN_METHODS:
+    elif method not in METHOD_NAMES.own:
         cams = plugin_method_maps(method, model, data, data.labels)
     else:
         found = predict(model, data, cams="cells" if method == "cells" else "label").cams

@@ -12,15 +12,7 @@ from preceptor.evaluation.scores import ALL_SOURCES, class_auc
 from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, short
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
-from preceptor.results.rows import (
-    CONTROLS,
-    DETECTORS,
-    OVERALL,
-    Row,
-    added_control_keys,
-    records,
-    select_arm,
-)
+from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
 from preceptor.runtime.formatting import DASH, interval, number
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.plan import Plan
@@ -273,7 +265,7 @@ def images_seen_table(plan: Plan, results: Results) -> Table | None:
     columns = list(dict.fromkeys([*study.students, *study.teachers]))
     columns = [name for name in columns if (runs["backbone"] == name).any()]
     lines = []
-    controls = (*CONTROLS, *added_control_keys())
+    controls = control_keys()
     known = ("baseline1", "baseline2", "teacher", "student", *controls, *DETECTORS, "ceiling")
     for role in known:
         mine = runs[runs["role"] == role]

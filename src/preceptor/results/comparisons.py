@@ -16,14 +16,7 @@ from preceptor.evaluation.paired_tests import PairedResult, holm, seeds_needed
 from preceptor.evaluation.scores import ALL_SOURCES, stack
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
 from preceptor.evaluation.share_of_the_way import ShareResult, share_of_draws, share_of_the_way
-from preceptor.results.rows import (
-    CONTROLS,
-    DETECTORS,
-    OVERALL,
-    Row,
-    added_control_keys,
-    select_arm,
-)
+from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, select_arm
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
@@ -81,7 +74,7 @@ def compare(
             ("baseline1", "RQ2"),
             ("baseline2", "RQ2"),
             ("baseline1_paper", "RQ3"),
-            *((control, "control") for control in (*CONTROLS, *added_control_keys())),
+            *((control, "control") for control in control_keys()),
             ("ceiling", "ceiling"),
             *((detector, "detector") for detector in DETECTORS),
         ):

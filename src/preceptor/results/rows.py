@@ -112,7 +112,7 @@ def table_rows(plan: Plan) -> list[Row]:
             add(control, CONTROLS[control].format(set=study.dfr_set), arms)
         for name in added_controls_of(study):
             arms = chosen("control", "student", "", name)
-            add(f"control {name}", added_control(name).title, arms)
+            add(_added_key(name), added_control(name).title, arms)
         if study.starts_from_mapper:
             for key, (role, title) in STARTED.items():
                 arms = chosen(role, role, str(winner) if role == "student" else "")
@@ -130,9 +130,18 @@ def table_rows(plan: Plan) -> list[Row]:
     return rows
 
 
+def control_keys() -> list[str]:
+    """Keys of the rows of controls, of this library and of plugins."""
+    return [*CONTROLS, *added_control_keys()]
+
+
 def added_control_keys() -> list[str]:
     """Keys of the rows of installed controls of plugins."""
-    return [f"control {name}" for name in registered("preceptor.controls")]
+    return [_added_key(name) for name in registered("preceptor.controls")]
+
+
+def _added_key(name: str) -> str:
+    return f"control {name}"
 
 
 def _teacher_of(variant: Variant, winner: Teacher) -> str:
@@ -145,7 +154,7 @@ def _teacher_of(variant: Variant, winner: Teacher) -> str:
 def row_order(rows: Iterable[Row]) -> list[str]:
     """The keys of lines in the order of the tables: variants after the Student."""
     first = ["baseline1_paper", "baseline1", "baseline2", "student"]
-    last = [*CONTROLS, *added_control_keys(), *STARTED, *DETECTORS, "ceiling"]
+    last = [*control_keys(), *STARTED, *DETECTORS, "ceiling"]
     place = {key: position for position, key in enumerate([*first, *last])}
     return sorted((row.key for row in rows), key=lambda key: place.get(key, len(first) - 0.5))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
@@ -19,30 +20,20 @@ from preceptor.training.record import RunRecord
 
 
 @dataclass(frozen=True)
-class Run:
-    """Training of a study or a store.
+class Run(PlannedRun):
+    """Training of a study or a store; in a store it has no roles and no domain.
 
     Args:
-        id: Run id.
-        roles: Roles in the study; empty in a store.
-        backbone, alpha, seed: Backbone, α and seed; "", NaN and −1 if unknown.
         state: finished, begun (will be resumed at its last epoch) or waiting.
         epochs: Number of finished epochs, or the selected epoch of a finished training.
         val_auc: AUC on the worst validation set at the selected epoch; NaN if not finished.
         seconds: Training time in seconds; NaN if not finished.
-        domain: Domain, or "".
     """
 
-    id: str
-    roles: tuple[str, ...]
-    backbone: str
-    alpha: float
-    seed: int
-    state: str
+    state: Literal["finished", "begun", "waiting"] = "waiting"
     epochs: int = 0
     val_auc: float = math.nan
     seconds: float = math.nan
-    domain: str = ""
 
 
 def runs_of_study(folder: Path, planned: Iterable[PlannedRun]) -> list[Run]:
@@ -56,10 +47,7 @@ def runs_of_study(folder: Path, planned: Iterable[PlannedRun]) -> list[Run]:
         InputError: The study's config or the record of a training cannot be read.
     """
     runs = load_config(folder / "study.yaml", StudyConfig).store_of(folder.absolute()) / "runs"
-    return [
-        _of_folder(runs / one.id, one.roles, one.backbone, one.alpha, one.seed, one.domain)
-        for one in planned
-    ]
+    return [_run(runs / one.id, one) for one in planned]
 
 
 def runs_of_store(folder: Path) -> list[Run]:
@@ -76,35 +64,31 @@ def runs_of_store(folder: Path) -> list[Run]:
     ]
     if not found:
         raise InputError(f"{folder}: neither a study folder (study.yaml) nor a store of runs")
-    return [_of_folder(one, (), "", math.nan, -1, "") for one in found]
+    return [_run(one, PlannedRun(one.name, (), "", math.nan, -1)) for one in found]
 
 
-def _of_folder(
-    folder: Path, roles: tuple[str, ...], backbone: str, alpha: float, seed: int, domain: str
-) -> Run:
-    if is_finished(folder):
-        record = RunRecord.read(folder)
-        try:
-            config, aucs = record.config, [one.auc for one in record.sets.values()]
-            return Run(
-                folder.name,
-                roles,
-                config["backbone"],
-                1.0 if config["maps"]["kind"] == "none" else config["alpha"],
-                config["seed"],
-                "finished",
-                record.best_epoch,
-                min(aucs, default=math.nan),
-                record.seconds,
-                domain,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{folder / 'run.json'}: not the record of a training; remove the folder"
-            ) from error
-    epochs = _epochs(folder / "resume.safetensors")
-    state = "waiting" if epochs is None else "begun"
-    return Run(folder.name, roles, backbone, alpha, seed, state, epochs or 0, domain=domain)
+def _run(folder: Path, planned: PlannedRun) -> Run:
+    """Training in a folder of a store; what the plan does not know is in its record."""
+    known = {one.name: getattr(planned, one.name) for one in fields(PlannedRun)}
+    if not is_finished(folder):
+        epochs = _epochs(folder / "resume.safetensors")
+        return Run(**known, state="waiting" if epochs is None else "begun", epochs=epochs or 0)
+    record = RunRecord.read(folder)
+    try:
+        config, aucs = record.config, [one.auc for one in record.sets.values()]
+        known |= {"backbone": config["backbone"], "seed": config["seed"]}
+        known["alpha"] = 1.0 if config["maps"]["kind"] == "none" else config["alpha"]
+        return Run(
+            **known,
+            state="finished",
+            epochs=record.best_epoch,
+            val_auc=min(aucs, default=math.nan),
+            seconds=record.seconds,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder / 'run.json'}: not the record of a training; remove the folder"
+        ) from error
 
 
 def _epochs(file: Path) -> int | None:

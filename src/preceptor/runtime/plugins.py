@@ -44,6 +44,23 @@ def plugin(group: Group, name: str) -> EntryPoint | None:
     return found[0] if found else None
 
 
+def installed_plugin(group: Group, name: str, key: str) -> EntryPoint:
+    """Entry point of this name.
+
+    Args:
+        group: Group of entry points.
+        name: Name of the plugin.
+        key: What the name is in a config, for the message.
+
+    Raises:
+        InputError: No package, or several packages, offer the name.
+    """
+    found = plugin(group, name)
+    if found is None:
+        raise InputError(f"{key} {name} is of a package that is not installed; install it")
+    return found
+
+
 def load_plugin(found: EntryPoint) -> Any:
     """Object that an entry point names.
 

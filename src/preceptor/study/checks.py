@@ -99,11 +99,11 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
     names = [str(one) for one in all_teachers_of(study)]
-    unknown = sorted({*study.leave_out} - {*names})
+    unknown = sorted({*study.excluded_teachers} - {*names})
     if unknown:
-        yield f"leave_out: {', '.join(unknown)}: not among the Teachers {'; '.join(names)}"
+        yield f"excluded_teachers: {', '.join(unknown)}: not among the Teachers {'; '.join(names)}"
     elif not teachers_of(study):
-        yield "leave_out: no Teacher is left; remove some"
+        yield "excluded_teachers: no Teacher is left; remove some"
     for seed in study.seed_list if study.draws else study.seed_list[:1]:
         one = workspaces.of(seed).manifest
         where = f"{study.manifest_of(seed)}: " if study.draws else ""

@@ -24,6 +24,7 @@ from preceptor.study.config_problems import (
     duplicate_problems,
     guidance_problems,
     name_problems,
+    saliency_problems,
     variant_problems,
 )
 from preceptor.study.controls import ControlName
@@ -75,9 +76,9 @@ class StudyConfig(GuidanceConfig):
         mapper: Also train Teachers on the maps alone; true = with the default settings.
         maps: Teachers without training: name → folder of maps or map store.
         saliency: Saliency methods of the Teachers: cam, rise, plugins' names, or several of these.
-        leave_out: Teacher configurations that are no candidates, by their names in the messages and
-            tables of the study, such as "densenet121 data-driven, RISE": one that cannot be trained
-            or has maps of noise would otherwise block the choice among the Teachers.
+        excluded_teachers: Teacher configurations that are no candidates, by their names in the
+            messages and tables of the study, such as "densenet121 data-driven, RISE": one that
+            cannot be trained or has maps of noise would otherwise block the choice.
         rise: Settings of RISE.
         plan: staged (select the Teacher with one probe Student, then train all Students) or full
             (all combinations).
@@ -142,7 +143,7 @@ class StudyConfig(GuidanceConfig):
     mapper: Mapper | None = None
     maps: Mapping[str, ConfigPath] = {}
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
-    leave_out: tuple[str, ...] = ()
+    excluded_teachers: tuple[str, ...] = ()
     rise: RiseSettings = RiseSettings()
     plan: Literal["staged", "full"] = "staged"
     probe: str | None = None
@@ -209,20 +210,14 @@ class StudyConfig(GuidanceConfig):
             | {f"guidances.{name}.alphas": way.alphas or () for name, way in self.guidances.items()}
             | {f"domains.{name}.budget": one.budget or () for name, one in self.domains.items()}
         )
-        if "cells" in self.saliency:
-            wrong.append("saliency: cells are the maps of a mapper; set mapper: true instead")
-        if others := [name for name in self.saliency if name not in ("cam", "cells")]:
-            turned = ["tta"] if self.tta else []
-            turned += [f"variants.{name}.tta" for name, one in self.variants.items() if one.tta]
-            wrong += [
-                f"{where} needs cam, and saliency has {others[0]}; remove one" for where in turned
-            ]
-        named = {*self.backbone_args, *self.backbones, *self.speed}
-        wrong += backbone_problems({*self.teachers, *self.students}, self.weights, named)
-        wrong += [
-            f"backbone_args: {name} is one of `backbones`, which has args of its own; move them"
-            for name in sorted({*self.backbone_args} & {*self.backbones})
-        ]
+        wrong += saliency_problems(self.saliency, self.tta, self.variants)
+        wrong += backbone_problems(
+            {*self.teachers, *self.students},
+            self.weights,
+            {*self.backbone_args},
+            {*self.backbones},
+            {*self.speed},
+        )
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

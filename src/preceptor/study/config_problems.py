@@ -81,16 +81,22 @@ def duplicate_problems(lists: Mapping[str, Sequence[object]]) -> list[str]:
 
 
 def backbone_problems(
-    known: AbstractSet[str], weights: str | Mapping[str, str], others: AbstractSet[str]
+    known: AbstractSet[str],
+    weights: str | Mapping[str, str],
+    arguments: AbstractSet[str],
+    factories: AbstractSet[str],
+    speed: AbstractSet[str],
 ) -> list[str]:
-    """Backbones with settings that are not used, and used backbones without weights.
+    """Backbones with settings that are not used or given twice, and backbones without weights.
 
     Args:
         known: Backbones of Teachers and Students.
         weights: Initial weights of all backbones, or by backbone.
-        others: Backbones with other settings.
+        arguments: Backbones with arguments.
+        factories: Backbones with a factory, which has arguments of its own.
+        speed: Backbones with speed settings.
     """
-    wrong, unknown = [], others - known
+    wrong, unknown = [], (arguments | factories | speed) - known
     if not isinstance(weights, str):
         unknown |= set(weights) - known
         missing = sorted(known - set(weights))
@@ -101,6 +107,29 @@ def backbone_problems(
             "backbone_args, backbones, weights or speed name backbones that are not used: "
             f"{', '.join(sorted(unknown))}; remove them, or add the backbones to a list"
         )
+    return wrong + [
+        f"backbone_args: {name} is one of `backbones`, which has args of its own; move them"
+        for name in sorted(arguments & factories)
+    ]
+
+
+def saliency_problems(
+    methods: Sequence[str], tta: bool, variants: Mapping[str, Variant]
+) -> list[str]:
+    """Saliency methods that Teachers cannot have, or that do not go with turned images.
+
+    Args:
+        methods: Saliency methods of the Teachers.
+        tta: Whether the maps of the study are means over turned images.
+        variants: Variants by name.
+    """
+    wrong = []
+    if "cells" in methods:
+        wrong.append("saliency: cells are the maps of a mapper; set mapper: true instead")
+    if others := [name for name in methods if name not in ("cam", "cells")]:
+        turned = ["tta"] if tta else []
+        turned += [f"variants.{name}.tta" for name, one in variants.items() if one.tta]
+        wrong += [f"{key} needs cam, and saliency has {others[0]}; remove one" for key in turned]
     return wrong
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
 
+from preceptor.config.names import Names
 from preceptor.errors import InputError
-from preceptor.runtime.plugins import load_plugin, plugin, registered
+from preceptor.runtime.plugins import installed_plugin, load_plugin
 
 Control = Literal[
     "shuffled", "centre", "pca", "shuffled_human", "distilled", "mixed", "masked", "dfr"
@@ -34,16 +34,8 @@ class AddedControl:
     settings: Callable[[float], Mapping[str, Any]]
 
 
-def _known(name: str) -> str:
-    own = get_args(Control)
-    if name in own or plugin("preceptor.controls", name) is not None:
-        return name
-    known = ", ".join([*own, *registered("preceptor.controls")])
-    raise PydanticCustomError("control", f"not one of {known}")
-
-
-# Control of this library, or of a plugin.
-ControlName = Annotated[str, AfterValidator(_known)]
+CONTROL_NAMES = Names(get_args(Control), "preceptor.controls")
+ControlName = Annotated[str, AfterValidator(CONTROL_NAMES.check)]
 
 
 def added_control(name: str) -> AddedControl:
@@ -52,9 +44,7 @@ def added_control(name: str) -> AddedControl:
     Raises:
         InputError: The plugin is not installed, cannot be imported, or is no `AddedControl`.
     """
-    found = plugin("preceptor.controls", name)
-    if found is None:
-        raise InputError(f"controls: {name} is of a package that is not installed; install it")
+    found = installed_plugin("preceptor.controls", name, "controls:")
     control = load_plugin(found)
     if not isinstance(control, AddedControl):
         raise InputError(

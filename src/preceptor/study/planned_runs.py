@@ -24,7 +24,8 @@ class PlannedRun:
     Args:
         id: Run id.
         roles: Labels of its arms.
-        backbone, alpha, seed: Backbone, α and seed; α is NaN if it follows the losses.
+        backbone, alpha, seed: Backbone, α and seed; "", NaN and −1 if unknown. α is also NaN if it
+            follows the losses.
         domain: Domain, or "".
     """
 

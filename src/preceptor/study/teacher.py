@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast
 
 from preceptor.config.maps import Method
 from preceptor.study.config import StudyConfig
-from preceptor.study.controls import Control
+from preceptor.study.controls import CONTROL_NAMES, Control
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Teacher:
 
 def teachers_of(study: StudyConfig) -> list[Teacher]:
     """Teacher configurations of a study among which one is selected."""
-    return [one for one in all_teachers_of(study) if str(one) not in study.leave_out]
+    return [one for one in all_teachers_of(study) if str(one) not in study.excluded_teachers]
 
 
 def all_teachers_of(study: StudyConfig) -> list[Teacher]:
@@ -65,11 +65,12 @@ def controls_of(study: StudyConfig, teacher: Teacher) -> list[Control]:
 
     Those of plugins are in `added_controls_of`.
     """
-    known = [control for control in get_args(Control) if control in study.controls]
-    possible = [one for one in known if one != "distilled" or teacher.kind != "given"]
-    return sorted(possible, key=study.controls.index)
+    possible = [one for one in study.controls if one in CONTROL_NAMES.own]
+    if teacher.kind == "given":
+        possible = [one for one in possible if one != "distilled"]
+    return cast(list[Control], possible)
 
 
 def added_controls_of(study: StudyConfig) -> list[str]:
     """Names of the controls of plugins."""
-    return [name for name in study.controls if name not in get_args(Control)]
+    return [name for name in study.controls if name not in CONTROL_NAMES.own]

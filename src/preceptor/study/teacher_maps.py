@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preceptor.config.maps import MapSource, Method, method_plugins
+from preceptor.config.maps import METHOD_NAMES, MapSource, Method
 from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.source_digest import source_digest
@@ -97,7 +97,7 @@ def make_maps(
     how: list[object] = ["tta"] if tta else []
     how += ["decision"] if decision else []
     how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
-    how += [source_digest(name) for name in method_plugins([method])]
+    how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
     # The record of the maps holds their correlation with human maps of validation images.
     compared = protocol.workspaces.at(config.manifest).validation_hash()
     identity = digest(["maps", training.id, method, train_hash, compared, *how])

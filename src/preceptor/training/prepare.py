@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.config.guidance import distance_plugins
+from preceptor.config.guidance import DISTANCE_NAMES, distance_weights
 from preceptor.config.identity import identity_values
 from preceptor.config.image_format import ImageFormat
-from preceptor.config.maps import map_source_plugins
+from preceptor.config.maps import KIND_NAMES
 from preceptor.config.run import RunConfig
 from preceptor.data.row_hashes import FileHashes
 from preceptor.data.rows import Rows
@@ -75,9 +75,9 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:
         used += source_digest(network.factory) + files_digest(network.args)
-    for name in distance_plugins(config.training.distance) if config.guided else ():
-        used += source_digest(name)
-    for name in map_source_plugins(maps) if config.uses_maps else ():
+    distances = distance_weights(config.training.distance) if config.guided else ()
+    kinds = [maps.kind] if config.uses_maps else ()
+    for name in (*DISTANCE_NAMES.functions(distances), *KIND_NAMES.functions(kinds)):
         used += source_digest(name)
     return run_id(config, used, weights)
 
