@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from preceptor.report.cells import short
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference, differences
 from preceptor.results import StudyTables, read
@@ -89,7 +90,11 @@ def page_of(study: Shown, tables: StudyTables) -> str:
 def figure_of(tables: StudyTables) -> str:
     """Figure of the Student minus each row, as an SVG file."""
     rows = [
-        (row["b"], [Difference("", row["mean"], row["low"], row["high"], "student")])
+        # Tables of earlier versions have titles, and no keys.
+        (
+            short(row["key_b"]) if "key_b" in row else row["b"],
+            [Difference("", row["mean"], row["low"], row["high"], "student")],
+        )
         for row in _compared(tables.comparisons).to_dict("records")
     ]
     drawn = differences(rows, "Student minus each row", "AUC of the Student minus that of the row")
