@@ -14,6 +14,7 @@ from preceptor.study.estimate import (
     estimate_seconds,
     weight_bytes,
 )
+from preceptor.study.mark_gains import describe_marks, marks_of_training
 from preceptor.study.stages import outline
 from preceptor.study_folder import open_study
 
@@ -21,7 +22,7 @@ from preceptor.study_folder import open_study
 def print_plan(
     study: StudyConfig, out: Path, jobs: int | None, tell: Callable[[str], None]
 ) -> None:
-    """Print the plan of a study: both stages, their steps, the estimated time and disk space.
+    """Print the plan of a study: marks, stages, steps, estimated time and disk space.
 
     Args:
         study: Study config.
@@ -32,6 +33,10 @@ def print_plan(
     threads = study.training.threads
     jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
     opened = open_study(study, out, run=False, report_to=tell)
+    for domain, plan in opened.plans.items():
+        marks = marks_of_training(plan.protocol.workspace.manifest)
+        for line in describe_marks(marks) if marks is not None else ():
+            tell(f"{domain}: {line}" if domain else line)
     totals: list[float] = []
     weights = caches = 0
     names = (

@@ -6,6 +6,7 @@ for the way in which it is filled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,11 +65,26 @@ class DecodedImages:
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, 128, 128) human maps of these rows, zeros for rows without one."""
-        found = np.zeros((len(rows), MAP_SIDE, MAP_SIDE), np.uint8)
-        for position, row in enumerate(rows):
-            if self.map_paths[row]:
-                found[position] = stored_map(decode_map(Path(self.map_paths[row])))
-        return found
+        return read_human_maps([self.map_paths[row] for row in rows])
+
+
+def read_human_maps(paths: Sequence[str]) -> NDArray[np.uint8]:
+    """Human maps, decoded from their files.
+
+    Args:
+        paths: Paths of the maps; "" = no map.
+
+    Returns:
+        (B, 128, 128) maps as in a cache, zeros for "".
+
+    Raises:
+        ImageError: A file is missing or no map.
+    """
+    found = np.zeros((len(paths), MAP_SIDE, MAP_SIDE), np.uint8)
+    for position, path in enumerate(paths):
+        if path:
+            found[position] = stored_map(decode_map(Path(path)))
+    return found
 
 
 def open_images(

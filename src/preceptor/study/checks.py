@@ -8,7 +8,7 @@ import numpy as np
 
 from preceptor.config.training import Training
 from preceptor.data.complete_sets import primary_problems, selection_problems
-from preceptor.data.mark_sizes import small_marks
+from preceptor.data.marks import small_marks
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.maps.principal_components import too_few_for_components

@@ -1,0 +1,116 @@
+"""Marks of new data beside those of the data on which the gain of the place was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, hypot, log
+
+import numpy as np
+
+from preceptor.data.cache import read_human_maps
+from preceptor.data.manifest import Manifest
+from preceptor.data.marks import MarkPlaces, mark_places, sampled
+from preceptor.runtime.formatting import interval, number
+
+# Data whose area or overlap differs by more than this factor are not called comparable.
+COMPARABLE = 3.0
+_LEAST = 1 / 128**2
+
+
+@dataclass(frozen=True)
+class MeasuredGain:
+    """Gain of the Teacher's maps over the best of any map, measured on one data set.
+
+    Any map: shuffled, centred, principal components; each at its best α. The gain is the mean
+    difference of the AUC on the primary set.
+
+    Args:
+        data: Name of the data set.
+        archive: Folder of the study in benchmarks/evidence.
+        marks: Size and places of its marks.
+        gain: Mean over the repeats.
+        low: Lower end of its 95 % interval.
+        high: Upper end of it.
+        repeats: Number of seeds or draws.
+    """
+
+    data: str
+    archive: str
+    marks: MarkPlaces
+    gain: float
+    low: float
+    high: float
+    repeats: int
+
+
+# The marks are those of benchmarks/evidence/mark_places, the gains those of the archives.
+MEASURED = (
+    MeasuredGain(
+        "forged photographs",
+        "forged_small",
+        MarkPlaces(0.3283, 0.7773),
+        0.0283,
+        -0.0121,
+        0.0687,
+        10,
+    ),
+    MeasuredGain(
+        "small forged regions",
+        "spots_evidence",
+        MarkPlaces(0.0793, 0.1772),
+        0.0914,
+        -0.4822,
+        0.6651,
+        2,
+    ),
+    MeasuredGain(
+        "brain MRI", "brain_mri_ladder", MarkPlaces(0.0234, 0.1776), 0.0298, -0.7370, 0.7965, 2
+    ),
+)
+
+
+def marks_of_training(manifest: Manifest) -> MarkPlaces | None:
+    """Size and places of the human marks of the training images; at most 999 are read.
+
+    Args:
+        manifest: Manifest.
+
+    Returns:
+        Size and places, or None for fewer than two marks.
+
+    Raises:
+        ImageError: A map cannot be read.
+    """
+    rows = sampled(np.flatnonzero(manifest.train_mask & manifest.map_mask))
+    return mark_places(read_human_maps(manifest.table["saliency"].iloc[rows].tolist()))
+
+
+def describe_marks(marks: MarkPlaces) -> list[str]:
+    """Lines on the size and places of marks, and on the measured gain of the most similar data.
+
+    Args:
+        marks: Size and places of the marks.
+    """
+    nearest = min(MEASURED, key=lambda one: _distance(marks, one.marks))
+    lines = [
+        f"marks of {marks.count} training images: median area {_percent(marks.area)} of the image; "
+        f"the mark of another image covers {_percent(marks.overlap)} of a mark",
+        f"most similar data with a measured gain: {nearest.data} ({_percent(nearest.marks.area)}, "
+        f"{_percent(nearest.marks.overlap)}); Teacher's maps minus any map: "
+        f"{number(nearest.gain, sign=True)} ({interval(nearest.low, nearest.high)}) AUC, "
+        f"{nearest.repeats} repeats",
+    ]
+    if _distance(marks, nearest.marks) > log(COMPARABLE):
+        factor = exp(_distance(marks, nearest.marks))
+        lines.append(f"these marks differ from all measured ones by a factor of {factor:.0f}")
+    return lines
+
+
+def _distance(a: MarkPlaces, b: MarkPlaces) -> float:
+    """Distance in the logarithms of area and overlap."""
+    # Marks that never overlap are as near as those that overlap by one position of 128 × 128.
+    return hypot(log(a.area / b.area), log(max(a.overlap, _LEAST) / max(b.overlap, _LEAST)))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"

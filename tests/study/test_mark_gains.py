@@ -1,0 +1,52 @@
+"""What a plan says of the marks of the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from preceptor.data.marks import MarkPlaces
+from preceptor.results import read
+from preceptor.study.mark_gains import MEASURED, MeasuredGain, describe_marks
+from tests.documents import ROOT
+
+EVIDENCE = ROOT / "benchmarks" / "evidence"
+
+
+@pytest.mark.parametrize("one", MEASURED, ids=lambda one: one.archive)
+def test_the_gains_are_those_of_the_archives(one: MeasuredGain) -> None:
+    tables = read(EVIDENCE / one.archive)
+    if tables.ladder.empty:  # of a study before there was one: the smallest difference
+        rows = tables.comparisons
+        (row,) = rows[rows["question"] == "control"].nsmallest(1, "mean").to_dict("records")
+        found = (row["mean"], row["low"], row["high"], row["n"])
+    else:
+        primary = tables.ladder["set"].iloc[0]
+        rows = tables.ladder
+        (row,) = rows[(rows["set"] == primary) & (rows["rung"] == "teacher")].to_dict("records")
+        found = (row["gain"], row["gain_low"], row["gain_high"], row["gain_n"])
+    assert (one.gain, one.low, one.high, one.repeats) == pytest.approx(found, abs=5e-4)
+
+
+@pytest.mark.parametrize("one", MEASURED, ids=lambda one: one.archive)
+def test_the_marks_are_those_that_the_benchmark_found(one: MeasuredGain) -> None:
+    table = pd.read_csv(EVIDENCE / "mark_places" / "marks.csv").set_index("data")
+    row = table.loc[one.data]
+    assert (one.marks.area, one.marks.overlap) == pytest.approx(
+        (row["area"], row["overlap"]), abs=5e-4
+    )
+
+
+def test_the_most_similar_data_are_named() -> None:
+    for one in MEASURED:
+        lines = describe_marks(replace(one.marks, count=7))
+        assert lines[0].startswith("marks of 7 training images: median area ")
+        assert f" {one.data} " in lines[1]
+        assert len(lines) == 2
+
+
+def test_data_unlike_all_measured_ones_are_said_to_be() -> None:
+    lines = describe_marks(MarkPlaces(1e-4, 0.0, 30))
+    assert lines[-1].startswith("these marks differ from all measured ones by a factor of ")
