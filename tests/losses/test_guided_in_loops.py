@@ -98,15 +98,19 @@ def test_half_precision_is_computed_in_single(distance: Any, autocast: bool) -> 
     torch.testing.assert_close(found, loss(*same))
 
 
-@pytest.mark.parametrize("backbone", ["test_efficientnet_gn", "test_vit"])
-def test_a_step_under_autocast(backbone: str) -> None:
+# The gradient of l2 is that of the extreme cells, and rounding may swap two that are nearly equal,
+# as on the coarse grid of the first network.
+@pytest.mark.parametrize(
+    ("backbone", "distance"), [("test_efficientnet_gn", "cells"), ("test_vit", "l2")]
+)
+def test_a_step_under_autocast(backbone: str, distance: str) -> None:
     """Measured: losses apart by at most 0.002, gradients at a cosine of at least 0.999."""
     model, found = network(backbone), []
     batch = examples(torch.float32, model.grid()[0])
     for enabled in (False, True):
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            loss = loss_of(model, batch)
+            loss = loss_of(model, batch, distance)
         loss.backward()
         found.append((loss.item(), torch.cat([one.flatten() for one in gradients(model)])))
     (single, direction), (half, likewise) = found
