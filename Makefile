@@ -49,10 +49,13 @@ bench: install
 	$(BIN)/python -m pip install --quiet -e '.[dev,bench]'
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-# A page that names a key, a page or a symbol that does not exist fails the build.
+# A folder for each version, beside those that are there. A page that names a key, a page or a symbol
+# that does not exist fails the build.
 docs: install
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e '.[docs]'
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs site
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs \
+		site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)')
+	$(BIN)/python docs/site_versions.py site
 
 clean:
 	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery/generated
