@@ -81,13 +81,13 @@ def test_unfamiliar_is_the_share_of_validation_images_as_far(calibrated: Calibra
     assert predictor.reference is not None
     known = predictor.reference.distances
     valid = predictor(images_of(calibrated, "val"), maps=False)
-    np.testing.assert_allclose(np.sort(valid.distances), np.sort(known), rtol=1e-4)
+    np.testing.assert_allclose(np.sort(valid.output.distances), np.sort(known), rtol=1e-4)
     flagged = np.mean([bool(one) for one in valid.unfamiliar or []])
     assert RATE - 2 / len(known) <= flagged <= RATE
     one = predictor(images_of(calibrated, "test")[0])
     assert one.unfamiliar is not None
-    assert valid.distances is not None
-    found = predictor(images_of(calibrated, "test")[:1]).distances
+    assert valid.output.distances is not None
+    found = predictor(images_of(calibrated, "test")[:1]).output.distances
     assert found is not None
     assert one.unfamiliar.share == pytest.approx((1 + (known >= found[0]).sum()) / (1 + len(known)))
     plain = preceptor.load(calibrated.model, device="cpu", batch_size=64)
@@ -100,8 +100,8 @@ def test_test_time_augmentation_keeps_the_distance(calibrated: Calibrated) -> No
     images = images_of(calibrated, "test")[:4]
     plain = preceptor.load(calibrated.folder, device="cpu", batch_size=64)(images)
     turned = preceptor.load(calibrated.folder, device="cpu", batch_size=64, tta=True)(images)
-    assert plain.distances is not None
-    np.testing.assert_allclose(plain.distances, turned.distances, rtol=1e-4)
+    assert plain.output.distances is not None
+    np.testing.assert_allclose(plain.output.distances, turned.output.distances, rtol=1e-4)
     assert (plain.score != turned.score).any()
 
 

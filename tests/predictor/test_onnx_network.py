@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -15,9 +16,15 @@ from PIL import Image
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 import preceptor
+from preceptor.calibration.distance import fit_gaussians
 from preceptor.errors import InputError
+from preceptor.model_export.export import ExportSettings, export_model
+from preceptor.models.model_folder import MODEL_FILES
 from preceptor.predictor.onnx_network import OnnxNetwork
+from preceptor.predictor.reference import DistanceKind, Reference
+from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference
 from preceptor.predictor.torch_network import TorchNetwork
+from preceptor.runtime.checksums import write_checksums
 from tests.exported_files import CARD, onnx_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +72,47 @@ def test_load_takes_the_file_as_it_takes_the_folder(tmp_path: Path) -> None:
     np.testing.assert_allclose(one.map, two.map, atol=1e-4)
     with pytest.raises(InputError, match="an exported file has its own"):
         preceptor.load(file.path, precision="bf16-mixed")
+
+
+@pytest.mark.parametrize("kind", ["mahalanobis", "energy"])
+def test_unfamiliar_images_are_flagged_without_the_reference(
+    kind: DistanceKind, tmp_path: Path
+) -> None:
+    """The graph has the reference: a file and its folder say the same of 64 images."""
+    folder = referenced(tmp_path / "model", kind, images(40))
+    out = tmp_path / "model.onnx"
+    found = export_model(folder, out, ExportSettings("onnx"))
+    assert found.parity.distances is not None
+    assert found.parity.distances < 1e-5
+    batch = np.concatenate([images(62), np.full((1, 64, 64, 3), 255, np.uint8), images(1)[:, ::-1]])
+    one, two = (preceptor.load(path, device="cpu")(list(batch)) for path in (out, folder))
+    assert one.unfamiliar is not None
+    assert two.unfamiliar is not None
+    assert {bool(one) for one in two.unfamiliar} == {True, False}
+    for mine, theirs in zip(one.unfamiliar, two.unfamiliar, strict=True):
+        assert mine.distance == pytest.approx(theirs.distance, rel=1e-4)
+        # A distance may lie between those of two neighbors of the validation images.
+        assert mine.share == pytest.approx(theirs.share, abs=1.01 / 41)
+        assert mine.rate == theirs.rate
+
+
+def referenced(folder: Path, kind: DistanceKind, known: np.ndarray) -> Path:  # type: ignore[type-arg]
+    """Model folder with a reference of these images."""
+    shutil.copytree(onnx_file().folder, folder)
+    out = TorchNetwork.open(folder, device="cpu")(known)
+    assert out.features is not None
+    assert out.energies is not None
+    labels = np.arange(len(known)) % 2
+    gaussians = fit_gaussians(out.features, labels) if kind == "mahalanobis" else None
+    far = out.energies.astype(np.float64)
+    reference = Reference(
+        None, kind, 0.1, gaussians, out.probabilities, labels, labels,
+        gaussians.distances(out.features) if gaussians is not None else far,
+        np.zeros((len(known), 4), np.float32), out.features,
+    )  # fmt: skip
+    write_reference(reference, folder)
+    write_checksums(folder, (*MODEL_FILES, *REFERENCE_FILES))
+    return folder
 
 
 def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def predict_files(
         columns = Columns(
             info.classes,
             maps=kind in ("overlay", "png"),
-            reference=predictor.reference is not None,
+            reference=predictor.info.false_alarms is not None,
             log=log,
         )
         with replacing(out) as partial:
@@ -147,7 +147,10 @@ def print_predictions(
 ) -> Summary:
     """Predict images and write a CSV table to a stream, batch by batch; arguments as above."""
     columns = Columns(
-        predictor.info.classes, maps=False, reference=predictor.reference is not None, log=log
+        predictor.info.classes,
+        maps=False,
+        reference=predictor.info.false_alarms is not None,
+        log=log,
     )
     write = csv_writer(stream, columns)
     decisions: Counter[str] = Counter()

@@ -123,8 +123,10 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
 def _differences(parity: Parity, kind: str) -> str:
     """Sentence with the largest differences."""
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
+    gap = parity.distances
+    distances = "" if gap is None else f", of a distance from training {gap:.1e} of it"
     return (
-        f"largest difference of a probability {parity.probabilities:.1e}{maps} on "
+        f"largest difference of a probability {parity.probabilities:.1e}{maps}{distances} on "
         f"{parity.images:,} {kind} images; the most probable class differs on "
         f"{parity.most_probable:,}"
     )

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.model_export.calibrated import calibrated
+from preceptor.model_export.reference_distance import ReferenceDistance
 from preceptor.models.guided_model import GuidedModel
-from preceptor.predictor.calibration import Calibration
+from preceptor.predictor.reference import Reference
 from preceptor.saliency.normalise import normalise
-
-OUTPUTS = ("probabilities", "score", "decision", "map", "raw_map")
-# Outputs of a model without maps.
-WITHOUT_MAPS = OUTPUTS[:3]
 
 
 class Deployed(NamedTuple):
-    """Output of a deployed model.
+    """Output of a deployed model; those that it does not compute are left out of its graph.
 
     Args:
         probabilities: (B, C) float32.
@@ -27,13 +24,18 @@ class Deployed(NamedTuple):
         decision: (B,) int64 class by the threshold, or the most probable class.
         map: (B, h, w) decision map on the grid of the model, with min-max normalization.
         raw_map: (B, h, w) decision map without normalization.
+        distance: (B,) float64 distance from the training images.
+        unfamiliar_share: (B,) float64 share of the validation images that are at least as far, see
+            `Unfamiliar`.
     """
 
     probabilities: Tensor
     score: Tensor
     decision: Tensor
-    map: Tensor
-    raw_map: Tensor
+    map: Tensor | None = None
+    raw_map: Tensor | None = None
+    distance: Tensor | None = None
+    unfamiliar_share: Tensor | None = None
 
 
 class DeployedModel(nn.Module):
@@ -45,7 +47,10 @@ class DeployedModel(nn.Module):
         model: Trained model; it is not changed.
         threshold: Threshold of the score; None = the decision is the most probable class.
         maps: Whether maps are computed.
-        calibration: Calibration of the probabilities; None = there is none.
+        reference: Reference of the model, with the calibration of its probabilities; None = it has
+            none.
+        distances: Whether the distance from the training images is computed, if there is a
+            reference.
     """
 
     def __init__(
@@ -54,7 +59,8 @@ class DeployedModel(nn.Module):
         threshold: float | None,
         *,
         maps: bool = True,
-        calibration: Calibration | None = None,
+        reference: Reference | None = None,
+        distances: bool = True,
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
@@ -62,11 +68,22 @@ class DeployedModel(nn.Module):
         _replace_global_pools(self.model)
         self.threshold = threshold
         self.maps = maps
-        self.calibration = calibration
+        self.calibration = None if reference is None else reference.calibration
+        self.distance = ReferenceDistance(reference) if reference and distances else None
         self.positive = None if model.spec.positive is None else model.spec.positive_index
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of `Deployed`."""
+        found = ["probabilities", "score", "decision"]
+        if self.maps:
+            found += ["map", "raw_map"]
+        if self.distance is not None:
+            found += ["distance", "unfamiliar_share"]
+        return tuple(found)
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Outputs in the order of `Deployed`, or the first three of them without maps.
+        """Outputs named by `outputs`.
 
         Args:
             image: (B, in_chans, H, W) uint8, or float32 with values from 0 to 255.
@@ -74,13 +91,17 @@ class DeployedModel(nn.Module):
         mean, std = self.model.get_buffer("mean"), self.model.get_buffer("std")
         pixels = (image.to(torch.float32) / 255 - mean) / std
         if not self.maps:
-            return self._decided(self.model(pixels).logits)
-        if self.positive is None:
-            out = self.model(pixels, "predicted", decision=True)
+            out = self.model(pixels)
+            maps: tuple[Tensor, ...] = ()
         else:
-            classes = torch.full((image.shape[0],), self.positive, dtype=torch.int64)
-            out = self.model(pixels, classes, decision=True)
-        return *self._decided(out.logits), normalise(out.saliency), out.saliency
+            if self.positive is None:
+                out = self.model(pixels, "predicted", decision=True)
+            else:
+                classes = torch.full((image.shape[0],), self.positive, dtype=torch.int64)
+                out = self.model(pixels, classes, decision=True)
+            maps = (normalise(out.saliency), out.saliency)
+        found = () if self.distance is None else self.distance(out.logits, out.features)
+        return *self._decided(out.logits), *maps, *found
 
     def _decided(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C) probabilities, (B,) scores and (B,) decisions."""

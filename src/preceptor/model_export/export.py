@@ -27,6 +27,7 @@ from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model
 from preceptor.predictor.calibrated_network import calibrated_info
+from preceptor.predictor.reference import Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, find_reference
 from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY
 from preceptor.predictor.threshold import find_threshold
@@ -109,17 +110,24 @@ def export_model(
     reference = find_reference(folder, info.positive is not None)
     if settings.to == "folder":
         return _copy(model, folder, out, checked)
-    calibration = None if reference is None else reference.calibration
-    if calibration is not None:
-        info = calibrated_info(info, calibration)
+    if reference is not None:
+        info = replace(info, false_alarms=None if settings.int8 else reference.rate)
+        if reference.calibration is not None:
+            info = calibrated_info(info, reference.calibration)
     threshold = find_threshold(settings.threshold, info)
-    deployed = DeployedModel(model, threshold, maps=settings.maps, calibration=calibration)
+    deployed = DeployedModel(
+        model,
+        threshold,
+        maps=settings.maps,
+        reference=reference,
+        distances=not settings.int8,  # those of the reference are of the float32 model
+    )
     metadata = {
         INFO_KEY: (info if settings.maps else replace(info, map_kind="none")).to_json(),
         CARD_KEY: card.read_text(encoding="utf-8") if card.is_file() else "",
     }
     writer = _write_package if settings.to == "torch_export" else _write_onnx
-    return writer(_Export(model, deployed, settings, metadata, checked), out)
+    return writer(_Export(model, reference, deployed, settings, metadata, checked), out)
 
 
 def check_settings(settings: ExportSettings, images: CheckImages | None) -> None:
@@ -151,6 +159,7 @@ class _Export:
     """What the writers of all formats need."""
 
     model: GuidedModel
+    reference: Reference | None
     deployed: DeployedModel
     settings: ExportSettings
     metadata: dict[str, str]
@@ -174,9 +183,7 @@ class _Export:
     @property
     def itself(self) -> Computation:
         """Outputs of the model."""
-        return model_outputs(
-            self.model, maps=self.settings.maps, calibration=self.deployed.calibration
-        )
+        return model_outputs(self.model, maps=self.settings.maps, reference=self.reference)
 
     def parity_of(self, compute: Computation) -> Parity:
         """Differences of a computation from the model on the images of the check."""
@@ -227,12 +234,13 @@ class Settled(Generic[Made]):
 
 def _write_package(export: _Export, out: Path) -> Exported:
     """Write a package of torch.export."""
+    names = export.deployed.outputs
     settled = export.settled(
-        lambda program: (program, package_outputs(program.module(), export.dtype))
+        lambda program: (program, package_outputs(program.module(), export.dtype, names))
     )
     with replacing(out) as partial:
         write_package(settled.made, partial, export.described(dynamic_size=settled.dynamic_size))
-        parity = export.parity_of(package_outputs(read_package(partial), export.dtype))
+        parity = export.parity_of(package_outputs(read_package(partial), export.dtype, names))
         accept(parity)
     return Exported(parity, settled.dynamic_size, export.deployed.threshold)
 
@@ -286,11 +294,13 @@ def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> E
 def accept(parity: Parity) -> None:
     """Refuse an export in float32 whose outputs differ from those of its model."""
     if not parity.within_tolerance:
-        maps = "" if parity.maps is None else f" and of a map {parity.maps:.1e}"
+        maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
+        gap = parity.distances
+        distances = "" if gap is None else f", of a distance (relative) {gap:.1e}"
         raise ExportError(
             f"the export differs from the model: the largest difference of a probability is "
-            f"{parity.probabilities:.1e}{maps} over {parity.images:,} images, above {TOLERANCE:g}; "
-            "nothing was written"
+            f"{parity.probabilities:.1e}{maps}{distances} over {parity.images:,} images, above "
+            f"{TOLERANCE:g}; nothing was written"
         )
 
 

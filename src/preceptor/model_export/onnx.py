@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from preceptor.errors import InputError
-from preceptor.model_export.deployed_model import OUTPUTS, WITHOUT_MAPS, DeployedModel
+from preceptor.model_export.deployed_model import DeployedModel
 from preceptor.model_export.parity import Computation, Outputs
 from preceptor.model_export.traced import quiet, refusal
 from preceptor.predictor.sealed_file import sealed
@@ -42,13 +42,12 @@ def to_onnx(program: ExportedProgram, model: DeployedModel) -> onnx.ModelProto:
             f"{model.model.spec.backbone}: its weights have {size / 2**30:.1f} GiB, and an ONNX "
             "file holds 2 GiB; export to torch_export"
         )
-    names = OUTPUTS if model.maps else WITHOUT_MAPS
     with quiet(), torch.no_grad():
         try:
             found = torch.onnx.export(
                 program,
                 input_names=["image"],
-                output_names=list(names),
+                output_names=list(model.outputs),
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,
@@ -88,11 +87,12 @@ def graph_outputs(content: bytes) -> Computation:
     session = onnxruntime.InferenceSession(
         content, sess_options=options, providers=["CPUExecutionProvider"]
     )
+    names = [one.name for one in session.get_outputs()]
     dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
-        probabilities, _, _, *maps = session.run(None, {"image": batch.astype(dtype, copy=False)})
-        return Outputs(probabilities, *(maps or [None, None]))
+        found = session.run(None, {"image": batch.astype(dtype, copy=False)})
+        return Outputs.of(dict(zip(names, found, strict=True)))
 
     return compute
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from preceptor.errors import PreceptorError
 from preceptor.evaluation.auc import auc, macro_auc
 from preceptor.model_export.check_images import CheckImages
 from preceptor.models.guided_model import GuidedModel
-from preceptor.predictor.calibration import Calibration
+from preceptor.models.outputs import GuidedOutput, ModelOutput
+from preceptor.predictor.reference import Reference
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.normalise import normalise
 
@@ -38,11 +39,20 @@ class Outputs(NamedTuple):
         probabilities: (B, C).
         map: (B, h, w) normalized decision maps; None without maps.
         raw_map: (B, h, w) maps without normalization; None without maps.
+        distance: (B,) distances from the training images; None without a reference.
     """
 
     probabilities: NDArray[np.float32]
     map: NDArray[np.float32] | None
     raw_map: NDArray[np.float32] | None
+    distance: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, found: Mapping[str, NDArray[Any]]) -> Outputs:
+        """Outputs from those of a deployed model by name."""
+        return cls(
+            found["probabilities"], found.get("map"), found.get("raw_map"), found.get("distance")
+        )
 
 
 Computation = Callable[[NDArray[np.uint8]], Outputs]
@@ -59,6 +69,8 @@ class Parity:
         most_probable: Number of images whose most probable class differs.
         aucs: AUC of the model and of the export by validation set; sets without an AUC (one class
             only) are left out.
+        distances: Largest relative difference of a distance from the training images; None without
+            a reference.
     """
 
     images: int
@@ -66,11 +78,13 @@ class Parity:
     maps: float | None
     most_probable: int
     aucs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    distances: float | None = None
 
     @property
     def within_tolerance(self) -> bool:
         """Whether all differences are within the tolerance of float32; False for NaN."""
-        return self.probabilities <= TOLERANCE and (self.maps is None or self.maps <= TOLERANCE)
+        found = (self.probabilities, self.maps, self.distances)
+        return all(one <= TOLERANCE for one in found if one is not None)
 
     @property
     def largest_loss(self) -> float | None:
@@ -91,17 +105,22 @@ def measure(
     """
     first, second = [], []
     map_gap: float | None = None
+    distance_gap: float | None = None
     for batch in images.batches():
         one, two = model(batch), export(batch)
         first.append(one.probabilities)
         second.append(two.probabilities)
         if one.map is not None and two.map is not None:
             map_gap = _larger(map_gap, map_difference(one, two))
+        if one.distance is not None and two.distance is not None:
+            gaps = np.abs(one.distance - two.distance) / np.maximum(np.abs(one.distance), 1)
+            distance_gap = _larger(distance_gap, float(gaps.max()))
     before, after = np.concatenate(first), np.concatenate(second)
     return Parity(
         images=len(images),
         probabilities=float(np.abs(before - after).max()),
         maps=map_gap,
+        distances=distance_gap,
         most_probable=int((before.argmax(1) != after.argmax(1)).sum()),
         aucs=_aucs(before, after, images, positive),
     )
@@ -130,10 +149,17 @@ def map_difference(one: Outputs, two: Outputs) -> float:
 
 
 def model_outputs(
-    model: GuidedModel, *, maps: bool, calibration: Calibration | None = None
+    model: GuidedModel, *, maps: bool, reference: Reference | None = None
 ) -> Computation:
     """Outputs of a trained model on the CPU, as `preceptor.load` computes them from its folder."""
     positive = None if model.spec.positive is None else model.spec.positive_index
+    calibration = None if reference is None else reference.calibration
+
+    def distances(out: ModelOutput | GuidedOutput) -> NDArray[np.float64] | None:
+        if reference is None:
+            return None
+        features, energies = out.features.mean((2, 3)), -out.logits.logsumexp(1)
+        return reference.distances_of(features.numpy(), energies.numpy())
 
     def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
         found: NDArray[np.float32] = logits.softmax(1).numpy()
@@ -143,13 +169,15 @@ def model_outputs(
         with evaluating(model), torch.no_grad():
             images = model.preprocess(torch.from_numpy(batch))
             if not maps:
-                return Outputs(probabilities(model(images).logits), None, None)
+                bare = model(images)
+                return Outputs(probabilities(bare.logits), None, None, distances(bare))
             wanted = "predicted" if positive is None else torch.full((len(batch),), positive)
             out = model(images, wanted, decision=True)
             return Outputs(
                 probabilities(out.logits),
                 normalise(out.saliency).numpy(),
                 out.saliency.numpy(),
+                distances(out),
             )
 
     return compute

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +35,20 @@ def read_package(path: Path) -> torch.nn.Module:
         return torch.export.load(file).module()
 
 
-def package_outputs(module: torch.nn.Module, dtype: torch.dtype) -> Computation:
+def package_outputs(
+    module: torch.nn.Module, dtype: torch.dtype, names: Sequence[str]
+) -> Computation:
     """Outputs of the module of a package.
 
     Args:
         module: Module of a traced model.
         dtype: Type of its input.
+        names: Names of its outputs.
     """
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
         with torch.no_grad():
-            probabilities, _, _, *maps = module(torch.from_numpy(batch).to(dtype))
-        found = [one.numpy() for one in maps] or [None, None]
-        return Outputs(probabilities.numpy(), *found)
+            found = module(torch.from_numpy(batch).to(dtype))
+        return Outputs.of({name: one.numpy() for name, one in zip(names, found, strict=True)})
 
     return compute

@@ -14,6 +14,7 @@ from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
 from preceptor.predictor.reference import Reference
+from preceptor.predictor.referenced_network import ReferencedNetwork
 from preceptor.predictor.turned_network import TurnedNetwork
 from preceptor.runtime.checksums import file_digest
 
@@ -59,8 +60,10 @@ def load(
     for path in map(Path, paths):
         network = _network(path, device, precision, batch_size)
         references.append(reference := _reference(path, network))
-        if reference is not None and reference.calibration is not None:
-            network = CalibratedNetwork(network, reference.calibration)
+        if reference is not None:
+            network = ReferencedNetwork(network, reference)
+            if reference.calibration is not None:
+                network = CalibratedNetwork(network, reference.calibration)
         networks.append(TurnedNetwork(network) if tta else network)
     return Predictor(
         Ensemble(networks),

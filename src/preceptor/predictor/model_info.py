@@ -32,6 +32,8 @@ class ModelInfo:
         thresholds: Decision thresholds by rule, fixed on validation, of the calibrated score.
         version: Version of the library that built the model.
         calibration: Calibration that the probabilities have had; None = none.
+        false_alarms: Share of validation images that are flagged as unfamiliar; None = images are
+            not compared with a reference.
 
     Example:
         >>> info = ModelInfo(("real", "fake"), "fake", ImageFormat(224), (0.5,) * 3, (0.5,) * 3,
@@ -50,6 +52,7 @@ class ModelInfo:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     calibration: Calibration | None = None
+    false_alarms: float | None = None
 
     def _repr_html_(self) -> str:
         """Table of the description, for notebooks."""
@@ -98,6 +101,9 @@ class ModelInfo:
         std = found.numbers("std", channels)
         if min(std) <= 0:
             raise found.wrong("std", "numbers above 0")
+        false_alarms = found.values["false_alarms"]
+        if false_alarms is not None and not (is_number(false_alarms) and 0 < false_alarms < 1):
+            raise found.wrong("false_alarms", "a number between 0 and 1, or null")
         return cls(
             classes=classes,
             positive=positive,
@@ -111,6 +117,7 @@ class ModelInfo:
             thresholds={name: float(value) for name, value in thresholds.items()},
             version=found.string("version"),
             calibration=calibration_from(found.values["calibration"], positive is not None),
+            false_alarms=false_alarms,
         )
 
 
@@ -127,5 +134,6 @@ def model_facts(info: ModelInfo) -> dict[str, object]:
             f"{rule} {number(value)}" for rule, value in info.thresholds.items()
         ),
         "calibration": None if info.calibration is None else "on validation",
+        "unfamiliar images": None if info.false_alarms is None else "flagged",
         "version": info.version,
     }

@@ -19,12 +19,18 @@ class NetworkOutput(NamedTuple):
         raw_map: (B, h, w) float32 decision maps, not normalized; None = not computed.
         features: (B, p) float32 features, averaged over the grid; None = the network has none.
         energies: (B,) float32 minus the log-sum-exp of the logits; None = likewise.
+        distances: (B,) float64 distance from the training images; None = the model has no
+            reference.
+        shares: (B,) float64 share of the validation images that are at least as far, see
+            `Unfamiliar`; None = likewise.
     """
 
     probabilities: NDArray[np.float32]
     raw_map: NDArray[np.float32] | None
     features: NDArray[np.float32] | None = None
     energies: NDArray[np.float32] | None = None
+    distances: NDArray[np.float64] | None = None
+    shares: NDArray[np.float64] | None = None
 
 
 def joined_outputs(parts: Sequence[NetworkOutput]) -> NetworkOutput:

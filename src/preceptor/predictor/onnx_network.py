@@ -98,15 +98,21 @@ class OnnxNetwork:
         negatives; for more classes, no others are available.
         """
         batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(self._type, copy=False)
-        wanted = maps and self.info.map_kind != "none"
-        names = ["probabilities", "raw_map"] if wanted else ["probabilities"]
-        probabilities, *found = self._session.run(names, {"image": batch})
-        if not found:
-            return NetworkOutput(probabilities, None)
-        raw_map = found[0]
-        if map_classes is not None:
+        names = ["probabilities"]
+        if maps and self.info.map_kind != "none":
+            names.append("raw_map")
+        if self.info.false_alarms is not None:
+            names += ["distance", "unfamiliar_share"]
+        found = dict(zip(names, self._session.run(names, {"image": batch}), strict=True))
+        probabilities, raw_map = found["probabilities"], found.get("raw_map")
+        if raw_map is not None and map_classes is not None:
             raw_map = self._of_classes(raw_map, probabilities, map_classes)
-        return NetworkOutput(probabilities, raw_map)
+        return NetworkOutput(
+            probabilities,
+            raw_map,
+            distances=found.get("distance"),
+            shares=found.get("unfamiliar_share"),
+        )
 
     def _of_classes(
         self,

@@ -14,7 +14,7 @@ from preceptor.errors import InputError
 from preceptor.predictor.map_values import normalised, over_image
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.network import NetworkOutput, joined_outputs
-from preceptor.predictor.reference import Reference, Unfamiliar
+from preceptor.predictor.reference import Unfamiliar
 from preceptor.runtime.formatting import number
 from preceptor.runtime.html_table import facts_table, rows_table
 
@@ -114,7 +114,6 @@ class Predictions(Sequence[Prediction]):
         threshold: Threshold of the decision; None = the most probable class.
         map_classes: (n,) class of each map.
         at: Size of `map`: that of the grid, or of the image.
-        reference: Reference of the model; None = it has none.
     """
 
     info: ModelInfo
@@ -123,7 +122,6 @@ class Predictions(Sequence[Prediction]):
     threshold: float | None
     map_classes: NDArray[np.int64]
     at: At = "grid"
-    reference: Reference | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -176,22 +174,14 @@ class Predictions(Sequence[Prediction]):
         return self.output.raw_map
 
     @cached_property
-    def distances(self) -> NDArray[np.float64] | None:
-        """(n,) distance of each image from the training images; None without a reference."""
-        features, energies = self.output.features, self.output.energies
-        if self.reference is None or features is None or energies is None:
-            return None
-        return self.reference.distances_of(features, energies)
-
-    @cached_property
     def unfamiliar(self) -> list[Unfamiliar] | None:
         """How unfamiliar each image is; None if the model has no reference."""
-        if self.reference is None or self.distances is None:
+        distances, shares, rate = self.output.distances, self.output.shares, self.info.false_alarms
+        if distances is None or shares is None or rate is None:
             return None
-        rate, shares = self.reference.rate, self.reference.shares_of(self.distances)
         return [
             Unfamiliar(share, rate, distance)
-            for share, distance in zip(shares.tolist(), self.distances.tolist(), strict=True)
+            for share, distance in zip(shares.tolist(), distances.tolist(), strict=True)
         ]
 
     @property

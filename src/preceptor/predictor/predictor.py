@@ -60,7 +60,8 @@ class Predictor:
         threshold: Threshold of the decision, see `find_threshold`.
         batch_size: Number of images per pass; None = that at which the network is fast.
         workers: Number of threads that decode; None = one per core.
-        reference: Reference of a single network; None = it has none.
+        reference: Reference of a single network, with its validation images; None = it has none,
+            as an exported file, which compares images nevertheless.
 
     Raises:
         InputError: The model has no such threshold.
@@ -91,11 +92,7 @@ class Predictor:
         threshold = None if self.threshold is None else number(self.threshold)
         return facts_table(
             "Predictor",
-            model_facts(self.info)
-            | {
-                "threshold": threshold,
-                "unfamiliar images": "flagged" if self.reference else None,
-            },
+            model_facts(self.info) | {"threshold": threshold},
         )
 
     @property
@@ -235,7 +232,7 @@ class Predictor:
                 if positive is None
                 else np.full(len(decoded), positive, np.int64)
             )
-        return Predictions(self.info, out, sizes, self.threshold, classes, at, self.reference)
+        return Predictions(self.info, out, sizes, self.threshold, classes, at)
 
     def _map_index(self, name: str | None) -> int | None:
         if name is None:

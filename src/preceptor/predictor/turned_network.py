@@ -61,8 +61,8 @@ class TurnedNetwork:
         ]
         # The upright image's: features of other turns differ, and distances are of single images.
         upright = found[0]
-        return NetworkOutput(
-            probabilities, mean_of(back) if back else None, upright.features, upright.energies
+        return upright._replace(
+            probabilities=probabilities, raw_map=mean_of(back) if back else None
         )
 
 
