@@ -1,10 +1,11 @@
 # Everything that a fresh machine with Python 3.11 or later needs is made by these targets.
 PYTHON ?= python3
 BIN := .venv/bin
-# Whole files, the longest first: tests/conftest.py has their order. Compiled modules are kept, which
+# Whole files, the longest first: tests/conftest.py has their order; a third worker computes while the
+# others wait for a cluster, a browser or a time limit. Compiled modules are kept, which
 # each worker and each process that a test starts would else make again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	-n 2 --dist loadfile --no-loadscope-reorder
+	-n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo rehearse quick test exhaustive fault matrix lint bench docs clean
 
