@@ -97,6 +97,23 @@ def test_a_brush_stroke_of_label_studio(tmp_path: Path) -> None:
     assert summary.images == 1
 
 
+def test_an_export_of_a_server_of_label_studio(tmp_path: Path) -> None:
+    """The server has changed the names of the uploaded images."""
+    imported = read_labelstudio(HERE / "label studio server")
+    one, other = imported
+    assert "-scan_a.jpg" in one.name
+    box, polygon, ellipse, mask = (found.shape for found in one.annotations)
+    assert box == Box(*BOX)
+    assert isinstance(polygon, Polygon)
+    np.testing.assert_allclose(polygon.rings[0], POLYGON)
+    assert ellipse == Ellipse(60, 115, 40, 30)
+    assert (rasterize([mask], WIDTH, HEIGHT) == disk() * 255).all()
+    assert [found.label for found in one.annotations] == ["crack", "rust", "rust", "crack"]
+    assert other.examined
+    summary, maps = imported_maps(imported, HERE / "images", tmp_path / "out", positive=("crack",))
+    assert (summary.images, sorted(maps)) == (2, ["scan a.jpg"])
+
+
 def test_files_of_labelme(tmp_path: Path) -> None:
     imported = read_labelme(HERE / "labelme")
     found = images_of(imported)
@@ -152,6 +169,7 @@ def test_segmentations_of_voc() -> None:
         ("datumaro/cvat", "cvat"),
         ("labelme", "labelme"),
         ("labelstudio", "labelstudio"),
+        ("label studio server", "labelstudio"),
         ("images", "masks"),
     ],
 )

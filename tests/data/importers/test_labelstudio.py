@@ -126,7 +126,7 @@ def test_who_examined_an_image_and_found_nothing_counts(tmp_path: Path) -> None:
 
 
 def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:
-    names = ["a b.png", "c.png", "d é.png", "e.png"]
+    names = ["a b.png", "c.png", "d é.png", "e.png", "f 7 (left), é.png"]
     for name in names:
         save_image(tmp_path / "images" / name)
     urls = [
@@ -134,6 +134,7 @@ def test_names_of_uploads_and_local_files(tmp_path: Path) -> None:
         "/data/upload/3/0123abcd-c.png",
         "https://host.example/x/d%20%C3%A9.png?size=2",
         "s3://bucket/e.png",
+        "/data/upload/1/ed107809-f_7_left_é.png",
     ]
     path = save_json(tmp_path / "a.json", [task(by(1, BOX), image=url) for url in urls])
     _, maps = imported_maps(read_labelstudio(path), tmp_path / "images", tmp_path / "out")

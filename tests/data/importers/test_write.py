@@ -161,6 +161,13 @@ def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
     assert files.find("c c.png") == "x/c c.png"
     assert files.find("d?.png") == "x/d?.png"
     assert files.find("x\\a.png") == "x/a.png"
+    upload = "data/upload/1/0123abcd-b_b.png"
+    assert files.find(upload) == "x/b b.png"
+    assert files.find("data/upload/1/0123abcd-d.png") == "x/d?.png"
+    save_image(tmp_path / "x" / "b  b?.png")
+    save_image(tmp_path / "y" / "b b.png")
+    with pytest.raises(LookupError, match=r"fits 2 files \(x/b b.png, y/b b.png\)"):
+        ImageFiles(tmp_path).find(upload)
     for name in ("../a.png", "x/../../a.png", "..%2Fx/a.png", "..\\x\\a.png"):
         with pytest.raises(LookupError, match="leads out of the folder"):
             files.find(name)

@@ -21,7 +21,8 @@ class ImageFiles:
 
     A name is looked for as a path from the folder, then without its first folders one after the
     other; a name that then fits several files is refused. The name is tried as written, without
-    the query of a URL, and with `%20` and the like replaced.
+    the query of a URL, and with `%20` and the like replaced; one of a file that was uploaded to
+    Label Studio also as the names of the files are changed there.
 
     Args:
         folder: Folder of the images.
@@ -66,7 +67,8 @@ class ImageFiles:
         if name.endswith(".*"):
             return self.find_stem(name.removesuffix(".*"))
         wrong = ""
-        for form in name_forms(name):
+        forms = name_forms(name)
+        for form in forms:
             if ".." in form.split("/"):
                 raise LookupError(f"{name!r} leads out of the folder of images; remove the ../")
             if (exact := self._paths.get(form)) is not None:
@@ -75,11 +77,13 @@ class ImageFiles:
             if len(found) == 1:
                 return found[0]
             if found:
-                more = ", …" if len(found) > 2 else ""
-                wrong = (
-                    f"{name!r} fits {len(found)} files ({found[0]}, {found[1]}{more}); write the "
-                    "folder with the name, or import one folder at a time"
-                )
+                wrong = _ambiguous(name, found)
+        for upload in () if wrong else _uploads(forms):
+            found = self._by_uploaded_name.get(upload, [])
+            if len(found) == 1:
+                return found[0]
+            if found:
+                wrong = _ambiguous(name, found)
         raise LookupError(wrong or f"there is no image {name!r} in {self.folder}; correct --images")
 
     def find_stem(self, stem: str) -> str:
@@ -103,6 +107,13 @@ class ImageFiles:
         for path in self._paths:
             by_stem.setdefault(_plain(PurePosixPath(path).stem), []).append(path)
         return by_stem
+
+    @cached_property
+    def _by_uploaded_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in self._paths:
+            found.setdefault(uploaded_name(PurePosixPath(path).name), []).append(path)
+        return found
 
     def _ending(self, form: str, *, stems: bool = False) -> list[str]:
         """Images that share the longest end of a path with it, at least the file name."""
@@ -143,9 +154,34 @@ def name_forms(name: str) -> list[str]:
             forms += [local[0].replace("\\", "/")]
         else:
             forms += [unquote(name).replace("\\", "/"), path, unquote(path)]
-    # Label Studio puts eight digits before the names of uploaded files.
-    forms += [m[1] for form in forms if (m := _UPLOAD.search(form))]
+    forms += _uploads(forms)
     return list(dict.fromkeys(form.removeprefix("./") for form in forms if form))
+
+
+def uploaded_name(name: str) -> str:
+    """Name that Label Studio gives to an uploaded file, behind its eight digits and a hyphen.
+
+    Blanks become underscores, and what is neither a letter, a digit, a hyphen, an underscore nor a
+    dot is left out.
+
+    Example:
+        >>> uploaded_name("scan 7 (left).jpg")
+        'scan_7_left.jpg'
+    """
+    return re.sub(r"[^-\w.]", "", _plain(name).strip().replace(" ", "_"))
+
+
+def _uploads(forms: list[str]) -> list[str]:
+    """Names of files that were uploaded to Label Studio, without the digits before them."""
+    return [found[1] for form in forms if (found := _UPLOAD.search(form))]
+
+
+def _ambiguous(name: str, found: list[str]) -> str:
+    more = ", …" if len(found) > 2 else ""
+    return (
+        f"{name!r} fits {len(found)} files ({found[0]}, {found[1]}{more}); write the folder with "
+        "the name, or import one folder at a time"
+    )
 
 
 def urlsplit_or_none(name: str) -> tuple[str, str] | None:
