@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 
 INDEX = "fingerprints.parquet"
 """File of a cache folder that remembers what is known of image files."""
+# Files of a task: submitting one costs as much as decoding a small image, and a kilobyte of memory.
+_PART = 32
 # Bytes that must stay free on the disk after the caches are written.
 SPARE_DISK = 256 * 2**20
 
@@ -229,12 +231,19 @@ class DecodePass:
                 except ImageError as error:
                     wrong.maps[at] = error.reason
 
-        title = f"reading {len(which):,} images"
+        def read_part(part: NDArray[np.int64]) -> int:
+            for at in part.tolist():
+                read(at)
+            return len(part)
+
+        size = min(_PART, max(1, len(which) // (8 * self._threads)))
+        parts = np.array_split(which, -(-len(which) // size))
+        title, done = f"reading {len(which):,} images", 0
         with ThreadPoolExecutor(self._threads) as pool, _shown(progress, title) as shown:
             try:
-                for done, _ in enumerate(pool.map(read, which.tolist()), 1):
-                    if done % 64 == 0 or done == len(which):
-                        shown(done, len(which))
+                for count in pool.map(read_part, parts):
+                    done += count
+                    shown(done, len(which))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
