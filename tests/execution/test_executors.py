@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -185,10 +186,15 @@ def test_an_engine_that_cannot_be_is_refused(engine: str, address: str | None, w
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    with pytest.raises(InputError, match="no Ray cluster there"):
-        open_executor(
-            WorkerContext(Workspaces({}, {}), tmp_path), ExecutorOptions("ray", address="auto")
-        )
+    context = WorkerContext(Workspaces({}, {}), tmp_path)
+    with socket.socket() as nobody:  # bound, so that no other program listens there
+        nobody.bind(("127.0.0.1", 0))
+        there = f"127.0.0.1:{nobody.getsockname()[1]}"
+        for address in (there, f"ray://{there}"):
+            with pytest.raises(InputError, match=f"--address {address}: no Ray cluster there"):
+                open_executor(context, ExecutorOptions("ray", address=address))
+    with pytest.raises(InputError, match="--address host:port: .*; write HOST:PORT or auto"):
+        open_executor(context, ExecutorOptions("ray", address="host:port"))
 
 
 # Silence.

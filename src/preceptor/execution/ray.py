@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from itertools import starmap
 from typing import Any
+from urllib.parse import urlsplit
 
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
@@ -29,6 +31,8 @@ from preceptor.study.steps import Step
 LOST_RETRIES = 3
 # Seconds between two queries of the machines of the cluster.
 LOOK = 2.0
+# Seconds within which a machine must answer.
+_REACHED_WITHIN = 10.0
 # Seconds until a lost mailbox is replaced.
 AGAIN = 0.5
 # Queued steps per slot of the cluster: no slot is idle while the next step is chosen, and
@@ -236,9 +240,32 @@ def _imported() -> Any:
     return ray
 
 
+def _check_reachable(where: str) -> None:
+    """Check that something listens at an address with a port; Ray itself waits for many minutes.
+
+    Raises:
+        InputError: Nothing does.
+    """
+    parts = urlsplit(where if "://" in where else f"//{where}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"--address {where}: {error}; write HOST:PORT or auto") from error
+    if host is None or port is None:  # such as auto
+        return
+    try:
+        socket.create_connection((host, port), timeout=_REACHED_WITHIN).close()
+    except OSError as error:
+        told = error.strerror or str(error)
+        raise InputError(
+            f"--address {where}: no Ray cluster there ({told}); start one with `ray start --head`"
+        ) from error
+
+
 def connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start a local Ray instance."""
     where = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(where)
     try:
         ray.init(
             address=where,
