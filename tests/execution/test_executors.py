@@ -193,7 +193,7 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
         for address in (there, f"ray://{there}"):
             with pytest.raises(InputError, match=f"--address {address}: no Ray cluster there"):
                 open_executor(context, ExecutorOptions("ray", address=address))
-    with pytest.raises(InputError, match="--address host:port: .*; write HOST:PORT or auto"):
+    with pytest.raises(InputError, match=r"--address host:port: .*; write HOST:PORT or auto"):
         open_executor(context, ExecutorOptions("ray", address="host:port"))
 
 
