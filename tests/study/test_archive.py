@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def test_an_archive_is_continued(study: Path, tmp_path: Path) -> None:
     assert not result.failed
     after = {one: one.stat().st_mtime_ns for one in tmp_path.rglob("run.json")}
     assert after.items() > before.items()  # nothing of the two seeds is computed again
+
+
+def test_maps_that_were_left_out_are_named(study: Path, tmp_path: Path) -> None:
+    """Another α needs the maps of the Teachers, whose folders can be removed."""
+    archive_study(study, tmp_path / "more")
+    values = yaml.safe_load((tmp_path / "more" / "study.yaml").read_text()) | {"alphas": [0.5, 0.2]}
+    config = parse_config(values, StudyConfig)
+    result = run_serially(config, tmp_path / "more")
+    told = {one for one in result.failed.values() if not one.startswith("needs ")}
+    assert told
+    for reason in told:
+        found = re.fullmatch(
+            r"maps: those of (\S+) were left out of an archive; remove this folder and that of its "
+            r"Teacher, (\S+), and start again: both are computed anew.*", reason, re.DOTALL,
+        )  # fmt: skip
+        assert found is not None, reason
+        for folder in found.groups():
+            shutil.rmtree(folder, ignore_errors=True)
+    assert not run_serially(config, tmp_path / "more").failed
 
 
 def test_what_is_no_study_and_what_exists_are_refused(study: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from preceptor.maps.principal_components import (
     too_few_for_components,
 )
 from preceptor.maps.store import is_store, read_store
+from preceptor.runtime.result_folder import is_finished, read_record
 from preceptor.saliency.agreement import entropy
 
 # Control with a centred map: one Gaussian on the unit square of every image.
@@ -110,6 +111,12 @@ def place_maps(
     if not path.is_dir():
         raise InputError(f"maps: {path} is not a folder")
     if not is_store(path):
+        if is_finished(path):
+            teacher = path.parent.with_name("runs") / str(read_record(path).get("teacher"))
+            raise InputError(
+                f"maps: those of {path} were left out of an archive; remove this folder and that "
+                f"of its Teacher, {teacher}, and start again: both are computed anew"
+            )
         maps, index = _from_folder(path, names, scaled=scaled)
         return _over_whole_images(maps, index, source.trust)
     return _from_store(path, source.trust, names, images.sizes[rows])

@@ -32,8 +32,8 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
 
     The record of each step keeps its checksums, without those of the files that are left out, whose
     names are in its entry `left_out`. The steps therefore count as finished. A later step that
-    needs weights that were left out fails; if the folder of the run is removed, it is trained
-    again.
+    needs weights or maps that were left out fails; if the folder of the run is removed, and that of
+    its maps, both are computed again.
 
     Args:
         folder: Study folder.
