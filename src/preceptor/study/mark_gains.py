@@ -58,10 +58,10 @@ MEASURED = (
         "small forged regions",
         "spots_evidence",
         MarkPlaces(0.0793, 0.1772),
-        0.0914,
-        -0.4822,
-        0.6651,
-        2,
+        0.0967,
+        0.0250,
+        0.1684,
+        4,
     ),
     MeasuredGain(
         "brain MRI", "brain_mri_ladder", MarkPlaces(0.0234, 0.1776), 0.0298, -0.7370, 0.7965, 2
