@@ -104,6 +104,7 @@ def test_a_damaged_run_is_found_and_made_again(
     shutil.copytree(undisturbed, out)
     victim = next(iter(sorted(out.glob("store/runs/*/model/model.safetensors"))))
     victim.write_bytes(victim.read_bytes()[:-10])
+    (out / "results.csv").write_text("of the damaged run")
     lines: list[str] = []
     result = run_serially(config, out, lines.append)
     assert result.computed == 1

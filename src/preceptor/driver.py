@@ -164,7 +164,7 @@ def run_study(
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             write_progress(opened, out)
-            tells = digest([__version__, dump_config(study), sorted(graph.done), result.failed])
+            tells = digest([__version__, dump_config(study), _dated(opened, graph), result.failed])
             if track or not _is_reported(out, tells):
                 report = write_results(opened, out, failed)
                 with contextlib.suppress(OSError):
@@ -231,11 +231,20 @@ class _Observer:
         self.tell(f"FAILED {step.title}: {reason}")
 
 
-def _is_reported(out: Path, tells: str) -> bool:
-    """Whether tables and report exist and were written for exactly these finished steps.
+def _dated(study: StudyPlan, graph: Graph) -> list[tuple[str, int]]:
+    """Finished steps, each with the time of its record: a repeated one may have another result.
 
-    A repeated step has the same result, so that ids are sufficient.
+    On another processor, for example, sums are added in another order.
     """
+    found = []
+    for identity in sorted(graph.done):
+        record = study.folder(graph.steps[identity]) / "run.json"
+        found.append((identity, record.stat().st_mtime_ns if record.is_file() else 0))
+    return found
+
+
+def _is_reported(out: Path, tells: str) -> bool:
+    """Whether tables and report exist and were written for exactly these results."""
     try:
         same = (out / _REPORTED).read_text(encoding="utf-8") == tells
     except (OSError, UnicodeDecodeError):
