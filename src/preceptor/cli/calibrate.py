@@ -43,8 +43,8 @@ def calibrate(
         from preceptor.calibration.write import check_uncalibrated, write_calibrated
         from preceptor.cli.output_files import check_target
         from preceptor.data.manifest import Manifest
-        from preceptor.predictor.calibrated_network import calibrated_info
         from preceptor.predictor.load import load
+        from preceptor.predictor.referenced_network import referenced_info
         from preceptor.runtime.progress import progress
 
     check_target("--out", out)
@@ -62,11 +62,7 @@ def calibrate(
         made = make_reference(
             predictor, table, method=method, rate=false_alarms, sample=sample, start_task=start
         )
-    calibration = made.reference.calibration
-    info = predictor.info
-    if calibration is not None:
-        info = calibrated_info(info, calibration)
-    write_calibrated(model, made, info, out)
+    write_calibrated(model, made, referenced_info(predictor.info, made.reference), out)
     for sentence in calibration_sentences(made):
         print(sentence)
     aucs = made.aucs[made.reference.kind]

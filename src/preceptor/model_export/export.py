@@ -26,9 +26,9 @@ from preceptor.model_export.torch_export import package_outputs, read_package, w
 from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model
-from preceptor.predictor.calibrated_network import calibrated_info
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, find_reference
+from preceptor.predictor.referenced_network import referenced_info
 from preceptor.predictor.sealed_file import CARD_KEY, EXPORT_KEY, INFO_KEY
 from preceptor.predictor.threshold import find_threshold
 from preceptor.predictor.torch_network import info_of
@@ -111,9 +111,9 @@ def export_model(
     if settings.to == "folder":
         return _copy(model, folder, out, checked)
     if reference is not None:
-        info = replace(info, false_alarms=None if settings.int8 else reference.rate)
-        if reference.calibration is not None:
-            info = calibrated_info(info, reference.calibration)
+        info = referenced_info(info, reference)
+    if settings.int8:
+        info = replace(info, false_alarms=None)
     threshold = find_threshold(settings.threshold, info)
     deployed = DeployedModel(
         model,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.errors import InputError
-from preceptor.predictor.calibrated_network import CalibratedNetwork
 from preceptor.predictor.ensemble import Ensemble
 from preceptor.predictor.network import Network
 from preceptor.predictor.predictor import Predictor
@@ -62,8 +61,6 @@ def load(
         references.append(reference := _reference(path, network))
         if reference is not None:
             network = ReferencedNetwork(network, reference)
-            if reference.calibration is not None:
-                network = CalibratedNetwork(network, reference.calibration)
         networks.append(TurnedNetwork(network) if tta else network)
     return Predictor(
         Ensemble(networks),

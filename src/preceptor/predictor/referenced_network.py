@@ -1,4 +1,4 @@
-"""Network that compares each image with the reference of its model."""
+"""Network with the reference of its model: calibrated probabilities, and distances of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from preceptor.predictor.reference import Reference
 
 
 class ReferencedNetwork:
-    """Network whose output has the distances from the training images.
+    """Network whose probabilities are calibrated, with the distances from the training images.
 
     Args:
         network: Network that returns features and energies.
@@ -24,11 +24,11 @@ class ReferencedNetwork:
     def __init__(self, network: Network, reference: Reference) -> None:
         self._network = network
         self._reference = reference
-        self._info = replace(network.info, false_alarms=reference.rate)
+        self._info = referenced_info(network.info, reference)
 
     @property
     def info(self) -> ModelInfo:
-        """Description of the model, with the rate of false alarms."""
+        """Description of the model, see `referenced_info`."""
         return self._info
 
     @property
@@ -43,9 +43,23 @@ class ReferencedNetwork:
         maps: bool = True,
         map_classes: NDArray[np.int64] | None = None,
     ) -> NetworkOutput:
-        """Output with distances, see `Network.__call__`."""
+        """Calibrated output with distances, see `Network.__call__`."""
         out = self._network(images, maps=maps, map_classes=map_classes)
         if out.features is None or out.energies is None:
             raise InputError(f"{self._info.backbone}: this network returns no features")
         distances = self._reference.distances_of(out.features, out.energies)
+        calibration = self._reference.calibration
+        if calibration is not None:
+            calibrated = calibration(out.probabilities, self._info.positive_index)
+            out = out._replace(probabilities=calibrated)
         return out._replace(distances=distances, shares=self._reference.shares_of(distances))
+
+
+def referenced_info(info: ModelInfo, reference: Reference) -> ModelInfo:
+    """Description of a model with a reference: thresholds are calibrated with the probabilities."""
+    info = replace(info, false_alarms=reference.rate)
+    calibration = reference.calibration
+    if calibration is None:
+        return info
+    thresholds = {name: calibration.of_score(value) for name, value in info.thresholds.items()}
+    return replace(info, thresholds=thresholds, calibration=calibration)

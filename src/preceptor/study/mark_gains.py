@@ -21,8 +21,8 @@ _LEAST = 1 / 128**2
 class MeasuredGain:
     """Gain of the Teacher's maps over the best of any map, measured on one data set.
 
-    Any map: shuffled, centred, principal components; each at its best α. The gain is the mean
-    difference of the AUC on the primary set.
+    Any map: the best of the controls of the study whose maps do not know the places, each at its
+    best α. The gain is the mean difference of the AUC on the primary set.
 
     Args:
         data: Name of the data set.
