@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preceptor.data.manifest_io import Findings, RawTable
@@ -125,16 +127,25 @@ def _of_plain_cells(raw: RawTable, findings: Findings) -> pd.DataFrame:
 def _check_printable(
     cells: pd.Series, column: str, rows: NDArray[np.int64], findings: Findings
 ) -> None:
-    codes, words = pd.factorize(cells)
-    odd = np.array([any(map(is_control, str(word))) for word in words], dtype=bool)
+    odd = _has_control(cells)
     if odd.any():
         note(
             findings,
             rows,
-            odd[codes],
+            odd,
             lambda i: f"{column} {cells.iloc[i]!r} contains a line break or control character",
             "remove it",
         )
+
+
+def _has_control(cells: pd.Series) -> NDArray[np.bool_]:
+    """(n,) whether a string has one of the characters of `errors.is_control`."""
+    try:
+        strings = pa.array(cells, pa.large_string())
+    except (pa.ArrowInvalid, UnicodeEncodeError):  # surrogates, which UTF-8 does not have
+        return np.array([any(map(is_control, str(cell))) for cell in cells], dtype=bool)
+    found = pc.match_substring_regex(strings, r"[\p{Cc}\p{Zl}\p{Zp}]")
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def text(column: pd.Series) -> pd.Series:
@@ -250,7 +261,7 @@ def _check_labels(
 ) -> None:
     labels = table["label"]
     note(findings, rows, labels == "", "label is empty", "write the class of the image")
-    present = sorted(set(labels) - {""})
+    present = sorted(set(labels.unique()) - {""})
     if classes is not None:
         note(
             findings,
@@ -264,7 +275,7 @@ def _check_labels(
     if len(present) == 1:
         what = f"every image has the label {present[0]!r}"
         findings.add(None, what, "add images of a second class")
-    trained = set(labels[table["split"] == "train"])
+    trained = set(labels[table["split"] == "train"].unique())
     for label in present if trained else ():
         if label not in trained:
             at = np.flatnonzero((labels == label).to_numpy())

@@ -192,7 +192,12 @@ def read_csv(text: str, findings: Findings, header: list[str] | None = None) -> 
     first = re.search(r"\S[^\r\n]*", text)
     if first is None:
         raise _alone(findings, "the file is empty", "write a header and one row per image")
-    records, rows = _parse(text, sniff_delimiter(first[0]), findings)
+    delimiter = sniff_delimiter(first[0])
+    plain = _parse_plain(text, delimiter, header)
+    if plain is not None:
+        _refuse_repeated(list(plain.frame.columns), findings)
+        return plain
+    records, rows = _parse(text, delimiter, findings)
     if not records:  # nothing but blank cells, as in a file that holds ""
         raise _alone(findings, "the file is empty", "write a header and one row per image")
     if header is None:
@@ -228,6 +233,50 @@ def sniff_delimiter(line: str) -> str:
     """
     bare = re.sub(r'"[^"]*"', "", line)
     return max(DELIMITERS, key=bare.count)  # the first of equals
+
+
+def _parse_plain(text: str, delimiter: str, header: list[str] | None) -> RawTable | None:
+    """Table of a text without quotation marks, read faster; None if `_parse` must read it.
+
+    Nothing that the readers treat differently is accepted: blanks at the start of a cell, blank
+    lines, carriage returns within a line, rows of another length.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    if (
+        any(sign in text for sign in ('"', f"{delimiter} ", "\n ", "\n\n", "\n\r"))
+        or text.count("\r") != text.count("\r\n")
+        or text[0].isspace()
+        or text.startswith("\ufeff")
+    ):
+        return None
+    first = re.split(r"\r?\n", text, maxsplit=1)[0].split(delimiter)
+    names = [str(place) for place in range(len(first))]
+    if len(first) < 2 or (header is not None and len(header) != len(first)):
+        return None
+    begin = 0 if header is not None else 1
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(text.encode()),
+            arrow_csv.ReadOptions(use_threads=False, skip_rows=begin, column_names=names),
+            arrow_csv.ParseOptions(
+                delimiter=delimiter, quote_char=False, double_quote=False, ignore_empty_lines=False
+            ),
+            arrow_csv.ConvertOptions(
+                check_utf8=False,
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid:  # among others, rows of another length
+        return None
+    if not table.num_rows:
+        return None
+    frame = table.to_pandas().astype("str")
+    frame.columns = pd.Index(header or [cell.strip() for cell in first], dtype="str")
+    rows = np.arange(begin + 1, begin + 1 + table.num_rows, dtype=np.int64)
+    return RawTable(frame, rows)
 
 
 def _parse(
