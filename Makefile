@@ -5,7 +5,7 @@ BIN := .venv/bin
 # others wait for a cluster, a browser or a time limit. Compiled modules are kept, which
 # each worker and each process that a test starts would else make again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	-n 3 --dist loadfile --no-loadscope-reorder
+	-n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: install demo rehearse quick test exhaustive fault matrix lint bench docs clean
 
@@ -25,10 +25,10 @@ rehearse: install
 	$(BIN)/python examples/paper/rehearse.py --out rehearsal
 
 quick: install
-	$(PYTEST) -m "not slow and not exhaustive"
+	$(PYTEST) -m "not slow and not exhaustive and not site"
 
 test: install
-	$(PYTEST) -m "not exhaustive"
+	$(PYTEST) -m "not exhaustive and not site"
 
 exhaustive: install
 	$(PYTEST) -m exhaustive
@@ -51,12 +51,14 @@ bench: install
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 # A folder for each version, beside those that are there. A page that names a key, a page or a symbol
-# that does not exist fails the build.
+# that does not exist fails the build; pages are then looked at in a browser.
 docs: install
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs \
 		site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)')
 	$(BIN)/python docs/site_versions.py site
+	PRECEPTOR_SITE=site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)') \
+		$(BIN)/python -m pytest tests/docs/test_site.py
 
 clean:
 	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery/generated

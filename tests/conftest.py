@@ -29,131 +29,9 @@ os.fsync = lambda descriptor: None
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# What `make quick` leaves out: files, or tests of a file whose names begin so. The longest come
-# first, in which order they are started: what begins last should be short.
-SLOW = (
-    "execution/test_ray.py",
-    "training/test_launch.py",
-    "training/test_launch_interruptions.py",
-    "training/test_launch_nodes.py",
-    "batch_prediction/test_killed.py",
-    "test_driver.py",
-    "test_driver_data.py",
-    "report/test_browser.py",
-    "report/test_plain_page.py",
-    "label/test_page.py",
-    "label/test_page_people.py",
-    "label/test_page_outage.py",
-    "label/test_page_access.py",
-    "serve/test_page.py",
-    "serve/test_command.py",
-    "execution/test_shared_store.py",
-    "execution/test_make_maps.py",
-    "tracking/test_mlflow.py",
-    "models/test_guided_model.py::test_kinds",
-    "models/test_guided_model.py::test_the_papers_backbones_have_an_exact_cam",
-    "models/test_guided_model.py::test_grad_cam_is_the_cam_on_the_papers_backbones",
-    "evaluation/test_simulations.py",
-    "training/test_micro_batches.py",
-    "report/test_report.py",
-    "results/test_study.py",
-    "study/test_rise_study.py",
-    "test_identity.py",
-    "inference/test_annotate.py",
-    "models/test_backbones.py::test_a_strided",
-    "models/test_backbones.py::test_strided",
-    "cli/test_terminal.py",
-    "cli/test_demo_study.py",
-    "docs/test_tutorials.py::test_its_commands",
-    "benchmark/test_evidence.py",
-    "study/test_sequential_seeds.py",
-    "study/test_levers.py",
-    "study/test_mapper_study.py",
-    "study/test_search.py",
-    "execution/test_executors.py",
-    "execution/test_local.py",
-    "execution/test_fork_server.py",
-    "report/test_card.py",
-    "report/test_graph_figure.py",
-    "report/test_export.py",
-    "report/test_panel_files.py",
-    "results/test_budgets.py",
-    "results/test_score_files.py",
-    "tracking/test_tensorboard.py",
-    "tracking/test_trackers.py",
-    "fuzz/test_fuzz.py",
-    "label/test_command.py",
-    "training/test_run.py::test_killed_at_any_epoch",
-    "training/test_run.py::test_every_kind_of_saliency_trains",
-    "study/test_auto_speed.py::test_the_real_probe",
-    "data/test_cache.py::test_two_builders_make_one_cache",
-    "data/test_cache.py::test_a_killed_builder_trips_nobody",
-    "test_start.py::test_a_finished_study_is_opened",
-    "losses/test_consistency.py::test_a_training_lowers",
-    "losses/test_guided_in_loops.py::test_gradients_of_two_processes",
-    "losses/test_guided_in_loops.py::test_a_compiled_step",
-    "losses/test_guided_in_loops.py::test_the_compiler_of_torch",
-    "benchmark/test_forged.py::test_pixels_outside_the_map",
-    "saliency/test_rise.py::test_both_estimators_converge",
-    "saliency/test_rise.py::test_a_confident_model_takes",
-    "saliency/test_rise.py::test_maps_that_have_settled",
-    "training/test_probe.py::test_a_compiled_trunk",
-    "test_start.py::test_a_study_reads_each_image_once",
-    "test_docs.py::test_python_of_the_documents",
-    "test_docs.py::test_it_runs_with_a_small_network[docs/integrations.md",
-    "cli/test_main.py::test_an_interrupted_training",
-    "cli/test_main.py::test_a_reader_that_has_seen_enough",
-    "cli/test_main.py::test_the_command_as_it_is_installed",
-    "cli/test_malformed.py::test_bad_manifests_as_processes",
-    "cli/test_malformed.py::test_bad_requests_as_processes",
-    "study/test_archive.py::test_an_archive_is_continued",
-    "label/test_auto_teacher.py::test_a_teacher_is_trained",
-    "label/test_simulate.py::test_proposals_save_time",
-    "label/test_simulated_annotator.py::test_error_of_intended_marks[0.2",
-    "label/test_kill.py",
-    "report/test_annotator_ceiling.py::test_the_report_has_it",
-    "results/test_comparisons.py::test_a_side_that_is_missing",
-    "results/test_comparisons.py::test_a_seed_that_one_side_lacks",
-    "results/test_comparisons.py::test_without_students",
-    "results/test_ladder.py::test_a_control_with_a_seed",
-    "results/test_ladder.py::test_a_seed_that_a_rung_lacks",
-    "results/test_ladder.py::test_test_scores_do_not_choose",
-    "benchmark/test_forged.py::test_another_seed_draws",
-    "benchmark/test_forged.py::test_a_moving_stamp",
-    "benchmark/test_forged.py::test_the_stamp_goes_with_the_label",
-    "test_integrations.py::test_every_loss_is_that_of_the_plain_loop[",
-    "test_integrations.py::test_every_loss_of_monai",
-    "test_integrations.py::test_maps_follow",
-    # Trainings, of which one with other settings stays.
-    "training/test_run.py::test_trust_changes_the_run_and_not_the_number_of_images[agreement",
-    "training/test_run.py::test_trust_changes_the_run_and_not_the_number_of_images[entropy",
-    "training/test_run.py::test_maps_in_input_space_alone",
-    "training/test_run.py::test_alpha_start_and_soft_labels_resume",
-    "training/test_last_layer.py::test_only_the_last_layer_changes[sigmoid",
-    *(
-        f"training/test_guidance_in_training.py::test_a_training_is_the_plain_loop[{name}]"
-        for name in ("auto", "cells, other weights", "energy", "evidence", "l2 and cells", "lse")
-    ),
-    "saliency/test_rise.py::test_the_error_is_that_of_the_map",
-    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[3",
-    "saliency/test_rise.py::test_a_seed_gives_one_map_however_images_and_masks_are_batched[publ",
-    # Simulations, where exact values stay; networks that take seconds.
-    "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[xcit",
-    "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[mixer",
-    "models/test_build.py::test_a_backbone_without_a_map_to_train_through_is_refused[tnt",
-    "models/test_build.py::test_a_backbone_without_a_map_to_train_through_is_refused[volo",
-    "models/test_feature_layout.py::test_densenet_tap",
-    "models/test_feature_layout.py::test_inception_tap",
-    "models/test_feature_layout.py::test_xception_tap",
-    "models/test_probes.py::test_batch_norm_before_the_classifier_means_grad_cam[efficientvit",
-    *(
-        f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
-        for name in ("efficientvit_b0", "levit", "xcit")
-    ),
-    "models/test_guided_model.py::test_a_compiled_trunk",
-    "evaluation/test_paired_tests.py::test_cautious_seeds",
-    "evaluation/test_bootstrap.py::test_two_level_bootstrap_covers",
-)
+# What `make quick` leaves out, in the order in which files are started: what begins last should be
+# short. Written by tests/slow_tests.py.
+SLOW = tuple(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines())
 
 
 # What `make test` leaves out and `make exhaustive` runs: the same property with more backbones or
@@ -162,6 +40,12 @@ EXHAUSTIVE = (
     # The one exception: Ray Serve starts eight processes on each node, minutes on a small machine.
     # Its replicas run the code of the server, which `serve/test_server.py` tests.
     "serve/test_ray.py",
+    # Stay: each compiled loss is one graph; a process in which torch cannot be imported; proposals
+    # that agree with marks; a limit of memory on one device and its parts.
+    "losses/test_guided_in_loops.py::test_the_compiler_of_torch_gives_the_same_loss",
+    "predictor/test_onnx_network.py::test_an_environment_without_torch_runs_a_file_with_its_map",
+    "label/test_simulate.py::test_proposals_save_time_at_equal_quality",
+    "training/test_launch.py::test_memory_that_runs_out_on_one_device_ends_the_run",
     # Stays: a first study.
     *(
         f"docs/test_tutorials.py::test_its_commands_succeed[{name}"
@@ -278,17 +162,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first."""
     here = Path(__file__).parent
-    files = [name.split("::")[0] for name in SLOW]
+    files = {name.split("::")[0]: at for at, name in reversed(list(enumerate(SLOW)))}
+    slow = frozenset(SLOW)
 
     def place(item: pytest.Item) -> int:
         if not item.path.is_relative_to(here):  # a docstring's example
-            return len(files)
+            return len(SLOW)
         file = item.path.relative_to(here).as_posix()
-        if f"{file}::{item.name}".startswith(SLOW):
+        if file in slow or f"{file}::{item.name}" in slow:
             item.add_marker(pytest.mark.slow)
         if f"{file}::{item.name}".startswith(EXHAUSTIVE):
             item.add_marker(pytest.mark.exhaustive)
-        return files.index(file) if file in files else len(files)
+        return files.get(file, len(SLOW))
 
     items.sort(key=place)
 
