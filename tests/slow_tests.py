@@ -4,9 +4,9 @@
     python -m tests.slow_tests durations.xml ...
 
 writes `slow.txt`: the tests that took more than `SECONDS`, and the files that consist of such tests
-for the most part, the file with the longest total first. The first test that uses a shared fixture has its duration, so
-that leaving it out makes another one slow: run `make quick` with the new list in the same way and
-give the durations of both runs.
+for the most part, the file with the longest total first. The first test that uses a shared fixture
+has its duration, so that leaving it out makes another one slow: run `make quick` with the new list
+in the same way and give the durations of both runs.
 """
 
 from __future__ import annotations
