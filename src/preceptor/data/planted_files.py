@@ -1,7 +1,7 @@
 """Files of a manifest with a planted shortcut: marked images, and copies of all other files."""
 
 # os.path and not Path: a path of a manifest is kept as it is written, links included.
-# ruff: noqa: PTH118, PTH120, PTH122
+# ruff: noqa: PTH118, PTH119, PTH120, PTH122
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ def write_files(
     def mark(row: int) -> Mark | None:
         generator = np.random.default_rng([seed, 2, row])
         try:
-            pixels = _pixels(Path(images[row]))
-            _check_size(Path(images[row]), kind, pixels.shape)
+            pixels = _pixels(images[row])
+            _check_size(images[row], kind, pixels.shape)
             region = _region(maps[row], pixels.shape)
         except ImageError as error:
-            column = "path" if error.path == Path(images[row]) else "saliency"
-            what = f"{column} {error.path.name}: {error.reason}"
+            column = "path" if error.path == images[row] else "saliency"
+            what = f"{column} {os.path.basename(error.path)}: {error.reason}"
             problems.append((row, Problem(names[row], what, "replace or remove it")))
             return None
         box: Box | None = None
@@ -210,7 +210,7 @@ def _unused(name: str, used: set[str]) -> str:
     return found
 
 
-def _pixels(path: Path) -> Pixels:
+def _pixels(path: str) -> Pixels:
     """Pixels of an image, (H, W, 1 or 3), as the library decodes them; uint16 if it is deeper."""
     content = read_file(path)
     decoded = decode_image(path, 3, content)
@@ -222,7 +222,7 @@ def _pixels(path: Path) -> Pixels:
     return decoded[..., :1] if mode in _GRAY_MODES else decoded
 
 
-def _check_size(path: Path, kind: MarkKind, shape: tuple[int, ...]) -> None:
+def _check_size(path: str, kind: MarkKind, shape: tuple[int, ...]) -> None:
     height, width = smallest_size(kind, (shape[0], shape[1]))
     if shape[0] < height or shape[1] < width:
         raise ImageError(
@@ -236,7 +236,7 @@ def _region(path: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """(H, W) region of the human map over an image of this shape; empty without a map."""
     if not path:
         return np.zeros(shape[:2], bool)
-    values = decode_map(Path(path))
+    values = decode_map(path)
     above = Image.fromarray((values > _MAP_LEVEL * values.max()).astype(np.float32))
     resized = above.resize((shape[1], shape[0]), Image.Resampling.BOX)
     return np.asarray(resized) > 0
