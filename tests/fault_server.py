@@ -26,6 +26,7 @@ class FaultServer:
         plain: Paths without ETag, date and range requests.
         unsized: Paths whose bodies have no length and end in the middle.
         gone: Whether every request is answered with 503.
+        vanishes_after: Number of requests after which it is gone; None = never.
         latency: Seconds before each answer.
     """
 
@@ -38,6 +39,7 @@ class FaultServer:
     plain: set[str] = field(default_factory=set)
     unsized: set[str] = field(default_factory=set)
     gone: bool = False
+    vanishes_after: int | None = None
     latency: float = 0.0
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
@@ -86,6 +88,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the body would wait for a receipt of the head
     server_state: FaultServer
 
     def do_HEAD(self) -> None:
@@ -112,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(403)
             return
         with state.lock:
+            if state.vanishes_after is not None and len(state.requests) > state.vanishes_after:
+                state.gone = True
             content = state.files.get(path)
             if content is None:
                 self._status(404)

@@ -97,7 +97,8 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.fix)}")
+        parts = (_short(without_secrets(part)) for part in (self.where, self.what))
+        return one_line(f"{': '.join(parts)}; {_short(self.fix)}")
 
 
 class ProblemsError(InputError):

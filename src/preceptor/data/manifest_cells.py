@@ -165,7 +165,7 @@ def absolute(names: pd.Series, root: Path) -> pd.Series:
 
 def _urls(names: pd.Series) -> NDArray[np.bool_] | None:
     """(n,) whether a name is a URL; None if none is."""
-    found = names.str.contains("://", regex=False).to_numpy(bool)
+    found = names.str.contains("://", regex=False).to_numpy(bool, copy=True)
     if found.any():
         found[found] = [is_url(name) for name in names[found]]
     return found if found.any() else None

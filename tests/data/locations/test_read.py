@@ -34,13 +34,6 @@ def picture(seed: int) -> bytes:
 CONTENT = picture(0)
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PRECEPTOR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PRECEPTOR_REMOTE_WAIT", "0.001")
-    monkeypatch.setenv("PRECEPTOR_REMOTE_ATTEMPTS", "4")
-
-
 @pytest.fixture
 def server() -> Iterator[FaultServer]:
     with fault_server(files={"a.png": CONTENT}) as found:
