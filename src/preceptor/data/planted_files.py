@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from PIL import Image
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.data.decode_pass import Progress
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
+from preceptor.data.locations.location import is_local, is_plain
 from preceptor.data.manifest import Manifest
 from preceptor.data.shortcut_marks import (
     Box,
@@ -35,7 +37,7 @@ from preceptor.data.shortcut_marks import (
     stamp_box,
     tint,
 )
-from preceptor.errors import Problem, ProblemsError
+from preceptor.errors import Problem, ProblemsError, without_secrets
 
 # A map of a person can have compression noise or a faint tail nearly everywhere: its region is
 # where it is above this share of its largest value.
@@ -159,7 +161,7 @@ def _copy_names(sources: Sequence[str], root: str, reserved: Collection[str]) ->
     """Name of each file in the output folder: its path below the manifest's folder, if it is."""
     prefix, used = os.path.join(root, ""), set(reserved)
     # A path can leave the folder of the manifest with `..`.
-    plain = {source: os.path.normpath(source) for source in sources}
+    plain = {source: os.path.normpath(_as_path(source, prefix)) for source in sources}
     outside = [path for path in plain.values() if not path.startswith(prefix)]
     above = _common_folder(outside) if outside else ""
     names: dict[str, str] = {}
@@ -170,6 +172,14 @@ def _copy_names(sources: Sequence[str], root: str, reserved: Collection[str]) ->
             name = os.path.join(_ELSEWHERE, os.path.relpath(_without_drive(path), above))
         names[source] = _unused(name, used)
     return names
+
+
+def _as_path(source: str, prefix: str) -> str:
+    """Path for a file; for a URL or a member, one below the folder of the manifest."""
+    if is_plain(source):
+        return source
+    parts = re.split(r"://|::|[/\\]", without_secrets(source.removeprefix(prefix)))
+    return prefix + "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
 def _common_folder(paths: Iterable[str]) -> str:
@@ -249,6 +259,9 @@ def _touches(region: NDArray[np.bool_], box: Box) -> bool:
 
 def _link_or_copy(source: str, target: Path) -> None:
     """Hard link if the file system allows it, which costs no space; otherwise a copy."""
+    if not is_local(source):
+        target.write_bytes(read_file(source))
+        return
     try:
         os.link(os.path.realpath(source), target)
     except OSError:

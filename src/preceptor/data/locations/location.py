@@ -107,6 +107,11 @@ def is_url(text: str) -> bool:
     return "://" in text and _SCHEME.match(text) is not None
 
 
+def is_local(text: str) -> bool:
+    """Whether a location is a local file, and no member of one."""
+    return isinstance(parse(text), LocalFile)
+
+
 def split_member(text: str) -> tuple[str, str]:
     """Container and name of a member; the name is "" for files.
 
