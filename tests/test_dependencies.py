@@ -19,6 +19,7 @@ MODULES = {"pyyaml": "yaml", "pillow": "PIL", "scikit-image": "skimage", "scikit
 WITH = {"pydantic": {"pydantic_core"}}
 # Files that only a late import reaches, so that a plain installation never loads them.
 OPTIONAL = {
+    "data/locations/remote_files.py": "remote",
     "execution/ray.py": "ray",
     "label/server.py": "web",
     "model_export/onnx.py": "onnx",

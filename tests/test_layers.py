@@ -50,6 +50,7 @@ LATE = (
     "predictor.load",
     "model_export.export",
     "serve.ray",
+    "data.locations.remote_files",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers", "results")

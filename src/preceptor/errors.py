@@ -8,11 +8,31 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_USER = re.compile(r"(?<=://)[^\s/]*@")
+# A signature is as good as a password. The name of a member follows the address of its shard.
+_QUERY = re.compile(r"[?#][^\s?'\"]*?=[^\s'\"]*?(?=::|[:;,)]?(?:\s|$)|['\"])")
+
+
+def without_secrets(text: str) -> str:
+    """Text whose URLs have no user name, password or query.
+
+    Example:
+        >>> without_secrets("https://me:secret@host/a.tar?sig=1&x=2::b.png: there is no such file")
+        'https://host/a.tar::b.png: there is no such file'
+    """
+    return _QUERY.sub("", _USER.sub("", text)) if "://" in text else text
+
 
 class PreceptorError(Exception):
-    """Base class: an error reported in one line; the command exits with `exit_code`."""
+    """Base class: an error reported in one line; the command exits with `exit_code`.
+
+    Credentials in URLs are removed from the message.
+    """
 
     exit_code = 1
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(without_secrets(one) if isinstance(one, str) else one for one in parts))
 
 
 class InputError(PreceptorError):
@@ -77,7 +97,8 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return one_line(f"{_short(self.where)}: {_short(self.what)}; {_short(self.fix)}")
+        parts = (_short(without_secrets(part)) for part in (self.where, self.what))
+        return one_line(f"{': '.join(parts)}; {_short(self.fix)}")
 
 
 class ProblemsError(InputError):

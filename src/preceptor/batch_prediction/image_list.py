@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preceptor.data.images import SUFFIXES
+from preceptor.data.locations.location import Member, is_url, parse
 from preceptor.data.manifest_cells import absolute
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.errors import InputError
@@ -27,7 +28,7 @@ class ListedImage(NamedTuple):
 
     Args:
         name: Name in the output: the path as given, as in the manifest, or below the given folder.
-        path: Path of the file.
+        path: Path of the file, or its location.
     """
 
     name: str
@@ -38,8 +39,9 @@ class ImageList:
     """Images of several inputs, in their order; folders are listed in the order of their names.
 
     Args:
-        inputs: Image files, folders (all images below them), patterns such as `scans/**/*.png`,
-            manifests (CSV or Parquet), or `-` for a list of paths, one per line.
+        inputs: Image files, URLs or members of tar and Parquet files, folders (all images below
+            them), patterns such as `scans/**/*.png`, manifests (CSV or Parquet), or `-` for a list
+            of paths, one per line.
         lines: Lines of the list.
         without: Folder whose images are left out, such as that of the maps to be written; or None.
 
@@ -81,11 +83,15 @@ def _part(name: str, without: str) -> str | list[str] | list[ListedImage]:
     """A folder or `-`, paths, or images of a manifest."""
     if name == LIST:
         return LIST
+    if is_url(name):
+        return [name]
     if os.path.isdir(name):  # noqa: PTH112
         if next(_images_below(name, without), None) is None:
             known = " ".join(sorted(SUFFIXES))
             raise InputError(f"{name}: the folder has no images ({known})")
         return name
+    if not os.path.lexists(name) and isinstance(parse(name), Member):
+        return [name]
     if not os.path.lexists(name):
         found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
         paths = [

@@ -14,6 +14,7 @@ from PIL import Image
 from preceptor.batch_prediction.image_list import ListedImage
 from preceptor.batch_prediction.rows import read_rows
 from preceptor.data.images import decode_image
+from preceptor.errors import without_secrets
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.overlay import laid_over
@@ -34,7 +35,7 @@ def map_file_name(number: int, image: ListedImage) -> str:
         >>> map_file_name(1234, ListedImage("scans/a b.jpg", ""))
         '00001/00001234-a_b.png'
     """
-    stem = _UNSAFE.sub("_", Path(image.name).stem)[:80]
+    stem = _UNSAFE.sub("_", Path(without_secrets(image.name)).stem)[:80]
     return f"{number // _PER_FOLDER:05d}/{number:08d}-{stem}.png"
 
 
@@ -72,7 +73,7 @@ class MapDrawer:
     def _draw(self, name: str, image: ListedImage, prediction: Prediction) -> None:
         saliency = prediction.map_at_image()
         if self._kind == "overlay":
-            picture = laid_over(decode_image(Path(image.path)), saliency)
+            picture = laid_over(decode_image(image.path), saliency)
         else:
             picture = Image.fromarray((saliency * 255).round().astype(np.uint8))
         target = self._folder / name

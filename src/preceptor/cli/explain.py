@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, without_secrets
 from preceptor.runtime.model_paths import check_model_folder
 
 
 def explain(
     model: Annotated[Path, typer.Argument(help="Model folder, such as best.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files or URLs.")],
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -79,5 +79,6 @@ def explain(
     name = model.absolute().name
     write_atomically(out, explain_page(found, predictor.info, predictor.threshold, name))
     for one in found.explanations:
-        print(f"{one.path}: {one.prediction.decision}, score {one.prediction.score:.3f}")
+        path = without_secrets(one.path)
+        print(f"{path}: {one.prediction.decision}, score {one.prediction.score:.3f}")
     print(f"wrote {out}")

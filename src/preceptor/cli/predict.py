@@ -22,8 +22,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Image files, folders, patterns in quotes, manifests (CSV or Parquet), or - for a "
-            "list of paths on standard input, one per line.",
+            help="Image files or URLs, folders, patterns in quotes, manifests (CSV or Parquet), or "
+            "- for a list of paths on standard input, one per line.",
         ),
     ],
     out: Annotated[
@@ -100,7 +100,7 @@ def predict(
         from preceptor.batch_prediction.rows import check_format
         from preceptor.batch_prediction.unfinished import is_unfinished
         from preceptor.cli.output_files import check_target
-        from preceptor.errors import InputError, PreceptorError, one_line
+        from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
         from preceptor.predictor.load import files_digest, load
         from preceptor.runtime.progress import progress
 
@@ -137,7 +137,7 @@ def predict(
 
     def report_bad(name: str, reason: str) -> None:
         if next(numbers) <= _NAMED:
-            print(f"bad image: {one_line(name)}: {reason}", file=sys.stderr)
+            print(f"bad image: {one_line(without_secrets(name))}: {reason}", file=sys.stderr)
 
     if out is None:
         found = print_predictions(predictor, images, sys.stdout, log=log, report_bad=report_bad)

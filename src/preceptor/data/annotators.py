@@ -170,7 +170,7 @@ def agreement_of(maps: AnnotatorMaps, progress: Progress | None = None) -> tuple
         try:
             found = maps.maps(file)
         except ImageError as error:
-            problems.append(Problem(str(error.path), error.reason, "export the maps again"))
+            problems.append(Problem(error.path, error.reason, "export the maps again"))
             continue
         if not factor and len(people) > 1:
             factor = max(1, round(max(next(iter(found.values())).shape) / _SIDE))

@@ -7,6 +7,7 @@ for the way in which it is filled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,9 @@ from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_index import FileIndex
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.geometry import render
-from preceptor.data.images import decode_image, decode_map, image_size
+from preceptor.data.images import decode_image, decode_map, image_size, read_file
+from preceptor.data.locations.location import is_plain
+from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
 from preceptor.errors import RunFailedError
 
@@ -56,10 +59,11 @@ class DecodedImages:
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, side, side, C) canvases of these rows."""
+        paths = [self.paths[row] for row in rows]
         return np.stack(
             [
-                render(decode_image(Path(self.paths[row]), self.channels), self.fit, self.side)
-                for row in rows
+                render(decode_image(path, self.channels, content), self.fit, self.side)
+                for path, content in zip(paths, _read_remote(paths), strict=True)
             ]
         )
 
@@ -81,10 +85,18 @@ def read_human_maps(paths: Sequence[str]) -> NDArray[np.uint8]:
         ImageError: A file is missing or no map.
     """
     found = np.zeros((len(paths), MAP_SIDE, MAP_SIDE), np.uint8)
-    for position, path in enumerate(paths):
+    for position, (path, content) in enumerate(zip(paths, _read_remote(paths), strict=True)):
         if path:
-            found[position] = stored_map(decode_map(Path(path)))
+            found[position] = stored_map(decode_map(path, content))
     return found
+
+
+def _read_remote(paths: Sequence[str]) -> list[bytes | None]:
+    """Contents of remote files and members, which are read at once; None for local files."""
+    if all(map(is_plain, paths)):
+        return [None] * len(paths)
+    with ThreadPoolExecutor(reading_threads(paths, 1)) as pool:
+        return list(pool.map(lambda path: None if is_plain(path) else read_file(path), paths))
 
 
 def open_images(
@@ -140,8 +152,11 @@ def open_images(
 def _sizes(paths: list[str], index: Path | None) -> NDArray[np.int32]:
     """(n, 2) width and height of images."""
     files = FileIndex(index).look_up(paths)
-    for row in np.flatnonzero(~files.as_image):
-        files.size[row] = image_size(Path(paths[row]))
+    unknown = np.flatnonzero(~files.as_image)
+    left = [paths[row] for row in unknown]
+    with ThreadPoolExecutor(reading_threads(left, 1)) as pool:
+        for row, size in zip(unknown, pool.map(image_size, left), strict=True):
+            files.size[row] = size
     return files.size
 
 

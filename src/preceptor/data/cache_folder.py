@@ -8,13 +8,12 @@ absent. A cache that was damaged later (a file is missing or truncated) is built
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +24,8 @@ from numpy.typing import NDArray
 from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.map_geometry import resample
+from preceptor.runtime.file_lock import locked
 from preceptor.runtime.replace_file import replacing
-
-try:
-    import fcntl
-except ImportError:  # on Windows writers do not wait, and the last rename is harmless
-    fcntl = None  # type: ignore[assignment]
 
 # Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32).
 MAP_SIDE = 128
@@ -197,15 +192,6 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Context with an advisory lock on a file, which the kernel releases if the process dies."""
-    with path.open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def on_unit_square(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,11 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.cache_folder import CacheWriter, CanvasFormat, locked, open_cache, stored_map
+from preceptor.data.cache_folder import CacheWriter, CanvasFormat, open_cache, stored_map
 from preceptor.data.file_index import FileIndex, KnownFiles, content_digest
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
+from preceptor.data.locations.read import reading_threads
 from preceptor.errors import InputError, RunFailedError
 from preceptor.runtime.cores import core_count
+from preceptor.runtime.file_lock import locked
 from preceptor.runtime.progress import progress as progress_bar
 
 Progress = Callable[[int, int], None]
@@ -117,7 +120,8 @@ class DecodePass:
         """Decode the files of a table; known and unchanged ones are not read.
 
         Args:
-            images: (n,) absolute paths, in the order of the table; "" for missing files.
+            images: (n,) absolute paths or other locations, in the order of the table; "" for
+                missing files.
             maps: (n,) absolute paths of the human maps, or "".
             complete: Whether the table is valid so far; otherwise no cache is filled.
             progress: Function called with (done, total) while files are read; None = a progress bar
@@ -211,13 +215,17 @@ class DecodePass:
         wrong = _Wrong()
 
         def read(at: int) -> None:
-            path = Path(table.paths[at])
+            path = table.paths[at]
             try:
                 content = read_file(path)
             except ImageError as error:
                 wrong.images[at] = wrong.maps[at] = error.reason
                 return
             files.digest[at] = content_digest(content)
+            with decoding:
+                decode(at, path, content)
+
+        def decode(at: int, path: str, content: bytes) -> None:
             if table.is_image[at]:
                 try:
                     files.size[at] = self._put_image(path, content, table.rows_of_image(at))
@@ -236,10 +244,13 @@ class DecodePass:
                 read(at)
             return len(part)
 
-        size = min(_PART, max(1, len(which) // (8 * self._threads)))
+        # Many threads wait for the network; a few of them decode, which takes cores and memory.
+        threads = reading_threads([table.paths[at] for at in which.tolist()], self._threads)
+        decoding = threading.Semaphore(self._threads)
+        size = min(_PART, max(1, len(which) // (8 * threads)))
         parts = np.array_split(which, -(-len(which) // size))
         title, done = f"reading {len(which):,} images", 0
-        with ThreadPoolExecutor(self._threads) as pool, _shown(progress, title) as shown:
+        with ThreadPoolExecutor(threads) as pool, _shown(progress, title) as shown:
             try:
                 for count in pool.map(read_part, parts):
                     done += count
@@ -249,7 +260,7 @@ class DecodePass:
                 raise
         return wrong
 
-    def _put_image(self, path: Path, content: bytes, rows: NDArray[np.int64]) -> tuple[int, int]:
+    def _put_image(self, path: str, content: bytes, rows: NDArray[np.int64]) -> tuple[int, int]:
         for channels in dict.fromkeys(writer.form.channels for writer in self._writers) or (3,):
             image = decode_image(path, channels, content)
             for writer in self._writers:
@@ -257,7 +268,7 @@ class DecodePass:
                     writer.put_image(rows, image)
         return image.shape[1], image.shape[0]
 
-    def _put_map(self, path: Path, content: bytes, rows: NDArray[np.int64]) -> tuple[int, int]:
+    def _put_map(self, path: str, content: bytes, rows: NDArray[np.int64]) -> tuple[int, int]:
         values = decode_map(path, content)
         if self._writers:
             stored = stored_map(values)

@@ -1,4 +1,8 @@
-"""Index of content hashes and pixel sizes of files, by path, size and modification times."""
+"""Index of content hashes and pixel sizes of files, by location and state.
+
+The state of a local file is its size and its modification times; that of a remote file, or of a
+member of a tar or Parquet file, see `locations.states`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.data.locations.location import is_plain
+from preceptor.data.locations.read import read_content
+from preceptor.data.locations.states import not_plain, states_of
 from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.
@@ -35,8 +42,9 @@ class KnownFiles:
     """Known properties of files in their current state.
 
     Args:
-        paths: (n,) absolute paths.
-        state: (n, 3) int64: size, mtime_ns and ctime_ns.
+        paths: (n,) absolute paths or other locations.
+        state: (n, 3) int64: size, and two numbers that change with the content: mtime_ns and
+            ctime_ns of local files.
         digest: (n,) content hash in hex; "" where unknown.
         size: (n, 2) int32 width and height of the upright image; 0 where unknown.
         as_image: (n,) bool: decoded in full as an image, without an error.
@@ -126,7 +134,9 @@ def content_digest(content: bytes) -> str:
 
 
 def file_content_digest(path: str) -> str:
-    """`content_digest` of a file, which is read in blocks."""
+    """`content_digest` of a file, which is read in blocks, or of the content of a location."""
+    if not is_plain(path):
+        return content_digest(read_content(path))
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(
             stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
@@ -136,9 +146,17 @@ def file_content_digest(path: str) -> str:
 def _states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
     state = np.zeros((len(paths), 3), np.int64)
     errors: dict[int, OSError] = {}
+    special = not_plain(paths)
+    for position, known in zip(special, states_of(paths[at] for at in special), strict=True):
+        if isinstance(known, OSError):
+            errors[position] = known
+        else:
+            state[position] = known
+    skipped = frozenset(special)
+    plain = [position for position in range(len(paths)) if position not in skipped]
 
     def ask(start: int) -> None:
-        for position in range(start, min(start + _BATCH, len(paths))):
+        for position in plain[start : start + _BATCH]:
             try:
                 found = os.stat(paths[position])  # noqa: PTH116 (a million Paths are dear)
             except OSError as error:
@@ -146,7 +164,7 @@ def _states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]
             else:
                 state[position] = found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    starts = iter(range(0, len(paths), _BATCH))
+    starts = iter(range(0, len(plain), _BATCH))
     began = time.perf_counter()
     for start in starts:
         ask(start)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.data.file_index import FileIndex, file_content_digest
+from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
 from preceptor.errors import Problem, ProblemsError
 
@@ -48,7 +49,8 @@ def fingerprints(
             errors[position] = error
 
     unread = [at for at in np.flatnonzero(fresh).tolist() if at not in errors]
-    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+    threads = reading_threads(paths, min(32, 2 * (os.cpu_count() or 1)))
+    with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(fill, unread):
             pass
     if errors:

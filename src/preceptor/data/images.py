@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from preceptor.data.locations.failures import LocationError
+from preceptor.data.locations.location import is_plain
+from preceptor.data.locations.read import read_content
 from preceptor.errors import InputError
 
 SUFFIXES = frozenset(
@@ -47,29 +50,32 @@ class ImageError(InputError):
     """Image file that cannot be decoded.
 
     Args:
-        path: File.
+        path: File or location.
         reason: Reason, without the path ("truncated after 4,096 bytes").
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        self.path = Path(path)
+        self.path = str(path)
         self.reason = reason
         super().__init__(f"{path}: {reason}")
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         # Exceptions are rebuilt from `args`, here the finished message: worker processes that
         # return one would otherwise die of it.
         return type(self), (self.path, self.reason)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """Content of an image file.
+
+    Args:
+        path: File, URL, or member of a tar or Parquet file, see `locations.location`.
 
     Raises:
         ImageError: The file is missing, empty or cannot be read.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_content(str(path))
     except Exception as error:
         raise _explain(path, error) from error
     if not content:
@@ -77,11 +83,13 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def decode_image(path: Path, channels: int = 3, content: bytes | None = None) -> NDArray[np.uint8]:
+def decode_image(
+    path: Path | str, channels: int = 3, content: bytes | None = None
+) -> NDArray[np.uint8]:
     """Decode an image file, upright, with transparent pixels composited on white.
 
     Args:
-        path: File in any format of Pillow; the first frame is used.
+        path: File or location in any format of Pillow; the first frame is used.
         channels: 3 for RGB or 1 for grayscale (luminance).
         content: Content of the file, if it was read already.
 
@@ -153,11 +161,11 @@ def _as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     return np.array(_to_grey(image))[..., None]
 
 
-def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:
+def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.float32]:
     """Decode the luminance of a human map, upright, with transparent pixels composited on black.
 
     Args:
-        path: File in any format of Pillow; the first frame is used.
+        path: File or location in any format of Pillow; the first frame is used.
         content: Content of the file, if it was read already.
 
     Returns:
@@ -191,11 +199,11 @@ def decode_map(path: Path, content: bytes | None = None) -> NDArray[np.float32]:
         raise _explain(path, error) from error
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path | str) -> tuple[int, int]:
     """Width and height of the upright image, from the header of the file.
 
     Args:
-        path: File in any format of Pillow.
+        path: File or location in any format of Pillow.
 
     Returns:
         (width, height) in pixels, the same as from `decode_image`.
@@ -207,11 +215,11 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def stored_size(path: Path, content: bytes | None = None) -> tuple[tuple[int, int], int]:
+def stored_size(path: Path | str, content: bytes | None = None) -> tuple[tuple[int, int], int]:
     """Size of the image as stored, and its EXIF orientation, from the header of the file.
 
     Args:
-        path: File in any format of Pillow.
+        path: File or location in any format of Pillow.
         content: Content of the file, if it was read already.
 
     Returns:
@@ -242,8 +250,10 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
-def _opened(path: Path, content: bytes | None) -> BinaryIO:
+def _opened(path: Path | str, content: bytes | None) -> BinaryIO:
     """File or content to read; empty files are refused."""
+    if content is None and not is_plain(str(path)):
+        content = read_content(str(path))
     if content is not None:
         if not content:
             raise ImageError(path, _EMPTY)
@@ -255,7 +265,7 @@ def _opened(path: Path, content: bytes | None) -> BinaryIO:
     return stream
 
 
-def _load(path: Path, content: bytes | None) -> Image.Image:
+def _load(path: Path | str, content: bytes | None) -> Image.Image:
     """First frame, decoded and upright."""
     with _opened(path, content) as stream, Image.open(stream) as image:
         return _upright(image)
@@ -356,12 +366,14 @@ def _to_grey(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("RGB").convert("L")
 
 
-def _explain(path: Path, error: Exception) -> ImageError:
+def _explain(path: Path | str, error: Exception) -> ImageError:
     """Reason of an exception from opening or decoding, in terms of the file."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"
+    elif isinstance(error, LocationError):
+        reason = error.strerror or type(error).__name__
     elif isinstance(error, IsADirectoryError):
         reason = "it is a folder"
     elif isinstance(error, PermissionError):

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from preceptor.data.decode_pass import DecodePass, Progress
+from preceptor.data.locations.location import is_url, split_member
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_files import check_files
 from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
@@ -52,8 +53,9 @@ class Manifest:
     """Validated table of images.
 
     Args:
-        table: One row per image, index 0..n-1 in file order, with the columns `path` (absolute),
-            `name` (the path as written, which identifies the image in outputs), `label`, `split`,
+        table: One row per image, index 0..n-1 in file order, with the columns `path` (absolute,
+            a URL, or a member of a tar or Parquet file, see `locations.location`), `name` (the path
+            as written, which identifies the image in outputs), `label`, `split`,
             `saliency` (absolute, or ""), `annotated` (bool), `source` and `group` ("" if unknown),
             `map_weight` and `sample_weight` (float), `annotation_seconds` (float, NaN if unknown),
             followed by the other columns of the table.
@@ -248,7 +250,18 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _relative(paths: pd.Series, folder: Path) -> pd.Series:
+    remote = paths.map(is_url) if paths.str.contains("://", regex=False).any() else None
+    if remote is not None and remote.any():
+        local = _relative(paths[~remote], folder)
+        joined: pd.Series = pd.concat([paths[remote], local]).sort_index().astype("str")
+        return joined
     prefix = os.path.join(folder, "")
     if (paths.str.startswith(prefix) | (paths == "")).all():
         return paths.str.removeprefix(prefix)
-    return paths.map(lambda path: os.path.relpath(path, folder) if path else "").astype("str")
+
+    def from_folder(path: str) -> str:
+        file, name = split_member(path)
+        near = os.path.relpath(file, folder) if file else ""
+        return f"{near}::{name}" if name else near
+
+    return paths.map(from_folder).astype("str")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from preceptor.data.locations.location import is_url
 from preceptor.data.manifest_io import Findings, RawTable
 from preceptor.errors import is_control
 from preceptor.evaluation.split_names import KNOWN_SPLITS, kind_of, split_hint
@@ -156,7 +157,13 @@ def text(column: pd.Series) -> pd.Series:
 
 
 def absolute(names: pd.Series, root: Path) -> pd.Series:
-    """Absolute paths of names relative to `root`; `..` is kept, since it may follow a link."""
+    """Absolute paths of names relative to `root`; `..` is kept, since it may follow a link.
+
+    URLs are kept as written; the container of a member is a path like any other.
+    """
+    if (urls := _urls(names)) is not None:
+        both: pd.Series = pd.concat([names[urls], absolute(names[~urls], root)]).sort_index()
+        return both
     start = os.path.abspath(root)
     special = names.str.match(r"$|\.{0,2}[/\\]|[A-Za-z]:")
     if special.all():
@@ -165,6 +172,14 @@ def absolute(names: pd.Series, root: Path) -> pd.Series:
     if special.any():
         joined = pd.concat([joined[~special], absolute(names[special], root)]).sort_index()
     return joined
+
+
+def _urls(names: pd.Series) -> NDArray[np.bool_] | None:
+    """(n,) whether a name is a URL; None if none is."""
+    found = names.str.contains("://", regex=False).to_numpy(bool, copy=True)
+    if found.any():
+        found[found] = [is_url(name) for name in names[found]]
+    return found if found.any() else None
 
 
 def note(

@@ -14,7 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.data.decode_pass import Decoded, DecodePass, Progress
+from preceptor.data.locations.states import find_unreadable, not_plain
 from preceptor.data.manifest_io import Findings
+from preceptor.errors import without_secrets
 from preceptor.runtime.cores import core_count
 
 _Size = tuple[int, int]
@@ -52,8 +54,9 @@ def check_files(
     map_there, _ = find_files(maps, threads)
     prefix = os.path.join(os.path.abspath(root), "")
     for what, paths, there in (("image", images, image_there), ("map", maps, map_there)):
+        told = _note_unreadable(what, paths, there, rows, prefix, findings)
         for index in np.flatnonzero(~there).tolist():
-            if name := paths[index].removeprefix(prefix):
+            if (name := paths[index].removeprefix(prefix)) and index not in told:
                 fix = f"paths start from {prefix}: correct it"
                 if "\\" in name and os.sep == "/":
                     fix = "write / instead of \\ in paths"
@@ -64,6 +67,44 @@ def check_files(
         maps = [path if there else "" for path, there in zip(maps, map_there, strict=True)]
         found = decoding.decode(images, maps, complete=not findings, progress=progress)
         _check_contents(found, rows, prefix, findings)
+
+
+def _note_unreadable(
+    what: str,
+    paths: list[str],
+    there: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    prefix: str,
+    findings: Findings,
+) -> set[int]:
+    """Look for remote files and members, and note those that cannot be read.
+
+    Args:
+        what: Kind of the files in messages.
+        paths: Locations.
+        there: (n,) whether they exist; set for remote files and members.
+        rows: Numbers of the rows in messages.
+        prefix: Beginning of paths that is left out in messages.
+        findings: Collects the problems.
+
+    Returns:
+        Positions of those that were noted.
+    """
+    which = not_plain(paths)
+    told: set[int] = set()
+    for one in find_unreadable(paths, which) if which else ():
+        first, count = one.at[0], len(one.at)
+        name = without_secrets(paths[first]).removeprefix(prefix)
+        said, fix = f"{what} {name!r}: {one.reason}", "correct the path, or remove the row"
+        if one.container is not None:
+            place = str(one.container).removeprefix(prefix)
+            others = "" if count == 1 else f" ({count:,} rows)"
+            said = f"{what} {name!r}: {place}: {one.reason}{others}"
+            fix = "repair the file, or remove the rows"
+        findings.add(rows[first], said, fix)
+        told |= set(one.at)
+    there[[at for at in which if at not in told]] = True
+    return told
 
 
 def _check_twice(
@@ -134,18 +175,21 @@ def find_files(paths: list[str], threads: int) -> tuple[NDArray[np.bool_], list[
     """Whether files exist, and their paths with resolved links; each folder is listed once.
 
     Args:
-        paths: Absolute paths; "" for no file.
+        paths: Absolute paths; "" for no file. Remote files and members are not looked for.
         threads: Number of folders that are listed at the same time.
 
     Returns:
-        (n,) bool, and n paths, "" for those that do not exist.
+        (n,) bool, and n paths, "" for those that do not exist; remote ones as they are.
     """
     exists = np.zeros(len(paths), dtype=bool)
     real = [""] * len(paths)
     names = [""] * len(paths)
     inside: dict[str, list[int]] = {}
+    special = set(not_plain(paths))
+    for index in special:
+        real[index] = paths[index]
     for index, path in enumerate(paths):
-        if path:
+        if path and index not in special:
             folder, names[index] = os.path.split(path) if os.altsep else _split(path)
             inside.setdefault(folder, []).append(index)
 

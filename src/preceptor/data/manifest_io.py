@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.errors import Problem, ProblemsError
+from preceptor.errors import Problem, ProblemsError, without_secrets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,11 @@ class Findings:
         return [problem for _, problem in ordered]
 
     def add(self, row: SupportsInt | None, what: str, fix: str, where: str = "the table") -> None:
-        """Note a problem of a row, or of `where` if it does not belong to one row."""
+        """Note a problem of a row, or of `where` if it does not belong to one row.
+
+        Credentials in URLs are left out.
+        """
+        what = without_secrets(what)
         if row is None:
             self._found.append((-1, Problem(where, what, fix)))
         else:

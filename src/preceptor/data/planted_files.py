@@ -1,12 +1,13 @@
 """Files of a manifest with a planted shortcut: marked images, and copies of all other files."""
 
 # os.path and not Path: a path of a manifest is kept as it is written, links included.
-# ruff: noqa: PTH118, PTH120, PTH122
+# ruff: noqa: PTH118, PTH119, PTH120, PTH122
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from PIL import Image
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.data.decode_pass import Progress
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
+from preceptor.data.locations.location import is_local, is_plain
 from preceptor.data.manifest import Manifest
 from preceptor.data.shortcut_marks import (
     Box,
@@ -35,7 +37,7 @@ from preceptor.data.shortcut_marks import (
     stamp_box,
     tint,
 )
-from preceptor.errors import Problem, ProblemsError
+from preceptor.errors import Problem, ProblemsError, without_secrets
 
 # A map of a person can have compression noise or a faint tail nearly everywhere: its region is
 # where it is above this share of its largest value.
@@ -109,12 +111,12 @@ def write_files(
     def mark(row: int) -> Mark | None:
         generator = np.random.default_rng([seed, 2, row])
         try:
-            pixels = _pixels(Path(images[row]))
-            _check_size(Path(images[row]), kind, pixels.shape)
+            pixels = _pixels(images[row])
+            _check_size(images[row], kind, pixels.shape)
             region = _region(maps[row], pixels.shape)
         except ImageError as error:
-            column = "path" if error.path == Path(images[row]) else "saliency"
-            what = f"{column} {error.path.name}: {error.reason}"
+            column = "path" if error.path == images[row] else "saliency"
+            what = f"{column} {os.path.basename(error.path)}: {error.reason}"
             problems.append((row, Problem(names[row], what, "replace or remove it")))
             return None
         box: Box | None = None
@@ -159,7 +161,7 @@ def _copy_names(sources: Sequence[str], root: str, reserved: Collection[str]) ->
     """Name of each file in the output folder: its path below the manifest's folder, if it is."""
     prefix, used = os.path.join(root, ""), set(reserved)
     # A path can leave the folder of the manifest with `..`.
-    plain = {source: os.path.normpath(source) for source in sources}
+    plain = {source: os.path.normpath(_as_path(source, prefix)) for source in sources}
     outside = [path for path in plain.values() if not path.startswith(prefix)]
     above = _common_folder(outside) if outside else ""
     names: dict[str, str] = {}
@@ -170,6 +172,14 @@ def _copy_names(sources: Sequence[str], root: str, reserved: Collection[str]) ->
             name = os.path.join(_ELSEWHERE, os.path.relpath(_without_drive(path), above))
         names[source] = _unused(name, used)
     return names
+
+
+def _as_path(source: str, prefix: str) -> str:
+    """Path for a file; for a URL or a member, one below the folder of the manifest."""
+    if is_plain(source):
+        return source
+    parts = re.split(r"://|::|[/\\]", without_secrets(source.removeprefix(prefix)))
+    return prefix + "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
 def _common_folder(paths: Iterable[str]) -> str:
@@ -210,7 +220,7 @@ def _unused(name: str, used: set[str]) -> str:
     return found
 
 
-def _pixels(path: Path) -> Pixels:
+def _pixels(path: str) -> Pixels:
     """Pixels of an image, (H, W, 1 or 3), as the library decodes them; uint16 if it is deeper."""
     content = read_file(path)
     decoded = decode_image(path, 3, content)
@@ -222,7 +232,7 @@ def _pixels(path: Path) -> Pixels:
     return decoded[..., :1] if mode in _GRAY_MODES else decoded
 
 
-def _check_size(path: Path, kind: MarkKind, shape: tuple[int, ...]) -> None:
+def _check_size(path: str, kind: MarkKind, shape: tuple[int, ...]) -> None:
     height, width = smallest_size(kind, (shape[0], shape[1]))
     if shape[0] < height or shape[1] < width:
         raise ImageError(
@@ -236,7 +246,7 @@ def _region(path: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """(H, W) region of the human map over an image of this shape; empty without a map."""
     if not path:
         return np.zeros(shape[:2], bool)
-    values = decode_map(Path(path))
+    values = decode_map(path)
     above = Image.fromarray((values > _MAP_LEVEL * values.max()).astype(np.float32))
     resized = above.resize((shape[1], shape[0]), Image.Resampling.BOX)
     return np.asarray(resized) > 0
@@ -249,6 +259,9 @@ def _touches(region: NDArray[np.bool_], box: Box) -> bool:
 
 def _link_or_copy(source: str, target: Path) -> None:
     """Hard link if the file system allows it, which costs no space; otherwise a copy."""
+    if not is_local(source):
+        target.write_bytes(read_file(source))
+        return
     try:
         os.link(os.path.realpath(source), target)
     except OSError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pandas as pd
 
 from preceptor.data.images import image_size
+from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
 from preceptor.runtime.cores import core_count
 
@@ -30,8 +30,9 @@ def summary_table(manifest: Manifest) -> pd.DataFrame:
         ImageError: The header of an image cannot be read.
     """
     table = manifest.table
-    with ThreadPoolExecutor(core_count()) as pool:
-        sizes = pd.Series(list(pool.map(image_size, map(Path, table["path"]))), dtype=object)
+    paths = table["path"].tolist()
+    with ThreadPoolExecutor(reading_threads(paths, core_count())) as pool:
+        sizes = pd.Series(list(pool.map(image_size, paths)), dtype=object)
     rows = {}
     for split, part in table.groupby("split", sort=False):
         labels = part["label"].value_counts()

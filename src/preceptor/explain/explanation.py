@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from torch import Tensor
 from preceptor.calibration.observations import StartTask, observe, sampled
 from preceptor.data.images import ImageError
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError
+from preceptor.errors import InputError, without_secrets
 from preceptor.evaluation.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
 from preceptor.predictor.inputs import Canvases, canvases_of
@@ -49,13 +49,13 @@ class Neighbor:
     """Training image with similar features.
 
     Args:
-        path: File.
+        path: File or location.
         name: Name as in the manifest.
         label: Class.
         distance: Distance of the features, see `Explained.measure`.
     """
 
-    path: Path
+    path: str
     name: str
     label: str
     distance: float
@@ -66,7 +66,7 @@ class Explanation:
     """Explanation of the decision for an image.
 
     Args:
-        path: File.
+        path: File or location.
         prediction: Prediction with its map.
         rise: (h, w) RISE map of the same class on the same grid.
         rise_error: Its estimated error, 1 − correlation with the limit.
@@ -76,7 +76,7 @@ class Explanation:
         neighbors: Most similar training images, the nearest first.
     """
 
-    path: Path
+    path: str
     prediction: Prediction
     rise: NDArray[np.float32]
     rise_error: float
@@ -85,6 +85,11 @@ class Explanation:
     cam_curve: DeletionCurve
     rise_curve: DeletionCurve
     neighbors: list[Neighbor]
+
+    @property
+    def name(self) -> str:
+        """Name of the image in titles: the last part of its path, without credentials."""
+        return PurePath(without_secrets(self.path)).name
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Explained:
 def explain(
     predictor: Predictor,
     model: GuidedModel,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     manifest: Manifest | None = None,
     *,
     max_masks: int = 1000,
@@ -133,7 +138,7 @@ def explain(
     Args:
         predictor: Predictor of the model.
         model: The same model.
-        paths: Image files.
+        paths: Image files or locations.
         manifest: Manifest of its training and validation images; None = without similar images.
         max_masks: Largest number of RISE masks.
         neighbors: Number of similar images.
@@ -165,7 +170,7 @@ def explain(
 def _explained(
     predictor: Predictor,
     model: GuidedModel,
-    path: Path,
+    path: Path | str,
     prediction: Prediction,
     similar: list[Neighbor],
     max_masks: int,
@@ -196,7 +201,7 @@ def _explained(
             shares.numpy().astype(np.float64), values[0].numpy().astype(np.float64)
         )
     return Explanation(
-        path=path,
+        path=str(path),
         prediction=prediction,
         rise=found.maps[0].numpy(),
         rise_error=float(found.error[0]),
@@ -232,7 +237,7 @@ def _neighbors(
         rows = train.iloc[nearest]
         found.append(
             [
-                Neighbor(Path(path), str(name), str(label), float(distance))
+                Neighbor(str(path), without_secrets(str(name)), str(label), float(distance))
                 for path, name, label, distance in zip(
                     rows["path"], rows["name"], rows["label"], distances[nearest], strict=True
                 )

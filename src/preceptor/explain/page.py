@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,7 @@ def explain_page(found: Explained, info: ModelInfo, threshold: float | None, mod
     for place, one in enumerate(found.explanations, 1):
         sections += _sections(one, found, info, threshold, place if several else 0)
     page = PlainPage(
-        name=f"{len(found.explanations):,} images" if several else first.path.name,
+        name=f"{len(found.explanations):,} images" if several else first.name,
         kind="explanation",
         facts=[
             model,
@@ -124,7 +123,7 @@ def _sections(
     blocks: list[Block] = [Text(text) for text in told]
     for _, _, title, inner in parts:
         blocks += [Text(title, "heading"), *inner]
-    return [Section(f"{prefix}all", f"{place}", f"{place}: {one.path.name}", blocks)]
+    return [Section(f"{prefix}all", f"{place}", f"{place}: {one.name}", blocks)]
 
 
 def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
@@ -136,7 +135,7 @@ def _map_blocks(one: Explanation, info: ModelInfo) -> list[Block]:
         ("Decision map", f"evidence for {of}; {_kind(info)}"): prediction.raw_map,
         ("RISE", f"{one.masks:,} masks, error {number(one.rise_error, 2)}"): one.rise,
     }
-    name = one.path.name
+    name = one.name
     pictures = [CaptionedPicture(_jpeg(pixels), f"{name}: image", "Image", name)]
     for (title, note), raw in maps.items():
         over = over_image(normalised(raw), info.image_format, size)
@@ -257,7 +256,7 @@ def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:
     return [Text(text), PicturesBlock(pictures)]
 
 
-def _pixels(file: Path, longest: int) -> NDArray[np.uint8]:
+def _pixels(file: str, longest: int) -> NDArray[np.uint8]:
     """RGB pixels of a file, reduced to a length of the longer side."""
     image = Image.fromarray(decode_image(file, 3))
     image.thumbnail((longest, longest), Image.Resampling.BILINEAR)

@@ -74,7 +74,7 @@ def take_in_honeypots(
 def _mark(row: Row, size: tuple[int, int]) -> tuple[int, int, int, int, bytes]:
     if not row.saliency:
         return 0, 0, 0, 0, b""
-    mask = decode_map(Path(row.saliency)) >= 0.5
+    mask = decode_map(row.saliency) >= 0.5
     if mask.shape != size[::-1]:
         high, wide = mask.shape
         raise PictureError(f"its map is {wide} × {high}, the image {size[0]} × {size[1]}")

@@ -24,6 +24,7 @@ import pandas as pd
 from PIL import Image
 
 from preceptor.data.images import decode_map, image_size
+from preceptor.data.locations.location import is_local
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.client import LabelClient
@@ -138,6 +139,8 @@ def simulate(
     if not of_training[table.index].any():
         raise InputError(f"{manifest}: no training image was examined by a person; none is known")
     folder.mkdir(parents=True, exist_ok=True)
+    if remote := [path for path in table["path"] if not is_local(path)]:
+        raise InputError(f"{remote[0]}: is no local file; copy the images to a folder first")
     # The export of a simulation names the images as its manifest does: relative to the folder.
     relative = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
     table = table.assign(path=relative)
@@ -269,7 +272,7 @@ def _known_mark(known: _Known, size: tuple[int, int]) -> Mask:
     """(h, w) pixels of at least half of the largest value of the human map."""
     if not known.saliency:
         return np.zeros((size[1], size[0]), bool)
-    values = decode_map(Path(known.saliency))
+    values = decode_map(known.saliency)
     if values.shape != (size[1], size[0]):
         values = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
     return np.asarray((values > 0) & (values >= values.max() / 2), bool)

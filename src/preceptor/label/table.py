@@ -8,6 +8,8 @@ import os
 
 import pandas as pd
 
+from preceptor.data.locations.location import is_local
+from preceptor.data.locations.states import not_plain
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.label.sources import Row, Source
@@ -29,6 +31,14 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
         findings.add(None, "there are no rows", "add one row per image")
         findings.raise_if_any()
     table = check_cells(raw, source.root, findings, (), None)
+    remote: set[int] = set()
+    for column in ("path", "saliency"):
+        cells = table[column].tolist()
+        remote |= {at for at in not_plain(cells) if not is_local(cells[at])}
+    for at in sorted(remote):
+        what = f"{table['name'].iloc[at]!r} is no local file, or its map is none"
+        findings.add(raw.rows[at], what, "copy it to a folder and write its path")
+    findings.raise_if_any()
     prefix = os.path.join(source.root, "")
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}

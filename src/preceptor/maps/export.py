@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -64,7 +63,7 @@ def store_images(
 
     def read(row: pd.Series) -> ExportedImage:
         number = place[str(row["name"])]
-        path = Path(row["path"])
+        path = str(row["path"])
         size = image_size(path)
         pixels = None
         of = classes[int(store.classes[number])]

@@ -18,7 +18,7 @@ from preceptor.data.cache_folder import MAP_SIDE, on_unit_square
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
 from preceptor.data.rows import MapArray
-from preceptor.errors import InputError
+from preceptor.errors import InputError, without_secrets
 from preceptor.maps.plugin_maps import plugin_maps
 from preceptor.maps.principal_components import (
     principal_maps,
@@ -193,7 +193,7 @@ def _from_folder(
     maps: list[NDArray[np.float32]] = []
     index = np.full(len(names), -1, np.int64)
     for position, name in enumerate(names):
-        stem = Path(str(name)).with_suffix("")
+        stem = Path(without_secrets(str(name))).with_suffix("")
         file = files.get(stem.as_posix())
         if file is None and stem.name in files:
             file = files[stem.name]

@@ -13,11 +13,13 @@ from PIL import Image
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.geometry import render
-from preceptor.data.images import ImageError, decode_image, pixels_of
+from preceptor.data.images import ImageError, decode_image, pixels_of, read_file
+from preceptor.data.locations.location import is_plain
 from preceptor.errors import InputError, one_line
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""Path, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or RGBA."""
+"""Path or URL, content of a file, image of Pillow, or uint8 array (H, W), (H, W, 1), (H, W, 3) or
+RGBA."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
     """Pixels of an input, upright, with transparent pixels composited on white.
 
     Args:
-        image: Path, content of a file, image of Pillow, or array.
+        image: Path or URL, content of a file, image of Pillow, or array.
         channels: 3 for RGB or 1 for grayscale (luminance).
 
     Returns:
@@ -76,6 +78,20 @@ def read_pixels(image: ImageInput, channels: int = 3) -> NDArray[np.uint8]:
         f"an image is of type {type(image).__name__}; give a path, bytes, an image of Pillow, or a "
         "uint8 array (H, W, 3)"
     )
+
+
+def is_remote(image: ImageInput) -> bool:
+    """Whether an input is a URL or a member of a tar or Parquet file, which waits for a network."""
+    return isinstance(image, str | os.PathLike) and not is_plain(os.fspath(image))
+
+
+def fetched(image: ImageInput) -> bytes | BadImage:
+    """Content of a remote input, or the reason why it cannot be read."""
+    assert isinstance(image, str | os.PathLike)
+    try:
+        return read_file(_path(image))
+    except ImageError as error:
+        return BadImage(source_of(image), one_line(error.reason))
 
 
 def canvases_of(image: ImageInput, formats: Sequence[ImageFormat]) -> Canvases | BadImage:
@@ -107,11 +123,11 @@ def source_of(image: ImageInput) -> str:
     return "array" if isinstance(image, np.ndarray) else "bytes"
 
 
-def _path(image: str | os.PathLike[str]) -> Path:
+def _path(image: str | os.PathLike[str]) -> str:
     text = os.fspath(image)
     if "\0" in text:
         raise ImageError(text.replace("\0", "\\0"), "a path cannot contain a null character")
-    return Path(text)
+    return text
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

@@ -13,9 +13,18 @@ import numpy as np
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.images import ImageError
+from preceptor.data.locations.read import NETWORK_THREADS
 from preceptor.errors import InputError
 from preceptor.predictor.ensemble import Ensemble
-from preceptor.predictor.inputs import BadImage, Canvases, ImageInput, canvases_of
+from preceptor.predictor.inputs import (
+    BadImage,
+    Canvases,
+    ImageInput,
+    canvases_of,
+    fetched,
+    is_remote,
+    source_of,
+)
 from preceptor.predictor.model_info import ModelInfo, model_facts
 from preceptor.predictor.prediction import At, Prediction, Predictions, joined
 from preceptor.predictor.reference import Reference
@@ -136,8 +145,8 @@ class Predictor:
         """Prediction for an image, or predictions for a sequence of images.
 
         Args:
-            images: Path, content of a file, image of Pillow, or uint8 array (H, W, 3) or (H, W); or
-                a list of these, or an array (B, H, W, 3).
+            images: Path or URL, content of a file, image of Pillow, or uint8 array (H, W, 3) or
+                (H, W); or a list of these, or an array (B, H, W, 3).
             at: Size of `.map`: grid (of the model) or image.
             map_of: Class of the maps; None = the positive class, or for models without one the most
                 probable class of each image.
@@ -245,17 +254,43 @@ class Predictor:
     def _decoded(
         self, images: Iterable[ImageInput], size: int
     ) -> Iterator[list[Canvases | BadImage]]:
-        """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile."""
+        """Decoded batches of `size` inputs; the next ones are decoded by threads meanwhile.
+
+        Remote images are read by further threads, since they wait for the network.
+        """
         formats = self._ensemble.formats
-        with ThreadPoolExecutor(self._workers) as pool:
+
+        def decode(
+            image: ImageInput, content: Future[bytes | BadImage] | None
+        ) -> Canvases | BadImage:
+            if content is None:
+                return canvases_of(image, formats)
+            found = content.result()
+            if isinstance(found, BadImage):
+                return found
+            decoded = canvases_of(found, formats)
+            if isinstance(decoded, BadImage):
+                return BadImage(source_of(image), decoded.reason)
+            return decoded
+
+        with (
+            ThreadPoolExecutor(NETWORK_THREADS) as network,
+            ThreadPoolExecutor(self._workers) as pool,
+        ):
             waiting: deque[list[Future[Canvases | BadImage]]] = deque()
             try:
                 left = iter(images)
                 while batch := list(islice(left, size)):
-                    waiting.append([pool.submit(canvases_of, one, formats) for one in batch])
+                    contents = [
+                        network.submit(fetched, one) if is_remote(one) else None for one in batch
+                    ]
+                    waiting.append(
+                        [pool.submit(decode, *pair) for pair in zip(batch, contents, strict=True)]
+                    )
                     if len(waiting) >= _AHEAD:
                         yield [one.result() for one in waiting.popleft()]
                 while waiting:
                     yield [one.result() for one in waiting.popleft()]
             finally:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                network.shutdown(cancel_futures=True)

@@ -167,7 +167,7 @@ def _picture(one: ImageAgreement, maps: AnnotatorMaps, strokes: dict[str, Stroke
     if empty:
         about += f" · {names_of(empty)} marked nothing"
     label = f"{name}: outlines of {names_of(marked)}"
-    return _Picture(name, about, outlined(Path(row["path"]), masks, strokes, label))
+    return _Picture(name, about, outlined(str(row["path"]), masks, strokes, label))
 
 
 def _people_table(agreement: Agreement, cell: int) -> Table:

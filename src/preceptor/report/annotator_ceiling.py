@@ -12,6 +12,7 @@ from preceptor.config.image_format import Fit
 from preceptor.data.annotators import FOLDER, AnnotatorMaps, people_of, read_annotators
 from preceptor.data.geometry import fit_box
 from preceptor.data.images import image_size
+from preceptor.data.locations.location import is_plain
 from preceptor.data.manifest import Manifest
 from preceptor.data.map_geometry import resample
 from preceptor.errors import PreceptorError
@@ -68,7 +69,7 @@ def annotator_sentence(plan: Plan) -> str:
 def folder_of(manifest: Manifest) -> Path | None:
     """Folder of the annotators' maps: that of the manifest, or of its human maps."""
     places = [manifest.source.parent] if manifest.source is not None else []
-    first = next((str(path) for path in manifest.table["saliency"] if path), "")
+    first = next((str(path) for path in manifest.table["saliency"] if path and is_plain(path)), "")
     places += list(Path(first).parents)[1:4]  # maps may lie in folders of their own
     for place in places:
         if (place / FOLDER).is_dir() and len(people_of(place)) > 1:
@@ -96,7 +97,7 @@ def agreement_on_grid(maps: AnnotatorMaps, manifest: Manifest, grid: Grid) -> tu
     ]
     found = []
     for file in shared[:_MOST]:
-        width, height = image_size(Path(str(maps.table.loc[file, "path"])))
+        width, height = image_size(str(maps.table.loc[file, "path"]))
         box = torch.tensor([fit_box(width, height, grid.fit, grid.side).as_tuple()])
         own = np.stack(list(maps.maps(file).values())).astype(np.float32)
         count = len(own)

@@ -48,12 +48,15 @@ def stroke(number: int) -> Stroke:
 
 
 def outlined(
-    image: Path, masks: Mapping[str, NDArray[np.bool_]], strokes: Mapping[str, Stroke], about: str
+    image: Path | str,
+    masks: Mapping[str, NDArray[np.bool_]],
+    strokes: Mapping[str, Stroke],
+    about: str,
 ) -> Markup:
     """Image with the outline of each mask, as an SVG element.
 
     Args:
-        image: Image file.
+        image: Image file or location.
         masks: bool of shape (height, width) of each person, over the whole image.
         strokes: Line of each person.
         about: Text for people who do not see the picture.

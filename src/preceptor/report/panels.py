@@ -14,7 +14,6 @@ import hashlib
 import io
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ from PIL import Image
 from preceptor.config.image_format import Fit
 from preceptor.config.maps import METHOD_NAMES, Method
 from preceptor.data.geometry import fit_box, render
-from preceptor.data.images import decode_image, decode_map
+from preceptor.data.images import decode_image, decode_map, image_size
 from preceptor.data.map_geometry import resample
 from preceptor.data.workspace import Workspace
 from preceptor.evaluation.scores import labels_of, probabilities
@@ -287,8 +286,8 @@ def _agreement(entry: pd.Series, look: tuple[Maps, Fit], row: int) -> float:
 
 def _human(entry: pd.Series, fit: Fit, size: tuple[int, ...]) -> torch.Tensor:
     """(1, h, w) human map on a grid over the part of the image that is the model's input."""
-    human = torch.from_numpy(decode_map(Path(entry["saliency"])))[None]
-    width, height = Image.open(entry["path"]).size
+    human = torch.from_numpy(decode_map(str(entry["saliency"])))[None]
+    width, height = image_size(str(entry["path"]))
     box = torch.tensor([fit_box(width, height, fit, TILE).as_tuple()], dtype=torch.float64)
     return resample(human, _UNIT, box, (size[0], size[1]))
 
@@ -297,7 +296,7 @@ def _layers(
     entry: pd.Series, row: int, looks: dict[str, tuple[Maps, Fit]], fit: Fit
 ) -> tuple[Picture, float, list[Layer]]:
     """Image as in the model's input, its aspect ratio, and the maps over the same part of it."""
-    image = decode_image(Path(entry["path"]), 3)
+    image = decode_image(str(entry["path"]), 3)
     height, width = image.shape[:2]
     if fit == "squash":  # the model saw all of it: shown in its own proportions
         scale = min(1.0, TILE / max(height, width))

@@ -46,7 +46,7 @@ class ExportedImage:
 
     Args:
         name: Name as in the manifest.
-        path: Image file.
+        path: Image file or location.
         size: Width and height of the upright image in pixels.
         label: Class of the image.
         split, source, group: As in the manifest.
@@ -56,7 +56,7 @@ class ExportedImage:
     """
 
     name: str
-    path: Path
+    path: Path | str
     size: tuple[int, int]
     label: str
     split: str = ""

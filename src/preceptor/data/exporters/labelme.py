@@ -14,6 +14,8 @@ from PIL import Image
 
 from preceptor.data.exporters.images import ExportedImage, ExportOptions, Region, regions_of
 from preceptor.data.exporters.names import FileNames
+from preceptor.data.locations.location import is_local
+from preceptor.errors import InputError
 from preceptor.runtime.strict_json import strict_json
 
 # Version of LabelMe whose format this is.
@@ -30,6 +32,9 @@ def write_labelme(
         folder: Folder that is written.
         place: Its final place, from which the paths of the images are written.
         options: Options.
+
+    Raises:
+        InputError: An image is no local file.
     """
     names = FileNames(".json")
     for image in images:
@@ -51,12 +56,21 @@ def write_labelme(
         path.write_text(strict_json(content) + "\n", encoding="utf-8")
 
 
-def _from(image: Path, folder: Path) -> str:
-    """Path of an image from a folder; absolute on another drive."""
+def _from(image: Path | str, folder: Path) -> str:
+    """Path of an image from a folder; absolute on another drive.
+
+    Raises:
+        InputError: It is no local file.
+    """
+    if not is_local(str(image)):
+        raise InputError(
+            f"{image}: LabelMe opens local files only; copy the images to a folder, or export to "
+            "another format"
+        )
     try:
         return Path(os.path.relpath(image, folder)).as_posix()
     except ValueError:
-        return image.as_posix()
+        return Path(image).as_posix()
 
 
 def _shape(region: Region, label: str, options: ExportOptions) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from preceptor.errors import is_control
+from preceptor.errors import is_control, without_secrets
 
 
 class FileNames:
@@ -27,7 +27,7 @@ class FileNames:
         """Name for an image; with the image's own suffix if two would have one name."""
         parts = [
             "".join("_" if is_control(letter) else letter for letter in part)
-            for part in PurePosixPath(image.replace("\\", "/")).parts
+            for part in PurePosixPath(without_secrets(image).replace("\\", "/")).parts
             if part not in ("/", "..", ".")
         ]
         name = PurePosixPath(*parts)

@@ -125,11 +125,11 @@ def manifest_images(
     table = manifest.table if every else manifest.table[manifest.annotated_mask]
 
     def read(row: pd.Series) -> ExportedImage:
-        path = Path(row["path"])
+        path = str(row["path"])
         width, height = image_size(path)
         pixels = None
         if row["saliency"] and (not wanted or row["label"] in wanted):
-            pixels = decode_map(Path(row["saliency"]))
+            pixels = decode_map(str(row["saliency"]))
             if pixels.shape != (height, width):
                 maps = torch.from_numpy(pixels)[None]
                 pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()

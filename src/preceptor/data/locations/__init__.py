@@ -1,0 +1,1 @@
+"""Where images and maps lie: local files, remote files, members of tar and Parquet files."""

@@ -1,0 +1,49 @@
+"""Tar and Parquet files with the images of a manifest."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def tar_of(contents: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
+    """Tar file of members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def parquet_of(columns: dict[str, list[Any]], rows: int = 3) -> bytes:
+    """Parquet file of columns, with so many rows in each group."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, row_group_size=rows)
+    return buffer.getvalue()
+
+
+def contents_of(manifest: Path, column: str) -> dict[str, bytes]:
+    """Content of each file of a column, by the path as written."""
+    table = pd.read_csv(manifest, keep_default_na=False)
+    return {name: (manifest.parent / name).read_bytes() for name in table[column] if name}
+
+
+def moved(manifest: Path, target: Path, images: str, maps: str | None = None) -> Path:
+    """Copy of a manifest whose paths are made by format strings of the path; names are kept."""
+    table = pd.read_csv(manifest, keep_default_na=False)
+    table["name"] = table["path"]
+    table["path"] = [images.format(path=path, row=row) for row, path in enumerate(table["path"])]
+    table["saliency"] = [
+        (maps or images).format(path=path, row=row) if path else ""
+        for row, path in enumerate(table["saliency"])
+    ]
+    table.to_csv(target, index=False)
+    return target
