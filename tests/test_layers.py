@@ -49,6 +49,7 @@ LATE = (
     "training.__main__",
     "predictor.load",
     "model_export.export",
+    "runtime.signatures",
     "serve.ray",
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
