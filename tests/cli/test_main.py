@@ -55,6 +55,7 @@ COMMANDS = [
     ("annotate",),
     ("evaluate",),
     ("export",),
+    ("sign",),
     ("serve",),
     ("predict",),
     ("explain",),

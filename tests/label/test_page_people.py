@@ -355,3 +355,26 @@ def test_a_damaged_image_is_shown_as_such(browser: Browser, tmp_path: Path) -> N
         assert not server.ask("SELECT 1 FROM answers")
         ((problem,),) = server.ask("SELECT problem FROM images WHERE path LIKE '%torn.png'")
         assert "truncated" in problem
+
+
+def test_an_image_that_was_replaced_is_told_and_its_marks_come_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    folder = images(tmp_path, 1)
+    file = folder / "image-0.png"
+    with served(folder, tmp_path) as server:
+        with opened(browser, server, image=file.name) as page:
+            drag(page, LINE)
+            saved(page)
+            wanted = canvas(page)
+        before = file.read_bytes()
+        write_images(folder, {file.name: (WIDTH // 2, HEIGHT)})
+        with opened(browser, server, image=file.name, may_say=DAMAGED) as page:
+            page.get_by_text("This image cannot be shown.").wait_for()
+            told = page.locator("#card").inner_text()
+            assert f"{file.name}: the file has 100 × 160 pixels, and its marks were made on" in told
+            drag(page, LINE)
+            assert server.ask("SELECT count(*) FROM strokes") == [(1,)]
+        file.write_bytes(before)
+        with opened(browser, server, image=file.name) as page:
+            assert canvas(page) == wanted

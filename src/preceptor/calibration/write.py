@@ -17,6 +17,7 @@ from preceptor.report.reliability_figure import reliability_plot
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.model_paths import check_model_folder
 from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.signatures import SIGNATURE
 
 CARD = "README.md"
 
@@ -46,7 +47,8 @@ def write_calibrated(model: Path, made: MadeReference, info: ModelInfo, out: Pat
         out: New folder, which appears when it is complete.
     """
     with replacing(out) as partial:
-        shutil.copytree(model, partial)
+        # Its checksums are others, and so is what would have to be signed.
+        shutil.copytree(model, partial, ignore=shutil.ignore_patterns(SIGNATURE))
         write_reference(made.reference, partial)
         card = partial / CARD
         text = card.read_text(encoding="utf-8") if card.is_file() else new_card(info)

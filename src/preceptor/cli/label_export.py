@@ -76,6 +76,8 @@ def label_status(
     from rich.console import Console
 
     from preceptor.label.database import connect
+    from preceptor.label.intake import root_of
     from preceptor.label.status import print_status
 
-    print_status(connect(database, readonly=True), Console())
+    connection = connect(database, readonly=True)
+    print_status(connection, root_of(connection, database), Console())

@@ -18,7 +18,7 @@ from preceptor.inference.shards import joined
 from preceptor.maps.committee import mean_store
 from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
+from preceptor.models.model_folder import load_own_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import lease
 from preceptor.runtime.result_folder import finish, is_finished, read_record
@@ -126,7 +126,7 @@ def drop_shards(step: Step, store: Path) -> None:
 def _trained(folder: Path, config: RunConfig) -> GuidedModel:
     """Model of a finished run, with the threads and memory layout of its training."""
     torch.set_num_threads(config.training.threads)
-    model = load_model(folder)
+    model = load_own_model(folder)
     if config.training.device != "cpu" and torch.cuda.is_available():
         model = model.cuda()
     if config.training.speed.channels_last:

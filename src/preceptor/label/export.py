@@ -21,6 +21,8 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.label.database import Connection
 from preceptor.label.export_table import ExportedColumns, map_name, source_table
+from preceptor.label.image_files import is_replaced
+from preceptor.label.intake import root_of
 from preceptor.label.settings import read_settings
 from preceptor.label.strokes import masks_of, union
 from preceptor.runtime.replace_file import replacing
@@ -29,6 +31,7 @@ from preceptor.version import __version__
 
 MANIFEST, RECORD = "manifest.csv", "import.json"
 JUDGED = ("marked", "nothing")
+REPLACED = "images have another size than the ones that were marked; their marks are left out"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def export_marks(
     """Write the marks of a database, as they are at one moment.
 
     Images with a judgement (marked, or nothing to mark) get its map; those with other answers are
-    not annotated; those without an answer keep what the manifest says.
+    not annotated; those without an answer keep what the manifest says, as do those whose file was
+    replaced by one of another size.
 
     Args:
         connection: Connection to the database.
@@ -112,6 +116,7 @@ def _export(
     check_merge(merge, names)
     answers = _answers(connection)
     table, paths = source_table(connection, database)
+    root = root_of(connection, database)
     rows = {row["path"]: row for row in connection.execute("SELECT * FROM images")}
     marks = ExportedColumns(table, labels_from_marks=not table["label"].any())
     strokes = 0
@@ -123,6 +128,9 @@ def _export(
             for at, path in enumerate(paths):
                 row = rows.get(path)
                 given = answers.pop(row["id"], []) if row is not None else []
+                if given and row is not None and is_replaced(row, root / path):
+                    given = []
+                    marks.notes[REPLACED] += 1
                 if merge in names:
                     given = [one for one in given if people[one["person"]] == merge]
                 judged = [one for one in given if one["state"] in JUDGED]

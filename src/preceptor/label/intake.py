@@ -91,6 +91,12 @@ def source_of(connection: Connection, database: Path) -> tuple[Path, bool]:
     return Path(os.path.normpath(database.absolute().parent / place)), bool(is_folder)
 
 
+def root_of(connection: Connection, database: Path) -> Path:
+    """Folder that the paths of the images of a database start from."""
+    place, is_folder = source_of(connection, database)
+    return place if is_folder else place.parent
+
+
 def arrange(connection: Connection, settings: LabelSettings) -> None:
     """Order the images and count the people needed, if something of it has changed.
 

@@ -12,13 +12,8 @@ from preceptor.label.answers import answer_of
 from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import Connection
 from preceptor.label.events import note_proposal_shown
-from preceptor.label.pictures import (
-    PictureError,
-    measure,
-    version_of,
-    version_or_none,
-    view_of,
-)
+from preceptor.label.image_files import FileState, file_state, stored_state, write_states
+from preceptor.label.pictures import PictureError, version_of, version_or_none, view_of
 from preceptor.label.proposals import proposal_for
 from preceptor.label.queue import answered_before, count_open, open_images, skipped
 from preceptor.label.strokes import strokes_of
@@ -78,24 +73,17 @@ def _build(labeling: Labeling, row: sqlite3.Row) -> None:
 
 
 def sized(labeling: Labeling, connection: Connection, images: Iterable[int]) -> list[sqlite3.Row]:
-    """Rows of images, whose sizes are read from the files if they are not known yet."""
+    """Rows of images, whose sizes are read from the files if these are new or have changed."""
     numbers = list(images)
-    measured: list[tuple[int | None, int | None, str | None, str | None, int]] = []
-    for row in _rows(connection, numbers):
-        if row["width"] is None and row["problem"] is None:
-            try:
-                width, height = measure(path_of(labeling, row))
-                measured.append((width, height, None, None, row["id"]))
-            except PictureError as error:
-                looked_at = version_or_none(path_of(labeling, row))
-                measured.append((None, None, str(error), looked_at, row["id"]))
-    if measured:
-        labeling.database.write(
-            lambda writing: writing.executemany(
-                "UPDATE images SET width = ?, height = ?, problem = ?, looked_at = ? WHERE id = ?",
-                measured,
-            )
-        )
+    changed: list[tuple[int, FileState]] = []
+    rows = _rows(connection, numbers)
+    for row in rows:
+        state = file_state(connection, row, path_of(labeling, row))
+        if state != stored_state(row):
+            changed.append((row["id"], state))
+    if not changed:
+        return rows
+    labeling.database.write(lambda writing: write_states(writing, changed))
     return _rows(connection, numbers)
 
 
@@ -129,27 +117,14 @@ def note_problem(labeling: Labeling, row: sqlite3.Row, problem: str) -> None:
     )
 
 
-def forget_mended(connection: Connection, root: Path) -> None:
-    """Forget problems of images whose files have changed, within a transaction."""
-    rows = connection.execute(
-        "SELECT id, path, looked_at FROM images WHERE problem IS NOT NULL"
-    ).fetchall()
-    mended = [
-        (row["id"],) for row in rows if version_or_none(root / row["path"]) != row["looked_at"]
-    ]
-    connection.executemany(
-        "UPDATE images SET problem = NULL, looked_at = NULL, width = NULL, height = NULL "
-        "WHERE id = ?",
-        mended,
-    )
-
-
 def image(call: Call) -> Reply:
     """One image with the person's own strokes and answer, and the proposal."""
     person = call.someone
     labeling = call.labeling
     (row,) = sized(labeling, call.reading, [call.image()["id"]])
-    proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
+    proposal = None
+    if row["problem"] is None:
+        proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
     if proposal is not None:
         labeling.database.write(
             lambda writing: note_proposal_shown(writing, row["id"], person.id, proposal["id"])
@@ -188,8 +163,8 @@ def tile(call: Call) -> Reply:
 def _picture(call: Call, view: str, place: str) -> Reply:
     labeling = call.labeling
     (row,) = sized(labeling, call.reading, [call.image()["id"]])
-    if row["width"] is None:
-        return refused(DAMAGED, row["problem"] or "the image cannot be read")
+    if row["problem"] is not None:
+        return refused(DAMAGED, row["problem"])
     if _view(row)["view"] != view:
         raise unknown(f"this image is sent as {_view(row)['view']}")
     path = path_of(labeling, row)

@@ -16,7 +16,7 @@ CREATE TABLE images (
     source TEXT NOT NULL DEFAULT '',
     width INTEGER, height INTEGER,       -- upright; NULL until the header is read
     problem TEXT,                        -- why the image cannot be shown
-    looked_at TEXT,                      -- version of the file that has the problem
+    looked_at TEXT,                      -- version of the file when it was measured last
     position INTEGER NOT NULL,           -- in the order of the queue
     priority REAL,                       -- of an order by a model; the largest first
     overlap INTEGER NOT NULL DEFAULT 0,  -- whether several people mark it

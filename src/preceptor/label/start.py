@@ -12,11 +12,11 @@ from preceptor.label import settings as stored
 from preceptor.label.calls import Access, Labeling
 from preceptor.label.database import Connection, Database, connect
 from preceptor.label.honeypots import are_current, take_in_honeypots
+from preceptor.label.image_files import look_again
 from preceptor.label.intake import Changes, arrange, is_current, remember_place, take_in
 from preceptor.label.people import add_person, key_hash
 from preceptor.label.pictures import Pictures
 from preceptor.label.queue import claim_begun
-from preceptor.label.routes_images import forget_mended
 from preceptor.label.routes_people import STATIC_SUFFIXES
 from preceptor.label.sessions import Keys
 from preceptor.label.settings import LabelSettings, read_settings, write_settings
@@ -145,7 +145,7 @@ def labeling_of(
         prepared.source.place.name,
         0 if lead is None else lead.id,
     )
-    database.write(lambda writing: forget_mended(writing, labeling.root))
+    database.write(lambda writing: look_again(writing, labeling.root))
     claim_begun(reading, labeling.claims)
     return labeling
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePath
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,10 +12,17 @@ from rich.table import Table
 
 from preceptor.label.database import Connection
 from preceptor.label.figures import Remembered, figures
+from preceptor.label.image_files import changed_states
 
 
-def print_status(connection: Connection, console: Console) -> None:
-    """Print the figures of a database."""
+def print_status(connection: Connection, root: Path, console: Console) -> None:
+    """Print the figures of a database.
+
+    Args:
+        connection: Connection.
+        root: Folder that the paths of its images start from.
+        console: Console.
+    """
     found = figures(connection, Remembered())
     strokes = connection.execute("SELECT count(*) FROM strokes WHERE undone = 0").fetchone()[0]
     console.print(
@@ -42,8 +50,20 @@ def print_status(connection: Connection, console: Console) -> None:
         _print(console, columns, found["sources"])
     columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
     _print(console, columns | {"IoU": "iou"}, found["pairs"])
-    for one in found["problems"]:
-        console.print(f"{one['name']}: {one['problem']}", markup=False, highlight=False)
+    for name, problem in _problems(connection, root):
+        console.print(f"{name}: {problem}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _problems(connection: Connection, root: Path) -> list[tuple[str, str]]:
+    """Names of the images that cannot be shown now, and why."""
+    now = {row["id"]: (row, state.problem) for row, state in changed_states(connection, root)}
+    stored = connection.execute("SELECT * FROM images WHERE problem IS NOT NULL")
+    found = {row["id"]: (row, row["problem"]) for row in stored} | now
+    return [
+        (PurePath(row["path"]).name, problem)
+        for _, (row, problem) in sorted(found.items())
+        if problem is not None
+    ]
 
 
 def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:

@@ -15,7 +15,8 @@ from preceptor.config.yaml_file import load_config
 from preceptor.data.images import image_size
 from preceptor.errors import PreceptorError
 from preceptor.label.database import Connection, connect
-from preceptor.label.intake import source_of
+from preceptor.label.image_files import look_again
+from preceptor.label.intake import root_of
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
 from preceptor.label.settings import Order, read_settings
@@ -60,8 +61,8 @@ def teach_database(
         InputError: There are too few marks, or the settings are invalid.
     """
     with closing(connect(database)) as connection:
-        root = _root(connection, database)
-        images = list(answered_images(connection, root))
+        root = root_of(connection, database)
+        images = _answered_now(connection, root)
         work = folder / f"teacher-{len(images)}"
         shutil.rmtree(work, ignore_errors=True)
         tell(f"training a Teacher on {len(images):,} images")
@@ -128,8 +129,8 @@ def propose_with(
         InputError: The folder has no model that can propose.
     """
     with closing(connect(database)) as connection:
-        root = _root(connection, database)
-        teacher = given_teacher(model, list(answered_images(connection, root)), folder, method)
+        root = root_of(connection, database)
+        teacher = given_teacher(model, _answered_now(connection, root), folder, method)
         _publish(connection, root, teacher, folder, most, tell)
     return teacher
 
@@ -152,6 +153,14 @@ def answered_images(connection: Connection, root: Path) -> Iterator[MarkedImage]
         yield MarkedImage(path, mask, row["split"] or "train")
 
 
+def _answered_now(connection: Connection, root: Path) -> list[MarkedImage]:
+    """Answered images, without those whose file was replaced or damaged since."""
+    connection.execute("BEGIN IMMEDIATE")
+    look_again(connection, root)
+    connection.execute("COMMIT")
+    return list(answered_images(connection, root))
+
+
 def marked_by_half(
     connection: Connection, image: int, people: list[int], size: tuple[int, int]
 ) -> Mask:
@@ -168,11 +177,6 @@ def marked_by_half(
         votes += union(masks_of(connection, image, person).values()).whole(*size)
     found: Mask = 2 * votes.astype(np.int64) >= len(people)
     return found & (votes > 0)
-
-
-def _root(connection: Connection, database: Path) -> Path:
-    place, is_folder = source_of(connection, database)
-    return place if is_folder else place.parent
 
 
 def _publish(

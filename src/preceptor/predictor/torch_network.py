@@ -21,6 +21,7 @@ from preceptor.predictor.inference_probe import BATCH_SIZES, GPU_BATCH_SIZES, ch
 from preceptor.predictor.model_info import MapKind, ModelInfo
 from preceptor.predictor.network import NetworkOutput, joined_outputs
 from preceptor.runtime.memory import out_of_memory
+from preceptor.runtime.signatures import KeyPath
 
 
 class TorchNetwork:
@@ -61,9 +62,11 @@ class TorchNetwork:
         device: str = "auto",
         precision: Precision = "32-true",
         batch_size: int | None = None,
+        trusted_keys: KeyPath | None = None,
     ) -> TorchNetwork:
         """Network of a model folder; see the class for the arguments, `load_model` for errors."""
-        return cls(load_model(folder), device=device, precision=precision, batch_size=batch_size)
+        model = load_model(folder, trusted_keys=trusted_keys)
+        return cls(model, device=device, precision=precision, batch_size=batch_size)
 
     @property
     def batch_size(self) -> int:

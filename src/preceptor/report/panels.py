@@ -34,7 +34,7 @@ from preceptor.inference.plugin_method import plugin_method_maps
 from preceptor.inference.predict import predict
 from preceptor.maps.store import is_store, read_store
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
+from preceptor.models.model_folder import load_own_model
 from preceptor.predictor.overlay import colored, opacities
 from preceptor.results.best import Best
 from preceptor.results.domain import Results
@@ -178,7 +178,7 @@ def _make(
     chosen = choose_rows(frame, hit, count)
     rows = np.array([place[scores.loc[position, "path"]] for position in chosen], np.int64)
 
-    student = load_model(plan.protocol.run_folder(best.run) / "model")
+    student = load_own_model(plan.protocol.run_folder(best.run) / "model")
     looks: dict[str, tuple[Maps, Fit]] = {}
     teacher_name, teacher = _teacher(plan, best.seed, rows)
     if teacher is not None:
@@ -189,7 +189,7 @@ def _make(
         None if plain is None else _run_of(plan, "baseline2", best.arm.backbone, plain, best.seed)
     )
     if other is not None:
-        model = load_model(plan.protocol.run_folder(other) / "model")
+        model = load_own_model(plan.protocol.run_folder(other) / "model")
         looks["Baseline 2"] = _maps_of(plan, workspace, model, rows), model.spec.fit
     panels = []
     for position, manifest_row in zip(chosen, rows, strict=True):
@@ -247,7 +247,7 @@ def _teacher(plan: Plan, seed: int, rows: NDArray[np.int64]) -> tuple[str, tuple
     if run is None:
         return str(winner), None
     workspace = plan.protocol.workspaces.of(seed)
-    model = load_model(plan.protocol.run_folder(run) / "model")
+    model = load_own_model(plan.protocol.run_folder(run) / "model")
     maps = _maps_of(plan, workspace, model, rows, winner.method)
     return str(winner), (maps, model.spec.fit)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from preceptor.evaluation.operating_points import RULES
 from preceptor.evaluation.scores import fixed_thresholds, set_auc, validation_rows
-from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.model_folder import load_own_model, save_model
 from preceptor.results.score_files import ScoreFiles
 from preceptor.runtime.replace_file import replacing
 from preceptor.study.plan import Plan
@@ -88,7 +88,7 @@ def write_best(plan: Plan, best: Best, folder: Path, card: str) -> None:
         folder: Model folder; an existing one is replaced atomically.
         card: Text of the README.
     """
-    model = load_model(plan.protocol.run_folder(best.run) / "model")
+    model = load_own_model(plan.protocol.run_folder(best.run) / "model")
     with replacing(folder) as partial:
         save_model(model, partial, best.thresholds)
         (partial / "README.md").write_text(card, encoding="utf-8")

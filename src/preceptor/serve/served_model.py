@@ -16,6 +16,7 @@ from preceptor.predictor.load import files_digest, load
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
+from preceptor.runtime.signatures import signature_file
 from preceptor.serve.settings import ServeSettings
 
 _LONGEST_NAME = 60
@@ -63,13 +64,13 @@ def model_paths(texts: Sequence[str]) -> list[ModelPath]:
 
 
 def fingerprint_of(path: Path) -> str:
-    """State of the files of a model: names, sizes, times and the checksums that are stored.
+    """State of the files of a model: names, sizes, times, and the stored checksums and signature.
 
     A change of the files changes it; that the files are those of the checksums is checked when they
     are loaded.
     """
     state = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(path.iterdir()) if path.is_dir() else [path, signature_file(path)]
     for file in files:
         if file.is_file():
             told = file.stat()
@@ -176,7 +177,11 @@ class ServedModel:
         settings = self._settings
         revision = files_digest(self._path)[:12]
         predictor = load(
-            self._path, threshold=settings.threshold, tta=settings.tta, device=settings.device
+            self._path,
+            threshold=settings.threshold,
+            tta=settings.tta,
+            device=settings.device,
+            trusted_keys=settings.trusted_keys,
         )
         # The probe of the batch size also makes the first request as fast as the others.
         return LoadedModel(predictor, revision, settings.batch_size or predictor.batch_size)

@@ -1,0 +1,155 @@
+"""Images that are replaced on disk while the database has marks of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preceptor.data.images import decode_map
+from preceptor.data.manifest import Manifest
+from preceptor.label.database import connect
+from preceptor.label.image_files import look_again
+from preceptor.label.proposals import Proposal, add_teacher, write_proposals
+from preceptor.label.teach import answered_images
+from tests.commands import here
+from tests.label.serving import Client, Running, blob, running
+
+SIZE = (40, 30)
+OTHER = (64, 48)
+REASON = (
+    "the file has 64 × 48 pixels, and its marks were made on 40 × 30; they are kept, put the old "
+    "file back"
+)
+
+
+@pytest.fixture
+def server(manifest: Path) -> Iterator[Running]:
+    with running(manifest) as one:
+        yield one
+
+
+@pytest.fixture
+def database(manifest: Path) -> Path:
+    return manifest.with_name("manifest.label.sqlite")
+
+
+def file_of(manifest: Path, client: Client, image: int) -> Path:
+    return manifest.parent / "images" / str(client.image(image)["name"])
+
+
+def exported_map(folder: Path, file: Path) -> Path | None:
+    """Map of an image that an export made."""
+    table = Manifest.read(folder / "manifest.csv", need=()).table
+    (found,) = (
+        str(one.saliency) for one in table.itertuples() if Path(str(one.path)).name == file.name
+    )
+    return Path(found) if folder in Path(found).resolve().parents else None
+
+
+def replaced(file: Path) -> bytes:
+    """Replace an image by one of another size; returns the old content."""
+    before = file.read_bytes()
+    Image.new("RGB", OTHER, "red").save(file)
+    return before
+
+
+def test_a_replaced_image_is_told_and_comes_back(
+    manifest: Path, database: Path, server: Running, tmp_path: Path
+) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    mark = blob(*SIZE)
+    assert ann.stroke(image, mark).status == 200
+    assert ann.answer(image).status == 200
+    file = file_of(manifest, ann, image)
+    before = replaced(file)
+
+    shown = ann.get(f"/api/images/{image}/whole")
+    assert (shown.status, shown.error) == (422, REASON)
+    told = ann.image(image)
+    assert told["problem"] == REASON
+    assert (told["width"], told["height"]) == SIZE
+    assert len(told["strokes"]) == 1
+    assert ann.get("/api/lead").json["problems"] == [
+        {"id": image, "name": file.name, "problem": REASON}
+    ]
+    assert f"{file.name}: {REASON}" in here("label", "status", database).out
+    out = here("label", "export", database, "--to", tmp_path / "without")
+    assert re.search(r"have another size than .* marks are left out \(1\)", out.out)
+    assert exported_map(tmp_path / "without", file) is None
+
+    file.write_bytes(before)
+    assert ann.image(image)["problem"] is None
+    assert ann.get(f"/api/images/{image}/whole").status == 200
+    assert ann.get("/api/lead").json["problems"] == []
+    assert file.name not in here("label", "status", database).out
+    assert here("label", "export", database, "--to", tmp_path / "out").code == 0
+    made = exported_map(tmp_path / "out", file)
+    assert made is not None
+    assert np.array_equal(decode_map(made) >= 0.5, mark)
+
+
+def test_it_is_found_without_a_server_and_at_the_start(manifest: Path, database: Path) -> None:
+    with running(manifest) as server:
+        ann = server.client("ann")
+        image = ann.queue()[0]
+        ann.stroke(image, blob(*SIZE))  # begun, not answered
+        file = file_of(manifest, ann, image)
+    before = replaced(file)
+    assert f"{file.name}: {REASON}" in here("label", "status", database).out
+    with running(manifest) as server:
+        ann = server.client("ann")
+        assert image not in ann.queue()
+        assert ann.get("/api/lead").json["problems"][0]["problem"] == REASON
+    file.write_bytes(before)
+    assert file.name not in here("label", "status", database).out
+    with running(manifest) as server:
+        ann = server.client("ann")
+        assert image in ann.queue()
+        assert len(ann.image(image)["strokes"]) == 1
+
+
+def test_a_teacher_is_not_taught_its_marks(manifest: Path, database: Path, server: Running) -> None:
+    ann = server.client("ann")
+    images = ann.queue()[:2]
+    for image in images:
+        ann.stroke(image, blob(*SIZE))
+        ann.answer(image)
+    replaced(file_of(manifest, ann, images[0]))
+    with closing(connect(database)) as connection:
+        look_again(connection, manifest.parent)
+        (left,) = answered_images(connection, manifest.parent)
+    assert left.mask.shape == SIZE[::-1]
+
+
+def test_without_work_the_new_file_counts(manifest: Path, database: Path, server: Running) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    file = file_of(manifest, ann, image)
+    with closing(connect(database)) as connection:
+        teacher = add_teacher(connection, "teacher", 2)
+        write_proposals(connection, teacher, [Proposal(image, 0, 0, 2, 1, bytes([0, 2]))])
+    replaced(file)
+    told = ann.image(image)
+    assert (told["width"], told["height"], told["problem"]) == (*OTHER, None)
+    assert told["proposal"] is None
+    assert ann.stroke(image, blob(*OTHER)).status == 200
+
+
+def test_what_is_drawn_while_the_file_is_missing_is_kept(manifest: Path, server: Running) -> None:
+    ann = server.client("ann")
+    image = ann.queue()[0]
+    file = file_of(manifest, ann, image)
+    content = file.read_bytes()
+    file.unlink()
+    assert ann.get(f"/api/images/{image}/whole").status == 422
+    assert ann.stroke(image, blob(*SIZE)).status == 200
+    file.write_bytes(content)
+    assert ann.get(f"/api/images/{image}/whole").status == 200
+    assert len(ann.image(image)["strokes"]) == 1
