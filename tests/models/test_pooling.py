@@ -120,3 +120,9 @@ def test_words() -> None:
     assert Pool("top", 0.1).words == "mean of the highest 10% of the cells"
     assert Pool("top", 1).words == "mean of the highest 1 of the cells"
     assert isinstance(build_model("test_byobnet", ["a", "b"]), GuidedModel)
+
+
+def test_another_pooling_stays_on_the_device_of_the_network() -> None:
+    elsewhere = build_model("test_byobnet", ["a", "b"], **SMALL).to("meta")  # type: ignore[arg-type]
+    pooled = with_pool(elsewhere, Pool("lse"))
+    assert {part.device.type for part in (*pooled.parameters(), *pooled.buffers())} == {"meta"}

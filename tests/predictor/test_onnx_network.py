@@ -10,6 +10,7 @@ import venv
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -149,6 +150,15 @@ def test_a_sealed_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -
 def test_devices_are_checked() -> None:
     with pytest.raises(InputError, match="write auto, cpu or cuda"):
         OnnxNetwork(onnx_file().path, device="tpu")
+
+
+def test_a_gpu_that_onnx_runtime_cannot_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime names the provider, and without the libraries of CUDA falls back to the CPU."""
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    with pytest.raises(InputError, match="cannot use the GPU; install"):
+        OnnxNetwork(onnx_file().path, device="cuda")
+    assert OnnxNetwork(onnx_file().path, device="auto").batch_size <= 64  # the sizes of a CPU
 
 
 def test_a_file_predicts_where_torch_cannot_be_imported(tmp_path: Path) -> None:

@@ -107,6 +107,23 @@ def test_a_step_is_measured_and_nothing_is_disturbed() -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_a_step_without_memory_is_never_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training then divides its batches, where the probe would have ended the study."""
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD) -> None:
+        if any(one.stride()[1:2] != (1,) for one in self.param_groups[0]["params"] if one.ndim > 3):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(self)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    told: list[str] = []
+    free = ("channels_last", "compile")
+    found = choose_speed(config(), CLASSES, free=free, steps=1, tell=told.append)
+    assert found == Speed(channels_last=True)
+    assert "channels-first out of memory" in told[0]
+
+
 def test_a_hopeless_choice_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     original = torch.optim.SGD.step

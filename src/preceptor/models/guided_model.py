@@ -43,8 +43,11 @@ class GuidedModel(nn.Module):
         self.backbone = backbone
         self.spec = spec
         shape = (1, spec.in_chans, 1, 1)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
+        # Where the network is already: `with_pool` and `guide` take networks of a GPU too.
+        device = next((part.device for part in backbone.parameters()), None)
+        mean, std = (torch.tensor(part, device=device) for part in (spec.mean, spec.std))
+        self.register_buffer("mean", mean.view(shape), persistent=False)
+        self.register_buffer("std", std.view(shape), persistent=False)
         self._trunk: Callable[[Tensor], Any] = backbone.forward_features  # type: ignore[assignment]
         self._compiled: Callable[[Tensor], Any] | None = None
         self._layout: Layout | None = None

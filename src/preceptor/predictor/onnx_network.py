@@ -56,6 +56,14 @@ class OnnxNetwork:
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: "
                 f"{reason(error, 200)}"
             ) from error
+        # Without the libraries of CUDA, ONNX Runtime computes on the CPU and says nothing.
+        if self._cuda and provider not in self._session.get_providers():
+            if device == "cuda":
+                raise InputError(
+                    "device 'cuda': ONNX Runtime cannot use the GPU; install the versions of CUDA "
+                    "and cuDNN that it was built for, or write cpu"
+                )
+            self._cuda = False
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             self.info = ModelInfo.from_json(metadata.get(INFO_KEY, ""))

@@ -53,7 +53,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def release_memory(device: torch.device) -> None:
     """Release torch's cached GPU memory and reset its peak statistics."""
-    if device.type == "cuda":
+    # Before its first use in a process, a GPU has no statistics, and torch raises an error.
+    if device.type == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -8,6 +8,7 @@ changes rounding.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -17,6 +18,7 @@ import torch
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Precision, Speed
 from preceptor.models.precision import autocast
+from preceptor.runtime.memory import out_of_memory, release_memory
 from preceptor.training.prepare import build_for
 
 _WARM, _TIMED = 2, 5
@@ -41,43 +43,61 @@ def step_seconds(
         give_up: Stop after the warm-up if its last step took longer than this, in seconds.
 
     Returns:
-        Median time and time of the first step, which includes compilation, in seconds.
+        Median time and time of the first step, which includes compilation, in seconds; infinite if
+        memory runs out.
     """
     settings = config.training
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(settings.threads)
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
+    found = math.inf, math.inf
     try:
-        model = build_for(config, classes, load_weights=False).to(device)
-        if speed.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if speed.compile:
-            model.compile_trunk()
-        model.train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-        side, batch = model.spec.input_size, settings.batch_size
-        images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
-        if speed.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.arange(batch, device=device) % len(classes)
-        times: list[float] = []
-        while len(times) < _WARM + _TIMED or sum(times[_WARM:]) < _LEAST:
-            started = time.perf_counter()
-            with autocast(device, speed.precision):
-                out = model(model.preprocess(images.to(torch.uint8)), labels)
-            loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
-            (loss + out.saliency.std()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if cuda:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - started)
-            if len(times) == _WARM and times[-1] > give_up:
-                break
+        found = _timed_steps(config, classes, speed, device, give_up)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
     finally:
         torch.set_num_threads(threads)
         torch.random.set_rng_state(random)
+    release_memory(device)  # of a GPU, which the process of a study shares with its workers
+    return found
+
+
+def _timed_steps(
+    config: RunConfig,
+    classes: Sequence[str],
+    speed: Speed,
+    device: torch.device,
+    give_up: float,
+) -> tuple[float, float]:
+    settings = config.training
+    model = build_for(config, classes, load_weights=False).to(device)
+    if speed.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if speed.compile:
+        model.compile_trunk()
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    side, batch = model.spec.input_size, settings.batch_size
+    images = torch.randint(0, 256, (batch, settings.in_chans, side, side), device=device)
+    if speed.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device) % len(classes)
+    times: list[float] = []
+    while len(times) < _WARM + _TIMED or sum(times[_WARM:]) < _LEAST:
+        started = time.perf_counter()
+        with autocast(device, speed.precision):
+            out = model(model.preprocess(images.to(torch.uint8)), labels)
+        loss = torch.nn.functional.cross_entropy(out.logits.float(), labels)
+        (loss + out.saliency.std()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+        if len(times) == _WARM and times[-1] > give_up:
+            break
     return median(times[_WARM:] or times[-1:]), times[0]
 
 
@@ -115,7 +135,7 @@ def choose_speed(
     chosen = min(measured, key=lambda s: measured[s])
     if measured[chosen] > _GAIN * measured[plain]:
         chosen = plain
-    if "compile" in free and measured[chosen] * steps > _COMPILE_FROM:
+    if "compile" in free and _COMPILE_FROM < measured[chosen] * steps < math.inf:
         compiled = chosen.model_copy(update={"compile": True})
         try:
             seconds, first = step_seconds(config, classes, compiled)
@@ -125,9 +145,13 @@ def choose_speed(
             measured[compiled] = seconds
             if seconds * steps + first < _GAIN * measured[chosen] * steps:
                 chosen = compiled
-    said = ", ".join(f"{speed.words} {seconds:.3f} s" for speed, seconds in measured.items())
+    said = ", ".join(f"{speed.words} {_told(seconds)}" for speed, seconds in measured.items())
     tell(f"{config.backbone}: {chosen.words} ({said} per step)")
     return chosen
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:.3f} s" if math.isfinite(seconds) else "out of memory"
 
 
 def has_bf16(device: str) -> bool:

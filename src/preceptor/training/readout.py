@@ -52,7 +52,7 @@ def best_readout(
     candidates = [model.spec.pool, *(pool for pool in POOLS if pool != model.spec.pool)]
     best, highest = model, -np.inf
     for pool in candidates:
-        read = with_pool(model, pool).to(model.device)
+        read = with_pool(model, pool)
         plain = {name: rows.without_maps() for name, rows in sets.items()}
         measured = validate(read, plain, read, negatives=negatives)
         worst = min(one.auc for one in measured.values())
