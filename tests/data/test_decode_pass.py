@@ -99,7 +99,7 @@ def test_a_changed_file_is_noticed_and_another_format_is_filled(
 def test_the_caches_hold_what_decoding_gives(manifest: Path, tmp_path: Path) -> None:
     space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
     rows = np.arange(len(space.manifest))
-    caches = {folder.name for folder in (tmp_path / "c").iterdir() if folder.is_dir()}
+    caches = {folder.name for folder in (tmp_path / "c").glob("[0-9]*-*")}
     assert len(caches) == 3
     for form in FORMATS:
         plain = open_images(space.manifest, side=form.side, fit=form.fit, cache_dir=None)
@@ -175,7 +175,7 @@ def test_a_cache_that_is_damaged_is_filled_again(manifest: Path, tmp_path: Path)
     space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS[:1])
     rows = np.arange(len(space.manifest))
     pixels = space.images(FORMATS[0]).canvases(rows)
-    (folder,) = (one for one in (tmp_path / "c").iterdir() if one.is_dir())
+    (folder,) = (tmp_path / "c").glob("[0-9]*-*")
     os.truncate(folder / "images.npy", 100)
     again = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS[:1])
     held = open_cache(folder, CanvasFormat.of(FORMATS[0]), len(again.manifest))

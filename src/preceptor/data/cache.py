@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit, ImageFormat
-from preceptor.data.cache_folder import MAP_SIDE, CanvasFormat, open_cache, stored_map
+from preceptor.data.cache_folder import (
+    MAP_SIDE,
+    CanvasFormat,
+    contents_hash,
+    open_cache,
+    stored_map,
+)
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_index import FileIndex
 from preceptor.data.fingerprints import fingerprints
@@ -164,5 +170,5 @@ def _cached(manifest: Manifest, form: ImageFormat, cache_dir: Path) -> ImageSour
     """Images from their cache; None if it is missing or damaged."""
     hashes = fingerprints(manifest, cache=cache_dir / INDEX)
     canvases = CanvasFormat.of(form)
-    name = canvases.name(hashes["path"], hashes["saliency"])
+    name = canvases.name(contents_hash(hashes["path"], hashes["saliency"]))
     return open_cache(cache_dir / name, canvases, len(manifest))

@@ -55,23 +55,30 @@ class CanvasFormat:
         """Canvas format for a model's image format."""
         return cls(form.side, form.fit, form.channels)
 
-    def name(self, images: Iterable[str], maps: Iterable[str]) -> str:
+    def name(self, contents: str) -> str:
         """Name of the cache folder of this format.
 
         Args:
-            images: Content hashes of the images by row.
-            maps: Content hashes of their maps, "" for none.
+            contents: Hash of the contents of images and maps, see `contents_hash`.
         """
-        digest = hashlib.blake2b(digest_size=12)
-        settings = f"{CACHE_FORMAT} {self.side} {self.fit} {self.channels} {MAP_SIDE}"
-        digest.update(settings.encode())
-        for image, saliency in zip(images, maps, strict=True):
-            digest.update(f"{image} {saliency}\n".encode())
+        settings = f"{CACHE_FORMAT} {self.side} {self.fit} {self.channels} {MAP_SIDE} {contents}"
+        digest = hashlib.blake2b(settings.encode(), digest_size=12)
         return f"{self.side}-{self.fit}-{digest.hexdigest()}"
 
     def bytes_needed(self, images: int, maps: int) -> int:
         """Disk space of a cache."""
         return images * self.side**2 * self.channels + maps * MAP_SIDE**2
+
+
+def contents_hash(images: Iterable[str], maps: Iterable[str]) -> str:
+    """Hash of the contents of a table's files.
+
+    Args:
+        images: Content hashes of the images by row.
+        maps: Content hashes of their maps, "" for none.
+    """
+    rows = "\n".join(f"{image} {mapped}" for image, mapped in zip(images, maps, strict=True))
+    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

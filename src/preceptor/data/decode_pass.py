@@ -20,7 +20,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data.cache_folder import CacheWriter, CanvasFormat, open_cache, stored_map
+from preceptor.data.cache_folder import (
+    CacheWriter,
+    CanvasFormat,
+    contents_hash,
+    open_cache,
+    stored_map,
+)
+from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
 from preceptor.data.file_index import FileIndex, KnownFiles, content_digest
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
 from preceptor.data.locations.read import reading_threads
@@ -33,6 +40,8 @@ Progress = Callable[[int, int], None]
 
 INDEX = "fingerprints.parquet"
 """File of a cache folder that remembers what is known of image files."""
+TABLES = "checked"
+"""Folder of a cache folder with the tables that were found valid."""
 # Files of a task: submitting one costs as much as decoding a small image, and a kilobyte of memory.
 _PART = 32
 # Bytes that must stay free on the disk after the caches are written.
@@ -96,7 +105,7 @@ class DecodePass:
         self._formats = list(dict.fromkeys(CanvasFormat.of(form) for form in formats))
         self._threads = threads or core_count()
         self._writers: list[CacheWriter] = []
-        self._content: tuple[list[str], list[str]] | None = None  # of a table whose caches are full
+        self._valid: _Valid | None = None  # the table, if all of its files are valid
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> DecodePass:
@@ -104,10 +113,10 @@ class DecodePass:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack:
-            if kind is None and self._content is not None:
+            if kind is None and self._valid is not None:
                 with self._naming_the_cache():
                     for writer in self._writers:
-                        writer.publish(writer.form.name(*self._content))
+                        writer.publish(writer.form.name(self._valid.contents))
 
     def decode(
         self,
@@ -134,11 +143,11 @@ class DecodePass:
         table = _Table(images, maps)
         formats = self._formats if complete else []
         files = FileIndex(self._index).look_up(table.paths)
-        missing = self._missing(formats, files, table)
+        missing = self._missing(formats, table.contents(files), len(images))
         if missing or not table.is_decoded(files).all():
             self._wait_for_others(table, needed=bool(formats))
             files = FileIndex(self._index).look_up(table.paths)
-            missing = self._missing(formats, files, table)
+            missing = self._missing(formats, table.contents(files), len(images))
         unread = np.ones(len(table.paths), bool) if missing else ~table.is_decoded(files)
         found = _Wrong()
         if unread.any():
@@ -146,27 +155,40 @@ class DecodePass:
                 self._reserve(missing, table)
             found = self._read(files, table, np.flatnonzero(unread), progress)
             FileIndex(self._index).remember(files, unread & (files.digest != ""))
-        if self._writers and not found:
-            self._content = table.digests(files)
+        if complete and not found and (contents := table.contents(files)) is not None:
+            self._valid = _Valid(contents, *table.states(files))
         return table.decoded(files, found)
+
+    def find(self, key: TableKey) -> pd.DataFrame | None:
+        """Table that was found valid before, with its files unchanged and all caches there."""
+        if self._cache_dir is None:
+            return None
+        found = CheckedTables(self._cache_dir / TABLES).find(key)
+        if found is None or self._missing(self._formats, found.contents, len(found.table)):
+            return None
+        return found.table
+
+    def remember(self, key: TableKey, table: pd.DataFrame) -> None:
+        """Store a valid table for `find`, if all of its files were found valid by `decode`."""
+        if self._cache_dir is not None and self._valid is not None:
+            checked = CheckedTable(table, self._valid.contents)
+            tables = CheckedTables(self._cache_dir / TABLES)
+            tables.store(key, checked, self._valid.images, self._valid.maps)
 
     @property
     def _index(self) -> Path | None:
         return None if self._cache_dir is None else self._cache_dir / INDEX
 
     def _missing(
-        self, formats: Sequence[CanvasFormat], files: KnownFiles, table: _Table
+        self, formats: Sequence[CanvasFormat], contents: str | None, count: int
     ) -> list[CanvasFormat]:
-        """Formats without a cache of this content."""
-        if self._cache_dir is None or not formats:
-            return []
-        if (files.digest == "").any():  # their content is not known before the pass
+        """Formats without a cache of these contents; None = not known before the pass."""
+        if self._cache_dir is None or contents is None:
             return list(formats)
-        content = table.digests(files)
         return [
             form
             for form in formats
-            if open_cache(self._cache_dir / form.name(*content), form, len(table.images)) is None
+            if open_cache(self._cache_dir / form.name(contents), form, count) is None
         ]
 
     def _wait_for_others(self, table: _Table, *, needed: bool) -> None:
@@ -286,6 +308,15 @@ class DecodePass:
             raise RunFailedError(f"image cache {self._cache_dir}: {reason}") from error
 
 
+@dataclass(frozen=True)
+class _Valid:
+    """Table with valid files: hash of their contents, and states of images and maps by row."""
+
+    contents: str
+    images: NDArray[np.int64]
+    maps: NDArray[np.int64]
+
+
 @dataclass
 class _Wrong:
     """Reasons of files that cannot be decoded as images or as maps, by position."""
@@ -339,10 +370,17 @@ class _Table:
         """(m,) whether each file is known to be valid in all of its uses."""
         return (files.as_image | ~self.is_image) & (files.as_map | ~self.is_map)
 
-    def digests(self, files: KnownFiles) -> tuple[list[str], list[str]]:
-        """Content hashes of images and maps by row; "" for missing files."""
+    def contents(self, files: KnownFiles) -> str | None:
+        """Hash of the contents of images and maps; None if a file's content is not known."""
+        if (files.digest == "").any():
+            return None
         known = np.append(files.digest, "")
-        return known[self._image].tolist(), known[self._map].tolist()
+        return contents_hash(known[self._image].tolist(), known[self._map].tolist())
+
+    def states(self, files: KnownFiles) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(n, 3) states of images and of maps by row; 0 for missing files."""
+        known = np.vstack([files.state, np.zeros((1, 3), np.int64)])
+        return known[self._image], known[self._map]
 
     def rows_of_image(self, at: int) -> NDArray[np.int64]:
         """Rows in which a file is the image."""

@@ -75,7 +75,7 @@ class FileIndex:
 
     def look_up(self, paths: Sequence[str]) -> KnownFiles:
         """Known properties of unchanged files; reads the current state of all files."""
-        state, errors = _states(paths)
+        state, errors = file_states(paths)
         count = len(paths)
         files = KnownFiles(
             paths,
@@ -143,7 +143,8 @@ def file_content_digest(path: str) -> str:
         ).hexdigest()
 
 
-def _states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
+def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
+    """States of files or other locations: (n, 3), and the errors by position."""
     state = np.zeros((len(paths), 3), np.int64)
     errors: dict[int, OSError] = {}
     special = not_plain(paths)

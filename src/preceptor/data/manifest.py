@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from preceptor.data.checked_tables import TableKey
 from preceptor.data.decode_pass import DecodePass, Progress
 from preceptor.data.locations.location import is_url, split_member
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
@@ -84,10 +85,17 @@ class Manifest:
             preceptor.errors.ProblemsError: nowhere.csv: 1 problem
               the file: there is no such file; correct the path
         """
+        place = Path(os.path.abspath(path))
+        decoding = checks.get("decoding") if checks.get("verify", True) else None
+        key = decoding and TableKey.of(place, checks.get("need", KINDS), checks.get("classes"))
+        if decoding and key and (table := decoding.find(key)) is not None:
+            return Manifest(table, place.parent, place)
         findings = Findings(str(path))
         raw = read_table(Path(path), findings)
-        place = Path(os.path.abspath(path))
-        return replace(check_raw(raw, place.parent, findings, **checks), source=place)
+        manifest = replace(check_raw(raw, place.parent, findings, **checks), source=place)
+        if decoding and key:
+            decoding.remember(key, manifest.table)
+        return manifest
 
     @staticmethod
     def from_frame(
