@@ -1,7 +1,7 @@
 """Tables of manifests whose rows and files were all found valid, for the next reading.
 
-A table is used again if the manifest has the same bytes and each of its files the same state; nothing
-is parsed, checked or opened then.
+A table is used again if the manifest has the same bytes and each of its files the same state; no
+file is opened then.
 """
 
 from __future__ import annotations
