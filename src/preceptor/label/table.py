@@ -35,10 +35,14 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     for column in ("path", "saliency"):
         cells = table[column].tolist()
         remote |= {at for at in not_plain(cells) if not is_local(cells[at])}
-    for at in sorted(remote):
-        what = f"{table['name'].iloc[at]!r} is no local file, or its map is none"
-        findings.add(raw.rows[at], what, "copy it to a folder and write its path")
-    findings.raise_if_any()
+    if remote:
+        first = min(remote)
+        what = (
+            f"{table['name'].iloc[first]!r} or its map is no local file, as of {len(remote):,} "
+            "rows in all"
+        )
+        findings.add(raw.rows[first], what, "copy the files to a folder and write their paths")
+        findings.raise_if_any()
     prefix = os.path.join(source.root, "")
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}
