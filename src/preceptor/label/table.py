@@ -8,8 +8,7 @@ import os
 
 import pandas as pd
 
-from preceptor.data.locations.location import is_local
-from preceptor.data.locations.states import not_plain
+from preceptor.data.locations.location import is_local, not_plain
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.label.sources import Row, Source
