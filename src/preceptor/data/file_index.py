@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.locations.location import is_plain
+from preceptor.data.locations.location import is_plain, not_plain
 from preceptor.data.locations.read import read_content
-from preceptor.data.locations.states import not_plain, states_of
+from preceptor.data.locations.states import states_of
 from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.

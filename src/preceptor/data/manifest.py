@@ -258,8 +258,8 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _relative(paths: pd.Series, folder: Path) -> pd.Series:
-    remote = paths.map(is_url) if paths.str.contains("://", regex=False).any() else None
-    if remote is not None and remote.any():
+    remote = np.fromiter(map(is_url, paths), bool, len(paths))
+    if remote.any():
         local = _relative(paths[~remote], folder)
         joined: pd.Series = pd.concat([paths[remote], local]).sort_index().astype("str")
         return joined

@@ -176,9 +176,13 @@ def absolute(names: pd.Series, root: Path) -> pd.Series:
 
 def _urls(names: pd.Series) -> NDArray[np.bool_] | None:
     """(n,) whether a name is a URL; None if none is."""
-    found = names.str.contains("://", regex=False).to_numpy(bool, copy=True)
-    if found.any():
-        found[found] = [is_url(name) for name in names[found]]
+    try:
+        schemes = pc.match_substring(pa.array(names, pa.large_string()), "://")
+        if not pc.any(schemes).as_py():
+            return None
+    except (pa.ArrowInvalid, UnicodeEncodeError):  # surrogates
+        pass
+    found = np.fromiter(map(is_url, names), bool, len(names))
     return found if found.any() else None
 
 

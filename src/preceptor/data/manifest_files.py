@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.data.decode_pass import Decoded, DecodePass, Progress
-from preceptor.data.locations.states import find_unreadable, not_plain
+from preceptor.data.locations.location import not_plain
+from preceptor.data.locations.states import find_unreadable
 from preceptor.data.manifest_io import Findings
 from preceptor.errors import without_secrets
 from preceptor.runtime.cores import core_count

@@ -8,8 +8,7 @@ import os
 
 import pandas as pd
 
-from preceptor.data.locations.location import is_local
-from preceptor.data.locations.states import not_plain
+from preceptor.data.locations.location import is_local, not_plain
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.label.sources import Row, Source
@@ -35,10 +34,14 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
     for column in ("path", "saliency"):
         cells = table[column].tolist()
         remote |= {at for at in not_plain(cells) if not is_local(cells[at])}
-    for at in sorted(remote):
-        what = f"{table['name'].iloc[at]!r} is no local file, or its map is none"
-        findings.add(raw.rows[at], what, "copy it to a folder and write its path")
-    findings.raise_if_any()
+    if remote:
+        first = min(remote)
+        what = (
+            f"{table['name'].iloc[first]!r} or its map is no local file, as of {len(remote):,} "
+            "rows in all"
+        )
+        findings.add(raw.rows[first], what, "copy the files to a folder and write their paths")
+        findings.raise_if_any()
     prefix = os.path.join(source.root, "")
     paths = [path.removeprefix(prefix) for path in table["path"]]
     first: dict[str, int] = {}

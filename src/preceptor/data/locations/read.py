@@ -19,6 +19,7 @@ from preceptor.data.locations.location import (
     RemoteFile,
     TarMember,
     is_plain,
+    not_plain,
     parse,
 )
 from preceptor.data.locations.parquet_images import cell_content
@@ -52,8 +53,7 @@ def read_content(text: str) -> bytes:
 
 def reading_threads(texts: Sequence[str], threads: int) -> int:
     """Number of threads that read locations: more than those that decode if any is not plain."""
-    plain = all(map(is_plain, texts))
-    return threads if plain else max(threads, NETWORK_THREADS)
+    return max(threads, NETWORK_THREADS) if not_plain(texts) else threads
 
 
 def _remote_file(url: str) -> bytes:

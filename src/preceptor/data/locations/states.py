@@ -19,7 +19,6 @@ from preceptor.data.locations.location import (
     ParquetCell,
     RemoteFile,
     TarMember,
-    is_plain,
     is_url,
     parse,
 )
@@ -46,13 +45,6 @@ class Unreadable:
     at: tuple[int, ...]
     reason: str
     container: Container | None = None
-
-
-def not_plain(texts: Sequence[str]) -> list[int]:
-    """Positions of the locations that may be something else than local files."""
-    if is_plain("\n".join(texts)):  # a million texts at once
-        return []
-    return [at for at, text in enumerate(texts) if not is_plain(text)]
 
 
 def states_of(texts: Iterable[str]) -> list[State | OSError]:
