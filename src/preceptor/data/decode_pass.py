@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.cache_folder import CacheWriter, CanvasFormat, locked, open_cache, stored_map
-from preceptor.data.file_index import FileIndex, KnownFiles, content_digest
+from preceptor.data.file_index import FileIndex, KnownFiles
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
 from preceptor.errors import InputError, RunFailedError
+from preceptor.runtime.checksums import content_digest
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.progress import progress as progress_bar
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preceptor.runtime.checksums import DIGEST_BYTES
 from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.
 DECODER = 1
-_DIGEST_BYTES = 16
 _BATCH = 64  # files per task: submitting single files costs more than reading their state
 # ctime is included, since programs may restore the modification time.
 _STATE = ["size", "mtime_ns", "ctime_ns"]
@@ -115,19 +114,6 @@ class FileIndex:
                 self._known.reset_index()[_FIELDS].to_parquet(partial, index=False)
 
 
-def content_digest(content: bytes) -> str:
-    """BLAKE2b hash with 16 bytes, in hex."""
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def file_content_digest(path: str) -> str:
-    """`content_digest` of a file, which is read in blocks."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(
-            stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        ).hexdigest()
-
-
 def _states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
     state = np.zeros((len(paths), 3), np.int64)
     errors: dict[int, OSError] = {}
@@ -157,7 +143,7 @@ def _read(file: Path | None) -> pd.DataFrame:
         for name in (*_STATE, "width", "height", "as_image", "as_map"):
             frame[name] = frame[name].astype(np.int64)
         frame["digest"] = frame["digest"].astype(object)
-        whole = frame["digest"].str.len().eq(2 * _DIGEST_BYTES).all() and frame.index.is_unique
+        whole = frame["digest"].str.len().eq(2 * DIGEST_BYTES).all() and frame.index.is_unique
         return frame if whole else empty
     except Exception:  # any error of a damaged file is repaired by reading all files again
         return empty

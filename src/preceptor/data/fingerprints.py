@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preceptor.data.file_index import FileIndex, file_content_digest
+from preceptor.data.file_index import FileIndex
 from preceptor.data.manifest import Manifest
 from preceptor.errors import Problem, ProblemsError
+from preceptor.runtime.checksums import file_digest
 
 
 def fingerprints(
@@ -43,7 +44,7 @@ def fingerprints(
 
     def fill(position: int) -> None:
         try:
-            files.digest[position] = file_content_digest(paths[position])
+            files.digest[position] = file_digest(Path(paths[position]))
         except OSError as error:
             errors[position] = error
 
