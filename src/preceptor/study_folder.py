@@ -21,6 +21,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.planned_runs import write_planned_runs
 from preceptor.study.protocol import Protocol
+from preceptor.study.run_configs import plain_run
 from preceptor.study.selection import read_choices
 from preceptor.study.steps import Select, Selection
 from preceptor.study.study_plan import StudyPlan
@@ -51,7 +52,7 @@ def open_study(
         report_to(f"reading {own.manifest}")
         with _collected(problems, name):
             if run:
-                forms = [image_formats(own.plain_run(backbone)) for backbone in own.backbone_names]
+                forms = [image_formats(plain_run(own, backbone)) for backbone in own.backbone_names]
                 opened[name].verify([form for several in forms for form in several])
                 for note in _notes(opened[name]):
                     report_to(f"note: {note}")

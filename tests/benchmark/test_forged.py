@@ -1,3 +1,5 @@
+"""Folders of forged photographs: manifest, files, seeds and failures."""
+
 import importlib.util
 import json
 import threading
@@ -7,22 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 from scipy import ndimage
 
 from preceptor.benchmark import forged as forged_module
 from preceptor.benchmark.forged import COLUMNS, write_draws, write_forged
-from preceptor.benchmark.forged_examples import draw_areas, draw_example
-from preceptor.benchmark.forged_settings import PRESETS, SPLITS, ForgedSettings
+from preceptor.benchmark.forged_examples import draw_areas
+from preceptor.benchmark.forged_settings import PRESETS, ForgedSettings
 from preceptor.benchmark.forgeries import (
-    KINDS,
-    STAMP_MARGIN,
     STAMP_SHAPE,
     Strengths,
-    is_grey,
-    random_place,
 )
-from preceptor.benchmark.photographs import PHOTOGRAPHS, draw_pools
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, RunFailedError
 from tests.commands import Outcome, assert_refused, here
@@ -126,31 +122,6 @@ def test_photographs_are_apart_by_kind_of_split(table):
     assert not photographs["val-noshort"] & tests
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_pixel_is_in_train_and_in_val(size, seed):
-    areas = draw_areas(size, seed)
-    for train, val in zip(areas["train"], areas["val"], strict=True):
-        assert train.group.removesuffix("/a") == val.group.removesuffix("/b")
-        assert not np.shares_memory(train.pixels, val.pixels)
-        assert min(train.pixels.shape[:2]) >= size
-        assert min(val.pixels.shape[:2]) >= size
-
-
-def test_pools_hold_every_sort_and_every_photograph_once():
-    for seed in range(20):
-        pools = draw_pools(np.random.default_rng(seed))
-        names = [photograph.name for pool in pools.values() for photograph in pool]
-        assert sorted(names) == sorted(photograph.name for photograph in PHOTOGRAPHS)
-        for pool in pools.values():
-            assert {photograph.sort for photograph in pool} == {"everyday", "scientific", "grey"}
-
-
-def test_the_sort_of_a_photograph_is_what_its_pixels_say(photographs):
-    for photograph in PHOTOGRAPHS:
-        assert is_grey(photographs[photograph.name]) == (photograph.sort == "grey")
-
-
 def test_the_stamp_goes_with_the_label_in_train_and_val_only(tmp_path):
     stamped = TINY.model_copy(update={"train": 400, "stamp_rate": 0.9})
     with_stamp = write_forged(tmp_path / "with", stamped, 0).parent
@@ -207,32 +178,6 @@ def test_a_moving_stamp_leaves_maps_and_content_as_they_are(tmp_path):
                 around = ndimage.binary_dilation(changed, np.ones((3, 3)))
                 assert not region[around].any()
     assert len(set(places)) > 0.8 * len(places) > 40
-
-
-def test_no_moving_stamp_touches_the_region_of_its_crop_or_of_the_forgery_it_could_have_had():
-    settings = PRESETS["spots"]
-    areas = draw_areas(settings.size, 100)["train"]
-    for row in range(100):
-        generator = np.random.default_rng([100, 0, row])
-        example = draw_example(areas, settings.kinds[row % 3], settings, generator)
-        top, left = random_place(example.region, generator)
-        height, width = STAMP_SHAPE
-        around = example.region[
-            top - STAMP_MARGIN : top + height + STAMP_MARGIN,
-            left - STAMP_MARGIN : left + width + STAMP_MARGIN,
-        ]
-        assert around.shape == (height + 2 * STAMP_MARGIN, width + 2 * STAMP_MARGIN)
-        assert not around.any()
-
-
-def test_crops_are_chosen_without_regard_to_their_label():
-    areas = draw_areas(32, 0)["train"]
-    for kind in KINDS:
-        example = draw_example(areas, kind, TINY, np.random.default_rng(0))
-        outside = example.region == 0
-        assert (example.forged == example.authentic)[outside].all()
-        change = np.abs(example.forged.astype(int) - example.authentic)[example.region >= 128]
-        assert change.mean() >= TINY.least_change
 
 
 # Seeds, folders, failures
@@ -334,34 +279,9 @@ def test_a_forgery_too_weak_to_be_seen_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"kinds": ("noise", "blur"), "unseen_kinds": ("blur",)}, "both seen and unseen: blur"),
-        ({"kinds": ()}, "at least 1"),
-        ({"kinds": ("sepia",)}, "sepia"),
-        ({"radius": (0.3, 0.2)}, "smallest <= largest"),
-        ({"size": 16}, "32"),
-        ({"edge": 12.0, "radius": (0.05, 0.2)}, "edge 12.0"),
-        ({"train": 1}, "4"),
-        ({"stamp_rate": 0.2}, "0.5"),
-        ({"stamp_place": "centre"}, "corner"),
-        ({"radius": (0.1, 0.39), "stamp_place": "moving"}, "stamp_place moving"),
-        ({"color": 3}, "color"),
-    ],
-)
-def test_bad_settings_are_refused(values, message):
-    with pytest.raises(ValidationError, match=message):
-        ForgedSettings.model_validate(values)
-
-
 def test_a_negative_seed_is_refused(tmp_path):
     with pytest.raises(InputError, match="seed -1"):
         write_forged(tmp_path / "forged", TINY, seed=-1)
-
-
-def test_every_split_has_its_count():
-    assert [TINY.count(split) for split in SPLITS] == [48, 24, 24, 24, 24]
 
 
 def test_draws_are_one_folder_a_seed(tmp_path: Path) -> None:
@@ -391,11 +311,3 @@ def test_the_command_changes_the_stamp_of_a_preset(tmp_path: Path) -> None:
     for options, message in refused.items():
         assert_refused(command("refused", *options), ["--preset " + options[0], message], 1)
     assert [path.name for path in tmp_path.iterdir()] == ["moving"]
-
-
-@pytest.mark.parametrize("name", ["small", "demo", "spots", "full"])
-def test_presets_for_studies_have_every_kind_and_a_stamp(name: str) -> None:
-    settings = PRESETS[name]
-    assert {*settings.kinds, *settings.unseen_kinds} == set(KINDS)
-    assert settings.stamp_strength > 0
-    assert settings.stamp_rate == 1

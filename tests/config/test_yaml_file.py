@@ -17,6 +17,7 @@ from preceptor.config.training import RECIPES, Augmentation, Training
 from preceptor.config.yaml_file import dump_config, load_config, parse_config
 from preceptor.errors import InputError, ProblemsError
 from preceptor.study.config import StudyConfig
+from preceptor.study.run_configs import weights_of
 
 RUN = "manifest: data/m.csv\nbackbone: test_resnet\n"
 STUDY = {"manifest": "m.csv", "teachers": ["t"], "students": ["a", "b"]}
@@ -292,7 +293,7 @@ def test_study_defaults() -> None:
     assert study.alpha_grid == (0.01, 0.05, 0.1, 0.25, 0.5, 0.9)
     assert study.probe_backbone == "a"
     assert study.stage_one_alpha == 0.1
-    assert study.weights_of("a") == "none"
+    assert weights_of(study, "a") == "none"
     mse = parse_config(STUDY | {"training": {"distance": "mse"}}, StudyConfig)
     assert mse.alpha_grid == (0.01, 0.1, 0.5)
     for distance in ("l1", "kl", "dice"):

@@ -650,15 +650,13 @@ def test_fingerprints_follow_the_content(folder: Path, monkeypatch: pytest.Monke
     pd.testing.assert_frame_equal(fingerprints(manifest), first)
 
     save(folder / "images" / "b.png", (9, 7))
-    hashed: list[str] = []
+    hashed: list[Path] = []
     from preceptor.data import fingerprints as module
 
-    digest = module.file_content_digest
-    monkeypatch.setattr(
-        module, "file_content_digest", lambda path: (hashed.append(path), digest(path))[1]
-    )
+    digest = module.file_digest
+    monkeypatch.setattr(module, "file_digest", lambda path: (hashed.append(path), digest(path))[1])
     second = fingerprints(manifest, cache=cache)
-    assert hashed == [str(folder / "images" / "b.png")]
+    assert hashed == [folder / "images" / "b.png"]
     assert (first["path"] != second["path"]).tolist() == [False, True] + [False] * 4
     assert not list(cache.parent.glob("*.tmp"))
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
+from preceptor.label import status
 from preceptor.label.database import connect
 from preceptor.label.image_files import look_again
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
@@ -153,3 +154,17 @@ def test_what_is_drawn_while_the_file_is_missing_is_kept(manifest: Path, server:
     file.write_bytes(content)
     assert ann.get(f"/api/images/{image}/whole").status == 200
     assert len(ann.image(image)["strokes"]) == 1
+
+
+def test_the_state_lists_a_bounded_number_of_images(
+    manifest: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(manifest) as server:
+        ann = server.client("ann")
+        for image in ann.queue()[:3]:
+            ann.stroke(image, blob(*SIZE))
+    (manifest.parent / "images").rename(manifest.parent / "elsewhere")
+    monkeypatch.setattr(status, "_PROBLEMS", 2)
+    out = here("label", "status", database).out
+    assert out.count("there is no such file") == 2
+    assert "and 1 more images that cannot be shown" in out

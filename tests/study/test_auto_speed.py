@@ -17,6 +17,7 @@ from preceptor.study import auto_speed
 from preceptor.study.auto_speed import decide_speed
 from preceptor.study.baseline_runs import full_run
 from preceptor.study.config import StudyConfig
+from preceptor.study.run_configs import training_of
 from preceptor.study.setting import Setting
 from preceptor.study_folder import open_study
 from tests.datasets import squares
@@ -89,7 +90,7 @@ def test_what_is_named_is_not_probed(tmp_path: Path, probes: list[str]) -> None:
     assert not probes
     half = study(manifest, precision="auto", channels_last=True)
     found = open_study(half, tmp_path, run=True, report_to=lambda line: None).config
-    kept = found.training_of("test_byobnet").speed
+    kept = training_of(found, "test_byobnet").speed
     assert kept == Speed(precision="bf16-mixed", channels_last=True)
 
 
@@ -133,7 +134,7 @@ def test_a_plan_that_is_looked_at_is_not_probed(tmp_path: Path, probes: list[str
     asked = study(manifest, **AUTO)
     found = open_study(asked, tmp_path, run=False, report_to=lambda line: None).config
     assert not probes
-    assert found.training_of("test_byobnet").speed == SLOW
+    assert training_of(found, "test_byobnet").speed == SLOW
 
 
 def test_every_domain_counts_in_what_is_probed(

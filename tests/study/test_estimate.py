@@ -10,6 +10,7 @@ from preceptor.config.run import RunConfig
 from preceptor.models.model_folder import save_model
 from preceptor.study import estimate
 from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
+from preceptor.study.run_configs import run_config
 from preceptor.study.steps import Arm, AverageMaps, Evaluate, Step, Train
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import build_for, image_formats
@@ -49,7 +50,7 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
     config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
     backbone = config.students[0]
-    run = config.run_config(backbone, 0)
+    run = run_config(config, backbone, 0)
     train = Train(run, Arm("baseline2", backbone, 1.0))
     steps = [Step("a", train, ""), Step("b", train, ""), Step("e", Evaluate(run, "a"), "")]
     model = build_for(run, ["marked", "plain"], load_weights=False)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from preceptor.data.manifest import Manifest
 from preceptor.data.marks import MarkPlaces
+from preceptor.errors import InputError
 from preceptor.results import read
-from preceptor.study.mark_gains import MEASURED, MeasuredGain, describe_marks
+from preceptor.study.mark_gains import MEASURED, MeasuredGain, describe_marks, marks_of_training
+from tests.datasets import squares
 from tests.documents import ROOT
 
 EVIDENCE = ROOT / "benchmarks" / "evidence"
@@ -50,3 +55,16 @@ def test_the_most_similar_data_are_named() -> None:
 def test_data_unlike_all_measured_ones_are_said_to_be() -> None:
     lines = describe_marks(MarkPlaces(1e-4, 0.0, 30))
     assert lines[-1].startswith("these marks differ from all measured ones by a factor of ")
+
+
+def test_a_damaged_map_is_refused_with_its_file_reason_and_remedy(tmp_path: Path) -> None:
+    manifest = Manifest.read(squares(tmp_path), verify=False)
+    assert marks_of_training(manifest) is not None
+    damaged = next(one for one in manifest.table["saliency"] if one)
+    Path(damaged).write_bytes(b"no image")
+    with pytest.raises(InputError) as found:
+        marks_of_training(manifest)
+    assert re.fullmatch(
+        rf"{re.escape(damaged)}: [^;]+; replace the file or empty its cell in saliency",
+        str(found.value),
+    )

@@ -17,6 +17,7 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import estimate_seconds
 from preceptor.study.plan import Plan
 from preceptor.study.protocol import Protocol
+from preceptor.study.run_configs import plain_run
 from preceptor.study.stages import outline
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.prepare import build_for
@@ -133,7 +134,7 @@ def write_study_file(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
     study = decide_speed(study, [manifest], probe=False)
-    plain = study.plain_run(backbone)
+    plain = plain_run(study, backbone)
     build_for(plain, manifest.classes, load_weights=False).guidable_grid()  # raises if too coarse
     workspace = Workspace(manifest)  # default cache folder, since there is no study folder yet
     path = study.manifest_of(study.seed_list[0])

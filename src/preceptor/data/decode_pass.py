@@ -28,10 +28,11 @@ from preceptor.data.cache_folder import (
     stored_map,
 )
 from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
-from preceptor.data.file_index import FileIndex, KnownFiles, content_digest
+from preceptor.data.file_index import FileIndex, KnownFiles
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
 from preceptor.data.locations.read import reading_threads
 from preceptor.errors import InputError, RunFailedError
+from preceptor.runtime.checksums import content_digest
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.file_lock import locked
 from preceptor.runtime.progress import progress as progress_bar

@@ -7,7 +7,6 @@ member of a tar or Parquet file, see `locations.states`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -19,14 +18,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.locations.location import is_plain, not_plain
-from preceptor.data.locations.read import read_content
+from preceptor.data.locations.location import not_plain
 from preceptor.data.locations.states import states_of
+from preceptor.runtime.checksums import DIGEST_BYTES
 from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.
 DECODER = 1
-_DIGEST_BYTES = 16
 _BATCH = 64  # files per task: submitting single files costs more than reading their state
 # Seconds for the state of a file, from which on several threads ask, and the number of files that
 # shows it: on a local disk, threads only take turns.
@@ -128,21 +126,6 @@ class FileIndex:
                 self._known.reset_index()[_FIELDS].to_parquet(partial, index=False)
 
 
-def content_digest(content: bytes) -> str:
-    """BLAKE2b hash with 16 bytes, in hex."""
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def file_content_digest(path: str) -> str:
-    """`content_digest` of a file, which is read in blocks, or of the content of a location."""
-    if not is_plain(path):
-        return content_digest(read_content(path))
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(
-            stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        ).hexdigest()
-
-
 def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
     """States of files or other locations: (n, 3), and the errors by position."""
     state = np.zeros((len(paths), 3), np.int64)
@@ -187,7 +170,7 @@ def _read(file: Path | None) -> pd.DataFrame:
         for name in (*_STATE, "width", "height", "as_image", "as_map"):
             frame[name] = frame[name].astype(np.int64)
         frame["digest"] = frame["digest"].astype(object)
-        whole = frame["digest"].str.len().eq(2 * _DIGEST_BYTES).all() and frame.index.is_unique
+        whole = frame["digest"].str.len().eq(2 * DIGEST_BYTES).all() and frame.index.is_unique
         return frame if whole else empty
     except Exception:  # any error of a damaged file is repaired by reading all files again
         return empty

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preceptor.data.file_index import FileIndex, file_content_digest
-from preceptor.data.locations.read import reading_threads
+from preceptor.data.file_index import FileIndex
+from preceptor.data.locations.read import location_digest, reading_threads
 from preceptor.data.manifest import Manifest
 from preceptor.errors import Problem, ProblemsError
 
@@ -44,7 +44,7 @@ def fingerprints(
 
     def fill(position: int) -> None:
         try:
-            files.digest[position] = file_content_digest(paths[position])
+            files.digest[position] = location_digest(paths[position])
         except OSError as error:
             errors[position] = error
 

@@ -26,15 +26,11 @@ from preceptor.report.blocks import (
 from preceptor.report.histogram_figure import histogram
 from preceptor.report.plain_page import PlainPage, render_plain_page
 from preceptor.report.svg import (
-    WIDTH,
-    Element,
     Figure,
-    label,
-    line,
     path,
-    sideways,
     svg,
 )
+from preceptor.report.unit_axes import UnitAxes
 from preceptor.runtime.formatting import number
 
 _LONGEST = 480  # pixels of a picture's longer side
@@ -210,28 +206,18 @@ def _deletion_blocks(one: Explanation) -> list[Block]:
 
 
 def _deletion_plot(curves: dict[str, DeletionCurve], of: str) -> Figure:
-    left, right, top, bottom = 54.0, WIDTH - 14.0, 10.0, 210.0
-
-    def at(share: float, probability: float) -> tuple[float, float]:
-        return left + share * (right - left), bottom - probability * (bottom - top)
-
-    body: list[Element] = []
-    for mark in (0, 0.25, 0.5, 0.75, 1):
-        (x, y), told = at(mark, mark), f"{mark:g}"
-        body += [line(x, top, x, bottom, "grid"), line(left, y, right, y, "grid")]
-        body.append(label(x, bottom + 16, told, "tick", "middle"))
-        body.append(label(left - 7, y + 4, told, "tick", "end"))
+    axes = UnitAxes(54.0, 210.0)
+    body = axes.grid()
     said = []
     for key, name in _CURVES:
         curve = curves[key]
         if not np.isfinite(curve.area):
             continue
         points = zip(curve.shares.tolist(), curve.probabilities.tolist(), strict=True)
-        body.append(path([at(*point) for point in points], key))
+        body.append(path([axes.at(*point) for point in points], key))
         said.append(f"{name} {number(curve.area, 2)}")
-    body.append(label((left + right) / 2, bottom + 35, "share of removed cells", "axis", "middle"))
-    body.append(sideways(11, (top + bottom) / 2, f"probability of {of}"))
-    return svg(bottom + 43, f"Deletion curves. Areas: {', '.join(said) or 'none'}", body)
+    body += axes.titles("share of removed cells", f"probability of {of}")
+    return svg(axes.height, f"Deletion curves. Areas: {', '.join(said) or 'none'}", body)
 
 
 def _similar_blocks(one: Explanation, found: Explained) -> list[Block]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from preceptor.data.images import SUFFIXES
 from preceptor.errors import InputError, is_control
+from preceptor.runtime.checksums import file_digest
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ def find_source(path: Path) -> Source:
         raise InputError(f"{path}: there is no such manifest or folder; correct the path")
     if place.suffix.lower() in SUFFIXES:
         raise InputError(f"{path}: it is one image; name its folder")
-    with place.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return Source(place, place.parent, False, found)
+    return Source(place, place.parent, False, file_digest(place))
 
 
 def folder_rows(source: Source) -> list[Row]:

@@ -14,6 +14,8 @@ from preceptor.label.database import Connection
 from preceptor.label.figures import Remembered, figures
 from preceptor.label.image_files import changed_states
 
+_PROBLEMS = 100
+
 
 def print_status(connection: Connection, root: Path, console: Console) -> None:
     """Print the figures of a database.
@@ -50,8 +52,11 @@ def print_status(connection: Connection, root: Path, console: Console) -> None:
         _print(console, columns, found["sources"])
     columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
     _print(console, columns | {"IoU": "iou"}, found["pairs"])
-    for name, problem in _problems(connection, root):
+    problems = _problems(connection, root)
+    for name, problem in problems[:_PROBLEMS]:
         console.print(f"{name}: {problem}", markup=False, highlight=False, soft_wrap=True)
+    if len(problems) > _PROBLEMS:
+        console.print(f"and {len(problems) - _PROBLEMS:,} more images that cannot be shown")
 
 
 def _problems(connection: Connection, root: Path) -> list[tuple[str, str]]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.config.image_format import ImageFormat
 
 BATCH_SIZES = (8, 16, 32, 64)
 """Batch sizes that are tried on a CPU."""
@@ -12,6 +18,33 @@ GPU_BATCH_SIZES = (32, 64, 128, 256)
 _GAIN = 1.05
 # A probe ends after a batch that took this long, in seconds.
 _LONG = 1.0
+
+
+def probe_batch_size(
+    compute: Callable[[NDArray[np.uint8]], object], form: ImageFormat, *, gpu: bool
+) -> int:
+    """Batch size at which a network is fast, measured on random images.
+
+    Args:
+        compute: Computation of a batch, (B, side, side, channels); raises MemoryError if memory
+            runs out.
+        form: Input format of the network.
+        gpu: Whether it runs on a GPU.
+    """
+
+    def seconds(size: int) -> float | None:
+        """Time of a batch after a first one; None if memory runs out."""
+        shape = (size, form.size, form.size, form.channels)
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        try:
+            compute(images)
+            started = time.perf_counter()
+            compute(images)
+        except MemoryError:
+            return None
+        return time.perf_counter() - started
+
+    return choose_batch_size(seconds, GPU_BATCH_SIZES if gpu else BATCH_SIZES)
 
 
 def choose_batch_size(seconds: Callable[[int], float | None], sizes: Sequence[int]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from preceptor.errors import InputError, reason
-from preceptor.predictor.inference_probe import BATCH_SIZES, GPU_BATCH_SIZES, choose_batch_size
+from preceptor.predictor.inference_probe import probe_batch_size
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.network import NetworkOutput
 from preceptor.predictor.sealed_file import CARD_KEY, INFO_KEY, read_sealed
@@ -81,17 +80,7 @@ class OnnxNetwork:
 
     @cached_property
     def _probed_batch_size(self) -> int:
-        return choose_batch_size(self._seconds, GPU_BATCH_SIZES if self._cuda else BATCH_SIZES)
-
-    def _seconds(self, size: int) -> float:
-        """Time of a batch of random images after a first one."""
-        form = self.info.image_format
-        shape = (size, form.size, form.size, form.channels)
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        self(images)
-        started = time.perf_counter()
-        self(images)
-        return time.perf_counter() - started
+        return probe_batch_size(self, self.info.image_format, gpu=self._cuda)
 
     def __call__(
         self,

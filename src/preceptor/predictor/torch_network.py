@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model
 from preceptor.models.outputs import GuidedOutput, ModelOutput
 from preceptor.models.precision import autocast
-from preceptor.predictor.inference_probe import BATCH_SIZES, GPU_BATCH_SIZES, choose_batch_size
+from preceptor.predictor.inference_probe import probe_batch_size
 from preceptor.predictor.model_info import MapKind, ModelInfo
 from preceptor.predictor.network import NetworkOutput, joined_outputs
 from preceptor.runtime.memory import out_of_memory
@@ -75,23 +74,15 @@ class TorchNetwork:
 
     @cached_property
     def _probed_batch_size(self) -> int:
-        sizes = BATCH_SIZES if self._device.type == "cpu" else GPU_BATCH_SIZES
-        return choose_batch_size(self._seconds, sizes)
+        def compute(images: NDArray[np.uint8]) -> None:
+            try:
+                self._forward(images, maps=True, map_classes=None)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(str(error)) from error
 
-    def _seconds(self, size: int) -> float | None:
-        """Time of a batch of random images after a first one; None if memory runs out."""
-        form = self.info.image_format
-        shape = (size, form.size, form.size, form.channels)
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        try:
-            self._forward(images, maps=True, map_classes=None)
-            started = time.perf_counter()
-            self._forward(images, maps=True, map_classes=None)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            return None
-        return time.perf_counter() - started
+        return probe_batch_size(compute, self.info.image_format, gpu=self._device.type != "cpu")
 
     def __call__(
         self,

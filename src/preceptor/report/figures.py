@@ -29,10 +29,10 @@ from preceptor.report.svg import (
     names,
     path,
     ring,
-    sideways,
     svg,
     ticks,
 )
+from preceptor.report.unit_axes import UnitAxes
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records, select_arm
 from preceptor.runtime.formatting import number
@@ -189,26 +189,15 @@ def roc_plot(plan: Plan, results: Results, backbone: str) -> Figure | None:
                 curves[row.key] = curve
     if not curves:
         return None
-    left, right, top, bottom = 46.0, WIDTH - 14.0, 10.0, 310.0
-
-    def at(fpr: float, tpr: float) -> tuple[float, float]:
-        return left + fpr * (right - left), bottom - tpr * (bottom - top)
-
-    body: list[Element] = []
-    for mark in (0, 0.25, 0.5, 0.75, 1):
-        (x, y), told = at(mark, mark), f"{mark:g}"
-        body += [line(x, top, x, bottom, "grid"), line(left, y, right, y, "grid")]
-        body.append(label(x, bottom + 16, told, "tick", "middle"))
-        body.append(label(left - 7, y + 4, told, "tick", "end"))
-    body.append(line(*at(0, 0), *at(1, 1), "chance"))
+    axes = UnitAxes(46.0, 310.0)
+    body = [*axes.grid(), axes.diagonal()]
     for key in sorted(curves, key=lambda key: key == "student"):  # the Student on top
-        points = [(left, bottom), *(at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
+        points = [axes.at(0, 0), *(axes.at(f, t) for f, t in zip(_FPR, curves[key], strict=True))]
         body.append(path(points, color(key)))
-    body.append(label((left + right) / 2, bottom + 35, "false positive rate", "axis", "middle"))
-    body.append(sideways(12, (top + bottom) / 2, "true positive rate"))
+    body += axes.titles("false positive rate", "true positive rate")
     at_tenth = ", ".join(f"{short(key)} {number(c[20], 2)}" for key, c in curves.items())
     title = f"{backbone}: ROC on {results.primary}. True positive rate at 10 % false: {at_tenth}"
-    return svg(bottom + 43, title, body)
+    return svg(axes.height, title, body)
 
 
 def differences(

@@ -19,6 +19,7 @@ from preceptor.runtime.formatting import duration
 from preceptor.runtime.result_folder import is_finished
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
+from preceptor.study.run_configs import training_of
 from preceptor.study.seeds import AutoSeeds
 from preceptor.training.record import RunRecord
 
@@ -206,7 +207,7 @@ def _computed(plan: Plan) -> str:
     if not study.training.left_to_probe:
         return study.training.speed.words
     names = dict.fromkeys([*study.teachers, *study.students])
-    return "; ".join(f"{name}: {study.training_of(name).speed.words}" for name in names)
+    return "; ".join(f"{name}: {training_of(study, name).speed.words}" for name in names)
 
 
 def _guided_map(plan: Plan) -> str:

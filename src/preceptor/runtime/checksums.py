@@ -15,10 +15,21 @@ CHECKSUMS = "checksums.json"
 """File with the checksums of other files of its folder."""
 
 
+DIGEST_BYTES = 16
+"""Size of the hashes of files."""
+
+
+def content_digest(content: bytes) -> str:
+    """BLAKE2b hash of bytes, hexadecimal."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+
+
 def file_digest(path: Path) -> str:
-    """BLAKE2b hash of the content of a file."""
+    """`content_digest` of a file, which is read in blocks."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)
+        ).hexdigest()
 
 
 def files_that_differ(folder: Path, checksums: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from preceptor.config.training import Speed, Training
 from preceptor.config.yaml_file import load_config
 from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig
+from preceptor.study.run_configs import plain_run
 from preceptor.training.probe import choose_speed
 
 # Shorter trainings, in steps, have the defaults: a probe takes up to 30 steps and a second for each
@@ -55,7 +56,7 @@ def decide_speed(
         elif backbone not in known:
             tell(f"{backbone}: measuring the speed of a step ({', '.join(free)} is auto)")
             known[backbone] = choose_speed(
-                study.plain_run(backbone), classes, free=free, steps=steps, tell=tell
+                plain_run(study, backbone), classes, free=free, steps=steps, tell=tell
             )
     return study.model_copy(update={"speed": known})
 

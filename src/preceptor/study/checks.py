@@ -16,6 +16,7 @@ from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.study.config import StudyConfig
+from preceptor.study.run_configs import annotated_seed_of, plain_run
 from preceptor.study.teacher import all_teachers_of, teachers_of
 from preceptor.study.teacher_runs import MEMBER_STRIDE
 from preceptor.study.workspaces import Workspaces
@@ -56,7 +57,7 @@ def check_study(
     if networks:
         for backbone in study.backbone_names:
             try:
-                model = build_for(study.plain_run(backbone), workspaces.first.manifest.classes)
+                model = build_for(plain_run(study, backbone), workspaces.first.manifest.classes)
                 grid = model.guidable_grid()
                 if "dfr" in study.controls and backbone in study.students:
                     check_last_layer(with_pool(model, Pool()))
@@ -156,7 +157,7 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
     for seed in study.seed_list if every else study.seed_list[:1]:
         workspace = workspaces.of(seed)
         try:
-            mask = workspace.drawn(study.annotated, study.annotated_seed_of(seed))
+            mask = workspace.drawn(study.annotated, annotated_seed_of(study, seed))
         except InputError as error:
             yield str(error)
             break

@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from preceptor.config.guidance import PoolKind
 from preceptor.config.maps import PCA_COMPONENTS, Method, RiseSettings
 from preceptor.config.network import NetworkFactory
 from preceptor.config.paths import ConfigPath, Weights
-from preceptor.config.run import RunConfig
 from preceptor.config.settings import Amount, Few
 from preceptor.config.training import Speed, Training
 from preceptor.errors import InputError
@@ -30,8 +28,9 @@ from preceptor.study.config_problems import (
 from preceptor.study.controls import ControlName
 from preceptor.study.domain import Domain, Sizes
 from preceptor.study.options import Guidance, GuidanceConfig, Mapper, Variant
-from preceptor.study.seeds import MOST_SEEDS, AutoSeeds, Seeds
+from preceptor.study.seeds import AutoSeeds, Seeds, every_seed, seed_problems, selection_rungs
 from preceptor.study.setting import Setting
+from preceptor.study.setting_grids import guided_settings, plain_settings, probe_alpha
 
 Publication = Literal["teaching-ai-to-teach"]
 """Publication whose results a report can show beside its own."""
@@ -173,14 +172,9 @@ class StudyConfig(GuidanceConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
-        if isinstance(self.seeds, int) and self.seeds > MOST_SEEDS:
-            raise ValueError(
-                f"seeds: {self.seeds:,} is above the maximum of {MOST_SEEDS:,}; for one seed with "
-                f"this number write [{self.seeds}]"
-            )
-        wrong: list[str] = []
-        if isinstance(self.seeds, AutoSeeds) and (found := self.seeds.auto.problems()):
+        if found := seed_problems(self.seeds):
             raise ValueError("\n".join(found))
+        wrong: list[str] = []
         if (self.manifest is None) == (not self.domains):
             wrong.append("exactly one of manifest and domains is needed; set one of them")
         wrong += name_problems("domains", self.domains)
@@ -225,9 +219,7 @@ class StudyConfig(GuidanceConfig):
     @property
     def seed_list(self) -> tuple[int, ...]:
         """All seeds, for `auto` up to the limit."""
-        if isinstance(self.seeds, AutoSeeds):
-            return tuple(range(self.looks[-1]))
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+        return every_seed(self.seeds)
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -238,6 +230,11 @@ class StudyConfig(GuidanceConfig):
     def first_seeds(self) -> tuple[int, ...]:
         """Seeds of all selections: those of the first look, or all if their number is fixed."""
         return self.seed_list[: self.looks[0]] if self.looks else self.seed_list
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Numbers of seeds after which the candidates of a selection are compared."""
+        return selection_rungs(len(self.first_seeds), all_at_once=self.search == "grid")
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -286,13 +283,7 @@ class StudyConfig(GuidanceConfig):
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Settings to choose from in guided runs: every way of guiding with every α of its grid."""
-        if not self.guidances:
-            return tuple(Setting(alpha) for alpha in self.alpha_grid)
-        return tuple(
-            Setting(alpha, name)
-            for name, way in self.guidances.items()
-            for alpha in way.alpha_grid(self.alpha_grid)
-        )
+        return guided_settings(self.guidances, self.alpha_grid)
 
     @property
     def paper_setting(self) -> Setting:
@@ -310,10 +301,7 @@ class StudyConfig(GuidanceConfig):
     @property
     def plain_settings(self) -> tuple[Setting, ...]:
         """Settings to choose from in runs without guidance: one for each pooling."""
-        found: dict[PoolKind, Setting] = {}
-        for name, way in self.guidances.items():
-            found.setdefault(way.training(self.training).pool, Setting(1.0, name))
-        return tuple(found.values()) or (Setting(1.0),)
+        return plain_settings(self.guidances, self.training)
 
     @property
     def starts_from_mapper(self) -> bool:
@@ -324,23 +312,10 @@ class StudyConfig(GuidanceConfig):
     def mean_setting(self) -> Setting | None:
         """Setting without guidance whose pooling is the mean; None if there is none."""
         for setting in self.plain_settings:
-            if self.training_of(self.students[0], setting.guidance).pool == "mean":
+            way = self.guidances.get(setting.guidance)
+            if (way.training(self.training) if way else self.training).pool == "mean":
                 return setting
         return None
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """Numbers of seeds after which the candidates of a selection are compared.
-
-        Two seeds are the fewest with an interval over seeds; the last comparison has all seeds of
-        a selection.
-        """
-        rung, count = 2, len(self.first_seeds)
-        found = []
-        while self.search != "grid" and rung < count:
-            found.append(rung)
-            rung *= 2
-        return (*found, count)
 
     @property
     def probe_backbone(self) -> str:
@@ -352,8 +327,7 @@ class StudyConfig(GuidanceConfig):
         """α of the probe Student."""
         if self.probe_alpha is not None:
             return self.probe_alpha
-        grid = [one.alpha for one in self.settings if one.guidance == self.first_guidance]
-        return 0.1 if 0.1 in grid else grid[0]
+        return probe_alpha(self.settings, self.first_guidance)
 
     @property
     def probe_settings(self) -> tuple[Setting, ...]:
@@ -362,61 +336,7 @@ class StudyConfig(GuidanceConfig):
             return self.settings
         return (Setting(self.stage_one_alpha, self.first_guidance),)
 
-    def training_of(self, backbone: str, guidance: str = "") -> Training:
-        """Training settings of a backbone, with the choices of the probe instead of auto.
-
-        Args:
-            backbone: Name of the backbone.
-            guidance: Way of guiding; "" = the study's own settings.
-        """
-        training = self.training
-        if chosen := self.speed.get(backbone):
-            free = training.left_to_probe
-            training = training.model_copy(update={name: getattr(chosen, name) for name in free})
-        return self.guidances[guidance].training(training) if guidance else training
-
-    def annotated_seed_of(self, seed: int) -> int:
-        """Random seed of the subset of annotated images for a seed of the study."""
-        return self.annotated_seed + (seed if self.annotated_per_seed else 0)
-
-    def run_config(self, backbone: str, draw: int, **values: object) -> RunConfig:
-        """Run config for a backbone and a seed of the study.
-
-        Args:
-            backbone: Backbone of the model.
-            draw: Seed of the study, for the data and, unless `values` has another, the training.
-            values: Settings that differ from a guided run on all training images.
-        """
-        base: dict[str, object] = {
-            "manifest": self.manifest_of(draw),
-            "backbone": backbone,
-            "weights": self.weights_of(backbone),
-            "backbone_args": self.backbone_args.get(backbone, {}),
-            "network": self.backbones.get(backbone),
-            "positive": self.positive,
-            "annotated": self.annotated,
-            "annotated_seed": self.annotated_seed_of(draw),
-            "guide_classes": self.guide_classes,
-            "human_post": self.human_post,
-            "validation_negatives": self.validation_negatives,
-            "seed": draw,
-            "training": self.training_of(backbone),
-        }
-        return RunConfig.model_validate(base | values)
-
-    def plain_run(self, backbone: str) -> RunConfig:
-        """Run config of a backbone before the probe, for any classes: the defaults of `Speed`
-        instead of auto, and no positive class.
-        """
-        training = self.training.without_auto()
-        study = next(iter(self.by_domain().values()))
-        return study.run_config(backbone, self.seed_list[0], positive=None, training=training)
-
     @property
     def backbone_names(self) -> tuple[str, ...]:
         """All distinct backbones, those of the Teachers first."""
         return tuple(dict.fromkeys([*self.teachers, *self.students]))
-
-    def weights_of(self, backbone: str) -> str:
-        """Initial weights of a backbone: hub, none or a file."""
-        return self.weights if isinstance(self.weights, str) else self.weights[backbone]

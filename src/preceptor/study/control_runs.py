@@ -12,6 +12,7 @@ from preceptor.study.controls import Control, added_control
 from preceptor.study.guided_runs import guided_by, on_maps, soft_labels
 from preceptor.study.options import GuidanceConfig
 from preceptor.study.protocol import Protocol
+from preceptor.study.run_configs import training_of
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.teacher import Teacher
@@ -46,7 +47,7 @@ def control_run(
         values["maps"] = source.model_copy(update={"shuffle_seed": seed})
     elif control == "masked":
         setting = replace(setting, alpha=1.0)
-        values = _masked(source, guiding, protocol.study.training_of(backbone, setting.guidance))
+        values = _masked(source, guiding, training_of(protocol.study, backbone, setting.guidance))
     else:
         values = guided_by(source, guiding, 1.0) | {
             "alpha_start": None,

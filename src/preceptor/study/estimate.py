@@ -9,6 +9,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.cache_folder import CanvasFormat
 from preceptor.data.manifest import Manifest
 from preceptor.study.config import StudyConfig
+from preceptor.study.run_configs import plain_run
 from preceptor.study.steps import Step
 from preceptor.training.prepare import build_for, image_formats
 from preceptor.training.probe import step_seconds
@@ -91,7 +92,7 @@ def cache_bytes(study: StudyConfig, manifest: Manifest) -> int:
     forms = {
         CanvasFormat.of(form)
         for backbone in study.backbone_names
-        for form in image_formats(study.plain_run(backbone))
+        for form in image_formats(plain_run(study, backbone))
     }
     return sum(form.bytes_needed(len(manifest), int(manifest.map_mask.sum())) for form in forms)
 

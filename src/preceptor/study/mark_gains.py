@@ -8,8 +8,10 @@ from math import exp, hypot, log
 import numpy as np
 
 from preceptor.data.cache import read_human_maps
+from preceptor.data.images import ImageError
 from preceptor.data.manifest import Manifest
 from preceptor.data.marks import MarkPlaces, mark_places, sampled
+from preceptor.errors import InputError
 from preceptor.runtime.formatting import interval, number
 
 # Data whose area or overlap differs by more than this factor are not called comparable.
@@ -79,10 +81,13 @@ def marks_of_training(manifest: Manifest) -> MarkPlaces | None:
         Size and places, or None for fewer than two marks.
 
     Raises:
-        ImageError: A map cannot be read.
+        InputError: A map cannot be read.
     """
     rows = sampled(np.flatnonzero(manifest.train_mask & manifest.map_mask))
-    return mark_places(read_human_maps(manifest.table["saliency"].iloc[rows].tolist()))
+    try:
+        return mark_places(read_human_maps(manifest.table["saliency"].iloc[rows].tolist()))
+    except ImageError as error:
+        raise InputError(f"{error}; replace the file or empty its cell in saliency") from error
 
 
 def describe_marks(marks: MarkPlaces) -> list[str]:

@@ -19,6 +19,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.result_folder import digest
 from preceptor.study.config import StudyConfig
+from preceptor.study.run_configs import run_config, training_of
 from preceptor.study.steps import Arm, Evaluate, Member, Step, Train
 from preceptor.study.teacher import teachers_of
 from preceptor.study.workspaces import Workspaces
@@ -71,9 +72,9 @@ class Protocol:
         return self.study.primary or self.workspace.manifest.eval_splits("test")[0]
 
     def config(self, backbone: str, draw: int, guidance: str = "", **values: object) -> RunConfig:
-        """Run config of a backbone, a seed and a way of guiding, see `StudyConfig.run_config`."""
-        training = {"training": self.study.training_of(backbone, guidance)}
-        return self.study.run_config(backbone, draw, **(training | values))
+        """Run config of a backbone, a seed and a way of guiding, see `run_configs.run_config`."""
+        training = {"training": training_of(self.study, backbone, guidance)}
+        return run_config(self.study, backbone, draw, **(training | values))
 
     def train(self, arm: Arm, config: RunConfig, needs: tuple[str, ...] = ()) -> Step:
         """Training step of a run."""

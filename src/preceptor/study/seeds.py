@@ -70,3 +70,49 @@ Seeds = Annotated[
     Positive | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | AutoSeeds,
     BeforeValidator(_auto_seeds),
 ]
+
+
+def seed_problems(seeds: Seeds) -> list[str]:
+    """Invalid numbers of seeds, each with its remedy."""
+    if isinstance(seeds, AutoSeeds):
+        return seeds.auto.problems()
+    if isinstance(seeds, int) and seeds > MOST_SEEDS:
+        return [
+            f"seeds: {seeds:,} is above the maximum of {MOST_SEEDS:,}; for one seed with this "
+            f"number write [{seeds}]"
+        ]
+    return []
+
+
+def every_seed(seeds: Seeds) -> tuple[int, ...]:
+    """All seeds, for `auto` up to the limit.
+
+    Example:
+        >>> every_seed(2), every_seed((4, 7)), len(every_seed(AutoSeeds()))
+        ((0, 1), (4, 7), 20)
+    """
+    if isinstance(seeds, AutoSeeds):
+        return tuple(range(seeds.auto.looks[-1]))
+    return tuple(range(seeds)) if isinstance(seeds, int) else seeds
+
+
+def selection_rungs(count: int, *, all_at_once: bool) -> tuple[int, ...]:
+    """Numbers of seeds after which the candidates of a selection are compared.
+
+    Two seeds are the fewest with an interval over seeds; the last comparison has all seeds of the
+    selection.
+
+    Args:
+        count: Number of seeds of the selection.
+        all_at_once: Whether there is no comparison before the last.
+
+    Example:
+        >>> selection_rungs(10, all_at_once=False), selection_rungs(10, all_at_once=True)
+        ((2, 4, 8, 10), (10,))
+    """
+    rung = 2
+    found = []
+    while not all_at_once and rung < count:
+        found.append(rung)
+        rung *= 2
+    return (*found, count)

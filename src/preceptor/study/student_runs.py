@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from preceptor.study.guided_runs import guided_by, on_maps
 from preceptor.study.protocol import Protocol
+from preceptor.study.run_configs import training_of
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Arm, Step, Train
 from preceptor.study.teacher import Teacher
@@ -50,7 +51,7 @@ def variant_run(
     values = guided_by(source, guiding, setting.alpha)
     if math.isnan(setting.alpha):
         values |= {"alpha": "auto", "alpha_start": None}
-    training = protocol.study.training_of(backbone, setting.guidance)
+    training = training_of(protocol.study, backbone, setting.guidance)
     values["training"] = variant.training(training)
     arm = replace(Arm.of_setting("variant", backbone, setting, teacher), variant=name)
     return on_maps(protocol, arm, seed, values, steps)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from preceptor.config.maps import MapSource, PostProcessing
 from preceptor.study.options import GuidanceConfig
 from preceptor.study.protocol import Protocol
+from preceptor.study.run_configs import training_of
 from preceptor.study.steps import Arm, Role, Step
 from preceptor.study.teacher import Teacher
 
@@ -62,7 +63,7 @@ def mapper_run(
         labels="marks",
         alpha=0.0,
         guide_classes=None,
-        training=mapper.training(protocol.study.training_of(backbone)),
+        training=mapper.training(training_of(protocol.study, backbone)),
         backbone_args=mapper.backbone_args(protocol.study.backbone_args.get(backbone, {})),
         maps=MapSource(kind="human"),
         human_post=human_post or protocol.study.human_post,

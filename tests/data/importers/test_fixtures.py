@@ -1,6 +1,8 @@
 """Files that the tools' own libraries have written (fixtures/README.md)."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +160,86 @@ def test_segmentations_of_voc() -> None:
     assert (drawn(found, "rust") == disk() * 255).all()
 
 
+def test_a_mask_of_cvat() -> None:
+    imported = read_cvat(HERE / "datumaro" / "cvat mask" / "default.xml")
+    (mask,) = images_of(imported)["scan a.jpg"].annotations
+    assert isinstance(mask.shape, Mask)
+    assert (rasterize([mask.shape], WIDTH, HEIGHT) == disk() * 255).all()
+
+
+def test_boxes_polygons_and_masks_of_datumaro_in_coco() -> None:
+    file = HERE / "datumaro" / "coco" / "annotations" / "instances_default.json"
+    found = images_of(read_coco(file))
+    box, polygon, mask = (one.shape for one in found["scan a.jpg"].annotations)
+    assert box == Box(*BOX)
+    assert isinstance(polygon, Polygon)
+    assert polygon.rings[0].tolist() == [list(point) for point in POLYGON]
+    assert isinstance(mask, Mask)
+    assert (rasterize([mask], WIDTH, HEIGHT) == disk() * 255).all()
+    assert found["scan b.jpg"].annotations == ()
+
+
+def box_around(points: list[tuple[int, int]]) -> tuple[int, int, int, int]:
+    across, down = zip(*points, strict=True)
+    x, y = min(across), min(down)
+    return x, y, max(across) - x, max(down) - y
+
+
+@pytest.mark.parametrize("name", ["voc", "yolo"])
+def test_files_of_labelimg(name: str, tmp_path: Path) -> None:
+    """It counts from 0 in both formats, and states the path of the image on its own machine."""
+    folder = HERE / "labelimg" / name
+    imported = read_voc(folder) if name == "voc" else read_yolo(folder, HERE / "images")
+    found = images_of(imported)
+    shapes = [one.shape for one in found["scan a.jpg"].annotations]
+    for shape, wanted in zip(shapes, (BOX, box_around(POLYGON)), strict=True):
+        assert isinstance(shape, Box)
+        assert (shape.x, shape.y, shape.width, shape.height) == pytest.approx(wanted, abs=1e-3)
+    assert [one.label for one in found["scan a.jpg"].annotations] == ["crack", "rust"]
+    assert found["scan b.jpg"].examined
+    summary, maps = imported_maps(imported, HERE / "images", tmp_path / "out", positive=("crack",))
+    assert (summary.images, sorted(maps)) == (2, ["scan a.jpg"])
+
+
+OPTIONS: dict[str, Any] = {"positive": ("crack",), "unmarked": "unknown"}
+UPLOADED = {"fc118fdd-scan_a.jpg": "scan a.jpg", "f5c41dd1-scan_b.jpg": "scan b.jpg"}
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_exports_of_label_studio_in_other_formats(name: str, tmp_path: Path) -> None:
+    """The images are those of the exported archive, under the names that the server gave them."""
+    folder = HERE / "label studio exports" / name
+    pictures = tmp_path / "images"
+    pictures.mkdir()
+    for uploaded, own in UPLOADED.items():
+        shutil.copy(HERE / "images" / own, pictures / uploaded)
+    imported: ImportedAnnotations
+    if name == "coco":
+        imported = read_coco(folder / "result.json")
+    else:
+        imported = read_voc(folder) if name == "voc" else read_yolo(folder, pictures)
+    (one,) = [found for found in imported if found.annotations]
+    assert Path(one.name).name == "fc118fdd-scan_a.jpg"
+    box = one.annotations[0].shape
+    assert isinstance(box, Box)
+    assert (box.x, box.y, box.width, box.height) == pytest.approx(BOX, abs=1e-3)
+    polygons = [found.shape for found in one.annotations[1:]]
+    if name == "voc":  # in which Label Studio writes rectangles alone
+        assert not polygons
+    else:
+        (polygon,) = polygons
+        assert isinstance(polygon, Polygon)
+        np.testing.assert_allclose(polygon.rings[0], POLYGON, atol=1e-3)
+    _, maps = imported_maps(imported, pictures, tmp_path / "out", **OPTIONS)
+    assert sorted(maps) == ["fc118fdd-scan_a.jpg"]
+
+
+def test_images_with_their_own_names_are_found_for_coco_of_label_studio(tmp_path: Path) -> None:
+    imported = read_coco(HERE / "label studio exports" / "coco" / "result.json")
+    _, maps = imported_maps(imported, HERE / "images", tmp_path / "out", **OPTIONS)
+    assert sorted(maps) == ["scan a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [
@@ -167,6 +249,13 @@ def test_segmentations_of_voc() -> None:
         ("supervision/boxes/voc", "voc"),
         ("datumaro/voc", "voc"),
         ("datumaro/cvat", "cvat"),
+        ("datumaro/cvat mask", "cvat"),
+        ("datumaro/coco", "coco"),
+        ("labelimg/voc", "voc"),
+        ("labelimg/yolo", "yolo"),
+        ("label studio exports/coco", "coco"),
+        ("label studio exports/voc", "voc"),
+        ("label studio exports/yolo", "yolo"),
         ("labelme", "labelme"),
         ("labelstudio", "labelstudio"),
         ("label studio server", "labelstudio"),

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preceptor.data.file_index import FileIndex, content_digest, file_content_digest
+from preceptor.data.file_index import FileIndex
 from preceptor.data.images import ImageError, decode_image, decode_map, image_size, read_file
-from preceptor.data.locations.read import read_content
+from preceptor.data.locations.read import location_digest, read_content
+from preceptor.runtime.checksums import content_digest
 from tests.fault_server import FaultServer, fault_server
 
 SECRET = "s3cr3t"
@@ -55,7 +56,7 @@ def test_an_image_behind_a_url_is_decoded_like_its_file(
     assert (decode_image(url) == decode_image(file)).all()
     assert (decode_map(url) == decode_map(file)).all()
     assert image_size(url) == image_size(file)
-    assert file_content_digest(url) == file_content_digest(str(file))
+    assert location_digest(url) == location_digest(str(file))
 
 
 def test_a_file_that_was_read_is_not_sent_again(server: FaultServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,20 @@ def _of_json(head: str) -> tuple[str, str] | None:
         return None
     if '"shapes"' in head and ('"imagePath"' in head or '"imageData"' in head):
         return "labelme", "it has shapes and imagePath"
-    if re.search(r'"(images|annotations|categories)"\s*:\s*\[', head):
+    if re.search(r'"(images|annotations)"\s*:\s*\[', head) or (
+        re.search(r'"categories"\s*:\s*\[', head) and not _is_whole(head)
+    ):
         return "coco", "it has lists of images, annotations or categories"
     return None
+
+
+def _is_whole(head: str) -> bool:
+    """Whether a JSON file ends within its head, as the notes beside Label Studio's YOLO files."""
+    try:
+        json.loads(head)
+    except ValueError:
+        return False
+    return True
 
 
 def _of_xml(head: str) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ from preceptor.data.locations.location import (
 from preceptor.data.locations.parquet_images import cell_content
 from preceptor.data.locations.requests import remote_content, remote_state
 from preceptor.data.locations.tar_index import member_place
+from preceptor.runtime.checksums import content_digest, file_digest
 
 NETWORK_THREADS = 32
 """Number of requests at the same time: they wait for the network and not for a core."""
@@ -49,6 +50,15 @@ def read_content(text: str) -> bytes:
     if isinstance(location, RemoteFile):
         return _remote_file(location.url)
     return _member(location)
+
+
+def location_digest(text: str) -> str:
+    """`content_digest` of the content of a location; a local file is read in blocks.
+
+    Raises:
+        OSError: It does not exist or cannot be read.
+    """
+    return file_digest(Path(text)) if is_plain(text) else content_digest(read_content(text))
 
 
 def reading_threads(texts: Sequence[str], threads: int) -> int:
