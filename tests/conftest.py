@@ -33,6 +33,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # first, in which order they are started: what begins last should be short.
 SLOW = (
     "execution/test_ray.py",
+    "test_emulated_card.py",
     "training/test_launch.py",
     "training/test_launch_interruptions.py",
     "training/test_launch_nodes.py",
@@ -162,6 +163,8 @@ EXHAUSTIVE = (
     # The one exception: Ray Serve starts eight processes on each node, minutes on a small machine.
     # Its replicas run the code of the server, which `serve/test_server.py` tests.
     "serve/test_ray.py",
+    # Stays: the tests that need a GPU, on an emulated one.
+    "test_emulated_card.py::test_the_tests_of_a_cpu_pass",
     # Stays: a first study.
     *(
         f"docs/test_tutorials.py::test_its_commands_succeed[{name}"

@@ -191,3 +191,21 @@ def install() -> None:
     for name, function in (replaced | dict.fromkeys(idle, nothing)).items():
         setattr(cuda, name, function)
     torch.Tensor.record_stream = nothing  # type: ignore[method-assign,assignment]
+
+
+def check() -> None:
+    """Check that tensors of both devices are told apart, and that an operation may not mix them.
+
+    Raises:
+        AssertionError: The emulation does not do what it is for.
+    """
+    with Factories():
+        here, there = torch.ones(3), torch.ones(3, device="cuda")
+        assert there.is_cuda and (there + 1).is_cuda and not there.cpu().is_cuda
+        assert here.to("cuda").add(there).sum().item() == 6
+        try:
+            here + there
+        except RuntimeError as error:
+            assert "same device" in str(error)
+        else:
+            raise AssertionError("tensors of both devices were added")
