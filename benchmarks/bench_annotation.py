@@ -76,9 +76,7 @@ def main() -> None:
         workspace = Workspace(table, folder / "cache")
         print("| backbone | inference, s | marking ÷ inference (min-max) |\n| --- | --- | --- |")
         for backbone in arguments.backbones:
-            seconds = compare(
-                backbone, table, workspace, folder / "maps", arguments.turns, "cpu"
-            )
+            seconds = compare(backbone, table, workspace, folder / "maps", arguments.turns, "cpu")
             middle, low, high = ratio(seconds, "marking", "inference")
             least = min(seconds["inference"])
             print(f"| {backbone} | {least:.2f} | {middle:.3f} ({low:.3f}-{high:.3f}) |", flush=True)

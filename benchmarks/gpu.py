@@ -378,9 +378,7 @@ def read(file: Path) -> dict[str, Section]:
         return {}
     found = json.loads(file.read_text(encoding="utf-8"))
     return {
-        name: Section(
-            tuple(Figure(**figure) for figure in section.pop("figures")), **section
-        )
+        name: Section(tuple(Figure(**figure) for figure in section.pop("figures")), **section)
         for name, section in found.items()
     }
 

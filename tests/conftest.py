@@ -67,6 +67,7 @@ SLOW = (
     "cli/test_demo_study.py",
     "docs/test_tutorials.py::test_its_commands",
     "benchmark/test_evidence.py",
+    "benchmark/test_gpu.py::test_a_section",
     "study/test_sequential_seeds.py",
     "study/test_levers.py",
     "study/test_mapper_study.py",

@@ -56,9 +56,7 @@ def test_maps_are_those_of_the_cpu(
     assert found.info.settings == expected.info.settings
 
 
-def test_agreement_with_human_maps_is_that_of_the_cpu(
-    device: torch.device, manifest: Path
-) -> None:
+def test_agreement_with_human_maps_is_that_of_the_cpu(device: torch.device, manifest: Path) -> None:
     def found(on: torch.device) -> list[float]:
         workspace, settings = Workspace.open(manifest), RiseSettings(max_masks=128)
         rows = np.flatnonzero(workspace.manifest.map_mask)[:4]

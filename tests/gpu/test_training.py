@@ -103,7 +103,7 @@ def test_two_trainings_are_one_to_the_bit(
         assert file_digest(one / name) == file_digest(other / name), name
 
 
-class Interrupted(RuntimeError):
+class InterruptedRunError(RuntimeError):
     """End of a process after an epoch."""
 
 
@@ -118,17 +118,15 @@ def test_a_run_goes_on_where_another_device_left_it(
         return run_of(manifest, name, "test_byobnet", epochs=3, optimizer="adamw")
 
     def interrupt(line: str) -> None:
-        raise Interrupted(line)
+        raise InterruptedRunError(line)
 
-    with pytest.raises(Interrupted, match="epoch 1/3"):
+    with pytest.raises(InterruptedRunError, match="epoch 1/3"):
         train(config(first), tmp_path / "continued", tell_epoch=interrupt)
     told: list[str] = []
     found = train(config(second), tmp_path / "continued", tell=told.append)
     assert told[0] == "resumed after epoch 1 of 3"
     whole = train(config(second), tmp_path / "whole")
-    np.testing.assert_allclose(
-        metrics_of(found)["loss"], metrics_of(whole)["loss"], rtol=ROUNDING
-    )
+    np.testing.assert_allclose(metrics_of(found)["loss"], metrics_of(whole)["loss"], rtol=ROUNDING)
     if first == second:
         name = "model/model.safetensors"
         assert file_digest(found.folder / name) == file_digest(whole.folder / name)
