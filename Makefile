@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-.PHONY: install demo rehearse quick test exhaustive fault matrix lint bench docs clean
+.PHONY: install demo rehearse quick test exhaustive gpu fault matrix lint bench docs clean
 
 install: .venv/installed
 
@@ -32,6 +32,12 @@ test: install
 
 exhaustive: install
 	$(PYTEST) -m exhaustive
+
+# On a machine with a GPU: the tests that need one, then the measurements. Both run; a test that fails
+# fails the target.
+gpu: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu tests/gpu; tests=$$?; \
+	$(BIN)/python benchmarks/gpu.py && exit $$tests
 
 fault: install
 	$(BIN)/python benchmarks/fault.py --points 2

@@ -20,6 +20,7 @@ import torch
 from measure import in_turn, machine, ratio
 from PIL import Image
 
+from preceptor.data.manifest import Manifest
 from preceptor.data.rows import in_order
 from preceptor.data.workspace import Workspace
 from preceptor.inference.annotate import annotate
@@ -41,6 +42,27 @@ def manifest(folder: Path, count: int) -> Path:
     return folder / "manifest.csv"
 
 
+def compare(
+    backbone: str, table: Manifest, workspace: Workspace, out: Path, turns: int, device: str
+) -> dict[str, list[float]]:
+    """Seconds of marking and of bare inference, turn by turn."""
+    model = build_model(backbone, ["a", "b"], input_size=SIDE).eval().to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rows = workspace.rows(np.arange(len(table)), model.spec.image_format, ["a", "b"])
+
+    def inference() -> None:
+        with torch.inference_mode():
+            for _, batch in in_order(rows, PREDICT_BATCH):
+                model.backbone(model.preprocess(to_device(batch.images, model.device, True)))
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    def marking() -> None:
+        annotate(model, table, out=out, workspace=workspace, teacher="t")
+
+    return in_turn({"marking": marking, "inference": inference}, turns=turns)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
@@ -50,27 +72,11 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        from preceptor.data.manifest import Manifest
-
         table = Manifest.read(manifest(folder, arguments.images), verify=False, need=())
         workspace = Workspace(table, folder / "cache")
         print("| backbone | inference, s | marking ÷ inference (min-max) |\n| --- | --- | --- |")
         for backbone in arguments.backbones:
-            model = build_model(backbone, ["a", "b"], input_size=SIDE).eval()
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            rows = workspace.rows(np.arange(len(table)), model.spec.image_format, ["a", "b"])
-
-            def inference(model=model, rows=rows) -> None:
-                with torch.inference_mode():
-                    for _, batch in in_order(rows, PREDICT_BATCH):
-                        model.backbone(
-                            model.preprocess(to_device(batch.images, model.device, True))
-                        )
-
-            def marking(model=model) -> None:
-                annotate(model, table, out=folder / "maps", workspace=workspace, teacher="t")
-
-            seconds = in_turn({"marking": marking, "inference": inference}, turns=arguments.turns)
+            seconds = compare(backbone, table, workspace, folder / "maps", arguments.turns, "cpu")
             middle, low, high = ratio(seconds, "marking", "inference")
             least = min(seconds["inference"])
             print(f"| {backbone} | {least:.2f} | {middle:.3f} ({low:.3f}-{high:.3f}) |", flush=True)

@@ -104,7 +104,7 @@ def settings_of(name: str) -> Any:
     return Augmentation.model_validate(changes)
 
 
-def stream_of(folder: Path, name: str) -> TrainingStream:
+def stream_of(folder: Path, name: str, **options: Any) -> TrainingStream:
     settings = settings_of(name)
     images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
     # By position, and under the class's earlier name: other revisions call them otherwise.
@@ -112,7 +112,7 @@ def stream_of(folder: Path, name: str) -> TrainingStream:
     maps = kind(np.ones(COUNT, np.float32), None, np.full(COUNT, -1, np.int64))
     labels = np.zeros(COUNT, np.int64)
     rows = row_data.Rows(images, np.arange(COUNT), labels, SIZE, "squash", None, maps, (7, 7))
-    return TrainingStream(rows, BATCH, seed=0, settings=settings)
+    return TrainingStream(rows, BATCH, seed=0, settings=settings, **options)
 
 
 def whole(folder: Path, name: str) -> Callable[[], object]:

@@ -33,7 +33,7 @@ import torch
 from measure import in_turn, machine, ratio
 from numpy.typing import NDArray
 
-from preceptor.config.training import Augmentation, OutsideKind
+from preceptor.config.training import Augmentation, OutsideKind, Speed
 from preceptor.data import draws
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.losses.consistency import inconsistency
@@ -42,27 +42,49 @@ from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
+from preceptor.models.precision import autocast
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 
 
 class Sides:
-    """The three steps of one network."""
+    """The three steps of one network.
 
-    def __init__(self, backbone: str, batch: int, device: torch.device) -> None:
+    Args:
+        backbone: timm name.
+        batch: Images of a step.
+        device: Device of the network.
+        speed: Precision, memory layout and compilation.
+        size: Side of the images in pixels; None = that of the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        batch: int,
+        device: torch.device,
+        speed: Speed | None = None,
+        size: int | None = None,
+    ) -> None:
         torch.manual_seed(0)
-        self.model: GuidedModel = build_model(backbone, ["real", "fake"]).to(device)
-        self.model = self.model.to(memory_format=torch.channels_last).train()
+        self.speed = speed or Speed()
+        self.model: GuidedModel = build_model(backbone, ["real", "fake"], input_size=size)
+        layout = torch.channels_last if self.speed.channels_last else torch.contiguous_format
+        self.model = self.model.to(device).to(memory_format=layout).train()
+        if self.speed.compile:
+            self.model.compile_trunk()
         self.second_forward = backbone.startswith("densenet")
         side = self.model.spec.input_size
-        self.images = torch.randn(batch, 3, side, side, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
+        self.images = torch.randn(batch, 3, side, side, device=device)
+        self.images = self.images.contiguous(memory_format=layout)
         self.labels = torch.arange(batch, device=device) % 2
         self.maps = torch.rand(batch, *self.model.grid(), device=device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.005, momentum=0.9)
         self.loss = GuidedLoss(0.5, "mse")
         self.device = device
+
+    def autocast(self) -> torch.autocast:
+        return autocast(self.device, self.speed.precision)
 
     def finish(self, loss: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -72,23 +94,26 @@ class Sides:
             torch.cuda.synchronize()
 
     def plain(self) -> None:
-        logits, _ = self.model(self.images)
+        with self.autocast():
+            logits, _ = self.model(self.images)
         self.finish(torch.nn.functional.cross_entropy(logits, self.labels))
 
     def guided(self) -> None:
-        logits, _, cam, *_ = self.model(self.images, "predicted")
+        with self.autocast():
+            logits, _, cam, *_ = self.model(self.images, "predicted")
         self.finish(self.loss(logits, self.labels, cam, self.maps))
 
     def published(self) -> None:
-        logits, features = self.model(self.images)
-        if self.second_forward:
-            features = self.model.backbone.forward_features(self.images)
+        with self.autocast():
+            logits, features = self.model(self.images)
+            if self.second_forward:
+                features = self.model.backbone.forward_features(self.images)
         predicted = logits.argmax(1)
         total = torch.zeros((), device=self.device)
         for index in range(len(self.labels)):
             channels, height, width = features[index].shape
             weight = self.model.head.weight[predicted[index]]
-            cam = weight @ features[index].reshape(channels, height * width)
+            cam = weight @ features[index].float().reshape(channels, height * width)
             cam = cam.reshape(height, width)
             cam = cam - cam.min()
             cam = cam / cam.max()

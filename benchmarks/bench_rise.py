@@ -69,11 +69,11 @@ def blocks(masks: int) -> list[Block]:
 def plain(model: GuidedModel, image: torch.Tensor, group: list[Block]) -> torch.Tensor:
     """The published estimator as one writes it down, in batches."""
     side = (CELLS + 1) * -(-SIDE // CELLS)
-    total, count = torch.zeros(SIDE, SIDE), 0
+    total, count = torch.zeros(SIDE, SIDE, device=image.device), 0
     with torch.inference_mode():
         for block in group:
             row, column = block.shifts.tolist()
-            for cells in block.cells.split(BATCH):
+            for cells in block.cells.to(image.device).split(BATCH):
                 large = functional.interpolate(cells[:, None], size=(side, side), mode="bilinear")
                 masks = torch.stack(
                     [one[:, row : row + SIDE, column : column + SIDE] for one in large]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -191,3 +192,15 @@ def install() -> None:
     for name, function in (replaced | dict.fromkeys(idle, nothing)).items():
         setattr(cuda, name, function)
     torch.Tensor.record_stream = nothing  # type: ignore[method-assign,assignment]
+
+
+def check() -> None:
+    """Check that tensors of both devices are told apart, and that an operation may not mix them."""
+    with Factories():
+        here, there = torch.ones(3), torch.ones(3, device="cuda")
+        assert there.is_cuda
+        assert (there + 1).is_cuda
+        assert not there.cpu().is_cuda
+        assert here.to("cuda").add(there).sum().item() == 6
+        with pytest.raises(RuntimeError, match="same device"):
+            here.add(there)

@@ -21,6 +21,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_own_model
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import lease
+from preceptor.runtime.memory import fix_order_of_sums
 from preceptor.runtime.result_folder import finish, is_finished, read_record
 from preceptor.study.steps import (
     STEP_FOLDERS,
@@ -126,6 +127,7 @@ def drop_shards(step: Step, store: Path) -> None:
 def _trained(folder: Path, config: RunConfig) -> GuidedModel:
     """Model of a finished run, with the threads and memory layout of its training."""
     torch.set_num_threads(config.training.threads)
+    fix_order_of_sums()
     model = load_own_model(folder)
     if config.training.device != "cpu" and torch.cuda.is_available():
         model = model.cuda()

@@ -1,8 +1,9 @@
-"""Out-of-memory detection and peak-memory measurement."""
+"""Memory of devices: out-of-memory detection, peak, and the workspace of matrix products."""
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 import torch
@@ -49,6 +50,15 @@ def out_of_memory(error: BaseException) -> bool:
     if text in _WHOLE or any(word in text for word in _WORDS):
         return True
     return error.__cause__ is not None and out_of_memory(error.__cause__)
+
+
+def fix_order_of_sums() -> None:
+    """Fix the order of summation of matrix products on a GPU.
+
+    CUDA's library reads the variable at its first product in a process, which may be that of a step
+    before a training.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def release_memory(device: torch.device) -> None:

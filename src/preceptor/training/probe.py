@@ -18,7 +18,7 @@ import torch
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Precision, Speed
 from preceptor.models.precision import autocast
-from preceptor.runtime.memory import out_of_memory, release_memory
+from preceptor.runtime.memory import fix_order_of_sums, out_of_memory, release_memory
 from preceptor.training.prepare import build_for
 
 _WARM, _TIMED = 2, 5
@@ -49,6 +49,7 @@ def step_seconds(
     settings = config.training
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(settings.threads)
+    fix_order_of_sums()
     cuda = settings.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     found = math.inf, math.inf

@@ -8,7 +8,6 @@ the best, score the validation sets, write the run folder. All random numbers ar
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,7 +29,12 @@ from preceptor.models.probes import check_trained
 from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
 from preceptor.runtime.leases import Lease, lease
-from preceptor.runtime.memory import out_of_memory, peak_memory, release_memory
+from preceptor.runtime.memory import (
+    fix_order_of_sums,
+    out_of_memory,
+    peak_memory,
+    release_memory,
+)
 from preceptor.runtime.result_folder import is_finished
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks, Shared, make_fabric
@@ -169,7 +173,7 @@ def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
         _compute_last_layer(run, workspace, fabric, config.last_layer)
         return
     torch.set_num_threads(settings.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed order of summation on a GPU
+    fix_order_of_sums()
     torch.use_deterministic_algorithms(True, warn_only=True)
     release_memory(fabric.device)
 

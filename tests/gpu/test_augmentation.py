@@ -1,0 +1,83 @@
+"""Batches on a GPU are those of the CPU: the same images, maps and random numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from preceptor.config.run import RunConfig
+from preceptor.data.rows import Batch, Rows
+from preceptor.data.stream import TrainingStream
+from preceptor.data.workspace import Workspace
+from preceptor.training.prepare import build, guided_rows, image_formats
+from tests.gpu.conftest import EMULATED
+
+
+def rows_of(manifest: Path, changes: dict[str, Any]) -> tuple[Rows, RunConfig]:
+    config = RunConfig.model_validate(
+        {
+            "manifest": manifest,
+            "backbone": "test_resnet",
+            "positive": "marked",
+            "maps": {"kind": "human"},
+            "training": {"input_size": 64, "batch_size": 8, "augmentation": changes},
+        }
+    )
+    workspace = Workspace.open(manifest, verify=True, formats=image_formats(config))
+    return guided_rows(workspace, config, build(workspace, config)), config
+
+
+def batches(rows: Rows, config: RunConfig, device: torch.device, steps: int = 6) -> list[Batch]:
+    settings = config.training.augmentation
+    stream = TrainingStream(rows, 8, seed=0, settings=settings, device=device, paired=True)
+    return list(stream.steps(0, steps))
+
+
+@pytest.mark.parametrize(
+    ("changes", "levels", "share"),
+    [
+        ({"flip": True, "quarter_turns": True}, 0, 0.0),
+        # On a CPU 8-bit crops are rounded after the first axis too.
+        ({"crop_area": 0.5}, 1, 0.25),
+        ({"color": 0.3}, 1, 0.01),
+        ({"blur": 0.5}, 1, 0.01),
+        # A coefficient of a block that is rounded the other way changes its 64 pixels.
+        ({"jpeg": 0.5}, 255, 0.01),
+        ({"outside": "blur"}, 1, 0.01),
+        ({"outside": "mean"}, 1, 0.01),
+        ({"outside": "other"}, 1, 0.01),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
+)
+def test_images_are_changed_as_on_the_cpu(
+    device: torch.device, manifest: Path, changes: dict[str, Any], levels: int, share: float
+) -> None:
+    rows, config = rows_of(manifest, changes)
+    expected = batches(rows, config, torch.device("cpu"))
+    for one, other in zip(batches(rows, config, device), expected, strict=True):
+        assert one.images.device.type == device.type
+        apart = (one.images.cpu().int() - other.images.int()).abs()
+        assert apart.max() <= levels
+        assert (apart > 0).float().mean() <= share
+        for name in ("labels", "maps", "map_weight", "changed"):
+            assert torch.equal(getattr(one, name).cpu(), getattr(other, name)), name
+
+
+def test_copies_beside_a_busy_device_are_whole(device: torch.device, manifest: Path) -> None:
+    """The next batch is copied from pinned memory while the device computes."""
+    rows, config = rows_of(manifest, {"flip": True})
+    expected = batches(rows, config, torch.device("cpu"), steps=24)
+    settings = config.training.augmentation
+    stream = TrainingStream(rows, 8, seed=0, settings=settings, device=device)
+    side = 2048 if device.type == "cuda" and not EMULATED else 64
+    busy, kept = torch.rand(side, side, device=device), []
+    for batch in stream.steps(0, 24):
+        for _ in range(4):
+            busy = (busy @ busy).sigmoid()
+        kept.append(batch.images.clone())
+        del batch  # its memory may be used again by the copy of a later batch
+    for found, other in zip(kept, expected, strict=True):
+        assert torch.equal(found.cpu(), other.images)

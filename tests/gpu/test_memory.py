@@ -1,0 +1,123 @@
+"""Memory of a GPU: what is recorded, and what happens where it runs out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Speed
+from preceptor.config.yaml_file import dump_config
+from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace
+from preceptor.inference.predict import predict
+from preceptor.models.build import build_model
+from preceptor.runtime.memory import peak_memory, release_memory
+from preceptor.training.loop import Trainer
+from preceptor.training.probe import step_seconds
+from preceptor.training.run import train
+from preceptor.training.step_stats import StepStats
+from tests.datasets import squares
+from tests.gpu.test_training import run_of
+
+
+@contextmanager
+def limited(card: torch.device, size: float) -> Iterator[None]:
+    """Context in which torch may take `size` bytes of a GPU."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(card).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), card)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, card)
+        torch.cuda.empty_cache()
+
+
+def large(manifest: Path, device: str) -> RunConfig:
+    """A run whose memory is that of its batch; it has no batch norm, so that it can be divided."""
+    size = 224 if device == "cuda" else 64
+    return run_of(manifest, device, "test_convnext", input_size=size, batch_size=24)
+
+
+def apart(one: Path, other: Path) -> float:
+    """The largest difference of weights relative to the largest weight of its tensor."""
+    a, b = (load_file(folder / "model/model.safetensors") for folder in (one, other))
+    return max(float((a[key] - b[key]).abs().max() / a[key].abs().max()) for key in a)
+
+
+def test_a_batch_that_does_not_fit_is_divided(
+    card: torch.device, manifest: Path, tmp_path: Path
+) -> None:
+    whole = train(large(manifest, "cuda"), tmp_path / "whole")
+    assert whole.record.peak_memory is not None
+    with limited(card, 0.6 * whole.record.peak_memory):
+        divided = train(large(manifest, "cuda"), tmp_path / "divided")
+    assert divided.record.parts > 1
+    assert apart(whole.folder, divided.folder) < 1e-3
+
+
+def test_an_error_of_memory_divides_the_batch(
+    device: torch.device, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(large(manifest, device.type), tmp_path / "whole")
+    original, failed = Trainer.accumulate, iter([True])
+
+    def failing(self: Trainer, batch: object, *arguments: object) -> StepStats:
+        if next(failed, False):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, batch, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "accumulate", failing)
+    told: list[str] = []
+    divided = train(large(manifest, device.type), tmp_path / "divided", tell=told.append)
+    assert "out of memory in epoch 1: each batch is now computed in 2 parts" in told
+    assert apart(whole.folder, divided.folder) < 1e-3
+
+
+def test_predictions_take_smaller_batches(card: torch.device, tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 128})
+    model = build_model("resnet18", ["plain", "marked"], input_size=224).to(card).eval()
+    workspace = Workspace(Manifest.read(manifest, need=()))
+    rows = workspace.rows(np.arange(128), model.spec.image_format, model.spec.classes)
+    release_memory(card)
+    expected = predict(model, rows, batch_size=128).probabilities
+    peak = peak_memory(card)
+    assert peak is not None
+    with limited(card, 0.6 * peak):
+        found = predict(model, rows, batch_size=128).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_probe_without_memory_is_no_error(card: torch.device, manifest: Path) -> None:
+    with limited(card, 2**20 * 64):
+        seconds, _ = step_seconds(large(manifest, "cuda"), ["a", "b"], Speed())
+    assert seconds == float("inf")
+
+
+def test_the_peak_is_that_of_the_run(card: torch.device, manifest: Path, tmp_path: Path) -> None:
+    before = torch.empty(2**28, dtype=torch.uint8, device=card)
+    del before  # 256 MiB that the run does not need
+    record = train(run_of(manifest, "cuda", "test_byobnet"), tmp_path).record
+    assert record.device_memory == torch.cuda.get_device_properties(card).total_memory
+    assert record.peak_memory is not None
+    assert 0 < record.peak_memory < 2**28
+
+
+def test_a_training_may_be_the_first_use_of_a_gpu(
+    card: torch.device, manifest: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(run_of(manifest, "cuda", "test_byobnet")))
+    command = [sys.executable, "-m", "preceptor.training", file, tmp_path / "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,64 @@
+"""Predictors on a GPU are those on the CPU, up to rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import preceptor
+from preceptor.errors import InputError
+from preceptor.predictor.inference_probe import GPU_BATCH_SIZES
+from preceptor.predictor.torch_network import TorchNetwork, find_device
+
+KINDS = ("plain", "letterbox", "gray", "sigmoid", "three", "gradcam")
+
+
+@pytest.fixture(scope="module")
+def images() -> list[NDArray[np.uint8]]:
+    return list(np.random.default_rng(0).integers(0, 256, (9, 40, 50, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_and_maps_are_those_of_the_cpu(
+    device: torch.device, models: dict[str, Path], images: list[NDArray[np.uint8]], kind: str
+) -> None:
+    expected = preceptor.load(models[kind], device="cpu")(images)
+    found = preceptor.load(models[kind], device=device.type)(images)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+    assert found[0].map is not None
+    np.testing.assert_allclose(found[0].map, expected[0].map, atol=2e-3)
+
+
+def test_half_precision_is_near(
+    device: torch.device, models: dict[str, Path], images: list[NDArray[np.uint8]]
+) -> None:
+    expected = preceptor.load(models["plain"], device="cpu")(images)
+    half = preceptor.load(models["plain"], device=device.type, precision="bf16-mixed")(images)
+    np.testing.assert_allclose(half.probabilities, expected.probabilities, atol=0.05)
+
+
+def test_auto_takes_the_device(device: torch.device, models: dict[str, Path]) -> None:
+    if device.type == "cpu" and torch.cuda.is_available():
+        pytest.skip("auto takes the GPU")
+    assert find_device("auto").type == device.type
+    network = TorchNetwork.open(models["plain"])
+    if device.type == "cuda":
+        assert network.batch_size in GPU_BATCH_SIZES
+    with pytest.raises(InputError, match=r"this machine has \d+ GPUs"):
+        preceptor.load(models["plain"], device="cuda:99")
+
+
+def test_an_exported_file_on_the_gpu(card: torch.device, images: list[NDArray[np.uint8]]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no GPU support (onnxruntime-gpu)")
+    from tests.exported_files import onnx_file
+
+    expected = preceptor.load(onnx_file().path, device="cpu")(images)
+    found = preceptor.load(onnx_file().path, device="cuda")(images)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
