@@ -35,12 +35,12 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
         cells = table[column].tolist()
         remote |= {at for at in not_plain(cells) if not is_local(cells[at])}
     if remote:
-        first = min(remote)
+        example = min(remote)
         what = (
-            f"{table['name'].iloc[first]!r} or its map is no local file, as of {len(remote):,} "
+            f"{table['name'].iloc[example]!r} or its map is no local file, as of {len(remote):,} "
             "rows in all"
         )
-        findings.add(raw.rows[first], what, "copy the files to a folder and write their paths")
+        findings.add(raw.rows[example], what, "copy the files to a folder and write their paths")
         findings.raise_if_any()
     prefix = os.path.join(source.root, "")
     paths = [path.removeprefix(prefix) for path in table["path"]]
