@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -227,3 +228,20 @@ def test_settings_that_are_none_are_refused(
     monkeypatch.setenv(name, value)
     with pytest.raises(Exception, match=f"{name} is '{value}'; set a"):
         read_content(server.url("a.png"))
+
+
+def test_a_forked_process_reads_what_its_parent_reads(server: FaultServer) -> None:
+    """Workers of a study are forked; the connections of a parent are not theirs."""
+    server.files["b.png"] = picture(1)
+    assert read_content(server.url("a.png")) == CONTENT
+    process = multiprocessing.get_context("fork").Process(
+        target=assert_content, args=(server.url("b.png"), picture(1))
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert read_content(server.url("b.png")) == picture(1)
+
+
+def assert_content(url: str, content: bytes) -> None:
+    assert read_content(url) == content

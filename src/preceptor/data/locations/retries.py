@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 _DOUBTED = 8
 _GONE = 64
 _REST = 30.0
+# Random numbers of their own: a training that reads images draws from the common ones.
+_RANDOM = random.Random()
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def repeated(
     for attempt in range(attempts):
         if attempt:
             longest = min(patience.longest_wait, patience.first_wait * 2 ** (attempt - 1))
-            wait(longest * random.uniform(0.5, 1))  # many threads do not ask at once again
+            wait(longest * _RANDOM.uniform(0.5, 1))  # many threads do not ask at once again
         try:
             result = ask()
         except Exception as error:  # each library has its own
