@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -218,3 +219,26 @@ def test_a_missing_library_is_told_in_one_line(key: Path, model: Path) -> None:
         command("predict", model, image, trusted=str(public(key))),
     ):
         assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\xff", b"{}", b"[" * 100_000, b'{"algorithm": "ed25519"}'],
+    ids=lambda one: repr(one[:12]),
+)
+def test_a_damaged_signature_is_refused(key: Path, model: Path, content: bytes) -> None:
+    (model / SIGNATURE).write_bytes(content)
+    assert "signature.json is damaged" in refusal(model, public(key))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("algorithm", "rsa"), ("key", "0" * 63), ("signature", "A" * 128), ("who", 3), ("more", "x")],
+)
+def test_a_signature_with_other_values_is_refused(
+    key: Path, model: Path, name: str, value: object
+) -> None:
+    sign_model(model, key)
+    values = json.loads((model / SIGNATURE).read_text())
+    (model / SIGNATURE).write_text(json.dumps(values | {name: value}))
+    assert "signature.json is damaged" in refusal(model, public(key))

@@ -18,7 +18,7 @@ class UnitAxes:
         right, top: Place of (1, 1).
 
     Example:
-        >>> UnitAxes(100, 210, right=300, top=10).at(0.5, 1)
+        >>> UnitAxes(100.0, 210.0, right=300.0, top=10.0).at(0.5, 1)
         (200.0, 10.0)
     """
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from preceptor.errors import InputError, is_control
 from preceptor.runtime.checksums import (
@@ -39,24 +39,48 @@ _PURPOSE = b"preceptor signature of a model, version 1\n"
 _LONGEST = 200
 
 
-class Signature(BaseModel):
+@dataclass(frozen=True)
+class Signature:
     """Signature of a model.
 
     Args:
-        algorithm: Algorithm of the signature.
+        algorithm: Algorithm of the signature, ed25519.
         key: Fingerprint of the public key, hexadecimal.
         who: Signer, free text of at most 200 characters; it is signed too.
         when: Time of the signing in UTC; it is signed too.
         signature: Signature, 64 bytes hexadecimal.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    algorithm: str
+    key: str
+    who: str
+    when: str
+    signature: str
 
-    algorithm: Literal["ed25519"]
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    who: Annotated[str, Field(max_length=_LONGEST)]
-    when: Annotated[str, Field(max_length=40)]
-    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    @classmethod
+    def from_json(cls, content: bytes) -> Signature:
+        """Signature of a file.
+
+        Raises:
+            ValueError: A key is missing, unknown or invalid.
+        """
+        values = json.loads(content)
+        if not isinstance(values, dict) or set(values) != {one.name for one in fields(cls)}:
+            raise ValueError("other keys than those of a signature")
+        if not all(isinstance(one, str) for one in values.values()):
+            raise ValueError("a value is no text")
+        found = cls(**values)
+        lengths = ((found.key, 64), (found.signature, 128))
+        if found.algorithm != "ed25519" or not all(
+            re.fullmatch(f"[0-9a-f]{{{length}}}", text) for text, length in lengths
+        ):
+            raise ValueError("a value is invalid")
+        return found
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What is signed beside the checksums."""
+        return {key: value for key, value in asdict(self).items() if key != "signature"}
 
 
 def signature_file(model: Path) -> Path:
@@ -129,7 +153,7 @@ def sign_model(model: Path, key: Path, who: str = "") -> Signature:
     }
     made = Signature(**said, signature=private.sign(_message(said, checksums)).hex())
     with replacing(signature_file(model)) as partial:
-        partial.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
     return made
 
 
@@ -157,21 +181,20 @@ def check_signature(model: Path, trusted_keys: KeyPath | None = None) -> Signatu
     keys = _trusted(where, library)
     file = signature_file(model)
     try:
-        found = Signature.model_validate_json(file.read_bytes())
+        found = Signature.from_json(file.read_bytes())
     except FileNotFoundError as error:
         raise InputError(
             f"{model}: not signed, and only models signed with a trusted key are loaded; "
             "preceptor sign MODEL --key FILE signs it"
         ) from error
-    except ValidationError as error:
+    except (ValueError, RecursionError) as error:  # errors of JSON and of UTF-8 too
         raise InputError(f"{model}: {file.name} is damaged; copy it again") from error
     if found.key not in keys:
         raise InputError(
             f"{model}: signed with the key {found.key[:16]}…, which is not a trusted key; add its "
             ".pub file to the trusted keys if it should be"
         )
-    said = found.model_dump(exclude={"signature"})
-    message = _message(said, _checksums(model))
+    message = _message(found.said, _checksums(model))
     if not library.signature_is_right(keys[found.key], bytes.fromhex(found.signature), message):
         signed = CHECKSUMS if model.is_dir() else model.name
         raise InputError(
