@@ -165,7 +165,12 @@ EXHAUSTIVE = (
     # Its replicas run the code of the server, which `serve/test_server.py` tests.
     "serve/test_ray.py",
     # Stays: the tests that need a GPU, on an emulated one.
-    "test_emulated_card.py::test_the_tests_of_a_cpu_pass",
+    "test_emulated_card.py::test_all_tests",
+    # Stays: resnet50.
+    *(
+        f"gpu/test_training.py::test_a_guided_step_of_the_papers_backbones[{name}"
+        for name in ("densenet121", "inception_v3", "legacy_xception")
+    ),
     # Stays: a first study.
     *(
         f"docs/test_tutorials.py::test_its_commands_succeed[{name}"
