@@ -46,8 +46,13 @@ EXHAUSTIVE = (
     "predictor/test_onnx_network.py::test_an_environment_without_torch_runs_a_file_with_its_map",
     "label/test_simulate.py::test_proposals_save_time_at_equal_quality",
     "training/test_launch.py::test_memory_that_runs_out_on_one_device_ends_the_run",
-    # Stay: the tests of a GPU.
-    "test_emulated_card.py::test_the_tests_of_a_cpu_pass_on_an_emulated_gpu",
+    # Stays: the tests that need a GPU, on an emulated one.
+    "test_emulated_card.py::test_all_tests",
+    # Stays: resnet50.
+    *(
+        f"gpu/test_training.py::test_a_guided_step_of_the_papers_backbones[{name}"
+        for name in ("densenet121", "inception_v3", "legacy_xception")
+    ),
     # Stays: a first study.
     *(
         f"docs/test_tutorials.py::test_its_commands_succeed[{name}"

@@ -191,6 +191,8 @@ def install() -> None:
     idle = ("synchronize", "empty_cache", "set_device")
     for name, function in (replaced | dict.fromkeys(idle, nothing)).items():
         setattr(cuda, name, function)
+    # torch.tensor makes a tensor of the CPU first, and then copies it, as under FakeTensorMode.
+    torch._C._set_only_lift_cpu_tensors(True)
     torch.Tensor.record_stream = nothing  # type: ignore[method-assign,assignment]
 
 
@@ -199,7 +201,7 @@ def check() -> None:
     with Factories():
         here, there = torch.ones(3), torch.ones(3, device="cuda")
         assert there.is_cuda
-        assert (there + 1).is_cuda
+        assert (there + torch.tensor([1.0, 2.0, 3.0], device=CARD)).is_cuda
         assert not there.cpu().is_cuda
         assert here.to("cuda").add(there).sum().item() == 6
         with pytest.raises(RuntimeError, match="same device"):
