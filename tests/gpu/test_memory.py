@@ -27,7 +27,7 @@ from preceptor.training.probe import step_seconds
 from preceptor.training.run import train
 from preceptor.training.step_stats import StepStats
 from tests.datasets import squares
-from tests.gpu.test_training import run_of
+from tests.gpu.runs import run_of
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from preceptor.config.run import RunConfig
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
@@ -18,32 +17,13 @@ from preceptor.models.precision import autocast
 from preceptor.models.sync_batch_norm import synchronise
 from preceptor.runtime.checksums import file_digest
 from preceptor.training.run import RunResult, train
+from tests.gpu.runs import run_of
 
 PAPER = ("densenet121", "resnet50", "legacy_xception", "inception_v3")
 # Rounding of float32 in another order of summation, grown over the three steps of a training.
 ROUNDING = 2e-3
 # bf16 has 8 bits of mantissa.
 HALF = 0.05
-
-
-def run_of(manifest: Path, device: str, backbone: str, **training: Any) -> RunConfig:
-    settings = {
-        "input_size": 64,
-        "epochs": 1,
-        "batch_size": 8,
-        "lr": 0.001,
-        "schedule": "constant",
-        "device": device,
-    }
-    return RunConfig.model_validate(
-        {
-            "manifest": manifest,
-            "backbone": backbone,
-            "positive": "marked",
-            "maps": {"kind": "human"},
-            "training": settings | training,
-        }
-    )
 
 
 def metrics_of(run: RunResult) -> pd.DataFrame:
