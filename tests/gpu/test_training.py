@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from preceptor.config.run import RunConfig
 from preceptor.losses.guided import GuidedLoss
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
