@@ -9,14 +9,6 @@ from preceptor.config.run import RunConfig
 
 
 def run_of(manifest: Path, device: str, backbone: str, **training: Any) -> RunConfig:
-    """One epoch with human maps.
-
-    Args:
-        manifest: Of `squares`.
-        device: Name of the device.
-        backbone: Backbone.
-        training: Further settings of the training.
-    """
     settings = {
         "input_size": 64,
         "epochs": 1,
