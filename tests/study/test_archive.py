@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_an_archive_gives_the_same_tables(
     write_results(reopen(out), out)
     for name in TABLES:
         assert (out / name).read_bytes() == (study / name).read_bytes(), name
+
+
+def test_steps_of_manifests_that_the_study_does_not_have_are_left_out(
+    study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    run = next((tmp_path / "study" / "store" / "runs").glob("*/run.json")).parent
+    shutil.copytree(run, run.with_name("0" * 20))
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["manifest"] = "/another/manifest.csv"
+    (run.with_name("0" * 20) / "run.json").write_text(json.dumps(record))
+    archive_study(tmp_path / "study", tmp_path / "archive", manifest="data/manifest.csv")
+    names = {one.name for one in (tmp_path / "archive" / "store" / "runs").iterdir()}
+    assert run.name in names
+    assert "0" * 20 not in names
 
 
 def test_an_archive_is_continued(study: Path, tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def archive_study(folder: Path, out: Path, *, manifest: str | None = None) -> in
         folder: Study folder.
         out: New folder.
         manifest: Path of the manifest written to the archive, as in a study file: it may contain
-            `${VARIABLES}` and `{seed}`; None = that of the study.
+            `${VARIABLES}` and `{seed}`; None = that of the study. Steps of other manifests, of
+            seeds that the study had once, are then left out.
 
     Returns:
         Number of steps in the archive.
@@ -85,10 +86,19 @@ def _copy(folder: Path, out: Path, study: StudyConfig, manifest: str | None) -> 
     count = 0
     for kind in sorted({name for name in STEP_FOLDERS.values() if name}):
         for step in sorted((folder / "store" / kind).glob("*")):
-            if is_finished(step):
+            if is_finished(step) and not _is_of_another(step, names):
                 _copy_step(step, out / "store" / kind / step.name, names)
                 count += 1
     return count
+
+
+def _is_of_another(folder: Path, manifests: dict[str, str]) -> bool:
+    """Whether a step read a manifest that the study does not have, as that of a seed it had once."""
+    config = read_record(folder).get("config") or {}
+    if not manifests or "manifest" not in config:
+        return False
+    # An archive that was continued has the names of archives too.
+    return config["manifest"] not in {*manifests, *manifests.values()}
 
 
 def _copy_step(folder: Path, out: Path, manifests: dict[str, str]) -> None:
