@@ -93,7 +93,7 @@ def _copy(folder: Path, out: Path, study: StudyConfig, manifest: str | None) -> 
 
 
 def _is_of_another(folder: Path, manifests: dict[str, str]) -> bool:
-    """Whether a step read a manifest that the study does not have, as that of a seed it had once."""
+    """Whether a step read another manifest, as that of a seed that the study had once."""
     config = read_record(folder).get("config") or {}
     if not manifests or "manifest" not in config:
         return False

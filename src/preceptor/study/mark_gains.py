@@ -60,10 +60,10 @@ MEASURED = (
         "small forged regions",
         "spots_evidence",
         MarkPlaces(0.0793, 0.1772),
-        0.0967,
-        0.0250,
-        0.1684,
-        4,
+        0.0948,
+        0.0594,
+        0.1302,
+        7,
     ),
     MeasuredGain(
         "brain MRI", "brain_mri_ladder", MarkPlaces(0.0234, 0.1776), 0.0298, -0.7370, 0.7965, 2
