@@ -48,6 +48,17 @@ EXHAUSTIVE = (
     "training/test_launch.py::test_memory_that_runs_out_on_one_device_ends_the_run",
     # Stays: the tests that need a GPU, on an emulated one.
     "test_emulated_card.py::test_all_tests",
+    # Stay: trainings, maps and predictions equal to those of the CPU, one of each kind.
+    "gpu/test_installation.py",
+    "gpu/test_training.py::test_two_trainings_are_one_to_the_bit",
+    "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[device-device",
+    "gpu/test_maps.py::test_maps_are_those_of_the_cpu[rise",
+    *(
+        f"gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[{name}"
+        for name in ("gray", "letterbox", "sigmoid", "three")
+    ),
+    # Stays: a section on a CPU.
+    "benchmark/test_gpu.py::test_a_section_that_fails_is_told_and_the_others_are_kept",
     # Stays: resnet50.
     *(
         f"gpu/test_training.py::test_a_guided_step_of_the_papers_backbones[{name}"

@@ -653,8 +653,9 @@ def test_fingerprints_follow_the_content(folder: Path, monkeypatch: pytest.Monke
     hashed: list[Path] = []
     from preceptor.data import fingerprints as module
 
-    digest = module.file_digest
-    monkeypatch.setattr(module, "file_digest", lambda path: (hashed.append(path), digest(path))[1])
+    digest = module.location_digest
+    seen = lambda path: (hashed.append(Path(path)), digest(path))[1]  # noqa: E731
+    monkeypatch.setattr(module, "location_digest", seen)
     second = fingerprints(manifest, cache=cache)
     assert hashed == [folder / "images" / "b.png"]
     assert (first["path"] != second["path"]).tolist() == [False, True] + [False] * 4

@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsInt
@@ -260,21 +261,24 @@ def _parse_plain(text: str, delimiter: str, header: list[str] | None) -> RawTabl
     if len(first) < 2 or (header is not None and len(header) != len(first)):
         return None
     begin = 0 if header is not None else 1
-    try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(text.encode()),
-            arrow_csv.ReadOptions(use_threads=False, skip_rows=begin, column_names=names),
-            arrow_csv.ParseOptions(
-                delimiter=delimiter, quote_char=False, double_quote=False, ignore_empty_lines=False
-            ),
-            arrow_csv.ConvertOptions(
-                check_utf8=False,
-                column_types=dict.fromkeys(names, pa.string()),
-                strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowInvalid:  # among others, rows of another length
-        return None
+    reading = arrow_csv.ReadOptions(use_threads=False, skip_rows=begin, column_names=names)
+    parsing = arrow_csv.ParseOptions(
+        delimiter=delimiter, quote_char=False, double_quote=False, ignore_empty_lines=False
+    )
+    converting = arrow_csv.ConvertOptions(
+        check_utf8=False,
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=False,
+    )
+    data = pa.BufferReader(text.encode())
+    # In the main thread pyarrow would open a pipe for signals, and a forked process that finds it
+    # closed is aborted.
+    with ThreadPoolExecutor(1) as other:
+        try:
+            read = other.submit(arrow_csv.read_csv, data, reading, parsing, converting)
+            table = read.result()
+        except pa.ArrowInvalid:  # among others, rows of another length
+            return None
     if not table.num_rows:
         return None
     frame = table.to_pandas().astype("str")
