@@ -340,6 +340,23 @@ def _shown(progress: Progress | None, title: str) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+class _RowsOf:
+    """Rows of a table by file.
+
+    Args:
+        column: (n,) position of the file of each row; -1 for none.
+        count: Number of files.
+    """
+
+    def __init__(self, column: NDArray[np.int64], count: int) -> None:
+        self._order = np.argsort(column, kind="stable")
+        # From here on for file 0, 1, …: one look-up for each file would take longer than its hash.
+        self._bounds = np.searchsorted(column[self._order], np.arange(count + 1))
+
+    def __getitem__(self, at: int) -> NDArray[np.int64]:
+        return self._order[self._bounds[at] : self._bounds[at + 1]]
+
+
 class _Table:
     """Distinct files of a table, with the rows in which they occur."""
 
@@ -356,10 +373,8 @@ class _Table:
         self.is_map = np.zeros(len(self.paths), bool)
         self.is_image[self._image[self._image >= 0]] = True
         self.is_map[self._map[self.has_map]] = True
-        self._sorted = {
-            name: (np.argsort(column, kind="stable"), np.sort(column))
-            for name, column in (("image", self._image), ("map", self._map))
-        }
+        self._image_rows = _RowsOf(self._image, len(self.paths))
+        self._map_rows = _RowsOf(self._map, len(self.paths))
 
     @property
     def key(self) -> str:
@@ -385,16 +400,11 @@ class _Table:
 
     def rows_of_image(self, at: int) -> NDArray[np.int64]:
         """Rows in which a file is the image."""
-        return self._rows("image", at)
+        return self._image_rows[at]
 
     def rows_of_map(self, at: int) -> NDArray[np.int64]:
         """Rows in which a file is the map."""
-        return self._rows("map", at)
-
-    def _rows(self, name: str, at: int) -> NDArray[np.int64]:
-        order, ranked = self._sorted[name]
-        first, end = np.searchsorted(ranked, [at, at + 1])
-        return order[first:end]
+        return self._map_rows[at]
 
     def decoded(self, files: KnownFiles, wrong: _Wrong) -> Decoded:
         """Results by row."""

@@ -43,7 +43,8 @@ def read_content(text: str) -> bytes:
         OSError: It does not exist or cannot be read; the message has no secrets.
     """
     if is_plain(text):
-        return Path(text).read_bytes()
+        with open(text, "rb") as file:  # noqa: PTH123 (a Path takes as long as the reading)
+            return file.read()
     location = parse(text)
     if isinstance(location, LocalFile):
         return Path(location.path).read_bytes()
