@@ -11,51 +11,23 @@ the local copies, for which the state is asked once. Sides take turns.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
+import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 from measure import in_turn, machine, ratio
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.fault_server import fault_server
+
 from preceptor.data.locations.read import NETWORK_THREADS, read_content
 
-
-class Handler(BaseHTTPRequestHandler):
-    """Files of random bytes, each answer after the latency."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    latency = 0.05
-    content = np.random.default_rng(0).bytes(100_000)
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _answer(self, *, body: bool) -> None:
-        time.sleep(self.latency)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
-        self.send_header("ETag", hashlib.sha1(self.path.encode()).hexdigest())
-        self.end_headers()
-        if body:
-            self.wfile.write(self.content)
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
+CONTENT = np.random.default_rng(0).bytes(100_000)
 
 
 def main() -> None:
@@ -65,18 +37,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=NETWORK_THREADS)
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    Handler.latency = args.latency / 1000
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    urls = [f"http://127.0.0.1:{server.server_port}/{at}" for at in range(args.files)]
-
-    with tempfile.TemporaryDirectory() as folder:
+    files = {str(at): CONTENT for at in range(args.files)}
+    with (
+        fault_server(files=files, latency=args.latency / 1000) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        urls = [server.url(path) for path in files]
 
         def read(threads: int, *, copied: bool = False) -> None:
             name = "copied" if copied else f"{time.monotonic_ns()}"
             os.environ["PRECEPTOR_CACHE"] = str(Path(folder, name))
             with ThreadPoolExecutor(threads) as pool:
-                assert all(one == Handler.content for one in pool.map(read_content, urls))
+                assert all(one == CONTENT for one in pool.map(read_content, urls))
 
         several, single = f"{args.threads} at a time", "one at a time"
         copies = f"copies, {args.threads} at a time"
@@ -88,9 +60,8 @@ def main() -> None:
             },
             turns=args.turns,
         )
-    server.shutdown()
     print(machine())
-    print(f"{args.files} files of {len(Handler.content):,} bytes, {args.latency:g} ms an answer")
+    print(f"{args.files} files of {len(CONTENT):,} bytes, {args.latency:g} ms an answer")
     for name, values in seconds.items():
         median = sorted(values)[len(values) // 2]
         print(f"{name:24} {median:7.2f} s  {args.files / median:7.1f} files/s")

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.decode_pass import Progress
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError, Problem, ProblemsError
 from preceptor.evaluation.annotators import Agreement, AgreementCounter
+from preceptor.runtime.progress import Progress
 
 FOLDER, MANIFEST, RECORD, MAPS = "annotators", "manifest.csv", "import.json", "maps"
 # Longer side of the grid on which displacements are looked for.

@@ -17,13 +17,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from preceptor.data.checked_tables import TableKey
-from preceptor.data.decode_pass import DecodePass, Progress
+from preceptor.data.decode_pass import DecodePass
 from preceptor.data.locations.location import is_url, split_member
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_files import check_files
 from preceptor.data.manifest_io import ROW_FROM_ZERO, Findings, RawTable, read_table
 from preceptor.evaluation.split_names import KINDS, kind_or_none
 from preceptor.runtime.html_table import rows_table
+from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.decode_pass import Decoded, DecodePass, Progress
+from preceptor.data.decode_pass import DecodePass
+from preceptor.data.file_table import Decoded
 from preceptor.data.locations.location import not_plain
 from preceptor.data.locations.states import find_unreadable
 from preceptor.data.manifest_io import Findings
 from preceptor.errors import without_secrets
 from preceptor.runtime.cores import core_count
+from preceptor.runtime.progress import Progress
 
 _Size = tuple[int, int]
 

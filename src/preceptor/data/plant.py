@@ -23,12 +23,12 @@ from pydantic import Field, model_validator
 
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.config.settings import Fraction, Settings
-from preceptor.data.decode_pass import Progress
 from preceptor.data.manifest import Manifest
 from preceptor.data.planted_files import Mark, write_files
 from preceptor.data.shortcut_marks import MarkKind
 from preceptor.errors import InputError, RunFailedError
 from preceptor.runtime.cores import core_count
+from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json
 from preceptor.version import __version__

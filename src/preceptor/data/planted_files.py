@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.benchmark.forgeries import StampPlace
-from preceptor.data.decode_pass import Progress
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
 from preceptor.data.locations.location import is_local, is_plain
 from preceptor.data.manifest import Manifest
@@ -38,6 +37,7 @@ from preceptor.data.shortcut_marks import (
     tint,
 )
 from preceptor.errors import Problem, ProblemsError, without_secrets
+from preceptor.runtime.progress import Progress
 
 # A map of a person can have compression noise or a faint tail nearly everywhere: its region is
 # where it is above this share of its largest value.

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from preceptor.data.decode_pass import Progress
 from preceptor.data.importers.draw_maps import MapDrawer, annotator_folders, check_merge
 from preceptor.data.importers.map_files import MapFiles
 from preceptor.data.importers.rasterize import RasterOptions
@@ -25,6 +24,7 @@ from preceptor.label.image_files import is_replaced
 from preceptor.label.intake import root_of
 from preceptor.label.settings import read_settings
 from preceptor.label.strokes import masks_of, union
+from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json
 from preceptor.version import __version__

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from preceptor.data.decode_pass import Progress
 from preceptor.data.exporters.images import ExportedImage
 from preceptor.data.exporters.write import without_problems
 from preceptor.data.geometry import fit_box
@@ -20,6 +19,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.map_geometry import resample
 from preceptor.errors import InputError
 from preceptor.maps.store import MapStore, StoreInfo
+from preceptor.runtime.progress import Progress
 
 Interpolation = Literal["linear", "area"]
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)

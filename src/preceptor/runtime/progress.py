@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Display
 
 # Progress is written to standard error, so that standard output contains results only.
 console = Console(stderr=True)
 
 Item = TypeVar("Item")
+Progress = Callable[[int, int], None]
+"""Function called with (done, total) while items are worked on."""
 
 
-def progress() -> Progress:
+def progress() -> Display:
     """Progress display, which prints nothing if the output is not a terminal."""
-    return Progress(
+    return Display(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from preceptor.data.decode_pass import Progress
 from preceptor.data.exporters.coco import write_coco
 from preceptor.data.exporters.cvat import write_cvat
 from preceptor.data.exporters.images import ExportedImage, ExportOptions, Writer, mask_of
@@ -20,6 +19,7 @@ from preceptor.data.images import ImageError, decode_map, image_size
 from preceptor.data.manifest import Manifest
 from preceptor.data.map_geometry import resample
 from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
 
 FORMATS: dict[str, Writer] = {

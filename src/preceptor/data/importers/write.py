@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from preceptor.data.decode_pass import Progress
 from preceptor.data.images import ImageError, decode_image
 from preceptor.data.importers.draw_maps import (
     MapDrawer,
@@ -35,6 +34,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.data.merge_annotators import MERGES
 from preceptor.data.split import make_splits
 from preceptor.errors import InputError, ProblemsError
+from preceptor.runtime.progress import Progress
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json
 from preceptor.version import __version__
