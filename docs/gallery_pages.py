@@ -21,7 +21,7 @@ EVIDENCE = HERE.parent / "benchmarks" / "evidence"
 
 @dataclass(frozen=True)
 class Shown:
-    """Study of the gallery.
+    """Study with an archive.
 
     Args:
         name: Name of its page.
@@ -29,6 +29,7 @@ class Shown:
         title: Title of the page.
         primary: Evaluation set of the tests.
         seed: What a seed is.
+        marks: Annotated training images, of all training images.
     """
 
     name: str
@@ -36,13 +37,19 @@ class Shown:
     title: str
     primary: str
     seed: str
+    marks: str
 
 
 STUDIES = (
-    Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw"),
-    Shown("spots", "spots_evidence", "Small forged regions", "test-seen", "draw"),
-    Shown("brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed"),
-)
+    Shown(
+        "spots", "spots_evidence", "Small forged regions", "test-seen", "draw", "60 of 6,000"
+    ),
+    Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
+    Shown(
+        "brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed",
+        "12 %",
+    ),
+)  # fmt: skip
 
 
 def write_pages() -> None:
@@ -118,7 +125,7 @@ def _means(whole: pd.DataFrame, primary: str) -> str:
     }
     titles = list(dict.fromkeys(whole.loc[whole["set"] == primary, "title"]))
     rows = [[title, *(cells.get((title, name), DASH) for name in sets)] for title in titles]
-    return _table(["", *(f"`{name}`" for name in sets)], rows)
+    return table(["", *(f"`{name}`" for name in sets)], rows)
 
 
 def _differences(comparisons: pd.DataFrame) -> str:
@@ -132,7 +139,7 @@ def _differences(comparisons: pd.DataFrame) -> str:
         ]
         for row in _compared(comparisons).to_dict("records")
     ]
-    return _table(["Student minus", "difference", "95 % interval", "above on", "p"], rows)
+    return table(["Student minus", "difference", "95 % interval", "above on", "p"], rows)
 
 
 def _above(by_seed: Sequence[float]) -> str:
@@ -147,7 +154,7 @@ def _seeds(results: pd.DataFrame, primary: str, seed: str) -> str:
         [f"`{role}`", f"{alpha:g}", *(number(value) for value in values)]
         for (role, alpha), values in zip(wide.index, wide.to_numpy(), strict=True)
     ]
-    return _table(["role", "α", *(f"{seed} {one}" for one in wide.columns)], rows)
+    return table(["role", "α", *(f"{seed} {one}" for one in wide.columns)], rows)
 
 
 def _ladder(ladder: pd.DataFrame) -> str:
@@ -165,9 +172,10 @@ def _ladder(ladder: pd.DataFrame) -> str:
         ]
         for row in ladder.to_dict("records")
     ]
-    return _table(["rung", "row", "AUC", "gain", "95 % interval"], rows)
+    return table(["rung", "row", "AUC", "gain", "95 % interval"], rows)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,272 @@
+"""Tables of results in the documentation, written from the archives in benchmarks/evidence.
+
+    python docs/evidence_tables.py
+
+Writes the blocks between `<!-- evidence: NAME -->` and `<!-- end -->` of all pages again, and the
+figure of docs/evidence.md. A test compares both with the archives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from gallery_pages import EVIDENCE, STUDIES, Shown, table
+
+from preceptor.report.export import standalone
+from preceptor.report.figures import Difference as Mark
+from preceptor.report.figures import differences
+from preceptor.results import read
+from preceptor.runtime.formatting import interval, number
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURE = ROOT / "docs" / "images" / "evidence.svg"
+PAGES = (
+    "README.md",
+    "docs/evidence.md",
+    "docs/explanation/controls.md",
+    "docs/explanation/when-marks-help.md",
+    "docs/index.md",
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference of AUCs.
+
+    Args:
+        mean, low, high: Mean and the ends of its 95 % interval.
+        p: Exact p value, corrected by Holm's method where the row is part of the tested family.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def text(self) -> str:
+        """Mean and interval; bold if the interval is above 0."""
+        text = f"{number(self.mean, sign=True)} ({interval(self.low, self.high)})"
+        return f"**{text}**" if self.low > 0 else text
+
+
+@dataclass(frozen=True)
+class Row:
+    """Student of a study beside its baselines, the best of any map, and all human maps.
+
+    Args:
+        study: Study.
+        repeats: Number of draws or seeds.
+        student, baseline1, baseline2, any_map, ceiling: Mean AUC on the primary set.
+        gain: Student minus the better of the two baselines.
+        place: Teacher's maps minus the best of any map.
+        shuffled, centre: Mean AUC of these controls.
+    """
+
+    study: Shown
+    repeats: int
+    student: float
+    baseline1: float
+    baseline2: float
+    any_map: float
+    ceiling: float
+    gain: Difference
+    place: Difference
+    shuffled: float
+    centre: float
+
+    @property
+    def data(self) -> str:
+        """Name of the data with the number of repeats."""
+        return f"{self.study.title}, {self.repeats} {self.study.seed}s"
+
+
+def row_of(study: Shown) -> Row:
+    """Row of a study."""
+    tables = read(EVIDENCE / study.folder)
+    whole = tables.table
+    means = whole[(whole["set"] == study.primary) & (whole["source"] == "")].set_index("key")
+    family = tables.comparisons[tables.comparisons["question"] == "RQ2"]
+    gain = _difference(family.nsmallest(1, "mean"), "p_holm")
+    rungs = tables.ladder
+    if rungs.empty:  # of a study before there was one: the control with the smallest difference
+        controls = tables.comparisons[tables.comparisons["question"] == "control"]
+        place = _difference(controls.nsmallest(1, "mean"), "p")
+        any_map = float(means.loc["student", "mean"]) - place.mean
+    else:
+        own = rungs[rungs["set"] == study.primary].set_index("rung")
+        found: Any = own.loc["teacher"]
+        place = Difference(found["gain"], found["gain_low"], found["gain_high"], found["p"])
+        any_map = float(own.loc["any", "mean"])
+    return Row(
+        study=study,
+        repeats=int(means["n"].max()),
+        student=float(means.loc["student", "mean"]),
+        baseline1=float(means.loc["baseline1", "mean"]),
+        baseline2=float(means.loc["baseline2", "mean"]),
+        any_map=any_map,
+        ceiling=float(means.loc["ceiling", "mean"]),
+        gain=gain,
+        place=place,
+        shuffled=float(means.loc["shuffled", "mean"]),
+        centre=float(means.loc["centre", "mean"]),
+    )
+
+
+def _difference(row: pd.DataFrame, p: str) -> Difference:
+    (found,) = row.to_dict("records")
+    return Difference(found["mean"], found["low"], found["high"], found[p])
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Every row of the study on its primary set, with both differences."""
+    header = [
+        "data", "annotated", "Baseline 1", "Baseline 2", "any map", "Student", "all human maps",
+        "Student minus the better baseline", "Teacher's maps minus any map",
+    ]  # fmt: skip
+    return table(
+        header,
+        [
+            [
+                one.data, one.study.marks, number(one.baseline1), number(one.baseline2),
+                number(one.any_map), f"**{number(one.student)}**", number(one.ceiling),
+                f"{one.gain.text}, p {number(one.gain.p)}",
+                f"{one.place.text}, p {number(one.place.p)}",
+            ]
+            for one in rows
+        ],
+    )  # fmt: skip
+
+
+def front(rows: Sequence[Row]) -> str:
+    """Does it help? One row for each study."""
+    header = ["data", "annotated", "Student", "Baseline 1", "Baseline 2", "any map", "above all?"]
+    return table(
+        header,
+        [
+            [
+                one.data, one.study.marks, f"**{number(one.student)}**", number(one.baseline1),
+                number(one.baseline2), number(one.any_map), _verdict(one),
+            ]
+            for one in rows
+        ],
+    )  # fmt: skip
+
+
+def _verdict(row: Row) -> str:
+    """Whether the Student is above both baselines, and above any map."""
+    if not _shown(row.gain):
+        return f"not shown: {row.gain.text}"
+    if not _shown(row.place):
+        return f"above both baselines: {row.gain.text}; not above any map: {row.place.text}"
+    return f"yes: above both baselines by {row.gain.text}, above any map by {row.place.text}"
+
+
+def _shown(one: Difference) -> bool:
+    return one.low > 0 and one.p < 0.05
+
+
+def gains(rows: Sequence[Row]) -> str:
+    """Student minus the better baseline."""
+    return table(
+        ["data", "annotated", "better baseline", "Student", "gain", "all human maps"],
+        [
+            [
+                one.data, one.study.marks, number(max(one.baseline1, one.baseline2)),
+                number(one.student), one.gain.text, number(one.ceiling),
+            ]
+            for one in rows
+        ],
+    )  # fmt: skip
+
+
+def controls(rows: Sequence[Row]) -> str:
+    """Controls beside the Student."""
+    header = [
+        "data", "no maps", "shuffled", "centred", "Student", "all human maps", "the place",
+    ]  # fmt: skip
+    return table(
+        header,
+        [
+            [
+                one.data, number(one.baseline2), number(one.shuffled), number(one.centre),
+                number(one.student), number(one.ceiling), one.place.text,
+            ]
+            for one in rows
+        ],
+    )  # fmt: skip
+
+
+def readme(rows: Sequence[Row]) -> str:
+    """AUC of the rows of the two studies of the benchmark."""
+    shown = [one for one in rows if one.study.seed == "draw"]
+    lines = {
+        "all images, Teacher's maps (**Student**)": "student",
+        "annotated images, human maps (Baseline 1)": "baseline1",
+        "all images, no maps (Baseline 2)": "baseline2",
+        "all images, the best of any map, such as the Teacher's maps shuffled": "any_map",
+        "all images, human maps for all (ceiling)": "ceiling",
+    }
+    body = [[title, *(number(getattr(one, key)) for one in shown)] for title, key in lines.items()]
+    body.append(["Student minus the better baseline", *(one.gain.text for one in shown)])
+    body.append(["Student minus the best of any map", *(one.place.text for one in shown)])
+    return table(["trained on", *(one.data for one in shown)], body)
+
+
+def figure(rows: Sequence[Row]) -> str:
+    """Figure of both differences of the studies with at least three repeats, as an SVG file."""
+    drawn = differences(
+        [
+            (
+                one.study.title,
+                [
+                    Mark("over the better baseline", *_ends(one.gain), "student"),
+                    Mark("over any map", *_ends(one.place), "shuffled"),
+                ],
+            )
+            for one in rows
+            if one.repeats >= 3
+        ],
+        "AUC of the Student over the better baseline, and over the best of any map",
+        "AUC difference",
+    )
+    assert drawn is not None
+    legend = [("student", "over the better baseline"), ("shuffled", "over any map")]
+    return standalone(drawn, legend, marks=True)
+
+
+def _ends(one: Difference) -> tuple[float, float, float]:
+    return one.mean, one.low, one.high
+
+
+BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "summary": summary,
+    "front": front,
+    "gains": gains,
+    "controls": controls,
+    "readme": readme,
+}
+
+
+def with_tables(page: str, rows: Sequence[Row]) -> str:
+    """A page with its blocks as the archives give them."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]](rows)}\n\n{found[3]}", page)
+
+
+def main() -> None:
+    """Write the blocks of all pages and the figure."""
+    rows = [row_of(study) for study in STUDIES]
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(with_tables(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    FIGURE.write_text(figure(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Tables of results in the documentation: those of the archives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from preceptor.results import read
+from tests.documents import PAGES, ROOT, docs_module
+
+gallery = docs_module("gallery_pages")
+evidence = docs_module("evidence_tables")
+ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
+
+
+@pytest.mark.parametrize("name", evidence.PAGES)
+def test_the_tables_of_a_page_are_those_of_the_archives(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert evidence.BLOCK.search(page)
+    assert evidence.with_tables(page, ROWS) == page, "run python docs/evidence_tables.py"
+
+
+def test_every_page_with_a_table_is_known() -> None:
+    found = {
+        page.relative_to(ROOT).as_posix()
+        for page in PAGES
+        if evidence.BLOCK.search(page.read_text(encoding="utf-8"))
+    }
+    assert found == set(evidence.PAGES)
+
+
+def test_the_figure_is_that_of_the_archives() -> None:
+    assert evidence.FIGURE.read_text(encoding="utf-8") == evidence.figure(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.study.folder)
+def test_a_row_has_the_numbers_of_every_seed(row: Any) -> None:
+    """Recomputed from the AUC of every seed, at the α that the main table names."""
+    tables = read(gallery.EVIDENCE / row.study.folder)
+    table = tables.table[
+        (tables.table["set"] == row.study.primary) & (tables.table["source"] == "")
+    ]
+    results = tables.results
+    results = results[(results["set"] == row.study.primary) & (results["source"] == "")]
+    for role in ("student", "baseline1", "baseline2", "shuffled", "centre", "ceiling"):
+        (one,) = table[table["key"] == role].to_dict("records")
+        seeds = results[(results["role"] == role) & (results["alpha"] == float(one["alpha"]))]
+        means = seeds.groupby("teacher", dropna=False)["auc"].mean()
+        assert any(math.isclose(getattr(row, role), mean, abs_tol=1e-5) for mean in means)
