@@ -460,7 +460,8 @@ def test_study_init_writes_what_study_plan_accepts(
     assert list(folder.iterdir()) == [file]
     assert set(tmp_path.iterdir()) <= {tmp_path / "cache"}  # nothing where the command was run
     assert written["manifest"] == "../manifest.csv"
-    assert written["positive"] in ("marked", "plain")
+    # A mapper needs maps of the positive class; only the squares are marked.
+    assert (written["recipe"], written["mapper"]) == ("recommended", True)
     assert file.read_text().count("#") >= 10
 
     monkeypatch.chdir(folder)
@@ -475,6 +476,31 @@ def test_study_init_writes_what_study_plan_accepts(
         r"^disk: about [\d.,]+ GiB of models, [\d.,]+ GiB of image caches$", done.out, re.M
     )
     assert list(folder.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "possible"),
+    [
+        (("plain", "marked"), "marked", True),
+        (("plain", "marked"), "plain", False),  # which has no maps
+        (("plain", "marked", "other"), "marked", False),
+    ],
+)
+def test_study_init_has_a_mapper_where_there_can_be_one(
+    classes: tuple[str, ...],
+    positive: str,
+    possible: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    splits = dict.fromkeys(("train", "val", "test"), 6)
+    manifest = squares(tmp_path / "data", splits=splits, classes=classes)
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--positive", positive]
+    target = tmp_path / "s.yaml"
+    done = here("study", "init", manifest, "--to", target, *options)
+    assert done.code == 0, done
+    assert yaml.safe_load(target.read_text())["mapper"] is possible
 
 
 @pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("a: b", "c # d"), ('"', "null")])
@@ -495,6 +521,7 @@ def test_study_init_quotes_what_yaml_would_take_otherwise(
     assert done.code == 0, done
     written = yaml.safe_load(target.read_text())
     assert written["positive"] == labels[1]
+    assert written["mapper"] is True
     assert written["primary"] == "test-a: 1"
     assert target.parent / written["manifest"] == manifest
     assert target.parent / written["weights"] == weights

@@ -37,9 +37,14 @@ students: [{backbone}]     # backbones of Students and baselines; the paper's: d
 weights: {weights}              # hub (pretrained, needs a network), none, or a .safetensors file
 seeds: 3                   # with 3 seeds, p cannot fall below 0.25
 
+# The recommended settings of the method: Teachers that classify (α 0.1) and mappers, which are
+# trained on the maps alone; α 0.5 and 0.1 of all others (smaller = stronger guidance); a read-out
+# of each model. Validation selects among them. Settings that are given here replace them.
+recipe: recommended
+mapper: {mapper}               # needs two classes, and maps of the positive one
+# alphas: [0.9, 0.5, 0.1]
+# teacher_alphas: [0.5, 0.1]
 # annotated: 200           # use only this number (or fraction) of the annotated images
-alphas: [0.5, 0.1]         # of Students, Baseline 1 and ceiling; smaller = stronger guidance
-teacher_alphas: [0.5]      # of human-guided Teachers; a data-driven one is trained as well
 saliency: [cam]            # saliency methods: cam (CAM or Grad-CAM), rise (uses scores only)
 # guide_classes: [{positive}]   # classes with guidance
 selection: highest         # AUC on the worst validation set; or guided, val_auc (break ties)
@@ -119,6 +124,7 @@ def write_study_file(
         "out": "study" if target.stem == "study" else f"{target.stem}-study",
         "manifest": _quoted(os.path.relpath(manifest_path, target.parent)),
         "positive": _quoted(positive),
+        "mapper": "true" if _mapper_is_possible(manifest, positive) else "false",
         "others": ", ".join(name for name in manifest.classes if name != positive),
         "primary": _quoted(manifest.eval_splits("test")[0]),
         "backbone": _quoted(backbone),
@@ -147,6 +153,12 @@ def write_study_file(
     values["time"] = as_time(seconds)
     target.write_text(_TEMPLATE.format(**values), encoding="utf-8")
     return as_time(seconds)
+
+
+def _mapper_is_possible(manifest: Manifest, positive: str) -> bool:
+    """Whether there are two classes, and annotated images of the positive one with maps."""
+    rows = manifest.table[manifest.train_mask & manifest.annotated_mask & manifest.map_mask]
+    return len(manifest.classes) == 2 and bool((rows["label"] == positive).any())
 
 
 def _quoted(word: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from preceptor.config.maps import PCA_COMPONENTS, Method, RiseSettings
 from preceptor.config.network import NetworkFactory
@@ -27,7 +27,8 @@ from preceptor.study.config_problems import (
 )
 from preceptor.study.controls import ControlName
 from preceptor.study.domain import Domain, Sizes
-from preceptor.study.options import Guidance, GuidanceConfig, Mapper, Variant
+from preceptor.study.options import Guidance, GuidanceConfig, MapperSetting, Variant
+from preceptor.study.recommended import with_recommended
 from preceptor.study.seeds import AutoSeeds, Seeds, every_seed, seed_problems, selection_rungs
 from preceptor.study.setting import Setting
 from preceptor.study.setting_grids import guided_settings, plain_settings, probe_alpha
@@ -48,6 +49,8 @@ class StudyConfig(GuidanceConfig):
     """Config of a study: baselines, Teachers, Students, controls, seeds and selection.
 
     Args:
+        recipe: recommended (the settings of `preceptor.study.recommended` for all settings of the
+            method that are not given), or None = the defaults, which follow the paper.
         manifest: Path of the manifest. With `{seed}` in the path, every seed has its own manifest,
             so that seeds are independent draws of the data and intervals are over these draws.
         domains: Several manifests instead of `manifest`: name → manifest and settings that differ.
@@ -122,6 +125,7 @@ class StudyConfig(GuidanceConfig):
             study folder.
     """
 
+    recipe: Literal["recommended"] | None = None
     manifest: ConfigPath | None = None
     domains: Mapping[str, Domain] = {}
     positive: str | None = None
@@ -139,7 +143,7 @@ class StudyConfig(GuidanceConfig):
     guidances: Mapping[str, Guidance] = {}
     teacher_alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)] = (PAPER_ALPHA,)
     data_driven: bool = True
-    mapper: Mapper | None = None
+    mapper: MapperSetting = None
     maps: Mapping[str, ConfigPath] = {}
     saliency: Annotated[tuple[Method, ...], Field(min_length=1)] = ("cam",)
     excluded_teachers: tuple[str, ...] = ()
@@ -165,10 +169,11 @@ class StudyConfig(GuidanceConfig):
     speed: Mapping[str, Speed] = {}
     store: ConfigPath | None = None
 
-    @field_validator("mapper", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _mapper_with_defaults(cls, value: Any) -> Any:
-        return {True: Mapper(), False: None}.get(value, value) if value in (True, False) else value
+    def _fill_from_recipe(cls, values: Any) -> Any:
+        chosen = isinstance(values, dict) and values.get("recipe") == "recommended"
+        return with_recommended(values) if chosen else values
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
@@ -181,7 +186,10 @@ class StudyConfig(GuidanceConfig):
         if self.probe is not None and self.probe not in self.students:
             wrong.append(f"probe {self.probe} is not among the students; name one of them")
         if self.mapper is not None and self.positive is None and self.manifest is not None:
-            wrong.append("mapper needs two classes and `positive`, the class with marks; add it")
+            wrong.append(
+                "mapper needs two classes and `positive`, the class with marks; add it, or set "
+                "mapper: false"
+            )
         if ("dfr" in self.controls) != (self.dfr_set is not None):
             wrong.append(
                 "controls: dfr and dfr_set, the validation set on which it trains the last layer, "

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor.config.guidance import CamClass, Distances, PoolKind
 from preceptor.config.maps import PostProcessing, Trust
@@ -78,6 +78,14 @@ class Mapper(Settings):
                 "augmentation": study.augmentation.model_copy(update={"outside": "none"}),
             }
         )
+
+
+def _mapper_or_none(value: Any) -> Any:
+    return {True: Mapper(), False: None}.get(value, value) if value in (True, False) else value
+
+
+MapperSetting = Annotated[Mapper | None, BeforeValidator(_mapper_or_none)]
+"""Settings of a mapper, or none; in a file also true (the default settings) or false."""
 
 
 class GuidanceConfig(Settings):
