@@ -133,46 +133,43 @@ def fill_rings(rings: Sequence[Floats], groups: Sequence[int], width: int, heigh
     lengths = np.fromiter(map(len, rings), np.int64, len(rings))
     if not lengths.sum():
         return np.zeros((height, width), np.uint8)
-    points = np.clip(np.concatenate(rings), -_FAR, _FAR)
+    x, y = np.minimum(np.maximum(np.concatenate(rings).T, -_FAR), _FAR)
     of_point = np.repeat(np.asarray(groups, np.int64), lengths)
     ends = np.cumsum(lengths)
-    following = np.arange(1, len(points) + 1)
+    following = np.arange(1, len(x) + 1)
     following[ends[lengths > 0] - 1] = (ends - lengths)[lengths > 0]
-    x, y = points[:, 0], points[:, 1]
     next_x, next_y = x[following], y[following]
-    # Rows whose center lies in [lower y, higher y): each ring crosses each row an even number of
-    # times, and horizontal edges cross none.
-    first = np.clip(np.ceil(np.minimum(y, next_y) - 0.5), 0, height).astype(np.int64)
-    last = np.clip(np.ceil(np.maximum(y, next_y) - 0.5), 0, height).astype(np.int64)
-    rows = last - first
-    crossing = np.flatnonzero(rows)
+    # Edges run from their upper end, so that one there and back crosses a row at the same place.
+    up = next_y < y
+    top, bottom = np.minimum(y, next_y), np.maximum(y, next_y)
+    left, right = np.where(up, next_x, x), np.where(up, x, next_x)
+    across, down = right - left, bottom - top
+    # Rows whose center lies in [top, bottom): each ring crosses each row an even number of times,
+    # and horizontal edges cross none.
+    first, last = _pixels(top, height), _pixels(bottom, height)
+    crossing = np.flatnonzero(last > first)
     if not len(crossing):
         return np.zeros((height, width), np.uint8)
-    rows, first, of_edge = rows[crossing], first[crossing], of_point[crossing]
-    x, y, next_x, next_y = (one[crossing] for one in (x, y, next_x, next_y))
-    # From the upper end, so that an edge there and back crosses a row at the same place twice.
-    up = next_y < y
-    x, next_x = np.where(up, next_x, x), np.where(up, x, next_x)
-    y, next_y = np.where(up, next_y, y), np.where(up, y, next_y)
-    starts: list[_Ints] = []
-    stops: list[_Ints] = []
-    for part in _parts(rows, of_edge):
+    rows = (last - first)[crossing]
+    wide = width + 1  # a run may end behind the last column
+    places: list[_Ints] = []
+    for part in _parts(rows, of_point[crossing]):
         count = rows[part]
+        edge = np.repeat(crossing[part], count)
         before = np.cumsum(count) - count
-        row = np.arange(count.sum()) + np.repeat(first[part] - before, count)
-        left, top, across, down = (
-            np.repeat(one[part], count) for one in (x, y, next_x - x, next_y - y)
-        )
-        at = left + (row + 0.5 - top) * across / down
-        column = np.clip(np.ceil(at - 0.5), 0, width).astype(np.int64)
+        row = np.arange(len(edge)) + np.repeat(first[crossing[part]] - before, count)
+        column = _pixels(left[edge] + (row + 0.5 - top[edge]) * across[edge] / down[edge], width)
         # One sort by group, row and column; an even number of crossings of a row follow each other.
-        line = np.repeat(of_edge[part], count) * height + row
-        key = np.sort(line * (width + 1) + column)
-        line, column = np.divmod(key, width + 1)
-        flat = (line % height) * width + column
-        starts.append(flat[0::2])
-        stops.append(flat[1::2])
-    return _union(np.concatenate(starts), np.concatenate(stops), width, height)
+        place = (of_point[edge] * height + row) * wide + column
+        place.sort()
+        places.append(place % (height * wide))
+    runs = np.concatenate(places)
+    return np.ascontiguousarray(_union(runs[0::2], runs[1::2], wide, height)[:, :width])
+
+
+def _pixels(at: Floats, count: int) -> _Ints:
+    """Index of the first pixel whose center is not before a coordinate, from 0 to count."""
+    return np.minimum(np.maximum(np.ceil(at - 0.5), 0), count).astype(np.int64)
 
 
 def _parts(rows: _Ints, group: _Ints) -> list[slice]:
@@ -196,11 +193,11 @@ def _union(starts: _Ints, stops: _Ints, width: int, height: int) -> Pixels:
     new = np.empty(len(starts), bool)
     new[0] = True
     np.greater(starts[1:], reach[:-1], out=new[1:])
-    begin = starts[new]
-    end = reach[np.append(np.flatnonzero(new)[1:] - 1, len(reach) - 1)]
-    edges = np.empty(2 * len(begin) + 2, np.int64)
+    first = np.flatnonzero(new)
+    edges = np.empty(2 * len(first) + 2, np.int64)
     edges[0], edges[-1] = 0, width * height
-    edges[1:-1:2], edges[2:-1:2] = begin, end
+    edges[1:-1:2] = starts[first]
+    edges[2:-2:2], edges[-2] = reach[first[1:] - 1], reach[-1]
     values = np.zeros(len(edges) - 1, np.uint8)
     values[1::2] = 255
     return np.repeat(values, np.diff(edges)).reshape(height, width)
