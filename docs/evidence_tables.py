@@ -8,6 +8,7 @@ figure of docs/evidence.md. A test compares both with the archives.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from preceptor.report.export import standalone
 from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
 from preceptor.results import read
-from preceptor.runtime.formatting import interval, number
+from preceptor.runtime.formatting import DASH, interval, number
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -67,6 +68,8 @@ class Row:
         gain: Student minus the better of the two baselines.
         place: Teacher's maps minus the best of any map.
         shuffled, centre: Mean AUC of these controls.
+        mapper, mapper_all: Mean AUC of the mapper as a detector, trained on the annotated images
+            and on all human maps; NaN if the study has none.
     """
 
     study: Shown
@@ -80,6 +83,8 @@ class Row:
     place: Difference
     shuffled: float
     centre: float
+    mapper: float
+    mapper_all: float
 
     @property
     def data(self) -> str:
@@ -116,6 +121,8 @@ def row_of(study: Shown) -> Row:
         place=place,
         shuffled=float(means.loc["shuffled", "mean"]),
         centre=float(means.loc["centre", "mean"]),
+        mapper=float(means["mean"].get("mapper", math.nan)),
+        mapper_all=float(means["mean"].get("mapper_all", math.nan)),
     )
 
 
@@ -128,7 +135,8 @@ def summary(rows: Sequence[Row]) -> str:
     """Every row of the study on its primary set, with both differences."""
     header = [
         "data", "annotated", "Baseline 1", "Baseline 2", "any map", "Student", "all human maps",
-        "Student minus the better baseline", "Teacher's maps minus any map",
+        "mapper as a detector: annotated; all human maps", "Student minus the better baseline",
+        "Teacher's maps minus any map",
     ]  # fmt: skip
     return table(
         header,
@@ -136,6 +144,7 @@ def summary(rows: Sequence[Row]) -> str:
             [
                 one.data, one.study.marks, number(one.baseline1), number(one.baseline2),
                 number(one.any_map), f"**{number(one.student)}**", number(one.ceiling),
+                f"{number(one.mapper)}; {number(one.mapper_all)}" if one.mapper > 0 else DASH,
                 f"{one.gain.text}, p {number(one.gain.p)}",
                 f"{one.place.text}, p {number(one.place.p)}",
             ]
