@@ -110,7 +110,9 @@ def listen(host: str, port: int) -> socket.socket:
         InputError: The port is in use, or the host is not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends the head and the body of an answer at once; otherwise a
+    # body waits up to 40 ms for the receipt of the head.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
