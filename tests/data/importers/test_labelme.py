@@ -104,6 +104,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("other size", file(shape(), imageWidth=41), "for 41×30, the image is 40×30"),
     ("missing", file(imagePath="b.png"), "there is no image 'b.png'"),
     ("kind", file(shape("cube")), "shape_type 'cube' is unknown"),
+    ("kind in a list", file(shape() | {"shape_type": []}), "shape_type [] is unknown"),
     ("points", file(shape(points=[[1, 2]])), "the rectangle has 1 points"),
     ("nan", file(shape(points=[[1, float("nan")], [2, 2]])), "pairs of finite numbers"),
     ("empty", file(shape(points=[[1, 1], [1, 9]])), "the box is empty"),

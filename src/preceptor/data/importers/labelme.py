@@ -137,7 +137,7 @@ def _from_root(folder: PurePosixPath, name: str) -> str:
 def _shape(value: dict[str, Any]) -> Shape | str:
     """Shape, or what is wrong with it."""
     kind = value.get("shape_type", "polygon")
-    if kind not in _LEAST:
+    if not isinstance(kind, str) or kind not in _LEAST:
         return f"shape_type {shown(kind)} is unknown (known: {', '.join(_LEAST)})"
     points = pairs(value.get("points"))
     if points is None:
