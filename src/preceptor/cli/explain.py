@@ -18,8 +18,8 @@ def explain(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Manifest of the training images, for similar ones; of the validation images too, "
-            "if the model is not calibrated."
+            help="Manifest of the training images, among which similar ones are searched, and of "
+            "the validation images, if the model is not calibrated."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output page.")] = Path("explanation.html"),

@@ -17,7 +17,7 @@ def label_export(
         Format | None,
         typer.Option(
             "--format",
-            help="Also in the format of another tool, in a folder of its name.",
+            help="Additional format, of another tool, in a folder of its name.",
             show_default=False,
         ),
     ] = None,

@@ -43,11 +43,11 @@ def simulate(
     to: Annotated[Path, typer.Option(help="New folder.")],
     images: Annotated[int, typer.Option(min=1, help="Number of answers.")] = 40,
     people: Annotated[
-        str, typer.Option(help="Names of the people, with commas between them.")
+        str, typer.Option(help="Names of the people, separated by commas.")
     ] = "simulated",
     order: Annotated[LabelOrder, typer.Option(help="Order of the images.")] = "random",
     proposals: Annotated[
-        Proposals, typer.Option(help="When a Teacher's proposal is shown.")
+        Proposals, typer.Option(help="Time at which a Teacher's proposal is shown.")
     ] = "after",
     teacher: Annotated[
         bool, typer.Option("--teacher/--no-teacher", help="Whether Teachers are trained.")
@@ -55,7 +55,7 @@ def simulate(
     config: TeacherOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Mark images by simulated people, to measure what a Teacher's help saves.
+    """Simulate people who mark images, to estimate the time that a Teacher saves.
 
     The people mark from the human maps of the manifest, with small errors; their time is counted
     by stated costs. The server, the database and the Teachers are real.

@@ -13,7 +13,7 @@ def monitor(
         Path, typer.Argument(help="Table of preceptor predict: .csv, .parquet or .jsonl.")
     ],
     reference: Annotated[
-        Path, typer.Option(help="Calibrated model folder that the log was made with.")
+        Path, typer.Option(help="Calibrated model folder with which the table was made.")
     ],
     out: Annotated[
         Path | None,
@@ -21,7 +21,9 @@ def monitor(
     ] = None,
     least: Annotated[
         float,
-        typer.Option(min=0, max=0.5, help="Smallest distance of an AUC from 0.5 that is drift."),
+        typer.Option(
+            min=0, max=0.5, help="Smallest difference of an AUC from 0.5 that counts as drift."
+        ),
     ] = 0.05,
 ) -> None:
     """Compare predictions with those of the validation images.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 study = typer.Typer(
     cls=RunByDefault,
-    help="Run, plan or monitor a study. `study FILE` is short for `study run FILE`.",
+    help="Run, plan or watch a study. `study FILE` is short for `study run FILE`.",
     no_args_is_help=True,
 )
 # A list, so that a missing or a second file gives an error of our own, with a remedy.
