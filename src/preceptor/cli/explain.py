@@ -42,8 +42,8 @@ def explain(
 ) -> None:
     """Explain decisions of a model on one page.
 
-    The page has the image with its map and its RISE map, the score beside those of validation, the
-    deletion curves, and the most similar training images.
+    The page has the image with its map and its RISE map, its score among those of the validation
+    images, the deletion curves, and the most similar training images.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

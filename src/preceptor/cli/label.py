@@ -143,8 +143,8 @@ def run(
 ) -> None:
     """Serve the page on which images are marked.
 
-    All marks are in one SQLite file. The same command continues; settings that are not given stay
-    as they were.
+    All marks are in one SQLite file. The same command continues; settings that are not given do not
+    change.
     """
     from preceptor.errors import InputError
 

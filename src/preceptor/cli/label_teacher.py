@@ -28,7 +28,7 @@ def teach(
 ) -> None:
     """Train a Teacher on the marks so far, and store its proposals.
 
-    The page shows them at once; a server may be running.
+    A server may be running; its page shows the proposals immediately.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
@@ -57,8 +57,8 @@ def simulate(
 ) -> None:
     """Simulate people who mark images, to estimate the time that a Teacher saves.
 
-    The people mark from the human maps of the manifest, with small errors; their time is counted
-    by stated costs. The server, the database and the Teachers are real.
+    They mark the human maps of the manifest, with small errors; their time is computed from assumed
+    costs. Server, database and Teachers are the same as in real use.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -28,8 +28,8 @@ def monitor(
 ) -> None:
     """Compare predictions with those of the validation images.
 
-    Writes a page on the drift of scores, distances, maps and features. The exit code is 1 if there
-    is drift.
+    A page on the drift of scores, distances, maps and features is written. The exit code is 1 if
+    there is drift.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -92,8 +92,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: scores, decisions and maps.
 
-    POST /predict takes multipart files, JSON with base64, or one image; /models, /healthz, /readyz,
-    /metrics and /openapi.json tell about the server, and / is a page to try an image.
+    POST /predict takes multipart files, JSON with base64, or one image. /models, /healthz, /readyz,
+    /metrics and /openapi.json describe the server; / is a page on which to try an image.
     """
     from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import

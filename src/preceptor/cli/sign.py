@@ -38,7 +38,7 @@ def sign(
     """Sign a model, or make a key (--new-key).
 
     The signature is signature.json in the model folder, or NAME.onnx.sig beside an exported file.
-    It is checked when a model is loaded where PRECEPTOR_TRUSTED_KEYS names public keys.
+    It is verified when a model is loaded, if PRECEPTOR_TRUSTED_KEYS names public keys.
     """
     from preceptor.runtime.signatures import sign_model, signature_file, write_new_key
 

@@ -213,7 +213,7 @@ def archive(
 ) -> None:
     """Copy records, scores and tables of a study, without weights, maps and images.
 
-    `preceptor report` makes the report of the copy, if the manifests are there.
+    `preceptor report` makes the report from the copy, if the manifests are at their paths.
     """
     from preceptor.study.archive import archive_study
 
