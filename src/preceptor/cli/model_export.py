@@ -59,8 +59,8 @@ def export(
 ) -> None:
     """Export a model folder for use without this library.
 
-    The file contains pre-processing, decision and map. It is kept only if its outputs equal those of
-    the model.
+    The file contains pre-processing, decision and map. It is kept only if its outputs equal those
+    of the model.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
