@@ -227,7 +227,7 @@ def test_runs_are_listed_with_role_state_and_auc(seen: tuple[Path, list[Status]]
     assert by_role["baseline2"].alpha == 1.0
     in_store = list_runs(out / "store")
     assert {one.id for one in in_store} == {one.id for one in runs}
-    with pytest.raises(InputError, match="a store knows no roles"):
+    with pytest.raises(InputError, match="a store has no roles"):
         command_runs(out / "store", role="student")
 
 

@@ -21,7 +21,7 @@ from preceptor.results.domain import Results
 from preceptor.results.ladder import AnyMap, Ladder
 from tests.report.ladders import ladder
 
-RAISES = "the place that the Teacher's maps show raises the AUC"
+RAISES = "the place that the Teacher's maps show increases the AUC"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_place_of_one_backbone(place: float, half: float, n: int, words: str
     text = place_clause([ladder(place, half, n=n)], "own")
     assert text.endswith(f": {words}")
     sign = "+" if place > 0 else "−"
-    assert f"best of any map (Centred map, α 0.25), is {sign}0.050 (" in text
+    assert f"with any map (Centred map, α 0.25), is {sign}0.050 (" in text
     if n > 1:
         assert "(95 % interval " in text
         assert f"over {n} seeds)" in text
@@ -57,7 +57,7 @@ def test_several_backbones_are_counted() -> None:
     found = [ladder(0.05, 0.02), ladder(0.01, 0.02), ladder(-0.04, 0.01), ladder(0.03, 0.02)]
     text = place_clause(found, "own")
     assert "is −0.040 to +0.050 in 4 comparisons" in text
-    assert f"{RAISES} in 2, lowers it in 1, and makes no distinguishable difference in 1" in text
+    assert f"{RAISES} in 2, decreases it in 1, and makes no distinguishable difference in 1" in text
     assert ", is +0.050 in 2 comp" in place_clause([ladder(0.05, 0.02)] * 2, "own")
     one_seed = [ladder(0.05, math.nan, n=1)] * 2
     assert place_clause(one_seed, "own").endswith("one seed supports no conclusion")
@@ -80,7 +80,7 @@ def test_without_any_map_there_is_nothing_to_say() -> None:
 def test_every_rung_in_a_sentence() -> None:
     (text,) = rung_sentences([ladder(0.05, 0.02)])
     assert text == (
-        "test_byobnet: the AUC on test is 0.600 without maps, 0.700 with the best of any map "
+        "test_byobnet: the AUC on test is 0.600 without maps, 0.700 with any map "
         "(Centred map, α 0.25), 0.750 with the Teacher's maps and 0.850 with all human maps."
     )
 

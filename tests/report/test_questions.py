@@ -85,9 +85,9 @@ def said(
 @pytest.mark.parametrize(
     ("mean", "n", "words"),
     [
-        (0.05, 8, "supports that the human-guided Teacher is better"),
-        (-0.05, 8, "supports that the human-guided Teacher is worse"),
-        (0.005, 8, "do not distinguish them"),
+        (0.05, 8, "indicates that the human-guided Teacher is better"),
+        (-0.05, 8, "indicates that the human-guided Teacher is worse"),
+        (0.005, 8, "do not distinguish the two"),
         (0.05, 1, "one seed supports no conclusion"),
     ],
 )

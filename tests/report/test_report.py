@@ -125,7 +125,7 @@ def test_everything_is_on_the_page(finished: Plan, whole: Path) -> None:
     for heading in (
         "What the maps are worth",
         "RQ1: which Teacher?",
-        "RQ2: does it improve every architecture?",
+        "RQ2: does guidance improve every architecture?",
         "RQ3: by how much?",
         "Published results",
         "Error rates",
@@ -257,7 +257,7 @@ def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: P
     text, page = checked(tmp_path)
     assert "They could not be made" in text
     assert not page.images
-    assert ">RQ2: does it improve every architecture?</h2>" in text
+    assert ">RQ2: does guidance improve every architecture?</h2>" in text
     assert "test-unseen: AUC of marked" in text
 
 
@@ -267,7 +267,7 @@ def test_one_seed_and_three_classes(tmp_path: Path) -> None:
     write_results(StudyPlan.of(plan), tmp_path / "out", {})
     text, page = checked(tmp_path / "out")
     assert "Nothing can be concluded from one seed" in text
-    assert "ROC curves need one positive class" in text
+    assert "ROC curves need a positive class" in text
     assert "a&lt;b" in text
     assert "<b>" not in text
     assert page.images

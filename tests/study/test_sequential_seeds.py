@@ -206,7 +206,7 @@ def test_the_report_says_how_often_the_test_set_was_looked_at(
     write_results(plans, tmp_path)
     page = (tmp_path / "report.html").read_text().replace("\u00a0", " ")
     assert "test-unseen has been looked at 3 times" in page
-    assert "intervals are corrected for it" in page
+    assert "intervals are corrected for these looks" in page
     assert "stop: the limit" in page
     assert "Test sets were scored once" not in page
     assert "4 seeds" in page

@@ -66,6 +66,6 @@ def _diagram(made: MadeReference, info: ModelInfo) -> str:
         legend.append(("student", "after, cross-validated"))
     words = ("mean score", f"share of {info.positive}")
     if info.positive is None:
-        words = ("mean highest probability", "share of right decisions")
+        words = ("mean highest probability", "share of correct decisions")
     figure = reliability_plot(curves, "Reliability on validation", *words)
     return standalone(figure, legend)

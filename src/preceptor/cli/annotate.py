@@ -39,7 +39,7 @@ def annotate(
     method: Annotated[
         str,
         typer.Option(
-            help="Maps: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.",
+            help="Method: cam (CAM or Grad-CAM), rise, cells (of a mapper), or a plugin's name.",
             callback=_known_method,
         ),
     ] = "cam",
@@ -51,7 +51,7 @@ def annotate(
         typer.Option(min=2, max=10_000_000, help="Maximum number of RISE masks per image."),
     ] = 8000,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Largest error of an accepted RISE map.")
+        float, typer.Option(min=0, max=0.99, help="Largest error of a RISE map that may guide.")
     ] = 0.05,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each concurrent step.")] = 1,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",

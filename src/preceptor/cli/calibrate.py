@@ -32,8 +32,8 @@ def calibrate(
 ) -> None:
     """Calibrate a model on the validation images of a manifest.
 
-    Writes a copy of the model folder in which probabilities are calibrated and unfamiliar images
-    are flagged, with the results in its card.
+    A copy of the model folder is written in which probabilities are calibrated and unfamiliar
+    images are flagged. The results are in its model card.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -10,7 +10,7 @@ import typer
 
 def data_agreement(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of data import: manifest.csv and annotators/NAME/….")
+        Path, typer.Argument(help="Folder written by data import: manifest.csv, annotators/NAME/….")
     ],
     to: Annotated[
         Path | None,
@@ -25,8 +25,8 @@ def data_agreement(
 ) -> None:
     """Compare annotators of the same images.
 
-    Writes a page and CSV tables: Dice, IoU and correlation of each pair, each annotator against the
-    others, displaced marks, and the images with the least agreement.
+    A page and CSV tables are written: Dice, IoU and correlation of each pair, each annotator
+    against the others, displaced marks, and the images with the least agreement.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

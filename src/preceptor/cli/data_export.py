@@ -30,23 +30,21 @@ def data_export(
         typer.Option(
             min=0.001,
             max=1,
-            help="Value of the map, 0 to 1, from which on a pixel is inside (default: 0.5; masks "
-            "of a manifest: gray levels as they are).",
+            help="Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5; "
+            "format masks of a manifest: gray levels are kept).",
             show_default=False,
         ),
     ] = None,
     shapes: Annotated[Shapes, typer.Option(help="Shapes: polygons or masks.")] = "polygons",
     tolerance: Annotated[
         float,
-        typer.Option(
-            min=0, max=100, help="Pixels by which polygons may deviate to have fewer points."
-        ),
+        typer.Option(min=0, max=100, help="Largest deviation of a simplified polygon, in pixels."),
     ] = 0.0,
     positive: Annotated[
         list[str] | None,
         typer.Option(
-            help="Class whose maps are exported; images of others have no shapes. Repeatable "
-            "(default: all classes).",
+            help="Class whose maps are exported; images of other classes have no shapes. "
+            "Repeatable (default: all classes).",
             show_default=False,
         ),
     ] = None,
@@ -54,17 +52,18 @@ def data_export(
         Kind | None,
         typer.Option(
             "--as",
-            help="Shapes as annotations or predictions (default: predictions of a map store, "
-            "annotations of a manifest).",
+            help="Kind of the shapes: annotations (default for a manifest) or predictions (default "
+            "for a map store).",
             show_default=False,
         ),
     ] = None,
     interpolation: Annotated[
         Interpolation,
-        typer.Option(help="Map store between its cells: linear, or area (constant in each cell)."),
+        typer.Option(help="Interpolation of a map store: linear, or area (constant in each cell)."),
     ] = "linear",
     image_prefix: Annotated[
-        str, typer.Option(help="Address of the images in Label Studio, before their names.")
+        str,
+        typer.Option(help="Address before the names of the images in Label Studio."),
     ] = "/data/local-files/?d=",
     annotator: Annotated[
         str | None,
@@ -75,13 +74,13 @@ def data_export(
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also images of a manifest that nobody examined.")
+        bool, typer.Option("--all", help="Export also images of a manifest that nobody examined.")
     ] = False,
 ) -> None:
     """Export maps to another tool.
 
-    Exports the human maps of a manifest, or a Teacher's maps as annotations to be corrected.
-    labels.csv in the folder holds what the format does not: give it to data import with --labels.
+    The human maps of a manifest, or a Teacher's maps, are written as annotations to be corrected.
+    labels.csv has the columns that the format lacks: give it to data import with --labels.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

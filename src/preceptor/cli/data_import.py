@@ -92,10 +92,10 @@ def _folders(
     images: Images = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Folder with a parallel tree of masks.", show_default=False),
+        typer.Option(help="Folder of masks in the same subfolders.", show_default=False),
     ] = None,
 ) -> "ImportedAnnotations":
-    """Class folders with images, and a parallel tree of masks (--masks)."""
+    """Class folders with images, and masks in the same subfolders of --masks."""
     from preceptor.data.importers.folders import read_folders
 
     return read_folders(_one(source), masks)
@@ -114,7 +114,7 @@ def _labelstudio(
     image_key: Annotated[
         str,
         typer.Option(
-            help="Key of the image in the data of a task (default: found by itself).",
+            help="Key of the image in the data of a task (default: detected).",
             show_default=False,
         ),
     ] = "",
@@ -130,7 +130,7 @@ def _masks(
     images: Annotated[Path, typer.Option(help="Folder of the images.")],
     mask_label: Annotated[str, typer.Option(help="Class of masks without colors.")] = "positive",
 ) -> "ImportedAnnotations":
-    """A folder of mask images: binary, gray, palette or one color a class."""
+    """A folder of mask images: binary, gray, palette or one color per class."""
     from preceptor.data.importers.masks import read_masks
 
     return read_masks(_one(source), label=mask_label)
@@ -176,7 +176,7 @@ def _one(source: list[Path]) -> Path:
 def auto(
     source: Annotated[Path, typer.Argument(help="File or folder of annotations.")],
 ) -> None:
-    """Say which format a source has, and by what it was recognized."""
+    """Print the format of a source, and how it was recognized."""
     from preceptor.data.importers.detect import detect_format
 
     found = detect_format(source)
@@ -212,13 +212,13 @@ def _write(
     unmarked: Annotated[
         Literal["examined", "unknown"] | None,
         typer.Option(
-            help="Images without a shape: examined (nothing to mark) or unknown (not looked at).",
+            help="Images without a shape: examined (nothing to mark) or unknown (not examined).",
             show_default=False,
         ),
     ] = None,
     shape: Annotated[
         str,
-        typer.Option(help="Maps of the shapes: filled, soft:PX (blurred edges) or centre (blobs)."),
+        typer.Option(help="Maps of the shapes: filled, soft:PX (blurred) or centre (a Gaussian)."),
     ] = "filled",
     line_width: Annotated[float, typer.Option(min=0.1, help="Width of lines in pixels.")] = 3.0,
     point_radius: Annotated[float, typer.Option(min=0.1, help="Radius of points in pixels.")] = 5.0,
@@ -228,7 +228,7 @@ def _write(
     ] = "mean",
     exif: Annotated[
         Literal["auto", "upright", "stored"],
-        typer.Option(help="Pixels of the coordinates: of the image upright, or as stored."),
+        typer.Option(help="Image of the coordinates: upright, as stored, or decided by auto."),
     ] = "auto",
     split: Annotated[
         str | None,

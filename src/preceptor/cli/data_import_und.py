@@ -25,7 +25,7 @@ def import_und(
         ),
     ] = None,
 ) -> None:
-    """Import the UND CYBORG release, in the form in which it is published."""
+    """Import the UND CYBORG release in its published form."""
     from preceptor.data.importers.und import read_und
 
     check_target("--to", to)

@@ -61,8 +61,8 @@ def print_planted(planted: Planted) -> None:
         )
     if left := len(planted.no_place):
         print(
-            f"note: {left:,} image{'s' if left > 1 else ''} stayed without a mark, because the "
-            "human map leaves no place for a stamp"
+            f"note: {left:,} image{'s' if left > 1 else ''} got no mark, because the human map "
+            "leaves no place for a stamp"
         )
     if over := sum(counts.touch_map for counts in planted.splits):
         print(f"note: {over:,} stamp{'s lie' if over > 1 else ' lies'} on a human map")

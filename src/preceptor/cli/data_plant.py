@@ -38,8 +38,8 @@ def data_plant(
 ) -> None:
     """Copy a data set and plant a shortcut in it.
 
-    Images of one class carry a mark in the splits train and val, and in no other split: a test of
-    whether guidance would prevent a model from relying on it.
+    In the splits train and val, images of one class get a mark. A study on the copy tests whether
+    guidance prevents a model from relying on the mark.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

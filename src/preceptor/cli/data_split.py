@@ -28,7 +28,7 @@ def data_split(
 ) -> None:
     """Divide a manifest into splits.
 
-    Splits are stratified by label and source, with whole groups and held-out sources.
+    Splits are stratified by label and source. Groups are not divided; sources can be held out.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -10,9 +10,9 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print the values as JSON.")] = False,
 ) -> None:
-    """Describe the installation and what to do about its problems.
+    """Check the installation, and say how to solve its problems.
 
-    Prints versions, devices, the speed of a short training, disk space, optional extras and
+    The output has versions, devices, the speed of a short training, disk space, optional extras and
     whether the model hub answers. The exit code is 1 if something that training needs is broken.
     """
     from preceptor.runtime.bulk_import import bulk_import

@@ -36,7 +36,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a manifest.
 
-    Prints AUC, EER, error rates and other metrics by evaluation set and source.
+    The output has AUC, EER, error rates and other metrics, by evaluation set and source.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

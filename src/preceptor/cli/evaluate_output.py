@@ -75,8 +75,8 @@ def print_rates(
     _show(
         ["set", "on the ROC curve of the set", "source", "value"],
         points,
-        "Operating points on the set's own ROC curve describe its scores; they are not achievable "
-        "in deployment, where the threshold is fixed in advance.",
+        "Operating points on the ROC curve of a set describe its scores. They cannot be achieved "
+        "in use, where the threshold is fixed in advance.",
     )
 
 

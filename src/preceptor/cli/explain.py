@@ -18,8 +18,8 @@ def explain(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Manifest of the training images, for similar ones; of the validation images too, "
-            "if the model is not calibrated."
+            help="Manifest of the training images, among which similar ones are searched, and of "
+            "the validation images, if the model is not calibrated."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output page.")] = Path("explanation.html"),
@@ -42,8 +42,8 @@ def explain(
 ) -> None:
     """Explain decisions of a model on one page.
 
-    The page has the image with its map and its RISE map, the score beside those of validation, the
-    deletion curves, and the most similar training images.
+    The page has the image with its map and its RISE map, its score among those of the validation
+    images, the deletion curves, and the most similar training images.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 label = typer.Typer(
     cls=RunByDefault,
-    help="Mark where the evidence is, in a browser. `label MANIFEST` is short for `label run "
-    "MANIFEST`.",
+    help="Mark images in a browser. `label MANIFEST` is short for `label run MANIFEST`.",
     no_args_is_help=True,
 )
 label.command("export")(label_export)
@@ -39,28 +38,26 @@ def run(
     name: Annotated[str, typer.Option(help="Your name (default: chosen on the page).")] = "",
     classes: Annotated[
         str | None,
-        typer.Option(help="Classes of marks, with commas between them.", show_default="evidence"),
+        typer.Option(help="Classes of marks, separated by commas.", show_default="evidence"),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Labels of images that may be answered, with commas between them (default: those "
-            "of the manifest).",
+            help="Labels among which people choose, separated by commas (default: those of the "
+            "manifest).",
             show_default=False,
         ),
     ] = None,
     splits: Annotated[
         str | None,
         typer.Option(
-            help="Splits whose images are to be marked, with commas between them (default: all).",
+            help="Splits whose images are marked, separated by commas (default: all).",
             show_default=False,
         ),
     ] = None,
     host: Annotated[
         str,
-        typer.Option(
-            help="Address of the page; another than this machine needs a password or links."
-        ),
+        typer.Option(help="Address of the page; one for other machines needs a password or links."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 0,
     opens: Annotated[
@@ -73,17 +70,20 @@ def run(
     links: Annotated[
         str | None,
         typer.Option(
-            help="Names, with commas between them, each of whom gets a link.", show_default=False
+            help="Names, separated by commas; each person gets a link.", show_default=False
         ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="Further name of this server. Repeatable.", show_default=False),
+        typer.Option(help="Additional host name of this server. Repeatable.", show_default=False),
     ] = None,
     overlap: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, help="People who mark an image of the overlap.", show_default="1"
+            min=1,
+            max=1000,
+            help="Number of people who mark each image of the overlap.",
+            show_default="1",
         ),
     ] = None,
     overlap_share: Annotated[
@@ -108,7 +108,8 @@ def run(
     proposals: Annotated[
         Proposals | None,
         typer.Option(
-            help="When a Teacher's proposal is shown: first, after the first own mark, or never.",
+            help="Time at which a Teacher's proposal is shown: first, after (the first own "
+            "stroke), or never.",
             show_default="after",
         ),
     ] = None,
@@ -116,8 +117,8 @@ def run(
         str | None,
         typer.Option(
             metavar="auto|FOLDER",
-            help="Teacher that proposes marks: a model folder, or auto: trained on the marks so "
-            "far, again and again.",
+            help="Teacher that proposes marks: a model folder, or auto (trained repeatedly on the "
+            "marks so far).",
             show_default=False,
         ),
     ] = None,
@@ -135,13 +136,15 @@ def run(
     ] = None,
     database: Annotated[
         Path | None,
-        typer.Option(help="Database (default: NAME.label.sqlite beside it).", show_default=False),
+        typer.Option(
+            help="Database (default: NAME.label.sqlite beside the manifest).", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Serve the page on which images are marked.
 
-    All marks are in one SQLite file. The same command continues; settings that are not given stay
-    as they were.
+    All marks are in one SQLite file. The same command continues; settings that are not given do not
+    change.
     """
     from preceptor.errors import InputError
 
@@ -228,7 +231,7 @@ def _password(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
-        raise InputError(f"--password-file {file}: it is no text in UTF-8") from error
+        raise InputError(f"--password-file {file}: not a text in UTF-8") from error
     if len(text) < 8 or "\n" in text:
         raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
     return text
@@ -263,7 +266,7 @@ def _names(option: str, text: str | None) -> tuple[str, ...] | None:
         if not 1 <= len(name) <= 60 or any(map(is_control, name)):
             raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
     if len({name.casefold() for name in names}) < len(names):
-        raise InputError(f"{option} {text!r}: a name is there twice")
+        raise InputError(f"{option} {text!r}: a name occurs twice")
     return names
 
 

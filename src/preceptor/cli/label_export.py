@@ -17,7 +17,7 @@ def label_export(
         Format | None,
         typer.Option(
             "--format",
-            help="Also in the format of another tool, in a folder of its name.",
+            help="Additional format, of another tool, in a folder of its name.",
             show_default=False,
         ),
     ] = None,
@@ -34,7 +34,7 @@ def label_export(
 ) -> None:
     """Export the marks of a database.
 
-    Writes manifest.csv, maps and, of several people, the maps of each, as data import does.
+    The output is that of data import: manifest.csv, maps, and the maps of each of several people.
     """
     from preceptor.label.database import connect
     from preceptor.runtime.bulk_import import bulk_import

@@ -28,7 +28,7 @@ def teach(
 ) -> None:
     """Train a Teacher on the marks so far, and store its proposals.
 
-    The page shows them at once; a server may be running.
+    A server may be running; its page shows the proposals immediately.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
@@ -43,11 +43,11 @@ def simulate(
     to: Annotated[Path, typer.Option(help="New folder.")],
     images: Annotated[int, typer.Option(min=1, help="Number of answers.")] = 40,
     people: Annotated[
-        str, typer.Option(help="Names of the people, with commas between them.")
+        str, typer.Option(help="Names of the people, separated by commas.")
     ] = "simulated",
     order: Annotated[LabelOrder, typer.Option(help="Order of the images.")] = "random",
     proposals: Annotated[
-        Proposals, typer.Option(help="When a Teacher's proposal is shown.")
+        Proposals, typer.Option(help="Time at which a Teacher's proposal is shown.")
     ] = "after",
     teacher: Annotated[
         bool, typer.Option("--teacher/--no-teacher", help="Whether Teachers are trained.")
@@ -55,10 +55,10 @@ def simulate(
     config: TeacherOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Mark images by simulated people, to measure what a Teacher's help saves.
+    """Simulate people who mark images, to estimate the time that a Teacher saves.
 
-    The people mark from the human maps of the manifest, with small errors; their time is counted
-    by stated costs. The server, the database and the Teachers are real.
+    They mark the human maps of the manifest, with small errors; their time is computed from assumed
+    costs. Server, database and Teachers are the same as in real use.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -25,7 +25,7 @@ def export(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Manifest whose validation images the export is checked on (default: synthetic "
+            help="Manifest; the export is checked on its validation images (default: on synthetic "
             "images).",
             show_default=False,
         ),
@@ -42,13 +42,14 @@ def export(
         bool, typer.Option("--map/--no-map", help="Whether the file computes maps.")
     ] = True,
     input_type: Annotated[
-        InputType, typer.Option("--input", help="Type of the input; both from 0 to 255.")
+        InputType,
+        typer.Option("--input", help="Type of the input, which has values from 0 to 255."),
     ] = "uint8",
     fixed_size: Annotated[
         bool, typer.Option("--fixed-size", help="Fix height and width of the input.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to 8 bits (onnx), calibrated on validation.")
+        bool, typer.Option("--int8", help="Quantize to 8 bits (onnx), with validation images.")
     ] = False,
     int8_limit: Annotated[
         float, typer.Option(help="Largest loss of AUC by --int8 on a validation set.")
@@ -58,8 +59,8 @@ def export(
 ) -> None:
     """Export a model folder for use without this library.
 
-    Pre-processing, decision and map are part of the file, which is written only if its outputs are
-    those of the model.
+    The file contains pre-processing, decision and map. It is kept only if its outputs equal those
+    of the model.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
@@ -102,12 +103,12 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
     if exported.dynamic_size is not None:
         sizes = "any batch size, height and width" if exported.dynamic_size else "any batch size"
         if not exported.dynamic_size:
-            why = "" if not settings.dynamic_size else ": the backbone takes no others"
+            why = "" if not settings.dynamic_size else ": the backbone accepts no other size"
             sizes += f"; fixed height and width{why}"
         print(f"input: {settings.input_type}, {sizes}")
         rule = "the most probable class"
         if exported.threshold is not None:
-            rule = f"positive from {exported.threshold:.6g} on"
+            rule = f"positive at a score of {exported.threshold:.6g} or more"
         print(f"decision: {rule}")
     kind = "validation" if validation else "synthetic"
     if exported.float_parity is not None:
@@ -117,14 +118,14 @@ def _print(out: Path, settings: ExportSettings, exported: Exported, *, validatio
         print(f"AUC on {name}: {before:.4f} of the model, {after:.4f} of the export, "
               f"difference {after - before:+.4f}")  # fmt: skip
     if not validation:
-        print("note: no manifest, so that the check was made on synthetic images, without an AUC")
+        print("note: without a manifest, the check used synthetic images and has no AUC")
 
 
 def _differences(parity: Parity, kind: str) -> str:
     """Sentence with the largest differences."""
     maps = "" if parity.maps is None else f", of a map {parity.maps:.1e}"
     gap = parity.distances
-    distances = "" if gap is None else f", of a distance from training {gap:.1e} of it"
+    distances = "" if gap is None else f", of a distance from training {gap:.1e} of its value"
     return (
         f"largest difference of a probability {parity.probabilities:.1e}{maps}{distances} on "
         f"{parity.images:,} {kind} images; the most probable class differs on "

@@ -13,7 +13,7 @@ def monitor(
         Path, typer.Argument(help="Table of preceptor predict: .csv, .parquet or .jsonl.")
     ],
     reference: Annotated[
-        Path, typer.Option(help="Calibrated model folder that the log was made with.")
+        Path, typer.Option(help="Calibrated model folder with which the table was made.")
     ],
     out: Annotated[
         Path | None,
@@ -21,13 +21,15 @@ def monitor(
     ] = None,
     least: Annotated[
         float,
-        typer.Option(min=0, max=0.5, help="Smallest distance of an AUC from 0.5 that is drift."),
+        typer.Option(
+            min=0, max=0.5, help="Smallest difference of an AUC from 0.5 that counts as drift."
+        ),
     ] = 0.05,
 ) -> None:
     """Compare predictions with those of the validation images.
 
-    Writes a page on the drift of scores, distances, maps and features. The exit code is 1 if there
-    is drift.
+    A page on the drift of scores, distances, maps and features is written. The exit code is 1 if
+    there is drift.
     """
     from preceptor.runtime.bulk_import import bulk_import
 

@@ -59,5 +59,5 @@ RunsPerGpuOption = Annotated[
     ),
 ]
 HangTimeoutOption = Annotated[
-    float, typer.Option(min=0.01, help="Minutes without progress until a step is killed.")
+    float, typer.Option(min=0.01, help="Minutes without progress after which a step is killed.")
 ]

@@ -50,8 +50,8 @@ def predict(
     log: Annotated[
         Log | None,
         typer.Option(
-            help="Further columns, for preceptor monitor: maps (statistics of the maps), or "
-            "features (these and the features).",
+            help="Additional columns for preceptor monitor: maps (statistics of the maps), or "
+            "features (these statistics and the features).",
             show_default=False,
         ),
     ] = None,
@@ -64,22 +64,26 @@ def predict(
     ] = None,
     together: Annotated[
         list[Path] | None,
-        typer.Option("--with", help="Further model folder of an ensemble. Repeatable."),
+        typer.Option("--with", help="Additional model folder of an ensemble. Repeatable."),
     ] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over the eight flips and quarter turns.")
     ] = False,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="Precision; thresholds are fixed in 32-true.")
+        Precision, typer.Option(help="Precision; the thresholds were fixed in 32-true.")
     ] = "32-true",
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of images per pass.", show_default="chosen by a probe"),
+        typer.Option(
+            min=1, help="Number of images per forward pass.", show_default="chosen by a probe"
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of threads that decode.", show_default="one per core"),
+        typer.Option(
+            min=1, help="Number of threads that decode images.", show_default="one per core"
+        ),
     ] = None,
 ) -> None:
     """Predict images with a trained model.
@@ -122,7 +126,7 @@ def predict(
         if maps is not None:
             output = MapOutput(maps, folder, map_of)
     if map_of is not None and log is not None:
-        raise InputError("--log is about the usual maps; remove --map-of or --log")
+        raise InputError("--log needs the maps of the positive class; remove --map-of or --log")
     if map_of is not None and maps is None:
         raise InputError(f"--map-of {map_of}: there are no maps; add --maps")
     lines = map(os.fsdecode, sys.stdin.buffer) if LIST in inputs else ()

@@ -31,7 +31,7 @@ def runs(
     found = list_runs(folder)
     if role is not None:
         if not any(one.roles for one in found):
-            raise InputError(f"{folder}: a store knows no roles; name a study folder")
+            raise InputError(f"{folder}: a store has no roles; name a study folder")
         found = [one for one in found if role in one.roles]
     for name, value in (("backbone", backbone), ("seed", seed)):
         if value is not None:

@@ -15,23 +15,23 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL…",
-            help="Model folders or exported files, each as PATH or NAME=PATH; the first one "
-            "answers requests that name none.",
+            help="Model folders or exported files, each as PATH or NAME=PATH; the first one is "
+            "used for requests that name none.",
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="Address; another than this machine needs --keys or --no-keys.")
+        str, typer.Option(help="Address; one for other machines needs --keys or --no-keys.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
     keys: Annotated[
         Path | None,
         typer.Option(
-            help="File with API keys, one per line, of which each request must have one.",
+            help="File with API keys, one per line; each request needs one of them.",
             show_default=False,
         ),
     ] = None,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Let everybody who reaches the server use it.")
+        bool, typer.Option("--no-keys", help="Accept requests without keys from other machines.")
     ] = False,
     threshold: Annotated[
         str | None,
@@ -48,16 +48,18 @@ def serve(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Largest number of images per pass.", show_default="chosen by a probe"
+            min=1,
+            help="Largest number of images per forward pass.",
+            show_default="chosen by a probe",
         ),
     ] = None,
     delay: Annotated[
         float,
-        typer.Option(min=0, max=1000, help="Milliseconds in which a batch waits for images."),
+        typer.Option(min=0, max=1000, help="Milliseconds for which a batch waits for images."),
     ] = 5.0,
     queue: Annotated[
         int,
-        typer.Option(min=1, help="Largest number of images in flight; further ones get 429."),
+        typer.Option(min=1, help="Largest number of images in process; further ones get 429."),
     ] = 256,
     timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds after which a request gets 504.")
@@ -75,7 +77,7 @@ def serve(
     ] = 32,
     reload: Annotated[
         float,
-        typer.Option(min=0, help="Seconds between two looks at the model folders; 0 = never."),
+        typer.Option(min=0, help="Seconds between two checks of the model folders; 0 = never."),
     ] = 2.0,
     engine: EngineOption = "local",
     address: AddressOption = None,
@@ -88,10 +90,10 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Answer images over HTTP: scores, decisions and maps.
+    """Serve a model over HTTP: scores, decisions and maps.
 
-    POST /predict takes multipart files, JSON with base64, or one image; /models, /healthz, /readyz,
-    /metrics and /openapi.json tell about the server, and / is a page to try an image.
+    POST /predict takes multipart files, JSON with base64, or one image. /models, /healthz, /readyz,
+    /metrics and /openapi.json describe the server; / is a page on which to try an image.
     """
     from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import

@@ -21,7 +21,10 @@ def sign(
         Path | None, typer.Option(help="File of the private key.", show_default=False)
     ] = None,
     who: Annotated[
-        str, typer.Option(help="Signer: free text, which is signed too.", show_default=False)
+        str,
+        typer.Option(
+            help="Name of the signer: free text, part of the signature.", show_default=False
+        ),
     ] = "",
     new_key: Annotated[
         Path | None,
@@ -35,13 +38,13 @@ def sign(
     """Sign a model, or make a key (--new-key).
 
     The signature is signature.json in the model folder, or NAME.onnx.sig beside an exported file.
-    It is checked when a model is loaded where PRECEPTOR_TRUSTED_KEYS names public keys.
+    It is verified when a model is loaded, if PRECEPTOR_TRUSTED_KEYS names public keys.
     """
     from preceptor.runtime.signatures import sign_model, signature_file, write_new_key
 
     if new_key is not None:
         if model is not None or key is not None:
-            raise InputError("--new-key only makes a key; sign with it in a second command")
+            raise InputError("--new-key only makes a key; sign the model with a second command")
         made = write_new_key(new_key)
         print(f"wrote {new_key}, which must stay secret, and {new_key}.pub")
         print(f"fingerprint of the public key: {made}")

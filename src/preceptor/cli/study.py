@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 study = typer.Typer(
     cls=RunByDefault,
-    help="Run, plan or monitor a study. `study FILE` is short for `study run FILE`.",
+    help="Run, plan or watch a study. `study FILE` is short for `study run FILE`.",
     no_args_is_help=True,
 )
 # A list, so that a missing or a second file gives an error of our own, with a remedy.
@@ -213,7 +213,7 @@ def archive(
 ) -> None:
     """Copy records, scores and tables of a study, without weights, maps and images.
 
-    `preceptor report` makes the report of the copy, if the manifests are there.
+    `preceptor report` makes the report from the copy, if the manifests are at their paths.
     """
     from preceptor.study.archive import archive_study
 

@@ -34,7 +34,7 @@ primary: {primary}            # evaluation set of the hypothesis tests
 teachers: [{backbone}]     # backbones of the Teachers
 students: [{backbone}]     # backbones of Students and baselines; the paper's: densenet121,
                            # resnet50, legacy_xception, inception_v3
-weights: {weights}              # hub (pretrained, needs a network), none, or a .safetensors file
+weights: {weights}              # hub (pretrained, needs internet), none, or a .safetensors file
 seeds: 3                   # with 3 seeds, p cannot fall below 0.25
 
 # The recommended settings of the method: Teachers that classify (α 0.1) and mappers, which are

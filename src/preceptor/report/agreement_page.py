@@ -140,10 +140,10 @@ def _page(
         "pairs": _pairs_table(agreement, cell),
         "rule": disagreement_rule(),
         "shift_rule": (
-            "A displacement is the one with the highest mean cross-correlation over images; one "
-            "displacement a person explains those of the pairs, and the median over persons is 0. "
-            f"It is named if it is {number(SHIFT * cell, 0)} px or more and raises the mean "
-            f"correlation with the others by {GAIN:g} or more."
+            "The displacement of a pair has the highest mean cross-correlation over images; from "
+            "those of the pairs, the displacement of each person is estimated, with the median 0. "
+            f"It is reported if it is {number(SHIFT * cell, 0)} px or more and undoing it "
+            f"increases the mean correlation with the others by {GAIN:g} or more."
         ),
         "pictures": [_picture(one, maps, strokes) for one in least],
         "legend": [(name, one.draw("M4,10L44,10")) for name, one in strokes.items()],

@@ -60,9 +60,9 @@ def annotator_sentence(plan: Plan) -> str:
         return ""
     return (
         f"Agreement among people: on {images:,} validation images with several annotators, the map "
-        f"of each correlates with the mean of the others' by r = {number(value, 2)} on the grid of "
-        f"the selected Teacher ({grid.height} × {grid.width}). A Teacher's agreement with human "
-        "maps can hardly be higher."
+        f"of a person has a mean correlation of {number(value, 2)} with the mean of the others' "
+        f"maps, on the grid of the selected Teacher ({grid.height} × {grid.width}). A Teacher's "
+        "agreement with human maps can hardly be higher."
     )
 
 

@@ -160,8 +160,8 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
     if drawings:
         blocks.append(
             Text(
-                f"Difference of the AUC on {results.primary}, Student minus the other side: mean "
-                "over seeds and 95 % interval. Values above zero favor the Student."
+                f"Difference of the AUC on {results.primary}, Student minus the model of the row: "
+                "mean over seeds and 95 % interval. Above zero, the Student is better."
             )
         )
     blocks.append(_drawn("differences", drawings))
@@ -169,7 +169,7 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
     blocks.append(TableBlock("share", share) if share else None)
     blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant", "start"))
     if sentences:
-        blocks.append(Details("Every comparison in words", [Text(one) for one in sentences]))
+        blocks.append(Details("All comparisons in sentences", [Text(one) for one in sentences]))
     return blocks
 
 
@@ -208,7 +208,7 @@ def _errors(plan: Plan, results: Results, shared: DomainTables) -> list[Block | 
     if results.positive is None:
         blocks.append(
             Text(
-                f"Error rates need one positive class; this study has {len(results.classes)} "
+                f"Error rates need a positive class; this study has {len(results.classes)} "
                 "classes.",
                 "none",
             )
@@ -244,9 +244,9 @@ def _sources(plan: Plan, results: Results, shared: DomainTables) -> list[Block |
                 blocks.append(TableBlock(key, table) if table else None)
     if any(blocks):
         text = (
-            "A source with positives only is compared with all negatives of its set. ▲ marks the "
-            "highest mean of a row, except for the ceiling. Results of validation sets by source "
-            "are in table.csv."
+            "The AUC of a source with positives only is computed with all negatives of its set. "
+            "▲ marks the highest mean of a row, except for the ceiling. Results of validation sets "
+            "by source are in table.csv."
         )
         blocks.insert(0, Text(text))
     others: list[Text | TableBlock] = []
@@ -266,7 +266,7 @@ def _seeds(plan: Plan, results: Results) -> list[Block | None]:
     drawings = _each(plan.protocol.study.students, lambda name: figures.dot_plot(results, name))
     if not drawings:
         return [*blocks, Text(f"No model has been scored on {results.primary} yet.", "none")]
-    text = f"A dot is the AUC of one training on {results.primary}, a bar the mean over seeds."
+    text = f"Each dot is the AUC of one training on {results.primary}; bars are means over seeds."
     return [*blocks, Text(text), FigureBlock("dots", drawings)]
 
 
@@ -292,7 +292,7 @@ def _rocs(plan: Plan, results: Results) -> list[Block | None]:
         return [Text(text), FigureBlock("curves", drawings, legend)]
     if results.positive is None:
         text = (
-            f"ROC curves need one positive class; this study has {len(results.classes)} classes, "
+            f"ROC curves need a positive class; this study has {len(results.classes)} classes, "
             "and its AUC is the mean one-vs-rest AUC."
         )
         return [Text(text, "none")]

@@ -34,7 +34,7 @@ INSIDE: dict[RungName, str] = RUNGS | {
 
 _WITH: dict[RungName, str] = {
     "none": "without maps",
-    "any": "with the best of any map",
+    "any": "with any map",
     "teacher": "with the Teacher's maps",
     "human": "with all human maps",
 }
@@ -59,8 +59,8 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
     if not known:
         return ""
     lead = (
-        "what the place of the maps is worth, the AUC with the Teacher's maps minus that with the "
-        "best of any map"
+        "what the place of the maps is worth, the AUC with the Teacher's maps minus the AUC with "
+        "any map"
     )
     if len(known) > 1:
         ends = dict.fromkeys(signed(end(place.mean for _, place in known)) for end in (min, max))
@@ -106,8 +106,8 @@ def any_map_words(found: Iterable[Ladder]) -> str:
         else which
     )
     return (
-        f"Any map is a control whose maps do not know where the evidence lies in their image: "
-        f"{best}. The gain of the Teacher's maps over it is what the place is worth."
+        f"Any map is a control whose maps have no information on where the evidence lies in their "
+        f"image: {best}. The gain of the Teacher's maps over any map is what the place is worth."
     )
 
 
@@ -124,7 +124,7 @@ def rung_table(found: Sequence[Ladder]) -> Table | None:
     columns = [
         "AUC",
         "95 % interval of the AUC",
-        "Gain over the row above",
+        "Gain over the previous row",
         "95 % interval of the gain",
         "p",
     ]
@@ -173,7 +173,7 @@ def _one_words(place: PairedResult, controls_alpha: ControlsAlpha) -> str:
     if interval(place.low, place.high) == DASH:
         return "one seed supports no conclusion"
     if place.low > 0:
-        return "the place that the Teacher's maps show raises the AUC"
+        return "the place that the Teacher's maps show increases the AUC"
     if place.high < 0:
         return "maps that do not show the place guide better"
     return "a gain from the place is not shown"
@@ -188,8 +188,8 @@ def _several_words(places: Sequence[PairedResult], controls_alpha: ControlsAlpha
     above = sum(place.low > 0 for place in places)
     below = sum(place.high < 0 for place in places)
     return (
-        "by uncorrected 95 % intervals, the place that the Teacher's maps show raises the AUC in "
-        f"{above}, lowers it in {below}, and makes no distinguishable difference in "
+        "by uncorrected 95 % intervals, the place that the Teacher's maps show increases the AUC "
+        f"in {above}, decreases it in {below}, and makes no distinguishable difference in "
         f"{len(places) - above - below}"
     )
 

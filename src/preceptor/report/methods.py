@@ -24,11 +24,12 @@ from preceptor.study.seeds import AutoSeeds
 from preceptor.training.record import RunRecord
 
 _TIED = (
-    "Candidates whose paired bootstrap difference to the best includes 0 are tied, and ties go to "
+    "A candidate was tied with the best if the interval of their paired bootstrap difference "
+    "included 0; ties were broken by "
 )
 SELECTION = {
     "highest": "The highest mean AUC over seeds was selected.",
-    "guided": _TIED + "the maps that agree best with human maps of validation images.",
+    "guided": _TIED + "the agreement with human maps of validation images.",
     "val_auc": _TIED + "the smaller α.",
 }
 
@@ -99,7 +100,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         paragraphs.append(
             f"Baseline 1, the selected Teacher and its Students were trained again with "
             f"{names_of(f'{size:,}' for size in study.budgets)} annotated images, with a new draw "
-            "for every seed and smaller draws within larger ones, at the α selected with all "
+            "for every seed (smaller sets are subsets of larger ones), at the α selected with all "
             "annotations of the study; the smallest relevant gain in AUC is "
             f"{study.budget_gain:g}."
         )
@@ -132,14 +133,14 @@ def looks_sentence(study: StudyConfig, results: Results) -> str:
     )
     last = f" In the last look, {results.looked[-1].reason}" if results.looked else ""
     return (
-        f"The number of seeds was not fixed: after {numbers}, it was decided by the width of the "
-        f"intervals of the primary comparisons alone whether further seeds are run (at most "
-        f"{width:g} for Student minus each baseline and every backbone). The test set "
-        f"{results.primary} has {times}, and the intervals are corrected for it: they are t "
-        f"intervals and bootstrap intervals of level {sequential_level(study.looks):.1%}, which "
-        "cover 95 % for normal differences whenever a rule stops by standard deviations. A "
-        "sign-flip p-value is the sum, over all looks that may be made, of the probability of one "
-        f"as small.{last}"
+        f"The number of seeds was not fixed: after {numbers}, the study stopped if the intervals "
+        f"of all primary comparisons (Student minus each baseline, for every backbone) were at "
+        f"most {width:g} wide, and ran further seeds otherwise. The test set {results.primary} "
+        f"has {times}, and the intervals are corrected for these looks: they are t intervals and "
+        f"bootstrap intervals of level {sequential_level(study.looks):.1%}, which cover 95 % for "
+        "normal differences under any rule that stops by standard deviations. A sign-flip p-value "
+        "is the sum, over all looks that may be made, of the probability of so small a "
+        f"p-value.{last}"
     )
 
 
@@ -162,7 +163,7 @@ def _ways_of_guiding(plan: Plan) -> str:
     ]
     return (
         "Students, Baseline 1, controls and ceiling were each trained with every way of guiding "
-        "and α, of which the one with the highest AUC on validation was selected: "
+        "and every α; the combination with the highest AUC on validation was selected: "
         + "; ".join(known)
     )
 

@@ -41,13 +41,13 @@ def _sentence(found: Sequence[Reproduction]) -> str:
     known = [one for one in found if one.low == one.low]
     if not known:
         return (
-            "The differences from the published results have no intervals, which need two seeds or "
-            "more."
+            "The differences from the published results have no intervals: intervals need two "
+            "seeds or more."
         )
     above, below = sum(one.low > 0 for one in known), sum(one.high < 0 for one in known)
     return (
         f"Of {len(known)} published means, {len(known) - above - below} are within the 95 % "
-        f"interval of this study's, {below} are above it and {above} below it."
+        f"interval of this study's mean, {below} are above it and {above} below it."
     )
 
 
@@ -70,8 +70,8 @@ def _table(results: Results, found: Sequence[Reproduction]) -> Table:
         )
     caption = (
         f"AUC on {results.primary}, mean ± standard deviation over trainings. The interval is a t "
-        "interval over the seeds of this study, with the published mean taken as exact: the number "
-        "of trainings behind it is not known, and an interval with its error would be wider."
+        "interval over the seeds of this study; the published mean is treated as exact, because "
+        "its number of trainings is not known. An interval with its error would be wider."
     )
     columns = ["Published", "This study", "This study − published", "95 % interval"]
     return Table(caption, "Row", columns, lines)

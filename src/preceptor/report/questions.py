@@ -22,9 +22,9 @@ from preceptor.study.plan import Plan
 
 QUESTIONS = {
     "RQ1": "Which Teacher?",
-    "RQ2": "Does it improve every architecture?",
+    "RQ2": "Does guidance improve every architecture?",
     "RQ3": "By how much?",
-    "RQ4": "In other domains?",
+    "RQ4": "Does it help in other domains?",
     "budget": "How many annotations are enough?",
 }
 LEVEL = 0.05
@@ -62,8 +62,8 @@ def across_domains(found: pd.DataFrame) -> str:
         f"{len(sure) or 'none'}{_some(sure, names)}"
     )
     floor = floor_words(found)
-    limit = ". The domains are not a sample of domains"
-    return f"{said} ({floor}){limit}: the result does not extend to other domains."
+    limit = "The domains are not a random sample: the result does not extend to other domains."
+    return f"{said} ({floor}). {limit}"
 
 
 def _proven(family: pd.DataFrame, by: str) -> list[str]:
@@ -206,7 +206,7 @@ def _support(line: dict[str, Any], better: str, worse: str) -> str:
     if line["n"] < 2:
         return "one seed supports no conclusion"
     if words == "above":
-        return f"this supports that {better}"
+        return f"this indicates that {better}"
     if words == "below":
-        return f"this supports that {worse}"
-    return "the numbers do not distinguish them"
+        return f"this indicates that {worse}"
+    return "the numbers do not distinguish the two"

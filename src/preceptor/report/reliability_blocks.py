@@ -43,14 +43,14 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
             continue
         up = f"share of {results.positive}"
         if results.positive is None:
-            up = "share of right decisions"
+            up = "share of correct decisions"
         drawing = reliability_plot(
             curves, f"{backbone}: reliability on {results.primary}", "mean score", up
         )
         legend = [(key, name) for key, (name, _) in curves.items()]
         table = Table(
             f"{backbone}: expected calibration error (ECE) on {results.primary}, with its 95 % "
-            "interval over images, and the mean of a calibrated model on as many images.",
+            "interval over images, and the mean ECE of a calibrated model on as many images.",
             "",
             ["ECE", "Calibrated model"],
             lines,
@@ -62,8 +62,8 @@ def reliability_blocks(plan: Plan, results: Results) -> list[Block]:
     what = "The score" if results.positive is not None else "The highest probability"
     text = (
         f"{what} against the observed frequency on {results.primary}, in bins with equal numbers "
-        "of images, the scores of all seeds together. Scores are those of the networks: preceptor "
-        "calibrate fits a calibration on validation."
+        "of images, for the scores of all seeds together. The scores are not calibrated; preceptor "
+        "calibrate calibrates them on validation images."
     )
     return [Text(text), *blocks]
 

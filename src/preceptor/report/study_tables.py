@@ -112,8 +112,8 @@ def look_table(results: Results) -> Table | None:
             decision = "stop: narrow enough" if widest.width <= one.width else "stop: the limit"
         cells = [Cell(number(widest.width), where), Cell(number(one.width)), Cell(decision)]
         lines.append(Line(f"{one.seeds}", cells))
-    columns = ["Widest interval (corrected)", "Wanted", "Decision"]
-    caption = f"Looks at {results.primary}, after which further seeds were run or not."
+    columns = ["Widest interval (corrected)", "Largest allowed width", "Decision"]
+    caption = f"Looks at {results.primary}, and whether further seeds were run after each of them."
     return Table(caption, "Seeds", columns, lines)
 
 

@@ -177,8 +177,8 @@ def comparison_tables(results: Results, questions: Sequence[str]) -> list[tuple[
             ]
             lines.append(Line(heading, cells))
         kind = "tested family" if family else "descriptive"
-        whose = "Student minus the other side"
-        corner = "Backbone and other side"
+        whose = "Student minus the model of the row"
+        corner = "Backbone and model"
         if question == "variant":
             whose, corner = "Students of a variant minus the study's own Students", "Variant"
         if question in BY_TEACHER:

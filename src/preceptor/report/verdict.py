@@ -145,7 +145,7 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
         (
             "… of these with a human map",
             f"{(annotated & mapped).sum():,}",
-            "in the others, nothing was to be marked",
+            "in the others there was nothing to mark",
         ),
         (
             "All training images (T)",
@@ -163,6 +163,6 @@ def annotation_counts(plan: Plan) -> list[tuple[str, str, str]]:
     if study.ceiling:
         ceiling = (manifest.train_mask & mapped).sum()
         rows.append(
-            ("Human maps of the ceiling", f"{ceiling:,}", "all available ones; an upper bound")
+            ("Human maps of the ceiling", f"{ceiling:,}", "all that are available; an upper bound")
         )
     return rows
