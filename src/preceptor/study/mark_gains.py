@@ -60,10 +60,10 @@ MEASURED = (
         "small forged regions",
         "spots_evidence",
         MarkPlaces(0.0793, 0.1772),
-        0.0948,
-        0.0594,
-        0.1302,
-        7,
+        0.0885,
+        0.0467,
+        0.1303,
+        10,
     ),
     MeasuredGain(
         "brain MRI", "brain_mri_ladder", MarkPlaces(0.0234, 0.1776), 0.0298, -0.7370, 0.7965, 2
