@@ -171,6 +171,11 @@ class PartStream(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes; memory is taken for those that are there, whatever a header asks."""
+        left = max(0, self._container.size - self._at)
+        return super().read(min(size, left)) if size >= 0 else super().read(left)
+
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill a buffer; returns the number of bytes."""
         view = memoryview(buffer).cast("B")
