@@ -18,7 +18,7 @@ from preceptor.data.locations.requests import RemoteState, State, remote_part, r
 
 Result = TypeVar("Result")
 
-CHANGED = "it changes while it is read; repeat the command when it is finished"
+CHANGED = "it changes while it is read", "repeat the command when it is finished"
 ATTEMPTS = 3
 """Number of readings of a file that changes meanwhile."""
 
@@ -85,7 +85,7 @@ def open_container(place: Container) -> OpenContainer:
 
 def _of_remote(place: Container, state: RemoteState) -> OpenContainer:
     if state.size is None:
-        raise container_error("the server does not tell its size; copy the file to a local disk")
+        raise container_error("the server does not tell its size", "copy the file to a local disk")
     return OpenContainer(place, state.size, state.numbers, bool(state.mark))
 
 
@@ -114,7 +114,7 @@ def read_unchanged(place: Container, read: Callable[[OpenContainer], Result]) ->
                 _RECENT[place] = time.monotonic(), after
                 return found
         before = after
-    raise container_error(CHANGED)
+    raise container_error(*CHANGED)
 
 
 def _same(one: OpenContainer, other: OpenContainer) -> bool:

@@ -31,7 +31,7 @@ def member_place(container: OpenContainer, name: str) -> tuple[int, int]:
     if found is None:
         raise location_error(f"there is no member {name!r} in the tar file")
     if found[1] < 0:
-        raise location_error(f"several members are named {name!r}; rename them in the tar file")
+        raise location_error(f"several members are named {name!r}", "rename them in the tar file")
     return found
 
 
@@ -84,4 +84,6 @@ def _built(container: OpenContainer) -> Index:
 
 
 def _damaged(place: int) -> ContainerError:
-    return container_error(f"the tar file is damaged or cut short at byte {place:,}; copy it again")
+    return container_error(
+        f"the tar file is damaged or cut short at byte {place:,}", "copy it again"
+    )
