@@ -219,7 +219,8 @@ def test_a_guest_with_the_name_of_the_lead_does_not_lead(manifest: Path) -> None
     with running(manifest, access="password", password="open sesame", name="ann") as server:
         guest = Client(server.address)
         form = urlencode({"name": "ann", "password": "open sesame"}).encode()
-        assert guest.send("POST", "/enter", form, {"origin": f"http://{server.address}"}).status == 303
+        head = {"origin": f"http://{server.address}"}
+        assert guest.send("POST", "/enter", form, head).status == 303
         state = guest.get("/api/state").json
         assert state["person"] == {"id": 1, "name": "ann", "lead": False}
         guest.headers[CSRF] = state["csrf"]

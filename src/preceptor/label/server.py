@@ -143,11 +143,14 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
     def run() -> Reply:
         reading = labeling.database.reading
         person, known = None, session
-        if session is not None and session.role == "linked":
-            if labeling.access != "links" or not has_link(reading, session.person):
-                known = None
-                if not way.entry:
-                    raise forbidden("your link is not valid any more; ask for a new one")
+        if (
+            session is not None
+            and session.role == "linked"
+            and not (labeling.access == "links" and has_link(reading, session.person))
+        ):
+            known = None
+            if not way.entry:
+                raise forbidden("your link is not valid any more; ask for a new one")
         if known is not None and known.person:
             person = person_by_id(reading, known.person)
         call = Call(
