@@ -183,3 +183,47 @@ def test_hosts_of_a_server_for_everybody() -> None:
     assert not hosts.allows("user@192.168.1.7:8000")
     assert not hosts.allows("192.168.1.7:port")
     assert not hosts.allows("0.0.0.0.example.org")
+
+
+def test_a_session_ends_with_its_link(manifest: Path) -> None:
+    with running(manifest, access="links") as server:
+        tokens = links_of(server.labeling, ["ann", "bo"])
+        ann, bo = (Client(server.address).enter(tokens[name]) for name in ("ann", "bo"))
+        links_of(server.labeling, ["ann"])  # as when the server is started again without bo
+        told = bo.get("/api/queue")
+        assert (told.status, told.error) == (
+            403,
+            "your link is not valid any more; ask for a new one",
+        )
+        assert bo.answer(1, "nothing").status == 403
+        assert b"needs your own link" in bo.get("/").content
+        assert ann.get("/api/queue").status == 200
+        kept = server.labeling.keys.session(ann.headers["cookie"].partition("=")[2])
+    assert kept is not None
+    with running(manifest) as server:  # nobody has a link any more
+        cookie = f"{server.labeling.cookie_name}={server.labeling.keys.cookie(kept)}"
+        assert Client(server.address, headers={"cookie": cookie}).get("/api/queue").status == 403
+
+
+def test_a_session_ends_with_its_password(manifest: Path) -> None:
+    values = []
+    for password, known in (("open sesame", True), ("another one", False), ("", False)):
+        access = "password" if password else "local"
+        with running(manifest, access=access, password=password) as server:
+            keys = server.labeling.keys
+            values = values or [keys.cookie(keys.new_session("guest", 1))]
+            assert (keys.session(values[0]) is not None) == known
+
+
+def test_a_guest_with_the_name_of_the_lead_does_not_lead(manifest: Path) -> None:
+    with running(manifest, access="password", password="open sesame", name="ann") as server:
+        guest = Client(server.address)
+        form = urlencode({"name": "ann", "password": "open sesame"}).encode()
+        head = {"origin": f"http://{server.address}"}
+        assert guest.send("POST", "/enter", form, head).status == 303
+        state = guest.get("/api/state").json
+        assert state["person"] == {"id": 1, "name": "ann", "lead": False}
+        guest.headers[CSRF] = state["csrf"]
+        assert guest.post("/api/person", {"name": "ann"}).json["person"]["lead"] is False
+        assert guest.get("/api/lead").status == 403
+        assert server.client("ann").get("/api/lead").status == 200

@@ -15,12 +15,14 @@ from preceptor.errors import InputError
 from preceptor.label import auto_teacher
 from preceptor.label.auto_teacher import AutoTeacher, answers_before_newest, count_answers
 from preceptor.label.database import Connection, connect
+from preceptor.label.intake import root_of
 from preceptor.label.proposals import newest_teacher
 from preceptor.label.simulate import Simulation, simulate
 from preceptor.label.teach import propose_with
 from tests import forked
 from tests.datasets import squares
 from tests.label.teachers import CONFIG
+from tests.model_folders import model_folder
 
 HANGS = 600.0
 
@@ -85,6 +87,30 @@ def test_too_few_marks_are_told_and_the_thread_goes_on(
     auto.close()
     assert told == ["no new Teacher (exit code 1); see above"]
     assert "a Teacher needs 2 training images with marks" in capfd.readouterr().out
+
+
+def test_damaged_images_do_not_stop_the_proposals(marks: Path, tmp_path: Path) -> None:
+    model = model_folder(tmp_path / "model", "test_byobnet", 1)
+    with closing(connect(marks)) as connection:
+        root = root_of(connection, marks)
+        rows = connection.execute(
+            "SELECT id, path FROM images WHERE id NOT IN (SELECT image FROM answers) "
+            "AND split = 'train' ORDER BY position"
+        ).fetchall()
+        damaged = {rows[0]["id"], rows[3]["id"]}
+        (root / rows[0]["path"]).write_bytes(b"no image")
+        whole = (root / rows[3]["path"]).read_bytes()
+        (root / rows[3]["path"]).write_bytes(whole[:-40])  # the head is sound
+        connection.execute("UPDATE settings SET value = '\"uncertainty\"' WHERE key = 'order'")
+        propose_with(marks, tmp_path / "cache", model, "cells")
+        noted = connection.execute("SELECT id, problem FROM images WHERE problem IS NOT NULL")
+        problems = dict(noted.fetchall())
+        assert problems.keys() == damaged
+        assert problems[rows[0]["id"]] == (
+            "not an image in a known format, or its header is damaged"
+        )
+        ordered = connection.execute("SELECT id FROM images WHERE priority IS NOT NULL").fetchall()
+        assert {row["id"] for row in ordered} == {row["id"] for row in rows} - damaged
 
 
 def test_a_folder_without_a_model_is_refused(marks: Path, tmp_path: Path) -> None:

@@ -110,6 +110,17 @@ def test_another_program_that_writes_is_waited_for_and_told(
     assert keys(path) == {"a"}
 
 
+def test_a_change_after_the_end_is_refused(path: Path) -> None:
+    # A picture that is decoded while the server stops is noted as damaged after that.
+    database = Database(path)
+    database.write(put("before"))  # type: ignore[arg-type]
+    database.close()
+    with pytest.raises(RefusedError, match="stopping") as caught:
+        database.write(put("after"))  # type: ignore[arg-type]
+    assert caught.value.status == 503
+    assert keys(path) == {"before"}
+
+
 def test_a_second_server_is_refused(path: Path) -> None:
     with serving(path):
         with pytest.raises(InputError, match="another preceptor label serves"), serving(path):

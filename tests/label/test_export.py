@@ -125,6 +125,25 @@ def test_classes_people_and_rules_of_merging(tmp_path: Path, marked: dict[str, A
     assert_refused(told, ["exists already"])
 
 
+def test_one_person_among_others(tmp_path: Path) -> None:
+    """Others who could judge nothing, and one with the name of a rule, change nothing."""
+    manifest = squares(tmp_path / "data", splits={"train": 4, "val": 2}, size=SIZE)
+    first, second = blob(*SIZE, 1), blob(*SIZE, 2)
+    with running(manifest, overlap=3, overlap_share=1.0) as server:
+        for name, state in (("ann", "marked"), ("bo", "cannot_judge"), ("any", "marked")):
+            person = server.client(name)
+            if state == "marked":
+                person.stroke(1, first if name == "ann" else second)
+            assert person.answer(1, state).status == 200
+        image = person.image(1)["name"]
+    database = manifest.with_name("manifest.label.sqlite")
+    for at, (merge, mask) in enumerate({"ann": first, "any": first | second}.items()):
+        out = tmp_path / f"out{at}"
+        told = here("label", "export", database, "--to", out, "--merge", merge)
+        assert told.code == 0, told
+        assert (mask_of(by_name(out)[image]["saliency"]) == mask).all(), merge
+
+
 def test_other_commands_read_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:
     out = tmp_path / "out"
     told = here("label", "export", marked["database"], "--to", out, "--format", "coco")

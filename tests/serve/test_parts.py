@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
+import io
+import struct
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from preceptor.config.image_format import ImageFormat
 from preceptor.errors import InputError
 from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.serve.batcher import Batcher
@@ -26,7 +30,7 @@ from preceptor.serve.served_model import (
     predict_batch,
 )
 from preceptor.serve.settings import ServeSettings
-from preceptor.serve.uploads import image_formats
+from preceptor.serve.uploads import Upload, decode_upload, image_formats
 from preceptor.web.refusal import RefusedError
 from tests.image_files import ImageFiles
 from tests.serve.serving import multipart
@@ -151,6 +155,18 @@ def test_names_of_models(tmp_path: Path) -> None:
 def test_formats_that_run_programs_are_not_decoded() -> None:
     assert {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"} <= set(image_formats())
     assert not {"EPS", "PDF", "WMF", "FITS", "HDF5"} & set(image_formats())
+
+
+def test_a_file_of_two_formats_is_decoded_in_the_one_that_was_measured() -> None:
+    # An icon (which is no format of this server) of 400 × 400 pixels. Its head is also that of a
+    # TGA file of 32 × 256 pixels: the bits per pixel are the width, the number of bytes the rest.
+    picture = io.BytesIO()
+    Image.new("RGB", (400, 400)).save(picture, "PNG")
+    size = 0x080100
+    head = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, size, 22)
+    content = head + picture.getvalue().ljust(size, b"\0")
+    with pytest.raises(RefusedError, match="a: cannot be decoded"):
+        decode_upload(Upload("a", content), [ImageFormat(16)], pixels=10_000)
 
 
 def test_a_failure_of_a_batch_is_that_of_its_images_alone() -> None:

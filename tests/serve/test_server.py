@@ -20,6 +20,8 @@ import preceptor
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
 from preceptor.serve.api import PredictAnswer
+from preceptor.serve.served_model import ModelPath, ServedModel
+from preceptor.serve.settings import ServeSettings
 from tests.commands import here
 from tests.datasets import squares
 from tests.image_files import ImageFiles
@@ -358,6 +360,31 @@ def test_a_changed_model_is_loaded_and_a_broken_one_is_reported(
         assert server.metric('preceptor_model_stale{model="best"}') == 0
         loaded = 'preceptor_model_reloads_total{model="best",outcome="loaded"}'
         assert server.metric(loaded) >= 1
+
+
+@pytest.mark.parametrize("damage", ["no model.json", "no checksums", "no folder", "a folder"])
+def test_the_reason_why_a_model_is_not_loaded_names_no_path(
+    tmp_path: Path, served_folders: dict[str, Path], damage: str
+) -> None:
+    folder = shutil.copytree(served_folders["best"], tmp_path / "best")
+    model = ServedModel(ModelPath("small", folder), ServeSettings(device="cpu", batch_size=1))
+    if damage == "no model.json":
+        (folder / "model.json").unlink()
+    elif damage == "no checksums":
+        (folder / "checksums.json").write_text("{")
+    elif damage == "no folder":
+        shutil.rmtree(folder)
+    else:
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors").mkdir()
+    model.look()
+    assert model.state.error in (
+        "small is not a model folder: it has no model.json",
+        "checksums.json: damaged; copy the folder again",
+        "No such file or directory",
+        "model.safetensors: Is a directory",
+    )
+    assert model.state.reloads == {"loaded": 0, "failed": 1}
 
 
 def test_keys(served_folders: dict[str, Path], pictures: ImageFiles, tmp_path: Path) -> None:

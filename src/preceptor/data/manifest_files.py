@@ -104,7 +104,7 @@ def _note_unreadable(
             others = "" if count == 1 else f" ({count:,} rows)"
             said = f"{what} {name!r}: {place}: {one.reason}{others}"
             fix = "repair the file, or remove the rows"
-        findings.add(rows[first], said, fix)
+        findings.add(rows[first], said, one.remedy or fix)
         told |= set(one.at)
     there[[at for at in which if at not in told]] = True
     return told

@@ -116,8 +116,7 @@ class Call:
     @property
     def leads(self) -> bool:
         """Whether the page of the lead may be seen."""
-        by_link = self.session is not None and self.session.role == "lead"
-        return by_link or (self.person is not None and self.person.lead)
+        return leads(self.session, self.person)
 
     def image(self) -> sqlite3.Row:
         """Image of the path.
@@ -156,6 +155,13 @@ class Call:
         if value is None:
             raise malformed(f"{key}: a whole number from 0 to {largest} is needed")
         return value
+
+
+def leads(session: Session | None, person: Person | None) -> bool:
+    """Whether somebody sees the page of the lead; a guest may have chosen the name of another."""
+    if session is None or session.role == "guest":
+        return False
+    return session.role == "lead" or (person is not None and person.lead)
 
 
 def number_of(text: str, largest: int) -> int | None:

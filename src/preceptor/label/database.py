@@ -148,6 +148,8 @@ class Database:
         self.path = path
         self._own = threading.local()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        self._closing = threading.Lock()  # no change is put behind the end of the queue
         self._writing = connect_thread_free(path)
         self._thread = threading.Thread(target=self._write, name="label-writer", daemon=True)
         self._thread.start()
@@ -169,15 +171,22 @@ class Database:
 
         Raises:
             RefusedError: The change was refused, the disk is full (507), or another process holds
-                the database (503).
+                the database or the server is stopping (503).
         """
         future: Future[T] = Future()
-        self._jobs.put(_Job(change, future))
+        with self._closing:
+            if self._closed:
+                raise RefusedError(
+                    503, "the server is stopping; nothing was saved, try again when it runs again"
+                )
+            self._jobs.put(_Job(change, future))
         return future.result()
 
     def close(self) -> None:
         """Carry out what waits, and close the writing connection."""
-        self._jobs.put(None)
+        with self._closing:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
         self._writing.close()
 

@@ -17,6 +17,7 @@ from preceptor.data.importers.map_files import MapFiles
 from preceptor.data.importers.rasterize import RasterOptions
 from preceptor.data.importers.shapes import Pixels
 from preceptor.data.manifest import Manifest
+from preceptor.data.merge_annotators import MERGES
 from preceptor.errors import InputError
 from preceptor.label.database import Connection
 from preceptor.label.export_table import ExportedColumns, map_name, source_table
@@ -131,8 +132,8 @@ def _export(
                 if given and row is not None and is_replaced(row, root / path):
                     given = []
                     marks.notes[REPLACED] += 1
-                if merge in names:
-                    given = [one for one in given if people[one["person"]] == merge]
+                if merge not in MERGES:  # a person, who is one of those that judged something
+                    given = [one for one in given if people.get(one["person"]) == merge]
                 judged = [one for one in given if one["state"] in JUDGED]
                 saliency = ""
                 if judged and row is not None:

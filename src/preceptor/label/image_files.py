@@ -112,6 +112,21 @@ def write_states(connection: Connection, states: list[tuple[int, FileState]]) ->
     )
 
 
+def write_problem(connection: Connection, image: int, path: Path, problem: str) -> None:
+    """Store why an image cannot be shown, within a transaction.
+
+    Args:
+        connection: Connection.
+        image: Number of the image.
+        path: Its file.
+        problem: Reason, without the path.
+    """
+    connection.execute(
+        "UPDATE images SET problem = ?, looked_at = ? WHERE id = ?",
+        (problem, version_or_none(path), image),
+    )
+
+
 def look_again(connection: Connection, root: Path) -> None:
     """Store the present state of images with work or a problem, within a transaction."""
     write_states(connection, [(row["id"], one) for row, one in changed_states(connection, root)])

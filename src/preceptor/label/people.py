@@ -73,6 +73,12 @@ def add_person(connection: Connection, name: str, *, lead: bool = False) -> Pers
     return Person(number, name, lead)
 
 
+def has_link(connection: Connection, number: int) -> bool:
+    """Whether a person has a link at present."""
+    row = connection.execute("SELECT key_hash FROM people WHERE id = ?", (number,)).fetchone()
+    return row is not None and row[0] is not None
+
+
 def names(connection: Connection) -> list[str]:
     """Names of all people, sorted."""
     return [row[0] for row in connection.execute("SELECT name FROM people ORDER BY name")]

@@ -12,8 +12,14 @@ from preceptor.label.answers import answer_of
 from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import Connection
 from preceptor.label.events import note_proposal_shown
-from preceptor.label.image_files import FileState, file_state, stored_state, write_states
-from preceptor.label.pictures import PictureError, version_of, version_or_none, view_of
+from preceptor.label.image_files import (
+    FileState,
+    file_state,
+    stored_state,
+    write_problem,
+    write_states,
+)
+from preceptor.label.pictures import PictureError, version_of, view_of
 from preceptor.label.proposals import proposal_for
 from preceptor.label.queue import answered_before, count_open, open_images, skipped
 from preceptor.label.strokes import strokes_of
@@ -108,12 +114,9 @@ def _view(row: sqlite3.Row) -> dict[str, Any]:
 
 def note_problem(labeling: Labeling, row: sqlite3.Row, problem: str) -> None:
     """Store why an image cannot be shown."""
-    looked_at = version_or_none(path_of(labeling, row))
+    path = path_of(labeling, row)
     labeling.database.write(
-        lambda connection: connection.execute(
-            "UPDATE images SET problem = ?, looked_at = ? WHERE id = ?",
-            (problem, looked_at, row["id"]),
-        )
+        lambda connection: write_problem(connection, row["id"], path, problem)
     )
 
 

@@ -7,7 +7,7 @@ import time
 from urllib.parse import parse_qs
 
 from preceptor.label.bodies import text
-from preceptor.label.calls import Call, number_of
+from preceptor.label.calls import Call, leads, number_of
 from preceptor.label.people import (
     add_person,
     check_name,
@@ -137,8 +137,7 @@ def choose(call: Call) -> Reply:
     if person is None:
         person = call.labeling.database.write(lambda writing: add_person(writing, name))
     headers = {"set-cookie": set_cookie(call, session.of(person.id))}
-    lead = person.lead or session.role == "lead"
-    shown = {"id": person.id, "name": person.name, "lead": lead}
+    shown = {"id": person.id, "name": person.name, "lead": leads(session, person)}
     return told({"person": shown}, headers=headers)
 
 

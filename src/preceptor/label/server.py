@@ -27,7 +27,7 @@ from preceptor.label import routes_images, routes_lead, routes_marks, routes_peo
 from preceptor.label.bodies import LARGEST
 from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import refusal_of
-from preceptor.label.people import person_by_id
+from preceptor.label.people import has_link, person_by_id
 from preceptor.label.sessions import Session, same
 from preceptor.web.refusal import RefusedError, forbidden, malformed
 from preceptor.web.replies import Reply, refused
@@ -141,12 +141,21 @@ async def _reply(labeling: Labeling, pool: ThreadPoolExecutor, way: Way, request
         raise forbidden("there is no session; open the link again")
 
     def run() -> Reply:
-        person = None
-        if session is not None and session.person:
-            person = person_by_id(labeling.database.reading, session.person)
+        reading = labeling.database.reading
+        person, known = None, session
+        if (
+            session is not None
+            and session.role == "linked"
+            and not (labeling.access == "links" and has_link(reading, session.person))
+        ):
+            known = None
+            if not way.entry:
+                raise forbidden("your link is not valid any more; ask for a new one")
+        if known is not None and known.person:
+            person = person_by_id(reading, known.person)
         call = Call(
             labeling,
-            session,
+            known,
             person,
             request.path_params,
             dict(request.query_params),

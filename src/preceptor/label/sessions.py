@@ -1,8 +1,9 @@
 """Sessions and links.
 
 A session is a cookie with a role, a person and a random number, signed with the key of the
-database; it stays valid when the server is started again. Links contain keys that are derived from
-the same key.
+database; it stays valid when the server is started again, as long as the way in does: with the same
+password, and for people who still have a link. Links contain keys that are derived from the same
+key.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ class Keys:
 
     Args:
         secret: Key of the database.
+        password: Password of guests; "" = there are none.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, password: str = "") -> None:
         self._secret = secret
+        self._password = password
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
@@ -68,7 +71,11 @@ class Keys:
     def cookie(self, session: Session) -> str:
         """Value of the cookie of a session."""
         text = f"{session.role}.{session.person}.{session.nonce}"
-        return f"{text}.{self._sign(f'session {text}')}"
+        return f"{text}.{self._signature(session.role, text)}"
+
+    def _signature(self, role: str, text: str) -> str:
+        way = f" {self._password}" if role == "guest" else ""
+        return self._sign(f"session {text}{way}")
 
     def session(self, cookie: str) -> Session | None:
         """Session of a cookie; None if it is not one of ours."""
@@ -76,7 +83,7 @@ class Keys:
         if found is None:
             return None
         role, person, nonce, signature = found.groups()
-        if not same(signature, self._sign(f"session {role}.{person}.{nonce}")):
+        if not same(signature, self._signature(role, f"{role}.{person}.{nonce}")):
             return None
         return Session(role, int(person), nonce)  # type: ignore[arg-type]
 

@@ -136,7 +136,7 @@ def labeling_of(
         database,
         prepared.source.root,
         prepared.settings,
-        Keys(stored.secret(reading)),
+        Keys(stored.secret(reading), password),
         hosts,
         Pictures((cache or default_cache_dir()) / "label"),
         page_files(PAGE),

@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 
 from preceptor.config.yaml_file import load_config
-from preceptor.data.images import image_size
+from preceptor.data.decode_pass import DecodePass
+from preceptor.data.images import ImageError, image_size
 from preceptor.errors import PreceptorError
 from preceptor.label.database import Connection, connect
-from preceptor.label.image_files import look_again
+from preceptor.label.image_files import look_again, write_problem
 from preceptor.label.intake import root_of
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
 from preceptor.label.runs import bounding_runs
@@ -225,7 +226,11 @@ def _propose(
 ) -> int:
     """Store the proposals and priorities of some images; returns the number of proposals."""
     order = read_settings(connection).order
-    found = list(propose(teacher, [path for _, path, _ in images], cache))
+    try:
+        found = list(propose(teacher, [path for _, path, _ in images], cache))
+    except ImageError:  # of one image: the others have proposals nevertheless
+        images = _without_damaged(connection, images)
+        found = list(propose(teacher, [path for _, path, _ in images], cache)) if images else []
     proposals, priorities = [], []
     for (image, _, ordered), one in zip(images, found, strict=True):
         box = bounding_runs(one.mask)
@@ -238,6 +243,20 @@ def _propose(
     connection.executemany("UPDATE images SET priority = ? WHERE id = ?", priorities)
     connection.execute("COMMIT")
     return len(proposals)
+
+
+def _without_damaged(
+    connection: Connection, images: list[tuple[int, Path, bool]]
+) -> list[tuple[int, Path, bool]]:
+    """Images that can be decoded; why the others cannot be shown is stored."""
+    paths = [str(path) for _, path, _ in images]
+    with DecodePass() as decoding:
+        found = decoding.decode(paths, [""] * len(paths), progress=lambda done, total: None)
+    connection.execute("BEGIN IMMEDIATE")
+    for at, problem in found.wrong_images.items():
+        write_problem(connection, images[at][0], images[at][1], problem)
+    connection.execute("COMMIT")
+    return [one for at, one in enumerate(images) if at not in found.wrong_images]
 
 
 def priority(proposed: Proposed, order: Order) -> float | None:

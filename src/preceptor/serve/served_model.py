@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,9 +158,7 @@ class ServedModel:
         try:
             found = self._load()
         except Exception as error:  # whatever is wrong with the files, the old version works
-            told = str(error) if isinstance(error, PreceptorError) else reason(error)
-            # The answers that show it name no path.
-            self._error = one_line(told).removeprefix(f"{self._path}: ")
+            self._error = one_line(self._without_path(_told(error)))
             self._reloads["failed"] += 1
             log.warning("%s: not loaded again: %s", self._name, self._error)
             return
@@ -173,6 +173,15 @@ class ServedModel:
         except OSError as error:  # a file that is just being replaced
             return f"{self._path}: {error}"
 
+    def _without_path(self, text: str) -> str:
+        """Text without the path of the model: answers that anybody may ask for show it."""
+        path, sep = re.escape(str(self._path)), re.escape(os.sep)
+        return re.sub(
+            rf"(?<![\w{sep}]){path}(: |{sep}|(?!\w))",
+            lambda found: "" if found[1] else self._name,
+            text,
+        )
+
     def _load(self) -> LoadedModel:
         settings = self._settings
         revision = files_digest(self._path)[:12]
@@ -185,6 +194,12 @@ class ServedModel:
         )
         # The probe of the batch size also makes the first request as fast as the others.
         return LoadedModel(predictor, revision, settings.batch_size or predictor.batch_size)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) if isinstance(error, PreceptorError) else reason(error)
 
 
 class Watch:

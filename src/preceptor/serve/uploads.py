@@ -126,8 +126,10 @@ def decode_upload(upload: Upload, formats: Sequence[ImageFormat], pixels: int) -
     Raises:
         RefusedError: It is no image, too large, or damaged (422).
     """
-    if upload.content:
-        width, height = _size(upload)
+    if not upload.content:
+        raise RefusedError(422, f"{upload.name}: the file is empty (0 bytes)")
+    with _opened(upload) as image:
+        width, height = image.size
         if width * height > pixels:
             raise RefusedError(
                 422, f"{upload.name}: {width:,} × {height:,} pixels; at most {pixels:,} are decoded"
@@ -138,7 +140,8 @@ def decode_upload(upload: Upload, formats: Sequence[ImageFormat], pixels: int) -
                 f"{upload.name}: {width:,} × {height:,} pixels; a side has at most "
                 f"{_LONGEST_SIDE:,}",
             )
-    found = canvases_of(upload.content, formats)
+        # Not the content: a file can be of two formats, and that of another one has another size.
+        found = canvases_of(image, formats)
     if isinstance(found, BadImage):
         raise RefusedError(422, f"{upload.name}: {found.reason}")
     return found
@@ -151,11 +154,10 @@ def image_formats() -> list[str]:
     return [one for one in _FORMATS if one in Image.OPEN]
 
 
-def _size(upload: Upload) -> tuple[int, int]:
-    """Width and height in pixels from the header of the file; nothing is decoded."""
+def _opened(upload: Upload) -> Image.Image:
+    """Image of which the header was read; nothing is decoded."""
     try:
-        with Image.open(io.BytesIO(upload.content), formats=image_formats()) as image:
-            return image.size
+        return Image.open(io.BytesIO(upload.content), formats=image_formats())
     except UnidentifiedImageError:
         reason = "not an image in a known format, or its header is damaged"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

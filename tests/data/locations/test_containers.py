@@ -99,6 +99,52 @@ def test_a_damaged_header_is_refused(shelf: Shelf) -> None:
     assert "damaged or cut short at byte 1,536" in reason_of(f"{place}::b.png")
 
 
+def with_header(content: bytes, at: int, **fields: bytes) -> bytes:
+    """Tar file with other fields in the header at a byte, and the right checksum of it."""
+    places = {"size": (124, 12), "kind": (156, 1)}
+    head = bytearray(content[at : at + 512])
+    for name, value in fields.items():
+        start, length = places[name]
+        head[start : start + length] = value.ljust(length, b"\0")
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return content[:at] + head + content[at + 512 :]
+
+
+def binary(size: int) -> bytes:
+    """Size as GNU's tar writes numbers that digits cannot express."""
+    return (size % 2**96 | 1 << 95).to_bytes(12, "big")
+
+
+def sparse_tar() -> bytes:
+    """Tar file of a sparse member whose map has no number."""
+    member = tarfile.TarInfo("a.png")
+    member.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.map": "none"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    return buffer.getvalue()
+
+
+SOUND = tar_of({"a.png": bytes(1000), "b.png": bytes(1000)}, tarfile.GNU_FORMAT)
+HEADERS = {
+    "a member that follows itself": with_header(SOUND, 1536, size=binary(-512)),
+    "a member that ends before itself": with_header(SOUND, 1536, size=binary(-1024)),
+    "a name beyond the memory": with_header(SOUND, 1536, kind=b"L", size=binary(2**46)),
+    "a map of a sparse member": sparse_tar(),
+    "names of names": b"".join([with_header(SOUND[:512], 0, kind=b"L", size=b"0")] * 2000) + SOUND,
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_that_leads_nowhere_is_refused(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "shard.tar"
+    place.write_bytes(HEADERS[kind])
+    assert "damaged or cut short" in reason_of(f"{place}::b.png")
+    (found,) = find_unreadable([f"{place}::b.png"], [0])
+    assert found.container == LocalFile(str(place))
+
+
 def test_two_members_of_one_name_are_refused(shelf: Shelf) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

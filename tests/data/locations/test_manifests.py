@@ -192,3 +192,29 @@ def test_errors_are_input_errors(server: FaultServer, tmp_path: Path) -> None:
     manifest_error = pytest.raises(InputError, match=r"a\.png': there is no such file")
     with manifest_error:
         Manifest.from_frame(frame, tmp_path, need=())
+
+
+def test_a_line_has_one_remedy(local: Path, server: FaultServer, tmp_path: Path) -> None:
+    rows = ["path,label,split"]
+    sound = tar_of({"a.png": bytes(5000), "b.png": bytes(5000)})
+    double = tar_of({"a.png": b"1"})[:1024] + tar_of({"a.png": b"2"})
+    for name, content in (("cut.tar", sound[:6000]), ("double.tar", double)):
+        (tmp_path / name).write_bytes(content)
+        rows.append(f"{name}::a.png,real,train")
+    server.files |= {"denied.png": b"", "whole.tar": tar_of({"a.png": bytes(10**7)})}
+    server.denied.add("denied.png")
+    server.plain.add("whole.tar")
+    rows += [f"{server.url('denied.png')},real,train", f"{server.url('whole.tar::a.png')},real,val"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(ProblemsError) as caught:
+        Manifest.read(tmp_path / "manifest.csv", need=())
+    told = [(one.what.rpartition(": ")[2], one.fix) for one in caught.value.problems]
+    assert told == [
+        ("the tar file is damaged or cut short at byte 5,632", "copy it again"),
+        ("several members are named 'a.png'", "rename them in the tar file"),
+        ("access denied (HTTP 403)", "set or renew the credentials"),
+        (
+            "the server does not send parts of files (HTTP range requests)",
+            "copy the file to a local disk",
+        ),
+    ]

@@ -18,7 +18,7 @@ from preceptor.data.locations.requests import RemoteState, State, remote_part, r
 
 Result = TypeVar("Result")
 
-CHANGED = "it changes while it is read; repeat the command when it is finished"
+CHANGED = "it changes while it is read", "repeat the command when it is finished"
 ATTEMPTS = 3
 """Number of readings of a file that changes meanwhile."""
 
@@ -85,7 +85,7 @@ def open_container(place: Container) -> OpenContainer:
 
 def _of_remote(place: Container, state: RemoteState) -> OpenContainer:
     if state.size is None:
-        raise container_error("the server does not tell its size; copy the file to a local disk")
+        raise container_error("the server does not tell its size", "copy the file to a local disk")
     return OpenContainer(place, state.size, state.numbers, bool(state.mark))
 
 
@@ -114,7 +114,7 @@ def read_unchanged(place: Container, read: Callable[[OpenContainer], Result]) ->
                 _RECENT[place] = time.monotonic(), after
                 return found
         before = after
-    raise container_error(CHANGED)
+    raise container_error(*CHANGED)
 
 
 def _same(one: OpenContainer, other: OpenContainer) -> bool:
@@ -170,6 +170,11 @@ class PartStream(io.RawIOBase):
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._container.size}[whence]
         self._at = max(0, base + offset)
         return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes; memory is taken for those that are there, whatever a header asks."""
+        left = max(0, self._container.size - self._at)
+        return super().read(min(size, left)) if size >= 0 else super().read(left)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill a buffer; returns the number of bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import TypeVar
 
 from preceptor.errors import reason as reason_in_one_line
 from preceptor.errors import without_secrets
@@ -21,11 +22,19 @@ _NO_CREDENTIALS = {
 
 
 class LocationError(OSError):
-    """Location that cannot be read; `strerror` is the reason, without the location and secrets."""
+    """Location that cannot be read; `strerror` is the reason and the remedy, without secrets."""
+
+    reason = ""
+    """Reason alone, without the location."""
+    remedy = ""
+    """What to do about it; "" if that depends on what the location is for."""
 
 
 class ContainerError(LocationError):
     """Tar or Parquet file that is damaged as a whole."""
+
+
+Error = TypeVar("Error", bound=LocationError)
 
 
 class CutShortError(Exception):
@@ -40,33 +49,47 @@ class Failure:
         reason: Reason in one line, without secrets.
         temporary: Whether another attempt can succeed.
         missing: Whether there is no such file.
+        remedy: What to do about it, or "".
     """
 
     reason: str
     temporary: bool
     missing: bool = False
+    remedy: str = ""
 
 
-def location_error(reason: str) -> LocationError:
-    """Error with a reason."""
-    return LocationError(errno.EIO, reason)
+def location_error(reason: str, remedy: str = "") -> LocationError:
+    """Error with a reason, and what to do about it."""
+    return _told(LocationError(errno.EIO, _joined(reason, remedy)), reason, remedy)
 
 
-def container_error(reason: str) -> ContainerError:
-    """Error of a tar or Parquet file with a reason."""
-    return ContainerError(errno.EIO, reason)
+def container_error(reason: str, remedy: str = "") -> ContainerError:
+    """Error of a tar or Parquet file with a reason, and what to do about it."""
+    return _told(ContainerError(errno.EIO, _joined(reason, remedy)), reason, remedy)
+
+
+def _joined(reason: str, remedy: str) -> str:
+    return f"{reason}; {remedy}" if remedy else reason
+
+
+def _told(error: Error, reason: str, remedy: str) -> Error:
+    error.reason, error.remedy = reason, remedy
+    return error
 
 
 def failure_of(error: BaseException) -> Failure:
     """What an error of a file system of fsspec means."""
+    if isinstance(error, LocationError):
+        return Failure(error.reason, False, remedy=error.remedy)
     status = _status(error)
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         status = _status(error.__cause__)  # fsspec calls any failed HTTP request "not found"
     if _is_about_credentials(error):
-        return Failure("no valid credentials were found; set those of this file system", False)
+        remedy = "set those of this file system"
+        return Failure("no valid credentials were found", False, remedy=remedy)
     if status in (401, 403) or (status is None and isinstance(error, PermissionError)):
         number = "" if status is None else f" (HTTP {status})"
-        return Failure(f"access denied{number}; set or renew the credentials", False)
+        return Failure(f"access denied{number}", False, remedy="set or renew the credentials")
     if status in (404, 410):
         return Failure("there is no such file", False, missing=True)
     if status is not None and status >= 400:
@@ -85,7 +108,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, IsADirectoryError):
         return Failure("it is a folder", False)
     if isinstance(error, ModuleNotFoundError):
-        return Failure(f"{error.name} is missing; pip install 'preceptor[remote]'", False)
+        remedy = "pip install 'preceptor[remote]'"
+        return Failure(f"{error.name} is missing", False, remedy=remedy)
     if isinstance(error, ImportError | ValueError | NotImplementedError):
         return Failure(told, False)  # wrong arguments stay wrong
     kind = type(error).__name__

@@ -52,7 +52,7 @@ def check_cell(container: OpenContainer, name: str) -> tuple[str, int]:
     if not table.columns:
         raise container_error("the Parquet file has no column with the bytes of images")
     if not column and len(table.columns) > 1:
-        raise location_error(f"several columns have images ({known}); name one: ::COLUMN/ROW")
+        raise location_error(f"several columns have images ({known})", "name one: ::COLUMN/ROW")
     if column and column not in table.columns:
         raise location_error(f"there is no column {column!r} with images; known: {known}")
     count = int(table.ends[-1]) if len(table.ends) else 0
@@ -126,4 +126,4 @@ def _damaged(error: Exception) -> LocationError:
         if isinstance(cause, LocationError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return container_error("the Parquet file is damaged or cut short; copy it again")
+    return container_error("the Parquet file is damaged or cut short", "copy it again")

@@ -81,7 +81,7 @@ def _remote_file(url: str) -> bytes:
                 copies.write(key, content)
             return content
         state = after
-    raise location_error(CHANGED)
+    raise location_error(*CHANGED)
 
 
 def _member(location: Member) -> bytes:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.core import url_to_fs
 
-from preceptor.data.locations.failures import CutShortError
+from preceptor.data.locations.failures import CutShortError, location_error
 
 # The first of these that a file system tells stands for the content. It is the same from a single
 # question and from a listing.
@@ -39,19 +39,19 @@ def open_system(url: str) -> tuple[Any, str]:
     """File system of a URL, and the path in it.
 
     Raises:
-        ImportError: The package of the file system is missing; the message names it.
-        ValueError: The scheme is unknown.
+        LocationError: The package of the file system is missing, or the scheme is unknown.
     """
     scheme = urlsplit(url).scheme.lower()
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
     except ImportError as error:
         package = _PACKAGES.get(scheme, "'preceptor[remote]'")
-        raise ImportError(f"{scheme}:// needs a package; pip install {package}") from error
+        raise location_error(f"{scheme}:// needs a package", f"pip install {package}") from error
     except ValueError as error:
         if scheme in fsspec.available_protocols():
             raise
-        raise ValueError(f"{scheme}:// is no known file system; correct the path") from error
+        reason = f"{scheme}:// is no known file system"
+        raise location_error(reason, "correct the path") from error
 
 
 def state(url: str, timeout: float) -> tuple[int | None, str]:
@@ -79,7 +79,7 @@ def part(url: str, start: int, stop: int, size: int | None, timeout: float) -> b
 
     Raises:
         CutShortError: There are fewer.
-        NotImplementedError: The server sends whole files only.
+        LocationError: The server sends whole files only.
     """
     if start >= stop:
         return b""
@@ -87,9 +87,9 @@ def part(url: str, start: int, stop: int, size: int | None, timeout: float) -> b
     limit = _limit(system, timeout, stop - start)
     content = bytes(system.cat_file(path, start=start, end=stop, **limit))
     if len(content) == size and size != stop - start:
-        raise NotImplementedError(
-            "the server does not send parts of files (HTTP range requests); copy the file to a "
-            "local disk"
+        raise location_error(
+            "the server does not send parts of files (HTTP range requests)",
+            "copy the file to a local disk",
         )
     if len(content) != stop - start:
         raise CutShortError(

@@ -142,10 +142,10 @@ def repeated(
                 servers.answered(server)
                 if failure.missing:
                     raise FileNotFoundError(2, failure.reason) from None
-                raise location_error(failure.reason) from None
+                raise location_error(failure.reason, failure.remedy) from None
         else:
             servers.answered(server)
             return result
     servers.failed(server)
     tried = "" if attempts == 1 else f" ({attempts} attempts)"
-    raise location_error(f"{failure.reason}{tried}")
+    raise location_error(f"{failure.reason}{tried}", failure.remedy)

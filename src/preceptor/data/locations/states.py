@@ -40,11 +40,13 @@ class Unreadable:
         at: Positions of the locations.
         reason: Reason in one line, without secrets.
         container: Container that cannot be read as a whole, or None.
+        remedy: What to do about it; "" if that depends on what the locations are for.
     """
 
     at: tuple[int, ...]
     reason: str
     container: Container | None = None
+    remedy: str = ""
 
 
 def states_of(texts: Iterable[str]) -> list[State | OSError]:
@@ -74,7 +76,7 @@ def find_unreadable(texts: Sequence[str], which: Iterable[int]) -> list[Unreadab
         state = known[place]
         if isinstance(state, OSError):
             container = place if isinstance(rows[0][1], Member) else None
-            found.append(Unreadable(tuple(at for at, _ in rows), _reason(state), container))
+            found.append(_unreadable([at for at, _ in rows], state, container))
         elif isinstance(rows[0][1], Member):
             members[place] = rows
     with ThreadPoolExecutor(NETWORK_THREADS) as pool:
@@ -103,13 +105,13 @@ def _missing_members(
             except ContainerError:
                 raise
             except LocationError as error:
-                missing.append(Unreadable((at,), _reason(error)))
+                missing.append(_unreadable([at], error))
         return missing
 
     try:
         return read_unchanged(place, check)
     except OSError as error:
-        return [Unreadable(tuple(at for at, _ in rows), _reason(error), place)]
+        return [_unreadable([at for at, _ in rows], error, place)]
 
 
 def _container_states(places: Iterable[Container]) -> dict[Container, State | OSError]:
@@ -163,7 +165,11 @@ def _listed(urls: Sequence[str]) -> dict[str, RemoteState]:
         }
 
 
-def _reason(error: OSError) -> str:
+def _unreadable(
+    at: Sequence[int], error: OSError, container: Container | None = None
+) -> Unreadable:
+    if isinstance(error, LocationError):
+        return Unreadable(tuple(at), error.reason, container, error.remedy)
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return error.strerror or type(error).__name__
+        return Unreadable(tuple(at), "there is no such file", container)
+    return Unreadable(tuple(at), error.strerror or type(error).__name__, container)

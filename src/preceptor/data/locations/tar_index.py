@@ -31,7 +31,7 @@ def member_place(container: OpenContainer, name: str) -> tuple[int, int]:
     if found is None:
         raise location_error(f"there is no member {name!r} in the tar file")
     if found[1] < 0:
-        raise location_error(f"several members are named {name!r}; rename them in the tar file")
+        raise location_error(f"several members are named {name!r}", "rename them in the tar file")
     return found
 
 
@@ -69,12 +69,14 @@ def _built(container: OpenContainer) -> Index:
                 if member.isfile() and not member.issparse():
                     size = -1 if member.name in index else member.size
                     index[member.name] = member.offset_data, size
-                if member.offset_data + member.size > container.size:
+                # A size below 0 leads back to an earlier header, without an end.
+                if member.size < 0 or member.offset_data + member.size > container.size:
                     raise tarfile.ReadError
             end = archive.offset
             stream.seek(end)
             mark = stream.read(_BLOCK)
-    except tarfile.ReadError as error:
+    # Damaged sizes, maps of sparse files, and headers of headers, which tarfile does not refuse.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise _damaged(container.size) from error
     if mark != bytes(_BLOCK):
         raise _damaged(end)
@@ -82,4 +84,6 @@ def _built(container: OpenContainer) -> Index:
 
 
 def _damaged(place: int) -> ContainerError:
-    return container_error(f"the tar file is damaged or cut short at byte {place:,}; copy it again")
+    return container_error(
+        f"the tar file is damaged or cut short at byte {place:,}", "copy it again"
+    )
