@@ -115,9 +115,7 @@ def _view(row: sqlite3.Row) -> dict[str, Any]:
 def note_problem(labeling: Labeling, row: sqlite3.Row, problem: str) -> None:
     """Store why an image cannot be shown."""
     path = path_of(labeling, row)
-    labeling.database.write(
-        lambda connection: write_problem(connection, row["id"], path, problem)
-    )
+    labeling.database.write(lambda connection: write_problem(connection, row["id"], path, problem))
 
 
 def image(call: Call) -> Reply:
