@@ -23,6 +23,7 @@ from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.data.map_geometry import resample
 from preceptor.errors import InputError
+from preceptor.runtime import replace_file
 from tests.commands import HANGS
 
 SIZES = [(40, 30), (30, 40), (64, 20), (25, 25), (33, 47)]
@@ -234,6 +235,18 @@ def build_and_die(folder: Path, caches: Path) -> None:
     open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
 
 
+def flush_and_die(folder: Path, caches: Path) -> None:
+    flush = replace_file._flush
+
+    def deadly(path: Path | str) -> None:
+        if Path(path).name == "images.npy":  # all images are written; the disk takes minutes
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(path)
+
+    replace_file._flush = deadly
+    open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
+
+
 def make_again(folder: Path) -> Manifest:
     """The manifest of images that are there already."""
     rows = [
@@ -276,11 +289,16 @@ def test_two_builders_make_one_cache(tmp_path: Path, manifest: Manifest, start: 
     assert len(folders(tmp_path / "c")) == 1
 
 
+@pytest.mark.parametrize("die", [build_and_die, flush_and_die])
 def test_a_killed_builder_trips_nobody(
-    tmp_path: Path, manifest: Manifest, start: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    manifest: Manifest,
+    start: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    die: Callable[..., None],
 ) -> None:
     caches = tmp_path / "c"
-    process = start(build_and_die, manifest.root, caches)
+    process = start(die, manifest.root, caches)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     (dead,) = folders(caches)

@@ -2,6 +2,7 @@ import csv
 import io
 import os
 import string
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,18 @@ def test_unusual_file_names_work(folder: Path, name: str) -> None:
     assert manifest.table["name"][2] == f"images/{name}"
     manifest.write(folder / "again.csv")
     pd.testing.assert_frame_equal(Manifest.read(folder / "again.csv").table, manifest.table)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode")
+def test_a_folder_whose_name_is_not_utf_8_is_refused(folder: Path) -> None:
+    old = Path(os.fsdecode(os.fsencode(folder.parent / "ann") + b"\xe9e"))
+    folder.rename(old)
+    with pytest.raises(ProblemsError) as caught:
+        Manifest.read(old / "m.csv")
+    (problem,) = caught.value.problems
+    assert "ann\\xe9e, is not UTF-8" in problem.what
+    assert problem.fix == "rename the folder"
+    str(caught.value).encode()
 
 
 def test_absolute_and_upward_paths_work(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_a_changed_byte_is_refused_with_new_checksums_too(
     write_checksums(model, ("model.json", "model.safetensors"))
     with pytest.raises(InputError, match="the signature is wrong"):
         preceptor.load(model, trusted_keys=trusted)
+
+
+def test_a_pipe_is_no_signed_file(tmp_path: Path, trusted: Path) -> None:
+    pipe = tmp_path / "fake.onnx"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="no regular file"):
+        preceptor.load(pipe, trusted_keys=trusted)
 
 
 def test_a_reference_that_was_added_is_refused(model: Path, key: Path, trusted: Path) -> None:

@@ -25,7 +25,7 @@ from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.data.geometry import render
 from preceptor.data.map_geometry import resample
 from preceptor.runtime.file_lock import locked
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import flush_to_disk, replacing
 
 # Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32).
 MAP_SIDE = 128
@@ -182,7 +182,9 @@ class CacheWriter:
             settings = {"side": form.side, "fit": form.fit, "channels": form.channels}
             text = json.dumps(settings | {"format": CACHE_FORMAT}) + "\n"
             (self._folder / "cache.json").write_text(text)
-            with replacing(folder) as partial:
+            # This takes long: a process that is killed now leaves what the next pass removes.
+            flush_to_disk(self._folder)
+            with replacing(folder, flush=False) as partial:
                 self._folder.rename(partial)
 
     def close(self) -> None:

@@ -238,6 +238,10 @@ def check_raw(
     if not len(raw.frame):
         findings.add(None, "there are no rows", "add one row per image")
         findings.raise_if_any()
+    if (shown := os.fsencode(root).decode("utf-8", "backslashreplace")) != str(root):
+        what = f"the name of its folder, {shown}, is not UTF-8, as that of an older system"
+        findings.add(None, what, "rename the folder", where="the file")
+        findings.raise_if_any()
     table = check_cells(raw, root, findings, need, checks.get("classes"))
     decoding = None
     if checks.get("verify", True):

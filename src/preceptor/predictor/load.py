@@ -110,6 +110,8 @@ def _network(
         raise InputError(f"{path}: precision is {precision}; an exported file has its own, 32-true")
     if path.is_file():
         check_signature(path, trusted_keys)
+    elif path.exists():  # a pipe, of which each reading has another content
+        raise InputError(f"{path}: it is no regular file; name a file of preceptor export")
     try:
         from preceptor.predictor.onnx_network import OnnxNetwork
     except ModuleNotFoundError as error:
