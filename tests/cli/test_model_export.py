@@ -48,7 +48,7 @@ def test_without_a_manifest_the_images_are_synthetic(tmp_path: Path) -> None:
     shown = here("export", model, "--to", "folder", "--out", str(tmp_path / "copy"))
     assert shown.code == 0
     assert "16 synthetic images" in shown.out
-    assert "note: no manifest" in shown.out
+    assert "note: without a manifest" in shown.out
     refused = here("export", model, "--to", "onnx", "--out", str(tmp_path / "a.onnx"), "--int8")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.count("\n") == 1
