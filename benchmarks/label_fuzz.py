@@ -9,8 +9,11 @@ another person has drawn is changed.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.datasets import squares
 from tests.label.fuzzing import fuzz

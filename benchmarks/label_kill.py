@@ -9,8 +9,11 @@ each person in the export are compared with what the person remembers, pixel by 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.commands import apart
 from tests.label.crowd import kill_while_people_draw

@@ -14,6 +14,7 @@ import argparse
 import io
 import os
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -22,6 +23,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from tests.label.serving import Client, blob, command, stroke_of
 
 SIDE = 1024

@@ -9,8 +9,11 @@ flight and the predictions are those of before.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.image_files import write_image_files
 from tests.model_folders import model_folder

@@ -38,3 +38,13 @@ def test_what_a_script_imports_is_there(script: Path) -> None:
         for alias in node.names
     ]
     assert not [pair for pair in names if pair not in EARLIER and not exists(*pair)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_that_imports_tests_finds_them_from_any_folder(script: Path) -> None:
+    source = script.read_text(encoding="utf-8")
+    if any(
+        isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests")
+        for node in ast.walk(ast.parse(source))
+    ):
+        assert "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))" in source
