@@ -132,25 +132,35 @@ def _difference(row: pd.DataFrame, p: str) -> Difference:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Every row of the study on its primary set, with both differences."""
+    """Two tables: the mean AUC of each row of the studies, and the two differences."""
     header = [
         "data", "annotated", "Baseline 1", "Baseline 2", "any map", "Student", "all human maps",
-        "mapper as a detector: annotated; all human maps", "Student minus the better baseline",
-        "Teacher's maps minus any map",
+        "mapper: annotated; all maps",
     ]  # fmt: skip
-    return table(
+    means = table(
         header,
         [
             [
                 one.data, one.study.marks, number(one.baseline1), number(one.baseline2),
                 number(one.any_map), f"**{number(one.student)}**", number(one.ceiling),
                 f"{number(one.mapper)}; {number(one.mapper_all)}" if one.mapper > 0 else DASH,
+            ]
+            for one in rows
+        ],
+    )  # fmt: skip
+    header = ["data", "Student minus the better baseline", "Teacher's maps minus any map"]
+    gains = table(
+        header,
+        [
+            [
+                one.data,
                 f"{one.gain.text}, p {number(one.gain.p)}",
                 f"{one.place.text}, p {number(one.place.p)}",
             ]
             for one in rows
         ],
-    )  # fmt: skip
+    )
+    return f"{means}\n\n{gains}"
 
 
 def front(rows: Sequence[Row]) -> str:
