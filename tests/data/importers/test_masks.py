@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from preceptor.data.importers import read_folders, read_masks
+from preceptor.data.importers.color_names import read_labelmap
 from preceptor.data.importers.shapes import Pixels
 from preceptor.errors import PreceptorError
 from tests.data.importers.trees import imported_maps, save_image
@@ -79,6 +80,19 @@ def test_one_color_a_class(tmp_path: Path, images: Path, palette: bool) -> None:
     (tmp_path / "m" / "labelmap.txt").write_text("background:0,0,0::\ncrack:250,0,0::\n")
     with pytest.raises(PreceptorError, match=r"color \(0, 200, 10\) is of no class"):
         list(read_masks(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("color", ["1,2", "1,2,256", "1,2,-3", "1,2,٣", "1,2," + "9" * 5000])
+def test_a_color_that_is_none_is_refused_by_line(color: str, tmp_path: Path) -> None:
+    save(tmp_path / "m" / "a.png", INSIDE.astype(np.uint8))
+    (tmp_path / "m" / "labelmap.txt").write_text(f"background:0,0,0::\ncrack:{color}::\n")
+    with pytest.raises(PreceptorError, match=r"line 2: .* is not name:red,green,blue::"):
+        list(read_masks(tmp_path / "m"))
+
+
+def test_blanks_around_the_parts_of_a_color_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "labelmap.txt").write_text("crack: 1,2 ,\x1f55::\n")  # also a separator of units
+    assert read_labelmap(tmp_path / "labelmap.txt") == {(1, 2, 55): "crack"}
 
 
 def test_what_is_wrong_is_refused_by_file(tmp_path: Path, images: Path) -> None:

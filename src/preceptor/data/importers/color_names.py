@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from preceptor.errors import Problem, ProblemsError
@@ -64,10 +65,10 @@ def read_labelmap(path: Path) -> dict[Color, str]:
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")
-        numbers = rest.split(":")[0].split(",")
+        numbers = [one.strip() for one in rest.split(":")[0].split(",")]
         if numbers == [""]:
             numbers = [str(one) for one in voc_color(len(found))]
-        good = len(numbers) == 3 and all(n.strip().isdecimal() for n in numbers)
+        good = len(numbers) == 3 and all(re.fullmatch("[0-9]{1,3}", one) for one in numbers)
         values = [int(one) for one in numbers] if good else []
         if not good or max(values) > 255 or not name.strip():
             what = f"{line[:60]!r} is not name:red,green,blue::"
