@@ -15,6 +15,7 @@ from preceptor.driver import run_study
 from preceptor.errors import InputError
 from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
+from preceptor.study.options import Mapper
 from preceptor.study.teacher import teachers_of
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
@@ -92,6 +93,15 @@ def test_teachers_that_are_left_out_must_be_known(tmp_path: Path) -> None:
         wrong = asked.model_copy(update={"excluded_teachers": given})
         with pytest.raises(InputError, match=message):
             check_study(wrong, Workspaces.of_study(wrong, tmp_path / "store"), networks=False)
+
+
+def test_a_mapper_of_more_than_two_classes_is_told_with_its_own_remedy(tmp_path: Path) -> None:
+    """Not as a head of a network, which nobody has written into the file."""
+    manifest = squares(tmp_path / "data", classes=("plain", "marked", "other"))
+    asked = study(manifest).model_copy(update={"mapper": Mapper()})
+    expected = "^mapper: needs two classes, and there are 3; set mapper: false$"
+    with pytest.raises(InputError, match=expected):
+        check_study(asked, Workspaces.of_study(asked, tmp_path / "store"))
 
 
 def test_marks_smaller_than_half_a_cell_are_noted(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def _problems(study: StudyConfig, workspaces: Workspaces) -> Iterator[str]:
         yield f"positive: name which of {classes} is the positive class"
     if study.positive is not None and study.positive not in classes:
         yield f"positive: {study.positive!r} is not among {classes}"
+    if study.mapper is not None and len(classes) != 2:
+        yield f"mapper: needs two classes, and there are {len(classes)}; set mapper: false"
     names = [str(one) for one in all_teachers_of(study)]
     unknown = sorted({*study.excluded_teachers} - {*names})
     if unknown:
