@@ -82,6 +82,16 @@ def _short(text: str) -> str:
     return text if len(text) <= 500 else f"{text[:300]} … {text[-150:]}"
 
 
+def quoted(value: str) -> str:
+    """Value of a user in quotation marks, in one line and without its middle if it is too long.
+
+    Example:
+        >>> quoted("20 GB"), len(quoted("9" * 5000))
+        ("'20 GB'", 455)
+    """
+    return repr(_short(value))
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem of an input.

@@ -15,11 +15,13 @@ from PIL import Image
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.cache import open_images
 from preceptor.data.cache_folder import CanvasFormat, open_cache
+from preceptor.data.dead_fills import fill_lock
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import ProblemsError
+from preceptor.runtime.file_lock import locked
 from tests.datasets import rewrite, squares
 from tests.opened import OpenedFiles
 
@@ -190,3 +192,24 @@ def test_a_folder_that_cannot_be_written_is_done_without_where_no_cache_is_asked
     (tmp_path / "file").write_text("")
     space = Workspace.open(manifest, tmp_path / "file" / "c", verify=True)
     assert len(space.manifest) == sum(SPLITS.values())
+
+
+def test_a_pass_removes_what_killed_passes_left_and_nothing_in_use(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """Also that of other tables: a manifest that has changed since has another key."""
+    caches = tmp_path / "c"
+    names = ("dead", "alive", "unknown")
+    folders = {name: caches / f".fill-{name}.{name * 3}.tmp" for name in names}
+    renamed = caches / ".16-letterbox-3-x.0a1b.tmp"
+    for folder in (*folders.values(), renamed):
+        folder.mkdir(parents=True)
+        (folder / "images.npy").write_bytes(b"half")
+    for name in ("dead", "alive"):
+        fill_lock(caches, name).touch()
+    with locked(fill_lock(caches, "alive")):
+        Workspace.open(manifest, caches, verify=True, formats=FORMATS)
+    left = {name for name, folder in folders.items() if folder.exists()}
+    assert left == {"alive", "unknown"}
+    assert not renamed.exists()
+    assert (folders["alive"] / "images.npy").read_bytes() == b"half"

@@ -312,6 +312,12 @@ def test_share_of_draws_is_the_ratio_of_means_and_covers():
     assert 0.91 <= covered / trials <= 0.985
 
 
+def test_share_of_one_draw_has_no_interval_and_is_not_given():
+    found = share_of_draws([0.7], [0.6], [0.8])
+    assert (found.share, found.low, found.high) == (None, None, None)
+    assert found.reason == "one seed has no interval over seeds"
+
+
 def test_share_of_draws_needs_a_distance_and_pairs():
     found = share_of_draws([0.6, 0.7, 0.8], [0.7, 0.7, 0.7], [0.6, 0.8, 0.71])
     assert found.share is None

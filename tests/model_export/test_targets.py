@@ -76,6 +76,20 @@ def test_the_graph_has_the_formulas_of_the_calibration(name: str, positive: int 
     np.testing.assert_allclose(found, calibration(shares, positive), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["temperature", "isotonic"])
+def test_the_graph_keeps_decisions_at_thresholds(name: str) -> None:
+    shares = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], 200).astype(np.float32)
+    calibration = Calibration("temperature", 0.4)
+    if name == "isotonic":
+        calibration = Calibration("isotonic", knots=(0.1, 0.5, 0.9), values=(0.0, 0.2, 1.0))
+    for score in shares[:50, 2].tolist():
+        steps = calibration.steps_at([score, 0.5])
+        found = calibrated(torch.from_numpy(shares), calibration, 2, [score, 0.5])[:, 2].double()
+        for step in steps:
+            expected = shares[:, 2] >= step.threshold
+            np.testing.assert_array_equal(found.numpy() >= step.calibrated, expected)
+
+
 def test_a_package_is_computed_by_torch_alone(tmp_path: Path) -> None:
     folder, out = model_folder("plain"), tmp_path / "model.pt2"
     found = export_model(folder, out, ExportSettings("torch_export"))

@@ -17,10 +17,12 @@ from PIL import Image
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 import preceptor
+from preceptor.batch_prediction.rows import row_of
 from preceptor.calibration.distance import fit_gaussians
 from preceptor.errors import InputError
 from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.models.model_folder import MODEL_FILES
+from preceptor.predictor.calibration import Calibration, CalibrationKind
 from preceptor.predictor.onnx_network import OnnxNetwork
 from preceptor.predictor.reference import DistanceKind, Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference
@@ -97,9 +99,51 @@ def test_unfamiliar_images_are_flagged_without_the_reference(
         assert mine.rate == theirs.rate
 
 
-def referenced(folder: Path, kind: DistanceKind, known: np.ndarray) -> Path:  # type: ignore[type-arg]
+@pytest.mark.parametrize("kind", ["temperature", "isotonic"])
+def test_calibration_keeps_decisions_of_scores_equal_to_a_threshold(
+    kind: CalibrationKind, tmp_path: Path
+) -> None:
+    """Of the folder and the file, with each threshold, also from the written scores."""
+    batch = images(24)
+    calibration = Calibration("temperature", 0.3)
+    if kind == "isotonic":
+        calibration = Calibration("isotonic", knots=(0.0, 0.5, 1.0), values=(0.0, 0.9, 0.9))
+    plain_folder = shutil.copytree(onnx_file().folder, tmp_path / "plain")
+    plain = {
+        "folder": preceptor.load(plain_folder, device="cpu")(list(batch)).score,
+        "model.onnx": preceptor.load(onnx_file().path, device="cpu")(list(batch)).score,
+    }
+    for name, scores in plain.items():
+        thresholds = {"eer": float(scores[0]), "fdr=0.01": float(scores[1]), "fdr=0.05": 0.5}
+        folder = referenced(tmp_path / f"of_{name}", "energy", batch, calibration, thresholds)
+        path = folder
+        if name != "folder":
+            path = tmp_path / name
+            export_model(folder, path, ExportSettings("onnx", maps=False))
+        for rule, threshold in thresholds.items():
+            predictor = preceptor.load(path, device="cpu", threshold=rule)
+            found = predictor(list(batch), maps=False)
+            expected = scores.astype(np.float64) >= threshold
+            assert [one == "fake" for one in found.decision] == expected.tolist()
+            rows = [row_of("a.png", one) for one in found]
+            known = predictor.info.thresholds[rule]
+            assert [row["score"] >= known for row in rows] == expected.tolist()
+
+
+def referenced(
+    folder: Path,
+    kind: DistanceKind,
+    known: np.ndarray,  # type: ignore[type-arg]
+    calibration: Calibration | None = None,
+    thresholds: dict[str, float] | None = None,
+) -> Path:
     """Model folder with a reference of these images."""
     shutil.copytree(onnx_file().folder, folder)
+    if thresholds is not None:
+        told = json.loads((folder / "model.json").read_text())
+        told["thresholds"] = thresholds
+        (folder / "model.json").write_text(json.dumps(told))
+        write_checksums(folder, MODEL_FILES)
     out = TorchNetwork.open(folder, device="cpu")(known)
     assert out.features is not None
     assert out.energies is not None
@@ -107,7 +151,7 @@ def referenced(folder: Path, kind: DistanceKind, known: np.ndarray) -> Path:  # 
     gaussians = fit_gaussians(out.features, labels) if kind == "mahalanobis" else None
     far = out.energies.astype(np.float64)
     reference = Reference(
-        None, kind, 0.1, gaussians, out.probabilities, labels, labels,
+        calibration, kind, 0.1, gaussians, out.probabilities, labels, labels,
         gaussians.distances(out.features) if gaussians is not None else far,
         np.zeros((len(known), 4), np.float32), out.features,
     )  # fmt: skip

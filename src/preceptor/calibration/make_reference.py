@@ -112,7 +112,7 @@ def make_reference(
     probabilities = own.probabilities
     if method != "none":
         calibration = fit_calibration(own.probabilities, labels, positive, method)
-        probabilities = calibration(own.probabilities, positive)
+        probabilities = calibration(own.probabilities, positive, info.thresholds.values())
         outside = cross_validated(own.probabilities, labels, groups, positive, method)
         if is_complete(outside):
             after = reliability(outside, labels, groups, positive)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit, ImageFormat
+from preceptor.data.dead_fills import remove_dead_renames
 from preceptor.data.geometry import render
 from preceptor.data.map_geometry import resample
 from preceptor.runtime.file_lock import locked
@@ -171,6 +172,7 @@ class CacheWriter:
         """Rename the cache to its name, unless a complete one exists."""
         folder = self._parent / name
         with locked(self._parent / "publish.lock"):
+            remove_dead_renames(self._parent)
             if open_cache(folder, self.form, len(self._sizes)) is not None:
                 return
             for array in (self._images, self._maps):

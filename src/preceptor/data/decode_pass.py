@@ -26,6 +26,7 @@ from preceptor.data.cache_folder import (
     stored_map,
 )
 from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
+from preceptor.data.dead_fills import fill_lock, fill_prefix, remove_dead_fills
 from preceptor.data.file_index import FileIndex, KnownFiles
 from preceptor.data.file_table import Decoded, FileTable, WrongFiles
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
@@ -52,7 +53,7 @@ class DecodePass:
 
     At the end of the block, filled caches are published; if the block raises, they are removed. A
     second process with the same files waits and uses the results of the first. A killed process
-    leaves a hidden folder, which the next pass removes.
+    leaves a hidden folder, which the next pass that fills caches removes.
 
     Args:
         cache_dir: Folder of the caches and of the `FileIndex`; None = decode only.
@@ -164,7 +165,7 @@ class DecodePass:
             return
         try:
             self._cache_dir.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(self._cache_dir / f"fill-{table.key}.lock"))
+            self._stack.enter_context(locked(fill_lock(self._cache_dir, table.key)))
         except OSError:
             if needed:
                 raise
@@ -173,10 +174,8 @@ class DecodePass:
         """Create the hidden folders of the caches to be filled."""
         if self._cache_dir is None or not formats:
             return
-        prefix = f".fill-{table.key}."
-        # Under the lock it can only belong to a dead process, and its size counts as used space.
-        for dead in self._cache_dir.glob(f"{prefix}*"):
-            shutil.rmtree(dead, ignore_errors=True)
+        # The lock of this table is held; the sizes of dead folders count as used space.
+        remove_dead_fills(self._cache_dir, table.key)
         count = len(table.images), int(table.has_map.sum())
         needed = sum(form.bytes_needed(*count) for form in formats)
         free = shutil.disk_usage(self._cache_dir).free
@@ -186,7 +185,7 @@ class DecodePass:
                 f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
             )
         for form in formats:
-            writer = CacheWriter(self._cache_dir, prefix, form, table.has_map)
+            writer = CacheWriter(self._cache_dir, fill_prefix(table.key), form, table.has_map)
             self._stack.callback(writer.close)
             self._writers.append(writer)
 

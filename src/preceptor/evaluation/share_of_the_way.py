@@ -84,7 +84,7 @@ def share_of_draws(
     """`share_of_the_way` for seeds that are tested on images of their own.
 
     The differences between seeds then include the differences between images, so that only seeds
-    are resampled.
+    are resampled. Of a single seed, the interval is unknown, and there is no share.
 
     Args:
         student: (S,) metric of the Student by seed.
@@ -105,6 +105,8 @@ def share_of_draws(
     sides = [np.asarray(side, dtype=np.float64) for side in (student, best_baseline, ceiling)]
     if any(side.shape != sides[0].shape or side.ndim != 1 for side in sides) or not len(sides[0]):
         raise InputError(f"draws must be paired; got {', '.join(str(s.shape) for s in sides)}")
+    if len(sides[0]) == 1:
+        return ShareResult(None, None, None, "one seed has no interval over seeds")
     estimates = np.stack(sides)
     shifts = seed_shifts(estimates.shape[1], resamples, np.random.default_rng(seed), level)
     sample = Resamples(estimates, estimates[..., None].repeat(resamples, 2), shifts, 0)

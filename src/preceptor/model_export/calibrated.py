@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from preceptor.predictor.calibration import SMALLEST, Calibration
 
 
-def calibrated(probabilities: Tensor, calibration: Calibration, positive: int | None) -> Tensor:
+def calibrated(
+    probabilities: Tensor,
+    calibration: Calibration,
+    positive: int | None,
+    thresholds: Sequence[float] = (),
+) -> Tensor:
     """Calibrated probabilities, by the formulas of `Calibration`.
 
     Args:
         probabilities: (B, C) float32.
         calibration: Calibration of the model.
         positive: Index of the positive class, or None.
+        thresholds: Thresholds of the uncalibrated score at which decisions are kept.
     """
     given = probabilities.double()
     if positive is None:
@@ -28,6 +36,9 @@ def calibrated(probabilities: Tensor, calibration: Calibration, positive: int | 
         changed = odds.sigmoid()
     else:
         changed = calibration.mixed(_linear(score, calibration), score)
+    for step in calibration.steps_at(thresholds):
+        limited = changed.clamp(min=step.above), changed.clamp(max=step.below)
+        changed = torch.where(score >= step.threshold, *limited)
     even = torch.where(own, 0.0, 1.0 / (given.shape[1] - 1)).double()
     shares = torch.where(rest > 0, others / torch.where(rest > 0, rest, 1.0), even)
     return torch.where(own, changed, shares * (1 - changed)).float()

@@ -70,6 +70,7 @@ class DeployedModel(nn.Module):
         self.maps = maps
         self.calibration = None if reference is None else reference.calibration
         self.distance = ReferenceDistance(reference) if reference and distances else None
+        self.thresholds = tuple(model.spec.thresholds.values())
         self.positive = None if model.spec.positive is None else model.spec.positive_index
 
     @property
@@ -107,7 +108,9 @@ class DeployedModel(nn.Module):
         """(B, C) probabilities, (B,) scores and (B,) decisions."""
         probabilities = logits.softmax(1)
         if self.calibration is not None:
-            probabilities = calibrated(probabilities, self.calibration, self.positive)
+            probabilities = calibrated(
+                probabilities, self.calibration, self.positive, self.thresholds
+            )
         if self.positive is None:
             return probabilities, probabilities.amax(1), probabilities.argmax(1)
         score = probabilities[:, self.positive]

@@ -163,7 +163,9 @@ def model_outputs(
 
     def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
         found: NDArray[np.float32] = logits.softmax(1).numpy()
-        return found if calibration is None else calibration(found, positive)
+        if calibration is None:
+            return found
+        return calibration(found, positive, model.spec.thresholds.values())
 
     def compute(batch: NDArray[np.uint8]) -> Outputs:
         with evaluating(model), torch.no_grad():

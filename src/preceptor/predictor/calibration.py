@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,26 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 # that different scores stay different: AUC and decisions do not change, and no probability is 0
 # or 1.
 _OWN_SHARE = 0.01
+_TWO = np.float32(2)
+
+
+class Step(NamedTuple):
+    """Threshold at which a calibration keeps decisions.
+
+    Args:
+        threshold: Threshold of the uncalibrated score.
+        below, above: Highest calibrated score below it, and lowest at or above it: two neighboring
+            float32 numbers.
+    """
+
+    threshold: float
+    below: float
+    above: float
+
+    @property
+    def calibrated(self) -> float:
+        """Threshold of the calibrated score, which is in the middle, where no score is."""
+        return (self.below + self.above) / 2
 
 
 @dataclass(frozen=True)
@@ -50,13 +71,18 @@ class Calibration:
     values: tuple[float, ...] = ()
 
     def __call__(
-        self, probabilities: NDArray[np.float32], positive: int | None
+        self,
+        probabilities: NDArray[np.float32],
+        positive: int | None,
+        thresholds: Iterable[float] = (),
     ) -> NDArray[np.float32]:
         """Calibrated probabilities.
 
         Args:
             probabilities: (n, C).
             positive: Index of the positive class, or None.
+            thresholds: Thresholds of the uncalibrated score at which decisions are kept, see
+                `steps_at`.
         """
         given = probabilities.astype(np.float64)
         if positive is None:
@@ -66,6 +92,11 @@ class Calibration:
         rest = np.delete(given, positive, 1)
         total = rest.sum(1, keepdims=True)
         calibrated = self._of_scores(given[:, positive], total[:, 0])
+        for step in self.steps_at(thresholds):
+            above = given[:, positive] >= step.threshold
+            calibrated = np.where(
+                above, np.maximum(calibrated, step.above), np.minimum(calibrated, step.below)
+            )
         shares = np.where(total > 0, rest / np.where(total > 0, total, 1), 1 / rest.shape[1])
         others = shares * (1 - calibrated)[:, None]
         return np.insert(others, positive, calibrated, axis=1).astype(np.float32)
@@ -76,7 +107,8 @@ class Calibration:
         """g(s) of each score s; `rest` is 1 − s without the rounding of a score close to 1."""
         if self.kind == "temperature":
             odds = np.log(np.maximum(scores, SMALLEST)) - np.log(np.maximum(rest, SMALLEST))
-            calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds / self.temperature))
+            with np.errstate(over="ignore"):  # 1 / ∞ = 0
+                calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-odds / self.temperature))
             return calibrated
         regression = np.interp(scores, self.knots, self.values)
         return np.asarray(self.mixed(regression, scores), np.float64)
@@ -86,13 +118,41 @@ class Calibration:
         return (1 - _OWN_SHARE) * regression + _OWN_SHARE * scores
 
     def of_score(self, score: float) -> float:
-        """g(s) of one score, such as a threshold; decisions by it do not change.
-
-        Thresholds outside of [0, 1], above or below all scores, stay there.
-        """
-        if not 0 <= score <= 1:
-            return score
+        """g(s) of one score in [0, 1]."""
         return float(self._of_scores(np.array([score]), np.array([1 - score]))[0])
+
+    def steps_at(self, thresholds: Iterable[float]) -> list[Step]:
+        """Thresholds of the uncalibrated score with those of the calibrated score, increasing.
+
+        By rounding, a score equal to a threshold may be below it after both are calibrated, and
+        several scores have the same calibrated one in float32. Calibrated scores are therefore
+        limited: one is above the calibrated threshold if and only if the score was at or above the
+        threshold. Different thresholds stay different. Thresholds outside of [0, 1], above or below
+        all scores, are left out.
+
+        Example:
+            >>> steps = Calibration("temperature", 2.0).steps_at([0.9, 0.5])
+            >>> [(step.threshold, step.above) for step in steps]
+            [(0.5, 0.5), (0.9, 0.75)]
+        """
+        wanted = sorted({float(one) for one in thresholds if 0 <= one <= 1})
+        values = [np.float32(self.of_score(one)) for one in wanted]
+        for at, threshold in enumerate(wanted):
+            least = np.nextafter(values[at - 1], _TWO) if at else np.float32(SMALLEST)
+            if threshold > 0:
+                values[at] = max(values[at], least)
+        for at in reversed(range(len(wanted))):
+            most = np.nextafter(values[at + 1], -_TWO) if at + 1 < len(wanted) else np.float32(1)
+            values[at] = min(values[at], most)
+        return [
+            Step(threshold, float(np.nextafter(value, -_TWO)), float(value))
+            for threshold, value in zip(wanted, values, strict=True)
+        ]
+
+    def of_thresholds(self, thresholds: Mapping[str, float]) -> dict[str, float]:
+        """Calibrated thresholds by rule; those outside of [0, 1] stay as they are."""
+        known = {step.threshold: step.calibrated for step in self.steps_at(thresholds.values())}
+        return {rule: known.get(value, value) for rule, value in thresholds.items()}
 
 
 def calibration_from(values: object, positive: bool) -> Calibration | None:

@@ -50,7 +50,8 @@ class ReferencedNetwork:
         distances = self._reference.distances_of(out.features, out.energies)
         calibration = self._reference.calibration
         if calibration is not None:
-            calibrated = calibration(out.probabilities, self._info.positive_index)
+            thresholds = self._network.info.thresholds.values()
+            calibrated = calibration(out.probabilities, self._info.positive_index, thresholds)
             out = out._replace(probabilities=calibrated)
         return out._replace(distances=distances, shares=self._reference.shares_of(distances))
 
@@ -61,5 +62,5 @@ def referenced_info(info: ModelInfo, reference: Reference) -> ModelInfo:
     calibration = reference.calibration
     if calibration is None:
         return info
-    thresholds = {name: calibration.of_score(value) for name, value in info.thresholds.items()}
+    thresholds = calibration.of_thresholds(info.thresholds)
     return replace(info, thresholds=thresholds, calibration=calibration)

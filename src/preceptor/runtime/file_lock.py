@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ try:
     import fcntl
 except ImportError:  # on Windows writers do not wait, and the last rename is harmless
     fcntl = None  # type: ignore[assignment]
+
+LOCKS = fcntl is not None
+"""Whether the system has locks."""
 
 
 @contextlib.contextmanager
@@ -19,3 +23,32 @@ def locked(path: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Context with the lock of an existing file, if no other holder has it.
+
+    Yields:
+        Whether this process has the lock; False as well if that cannot be known: there is no such
+        file, it cannot be opened, or the system or its file system has no locks.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock_at_once(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock_at_once(handle: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

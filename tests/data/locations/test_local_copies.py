@@ -123,9 +123,10 @@ def test_sizes() -> None:
         3 * 10**6,
         7,
     ]
-    for wrong in ("", "-1", "GB", "1 parsec"):
-        with pytest.raises(InputError, match="set a size such as 20GB"):
+    for wrong in ("", "-1", "GB", "1 parsec", "9" * 5000, f"{'9' * 5000} GB", "9" * 30):
+        with pytest.raises(InputError, match="set a size such as 20GB") as found:
             bytes_of(wrong)
+        assert len(str(found.value)) < 600
 
 
 def test_a_full_disk_is_noted_once_and_costs_no_image(

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, quoted
 from preceptor.runtime.cache_dir import default_cache_dir
 from preceptor.runtime.file_lock import locked
 from preceptor.runtime.replace_file import replacing
@@ -34,6 +34,7 @@ _UNITS = {"": 1, "B": 1} | {
     for power, letter in enumerate("KMGT", 1)
     for unit in (letter + end, *([letter] if end == "B" else []))
 }
+_LARGEST = 2.0**63  # bytes: no file system has more
 # Copies of other processes are counted when this share of the size was written by this one.
 _COUNTED = 1 / 16
 _LEFT = 0.9  # share of the size that is left after a removal
@@ -170,8 +171,10 @@ def bytes_of(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = found and _UNITS.get(found[2].upper())
-    if not found or unit is None:
-        raise InputError(f"{VARIABLE} is {text!r}; set a size such as 20GB, or 0 for no copies")
+    if not found or unit is None or float(found[1]) * unit >= _LARGEST:
+        raise InputError(
+            f"{VARIABLE} is {quoted(text)}; set a size such as 20GB, or 0 for no copies"
+        )
     return int(float(found[1]) * unit)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from preceptor.data.locations.failures import failure_of, location_error
-from preceptor.errors import InputError
+from preceptor.errors import InputError, quoted
 
 Result = TypeVar("Result")
 
@@ -63,7 +63,7 @@ def _number(name: str, usual: float, least: float) -> float:
     except ValueError:
         value = -1.0
     if not least <= value < 1e9:
-        raise InputError(f"{name} is {text!r}; set a number, {least:g} or more")
+        raise InputError(f"{name} is {quoted(text)}; set a number from {least:g} to below 1e9")
     return value
 
 

@@ -1,0 +1,50 @@
+"""Removal of what killed passes left in a folder of caches."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from preceptor.runtime.file_lock import LOCKS, locked_if_free
+
+_PREFIX = ".fill-"
+
+
+def fill_lock(cache_dir: Path, key: str) -> Path:
+    """File whose lock a process holds while it fills caches of the table with this key."""
+    return cache_dir / f"fill-{key}.lock"
+
+
+def fill_prefix(key: str) -> str:
+    """Prefix of the hidden folders of caches of the table with this key, until they are filled."""
+    return f"{_PREFIX}{key}."
+
+
+def remove_dead_fills(cache_dir: Path, key: str) -> None:
+    """Remove hidden folders of caches that no living process fills.
+
+    Args:
+        cache_dir: Folder of the caches.
+        key: Key of the table whose lock this process holds. The folders of other tables, such as
+            those of a manifest that has changed since, are removed if their lock is free.
+    """
+    for folder in cache_dir.glob(f"{_PREFIX}*.tmp"):
+        of = folder.name.removeprefix(_PREFIX).partition(".")[0]
+        if of == key:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        with locked_if_free(fill_lock(cache_dir, of)) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_dead_renames(cache_dir: Path) -> None:
+    """Remove filled caches whose process was killed before their last renaming.
+
+    Only for the process that holds the lock of this renaming; without locks, nothing is removed.
+    """
+    if not LOCKS:
+        return
+    for folder in cache_dir.glob(".[0-9]*.tmp"):
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
