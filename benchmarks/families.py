@@ -29,7 +29,8 @@ from torch.nn import functional
 from preceptor.benchmark.forged import write_forged
 from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.config.training import Augmentation
-from preceptor.data.rows import Batch, MapTargets, Rows
+from preceptor.data.batch import Batch
+from preceptor.data.rows import MapTargets, Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError

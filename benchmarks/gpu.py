@@ -44,8 +44,8 @@ from measure import in_turn, machine, ratio
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Speed
+from preceptor.data.batch import Batch
 from preceptor.data.manifest import Manifest
-from preceptor.data.rows import Batch
 from preceptor.data.workspace import Workspace
 from preceptor.driver import run_study
 from preceptor.models.build import build_model

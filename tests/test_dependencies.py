@@ -29,6 +29,7 @@ OPTIONAL = {
     "serve/application.py": "web",
     "serve/ray.py": "ray",
     "tracking/mlflow.py": "track",
+    "tracking/mlflow_runs.py": "track",
     "tracking/tensorboard.py": "track",
     "web/server.py": "web",
 }

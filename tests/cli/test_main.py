@@ -608,3 +608,17 @@ def test_the_command_as_it_is_installed(data: Path) -> None:
     done = subprocess.run([script, "version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip().count(".") == 2
     assert apart("data", "check", "manifest.csv", cwd=data).code == 0
+
+
+def test_letters_that_a_terminal_lacks_are_escaped() -> None:
+    """The help has an ellipsis, which an ASCII terminal cannot show."""
+    done = subprocess.run(
+        [sys.executable, "-m", "preceptor", "data", "agreement", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "annotators/NAME/\\u2026" in done.stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from preceptor.data.importers.options import ImportOptions
 from preceptor.data.importers.shapes import AnnotatedImage, Annotation, Box, ImportedAnnotations
 from preceptor.data.importers.write import write_import
 from preceptor.errors import InputError, ProblemsError
+from preceptor.report.agreement_page import write_agreement
 from tests.data.annotator_folders import annotated_folder
 
 
@@ -30,6 +32,17 @@ def test_names_that_are_no_file_names_come_from_the_record(tmp_path: Path) -> No
     folder = annotated_folder(tmp_path / "a")
     (folder / "import.json").write_text(json.dumps({"annotators": {"Bo/B.": "bo"}}))
     assert list(people_of(folder)) == ["Bo/B.", "ann", "cy"]
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+    folder = annotated_folder(tmp_path / "a")
+    (folder / "annotators" / "bo").rename(folder / "annotators" / os.fsdecode(b"b\xf6"))
+    (folder / "import.json").unlink()
+    maps = read_annotators(folder)
+    assert list(maps.people) == ["ann", "b\\udcf6", "cy"]
+    found = agreement_of(maps)
+    assert write_agreement(maps, *found, tmp_path / "out", shown=1)
+    assert "b\\udcf6" in (tmp_path / "out" / "people.csv").read_text(encoding="utf-8")
 
 
 def test_an_image_whose_merged_map_is_empty_is_found_by_its_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as vision
 from preceptor.config.training import Augmentation
 from preceptor.data import augment, draws
 from preceptor.data.geometry import Turn, turn_array
+from preceptor.data.prepared_changes import prepare
 from tests.no_reads import NoReads
 
 ALL = Augmentation(flip=True, quarter_turns=True, crop_area=0.3, color=0.5, blur=0.5, jpeg=0.5)
@@ -37,7 +38,7 @@ def change(
     canvases: Tensor, options: Augmentation, numbers: NDArray[np.float64], size: int
 ) -> Tensor:
     changes = draws.changes_of(options, numbers, canvases.shape[1])
-    return augment.apply(canvases, augment.prepare(changes, canvases.shape[1], size))
+    return augment.apply(canvases, prepare(changes, canvases.shape[1], size))
 
 
 @given(seed=seeds, side=st.integers(1, 300))
@@ -189,7 +190,7 @@ def test_threads_do_not_change_the_bits() -> None:
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])  # the two ways of resizing
 def test_no_change_waits_for_the_device(kind: torch.dtype) -> None:
     canvases = pictures(16, 47).to(kind)
-    prepared = augment.prepare(draws.changes_of(ALL, draw(16), 47), 47, 32)
+    prepared = prepare(draws.changes_of(ALL, draw(16), 47), 47, 32)
     reads: Any = NoReads()
     with reads:
         augment.apply(canvases, prepared)

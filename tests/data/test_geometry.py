@@ -19,6 +19,7 @@ from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data import draws
+from preceptor.data.batch import Batch
 from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
@@ -32,7 +33,7 @@ from preceptor.data.geometry import (
     turn_array,
 )
 from preceptor.data.map_geometry import resample, turn_all, turn_maps
-from preceptor.data.rows import Batch, MapTargets, Rows
+from preceptor.data.rows import MapTargets, Rows
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative

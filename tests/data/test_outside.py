@@ -26,6 +26,7 @@ from preceptor.data.outside import (
     partners_of,
     prepare_outside,
 )
+from preceptor.data.prepared_changes import prepare
 from preceptor.data.rows import MapArray, MapTargets, Rows
 from preceptor.data.stream import TrainingStream
 from tests.datasets import Noise
@@ -399,7 +400,7 @@ def test_a_whole_batch_equals_its_images_alone() -> None:
             places = np.arange(len(which))
             outside = prepare_outside(settings, places, masks[which], keys[which], 32)
             partners = None if others is None else others[which]
-            prepared = augment.prepare(changes, 40, 32, outside, partners)
+            prepared = prepare(changes, 40, 32, outside, partners)
             return augment.apply(canvases[which], prepared)
 
         together = apply([0, 1, 2, 3, 4, 5])

@@ -134,6 +134,12 @@ def test_maps_of_another_size_and_with_noise_bound_the_stamp(tmp_path: Path) -> 
         assert 40 < max(ends) < 48  # one pixel is its margin
 
 
+def test_a_validation_set_in_which_nothing_is_marked_is_clean(tmp_path: Path) -> None:
+    data = squares(tmp_path / "data", splits={"train": 4, "val": 4, "test": 4}, size=(64, 48))
+    assert not planted(data, tmp_path / "one", rate=1).clean_validation
+    assert planted(data, tmp_path / "none", rate=0).clean_validation
+
+
 def test_an_image_whose_map_leaves_no_place_stays_as_it_is(tmp_path: Path) -> None:
     images = {f"{i}.jpg": Image.effect_noise((64, 64), 50) for i in range(4)}
     data = save(tmp_path / "data", images, saliency=["", "some.png", "", "all.png"])

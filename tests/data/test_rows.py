@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.config.training import Augmentation, Length
-from preceptor.data.rows import Batch, MapArray, MapTargets, Rows, in_order
+from preceptor.data.batch import Batch
+from preceptor.data.rows import MapArray, MapTargets, Rows, in_order
 from preceptor.data.stream import TrainingStream, epoch_order, split_batches
 from tests.datasets import Noise
 

@@ -17,7 +17,8 @@ from preceptor.execution.graph import Graph
 from preceptor.execution.scheduler import Scheduler
 from preceptor.inference.shards import Shard
 from preceptor.runtime.result_folder import finish
-from preceptor.study.steps import Failure, MakeMaps, Step, map_steps
+from preceptor.study.map_steps import map_steps
+from preceptor.study.steps import Failure, MakeMaps, Step
 from tests.studies import plain_step, selection_step
 
 Said = tuple[str, ...]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.data.rows import Batch, Rows
+from preceptor.data.batch import Batch
+from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.data.workspace import Workspace
 from preceptor.training.prepare import build, guided_rows, image_formats

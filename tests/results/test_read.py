@@ -54,6 +54,18 @@ def test_empty_cells_and_domains(tmp_path: Path) -> None:
     assert table["auc_a"].tolist() == [0.5]
 
 
+def test_text_that_looks_like_a_missing_number_is_text(tmp_path: Path) -> None:
+    """A source NA, as of North America, must not become that of the whole set, which is empty."""
+    names = ["NA", "None", "nan", "null", "N/A", ""]
+    lines = [f"student,b,{name},0.5,,0,test,{name},0.25" for name in names]
+    head = "role,backbone,guidance,alpha,teacher,seed,set,source,auc"
+    (tmp_path / "results.csv").write_text("\n".join([head, *lines]) + "\n")
+    table = preceptor.results.read(tmp_path).results
+    assert table["source"].tolist() == names
+    assert table["guidance"].tolist() == names
+    assert table["auc"].tolist() == [0.25] * 6
+
+
 def test_folders_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no results.csv; write it: preceptor report"):
         preceptor.results.read(tmp_path)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.errors import InputError, without_secrets
+from preceptor.errors import InputError, one_line, without_secrets
 from preceptor.runtime.model_paths import check_model_folder
 
 
@@ -79,6 +79,6 @@ def explain(
     name = model.absolute().name
     write_atomically(out, explain_page(found, predictor.info, predictor.threshold, name))
     for one in found.explanations:
-        path = without_secrets(one.path)
+        path = one_line(without_secrets(one.path))
         print(f"{path}: {one.prediction.decision}, score {one.prediction.score:.3f}")
     print(f"wrote {out}")

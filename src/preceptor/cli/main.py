@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,9 @@ _WRONG_PATH = {
 
 def main() -> None:
     """Entry point: run a command with exit code 0, 1 (failed) or 2 (invalid input)."""
+    # A terminal may lack letters, and the names of files need not be UTF-8: both are escaped.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     with reported_errors():
         app(prog_name="preceptor")
 
@@ -80,7 +84,7 @@ def main() -> None:
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
     """Print an expected error in one line, and exit with its code."""
-    from preceptor.errors import PreceptorError
+    from preceptor.errors import PreceptorError, one_line
 
     try:
         yield
@@ -99,7 +103,7 @@ def reported_errors() -> Iterator[None]:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
         sys.exit(2 if error.errno in _WRONG_PATH else 1)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, Problem, ProblemsError
+from preceptor.errors import InputError, Problem, ProblemsError, one_line
 from preceptor.evaluation.annotators import Agreement, AgreementCounter
 from preceptor.runtime.progress import Progress
 
@@ -123,7 +123,7 @@ def people_of(folder: Path) -> dict[str, Path]:
         named = stated if isinstance(stated, dict) else {}
     by_folder = {str(own): str(name) for name, own in named.items()}
     found = {
-        by_folder.get(own.name, own.name): own
+        by_folder.get(own.name, one_line(own.name)): own  # it need not be UTF-8
         for own in sorted(base.iterdir())
         if own.is_dir() and not own.name.startswith(".")
     }

@@ -1,9 +1,7 @@
 """Decoding of image files of all usual modes to arrays.
 
-A file is either decoded completely or rejected with the reason; no scale is guessed. 16-bit
-grayscale is scaled by its full range, so that the relative brightness of two images is kept. Images
-of 32-bit or signed integers are rejected, since the file does not define which value is white. In
-maps only differences matter, so that 32-bit integers are scaled by the largest value.
+A file is either decoded completely or rejected with the reason; no scale is guessed
+(`preceptor.data.pixels`).
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from preceptor.data.locations.failures import LocationError
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import read_content
+from preceptor.data.pixels import as_map, as_pixels
 from preceptor.errors import InputError
 
 SUFFIXES = frozenset(
@@ -38,11 +37,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE = 258  # TIFF tags
-_PHOTOMETRIC = 262
-_SAMPLE_FORMAT = 339
-_WHITE_IS_ZERO = 0
-_SIGNED = 2
 _EMPTY = "the file is empty (0 bytes)"
 
 
@@ -109,7 +103,7 @@ def decode_image(
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     try:
-        return _as_pixels(_load(path, content), channels)
+        return as_pixels(_load(path, content), channels)
     except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
         raise _explain(path, error) from error
 
@@ -131,34 +125,9 @@ def pixels_of(image: Image.Image, channels: int = 3, name: str = "image") -> NDA
     try:
         if 0 in image.size:
             raise ValueError(f"{image.width} × {image.height} pixels")
-        return _as_pixels(_upright(image), channels)
+        return as_pixels(_upright(image), channels)
     except Exception as error:  # an opened file is decoded here
         raise _explain(Path(name), error) from error
-
-
-def _as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """(H, W, channels) of a decoded, upright image."""
-    deep = _deep_grey(image)
-    if image.mode == "I" and deep is None:
-        raise ValueError(
-            "32-bit integers have no known scale (which value is white is undefined); save it "
-            "with 8 or 16 bits"
-        )
-    if _is_signed(image):
-        raise ValueError(
-            "signed integers have no known scale (which value is white is undefined); save it "
-            "with 8 bits, or with 16 bits without a sign"
-        )
-    if deep is not None:
-        grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
-        return grey if channels == 1 else np.repeat(grey, 3, axis=2)
-    if _is_transparent(image):
-        color = _to_rgba(image)
-        white = Image.new("RGBA", color.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, color).convert("RGB")
-    if channels == 3:
-        return np.array(image.convert("RGB"))
-    return np.array(_to_grey(image))[..., None]
 
 
 def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.float32]:
@@ -183,18 +152,7 @@ def decode_map(path: Path | str, content: bytes | None = None) -> NDArray[np.flo
         [[0.20000000298023224, 0.20000000298023224]]
     """
     try:
-        image = _load(path, content)
-        deep = _deep_grey(image)
-        if deep is not None:
-            return deep
-        if image.mode == "I":
-            return _scaled_by_largest(image)
-        if _is_transparent(image):
-            color = _to_rgba(image)
-            luminance = np.asarray(color.convert("RGB").convert("L"), dtype=np.float32)
-            opacity = np.asarray(color.getchannel("A"), dtype=np.float32)
-            return luminance * opacity / np.float32(255 * 255)
-        return np.asarray(_to_grey(image), dtype=np.float32) / np.float32(255)
+        return as_map(_load(path, content))
     except Exception as error:
         raise _explain(path, error) from error
 
@@ -295,75 +253,6 @@ def _has_exif_chunk(stream: BinaryIO) -> bool:
             return True
         stream.seek(length + 4, 1)  # the data and its checksum
     return False
-
-
-def _deep_grey(image: Image.Image) -> NDArray[np.float32] | None:
-    """Grayscale of 9 to 16 bits or of reals as float32 in [0, 1]; None if the scale is unknown.
-
-    8-bit modes and 32-bit integers (mode I) return None.
-    """
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        tags = getattr(image, "tag_v2", {})
-        bits = tags.get(_BITS_PER_SAMPLE, (_bits(image),))[0]
-        if bits > 16:
-            return None
-        full = 4095 if bits == 12 else 65535
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > full:
-            raise ValueError(
-                f"integer values from {low:,} to {high:,} have no known scale (0 to {full:,} "
-                "expected); save it with 8 or 16 bits"
-            )
-        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            values = full - values
-        return values.astype(np.float32) / np.float32(full)
-    if image.mode == "F":
-        reals = np.asarray(image, dtype=np.float32)
-        if not (np.isfinite(reals).all() and reals.min() >= 0 and reals.max() <= 1):
-            raise ValueError(
-                f"floating-point values from {reals.min():g} to {reals.max():g} have no known "
-                "scale (0 to 1 expected); save it with 8 or 16 bits"
-            )
-        return reals
-    return None
-
-
-def _is_signed(image: Image.Image) -> bool:
-    """Whether a TIFF has signed integers."""
-    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
-    return image.mode.startswith("I") and _SIGNED in (
-        formats if isinstance(formats, tuple) else (formats,)
-    )
-
-
-def _bits(image: Image.Image) -> int:
-    """Number of bits of integer grayscale in files without the TIFF tag."""
-    # Pillow opens 16-bit files of these formats in mode I, scaled to 16 bits where they have fewer.
-    return 16 if image.mode != "I" or image.format in ("PPM", "PNG") else 32
-
-
-def _scaled_by_largest(image: Image.Image) -> NDArray[np.float32]:
-    """Integers without a known scale as float32 in [0, 1], divided by the largest."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0:
-        raise ValueError(
-            f"the smallest value of the map is {values.min():,}; save it without values below 0"
-        )
-    return (values / max(int(values.max()), 1)).astype(np.float32)
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    return image.has_transparency_data or image.mode in ("RGBa", "La", "PA")
-
-
-def _to_rgba(image: Image.Image) -> Image.Image:
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    """Luminance, computed from RGB, since Pillow's direct conversions differ by mode."""
-    return image if image.mode == "L" else image.convert("RGB").convert("L")
 
 
 def _explain(path: Path | str, error: Exception) -> ImageError:

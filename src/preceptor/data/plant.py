@@ -203,6 +203,7 @@ def _summary(
                 touch_map=sum(mark is not None and mark.touches_map for mark in here),
             )
         )
+    marked = {one.split for one in splits if one.marked}
     return Planted(
         path,
         len(manifest),
@@ -210,7 +211,7 @@ def _summary(
         tuple(splits),
         {names[row]: mark for row, mark in marks.items() if mark is not None},
         tuple(names[row] for row, mark in marks.items() if mark is None),
-        bool(set(manifest.eval_splits("val")) - set(PLANTED_SPLITS)),
+        bool(set(manifest.eval_splits("val")) - marked),
     )
 
 

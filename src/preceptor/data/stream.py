@@ -18,11 +18,8 @@ from torch import Tensor
 
 from preceptor.config.training import Augmentation, Length
 from preceptor.data import draws
-from preceptor.data.rows import (
-    Batch,
-    Rows,
-    Staged,
-)
+from preceptor.data.batch import Batch, Staged
+from preceptor.data.rows import Rows
 
 
 def epoch_order(

@@ -282,6 +282,7 @@ def offsets(people: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[flo
     The displacements of the pairs are explained by one displacement of each person, by least
     squares; of these, the median over persons is subtracted, so that it is the position of the
     majority. With two annotators it is not known whose hand is displaced, and nothing is returned.
+    Annotators who are connected by no common images are compared apart.
 
     Example:
         >>> nan = float("nan")
@@ -292,17 +293,32 @@ def offsets(people: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[flo
         [6.0, 0.0, 0.0]
     """
     known = [one for one in pairs if math.isfinite(one.dx + one.dy)]
-    there = [name for name in people if any(name in (one.a, one.b) for one in known)]
-    if len(there) < 3:
-        return {}
-    place = {name: at for at, name in enumerate(there)}
-    system = np.zeros((len(known), len(there)))
-    for row, one in enumerate(known):
-        system[row, place[one.a]], system[row, place[one.b]] = 1, -1
-    steps = np.array([(one.dx, one.dy) for one in known])
-    solved = np.linalg.lstsq(system, steps, rcond=None)[0]
-    solved -= np.median(solved, axis=0)
-    return {name: (float(x), float(y)) for name, (x, y) in zip(there, solved, strict=True)}
+    found: dict[str, tuple[float, float]] = {}
+    for there in _connected(people, known):
+        if len(there) < 3:
+            continue
+        place = {name: at for at, name in enumerate(there)}
+        own = [one for one in known if one.a in place]
+        system = np.zeros((len(own), len(there)))
+        for row, one in enumerate(own):
+            system[row, place[one.a]], system[row, place[one.b]] = 1, -1
+        steps = np.array([(one.dx, one.dy) for one in own])
+        solved = np.linalg.lstsq(system, steps, rcond=None)[0]
+        solved -= np.median(solved, axis=0)
+        found |= {name: (float(x), float(y)) for name, (x, y) in zip(there, solved, strict=True)}
+    return found
+
+
+def _connected(people: Sequence[str], pairs: Sequence[Pair]) -> list[list[str]]:
+    """Groups of annotators who are connected by pairs, each in the order of `people`."""
+    group = {name: {name} for name in people}
+    for one in pairs:
+        if group[one.a] is not group[one.b]:
+            group[one.a] |= group[one.b]
+            for name in group[one.b]:
+                group[name] = group[one.a]
+    distinct = {id(members): members for members in group.values()}
+    return [[name for name in people if name in members] for members in distinct.values()]
 
 
 def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:

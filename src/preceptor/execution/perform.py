@@ -23,6 +23,7 @@ from preceptor.runtime import watchdog
 from preceptor.runtime.leases import lease
 from preceptor.runtime.memory import fix_order_of_sums
 from preceptor.runtime.result_folder import finish, is_finished, read_record
+from preceptor.study.map_steps import shard_id
 from preceptor.study.steps import (
     STEP_FOLDERS,
     AverageMaps,
@@ -32,7 +33,6 @@ from preceptor.study.steps import (
     Select,
     Step,
     Train,
-    shard_id,
 )
 from preceptor.study.workspaces import Workspaces
 from preceptor.training.record import metric_name

@@ -15,7 +15,7 @@ from torch import Tensor
 from preceptor.calibration.observations import StartTask, observe, sampled
 from preceptor.data.images import ImageError
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError, without_secrets
+from preceptor.errors import InputError, one_line, without_secrets
 from preceptor.evaluation.split_names import kind_of
 from preceptor.models.guided_model import GuidedModel
 from preceptor.predictor.inputs import Canvases, canvases_of
@@ -88,8 +88,11 @@ class Explanation:
 
     @property
     def name(self) -> str:
-        """Name of the image in titles: the last part of its path, without credentials."""
-        return PurePath(without_secrets(self.path)).name
+        """Name of the image in titles: the last part of its path, without credentials.
+
+        What is not UTF-8 in it is escaped.
+        """
+        return one_line(PurePath(without_secrets(self.path)).name)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from preceptor.batch_prediction.rows import WRITERS, read_rows
 from preceptor.errors import InputError, reason
 from preceptor.predictor.map_statistics import MAP_STATISTICS
 
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True, eq=False)
 class PredictionLog:
@@ -89,7 +91,8 @@ def _log(frame: pd.DataFrame, classes: Sequence[str]) -> PredictionLog:
     if good.empty:
         raise InputError("it has no predictions")
     probabilities = good[scores].to_numpy(np.float64)
-    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+    # Not more than rounding above 1; NaN fails as well.
+    if not ((probabilities >= 0) & (probabilities <= 1 + _ROUNDING)).all():
         raise InputError("a probability is missing or not a number from 0 to 1")
     features = None
     if "features" in good:

@@ -169,7 +169,7 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))["failed"]
         before = TypeAdapter(dict[str, Failure]).validate_python(stored)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged
         return {}
     done = {step.title for plan in study for step in plan.steps.values() if study.is_finished(step)}
     return {title: failure for title, failure in before.items() if title not in done}

@@ -17,7 +17,7 @@ from preceptor.evaluation.paired_tests import mean_std
 from preceptor.evaluation.scores import figures, fixed_thresholds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
-from preceptor.results.comparisons import compare, shares
+from preceptor.results.comparisons import compare
 from preceptor.results.ladder import Ladder, ladders
 from preceptor.results.rows import (
     OVERALL,
@@ -30,6 +30,7 @@ from preceptor.results.rows import (
 )
 from preceptor.results.schema import BUDGET, COMPARISONS, FIGURES, RATES, RUNS, TABLE
 from preceptor.results.score_files import ScoreFiles
+from preceptor.results.shares import shares
 from preceptor.study.looks import LookResult
 from preceptor.study.plan import Plan
 from preceptor.study.setting import Setting

@@ -59,14 +59,18 @@ def read(folder: str | Path) -> StudyTables:
     if not (folder / "results.csv").is_file():
         raise InputError(f"{folder} has no results.csv; write it: preceptor report {folder}")
     found = {
-        name.removesuffix(".csv"): _table(folder / name, schema)
+        name.removesuffix(".csv"): read_table(folder / name, schema)
         for name, schema in CSV_FILES.items()
     }
     return StudyTables(**found)
 
 
-def _table(file: Path, schema: Schema) -> pd.DataFrame:
-    """Table of a CSV file with the types of its schema; empty if the file is missing."""
+def read_table(file: Path, schema: Schema) -> pd.DataFrame:
+    """Table of a CSV file with the types of its schema; empty if the file is missing.
+
+    Raises:
+        InputError: The file has other columns or values.
+    """
     if not file.is_file():
         return schema.empty()
     kinds = {"domain": "text", **schema.columns, **(schema.further or {})}
@@ -74,14 +78,13 @@ def _table(file: Path, schema: Schema) -> pd.DataFrame:
         header = pd.read_csv(file, nrows=0).columns
         known = {name: kinds.get(name, "number") for name in header}
         text = {name: str for name, kind in known.items() if kind in ("text", "list")}
-        table = pd.read_csv(file, dtype=text, keep_default_na=True)
+        # A source may be called NA: only numbers may be missing.
+        missing = {name: ["", "nan"] for name in known if name not in text}
+        table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=missing)
         for name, kind in known.items():
-            if kind == "text":
-                table[name] = table[name].fillna("")
-            elif kind == "list":
+            if kind == "list":
                 table[name] = [
-                    tuple(float(value) for value in str(cell).split()) if cell == cell else ()
-                    for cell in table[name]
+                    tuple(float(value) for value in str(cell).split()) for cell in table[name]
                 ]
             elif kind == "whole":
                 table[name] = table[name].astype("Int64")

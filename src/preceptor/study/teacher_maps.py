@@ -7,9 +7,10 @@ from preceptor.inference.shards import forwards_of, shards_of
 from preceptor.runtime.result_folder import digest
 from preceptor.runtime.source_digest import source_digest
 from preceptor.study.guided_runs import without_annotation
+from preceptor.study.map_steps import map_steps
 from preceptor.study.options import GuidanceConfig
 from preceptor.study.protocol import Protocol
-from preceptor.study.steps import Arm, AverageMaps, MakeMaps, Step, Train, map_steps
+from preceptor.study.steps import Arm, AverageMaps, MakeMaps, Step, Train
 from preceptor.study.teacher import Teacher
 from preceptor.study.teacher_runs import MEMBER_STRIDE, teacher_run
 

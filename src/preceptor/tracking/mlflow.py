@@ -8,42 +8,35 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
 from preceptor.report.write import WrittenReport
+from preceptor.results.read import read_table
+from preceptor.results.schema import CSV_FILES
 from preceptor.runtime.result_folder import digest
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
-from preceptor.tracking.parameters import Value, flat, parameters, roles_of
+from preceptor.tracking.mlflow_runs import (
+    LoggedRun,
+    RunLog,
+    as_params,
+    key_of,
+    milliseconds,
+)
+from preceptor.tracking.parameters import flat, parameters, roles_of
 from preceptor.training.record import RunRecord
 
-# Set before MLflow is imported: short timeouts (seconds instead of minutes) for servers that do not
-# answer, and no telemetry.
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "GIT_PYTHON_REFRESH": "quiet",
-}.items():
-    os.environ.setdefault(_name, _value)
+# isort: split
+# After mlflow_runs, which sets the environment of MLflow.
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
 
-from mlflow.entities import Metric, Param, RunTag, ViewType  # noqa: E402
-from mlflow.entities import Run as MlflowRun  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
-
-# MLflow's limits of a request.
-MOST_METRICS, MOST_PARAMS = 1000, 100
-LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 # Logging between epochs pauses for this many times the duration of the last logging, so that it
 # takes at most a twentieth of the time with any server. The end of a training is always logged.
 REST = 20.0
@@ -53,37 +46,6 @@ _RUN, _CURVES, _ROLES = "preceptor.run", "preceptor.curves", "preceptor.roles"
 _PARENT, _NOTE, _FAILED = "mlflow.parentRunId", "mlflow.note.content", "preceptor.failed"
 _COUNTS = ("best_epoch", "seconds", "images_seen", "training_images", "guided_images")
 _NO_REASON = {_NOTE: "", _FAILED: ""}
-
-Points = dict[tuple[str, int], float]  # by metric and epoch
-T = TypeVar("T")
-
-
-@dataclass
-class _Run:
-    """State of a run in MLflow.
-
-    Args:
-        id: Id in MLflow.
-        status: Status in MLflow.
-        params, tags: Logged parameters and tags.
-        metrics: Last value of each metric.
-        points: Logged points of the curves; None if they were not queried.
-        since: Start time in seconds since the epoch.
-    """
-
-    id: str
-    status: str = "RUNNING"
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    points: Points | None = None
-    since: float = 0.0
-
-    @classmethod
-    def of(cls, run: MlflowRun) -> _Run:
-        info, data = run.info, run.data
-        since = (info.start_time or 0) / 1000
-        return cls(info.run_id, info.status, data.params, data.tags, data.metrics, since=since)
 
 
 class MlflowTracker:
@@ -105,6 +67,7 @@ class MlflowTracker:
         for name in ("alembic", "mlflow", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self._client = MlflowClient(tracking_uri=uri)
+        self._log = RunLog(self._client)
         self._experiment = self._opened(uri)
         self._touched: set[str] = set()
         self._rest = 0.0
@@ -137,7 +100,7 @@ class MlflowTracker:
         run = self._runs.get(step.id)
         ended = run is not None and run.status == "FINISHED"
         if run is not None and ended and run.tags.get(_CURVES) == tags[_CURVES]:
-            self._log(run, tags=tags)
+            self._log.log(run, tags=tags)
             return
         record = RunRecord.read(folder)
         end = (folder / "run.json").stat().st_mtime
@@ -146,11 +109,11 @@ class MlflowTracker:
         elif ended:  # the run was computed again
             self._replaced(step)
         else:
-            self._log(run, params=_as_params(parameters(step, self._study)))
+            self._log.log(run, params=as_params(parameters(step, self._study)))
         run = self._log_curves(step, curves, whole=True)
         tags |= {"preceptor.device": record.device} | _NO_REASON
-        self._log(run, metrics=_kept(record), tags=tags, step=record.best_epoch)
-        self._end(run, "FINISHED", end)
+        self._log.log(run, metrics=_kept(record), tags=tags, step=record.best_epoch)
+        self._log.end(run, "FINISHED", end)
         run.points = None  # not kept in memory for a thousand runs
 
     def failed(self, step: Step, reason: str) -> None:
@@ -158,8 +121,8 @@ class MlflowTracker:
         if step.kind != "train":
             return
         run = self._log_curves(step, read_curves(self._study.folder(step)), whole=False)
-        self._log(run, tags={_NOTE: reason, _FAILED: reason})
-        self._end(run, "FAILED")
+        self._log.log(run, tags={_NOTE: reason, _FAILED: reason})
+        self._log.end(run, "FAILED")
         run.points = None
 
     def study(self, failed: dict[str, str], report: WrittenReport) -> None:
@@ -167,23 +130,23 @@ class MlflowTracker:
         run = self._parent
         table, summary = self._out / "table.csv", self._out / "summary.md"
         if table.is_file():
-            self._log(run, metrics=_table(pd.read_csv(table)))
+            self._log.log(run, metrics=_table(read_table(table, CSV_FILES[table.name])))
         lines = [f"- {title}: {reason}" for title, reason in failed.items()]
         text = summary.read_text(encoding="utf-8") if summary.is_file() else ""
-        self._log(run, tags={_NOTE: text, _FAILED: "\n".join(lines)})
+        self._log.log(run, tags={_NOTE: text, _FAILED: "\n".join(lines)})
         for name in [*report.files, "report.html"]:
             path = report.folder / name
             if not path.is_dir():
                 self._client.log_artifact(run.id, str(path))
             elif name != "best/":  # a model is large and is in the study folder already
                 self._client.log_artifacts(run.id, str(path), name.rstrip("/"))
-        self._end(run, "FAILED" if failed else "FINISHED")
+        self._log.end(run, "FAILED" if failed else "FINISHED")
 
     def close(self) -> None:
         """Mark running trainings as interrupted."""
         for run in [*(self._runs[key] for key in self._touched), self._parent]:
             if run.status == "RUNNING":
-                self._end(run, "KILLED")
+                self._log.end(run, "KILLED")
 
     # Opening.
 
@@ -204,9 +167,9 @@ class MlflowTracker:
         identity: str = found.experiment_id
         return identity
 
-    def _known(self) -> dict[str, _Run]:
+    def _known(self) -> dict[str, LoggedRun]:
         """Runs logged by earlier calls, by run id of preceptor."""
-        found: dict[str, _Run] = {}
+        found: dict[str, LoggedRun] = {}
         token = None
         while True:
             page = self._client.search_runs(
@@ -215,18 +178,18 @@ class MlflowTracker:
                 max_results=1000,
                 page_token=token,
             )
-            runs = [_Run.of(run) for run in page]
+            runs = [LoggedRun.of(run) for run in page]
             found |= {run.tags[_RUN]: run for run in runs if _RUN in run.tags}
             token = page.token
             if not token:
                 return found
 
-    def _study_run(self) -> _Run:
+    def _study_run(self) -> LoggedRun:
         """Parent run of all other runs.
 
         Parameters cannot be changed in MLflow; a study with changed settings gets a new run.
         """
-        settings = _as_params(flat(self._study.config.model_dump(mode="json")))
+        settings = as_params(flat(self._study.config.model_dump(mode="json")))
         run = self._runs.pop(STUDY, None)
         if run is not None and run.params != settings:
             self._client.delete_run(run.id)
@@ -234,40 +197,44 @@ class MlflowTracker:
         if run is None:
             tags = {_RUN: STUDY}
             made = self._client.create_run(self._experiment, run_name=STUDY, tags=tags)
-            run = _Run(made.info.run_id, tags=tags, points={})
-            self._log(run, params=settings)
+            run = LoggedRun(made.info.run_id, tags=tags, points={})
+            self._log.log(run, params=settings)
             for child in self._runs.values():
-                self._log(child, tags={_PARENT: run.id})
+                self._log.log(child, tags={_PARENT: run.id})
         self._resume(run)
         return run
 
     # Trainings.
 
-    def _running(self, step: Step) -> _Run:
+    def _resume(self, run: LoggedRun) -> None:
+        if self._log.resume(run):
+            self._log.log(run, tags=_NO_REASON)
+
+    def _running(self, step: Step) -> LoggedRun:
         run = self._runs.get(step.id) or self._create(step)
         if run.status == "FINISHED":  # it was damaged and is computed again
             run = self._replaced(step)
         if step.id not in self._touched:  # may be missing if an earlier process died
-            self._log(run, params=_as_params(parameters(step, self._study)))
+            self._log.log(run, params=as_params(parameters(step, self._study)))
         self._touched.add(step.id)
         self._resume(run)
         return run
 
-    def _create(self, step: Step, since: float | None = None) -> _Run:
+    def _create(self, step: Step, since: float | None = None) -> LoggedRun:
         since = since or time.time()
         tags = {_RUN: step.id, _PARENT: self._parent.id, _ROLES: roles_of(step, self._study)}
         made = self._client.create_run(
-            self._experiment, run_name=step.name, tags=tags, start_time=_milliseconds(since)
+            self._experiment, run_name=step.name, tags=tags, start_time=milliseconds(since)
         )
-        run = self._runs[step.id] = _Run(made.info.run_id, tags=tags, points={}, since=since)
-        self._log(run, params=_as_params(parameters(step, self._study)))
+        run = self._runs[step.id] = LoggedRun(made.info.run_id, tags=tags, points={}, since=since)
+        self._log.log(run, params=as_params(parameters(step, self._study)))
         return run
 
-    def _replaced(self, step: Step) -> _Run:
+    def _replaced(self, step: Step) -> LoggedRun:
         self._client.delete_run(self._runs[step.id].id)
         return self._create(step)
 
-    def _log_curves(self, step: Step, curves: Curves, *, whole: bool) -> _Run:
+    def _log_curves(self, step: Step, curves: Curves, *, whole: bool) -> LoggedRun:
         """Log missing points of the curves; a run with other values is replaced.
 
         Args:
@@ -277,114 +244,43 @@ class MlflowTracker:
         """
         run = self._runs.get(step.id) or self._create(step)
         points = {
-            (_key(name), epoch): value for epoch, row in curves.rows for name, value in row.items()
+            (key_of(name), epoch): value
+            for epoch, row in curves.rows
+            for name, value in row.items()
         }
         if run.points is None:
-            run.points = self._logged(run)
+            names = [
+                name
+                for name in sorted(run.metrics)
+                if not name.startswith("kept/") and name not in _COUNTS
+            ]
+            run.points = self._log.points(run, names)
         known = run.points
         other = any(points.get(key, value) != value for key, value in known.items())
         if other or (whole and known.keys() - points.keys()):
             run = self._replaced(step)
             known = {}
         fresh = {key: value for key, value in points.items() if key not in known}
-        now = _milliseconds(time.time())
-        metrics = [Metric(name, value, now, epoch) for (name, epoch), value in fresh.items()]
-        for part in _parts(metrics, MOST_METRICS):
-            self._client.log_batch(run.id, metrics=part)
+        self._log.add_points(run, fresh)
         run.points = known | fresh
         return run
-
-    def _logged(self, run: _Run) -> Points:
-        """Logged points of the curves of a run."""
-        return {
-            (name, metric.step): metric.value
-            for name in sorted(run.metrics)
-            if not name.startswith("kept/") and name not in _COUNTS
-            for metric in self._client.get_metric_history(run.id, name)
-        }
-
-    # Runs.
-
-    def _log(
-        self,
-        run: _Run,
-        *,
-        params: Mapping[str, str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        tags: Mapping[str, str] | None = None,
-        step: int = 0,
-    ) -> None:
-        """Log new and changed values of a run."""
-        now = _milliseconds(time.time())
-        new_params = {key: one for key, one in (params or {}).items() if key not in run.params}
-        new_metrics = {k: v for k, v in (metrics or {}).items() if run.metrics.get(k) != v}
-        new_tags = {
-            key: value[:LONGEST_TAG]
-            for key, value in (tags or {}).items()
-            if run.tags.get(key, "") != value[:LONGEST_TAG]
-        }
-        for part in _parts([Param(*pair) for pair in new_params.items()], MOST_PARAMS):
-            self._client.log_batch(run.id, params=part)
-        points = [Metric(name, value, now, step) for name, value in new_metrics.items()]
-        for some in _parts(points, MOST_METRICS):
-            self._client.log_batch(run.id, metrics=some)
-        if new_tags:
-            self._client.log_batch(run.id, tags=[RunTag(*pair) for pair in new_tags.items()])
-        run.params = run.params | new_params
-        run.metrics = run.metrics | new_metrics
-        run.tags = run.tags | new_tags
-
-    def _resume(self, run: _Run) -> None:
-        if run.status != "RUNNING":
-            self._client.update_run(run.id, status="RUNNING")
-            self._log(run, tags=_NO_REASON)
-            run.status = "RUNNING"
-
-    def _end(self, run: _Run, status: str, when: float | None = None) -> None:
-        when = max(when or time.time(), run.since)
-        self._client.set_terminated(run.id, status, _milliseconds(when))
-        run.status = status
 
 
 def _kept(record: RunRecord) -> dict[str, float]:
     """Metrics of the selected epoch, and the training time."""
-    found = {_key(name): value for name, value in kept_epoch(record).items()}
+    found = {key_of(name): value for name, value in kept_epoch(record).items()}
     return found | {name: float(getattr(record, name)) for name in _COUNTS}
 
 
 def _table(table: pd.DataFrame) -> dict[str, float]:
     """Mean and std of the AUC over seeds for every row of the tables, on whole sets."""
     found = {}
-    for line in table[table["source"].isna()].to_dict("records"):
+    for line in table[table["source"] == ""].to_dict("records"):
         where = [line[name] for name in ("domain", "set", "backbone", "key") if name in line]
         for name in ("mean", "std"):
             if line[name] == line[name]:
-                found[_key("/".join(map(str, [*where, f"auc_{name}"])))] = float(line[name])
+                found[key_of("/".join(map(str, [*where, f"auc_{name}"])))] = float(line[name])
     return found
-
-
-def _key(name: str) -> str:
-    """Name with the characters that MLflow allows.
-
-    Example:
-        >>> _key("val (day 2)_auc")
-        'val _day 2__auc'
-    """
-    return re.sub(r"[^\w./ :-]", "_", name).strip("/.")[:250]
-
-
-def _as_params(values: Mapping[str, Value]) -> dict[str, str]:
-    """Parameters as strings of the length that MLflow allows."""
-    return {_key(name): str(value)[:LONGEST_PARAM] for name, value in values.items()}
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
-
-
-def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Split a list by the size limit of a request."""
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def _shown(uri: str) -> str:

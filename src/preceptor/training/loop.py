@@ -1,6 +1,6 @@
 """Training loop: resume, then for each epoch train, validate, keep the best, save.
 
-`fit` is the loop over epochs, `Trainer.epoch` the loop over steps, `Trainer._step` one step with
+`fit` is the loop over epochs, `Trainer.epoch` the loop over steps, `Trainer.step` one step with
 gradient accumulation. A step does not synchronize with the device.
 """
 
@@ -15,14 +15,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from preceptor.config.guidance import takes_masks
 from preceptor.config.run import RunConfig
-from preceptor.config.training import Training
-from preceptor.data.rows import Batch, Rows
+from preceptor.data.batch import Batch
+from preceptor.data.rows import Rows
 from preceptor.data.stream import TrainingStream
 from preceptor.errors import InputError, RunFailedError
 from preceptor.inference.predict import to_device
@@ -39,9 +38,10 @@ from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.checkpoint import Progress, load_progress, save_progress, snapshot
 from preceptor.training.context import RunContext
 from preceptor.training.distributed import Ranks
+from preceptor.training.epoch_metrics import epoch_line, epoch_score, mean_metrics, metrics_table
 from preceptor.training.fabric import Fabric
 from preceptor.training.micro_batches import in_parts, more_parts
-from preceptor.training.record import SetMetrics, flat_metrics, set_metrics
+from preceptor.training.record import SetMetrics, flat_metrics
 from preceptor.training.schedules import alpha_at, learning_rate, period_ends
 from preceptor.training.step_stats import StepStats
 from preceptor.training.validation import NotANumberError, validate
@@ -99,7 +99,7 @@ def fit(
             # Validate, and keep the best epoch: ties go to the later one.
             measured = _validated(run, trainer, validation, epoch)
             metrics |= flat_metrics(measured)
-            score = _score(config.training, epoch, measured)
+            score = epoch_score(config.training, epoch, measured)
             if score >= progress.best_score or progress.best_epoch < 0:
                 progress.best_score, progress.best_epoch = score, epoch
                 progress.best_state = snapshot(model) if ranks.leads else {}
@@ -270,23 +270,7 @@ class Trainer:
         """Metrics of an epoch over all processes, from the sums and image counts of this one."""
         counted = torch.tensor([float(own)], dtype=torch.float64)
         *totals, seen = self.ranks.total(torch.cat([sums.stacked().cpu().double(), counted]))
-        total = StepStats(*totals)
-        images, guided = seen.clamp_min(1), total.guided
-        guided = torch.where(guided > 0, guided, math.nan)  # avoids a mean over no images
-        metrics = {
-            "images": seen,
-            "loss": total.loss / images,
-            "classification": total.classification / images,
-            "guidance": total.guidance / guided,
-            "grad_logits": total.grad_logits / images,
-            "grad_map": total.grad_map / guided,
-            "guided": total.guided,
-            "uninformative": total.uninformative,
-            "map_correlation": total.map_correlation / guided,
-        }
-        if self.config.consistency:
-            metrics["inconsistency"] = total.inconsistency / images
-        return {key: value.item() for key, value in metrics.items()}
+        return mean_metrics(StepStats(*totals), seen, consistency=bool(self.config.consistency))
 
 
 def _attempt(
@@ -353,36 +337,11 @@ def _validated(
         ) from error
 
 
-def _score(settings: Training, epoch: int, measured: dict[str, SetMetrics]) -> float:
-    """Score that selects the epoch: the value on the worst validation set."""
-    if settings.checkpoint == "last":
-        return epoch
-    accuracy = settings.checkpoint == "best_accuracy"
-    return min(one.accuracy if accuracy else one.auc for one in measured.values())
-
-
 def _keep(run: RunContext, progress: Progress, trainer: Trainer) -> None:
     """Write metrics.csv and the checkpoint after an epoch."""
     run.check()
     save_progress(run.state, run.id, progress, trainer.model, trainer.optimizer)
     write_atomically(run.folder / "metrics.csv", metrics_table(progress.history), flush=False)
-
-
-def metrics_table(history: list[dict[str, float]]) -> str:
-    """Content of metrics.csv, one row per epoch."""
-    text: str = pd.DataFrame(history).to_csv(index=False, float_format="%.6g")
-    return text
-
-
-def epoch_line(metrics: dict[str, float], epochs: int, rate: float | None = None) -> str:
-    """Log line of an epoch; `rate` is in images per second."""
-    parts = [f"epoch {int(metrics['epoch'])}/{epochs}", f"class {metrics['classification']:.3f}"]
-    if math.isfinite(metrics["guidance"]):
-        parts.append(f"guide {metrics['guidance']:.3f} (map r {metrics['map_correlation']:.2f})")
-    parts += [f"{name} AUC {one.auc:.3f}" for name, one in set_metrics(metrics).items()]
-    if rate is not None:
-        parts.append(f"{rate:,.0f} images/s")
-    return "  ".join(parts)
 
 
 def derived_seed(seed: int, epoch: int, rank: int = 0) -> int:

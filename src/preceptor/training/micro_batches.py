@@ -7,7 +7,7 @@ statistics of a micro-batch. Dropout masks differ.
 
 from __future__ import annotations
 
-from preceptor.data.rows import Batch
+from preceptor.data.batch import Batch
 from preceptor.data.stream import shares
 
 

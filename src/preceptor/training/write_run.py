@@ -20,7 +20,7 @@ from preceptor.runtime.memory import device_memory
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.training.checkpoint import Progress
 from preceptor.training.context import RunContext
-from preceptor.training.loop import epoch_line, metrics_table
+from preceptor.training.epoch_metrics import epoch_line, metrics_table
 from preceptor.training.readout import best_readout
 from preceptor.training.record import RunRecord
 from preceptor.version import __version__
