@@ -127,6 +127,15 @@ def test_every_backbone(plan: Plan, pair: tuple[float, float], p: float, words: 
     assert "does not extend to other backbones." in found
 
 
+def test_one_baseline_is_not_both(plan: Plan) -> None:
+    """While a study runs, the other may not have been tested."""
+    found = said(plan, line("RQ2", "Baseline 2", 0.05, 0.01, p_holm=0.01))["RQ2"]
+    assert (
+        "above both baselines for no backbone; after Holm's correction it is significant" in found
+    )
+    assert "significant for no backbone" in found
+
+
 def test_how_much_is_against_the_stronger_baseline_and_any_map(plan: Plan) -> None:
     lines = [line("RQ2", "Baseline 1", 0.09, 0.02), line("RQ2", "Baseline 2", 0.04, 0.02)]
     shares = pd.DataFrame(
@@ -159,8 +168,16 @@ def test_given_maps_do_not_depend_on_annotations(plan: Plan) -> None:
 
 def domain(name: str, pair: tuple[float, float], p: float) -> list[dict[str, Any]]:
     return [
-        {"domain": name, "backbone": "b", "mean": mean, "n": 3, "p_floor": 0.25, "p_holm": p}
-        for mean in pair
+        {
+            "domain": name,
+            "backbone": "b",
+            "b": f"Baseline {place}",
+            "mean": mean,
+            "n": 3,
+            "p_floor": 0.25,
+            "p_holm": p,
+        }
+        for place, mean in enumerate(pair)
     ]
 
 

@@ -45,6 +45,18 @@ def results(
     )
 
 
+def test_a_part_of_the_study_gives_no_answer() -> None:
+    """The Student of one of two backbones is ahead; the other has not been compared."""
+    whole = results({"a": (0.1, 0.2), "b": (0.1, 0.2)}, n=8, p=0.01)
+    assert verdict(replace(whole, students=("a", "b"))).kind == "won"
+    part = replace(results({"a": (0.1, 0.2)}, n=8, p=0.01), students=("a", "b"))
+    found = verdict(part)
+    assert found.kind == "open"
+    assert found.text == (
+        "The Student of b has not been compared yet: 1 of 2 trainings are finished."
+    )
+
+
 @pytest.mark.parametrize(
     ("means", "n", "p", "kind", "words"),
     [

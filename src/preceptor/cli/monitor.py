@@ -38,10 +38,11 @@ def monitor(
         from preceptor.errors import InputError
         from preceptor.monitor.drift import compare
         from preceptor.monitor.page import headline, monitor_page, sentences_of
-        from preceptor.monitor.prediction_log import read_log
+        from preceptor.monitor.prediction_log import check_log, read_log
         from preceptor.predictor.load import load
         from preceptor.runtime.result_folder import write_atomically
 
+    check_log(log)
     page = out or log.with_suffix(".html")
     check_target("--out", page, replace=True)
     predictor = load(reference, device="cpu")

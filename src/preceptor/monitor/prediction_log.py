@@ -41,6 +41,19 @@ class PredictionLog:
         return len(self.probabilities)
 
 
+def check_log(file: Path) -> None:
+    """Check the name of a log, before a model is loaded for it.
+
+    Raises:
+        InputError: There is no such file, or it has another format.
+    """
+    if not file.is_file():
+        what = "it is a folder" if file.is_dir() else "there is no such file"
+        raise InputError(f"{file}: {what}; name a table of preceptor predict")
+    if file.suffix.lower() not in WRITERS:
+        raise InputError(f"{file}: unknown format; a log is {', '.join(WRITERS)}")
+
+
 def read_log(file: Path, classes: Sequence[str]) -> PredictionLog:
     """Read a table of `preceptor predict`.
 
@@ -51,13 +64,9 @@ def read_log(file: Path, classes: Sequence[str]) -> PredictionLog:
     Raises:
         InputError: The file is no such table, is of another model, or has no predictions.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file; correct the path")
-    suffix = file.suffix.lower()
-    if suffix not in WRITERS:
-        raise InputError(f"{file}: unknown format; a log is {', '.join(WRITERS)}")
+    check_log(file)
     try:
-        frame = _frame(file, suffix)
+        frame = _frame(file, file.suffix.lower())
         return _log(frame, classes)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

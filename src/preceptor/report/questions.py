@@ -9,6 +9,7 @@ import pandas as pd
 
 from preceptor.report.ladder_words import place_clause
 from preceptor.report.sentences import (
+    ahead_of_both,
     floor_words,
     gain_words,
     interval_words,
@@ -53,8 +54,7 @@ def across_domains(found: pd.DataFrame) -> str:
     names = list(dict.fromkeys(found["domain"])) if not found.empty else []
     if not names:
         return "No Student of any domain has been compared with a baseline yet."
-    least = found.groupby("domain", sort=False)["mean"].min()
-    ahead = [str(name) for name in names if least[name] > 0]
+    ahead = ahead_of_both(found, "domain")
     sure = _proven(found, "domain")
     said = (
         f"The Student's mean AUC is above both baselines in {len(ahead)} of {len(names)} domains"
@@ -71,7 +71,7 @@ def _proven(family: pd.DataFrame, by: str) -> list[str]:
     return [
         str(name)
         for name, part in family.groupby(by, sort=False)
-        if (part["p_holm"] <= LEVEL).all() and (part["mean"] > 0).all()
+        if name in ahead_of_both(family, by) and (part["p_holm"] <= LEVEL).all()
     ]
 
 
@@ -116,13 +116,12 @@ def _every_backbone(plan: Plan, compared: pd.DataFrame) -> str:
     family = compared[compared["question"] == "RQ2"] if not compared.empty else compared
     if family.empty:
         return "No Student has been compared with a baseline yet."
-    least = family.groupby("backbone", sort=False)["mean"].min()
-    proven = _proven(family, "backbone")
-    scope = "" if len(least) > 1 else " The result does not extend to other backbones."
+    count, proven = len(plan.protocol.study.students), _proven(family, "backbone")
+    scope = "" if count > 1 else " The result does not extend to other backbones."
     return (
         f"On {plan.protocol.primary} the Student's mean AUC is above both baselines for "
-        f"{of_words(int((least > 0).sum()), len(least))}; after Holm's correction it is "
-        f"significant for {of_words(len(proven), len(least))} ({floor_words(family)}).{scope}"
+        f"{of_words(len(ahead_of_both(family, 'backbone')), count)}; after Holm's correction it is "
+        f"significant for {of_words(len(proven), count)} ({floor_words(family)}).{scope}"
     )
 
 

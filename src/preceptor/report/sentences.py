@@ -52,12 +52,11 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     family = compared[compared["question"] == "RQ2"]
     if not family.empty:
         passed = family[family["p_holm"] <= 0.05]
-        both = family.groupby("backbone")["mean"].min()
-        won = int((both > 0).sum())
+        won = len(ahead_of_both(family, "backbone"))
         said.insert(
             0,
             f"On {primary}, the Student's mean AUC is above both baselines for "
-            f"{of_words(won, len(both))}; "
+            f"{of_words(won, len(plan.protocol.study.students))}; "
             f"{len(passed)} of {len(family)} comparisons are significant after Holm's correction "
             f"({floor_words(family)}).",
         )
@@ -124,6 +123,15 @@ def interval_words(low: float, high: float) -> str:
 def signed(value: float) -> str:
     """Difference with its sign."""
     return number(value, sign=True)
+
+
+def ahead_of_both(family: pd.DataFrame, by: str) -> list[str]:
+    """Backbones or domains whose Student is above both baselines, which must both be there."""
+    return [
+        str(name)
+        for name, part in family.groupby(by, sort=False)
+        if (part["mean"] > 0).all() and (part.groupby("backbone")["b"].nunique() == 2).all()
+    ]
 
 
 def of_words(won: int, backbones: int) -> str:

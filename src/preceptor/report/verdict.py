@@ -64,6 +64,9 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
     ahead, count, n = int((worst[whole] > 0).sum()), len(worst), int(family["n"].min())
     if not whole.all():
         return Verdict("open", "No answer yet", f"Some comparisons lack a baseline: {progress}.")
+    if results.untested:  # a correction for a part of the family would be too weak
+        text = f"The Student of {names_of(results.untested)} has not been compared yet: {progress}."
+        return Verdict("open", "No answer yet", text)
     where = f"{ahead} of {count} {what}s" if count > 1 else str(worst.index[0])
     if n < 2:
         lead = f"above both baselines for {where}" if ahead else "not above both baselines"

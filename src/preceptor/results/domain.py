@@ -71,6 +71,7 @@ class Results:
         looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
         looked: Looks made so far, in order.
         files: Score files from which the results were computed.
+        students: Backbones of the Students of the study, also of those without results.
     """
 
     primary: str
@@ -95,6 +96,7 @@ class Results:
     looks: tuple[int, ...] = ()
     looked: list[LookResult] = field(default_factory=list)
     files: ScoreFiles = field(default_factory=ScoreFiles)
+    students: tuple[str, ...] = ()
 
     def ladders_on(self, evaluation: str) -> list[Ladder]:
         """Ladders on one evaluation set, one per backbone."""
@@ -106,6 +108,15 @@ class Results:
         if self.comparisons.empty:
             return pd.DataFrame()
         return self.comparisons[self.comparisons["question"] == "RQ2"].assign(domain=self.domain)
+
+    @property
+    def untested(self) -> list[str]:
+        """Backbones whose Student has not been compared with both baselines."""
+        family = self.family
+        if family.empty:
+            return list(self.students)
+        known = family[family["mean"].notna()].groupby("backbone")["b"].nunique()
+        return [name for name in self.students if known.get(name, 0) < 2]
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -164,6 +175,7 @@ def gather(plan: Plan) -> Results:
         looks=protocol.study.looks,
         looked=list(plan.looks.values()),
         files=files,
+        students=tuple(protocol.study.students),
     )
     results.rows = table_rows(plan)
     results.missing = [

@@ -45,6 +45,16 @@ class StudyResults:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @property
+    def untested(self) -> list[str]:
+        """Backbones, with their domain, whose Student has not been compared with both baselines."""
+        several = len(self.by_domain) > 1
+        return [
+            f"{name} in {domain}" if several else name
+            for domain, one in self.by_domain.items()
+            for name in one.untested
+        ]
+
+    @property
     def progress(self) -> tuple[int, int]:
         """Numbers of finished and of known trainings."""
         counts = [one.progress for one in self.by_domain.values()]
