@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.errors import InputError
-from preceptor.tracking.trackers import check_trackers, open_trackers
+from preceptor.tracking.trackers import Tracker, Trackers, check_trackers, open_trackers
 from tests import forked
 from tests.tracking.conftest import Followed
 
@@ -23,6 +23,16 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match=r"MLflow is not installed; pip install 'preceptor\[track"):
         check_trackers(["mlflow"])
+
+
+def test_a_password_in_an_error_is_not_told() -> None:
+    lines: list[str] = []
+
+    def fail() -> Tracker:
+        raise OSError("https://me:secret@host/api is down")
+
+    Trackers(lines.append).add("mlflow", fail)
+    assert lines == ["MLflow is not followed any more, the study goes on: https://host/api is down"]
 
 
 def test_nothing_is_imported_unless_asked_for(tmp_path: Path) -> None:

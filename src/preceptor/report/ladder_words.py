@@ -9,7 +9,7 @@ import numpy as np
 
 from preceptor.evaluation.paired_tests import PairedResult
 from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
-from preceptor.report.sentences import interval_words, names_of, signed
+from preceptor.report.sentences import interval_words, names_of, seeds_of, signed
 from preceptor.results.domain import Results
 from preceptor.results.ladder import Ladder, Rung, RungName
 from preceptor.results.study import StudyResults
@@ -73,7 +73,7 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
     assert rung is not None
     sure = "one seed has no interval"
     if place.n > 1:
-        sure = f"95 % interval {interval_words(place.low, place.high)} over {_seeds(place.n)}"
+        sure = f"95 % interval {interval_words(place.low, place.high)} over {seeds_of(place.n)}"
     return (
         f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} ({sure}): "
         f"{_one_words(place, controls_alpha)}"
@@ -198,7 +198,3 @@ _NOT_ITS_OWN = (
     "the controls were trained at the Student's α instead of their own, so that this does not "
     "measure what the place is worth"
 )
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"

@@ -14,6 +14,7 @@ from preceptor.report.sentences import (
     gain_words,
     interval_words,
     of_words,
+    seeds_of,
     signed,
 )
 from preceptor.results.budgets import Enough, enough
@@ -139,7 +140,7 @@ def _how_much(plan: Plan, results: Results) -> str:
     said = (
         f"The Student's AUC minus that of the stronger baseline ({line['b']}) is "
         f"{signed(line['mean'])} ({over}; 95 % interval "
-        f"{interval_words(line['low'], line['high'])} over {line['n']} seeds)"
+        f"{interval_words(line['low'], line['high'])} over {seeds_of(line['n'])})"
     )
     place = place_clause(results.ladders_on(results.primary), results.controls_alpha)
     said += f"; {place}" if place else ""

@@ -25,9 +25,9 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             continue
         for line in records(here):
             seeds = interval_words(line["low"], line["high"])
-            over = f"{line['n']} seeds"
+            over = seeds_of(line["n"])
             if plan.protocol.study.draws:
-                over = f"{line['n']} draws of the data"
+                over = f"{seeds_of(line['n'], 'draw')} of the data"
             else:
                 images = interval_words(line["image_low"], line["image_high"])
                 over += f"; over seeds and images {images}"
@@ -139,6 +139,16 @@ def of_words(won: int, backbones: int) -> str:
     if backbones == 1:
         return "the backbone" if won else "no backbone"
     return f"{won or 'none'} of {backbones} backbones"
+
+
+def seeds_of(count: int, unit: str = "seed") -> str:
+    """Number of seeds in a sentence.
+
+    Example:
+        >>> seeds_of(1), seeds_of(3)
+        ('1 seed', '3 seeds')
+    """
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def names_of(names: Iterable[str]) -> str:

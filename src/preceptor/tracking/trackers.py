@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, without_secrets
 from preceptor.report.write import WrittenReport
 from preceptor.study.steps import Step
 from preceptor.study.study_plan import StudyPlan
@@ -97,7 +97,7 @@ class Trackers:
             yield
         except Exception as error:  # any error of a library, a server or a disk
             self._trackers.pop(name, None)
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = " ".join(without_secrets(str(error)).split())[:300] or type(error).__name__
             self._tell(f"{NAMES[name]} is not followed any more, the study goes on: {reason}")
 
 
