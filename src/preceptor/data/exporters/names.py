@@ -15,8 +15,8 @@ class FileNames:
 
     Example:
         >>> names = FileNames(".json")
-        >>> names.of("a/b.png"), names.of("a/b.jpg"), names.of("../c.png")
-        ('a/b.json', 'a/b.jpg.json', 'c.json')
+        >>> names.of("a/b.png"), names.of("a/b.jpg"), names.of("../c.png"), names.of("..")
+        ('a/b.json', 'a/b.jpg.json', 'c.json', 'image.json')
     """
 
     def __init__(self, suffix: str) -> None:
@@ -30,7 +30,7 @@ class FileNames:
             for part in PurePosixPath(without_secrets(image).replace("\\", "/")).parts
             if part not in ("/", "..", ".")
         ]
-        name = PurePosixPath(*parts)
+        name = PurePosixPath(*(parts or ["image"]))
         found = name.with_suffix(self.suffix).as_posix()
         if found.casefold() in self._taken:
             found, number = f"{name}{self.suffix}", 2
