@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Iterator
 from typing import get_args
+
+import pytest
+import typer
+from typer.models import OptionInfo
 
 from preceptor.batch_prediction import rows
 from preceptor.batch_prediction.map_files import MapFiles
@@ -10,6 +17,7 @@ from preceptor.benchmark.forged_settings import PRESETS
 from preceptor.benchmark.forgeries import StampPlace
 from preceptor.calibration import fit
 from preceptor.cli import options
+from preceptor.cli.main import app
 from preceptor.config.training import Precision, Training
 from preceptor.data.shortcut_marks import MarkKind
 from preceptor.execution import executors
@@ -33,3 +41,35 @@ def test_choices_of_options_are_those_of_the_configs() -> None:
     assert options.Proposals == settings.ProposalsMode
     assert options.Precision == Precision
     assert set(get_args(options.Preset)) == set(PRESETS)
+
+
+def numbers(group: typer.Typer, name: str = "preceptor") -> Iterator[tuple[str, OptionInfo]]:
+    """Options of the commands of a group that are numbers, by command and argument."""
+    for below in group.registered_groups:
+        assert below.typer_instance is not None
+        yield from numbers(below.typer_instance, f"{name} {below.name}")
+    for command in group.registered_commands:
+        assert command.callback is not None
+        whole = f"{name} {command.name or command.callback.__name__}"
+        for one in inspect.signature(command.callback, eval_str=True).parameters.values():
+            kind, *info = get_args(one.annotation) or (None,)
+            if kind in (float, float | None) and info and isinstance(info[0], OptionInfo):
+                yield f"{whole} {one.name}", info[0]
+
+
+# Checked with the other values of the command, in messages that name all of them.
+CHECKED_LATER = {"stamp_rate", "stamp_strength", "rate", "strength", "train", "val", "test"}
+CHECKED_LATER |= {"int8_limit"}
+
+
+def test_nan_is_no_number_of_an_option() -> None:
+    """It is in every range, since it compares as false."""
+    found = dict(numbers(app))
+    assert "preceptor monitor least" in found
+    assert len(found) > 10
+    unchecked = {name.split()[-1] for name, option in found.items() if option.callback is None}
+    assert unchecked == CHECKED_LATER
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(typer.BadParameter, match="is not a finite number"):
+            options.finite(wrong)
+    assert options.finite(0.5) == 0.5

@@ -17,6 +17,7 @@ from preceptor.cli.options import (
     JobsOption,
     ManifestPath,
     RunsPerGpuOption,
+    finite,
 )
 from preceptor.errors import InputError
 from preceptor.runtime.model_paths import check_model_folder
@@ -51,7 +52,10 @@ def annotate(
         typer.Option(min=2, max=10_000_000, help="Maximum number of RISE masks per image."),
     ] = 8000,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Largest error of a RISE map that may guide.")
+        float,
+        typer.Option(
+            min=0, max=0.99, help="Largest error of a RISE map that may guide.", callback=finite
+        ),
     ] = 0.05,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each concurrent step.")] = 1,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",

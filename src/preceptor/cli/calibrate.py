@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.options import CalibrationMethod, Device, ManifestPath
+from preceptor.cli.options import CalibrationMethod, Device, ManifestPath, finite
 
 
 def calibrate(
@@ -22,7 +22,10 @@ def calibrate(
     false_alarms: Annotated[
         float,
         typer.Option(
-            min=1e-6, max=0.5, help="Share of familiar images that are flagged as unfamiliar."
+            min=1e-6,
+            max=0.5,
+            help="Share of familiar images that are flagged as unfamiliar.",
+            callback=finite,
         ),
     ] = 0.01,
     sample: Annotated[

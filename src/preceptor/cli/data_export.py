@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from preceptor.cli.options import finite
+
 Format = Literal["masks", "coco", "labelstudio", "labelme", "cvat"]
 Shapes = Literal["polygons", "masks"]
 Kind = Literal["annotations", "predictions"]
@@ -33,12 +35,18 @@ def data_export(
             help="Smallest value of the map, 0 to 1, of a pixel inside a shape (default: 0.5; "
             "format masks of a manifest: gray levels are kept).",
             show_default=False,
+            callback=finite,
         ),
     ] = None,
     shapes: Annotated[Shapes, typer.Option(help="Shapes: polygons or masks.")] = "polygons",
     tolerance: Annotated[
         float,
-        typer.Option(min=0, max=100, help="Largest deviation of a simplified polygon, in pixels."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Largest deviation of a simplified polygon, in pixels.",
+            callback=finite,
+        ),
     ] = 0.0,
     positive: Annotated[
         list[str] | None,

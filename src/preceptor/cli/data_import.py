@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from preceptor.cli.options import finite
 from preceptor.runtime.plugins import load_plugin, plugin, registered
 
 if TYPE_CHECKING:
@@ -45,14 +46,21 @@ def _cvat(source: Sources, images: Images = None) -> "ImportedAnnotations":
 def _fixations(
     source: Sources,
     images: Annotated[Path, typer.Option(help="Folder of the images.")],
-    sigma: Annotated[float, typer.Option(help="Standard deviation of the Gaussian of a fixation.")],
+    sigma: Annotated[
+        float,
+        typer.Option(help="Standard deviation of the Gaussian of a fixation.", callback=finite),
+    ],
     sigma_unit: Annotated[
         Literal["pixels", "degrees"],
         typer.Option(help="Unit of --sigma: pixels of the screen, or degrees of visual angle."),
     ] = "pixels",
     pixels_per_degree: Annotated[
         float | None,
-        typer.Option(help="Pixels of the screen per degree of visual angle.", show_default=False),
+        typer.Option(
+            help="Pixels of the screen per degree of visual angle.",
+            show_default=False,
+            callback=finite,
+        ),
     ] = None,
     positions: Annotated[
         Literal["pixels", "shares"], typer.Option(help="Unit of x and y; shares are from 0 to 1.")
@@ -220,8 +228,12 @@ def _write(
         str,
         typer.Option(help="Maps of the shapes: filled, soft:PX (blurred) or centre (a Gaussian)."),
     ] = "filled",
-    line_width: Annotated[float, typer.Option(min=0.1, help="Width of lines in pixels.")] = 3.0,
-    point_radius: Annotated[float, typer.Option(min=0.1, help="Radius of points in pixels.")] = 5.0,
+    line_width: Annotated[
+        float, typer.Option(min=0.1, help="Width of lines in pixels.", callback=finite)
+    ] = 3.0,
+    point_radius: Annotated[
+        float, typer.Option(min=0.1, help="Radius of points in pixels.", callback=finite)
+    ] = 5.0,
     merge: Annotated[
         str,
         typer.Option(help="Map of several annotators: mean, majority, staple, any, or one's name."),

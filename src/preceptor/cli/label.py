@@ -9,7 +9,7 @@ import typer
 
 from preceptor.cli.label_export import label_export, label_status
 from preceptor.cli.label_teacher import simulate, teach
-from preceptor.cli.options import LabelOrder, Proposals
+from preceptor.cli.options import LabelOrder, Proposals, finite
 from preceptor.cli.run_by_default import RunByDefault
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def run(
             min=0,
             max=1,
             help="Share of the images in the overlap.",
+            callback=finite,
             show_default="1 with --overlap",
         ),
     ] = None,

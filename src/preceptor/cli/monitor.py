@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from preceptor.cli.options import finite
+
 
 def monitor(
     log: Annotated[
@@ -22,7 +24,10 @@ def monitor(
     least: Annotated[
         float,
         typer.Option(
-            min=0, max=0.5, help="Smallest difference of an AUC from 0.5 that counts as drift."
+            min=0,
+            max=0.5,
+            help="Smallest difference of an AUC from 0.5 that counts as drift.",
+            callback=finite,
         ),
     ] = 0.05,
 ) -> None:

@@ -5,6 +5,7 @@ The choices duplicate those of the configs, since importing a config would slow 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +26,18 @@ Proposals = Literal["first", "after", "never"]
 Preset = Literal["tiny", "small", "demo", "spots", "full"]
 StampPlace = Literal["corner", "moving"]
 RunState = Literal["finished", "begun", "waiting"]
+
+
+def finite(value: float | None) -> float | None:
+    """Check a number: nan is in every range, since it compares as false.
+
+    Raises:
+        typer.BadParameter: It is nan or infinite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
 
 ManifestPath = Annotated[Path, typer.Argument(help="CSV or Parquet table of images.")]
 CacheOption = Annotated[
@@ -59,5 +72,10 @@ RunsPerGpuOption = Annotated[
     ),
 ]
 HangTimeoutOption = Annotated[
-    float, typer.Option(min=0.01, help="Minutes without progress after which a step is killed.")
+    float,
+    typer.Option(
+        min=0.01,
+        help="Minutes without progress after which a step is killed.",
+        callback=finite,
+    ),
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.options import AddressOption, EngineOption
+from preceptor.cli.options import AddressOption, EngineOption, finite
 
 
 def serve(
@@ -55,14 +55,20 @@ def serve(
     ] = None,
     delay: Annotated[
         float,
-        typer.Option(min=0, max=1000, help="Milliseconds for which a batch waits for images."),
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Milliseconds for which a batch waits for images.",
+            callback=finite,
+        ),
     ] = 5.0,
     queue: Annotated[
         int,
         typer.Option(min=1, help="Largest number of images in process; further ones get 429."),
     ] = 256,
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds after which a request gets 504.")
+        float,
+        typer.Option(min=0.001, help="Seconds after which a request gets 504.", callback=finite),
     ] = 30.0,
     workers: Annotated[
         int | None,
@@ -77,7 +83,11 @@ def serve(
     ] = 32,
     reload: Annotated[
         float,
-        typer.Option(min=0, help="Seconds between two checks of the model folders; 0 = never."),
+        typer.Option(
+            min=0,
+            help="Seconds between two checks of the model folders; 0 = never.",
+            callback=finite,
+        ),
     ] = 2.0,
     engine: EngineOption = "local",
     address: AddressOption = None,
