@@ -63,7 +63,7 @@ CHECKED_LATER |= {"int8_limit"}
 
 
 def test_nan_is_no_number_of_an_option() -> None:
-    """It is in every range, since it compares as false."""
+    """A range need not exclude it, since it compares as false."""
     found = dict(numbers(app))
     assert "preceptor monitor least" in found
     assert len(found) > 10

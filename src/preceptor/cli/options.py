@@ -29,7 +29,7 @@ RunState = Literal["finished", "begun", "waiting"]
 
 
 def finite(value: float | None) -> float | None:
-    """Check a number: nan is in every range, since it compares as false.
+    """Check a number: a range need not exclude nan, which compares as false.
 
     Raises:
         typer.BadParameter: It is nan or infinite.
