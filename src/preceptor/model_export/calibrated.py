@@ -37,8 +37,8 @@ def calibrated(
     else:
         changed = calibration.mixed(_linear(score, calibration), score)
     for step in calibration.steps_at(thresholds):
-        limited = changed.clamp(min=step.above), changed.clamp(max=step.below)
-        changed = torch.where(score >= step.threshold, *limited)
+        above, below = changed.clamp(min=step.above), changed.clamp(max=step.below)
+        changed = torch.where(score >= step.threshold, above, below)
     even = torch.where(own, 0.0, 1.0 / (given.shape[1] - 1)).double()
     shares = torch.where(rest > 0, others / torch.where(rest > 0, rest, 1.0), even)
     return torch.where(own, changed, shares * (1 - changed)).float()

@@ -115,8 +115,8 @@ class Results:
         family = self.family
         if family.empty:
             return list(self.students)
-        known = family[family["mean"].notna()].groupby("backbone")["b"].nunique()
-        return [name for name in self.students if known.get(name, 0) < 2]
+        compared = family[family["mean"].notna()].groupby("backbone")["b"].nunique().to_dict()
+        return [name for name in self.students if compared.get(name, 0) < 2]
 
     @property
     def progress(self) -> tuple[int, int]:
