@@ -34,7 +34,10 @@ FOLDER = 20_000  # files in a folder
 
 
 def make_manifest(folder: Path, rows: int, files: int, side: int) -> Path:
-    """Manifest whose images are links to `files` JPEG files of `side` pixels."""
+    """Manifest whose images are links to `files` JPEG files of `side` pixels.
+
+    With as many files as rows, each image is a file of its own.
+    """
     generator = np.random.default_rng(0)
     (folder / "files").mkdir()
     originals = [folder / "files" / f"{number}.jpg" for number in range(files)]
@@ -42,13 +45,14 @@ def make_manifest(folder: Path, rows: int, files: int, side: int) -> Path:
         coarse = generator.integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((side, side)).save(path, quality=90)
     assert rows <= files * LINKS
+    place = os.replace if files == rows else os.link
     with (folder / "manifest.csv").open("w") as table:
         table.write("path,label,split,source,group\n")
         for row in range(rows):
             name = f"images/{row // FOLDER}/{row}.jpg"
             if row % FOLDER == 0:
                 (folder / name).parent.mkdir(parents=True)
-            os.link(originals[row % files], folder / name)
+            place(originals[row % files], folder / name)
             split = "train" if row < 0.9 * rows else ("val", "test")[row % 2]
             table.write(f"{name},{'ab'[row // 2 % 2]},{split},s{row % 7},g{row}\n")
     return folder / "manifest.csv"

@@ -25,6 +25,7 @@ from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.
 DECODER = 1
+_ROW_GROUP = 65_536  # rows that are held in memory a second time while the index is written
 _BATCH = 64  # files per task: submitting single files costs more than reading their state
 # Seconds for the state of a file, from which on several threads ask, and the number of files that
 # shows it: on a local disk, threads only take turns.
@@ -69,7 +70,6 @@ class FileIndex:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._known = _read(file)
 
     def look_up(self, paths: Sequence[str]) -> KnownFiles:
         """Known properties of unchanged files; reads the current state of all files."""
@@ -84,7 +84,7 @@ class FileIndex:
             np.zeros(count, bool),
             errors,
         )
-        known = self._known
+        known = _read(self._file)
         place = known.index.get_indexer(pd.Index(paths, dtype=object))
         at = np.flatnonzero(place >= 0)
         same = (known[_STATE].to_numpy(np.int64)[place[at]] == state[at]).all(1)
@@ -119,11 +119,14 @@ class FileIndex:
             index=pd.Index(np.array(files.paths, object)[rows], name="path"),
         )
         latest = _read(self._file)  # another process may have written since
-        self._known = pd.concat([latest[~latest.index.isin(new.index)], new])
+        others = latest[~latest.index.isin(new.index)]
+        del latest
+        every = (pd.concat([others, new]) if len(others) else new).reset_index()[_FIELDS]
+        del others, new
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._file) as partial:
-                self._known.reset_index()[_FIELDS].to_parquet(partial, index=False)
+                every.to_parquet(partial, index=False, row_group_size=_ROW_GROUP)
 
 
 def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
