@@ -64,7 +64,7 @@ def run_part(part: str, manifest: Path, rows: int, files: int) -> int:
         return len(Manifest.read(manifest, verify=False).table)
     if part == "decode":
         for number in range(files):
-            decode_image(manifest.parent / "files" / f"{number}.jpg")
+            decode_image(manifest.parent / f"images/{number // FOLDER}/{number}.jpg")
         return files
     with DecodePass(manifest.parent / "cache") as decoding:
         return len(Manifest.read(manifest, decoding=decoding).table)
