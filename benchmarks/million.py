@@ -5,7 +5,9 @@
 The rows are hard links to JPEG files. Each part runs in a process of its own, whose time, processor
 time and largest memory are printed: `listed` checks that the files exist, `first` decodes every
 image and remembers it, `again` reads the manifest with the files unchanged, and `decode` decodes a
-sample of the files in a plain loop, which is what `first` is compared with.
+sample of the files in a plain loop, which is what `first` is compared with. Then the memory of a
+training process by the number of images, see `training_memory`. With as many files as rows, there
+are no links.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from preceptor.data.manifest import Manifest
 PARTS = ("listed", "decode", "first", "again")
 LINKS = 50_000  # to one file; ext4 allows 65,000
 FOLDER = 20_000  # files in a folder
+FEW = 500  # every so many rows are in the manifest with few rows
 
 
 def make_manifest(folder: Path, rows: int, files: int, side: int) -> Path:
@@ -108,6 +111,16 @@ def main() -> None:
                 flush=True,
             )
         print(f"first − decode of as many: {cores['first'] - cores['decode']:.1f} s of a core")
+        header, *lines = manifest.read_text().splitlines()
+        few = manifest.with_name("few.csv")
+        few.write_text("\n".join([header, *lines[::FEW], *lines[1::FEW], *lines[2::FEW]]) + "\n")
+        cache = manifest.parent / "cache"
+        with DecodePass(cache) as decoding:
+            Manifest.read(few, decoding=decoding)
+        from training_memory import figures  # the parts are measured without its imports
+
+        for line in figures(manifest, few, cache):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

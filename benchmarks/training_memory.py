@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import tempfile
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from preceptor.training.run import train
 SIDE = 32
 TARGET = (Path(__file__).stem, "serve_training")
 PROCESSES = 2
+KINDS = ("spawned", "forked")
 
 
 class Memory(NamedTuple):
@@ -93,7 +95,7 @@ def fill_cache(manifest: Path, cache: Path) -> int:
     return len(table)
 
 
-def start(kind: str, server: ForkServer | None) -> tuple[Any, Connection]:
+def start(server: ForkServer | None) -> tuple[Any, Connection]:
     """Process that is spawned, or forked as a worker of a study."""
     if server is not None:
         return server.fork()
@@ -109,7 +111,7 @@ def largest(kind: str, manifest: Path, cache: Path) -> Memory:
     """Memory of the larger of two processes that train at the same time."""
     server = ForkServer(TARGET) if kind == "forked" else None
     with tempfile.TemporaryDirectory() as folder:
-        workers = [start(kind, server) for _ in range(PROCESSES)]
+        workers = [start(server) for _ in range(PROCESSES)]
         for number, (_, pipe) in enumerate(workers):
             pipe.send((manifest, cache, Path(folder) / str(number)))
         for _, pipe in workers:
@@ -125,22 +127,28 @@ def largest(kind: str, manifest: Path, cache: Path) -> Memory:
     return Memory(*max(found))
 
 
+def figures(manifest: Path, few: Path, cache: Path, kinds: Sequence[str] = KINDS) -> Iterator[str]:
+    """Line of each kind of process: bytes an image, and the memory that they are computed from."""
+    counts = [fill_cache(one, cache) for one in (manifest, few)]
+    for kind in kinds:
+        many, base = (largest(kind, one, cache) for one in (manifest, few))
+        figure = (many.own - base.own) / (counts[0] - counts[1])
+        yield (
+            f"{kind:>8}: {figure:.0f} bytes an image; {counts[0]:,} rows {many.own / 2**20:.0f} "
+            f"MiB (of these unchanged file pages {many.clean / 2**20:.0f}; shared "
+            f"{many.shared / 2**20:.0f}), {counts[1]:,} rows {base.own / 2**20:.0f} MiB"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("manifest", type=Path)
     parser.add_argument("few", type=Path)
     parser.add_argument("cache", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     given = parser.parse_args()
-    counts = [fill_cache(manifest, given.cache) for manifest in (given.manifest, given.few)]
-    for kind in ("spawned", "forked"):
-        many, few = (largest(kind, one, given.cache) for one in (given.manifest, given.few))
-        figure = (many.own - few.own) / (counts[0] - counts[1])
-        print(
-            f"{kind:>8}: {figure:5.0f} bytes an image; {counts[0]:,} rows {many.own / 2**20:.0f} MiB "
-            f"(of which unchanged file pages {many.clean / 2**20:.0f}; shared "
-            f"{many.shared / 2**20:.0f}), {counts[1]:,} rows {few.own / 2**20:.0f} MiB",
-            flush=True,
-        )
+    for line in figures(given.manifest, given.few, given.cache, given.kinds):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -158,8 +158,8 @@ def open_images(
         found = _cached(manifest, form, cache_dir)
     if found is None:
         raise RunFailedError(
-            f"image cache {cache_dir}: cannot be read after it was written; remove the folder, or "
-            "set cache: none"
+            f"image cache {cache_dir}: cannot be read after it was written, or images were changed "
+            "meanwhile; start again, remove the folder, or set cache: none"
         )
     return found
 

@@ -162,10 +162,8 @@ class CheckedTables:
                 return None
             kinds = about["kinds"]
             table = stored.select(list(kinds)).to_pandas(split_blocks=True).astype(kinds)
-            contents = FileContents(
-                *(_hashes(stored[_contents_column(column)]) for column in _FILES), about["contents"]
-            )
-            return CheckedTable(table, contents)
+            images, maps = (_hashes(stored[_contents_column(column)]) for column in _FILES)
+            return CheckedTable(table, FileContents(images, maps, about["contents"]))
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
             return None  # no table, or a damaged one: the manifest is checked again
 
