@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.data.locations.location import not_plain
@@ -34,6 +36,8 @@ _SAMPLE = 256
 # ctime is included, since programs may restore the modification time.
 _STATE = ["size", "mtime_ns", "ctime_ns"]
 _FIELDS = ["path", *_STATE, "digest", "width", "height", "as_image", "as_map"]
+_TEXTS = ("path", "digest")
+_SCHEMA = pa.schema([(name, pa.string() if name in _TEXTS else pa.int64()) for name in _FIELDS])
 
 
 @dataclass
@@ -125,8 +129,10 @@ class FileIndex:
         del others, new
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._file) as partial:
-                every.to_parquet(partial, index=False, row_group_size=_ROW_GROUP)
+            with replacing(self._file) as partial, pq.ParquetWriter(partial, _SCHEMA) as writer:
+                for start in range(0, len(every), _ROW_GROUP):
+                    part = every.iloc[start : start + _ROW_GROUP]
+                    writer.write_table(pa.Table.from_pandas(part, _SCHEMA, preserve_index=False))
 
 
 def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:

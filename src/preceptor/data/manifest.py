@@ -97,7 +97,10 @@ class Manifest:
         if found is None:
             findings = Findings(str(path))
             raw = read_table(Path(path), findings)
-            manifest = replace(check_raw(raw, place.parent, findings, **checks), source=place)
+            table, rows = _checked_cells(raw, place.parent, findings, **checks), raw.rows
+            del raw  # its cells are not needed while the images are decoded
+            _check_files(table, rows, place.parent, findings, **checks)
+            manifest = Manifest(table, place.parent, place)
             if decoding and key and checks.get("verify", True):
                 found = decoding.remember(key, manifest.table)
             if found is None:
@@ -235,7 +238,16 @@ def check_raw(
     Raises:
         ProblemsError: The table is invalid; lists all problems, including those in `findings`.
     """
-    need, workers = checks.get("need", KINDS), checks.get("workers")
+    table = _checked_cells(raw, root, findings, **checks)
+    _check_files(table, raw.rows, root, findings, **checks)
+    return Manifest(table, root)
+
+
+def _checked_cells(
+    raw: RawTable, root: Path, findings: Findings, **checks: Unpack[Checks]
+) -> pd.DataFrame:
+    """Table of the cells of a raw table; problems of single cells are noted."""
+    need = checks.get("need", KINDS)
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
     required = REQUIRED if need else REQUIRED[:2]
@@ -249,16 +261,24 @@ def check_raw(
         what = f"the name of its folder, {shown}, is not UTF-8, as that of an older system"
         findings.add(None, what, "rename the folder", where="the file")
         findings.raise_if_any()
-    table = check_cells(raw, root, findings, need, checks.get("classes"))
+    return check_cells(raw, root, findings, need, checks.get("classes"))
+
+
+def _check_files(
+    table: pd.DataFrame,
+    rows: NDArray[np.int64],
+    root: Path,
+    findings: Findings,
+    **checks: Unpack[Checks],
+) -> None:
+    """Check the files of a table, and raise an error with all problems, if there are any."""
+    workers = checks.get("workers")
     decoding = None
     if checks.get("verify", True):
         decoding = checks.get("decoding") or DecodePass(threads=workers)
     progress = checks.get("progress")
-    check_files(
-        table, raw.rows, root, findings, decoding=decoding, workers=workers, progress=progress
-    )
+    check_files(table, rows, root, findings, decoding=decoding, workers=workers, progress=progress)
     findings.raise_if_any()
-    return Manifest(table, root)
 
 
 def _csv(table: pd.DataFrame) -> str:
