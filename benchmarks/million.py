@@ -5,7 +5,9 @@
 The rows are hard links to JPEG files. Each part runs in a process of its own, whose time, processor
 time and largest memory are printed: `listed` checks that the files exist, `first` decodes every
 image and remembers it, `again` reads the manifest with the files unchanged, and `decode` decodes a
-sample of the files in a plain loop, which is what `first` is compared with.
+sample of the files in a plain loop, which is what `first` is compared with. Then the memory of a
+training process by the number of images, see `training_memory`. With as many files as rows, there
+are no links.
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ from preceptor.data.manifest import Manifest
 PARTS = ("listed", "decode", "first", "again")
 LINKS = 50_000  # to one file; ext4 allows 65,000
 FOLDER = 20_000  # files in a folder
+FEW = 500  # every so many rows are in the manifest with few rows
 
 
 def make_manifest(folder: Path, rows: int, files: int, side: int) -> Path:
-    """Manifest whose images are links to `files` JPEG files of `side` pixels."""
+    """Manifest whose images are links to `files` JPEG files of `side` pixels.
+
+    With as many files as rows, each image is a file of its own.
+    """
     generator = np.random.default_rng(0)
     (folder / "files").mkdir()
     originals = [folder / "files" / f"{number}.jpg" for number in range(files)]
@@ -42,13 +48,14 @@ def make_manifest(folder: Path, rows: int, files: int, side: int) -> Path:
         coarse = generator.integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((side, side)).save(path, quality=90)
     assert rows <= files * LINKS
+    place = os.replace if files == rows else os.link
     with (folder / "manifest.csv").open("w") as table:
         table.write("path,label,split,source,group\n")
         for row in range(rows):
             name = f"images/{row // FOLDER}/{row}.jpg"
             if row % FOLDER == 0:
                 (folder / name).parent.mkdir(parents=True)
-            os.link(originals[row % files], folder / name)
+            place(originals[row % files], folder / name)
             split = "train" if row < 0.9 * rows else ("val", "test")[row % 2]
             table.write(f"{name},{'ab'[row // 2 % 2]},{split},s{row % 7},g{row}\n")
     return folder / "manifest.csv"
@@ -60,7 +67,7 @@ def run_part(part: str, manifest: Path, rows: int, files: int) -> int:
         return len(Manifest.read(manifest, verify=False).table)
     if part == "decode":
         for number in range(files):
-            decode_image(manifest.parent / "files" / f"{number}.jpg")
+            decode_image(manifest.parent / f"images/{number // FOLDER}/{number}.jpg")
         return files
     with DecodePass(manifest.parent / "cache") as decoding:
         return len(Manifest.read(manifest, decoding=decoding).table)
@@ -104,6 +111,16 @@ def main() -> None:
                 flush=True,
             )
         print(f"first − decode of as many: {cores['first'] - cores['decode']:.1f} s of a core")
+        header, *lines = manifest.read_text().splitlines()
+        few = manifest.with_name("few.csv")
+        few.write_text("\n".join([header, *lines[::FEW], *lines[1::FEW], *lines[2::FEW]]) + "\n")
+        cache = manifest.parent / "cache"
+        with DecodePass(cache) as decoding:
+            Manifest.read(few, decoding=decoding)
+        from training_memory import figures  # the parts are measured without its imports
+
+        for line in figures(manifest, few, cache):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data import manifest as manifest_module
 from preceptor.data.decode_pass import TABLES, DecodePass
 from preceptor.data.manifest import Manifest
+from preceptor.data.workspace import Workspace
 from preceptor.errors import ProblemsError
+from preceptor.study.workspaces import Workspaces
 from tests.datasets import squares
 
 
@@ -56,6 +59,37 @@ def test_an_unchanged_manifest_is_not_parsed_again(
     assert (again.root, again.source) == (first.root, first.source)
     read(file, classes=["marked", "plain", "third"])
     assert len(seen) == 1
+
+
+def test_processes_after_the_first_do_not_parse_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = file.parent / "cache"
+    first = read(file)
+    seen = parsed(monkeypatch)
+    workspaces = Workspaces({0: file}, {file: cache})
+    for again in (workspaces.of(0).manifest, Workspace.open(file, cache).manifest):
+        pd.testing.assert_frame_equal(again.table, first.table)
+        assert again.contents is not None
+        assert first.contents is not None
+        assert again.contents.digest == first.contents.digest
+    assert seen == []
+    touch(Path(first.table["path"].iloc[0]))
+    assert Workspace.open(file, cache).manifest.contents is None
+    assert len(seen) == 1
+
+
+def test_a_stored_table_is_mapped_and_not_copied(file: Path) -> None:
+    rows = pd.read_csv(file, keep_default_na=False)
+    rows["note"] = ["a long text " * 1000] * len(rows)
+    rows.to_csv(file, index=False)
+    text = int(rows["note"].str.len().sum())
+    before = pa.total_allocated_bytes()
+    first = read(file)
+    again = read(file)
+    assert pa.total_allocated_bytes() - before < text / 10
+    pd.testing.assert_frame_equal(again.table, first.table)
+    assert not again.table["annotation_seconds"].to_numpy().flags.owndata
 
 
 def grow(image: Path) -> None:
@@ -119,6 +153,19 @@ def test_a_damaged_table_is_made_again(file: Path, monkeypatch: pytest.MonkeyPat
     assert len(seen) == 1
     read(file)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("place", [0.2, 0.4, 0.6, 0.8])
+def test_a_table_with_damaged_bytes_does_not_end_the_process(file: Path, place: float) -> None:
+    first = read(file)
+    (stored,) = (file.parent / "cache" / TABLES).iterdir()
+    content = bytearray(stored.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 64] = b"\xff" * 64
+    stored.write_bytes(content)
+    again = read(file)
+    assert len(again.table) == len(first.table)
+    assert str(again.table) != ""
 
 
 def test_a_manifest_with_problems_leaves_no_table(file: Path) -> None:

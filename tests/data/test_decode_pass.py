@@ -98,6 +98,24 @@ def test_a_changed_file_is_noticed_and_another_format_is_filled(
     assert set(opened.take()) == {*files_of(manifest), "manifest.csv"}
 
 
+def test_manifests_with_the_same_images_share_their_caches(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles
+) -> None:
+    first = opened.call(start, manifest, tmp_path / "c")
+    opened.take()
+    table = pd.read_csv(manifest, keep_default_na=False)
+    other, part = manifest.with_name("other.csv"), manifest.with_name("part.csv")
+    table.assign(source="b", group=[f"g{row}" for row in range(len(table))]).to_csv(
+        other, index=False
+    )
+    table[::-1].to_csv(part, index=False)
+    assert opened.call(start, other, tmp_path / "c") == first
+    assert set(opened.take()) == {"other.csv"}
+    # Rows in another order have caches of their own, but no image is verified again.
+    opened.call(start, part, tmp_path / "c", "none")
+    assert set(opened.take()) == {"part.csv"}
+
+
 def test_the_caches_hold_what_decoding_gives(manifest: Path, tmp_path: Path) -> None:
     space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
     rows = np.arange(len(space.manifest))

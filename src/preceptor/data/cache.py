@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.data.cache_folder import (
     MAP_SIDE,
     CanvasFormat,
-    contents_hash,
     open_cache,
     stored_map,
 )
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_index import FileIndex
-from preceptor.data.fingerprints import fingerprints
+from preceptor.data.fingerprints import contents_of
 from preceptor.data.geometry import render
 from preceptor.data.images import decode_image, decode_map, image_size, read_file
 from preceptor.data.locations.location import is_plain
@@ -54,18 +54,27 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """An `ImageSource` that decodes at every call (`cache: none`)."""
+    """An `ImageSource` that decodes at every call (`cache: none`).
+
+    Args:
+        side: Canvas side in pixels.
+        sizes: (n, 2) width and height of the original images.
+        fit: Method that makes images square, see `geometry.fit_box`.
+        channels: Number of channels, 3 or 1.
+        paths: (n,) locations of the images.
+        map_paths: (n,) locations of the human maps; "" for none.
+    """
 
     side: int
     sizes: NDArray[np.int32]
     fit: Fit
     channels: int
-    paths: list[str]
-    map_paths: list[str]
+    paths: pd.Series
+    map_paths: pd.Series
 
     def canvases(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, side, side, C) canvases of these rows."""
-        paths = [self.paths[row] for row in rows]
+        paths = self.paths.iloc[rows].tolist()
         return np.stack(
             [
                 render(decode_image(path, self.channels, content), self.fit, self.side)
@@ -75,7 +84,7 @@ class DecodedImages:
 
     def human_maps(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(B, 128, 128) human maps of these rows, zeros for rows without one."""
-        return read_human_maps([self.map_paths[row] for row in rows])
+        return read_human_maps(self.map_paths.iloc[rows].tolist())
 
 
 def read_human_maps(paths: Sequence[str]) -> NDArray[np.uint8]:
@@ -137,8 +146,8 @@ def open_images(
             sizes,
             fit,
             channels,
-            list(manifest.table["path"]),
-            list(manifest.table["saliency"]),
+            manifest.table["path"],
+            manifest.table["saliency"],
         )
     form = ImageFormat(side, fit, channels)
     found = _cached(manifest, form, cache_dir)
@@ -149,8 +158,8 @@ def open_images(
         found = _cached(manifest, form, cache_dir)
     if found is None:
         raise RunFailedError(
-            f"image cache {cache_dir}: cannot be read after it was written; remove the folder, or "
-            "set cache: none"
+            f"image cache {cache_dir}: cannot be read after it was written, or images were changed "
+            "meanwhile; start again, remove the folder, or set cache: none"
         )
     return found
 
@@ -168,7 +177,6 @@ def _sizes(paths: list[str], index: Path | None) -> NDArray[np.int32]:
 
 def _cached(manifest: Manifest, form: ImageFormat, cache_dir: Path) -> ImageSource | None:
     """Images from their cache; None if it is missing or damaged."""
-    hashes = fingerprints(manifest, cache=cache_dir / INDEX)
     canvases = CanvasFormat.of(form)
-    name = canvases.name(contents_hash(hashes["path"], hashes["saliency"]))
+    name = canvases.name(contents_of(manifest, cache_dir / INDEX).digest)
     return open_cache(cache_dir / name, canvases, len(manifest))

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +59,7 @@ class CanvasFormat:
         """Name of the cache folder of this format.
 
         Args:
-            contents: Hash of the contents of images and maps, see `contents_hash`.
+            contents: Hash of the contents of images and maps, see `FileContents`.
         """
         settings = f"{CACHE_FORMAT} {self.side} {self.fit} {self.channels} {MAP_SIDE} {contents}"
         digest = hashlib.blake2b(settings.encode(), digest_size=12)
@@ -69,17 +68,6 @@ class CanvasFormat:
     def bytes_needed(self, images: int, maps: int) -> int:
         """Disk space of a cache."""
         return images * self.side**2 * self.channels + maps * MAP_SIDE**2
-
-
-def contents_hash(images: Iterable[str], maps: Iterable[str]) -> str:
-    """Hash of the contents of a table's files.
-
-    Args:
-        images: Content hashes of the images by row.
-        maps: Content hashes of their maps, "" for none.
-    """
-    rows = "\n".join(f"{image} {mapped}" for image, mapped in zip(images, maps, strict=True))
-    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -124,7 +112,8 @@ def open_cache(folder: Path, form: CanvasFormat, count: int) -> MappedImages | N
         return None
     maps: NDArray[np.uint8] = np.empty((0, MAP_SIDE, MAP_SIDE), np.uint8)
     try:
-        sizes, index = np.load(folder / "sizes.npy"), np.load(folder / "map_index.npy")
+        sizes = np.load(folder / "sizes.npy", mmap_mode="r")
+        index = np.load(folder / "map_index.npy", mmap_mode="r")
         images = np.load(folder / "images.npy", mmap_mode="r")
         if (index >= 0).any():
             maps = np.load(folder / "maps.npy", mmap_mode="r")

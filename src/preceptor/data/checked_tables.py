@@ -1,7 +1,8 @@
 """Tables of manifests whose rows and files were all found valid, for the next reading.
 
 A table is used again if the manifest has the same bytes and each of its files the same state; no
-file is opened then.
+file is opened then. It is an uncompressed Arrow file, which is memory-mapped: all processes that
+use it share one copy of its columns, and those that none of them reads stay on the disk.
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from preceptor.data.file_contents import FileContents
 from preceptor.data.file_index import DECODER, file_states
+from preceptor.data.locations.location import not_plain
+from preceptor.runtime.checksums import DIGEST_BYTES
 from preceptor.runtime.replace_file import replacing
 
 # Increased if tables that were valid would be rejected or read differently.
-_FORMAT = 1
+_FORMAT = 2
 _METADATA = b"preceptor"
 _FILES = ("path", "saliency")
 _NUMBERS = 3  # of a state
 _KINDS = ("str", "bool", "float64", "int64")
+# Rows whose files are asked for at a time: the paths of a million rows take 110 MB.
+_PART = 65_536
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class TableKey:
     @property
     def name(self) -> str:
         """Name of the table's file; a changed manifest replaces its table."""
-        return f"{_digest([str(self.place), *self._settings])}.parquet"
+        return f"{_digest([str(self.place), *self._settings])}.arrow"
 
     @property
     def content(self) -> str:
@@ -79,11 +84,11 @@ class CheckedTable:
 
     Args:
         table: Table of a manifest, see `Manifest.table`.
-        contents: Hash of the contents of its images and maps.
+        contents: Content hashes of its images and maps.
     """
 
     table: pd.DataFrame
-    contents: str
+    contents: FileContents
 
 
 class CheckedTables:
@@ -98,19 +103,7 @@ class CheckedTables:
 
     def find(self, key: TableKey) -> CheckedTable | None:
         """Table of this key, if all of its files are in the state in which they were checked."""
-        try:
-            stored = pq.read_table(self._folder / key.name)
-            about = json.loads((stored.schema.metadata or {}).get(_METADATA, b"{}"))
-            if about.get("key") != key.content:
-                return None
-            table = stored.select(about["columns"]).to_pandas().astype(about["kinds"])
-            for column in _FILES:
-                known = np.stack([stored[name] for name in _state_columns(column)], axis=1)
-                if not _is_unchanged(table[column].tolist(), known):
-                    return None
-            return CheckedTable(table, about["contents"])
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-            return None  # no table, or a damaged one: the manifest is checked again
+        return self._open(key, unchanged=True)
 
     def store(
         self,
@@ -118,7 +111,7 @@ class CheckedTables:
         checked: CheckedTable,
         images: NDArray[np.int64],
         maps: NDArray[np.int64],
-    ) -> None:
+    ) -> CheckedTable:
         """Store a table.
 
         Args:
@@ -126,36 +119,97 @@ class CheckedTables:
             checked: Valid table.
             images: (n, 3) states of the images from before they were read.
             maps: (n, 3) states of the maps; 0 for rows without one.
+
+        Returns:
+            The stored table, memory-mapped; the given one if it cannot be stored.
         """
         kinds = {str(column): str(kind) for column, kind in checked.table.dtypes.items()}
         known = set(kinds.values()) <= set(_KINDS) and len(kinds) == checked.table.shape[1]
-        if not known or any(name in kinds for column in _FILES for name in _state_columns(column)):
-            return
-        table = pa.Table.from_pandas(checked.table, preserve_index=False)
-        for column, states in zip(_FILES, (images, maps), strict=True):
-            for number, name in enumerate(_state_columns(column)):
-                table = table.append_column(name, pa.array(states[:, number]))
-        about = {
-            "key": key.content,
-            "contents": checked.contents,
-            "columns": list(kinds),
-            "kinds": kinds,
-        }
-        metadata = {**(table.schema.metadata or {}), _METADATA: json.dumps(about)}
+        own = {name for column in _FILES for name in (_contents_column(column), *_states(column))}
+        if not known or own & set(kinds):
+            return checked
+        columns = {name: _arrow(checked.table[name]) for name in kinds}
+        hashes = (checked.contents.images, checked.contents.maps)
+        for column, states, contents in zip(_FILES, (images, maps), hashes, strict=True):
+            columns |= dict(zip(_states(column), map(pa.array, states.T), strict=True))
+            columns[_contents_column(column)] = pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(DIGEST_BYTES),
+                len(contents),
+                [None, pa.py_buffer(np.ascontiguousarray(contents))],
+            )
+        about = {"key": key.content, "contents": checked.contents.digest, "kinds": kinds}
+        table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self._folder / key.name) as partial:
-                pq.write_table(table.replace_schema_metadata(metadata), partial)
+            with (
+                replacing(self._folder / key.name) as partial,
+                pa.OSFile(str(partial), "wb") as file,
+                pa.ipc.new_file(file, table.schema) as writer,
+            ):
+                writer.write_table(table)  # one piece, whose columns are used where they lie
+            return self._open(key, unchanged=False) or checked
+        return checked
+
+    def _open(self, key: TableKey, *, unchanged: bool) -> CheckedTable | None:
+        """Stored table of a key; with `unchanged`, only if its files are as they were."""
+        try:
+            stored = pa.ipc.open_file(pa.memory_map(str(self._folder / key.name))).read_all()
+            about = json.loads((stored.schema.metadata or {}).get(_METADATA, b"{}"))
+            if about.get("key") != key.content:
+                return None
+            stored.validate(full=True)  # a damaged table would end the process
+            if unchanged and not all(_is_unchanged(stored, column) for column in _FILES):
+                return None
+            kinds = about["kinds"]
+            table = stored.select(list(kinds)).to_pandas(split_blocks=True).astype(kinds)
+            images, maps = (_hashes(stored[_contents_column(column)]) for column in _FILES)
+            return CheckedTable(table, FileContents(images, maps, about["contents"]))
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+            return None  # no table, or a damaged one: the manifest is checked again
 
 
-def _is_unchanged(paths: Sequence[str], known: NDArray[np.int64]) -> bool:
-    there = [at for at, path in enumerate(paths) if path]
-    states, errors = file_states([paths[at] for at in there])
-    return not errors and bool((states == known[there]).all())
+def _arrow(column: pd.Series) -> pa.Array:
+    """Column in one piece; NaN is kept, since columns with null are copied when they are read."""
+    if column.dtype != "str":
+        return pa.array(column.to_numpy(), from_pandas=False)
+    text = pa.chunked_array([pa.array(column, pa.large_string())]).combine_chunks()
+    return text.chunk(0) if isinstance(text, pa.ChunkedArray) else text
 
 
-def _state_columns(column: str) -> list[str]:
+def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """(n, 16) hashes of a column, where they lie."""
+    (piece,) = column.chunks
+    return np.frombuffer(piece.buffers()[1], np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _is_unchanged(stored: pa.Table, column: str) -> bool:
+    """Whether the files of a column are in the states that are stored with it."""
+    known = [stored[name] for name in _states(column)]
+    special: list[str] = []  # a folder or container of these is asked for once
+    there: list[int] = []
+    for start in range(0, len(stored), _PART):
+        paths = stored[column].slice(start, _PART).to_pylist()
+        apart = set(not_plain(paths))
+        plain = [at for at, path in enumerate(paths) if path and at not in apart]
+        special += [paths[at] for at in sorted(apart)]
+        there += [start + at for at in sorted(apart)]
+        states, errors = file_states([paths[at] for at in plain])
+        before = np.stack([one.slice(start, _PART).to_numpy() for one in known], axis=1)
+        if errors or (states != before[plain]).any():
+            return False
+    if not special:
+        return True
+    states, errors = file_states(special)
+    before = np.stack([one.take(pa.array(there)).to_numpy() for one in known], axis=1)
+    return not errors and bool((states == before).all())
+
+
+def _states(column: str) -> list[str]:
     return [f"state of {column}: {number}" for number in range(_NUMBERS)]
+
+
+def _contents_column(column: str) -> str:
+    return f"content of {column}"
 
 
 def _digest(parts: list[object]) -> str:

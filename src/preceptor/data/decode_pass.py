@@ -27,6 +27,7 @@ from preceptor.data.cache_folder import (
 )
 from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
 from preceptor.data.dead_fills import fill_lock, fill_prefix, remove_dead_fills
+from preceptor.data.file_contents import FileContents
 from preceptor.data.file_index import FileIndex, KnownFiles
 from preceptor.data.file_table import Decoded, FileTable, WrongFiles
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
@@ -83,7 +84,7 @@ class DecodePass:
             if kind is None and self._valid is not None:
                 with self._naming_the_cache():
                     for writer in self._writers:
-                        writer.publish(writer.form.name(self._valid.contents))
+                        writer.publish(writer.form.name(self._valid.contents.digest))
 
     def decode(
         self,
@@ -126,28 +127,34 @@ class DecodePass:
             self._valid = _Valid(contents, *table.states(files))
         return table.decoded(files, found)
 
-    def find(self, key: TableKey) -> pd.DataFrame | None:
+    def find(self, key: TableKey) -> CheckedTable | None:
         """Table that was found valid before, with its files unchanged and all caches there."""
         if self._cache_dir is None:
             return None
         found = CheckedTables(self._cache_dir / TABLES).find(key)
         if found is None or self._missing(self._formats, found.contents, len(found.table)):
             return None
-        return found.table
+        return found
 
-    def remember(self, key: TableKey, table: pd.DataFrame) -> None:
-        """Store a valid table for `find`, if all of its files were found valid by `decode`."""
-        if self._cache_dir is not None and self._valid is not None:
-            checked = CheckedTable(table, self._valid.contents)
-            tables = CheckedTables(self._cache_dir / TABLES)
-            tables.store(key, checked, self._valid.images, self._valid.maps)
+    def remember(self, key: TableKey, table: pd.DataFrame) -> CheckedTable | None:
+        """Store a valid table for `find`.
+
+        Returns:
+            The stored table, or the given one if it cannot be stored; None if not all of its files
+            were found valid by `decode`.
+        """
+        if self._cache_dir is None or self._valid is None:
+            return None
+        checked = CheckedTable(table, self._valid.contents)
+        tables = CheckedTables(self._cache_dir / TABLES)
+        return tables.store(key, checked, self._valid.images, self._valid.maps)
 
     @property
     def _index(self) -> Path | None:
         return None if self._cache_dir is None else self._cache_dir / INDEX
 
     def _missing(
-        self, formats: Sequence[CanvasFormat], contents: str | None, count: int
+        self, formats: Sequence[CanvasFormat], contents: FileContents | None, count: int
     ) -> list[CanvasFormat]:
         """Formats without a cache of these contents; None = not known before the pass."""
         if self._cache_dir is None or contents is None:
@@ -155,7 +162,7 @@ class DecodePass:
         return [
             form
             for form in formats
-            if open_cache(self._cache_dir / form.name(contents), form, count) is None
+            if open_cache(self._cache_dir / form.name(contents.digest), form, count) is None
         ]
 
     def _wait_for_others(self, table: FileTable, *, needed: bool) -> None:
@@ -275,9 +282,9 @@ class DecodePass:
 
 @dataclass(frozen=True)
 class _Valid:
-    """Table with valid files: hash of their contents, and states of images and maps by row."""
+    """Table with valid files: hashes of their contents, and states of images and maps by row."""
 
-    contents: str
+    contents: FileContents
     images: NDArray[np.int64]
     maps: NDArray[np.int64]
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preceptor.data.locations.location import not_plain
@@ -25,6 +27,7 @@ from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.
 DECODER = 1
+_ROW_GROUP = 65_536  # rows that are held in memory a second time while the index is written
 _BATCH = 64  # files per task: submitting single files costs more than reading their state
 # Seconds for the state of a file, from which on several threads ask, and the number of files that
 # shows it: on a local disk, threads only take turns.
@@ -33,6 +36,8 @@ _SAMPLE = 256
 # ctime is included, since programs may restore the modification time.
 _STATE = ["size", "mtime_ns", "ctime_ns"]
 _FIELDS = ["path", *_STATE, "digest", "width", "height", "as_image", "as_map"]
+_TEXTS = ("path", "digest")
+_SCHEMA = pa.schema([(name, pa.string() if name in _TEXTS else pa.int64()) for name in _FIELDS])
 
 
 @dataclass
@@ -69,7 +74,6 @@ class FileIndex:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._known = _read(file)
 
     def look_up(self, paths: Sequence[str]) -> KnownFiles:
         """Known properties of unchanged files; reads the current state of all files."""
@@ -84,7 +88,7 @@ class FileIndex:
             np.zeros(count, bool),
             errors,
         )
-        known = self._known
+        known = _read(self._file)
         place = known.index.get_indexer(pd.Index(paths, dtype=object))
         at = np.flatnonzero(place >= 0)
         same = (known[_STATE].to_numpy(np.int64)[place[at]] == state[at]).all(1)
@@ -119,11 +123,16 @@ class FileIndex:
             index=pd.Index(np.array(files.paths, object)[rows], name="path"),
         )
         latest = _read(self._file)  # another process may have written since
-        self._known = pd.concat([latest[~latest.index.isin(new.index)], new])
+        others = latest[~latest.index.isin(new.index)]
+        del latest
+        every = (pd.concat([others, new]) if len(others) else new).reset_index()[_FIELDS]
+        del others, new
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._file) as partial:
-                self._known.reset_index()[_FIELDS].to_parquet(partial, index=False)
+            with replacing(self._file) as partial, pq.ParquetWriter(partial, _SCHEMA) as writer:
+                for start in range(0, len(every), _ROW_GROUP):
+                    part = every.iloc[start : start + _ROW_GROUP]
+                    writer.write_table(pa.Table.from_pandas(part, _SCHEMA, preserve_index=False))
 
 
 def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.cache_folder import contents_hash
+from preceptor.data.file_contents import FileContents, packed
 from preceptor.data.file_index import KnownFiles
 from preceptor.data.images import ImageError
 
@@ -93,12 +93,12 @@ class FileTable:
         """(m,) whether each file is known to be valid in all of its uses."""
         return (files.as_image | ~self.is_image) & (files.as_map | ~self.is_map)
 
-    def contents(self, files: KnownFiles) -> str | None:
-        """Hash of the contents of images and maps; None if a file's content is not known."""
+    def contents(self, files: KnownFiles) -> FileContents | None:
+        """Content hashes of images and maps by row; None if a file's content is not known."""
         if (files.digest == "").any():
             return None
-        known = np.append(files.digest, "")
-        return contents_hash(known[self._image].tolist(), known[self._map].tolist())
+        known = packed([*files.digest.tolist(), ""])
+        return FileContents.of(known[self._image], known[self._map])
 
     def states(self, files: KnownFiles) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(n, 3) states of images and of maps by row; 0 for missing files."""

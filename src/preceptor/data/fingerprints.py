@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from preceptor.data.file_contents import FileContents, packed
 from preceptor.data.file_index import FileIndex
 from preceptor.data.locations.read import location_digest, reading_threads
 from preceptor.data.manifest import Manifest
@@ -62,3 +63,20 @@ def fingerprints(
     index.remember(files, fresh)
     digests = dict(zip(paths, files.digest.tolist(), strict=True)) | {"": ""}
     return pd.DataFrame({c: table[c].map(digests).astype("str") for c in columns})
+
+
+def contents_of(manifest: Manifest, cache: Path | None = None) -> FileContents:
+    """Content hashes of a manifest: those it was read with, or those of its files now.
+
+    Args:
+        manifest: Manifest.
+        cache: File of a `FileIndex`; unchanged files in it are not read again.
+
+    Raises:
+        ProblemsError: Files are missing or cannot be read; lists all of them.
+    """
+    if manifest.contents is not None:
+        return manifest.contents
+    hashes = fingerprints(manifest, cache=cache)
+    images, maps = (packed(hashes[column].tolist()) for column in ("path", "saliency"))
+    return FileContents.of(images, maps)

@@ -119,7 +119,8 @@ def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[n
     """
     sizes = sizes.astype(np.int64).reshape(-1, 2)
     if fit == "squash":
-        return np.tile(np.array([0.0, 0.0, 1.0, 1.0]), (len(sizes), 1))
+        # One box for all: a million of them would take 32 MB.
+        return np.broadcast_to(np.array([0.0, 0.0, 1.0, 1.0]), (len(sizes), 4))
     if fit == "crop":
         low = (1 - sizes.min(axis=1, keepdims=True) / sizes) / 2
         return np.concatenate([low, 1 - low], axis=1)

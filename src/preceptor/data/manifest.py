@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preceptor.data.checked_tables import TableKey
 from preceptor.data.decode_pass import DecodePass
+from preceptor.data.file_contents import FileContents
 from preceptor.data.locations.location import is_url, split_member
 from preceptor.data.manifest_cells import REQUIRED, check_cells, check_columns
 from preceptor.data.manifest_files import check_files
@@ -39,7 +40,8 @@ class Checks(TypedDict, total=False):
         classes: Allowed labels; None = any.
         progress: Function called with (done, total) while files are decoded.
         decoding: Decoding pass, which may fill caches and skip unchanged files of an earlier pass;
-            None = a new pass without an index.
+            None = a new pass without an index. Without `verify`, only what an earlier pass found of
+            an unchanged table is used.
     """
 
     verify: bool
@@ -63,11 +65,13 @@ class Manifest:
             followed by the other columns of the table.
         root: Base folder of relative paths.
         source: File from which the table was read, if any.
+        contents: Content hashes of its files from when they were verified; None = not known.
     """
 
     table: pd.DataFrame
     root: Path
     source: Path | None = None
+    contents: FileContents | None = None
 
     @staticmethod
     def read(path: Path | str, **checks: Unpack[Checks]) -> Manifest:
@@ -87,16 +91,21 @@ class Manifest:
               the file: there is no such file; correct the path
         """
         place = Path(os.path.abspath(path))
-        decoding = checks.get("decoding") if checks.get("verify", True) else None
+        decoding = checks.get("decoding")
         key = decoding and TableKey.of(place, checks.get("need", KINDS), checks.get("classes"))
-        if decoding and key and (table := decoding.find(key)) is not None:
-            return Manifest(table, place.parent, place)
-        findings = Findings(str(path))
-        raw = read_table(Path(path), findings)
-        manifest = replace(check_raw(raw, place.parent, findings, **checks), source=place)
-        if decoding and key:
-            decoding.remember(key, manifest.table)
-        return manifest
+        found = decoding.find(key) if decoding and key else None
+        if found is None:
+            findings = Findings(str(path))
+            raw = read_table(Path(path), findings)
+            table, rows = _checked_cells(raw, place.parent, findings, **checks), raw.rows
+            del raw  # its cells are not needed while the images are decoded
+            _check_files(table, rows, place.parent, findings, **checks)
+            manifest = Manifest(table, place.parent, place)
+            if decoding and key and checks.get("verify", True):
+                found = decoding.remember(key, manifest.table)
+            if found is None:
+                return manifest
+        return Manifest(found.table, place.parent, place, found.contents)
 
     @staticmethod
     def from_frame(
@@ -188,7 +197,8 @@ class Manifest:
             raise ValueError(
                 f"a mask of {len(self)} booleans is needed, not {keep.dtype} of shape {keep.shape}"
             )
-        return Manifest(self.table[keep].reset_index(drop=True), self.root, self.source)
+        contents = self.contents.select(keep) if self.contents is not None else None
+        return Manifest(self.table[keep].reset_index(drop=True), self.root, self.source, contents)
 
     def write(self, path: Path | str) -> None:
         """Write the manifest to a file that `read` converts back to the same table.
@@ -228,7 +238,16 @@ def check_raw(
     Raises:
         ProblemsError: The table is invalid; lists all problems, including those in `findings`.
     """
-    need, workers = checks.get("need", KINDS), checks.get("workers")
+    table = _checked_cells(raw, root, findings, **checks)
+    _check_files(table, raw.rows, root, findings, **checks)
+    return Manifest(table, root)
+
+
+def _checked_cells(
+    raw: RawTable, root: Path, findings: Findings, **checks: Unpack[Checks]
+) -> pd.DataFrame:
+    """Table of the cells of a raw table; problems of single cells are noted."""
+    need = checks.get("need", KINDS)
     if unknown := set(need) - set(KINDS):
         raise ValueError(f"need names kinds of split ({', '.join(KINDS)}), not {unknown}")
     required = REQUIRED if need else REQUIRED[:2]
@@ -242,16 +261,24 @@ def check_raw(
         what = f"the name of its folder, {shown}, is not UTF-8, as that of an older system"
         findings.add(None, what, "rename the folder", where="the file")
         findings.raise_if_any()
-    table = check_cells(raw, root, findings, need, checks.get("classes"))
+    return check_cells(raw, root, findings, need, checks.get("classes"))
+
+
+def _check_files(
+    table: pd.DataFrame,
+    rows: NDArray[np.int64],
+    root: Path,
+    findings: Findings,
+    **checks: Unpack[Checks],
+) -> None:
+    """Check the files of a table, and raise an error with all problems, if there are any."""
+    workers = checks.get("workers")
     decoding = None
     if checks.get("verify", True):
         decoding = checks.get("decoding") or DecodePass(threads=workers)
     progress = checks.get("progress")
-    check_files(
-        table, raw.rows, root, findings, decoding=decoding, workers=workers, progress=progress
-    )
+    check_files(table, rows, root, findings, decoding=decoding, workers=workers, progress=progress)
     findings.raise_if_any()
-    return Manifest(table, root)
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preceptor.data.fingerprints import fingerprints
+from preceptor.data.file_contents import written
+from preceptor.data.fingerprints import contents_of
 from preceptor.data.manifest import Manifest
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import digest
+
+# Rows whose text is made at a time: that of a million rows takes 240 MB.
+_PART = 16_384
+# The group is part of what scores.parquet says, and intervals resample groups.
+_COLUMNS = ("label", "split", "source", "group", "sample_weight")
 
 
 class RowHashes:
@@ -25,26 +32,9 @@ class RowHashes:
     """
 
     def __init__(self, manifest: Manifest, cache: Path | None) -> None:
-        hashes = fingerprints(manifest, cache=cache)
-        table = manifest.table
-        # The group is part of what scores.parquet says, and intervals resample groups. Values are
-        # listed as JSON, so that no two rows can be written the same.
-        self.image = [
-            json.dumps(parts, ensure_ascii=False, default=float)
-            for parts in zip(
-                table["name"],
-                hashes["path"],
-                table["label"],
-                table["split"],
-                table["source"],
-                table["group"],
-                table["sample_weight"],
-                strict=True,
-            )
-        ]
-        self.map = list(hashes["saliency"])
-        self.map_weight = table["map_weight"].to_numpy(np.float64)
-        self.has_map = (table["saliency"] != "").to_numpy()
+        self._table, self._contents = manifest.table, contents_of(manifest, cache)
+        self.map_weight = manifest.table["map_weight"].to_numpy(np.float64)
+        self.has_map = manifest.map_mask
         self._known: dict[str, str] = {}
 
     def of(
@@ -68,15 +58,33 @@ class RowHashes:
             key not in self._known
         ):  # a study has thousands of runs on few different selections of rows
             state = hashlib.blake2b(digest_size=10)
-            for position, row in enumerate(rows):
-                state.update(self.image[row].encode())
-                if mapped is not None and mapped[position]:
-                    state.update(self.map[row].encode())
-                if weighted:
-                    state.update(self.map_weight[row].tobytes())
-                state.update(b"\n")
+            for start in range(0, len(rows), _PART):
+                part = slice(start, start + _PART)
+                with_map = np.zeros(len(rows[part]), bool) if mapped is None else mapped[part]
+                state.update(b"".join(self._lines(rows[part], with_map, weighted=weighted)))
             self._known[key] = state.hexdigest()
         return self._known[key]
+
+    def _lines(
+        self, rows: NDArray[np.int64], mapped: NDArray[np.bool_], *, weighted: bool
+    ) -> Iterator[bytes]:
+        """What is hashed of each row. Values are listed as JSON, so that no two rows can be
+        written the same."""
+        table = self._table
+        images = zip(
+            table["name"].iloc[rows].tolist(),
+            written(self._contents.images[rows]),
+            *(table[column].iloc[rows].tolist() for column in _COLUMNS),
+            strict=True,
+        )
+        maps = written(self._contents.maps[rows])
+        for row, image, content, has_map in zip(rows, images, maps, mapped.tolist(), strict=True):
+            yield json.dumps(image, ensure_ascii=False, default=float).encode()
+            if has_map:
+                yield content.encode()
+            if weighted:
+                yield self.map_weight[row].tobytes()
+            yield b"\n"
 
 
 class FileHashes:

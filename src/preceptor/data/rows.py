@@ -28,11 +28,11 @@ class MapArray:
     """Maps of one resolution, each covering a region of its image's plane.
 
     Args:
-        maps: (m, H, W) uint8 or float32.
+        maps: (m, H, W) uint8, float16 or float32.
         regions: (m, 4) x0, y0, x1, y1.
     """
 
-    maps: NDArray[np.uint8] | NDArray[np.float32]
+    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]
     regions: NDArray[np.float64]
 
 
@@ -272,7 +272,9 @@ class Rows:
         return maps
 
 
-def _without_constants(maps: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
+def _without_constants(
+    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32],
+) -> Tensor:
     """(B, H, W) as float32 with zeros for constant maps.
 
     A constant map says nothing, and on a letterboxed canvas, with zeros around it, it would say

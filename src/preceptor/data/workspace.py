@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
@@ -38,11 +39,9 @@ class Workspace:
         self._images: dict[tuple[int, str, int, str], ImageSource] = {}
         self.files = FileHashes()
         self._annotated: dict[tuple[Amount | None, int], NDArray[np.bool_]] = {}
-        split = manifest.table["split"]
-        self.train_mask = (split == "train").to_numpy()
+        self.train_mask = manifest.train_mask
         self.class_index = {name: index for index, name in enumerate(manifest.classes)}
-        codes = manifest.table["label"].map(self.class_index)
-        self.labels: NDArray[np.int64] = codes.to_numpy().astype(np.int64)
+        self.labels = self._labels(manifest.table["label"], self.class_index)
 
     @classmethod
     def open(
@@ -58,16 +57,16 @@ class Workspace:
         Args:
             path: Path of the manifest.
             cache_dir: Folder of image caches and file hashes; None = the default.
-            verify: Whether to decode all images and maps that are new or have changed.
+            verify: Whether to decode all images and maps that are new or have changed; otherwise
+                they must only exist.
             formats: Image formats whose caches are filled in the same pass, with `verify`.
 
         Raises:
             ProblemsError: The manifest is invalid; lists all problems with row, value and remedy.
         """
-        if not verify:
-            return cls(Manifest.read(path, verify=False), cache_dir)
+        formats = formats if verify else ()
         with DecodePass(cache_dir or default_cache_dir(), formats) as decoding:
-            manifest = Manifest.read(path, decoding=decoding)
+            manifest = Manifest.read(path, verify=verify, decoding=decoding)
         return cls(manifest, cache_dir)
 
     @property
@@ -159,7 +158,7 @@ class Workspace:
         return Rows(
             images=self.images(form, cache),
             rows=which,
-            labels=self.labels[which] if classes is None else self._labels(which, classes),
+            labels=self.labels[which] if classes is None else self._labels_of(which, classes),
             size=form.size,
             fit=form.fit,
             sample_weight=None if (weights == 1).all() else weights,
@@ -168,13 +167,19 @@ class Workspace:
             soft=soft,
         )
 
-    def _labels(self, which: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
+    def _labels_of(self, which: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
         index = {name: number for number, name in enumerate(classes)}
-        names = self.manifest.table["label"].to_numpy(object)[which]
-        unknown = sorted({str(name) for name in names} - set(index))
+        names = self.manifest.table["label"].iloc[which]
+        unknown = sorted(set(names.unique()) - set(index))
         if unknown:
             raise InputError(
                 f"labels {unknown} are not among the classes of the model, {list(classes)}"
             )
-        codes: NDArray[np.int64] = np.array([index[name] for name in names], np.int64)
-        return codes
+        return self._labels(names, index)
+
+    @staticmethod
+    def _labels(names: pd.Series, index: Mapping[str, int]) -> NDArray[np.int64]:
+        """(n,) number of each label; a text for each row would take 60 bytes."""
+        codes, distinct = pd.factorize(names)
+        numbers: NDArray[np.int64] = np.array([index[name] for name in distinct], np.int64)
+        return numbers[codes]

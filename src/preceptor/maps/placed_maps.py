@@ -48,7 +48,7 @@ class PlacedMaps:
         excluded: (n,) bool, rows whose map was excluded because of its error.
     """
 
-    maps: NDArray[np.uint8] | NDArray[np.float32]
+    maps: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32]
     index: NDArray[np.int64]
     regions: NDArray[np.float64]
     trust: NDArray[np.float32] | None
@@ -171,7 +171,7 @@ def _from_store(
     index = np.full(len(names), -1, np.int64)
     index[used] = np.arange(len(used))
     chosen = found[used]
-    maps = store.maps[chosen].astype(np.float32)
+    maps = store.maps[chosen]  # float16: a training process holds all of them
     scores = store.scores[chosen] if trust == "score" else None
     agreement = None if store.agreement is None else store.agreement[chosen]
     regions = fit_boxes(sizes, store.info.fit, store.info.side)
@@ -212,7 +212,7 @@ def _from_folder(
 
 def trust_weights(
     trust: Trust,
-    maps: NDArray[np.float32],
+    maps: NDArray[np.float16] | NDArray[np.float32],
     scores: NDArray[np.float32] | None = None,
     agreement: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32] | None:
@@ -242,7 +242,7 @@ def trust_weights(
     if not len(maps):
         return np.zeros(0, np.float32)
     if trust == "entropy":
-        values = 1 - entropy(torch.from_numpy(maps)).values.numpy()
+        values = 1 - entropy(torch.from_numpy(maps.astype(np.float32))).values.numpy()
     else:
         given = scores if trust == "score" else agreement
         if given is None:

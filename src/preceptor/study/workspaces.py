@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.config.image_format import ImageFormat
+from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
@@ -58,9 +59,11 @@ class Workspaces:
     def at(self, manifest: Path) -> Workspace:
         """Workspace of a manifest."""
         if manifest not in self.opened:
-            self.opened[manifest] = Workspace(
-                Manifest.read(manifest, verify=False, **self.reading), self.caches[manifest]
+            cache_dir = self.caches[manifest]
+            table = Manifest.read(
+                manifest, verify=False, decoding=DecodePass(cache_dir), **self.reading
             )
+            self.opened[manifest] = Workspace(table, cache_dir)
         return self.opened[manifest]
 
     @property

@@ -1,0 +1,80 @@
+"""Content hashes of the images and maps of a table, 16 bytes each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preceptor.runtime.checksums import DIGEST_BYTES
+
+# Rows whose hashes are written as text at a time: a million texts take 90 MB.
+_PART = 65_536
+_NONE = "0" * (2 * DIGEST_BYTES)
+
+
+@dataclass(frozen=True, eq=False)
+class FileContents:
+    """Content hashes of the images and maps of a table, by row.
+
+    Args:
+        images: (n, 16) uint8, BLAKE2b hashes of the images.
+        maps: (n, 16) uint8, the same of their human maps; 0 for rows without one.
+        digest: Hash of all of them, which is part of the names of image caches.
+    """
+
+    images: NDArray[np.uint8]
+    maps: NDArray[np.uint8]
+    digest: str
+
+    @classmethod
+    def of(cls, images: NDArray[np.uint8], maps: NDArray[np.uint8]) -> FileContents:
+        """Content hashes with the hash of all of them."""
+        state = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(images), _PART):
+            part = slice(start, start + _PART)
+            pairs = zip(written(images[part]), written(maps[part]), strict=True)
+            text = "\n".join(f"{image} {mapped}" for image, mapped in pairs)
+            state.update(f"\n{text}".encode() if start else text.encode())
+        return cls(images, maps, state.hexdigest())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, mask: NDArray[np.bool_]) -> FileContents:
+        """Content hashes of the rows with `mask` true."""
+        return FileContents.of(self.images[mask], self.maps[mask])
+
+
+def written(hashes: NDArray[np.uint8]) -> list[str]:
+    """Hashes in hex; "" for those that are 0.
+
+    Args:
+        hashes: (n, 16) uint8.
+
+    Example:
+        >>> written(np.array([[255] * 16, [0] * 16], np.uint8))
+        ['ffffffffffffffffffffffffffffffff', '']
+    """
+    text, size = np.ascontiguousarray(hashes).tobytes().hex(), 2 * DIGEST_BYTES
+    found = [text[start : start + size] for start in range(0, len(text), size)]
+    return ["" if one == _NONE else one for one in found]
+
+
+def packed(hashes: list[str]) -> NDArray[np.uint8]:
+    """Hashes as numbers, the inverse of `written`.
+
+    Args:
+        hashes: n hashes in hex, "" for none.
+
+    Returns:
+        (n, 16) uint8.
+
+    Example:
+        >>> packed(["", "0f" * 16])[:, 0].tolist()
+        [0, 15]
+    """
+    data = bytes.fromhex("".join([one or _NONE for one in hashes]))
+    return np.frombuffer(data, np.uint8).reshape(-1, DIGEST_BYTES)
