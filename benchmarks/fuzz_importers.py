@@ -133,6 +133,13 @@ def seeds(root: Path) -> dict[str, tuple[Path, Callable[[Path, Path], Any], list
     (made / "fixations" / "gaze.csv").write_text(
         "image,x,y,duration,annotator,label\nscan a.jpg,5,6,1.5,ann,fake\nscan a.jpg,9,9,2,bob,\n"
     )
+    release = made / "und"
+    (release / "heat").mkdir(parents=True)
+    shutil.copy(FIXTURES / "supervision" / "rust.png", release / "heat" / "scan a.png")
+    (release / "train.csv").write_text("train,real,/scan a.jpg\ntest,fake,scan b.jpg\n")
+    (release / "gan9.csv").write_text("test,real,/new/c.jpg\n")
+    (images / "new").mkdir()
+    shutil.copy(images / "scan a.jpg", images / "new" / "c.jpg")
     one = importers
     return {
         "coco": (made / "coco", lambda p, i: one.read_coco(p), [".json"]),
@@ -148,7 +155,14 @@ def seeds(root: Path) -> dict[str, tuple[Path, Callable[[Path, Path], Any], list
             lambda p, i: one.read_fixations(p / "gaze.csv", i, Gaze(5.0)),
             [".csv"],
         ),
+        "und": (release, _read_release, [".csv", ".png"]),
     }
+
+
+def _read_release(release: Path, images: Path) -> Manifest:
+    return importers.read_und(
+        release / "train.csv", [release / "gan9.csv"], images, release / "heat", need=()
+    )
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
@@ -242,7 +256,11 @@ def run(
         labels = None if reader == "folders" else root / "labels.csv"
         options = ImportOptions(unmarked="unknown", labels=labels)
         imported = read(work / "source", images)
-        write_import(imported, images, out, options)
+        if isinstance(imported, Manifest):  # the release is read into a manifest at once
+            out.mkdir()
+            imported.write(out / "manifest.csv")
+        else:
+            write_import(imported, images, out, options)
         if number % 10 == 0 or number < 0:
             Manifest.read(out / "manifest.csv", verify=False, need=())
         found = "read"

@@ -96,17 +96,20 @@ def describe_marks(marks: MarkPlaces) -> list[str]:
     Args:
         marks: Size and places of the marks.
     """
-    nearest = min(MEASURED, key=lambda one: _distance(marks, one.marks))
+    least = min(_distance(marks, one.marks) for one in MEASURED)
     lines = [
         f"marks of {marks.count} training images: median area {_percent(marks.area)} of the image; "
-        f"the mark of another image covers {_percent(marks.overlap)} of a mark",
-        f"most similar data with a measured gain: {nearest.data} ({_percent(nearest.marks.area)}, "
-        f"{_percent(nearest.marks.overlap)}); Teacher's maps minus any map: "
-        f"{number(nearest.gain, sign=True)} ({interval(nearest.low, nearest.high)}) AUC, "
-        f"{nearest.repeats} repeats",
+        f"the mark of another image covers {_percent(marks.overlap)} of a mark"
     ]
-    if _distance(marks, nearest.marks) > log(COMPARABLE):
-        factor = exp(_distance(marks, nearest.marks))
+    lines += [
+        f"most similar data with a measured gain: {one.data} ({_percent(one.marks.area)}, "
+        f"{_percent(one.marks.overlap)}); Teacher's maps minus any map: "
+        f"{number(one.gain, sign=True)} ({interval(one.low, one.high)}) AUC, {one.repeats} repeats"
+        for one in MEASURED
+        if _distance(marks, one.marks) == least  # data with and without a planted shortcut
+    ]
+    if least > log(COMPARABLE):
+        factor = exp(least)
         lines.append(f"these marks differ from all measured ones by a factor of {factor:.0f}")
     return lines
 
