@@ -101,6 +101,7 @@ def serial_command() -> None:
 def script() -> None:
     """A file, as `python FILE` runs it: processes that this starts import it as `__main__`."""
     sys.argv = sys.argv[1:]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
@@ -272,6 +273,9 @@ def _serve(handle: int) -> None:
     with bulk_import():
         for module in MODULES:
             importlib.import_module(module)
+    from preceptor.cli import main
+
+    main.command()  # typer reads the signatures of all commands
     while True:
         head, streams, _, _ = socket.recv_fds(requests, _LENGTH.size, 3)
         if len(head) < _LENGTH.size:

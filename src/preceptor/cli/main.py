@@ -9,9 +9,12 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 import typer
+import typer.main
 
 from preceptor.cli.annotate import annotate
 from preceptor.cli.calibrate import calibrate
@@ -74,7 +77,13 @@ _WRONG_PATH = {
 def main() -> None:
     """Entry point: run a command with exit code 0, 1 (failed) or 2 (invalid input)."""
     with reported_errors():
-        app(prog_name="preceptor")
+        command()(prog_name="preceptor")
+
+
+@cache
+def command() -> Callable[..., Any]:
+    """Tree of all commands; typer reads their signatures, which takes 0.1 s, once in a process."""
+    return typer.main.get_command(app)
 
 
 @contextlib.contextmanager
