@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.commands import HANGS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -56,8 +58,21 @@ def start_browser() -> Iterator[Browser]:
     with sync_api.sync_playwright() as playwright:
         # In a container Chromium's own sandbox cannot start; it opens nothing but our own page.
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        for name in ("new_context", "new_page"):
+            setattr(started, name, _patient(getattr(started, name)))
         yield started
         started.close()
+
+
+def _patient(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose windows wait on a busy machine for as long as other tests do."""
+
+    def made(**options: Any) -> Any:
+        found = make(**options)
+        found.set_default_timeout(1000 * HANGS)
+        return found
+
+    return made
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""An exported ONNX file and its model folder, made once for all tests of a process."""
+"""An exported ONNX file and its model folder, made once for all tests of a run."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from preceptor.model_export.export import Exported, ExportSettings, export_model
 from preceptor.model_export.parity import model_outputs
 from preceptor.models.build import build_model
 from preceptor.models.model_folder import load_model, save_model
+from tests.made_once import made_once
 
 CARD = "# A model card\n\nTrained on nothing.\n"
 _PLACE = tempfile.TemporaryDirectory()
@@ -31,9 +33,13 @@ class ExportedFile(NamedTuple):
 @cache
 def onnx_file() -> ExportedFile:
     """Export of a two-class model with an exact map, of any size, at the threshold 0.5."""
-    folder = model_folder("plain")
-    out = Path(_PLACE.name, "plain.onnx")
-    return ExportedFile(out, folder, export_model(folder, out, ExportSettings("onnx")))
+
+    def make(place: Path) -> ExportedFile:
+        folder = shutil.copytree(model_folder("plain"), place / "plain")
+        out = place / "plain.onnx"
+        return ExportedFile(out, folder, export_model(folder, out, ExportSettings("onnx")))
+
+    return made_once("exported", make)[1]
 
 
 @cache

@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.kept import keep
+
 ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings on one and on several devices.
 MODULES = (
@@ -101,6 +103,7 @@ def serial_command() -> None:
 def script() -> None:
     """A file, as `python FILE` runs it: processes that this starts import it as `__main__`."""
     sys.argv = sys.argv[1:]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
@@ -266,12 +269,16 @@ def _adopting() -> Iterator[None]:
 def _serve(handle: int) -> None:
     """Fork a process for each request, until the tests end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep()
     requests = socket.socket(fileno=handle)
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
         for module in MODULES:
             importlib.import_module(module)
+    from preceptor.cli import main
+
+    main.command()  # typer reads the signatures of all commands
     while True:
         head, streams, _, _ = socket.recv_fds(requests, _LENGTH.size, 3)
         if len(head) < _LENGTH.size:

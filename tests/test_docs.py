@@ -21,9 +21,9 @@ def test_python_of_the_documents_runs(block: str) -> None:
     exec(compile(block, "document", "exec"), {})
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [one for one in BLOCKS if "resnet50" in str(one.values[0])])
 def test_it_runs_with_a_small_network(block: str) -> None:
-    """What `make quick` has of the test before: the calls and their shapes."""
+    """What `make test` has of blocks with a large network: the calls and their shapes."""
     exec(compile(block.replace('"resnet50"', '"test_resnet"'), "document", "exec"), {})
 
 

@@ -96,38 +96,23 @@ def test_killed_at_two_moments_the_table_is_the_same(
     same_tables(out, undisturbed)
 
 
-def test_a_damaged_run_is_found_and_made_again(
+def test_what_was_damaged_or_torn_by_a_power_cut_is_found_and_made_again(
     study_file: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
     config = load_config(study_file, StudyConfig)
     shutil.copytree(undisturbed, out)
-    victim = next(iter(sorted(out.glob("store/runs/*/model/model.safetensors"))))
+    one, other, *_ = sorted(out.glob("store/runs/*"))
+    victim = one / "model" / "model.safetensors"
     victim.write_bytes(victim.read_bytes()[:-10])
+    (other / "run.json").write_text("")
+    next(iter(sorted(out.glob("store/maps/*/run.json")))).write_text('{"id": ')
     (out / "results.csv").write_text("of the damaged run")
     lines: list[str] = []
     result = run_serially(config, out, lines.append)
-    assert result.computed == 1
-    assert any(line.startswith("damaged: ") for line in lines)
-    same_tables(out, undisturbed)
-
-
-def test_a_record_that_was_torn_by_a_power_cut_is_made_again(
-    study_file: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "study"
-    shutil.copytree(undisturbed, out)
-    victims = [
-        next(iter(sorted(out.glob(f"store/{room}/*/run.json")))) for room in ("runs", "maps")
-    ]
-    for victim, content in zip(victims, ("", '{"id": '), strict=True):
-        victim.write_text(content)
-    lines: list[str] = []
-    config = load_config(study_file, StudyConfig)
-    result = run_serially(config, out, lines.append)
     assert not result.failed
-    assert result.computed == 2
-    assert sum("damaged: " in line for line in lines) == 2
+    assert result.computed == 3
+    assert sum("damaged: " in line for line in lines) == 3
     same_tables(out, undisturbed)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import forked
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *arguments]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    found: subprocess.CompletedProcess[str] = forked.run(
+        forked.script, [SCRIPT, *arguments], env=environment
+    )
+    return found
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")

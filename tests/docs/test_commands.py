@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from preceptor.cli.main import app
+from preceptor.cli import main
 from tests.documents import PAGES, ROOT
 
 COMMAND = re.compile(r"^(?:\s{4,})?\$? ?(?:[A-Z_]+=\S+ )*(preceptor .*)$")
@@ -36,7 +35,7 @@ FOUND = [(page.relative_to(ROOT), one) for page in PAGES for one in commands_of(
 
 def problem_of(words: list[str]) -> str | None:
     """What is wrong with a command; None if it exists and has these options."""
-    command: Any = typer.main.get_command(app)
+    command: Any = main.command()
     names: list[str] = []
     rest = ["coco" if word == "FORMAT" else word for word in words[1:]]
     while (inner := getattr(command, "commands", None)) is not None:

@@ -20,8 +20,9 @@ from preceptor.report.write import write_results
 from preceptor.study.config import StudyConfig
 from preceptor.study.steps import Arm, Failure
 from preceptor.study.study_plan import StudyPlan
-from preceptor.study_folder import open_study
+from preceptor.study_folder import read_study
 from tests.datasets import squares
+from tests.made_once import made_once
 from tests.studies import write_down
 
 NASTY = "a_b & 50% {x} #1 $y ~^\\ α ± − × <b>|"
@@ -53,19 +54,20 @@ def _manifest(folder: Path, size: tuple[int, int], *, timed: bool, nasty: bool) 
     return manifest
 
 
-def opened(folder: Path, store: Path) -> StudyPlan:
+def _write_manifests(folder: Path) -> None:
+    _manifest(folder / "plain", (40, 32), timed=True, nasty=False)
+    _manifest(folder / "nasty", (32, 48), timed=False, nasty=True)
+
+
+def plans_of(folder: Path) -> StudyPlan:
     """The study's plans; nothing of it is computed."""
-    plain, nasty = (folder / name for name in ("plain", "nasty"))
     config = {
         "domains": {
             DOMAINS[0]: {
-                "manifest": str(_manifest(plain, (40, 32), timed=True, nasty=False)),
+                "manifest": str(folder / "plain" / "manifest.csv"),
                 "primary": "test-unseen",
             },
-            DOMAINS[1]: {
-                "manifest": str(_manifest(nasty, (32, 48), timed=False, nasty=True)),
-                "primary": PRIMARY,
-            },
+            DOMAINS[1]: {"manifest": str(folder / "nasty" / "manifest.csv"), "primary": PRIMARY},
         },
         "positive": "marked",
         "annotated": 0.5,
@@ -77,11 +79,11 @@ def opened(folder: Path, store: Path) -> StudyPlan:
         "budget": [4, 8],
         "threshold": "fdr=0.5",
         "terms": "pad",
-        "store": str(store),
+        "store": str(folder / "store"),
         "training": {"input_size": 32, "epochs": 1, "batch_size": 8, "schedule": "constant"},
     }
     study = parse_config(config, StudyConfig)
-    return open_study(study, store.parent, run=False, report_to=lambda line: None)
+    return read_study(study, folder)
 
 
 def effect(arm: Arm, seed: int) -> float:
@@ -94,30 +96,42 @@ def effect(arm: Arm, seed: int) -> float:
 
 
 @pytest.fixture(scope="session")
-def two_domains(tmp_path_factory: pytest.TempPathFactory) -> Written:
+def two_domains() -> Written:
     """All of its results are there."""
-    folder = tmp_path_factory.mktemp("two-domains")
-    study = opened(folder, folder / "store")
-    model = build_model(
-        "test_byobnet",
-        ["marked", "plain"],
-        input_size=32,
-        positive="marked",
-        backbone_args={"output_stride": 8},
-    )
-    save_model(model, folder / "model")
-    write_down(study, effect, folder / "model")
-    write_results(study, folder / "out", {})
+
+    def make(folder: Path) -> None:
+        _write_manifests(folder)
+        model = build_model(
+            "test_byobnet",
+            ["marked", "plain"],
+            input_size=32,
+            positive="marked",
+            backbone_args={"output_stride": 8},
+        )
+        save_model(model, folder / "model")
+        study = plans_of(folder)
+        write_down(study, effect, folder / "model")
+        write_results(study, folder / "out", {})
+
+    folder, _ = made_once("two-domains", make)
+    study = plans_of(folder)
+    write_down(study, effect)  # all has finished: its choices are made
     return Written(study, folder / "out")
 
 
 @pytest.fixture(scope="session")
-def not_begun(tmp_path_factory: pytest.TempPathFactory) -> Written:
+def not_begun() -> Written:
     """The same study before anything is computed, and what a page says of much that failed."""
-    folder = tmp_path_factory.mktemp("not-begun")
-    study = opened(folder, folder / "store")
+
+    def make(folder: Path) -> None:
+        _write_manifests(folder)
+        study = plans_of(folder)
+        study.start()
+        full = Failure("the disk is full & more")
+        failed = {f"train teacher <{number}>": full for number in range(12)}
+        write_results(study, folder / "out", failed)
+
+    folder, _ = made_once("not-begun", make)
+    study = plans_of(folder)
     study.start()
-    full = Failure("the disk is full & more")
-    failed = {f"train teacher <{number}>": full for number in range(12)}
-    write_results(study, folder / "out", failed)
     return Written(study, folder / "out")

@@ -20,7 +20,8 @@ from preceptor.report.domain_tables import domain_tables
 from preceptor.report.findings import study_findings
 from preceptor.results.study import gather_study
 from tests.data.annotator_folders import annotated_folder
-from tests.report.conftest import Written
+from tests.report.conftest import Written, effect, plans_of
+from tests.studies import write_down
 
 
 def cells(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -45,24 +46,23 @@ def test_each_map_is_compared_with_the_mean_of_the_others_on_the_grid(tmp_path: 
     assert found == pytest.approx(np.mean(values), abs=1e-6)
 
 
-def test_the_report_has_it_beside_the_teachers_agreement(two_domains: Written) -> None:
-    name, plan = next(iter(two_domains.study.plans.items()))
+def test_the_report_has_it_beside_the_teachers_agreement(
+    two_domains: Written, tmp_path: Path
+) -> None:
+    own = plans_of(Path(shutil.copytree(two_domains.out.parent, tmp_path / "own")))
+    write_down(own, effect)  # all has finished: its choices are made
+    name, plan = next(iter(own.plans.items()))
     manifest = plan.protocol.workspaces.first.manifest
     folder = Path(str(manifest.source)).parent
     assert folder_of(manifest) is None
     assert annotator_sentence(plan) == ""
-    try:
-        for person in ("ann", "bo"):
-            shutil.copytree(folder / "maps", folder / "annotators" / person)
-        sentence = annotator_sentence(plan)
-        found = gather_study(two_domains.study)
-        findings = study_findings(two_domains.study, found)
-        results = found.by_domain[name]
-        made = chapter(
-            plan, results, findings.by_domain[name], domain_tables(plan, results), None, ""
-        )
-    finally:
-        shutil.rmtree(folder / "annotators")
+    for person in ("ann", "bo"):
+        shutil.copytree(folder / "maps", folder / "annotators" / person)
+    sentence = annotator_sentence(plan)
+    found = gather_study(own)
+    findings = study_findings(own, found)
+    results = found.by_domain[name]
+    made = chapter(plan, results, findings.by_domain[name], domain_tables(plan, results), None, "")
     assert "on 6 validation images with several annotators" in sentence
     assert "correlation of 1.00 with the mean of the others' maps, on the grid of the" in sentence
     assert "selected Teacher (4 × 4)" in sentence

@@ -7,27 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.image_files import ImageFiles, write_image_files
+from tests.image_files import ImageFiles
+from tests.made_once import made_once
 from tests.model_folders import model_folder
 from tests.serve.serving import Running, running
 
 
 @pytest.fixture(scope="session")
-def served_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def served_folders() -> dict[str, Path]:
     """Model folders: two classes, and three without a positive one."""
-    folder = tmp_path_factory.mktemp("served")
-    return {
-        "best": model_folder(folder / "best", "test_byobnet", 1, fit="letterbox", input_size=96),
-        "three": model_folder(
-            folder / "three", "test_resnet", 4, classes=("a", "b", "c"), positive=None
-        ),
-    }
+
+    def make(folder: Path) -> dict[str, Path]:
+        classes = ("a", "b", "c")
+        return {
+            "best": model_folder(
+                folder / "best", "test_byobnet", 1, fit="letterbox", input_size=96
+            ),
+            "three": model_folder(
+                folder / "three", "test_resnet", 4, classes=classes, positive=None
+            ),
+        }
+
+    return made_once("served", make)[1]
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
+def pictures(image_files: ImageFiles) -> ImageFiles:
     """Image files of all kinds."""
-    return write_image_files(tmp_path_factory.mktemp("pictures") / "all")
+    return image_files
 
 
 @pytest.fixture(scope="session")

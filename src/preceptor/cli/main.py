@@ -10,9 +10,12 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 import typer
+import typer.main
 
 from preceptor.cli.annotate import annotate
 from preceptor.cli.calibrate import calibrate
@@ -78,7 +81,13 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     with reported_errors():
-        app(prog_name="preceptor")
+        command()(prog_name="preceptor")
+
+
+@cache
+def command() -> Callable[..., Any]:
+    """Tree of all commands; typer reads their signatures, which takes 0.1 s, once in a process."""
+    return typer.main.get_command(app)
 
 
 @contextlib.contextmanager

@@ -26,9 +26,10 @@ def evaluating(model: object) -> Iterator[None]:
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [part.training for part in parts]
     try:
-        if isinstance(model, nn.Module):
+        if isinstance(model, nn.Module) and any(modes):
             model.eval()
         yield
     finally:
         for part, training in zip(parts, modes, strict=True):
-            part.training = training
+            if part.training != training:
+                part.training = training

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Literal, get_args
 
 from preceptor.errors import InputError, reason
@@ -24,7 +26,7 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 def registered(group: Group) -> dict[str, list[EntryPoint]]:
     """Entry points of a group by name, several where packages offer the same name."""
     found: dict[str, list[EntryPoint]] = {}
-    for one in entry_points(group=group):
+    for one in _offered(group, tuple(sys.path)):
         same = found.setdefault(one.name, [])
         if one.value not in [other.value for other in same]:  # a package may be seen twice
             same.append(one)
@@ -74,6 +76,16 @@ def load_plugin(found: EntryPoint) -> Any:
             f"{found.name}: the plugin {found.value} of {_package(found)} cannot be imported: "
             f"{reason(error, 200)}; update or uninstall it"
         ) from error
+
+
+@lru_cache(len(GROUPS))
+def _offered(group: Group, folders: tuple[str, ...]) -> EntryPoints:
+    """Entry points of the packages in the folders of `sys.path`.
+
+    They are kept: reading the metadata of hundreds of packages takes milliseconds, and a report
+    asks for each row.
+    """
+    return entry_points(group=group)
 
 
 def _package(found: EntryPoint) -> str:

@@ -1,0 +1,28 @@
+"""What each test would do again for milliseconds, and no test is about."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from functools import lru_cache
+from typing import Any
+
+
+def keep() -> None:
+    """Let this process flush no file and read the entry points of installed packages once.
+
+    What is flushed survives a loss of power, which no test causes. Entry points are read by the
+    Fabric of each training; they are read again when `sys.path` has changed.
+    """
+    os.fsync = lambda descriptor: None
+    read = importlib.metadata.entry_points
+
+    @lru_cache(64)
+    def known(folders: tuple[str, ...], given: tuple[tuple[str, Any], ...]) -> Any:
+        return read(**dict(given))
+
+    def entry_points(**given: Any) -> Any:
+        return known(tuple(sys.path), tuple(sorted(given.items())))
+
+    importlib.metadata.entry_points = entry_points
