@@ -44,6 +44,10 @@ STUDIES = (
     Shown(
         "spots", "spots_evidence", "Small forged regions", "test-seen", "draw", "60 of 6,000"
     ),
+    Shown(
+        "brain-mri-planted", "brain_mri_planted", "Brain MRI with a planted stamp", "test-unseen",
+        "seed", "12 %",
+    ),
     Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
     Shown(
         "brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed",

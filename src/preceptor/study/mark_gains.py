@@ -66,6 +66,15 @@ MEASURED = (
         10,
     ),
     MeasuredGain(
+        "brain MRI with a planted stamp",
+        "brain_mri_planted",
+        MarkPlaces(0.0234, 0.1776),
+        0.0604,
+        0.0220,
+        0.0988,
+        8,
+    ),
+    MeasuredGain(
         "brain MRI", "brain_mri_ladder", MarkPlaces(0.0234, 0.1776), 0.0298, -0.7370, 0.7965, 2
     ),
 )
