@@ -611,14 +611,14 @@ def test_the_command_as_it_is_installed(data: Path) -> None:
 
 
 def test_letters_that_a_terminal_lacks_are_escaped() -> None:
-    """The help has an ellipsis, which an ASCII terminal cannot show."""
+    """The schema of study files has an α, which an ASCII terminal cannot show."""
     done = subprocess.run(
-        [sys.executable, "-m", "preceptor", "data", "agreement", "--help"],
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"},
+        [sys.executable, "-m", "preceptor", "study", "schema"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
         timeout=HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "annotators/NAME/\\u2026" in done.stdout
+    assert "\\u03b1" in done.stdout

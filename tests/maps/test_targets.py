@@ -114,7 +114,7 @@ def test_a_store_guides_by_name(tmp_path: Path) -> None:
     assert owners(found) == [1, -2, 3, -2, 6, 7, -2, 9]
     np.testing.assert_allclose(found.weight, [1.1, 0, 1.3, 0, 1.6, 1.7, 0, 1.9], rtol=1e-6)
     assert found.array is not None
-    assert found.array.maps.dtype == np.float32
+    assert found.array.maps.dtype == np.float16
 
 
 @pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])

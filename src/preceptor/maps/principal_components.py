@@ -58,7 +58,7 @@ def thumbnails(
         part = slice(start, start + _BLOCK)
         canvases = torch.from_numpy(images.canvases(rows[part])).float()
         grey = canvases @ _LUMA if canvases.shape[3] == 3 else canvases[..., 0]
-        own, to = torch.from_numpy(boxes[part]), torch.from_numpy(regions[part])
+        own, to = torch.from_numpy(boxes[part].copy()), torch.from_numpy(regions[part])
         found[part] = resample(grey, own, to, (SIDE, SIDE)).round_().byte().numpy()
     return found, regions
 
