@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests.kept import keep
+from tests.fast_process import make_fast
 from tests.made_once import made_once, shared_folder
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Importing torch and collecting the tests make a million objects that stay; see `bulk_import`.
 gc.disable()
 
-keep()
+make_fast()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.kept import keep
+from tests.fast_process import make_fast
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a server imports: commands, workers, trainings on one and on several devices.
@@ -269,7 +269,7 @@ def _adopting() -> Iterator[None]:
 def _serve(handle: int) -> None:
     """Fork a process for each request, until the tests end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep()
+    make_fast()
     requests = socket.socket(fileno=handle)
     from preceptor.runtime.bulk_import import bulk_import
 

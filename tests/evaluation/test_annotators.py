@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from preceptor.evaluation.annotators import Agreement, AgreementCounter, Pair, offsets, pearson
+from preceptor.evaluation.annotators import Agreement, AgreementCounter, pearson
 from preceptor.evaluation.shift import cross_correlation, peak
 
 
@@ -126,20 +126,6 @@ def test_two_annotators_are_not_told_apart() -> None:
     found = counted(ann=(0, 0), bo=(7, 0))
     assert found.pairs[0].dx == pytest.approx(-7, abs=0.5)
     assert not any(one.is_shifted or one.disagrees for one in found.people)
-
-
-def test_annotators_without_common_images_are_compared_apart() -> None:
-    """Of each of two pairs it is not known whose hand is displaced."""
-
-    def pair(a: str, b: str, dx: float) -> Pair:
-        return Pair(a, b, 9, 0, math.nan, math.nan, math.nan, dx, 0.0, math.nan)
-
-    assert offsets("abcd", [pair("a", "b", 6), pair("c", "d", 0)]) == {}
-    three = [pair("a", "b", 6), pair("a", "c", 6), pair("b", "c", 0), pair("d", "e", 8)]
-    found = offsets("abcde", three)
-    assert list(found) == ["a", "b", "c"]
-    assert found["a"][0] == pytest.approx(6)
-    assert found["b"][0] == pytest.approx(0)
 
 
 def test_too_few_images_decide_nothing() -> None:

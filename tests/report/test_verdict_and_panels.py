@@ -41,19 +41,26 @@ def results(
     ]
     runs = pd.DataFrame({"run": ["one", "other"], "finished": [True, False]})
     return Results(
-        "test", "fake", ["fake", "real"], runs, pd.DataFrame(), comparisons=pd.DataFrame(lines)
+        "test",
+        "fake",
+        ["fake", "real"],
+        runs,
+        pd.DataFrame(),
+        comparisons=pd.DataFrame(lines),
+        students=tuple(means),
     )
 
 
 def test_a_part_of_the_study_gives_no_answer() -> None:
     """The Student of one of two backbones is ahead; the other has not been compared."""
     whole = results({"a": (0.1, 0.2), "b": (0.1, 0.2)}, n=8, p=0.01)
-    assert verdict(replace(whole, students=("a", "b"))).kind == "won"
+    assert verdict(whole).kind == "won"
     part = replace(results({"a": (0.1, 0.2)}, n=8, p=0.01), students=("a", "b"))
     found = verdict(part)
     assert found.kind == "open"
     assert found.text == (
-        "The Student of b has not been compared yet: 1 of 2 trainings are finished."
+        "The Student of b has not been compared with both baselines yet: "
+        "1 of 2 trainings are finished."
     )
 
 
@@ -81,7 +88,8 @@ def test_verdict(
 def test_a_missing_baseline_leaves_the_question_open() -> None:
     given_results = results({"a": (0.1, 0.2)})
     given_results.comparisons = given_results.comparisons.iloc[:1]
-    assert verdict(given_results).kind == "open"
+    found = verdict(given_results)
+    assert (found.kind, found.headline) == ("open", "No answer yet")
 
 
 def test_how_many_seeds_could_prove_it() -> None:

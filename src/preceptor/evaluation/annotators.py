@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from preceptor.evaluation.displacements import displacements
 from preceptor.evaluation.shift import cross_correlation, peak
 
 _Floats = NDArray[np.float64]
@@ -66,7 +67,8 @@ class Person:
         low: Lower end of the t interval of the gap, at 95 % for all annotators together.
         area: Median ratio of the marked area to the mean of the others'.
         disagrees: Whether this person disagrees with all others, see `disagreement_rule`.
-        dx, dy: Displacement against the others in cells, see `offsets`; NaN with two annotators.
+        dx, dy: Displacement against the others in cells, see `displacements`; NaN with two
+            annotators.
         gain: Rise of the mean correlation with the others if it is undone.
     """
 
@@ -218,7 +220,8 @@ class AgreementCounter:
                 dx, dy, top = peak(sums.surface / sums.surfaces)
             dice, iou, r = map(mean_of, (sums.dice, sums.iou, sums.correlation))
             pairs.append(Pair(a, b, len(sums.dice), sums.empty, dice, iou, r, dx, dy, top))
-        moved = offsets(sorted(self._seen), pairs)
+        steps = {(one.a, one.b): (one.dx, one.dy) for one in pairs}
+        moved = displacements(sorted(self._seen), steps)
         people = [self._person(name, pairs, moved) for name in sorted(self._seen)]
         images = sorted(
             (one for one, _ in self._images),
@@ -274,51 +277,6 @@ class AgreementCounter:
                     rise = sums.surface[row, column] - sums.surface[REACH, REACH]
                     rises.append(float(rise) / sums.surfaces)
         return mean_of(rises)
-
-
-def offsets(people: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
-    """Displacement of each annotator against the others.
-
-    The displacements of the pairs are explained by one displacement of each person, by least
-    squares; of these, the median over persons is subtracted, so that it is the position of the
-    majority. With two annotators it is not known whose hand is displaced, and nothing is returned.
-    Annotators who are connected by no common images are compared apart.
-
-    Example:
-        >>> nan = float("nan")
-        >>> def pair(a, b, dx):
-        ...     return Pair(a, b, 9, 0, nan, nan, nan, dx, 0.0, nan)
-        >>> found = offsets("abc", [pair("a", "b", 6), pair("a", "c", 6), pair("b", "c", 0)])
-        >>> [abs(round(dx, 6)) for dx, _ in found.values()]
-        [6.0, 0.0, 0.0]
-    """
-    known = [one for one in pairs if math.isfinite(one.dx + one.dy)]
-    found: dict[str, tuple[float, float]] = {}
-    for there in _connected(people, known):
-        if len(there) < 3:
-            continue
-        place = {name: at for at, name in enumerate(there)}
-        own = [one for one in known if one.a in place]
-        system = np.zeros((len(own), len(there)))
-        for row, one in enumerate(own):
-            system[row, place[one.a]], system[row, place[one.b]] = 1, -1
-        steps = np.array([(one.dx, one.dy) for one in own])
-        solved = np.linalg.lstsq(system, steps, rcond=None)[0]
-        solved -= np.median(solved, axis=0)
-        found |= {name: (float(x), float(y)) for name, (x, y) in zip(there, solved, strict=True)}
-    return found
-
-
-def _connected(people: Sequence[str], pairs: Sequence[Pair]) -> list[list[str]]:
-    """Groups of annotators who are connected by pairs, each in the order of `people`."""
-    group = {name: {name} for name in people}
-    for one in pairs:
-        if group[one.a] is not group[one.b]:
-            group[one.a] |= group[one.b]
-            for name in group[one.b]:
-                group[name] = group[one.a]
-    distinct = {id(members): members for members in group.values()}
-    return [[name for name in people if name in members] for members in distinct.values()]
 
 
 def pearson(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:

@@ -55,18 +55,18 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
             "No answer yet",
             f"No Student can be compared with the baselines yet: {progress}.",
         )
+    if results.untested:  # a correction for a part of the family would be too weak
+        text = (
+            f"The Student of {names_of(results.untested)} has not been compared with both "
+            f"baselines yet: {progress}."
+        )
+        return Verdict("open", "No answer yet", text)
     several = family["domain"].nunique() > 1
     units = [_unit(row, several, family["backbone"].nunique()) for row in records(family)]
     worst = family.groupby(units, sort=False)["mean"].min()
-    whole = family.groupby(units, sort=False)["b"].nunique() == 2
     what = "domain" if several and family["backbone"].nunique() == 1 else "backbone"
     what = "domain and backbone" if several and what == "backbone" else what
-    ahead, count, n = int((worst[whole] > 0).sum()), len(worst), int(family["n"].min())
-    if not whole.all():
-        return Verdict("open", "No answer yet", f"Some comparisons lack a baseline: {progress}.")
-    if results.untested:  # a correction for a part of the family would be too weak
-        text = f"The Student of {names_of(results.untested)} has not been compared yet: {progress}."
-        return Verdict("open", "No answer yet", text)
+    ahead, count, n = int((worst > 0).sum()), len(worst), int(family["n"].min())
     where = f"{ahead} of {count} {what}s" if count > 1 else str(worst.index[0])
     if n < 2:
         lead = f"above both baselines for {where}" if ahead else "not above both baselines"

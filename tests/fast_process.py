@@ -1,4 +1,4 @@
-"""What each test would do again for milliseconds, and no test is about."""
+"""Test processes without work that no test is about: flushing, and repeated reading of metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 
-def keep() -> None:
+def make_fast() -> None:
     """Let this process flush no file and read the entry points of installed packages once.
 
     What is flushed survives a loss of power, which no test causes. Entry points are read by the
