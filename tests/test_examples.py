@@ -20,7 +20,17 @@ FILES = sorted({*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")} 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("FORGED", "SPOTS", "BRAIN_MRI", "PLANTED", "MAGNETIC_TILE", "DATA", "WEIGHTS"):
+    for name in (
+        "FORGED",
+        "SPOTS",
+        "BRAIN_MRI",
+        "PLANTED",
+        "MAGNETIC_TILE",
+        "CIRCUIT_BOARDS",
+        "ROAD_CRACKS",
+        "DATA",
+        "WEIGHTS",
+    ):
         monkeypatch.setenv(name, str(tmp_path))
     study = load_config(file, StudyConfig)
     assert study.positive in ("forged", "defect", "tumour")
