@@ -33,7 +33,7 @@ def test_it_is_read(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     ):
         monkeypatch.setenv(name, str(tmp_path))
     study = load_config(file, StudyConfig)
-    assert study.positive in ("forged", "defect", "tumour")
+    assert study.positive in ("forged", "defect", "tumour", "crack")
     assert study.training.length == "steps"  # every side sees the same number of images
     for variant in study.variants.values():
         assert study.guiding(variant)
