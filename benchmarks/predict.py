@@ -36,7 +36,7 @@ from preceptor.models.build import build_model
 from preceptor.models.model_folder import save_model
 from preceptor.predictor.inputs import Canvases, canvases_of
 from preceptor.predictor.torch_network import TorchNetwork
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 
 IMPORT = "import time; t = time.perf_counter(); import preceptor; print(time.perf_counter() - t)"
 LOAD = (
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    workers = usable_cores()
+    workers = core_count()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         paths = make_images(folder / "images", options.images)

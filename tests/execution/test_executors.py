@@ -23,7 +23,7 @@ from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import start_process
 from preceptor.execution.worker import carry_out
 from preceptor.runtime import watchdog
-from preceptor.runtime.cores import checked_jobs, usable_cores
+from preceptor.runtime.cores import checked_jobs, core_count
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import AverageMaps, Step
 from preceptor.study.workspaces import Workspaces
@@ -47,11 +47,11 @@ GIB = 2**30
 def test_the_quota_of_a_container_counts(tmp_path: Path, text: str, expected: int | None) -> None:
     (file := tmp_path / "cpu.max").write_text(text)
     there = len(os.sched_getaffinity(0))
-    assert usable_cores(file) == (there if expected is None else min(there, expected))
+    assert core_count(file) == (there if expected is None else min(there, expected))
 
 
 def test_without_a_control_group_the_affinity_counts(tmp_path: Path) -> None:
-    assert usable_cores(tmp_path / "none") == len(os.sched_getaffinity(0))
+    assert core_count(tmp_path / "none") == len(os.sched_getaffinity(0))
 
 
 def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
@@ -59,7 +59,7 @@ def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
     assert checked_jobs(1, 1, told.append) == 1
     assert checked_jobs(None, 1, told.append) is None
     assert not told
-    assert checked_jobs(1000, 1, told.append) == usable_cores()
+    assert checked_jobs(1000, 1, told.append) == core_count()
     assert told[0].startswith("1000 jobs of 1 threads exceed")
     with pytest.raises(InputError, match="must be 1 or more"):
         checked_jobs(0, 1, told.append)

@@ -35,7 +35,7 @@ from preceptor.predictor.inputs import BadImage
 from preceptor.predictor.map_values import normalised
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.predictor import Predictor
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import digest
 from preceptor.version import __version__
@@ -255,7 +255,7 @@ def _drawer(
 ) -> contextlib.AbstractContextManager[MapDrawer | None]:
     if maps is None or maps.kind == "store":
         return contextlib.nullcontext()
-    return MapDrawer(maps.folder, maps.kind, usable_cores())
+    return MapDrawer(maps.folder, maps.kind, core_count())
 
 
 def _summary(rows: Path) -> Summary:

@@ -33,7 +33,7 @@ from preceptor.cli.installation import (
 )
 from preceptor.errors import Problem, reason
 from preceptor.runtime.cache_dir import default_cache_dir
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 from preceptor.version import __version__
 
 HUB_SECONDS = 3.0
@@ -165,7 +165,7 @@ def _import_error(name: str) -> str:
 def _devices() -> Devices:
     import torch
 
-    cores, instructions = usable_cores(), torch.backends.cpu.get_cpu_capability()
+    cores, instructions = core_count(), torch.backends.cpu.get_cpu_capability()
     cuda = torch.version.cuda
     gpus, error = [], ""
     try:

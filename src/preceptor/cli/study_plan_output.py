@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from preceptor.runtime.cores import checked_jobs, usable_cores
+from preceptor.runtime.cores import checked_jobs, core_count
 from preceptor.runtime.formatting import as_time, gibibytes
 from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import (
@@ -31,7 +31,7 @@ def print_plan(
         tell: Function that receives the lines.
     """
     threads = study.training.threads
-    jobs = checked_jobs(jobs, threads, tell) or max(1, usable_cores() // threads)
+    jobs = checked_jobs(jobs, threads, tell) or max(1, core_count() // threads)
     opened = open_study(study, out, run=False, report_to=tell)
     for domain, plan in opened.plans.items():
         marks = marks_of_training(plan.protocol.workspace.manifest)

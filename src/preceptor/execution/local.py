@@ -19,7 +19,7 @@ from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.process import Handle, Starter, start_process
 from preceptor.execution.worker import keep_reason, log_of, silent
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
 
@@ -57,7 +57,7 @@ class LocalExecutor:
     ) -> None:
         self._context = context
         self._gpus = _visible_gpus(context) if gpus is None else gpus
-        slots = max(1, usable_cores() // context.threads)
+        slots = max(1, core_count() // context.threads)
         self._jobs = slots if jobs is None else jobs
         each = max(1, slots // len(self._gpus)) if self._gpus else 1
         self.packing = GpuPacking(runs_per_gpu, each)

@@ -29,7 +29,7 @@ from preceptor.predictor.model_info import ModelInfo, model_facts
 from preceptor.predictor.prediction import At, Prediction, Predictions, joined
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.threshold import find_threshold
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 from preceptor.runtime.formatting import number
 from preceptor.runtime.html_table import facts_table
 
@@ -87,7 +87,7 @@ class Predictor:
     ) -> None:
         self._ensemble = ensemble
         self._batch_size = batch_size
-        self._workers = workers or usable_cores()
+        self._workers = workers or core_count()
         self.threshold = find_threshold(threshold, ensemble.info)
         self.reference = reference
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from preceptor.errors import InputError
 
 
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+def core_count(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Number of cores by the process's affinity and its container's quota, at least one.
 
     Args:
@@ -35,16 +35,9 @@ def checked_jobs(jobs: int | None, threads: int, tell: Callable[[str], None]) ->
     Raises:
         InputError: `jobs` is below 1.
     """
-    most = max(1, usable_cores() // threads)
+    most = max(1, core_count() // threads)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be 1 or more")
     if jobs is not None and jobs > most:
-        tell(
-            f"{jobs} jobs of {threads} threads exceed the {usable_cores()} cores; using {most} jobs"
-        )
+        tell(f"{jobs} jobs of {threads} threads exceed the {core_count()} cores; using {most} jobs")
     return None if jobs is None else min(jobs, most)
-
-
-def core_count() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 from preceptor.serve.batcher import Batcher
 from preceptor.serve.served_model import (
     Answer,
@@ -74,7 +74,7 @@ class LocalEngine:
             name: _batcher(name, model, settings, done) for name, model in self._models.items()
         }
         self._decoders = ThreadPoolExecutor(
-            settings.workers or usable_cores(), thread_name_prefix="serve-decode"
+            settings.workers or core_count(), thread_name_prefix="serve-decode"
         )
         self._watch = Watch(self._models.values(), settings.reload)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from preceptor.errors import InputError, RunFailedError, reason
 from preceptor.execution.ray import connect
-from preceptor.runtime.cores import usable_cores
+from preceptor.runtime.cores import core_count
 from preceptor.serve.engine import all_or_none
 from preceptor.serve.served_model import (
     Answer,
@@ -60,7 +60,7 @@ class ModelReplica:
         self._settings = settings
         self._model = ServedModel(model, settings)
         self._watch = Watch([self._model], settings.reload)
-        self._decoders = ThreadPoolExecutor(settings.workers or usable_cores())
+        self._decoders = ThreadPoolExecutor(settings.workers or core_count())
         network = ThreadPoolExecutor(1)
 
         async def predict(batch: list[DecodedUpload]) -> list[Answer]:

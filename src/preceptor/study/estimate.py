@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from preceptor.config.run import RunConfig
 from preceptor.data.cache_folder import CanvasFormat
 from preceptor.data.manifest import Manifest
+from preceptor.runtime.core_load import core_load
 from preceptor.study.config import StudyConfig
 from preceptor.study.run_configs import plain_run
 from preceptor.study.steps import Step
@@ -21,17 +22,20 @@ _rates: dict[
 ] = {}  # cached in this process, so that both stages use the same measurement
 
 
-def training_rate(config: RunConfig, classes: Sequence[str]) -> float:
-    """Training speed in images per second.
+def training_rate(config: RunConfig, classes: Sequence[str], jobs: int) -> float:
+    """Training speed of one of several concurrent jobs in images per second.
 
     Args:
         config: Run config, see `step_seconds`.
         classes: Class names.
+        jobs: Number of jobs; the cores of the others compute, too, during the measurement.
     """
+    training = config.training
     # The estimate does not include compilation, and is therefore conservative.
-    speed = config.training.speed.model_copy(update={"compile": False})
-    seconds, _ = step_seconds(config, classes, speed)
-    return config.training.batch_size / seconds
+    speed = training.speed.model_copy(update={"compile": False})
+    with core_load(jobs - 1, training.threads):
+        seconds, _ = step_seconds(config, classes, speed)
+    return training.batch_size / seconds
 
 
 def estimate_seconds(
@@ -53,7 +57,7 @@ def estimate_seconds(
             continue
         key = repr((run.backbone, run.backbone_args, run.network, run.training, len(classes)))
         if key not in _rates:
-            _rates[key] = training_rate(run, classes)
+            _rates[key] = training_rate(run, classes, jobs)
         images = step.cost
         if step.kind == "train":
             images += FORWARD_SHARE * validation * (study.training.epochs + 1)
