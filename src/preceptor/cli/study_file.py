@@ -37,9 +37,10 @@ students: [{backbone}]     # backbones of Students and baselines; the paper's: d
 weights: {weights}              # hub (pretrained, needs internet), none, or a .safetensors file
 seeds: 3                   # with 3 seeds, p cannot fall below 0.25
 
-# The recommended settings of the method: Teachers that classify (α 0.1) and mappers, which are
-# trained on the maps alone; α 0.5 and 0.1 of all others (smaller = stronger guidance); a read-out
-# of each model. Validation selects among them. Settings that are given here replace them.
+# The recommended settings of the method. Teachers: classifiers, α 0.1 or without guidance, and
+# mappers, which are trained on the maps alone. All other guided models: α 0.5 and 0.1 (smaller =
+# stronger guidance). Validation selects among Teachers, α and read-outs. Controls: shuffled,
+# centre, pca, shuffled_human. Settings that are given here replace them.
 recipe: recommended
 mapper: {mapper}               # needs two classes, and maps of the positive one
 # alphas: [0.9, 0.5, 0.1]
