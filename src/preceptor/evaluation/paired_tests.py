@@ -20,7 +20,8 @@ from preceptor.evaluation.arrays import Array
 
 LEVEL = 0.95
 """Of every interval."""
-_EXACT_UP_TO = 20  # 2^20 sign patterns are 8 MiB and a few milliseconds
+EXACT_UP_TO = 20
+"""Largest number of seeds with all sign patterns: 2^20 are 8 MiB and a few milliseconds."""
 _RANDOM_FLIPS = 2**16
 
 
@@ -143,7 +144,7 @@ def p_floor(n: int) -> float:
         >>> p_floor(3)
         0.25
     """
-    return min(1.0, 2.0 / 2**n) if n <= _EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)
+    return min(1.0, 2.0 / 2**n) if n <= EXACT_UP_TO else 1.0 / (1 + _RANDOM_FLIPS)
 
 
 def floor_note(n: int, floor: float | None = None) -> str:
@@ -252,7 +253,7 @@ def holm(p_values: npt.ArrayLike) -> Array:
 def _sign_flip(d: Array) -> float:
     """Two-sided sign-flip p-value of Σ d."""
     least = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal sums must not differ by rounding
-    if len(d) <= _EXACT_UP_TO:
+    if len(d) <= EXACT_UP_TO:
         sums = d[:1]  # a pattern and its negation give the same |sum|
         for value in d[1:]:
             sums = np.concatenate([sums + value, sums - value])

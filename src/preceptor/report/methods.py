@@ -9,6 +9,7 @@ import pandas as pd
 
 from preceptor.config.guidance import CamClass, distance_weights
 from preceptor.config.training import Training
+from preceptor.evaluation.paired_tests import EXACT_UP_TO
 from preceptor.evaluation.sequential import sequential_level
 from preceptor.evaluation.terms import TERMS
 from preceptor.models.pooling import Pool
@@ -21,16 +22,12 @@ from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
 from preceptor.study.run_configs import training_of
 from preceptor.study.seeds import AutoSeeds
+from preceptor.study.selection import Rule
 from preceptor.training.record import RunRecord
 
-_TIED = (
-    "A candidate was tied with the best if the interval of their paired bootstrap difference "
-    "included 0; ties were broken by "
-)
-SELECTION = {
-    "highest": "The highest mean AUC over seeds was selected.",
-    "guided": _TIED + "the agreement with human maps of validation images.",
-    "val_auc": _TIED + "the smaller α.",
+_BREAKS_TIES: dict[Rule, str] = {
+    "guided": "the agreement with human maps of validation images",
+    "val_auc": "the smaller α",
 }
 
 MAPS: dict[CamClass, str] = {
@@ -76,7 +73,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
             else "the human maps are kept."
         ),
         "All selections used validation sets only, with the AUC on the worst of several sets. "
-        + SELECTION[study.selection]
+        + selection_sentence(study.selection, draws=study.draws)
         + (" Selections used the first seeds only." if study.looks else "")
         + " Test sets were scored "
         + ("after the selection only" if study.looks else "once, after the selection")
@@ -85,12 +82,11 @@ def methods(plan: Plan, results: Results) -> list[str]:
         "of each model.",
         f"The hypotheses were tested on {results.primary}: differences paired by seed with 95 % t "
         + (
-            "intervals, exact sign-flip tests, and Holm's correction over "
-            f"{family}. "
+            f"intervals, {sign_flip_words(seeds)}, and Holm's correction over {family}. "
             "Every seed is a new draw of the data, so that the intervals are over draws. "
             if study.draws
-            else "intervals, exact sign-flip tests (Fisher 1935), Holm's correction over "
-            f"{family}, and a two-level bootstrap over seeds and images (or groups). "
+            else f"intervals, {sign_flip_words(seeds)}, Holm's correction over {family}, and a "
+            "two-level bootstrap over seeds and images (or groups). "
         )
         + "Standard deviations have the divisor n − 1. All other results are descriptive.",
     ]
@@ -120,6 +116,40 @@ def methods(plan: Plan, results: Results) -> list[str]:
     if seconds:
         paragraphs.append(f"Total computing time of the finished trainings: {duration(seconds)}.")
     return paragraphs
+
+
+def selection_sentence(rule: Rule, *, draws: bool) -> str:
+    """How a configuration was selected, in a sentence.
+
+    Args:
+        rule: Rule of the selection.
+        draws: Whether every seed has its own images, so that only seeds are resampled.
+
+    Example:
+        >>> selection_sentence("highest", draws=False)
+        'The highest mean AUC over seeds was selected.'
+    """
+    if rule == "highest":
+        return "The highest mean AUC over seeds was selected."
+    found = "t interval of their difference over draws"
+    if not draws:
+        found = "interval of their paired bootstrap difference"
+    return (
+        f"A candidate was tied with the best if the {found} included 0; ties were broken by "
+        f"{_BREAKS_TIES[rule]}."
+    )
+
+
+def sign_flip_words(seeds: int) -> str:
+    """Name of the sign-flip tests of a number of seeds, see `paired_difference`.
+
+    Example:
+        >>> sign_flip_words(10)
+        'exact sign-flip tests (Fisher 1935)'
+    """
+    if seeds <= EXACT_UP_TO:
+        return "exact sign-flip tests (Fisher 1935)"
+    return "sign-flip tests with random sign patterns (Fisher 1935)"
 
 
 def looks_sentence(study: StudyConfig, results: Results) -> str:
