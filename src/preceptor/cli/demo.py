@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Run a small study on forged photographs.
 
-    The study runs the whole protocol in a few minutes.
+    The study has three draws, two controls and no ceiling, and takes a few minutes.
     """
     from preceptor.runtime.bulk_import import bulk_import
 
