@@ -107,6 +107,16 @@ def test_the_report_names_the_mappers(finished: Path) -> None:
     assert "Mapper as a detector: annotated, human maps" in html
 
 
+def test_the_report_has_a_table_of_each_kind_of_comparison(finished: Path) -> None:
+    compared = pd.read_csv(finished / "comparisons.csv")
+    files = {file.stem for file in (finished / "tables").glob("*.csv")}
+    assert {"RQ2", "control", "detector", "ceiling", "variant", "start"} <= set(
+        compared["question"]
+    )
+    for question in compared["question"].unique():
+        assert any(name.endswith(f"comparison-{question.lower()}") for name in files), question
+
+
 def test_variants_have_their_own_guidance(finished: Path) -> None:
     plan = reopen(finished).first
     teacher = plan.winner()

@@ -114,6 +114,13 @@ def run(
             show_default="after",
         ),
     ] = None,
+    proposals_on_evaluation: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether validation and test images have proposals, too.",
+            show_default="no-proposals-on-evaluation",
+        ),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +178,7 @@ def run(
         "labels": _names("--labels", labels),
         "order": order,
         "proposals": proposals,
+        "proposals_on_evaluation": proposals_on_evaluation,
         "seed": seed,
         "overlap": overlap,
         "overlap_share": overlap_share,

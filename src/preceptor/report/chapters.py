@@ -167,7 +167,8 @@ def _how_much(plan: Plan, results: Results, sentences: list[str]) -> list[Block 
     blocks.append(_drawn("differences", drawings))
     share = tables.share_table(results)
     blocks.append(TableBlock("share", share) if share else None)
-    blocks += _compared(results, ("overall", "RQ3", "control", "ceiling", "variant", "start"))
+    questions = ("overall", "RQ3", "control", "detector", "ceiling", "variant", "start")
+    blocks += _compared(results, questions)
     if sentences:
         blocks.append(Details("All comparisons in sentences", [Text(one) for one in sentences]))
     return blocks

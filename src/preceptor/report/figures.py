@@ -253,8 +253,9 @@ def forest_plot(results: Results, backbone: str) -> Figure | None:
     if results.comparisons.empty:
         return None
     table = results.comparisons
-    wanted = ["overall"] if backbone == OVERALL else ["RQ2", "RQ3", "control", "ceiling"]
-    table = table[table["question"].isin(wanted) & (table["backbone"] == backbone)]
+    wanted = ["RQ2", "RQ3", "control", "detector", "ceiling"]
+    asked = table["question"].isin(["overall"] if backbone == OVERALL else wanted)
+    table = table[asked & (table["backbone"] == backbone)]
     rows = []
     for row in records(table):
         key = row["key_b"]

@@ -25,6 +25,7 @@ _QUESTIONS = {
     "RQ3": f"against Baseline 1 at α {PAPER_ALPHA:g}",
     "overall": "the mean over backbones, seed by seed",
     "control": "against the controls",
+    "detector": "against the mapper as a detector",
     "ceiling": "against the ceiling",
     "variant": "",
     "start": "all from the mapper's weights",
