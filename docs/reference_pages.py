@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,28 +12,43 @@ import typer.main
 
 from preceptor.cli.main import app
 from preceptor.config.documentation import json_schema
+from preceptor.config.run import RunConfig
+from preceptor.config.settings import Settings
+from preceptor.label.teacher_config import TeacherConfig
 from preceptor.results.columns import MEANINGS
 from preceptor.results.schema import CSV_FILES
 from preceptor.study.config import StudyConfig
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "reference" / "generated"
+FILES: dict[str, tuple[str, type[Settings], str]] = {
+    "study": ("Study files", StudyConfig, "`preceptor study`"),
+    "run": ("Run files", RunConfig, "`preceptor train`"),
+    "teacher": (
+        "Files of the Teacher of a marking page",
+        TeacherConfig,
+        "`preceptor label --teacher-config` and `preceptor label teach --config`",
+    ),
+}
+"""Configuration files: title, model of the keys, and commands that read them, by name."""
 
 _CODE = re.compile(r"(?<![`\w])(`[^`]+`)")
 
 
 def write_reference() -> None:
-    """Write the generated pages and the schema of study files."""
+    """Write the generated pages and the schemas of configuration files."""
     GENERATED.mkdir(parents=True, exist_ok=True)
-    schema = json_schema(StudyConfig)
+    schemas = {name: json_schema(model) for name, (_, model, _) in FILES.items()}
     for name, text in {
-        "config.md": config_page(schema),
+        "config.md": config_page(schemas),
         "commands.md": commands_page(),
         "tables.md": tables_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
         "changelog.md": _beside("CHANGELOG.md"),
         "paper.md": _beside("examples/paper/README.md"),
-        "study.schema.json": json.dumps(schema, indent=1) + "\n",
+        **{
+            f"{name}.schema.json": json.dumps(one, indent=1) + "\n" for name, one in schemas.items()
+        },
     }.items():
         file = GENERATED / name
         if not file.exists() or file.read_text(encoding="utf-8") != text:  # keep the times
@@ -63,31 +78,49 @@ def with_links_inside(text: str, up: str) -> str:
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?:benchmarks|examples|src)/[^)]*\)", r"\1", text)
 
 
-def config_page(schema: dict[str, Any]) -> str:
-    """Page of all keys of a study file."""
+def config_page(schemas: dict[str, dict[str, Any]]) -> str:
+    """Page of all keys of the configuration files.
+
+    Args:
+        schemas: JSON Schemas by the names of `FILES`.
+    """
     parts = [
-        "# Study files: all keys\n",
-        "A study file is YAML. All keys exist since version 0.1.0; keys without a default are "
-        "required. Unknown keys and wrong values are errors with the key, the value and a "
+        "# Configuration files: all keys\n",
+        "Configuration files are YAML. All keys exist since version 0.1.0; keys without a default "
+        "are required. Unknown keys and wrong values are errors with the key, the value and a "
         "remedy. Relative paths start at the folder of the file; `${NAME}` is an environment "
         "variable.\n",
-        "{download}`study.schema.json <study.schema.json>` is the JSON Schema of this page; "
-        "`preceptor study schema --out study.schema.json` writes it. Editors with a YAML "
-        "language server complete and check a file that begins with\n",
+        "Editors with a YAML language server complete and check a file that begins with a line "
+        "such as the following. The JSON Schemas are "
+        + ", ".join(f"{{download}}`{name}.schema.json <{name}.schema.json>`" for name in schemas)
+        + "; `preceptor study schema --out study.schema.json` writes the first one.\n",
         "```yaml\n# yaml-language-server: $schema=study.schema.json\n```\n",
-        *_table("study", schema, schema),
     ]
-    for name, one in sorted(schema["$defs"].items()):
-        parts += _table(name, one, schema)
+    nested: dict[str, dict[str, Any]] = {}
+    for name, schema in schemas.items():
+        title, model, commands = FILES[name]
+        own = model.__annotations__  # before those it inherits
+        parts += _section(name, title, schema, own, f" Read by {commands}.")
+        nested |= schema["$defs"]
+    for name, one in sorted(nested.items()):
+        parts += _section(name, name, one)
     return "\n".join(parts)
 
 
-def _table(name: str, one: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """Section with the keys of a config."""
-    title = "Keys of a study" if name == "study" else name
-    rows = [f"(config-{name.lower()})=\n## {title}\n", one["description"] + "\n"]
+def _section(
+    name: str, title: str, one: dict[str, Any], own: Collection[str] = (), readers: str = ""
+) -> list[str]:
+    """Section with the keys of a configuration.
+
+    Args:
+        name: Name of its anchor.
+        title: Heading.
+        one: Schema of the configuration.
+        own: Keys that come first.
+        readers: Sentence that follows the description.
+    """
+    rows = [f"(config-{name.lower()})=\n## {title}\n", f"{one['description']}{readers}\n"]
     required = one.get("required", [])
-    own = StudyConfig.__annotations__ if name == "study" else ()  # before those it inherits
     keys = sorted(one["properties"].items(), key=lambda item: item[0] not in own)
     for key, value in keys:
         facts = ["required" if key in required else _default(value.get("default")), _type(value)]

@@ -65,8 +65,16 @@ def test_pages_for_programs(site: Path) -> None:
         if line.startswith("- ["):
             assert (site / line.partition("](")[2].rstrip(")")).is_file()
     assert "# Models from outside timm" in (site / "llms-full.txt").read_text()
-    (schema,) = site.glob("_downloads/*/study.schema.json")
-    assert "teachers" in json.loads(schema.read_text())["properties"]
+
+
+def test_every_configuration_file_has_its_keys_and_a_schema(site: Path) -> None:
+    page = (site / "reference" / "generated" / "config.html").read_text()
+    for name, key in (("study", "teachers"), ("run", "rows"), ("teacher", "every")):
+        (schema,) = site.glob(f"_downloads/*/{name}.schema.json")
+        properties = json.loads(schema.read_text())["properties"]
+        assert key in properties
+        _, _, section = page.partition(f'id="config-{name}"')
+        assert all(f">{one}</span>" in section for one in properties)
 
 
 def test_pages_fit_and_are_accessible(site: Path, browser: Any) -> None:

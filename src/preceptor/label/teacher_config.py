@@ -28,7 +28,8 @@ class TeacherConfig(Settings):
         weights: Initial weights: hub, none or a .safetensors file.
         backbone_args: Further arguments of the backbone.
         mapper: Settings of the mapper.
-        training: Training settings.
+        training: Training settings; by default 400 steps of 16 images with AdamW, and a one-cycle
+            schedule up to a learning rate of 0.001.
         seed: Random seed.
     """
 
