@@ -12,6 +12,7 @@ import pytest
 from preceptor.report.ladder_blocks import ladder_blocks
 from preceptor.report.ladder_figure import LEGEND, ladder_plot
 from preceptor.report.ladder_words import (
+    agreement_words,
     any_map_words,
     place_clause,
     rung_sentences,
@@ -92,6 +93,19 @@ def test_which_control_is_any_map() -> None:
     only = replace(ladder(0.05, 0.02), any_map=AnyMap("pca", ("pca",), "pca: it is the best."))
     assert "in their image: “PCA maps”. The gain" in any_map_words([only])
     assert any_map_words([replace(only, any_map=None)]) == ""
+
+
+def test_agreement_is_told_where_there_are_human_maps() -> None:
+    plain = ladder(0.05, 0.02)
+    assert agreement_words([plain]) == ""
+    known = [
+        replace(rung, agreement=value)
+        for rung, value in zip(plain.rungs, (0.655, 0.1, math.nan, 0.84), strict=True)
+    ]
+    text = agreement_words([replace(plain, rungs=tuple(known)), plain])
+    told = "test_byobnet: 0.66 without maps, 0.10 with any map and 0.84 with all human maps. If"
+    assert told in text
+    assert "Teacher" not in text
 
 
 def test_the_table_has_a_row_a_rung() -> None:

@@ -214,7 +214,7 @@ def test_a_rung_without_runs_is_absent(
     plan: Plan, whole: Results, gone: tuple[str, ...], names: list[str]
 ) -> None:
     rows = [row for row in whole.rows if row.key not in gone]
-    ladder = ladders(plan, rows, whole.figures, whole.files)[0]
+    ladder = ladders(plan, rows, whole.figures, whole.files, whole.runs)[0]
     assert [rung.name for rung in ladder.rungs] == names
     assert (ladder.any_map is None) == ("any" not in names)
     assert (ladder.place is None) == ("any" not in names)
@@ -230,7 +230,7 @@ def test_a_number_of_seeds_that_is_auto_is_corrected_for(plan: Plan, whole: Resu
     study = plan.protocol.study.model_copy(update={"seeds": auto})
     looked = replace(plan, protocol=replace(plan.protocol, study=study))
     looked.members = {member: None for member in plan.members if member.seed < 2}
-    ladder = ladders(looked, whole.rows, whole.figures, whole.files)[0]
+    ladder = ladders(looked, whole.rows, whole.figures, whole.files, whole.runs)[0]
     fixed = whole.ladders[0]
     assert ladder.any_map is not None
     assert ladder.any_map.among == ANY_MAP
@@ -243,6 +243,22 @@ def test_a_number_of_seeds_that_is_auto_is_corrected_for(plan: Plan, whole: Resu
     assert place.mean == plain_place.mean
     assert place.high - place.low > plain_place.high - plain_place.low
     assert place.p >= plain_place.p
+
+
+def test_agreement_is_the_mean_over_validation_sets_and_seeds(plan: Plan, whole: Results) -> None:
+    runs = whole.runs.copy()
+    place = np.arange(len(runs))
+    runs["val_map_correlation"] = place / 100
+    runs["val-other_map_correlation"] = np.where(place % 2, np.nan, -place / 50)
+    for ladder in ladders(plan, whole.rows, whole.figures, whole.files, runs):
+        for rung in ladder.rungs:
+            own = (runs["role"] == rung.key) & (runs["alpha"] == rung.setting.alpha)
+            of_seeds = [
+                np.mean([at / 100] if at % 2 else [at / 100, -at / 50])
+                for at in place[own & (runs["backbone"] == BACKBONE)]
+            ]
+            assert len(of_seeds) == len(SEEDS)
+            assert rung.agreement == pytest.approx(np.mean(of_seeds))
 
 
 def test_the_file_has_a_line_a_rung(whole: Results) -> None:

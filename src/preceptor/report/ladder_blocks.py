@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from preceptor.report.blocks import Block, Details, FigureBlock, TableBlock, Text, slug
 from preceptor.report.ladder_figure import LEGEND, ladder_plot
 from preceptor.report.ladder_words import (
+    agreement_words,
     any_map_words,
     place_sentence,
     rung_sentences,
@@ -22,12 +23,13 @@ def ladder_blocks(results: Results) -> list[Block | None]:
     found = results.ladders_on(results.primary)
     if not found:
         return [Text(f"No Student has been scored on {results.primary} yet.", "none")]
-    table, definition = rung_table(found), any_map_words(found)
+    table, definition, agreement = rung_table(found), any_map_words(found), agreement_words(found)
     blocks: list[Block | None] = [
         Text(place_sentence(results) or " ".join(rung_sentences(found)), "answer"),
         Text(definition) if definition else None,
         _figure([(one.backbone, one) for one in found], f"AUC on {results.primary}"),
         TableBlock("rungs", table) if table else None,
+        Text(agreement) if agreement else None,
     ]
     others: list[Text | TableBlock] = []
     for name in dict.fromkeys(ladder.set for ladder in results.ladders):

@@ -111,6 +111,26 @@ def any_map_words(found: Iterable[Ladder]) -> str:
     )
 
 
+def agreement_words(found: Iterable[Ladder]) -> str:
+    """Agreement of the models' maps with human maps on each rung; "" without human maps."""
+    said = []
+    for ladder in found:
+        known = [
+            f"{number(rung.agreement, 2)} {_WITH[rung.name]}"
+            for rung in ladder.rungs
+            if np.isfinite(rung.agreement)
+        ]
+        if known:
+            said.append(f"{ladder.backbone}: {names_of(known)}")
+    if not said:
+        return ""
+    return (
+        "Correlation of the models' maps with human maps of validation images, mean over seeds: "
+        f"{'; '.join(said)}. If it is high without maps, the model uses the marked regions without "
+        "guidance, and their place is little new information."
+    )
+
+
 def rung_table(found: Sequence[Ladder]) -> Table | None:
     """Table of ladders on one evaluation set: a row per rung, with its gain over the one below."""
     if not found:

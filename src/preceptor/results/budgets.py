@@ -13,10 +13,10 @@ import pandas as pd
 from preceptor.data.annotated import draw_annotated
 from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_interval
 from preceptor.evaluation.scores import ALL_SOURCES
+from preceptor.results.map_agreement import map_agreement
 from preceptor.results.rows import records
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Role
-from preceptor.training.record import metric_name
 
 LINES = {
     "baseline1": "Baseline 1: annotated alone",
@@ -156,12 +156,10 @@ def annotation_minutes(plan: Plan, size: int) -> float:
 def _map_agreement(
     runs: pd.DataFrame, size: int, backbone: str, alpha: float, sets: Sequence[str]
 ) -> pd.Series:
-    """Mean correlation with human maps over validation sets at the selected epoch, by seed."""
+    """Agreement of the Teachers with a number of annotated images, by seed."""
     label = _label("teacher", size)
     mine = runs[(runs["role"] == label) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
-    mine = mine.drop_duplicates("seed").set_index("seed")
-    names = [metric_name(one, "map_correlation") for one in sets]
-    return mine[[name for name in names if name in mine]].astype(float).mean(axis=1)
+    return map_agreement(mine, sets)
 
 
 def _label(role: Role, size: int) -> str:

@@ -193,7 +193,7 @@ def gather(plan: Plan) -> Results:
         compared = compare(plan, results.rows, results.figures, files)
         results.comparisons = COMPARISONS.table(compared)
         results.shares = shares(plan, results.rows, results.figures, files)
-        results.ladders = ladders(plan, results.rows, results.figures, files)
+        results.ladders = ladders(plan, results.rows, results.figures, files, results.runs)
     choice = plan.teacher_choice
     results.teachers = pd.DataFrame(choice.table if choice else ())
     results.alphas = _alphas(plan)

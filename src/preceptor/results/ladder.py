@@ -9,8 +9,9 @@ gain of the Teacher's maps over any map is what the place is worth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,8 +19,10 @@ import pandas as pd
 
 from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
+from preceptor.evaluation.split_names import kind_or_none
 from preceptor.results.comparisons import set_aucs
-from preceptor.results.rows import Row, set_order
+from preceptor.results.map_agreement import map_agreement
+from preceptor.results.rows import Row, select_arm, set_order
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.controls import Control
 from preceptor.study.plan import Plan
@@ -77,6 +80,8 @@ class Rung:
         mean, std: Mean AUC over seeds and standard deviation (n − 1).
         low, high: 95 % t interval of the mean over seeds, corrected as the gain; NaN for one seed.
         gain: Gain over the rung below; None on the lowest rung.
+        agreement: Mean correlation of the models' maps with human maps of validation images, over
+            validation sets and seeds; NaN without human maps.
     """
 
     name: RungName
@@ -89,6 +94,7 @@ class Rung:
     low: float
     high: float
     gain: Gain | None = None
+    agreement: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,11 @@ class Ladder:
 
 
 def ladders(
-    plan: Plan, rows_shown: Sequence[Row], figures: pd.DataFrame, files: ScoreFiles
+    plan: Plan,
+    rows_shown: Sequence[Row],
+    figures: pd.DataFrame,
+    files: ScoreFiles,
+    runs: pd.DataFrame,
 ) -> list[Ladder]:
     """Ladders of every backbone and evaluation set with a Student.
 
@@ -130,14 +140,22 @@ def ladders(
         rows_shown: Rows of the main table, whose settings are selected.
         figures: Metrics, see `Results.figures`.
         files: Score files of the study.
+        runs: Trainings, see `Results.runs`.
     """
     rows = {row.key: row for row in rows_shown}
     found = []
+    sets = [name for name in set_order(plan) if kind_or_none(name) == "val"]
     for backbone in plan.protocol.study.students:
         chosen = _any_map(plan, rows, backbone, files)
+        agreement = {
+            key: float(map_agreement(select_arm(runs, row.arms[backbone]), sets).mean())
+            for key, row in rows.items()
+            if backbone in row.arms
+        }
         for name in set_order(plan):
             rungs = _rungs(rows, figures, backbone, name, chosen, plan.protocol.study.looks)
-            ladder = Ladder(backbone, name, rungs, chosen)
+            rungs = [replace(one, agreement=agreement[one.key]) for one in rungs]
+            ladder = Ladder(backbone, name, tuple(rungs), chosen)
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
     return found
@@ -193,7 +211,7 @@ def _rungs(
     evaluation: str,
     chosen: AnyMap | None,
     looks: Sequence[int],
-) -> tuple[Rung, ...]:
+) -> list[Rung]:
     keys: dict[RungName, str | None] = {
         "none": "baseline2",
         "any": None if chosen is None else chosen.control,
@@ -217,7 +235,7 @@ def _rungs(
         found.append(
             Rung(name, row.key, row.title, own, len(values), *spread, *interval, gains.get(name))
         )
-    return tuple(found)
+    return found
 
 
 def _gain(
