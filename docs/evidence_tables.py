@@ -22,6 +22,7 @@ from preceptor.report.export import standalone
 from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
 from preceptor.results import read
+from preceptor.results.map_agreement import map_agreement
 from preceptor.runtime.formatting import DASH, interval, number
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,8 @@ class Row:
         shuffled, centre: Mean AUC of these controls.
         mapper, mapper_all: Mean AUC of the mapper as a detector, trained on the annotated images
             and on all human maps; NaN if the study has none.
+        unguided, guided: Mean correlation with human maps of validation images of the maps of
+            Baseline 2, and of the ceiling; NaN if the archive has no records of runs.
     """
 
     study: Shown
@@ -85,11 +88,18 @@ class Row:
     centre: float
     mapper: float
     mapper_all: float
+    unguided: float
+    guided: float
 
     @property
     def data(self) -> str:
         """Name of the data with the number of repeats."""
         return f"{self.study.title}, {self.repeats} {self.study.seed}s"
+
+    @property
+    def student_text(self) -> str:
+        """AUC of the Student; bold if a gain over both baselines is shown."""
+        return f"**{number(self.student)}**" if _shown(self.gain) else number(self.student)
 
 
 def row_of(study: Shown) -> Row:
@@ -123,7 +133,18 @@ def row_of(study: Shown) -> Row:
         centre=float(means.loc["centre", "mean"]),
         mapper=float(means["mean"].get("mapper", math.nan)),
         mapper_all=float(means["mean"].get("mapper_all", math.nan)),
+        unguided=_agreement(tables.runs, "baseline2", means.loc["baseline2", "alpha"]),
+        guided=_agreement(tables.runs, "ceiling", means.loc["ceiling", "alpha"]),
     )
+
+
+def _agreement(runs: pd.DataFrame, role: str, alpha: Any) -> float:
+    """Mean correlation of the maps of a role with human maps, over validation sets and seeds."""
+    if runs.empty:
+        return math.nan
+    own = runs[(runs["role"] == role) & (runs["alpha"] == float(alpha))]
+    sets = [name.removesuffix("_auc") for name in own if name.endswith("_auc")]
+    return float(map_agreement(own, sets).mean())
 
 
 def _difference(row: pd.DataFrame, p: str) -> Difference:
@@ -142,7 +163,7 @@ def summary(rows: Sequence[Row]) -> str:
         [
             [
                 one.data, one.study.marks, number(one.baseline1), number(one.baseline2),
-                number(one.any_map), f"**{number(one.student)}**", number(one.ceiling),
+                number(one.any_map), one.student_text, number(one.ceiling),
                 f"{number(one.mapper)}; {number(one.mapper_all)}" if one.mapper > 0 else DASH,
             ]
             for one in rows
@@ -170,7 +191,7 @@ def front(rows: Sequence[Row]) -> str:
         header,
         [
             [
-                one.data, one.study.marks, f"**{number(one.student)}**", number(one.baseline1),
+                one.data, one.study.marks, one.student_text, number(one.baseline1),
                 number(one.baseline2), number(one.any_map), _verdict(one),
             ]
             for one in rows
@@ -223,19 +244,37 @@ def controls(rows: Sequence[Row]) -> str:
 
 
 def readme(rows: Sequence[Row]) -> str:
-    """AUC of the rows of the studies with at least three repeats."""
-    shown = [one for one in rows if one.repeats >= 3]
-    lines = {
-        "all images, Teacher's maps (**Student**)": "student",
-        "annotated images, human maps (Baseline 1)": "baseline1",
-        "all images, no maps (Baseline 2)": "baseline2",
-        "all images, the best of any map, such as the Teacher's maps shuffled": "any_map",
-        "all images, human maps for all (ceiling)": "ceiling",
-    }
-    body = [[title, *(number(getattr(one, key)) for one in shown)] for title, key in lines.items()]
-    body.append(["Student minus the better baseline", *(one.gain.text for one in shown)])
-    body.append(["Student minus the best of any map", *(one.place.text for one in shown)])
-    return table(["trained on", *(one.data for one in shown)], body)
+    """Student, baselines, any map and ceiling of the studies with at least three repeats."""
+    header = [
+        "data", "Baseline 1", "Baseline 2", "any map", "Student", "ceiling",
+        "Student minus the better baseline", "Student minus any map",
+    ]  # fmt: skip
+    return table(
+        header,
+        [
+            [
+                one.data, number(one.baseline1), number(one.baseline2), number(one.any_map),
+                one.student_text, number(one.ceiling), one.gain.text, one.place.text,
+            ]
+            for one in rows
+            if one.repeats >= 3
+        ],
+    )  # fmt: skip
+
+
+def agreement(rows: Sequence[Row]) -> str:
+    """Agreement of unguided and guided maps with human maps, and the gain of the place."""
+    return table(
+        [
+            "data", "maps without guidance and human maps, r", "with all human maps, r",
+            "Teacher's maps minus any map",
+        ],
+        [
+            [one.data, number(one.unguided, 2), number(one.guided, 2), one.place.text]
+            for one in rows
+            if not math.isnan(one.unguided)
+        ],
+    )  # fmt: skip
 
 
 def figure(rows: Sequence[Row]) -> str:
@@ -270,6 +309,7 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
     "gains": gains,
     "controls": controls,
     "readme": readme,
+    "agreement": agreement,
 }
 
 

@@ -50,6 +50,10 @@ STUDIES = (
     ),
     Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
     Shown(
+        "road-cracks", "road_cracks", "Road cracks", "test-unseen", "seed",
+        "12 %",
+    ),
+    Shown(
         "brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed",
         "12 %",
     ),
