@@ -27,7 +27,7 @@ import numpy as np
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.cache_folder import CacheWriter, CanvasFormat
-from preceptor.data.decode_pass import DecodePass
+from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.fingerprints import contents_of
 from preceptor.data.manifest import Manifest
 from preceptor.execution.fork_server import ForkServer
@@ -86,7 +86,7 @@ def fill_cache(manifest: Path, cache: Path) -> int:
     """Cache of the manifest's canvases, all of one picture; returns the number of rows."""
     table = Manifest.read(manifest, verify=False, decoding=DecodePass(cache))
     form = CanvasFormat(SIDE, "squash", 1)
-    name = form.name(contents_of(table, cache / "fingerprints.parquet").digest)
+    name = form.name(contents_of(table, cache / INDEX).digest)
     if not (cache / name).is_dir():
         writer = CacheWriter(cache, ".benchmark", form, np.zeros(len(table), bool))
         picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 1), np.uint8)

@@ -132,8 +132,8 @@ def open_images(
         fit: Method that makes images square, see `geometry.fit_box`.
         channels: Number of channels, 3 or 1.
         cache_dir: Folder of the caches; None = decode on the fly.
-        index: File of a `FileIndex`, used without a cache: known sizes of unchanged images are not
-            read again.
+        index: Folder of a `FileIndex`, used without a cache: known sizes of unchanged images are
+            not read again.
         threads: Number of decoding threads while the cache is filled; None = one per core.
 
     Raises:

@@ -26,7 +26,7 @@ from preceptor.runtime.checksums import DIGEST_BYTES
 from preceptor.runtime.replace_file import replacing
 
 # Increased if tables that were valid would be rejected or read differently.
-_FORMAT = 2
+_FORMAT = 3
 _METADATA = b"preceptor"
 _FILES = ("path", "saliency")
 _NUMBERS = 3  # of a state
@@ -172,8 +172,8 @@ def _arrow(column: pd.Series) -> pa.Array:
     """Column in one piece; NaN is kept, since columns with null are copied when they are read."""
     if column.dtype != "str":
         return pa.array(column.to_numpy(), from_pandas=False)
-    text = pa.chunked_array([pa.array(column, pa.large_string())]).combine_chunks()
-    return text.chunk(0) if isinstance(text, pa.ChunkedArray) else text
+    text = pa.array(column.array, pa.large_string())
+    return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
 
 
 def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint8]:

@@ -33,14 +33,14 @@ from preceptor.data.file_table import Decoded, FileTable, WrongFiles
 from preceptor.data.images import ImageError, decode_image, decode_map, read_file
 from preceptor.data.locations.read import reading_threads
 from preceptor.errors import InputError, RunFailedError
-from preceptor.runtime.checksums import content_digest
+from preceptor.runtime.checksums import content_hash
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.file_lock import locked
 from preceptor.runtime.progress import Progress
 from preceptor.runtime.progress import progress as progress_bar
 
-INDEX = "fingerprints.parquet"
-"""File of a cache folder that remembers what is known of image files."""
+INDEX = "index"
+"""Folder of a cache folder that remembers what is known of image files."""
 TABLES = "checked"
 """Folder of a cache folder with the tables that were found valid."""
 # Files of a task: submitting one costs as much as decoding a small image, and a kilobyte of memory.
@@ -110,11 +110,12 @@ class DecodePass:
         """
         table = FileTable(images, maps)
         formats = self._formats if complete else []
-        files = FileIndex(self._index).look_up(table.paths)
+        index = FileIndex(self._index)
+        files = index.look_up(table.paths)
         missing = self._missing(formats, table.contents(files), len(images))
         if missing or not table.is_decoded(files).all():
             self._wait_for_others(table, needed=bool(formats))
-            files = FileIndex(self._index).look_up(table.paths)
+            index.refresh(files)
             missing = self._missing(formats, table.contents(files), len(images))
         unread = np.ones(len(table.paths), bool) if missing else ~table.is_decoded(files)
         found = WrongFiles()
@@ -122,7 +123,7 @@ class DecodePass:
             with self._naming_the_cache():
                 self._reserve(missing, table)
             found = self._read(files, table, np.flatnonzero(unread), progress)
-            FileIndex(self._index).remember(files, unread & (files.digest != ""))
+            index.remember(files, unread & files.known)
         if complete and not found and (contents := table.contents(files)) is not None:
             self._valid = _Valid(contents, *table.states(files))
         return table.decoded(files, found)
@@ -204,7 +205,7 @@ class DecodePass:
         progress: Progress | None,
     ) -> WrongFiles:
         """Read the files at these positions; returns the problems."""
-        files.digest[which] = ""
+        files.known[which] = False
         files.as_image[which] = files.as_map[which] = False
         wrong = WrongFiles()
 
@@ -215,7 +216,8 @@ class DecodePass:
             except ImageError as error:
                 wrong.images[at] = wrong.maps[at] = error.reason
                 return
-            files.digest[at] = content_digest(content)
+            files.digest[at] = np.frombuffer(content_hash(content), np.uint8)
+            files.known[at] = True
             with decoding:
                 decode(at, path, content)
 
@@ -240,7 +242,9 @@ class DecodePass:
 
         # Many threads wait for the network; a few of them decode, which takes cores and memory.
         threads = reading_threads([table.paths[at] for at in which.tolist()], self._threads)
-        decoding = threading.Semaphore(self._threads)
+        decoding: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if threads > self._threads:
+            decoding = threading.Semaphore(self._threads)
         size = min(_PART, max(1, len(which) // (8 * threads)))
         parts = np.array_split(which, -(-len(which) // size))
         title, done = f"reading {len(which):,} images", 0
