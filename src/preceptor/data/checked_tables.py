@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preceptor.data.file_contents import FileContents
+from preceptor.data.file_contents import FileContents, arrow_hashes
 from preceptor.data.file_index import DECODER, file_states
 from preceptor.data.locations.location import not_plain
 from preceptor.runtime.checksums import DIGEST_BYTES
@@ -132,11 +132,7 @@ class CheckedTables:
         hashes = (checked.contents.images, checked.contents.maps)
         for column, states, contents in zip(_FILES, (images, maps), hashes, strict=True):
             columns |= dict(zip(_states(column), map(pa.array, states.T), strict=True))
-            columns[_contents_column(column)] = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(DIGEST_BYTES),
-                len(contents),
-                [None, pa.py_buffer(np.ascontiguousarray(contents))],
-            )
+            columns[_contents_column(column)] = arrow_hashes(contents)
         about = {"key": key.content, "contents": checked.contents.digest, "kinds": kinds}
         table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
         with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from preceptor.data.file_contents import arrow_hashes
 from preceptor.data.index_segments import GROUP, SCHEMA, IndexSegments
 from preceptor.data.locations.location import not_plain
 from preceptor.data.locations.states import states_of
@@ -155,9 +156,7 @@ def _entries(files: KnownFiles, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
         columns = {
             "path": [files.paths[row] for row in part.tolist()],
             **{name: files.state[part, place] for place, name in enumerate(_STATE)},
-            "digest": pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(DIGEST_BYTES), len(part), [None, pa.py_buffer(files.digest[part])]
-            ),
+            "digest": arrow_hashes(files.digest[part]),
             "width": files.size[part, 0],
             "height": files.size[part, 1],
             "as_image": np.where(files.as_image[part], DECODER, 0),
