@@ -150,9 +150,9 @@ def test_a_shard_that_is_damaged_after_the_look_is_told_in_one_line(folder: Shar
 
 def test_an_open_shard_keeps_no_file_open(folder: ShardFolder) -> None:
     write(folder, list(range(160))).finish()
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     known = folder.read()
     kept = [folder.pixels(name, 16) for name in known.names]
     assert len(kept) == 10
     if before:
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
