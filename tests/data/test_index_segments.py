@@ -94,7 +94,7 @@ def test_a_damaged_segment_is_left_out_and_removed_by_the_next_merge(
     damaged = index / IndexSegments(index).names()[0]
     content = bytearray(damaged.read_bytes())
     content[content.index(lost.digest[1].tobytes())] ^= 255
-    new = {"cut": content[:-30], "empty": b"", "junk": b"PAR1" * 9, "byte": bytes(content)}
+    new = {"cut": bytes(content[:-30]), "empty": b"", "junk": b"PAR1" * 9, "byte": bytes(content)}
     damaged.write_bytes(new[change])
     assert FileIndex(index).look_up(paths).known.tolist() == [True, True, False, False]
     monkeypatch.setattr(index_segments, "_MOST", 1)
