@@ -24,6 +24,7 @@ from PIL import Image
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.cache import open_images
+from preceptor.data.decode_pass import INDEX
 from preceptor.data.manifest import Manifest
 from preceptor.data.row_hashes import RowHashes
 from preceptor.data.workspace import Workspace
@@ -48,7 +49,7 @@ def make_data(folder: Path, count: int) -> Path:
 
 def in_three_passes(manifest: Path, caches: Path) -> None:
     table = Manifest.read(manifest)
-    RowHashes(table, caches / "fingerprints.parquet")
+    RowHashes(table, caches / INDEX)
     open_images(table, side=FORM.side, cache_dir=caches)
 
 

@@ -3,11 +3,12 @@
     python benchmarks/cache_kill.py [--kills 20] [--images 600]
 
 Images and maps lie behind an HTTP server that answers some requests with 503 and cuts some bodies.
-A process reads the manifest and fills the cache; it is killed after a random number of files, and
-started again, in the same folders. Every second time the copies of the remote files are removed
-first, so that they are loaded again. After each kill, a cache that is there must be complete and
-equal, bit for bit, to one that was filled without disturbance from local files; after the last one,
-the process ends by itself, and leaves that cache and no hidden folder. Ends with 1 otherwise.
+A process reads the manifest and fills the cache, in shards of 32 images; it is killed after a
+random number of files, and started again, in the same folders. Every second time the copies of the
+remote files are removed first, so that they are loaded again. After each kill, every image and map
+of the shards must be equal, bit for bit, to that of a cache that was filled without disturbance
+from local files, and be there once; after the last one, the process goes on where the one before
+was killed and ends by itself, and leaves all of them and no hidden folder. Ends with 1 otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import pandas as pd
 from measure import machine
 from PIL import Image
 
+from preceptor.data.shards import DIGESTS, PIXELS, SHARDS, SIZES
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.fault_server import FaultServer, fault_server
@@ -34,11 +37,14 @@ from tests.fault_server import FaultServer, fault_server
 FILL = """
 import sys
 from pathlib import Path
+from preceptor.data import decode_pass, shards
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest
 def told(done, total):
     print(done, total, flush=True)
+shards._SHARD_BYTES = 32 * 48 * 48 * 3
+decode_pass._STORED_AFTER = 0.1
 with DecodePass(Path(sys.argv[2]), [ImageFormat(48)]) as decoding:
     Manifest.read(Path(sys.argv[1]), decoding=decoding, progress=told)
 """
@@ -89,17 +95,16 @@ def add_faults(server: FaultServer, draw: random.Random) -> None:
             server.cut[path] = 1
 
 
-def caches(folder: Path) -> dict[str, dict[str, bytes]]:
-    """Content of every published cache, by name of its folder and of the file."""
-    return {
-        one.name: {
-            file.relative_to(one).as_posix(): file.read_bytes()
-            for file in sorted(one.rglob("*"))
-            if file.is_file()
-        }
-        for one in sorted(folder.iterdir())
-        if one.is_dir() and not one.name.startswith(".") and one.name != "checked"
-    }
+def images_of(folder: Path) -> dict[tuple[str, bytes], tuple[bytes, bytes]]:
+    """Pixels and size of the file by format and content hash; each is there once."""
+    found = {}
+    for shard in sorted((folder / SHARDS).glob("*/*")):
+        parts = (np.load(shard / name) for name in (DIGESTS, PIXELS, SIZES))
+        for digest, pixels, size in zip(*parts, strict=True):
+            key = (shard.parent.name, digest.tobytes())
+            assert key not in found, key
+            found[key] = (pixels.tobytes(), size.tobytes())
+    return found
 
 
 def start(manifest: Path, folder: Path, copies: Path) -> subprocess.Popen[str]:
@@ -127,20 +132,22 @@ def main() -> int:
         if start(local, root / "expected", root / "none").wait():
             print("the undisturbed process failed")
             return 1
-        (expected,) = caches(root / "expected").values()
+        expected = images_of(root / "expected")
 
         remote = write_manifest(root / "remote.csv", given.images, server.url(""))
-        killed, wrong, seen = 0, 0, []
+        killed, wrong = 0, 0
+        seen: list[int] = []
+        kept: list[int] = []
         while killed < given.kills:
             add_faults(server, draw)
             if killed % 2 == 0:
                 shutil.rmtree(root / "copies", ignore_errors=True)
             process = start(remote, root / "cache", root / "copies")
             assert process.stdout is not None
-            wanted, done = draw.randrange(len(files)), 0
+            share, done = draw.random(), 0  # of the files that are left
             for line in process.stdout:
-                done = int(line.split()[0])
-                if done >= wanted:
+                done, total = map(int, line.split())
+                if done >= share * total:
                     break
             process.kill()
             process.stdout.close()
@@ -149,14 +156,18 @@ def main() -> int:
                 continue
             killed += 1
             seen.append(done)
-            wrong += any(one != expected for one in caches(root / "cache").values())
+            held = images_of(root / "cache")
+            kept.append(len(held))
+            wrong += any(expected.get(key) != one for key, one in held.items())
+            if len(held) > 0.8 * len(expected):  # the next process has enough to do
+                shutil.rmtree(root / "cache")
         ended = start(remote, root / "cache", root / "copies").wait()
-        found = caches(root / "cache")
-        hidden = [one.name for one in (root / "cache").iterdir() if one.name.startswith(".fill")]
-        equal = list(found.values()) == [expected]
+        hidden = [one.name for one in (root / "cache").rglob(".*") if one.is_dir()]
+        equal = images_of(root / "cache") == expected
         print(
-            f"{killed} kills after {min(seen)} to {max(seen)} of {len(files)} files; {wrong} wrong "
-            f"caches; at the end: exit code {ended}, cache equal to the undisturbed one: {equal}, "
+            f"{killed} kills after {min(seen)} to {max(seen)} files of those left of {len(files)}; "
+            f"{min(kept)} to {max(kept)} images and maps in shards; {wrong} wrong caches; at "
+            f"the end: exit code {ended}, cache equal to the undisturbed one: {equal}, "
             f"hidden folders: {len(hidden)}; {len(server.requests):,} requests"
         )
         return int(bool(wrong or ended or hidden or not equal))

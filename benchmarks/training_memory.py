@@ -26,10 +26,13 @@ import numpy as np
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
-from preceptor.data.cache_folder import CacheWriter, CanvasFormat
-from preceptor.data.decode_pass import DecodePass
+from preceptor.data.cache_view import open_view
+from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.fingerprints import contents_of
 from preceptor.data.manifest import Manifest
+from preceptor.data.shard_writer import ShardWriter
+from preceptor.data.shards import ShardFolder
 from preceptor.execution.fork_server import ForkServer
 from preceptor.runtime.child_process import call_in_child
 from preceptor.study.workspaces import Workspaces
@@ -86,12 +89,18 @@ def fill_cache(manifest: Path, cache: Path) -> int:
     """Cache of the manifest's canvases, all of one picture; returns the number of rows."""
     table = Manifest.read(manifest, verify=False, decoding=DecodePass(cache))
     form = CanvasFormat(SIDE, "squash", 1)
-    name = form.name(contents_of(table, cache / "fingerprints.parquet").digest)
-    if not (cache / name).is_dir():
-        writer = CacheWriter(cache, ".benchmark", form, np.zeros(len(table), bool))
+    contents = contents_of(table, cache / INDEX)
+    if open_view(cache, form, contents) is None:
+        hidden = cache / ".benchmark"
+        hidden.mkdir()
+        writer = ShardWriter(ShardFolder.of_images(cache, form), hidden, len(table))
         picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 1), np.uint8)
-        writer.put_image(np.arange(len(table)), picture)
-        writer.publish(name)
+        for digest in contents.images:
+            if writer.wants(digest.tobytes()):
+                writer.put(digest.tobytes(), picture, (SIDE, SIDE))
+        writer.finish()
+        hidden.rmdir()
+        assert open_view(cache, form, contents) is not None
     return len(table)
 
 

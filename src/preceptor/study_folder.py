@@ -105,7 +105,7 @@ def reopen(folder: str | Path) -> StudyPlan:
 def _workspaces(study: StudyConfig, out: Path) -> dict[str, Workspaces]:
     """Workspaces of each domain, not opened yet."""
     store = study.store_of(out)
-    return {name: Workspaces.of_study(own, store, name) for name, own in study.by_domain().items()}
+    return {name: Workspaces.of_study(own, store) for name, own in study.by_domain().items()}
 
 
 def _plans(

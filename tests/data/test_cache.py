@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +19,17 @@ import pytest
 import torch
 from PIL import Image
 
-from preceptor.data import cache_folder, decode_pass
+from preceptor.config.image_format import ImageFormat
+from preceptor.data import cache_fill, decode_pass, shard_writer, shards
 from preceptor.data.cache import open_images
-from preceptor.data.cache_folder import MAP_SIDE, MappedImages, on_unit_square, stored_map
+from preceptor.data.cache_view import VIEWS, MappedImages
+from preceptor.data.decode_pass import DecodePass
 from preceptor.data.images import ImageError, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.data.map_geometry import resample
-from preceptor.errors import InputError
+from preceptor.data.shards import SHARDS
+from preceptor.data.stored_map import MAP_SIDE, on_unit_square, stored_map
+from preceptor.errors import InputError, RunFailedError
 from preceptor.runtime import replace_file
 from tests.commands import HANGS
 
@@ -55,8 +62,20 @@ def manifest(tmp_path: Path) -> Manifest:
     return make(tmp_path / "data")
 
 
-def folders(caches: Path) -> list[Path]:
-    return [entry for entry in caches.iterdir() if entry.is_dir()]
+def shards_of(caches: Path) -> list[Path]:
+    """Shards, by format."""
+    return sorted((caches / SHARDS).glob("*/*"))
+
+
+def images_in(shard: Path) -> int:
+    """Number of arrays of a shard, as numpy reads it."""
+    count = len(np.load(shard / "images.npy", mmap_mode="r"))
+    assert len(np.load(shard / "sizes.npy")) == len(np.load(shard / "digests.npy")) == count
+    return count
+
+
+def hidden(caches: Path) -> list[Path]:
+    return [one for one in caches.rglob(".*") if one.is_dir()]
 
 
 ROWS = np.array([3, 1, 4, 1, 0, 2])
@@ -73,7 +92,6 @@ def test_the_cache_holds_what_decoding_gives(
     again = open_images(manifest, **options, cache_dir=tmp_path / "c")
     for mapped in (built, again):
         assert isinstance(mapped, MappedImages)
-        assert isinstance(mapped.images, np.memmap)
         canvases = mapped.canvases(ROWS)
         assert canvases.shape == (6, 24, 24, channels)
         np.testing.assert_array_equal(canvases, plain.canvases(ROWS))
@@ -84,7 +102,8 @@ def test_the_cache_holds_what_decoding_gives(
         np.testing.assert_array_equal(mapped.sizes, plain.sizes)
     upright = [(20, 64) if index == 2 else size for index, size in enumerate(SIZES)]
     assert plain.sizes.tolist() == [list(size) for size in upright]
-    assert len(folders(tmp_path / "c")) == 1
+    assert len(shards_of(tmp_path / "c")) == 2  # images and maps
+    assert hidden(tmp_path / "c") == []
 
 
 def test_maps_are_stretched_and_a_faint_mark_survives(tmp_path: Path) -> None:
@@ -133,25 +152,68 @@ def test_a_map_of_the_average_of_fine_stripes_is_not_stretched_to_noise(tmp_path
     assert not stored_map(decode_map(tmp_path / "m.png")).any()
 
 
-@pytest.mark.parametrize("name", ["images.npy", "maps.npy", "sizes.npy", "map_index.npy"])
+@pytest.mark.parametrize("name", ["images.npy", "sizes.npy", "digests.npy"])
 @pytest.mark.parametrize("left", [0, 60, 0.9, None])
-def test_a_cache_whose_file_was_cut_short_is_built_again(
+@pytest.mark.parametrize("kind", ["24", "maps"])
+def test_a_shard_whose_file_was_cut_short_is_written_again(
+    tmp_path: Path, manifest: Manifest, name: str, left: float | None, kind: str
+) -> None:
+    plain = open_images(manifest, side=24, cache_dir=None)
+    open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    before = shards_of(tmp_path / "c")
+    (damaged,) = (one for one in before if one.parent.name.startswith(kind))
+    cut(damaged / name, left)
+    if name != "images.npy":  # the view does not need the others
+        shutil.rmtree(tmp_path / "c" / VIEWS)
+    found = open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    np.testing.assert_array_equal(found.canvases(ROWS), plain.canvases(ROWS))
+    np.testing.assert_array_equal(found.human_maps(ROWS), plain.human_maps(ROWS))
+    after = shards_of(tmp_path / "c")
+    assert len(after) == 2
+    assert set(before) - set(after) == {damaged}
+
+
+@pytest.mark.parametrize("name", ["places.npy", "map_places.npy", "sizes.npy", "view.json"])
+@pytest.mark.parametrize("left", [0, 0.9, None])
+def test_a_damaged_view_is_made_again_from_the_shards(
     tmp_path: Path, manifest: Manifest, name: str, left: float | None
 ) -> None:
     plain = open_images(manifest, side=24, cache_dir=None)
     open_images(manifest, side=24, cache_dir=tmp_path / "c")
-    (folder,) = folders(tmp_path / "c")
-    file = folder / name
-    size = file.stat().st_size
-    if left is None:
-        file.unlink()
-    else:
-        os.truncate(file, left if isinstance(left, int) else int(left * size))
+    before = shards_of(tmp_path / "c")
+    (view,) = (tmp_path / "c" / VIEWS).iterdir()
+    cut(view / name, left)
     found = open_images(manifest, side=24, cache_dir=tmp_path / "c")
     np.testing.assert_array_equal(found.canvases(ROWS), plain.canvases(ROWS))
     np.testing.assert_array_equal(found.human_maps(ROWS), plain.human_maps(ROWS))
-    assert file.stat().st_size == size
-    assert folders(tmp_path / "c") == [folder]
+    assert shards_of(tmp_path / "c") == before
+
+
+def cut(file: Path, left: float | None) -> None:
+    if left is None:
+        file.unlink()
+    else:
+        os.truncate(file, left if isinstance(left, int) else int(left * file.stat().st_size))
+
+
+def test_a_folder_without_write_access_is_read(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for rows in an order that has no view there."""
+    plain = open_images(manifest, side=24, cache_dir=None)
+    open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    order = ROWS[::-1][:4]
+    other = Manifest(manifest.table.iloc[order].reset_index(drop=True), manifest.root)
+
+    def refused(path: Path, **_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("preceptor.data.cache_view.replacing", refused)  # root may write anywhere
+    monkeypatch.setattr("preceptor.data.index_segments.replacing", refused)
+    found = open_images(other, side=24, cache_dir=tmp_path / "c")
+    np.testing.assert_array_equal(found.canvases(np.arange(4)), plain.canvases(order))
+    np.testing.assert_array_equal(found.human_maps(np.arange(4)), plain.human_maps(order))
+    assert len(list((tmp_path / "c" / VIEWS).iterdir())) == 1
 
 
 def test_no_maps_at_all(tmp_path: Path, manifest: Manifest) -> None:
@@ -160,21 +222,26 @@ def test_no_maps_at_all(tmp_path: Path, manifest: Manifest) -> None:
     assert not images.human_maps(ROWS).any()
 
 
-def test_content_and_settings_make_the_key(tmp_path: Path, manifest: Manifest) -> None:
-    def count(**options: Any) -> int:
+def test_formats_have_shards_of_their_own_and_share_the_maps(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    def kinds(**options: Any) -> dict[str, int]:
         open_images(manifest, **({"side": 16, "cache_dir": tmp_path / "c"} | options))
-        return len(folders(tmp_path / "c"))
+        return Counter(one.parent.name.rpartition("-v")[0] for one in shards_of(tmp_path / "c"))
 
-    assert count() == 1
-    assert count() == 1
-    assert count(side=17) == 2
-    assert count(fit="crop") == 3
-    assert count(channels=1) == 4
-    for changed, caches in (("0.png", 5), ("map4.png", 6)):
+    first = {"16-squash-3": 1, "maps-128": 1}
+    assert kinds() == first
+    assert kinds() == first
+    assert kinds(side=17) == first | {"17-squash-3": 1}
+    others = {"17-squash-3": 1, "16-crop-3": 1, "16-squash-1": 1}
+    kinds(fit="crop")
+    assert kinds(channels=1) == first | others
+    for changed, more in (("0.png", "16-squash-3"), ("map4.png", "maps-128")):
         file = manifest.root / changed
         Image.new("L", (33, 47), 90).save(file)
         os.utime(file, ns=(1, 1))
-        assert count() == caches
+        first[more] += 1
+        assert kinds() == first | others
 
 
 def test_a_changed_image_is_seen(tmp_path: Path, manifest: Manifest) -> None:
@@ -188,19 +255,50 @@ def test_a_changed_image_is_seen(tmp_path: Path, manifest: Manifest) -> None:
 def test_too_small_a_disk_is_refused_before_anything_is_written(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(total=2**40, used=0, free=decode_pass.SPARE_DISK)
-    monkeypatch.setattr(decode_pass.shutil, "disk_usage", lambda _: usage)
+    usage = SimpleNamespace(total=2**40, used=0, free=cache_fill.SPARE_DISK)
+    monkeypatch.setattr(cache_fill.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"needs \d[\d,]* MiB and 256 MiB are free.*cache: none"):
         open_images(manifest, side=600, cache_dir=tmp_path / "c")
-    assert folders(tmp_path / "c") == []
+    assert shards_of(tmp_path / "c") == hidden(tmp_path / "c") == []
 
 
-def test_a_damaged_image_leaves_nothing(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_disk_that_fills_up_is_told_in_one_line_and_the_rest_is_kept(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_SHARD_BYTES", 2 * 24 * 24 * 3)
+    written = []
+    write = shard_writer._write
+
+    def full(handle: int, content: bytes) -> None:
+        if len(content) == 24 * 24 * 3:
+            if len(written) == 3:
+                os.write(handle, content[:100])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written.append(1)
+        write(handle, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_writer, "_write", full)
+        with pytest.raises(RunFailedError, match=r"^image cache .*c: No space left on device$"):
+            open_images(manifest, side=24, cache_dir=tmp_path / "c", threads=1)
+    (kept,) = (one for one in shards_of(tmp_path / "c") if one.parent.name.startswith("24"))
+    assert hidden(tmp_path / "c") == []
+    found = open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    plain = open_images(manifest, side=24, cache_dir=None)
+    np.testing.assert_array_equal(found.canvases(ROWS), plain.canvases(ROWS))
+    assert kept in shards_of(tmp_path / "c")
+
+
+def test_a_damaged_image_stops_and_the_rest_is_kept(tmp_path: Path, manifest: Manifest) -> None:
     whole = (manifest.root / "1.png").read_bytes()
     (manifest.root / "1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match=r"1\.png"):
         open_images(manifest, side=16, cache_dir=tmp_path / "c")
-    assert folders(tmp_path / "c") == []
+    assert hidden(tmp_path / "c") == []
+    assert sum(map(images_in, shards_of(tmp_path / "c"))) == len(SIZES) - 1 + 2
+    (manifest.root / "1.png").write_bytes(whole)
+    open_images(manifest, side=16, cache_dir=tmp_path / "c")
+    assert sum(map(images_in, shards_of(tmp_path / "c"))) == len(SIZES) + 2
 
 
 # Builders in processes of their own.
@@ -209,13 +307,13 @@ def test_a_damaged_image_leaves_nothing(tmp_path: Path, manifest: Manifest) -> N
 def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> None:
     manifest = make_again(folder)
     builds = []
-    write = cache_folder.CacheWriter.__init__
+    write = cache_fill.CacheFill.__init__
 
     def counted(*arguments: Any) -> None:
         builds.append(1)
         write(*arguments)
 
-    cache_folder.CacheWriter.__init__ = counted  # type: ignore[method-assign]
+    cache_fill.CacheFill.__init__ = counted  # type: ignore[method-assign]
     barrier.wait()
     images = open_images(manifest, side=24, cache_dir=caches, threads=1)
     answers.put((len(builds), images.canvases(ROWS).tobytes(), images.human_maps(ROWS).tobytes()))
@@ -223,7 +321,7 @@ def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> No
 
 def build_and_die(folder: Path, caches: Path) -> None:
     done = []
-    render = cache_folder.render
+    render = cache_fill.render
 
     def deadly(*arguments: Any) -> Any:
         if len(done) == 3:
@@ -231,7 +329,7 @@ def build_and_die(folder: Path, caches: Path) -> None:
         done.append(1)
         return render(*arguments)
 
-    cache_folder.render = deadly
+    cache_fill.render = deadly
     open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
 
 
@@ -239,12 +337,26 @@ def flush_and_die(folder: Path, caches: Path) -> None:
     flush = replace_file._flush
 
     def deadly(path: Path | str) -> None:
-        if Path(path).name == "images.npy":  # all images are written; the disk takes minutes
+        if Path(path).name == "images.npy":  # the shard is written; the disk takes seconds
             os.kill(os.getpid(), signal.SIGKILL)
         flush(path)
 
     replace_file._flush = deadly
     open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
+
+
+def store_and_die(folder: Path, caches: Path) -> None:
+    """Ends when it hears of the third file; shards have two images, and nothing is stored late."""
+    shards._SHARD_BYTES = 2 * 24 * 24 * 3
+    decode_pass._STORED_AFTER = 0
+
+    def deadly(done: int, total: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    table = make_again(folder).table
+    with DecodePass(caches, [ImageFormat(24)], threads=1) as decoding:
+        decoding.decode(table["path"].tolist(), table["saliency"].tolist(), progress=deadly)
 
 
 def make_again(folder: Path) -> Manifest:
@@ -282,11 +394,12 @@ def test_two_builders_make_one_cache(tmp_path: Path, manifest: Manifest, start: 
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert sum(builds for builds, _, _ in found) == 1
+    assert sum(map(images_in, shards_of(tmp_path / "c"))) == len(SIZES) + 2
     plain = open_images(manifest, side=24, cache_dir=None)
     for _, canvases, maps in found:
         assert canvases == plain.canvases(ROWS).tobytes()
         assert maps == plain.human_maps(ROWS).tobytes()
-    assert len(folders(tmp_path / "c")) == 1
+    assert len(shards_of(tmp_path / "c")) == 2
 
 
 @pytest.mark.parametrize("die", [build_and_die, flush_and_die])
@@ -301,16 +414,44 @@ def test_a_killed_builder_trips_nobody(
     process = start(die, manifest.root, caches)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    (dead,) = folders(caches)
-    assert dead.name.startswith(".")
+    (dead,) = caches.glob(".fill-*.tmp")
+    assert shards_of(caches) == []
 
     # What the dead one reserved is free again before the disk is measured.
     def usage(_: Any) -> SimpleNamespace:
         return SimpleNamespace(free=0 if dead.exists() else 2**40)
 
-    monkeypatch.setattr(decode_pass.shutil, "disk_usage", usage)
+    monkeypatch.setattr(cache_fill.shutil, "disk_usage", usage)
     images = open_images(manifest, side=24, cache_dir=caches)
     plain = open_images(manifest, side=24, cache_dir=None)
     np.testing.assert_array_equal(images.canvases(ROWS), plain.canvases(ROWS))
-    (whole,) = folders(caches)
-    assert not whole.name.startswith(".")
+    assert hidden(caches) == []
+    assert len(shards_of(caches)) == 2
+
+
+def test_a_killed_pass_goes_on_where_it_stopped(
+    tmp_path: Path, manifest: Manifest, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = tmp_path / "c"
+    process = start(store_and_die, manifest.root, caches)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    kept = [one for one in shards_of(caches) if one.parent.name.startswith("24")]
+    assert len(kept) >= 1
+    assert 2 in map(images_in, kept)
+    read: list[str] = []
+    original = decode_pass.read_file
+
+    def read_file(path: str) -> bytes:
+        read.append(Path(path).name)
+        return original(path)
+
+    monkeypatch.setattr(decode_pass, "read_file", read_file)
+    images = open_images(manifest, side=24, cache_dir=caches)
+    assert not {"0.png", "1.png"} & set(read)
+    assert {"2.png", "3.png", "4.png", "map4.png"} <= set(read)  # not stored in the index
+    assert set(kept) <= set(shards_of(caches))
+    assert sum(map(images_in, shards_of(caches))) == len(SIZES) + 2
+    plain = open_images(manifest, side=24, cache_dir=None)
+    np.testing.assert_array_equal(images.canvases(ROWS), plain.canvases(ROWS))
+    np.testing.assert_array_equal(images.human_maps(ROWS), plain.human_maps(ROWS))

@@ -15,6 +15,7 @@ from preceptor.config.image_format import ImageFormat
 from preceptor.data import manifest as manifest_module
 from preceptor.data.decode_pass import TABLES, DecodePass
 from preceptor.data.manifest import Manifest
+from preceptor.data.shards import SHARDS
 from preceptor.data.workspace import Workspace
 from preceptor.errors import ProblemsError
 from preceptor.study.workspaces import Workspaces
@@ -136,7 +137,7 @@ def test_a_changed_row_is_parsed(file: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_cache_that_is_gone_is_filled_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read(file)
-    (cache,) = (one for one in (file.parent / "cache").iterdir() if one.name.startswith("16-"))
+    (cache,) = (file.parent / "cache" / SHARDS).glob("16-*")
     shutil.rmtree(cache)
     seen = parsed(monkeypatch)
     read(file)

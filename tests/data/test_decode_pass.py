@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +15,16 @@ import pytest
 from PIL import Image
 
 from preceptor.config.image_format import ImageFormat
+from preceptor.data import shards
 from preceptor.data.cache import open_images
-from preceptor.data.cache_folder import CanvasFormat, open_cache
 from preceptor.data.dead_fills import fill_lock
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
+from preceptor.data.shards import SHARDS
 from preceptor.data.workspace import Workspace
 from preceptor.errors import ProblemsError
+from preceptor.runtime.checksums import content_hash
 from preceptor.runtime.file_lock import locked
 from tests.datasets import rewrite, squares
 from tests.opened import OpenedFiles
@@ -84,7 +88,7 @@ def test_each_file_is_opened_once_and_then_never(
     assert set(opened.take()) == {"manifest.csv"}
 
 
-def test_a_changed_file_is_noticed_and_another_format_is_filled(
+def test_a_changed_file_is_noticed_and_no_other_is_read(
     manifest: Path, tmp_path: Path, opened: OpenedFiles
 ) -> None:
     for name in ("images/train-0.png", "maps/train-1.png"):
@@ -95,14 +99,15 @@ def test_a_changed_file_is_noticed_and_another_format_is_filled(
     rewrite(manifest.parent / "images/train-0.png", 200, "BMP")
     after = opened.call(start, manifest, tmp_path / "c")
     assert all(one != other for one, other in zip(before[1], after[1], strict=True))
-    assert set(opened.take()) == {*files_of(manifest), "manifest.csv"}
+    assert set(opened.take()) == {"images/train-0.png", "manifest.csv"}
 
 
-def test_manifests_with_the_same_images_share_their_caches(
+def test_manifests_with_the_same_images_share_them_in_the_cache(
     manifest: Path, tmp_path: Path, opened: OpenedFiles
 ) -> None:
     first = opened.call(start, manifest, tmp_path / "c")
     opened.take()
+    stored = shards_of(tmp_path / "c")
     table = pd.read_csv(manifest, keep_default_na=False)
     other, part = manifest.with_name("other.csv"), manifest.with_name("part.csv")
     table.assign(source="b", group=[f"g{row}" for row in range(len(table))]).to_csv(
@@ -111,27 +116,93 @@ def test_manifests_with_the_same_images_share_their_caches(
     table[::-1].to_csv(part, index=False)
     assert opened.call(start, other, tmp_path / "c") == first
     assert set(opened.take()) == {"other.csv"}
-    # Rows in another order have caches of their own, but no image is verified again.
-    opened.call(start, part, tmp_path / "c", "none")
+    # Rows in another order: no image is read.
+    sizes, pixels = opened.call(start, part, tmp_path / "c")
     assert set(opened.take()) == {"part.csv"}
+    assert [one[::-1] for one in sizes] == first[0]
+    assert pixels != first[1]
+    assert shards_of(tmp_path / "c") == stored
+
+
+def test_of_more_rows_only_the_new_images_are_read_and_stored(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles
+) -> None:
+    whole, part = pd.read_csv(manifest, keep_default_na=False), manifest.with_name("part.csv")
+    whole.drop(index=[1, 4]).to_csv(part, index=False)
+    opened.call(start, part, tmp_path / "c")
+    opened.take()
+    before = shards_of(tmp_path / "c")
+    found = opened.call(start, manifest, tmp_path / "c")
+    gone = files_of(part)
+    assert set(opened.take()) == {*files_of(manifest) - gone, "manifest.csv"}
+    assert set(before) < set(shards_of(tmp_path / "c"))
+    assert_stored_once(tmp_path / "c")
+    assert found == opened.call(start, manifest, tmp_path / "other")
+
+
+def test_equal_images_of_several_manifests_are_stored_once(manifest: Path, tmp_path: Path) -> None:
+    """Also under other paths, and twice in one manifest."""
+    start(manifest, tmp_path / "c")
+    before = assert_stored_once(tmp_path / "c")
+    copy = tmp_path / "copy"
+    shutil.copytree(manifest.parent, copy)
+    shutil.copy(copy / "images/train-0.png", copy / "images/again.png")
+    table = pd.read_csv(manifest, keep_default_na=False)
+    again = table.iloc[:1].assign(path="images/again.png", group="again")
+    pd.concat([table, again]).to_csv(copy / "manifest.csv", index=False)
+    start(copy / "manifest.csv", tmp_path / "c")
+    assert assert_stored_once(tmp_path / "c") == before
+    start(copy / "manifest.csv", tmp_path / "d")
+    assert assert_stored_once(tmp_path / "d") == before
+
+
+def test_another_format_reads_one_file_of_each_content(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles
+) -> None:
+    name = "images/again.png"
+    shutil.copy(manifest.parent / "images/train-0.png", manifest.parent / name)
+    table = pd.read_csv(manifest, keep_default_na=False)
+    again = table.iloc[:1].assign(path=name, group="again", saliency="")
+    pd.concat([table, again]).to_csv(manifest, index=False)
+    opened.call(start, manifest, tmp_path / "c", "none")
+    opened.take()
+    opened.call(start, manifest, tmp_path / "c")
+    assert set(opened.take()) == files_of(manifest) - {name} | {"manifest.csv"}
+
+
+def shards_of(caches: Path) -> list[Path]:
+    return sorted((caches / SHARDS).glob("*/*"))
+
+
+def assert_stored_once(caches: Path) -> Counter[str]:
+    """Number of arrays of each format, of contents that all differ."""
+    found: dict[str, list[bytes]] = {}
+    for shard in shards_of(caches):
+        digests = [one.tobytes() for one in np.load(shard / "digests.npy")]
+        found.setdefault(shard.parent.name, []).extend(digests)
+    assert all(len(set(digests)) == len(digests) for digests in found.values())
+    return Counter({name: len(digests) for name, digests in found.items()})
 
 
 def test_the_caches_hold_what_decoding_gives(manifest: Path, tmp_path: Path) -> None:
     space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
     rows = np.arange(len(space.manifest))
-    caches = {folder.name for folder in (tmp_path / "c").glob("[0-9]*-*")}
-    assert len(caches) == 3
+    stored = shards_of(tmp_path / "c")
+    assert len(stored) == 3 + 1  # of images, and of maps
     for form in FORMATS:
         plain = open_images(space.manifest, side=form.side, fit=form.fit, cache_dir=None)
         held = space.images(form)
         np.testing.assert_array_equal(held.sizes, plain.sizes)
         np.testing.assert_array_equal(held.canvases(rows), plain.canvases(rows))
         np.testing.assert_array_equal(held.human_maps(rows), plain.human_maps(rows))
-    assert {folder.name for folder in (tmp_path / "c").glob("[0-9]*-*")} == caches
+    assert shards_of(tmp_path / "c") == stored
 
 
-def test_all_problems_are_told_and_no_cache_is_left(manifest: Path, tmp_path: Path) -> None:
+def test_all_problems_are_told_and_the_other_images_are_kept(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles
+) -> None:
     """Of images, maps and aspects, as without a cache; and once mended only those are read."""
+    sound = {name: (manifest.parent / name).read_bytes() for name in sorted(files_of(manifest))}
     folder = manifest.parent
     whole = (folder / "images/val-0.png").read_bytes()
     (folder / "images/val-0.png").write_bytes(whole[: len(whole) // 2])
@@ -147,7 +218,13 @@ def test_all_problems_are_told_and_no_cache_is_left(manifest: Path, tmp_path: Pa
         told.append(str(caught.value))
     assert told == 2 * [str(plain.value)]
     assert len(plain.value.problems) == 5  # the map of another aspect serves two images
-    assert not [one for one in (tmp_path / "c").iterdir() if one.is_dir()]
+    assert not list((tmp_path / "c").glob(".*"))
+    changed = {name for name in sound if (folder / name).read_bytes() != sound[name]}
+    for name in changed:
+        (folder / name).write_bytes(sound[name])
+    opened.call(start, manifest, tmp_path / "c")
+    assert set(opened.take()) == {*changed, "manifest.csv"}
+    assert_stored_once(tmp_path / "c")
 
 
 def test_problems_of_the_table_are_told_with_those_of_its_files(
@@ -163,7 +240,7 @@ def test_problems_of_the_table_are_told_with_those_of_its_files(
         Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS)
     assert str(caught.value) == str(plain.value)
     assert len(caught.value.problems) == 3
-    assert not [one for one in (tmp_path / "c").iterdir() if one.is_dir()]
+    assert not (tmp_path / "c" / SHARDS).exists()
 
 
 def test_a_file_that_was_hashed_is_not_taken_for_a_sound_image(tmp_path: Path) -> None:
@@ -191,16 +268,27 @@ def test_a_map_that_is_no_image_is_not_taken_for_one(tmp_path: Path) -> None:
     assert not found.wrong_maps
 
 
-def test_a_cache_that_is_damaged_is_filled_again(manifest: Path, tmp_path: Path) -> None:
-    space = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS[:1])
-    rows = np.arange(len(space.manifest))
-    pixels = space.images(FORMATS[0]).canvases(rows)
-    (folder,) = (tmp_path / "c").glob("[0-9]*-*")
-    os.truncate(folder / "images.npy", 100)
-    again = Workspace.open(manifest, tmp_path / "c", verify=True, formats=FORMATS[:1])
-    held = open_cache(folder, CanvasFormat.of(FORMATS[0]), len(again.manifest))
-    assert held is not None
-    np.testing.assert_array_equal(held.canvases(rows), pixels)
+def test_only_the_images_of_a_damaged_shard_are_read_again(
+    manifest: Path, tmp_path: Path, opened: OpenedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_SHARD_BYTES", 4 * 24 * 24 * 3)
+    first = opened.call(start, manifest, tmp_path / "c")
+    opened.take()
+    hashes = {one: np.load(one / "digests.npy") for one in shards_of(tmp_path / "c")}
+    damaged = next(
+        one for one in hashes if one.parent.name.startswith("24") and len(hashes[one]) == 4
+    )
+    digests = [one.tobytes() for one in hashes[damaged]]
+    os.truncate(damaged / "images.npy", 100)
+    assert opened.call(start, manifest, tmp_path / "c") == first
+    lost = {name for name in files_of(manifest) if digest_of(manifest, name) in digests}
+    assert set(opened.take()) == {*lost, "manifest.csv"}
+    assert not damaged.exists()
+    assert_stored_once(tmp_path / "c")
+
+
+def digest_of(manifest: Path, name: str) -> bytes:
+    return content_hash((manifest.parent / name).read_bytes())
 
 
 def test_a_folder_that_cannot_be_written_is_done_without_where_no_cache_is_asked_for(
@@ -219,8 +307,7 @@ def test_a_pass_removes_what_killed_passes_left_and_nothing_in_use(
     caches = tmp_path / "c"
     names = ("dead", "alive", "unknown")
     folders = {name: caches / f".fill-{name}.{name * 3}.tmp" for name in names}
-    renamed = caches / ".16-letterbox-3-x.0a1b.tmp"
-    for folder in (*folders.values(), renamed):
+    for folder in folders.values():
         folder.mkdir(parents=True)
         (folder / "images.npy").write_bytes(b"half")
     for name in ("dead", "alive"):
@@ -229,5 +316,4 @@ def test_a_pass_removes_what_killed_passes_left_and_nothing_in_use(
         Workspace.open(manifest, caches, verify=True, formats=FORMATS)
     left = {name for name, folder in folders.items() if folder.exists()}
     assert left == {"alive", "unknown"}
-    assert not renamed.exists()
     assert (folders["alive"] / "images.npy").read_bytes() == b"half"

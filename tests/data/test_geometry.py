@@ -20,7 +20,6 @@ from preceptor.config.run import RunConfig
 from preceptor.config.training import Augmentation
 from preceptor.data import draws
 from preceptor.data.batch import Batch
-from preceptor.data.cache_folder import MAP_SIDE
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
     TURNS,
@@ -34,6 +33,7 @@ from preceptor.data.geometry import (
 )
 from preceptor.data.map_geometry import resample, turn_all, turn_maps
 from preceptor.data.rows import MapTargets, Rows
+from preceptor.data.stored_map import MAP_SIDE
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative

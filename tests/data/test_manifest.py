@@ -654,7 +654,7 @@ def test_amounts_that_cannot_be_had_are_refused(amount: float) -> None:
 
 def test_fingerprints_follow_the_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.read(folder / "m.csv")
-    cache = folder / "cache" / "hashes.parquet"
+    cache = folder / "cache" / "index"
     first = fingerprints(manifest, cache=cache)
     assert first.shape == (6, 2)
     assert first["path"].str.fullmatch("[0-9a-f]{32}").all()
@@ -672,22 +672,24 @@ def test_fingerprints_follow_the_content(folder: Path, monkeypatch: pytest.Monke
     second = fingerprints(manifest, cache=cache)
     assert hashed == [folder / "images" / "b.png"]
     assert (first["path"] != second["path"]).tolist() == [False, True] + [False] * 4
-    assert not list(cache.parent.glob("*.tmp"))
+    assert not list(cache.parent.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("junk", [b"", b"PAR1", b"{}"])
 def test_a_damaged_cache_is_made_anew(folder: Path, junk: bytes) -> None:
     manifest = Manifest.read(folder / "m.csv")
-    cache = folder / "hashes.parquet"
-    cache.write_bytes(junk)
+    cache = folder / "index"
+    cache.mkdir()
+    (cache / "0-junk.parquet").write_bytes(junk)
     expected = fingerprints(manifest)
     pd.testing.assert_frame_equal(fingerprints(manifest, cache=cache), expected)
-    assert len(pd.read_parquet(cache)) == 8
+    (new,) = set(cache.iterdir()) - {cache / "0-junk.parquet"}
+    assert len(pd.read_parquet(new)) == 8
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(folder: Path) -> None:
     manifest = Manifest.read(folder / "m.csv")
-    assert len(fingerprints(manifest, cache=folder / "m.csv" / "hashes.parquet")) == 6
+    assert len(fingerprints(manifest, cache=folder / "m.csv" / "index")) == 6
 
 
 def test_files_that_went_away_are_told_at_once(folder: Path) -> None:

@@ -235,8 +235,8 @@ class Paths:
             plan = open_study(study, self.folder / "out", run=False, report_to=lambda line: None)
             plan.outline()
             return
-        for name, own in study.by_domain().items():
-            workspaces = Workspaces.of_study(own, self.cache, name)
+        for own in study.by_domain().values():
+            workspaces = Workspaces.of_study(own, self.cache)
             workspaces.opened = self.opened
             workspaces.caches = dict.fromkeys(workspaces.caches, self.cache)
             check_study(own, workspaces, networks=False)

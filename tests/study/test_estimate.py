@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from preceptor.config.run import RunConfig
+from preceptor.data.workspace import Workspace
 from preceptor.models.model_folder import save_model
 from preceptor.study import estimate
 from preceptor.study.estimate import cache_bytes, count_kinds, estimate_seconds, weight_bytes
@@ -60,9 +62,13 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
 
     workspace = Workspaces.of_study(config, tmp_path / "store")
     workspace.verify([form for _ in config.backbone_names for form in image_formats(run)])
-    files = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
-    filled = sum(file.stat().st_size for file in files)
-    assert 0.8 * filled < cache_bytes(config, workspace.first.manifest) <= filled
+    filled = sum(file.stat().st_size for file in (tmp_path / "store").rglob("images.npy"))
+    other = Workspace(workspace.first.manifest, tmp_path / "another cache")
+    assert 0.99 * filled < cache_bytes(config, other) <= filled
+    assert other.manifest.contents is not None
+    unread = replace(other.manifest, contents=None)
+    assert cache_bytes(config, Workspace(unread)) == cache_bytes(config, other)
+    assert cache_bytes(config, workspace.first) == 0
 
 
 def test_kinds_are_counted_in_words() -> None:

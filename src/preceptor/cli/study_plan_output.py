@@ -45,8 +45,7 @@ def print_plan(
     )
     for plan in opened.plans.values():
         workspaces = plan.protocol.workspaces
-        draws = len(set(workspaces.manifests.values()))
-        caches += draws * cache_bytes(plan.protocol.study, workspaces.first.manifest)
+        caches += sum(cache_bytes(plan.protocol.study, space) for space in workspaces.all())
     for most in (False, True) if study.looks else (False,):
         totals.append(0.0)
         weights = 0

@@ -1,7 +1,7 @@
 """Images of a manifest as canvases and maps: memory-mapped from a cache, or decoded on the fly.
 
-A cache is filled once and shared by all runs; see `cache_folder` for its content, and `decode_pass`
-for the way in which it is filled.
+A cache is shared by all manifests that use its folder; see `shards` for its content, `cache_view`
+for the way in which a manifest finds its images, and `decode_pass` for that in which it is filled.
 """
 
 from __future__ import annotations
@@ -17,12 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit, ImageFormat
-from preceptor.data.cache_folder import (
-    MAP_SIDE,
-    CanvasFormat,
-    open_cache,
-    stored_map,
-)
+from preceptor.data.cache_view import open_view
+from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_index import FileIndex
 from preceptor.data.fingerprints import contents_of
@@ -31,6 +27,7 @@ from preceptor.data.images import decode_image, decode_map, image_size, read_fil
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
+from preceptor.data.stored_map import MAP_SIDE, stored_map
 from preceptor.errors import RunFailedError
 
 
@@ -127,13 +124,13 @@ def open_images(
     """Images of a manifest on square canvases, with or without a cache.
 
     Args:
-        manifest: Manifest; all runs of a study share one cache for all of its rows.
+        manifest: Manifest.
         side: Side of the canvases in pixels.
         fit: Method that makes images square, see `geometry.fit_box`.
         channels: Number of channels, 3 or 1.
         cache_dir: Folder of the caches; None = decode on the fly.
-        index: File of a `FileIndex`, used without a cache: known sizes of unchanged images are not
-            read again.
+        index: Folder of a `FileIndex`, used without a cache: known sizes of unchanged images are
+            not read again.
         threads: Number of decoding threads while the cache is filled; None = one per core.
 
     Raises:
@@ -176,7 +173,6 @@ def _sizes(paths: list[str], index: Path | None) -> NDArray[np.int32]:
 
 
 def _cached(manifest: Manifest, form: ImageFormat, cache_dir: Path) -> ImageSource | None:
-    """Images from their cache; None if it is missing or damaged."""
-    canvases = CanvasFormat.of(form)
-    name = canvases.name(contents_of(manifest, cache_dir / INDEX).digest)
-    return open_cache(cache_dir / name, canvases, len(manifest))
+    """Images from their cache; None if any is missing."""
+    contents = contents_of(manifest, cache_dir / INDEX)
+    return open_view(cache_dir, CanvasFormat.of(form), contents)

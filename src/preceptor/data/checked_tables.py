@@ -19,14 +19,14 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preceptor.data.file_contents import FileContents
+from preceptor.data.file_contents import FileContents, arrow_hashes
 from preceptor.data.file_index import DECODER, file_states
 from preceptor.data.locations.location import not_plain
 from preceptor.runtime.checksums import DIGEST_BYTES
 from preceptor.runtime.replace_file import replacing
 
 # Increased if tables that were valid would be rejected or read differently.
-_FORMAT = 2
+_FORMAT = 3
 _METADATA = b"preceptor"
 _FILES = ("path", "saliency")
 _NUMBERS = 3  # of a state
@@ -132,11 +132,7 @@ class CheckedTables:
         hashes = (checked.contents.images, checked.contents.maps)
         for column, states, contents in zip(_FILES, (images, maps), hashes, strict=True):
             columns |= dict(zip(_states(column), map(pa.array, states.T), strict=True))
-            columns[_contents_column(column)] = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(DIGEST_BYTES),
-                len(contents),
-                [None, pa.py_buffer(np.ascontiguousarray(contents))],
-            )
+            columns[_contents_column(column)] = arrow_hashes(contents)
         about = {"key": key.content, "contents": checked.contents.digest, "kinds": kinds}
         table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
         with contextlib.suppress(OSError):
@@ -172,8 +168,8 @@ def _arrow(column: pd.Series) -> pa.Array:
     """Column in one piece; NaN is kept, since columns with null are copied when they are read."""
     if column.dtype != "str":
         return pa.array(column.to_numpy(), from_pandas=False)
-    text = pa.chunked_array([pa.array(column, pa.large_string())]).combine_chunks()
-    return text.chunk(0) if isinstance(text, pa.ChunkedArray) else text
+    text = pa.array(column.array, pa.large_string())
+    return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
 
 
 def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint8]:

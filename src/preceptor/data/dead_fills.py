@@ -5,23 +5,23 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from preceptor.runtime.file_lock import LOCKS, locked_if_free
+from preceptor.runtime.file_lock import locked_if_free
 
 _PREFIX = ".fill-"
 
 
 def fill_lock(cache_dir: Path, key: str) -> Path:
-    """File whose lock a process holds while it fills caches of the table with this key."""
+    """File whose lock a process holds while it fills a cache with the table with this key."""
     return cache_dir / f"fill-{key}.lock"
 
 
 def fill_prefix(key: str) -> str:
-    """Prefix of the hidden folders of caches of the table with this key, until they are filled."""
+    """Prefix of the hidden folder of the unfinished shards of the table with this key."""
     return f"{_PREFIX}{key}."
 
 
 def remove_dead_fills(cache_dir: Path, key: str) -> None:
-    """Remove hidden folders of caches that no living process fills.
+    """Remove hidden folders of unfinished shards that no living process fills.
 
     Args:
         cache_dir: Folder of the caches.
@@ -36,15 +36,3 @@ def remove_dead_fills(cache_dir: Path, key: str) -> None:
         with locked_if_free(fill_lock(cache_dir, of)) as free:
             if free:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_dead_renames(cache_dir: Path) -> None:
-    """Remove filled caches whose process was killed before their last renaming.
-
-    Only for the process that holds the lock of this renaming; without locks, nothing is removed.
-    """
-    if not LOCKS:
-        return
-    for folder in cache_dir.glob(".[0-9]*.tmp"):
-        if folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)

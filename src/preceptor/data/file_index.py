@@ -9,35 +9,33 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from preceptor.data.file_contents import arrow_hashes
+from preceptor.data.index_segments import GROUP, SCHEMA, IndexSegments
 from preceptor.data.locations.location import not_plain
 from preceptor.data.locations.states import states_of
 from preceptor.runtime.checksums import DIGEST_BYTES
-from preceptor.runtime.replace_file import replacing
 
 # Increased if files that were accepted would be rejected; all files are then decoded again once.
 DECODER = 1
-_ROW_GROUP = 65_536  # rows that are held in memory a second time while the index is written
 _BATCH = 64  # files per task: submitting single files costs more than reading their state
 # Seconds for the state of a file, from which on several threads ask, and the number of files that
 # shows it: on a local disk, threads only take turns.
 _REMOTE = 200e-6
 _SAMPLE = 256
 # ctime is included, since programs may restore the modification time.
-_STATE = ["size", "mtime_ns", "ctime_ns"]
-_FIELDS = ["path", *_STATE, "digest", "width", "height", "as_image", "as_map"]
-_TEXTS = ("path", "digest")
-_SCHEMA = pa.schema([(name, pa.string() if name in _TEXTS else pa.int64()) for name in _FIELDS])
+_STATE = ("size", "mtime_ns", "ctime_ns")
+# Listings of the segments in a look-up: another process merges them while they are read.
+_LISTINGS = 8
 
 
 @dataclass
@@ -48,7 +46,8 @@ class KnownFiles:
         paths: (n,) absolute paths or other locations.
         state: (n, 3) int64: size, and two numbers that change with the content: mtime_ns and
             ctime_ns of local files.
-        digest: (n,) content hash in hex; "" where unknown.
+        digest: (n, 16) uint8, content hash.
+        known: (n,) bool: the content hash is known.
         size: (n, 2) int32 width and height of the upright image; 0 where unknown.
         as_image: (n,) bool: decoded in full as an image, without an error.
         as_map: (n,) bool: decoded in full as a map, without an error.
@@ -57,7 +56,8 @@ class KnownFiles:
 
     paths: Sequence[str]
     state: NDArray[np.int64]
-    digest: NDArray[np.object_]
+    digest: NDArray[np.uint8]
+    known: NDArray[np.bool_]
     size: NDArray[np.int32]
     as_image: NDArray[np.bool_]
     as_map: NDArray[np.bool_]
@@ -68,12 +68,13 @@ class FileIndex:
     """Persistent index of properties of files.
 
     Args:
-        file: Parquet file of the index. A missing or damaged one is created again; without write
-            access, or with None, nothing is stored.
+        folder: Folder of the index, see `IndexSegments`. Damaged parts are left out, so that their
+            files are read again; without write access, or with None, nothing is stored.
     """
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
+    def __init__(self, folder: Path | None) -> None:
+        self._segments = None if folder is None else IndexSegments(folder)
+        self._seen: list[str] = []
 
     def look_up(self, paths: Sequence[str]) -> KnownFiles:
         """Known properties of unchanged files; reads the current state of all files."""
@@ -82,57 +83,97 @@ class FileIndex:
         files = KnownFiles(
             paths,
             state,
-            np.full(count, "", object),
+            np.zeros((count, DIGEST_BYTES), np.uint8),
+            np.zeros(count, bool),
             np.zeros((count, 2), np.int32),
             np.zeros(count, bool),
             np.zeros(count, bool),
             errors,
         )
-        known = _read(self._file)
-        place = known.index.get_indexer(pd.Index(paths, dtype=object))
-        at = np.flatnonzero(place >= 0)
-        same = (known[_STATE].to_numpy(np.int64)[place[at]] == state[at]).all(1)
-        at = at[same & ~np.isin(at, list(errors))]
-        found = known.iloc[place[at]]
-        files.digest[at] = found["digest"].to_numpy(object)
-        files.size[at] = found[["width", "height"]].to_numpy(np.int32)
-        files.as_image[at] = found["as_image"].to_numpy(np.int64) == DECODER
-        files.as_map[at] = found["as_map"].to_numpy(np.int64) == DECODER
+        self._find(files)
         return files
+
+    def refresh(self, files: KnownFiles) -> None:
+        """Add what other processes have stored since the look-up, of files in the state of then."""
+        if self._segments is not None and self._segments.names() != self._seen:
+            self._find(files)
 
     def remember(self, files: KnownFiles, which: NDArray[np.bool_]) -> None:
         """Store known properties of files.
 
         Args:
             files: Files, with their states from before they were read.
-            which: (n,) bool, files with new properties.
+            which: (n,) bool, files with new properties, whose content hash is known.
         """
         rows = np.flatnonzero(which)
-        if self._file is None or not len(rows):
+        if self._segments is None or not len(rows):
             return
-        columns = {name: files.state[rows, place] for place, name in enumerate(_STATE)}
-        new = pd.DataFrame(
-            columns
-            | {
-                "digest": files.digest[rows],
-                "width": files.size[rows, 0],
-                "height": files.size[rows, 1],
-                "as_image": np.where(files.as_image[rows], DECODER, 0),
-                "as_map": np.where(files.as_map[rows], DECODER, 0),
-            },
-            index=pd.Index(np.array(files.paths, object)[rows], name="path"),
-        )
-        latest = _read(self._file)  # another process may have written since
-        others = latest[~latest.index.isin(new.index)]
-        del latest
-        every = (pd.concat([others, new]) if len(others) else new).reset_index()[_FIELDS]
-        del others, new
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._file) as partial, pq.ParquetWriter(partial, _SCHEMA) as writer:
-                for start in range(0, len(every), _ROW_GROUP):
-                    part = every.iloc[start : start + _ROW_GROUP]
-                    writer.write_table(pa.Table.from_pandas(part, _SCHEMA, preserve_index=False))
+            self._segments.add(_entries(files, rows))
+
+    def _find(self, files: KnownFiles) -> None:
+        if self._segments is None:
+            return
+        for _ in range(_LISTINGS):
+            with contextlib.suppress(FileNotFoundError):
+                self._seen = self._segments.names()
+                _fill(files, self._segments, self._seen)
+                return
+
+
+def _fill(files: KnownFiles, segments: IndexSegments, names: Sequence[str]) -> None:
+    """Fill in the newest entry of each file in its state.
+
+    Older entries count, too: those with newer times may be of a clock that has been set back since.
+    """
+    if not names:
+        return
+    left = np.arange(len(files.paths))
+    paths = pa.array(files.paths, pa.large_string())
+    if files.errors:
+        left = np.setdiff1d(left, list(files.errors))
+        paths = paths.take(pa.array(left))
+    for name in names:
+        for group in segments.groups(name):
+            if not len(left):
+                return
+            place = pc.index_in(paths, value_set=group["path"])
+            is_there = place.is_valid().to_numpy(zero_copy_only=False)
+            at, entry = left[is_there], place.drop_null().to_numpy()
+            state = np.stack([group[column].to_numpy() for column in _STATE], axis=1)
+            same = (state[entry] == files.state[at]).all(1)
+            at, entry = at[same], entry[same]
+            is_there[is_there] = same
+            left, paths = left[~is_there], paths.filter(pa.array(~is_there))
+            files.known[at] = True
+            files.digest[at] = _hashes(group["digest"])[entry]
+            for column, name_of in enumerate(("width", "height")):
+                files.size[at, column] = group[name_of].to_numpy()[entry]
+            files.as_image[at] = group["as_image"].to_numpy()[entry] == DECODER
+            files.as_map[at] = group["as_map"].to_numpy()[entry] == DECODER
+
+
+def _entries(files: KnownFiles, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
+    """Entries of a segment, in groups."""
+    for start in range(0, len(rows), GROUP):
+        part = rows[start : start + GROUP]
+        columns = {
+            "path": [files.paths[row] for row in part.tolist()],
+            **{name: files.state[part, place] for place, name in enumerate(_STATE)},
+            "digest": arrow_hashes(files.digest[part]),
+            "width": files.size[part, 0],
+            "height": files.size[part, 1],
+            "as_image": np.where(files.as_image[part], DECODER, 0),
+            "as_map": np.where(files.as_map[part], DECODER, 0),
+        }
+        yield pa.table(columns, schema=SCHEMA)
+
+
+def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """(n, 16) hashes of a column."""
+    data = column.combine_chunks()
+    found = np.frombuffer(data.buffers()[1], np.uint8).reshape(-1, DIGEST_BYTES)
+    return found[data.offset : data.offset + len(data)]
 
 
 def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSError]]:
@@ -167,19 +208,3 @@ def file_states(paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[int, OSEr
         for _ in pool.map(ask, starts):
             pass
     return state, errors
-
-
-def _read(file: Path | None) -> pd.DataFrame:
-    empty = pd.DataFrame(columns=_FIELDS).set_index("path")
-    if file is None or not file.is_file():
-        return empty
-    try:
-        frame = pd.read_parquet(file, columns=_FIELDS).set_index("path")
-        frame.index = frame.index.astype(object)
-        for name in (*_STATE, "width", "height", "as_image", "as_map"):
-            frame[name] = frame[name].astype(np.int64)
-        frame["digest"] = frame["digest"].astype(object)
-        whole = frame["digest"].str.len().eq(2 * DIGEST_BYTES).all() and frame.index.is_unique
-        return frame if whole else empty
-    except Exception:  # any error of a damaged file is repaired by reading all files again
-        return empty

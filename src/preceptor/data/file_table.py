@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from preceptor.data.file_contents import FileContents, packed
+from preceptor.data.file_contents import FileContents
 from preceptor.data.file_index import KnownFiles
 from preceptor.data.images import ImageError
+from preceptor.runtime.checksums import DIGEST_BYTES
 
 
 @dataclass
@@ -80,8 +82,6 @@ class FileTable:
         self.is_map = np.zeros(len(self.paths), bool)
         self.is_image[self._image[self._image >= 0]] = True
         self.is_map[self._map[self.has_map]] = True
-        self._image_rows = _RowsOf(self._image, len(self.paths))
-        self._map_rows = _RowsOf(self._map, len(self.paths))
 
     @property
     def key(self) -> str:
@@ -95,9 +95,9 @@ class FileTable:
 
     def contents(self, files: KnownFiles) -> FileContents | None:
         """Content hashes of images and maps by row; None if a file's content is not known."""
-        if (files.digest == "").any():
+        if not files.known.all():
             return None
-        known = packed([*files.digest.tolist(), ""])
+        known = np.vstack([files.digest, np.zeros((1, DIGEST_BYTES), np.uint8)])
         return FileContents.of(known[self._image], known[self._map])
 
     def states(self, files: KnownFiles) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -108,6 +108,14 @@ class FileTable:
     def rows_of_image(self, at: int) -> NDArray[np.int64]:
         """Rows in which a file is the image."""
         return self._image_rows[at]
+
+    @cached_property
+    def _image_rows(self) -> _RowsOf:
+        return _RowsOf(self._image, len(self.paths))
+
+    @cached_property
+    def _map_rows(self) -> _RowsOf:
+        return _RowsOf(self._map, len(self.paths))
 
     def rows_of_map(self, at: int) -> NDArray[np.int64]:
         """Rows in which a file is the map."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preceptor.data.file_contents import FileContents, packed
-from preceptor.data.file_index import FileIndex
+from preceptor.data.file_contents import FileContents, written
+from preceptor.data.file_index import FileIndex, KnownFiles
+from preceptor.data.file_table import FileTable
 from preceptor.data.locations.read import location_digest, reading_threads
 from preceptor.data.manifest import Manifest
 from preceptor.errors import Problem, ProblemsError
@@ -27,7 +28,7 @@ def fingerprints(
     Args:
         manifest: Manifest.
         columns: Columns of files to hash.
-        cache: File of a `FileIndex`; unchanged files in it are not read again.
+        cache: Folder of a `FileIndex`; unchanged files in it are not read again.
 
     Returns:
         One row per image and one column for each of `columns`: BLAKE2b hash with 16 bytes in hex,
@@ -38,16 +39,44 @@ def fingerprints(
     """
     table = manifest.table
     paths = [path for path in pd.unique(pd.concat([table[c] for c in columns])) if path]
+    files = _hashed(paths, manifest, cache)
+    digests = dict(zip(paths, written(files.digest), strict=True)) | {"": ""}
+    return pd.DataFrame({c: table[c].map(digests).astype("str") for c in columns})
+
+
+def contents_of(manifest: Manifest, cache: Path | None = None) -> FileContents:
+    """Content hashes of a manifest: those it was read with, or those of its files now.
+
+    Args:
+        manifest: Manifest.
+        cache: Folder of a `FileIndex`; unchanged files in it are not read again.
+
+    Raises:
+        ProblemsError: Files are missing or cannot be read; lists all of them.
+    """
+    if manifest.contents is not None:
+        return manifest.contents
+    table = FileTable(manifest.table["path"].tolist(), manifest.table["saliency"].tolist())
+    found = table.contents(_hashed(table.paths, manifest, cache))
+    assert found is not None
+    return found
+
+
+def _hashed(paths: Sequence[str], manifest: Manifest, cache: Path | None) -> KnownFiles:
+    """Files of a manifest with their content hashes, which are stored in the index."""
     index = FileIndex(cache)
     files = index.look_up(paths)
-    fresh = files.digest == ""
+    fresh = ~files.known
     errors = dict(files.errors)
 
     def fill(position: int) -> None:
         try:
-            files.digest[position] = location_digest(paths[position])
+            digest = bytes.fromhex(location_digest(paths[position]))
         except OSError as error:
             errors[position] = error
+        else:
+            files.digest[position] = np.frombuffer(digest, np.uint8)
+            files.known[position] = True
 
     unread = [at for at in np.flatnonzero(fresh).tolist() if at not in errors]
     threads = reading_threads(paths, min(32, 2 * (os.cpu_count() or 1)))
@@ -61,22 +90,4 @@ def fingerprints(
         ]
         raise ProblemsError(str(manifest.source or manifest.root), problems)
     index.remember(files, fresh)
-    digests = dict(zip(paths, files.digest.tolist(), strict=True)) | {"": ""}
-    return pd.DataFrame({c: table[c].map(digests).astype("str") for c in columns})
-
-
-def contents_of(manifest: Manifest, cache: Path | None = None) -> FileContents:
-    """Content hashes of a manifest: those it was read with, or those of its files now.
-
-    Args:
-        manifest: Manifest.
-        cache: File of a `FileIndex`; unchanged files in it are not read again.
-
-    Raises:
-        ProblemsError: Files are missing or cannot be read; lists all of them.
-    """
-    if manifest.contents is not None:
-        return manifest.contents
-    hashes = fingerprints(manifest, cache=cache)
-    images, maps = (packed(hashes[column].tolist()) for column in ("path", "saliency"))
-    return FileContents.of(images, maps)
+    return files

@@ -18,7 +18,7 @@ def notes(manifest: Manifest, cache: Path | None = None) -> list[str]:
 
     Args:
         manifest: Manifest whose files all exist.
-        cache: File with cached content hashes, see `fingerprints`.
+        cache: Folder with cached content hashes, see `fingerprints`.
 
     Returns:
         Notes on sets that lack a class, byte-identical images in two kinds of split, and similar
@@ -36,7 +36,7 @@ def repeated_images(manifest: Manifest, cache: Path | None = None) -> pd.DataFra
 
     Args:
         manifest: Manifest.
-        cache: File with cached content hashes, see `fingerprints`.
+        cache: Folder with cached content hashes, see `fingerprints`.
 
     Returns:
         One row per image of the later kind, with columns `kinds` ("train, test") and the names

@@ -28,7 +28,7 @@ class RowHashes:
 
     Args:
         manifest: Manifest.
-        cache: File with cached content hashes.
+        cache: Folder with cached content hashes.
     """
 
     def __init__(self, manifest: Manifest, cache: Path | None) -> None:

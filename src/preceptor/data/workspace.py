@@ -71,7 +71,7 @@ class Workspace:
 
     @property
     def index(self) -> Path:
-        """File of the index of images, see `FileIndex`."""
+        """Folder of the index of images, see `FileIndex`."""
         return self.cache_dir / INDEX
 
     @cached_property

@@ -19,9 +19,14 @@ DIGEST_BYTES = 16
 """Size of the hashes of files."""
 
 
+def content_hash(content: bytes) -> bytes:
+    """BLAKE2b hash of bytes."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
 def content_digest(content: bytes) -> str:
-    """BLAKE2b hash of bytes, hexadecimal."""
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+    """`content_hash`, hexadecimal."""
+    return content_hash(content).hex()
 
 
 def file_digest(path: Path) -> str:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from preceptor.config.run import RunConfig
-from preceptor.data.cache_folder import CanvasFormat
-from preceptor.data.manifest import Manifest
+from preceptor.data.cache_fill import bytes_missing
+from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.stored_map import MAP_SIDE
+from preceptor.data.workspace import Workspace
 from preceptor.runtime.core_load import core_load
 from preceptor.study.config import StudyConfig
 from preceptor.study.run_configs import plain_run
@@ -86,19 +88,25 @@ def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
     return total
 
 
-def cache_bytes(study: StudyConfig, manifest: Manifest) -> int:
-    """Disk space of the image caches of a study on one manifest.
+def cache_bytes(study: StudyConfig, workspace: Workspace) -> int:
+    """Disk space that the image cache of a study needs for one manifest.
+
+    Images that are in the cache already do not count, if the manifest was verified before.
 
     Args:
         study: Study config.
-        manifest: Its manifest.
+        workspace: Workspace of the manifest.
     """
     forms = {
         CanvasFormat.of(form)
         for backbone in study.backbone_names
         for form in image_formats(plain_run(study, backbone))
     }
-    return sum(form.bytes_needed(len(manifest), int(manifest.map_mask.sum())) for form in forms)
+    manifest = workspace.manifest
+    if manifest.contents is not None:
+        return bytes_missing(workspace.cache_dir, list(forms), manifest.contents)
+    images = len(manifest) * sum(form.image_bytes for form in forms)
+    return images + int(manifest.map_mask.sum()) * MAP_SIDE**2
 
 
 def count_kinds(steps: Sequence[Step]) -> str:

@@ -32,14 +32,10 @@ class Workspaces:
     reading: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_study(cls, study: StudyConfig, store: Path, domain: str = "") -> Workspaces:
-        """Workspaces of a study with one domain and its store."""
+    def of_study(cls, study: StudyConfig, store: Path) -> Workspaces:
+        """Workspaces of a study with one domain and its store, which share one image cache."""
         manifests = {seed: study.manifest_of(seed) for seed in study.seed_list}
-        folder = store / "cache" / domain
-        caches: dict[Path, Path] = {}
-        for seed, path in manifests.items():
-            caches.setdefault(path, folder / f"seed-{seed}" if study.draws else folder)
-        return cls(manifests, caches)
+        return cls(manifests, dict.fromkeys(manifests.values(), store / "cache"))
 
     @classmethod
     def together(cls, several: Sequence[Workspaces]) -> Workspaces:

@@ -20,7 +20,7 @@ from PIL import Image
 from preceptor.data.file_index import FileIndex
 from preceptor.data.images import ImageError, decode_image, decode_map, image_size, read_file
 from preceptor.data.locations.read import location_digest, read_content
-from preceptor.runtime.checksums import content_digest
+from preceptor.runtime.checksums import content_hash
 from tests.fault_server import FaultServer, fault_server
 
 SECRET = "s3cr3t"
@@ -134,13 +134,14 @@ def test_a_file_that_keeps_changing_is_refused(server: FaultServer) -> None:
 
 
 def test_a_changed_file_is_noticed_by_the_index(server: FaultServer, tmp_path: Path) -> None:
-    index, urls = FileIndex(tmp_path / "index.parquet"), [server.url("a.png")]
+    index, urls = FileIndex(tmp_path / "index"), [server.url("a.png")]
     files = index.look_up(urls)
-    files.digest[0] = content_digest(CONTENT)
+    files.digest[0] = np.frombuffer(content_hash(CONTENT), np.uint8)
+    files.known[0] = True
     index.remember(files, np.array([True]))
-    assert index.look_up(urls).digest[0] == content_digest(CONTENT)
+    assert index.look_up(urls).digest[0].tobytes() == content_hash(CONTENT)
     server.files["a.png"] = CONTENT[:-1] + b"x"
-    assert index.look_up(urls).digest[0] == ""
+    assert not index.look_up(urls).known[0]
 
 
 def test_without_etag_and_date_a_file_is_read_again(server: FaultServer, tmp_path: Path) -> None:
@@ -148,11 +149,12 @@ def test_without_etag_and_date_a_file_is_read_again(server: FaultServer, tmp_pat
     for _ in range(2):
         assert read_content(server.url("a.png")) == CONTENT
     assert server.count("GET") == 2
-    index, urls = FileIndex(tmp_path / "index.parquet"), [server.url("a.png")]
+    index, urls = FileIndex(tmp_path / "index"), [server.url("a.png")]
     files = index.look_up(urls)
-    files.digest[0] = content_digest(CONTENT)
+    files.digest[0] = np.frombuffer(content_hash(CONTENT), np.uint8)
+    files.known[0] = True
     index.remember(files, np.array([True]))
-    assert index.look_up(urls).digest[0] == ""
+    assert not index.look_up(urls).known[0]
 
 
 def test_credentials_are_sent_and_in_no_message(

@@ -1,0 +1,111 @@
+"""Views of a cache: rows of a manifest in shards, against a plain array, without private memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from preceptor.data import shards
+from preceptor.data.cache_view import VIEWS, MappedImages, open_view
+from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.file_contents import FileContents
+from preceptor.data.shard_writer import ShardWriter
+from preceptor.data.shards import ShardFolder
+from preceptor.data.stored_map import MAP_SIDE
+
+FORM = CanvasFormat(2, channels=1)
+IMAGES, MAPS = 60, 20
+
+
+def hashes(count: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 16), np.uint8)
+
+
+def pixels(count: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (count, *shape), np.uint8)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images in shards of 7, maps in shards of 3."""
+    (tmp_path / "hidden").mkdir()
+    for of, count, most in (
+        (ShardFolder.of_images(tmp_path, FORM), IMAGES, 7),
+        (ShardFolder.of_maps(tmp_path), MAPS, 3),
+    ):
+        monkeypatch.setattr(shards, "_SHARD_BYTES", most * of.item_bytes)
+        writer = ShardWriter(of, tmp_path / "hidden", count)
+        for row, digest in enumerate(hashes(count, most)):
+            writer.put(digest.tobytes(), pixels(count, of.shape)[row], (row + 1, 2))
+        writer.finish()
+    return tmp_path
+
+
+def contents(rows: NDArray[np.int64]) -> FileContents:
+    """Images by number; those that three divides have the map of a third of it."""
+    maps = hashes(MAPS, 3)[rows // 3]
+    maps[rows % 3 > 0] = 0
+    return FileContents.of(hashes(IMAGES, 7)[rows], maps)
+
+
+def opened(cache: Path, rows: NDArray[np.int64]) -> MappedImages:
+    found = open_view(cache, FORM, contents(rows))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_in_any_order_and_number_are_found(cache: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(0, IMAGES, 100)
+    all_images, all_maps = pixels(IMAGES, FORM.shape), pixels(MAPS, (MAP_SIDE, MAP_SIDE))
+    for _ in range(2):  # resolved, and then stored
+        view = opened(cache, rows)
+        np.testing.assert_array_equal(view.sizes, np.stack([rows + 1, np.full(100, 2)], axis=1))
+        for batch in (np.arange(0), np.array([5]), generator.integers(0, 100, 32)):
+            np.testing.assert_array_equal(view.canvases(batch), all_images[rows[batch]])
+            expected = all_maps[rows[batch] // 3] * (rows[batch] % 3 == 0)[:, None, None]
+            np.testing.assert_array_equal(view.human_maps(batch), expected)
+
+
+def test_a_view_lists_only_its_shards_and_is_valid_while_they_are_there(cache: Path) -> None:
+    of = ShardFolder.of_images(cache, FORM)
+    rows = np.arange(14)
+    view = opened(cache, rows)
+    used = {name for name, _ in view.images.shards}
+    assert len(used) == 2
+    unused = next(name for name in of.read().names if name not in used)
+    (of.folder / unused / "images.npy").unlink()
+    assert open_view(cache, FORM, contents(rows)) is not None
+    (of.folder / used.pop() / "images.npy").unlink()
+    assert open_view(cache, FORM, contents(rows)) is None
+
+
+def test_an_unknown_content_has_no_view(cache: Path) -> None:
+    known = contents(np.arange(9))
+    for images, maps in (
+        (np.vstack([known.images[:8], hashes(1, 99)]), known.maps),
+        (known.images, np.vstack([hashes(1, 99), known.maps[1:]])),
+    ):
+        assert open_view(cache, FORM, FileContents.of(images, maps)) is None
+    assert not (cache / VIEWS).exists()
+
+
+def test_a_stored_view_takes_no_memory_for_its_rows(cache: Path) -> None:
+    """16 bytes a row are allowed; what is mapped is shared by the processes."""
+    rows = np.random.default_rng(0).integers(0, IMAGES, 50_000)
+    known = contents(rows)
+    assert open_view(cache, FORM, known) is not None  # stores it
+    tracemalloc.start()
+    view = open_view(cache, FORM, known)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert view is not None
+    assert taken < len(rows)
+    for array in (view.sizes, view.images.places, view.maps.places):
+        assert not array.flags.owndata
+        assert not array.flags.writeable
