@@ -54,6 +54,10 @@ STUDIES = (
         "12 %",
     ),
     Shown(
+        "magnetic-tiles", "magnetic_tile", "Magnetic tiles", "test-unseen", "seed",
+        "120 of 688",
+    ),
+    Shown(
         "brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed",
         "12 %",
     ),
