@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from preceptor.predictor.threshold import find_threshold
 from preceptor.predictor.torch_network import info_of
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import copy_folder, replacing
 from preceptor.runtime.strict_json import strict_json
 
 Target = Literal["onnx", "torch_export", "folder"]
@@ -277,7 +276,7 @@ def _write_onnx(export: _Export, out: Path) -> Exported:
 def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> Exported:
     """Write a copy of a model folder, which was checked, with checksums of its own."""
     with replacing(out) as partial:
-        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        copy_folder(folder, partial)
         files = (*MODEL_FILES, *REFERENCE_FILES)
         write_checksums(partial, [name for name in files if (partial / name).is_file()])
         copied = load_own_model(partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +23,11 @@ def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, s
         path: Path of the file.
         metadata: Texts by key, stored as extra files.
     """
-    with quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files=dict(metadata))
+    # Not to the file: on a full disk, torch's writer raises an error of many lines.
+    content = io.BytesIO()
+    with quiet():
+        torch.export.save(program, content, extra_files=dict(metadata))
+    path.write_bytes(content.getbuffer())
 
 
 def read_package(path: Path) -> torch.nn.Module:
