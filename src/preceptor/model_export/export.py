@@ -21,7 +21,12 @@ from preceptor.model_export.parity import (
     measure,
     model_outputs,
 )
-from preceptor.model_export.torch_export import package_outputs, read_package, write_package
+from preceptor.model_export.torch_export import (
+    check_package,
+    package_outputs,
+    read_package,
+    write_package,
+)
 from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, load_own_model
@@ -234,9 +239,12 @@ class Settled(Generic[Made]):
 def _write_package(export: _Export, out: Path) -> Exported:
     """Write a package of torch.export."""
     names = export.deployed.outputs
-    settled = export.settled(
-        lambda program: (program, package_outputs(program.module(), export.dtype, names))
-    )
+
+    def make(program: ExportedProgram) -> tuple[ExportedProgram, Computation]:
+        check_package(program, export.deployed)
+        return program, package_outputs(program.module(), export.dtype, names)
+
+    settled = export.settled(make)
     with replacing(out) as partial:
         write_package(settled.made, partial, export.described(dynamic_size=settled.dynamic_size))
         parity = export.parity_of(package_outputs(read_package(partial), export.dtype, names))

@@ -11,8 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
+from preceptor.model_export.deployed_model import DeployedModel
 from preceptor.model_export.parity import Computation, Outputs
-from preceptor.model_export.traced import quiet
+from preceptor.model_export.traced import quiet, refusal
+from preceptor.runtime.memory import out_of_memory
+
+
+def check_package(program: ExportedProgram, model: DeployedModel) -> None:
+    """Check that a traced model can be written: torch has no format for some operations on sizes.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        with quiet():
+            torch.export.save(program, io.BytesIO())
+    except Exception as error:  # torch raises many types for what it cannot write
+        if out_of_memory(error):
+            raise
+        raise refusal(model, error) from error
 
 
 def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
