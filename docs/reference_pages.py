@@ -194,7 +194,7 @@ def commands_page() -> str:
     """Page of all commands with their arguments and options."""
     parts = [
         "# Commands\n",
-        "Exit code 0 is success, 1 a failure, 2 invalid input, 130 an interruption.\n",
+        "Exit code 0 is success, 1 a failure, 2 invalid input, 130 an interruption, 143 SIGTERM.\n",
     ]
     for names, command in commands():
         whole = " ".join(("preceptor", *names))

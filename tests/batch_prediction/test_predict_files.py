@@ -24,6 +24,7 @@ from preceptor.predictor.overlay import laid_over
 from preceptor.predictor.prediction import Prediction
 from tests.commands import assert_refused, here
 from tests.image_files import ImageFiles
+from tests.small_files import files_up_to
 
 DEVICE = ("--device", "cpu", "--batch-size", "4")
 
@@ -222,3 +223,20 @@ def test_names_of_files_that_are_not_utf8(models: dict[str, Path], folder: Path)
         assert done.code == 0, done
         assert [row["path"] for row in read(out)] == ["scans/\\udcff,\n.png"]
         shutil.rmtree(folder / "found-maps")
+
+
+def test_a_full_disk_names_the_folder_of_the_unfinished_output(tmp_path: Path) -> None:
+    out = tmp_path / "found.csv"
+
+    def write() -> None:
+        with Unfinished(out, "settings", lambda: 4) as unfinished:
+            unfinished.write(bytes(3000), b"")
+            unfinished.keep(1, "names", ())
+            unfinished.write(bytes(3000), b"")
+            unfinished.keep(2, "names", ())
+
+    with pytest.raises(OSError, match="too large") as caught, files_up_to(5000):
+        write()
+    assert caught.value.filename == str(tmp_path / ".found.csv.partial")
+    with Unfinished(out, "settings", lambda: 4) as again:
+        assert again.state.images == 1

@@ -18,15 +18,18 @@ import typer
 import yaml
 from safetensors.numpy import save_file
 
-from preceptor.cli.main import app, reported_errors
+from preceptor.cli.main import app, main, reported_errors
 from preceptor.maps.store import read_store
 from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.leases import lease
+from preceptor.runtime.replace_file import replacing
 from preceptor.training.record import RunRecord
 from preceptor.version import __version__
 from tests import forked
 from tests.commands import HANGS, apart, assert_refused, here
 from tests.datasets import squares
 from tests.forked import Forked
+from tests.small_files import files_up_to
 from tests.start_up import HEAVY, imported_by_command
 
 COMMANDS = [
@@ -556,6 +559,33 @@ def test_an_interruption_is_told_in_one_line(capsys: pytest.CaptureFixture[str])
         raise KeyboardInterrupt
     assert stop.value.code == 130
     assert capsys.readouterr().err == "interrupted; repeat the command to resume\n"
+
+
+def test_sigterm_ends_a_command_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def long_command(**_: object) -> None:
+        with lease(tmp_path / "run"), replacing(tmp_path / "a.txt") as partial:
+            partial.touch()
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("preceptor.cli.main.command", lambda: long_command)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "terminated; repeat the command to resume\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_output_on_a_full_disk_is_named_and_not_left_in_part(tmp_path: Path) -> None:
+    out = tmp_path / "schema.json"
+    with files_up_to(4096):
+        done = here("study", "schema", "--out", out)
+    assert (done.code, done.err) == (1, f"error: {out}: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+    assert here("study", "schema", "--out", out).code == 0
 
 
 def test_an_interrupted_training_goes_on(data: Path, tmp_path: Path) -> None:

@@ -76,6 +76,19 @@ def test_study_status() -> None:
     assert "about 10 minutes left" in text
 
 
+def test_evaluate_on_a_terminal_of_40_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    numbers = dict.fromkeys(("auc", "eer", "accuracy", "average_precision", "brier"), 0.512)
+    row = {"set": "test-unseen", "source": "stylegan", "images": 10000, "positives": 5000}
+    print_figures(pd.DataFrame([row | numbers]), ["real", "fake"])
+    words = capsys.readouterr().out.split()
+    assert words.count("0.512") == 5
+    for word in ("positives", "accuracy", "AP", "Brier", "10,000"):
+        assert word in words
+
+
 def test_evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     numbers = dict.fromkeys(("auc", "eer", "accuracy", "average_precision", "brier"), 0.5)

@@ -17,7 +17,8 @@ from preceptor.model_export.export import ExportSettings, export_model
 from preceptor.model_export.parity import model_outputs
 from preceptor.model_export.torch_export import package_outputs, read_package
 from preceptor.model_export.traced import example_images, takes_other_sizes, trace
-from preceptor.models.model_folder import MODEL_FILES, load_model
+from preceptor.models.build import build_model
+from preceptor.models.model_folder import MODEL_FILES, load_model, save_model
 from preceptor.predictor.calibration import Calibration
 from preceptor.predictor.reference import Reference
 from preceptor.predictor.reference_files import REFERENCE_FILES, write_reference
@@ -33,6 +34,17 @@ def test_a_copied_folder_is_the_same_model(tmp_path: Path) -> None:
     assert json.loads((out / "model.json").read_text()) == json.loads(
         (folder / "model.json").read_text()
     )
+
+
+def test_sizes_that_torch_cannot_write_are_fixed(tmp_path: Path) -> None:
+    """The padding of strides that were replaced has a ceiling of the size in its graph."""
+    model = build_model(
+        "test_byobnet", ("a", "b"), input_size=32, backbone_args={"output_stride": 8}
+    )
+    save_model(model, tmp_path / "model")
+    settings = ExportSettings("torch_export")
+    found = export_model(tmp_path / "model", tmp_path / "model.pt2", settings)
+    assert (found.dynamic_size, found.parity.within_tolerance) == (False, True)
 
 
 @pytest.mark.parametrize("name", ["temperature", "isotonic"])

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import preceptor
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import copy_folder, replacing
+from tests.small_files import files_up_to
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -96,3 +97,41 @@ def test_nothing_else_writes_and_renames_by_itself() -> None:
     found = {path.name for path in source.rglob("*.py") if renames.search(path.read_text())}
     # forged.py makes way for another process that was quicker.
     assert found == {"replace_file.py", "forged.py"}
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_full_disk_names_the_final_path(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "a"
+
+    def write() -> None:
+        with replacing(path) as partial:
+            if folder:
+                partial.mkdir()
+            (partial / "x" if folder else partial).write_bytes(bytes(5000))
+
+    with pytest.raises(OSError, match="too large") as caught, files_up_to(4000):
+        write()
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_copied_names_the_copy_or_the_source(tmp_path: Path) -> None:
+    source, path = tmp_path / "source", tmp_path / "copy"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "x").write_bytes(bytes(5000))
+    (source / "left out").touch()
+
+    def copy() -> None:
+        with replacing(path) as partial:
+            copy_folder(source, partial, without=("left out",))
+
+    with pytest.raises(OSError, match="too large") as caught, files_up_to(4000):
+        copy()
+    assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    assert not path.exists()
+    copy()
+    assert [one.relative_to(path).as_posix() for one in path.rglob("*")] == ["deep", "deep/x"]
+    (source / "gone").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError) as missing:
+        copy()
+    assert missing.value.filename == str(source / "gone")

@@ -21,6 +21,7 @@ from preceptor.runtime.signatures import (
     write_new_key,
 )
 from tests.commands import APART, HANGS
+from tests.small_files import files_up_to
 
 
 @pytest.fixture
@@ -162,6 +163,14 @@ def test_a_key_is_written_once_and_for_its_owner(tmp_path: Path, key: Path, mode
     key.chmod(0o640)
     with pytest.raises(InputError, match="chmod 600"):
         sign_model(model, key)
+
+
+@pytest.mark.parametrize("size", [0, 100])  # the public key has 113 bytes
+def test_a_full_disk_leaves_no_part_of_a_key(tmp_path: Path, size: int) -> None:
+    with pytest.raises(OSError, match="too large"), files_up_to(size):
+        write_new_key(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []
+    write_new_key(tmp_path / "key")
 
 
 def test_other_files_are_no_keys(tmp_path: Path, key: Path, model: Path) -> None:

@@ -42,6 +42,7 @@ from preceptor.training.schedules import alpha_at
 from tests import forked
 from tests.datasets import squares
 from tests.forked import Forked
+from tests.small_files import files_up_to
 
 SMALL = Training(input_size=32, epochs=2, batch_size=8, lr=0.01, schedule="constant")
 
@@ -239,6 +240,16 @@ def test_learning_takes_place(manifest: Path, tmp_path: Path) -> None:
     assert last["classification"] < 0.7 * first["classification"]
     assert last["guidance"] < first["guidance"]
     assert last["map_correlation"] > first["map_correlation"] + 0.2
+
+
+def test_a_full_disk_is_a_failure_that_names_the_file(manifest: Path, tmp_path: Path) -> None:
+    config = small(manifest, training=SMALL.model_copy(update={"cache": "none", "epochs": 1}))
+    with pytest.raises(RunFailedError) as caught, files_up_to(50_000):
+        train(config, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert str(caught.value).startswith(f"run {folder.name}: {folder}/resume.safetensors: ")
+    assert not list(folder.iterdir())
+    assert train(config, tmp_path / "runs").trained
 
 
 def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path) -> None:

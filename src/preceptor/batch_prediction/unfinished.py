@@ -7,11 +7,12 @@ leaves longer files, whose end is cut off when it is started again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -103,22 +104,25 @@ class Unfinished:
     def __exit__(self, *_: object) -> None:
         for file in (self._rows, self._maps, self._lock):
             if file is not None:
-                file.close()
+                with contextlib.suppress(OSError):  # on a full disk; `keep` wrote all that is valid
+                    file.close()
 
     def write(self, rows: bytes, maps: bytes) -> None:
         """Append rows and maps; they are valid after the next `keep`."""
         assert self._rows is not None
         assert self._maps is not None
-        self._rows.write(rows)
-        self._maps.write(maps)
+        with self._named_errors():
+            self._rows.write(rows)
+            self._maps.write(maps)
 
     def keep(self, images: int, names: str, grid: Sequence[int]) -> None:
         """Make all that was written valid, also after a power failure."""
         assert self._rows is not None
         assert self._maps is not None
-        for file in (self._rows, self._maps):
-            file.flush()
-            os.fsync(file.fileno())
+        with self._named_errors():
+            for file in (self._rows, self._maps):
+                file.flush()
+                os.fsync(file.fileno())
         state = State(
             self.state.settings,
             self.state.batch_size,
@@ -135,6 +139,15 @@ class Unfinished:
         """Remove the folder, after the output is in its place."""
         self.__exit__()
         shutil.rmtree(self.folder)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Context whose errors name the folder: an open file that cannot be written names none."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.folder)
+            raise
 
     def _hold(self, out: Path) -> None:
         if fcntl is None:

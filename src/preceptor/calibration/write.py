@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from preceptor.calibration.card import RELIABILITY, card_sections, new_card
@@ -16,7 +15,7 @@ from preceptor.report.export import standalone
 from preceptor.report.reliability_figure import reliability_plot
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.model_paths import check_model_folder
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import copy_folder, replacing
 from preceptor.runtime.signatures import SIGNATURE
 
 CARD = "README.md"
@@ -48,7 +47,7 @@ def write_calibrated(model: Path, made: MadeReference, info: ModelInfo, out: Pat
     """
     with replacing(out) as partial:
         # Its checksums are others, and so is what would have to be signed.
-        shutil.copytree(model, partial, ignore=shutil.ignore_patterns(SIGNATURE))
+        copy_folder(model, partial, without=(SIGNATURE,))
         write_reference(made.reference, partial)
         card = partial / CARD
         text = card.read_text(encoding="utf-8") if card.is_file() else new_card(info)

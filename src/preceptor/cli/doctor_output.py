@@ -11,7 +11,7 @@ from preceptor.errors import Problem
 from preceptor.runtime.formatting import gibibytes
 from preceptor.runtime.strict_json import strict_json
 
-_WIDTH, _NAME = 80, 18
+_WIDTH, _NAME = 80, 20
 
 
 def as_json(found: Installation) -> str:

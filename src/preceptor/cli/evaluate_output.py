@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from preceptor.evaluation.operating_points import Rate, roc_rates, threshold_rates
 from preceptor.evaluation.scores import class_auc
 from preceptor.evaluation.terms import TERMS, Field, Terms
+from preceptor.runtime.printed_table import print_table
 
 _FIGURES = {
     "auc": "AUC",
@@ -149,13 +147,8 @@ def _number(value: float, form: str = ".3f") -> str:
 
 
 def _show(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str = "") -> None:
-    """Print a table with a caption; names are not interpreted as markup."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in header:  # on a narrow screen names of sets are folded, words of headings are not
-        table.add_column(escape(name), overflow="fold", min_width=max(map(len, name.split())))
-    for line in lines:
-        table.add_row(*(escape(str(cell)) for cell in line))
+    """Print a table with a caption."""
     console = Console()
-    console.print(table)
+    print_table(header, lines, console)
     if caption:
         console.print(caption, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,9 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -35,6 +37,7 @@ from preceptor.cli.sign import sign
 from preceptor.cli.study import study
 from preceptor.cli.train import train
 from preceptor.cli.version import version
+from preceptor.web.signals import handling
 
 app = typer.Typer(
     help="Train image classifiers with human guidance on where to look, and test whether it helps.",
@@ -73,14 +76,18 @@ _WRONG_PATH = {
     errno.EROFS,
     errno.ENAMETOOLONG,
 }
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> None:
-    """Entry point: run a command with exit code 0, 1 (failed) or 2 (invalid input)."""
+    """Entry point: run a command with exit code 0, 1 (failed) or 2 (invalid input).
+
+    An interruption (Ctrl-C) has exit code 130, and SIGTERM 143.
+    """
     # A terminal may lack letters, and the names of files need not be UTF-8: both are escaped.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with reported_errors():
+    with reported_errors(), _ended_by_sigterm():
         command()(prog_name="preceptor")
 
 
@@ -106,6 +113,8 @@ def reported_errors() -> Iterator[None]:
     except SystemExit as stop:
         if stop.code == 130:  # typer's for an interruption
             _interrupted()
+        elif stop.code == _TERMINATED:
+            print("terminated; repeat the command to resume", file=sys.stderr)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,6 +129,19 @@ def reported_errors() -> Iterator[None]:
         fix = "lower training.input_size or batch_size, or use a machine with more memory"
         print(f"error: out of memory; {fix}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Context in which SIGTERM ends the command as Ctrl-C does.
+
+    Partial files and leases are removed, and the terminal shows its cursor again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handling((signal.SIGTERM,), lambda *_: sys.exit(_TERMINATED)):
+        yield
 
 
 def _out_of_memory(error: Exception) -> bool:

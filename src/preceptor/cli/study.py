@@ -152,6 +152,7 @@ def schema(
     from preceptor.cli.output_files import check_target
     from preceptor.config.documentation import json_schema
     from preceptor.runtime.bulk_import import bulk_import
+    from preceptor.runtime.replace_file import replacing
 
     with bulk_import():
         from preceptor.study.config import StudyConfig
@@ -161,7 +162,8 @@ def schema(
         print(text, end="")
         return
     check_target("--out", out)
-    out.write_text(text, encoding="utf-8")
+    with replacing(out) as partial:
+        partial.write_text(text, encoding="utf-8")
     print(f"wrote {out}")
 
 

@@ -12,6 +12,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.formatting import as_time
+from preceptor.runtime.result_folder import write_atomically
 from preceptor.study.auto_speed import decide_speed
 from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import estimate_seconds
@@ -152,7 +153,7 @@ def write_study_file(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
     )
     values["time"] = as_time(seconds)
-    target.write_text(_TEMPLATE.format(**values), encoding="utf-8")
+    write_atomically(target, _TEMPLATE.format(**values))
     return as_time(seconds)
 
 

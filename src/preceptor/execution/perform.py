@@ -20,6 +20,7 @@ from preceptor.maps.store import MapStore, read_store, write_store
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_own_model
 from preceptor.runtime import watchdog
+from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.leases import lease
 from preceptor.runtime.memory import fix_order_of_sums
 from preceptor.runtime.result_folder import finish, is_finished, read_record
@@ -111,7 +112,7 @@ def perform(
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
             finish(folder, {"id": step.id} | record | {"seconds": round(seconds, 3)})
         except OSError as error:
-            raise RunFailedError(f"{step.title}: {error.strerror or error}") from error
+            raise RunFailedError(failed_write(error, folder)) from error
         drop_shards(step, store)
     return True
 

@@ -18,6 +18,7 @@ from preceptor.errors import DeviceFullError, HeldError, LeaseLostError, Precept
 from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.perform import perform
 from preceptor.runtime import watchdog
+from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
@@ -83,7 +84,9 @@ def carry_out(
         if not exclusive and out_of_memory(error):
             return Event("out_of_memory", step.id, "out of memory on a shared device")
         reason = str(error)
-        if not isinstance(error, PreceptorError):  # an unexpected error
+        if isinstance(error, OSError):  # before the step has begun
+            reason = failed_write(error, step.folder(context.store))
+        elif not isinstance(error, PreceptorError):  # an unexpected error
             reason = f"{type(error).__name__}: {' '.join(reason.split())[:200]}"
         with contextlib.suppress(OSError):  # the log cannot be written on a full disk either
             log.parent.mkdir(parents=True, exist_ok=True)

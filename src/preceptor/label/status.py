@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from preceptor.label.database import Connection
 from preceptor.label.figures import Remembered, figures
 from preceptor.label.image_files import changed_states
+from preceptor.runtime.printed_table import print_table
 
 _PROBLEMS = 100
 
@@ -74,16 +72,14 @@ def _problems(connection: Connection, root: Path) -> list[tuple[str, str]]:
 def _print(console: Console, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title, key in columns.items():
-        text = any(isinstance(row[key], str) for row in rows)
-        table.add_column(title, justify="left" if text else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(row[key]) for key in columns.values()))
-    console.print(table)
+    lines = [[_shown(row[key]) for key in columns.values()] for row in rows]
+    texts = {
+        title for title, key in columns.items() if any(isinstance(row[key], str) for row in rows)
+    }
+    print_table(list(columns), lines, console, right=columns.keys() - texts)
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,12 @@ from preceptor.model_export.parity import (
     measure,
     model_outputs,
 )
-from preceptor.model_export.torch_export import package_outputs, read_package, write_package
+from preceptor.model_export.torch_export import (
+    check_package,
+    package_outputs,
+    read_package,
+    write_package,
+)
 from preceptor.model_export.traced import LARGER, takes_other_sizes, trace
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import MODEL_FILES, load_model, load_own_model
@@ -34,7 +38,7 @@ from preceptor.predictor.threshold import find_threshold
 from preceptor.predictor.torch_network import info_of
 from preceptor.runtime.checksums import write_checksums
 from preceptor.runtime.memory import out_of_memory
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import copy_folder, replacing
 from preceptor.runtime.strict_json import strict_json
 
 Target = Literal["onnx", "torch_export", "folder"]
@@ -235,9 +239,12 @@ class Settled(Generic[Made]):
 def _write_package(export: _Export, out: Path) -> Exported:
     """Write a package of torch.export."""
     names = export.deployed.outputs
-    settled = export.settled(
-        lambda program: (program, package_outputs(program.module(), export.dtype, names))
-    )
+
+    def make(program: ExportedProgram) -> tuple[ExportedProgram, Computation]:
+        check_package(program, export.deployed)
+        return program, package_outputs(program.module(), export.dtype, names)
+
+    settled = export.settled(make)
     with replacing(out) as partial:
         write_package(settled.made, partial, export.described(dynamic_size=settled.dynamic_size))
         parity = export.parity_of(package_outputs(read_package(partial), export.dtype, names))
@@ -277,7 +284,7 @@ def _write_onnx(export: _Export, out: Path) -> Exported:
 def _copy(model: GuidedModel, folder: Path, out: Path, images: CheckImages) -> Exported:
     """Write a copy of a model folder, which was checked, with checksums of its own."""
     with replacing(out) as partial:
-        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        copy_folder(folder, partial)
         files = (*MODEL_FILES, *REFERENCE_FILES)
         write_checksums(partial, [name for name in files if (partial / name).is_file()])
         copied = load_own_model(partial)

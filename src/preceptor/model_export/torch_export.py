@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
+from preceptor.model_export.deployed_model import DeployedModel
 from preceptor.model_export.parity import Computation, Outputs
-from preceptor.model_export.traced import quiet
+from preceptor.model_export.traced import quiet, refusal
+from preceptor.runtime.memory import out_of_memory
+
+
+def check_package(program: ExportedProgram, model: DeployedModel) -> None:
+    """Check that a traced model can be written: torch has no format for some operations on sizes.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        with quiet():
+            torch.export.save(program, io.BytesIO())
+    except Exception as error:  # torch raises many types for what it cannot write
+        if out_of_memory(error):
+            raise
+        raise refusal(model, error) from error
 
 
 def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
@@ -22,8 +40,11 @@ def write_package(program: ExportedProgram, path: Path, metadata: Mapping[str, s
         path: Path of the file.
         metadata: Texts by key, stored as extra files.
     """
-    with quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files=dict(metadata))
+    # Not to the file: on a full disk, torch's writer raises an error of many lines.
+    content = io.BytesIO()
+    with quiet():
+        torch.export.save(program, content, extra_files=dict(metadata))
+    path.write_bytes(content.getbuffer())
 
 
 def read_package(path: Path) -> torch.nn.Module:

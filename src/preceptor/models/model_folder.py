@@ -24,6 +24,7 @@ from preceptor.runtime.checksums import (
     read_checksums,
     write_checksums,
 )
+from preceptor.runtime.failed_writes import tensors_to
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.model_paths import check_model_folder
 from preceptor.runtime.result_folder import checksum, is_finished
@@ -40,7 +41,8 @@ def save_model(
     """Write a model folder: `model.safetensors`, `model.json` and their checksums."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    with tensors_to(folder / "model.safetensors"):
+        save_file(state, folder / "model.safetensors")
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
     (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
     write_checksums(folder, MODEL_FILES)

@@ -18,6 +18,7 @@ from preceptor.predictor.calibration import calibration_from
 from preceptor.predictor.json_keys import JsonKeys, no_constant
 from preceptor.predictor.reference import REFERENCE, DistanceKind, Gaussians, Reference
 from preceptor.runtime.checksums import CHECKSUMS, files_that_differ, read_checksums
+from preceptor.runtime.failed_writes import tensors_to
 from preceptor.runtime.strict_json import strict_json
 
 ARRAYS = "reference.safetensors"
@@ -48,9 +49,10 @@ def write_reference(reference: Reference, folder: Path) -> None:
     arrays = {name: getattr(reference, name) for name in _ARRAYS}
     if reference.gaussians is not None:
         arrays |= {name: getattr(reference.gaussians, name) for name in _GAUSSIANS}
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS
-    )
+    with tensors_to(folder / ARRAYS):
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS
+        )
 
 
 def find_reference(folder: Path, positive: bool) -> Reference | None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from preceptor.report.panels import Panel, Panels
 from preceptor.runtime.formatting import number
+from preceptor.runtime.replace_file import replacing
 
 FOLDER = "panels"
 INDEX = "index.csv"
@@ -76,16 +77,18 @@ def write_panels(domains: Mapping[str, Panels | None], out: Path) -> list[PanelF
         Files, one per panel, numbered over all domains.
     """
     folder = out / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    found = []
-    for entry, panel in _entries(domains):
-        folder.mkdir(exist_ok=True)
-        (out / entry.file).write_bytes(_drawn(panel))
-        found.append(entry)
-    if found:
-        index = pd.DataFrame([asdict(entry) for entry in found])
-        index.to_csv(folder / INDEX, index=False, float_format="%.6g", lineterminator="\n")
-    return found
+    found = list(_entries(domains))
+    if not found:
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    with replacing(folder, flush=False) as partial:
+        partial.mkdir()
+        for entry, panel in found:
+            (partial / Path(entry.file).name).write_bytes(_drawn(panel))
+        files = [entry for entry, _ in found]
+        index = pd.DataFrame([asdict(entry) for entry in files])
+        index.to_csv(partial / INDEX, index=False, float_format="%.6g", lineterminator="\n")
+    return files
 
 
 def _entries(domains: Mapping[str, Panels | None]) -> Iterator[tuple[PanelFile, Panel]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from preceptor.results.domain import Results
 from preceptor.results.ladder import ladder_table
 from preceptor.results.schema import CSV_FILES, LADDER
 from preceptor.results.study import StudyResults, gather_study
+from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
 from preceptor.study.plan import Plan
@@ -118,10 +118,11 @@ def write_results(
 def _write_exports(exports: Sequence[tuple[str, str]], out: Path) -> None:
     """Replace the files of the page's tables and figures."""
     for kind in ("tables", "figures"):
-        shutil.rmtree(out / kind, ignore_errors=True)
-        (out / kind).mkdir()
-    for path, content in exports:
-        (out / path).write_text(content, encoding="utf-8")
+        with replacing(out / kind, flush=False) as partial:
+            partial.mkdir()
+            for path, content in exports:
+                if path.startswith(f"{kind}/"):
+                    (partial / path.removeprefix(f"{kind}/")).write_text(content, encoding="utf-8")
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:

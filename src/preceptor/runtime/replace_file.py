@@ -14,6 +14,8 @@ from pathlib import Path
 _FLUSHES = 32
 # Errors of file systems that cannot flush this kind of file; all others are failed writes.
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+# Errors of files that are written, never of those that are read.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
@@ -22,7 +24,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
     The content is flushed to the disk before the renaming, so that a power failure cannot leave an
     empty or truncated file under the final name. If the block raises, the new file is removed and
-    `path` is unchanged. An existing folder is removed before the renaming.
+    `path` is unchanged. An existing folder is removed before the renaming. An error of the new file
+    names `path`, since the temporary one is gone.
 
     Args:
         path: Final path; its parent folder must exist.
@@ -49,12 +52,39 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if partial.is_dir() and path.is_dir():
             shutil.rmtree(path)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            _name(error, partial, path)
         with contextlib.suppress(OSError):  # frees space on a full disk
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         raise
     if flush:
         _flush(path.parent)
+
+
+def copy_folder(source: Path, target: Path, *, without: Sequence[str] = ()) -> None:
+    """Copy the files of a folder to an existing or new one.
+
+    Unlike `shutil.copytree`, it ends with the error of the first file that cannot be copied.
+
+    Args:
+        source: Folder.
+        target: Its copy.
+        without: Names of files at the top that are left out.
+    """
+    target.mkdir(exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_dir():
+            copy_folder(file, target / file.name)
+        elif file.name not in without:
+            shutil.copy2(file, target / file.name)
+
+
+def _name(error: OSError, partial: Path, path: Path) -> None:
+    """Name the final path in an error of the temporary one, or of a full disk."""
+    named = error.filename2 if error.errno in _FULL and error.filename2 else error.filename
+    if error.errno in _FULL if named is None else str(named).startswith(str(partial)):
+        error.filename, error.filename2 = str(path), None
 
 
 def flush_to_disk(path: Path) -> None:

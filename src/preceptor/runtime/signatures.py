@@ -26,7 +26,7 @@ from preceptor.runtime.checksums import (
     read_checksums,
 )
 from preceptor.runtime.model_paths import check_model_folder
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import flush_to_disk, replacing
 
 SIGNATURE = "signature.json"
 """File of a model folder with its signature."""
@@ -109,12 +109,17 @@ def write_new_key(path: Path) -> str:
         if file.exists():
             raise InputError(f"{file} exists, and a key is never replaced; name another file")
     made = library.new_key()
-    # Not by replacing(): the file must not exist, and nobody else may read it at any time.
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(made.private)
     with replacing(public) as partial:
         partial.write_bytes(made.public)
+        # Not by replacing(): the file must not exist, and nobody else may read it at any time.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(made.private)
+            flush_to_disk(path)
+        except BaseException:
+            path.unlink()
+            raise
     return str(library.fingerprint(library.public_key(made.public)))
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from preceptor.runtime.failed_writes import tensors_to
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
 
@@ -70,7 +71,7 @@ def save_progress(
         "scaler": progress.scaler,
         "optimizer": numbers,
     }
-    with replacing(path) as partial:
+    with replacing(path) as partial, tensors_to(partial):
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
             partial,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
@@ -28,6 +27,7 @@ from preceptor.models.model_folder import load_own_model
 from preceptor.models.probes import check_trained
 from preceptor.models.sync_batch_norm import has_batch_norm, synchronise
 from preceptor.runtime import watchdog
+from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.leases import Lease, lease
 from preceptor.runtime.memory import (
     fix_order_of_sums,
@@ -132,13 +132,12 @@ def train(
                 folder.mkdir(parents=True, exist_ok=True)
                 workspace = workspace or Workspace.open(config.manifest)
                 _compute(run, workspace, fabric or make_fabric(config.training))
-            except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
+            except (OSError, MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise run.out_of_memory() from error
-                if isinstance(error, RuntimeError):
+                if not isinstance(error, OSError):
                     raise
-                reason = getattr(error, "strerror", None) or str(error)
-                raise RunFailedError(f"run {folder.name}: {reason}") from error
+                raise RunFailedError(f"run {folder.name}: {failed_write(error, folder)}") from error
         return RunResult(
             folder,
             folder.name,
