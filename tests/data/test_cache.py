@@ -257,7 +257,9 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(
 ) -> None:
     usage = SimpleNamespace(total=2**40, used=0, free=cache_fill.SPARE_DISK)
     monkeypatch.setattr(cache_fill.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match=r"needs \d[\d,]* MiB and 256 MiB are free.*cache: none"):
+    with pytest.raises(
+        InputError, match=r"needs 2\d\d MiB, with a reserve, and 256 MiB are free.*none"
+    ):
         open_images(manifest, side=600, cache_dir=tmp_path / "c")
     assert shards_of(tmp_path / "c") == hidden(tmp_path / "c") == []
 

@@ -103,8 +103,9 @@ class CacheFill:
         free = shutil.disk_usage(cache_dir).free
         if needed + SPARE_DISK > free:
             raise InputError(
-                f"image cache {cache_dir}: needs {needed / 2**20:,.0f} MiB and "
-                f"{free / 2**20:,.0f} MiB are free; choose another folder or set cache: none"
+                f"image cache {cache_dir}: needs {(needed + SPARE_DISK) / 2**20:,.0f} MiB, with a "
+                f"reserve, and {free / 2**20:,.0f} MiB are free; choose another folder or set "
+                "cache: none"
             )
         self._hidden = cache_dir / f"{fill_prefix(key)}{uuid.uuid4().hex}.tmp"
         self._hidden.mkdir()
