@@ -48,6 +48,9 @@ STUDIES = (
         "brain-mri-planted", "brain_mri_planted", "Brain MRI with a planted stamp", "test-unseen",
         "seed", "12 %",
     ),
+    Shown(
+        "circuit-boards", "circuit_boards", "Circuit boards", "test-unseen", "seed", "120 of 1,245"
+    ),
     Shown("forged", "forged_small", "Forged photographs", "test-seen", "draw", "100 of 1,500"),
     Shown(
         "road-cracks", "road_cracks", "Road cracks", "test-unseen", "seed",
