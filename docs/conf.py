@@ -34,6 +34,7 @@ html_theme = "furo"
 html_title = f"preceptor {release}"
 html_static_path: list[str] = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["tables.js"]
 templates_path = ["templates"]
 html_sidebars = {
     "**": [
