@@ -22,14 +22,11 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from study_steps import aucs_of
 
 from preceptor.config.run import RunConfig
 from preceptor.data.manifest import Manifest
 from preceptor.data.plant import PlantSettings, plant
-from preceptor.data.workspace import Workspace
-from preceptor.inference.score import evaluate
-from preceptor.models.model_folder import load_model
-from preceptor.training.run import train
 
 STUDY = Path(__file__).resolve().parent / "brain_mri_planted.yaml"
 SETTINGS = ("32/64/700", "64/64/700", "128/64/350", "128/64/700", "128/64/1400", "128/96/350")
@@ -75,12 +72,9 @@ def auc(work: Path, task: Training) -> dict[str, Any]:
             | {"input_size": task.size, "steps": task.steps, "epochs": 1, "readout": "none"},
         }
     )
-    workspace = Workspace(Manifest.read(manifest, verify=False), work / "cache")
-    run = train(config, work / "runs", workspace=workspace)
-    table = evaluate(load_model(run.folder / "model"), workspace.manifest, workspace=workspace)
-    whole = table[table["source"] == ""].set_index("set")["auc"]
-    print(f"{task}: {whole.round(4).to_dict()}", flush=True)
-    return vars(task) | {str(name): round(float(value), 4) for name, value in whole.items()}
+    found = aucs_of(config, work)
+    print(f"{task}: {found}", flush=True)
+    return vars(task) | found
 
 
 def main() -> None:

@@ -64,12 +64,23 @@ def auc(study_file: Path, work: Path, alpha: float, task: Training) -> dict[str,
         seed=task.seed,
         training=training,
     )
-    workspace = Workspace(Manifest.read(manifest, verify=False), work / "cache")
+    found = aucs_of(config, work)
+    print(f"{task}: {found}", flush=True)
+    return vars(task) | found
+
+
+def aucs_of(config: RunConfig, work: Path) -> dict[str, float]:
+    """AUC on each evaluation set of a run, which is trained unless it has finished.
+
+    Args:
+        config: The run.
+        work: Folder of its runs and image cache.
+    """
+    workspace = Workspace(Manifest.read(config.manifest, verify=False), work / "cache")
     run = train(config, work / "runs", workspace=workspace)
     table = evaluate(load_model(run.folder / "model"), workspace.manifest, workspace=workspace)
     whole = table[table["source"] == ""].set_index("set")["auc"]
-    print(f"{task}: {whole.round(4).to_dict()}", flush=True)
-    return vars(task) | {str(name): round(float(value), 4) for name, value in whole.items()}
+    return {str(name): round(float(value), 4) for name, value in whole.items()}
 
 
 def main() -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import pandas as pd
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 
+from preceptor.evaluation.split_names import kind_or_none
 from preceptor.report.export import standalone
 from preceptor.report.figures import Difference as Mark
 from preceptor.report.figures import differences
-from preceptor.results import read
+from preceptor.results import StudyTables, read
 from preceptor.results.map_agreement import map_agreement
 from preceptor.runtime.formatting import DASH, interval, number
 
@@ -133,17 +134,18 @@ def row_of(study: Shown) -> Row:
         centre=float(means.loc["centre", "mean"]),
         mapper=float(means["mean"].get("mapper", math.nan)),
         mapper_all=float(means["mean"].get("mapper_all", math.nan)),
-        unguided=_agreement(tables.runs, "baseline2", means.loc["baseline2", "alpha"]),
-        guided=_agreement(tables.runs, "ceiling", means.loc["ceiling", "alpha"]),
+        unguided=_agreement(tables, "baseline2", means.loc["baseline2", "alpha"]),
+        guided=_agreement(tables, "ceiling", means.loc["ceiling", "alpha"]),
     )
 
 
-def _agreement(runs: pd.DataFrame, role: str, alpha: Any) -> float:
+def _agreement(tables: StudyTables, role: str, alpha: Any) -> float:
     """Mean correlation of the maps of a role with human maps, over validation sets and seeds."""
+    runs, sets = tables.runs, tables.results["set"].unique()
     if runs.empty:
         return math.nan
     own = runs[(runs["role"] == role) & (runs["alpha"] == float(alpha))]
-    sets = [name.removesuffix("_auc") for name in own if name.endswith("_auc")]
+    sets = [name for name in sets if kind_or_none(name) == "val"]
     return float(map_agreement(own, sets).mean())
 
 

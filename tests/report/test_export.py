@@ -282,7 +282,7 @@ def test_no_two_files_of_a_page_have_the_same_name(
         *(drawn(slug(name), "") for name in tables),
     ]
     section = Section("key", "", "", unique_names(blocks))
-    found = [name for name, _ in exported([section])]
+    found = [f"{file.folder}/{file.name}" for file in exported([section])]
     assert len(found) == len(set(found))
     many = 2 * (len(tables) + len(folded)) + sum(map(len, captions)) + len(tables)
     assert len(found) == many

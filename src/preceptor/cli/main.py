@@ -37,7 +37,7 @@ from preceptor.cli.sign import sign
 from preceptor.cli.study import study
 from preceptor.cli.train import train
 from preceptor.cli.version import version
-from preceptor.web.signals import handling
+from preceptor.runtime.signal_handlers import handling
 
 app = typer.Typer(
     help="Train image classifiers with human guidance on where to look, and test whether it helps.",

@@ -6,6 +6,8 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from preceptor.report.blocks import Details, FigureBlock, Section, TableBlock
 from preceptor.report.cells import Cell, Table
@@ -45,8 +47,29 @@ _SYMBOLS = {
 }
 
 
-def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
-    """Names (`figures/…`, `tables/…`) and contents of the files of all figures and tables."""
+@dataclass(frozen=True)
+class ExportedFile:
+    """File of a figure or a table beside the page.
+
+    Args:
+        folder: Its folder in the study folder.
+        stem, suffix: Its name: stem.suffix.
+        content: Its text.
+    """
+
+    folder: Literal["tables", "figures"]
+    stem: str
+    suffix: Literal["csv", "tex", "svg"]
+    content: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return f"{self.stem}.{self.suffix}"
+
+
+def exported(sections: Iterable[Section]) -> Iterator[ExportedFile]:
+    """Files of all figures and tables."""
     for section in sections:
         flat = [
             inner
@@ -56,14 +79,12 @@ def exported(sections: Iterable[Section]) -> Iterator[tuple[str, str]]:
         for block in flat:
             if isinstance(block, TableBlock):
                 name = f"{section.key}-{block.name}"
-                yield f"tables/{name}.csv", table_csv(block.table)
-                yield f"tables/{name}.tex", table_latex(block.table, name)
+                yield ExportedFile("tables", name, "csv", table_csv(block.table))
+                yield ExportedFile("tables", name, "tex", table_latex(block.table, name))
             elif isinstance(block, FigureBlock):
                 for file, drawing in drawing_names(section, block):
-                    yield (
-                        f"figures/{file}.svg",
-                        standalone(drawing, block.used(drawing), block.marks),
-                    )
+                    content = standalone(drawing, block.used(drawing), block.marks)
+                    yield ExportedFile("figures", file, "svg", content)
 
 
 def drawing_names(section: Section, block: FigureBlock) -> list[tuple[str, Figure]]:

@@ -61,7 +61,7 @@ def render_page(
     domains: Section | None,
     chapters: list[Chapter],
     *,
-    exports: Sequence[tuple[str, str]],
+    exports: Sequence[export.ExportedFile],
     failed: dict[str, Failure],
     files: list[str],
 ) -> str:
@@ -72,7 +72,7 @@ def render_page(
         findings: The same in words.
         domains: The section over all domains, where there are several.
         chapters: One a domain.
-        exports: Path and content of the file of every figure and table, see `export.exported`.
+        exports: Files of all figures and tables, see `export.exported`.
         failed: Steps without a result, by title.
         files: Names of the files beside the page.
     """
@@ -143,7 +143,7 @@ def headlines(plan: Plan, results: Results) -> list[dict[str, str]]:
     return found
 
 
-def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
+def _links(exports: Sequence[export.ExportedFile]) -> dict[str, list[Link]]:
     """Download links of every table and figure, by `tables/NAME` and `figures/NAME`."""
     kinds = {
         "csv": ("CSV", "text/csv"),
@@ -151,12 +151,11 @@ def _links(exports: Sequence[tuple[str, str]]) -> dict[str, list[Link]]:
         "svg": ("SVG", "image/svg+xml"),
     }
     found: dict[str, list[Link]] = {}
-    for path, content in exports:
-        stem, _, ending = path.rpartition(".")
-        name, kind = kinds[ending]
-        data = base64.b64encode(content.encode()).decode("ascii")
-        link = Link(name, path.rpartition("/")[2], f"data:{kind};base64,{data}")
-        found.setdefault(stem, []).append(link)
+    for file in exports:
+        title, kind = kinds[file.suffix]
+        data = base64.b64encode(file.content.encode()).decode("ascii")
+        link = Link(title, file.name, f"data:{kind};base64,{data}")
+        found.setdefault(f"{file.folder}/{file.stem}", []).append(link)
     return found
 
 

@@ -19,7 +19,7 @@ from preceptor.report.card import markdown_table, model_card
 from preceptor.report.cells import Table
 from preceptor.report.chapters import chapter, domains_section
 from preceptor.report.domain_tables import DomainTables, domain_tables
-from preceptor.report.export import exported
+from preceptor.report.export import ExportedFile, exported
 from preceptor.report.findings import Findings, study_findings
 from preceptor.report.page import FILES, render_page
 from preceptor.report.panel_files import PanelFile, write_panels
@@ -115,14 +115,14 @@ def write_results(
     return WrittenReport(out, there, panel_files)
 
 
-def _write_exports(exports: Sequence[tuple[str, str]], out: Path) -> None:
+def _write_exports(exports: Sequence[ExportedFile], out: Path) -> None:
     """Replace the files of the page's tables and figures."""
-    for kind in ("tables", "figures"):
-        with replacing(out / kind, flush=False) as partial:
+    for folder in ("tables", "figures"):
+        with replacing(out / folder, flush=False) as partial:
             partial.mkdir()
-            for path, content in exports:
-                if path.startswith(f"{kind}/"):
-                    (partial / path.removeprefix(f"{kind}/")).write_text(content, encoding="utf-8")
+            for file in exports:
+                if file.folder == folder:
+                    (partial / file.name).write_text(file.content, encoding="utf-8")
 
 
 def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -153,9 +153,9 @@ def ladders(
             if backbone in row.arms
         }
         for name in set_order(plan):
-            rungs = _rungs(rows, figures, backbone, name, chosen, plan.protocol.study.looks)
-            rungs = [replace(one, agreement=agreement[one.key]) for one in rungs]
-            ladder = Ladder(backbone, name, tuple(rungs), chosen)
+            looks = plan.protocol.study.looks
+            rungs = _rungs(rows, figures, backbone, name, chosen, looks, agreement)
+            ladder = Ladder(backbone, name, rungs, chosen)
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
     return found
@@ -211,7 +211,8 @@ def _rungs(
     evaluation: str,
     chosen: AnyMap | None,
     looks: Sequence[int],
-) -> list[Rung]:
+    agreement: Mapping[str, float],
+) -> tuple[Rung, ...]:
     keys: dict[RungName, str | None] = {
         "none": "baseline2",
         "any": None if chosen is None else chosen.control,
@@ -233,9 +234,19 @@ def _rungs(
         interval = t_interval(values, sequential_level(looks))
         own = row.arms[backbone].setting
         found.append(
-            Rung(name, row.key, row.title, own, len(values), *spread, *interval, gains.get(name))
+            Rung(
+                name,
+                row.key,
+                row.title,
+                own,
+                len(values),
+                *spread,
+                *interval,
+                gains.get(name),
+                agreement[row.key],
+            )
         )
-    return found
+    return tuple(found)
 
 
 def _gain(

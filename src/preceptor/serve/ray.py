@@ -19,6 +19,7 @@ from typing import Any
 from preceptor.errors import InputError, RunFailedError, reason
 from preceptor.execution.ray import connect
 from preceptor.runtime.cores import core_count
+from preceptor.runtime.signal_handlers import handling
 from preceptor.serve.engine import all_or_none
 from preceptor.serve.served_model import (
     Answer,
@@ -34,7 +35,6 @@ from preceptor.serve.settings import ServeSettings
 from preceptor.serve.uploads import Upload, decode_upload
 from preceptor.web.hosts import Hosts, address_of
 from preceptor.web.refusal import RefusedError
-from preceptor.web.signals import handling
 
 APPLICATION = "preceptor"
 """Name of the application on Ray Serve."""

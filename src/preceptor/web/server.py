@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preceptor.errors import InputError
+from preceptor.runtime.signal_handlers import handling
 from preceptor.web.refusal import RefusedError
 from preceptor.web.replies import Reply, refused
-from preceptor.web.signals import handling
 
 _BODY_SECONDS = 60.0
 _HEADERS = {
