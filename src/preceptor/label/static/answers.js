@@ -38,7 +38,7 @@ export function answer(kind) {
     state: kind,
     label,
     certainty: own.certainty ?? page.entry.answer?.certainty ?? null,
-    seconds: Math.round(draft().seconds * 10) / 10,
+    seconds: Math.round(draft().seconds * 1000) / 1000,
     proposal: page.entry.seen ?? null,
   };
   save("answer", body);

@@ -3,10 +3,10 @@
 import { draft, page } from "./page.js";
 import { save } from "./saving.js";
 
-// Seconds for which the image at hand was looked at, added to its draft.
+// Seconds for which the image at hand was looked at, added to its draft; the clock is monotonic.
 export function keepTime() {
   if (page.entry === null || page.clock === null) return;
-  const now = Date.now();
+  const now = performance.now();
   const own = draft();
   const seconds = own.seconds + (now - page.clock.counted) / 1000;
   page.drafts.set(page.entry.id, { ...own, seconds });
@@ -15,7 +15,7 @@ export function keepTime() {
 
 export function look() {
   if (page.clock === null && page.entry !== null && document.visibilityState === "visible") {
-    page.clock = { from: Date.now(), counted: Date.now() };
+    page.clock = { from: Date.now(), counted: performance.now() };
   }
 }
 
