@@ -1,11 +1,18 @@
 # Everything that a fresh machine with Python 3.11 or later needs is made by these targets.
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiled modules are kept, which each worker and each process that a test starts would else make again.
+PYTHON_TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Tests write 60,000 files. They are in memory where there is room for them, and those of tests that passed
+# are removed; `make test MEMORY=` leaves them in the usual folder.
+MEMORY := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4e6' | grep -q . && \
+	awk '/^MemAvailable/ && $$2 > 8e6 {print "/dev/shm"}' /proc/meminfo)
 # Whole files, the longest first: tests/conftest.py has their order; a third worker computes while the
-# others wait for a cluster, a browser or a time limit. Compiled modules are kept, which
-# each worker and each process that a test starts would else make again.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	-n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+# others wait for a cluster, a browser or a time limit.
+PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTHON_TESTS) -n 3 --dist loadfile --no-loadscope-reorder \
+	$(if $(MEMORY),-o tmp_path_retention_policy=failed) $(PYTEST_ARGS)
+
+.DELETE_ON_ERROR:
 
 .PHONY: install demo rehearse quick test exhaustive gpu fault matrix lint bench docs clean
 
@@ -17,6 +24,10 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-compile --upgrade-strategy only-if-needed -e '.[dev]'
 	touch $@
 
+# Modules are compiled by one process, which three workers would else do at once, each for itself.
+.venv/compiled: .venv/installed
+	$(PYTHON_TESTS) --collect-only -q > $@
+
 demo: install
 	$(BIN)/preceptor demo --out demo-study
 
@@ -24,13 +35,13 @@ demo: install
 rehearse: install
 	$(BIN)/python examples/paper/rehearse.py --out rehearsal
 
-quick: install
+quick: .venv/compiled
 	$(PYTEST) -m "not slow and not exhaustive and not site"
 
-test: install
+test: .venv/compiled
 	$(PYTEST) -m "not exhaustive and not site"
 
-exhaustive: install
+exhaustive: .venv/compiled
 	$(PYTEST) -m exhaustive
 
 # On a machine with a GPU: the tests that need one, then the measurements. Both run; a test that fails
