@@ -142,6 +142,16 @@ def figures(
         positives, auc, eer, accuracy, average_precision, brier; and, for more than two classes,
         the one-vs-rest AUC `auc_CLASS` of each.
     """
+    return pd.DataFrame(figure_rows(frame, classes, positive, negatives))
+
+
+def figure_rows(
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None = None,
+) -> list[dict[str, object]]:
+    """Rows of `figures`, for tables of many models; arguments as there."""
     # Arrays, not frames: a study has thousands of sets and sources, of a few hundred images each.
     table = _ScoreArrays.of(frame, classes, positive)
     splits, sources = frame["split"].to_numpy(object), frame["source"].to_numpy(object)
@@ -161,7 +171,7 @@ def figures(
             if positive is not None and (labels[own] == positive).all():
                 other = np.concatenate([own, rows[labels[rows] != positive]])
             found.append(table.metrics(str(name), str(source), own, other))
-    return pd.DataFrame(found)
+    return found
 
 
 @dataclass(frozen=True)

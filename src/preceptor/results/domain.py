@@ -14,7 +14,7 @@ import pandas as pd
 
 from preceptor.evaluation.operating_points import roc_rates, threshold_rates
 from preceptor.evaluation.paired_tests import mean_std
-from preceptor.evaluation.scores import figures, fixed_thresholds
+from preceptor.evaluation.scores import figure_rows, fixed_thresholds
 from preceptor.results.best import Best, chosen_student
 from preceptor.results.budgets import budget_curve, budget_steps
 from preceptor.results.comparisons import compare
@@ -151,24 +151,25 @@ def gather(plan: Plan) -> Results:
         folder = protocol.run_folder(member.run)
         runs.append(identity | {"finished": done} | _recorded(folder if done else None))
         found += [
-            figures(scores, classes, positive, negatives).assign(**identity)
+            row | identity
             for scores, negatives in (
                 (validated, protocol.study.validation_negatives),
                 (tested, None),
             )
             if scores is not None
+            for row in figure_rows(scores, classes, positive, negatives)
         ]
         if validated is not None and tested is not None and positive is not None:
             rule = protocol.study.threshold
             fixed = fixed_thresholds(validated, positive, [rule]).get(rule)
-            rates.append(_rates(tested, positive, fixed).assign(**identity))
+            rates += [row | identity for row in _rates(tested, positive, fixed)]
     results = Results(
         primary=protocol.primary,
         positive=positive,
         classes=classes,
         runs=RUNS.table(pd.DataFrame(runs)),
-        figures=FIGURES.table(_concatenated(found), {"set": sets}),
-        rates=RATES.table(_concatenated(rates)),
+        figures=FIGURES.table(pd.DataFrame(found), {"set": sets}),
+        rates=RATES.table(pd.DataFrame(rates)),
         controls_alpha=protocol.study.controls_alpha,
         best=chosen_student(plan, files),
         domain=plan.domain,
@@ -203,10 +204,6 @@ def gather(plan: Plan) -> Results:
     return results
 
 
-def _concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def _recorded(folder: Path | None) -> dict[str, float | None]:
     """Entries of a training in the table of runs; None if it has not finished."""
     record = None if folder is None else RunRecord.read(folder)
@@ -222,17 +219,21 @@ def _recorded(folder: Path | None) -> dict[str, float | None]:
     return kept | {key: value for key, value in metrics.items() if key != "epoch"}
 
 
-def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> pd.DataFrame:
-    """Error rates of one run on each test set."""
+def _rates(tested: pd.DataFrame, positive: str, threshold: float | None) -> list[dict[str, Any]]:
+    """Error rates of one run on each test set, as rows."""
     lines: list[dict[str, Any]] = []
-    for name, part in tested.groupby("split", sort=False):
-        truth = (part["label"] == positive).to_numpy()
-        given = truth, part[f"score_{positive}"].to_numpy(float), list(part["source"])
+    splits, labels, sources = (
+        tested[name].to_numpy(object) for name in ("split", "label", "source")
+    )
+    scores = tested[f"score_{positive}"].to_numpy(float)
+    for name in dict.fromkeys(splits):
+        own_rows = splits == name
+        given = labels[own_rows] == positive, scores[own_rows], list(sources[own_rows])
         own = [("roc", rate) for rate in roc_rates(*given)]
         if threshold is not None:
             own += [("fixed", rate) for rate in threshold_rates(*given, threshold)]
         lines += [{"set": str(name), "kind": kind} | asdict(rate) for kind, rate in own]
-    return pd.DataFrame(lines)
+    return lines
 
 
 def _groups(figures_table: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:

@@ -51,10 +51,10 @@ class ScoreFiles:
     def _shared(self, folder: Path) -> pd.DataFrame:
         """Score table of a folder, sharing the image columns of an earlier table if equal."""
         table = read_scores(folder)
-        own = table[[name for name in table if not str(name).startswith("score_")]]
+        scores = [name for name in table if str(name).startswith("score_")]
+        own = table.drop(columns=scores)
         for images in self._images:
             if images.equals(own):
-                scores = table.drop(columns=images.columns)
-                return pd.concat([images, scores], axis=1)[list(table.columns)]
+                return images.assign(**{name: table[name] for name in scores})
         self._images.append(own.copy())
         return table
