@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from preceptor.report.write import write_results
@@ -33,13 +34,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def test_a_report_reads_each_score_file_once(
     finished: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads, read = Counter[str](), pd.read_parquet
+    reads, opened = Counter[str](), pq.ParquetFile
 
-    def counted(path: Any, *args: Any, **kwargs: Any) -> pd.DataFrame:
+    def counted(path: Path, **how: Any) -> pq.ParquetFile:
         reads[str(path)] += 1
-        return read(path, *args, **kwargs)
+        return opened(path, **how)
 
-    monkeypatch.setattr(pd, "read_parquet", counted)
+    monkeypatch.setattr(pq, "ParquetFile", counted)
     write_results(StudyPlan.of(finished), tmp_path, {})
     scores = {path: count for path, count in reads.items() if path.endswith("scores.parquet")}
     runs = {member.run for member in finished.members}
