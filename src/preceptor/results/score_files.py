@@ -51,7 +51,7 @@ class ScoreFiles:
     def _shared(self, folder: Path) -> pd.DataFrame:
         """Score table of a folder, sharing the image columns of an earlier table if equal."""
         table = read_scores(folder)
-        scores = [name for name in table if str(name).startswith("score_")]
+        scores = [name for name in map(str, table) if name.startswith("score_")]
         own = table.drop(columns=scores)
         for images in self._images:
             if images.equals(own):
