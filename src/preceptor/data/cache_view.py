@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.file_contents import FileContents, places_among
-from preceptor.data.shards import ShardFolder
+from preceptor.data.shards import ShardFolder, mapped_array
 from preceptor.runtime.replace_file import replacing
 
 VIEWS = "views"
@@ -134,11 +135,9 @@ def _stored(
     """View of a folder, if all of its shards are there."""
     try:
         about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        sizes, *places = (
-            np.load(folder / name, mmap_mode="r").view(np.ndarray) for name in (_SIZES, *_PLACES)
-        )
+        sizes, *places = (mapped_array(folder / name) for name in (_SIZES, *_PLACES))
         shards = [[(str(name), int(many)) for name, many in about[one]] for one in _LISTS]
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
     if {one.shape for one in (sizes, *places)} != {(count, 2)}:
         return None
@@ -178,7 +177,10 @@ def _resolved(
     bounds = np.searchsorted(images.places[order, 0], np.arange(len(images.shards) + 1))
     for number, (name, _) in enumerate(images.shards):
         rows = order[bounds[number] : bounds[number + 1]]
-        sizes[rows] = folders[0].sizes(name)[images.places[rows, 1]]
+        try:
+            sizes[rows] = folders[0].sizes(name)[images.places[rows, 1]]
+        except OSError:  # removed since it was listed
+            return None
     return MappedImages(form.side, sizes, images, maps)
 
 

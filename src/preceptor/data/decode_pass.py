@@ -72,6 +72,7 @@ class DecodePass:
         self._formats = list(dict.fromkeys(CanvasFormat.of(form) for form in formats))
         self._threads = threads or core_count()
         self._valid: _Valid | None = None  # the table, if all of its files are valid
+        self._locked = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> DecodePass:
@@ -174,7 +175,8 @@ class DecodePass:
             return
         try:
             self._cache_dir.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(fill_lock(self._cache_dir, table.key)))
+            lock = locked(fill_lock(self._cache_dir, table.key))
+            self._locked = self._stack.enter_context(lock)
         except OSError as error:
             if needed:
                 raise self._failed(error) from error
@@ -188,7 +190,7 @@ class DecodePass:
             yield None
             return
         try:
-            fill = CacheFill(self._cache_dir, table.key, formats, missing)
+            fill = CacheFill(self._cache_dir, table.key, formats, missing, locked=self._locked)
             try:
                 yield fill
             except BaseException:
