@@ -311,9 +311,9 @@ def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> No
     builds = []
     write = cache_fill.CacheFill.__init__
 
-    def counted(*arguments: Any) -> None:
+    def counted(*arguments: Any, **options: Any) -> None:
         builds.append(1)
-        write(*arguments)
+        write(*arguments, **options)
 
     cache_fill.CacheFill.__init__ = counted  # type: ignore[method-assign]
     barrier.wait()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.cache_fill import CacheFill, Missing
+from preceptor.data.cache_lock import cache_in_use
 from preceptor.data.cache_view import open_view
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
@@ -177,6 +178,7 @@ class DecodePass:
             self._cache_dir.mkdir(parents=True, exist_ok=True)
             lock = locked(fill_lock(self._cache_dir, table.key))
             self._locked = self._stack.enter_context(lock)
+            self._stack.enter_context(cache_in_use(self._cache_dir))
         except OSError as error:
             if needed:
                 raise self._failed(error) from error

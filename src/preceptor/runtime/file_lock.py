@@ -28,7 +28,30 @@ def locked(path: Path) -> Iterator[bool]:
         OSError: The file cannot be written.
     """
     with path.open("w") as file:
-        yield _lock(file.fileno())
+        yield _lock(file.fileno(), shared=False)
+
+
+@contextlib.contextmanager
+def shared_lock(path: Path) -> Iterator[bool]:
+    """Context with an advisory lock on a file that several processes may share, but not with the
+    holder of `locked` or `locked_if_free`. The file is created if it is missing.
+
+    Yields:
+        Whether this process has the lock; False if the system or its file system has no locks, or
+        the file can be neither opened nor created.
+    """
+    try:
+        try:
+            handle = os.open(path, os.O_RDONLY)  # in /tmp, creating would need to be its owner
+        except FileNotFoundError:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock(handle, shared=True)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -50,11 +73,11 @@ def locked_if_free(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def _lock(handle: int, *, shared: bool) -> bool:
     if fcntl is None:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
