@@ -54,7 +54,7 @@ def test_unused_images_are_removed_and_told(caches: Path) -> None:
     done = here("data", "cache", "clear", "--unused-for", 30, "--cache-dir", caches)
     assert done.code == 0
     assert done.out == "removed 8 images and maps (0.0 GiB) that were not used for 30 days\n"
-    assert not (caches / SHARDS / "16-squash-3-v3").exists()
+    assert list((caches / SHARDS / "16-squash-3-v3").iterdir()) == []
     shown = here("data", "cache", "status", "--cache-dir", caches)
     assert shown.code == 0
     assert "24-squash-3-v3" in shown.out

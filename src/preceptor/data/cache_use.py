@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from preceptor.data.shards import DIGESTS, SHARDS, mapped_array
 from preceptor.errors import InputError
 
 _DAY = 86_400.0
-_CLEARED = ".cleared-"
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,18 @@ def remove_unused(cache_dir: Path, days: float, now: float | None = None) -> lis
         raise ValueError(f"days must be 1 or more, not {days}: views record their use by the hour")
     _check(cache_dir)
     before = (time.time() if now is None else now) - days * _DAY
-    cleared = cache_dir / f"{_CLEARED}{uuid.uuid4().hex}.tmp"
     with cache_to_itself(cache_dir):
         unused = [one for one in _shards(cache_dir) if one.last < before]
         views = [one.folder for one in view_uses(cache_dir) if one.last < before]
-        # They are renamed, so that other processes wait for a moment only.
-        cleared.mkdir()
-        for folder in (*views, *(one.folder for one in unused), *_left(cache_dir, before)):
-            folder.rename(cleared / uuid.uuid4().hex)
-        for form in {one.folder.parent for one in unused}:
-            with contextlib.suppress(OSError):  # it has other shards
-                form.rmdir()
+        # Hiding them needs no disk space, and other processes wait for a moment only.
+        for folder in (*views, *(one.folder for one in unused)):
+            folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp"))
         remove_dead_fills(cache_dir, "", locked=False)
-    for folder in cache_dir.glob(f"{_CLEARED}*.tmp"):  # also those of a process that was killed
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in _hidden(cache_dir, before):  # also those of processes that were killed
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return unused
 
 
@@ -137,13 +134,13 @@ def _shards(cache_dir: Path) -> list[ShardUse]:
     return found
 
 
-def _left(cache_dir: Path, before: float) -> Iterable[Path]:
-    """Temporary files and folders of processes that were killed."""
-    for name in (VIEWS, INDEX, TABLES):
-        for file in sorted((cache_dir / name).glob(".*.tmp")):
+def _hidden(cache_dir: Path, before: float) -> Iterator[Path]:
+    """Hidden files and folders that were not changed since a time; no process writes them."""
+    for pattern in (f"{SHARDS}/*/.*.tmp", *(f"{one}/.*.tmp" for one in (VIEWS, INDEX, TABLES))):
+        for path in cache_dir.glob(pattern):
             with contextlib.suppress(OSError):  # removed meanwhile
-                if file.stat().st_mtime < before:
-                    yield file
+                if path.stat().st_mtime < before:
+                    yield path
 
 
 def _size(folder: Path) -> int:
