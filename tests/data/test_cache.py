@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -311,9 +312,9 @@ def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> No
     builds = []
     write = cache_fill.CacheFill.__init__
 
-    def counted(*arguments: Any) -> None:
+    def counted(*arguments: Any, **options: Any) -> None:
         builds.append(1)
-        write(*arguments)
+        write(*arguments, **options)
 
     cache_fill.CacheFill.__init__ = counted  # type: ignore[method-assign]
     barrier.wait()
@@ -348,9 +349,21 @@ def flush_and_die(folder: Path, caches: Path) -> None:
 
 
 def store_and_die(folder: Path, caches: Path) -> None:
-    """Ends when it hears of the third file; shards have two images, and nothing is stored late."""
+    """Ends when it hears of the third file; shards have two images, and nothing is stored late.
+
+    The fourth is not read, so that the thread that reads is not far ahead on a busy machine.
+    """
     shards._SHARD_BYTES = 2 * 24 * 24 * 3
     decode_pass._STORED_AFTER = 0
+    reading, begun = decode_pass.read_file, []
+
+    def read_three(path: str) -> bytes:
+        begun.append(path)
+        if len(begun) > 3:
+            threading.Event().wait()
+        return reading(path)
+
+    decode_pass.read_file = read_three
 
     def deadly(done: int, total: int) -> None:
         if done == 3:

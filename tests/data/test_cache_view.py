@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from preceptor.data.cache_view import VIEWS, MappedImages, open_view
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.file_contents import FileContents
 from preceptor.data.shard_writer import ShardWriter
-from preceptor.data.shards import ShardFolder
+from preceptor.data.shards import ShardFolder, Shards
 from preceptor.data.stored_map import MAP_SIDE
 
 FORM = CanvasFormat(2, channels=1)
@@ -109,3 +110,29 @@ def test_a_stored_view_takes_no_memory_for_its_rows(cache: Path) -> None:
     for array in (view.sizes, view.images.places, view.maps.places):
         assert not array.flags.owndata
         assert not array.flags.writeable
+
+
+def test_a_shard_that_is_removed_while_a_view_is_made_counts_as_absent(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, read = ShardFolder.of_images(cache, FORM), ShardFolder.read
+
+    def read_and_remove(of: ShardFolder) -> Shards:
+        found = read(of)
+        if of == images:
+            shutil.rmtree(of.folder)
+        return found
+
+    monkeypatch.setattr(ShardFolder, "read", read_and_remove)
+    assert open_view(cache, FORM, contents(np.arange(9))) is None
+
+
+def test_an_open_view_keeps_no_file_open(cache: Path) -> None:
+    files = Path("/proc/self/fd")
+    if not files.exists():
+        pytest.skip("no /proc here")
+    opened(cache, np.arange(9))  # stores it
+    before = len(list(files.iterdir()))
+    kept = [opened(cache, np.arange(9)) for _ in range(8)]
+    assert len(list(files.iterdir())) == before
+    np.testing.assert_array_equal(kept[-1].sizes[:, 0], np.arange(9) + 1)

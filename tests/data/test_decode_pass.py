@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections import Counter
@@ -17,11 +18,13 @@ from PIL import Image
 from preceptor.config.image_format import ImageFormat
 from preceptor.data import shards
 from preceptor.data.cache import open_images
-from preceptor.data.dead_fills import fill_lock
+from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.dead_fills import fill_lock, fill_prefix
 from preceptor.data.decode_pass import INDEX, DecodePass
+from preceptor.data.file_table import FileTable
 from preceptor.data.fingerprints import fingerprints
 from preceptor.data.manifest import Manifest
-from preceptor.data.shards import SHARDS
+from preceptor.data.shards import SHARDS, ShardFolder
 from preceptor.data.workspace import Workspace
 from preceptor.errors import ProblemsError
 from preceptor.runtime.checksums import content_hash
@@ -317,3 +320,25 @@ def test_a_pass_removes_what_killed_passes_left_and_nothing_in_use(
     left = {name for name, folder in folders.items() if folder.exists()}
     assert left == {"alive", "unknown"}
     assert (folders["alive"] / "images.npy").read_bytes() == b"half"
+
+
+def test_a_file_system_without_locks_has_caches_and_keeps_the_files_of_others(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may fill the cache with the same table at the same time."""
+    caches, table = tmp_path / "c", Manifest.read(manifest, verify=False).table
+    key = FileTable(table["path"].tolist(), table["saliency"].tolist()).key
+    other = caches / f"{fill_prefix(key)}other.tmp"
+    other.mkdir(parents=True)
+
+    def refused(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)  # no such file system here
+    Workspace.open(manifest, caches, verify=True, formats=FORMATS)
+    assert len(ShardFolder.of_images(caches, CanvasFormat.of(FORMATS[0])).read().digests)
+    assert other.is_dir()
+    monkeypatch.undo()
+    shutil.rmtree(caches / SHARDS)
+    Workspace.open(manifest, caches, verify=True, formats=FORMATS)
+    assert not other.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -167,13 +168,29 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert len(IndexSegments(index).names()) <= 17
 
 
-def test_an_entry_counts_although_the_clock_was_set_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_counts_although_its_segment_is_not_the_newest(tmp_path: Path) -> None:
+    """As that of a machine whose clock is behind, added at the same time."""
     paths, index = make(tmp_path / "data", 3), tmp_path / "index"
     remember(index, paths)
     (tmp_path / "data" / "0.png").write_bytes(b"changed since")
-    monkeypatch.setattr("preceptor.data.index_segments.time.time_ns", lambda: 10**18)
     latest = remember(index, paths[:1], b"later")
+    newest = IndexSegments(index).names()[0]
+    (index / newest).rename(index / f"0{10**18}{newest[20:]}")
     assert IndexSegments(index).names()[-1].startswith("01000")
+    assert_known(index, latest)
+
+
+def test_new_entries_are_the_newest_after_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a merge, which keeps the newest entry of each path alone."""
+    monkeypatch.setattr(index_segments, "_MOST", 2)
+    paths, index = make(tmp_path / "data", 4), tmp_path / "index"
+    remember(index, paths)
+    (file,) = index.glob("*.parquet")
+    file.rename(index / f"{time.time_ns() + 10**18:020d}-{file.name.partition('-')[2]}")
+    Path(paths[0]).write_bytes(b"changed")
+    latest = remember(index, paths[:1], b"later")
+    remember(index, paths[2:])
+    assert len(IndexSegments(index).names()) == 1
     assert_known(index, latest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -71,3 +72,12 @@ def test_maps_without_a_mark_are_left_out() -> None:
     assert mark_places(maps) == MarkPlaces((16 / 128) ** 2, 1.0, 2)
     assert mark_places(maps[1:]) is None
     assert mark_places(maps[:0]) is None
+
+
+def test_marks_are_looked_at_without_a_number_for_each_position_of_each() -> None:
+    maps = np.repeat(squares([(8, 8), (0, 16), (64, 0)]), 100, axis=0)
+    tracemalloc.start()
+    assert mark_places(maps) is not None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * maps.nbytes

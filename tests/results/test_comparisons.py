@@ -18,10 +18,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.report.tables import set_table
 from preceptor.results.comparisons import correct
 from preceptor.results.domain import Results, gather
 from preceptor.results.rows import CONTROLS, OVERALL
 from preceptor.results.study import gather_study
+from preceptor.runtime.formatting import DASH
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Member
@@ -46,6 +48,8 @@ EFFECTS = {
     "masked": 0.45,
     "dfr": 0.62,
     "variant kept": 1.2,
+    "mapper": 0.9,
+    "mapper_all": 1.1,
 }
 
 
@@ -360,3 +364,38 @@ def test_one_student_backbone_has_no_line_over_backbones(tmp_path: Path) -> None
     assert list(keys) == [("RQ2", "baseline1"), ("RQ2", "baseline2"), ("RQ3", "baseline1_paper")]
     assert set(found.comparisons["n"]) == {2}
     assert found.shares.empty
+
+
+def test_a_mapper_of_another_backbone_is_in_a_column_of_its_own(tmp_path: Path) -> None:
+    """The mean over backbones is that of the Students' alone, in each row."""
+    own = scored(
+        tmp_path,
+        seeds=[0],
+        teachers=(BACKBONES[1],),
+        students=BACKBONES[:1],
+        controls=(),
+        dfr_set=None,
+        variants={},
+        data_driven=False,
+        saliency=("cam",),
+        mapper={},
+    )
+    results = gather(own)
+    found = results.table[results.table["set"] == PRIMARY].set_index("key")
+    assert set(found.loc[["mapper", "mapper_all"], "backbone"]) == {BACKBONES[1]}
+    table = set_table(own, results, PRIMARY)
+    assert table is not None
+    assert table.columns == list(BACKBONES)
+    cells = {line.heading: [cell.text for cell in line.cells] for line in table.lines}
+    student, mapper = (cells[found.loc[key, "title"]] for key in ("student", "mapper"))
+    assert [bool(text.strip(DASH)) for text in student] == [True, False]
+    assert [bool(text.strip(DASH)) for text in mapper] == [False, True]
+
+
+def test_mappers_of_several_backbones_have_no_mean_beside_students_of_one(tmp_path: Path) -> None:
+    few = {"seeds": [0], "controls": (), "dfr_set": None, "variants": {}, "saliency": ("cam",)}
+    own = scored(tmp_path, **few, teachers=BACKBONES, students=BACKBONES[:1], mapper={})
+    found = gather(own).table
+    shown = {str(key): set(part["backbone"]) for key, part in found.groupby("key")}
+    assert shown["student"] == shown["ceiling"] == {BACKBONES[0]}
+    assert shown["mapper"] == {*BACKBONES}

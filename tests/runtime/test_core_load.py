@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.errors import RunFailedError
 from preceptor.runtime.core_load import core_load
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc here")
@@ -60,3 +62,14 @@ def test_no_process_is_left_where_the_measuring_one_is_killed() -> None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         while Path(f"/proc/{load}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
+
+
+def test_a_process_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement without the load would be too fast."""
+    failing = shutil.which("false")
+    assert failing is not None
+    monkeypatch.setattr(sys, "executable", failing)
+    before = set(children(os.getpid()))
+    with pytest.raises(RunFailedError, match=r"ended with exit code 1"), core_load(2):
+        pass
+    assert set(children(os.getpid())) == before

@@ -31,6 +31,14 @@ def test_headings_and_numbers_are_whole_on_every_terminal(width: int) -> None:
         assert word in text.split()
 
 
+def test_numbers_between_words_are_whole() -> None:
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(width=24, record=True, file=nowhere)
+        cells = ["run 0.123456", "yes 98765.4321", "abcdefghijklmnopqrstuvw"]
+        print_table(["n", "x", "name"], [cells], console)
+    assert {"0.123456", "98765.4321"} <= {*console.export_text().split()}
+
+
 def test_names_are_divided_where_that_makes_room() -> None:
     assert "test-generator-number-3" in shown(100).split()
     lines = shown(70).splitlines()

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,55 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
         (partial / "deep" / "new").write_text("x")
     assert [file.name for file in path.rglob("*") if file.is_file()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_removed_after_the_new_one_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, remove, seen = tmp_path / "best", shutil.rmtree, list[list[str]]()
+    (path / "deep").mkdir(parents=True)
+
+    def removed(folder: Path, **options: bool) -> None:
+        seen.append([file.name for file in path.iterdir()])
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    with replacing(path) as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+    assert seen == [["new"]]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_stays_if_the_new_one_cannot_have_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace = tmp_path / "best", Path.replace
+    path.mkdir()
+    (path / "old").touch()
+
+    def stopped(one: Path, to: Path) -> Path:
+        if one.is_dir():
+            raise KeyboardInterrupt
+        return replace(one, to)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+        partial.mkdir()
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_folder_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
+    path, target = tmp_path / "best", tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "old").touch()
+    path.symlink_to(target)
+    with replacing(path) as partial:
+        partial.mkdir()
+    assert not path.is_symlink()
+    assert (target / "old").exists()
+    assert sorted(tmp_path.iterdir()) == [path, target]
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -64,14 +64,30 @@ def test_disk_space_of_models_and_caches(tmp_path: Path) -> None:
     workspace.verify([form for _ in config.backbone_names for form in image_formats(run)])
     filled = sum(file.stat().st_size for file in (tmp_path / "store").rglob("images.npy"))
     other = Workspace(workspace.first.manifest, tmp_path / "another cache")
-    assert 0.99 * filled < cache_bytes(config, other) <= filled
+    assert 0.99 * filled < cache_bytes(config, [other]) <= filled
     assert other.manifest.contents is not None
     unread = replace(other.manifest, contents=None)
-    assert cache_bytes(config, Workspace(unread)) == cache_bytes(config, other)
-    assert cache_bytes(config, workspace.first) == 0
+    assert cache_bytes(config, [Workspace(unread)]) == cache_bytes(config, [other])
+    assert cache_bytes(config, [workspace.first]) == 0
 
 
 def test_kinds_are_counted_in_words() -> None:
     train = Train(RunConfig(manifest=Path("m.csv"), backbone="b"), Arm("baseline2", "b", 1.0))
     steps = [Step(str(k), train, "") for k in range(2)] + [plain_step("one")]
     assert count_kinds(steps) == "2 trainings, 1 committee"
+
+
+def test_the_images_of_several_manifests_count_once(tmp_path: Path) -> None:
+    """Read before or not: those of the draws of a study are the same files."""
+    manifest = squares(tmp_path / "data", splits={"train": 8, "val": 4, "test": 4})
+    config = study(manifest, training={"input_size": 32, "epochs": 1, "batch_size": 8})
+    unread = Workspaces.of_study(config, tmp_path / "store").first
+    once = cache_bytes(config, [unread])
+    assert once > 0
+    assert cache_bytes(config, [unread, unread]) == once
+    verified = Workspace.open(manifest, tmp_path / "store", verify=True)
+    assert verified.manifest.contents is not None
+    assert cache_bytes(config, [verified, verified]) == cache_bytes(config, [verified])
+    elsewhere = Workspace(verified.manifest, tmp_path / "another")
+    both = cache_bytes(config, [verified, elsewhere])
+    assert both == cache_bytes(config, [verified]) + cache_bytes(config, [elsewhere])

@@ -56,7 +56,16 @@ def test_the_most_similar_data_are_named() -> None:
 
 def test_data_unlike_all_measured_ones_are_said_to_be() -> None:
     lines = describe_marks(MarkPlaces(1e-4, 0.0, 30))
-    assert lines[-1].startswith("these marks differ from all measured ones by a factor of ")
+    assert lines[-1] == (
+        "these marks differ from all measured ones in area or overlap by a factor of 1017"
+    )
+
+
+def test_data_that_differ_by_less_in_area_and_in_overlap_are_not_said_to_be_unlike() -> None:
+    """Twice and a half of both is less than three times of either."""
+    largest = max((one.marks for one in MEASURED), key=lambda one: one.area)
+    lines = describe_marks(MarkPlaces(largest.area * 2.5, largest.overlap / 2.5, 30))
+    assert not any("differ" in line for line in lines)
 
 
 def test_a_damaged_map_is_refused_with_its_file_reason_and_remedy(tmp_path: Path) -> None:

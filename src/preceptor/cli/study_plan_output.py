@@ -45,7 +45,7 @@ def print_plan(
     )
     for plan in opened.plans.values():
         workspaces = plan.protocol.workspaces
-        caches += sum(cache_bytes(plan.protocol.study, space) for space in workspaces.all())
+        caches += cache_bytes(plan.protocol.study, workspaces.all())
     for most in (False, True) if study.looks else (False,):
         totals.append(0.0)
         weights = 0

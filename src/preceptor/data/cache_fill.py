@@ -81,9 +81,10 @@ class CacheFill:
 
     Args:
         cache_dir: Folder of the cache.
-        key: Key of the table whose lock this process holds.
+        key: Key of the table.
         formats: Formats of the canvases.
         missing: What the cache lacks.
+        locked: Whether this process has the lock of the table.
 
     Raises:
         InputError: The disk is too small.
@@ -91,9 +92,15 @@ class CacheFill:
     """
 
     def __init__(
-        self, cache_dir: Path, key: str, formats: Sequence[CanvasFormat], missing: Missing
+        self,
+        cache_dir: Path,
+        key: str,
+        formats: Sequence[CanvasFormat],
+        missing: Missing,
+        *,
+        locked: bool,
     ) -> None:
-        remove_dead_fills(cache_dir, key)  # before the free space is measured
+        remove_dead_fills(cache_dir, key, locked=locked)  # before the free space is measured
         folders = [ShardFolder.of_images(cache_dir, form) for form in formats]
         folders.append(ShardFolder.of_maps(cache_dir))
         for of in folders:

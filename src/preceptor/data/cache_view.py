@@ -3,7 +3,8 @@
 A view is stored in a folder named by the hash of the format and of the manifest's contents, with
 `places.npy` and `map_places.npy` (n, 2), shard and position of images and maps, `sizes.npy` (n, 2),
 and `view.json` with the names of the shards. All of it is memory-mapped, so that processes share
-its pages, and made again if it is missing or one of its shards is.
+its pages, and made again if it is missing or one of its shards is. The time of the last change of
+`view.json` is that of its last use, or up to an hour before.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from preceptor.data.cache_lock import cache_in_use
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.file_contents import FileContents, places_among
-from preceptor.data.shards import ShardFolder
+from preceptor.data.shards import ShardFolder, mapped_array
 from preceptor.runtime.replace_file import replacing
 
 VIEWS = "views"
@@ -29,6 +34,8 @@ VIEWS = "views"
 _LISTS = ("images", "maps")
 _PLACES = ("places.npy", "map_places.npy")
 _SIZES, _ABOUT = "sizes.npy", "view.json"
+# Seconds between two records of the use of a view: each is a write.
+_RECORDED = 3600.0
 
 
 class ShardedArray:
@@ -105,8 +112,37 @@ class MappedImages:
         return found
 
 
+@dataclass(frozen=True)
+class ViewUse:
+    """Use of a stored view.
+
+    Args:
+        folder: Its folder.
+        last: Time of its last use in seconds since the epoch, up to an hour before.
+        shards: Names of its shards; () for a damaged view.
+    """
+
+    folder: Path
+    last: float
+    shards: tuple[str, ...]
+
+
+def view_uses(cache_dir: Path) -> Iterator[ViewUse]:
+    """Uses of the stored views of a cache."""
+    for folder in sorted((cache_dir / VIEWS).glob("[!.]*")):
+        names: list[str] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            names = [str(name) for one in _LISTS for name, _ in about[one]]
+        with contextlib.suppress(OSError):  # removed meanwhile
+            timed = folder / _ABOUT if (folder / _ABOUT).exists() else folder
+            yield ViewUse(folder, timed.stat().st_mtime, tuple(names))
+
+
 def open_view(cache_dir: Path, form: CanvasFormat, contents: FileContents) -> MappedImages | None:
     """Images and maps of a manifest in a cache; None if an image or a map is in no shard.
+
+    The use of the view is recorded, unless the folder cannot be written.
 
     Args:
         cache_dir: Folder of the cache.
@@ -116,16 +152,24 @@ def open_view(cache_dir: Path, form: CanvasFormat, contents: FileContents) -> Ma
     settings = f"{form.name} {ShardFolder.of_maps(cache_dir).folder.name} {contents.digest}"
     folder = cache_dir / VIEWS / hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
     folders = (ShardFolder.of_images(cache_dir, form), ShardFolder.of_maps(cache_dir))
-    found = _stored(folder, form, folders, len(contents))
-    if found is not None:
-        return found
-    made = _resolved(form, folders, contents)
-    if made is None:
-        return None
-    with contextlib.suppress(OSError):  # without write access it is in the memory of each process
-        _store(folder, made)
-        return _stored(folder, form, folders, len(contents)) or made
-    return made
+    with cache_in_use(cache_dir):
+        found = _stored(folder, form, folders, len(contents))
+        if found is not None:
+            _record_use(folder)
+            return found
+        made = _resolved(form, folders, contents)
+        if made is None:
+            return None
+        with contextlib.suppress(OSError):  # otherwise it is in the memory of each process
+            _store(folder, made)
+            return _stored(folder, form, folders, len(contents)) or made
+        return made
+
+
+def _record_use(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        if abs(time.time() - (folder / _ABOUT).stat().st_mtime) > _RECORDED:
+            os.utime(folder / _ABOUT)
 
 
 def _stored(
@@ -134,11 +178,9 @@ def _stored(
     """View of a folder, if all of its shards are there."""
     try:
         about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        sizes, *places = (
-            np.load(folder / name, mmap_mode="r").view(np.ndarray) for name in (_SIZES, *_PLACES)
-        )
+        sizes, *places = (mapped_array(folder / name) for name in (_SIZES, *_PLACES))
         shards = [[(str(name), int(many)) for name, many in about[one]] for one in _LISTS]
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
     if {one.shape for one in (sizes, *places)} != {(count, 2)}:
         return None
@@ -178,7 +220,10 @@ def _resolved(
     bounds = np.searchsorted(images.places[order, 0], np.arange(len(images.shards) + 1))
     for number, (name, _) in enumerate(images.shards):
         rows = order[bounds[number] : bounds[number + 1]]
-        sizes[rows] = folders[0].sizes(name)[images.places[rows, 1]]
+        try:
+            sizes[rows] = folders[0].sizes(name)[images.places[rows, 1]]
+        except OSError:  # removed since it was listed
+            return None
     return MappedImages(form.side, sizes, images, maps)
 
 

@@ -20,18 +20,21 @@ def fill_prefix(key: str) -> str:
     return f"{_PREFIX}{key}."
 
 
-def remove_dead_fills(cache_dir: Path, key: str) -> None:
+def remove_dead_fills(cache_dir: Path, key: str, *, locked: bool) -> None:
     """Remove hidden folders of unfinished shards that no living process fills.
 
     Args:
         cache_dir: Folder of the caches.
-        key: Key of the table whose lock this process holds. The folders of other tables, such as
-            those of a manifest that has changed since, are removed if their lock is free.
+        key: Key of the table that this process fills. The folders of other tables, such as those of
+            a manifest that has changed since, are removed if their lock is free.
+        locked: Whether this process has the lock of its table. Without locks, those of another
+            process that fills the same table cannot be told apart, and are left.
     """
     for folder in cache_dir.glob(f"{_PREFIX}*.tmp"):
         of = folder.name.removeprefix(_PREFIX).partition(".")[0]
         if of == key:
-            shutil.rmtree(folder, ignore_errors=True)
+            if locked:
+                shutil.rmtree(folder, ignore_errors=True)
             continue
         with locked_if_free(fill_lock(cache_dir, of)) as free:
             if free:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.cache_fill import CacheFill, Missing
+from preceptor.data.cache_lock import cache_in_use
 from preceptor.data.cache_view import open_view
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
@@ -72,6 +73,7 @@ class DecodePass:
         self._formats = list(dict.fromkeys(CanvasFormat.of(form) for form in formats))
         self._threads = threads or core_count()
         self._valid: _Valid | None = None  # the table, if all of its files are valid
+        self._locked = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> DecodePass:
@@ -174,7 +176,9 @@ class DecodePass:
             return
         try:
             self._cache_dir.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(fill_lock(self._cache_dir, table.key)))
+            lock = locked(fill_lock(self._cache_dir, table.key))
+            self._locked = self._stack.enter_context(lock)
+            self._stack.enter_context(cache_in_use(self._cache_dir))
         except OSError as error:
             if needed:
                 raise self._failed(error) from error
@@ -188,7 +192,7 @@ class DecodePass:
             yield None
             return
         try:
-            fill = CacheFill(self._cache_dir, table.key, formats, missing)
+            fill = CacheFill(self._cache_dir, table.key, formats, missing, locked=self._locked)
             try:
                 yield fill
             except BaseException:

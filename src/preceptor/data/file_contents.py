@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,14 @@ class FileContents:
             part = slice(start, start + _PART)
             state.update(np.hstack([images[part], maps[part]]).tobytes())
         return cls(images, maps, state.hexdigest())
+
+    @classmethod
+    def together(cls, several: Sequence[FileContents]) -> FileContents:
+        """Content hashes of several tables, one after the other."""
+        return cls.of(
+            np.concatenate([one.images for one in several]),
+            np.concatenate([one.maps for one in several]),
+        )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -124,7 +124,7 @@ class FileIndex:
 def _fill(files: KnownFiles, segments: IndexSegments, names: Sequence[str]) -> None:
     """Fill in the newest entry of each file in its state.
 
-    Older entries count, too: those with newer times may be of a clock that has been set back since.
+    Older entries count, too: those with newer times may be of a machine whose clock is ahead.
     """
     if not names:
         return

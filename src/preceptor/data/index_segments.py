@@ -83,9 +83,16 @@ class IndexSegments:
             OSError: The folder cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._write(f"{time.time_ns():0{_TIME_DIGITS}d}", groups)
+        self._write(self._now(), groups)
         if len(self.names()) > _MOST:
             self._merge()
+
+    def _now(self) -> str:
+        """Time of a new segment, later than that of each other one, also after the clock was set
+        back: the newest entry of a path counts."""
+        times = (name[:_TIME_DIGITS] for name in self.names())
+        newest = max((int(one) for one in times if one.isdecimal()), default=0)
+        return f"{max(time.time_ns(), newest + 1):0{_TIME_DIGITS}d}"
 
     def _merge(self) -> None:
         with locked(self._folder / "merge.lock"):

@@ -46,8 +46,10 @@ def mark_places(maps: NDArray[np.uint8]) -> MarkPlaces | None:
     if count < 2:
         return None
     areas = marks.sum(1)
-    others = (marks.sum(0) - marks) / (count - 1)  # of the other images, at each position
-    overlaps = (marks * others).sum(1) / areas
+    at_each = marks.sum(0)
+    # By mark, since a number for each position of all marks would take eight times their memory.
+    shared = np.array([at_each[one].sum() for one in marks]) - areas
+    overlaps = shared / (count - 1) / areas
     return MarkPlaces(float(np.median(areas)) / marks.shape[1], float(overlaps.mean()), count)
 
 

@@ -9,11 +9,13 @@ share its shards. One of which a file is missing or of another size counts as ab
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -132,9 +134,7 @@ class ShardFolder:
         """
         file = self.folder / name / PIXELS
         with contextlib.suppress(OSError, pa.ArrowException):
-            # Unlike numpy's, these maps keep no file open: a process may open 1,024 of them.
-            with pa.memory_map(str(file)) as opened:
-                content = opened.read_buffer()
+            content = mapped_file(file)
             header = self.header(count)
             if content.size == self.pixel_bytes(count) and content[: len(header)] == header:
                 array = np.frombuffer(content, np.uint8, offset=len(header))
@@ -164,3 +164,29 @@ class ShardFolder:
         if size != self.pixel_bytes(count):
             raise ValueError(f"{size} bytes")
         return digests
+
+
+def mapped_file(file: Path) -> pa.Buffer:
+    """Memory-mapped content of a file.
+
+    Unlike numpy's, these maps keep no file open: a process may open 1,024 of them.
+
+    Raises:
+        OSError, pyarrow.ArrowException: It cannot be read, or is empty.
+    """
+    with pa.memory_map(str(file)) as opened:
+        return opened.read_buffer()
+
+
+def mapped_array(file: Path) -> NDArray[Any]:
+    """Memory-mapped array of a file that `numpy.save` has written.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: The file cannot be read, or is damaged.
+    """
+    content = mapped_file(file)
+    stream = io.BytesIO(content[:_HEADER_BYTES])
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{file}: another version of the format")
+    shape, _, kind = np.lib.format.read_array_header_1_0(stream)
+    return np.frombuffer(content, kind, offset=stream.tell()).reshape(shape)

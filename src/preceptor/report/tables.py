@@ -48,8 +48,10 @@ def set_table(plan: Plan, results: Results, evaluation: str) -> Table | None:
     table = table[(table["set"] == evaluation) & (table["source"] == ALL_SOURCES)]
     if table.empty:
         return None
-    shown = set(table["backbone"])
-    columns = [name for name in [*plan.protocol.study.students, OVERALL] if name in shown]
+    shown, study = set(table["backbone"]), plan.protocol.study
+    # A mapper that is used as a detector may have a backbone that no Student has.
+    order = dict.fromkeys([*study.students, *study.teachers, OVERALL])
+    columns = [name for name in order if name in shown]
     seeds = len(plan.seeds)
     best = {
         column: table[(table["backbone"] == column) & (table["key"] != "ceiling")]["mean"].max()

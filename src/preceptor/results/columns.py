@@ -57,7 +57,7 @@ MEANINGS: dict[str, str] = {
     "baseline": "Mean AUC of the baseline.",
     "baseline_std": "Standard deviation of the baseline's AUC.",
     "rung": "Step of the ladder: no maps, any map, the Teacher's maps, all human maps.",
-    "below": "Key of the rung below.",
+    "below": "Name of the rung below.",
     "gain": "Mean gain over the rung below.",
     "gain_n": "Number of seeds of the gain.",
     "gain_std": "Standard deviation of the gain.",

@@ -188,7 +188,7 @@ def gather(plan: Plan) -> Results:
         levels = {
             "set": sets,
             "key": row_order(results.rows),
-            "backbone": [*protocol.study.students, OVERALL],
+            "backbone": [*protocol.study.students, *protocol.study.teachers, OVERALL],
         }
         results.table = TABLE.table(_table(results), levels)
         compared = compare(plan, results.rows, results.figures, files)
@@ -265,9 +265,11 @@ def _table(results: Results) -> pd.DataFrame:
                         here,
                     )
                 )
-            if len(by_backbone) > 1 and len(by_backbone) == len(row.arms):
-                mean = pd.DataFrame(by_backbone).dropna().mean(axis=1)
-                every = pd.concat(parts.values())
+            # The same backbones in each row; a mapper may have some that no Student has.
+            if len(results.students) > 1 and by_backbone.keys() >= {*results.students}:
+                of_all = {name: by_backbone[name] for name in results.students}
+                mean = pd.DataFrame(of_all).dropna().mean(axis=1)
+                every = pd.concat([parts[name] for name in results.students])
                 here = every[(every["set"] == evaluation) & (every["source"] == source)]
                 here = here.sort_values(["backbone", "seed"])  # fixed order of summation
                 lines.append(_line(row, OVERALL, None, str(evaluation), str(source), mean, here))

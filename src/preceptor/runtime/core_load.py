@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from preceptor.errors import RunFailedError
 from preceptor.runtime.child_process import environment_of
 
 _SIDE = 256  # of a matrix; three of them fit the cache of a core
@@ -24,6 +25,9 @@ def core_load(processes: int, threads: int = 1) -> Iterator[None]:
     Args:
         processes: Number of processes.
         threads: Number of threads of each.
+
+    Raises:
+        RunFailedError: A process has terminated at its start.
     """
     command = [sys.executable, "-m", "preceptor.runtime.core_load", str(os.getpid())]
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -37,7 +41,11 @@ def core_load(processes: int, threads: int = 1) -> Iterator[None]:
                 started.append(process)
         for process in started:
             assert process.stdout is not None
-            process.stdout.readline()  # it computes from here on
+            if not process.stdout.readline():  # otherwise it computes from here on
+                raise RunFailedError(
+                    f"a process that computes beside a measurement ended with exit code "
+                    f"{process.wait()}; its error is above"
+                )
         yield
 
 

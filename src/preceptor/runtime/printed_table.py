@@ -58,9 +58,13 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
 
 
 def _least(column: Sequence[str]) -> int:
-    """Longest word of the heading, or of a cell without letters."""
-    cells = [column[0], *(one for one in column[1:] if not any(map(str.isalpha, one)))]
-    return max((cell_len(word) for cell in cells for word in cell.split()), default=1)
+    """Longest word of the heading, or of a cell if it has no letters."""
+    numbers = (word for cell in column[1:] for word in cell.split() if not _has_letters(word))
+    return max(map(cell_len, (*column[0].split(), *numbers)), default=1)
+
+
+def _has_letters(word: str) -> bool:
+    return any(map(str.isalpha, word))
 
 
 def _total(widths: Sequence[int]) -> int:

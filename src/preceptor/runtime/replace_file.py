@@ -24,8 +24,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
     The content is flushed to the disk before the renaming, so that a power failure cannot leave an
     empty or truncated file under the final name. If the block raises, the new file is removed and
-    `path` is unchanged. An existing folder is removed before the renaming. An error of the new file
-    names `path`, since the temporary one is gone.
+    `path` is unchanged. An existing folder is renamed, and removed after the renaming. An error of
+    the new file names `path`, since the temporary one is gone.
 
     Args:
         path: Final path; its parent folder must exist.
@@ -44,14 +44,15 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         ('whole', 1)
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex}.tmp")
+    partial = _hidden_beside(path)
     try:
         yield partial
         if flush:
             flush_to_disk(partial)
         if partial.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        partial.replace(path)
+            _replace_folder(path, partial)
+        else:
+            partial.replace(path)
     except BaseException as error:
         if isinstance(error, OSError):
             _name(error, partial, path)
@@ -60,6 +61,36 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
     if flush:
         _flush(path.parent)
+
+
+def _hidden_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex}.tmp")
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Rename a folder to the name of another one, which is removed then.
+
+    Were it removed before, readers could see a part of it, and an error could leave one.
+    """
+    old = _hidden_beside(path)
+    path.rename(old)
+    try:
+        new.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            old.rename(path)
+        if path.exists():  # another process has taken the name, or it is the old folder again
+            _remove(old)
+        raise
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link to one."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_folder(source: Path, target: Path, *, without: Sequence[str] = ()) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from preceptor.config.run import RunConfig
 from preceptor.data.cache_fill import bytes_missing
 from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.file_contents import FileContents
 from preceptor.data.stored_map import MAP_SIDE
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.core_load import core_load
@@ -88,25 +90,36 @@ def weight_bytes(steps: Sequence[Step], classes: Sequence[str]) -> int:
     return total
 
 
-def cache_bytes(study: StudyConfig, workspace: Workspace) -> int:
-    """Disk space that the image cache of a study needs for one manifest.
+def cache_bytes(study: StudyConfig, workspaces: Sequence[Workspace]) -> int:
+    """Disk space that the image caches of a study need for its manifests.
 
-    Images that are in the cache already do not count, if the manifest was verified before.
+    Of manifests that were verified before, images that are in the cache already do not count, and
+    equal ones count once; of others, each path counts once.
 
     Args:
         study: Study config.
-        workspace: Workspace of the manifest.
+        workspaces: Workspaces of the manifests.
     """
     forms = {
         CanvasFormat.of(form)
         for backbone in study.backbone_names
         for form in image_formats(plain_run(study, backbone))
     }
-    manifest = workspace.manifest
-    if manifest.contents is not None:
-        return bytes_missing(workspace.cache_dir, list(forms), manifest.contents)
-    images = len(manifest) * sum(form.image_bytes for form in forms)
-    return images + int(manifest.map_mask.sum()) * MAP_SIDE**2
+    known: dict[Path, list[FileContents]] = defaultdict(list)
+    images: set[tuple[Path, str]] = set()
+    maps: set[tuple[Path, str]] = set()
+    for workspace in workspaces:
+        cache_dir, manifest = workspace.cache_dir, workspace.manifest
+        if manifest.contents is not None:
+            known[cache_dir].append(manifest.contents)
+            continue
+        images |= {(cache_dir, path) for path in manifest.table["path"]}
+        maps |= {(cache_dir, path) for path in manifest.table["saliency"] if path}
+    unread = len(images) * sum(form.image_bytes for form in forms) + len(maps) * MAP_SIDE**2
+    return unread + sum(
+        bytes_missing(cache_dir, list(forms), FileContents.together(contents))
+        for cache_dir, contents in known.items()
+    )
 
 
 def count_kinds(steps: Sequence[Step]) -> str:

@@ -112,7 +112,7 @@ def describe_marks(marks: MarkPlaces) -> list[str]:
     Args:
         marks: Size and places of the marks.
     """
-    least = min(_distance(marks, one.marks) for one in MEASURED)
+    least = min(hypot(*_logs(marks, one.marks)) for one in MEASURED)
     lines = [
         f"marks of {marks.count} training images: median area {_percent(marks.area)} of the image; "
         f"the mark of another image covers {_percent(marks.overlap)} of a mark"
@@ -122,18 +122,21 @@ def describe_marks(marks: MarkPlaces) -> list[str]:
         f"{_percent(one.marks.overlap)}); Teacher's maps minus any map: "
         f"{number(one.gain, sign=True)} ({interval(one.low, one.high)}) AUC, {one.repeats} repeats"
         for one in MEASURED
-        if _distance(marks, one.marks) == least  # data with and without a planted shortcut
+        if hypot(*_logs(marks, one.marks)) == least  # data with and without a planted shortcut
     ]
-    if least > log(COMPARABLE):
-        factor = exp(least)
-        lines.append(f"these marks differ from all measured ones by a factor of {factor:.0f}")
+    factor = min(exp(max(map(abs, _logs(marks, one.marks)))) for one in MEASURED)
+    if factor > COMPARABLE:
+        lines.append(
+            "these marks differ from all measured ones in area or overlap by a factor of "
+            f"{factor:.0f}"
+        )
     return lines
 
 
-def _distance(a: MarkPlaces, b: MarkPlaces) -> float:
-    """Distance in the logarithms of area and overlap."""
+def _logs(a: MarkPlaces, b: MarkPlaces) -> tuple[float, float]:
+    """Logarithms of the ratios of areas and of overlaps."""
     # Marks that never overlap are as near as those that overlap by one position of 128 × 128.
-    return hypot(log(a.area / b.area), log(max(a.overlap, _LEAST) / max(b.overlap, _LEAST)))
+    return log(a.area / b.area), log(max(a.overlap, _LEAST) / max(b.overlap, _LEAST))
 
 
 def _percent(share: float) -> str:
