@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -45,6 +43,7 @@ from preceptor.label.teacher import Mask, overlap
 from preceptor.label.teacher_config import TeacherConfig
 from preceptor.runtime.failed_writes import named_errors
 from preceptor.runtime.new_folder import new_folder
+from preceptor.runtime.tied_command import start_tied
 
 CLASS = "evidence"
 _KNOWN = ("path", "label", "saliency")
@@ -312,11 +311,11 @@ def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[st
     """`preceptor label` in a process of its own; yields the link."""
     splits = set(pd.read_csv(manifest, keep_default_na=False)["split"])
     only = ["--splits", "train"] if "train" in splits else []
-    command = [sys.executable, "-m", "preceptor", "label", "run", str(manifest), "--no-open"]
+    command = ["preceptor", "label", "run", str(manifest), "--no-open"]
     command += ["--database", str(database), *only, "--classes", CLASS]
     command += ["--order", settings.order, "--proposals", settings.proposals]
     command += ["--seed", str(settings.seed)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = start_tied(command)
     try:
         assert server.stdout is not None
         for line in server.stdout:
@@ -327,6 +326,9 @@ def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[st
             raise RunFailedError(
                 f"{database}: the server of preceptor label did not start; see its message above"
             )
+    except BaseException:
+        server.kill()  # without a message of its own
+        raise
     finally:
         server.terminate()
         server.wait()
