@@ -184,6 +184,12 @@ def test_a_database_on_a_full_disk_names_it_and_what_to_do(path: Path) -> None:
         ):
             connect(path, readonly=readonly)
         assert str(caught.value).startswith(f"{path}: ")
+    with (
+        files_up_to(100),
+        pytest.raises(RunFailedError, match=r"lock: the disk is full.*free some space"),
+        serving(path),
+    ):
+        pass
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA max_page_count = 40")
     connection.execute("CREATE TABLE more (a)")

@@ -169,7 +169,7 @@ def kept_contrast(box: Box, shape: tuple[int, int], input_size: int) -> float:
     """
     most = 127
     stamped = stamp_box(np.full((*shape, 1), most, np.uint8), most, box)
-    scaled = render(stamped, "squash", input_size)
+    scaled = render(stamped.astype(np.uint8), "squash", input_size)
     cell = box.height // STAMP_SHAPE[0]
     down, along = input_size / shape[0], input_size / shape[1]
     row = int((box.top + (_STROKE[0] + 0.5) * cell) * down)

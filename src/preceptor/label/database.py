@@ -143,6 +143,7 @@ def serving(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: Another server has it.
+        RunFailedError: The disk is full.
     """
     beside = path.with_name(f".{path.name}.lock")
     if not path.parent.is_dir():
@@ -155,7 +156,7 @@ def serving(path: Path) -> Iterator[None]:
         if lock is not None:
             lock.close()
         if "locked" not in str(error):
-            raise InputError(f"{beside}: it cannot be opened ({error})") from error
+            raise _told(beside, error) from error
         raise InputError(
             f"{path}: another preceptor label serves this database; open its page, or end it first"
         ) from error
