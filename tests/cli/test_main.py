@@ -18,7 +18,11 @@ import typer
 import yaml
 from safetensors.numpy import save_file
 
+from preceptor.cli.inspect_installation import advice_on
+from preceptor.cli.installation import StepTime
 from preceptor.cli.main import app, main, reported_errors
+from preceptor.config.training import Training
+from preceptor.execution.local import jobs_at_first
 from preceptor.maps.store import read_store
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.leases import lease
@@ -453,7 +457,7 @@ def test_a_table_of_one_class_is_marked_for_that_class(
 def test_study_init_writes_what_study_plan_accepts(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.cli.study_file.core_count", lambda: 1)
+    monkeypatch.setattr("preceptor.runtime.cores.core_count", lambda: 1)
     monkeypatch.chdir(tmp_path)
     folder = data / "studies"
     folder.mkdir()
@@ -507,6 +511,23 @@ def test_study_init_has_a_mapper_where_there_can_be_one(
     done = here("study", "init", manifest, "--to", target, *options)
     assert done.code == 0, done
     assert yaml.safe_load(target.read_text())["mapper"] is possible
+
+
+def test_study_init_and_doctor_have_one_rule_for_threads(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, `study init` wrote two threads where doctor said that one is enough."""
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.runtime.cores.core_count", lambda: 6)
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    target = tmp_path / "s.yaml"
+    done = here("study", "init", data / "manifest.csv", "--to", target, *options)
+    assert done.code == 0, done
+    threads = yaml.safe_load(target.read_text())["training"]["threads"]
+    assert Training().threads == threads
+    assert f"60 seconds with {jobs_at_first('auto', threads)} job(s)" in target.read_text()
+    (advice,) = advice_on([StepTime("32-true", threads, 50.0), StepTime("32-true", 6, 200.0)])
+    assert f"needs no more than {threads}, since" in advice
 
 
 @pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("a: b", "c # d"), ('"', "null")])

@@ -5,18 +5,22 @@ from __future__ import annotations
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from preceptor.data import shards
+from preceptor.data.cache import open_images
 from preceptor.data.cache_view import VIEWS, MappedImages, open_view
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.file_contents import FileContents
+from preceptor.data.manifest import Manifest
 from preceptor.data.shard_writer import ShardWriter
 from preceptor.data.shards import ShardFolder, Shards
 from preceptor.data.stored_map import MAP_SIDE
+from tests.data.cached_images import ROWS, cut, make, shards_of
 
 FORM = CanvasFormat(2, channels=1)
 IMAGES, MAPS = 60, 20
@@ -136,3 +140,47 @@ def test_an_open_view_keeps_no_file_open(cache: Path) -> None:
     kept = [opened(cache, np.arange(9)) for _ in range(8)]
     assert len(list(files.iterdir())) == before
     np.testing.assert_array_equal(kept[-1].sizes[:, 0], np.arange(9) + 1)
+
+
+# Views that `open_images` has stored.
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return make(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["places.npy", "map_places.npy", "sizes.npy", "view.json"])
+@pytest.mark.parametrize("left", [0, 0.9, None])
+def test_a_damaged_view_is_made_again_from_the_shards(
+    tmp_path: Path, manifest: Manifest, name: str, left: float | None
+) -> None:
+    plain = open_images(manifest, side=24, cache_dir=None)
+    open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    before = shards_of(tmp_path / "c")
+    (view,) = (tmp_path / "c" / VIEWS).iterdir()
+    cut(view / name, left)
+    found = open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    np.testing.assert_array_equal(found.canvases(ROWS), plain.canvases(ROWS))
+    np.testing.assert_array_equal(found.human_maps(ROWS), plain.human_maps(ROWS))
+    assert shards_of(tmp_path / "c") == before
+
+
+def test_a_folder_without_write_access_is_read(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for rows in an order that has no view there."""
+    plain = open_images(manifest, side=24, cache_dir=None)
+    open_images(manifest, side=24, cache_dir=tmp_path / "c")
+    order = ROWS[::-1][:4]
+    other = Manifest(manifest.table.iloc[order].reset_index(drop=True), manifest.root)
+
+    def refused(path: Path, **_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("preceptor.data.cache_view.replacing", refused)  # root may write anywhere
+    monkeypatch.setattr("preceptor.data.index_segments.replacing", refused)
+    found = open_images(other, side=24, cache_dir=tmp_path / "c")
+    np.testing.assert_array_equal(found.canvases(np.arange(4)), plain.canvases(order))
+    np.testing.assert_array_equal(found.human_maps(np.arange(4)), plain.human_maps(order))
+    assert len(list((tmp_path / "c" / VIEWS).iterdir())) == 1

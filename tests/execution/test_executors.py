@@ -1,4 +1,4 @@
-"""What executors decide by: cores, the memory of a GPU, silence."""
+"""What executors decide by: the memory of a GPU, silence."""
 
 from __future__ import annotations
 
@@ -23,46 +23,11 @@ from preceptor.execution.local import LocalExecutor
 from preceptor.execution.process import start_process
 from preceptor.execution.worker import carry_out
 from preceptor.runtime import watchdog
-from preceptor.runtime.cores import checked_jobs, core_count
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import AverageMaps, Step
 from preceptor.study.workspaces import Workspaces
 
 GIB = 2**30
-
-
-# Cores.
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("max 100000", None),
-        ("100000 100000", 1),
-        ("150000 100000\n", 2),
-        ("1 100000", 1),
-        ("", None),
-    ],
-)
-def test_the_quota_of_a_container_counts(tmp_path: Path, text: str, expected: int | None) -> None:
-    (file := tmp_path / "cpu.max").write_text(text)
-    there = len(os.sched_getaffinity(0))
-    assert core_count(file) == (there if expected is None else min(there, expected))
-
-
-def test_without_a_control_group_the_affinity_counts(tmp_path: Path) -> None:
-    assert core_count(tmp_path / "none") == len(os.sched_getaffinity(0))
-
-
-def test_jobs_that_do_not_fit_are_told_and_cut() -> None:
-    told: list[str] = []
-    assert checked_jobs(1, 1, told.append) == 1
-    assert checked_jobs(None, 1, told.append) is None
-    assert not told
-    assert checked_jobs(1000, 1, told.append) == core_count()
-    assert told[0].startswith("1000 jobs of 1 threads exceed")
-    with pytest.raises(InputError, match="must be 1 or more"):
-        checked_jobs(0, 1, told.append)
 
 
 # GPUs.

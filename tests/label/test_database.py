@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.errors import InputError
-from preceptor.label.database import Connection, Database, connect, serving
+from preceptor.errors import InputError, RunFailedError
+from preceptor.label.database import Connection, Database, connect, serving, told_errors
 from preceptor.label.schema import STEPS
 from preceptor.web.refusal import RefusedError, conflict
+from tests.small_files import files_up_to
 
 
 def put(key: str, value: str = "1") -> object:
@@ -169,6 +170,35 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         connect(tmp_path / "gone.sqlite")
     with pytest.raises(InputError, match="there is no folder"):
         connect(tmp_path / "gone" / "a.sqlite", create=True)
+    with pytest.raises(InputError, match="it is a folder; name the file"):
+        connect(tmp_path, create=True)
+
+
+def test_a_database_on_a_full_disk_names_it_and_what_to_do(path: Path) -> None:
+    """Reading alone needs a file beside the database, too."""
+    Database(path).close()
+    for readonly in (True, False):
+        with (
+            files_up_to(1000),
+            pytest.raises(RunFailedError, match=r"the disk is full.*free some space") as caught,
+        ):
+            connect(path, readonly=readonly)
+        assert str(caught.value).startswith(f"{path}: ")
+    with (
+        files_up_to(100),
+        pytest.raises(RunFailedError, match=r"lock: the disk is full.*free some space"),
+        serving(path),
+    ):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA max_page_count = 40")
+    connection.execute("CREATE TABLE more (a)")
+    with (
+        pytest.raises(RunFailedError, match=r"the disk is full.*free some space"),
+        told_errors(path),
+    ):
+        connection.execute("INSERT INTO more VALUES (?)", ("x" * 400_000,))
+    connection.close()
 
 
 def test_the_file_is_for_its_owner_alone(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from PIL import Image
 from preceptor.data.images import decode_map
 from preceptor.data.importers import ImportOptions, read_coco, write_import
 from preceptor.data.manifest import Manifest
+from preceptor.label.database import connect
+from preceptor.label.export import export_marks
 from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.label.serving import blob, running
@@ -197,6 +200,28 @@ def test_a_folder_without_answers_is_not_exported(tmp_path: Path) -> None:
     done = here("label", "export", database, "--to", tmp_path / "out")
     assert_refused(done, ["no image has a label yet"])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_added_leaves_no_export(tmp_path: Path, marked: dict[str, Any]) -> None:
+    """Before, the folder was there without the other format, and the same command was refused."""
+
+    def full(folder: Path) -> None:
+        (folder / "coco").mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    database, to = marked["database"], tmp_path / "out"
+    connection = connect(database, readonly=True)
+    with pytest.raises(OSError, match="No space left") as caught:
+        export_marks(connection, database, to, also=full)
+    connection.close()
+    assert caught.value.filename == str(to)
+    assert not list(tmp_path.glob("*out*"))
+    told = here("label", "export", database, "--to", to, "--format", "coco")
+    assert told.code == 0, told
+    assert not any(".tmp" in file.read_text() for file in to.rglob("*.json"))
+    (written,) = (to / "coco").glob("*.json")
+    assert here("data", "export", "coco", to / "manifest.csv", "--to", tmp_path / "coco").code == 0
+    assert written.read_bytes() == (tmp_path / "coco" / written.name).read_bytes()
 
 
 def test_images_that_are_gone_do_not_stop_an_export(tmp_path: Path, marked: dict[str, Any]) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, RunFailedError
 from preceptor.label.database import connect
 from preceptor.label.simulate import Simulation, simulate, summary
 from preceptor.label.simulated_annotator import Error
 from tests.datasets import squares
 from tests.label.teachers import CONFIG
+from tests.small_files import files_up_to
 
 PLAIN = Simulation(images=32, people=("ada", "bo"), error=Error(shift=0.05, scale=0.05))
 
@@ -52,6 +53,39 @@ def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) ->
     named = pd.read_csv(tmp_path / "helped" / "images.csv")["path"]
     assert not any(Path(one).is_absolute() for one in named)
     assert np.nanmin(helped["overlap"]) > 0.5
+
+
+def test_a_simulation_that_is_interrupted_can_be_repeated(tmp_path: Path) -> None:
+    """Before, the same command was refused, since the folder was not empty."""
+    manifest = squares(tmp_path / "data", splits={"train": 4, "val": 2})
+    folder = tmp_path / "new"
+
+    def interrupted(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # where no image is left
+        simulate(manifest, folder, Simulation(images=5), tell=interrupted)
+    assert not folder.exists()
+    assert len(simulate(manifest, folder, Simulation(images=4))) == 4
+    assert {one.name for one in folder.iterdir()} == {
+        ".marks.sqlite.lock",
+        "images.csv",
+        "marks.sqlite",
+        "simulation.csv",
+    }
+
+
+def test_a_full_disk_names_the_folder_and_leaves_nothing(manifest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with files_up_to(300), pytest.raises(OSError, match="File too large") as caught:
+        simulate(manifest, folder, PLAIN)
+    assert caught.value.filename == str(folder)
+    assert not folder.exists()
+    with files_up_to(300_000), pytest.raises(RunFailedError) as refused:
+        simulate(manifest, folder, PLAIN)
+    assert str(refused.value).startswith(f"{folder}: the simulation has stopped: ")
+    assert "the disk is full" in str(refused.value)
+    assert not folder.exists()
 
 
 def test_a_folder_that_is_not_empty_and_a_manifest_without_maps(

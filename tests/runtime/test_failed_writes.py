@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from preceptor.runtime.failed_writes import failed_write, tensors_to
+from preceptor.runtime.failed_writes import failed_write, named_errors, tensors_to
 from tests.small_files import files_up_to
 
 
@@ -15,6 +15,16 @@ def test_a_file_of_tensors_that_cannot_be_written_is_named(tmp_path: Path) -> No
     told = failed_write(caught.value, tmp_path)
     assert told.startswith(f"{path}: ")
     assert "\n" not in told
+
+
+def test_an_error_that_names_no_file_gets_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with files_up_to(10), pytest.raises(OSError, match="too large") as caught, named_errors(path):
+        path.write_text("more than ten letters")
+    assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as missing, named_errors(path):
+        (tmp_path / "missing").read_text()
+    assert missing.value.filename == str(tmp_path / "missing")
 
 
 def test_an_error_without_a_file_names_what_was_written() -> None:

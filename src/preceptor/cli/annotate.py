@@ -20,6 +20,7 @@ from preceptor.cli.options import (
     finite,
 )
 from preceptor.errors import InputError
+from preceptor.runtime.cores import RUN_THREADS
 from preceptor.runtime.model_paths import check_model_folder
 
 
@@ -57,7 +58,9 @@ def annotate(
             min=0, max=0.99, help="Largest error of a RISE map that may guide.", callback=finite
         ),
     ] = 0.05,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each concurrent step.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of each concurrent step.")
+    ] = RUN_THREADS,
     device: Annotated[Device, typer.Option(help="Device of the model.")] = "auto",
     engine: EngineOption = "local",
     jobs: JobsOption = None,

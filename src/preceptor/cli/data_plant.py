@@ -34,6 +34,13 @@ def data_plant(
     strength: Annotated[
         float, typer.Option(help="Contrast of the mark in gray levels of 255.")
     ] = 32.0,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the model's input in pixels: draw a stamp that has the strength there.",
+            show_default="the strength is that in the file",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed, 0 or more.")] = 0,
 ) -> None:
     """Copy a data set and plant a shortcut in it.
@@ -56,6 +63,7 @@ def data_plant(
         "rate": rate,
         "label": label,
         "strength": strength,
+        "input_size": input_size,
         "seed": seed,
     }
     settings = parse_config(values, PlantSettings, source="data plant")

@@ -33,7 +33,7 @@ from preceptor.cli.installation import (
 )
 from preceptor.errors import Problem, reason
 from preceptor.runtime.cache_dir import default_cache_dir
-from preceptor.runtime.cores import core_count
+from preceptor.runtime.cores import RUN_THREADS, core_count
 from preceptor.version import __version__
 
 HUB_SECONDS = 3.0
@@ -194,10 +194,12 @@ def measured_speed(devices: Devices) -> tuple[StepTime, ...]:
         seconds, _ = step_seconds(config, ["a", "b"], Speed(precision=precision))
         return StepTime(precision, threads, config.training.batch_size / seconds)
 
-    threads = [1] if devices.gpus or devices.cores == 1 else [1, devices.cores]
+    threads = [RUN_THREADS]
+    if not devices.gpus and devices.cores > RUN_THREADS:
+        threads.append(devices.cores)
     found = [measure("32-true", count) for count in threads]
     if has_bf16("auto"):
-        found.append(measure("bf16-mixed", 1))
+        found.append(measure("bf16-mixed", RUN_THREADS))
     return tuple(found)
 
 
@@ -216,10 +218,11 @@ def advice_on(speed: Sequence[StepTime]) -> tuple[str, ...]:
         gain = one.images / speed[0].images
         if gain < _GAIN:
             continue
-        if one.threads > 1:
+        if one.threads > RUN_THREADS:
             found.append(
                 f"a run is {gain:.1f} times as fast with training.threads: {one.threads}; a study "
-                "of many runs needs no more than 1, since it computes one run per core"
+                f"of many runs needs no more than {RUN_THREADS}, since it computes several runs at "
+                "the same time"
             )
         else:
             found.append(

@@ -36,7 +36,7 @@ def label_export(
 
     The output is that of data import: manifest.csv, maps, and the maps of each of several people.
     """
-    from preceptor.label.database import connect
+    from preceptor.label.database import connect, told_errors
     from preceptor.runtime.bulk_import import bulk_import
     from preceptor.runtime.progress import progress
 
@@ -52,13 +52,22 @@ def label_export(
         def told(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        found = export_marks(
-            connection, database, to, merge=merge, classes=class_ or (), progress=told
-        )
-        if format_ is not None:
-            manifest = Manifest.read(found.folder / MANIFEST, verify=False, need=())
-            images = manifest_images(manifest, progress=told)
-            write_export(format_, images, found.folder / format_, ExportOptions())
+        def other_format(folder: Path) -> None:
+            if format_ is not None:
+                manifest = Manifest.read(folder / MANIFEST, verify=False, need=())
+                images = manifest_images(manifest, progress=told)
+                write_export(format_, images, folder / format_, ExportOptions())
+
+        with told_errors(database):
+            found = export_marks(
+                connection,
+                database,
+                to,
+                merge=merge,
+                classes=class_ or (),
+                also=other_format,
+                progress=told,
+            )
     print(
         f"wrote {to / MANIFEST}: {found.images:,} images, {found.annotated:,} annotated, "
         f"{found.maps:,} with a map, {found.strokes:,} strokes"

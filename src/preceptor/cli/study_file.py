@@ -10,7 +10,8 @@ from preceptor.config.yaml_file import parse_config
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
-from preceptor.runtime.cores import core_count
+from preceptor.execution.local import jobs_at_first
+from preceptor.runtime.cores import RUN_THREADS
 from preceptor.runtime.formatting import as_time
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.study.auto_speed import decide_speed
@@ -114,9 +115,6 @@ def write_study_file(
                 f"--weights {weights}: not a file; name a .safetensors file, hub or none"
             )
         weights = os.path.relpath(weights, target.parent)
-    cores = core_count()
-    jobs = max(1, cores // 2)
-    threads = max(1, cores // jobs)
     values = {
         "manifest_name": manifest_path.name,
         "images": len(manifest),
@@ -132,8 +130,8 @@ def write_study_file(
         "backbone": _quoted(backbone),
         "weights": _quoted(weights),
         "size": size,
-        "threads": threads,
-        "jobs": jobs,
+        "threads": RUN_THREADS,
+        "jobs": "…",
         "time": "…",
     }
     import yaml
@@ -142,6 +140,7 @@ def write_study_file(
         yaml.safe_load(_TEMPLATE.format(**values)), StudyConfig, base=target.parent
     )
     study = decide_speed(study, [manifest], probe=False)
+    jobs = jobs_at_first(study.training.device, study.training.threads)
     plain = plain_run(study, backbone)
     build_for(plain, manifest.classes, load_weights=False).guidable_grid()  # raises if too coarse
     workspace = Workspace(manifest)  # default cache folder, since there is no study folder yet
@@ -152,7 +151,7 @@ def write_study_file(
     seconds = estimate_seconds(
         [*first, *later], study, manifest.classes, len(workspace.split_rows("val")), jobs
     )
-    values["time"] = as_time(seconds)
+    values |= {"time": as_time(seconds), "jobs": jobs}
     write_atomically(target, _TEMPLATE.format(**values))
     return as_time(seconds)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from preceptor.runtime.cores import checked_jobs, core_count
+from preceptor.execution.local import jobs_at_first
+from preceptor.runtime.cores import checked_jobs
 from preceptor.runtime.formatting import as_time, gibibytes
 from preceptor.study.config import StudyConfig
 from preceptor.study.estimate import (
@@ -30,8 +31,10 @@ def print_plan(
         jobs: Maximum number of concurrent steps.
         tell: Function that receives the lines.
     """
-    threads = study.training.threads
-    jobs = checked_jobs(jobs, threads, tell) or max(1, core_count() // threads)
+    training = study.training
+    jobs = checked_jobs(jobs, training.threads, tell) or jobs_at_first(
+        training.device, training.threads
+    )
     opened = open_study(study, out, run=False, report_to=tell)
     for domain, plan in opened.plans.items():
         marks = marks_of_training(plan.protocol.workspace.manifest)

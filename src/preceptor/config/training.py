@@ -24,6 +24,7 @@ from preceptor.config.settings import (
     Settings,
     Side,
 )
+from preceptor.runtime.cores import RUN_THREADS
 
 Length = Literal["epochs", "steps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -236,7 +237,7 @@ class Training(Settings):
     precision: Precision | Literal["auto"] = "32-true"
     channels_last: bool | Literal["auto"] = True
     compile: bool | Literal["auto"] = False
-    threads: Annotated[int, Field(gt=0, le=1024)] = 1
+    threads: Annotated[int, Field(gt=0, le=1024)] = RUN_THREADS
     device: Annotated[Literal["auto", "cpu", "cuda"], NotIdentity()] = "auto"
     devices: Positive = 1
     nodes: Positive = 1

@@ -36,6 +36,8 @@ from preceptor.version import __version__
 RECORD = "plant.json"
 # The order is part of the random streams.
 PLANTED_SPLITS = ("train", "val")
+# A stamp of two pixels a cell, with its margin, is 28 pixels wide.
+_LEAST_INPUT = 32
 
 
 class PlantSettings(Settings):
@@ -50,6 +52,9 @@ class PlantSettings(Settings):
         rate: Share of the images of the class with the mark, in train and in val each.
         label: Class with the mark; None = the only class with human maps.
         strength: Contrast of the mark in gray levels of 255.
+        input_size: Side in pixels of the model's input for which a stamp is drawn: its strokes have
+            at least two pixels of the input, and their contrast in the squashed input is the
+            strength; None = the stamp has this contrast in the file.
         seed: Random seed of the marked images and the places.
     """
 
@@ -58,15 +63,18 @@ class PlantSettings(Settings):
     rate: Fraction = 1.0
     label: str | None = None
     strength: Annotated[float, Field(gt=0, le=255)] = 32.0
+    input_size: Annotated[int, Field(ge=_LEAST_INPUT, le=8192)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _place_of_a_stamp(self) -> PlantSettings:
-        if self.place is not None and self.kind != "stamp":
-            raise ValueError(
-                f"place is {self.place}, and kind is {self.kind}; only a stamp has a place: remove "
-                "place, or set kind to stamp"
-            )
+    def _options_of_a_stamp(self) -> PlantSettings:
+        for name, what in (("place", "has a place"), ("input_size", "is drawn for an input size")):
+            value = getattr(self, name)
+            if value is not None and self.kind != "stamp":
+                raise ValueError(
+                    f"{name} is {value}, and kind is {self.kind}; only a stamp {what}: remove "
+                    f"{name}, or set kind to stamp"
+                )
         return self
 
 
@@ -168,6 +176,7 @@ def plant(
                 kind=settings.kind,
                 place=settings.place,
                 strength=settings.strength,
+                input_size=settings.input_size,
                 seed=settings.seed,
                 reserved=(name, RECORD),
                 workers=workers or core_count(),
@@ -225,9 +234,11 @@ def _record(planted: Planted) -> str:
         )
         for name, mark in planted.marks.items()
     ]
+    settings = planted.settings
+    unused = {"input_size"} if settings.input_size is None else set()
     head = {
         "version": __version__,
-        "settings": planted.settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude=unused),
         "splits": [asdict(counts) for counts in planted.splits],
         "no_place": planted.no_place,
     }

@@ -31,6 +31,7 @@ from preceptor.data.shortcut_marks import (
     Pixels,
     corner_box,
     draw_border,
+    kept_contrast,
     random_box,
     smallest_size,
     stamp_box,
@@ -71,6 +72,7 @@ def write_files(
     kind: MarkKind,
     place: StampPlace | None,
     strength: float,
+    input_size: int | None,
     seed: int,
     reserved: Collection[str],
     workers: int,
@@ -85,6 +87,7 @@ def write_files(
         kind: Kind of mark.
         place: Place of a stamp; None for other kinds.
         strength: Contrast in gray levels.
+        input_size: Side of the input for which a stamp is drawn; None = of the image itself.
         seed: Random seed of the places.
         reserved: Names of files that are written into `folder` later.
         workers: Number of threads.
@@ -112,7 +115,7 @@ def write_files(
         generator = np.random.default_rng([seed, 2, row])
         try:
             pixels = _pixels(images[row])
-            _check_size(images[row], kind, pixels.shape)
+            _check_size(images[row], kind, pixels.shape, input_size)
             region = _region(maps[row], pixels.shape)
         except ImageError as error:
             column = "path" if error.path == images[row] else "saliency"
@@ -120,11 +123,16 @@ def write_files(
             problems.append((row, Problem(names[row], what, "replace or remove it")))
             return None
         box: Box | None = None
+        shape = pixels.shape[0], pixels.shape[1]
         if kind == "stamp":
-            box = corner_box(region.shape) if place == "corner" else random_box(region, generator)
+            if place == "corner":
+                box = corner_box(shape, input_size)
+            else:
+                box = random_box(region, generator, input_size)
             if box is None:
                 return None
-            pixels = stamp_box(pixels, strength, box)
+            kept = 1.0 if input_size is None else kept_contrast(box, shape, input_size)
+            pixels = stamp_box(pixels, strength / kept, box)
         else:
             pixels = (draw_border if kind == "border" else tint)(pixels, strength)
         # Level 1: higher levels take several times as long for a few percent.
@@ -232,12 +240,13 @@ def _pixels(path: str) -> Pixels:
     return decoded[..., :1] if mode in _GRAY_MODES else decoded
 
 
-def _check_size(path: str, kind: MarkKind, shape: tuple[int, ...]) -> None:
-    height, width = smallest_size(kind, (shape[0], shape[1]))
+def _check_size(path: str, kind: MarkKind, shape: tuple[int, ...], input_size: int | None) -> None:
+    height, width = smallest_size(kind, (shape[0], shape[1]), input_size)
     if shape[0] < height or shape[1] < width:
+        drawn = "" if input_size is None else f" for an input size of {input_size}"
         raise ImageError(
             path,
-            f"{shape[1]} × {shape[0]} pixels, smaller than a {kind} with its margin, "
+            f"{shape[1]} × {shape[0]} pixels, smaller than a {kind} with its margin{drawn}, "
             f"{width} × {height}",
         )
 

@@ -2,17 +2,20 @@
 
 All functions are pure and take gray or color pixels of 8 or 16 bits. A strength is in gray levels
 of 255 for both; values are clipped. The sizes are in units of the image's shorter side, so that a
-mark has the same size in the model's input whatever the size of the file.
+mark has the same size in the model's input whatever the size of the file. A stamp can be drawn for
+an input size instead: scaling to a small input makes thin glyphs pale.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preceptor.benchmark.forgeries import STAMP, STAMP_MARGIN, STAMP_SHAPE, free_places
+from preceptor.data.geometry import render
 
 MarkKind = Literal["stamp", "border", "tint"]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -27,8 +30,13 @@ class Box(NamedTuple):
     width: int
 
 
-# A glyph of the stamp has one pixel in an image of 64 pixels, as in the forged photographs.
+# A cell of the stamp's glyphs has one pixel in an image of 64 pixels, as in the forged photographs.
 _STAMP_UNIT = 64
+# Pixels of the input over which the filter of `geometry.render` averages where it scales down: a
+# cell of this width keeps its contrast in a pixel at its middle, three quarters of it elsewhere.
+_FILTER_WIDTH = 2
+# Row and column of a cell in the middle of a vertical stroke between two gaps.
+_STROKE = (3, 5)
 # Each of the two lines of the border has one pixel in an image of this size.
 _BORDER_UNIT = 32
 
@@ -37,52 +45,78 @@ def _scale(shape: tuple[int, int], unit: int) -> int:
     return max(1, round(min(shape) / unit))
 
 
-def smallest_size(kind: MarkKind, shape: tuple[int, int]) -> tuple[int, int]:
+def stamp_cell(shape: tuple[int, int], input_size: int | None = None) -> int:
+    """Side of a cell of the stamp's glyphs in pixels of the image; a stroke is one cell wide.
+
+    Args:
+        shape: Height and width of the image.
+        input_size: Side of the input in pixels, in which a cell has at least two pixels with any
+            fit if the image is scaled down; None = 1/64 of the shorter side, and of the image.
+
+    Example:
+        >>> stamp_cell((256, 256)), stamp_cell((256, 256), 64), stamp_cell((256, 256), 224)
+        (4, 8, 4)
+    """
+    cell = _scale(shape, _STAMP_UNIT)
+    if input_size is None or max(shape) <= input_size:
+        return cell
+    return max(cell, math.ceil(_FILTER_WIDTH * max(shape) / input_size))
+
+
+def smallest_size(
+    kind: MarkKind, shape: tuple[int, int], input_size: int | None = None
+) -> tuple[int, int]:
     """Height and width that an image needs for a mark.
 
     Args:
         kind: Kind of mark.
         shape: Height and width of the image, from which the size of the mark follows.
+        input_size: See `stamp_cell`.
     """
     if kind == "stamp":
-        height, width = _window(shape)
-        return height, width
+        return _window(stamp_cell(shape, input_size))
     side = 4 * _scale(shape, _BORDER_UNIT) if kind == "border" else 1
     return side, side
 
 
-def _window(shape: tuple[int, int]) -> tuple[int, int]:
+def _window(cell: int) -> tuple[int, int]:
     """Height and width of the stamp with its margin."""
-    scale = _scale(shape, _STAMP_UNIT)
-    height, width = (scale * (side + 2 * STAMP_MARGIN) for side in STAMP_SHAPE)
+    height, width = (cell * (side + 2 * STAMP_MARGIN) for side in STAMP_SHAPE)
     return height, width
 
 
-def _box(row: int, column: int, shape: tuple[int, int]) -> Box:
+def _box(row: int, column: int, cell: int) -> Box:
     """Box of the stamp in a window with its margin."""
-    scale = _scale(shape, _STAMP_UNIT)
-    margin = scale * STAMP_MARGIN
-    height, width = (scale * side for side in STAMP_SHAPE)
+    margin = cell * STAMP_MARGIN
+    height, width = (cell * side for side in STAMP_SHAPE)
     return Box(row + margin, column + margin, height, width)
 
 
-def corner_box(shape: tuple[int, int]) -> Box:
-    """Box of a stamp in the lower right corner of an image of this height and width.
+def corner_box(shape: tuple[int, int], input_size: int | None = None) -> Box:
+    """Box of a stamp in the lower right corner of an image.
+
+    Args:
+        shape: Height and width of the image.
+        input_size: See `stamp_cell`.
 
     Example:
         >>> corner_box((64, 64))
         Box(top=58, left=51, height=5, width=12)
     """
-    height, width = _window(shape)
-    return _box(shape[0] - height, shape[1] - width, shape)
+    cell = stamp_cell(shape, input_size)
+    height, width = _window(cell)
+    return _box(shape[0] - height, shape[1] - width, cell)
 
 
-def random_box(region: NDArray[np.bool_], generator: np.random.Generator) -> Box | None:
+def random_box(
+    region: NDArray[np.bool_], generator: np.random.Generator, input_size: int | None = None
+) -> Box | None:
     """Box of a stamp, uniform over all places at which it and its margin touch no region.
 
     Args:
         region: (H, W) region of the human map.
         generator: Random generator.
+        input_size: See `stamp_cell`.
 
     Returns:
         The box, or None if the region leaves no place.
@@ -93,12 +127,12 @@ def random_box(region: NDArray[np.bool_], generator: np.random.Generator) -> Box
         >>> random_box(region, np.random.default_rng(0)).top
         1
     """
-    shape = region.shape[0], region.shape[1]
-    places = free_places(region, _window(shape))
+    cell = stamp_cell((region.shape[0], region.shape[1]), input_size)
+    places = free_places(region, _window(cell))
     if not len(places):
         return None
     row, column = places[generator.integers(len(places))]
-    return _box(int(row), int(column), shape)
+    return _box(int(row), int(column), cell)
 
 
 def stamp_box(pixels: Pixels, strength: float, box: Box) -> Pixels:
@@ -116,6 +150,32 @@ def stamp_box(pixels: Pixels, strength: float, box: Box) -> Pixels:
     marked = pixels.copy()
     marked[rows, columns] = _changed(pixels[rows, columns], strength * glyphs)
     return marked
+
+
+def kept_contrast(box: Box, shape: tuple[int, int], input_size: int) -> float:
+    """Contrast of a stamp's thin strokes in the squashed input, divided by that in the image.
+
+    It depends on the place: a stroke between two pixels of the input is paler than one at the
+    middle of a pixel.
+
+    Args:
+        box: Place of the stamp.
+        shape: Height and width of the image.
+        input_size: Side of the input in pixels.
+
+    Example:
+        >>> kept_contrast(Box(30, 30, 5, 12), (64, 64), 64)
+        1.0
+    """
+    most = 127
+    stamped = stamp_box(np.full((*shape, 1), most, np.uint8), most, box)
+    scaled = render(stamped.astype(np.uint8), "squash", input_size)
+    cell = box.height // STAMP_SHAPE[0]
+    down, along = input_size / shape[0], input_size / shape[1]
+    row = int((box.top + (_STROKE[0] + 0.5) * cell) * down)
+    left = box.left + _STROKE[1] * cell
+    stroke = scaled[row, int(left * along) : math.ceil((left + cell) * along)]
+    return (float(stroke.max()) - most) / most
 
 
 def draw_border(pixels: Pixels, strength: float) -> Pixels:

@@ -19,7 +19,7 @@ from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.process import Handle, Starter, start_process
 from preceptor.execution.worker import keep_reason, log_of, silent
-from preceptor.runtime.cores import core_count
+from preceptor.runtime.cores import job_count
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
 
@@ -56,8 +56,8 @@ class LocalExecutor:
         early: Starter | None = None,
     ) -> None:
         self._context = context
-        self._gpus = _visible_gpus(context) if gpus is None else gpus
-        slots = max(1, core_count() // context.threads)
+        self._gpus = _visible_gpus(context.device) if gpus is None else gpus
+        slots = job_count(context.threads)
         self._jobs = slots if jobs is None else jobs
         each = max(1, slots // len(self._gpus)) if self._gpus else 1
         self.packing = GpuPacking(runs_per_gpu, each)
@@ -206,9 +206,20 @@ def _exit(code: int | None) -> str:
     return f" (exit code {code}{memory})"
 
 
-def _visible_gpus(context: WorkerContext) -> list[str]:
+def jobs_at_first(device: str, threads: int) -> int:
+    """Number of concurrent steps with which a study starts: one per GPU, or as the cores allow.
+
+    Args:
+        device: auto, cpu or cuda.
+        threads: CPU threads of a step.
+    """
+    gpus = len(_visible_gpus(device))
+    return min(gpus, job_count(threads)) if gpus else job_count(threads)
+
+
+def _visible_gpus(device: str) -> list[str]:
     """GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
-    if context.device == "cpu" or not torch.cuda.device_count():
+    if device == "cpu" or not torch.cuda.device_count():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:

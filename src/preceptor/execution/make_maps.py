@@ -109,6 +109,8 @@ def annotate_in_shards(
         maps, shards, identity, loaded.spec.backbone, (), forwards / 3, join_one=True
     )
     assert isinstance(last.work, JoinMaps)
+    if out.is_file():
+        raise InputError(f"{out}: it is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
     try:
         with lease(work, wait=0.0):
@@ -135,7 +137,10 @@ def annotate_in_shards(
             write_store(out, store)
             shutil.rmtree(work, ignore_errors=True)  # on a network folder an open file lingers
     except HeldError as error:
-        raise InputError(f"{out}: another process is making maps in this folder") from error
+        raise InputError(
+            f"{out}: another process is making maps in this folder; wait until "
+            "it has ended, or choose another --out"
+        ) from error
     return store
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from preceptor.errors import InputError
+from preceptor.errors import InputError, PreceptorError, RunFailedError
 from preceptor.label.schema import APPLICATION, STEPS
 from preceptor.web.refusal import RefusedError
 
@@ -39,19 +39,21 @@ def connect(path: Path, *, create: bool = False, readonly: bool = False) -> Conn
 
     Raises:
         InputError: It does not exist, is another kind of file, or is of a newer version.
+        RunFailedError: The disk is full.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: it is a folder; name the file of the database")
     if not path.is_file() and not create:
         raise InputError(f"{path}: there is no such database; name that of preceptor label")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; create it first")
     if create and not path.exists():
         path.touch(mode=0o600)  # it contains the key of the sessions
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY / 1000)
+    with told_errors(path):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY / 1000)
     try:
-        _prepare(connection, path, readonly)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise InputError(_why(path, error)) from error
+        with told_errors(path):
+            _prepare(connection, path, readonly)
     except BaseException:
         connection.close()
         raise
@@ -97,13 +99,39 @@ def _number(connection: Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
-def _why(path: Path, error: sqlite3.Error) -> str:
+@contextlib.contextmanager
+def told_errors(path: Path) -> Iterator[None]:
+    """Context in which an error of the database is told in one line.
+
+    Args:
+        path: SQLite file.
+
+    Raises:
+        InputError: It is held by another program, damaged, or no database.
+        RunFailedError: The disk is full, or it cannot be read or written for another reason.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _told(path, error) from error
+
+
+def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
     text = str(error)
     if "locked" in text:
-        return f"{path}: another program holds the database; end it, and repeat the command"
+        return InputError(
+            f"{path}: another program holds the database; end it, and repeat the command"
+        )
     if "not a database" in text or "malformed" in text:
-        return f"{path}: it is no SQLite database, or damaged ({text}); name another --database"
-    return f"{path}: it cannot be opened ({text})"
+        return InputError(
+            f"{path}: it is no SQLite database, or damaged ({text}); name another --database"
+        )
+    if "full" in text or "I/O" in text:  # also for reading alone, which needs a file beside it
+        return RunFailedError(
+            f"{path}: the disk is full or cannot be written ({text}); free some space, and repeat "
+            "the command"
+        )
+    return InputError(f"{path}: it cannot be opened ({text})")
 
 
 @contextlib.contextmanager
@@ -115,6 +143,7 @@ def serving(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: Another server has it.
+        RunFailedError: The disk is full.
     """
     beside = path.with_name(f".{path.name}.lock")
     if not path.parent.is_dir():
@@ -127,7 +156,7 @@ def serving(path: Path) -> Iterator[None]:
         if lock is not None:
             lock.close()
         if "locked" not in str(error):
-            raise InputError(f"{beside}: it cannot be opened ({error})") from error
+            raise _told(beside, error) from error
         raise InputError(
             f"{path}: another preceptor label serves this database; open its page, or end it first"
         ) from error

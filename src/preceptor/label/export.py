@@ -6,7 +6,7 @@ The folder is that of `data import`, so that `data agreement`, `data export` and
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def export_marks(
     *,
     merge: str = "mean",
     classes: Sequence[str] = (),
+    also: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Write the marks of a database, as they are at one moment.
@@ -77,6 +78,7 @@ def export_marks(
         to: Output folder, new or empty.
         merge: Key of `MERGES`, or the name of a person.
         classes: Classes of marks that are exported; empty = all.
+        also: Function that writes further files into the folder, called with its temporary path.
         progress: Function called with (done, total).
 
     Raises:
@@ -90,7 +92,7 @@ def export_marks(
         raise InputError(f"{to.parent}: there is no such folder; create it first")
     connection.execute("BEGIN")
     try:
-        return _export(connection, database, to, merge, classes, progress)
+        return _export(connection, database, to, merge, classes, also, progress)
     finally:
         connection.execute("ROLLBACK")
 
@@ -101,6 +103,7 @@ def _export(
     to: Path,
     merge: str,
     classes: Sequence[str],
+    also: Callable[[Path], None] | None,
     progress: Progress | None,
 ) -> Exported:
     settings = read_settings(connection)
@@ -170,6 +173,8 @@ def _export(
             "notes": dict(marks.notes),
         }
         (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
+        if also is not None:
+            also(partial)
     return Exported(
         to,
         len(manifest),

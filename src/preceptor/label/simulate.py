@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -26,8 +24,8 @@ from PIL import Image
 from preceptor.data.images import decode_map, image_size
 from preceptor.data.locations.location import is_local
 from preceptor.data.manifest import Manifest
-from preceptor.errors import InputError
-from preceptor.label.client import LabelClient
+from preceptor.errors import InputError, RunFailedError
+from preceptor.label.client import ClientError, LabelClient
 from preceptor.label.database import connect
 from preceptor.label.runs import decode_runs, from_text
 from preceptor.label.settings import Order, ProposalsMode
@@ -43,6 +41,9 @@ from preceptor.label.strokes import Patch
 from preceptor.label.teach import teach_database
 from preceptor.label.teacher import Mask, overlap
 from preceptor.label.teacher_config import TeacherConfig
+from preceptor.runtime.failed_writes import named_errors
+from preceptor.runtime.new_folder import new_folder
+from preceptor.runtime.tied_command import start_tied
 
 CLASS = "evidence"
 _KNOWN = ("path", "label", "saliency")
@@ -130,17 +131,25 @@ def simulate(
 
     Raises:
         InputError: The manifest has no examined training images, or the folder is not empty.
+        OSError, RunFailedError: The folder cannot be written. It is then removed.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: it is not empty; name a new folder")
     table = Manifest.read(manifest, verify=False, need=()).table
     of_training = table["split"].isin(["", "train"])
     table = table[table["annotated"] | ~of_training]
     if not of_training[table.index].any():
         raise InputError(f"{manifest}: no training image was examined by a person; none is known")
-    folder.mkdir(parents=True, exist_ok=True)
     if remote := [path for path in table["path"] if not is_local(path)]:
         raise InputError(f"{remote[0]}: is no local file; copy the images to a folder first")
+    with new_folder(folder), named_errors(folder):
+        result = _simulate(table, folder, settings, tell)
+        result.to_csv(folder / "simulation.csv", index=False)
+    return result
+
+
+def _simulate(
+    table: pd.DataFrame, folder: Path, settings: Simulation, tell: Callable[[str], None]
+) -> pd.DataFrame:
+    """Rows of simulation.csv, from the images of a manifest that are known or not asked."""
     # The export of a simulation names the images as its manifest does: relative to the folder.
     relative = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
     table = table.assign(path=relative)
@@ -154,6 +163,7 @@ def simulate(
     database = folder / "marks.sqlite"
     found: list[SimulatedAnswer] = []
     with (
+        _named_refusals(folder),
         _server(plain, database, settings) as link,
         contextlib.closing(connect(database, readonly=True)) as reading,
     ):
@@ -174,9 +184,7 @@ def simulate(
                 taught = _teach(database, folder, config, taught, tell)
         for client in clients.values():
             client.close()
-    result = pd.DataFrame(found, columns=[one.name for one in fields(SimulatedAnswer)])
-    result.to_csv(folder / "simulation.csv", index=False)
-    return result
+    return pd.DataFrame(found, columns=[one.name for one in fields(SimulatedAnswer)])
 
 
 def summary(answers: pd.DataFrame) -> str:
@@ -290,15 +298,24 @@ def _teach(
 
 
 @contextmanager
+def _named_refusals(folder: Path) -> Iterator[None]:
+    """Context in which a refusal of the server, for example on a full disk, names the folder."""
+    try:
+        yield
+    except ClientError as error:
+        raise RunFailedError(f"{folder}: the simulation has stopped: {error}") from error
+
+
+@contextmanager
 def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[str]:
     """`preceptor label` in a process of its own; yields the link."""
     splits = set(pd.read_csv(manifest, keep_default_na=False)["split"])
     only = ["--splits", "train"] if "train" in splits else []
-    command = [sys.executable, "-m", "preceptor", "label", "run", str(manifest), "--no-open"]
+    command = ["preceptor", "label", "run", str(manifest), "--no-open"]
     command += ["--database", str(database), *only, "--classes", CLASS]
     command += ["--order", settings.order, "--proposals", settings.proposals]
     command += ["--seed", str(settings.seed)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = start_tied(command)
     try:
         assert server.stdout is not None
         for line in server.stdout:
@@ -306,7 +323,12 @@ def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[st
                 yield line.split()[1]
                 break
         else:
-            raise InputError("the server of preceptor label did not start; see its message above")
+            raise RunFailedError(
+                f"{database}: the server of preceptor label did not start; see its message above"
+            )
+    except BaseException:
+        server.kill()  # without a message of its own
+        raise
     finally:
         server.terminate()
         server.wait()

@@ -15,7 +15,7 @@ from preceptor.config.yaml_file import load_config
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.images import ImageError, image_size
 from preceptor.errors import PreceptorError
-from preceptor.label.database import Connection, connect
+from preceptor.label.database import Connection, connect, told_errors
 from preceptor.label.image_files import look_again, write_problem
 from preceptor.label.intake import root_of
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
@@ -32,6 +32,7 @@ from preceptor.label.teacher import (
     teach,
 )
 from preceptor.label.teacher_config import TeacherConfig
+from preceptor.runtime.failed_writes import failed_write, named_errors
 
 _NICE = 15  # of a training beside the page, which must not slow it
 _AT_ONCE = 200  # images of a commit, so that the first proposals are there early
@@ -60,8 +61,13 @@ def teach_database(
 
     Raises:
         InputError: There are too few marks, or the settings are invalid.
+        OSError, RunFailedError: The folder or the database cannot be written.
     """
-    with closing(connect(database)) as connection:
+    with (
+        closing(connect(database)) as connection,
+        told_errors(database),
+        named_errors(folder),
+    ):
         root = root_of(connection, database)
         images = _answered_now(connection, root)
         work = folder / f"teacher-{len(images)}"
@@ -106,6 +112,9 @@ def _as_child() -> Iterator[None]:
     except PreceptorError as error:
         print(f"Teacher: {error}", flush=True)
         raise SystemExit(1) from None
+    except OSError as error:
+        print(f"Teacher: {failed_write(error, Path())}", flush=True)
+        raise SystemExit(1) from None
 
 
 def propose_with(
@@ -128,8 +137,13 @@ def propose_with(
 
     Raises:
         InputError: The folder has no model that can propose.
+        OSError, RunFailedError: The folder or the database cannot be written.
     """
-    with closing(connect(database)) as connection:
+    with (
+        closing(connect(database)) as connection,
+        told_errors(database),
+        named_errors(folder),
+    ):
         root = root_of(connection, database)
         teacher = given_teacher(model, _answered_now(connection, root), folder, method)
         _publish(connection, root, teacher, folder, most, tell)

@@ -10,6 +10,11 @@ from pathlib import Path
 
 from preceptor.errors import InputError
 
+RUN_THREADS = 1
+"""CPU threads of a run, where nothing else is set. Runs of a study do not wait for each other and
+the threads of a run do, so that many runs finish first if each has one thread: n threads make a run
+less than n times as fast (`preceptor doctor` measures how much)."""
+
 
 def core_count(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Number of cores by the process's affinity and its container's quota, at least one.
@@ -29,13 +34,22 @@ def core_count(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, cores)
 
 
+def job_count(threads: int) -> int:
+    """Number of concurrent jobs that the cores allow, at least one.
+
+    Args:
+        threads: CPU threads of each job.
+    """
+    return max(1, core_count() // threads)
+
+
 def checked_jobs(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int | None:
     """Number of jobs, limited so that jobs × threads does not exceed the cores.
 
     Raises:
         InputError: `jobs` is below 1.
     """
-    most = max(1, core_count() // threads)
+    most = job_count(threads)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be 1 or more")
     if jobs is not None and jobs > most:

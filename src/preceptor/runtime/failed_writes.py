@@ -28,6 +28,24 @@ def tensors_to(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, reason(error), str(path)) from error
 
 
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Context in which an error of a file that names none names a path.
+
+    Args:
+        path: What is written.
+
+    Raises:
+        OSError: The file cannot be written, for example on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def failed_write(error: OSError, path: Path) -> str:
     """Path and reason of an error.
 
