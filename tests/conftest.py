@@ -240,8 +240,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path in {here / name for name in SLOW} else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of `SLOW` and `EXHAUSTIVE`, and put the files of `SLOW` first.
+
+    Raises:
+        pytest.UsageError: A name of `EXHAUSTIVE` fits no test of its file.
+    """
     here = Path(__file__).parent
     files = {name.split("::")[0]: at for at, name in reversed(list(enumerate(SLOW)))}
     slow = frozenset(SLOW)
@@ -257,6 +261,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return files.get(file, len(SLOW))
 
     items.sort(key=place)
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        names = [item.nodeid.removeprefix("tests/") for item in items]
+        read = {name.split("::")[0] for name in names}  # not those that need a missing extra
+        for one in EXHAUSTIVE:
+            if one.split("::")[0] in read and not any(name.startswith(one) for name in names):
+                raise pytest.UsageError(f"tests/conftest.py: EXHAUSTIVE: no test is {one}")
 
 
 def pytest_collection_finish() -> None:
