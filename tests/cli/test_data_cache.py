@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from preceptor.data.cache import open_images
 from preceptor.data.cache_use import cache_use
 from preceptor.data.manifest import Manifest
 from preceptor.data.shards import SHARDS
+from preceptor.runtime.formatting import binary_size
 from tests.commands import here
 from tests.datasets import squares
 
@@ -38,11 +40,13 @@ def test_the_status_names_folders_numbers_sizes_and_days(caches: Path) -> None:
         console = Console(width=80, record=True, file=nowhere)
         print_use(cache_use(caches), caches, console)
     text = console.export_text()
-    assert text.startswith(f"{caches}: 0.0 GiB; ")
+    assert re.match(rf"{re.escape(str(caches))}: [\d.]+ [KM]iB; [\d,.]+ GiB are free\n", text)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
     before, now = (time.strftime("%Y-%m-%d", time.localtime(when)) for when in (OLD, time.time()))
-    assert rows["shards/16-squash-3-v3"] == ["8", "0.0", "GiB", before, before]
-    assert rows["shards/24-squash-3-v3"][:3] == ["8", "0.0", "GiB"]
+    shards = rows["shards/16-squash-3-v3"]
+    size = sum(file.stat().st_size for file in (caches / SHARDS / "16-squash-3-v3").rglob("*.npy"))
+    assert shards == ["8", *binary_size(size).split(), before, before]
+    assert rows["shards/24-squash-3-v3"][0] == "8"
     assert rows["shards/24-squash-3-v3"][3] >= before
     assert rows["shards/maps-128-v3"][4] == rows["shards/maps-128-v3"][3] <= now
     assert {"views", "index", "checked"} <= rows.keys()
@@ -51,9 +55,11 @@ def test_the_status_names_folders_numbers_sizes_and_days(caches: Path) -> None:
 def test_unused_images_are_removed_and_told(caches: Path) -> None:
     kept = here("data", "cache", "clear", "--unused-for", 41, "--cache-dir", caches)
     assert (kept.code, kept.out) == (0, "nothing was unused for 41 days\n")
+    folder = caches / SHARDS / "16-squash-3-v3"
+    size = binary_size(sum(file.stat().st_size for file in folder.rglob("*.npy")))
     done = here("data", "cache", "clear", "--unused-for", 30, "--cache-dir", caches)
     assert done.code == 0
-    assert done.out == "removed 8 images and maps (0.0 GiB) that were not used for 30 days\n"
+    assert done.out == f"removed 8 images and maps ({size}) that were not used for 30 days\n"
     assert list((caches / SHARDS / "16-squash-3-v3").iterdir()) == []
     shown = here("data", "cache", "status", "--cache-dir", caches)
     assert shown.code == 0

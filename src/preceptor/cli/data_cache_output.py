@@ -12,7 +12,7 @@ from rich.console import Console
 
 from preceptor.data.cache_use import CacheUse, ShardUse
 from preceptor.data.shards import SHARDS
-from preceptor.runtime.formatting import DASH, gibibytes
+from preceptor.runtime.formatting import DASH, binary_size
 from preceptor.runtime.printed_table import print_table
 
 
@@ -25,8 +25,9 @@ def print_use(use: CacheUse, cache_dir: Path, console: Console) -> None:
         console: Output console.
     """
     total = sum(one.bytes for one in use.shards) + sum(use.others.values())
+    free = shutil.disk_usage(cache_dir).free
     console.print(
-        f"{cache_dir}: {gibibytes(total)}; {gibibytes(shutil.disk_usage(cache_dir).free)} are free",
+        f"{cache_dir}: {binary_size(total)}; {binary_size(free)} are free",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -39,12 +40,12 @@ def print_use(use: CacheUse, cache_dir: Path, console: Console) -> None:
             [
                 f"{SHARDS}/{form}",
                 f"{sum(one.images for one in shards):,}",
-                gibibytes(sum(one.bytes for one in shards)),
+                binary_size(sum(one.bytes for one in shards)),
                 _day(max(one.last for one in shards)),
                 _day(min(one.last for one in shards)),
             ]
         )
-    lines += [[name, DASH, gibibytes(size), DASH, DASH] for name, size in use.others.items()]
+    lines += [[name, DASH, binary_size(size), DASH, DASH] for name, size in use.others.items()]
     print_table(header, lines, console, right={"images", "size"})
 
 
@@ -54,7 +55,7 @@ def removed_words(removed: Sequence[ShardUse], days: int) -> str:
     if not removed:
         return f"nothing was un{since}"
     images = sum(one.images for one in removed)
-    size = gibibytes(sum(one.bytes for one in removed))
+    size = binary_size(sum(one.bytes for one in removed))
     return f"removed {images:,} images and maps ({size}) that were not {since}"
 
 

@@ -72,3 +72,16 @@ def gibibytes(count: int) -> str:
         '1.5 GiB'
     """
     return f"{count / 2**30:,.1f} GiB"
+
+
+def binary_size(count: int) -> str:
+    """Number of bytes in the largest unit in which it is 1 or more.
+
+    Example:
+        >>> binary_size(3 * 2**29), binary_size(5 * 2**19), binary_size(40)
+        ('1.5 GiB', '2.5 MiB', '40 B')
+    """
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 2**power:
+            return f"{count / 2**power:,.1f} {unit}"
+    return f"{count} B"
