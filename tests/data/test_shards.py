@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,3 +158,26 @@ def test_an_open_shard_keeps_no_file_open(folder: ShardFolder) -> None:
     assert len(kept) == 10
     if before:
         assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+from preceptor.data.shards import mapped_file
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+try:
+    mapped_file(Path(sys.argv[1]))
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory")
+def test_memory_without_room_is_no_damage(tmp_path: Path) -> None:
+    with (tmp_path / "large.npy").open("wb") as file:
+        file.truncate(2**33)  # without content, it takes no disk
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM, tmp_path / "large.npy"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{tmp_path / 'large.npy'}: it cannot be memory-mapped\n"

@@ -172,10 +172,16 @@ def mapped_file(file: Path) -> pa.Buffer:
     Unlike numpy's, these maps keep no file open: a process may open 1,024 of them.
 
     Raises:
+        MemoryError: There is no room for it in the memory of this process.
         OSError, pyarrow.ArrowException: It cannot be read, or is empty.
     """
-    with pa.memory_map(str(file)) as opened:
-        return opened.read_buffer()
+    try:
+        with pa.memory_map(str(file)) as opened:
+            return opened.read_buffer()
+    except OSError as error:
+        if error.errno is None and file.stat().st_size:  # opened, and not mapped
+            raise MemoryError(f"{file}: it cannot be memory-mapped") from error
+        raise
 
 
 def mapped_array(file: Path) -> NDArray[Any]:
