@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Compiled modules are kept, which each worker and each process that a test starts would else make again.
 PYTHON_TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# Tests write 60,000 files. They are in memory where there is room for them, and those of tests that passed
+# Tests write many thousand files. They are in memory where there is room for them, and those of tests that passed
 # are removed; `make test MEMORY=` leaves them in the usual folder.
 MEMORY := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4e6' | grep -q . && \
 	awk '/^MemAvailable/ && $$2 > 8e6 {print "/dev/shm"}' /proc/meminfo)

@@ -80,8 +80,7 @@ EXHAUSTIVE = (
         f"gpu/test_training.py::test_a_training_is_that_of_the_cpu[{name}"
         for name in ("cyborg", "decision", "gradcam", "outside")
     ),
-    # Stay: a run that begins on the CPU; maps of a small network and of a transformer.
-    "gpu/test_training.py::test_a_run_goes_on_where_another_device_left_it[device-cpu",
+    # Stay: maps of a small network and of a transformer.
     *(f"gpu/test_maps.py::test_maps_are_those_of_the_cpu[{name}" for name in ("decision", "tta")),
     "gpu/test_predictor.py::test_scores_and_maps_are_those_of_the_cpu[gradcam",
     # Stays: a first study.
@@ -181,9 +180,9 @@ EXHAUSTIVE = (
     "training/test_probe.py::test_a_compiled_trunk_is_the_same_network[inductor",
     # Stay: the same without the seconds in which each worker imports torch.
     "test_driver.py::test_a_worker_that_cannot_start_is_told_at_once[True",
-    # Stays: sgd, interrupted in its first epoch.
+    # Stay: each optimizer with one of the two moments of the interruption.
     "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[0-adamw",
-    "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-",
+    "training/test_micro_batches.py::test_an_epoch_begins_again_as_it_was[1-sgd",
     # Stays: maps of the predicted class, which need the class first.
     "inference/test_annotate.py::test_a_store_of_rise_is_rise_image_by_image[label",
     # Stays: a transformer.
@@ -191,10 +190,6 @@ EXHAUSTIVE = (
         f"training/test_launch.py::test_two_devices_do_what_one_does[{name}"
         for name in ("test_convnext", "test_efficientnet_gn")
     ),
-    # Stay: overlays beside a CSV.
-    "batch_prediction/test_killed.py::test_a_killed_command_goes_on_to_the_same_bytes[.parquet",
-    # Stays: a desktop.
-    "label/test_page_access.py::test_it_fits_every_window[tablet",
     # Stay: a tar and HTTP, local and remote.
     *(
         f"data/locations/test_manifests.py::test_images_are_those_of_local_files[{name}"

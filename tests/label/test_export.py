@@ -212,7 +212,7 @@ def test_what_cannot_be_added_leaves_no_export(tmp_path: Path, marked: dict[str,
     database, to = marked["database"], tmp_path / "out"
     connection = connect(database, readonly=True)
     with pytest.raises(OSError, match="No space left") as caught:
-        export_marks(connection, database, to, also=full)
+        export_marks(connection, database, to, add_files=full)
     connection.close()
     assert caught.value.filename == str(to)
     assert not list(tmp_path.glob("*out*"))

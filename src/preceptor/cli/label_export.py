@@ -65,7 +65,7 @@ def label_export(
                 to,
                 merge=merge,
                 classes=class_ or (),
-                also=other_format,
+                add_files=other_format,
                 progress=told,
             )
     print(

@@ -26,6 +26,8 @@ Connection = sqlite3.Connection
 
 BUSY = 5000
 """Milliseconds to wait for another process that writes."""
+_BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _TOGETHER = 64  # changes of one commit at most
 
 
@@ -108,7 +110,7 @@ def told_errors(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: It is held by another program, damaged, or no database.
-        RunFailedError: The disk is full, or it cannot be read or written for another reason.
+        RunFailedError: The disk is full, or has an error.
     """
     try:
         yield
@@ -116,22 +118,28 @@ def told_errors(path: Path) -> Iterator[None]:
         raise _told(path, error) from error
 
 
+def _code(error: sqlite3.Error) -> int:
+    """Primary result code of SQLite; -1 of an error that is none of SQLite's own."""
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return code & 0xFF if code >= 0 else code
+
+
 def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
-    text = str(error)
-    if "locked" in text:
+    code = _code(error)
+    if code in _BUSY_CODES:
         return InputError(
             f"{path}: another program holds the database; end it, and repeat the command"
         )
-    if "not a database" in text or "malformed" in text:
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return InputError(
-            f"{path}: it is no SQLite database, or damaged ({text}); name another --database"
+            f"{path}: it is no SQLite database, or damaged ({error}); name another --database"
         )
-    if "full" in text or "I/O" in text:  # also for reading alone, which needs a file beside it
+    if code in _DISK_CODES:  # also for reading alone, which needs a file beside it
         return RunFailedError(
-            f"{path}: the disk is full or cannot be written ({text}); free some space, and repeat "
+            f"{path}: the disk is full or cannot be written ({error}); free some space, and repeat "
             "the command"
         )
-    return InputError(f"{path}: it cannot be opened ({text})")
+    return InputError(f"{path}: it cannot be opened ({error})")
 
 
 @contextlib.contextmanager
@@ -155,7 +163,7 @@ def serving(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if lock is not None:
             lock.close()
-        if "locked" not in str(error):
+        if _code(error) not in _BUSY_CODES:
             raise _told(beside, error) from error
         raise InputError(
             f"{path}: another preceptor label serves this database; open its page, or end it first"
@@ -301,13 +309,13 @@ def refusal_of(error: sqlite3.Error) -> RefusedError | None:
     """Answer to an error of the file or the disk; None of errors in statements."""
     if not isinstance(error, sqlite3.OperationalError) and type(error) is not sqlite3.DatabaseError:
         return None
-    text = str(error)
-    if "full" in text:
+    code = _code(error)
+    if code == sqlite3.SQLITE_FULL:
         return RefusedError(507, "the disk is full: free some space; nothing was saved")
-    if "I/O" in text or "readonly" in text:
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
         return RefusedError(
-            507, f"the disk is full or cannot be written ({text}); nothing was saved"
+            507, f"the disk is full or cannot be written ({error}); nothing was saved"
         )
-    if "locked" in text or "busy" in text:
+    if code in _BUSY_CODES:
         return RefusedError(503, "another program holds the database; nothing was saved, try again")
-    return RefusedError(507, f"the database cannot be written ({text}); nothing was saved")
+    return RefusedError(507, f"the database cannot be written ({error}); nothing was saved")

@@ -63,7 +63,7 @@ def export_marks(
     *,
     merge: str = "mean",
     classes: Sequence[str] = (),
-    also: Callable[[Path], None] | None = None,
+    add_files: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Write the marks of a database, as they are at one moment.
@@ -78,7 +78,7 @@ def export_marks(
         to: Output folder, new or empty.
         merge: Key of `MERGES`, or the name of a person.
         classes: Classes of marks that are exported; empty = all.
-        also: Function that writes further files into the folder, called with its temporary path.
+        add_files: Function that adds files to the folder, called with its temporary path.
         progress: Function called with (done, total).
 
     Raises:
@@ -92,7 +92,7 @@ def export_marks(
         raise InputError(f"{to.parent}: there is no such folder; create it first")
     connection.execute("BEGIN")
     try:
-        return _export(connection, database, to, merge, classes, also, progress)
+        return _export(connection, database, to, merge, classes, add_files, progress)
     finally:
         connection.execute("ROLLBACK")
 
@@ -103,7 +103,7 @@ def _export(
     to: Path,
     merge: str,
     classes: Sequence[str],
-    also: Callable[[Path], None] | None,
+    add_files: Callable[[Path], None] | None,
     progress: Progress | None,
 ) -> Exported:
     settings = read_settings(connection)
@@ -173,8 +173,8 @@ def _export(
             "notes": dict(marks.notes),
         }
         (partial / RECORD).write_text(strict_json(record) + "\n", encoding="utf-8")
-        if also is not None:
-            also(partial)
+        if add_files is not None:
+            add_files(partial)
     return Exported(
         to,
         len(manifest),
