@@ -40,7 +40,7 @@ def test_the_status_names_folders_numbers_sizes_and_days(caches: Path) -> None:
         console = Console(width=80, record=True, file=nowhere)
         print_use(cache_use(caches), caches, console)
     text = console.export_text()
-    assert re.match(rf"{re.escape(str(caches))}: [\d.]+ [KM]iB; [\d,.]+ GiB are free\n", text)
+    assert re.match(rf"{re.escape(str(caches))}: [\d.]+ [KM]iB; [\d,.]+ [KMG]iB are free\n", text)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
     before, now = (time.strftime("%Y-%m-%d", time.localtime(when)) for when in (OLD, time.time()))
     shards = rows["shards/16-squash-3-v3"]
