@@ -17,7 +17,7 @@ from tests.fuzz.paths import make_data, spoil_folder
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("run", 120), ("study", 120), ("csv", 120), ("parquet", 100)]
+    ("kind", "count"), [("run", 200), ("study", 250), ("csv", 250), ("parquet", 200)]
 )
 def test_mutated_files_are_read_or_refused(kind: str, count: int, tmp_path: Path) -> None:
     tally = campaign(kind, tmp_path / "data", range(count), seed=0)
