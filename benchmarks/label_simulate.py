@@ -3,11 +3,11 @@
     python benchmarks/label_simulate.py MANIFEST --to FOLDER --config benchmarks/label_teacher.yaml
         [--seeds 0 1 2] [--images 160] [--modes first after]
 
-Every seed is marked without proposals and with each mode; order and deviations of the people are
-the same. Finished simulations are not repeated. Compared are the images after the first Teacher,
-which are the same in all modes: seconds an image, their ratio to those without proposals, and
-overlap with the known marks. The costs are assumptions, see
-`preceptor.label.simulated_annotator.Costs`.
+With `{seed}` in MANIFEST, every seed has its own. Every seed is marked without proposals and with
+each mode; order and deviations of the people are the same. Finished simulations are not repeated.
+Compared are the images after the first Teacher, which are the same in all modes: seconds an image,
+their ratio to those without proposals, and overlap with the known marks. The costs are assumptions,
+see `preceptor.label.simulated_annotator.Costs`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def done(
     if (folder / "simulation.csv").is_file():
         return pd.read_csv(folder / "simulation.csv")
     settings = Simulation(images=asked.images, proposals=mode, teacher=config, seed=seed)
-    return simulate(asked.manifest, folder, settings)
+    manifest = Path(str(asked.manifest).replace("{seed}", str(seed)))
+    return simulate(manifest, folder, settings)
 
 
 def compared(plain: pd.DataFrame, helped: pd.DataFrame) -> dict[str, float]:

@@ -13,9 +13,9 @@ from preceptor.label.teacher_config import TeacherConfig
 from preceptor.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TEACHER = ROOT / "benchmarks" / "label_teacher.yaml"
+TEACHERS = sorted(ROOT.glob("benchmarks/label_teacher*.yaml"))
 PAPER = ROOT / "examples" / "paper" / "study.yaml"
-FILES = sorted({*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")} - {TEACHER})
+FILES = sorted({*ROOT.glob("examples/*.yaml"), *ROOT.glob("benchmarks/*.yaml")} - {*TEACHERS})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -51,22 +51,24 @@ def test_the_study_of_the_paper_is_read(
     assert study.published == "teaching-ai-to-teach"
 
 
+@pytest.mark.parametrize("file", TEACHERS, ids=lambda file: file.name)
 def test_the_teacher_of_the_marking_page_is_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LITE0_WEIGHTS", str(tmp_path))
-    assert load_config(TEACHER, TeacherConfig).every == 40
+    assert load_config(file, TeacherConfig).every == 40
 
 
 def test_the_forged_studies_train_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGED", str(tmp_path))
+    teacher = load_config(ROOT / "benchmarks" / "label_teacher_forged.yaml", TeacherConfig)
     names = (
         "benchmarks/forged_small.yaml",
         "benchmarks/forged_levers.yaml",
         "examples/forged.yaml",
     )
     studies = [load_config(ROOT / name, StudyConfig) for name in names]
-    assert len({study.training for study in studies}) == 1
+    assert {study.training for study in studies} == {teacher.training}
     assert studies[0].store == studies[1].store
     demo = Training.model_validate(DEMO["training"])
     assert demo.model_copy(update={"epochs": studies[0].training.epochs}) == studies[0].training
