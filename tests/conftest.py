@@ -107,7 +107,7 @@ EXHAUSTIVE = (
     "training/test_launch_nodes.py::test_torchrun_starts_the_processes_as_well",
     # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
     *(
-        f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
+        f"models/test_guided_model_batch_norm.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
         for name in (
             "cpubone",
             "efficientvit_m0",
@@ -129,10 +129,10 @@ EXHAUSTIVE = (
         for name in ("test_resnet-options0", "test_convnext")
     ),
     # Stays: densenet121.
-    "models/test_guided_model.py::test_the_papers_backbones_have_an_exact_cam[resnet50",
+    "models/test_guided_model_kinds.py::test_the_papers_backbones_have_an_exact_cam[resnet50",
     # Stay: resnet50 and densenet121.
     *(
-        f"models/test_guided_model.py::{test}[{name}"
+        f"models/test_guided_model_kinds.py::{test}[{name}"
         for test in (
             "test_the_papers_backbones_have_an_exact_cam",
             "test_grad_cam_is_the_cam_on_the_papers_backbones",
@@ -198,10 +198,13 @@ EXHAUSTIVE = (
     # Stay: masks of 6 × 6 cells.
     "saliency/test_rise_masks.py::test_each_mask_by_itself_is_a_random_one[32",
     # Stay: other networks of convolutions, and other transformers.
-    "models/test_guided_model.py::test_kinds[vgg11",
+    "models/test_guided_model_kinds.py::test_kinds[vgg11",
     *(
-        f"models/test_guided_model.py::test_{test}[{name}"
-        for test in ("kinds", "batch_and_single_image_maps_are_one_in_training")
+        f"models/test_guided_model_{test}[{name}"
+        for test in (
+            "kinds.py::test_kinds",
+            "batch_norm.py::test_batch_and_single_image_maps_are_one_in_training",
+        )
         for name in ("levit_128s", "xcit_nano")
     ),
     "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[xcit_nano",
