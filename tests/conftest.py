@@ -141,7 +141,7 @@ EXHAUSTIVE = (
     ),
     # Stay: each backbone, head, precision and kind of map once.
     *(
-        f"training/test_run.py::test_every_kind_of_saliency_trains_annotates_and_predicts[{name}"
+        f"training/test_run_saliency.py::test_every_kind_of_saliency_trains_annotates_and_predicts[{name}"
         for name in (
             "test_convnext-{}",
             "test_convnext-{'head'",
