@@ -171,7 +171,7 @@ EXHAUSTIVE = (
         f"saliency/test_{test}[{name}"
         for test in (
             "fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks",
-            "rise.py::test_backbones_with_strided_point_convolutions_are_marked",
+            "rise_models.py::test_backbones_with_strided_point_convolutions_are_marked",
         )
         for name in ("mobileone", "fastvit")
     ),
@@ -221,10 +221,10 @@ EXHAUSTIVE = (
     "evaluation/test_simulations.py::test_delong_covers[5-True",
     "evaluation/test_simulations.py::test_without_an_effect_p_by_delong_is_uniform[1",
     # Stay: each estimator with one spread of the scores; each head with one number of channels.
-    "saliency/test_rise.py::test_the_error_is_that_of_the_map[1.0-published",
-    "saliency/test_rise.py::test_the_error_is_that_of_the_map[3.0-default",
-    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[1-softmax",
-    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[3-sigmoid",
+    "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[1.0-published",
+    "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[3.0-default",
+    "saliency/test_rise_models.py::test_a_guidable_model_is_marked_on_its_grid[1-softmax",
+    "saliency/test_rise_models.py::test_a_guidable_model_is_marked_on_its_grid[3-sigmoid",
     "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[logit-2",
     "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[probability-3",
 )
