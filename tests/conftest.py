@@ -107,7 +107,7 @@ EXHAUSTIVE = (
     "training/test_launch_nodes.py::test_torchrun_starts_the_processes_as_well",
     # Stay: batch norm in a head of convolutions, in one of linear layers, before a block's map.
     *(
-        f"models/test_guided_model.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
+        f"models/test_guided_model_batch_norm.py::test_batch_and_single_image_maps_are_one_in_training[{name}"
         for name in (
             "cpubone",
             "efficientvit_m0",
@@ -129,10 +129,10 @@ EXHAUSTIVE = (
         for name in ("test_resnet-options0", "test_convnext")
     ),
     # Stays: densenet121.
-    "models/test_guided_model.py::test_the_papers_backbones_have_an_exact_cam[resnet50",
+    "models/test_guided_model_kinds.py::test_the_papers_backbones_have_an_exact_cam[resnet50",
     # Stay: resnet50 and densenet121.
     *(
-        f"models/test_guided_model.py::{test}[{name}"
+        f"models/test_guided_model_kinds.py::{test}[{name}"
         for test in (
             "test_the_papers_backbones_have_an_exact_cam",
             "test_grad_cam_is_the_cam_on_the_papers_backbones",
@@ -141,7 +141,7 @@ EXHAUSTIVE = (
     ),
     # Stay: each backbone, head, precision and kind of map once.
     *(
-        f"training/test_run.py::test_every_kind_of_saliency_trains_annotates_and_predicts[{name}"
+        f"training/test_run_saliency.py::test_every_kind_of_saliency_trains_annotates_and_predicts[{name}"
         for name in (
             "test_convnext-{}",
             "test_convnext-{'head'",
@@ -171,7 +171,7 @@ EXHAUSTIVE = (
         f"saliency/test_{test}[{name}"
         for test in (
             "fuse_batch_norm.py::test_our_own_changes_of_a_backbone_are_no_hooks",
-            "rise.py::test_backbones_with_strided_point_convolutions_are_marked",
+            "rise_models.py::test_backbones_with_strided_point_convolutions_are_marked",
         )
         for name in ("mobileone", "fastvit")
     ),
@@ -198,10 +198,13 @@ EXHAUSTIVE = (
     # Stay: masks of 6 × 6 cells.
     "saliency/test_rise_masks.py::test_each_mask_by_itself_is_a_random_one[32",
     # Stay: other networks of convolutions, and other transformers.
-    "models/test_guided_model.py::test_kinds[vgg11",
+    "models/test_guided_model_kinds.py::test_kinds[vgg11",
     *(
-        f"models/test_guided_model.py::test_{test}[{name}"
-        for test in ("kinds", "batch_and_single_image_maps_are_one_in_training")
+        f"models/test_guided_model_{test}[{name}"
+        for test in (
+            "kinds.py::test_kinds",
+            "batch_norm.py::test_batch_and_single_image_maps_are_one_in_training",
+        )
         for name in ("levit_128s", "xcit_nano")
     ),
     "models/test_build.py::test_networks_made_for_one_size_are_made_for_the_size_asked_for[xcit_nano",
@@ -218,10 +221,10 @@ EXHAUSTIVE = (
     "evaluation/test_simulations.py::test_delong_covers[5-True",
     "evaluation/test_simulations.py::test_without_an_effect_p_by_delong_is_uniform[1",
     # Stay: each estimator with one spread of the scores; each head with one number of channels.
-    "saliency/test_rise.py::test_the_error_is_that_of_the_map[1.0-published",
-    "saliency/test_rise.py::test_the_error_is_that_of_the_map[3.0-default",
-    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[1-softmax",
-    "saliency/test_rise.py::test_a_guidable_model_is_marked_on_its_grid[3-sigmoid",
+    "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[1.0-published",
+    "saliency/test_rise_error.py::test_the_error_is_that_of_the_map[3.0-default",
+    "saliency/test_rise_models.py::test_a_guidable_model_is_marked_on_its_grid[1-softmax",
+    "saliency/test_rise_models.py::test_a_guidable_model_is_marked_on_its_grid[3-sigmoid",
     "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[logit-2",
     "saliency/test_rise.py::test_both_estimators_converge_to_the_enumerated_map[probability-3",
 )

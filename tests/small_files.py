@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,11 +11,17 @@ import pytest
 
 @contextlib.contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """Context in which this process can write no file of more bytes."""
+    """Context in which this process can write no file of more bytes.
+
+    Nor does it keep compiled modules, of which Python 3.11 would leave the first bytes: whoever
+    imports such a module fails.
+    """
     resource = pytest.importorskip("resource", reason="the system has no limit of this kind")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)

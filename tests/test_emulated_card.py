@@ -13,12 +13,13 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+RISE = " ".join(f"tests/saliency/test_rise{name}.py" for name in ("", "_error", "_models"))
 # Tests of the CPU whose trainings and models then are on the card, since their device is auto.
 OTHERS = (
     "tests/explain/test_explain.py",
     "tests/inference",
     "tests/predictor/test_predictor.py",
-    "tests/saliency/test_rise.py",
+    RISE,
     "tests/study/test_rise_study.py",
     "tests/training/test_guidance_in_training.py",
     "tests/training/test_last_layer.py",
@@ -65,4 +66,5 @@ def test_the_tests_of_a_gpu_pass_on_an_emulated_one(library: Path) -> None:
 
 @pytest.mark.parametrize("tests", ["tests/gpu", *OTHERS])
 def test_all_tests_pass_on_an_emulated_gpu(library: Path, tests: str) -> None:
-    passed(library, *(("-m", "gpu") if tests == "tests/gpu" else ("-m", "not exhaustive")), tests)
+    wanted = "gpu" if tests == "tests/gpu" else "not exhaustive"
+    passed(library, "-m", wanted, *tests.split())

@@ -219,6 +219,26 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
     assert_refused(here("label", manifest, "--no-open"), ["no SQLite database"])
 
 
+def test_a_source_that_is_refused_leaves_no_file(manifest: Path, tmp_path: Path) -> None:
+    """Not even the lock of a server."""
+    empty, bad = tmp_path / "empty", manifest.with_name("bad.csv")
+    empty.mkdir()
+    bad.write_text("path,label\na.png,\n")
+    before = sorted(tmp_path.rglob("*"))
+    cases: list[tuple[list[object], str]] = [
+        ([empty], "no image"),
+        ([empty, "--database", tmp_path / "own.sqlite"], "no image"),
+        ([bad], "label is empty"),
+        ([manifest, "--honeypots", bad], "label is empty"),
+        ([manifest, "--honeypots", tmp_path / "gone.csv"], "no such manifest"),
+    ]
+    for arguments, text in cases:
+        done = here("label", *arguments, "--no-open")
+        assert (done.code, done.out) == (2, "")
+        assert text in done.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_port_that_is_taken(manifest: Path) -> None:
     with command(manifest) as one:
         port = one.address.split(":")[1]

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that start trainings in processes of their own."""
+"""A data set to train on, and the environment of trainings in processes of their own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.datasets import squares
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small table of images; a file with other images has a fixture of its own."""
-    return squares(tmp_path_factory.mktemp("data"))
+    """Small table of images in a folder with spaces; a file may have other images of its own."""
+    return squares(tmp_path_factory.mktemp("data with spaces"))
 
 
 @pytest.fixture(scope="module")

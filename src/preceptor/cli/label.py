@@ -168,7 +168,7 @@ def run(
     from preceptor.label.auto_teacher import start_teacher
     from preceptor.label.database import serving
     from preceptor.label.sources import find_source
-    from preceptor.label.start import labeling_of, links_of, prepare
+    from preceptor.label.start import labeling_of, links_of, prepare, reader_of
     from preceptor.web.hosts import Hosts, address_of, is_local
 
     if overlap is not None and overlap_share is None:
@@ -194,14 +194,16 @@ def run(
     password = "" if password_file is None else _password(password_file)
     (own,) = _names("--name", name or None) or ("",)
     found = find_source(source)
+    known = None if honeypots is None else find_source(honeypots)
     path = database or found.database
+    read_rows = reader_of(path, [found] if known is None else [found, known], _rows)
     with serving(path):
         prepared = prepare(
             path,
             found,
-            _rows,
+            read_rows,
             {key: value for key, value in given.items() if value is not None},
-            find_source(honeypots) if honeypots is not None else None,
+            known,
         )
         at = listen(host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))

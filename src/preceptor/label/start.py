@@ -46,6 +46,28 @@ class Prepared:
     first: bool
 
 
+def reader_of(
+    path: Path, sources: Sequence[Source], read_rows: Callable[[Source], Sequence[Row]]
+) -> Callable[[Source], Sequence[Row]]:
+    """Reader of rows that, for a new database, has read the sources before any file is made.
+
+    A source that is refused so leaves nothing behind. The lock of `database.serving` could not be
+    removed afterwards: another server may have opened it, and would then hold a file without name.
+
+    Args:
+        path: SQLite file.
+        sources: Manifests or folders.
+        read_rows: Reader of the rows.
+
+    Raises:
+        InputError: A source of a new database is invalid.
+    """
+    if path.exists() or not path.parent.is_dir():
+        return read_rows
+    rows = {source: read_rows(source) for source in sources}
+    return lambda source: rows.pop(source, None) or read_rows(source)
+
+
 def prepare(
     path: Path,
     source: Source,

@@ -1,0 +1,94 @@
+"""The command as a process of its own: how it starts, what it imports, and what it prints to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from preceptor.training.record import RunRecord
+from preceptor.version import __version__
+from tests import forked
+from tests.commands import HANGS, apart
+from tests.start_up import HEAVY, imported_by_command
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "preceptor", "version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
+
+
+def test_help_needs_nothing_heavy() -> None:
+    heavy = {"torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "rich.console"}
+    assert not imported_by_command(["--help"], heavy).imported
+
+
+def test_runs_of_a_store_need_no_torch(tmp_path: Path) -> None:
+    record = RunRecord(
+        id="done",
+        config={"backbone": "test_vit", "maps": {"kind": "human"}, "alpha": 0.5, "seed": 3},
+        classes=("a", "b"),
+        input_size=32,
+        grid=(4, 4),
+        saliency="cam",
+        training_images=24,
+        guided_images=12,
+        soft_labelled_images=0,
+        uninformative_maps=0,
+        images_seen=24,
+        best_epoch=1,
+        metrics={"val_auc": 0.75},
+        seconds=1.0,
+        device="cpu",
+        versions={},
+    )
+    (tmp_path / "runs" / "done").mkdir(parents=True)
+    record.write(tmp_path / "runs" / "done")
+    (tmp_path / "runs" / "begun").mkdir()
+    state = {"state": json.dumps({"epoch": 2})}
+    save_file({"weight": np.zeros(3)}, tmp_path / "runs" / "begun" / "resume.safetensors", state)
+    done = imported_by_command(["runs", tmp_path], HEAVY)
+    assert not done.imported
+    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines()}
+    assert lines["done"] == ["test_vit", "0.5", "3", "finished", "1", "0.750", "1"]
+    assert lines["begun"] == ["–", "–", "begun", "2", "–", "–"]
+
+
+def test_a_reader_that_has_seen_enough(data: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = forked.run(forked.command, ["data", "check", data / "manifest.csv"], stdout=write)
+    os.close(write)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_as_it_is_installed(data: Path) -> None:
+    script = Path(sys.executable).with_name("preceptor")
+    if not script.is_file():
+        pytest.skip("the project is not installed beside this Python")
+    done = subprocess.run([script, "version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().count(".") == 2
+    assert apart("data", "check", "manifest.csv", cwd=data).code == 0
+
+
+def test_letters_that_a_terminal_lacks_are_escaped() -> None:
+    """The schema of study files has an α, which an ASCII terminal cannot show."""
+    done = subprocess.run(
+        [sys.executable, "-m", "preceptor", "study", "schema"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u03b1" in done.stdout

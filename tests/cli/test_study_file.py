@@ -1,0 +1,126 @@
+"""`preceptor study init`: the study file that it writes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from preceptor.cli.inspect_installation import advice_on
+from preceptor.cli.installation import StepTime
+from preceptor.config.training import Training
+from preceptor.execution.local import jobs_at_first
+from tests.commands import assert_refused, here
+from tests.datasets import squares
+
+
+def test_study_init_writes_what_study_plan_accepts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.runtime.cores.core_count", lambda: 1)
+    monkeypatch.chdir(tmp_path)
+    folder = data / "studies"
+    folder.mkdir()
+    file = folder / "my study.yaml"
+    wanted = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    done = here("study", "init", data / "manifest.csv", "--to", file, *wanted)
+    assert done.code == 0, done
+    assert done.out.startswith(f"wrote {file}; estimated time on this machine: ")
+    written = yaml.safe_load(file.read_text())
+    assert list(folder.iterdir()) == [file]
+    assert set(tmp_path.iterdir()) <= {tmp_path / "cache"}  # nothing where the command was run
+    assert written["manifest"] == "../manifest.csv"
+    # A mapper needs maps of the positive class; only the squares are marked.
+    assert (written["recipe"], written["mapper"]) == ("recommended", True)
+    assert file.read_text().count("#") >= 10
+
+    monkeypatch.chdir(folder)
+    done = here("study", "plan", file.name, "--jobs", "1")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"^marks of \d+ training images: median area \d", done.out, re.M)
+    assert "stage 1 (" in done.out
+    assert "stage 2 (" in done.out
+    assert "trainings" in done.out
+    assert "together about " in done.out
+    assert re.search(
+        r"^disk: about [\d.,]+ GiB of models, [\d.,]+ GiB of image caches$", done.out, re.M
+    )
+    assert list(folder.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "possible"),
+    [
+        (("plain", "marked"), "marked", True),
+        (("plain", "marked"), "plain", False),  # which has no maps
+        (("plain", "marked", "other"), "marked", False),
+    ],
+)
+def test_study_init_has_a_mapper_where_there_can_be_one(
+    classes: tuple[str, ...],
+    positive: str,
+    possible: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    splits = dict.fromkeys(("train", "val", "test"), 6)
+    manifest = squares(tmp_path / "data", splits=splits, classes=classes)
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--positive", positive]
+    target = tmp_path / "s.yaml"
+    done = here("study", "init", manifest, "--to", target, *options)
+    assert done.code == 0, done
+    assert yaml.safe_load(target.read_text())["mapper"] is possible
+
+
+def test_study_init_and_doctor_have_one_rule_for_threads(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, `study init` wrote two threads where doctor said that one is enough."""
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr("preceptor.runtime.cores.core_count", lambda: 6)
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    target = tmp_path / "s.yaml"
+    done = here("study", "init", data / "manifest.csv", "--to", target, *options)
+    assert done.code == 0, done
+    threads = yaml.safe_load(target.read_text())["training"]["threads"]
+    assert Training().threads == threads
+    assert f"60 seconds with {jobs_at_first('auto', threads)} job(s)" in target.read_text()
+    (advice,) = advice_on([StepTime("32-true", threads, 50.0), StepTime("32-true", 6, 200.0)])
+    assert f"needs no more than {threads}, since" in advice
+
+
+@pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("a: b", "c # d"), ('"', "null")])
+def test_study_init_quotes_what_yaml_would_take_otherwise(
+    labels: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    manifest = squares(tmp_path / "a: b #c", splits=dict.fromkeys(("train", "val", "test"), 4))
+    table = pd.read_csv(manifest)
+    table["label"] = table["label"].map(dict(zip(("plain", "marked"), labels, strict=True)))
+    table["split"] = table["split"].replace("test", "test-a: 1")
+    table.to_csv(manifest, index=False)
+    weights = tmp_path / "my weights.safetensors"
+    weights.touch()
+    options = ["--backbone", "test_byobnet", "--weights", weights]
+    target = tmp_path / "s.yaml"
+    done = here("study", "init", manifest, "--to", target, *options, "--positive", labels[1])
+    assert done.code == 0, done
+    written = yaml.safe_load(target.read_text())
+    assert written["positive"] == labels[1]
+    assert written["mapper"] is True
+    assert written["primary"] == "test-a: 1"
+    assert target.parent / written["manifest"] == manifest
+    assert target.parent / written["weights"] == weights
+
+
+def test_study_init_refuses_a_size_at_which_nothing_can_be_guided(
+    data: Path, tmp_path: Path
+) -> None:
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "32"]
+    done = here("study", "init", data / "manifest.csv", "--to", tmp_path / "s.yaml", *options)
+    assert_refused(done, ["1 × 1 feature grid", "output_stride: 8 in backbone_args"])
+    assert not (tmp_path / "s.yaml").exists()

@@ -1,0 +1,113 @@
+"""Shuffled maps, a control: every map goes to an image of its class, and takes its worth along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preceptor.config.maps import MapSource
+from preceptor.data.rows import Rows
+from tests.maps.guided_rows import (
+    COUNT,
+    LABELS,
+    ROWS,
+    SCORES,
+    SIZES,
+    guides,
+    must,
+    numbers,
+    owners,
+    write_maps,
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffling_stays_within_the_class(tmp_path: Path, seed: int) -> None:
+    write_maps(tmp_path, [1, 2, 3, 5, 6, 7, 9])  # 8 has none
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed)
+    found = owners(must(guides(source)))
+    assert found[6] == -2
+    for label in "ab":
+        members = [k for k, row in enumerate(ROWS) if LABELS[row] == label and row != 8]
+        assert sorted(found[k] for k in members) == [ROWS[k] for k in members]
+    assert found == owners(must(guides(source)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kept_human_maps_are_shuffled_with_the_others(tmp_path: Path, seed: int) -> None:
+    """Every map that guides, whoever made it, goes to an image of its class, none is lost."""
+    write_maps(tmp_path, range(COUNT), scores=numbers(range(COUNT), SCORES))
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=seed, human="keep", trust="score")
+    found = must(guides(source))
+    assert found.human_rows is not None
+    stored = owners(found)
+    # (whether a person made it, whose it is) by receiving row.
+    received = [
+        (index < 0, int(row) if index < 0 else store)
+        for index, row, store in zip(found.index, found.human_rows, stored, strict=True)
+    ]
+    for label in "ab":
+        members = [k for k, row in enumerate(ROWS) if LABELS[row] == label]
+        kept = [(bool(ROWS[k] in (1, 2, 3)), int(ROWS[k])) for k in members]
+        assert sorted(received[k] for k in members) == sorted(kept)
+    for position, (human, _) in enumerate(received):
+        if human:
+            assert found.weight[position] == pytest.approx(1 + 0.1 * ROWS[position])
+
+
+def test_a_shuffled_human_map_is_read_from_the_image_that_it_is_of(tmp_path: Path) -> None:
+    """And laid over the one that receives it, in each share of the rows."""
+    write_maps(tmp_path, range(COUNT))
+    source = MapSource(kind="store", path=tmp_path, shuffle_seed=1, human="keep")
+    found = must(guides(source, annotated=np.ones(COUNT, bool)))
+    assert found.human_rows is not None
+
+    def human_maps(rows: Any) -> Any:
+        maps = np.zeros((len(rows), 8, 8), np.uint8)
+        maps[np.arange(len(rows)), 0, np.asarray(rows) % 8] = 255
+        return maps
+
+    images: Any = SimpleNamespace(sizes=SIZES, side=32, human_maps=human_maps)
+    rows = Rows(
+        images, ROWS, np.zeros(len(ROWS), np.int64), 32, "squash", targets=found, grid=(8, 8)
+    )
+    human = np.flatnonzero(found.index < 0)
+    assert set(found.human_rows[human]) == {1, 2, 3, 9}
+    for part in (rows, rows.part(slice(0, 5)), rows.part(slice(5, len(ROWS)))):
+        assert part.targets is not None
+        own = np.flatnonzero(part.targets.index < 0)
+        maps = part.maps_on_grid(own)
+        assert part.targets.human_rows is not None
+        columns = maps[:, 0].argmax(1).tolist()
+        assert columns == (part.targets.human_rows[own] % 8).tolist()
+
+
+def test_shuffling_moves_maps_and_depends_on_its_seed(tmp_path: Path) -> None:
+    write_maps(tmp_path, range(COUNT))
+    orders = {
+        tuple(owners(must(guides(MapSource(kind="store", path=tmp_path, shuffle_seed=seed)))))
+        for seed in range(5)
+    }
+    assert len(orders) > 2
+    assert orders != {tuple(ROWS.tolist())}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_human_maps_are_shuffled_within_the_class(seed: int) -> None:
+    """Images without a human map get none; the weight is that of the image."""
+    every = np.ones(COUNT, bool)
+    plain = must(guides(MapSource(kind="human"), annotated=every))
+    found = must(guides(MapSource(kind="human", shuffle_seed=seed), annotated=every))
+    np.testing.assert_array_equal(found.weight, plain.weight)
+    assert found.human_rows is not None
+    guided = found.weight > 0
+    assert ROWS[guided].tolist() == [1, 2, 3, 9]
+    for label in "ab":
+        members = guided & (LABELS[ROWS] == label)
+        assert sorted(found.human_rows[members]) == ROWS[members].tolist()
+    again = must(guides(MapSource(kind="human", shuffle_seed=seed), annotated=every))
+    np.testing.assert_array_equal(found.human_rows, again.human_rows)

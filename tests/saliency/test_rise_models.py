@@ -1,0 +1,282 @@
+"""RISE of networks: what a map depends on; layouts, precisions and sizes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preceptor.models.build import build_model
+from preceptor.models.guided_model import GuidedModel
+from preceptor.saliency.rise import RiseResult, rise
+from preceptor.saliency.rise_masks import full_block
+from tests.saliency.analytic_models import ONE, analytic, correlation
+
+# What a map depends on.
+
+
+def batch_of(count: int, channels: int = 3, size: tuple[int, int] = (32, 32)) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    low = torch.randn(count, channels, 4, 4, generator=generator)
+    return functional.interpolate(low, size=size, mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 3),
+    )
+    model(torch.randn(64, 3, 32, 32))  # running statistics of its own
+    model[-1].weight.data *= 6
+    return model.eval()
+
+
+CLASSES = torch.tensor([0, 1, 2, 1, 0])
+
+
+def close(found: RiseResult, expected: RiseResult, share: float = 1e-5) -> None:
+    """Equal up to a share of each map's range; as many masks and as sure."""
+    spread = expected.maps.amax((1, 2)) - expected.maps.amin((1, 2))
+    gap = (found.maps - expected.maps).abs().amax((1, 2))
+    assert (gap <= share * spread).all(), gap / spread
+    assert torch.equal(found.masks_used, expected.masks_used)
+    torch.testing.assert_close(found.error, expected.error, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("estimator", ["default", "published"])
+def test_a_seed_gives_one_map_however_images_and_masks_are_batched(
+    network: nn.Module, estimator: Any
+) -> None:
+    images, how = batch_of(5), {"max_masks": 600, "estimator": estimator, "seed": 3}
+    whole = rise(network, images, CLASSES, **how)
+    again = rise(network, images, CLASSES, **how)
+    assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True))
+    for batch_size in (1, 7, 1000):
+        close(rise(network, images, CLASSES, batch_size=batch_size, **how), whole)
+    for part in (slice(0, 1), slice(3, 4), slice(1, 5)):
+        expected = RiseResult(*(values[part] for values in whole))
+        close(rise(network, images[part], CLASSES[part], **how), expected)
+    other = rise(network, images, CLASSES, **(how | {"seed": 4}))
+    assert not torch.equal(other.maps, whole.maps)
+
+
+def test_images_stop_one_by_one(network: nn.Module) -> None:
+    found = rise(network, batch_of(5), CLASSES, tolerance=0.004, max_masks=1000)
+    assert len(set(found.masks_used.tolist())) > 1
+    assert found.masks_used.dtype == torch.int64
+    done = found.error <= 0.004
+    assert (found.masks_used[~done] == 7 * 128).all()
+    assert (found.masks_used[done] >= 3 * 128).all()
+
+
+def test_no_global_random_state_is_touched(network: nn.Module) -> None:
+    def states() -> list[Any]:
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+        return [torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()]
+
+    before = states()
+    found = rise(network, batch_of(2), CLASSES[:2], max_masks=300, fill="blur")
+    assert states() == before
+    torch.manual_seed(99)
+    again = rise(network, batch_of(2), CLASSES[:2], max_masks=300, fill="blur")
+    assert torch.equal(found.maps, again.maps)
+
+
+def test_the_model_is_as_it_was(network: nn.Module) -> None:
+    calls: list[int] = []
+    network.train()
+    network[1].eval()  # a part that was frozen
+    modes = [part.training for part in network.modules()]
+    handle = network[0].register_forward_hook(lambda *_: calls.append(1))
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    pointers = [value.data_ptr() for value in network.parameters()]
+    try:
+        found = rise(network, batch_of(2), CLASSES[:2], max_masks=300)
+        assert [part.training for part in network.modules()] == modes
+        assert pointers == [value.data_ptr() for value in network.parameters()]
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, state[key])
+        assert list(network[0]._forward_hooks) == [handle.id]
+        assert len(calls) <= 1  # it does not see masked images
+        assert all(value.grad is None for value in network.parameters())
+    finally:
+        handle.remove()
+        network.eval()
+    expected = rise(network, batch_of(2), CLASSES[:2], max_masks=300)
+    assert torch.equal(found.maps, expected.maps)  # evaluation mode meanwhile: no dropout
+
+
+class Broken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Dropout()
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("no such kernel")
+
+
+def test_an_exception_leaves_the_model_as_it_was() -> None:
+    model = Broken().train()
+    model.inner.eval()
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        rise(model, batch_of(1), ONE)
+    assert model.training
+    assert not model.inner.training
+    with pytest.raises(ValueError, match="classes from 7 to 7"):
+        rise(
+            nn.Sequential(model.inner, nn.Flatten(), nn.Linear(147, 2)).train(),
+            batch_of(1, size=(7, 7)),
+            torch.tensor([7]),
+        )
+    assert not torch.is_inference_mode_enabled()
+
+
+# Models, layouts, precisions, sizes.
+
+
+def test_a_module_a_function_and_a_tuple_are_one(network: nn.Module) -> None:
+    images, how = batch_of(3), {"max_masks": 300}
+    module = rise(network, images, CLASSES[:3], **how)
+    close(rise(lambda x: network(x), images, CLASSES[:3], **how), module)
+    close(rise(lambda x: (network(x), "more"), images, CLASSES[:3], **how), module)
+    last = images.contiguous(memory_format=torch.channels_last)
+    close(rise(network, last, CLASSES[:3], **how), module)
+    assert module.maps.shape == (3, 7, 7)
+    assert module.maps.dtype == module.error.dtype == torch.float32
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_a_guidable_model_is_marked_on_its_grid(head: Any, in_chans: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        "test_byobnet",
+        ("a", "b"),
+        positive="b",
+        input_size=32,
+        in_chans=in_chans,
+        head=head,
+        backbone_args={"output_stride": 8},
+    )
+    model.train()
+    model(torch.randn(64, in_chans, 32, 32))
+    model.head.weight.data *= 6
+    images, classes = batch_of(3, in_chans), torch.tensor([0, 1, 1])
+    found = rise(model, images, classes, max_masks=300)
+    assert model.training
+    assert found.maps.shape == (3, 4, 4)
+    assert (found.error < 0.9).all()
+    model.eval()
+    how: dict[str, Any] = {"max_masks": 300, "size": (4, 4)}
+    close(rise(lambda x: model(x).logits, images, classes, **how), found, 1e-4)
+    last = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    close(rise(last, images.to(memory_format=torch.channels_last), classes, **how), found, 1e-4)
+    assert rise(model, batch_of(1, in_chans, (64, 32)), ONE, max_masks=40).maps.shape == (1, 8, 4)
+
+
+@pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_backbones_with_strided_point_convolutions_are_marked(backbone: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(backbone, ["a", "b"], input_size=64)
+    images = torch.randn(8, 3, 64, 64)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        model(images)  # without statistics of images the signal fades on its way
+    found = rise(model, images[:1], ONE, max_masks=48)
+    assert found.maps.shape == (1, 2, 2)
+    assert float(found.maps.std()) > 0
+
+
+def test_the_other_class_has_the_opposite_map() -> None:
+    torch.manual_seed(0)
+    model = build_model("test_byobnet", ("a", "b"), positive="b", input_size=32, head="sigmoid")
+    images = batch_of(2)
+    for score in ("probability", "logit"):
+        how: dict[str, Any] = {"max_masks": 128, "score": score, "size": (4, 4)}
+        one, other = (rise(model, images, torch.full((2,), k), **how) for k in (0, 1))
+        torch.testing.assert_close(one.maps, -other.maps, atol=1e-6, rtol=1e-3)
+
+
+def amplified() -> GuidedModel:
+    torch.manual_seed(0)
+    model = build_model("test_byobnet", ("a", "b"), positive="b", input_size=32)
+    model.train()
+    model(torch.randn(64, 3, 32, 32))
+    model.head.weight.data *= 20
+    return model.eval()
+
+
+def test_an_ambient_autocast_is_respected() -> None:
+    model, images, classes = amplified(), batch_of(2), torch.tensor([0, 1])
+    dtypes: set[torch.dtype] = set()
+
+    def call(shown: Tensor) -> Tensor:
+        logits = model(shown).logits
+        dtypes.add(logits.dtype)
+        return logits
+
+    how: dict[str, Any] = {"max_masks": 576, "tolerance": 0, "size": (4, 4)}
+    plain = rise(model, images, classes, **how)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = rise(model, images, classes, **how)
+        rise(call, images, classes, max_masks=8)
+    assert dtypes == {torch.bfloat16}
+    assert not torch.equal(half.maps, plain.maps)
+    assert half.maps.dtype == torch.float32
+    for one, other in zip(half.maps, plain.maps, strict=True):
+        assert correlation(one, other) > 0.97
+
+
+def test_images_of_any_shape(network: nn.Module) -> None:
+    images = batch_of(2, size=(24, 45))
+    how: dict[str, Any] = {"max_masks": 300, "tolerance": 0}
+    image = rise(network, images, CLASSES[:2], size="image", **how)
+    assert image.maps.shape == (2, 24, 45)
+    cells = rise(network, images, CLASSES[:2], **how)
+    assert cells.maps.shape == (2, 7, 7)
+    other = rise(network, images, CLASSES[:2], size=(8, 9), **how)
+    pooled = functional.adaptive_avg_pool2d(image.maps, (8, 9))
+    torch.testing.assert_close(other.maps, pooled, atol=1e-6, rtol=1e-4)
+    for cells_a_side in (2, 5):
+        found = rise(network, images, CLASSES[:2], cells=cells_a_side, **how)
+        assert found.maps.shape == (2, cells_a_side, cells_a_side)
+        size = min(full_block(cells_a_side), 100)
+        assert found.masks_used.tolist() == [300 // size * size] * 2
+
+
+def test_maps_can_be_used_like_any_tensor(network: nn.Module) -> None:
+    found = rise(network, batch_of(1), ONE, max_masks=20)
+    scale = torch.ones(1, requires_grad=True)
+    (found.maps * scale).sum().backward()
+    found.maps.add_(1)
+    found.error.mul_(2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 50])
+def test_the_model_sees_no_more_images_at_once_than_asked_for(batch_size: int) -> None:
+    seen: list[int] = []
+
+    def model(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return analytic(0)(images)
+
+    rise(model, torch.ones(3, 1, 28, 28), torch.ones(3).long(), max_masks=60, batch_size=batch_size)
+    assert max(seen) <= batch_size
+    assert sum(seen) == 180

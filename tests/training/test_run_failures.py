@@ -1,0 +1,142 @@
+"""Runs that are killed or fail: they resume bit for bit, and the error says why."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from preceptor.config.training import Augmentation
+from preceptor.config.yaml_file import dump_config
+from preceptor.errors import RunFailedError
+from preceptor.models.build import build_model
+from preceptor.runtime.checksums import file_digest
+from preceptor.training.run import train
+from tests import forked
+from tests.forked import Forked
+from tests.small_files import files_up_to
+from tests.training.small_runs import SMALL, small
+
+
+class Branched(nn.Module):
+    """A network whose head has a branch that is nothing until it is trained."""
+
+    output_fmt = "NCHW"
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, stride=8)
+        self.branch, self.fc = nn.Linear(8, 8, bias=False), nn.Linear(8, outputs)
+        nn.init.zeros_(self.branch.weight)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return torch.relu(self.stem(images))  # type: ignore[no-any-return]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        out: Tensor = self.fc(features.mean((2, 3)) + self.branch(features.square().mean((2, 3))))
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+
+def test_a_model_whose_maps_went_wrong_in_training_is_not_left(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry_points = timm.models._registry._model_entrypoints
+    monkeypatch.setitem(
+        entry_points, "branched", lambda pretrained, num_classes, **_: Branched(num_classes)
+    )
+    model = build_model("branched", ["plain", "marked"], input_size=32)
+    assert model.spec.cam == "cam"  # a matrix of zeros hides until it has learnt
+    config = small(manifest, backbone="branched", backbone_args={})
+    with pytest.raises(RunFailedError, match=r"after training, the maps.*branched: .*differs from"):
+        train(config, tmp_path / "runs")
+    assert not list(tmp_path.rglob("run.json"))
+    assert not list(tmp_path.rglob("model.json"))
+
+
+def test_killed_at_any_epoch_it_ends_with_the_same_bits(manifest: Path, tmp_path: Path) -> None:
+    changes = Augmentation(
+        flip=True, quarter_turns=True, crop_area=0.6, color=0.3, jpeg=0.5, outside="other"
+    )
+    for optimizer in ("sgd", "adamw"):
+        training = SMALL.model_copy(
+            update={
+                "epochs": 4,
+                "optimizer": optimizer,
+                "augmentation": changes,
+                "schedule": "one_cycle",
+                "clip": 1.0,
+                "consistency": 0.1,
+            }
+        )
+        config = small(manifest, training=training, alpha=0.1)
+        undisturbed = train(config, tmp_path / "undisturbed")
+        file = tmp_path / f"{optimizer}.yaml"
+        file.write_text(dump_config(config))
+        arguments = [file, tmp_path / "killed"]
+        with Forked(forked.training, arguments, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("epoch 2/"):
+                    process.send_signal(signal.SIGKILL)
+                    break
+        folder = tmp_path / "killed" / undisturbed.id
+        assert not (folder / "run.json").exists()
+        lines: list[str] = []
+        train(config, tmp_path / "killed", tell=lines.append)
+        assert lines[0].startswith("resumed after epoch")
+        for name in ("model/model.safetensors", "metrics.csv", "scores.parquet"):
+            assert file_digest(folder / name) == file_digest(undisturbed.folder / name), name
+
+
+def test_a_damaged_resume_state_is_a_fresh_start(manifest: Path, tmp_path: Path) -> None:
+    config = small(manifest)
+    first = train(config, tmp_path / "a")
+    broken = tmp_path / "b" / first.id
+    broken.mkdir(parents=True)
+    (broken / "resume.safetensors").write_bytes(b"\x00" * 100)
+    second = train(config, tmp_path / "b")
+    name = "model/model.safetensors"
+    assert file_digest(first.folder / name) == file_digest(second.folder / name)
+
+
+def test_a_full_disk_is_a_failure_that_names_the_file(manifest: Path, tmp_path: Path) -> None:
+    config = small(manifest, training=SMALL.model_copy(update={"cache": "none", "epochs": 1}))
+    with pytest.raises(RunFailedError) as caught, files_up_to(50_000):
+        train(config, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert str(caught.value).startswith(f"run {folder.name}: {folder}/resume.safetensors: ")
+    assert not list(folder.iterdir())
+    assert train(config, tmp_path / "runs").trained
+
+
+def test_divergence_is_a_failure_with_its_reason(manifest: Path, tmp_path: Path) -> None:
+    training = SMALL.model_copy(update={"lr": 1e30})
+    with pytest.raises(
+        RunFailedError, match=r"the training diverged, with loss .*; lower lr or set clip"
+    ):
+        train(small(manifest, training=training), tmp_path)
+
+
+def test_divergence_in_the_last_step_of_an_epoch_names_the_run(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """The losses of the epoch are finite: it is the scores after it that are not."""
+    training = SMALL.model_copy(update={"lr": 1e30, "batch_size": 24, "epochs": 1})
+    with pytest.raises(RunFailedError) as caught:
+        train(small(manifest, training=training), tmp_path / "runs")
+    (folder,) = [entry for entry in (tmp_path / "runs").iterdir() if entry.is_dir()]
+    assert str(caught.value) == (
+        f"run {folder.name}: the training diverged: after epoch 1, 12 of 12 scores of val are NaN; "
+        "lower lr or set clip"
+    )

@@ -1,0 +1,80 @@
+"""Ids of runs: what changes one, and that a finished run is taken from the store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from preceptor.config.maps import MapSource
+from preceptor.config.run import RunConfig
+from preceptor.config.training import Training
+from preceptor.data.workspace import Workspace
+from preceptor.runtime.checksums import file_digest
+from preceptor.training.prepare import run_id, run_id_of
+from preceptor.training.run import train
+from tests.datasets import squares
+from tests.training.small_runs import small
+
+
+def test_a_finished_run_is_taken_from_the_store(manifest: Path, tmp_path: Path) -> None:
+    config = small(manifest)
+    first = train(config, tmp_path)
+    before = (first.folder / "run.json").stat().st_mtime_ns
+    assert train(config, tmp_path).id == first.id
+    assert (first.folder / "run.json").stat().st_mtime_ns == before
+
+
+def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
+    workspace = Workspace.open(manifest, tmp_path)
+
+    def identity(config: RunConfig, **training: Any) -> str:
+        settings = config.training.model_copy(update=training)
+        return run_id_of(workspace, config.model_copy(update={"training": settings}))
+
+    base = small(manifest)
+    same = identity(base)
+    assert identity(base, device="cpu") == same
+    assert identity(base, cache="none") == same
+    assert identity(base, threads=2) != same
+    assert identity(base, precision="bf16-mixed") != same
+    assert identity(small(manifest, seed=1)) != same
+    assert identity(small(manifest, alpha=0.1)) != same
+    # Plain classes have no human maps, so guiding only the marked class is the same run.
+    assert identity(small(manifest, guide_classes=("marked",))) == same
+    # α does not matter where nothing guides, nor does the distance.
+    plain = small(manifest, maps=MapSource(kind="none"))
+    assert identity(plain) == identity(small(manifest, alpha=1.0))
+    assert identity(plain, distance="mse") == identity(plain)
+    # All annotated images and all images differ, and so does the draw.
+    few = small(manifest, rows="annotated", annotated=0.5)
+    assert len({identity(few), same, identity(few.model_copy(update={"annotated_seed": 1}))}) == 3
+
+
+def test_ids_of_earlier_versions_are_known() -> None:
+    """A word that is added to the config later leaves them as they were."""
+    plain = RunConfig(manifest=Path("m.csv"), backbone="test_vit")
+    settings = Training(epochs=3, batch_size=8, threads=2)
+    other = plain.model_copy(update={"alpha": 1.0, "training": settings})
+    assert run_id(plain, "rows", "none") == "7a60ba19bbe1a3349635"
+    assert run_id(other, "rows", "none") == "06bfba327803115f14c5"
+    several = plain.model_copy(update={"training": Training(devices=2)})
+    nodes = plain.model_copy(update={"training": Training(nodes=2)})
+    ids = {run_id(config, "rows", "none") for config in (plain, several, nodes)}
+    assert len(ids) == 3
+
+
+def test_a_changed_image_changes_the_id(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data")
+    config = small(manifest)
+    before = run_id_of(Workspace.open(manifest, tmp_path / "cache"), config)
+    shutil.copy(manifest.parent / "images/train-1.png", manifest.parent / "images/train-3.png")
+    assert run_id_of(Workspace.open(manifest, tmp_path / "cache"), config) != before
+
+
+def test_a_constant_alpha_is_the_same_run_as_none(manifest: Path, tmp_path: Path) -> None:
+    one = train(small(manifest, alpha=0.3), tmp_path / "a")
+    other = train(small(manifest, alpha=0.3, alpha_start=0.3), tmp_path / "b")
+    assert one.id == other.id
+    for name in ("model/model.safetensors", "metrics.csv"):
+        assert file_digest(one.folder / name) == file_digest(other.folder / name)
