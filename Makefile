@@ -78,7 +78,7 @@ docs: install
 	$(BIN)/python docs/site_versions.py site
 	PRECEPTOR_SITE=site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)') \
 		$(BIN)/python -m pytest tests/docs/test_site.py
-	PYTHONPATH=docs $(BIN)/python docs/shell_blocks.py
+	$(BIN)/python docs/shell_blocks.py
 
 clean:
 	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery/generated
