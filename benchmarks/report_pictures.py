@@ -5,9 +5,9 @@
 
     python benchmarks/report_pictures.py --budget squares --to docs/images
 
-The first call takes the first page, the panels, the graph and the page on a phone from the report of a
-study. The second makes a small study of generated squares in the folder `squares`, which takes a few
-minutes, and takes the section on the number of annotations from its report.
+The first call takes the first page, the panels, the graph and the page on a phone from the report
+of a study. The second makes a small study of generated squares in the folder `squares`, which takes
+some minutes, and takes the section on the number of annotations from its report.
 """
 
 from __future__ import annotations
