@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import subprocess
 import sys
@@ -61,6 +62,10 @@ def test_a_block_that_is_not_run_has_a_reason(page: Path) -> None:
     else:
         reasons = sum(one.reason is not None for one in blocks)
         assert text.count("<!-- not run") == reasons, "a reason without a block"
+
+
+def test_the_examples_of_its_docstrings() -> None:
+    assert doctest.testmod(shell).failed == 0
 
 
 def test_a_comment_without_a_reason_is_found() -> None:
