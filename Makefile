@@ -67,15 +67,18 @@ bench: install
 	$(BIN)/python -m pip install --quiet -e '.[dev,bench]'
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-# A folder for each version, beside those that are there. A page that names a key, a page or a symbol
-# that does not exist fails the build; pages are then looked at in a browser.
+# A folder for each version, beside those that are there. A page that refers to a key, a command, a page
+# or a symbol that does not exist fails the build; pages are then looked at in a browser.
 docs: install
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e '.[docs]'
+	$(BIN)/python -m pytest -q tests/docs/test_commands.py tests/docs/test_keys.py tests/docs/test_names.py \
+		tests/docs/test_wording.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs \
 		site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)')
 	$(BIN)/python docs/site_versions.py site
 	PRECEPTOR_SITE=site/$$($(BIN)/python -c 'from preceptor.version import __version__ as v; print(v)') \
 		$(BIN)/python -m pytest tests/docs/test_site.py
+	$(BIN)/python docs/shell_blocks.py
 
 clean:
 	rm -rf .venv demo-study rehearsal build dist site docs/reference/generated docs/notebooks/generated docs/gallery/generated

@@ -177,8 +177,8 @@ def summary(rows: Sequence[Row]) -> str:
         [
             [
                 one.data,
-                f"{one.gain.text}, p {number(one.gain.p)}",
-                f"{one.place.text}, p {number(one.place.p)}",
+                f"{one.gain.text}, p\u00a0{number(one.gain.p)}",
+                f"{one.place.text}, p\u00a0{number(one.place.p)}",
             ]
             for one in rows
         ],
@@ -188,26 +188,21 @@ def summary(rows: Sequence[Row]) -> str:
 
 def front(rows: Sequence[Row]) -> str:
     """Does it help? One row for each study."""
-    header = ["data", "annotated", "Student", "Baseline 1", "Baseline 2", "any map", "above all?"]
+    header = [
+        "data", "annotated", "Student", "better baseline", "any map",
+        "Student minus the better baseline", "Student minus any map",
+    ]  # fmt: skip
     return table(
         header,
         [
             [
-                one.data, one.study.marks, one.student_text, number(one.baseline1),
-                number(one.baseline2), number(one.any_map), _verdict(one),
+                one.data, one.study.marks, one.student_text,
+                number(max(one.baseline1, one.baseline2)), number(one.any_map), one.gain.text,
+                one.place.text,
             ]
             for one in rows
         ],
     )  # fmt: skip
-
-
-def _verdict(row: Row) -> str:
-    """Whether the Student is above both baselines, and above any map."""
-    if not _shown(row.gain):
-        return f"not shown: {row.gain.text}"
-    if not _shown(row.place):
-        return f"above both baselines: {row.gain.text}; not above any map: {row.place.text}"
-    return f"yes: above both baselines by {row.gain.text}, above any map by {row.place.text}"
 
 
 def _shown(one: Difference) -> bool:

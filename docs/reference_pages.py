@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer.main
+from error_pages import errors_page
 
 from preceptor.cli.main import app
 from preceptor.config.documentation import json_schema
@@ -43,6 +44,7 @@ def write_reference() -> None:
         "config.md": config_page(schemas),
         "commands.md": commands_page(),
         "tables.md": tables_page(),
+        "errors.md": errors_page(),
         "results.md": _beside("benchmarks/RESULTS.md"),
         "changelog.md": _beside("CHANGELOG.md"),
         "paper.md": _beside("examples/paper/README.md"),
@@ -97,14 +99,19 @@ def config_page(schemas: dict[str, dict[str, Any]]) -> str:
         "```yaml\n# yaml-language-server: $schema=study.schema.json\n```\n",
     ]
     nested: dict[str, dict[str, Any]] = {}
+    links: dict[str, str] = {}  # to the sections, by the names of the classes
     for name, schema in schemas.items():
         title, model, commands = FILES[name]
         own = model.__annotations__  # before those it inherits
         parts += _section(name, title, schema, own, f" Read by {commands}.")
         nested |= schema["$defs"]
-    for name, one in sorted(nested.items()):
-        parts += _section(name, name, one)
-    return "\n".join(parts)
+        for one in model.__mro__:
+            if issubclass(one, Settings) and one is not Settings:
+                links.setdefault(one.__name__, f"[{title}](#config-{name})")
+    for name, schema in sorted(nested.items()):
+        parts += _section(name, name, schema)
+        links[name] = f"[{name}](#config-{name.lower()})"
+    return re.sub(r"`([A-Z]\w+)`", lambda found: links.get(found[1], found[0]), "\n".join(parts))
 
 
 def _section(

@@ -42,7 +42,7 @@ def problem_of(words: list[str]) -> str | None:
         if not rest:
             return None  # a group: it prints its help
         if rest[0] not in inner:
-            if "run" in inner and not rest[0].startswith("-"):  # `study FILE`
+            if "run" in inner and re.search(r"[./A-Z]", rest[0]):  # `study FILE`
                 command = inner["run"]
                 break
             return f"{' '.join(['preceptor', *names])} has no command {rest[0]}"
@@ -63,6 +63,7 @@ def test_wrong_commands_are_found() -> None:
     assert len(FOUND) > 80
     assert problem_of(["preceptor", "studdy", "x"]) == "preceptor has no command studdy"
     assert problem_of(["preceptor", "data", "chek"]) == "preceptor data has no command chek"
+    assert problem_of(["preceptor", "study", "plam", "x"]) == "preceptor study has no command plam"
     assert (
         problem_of(["preceptor", "study", "x.yaml", "--outt", "y"]) == "study has no option --outt"
     )

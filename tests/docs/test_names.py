@@ -1,0 +1,67 @@
+"""Names of the library in the documents: each is one of the code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preceptor.runtime.plugins import GROUPS
+from tests.documents import PAGES, ROOT
+
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+DOTTED = re.compile(r"(?<![\w/.@-])preceptor(?:\.\w+)+")
+UNDERSCORED = re.compile(r"(?<![\w./-])[a-z]+(?:_[a-z0-9]+)+(?![\w/-]|\.\w)")
+SOURCES = sorted(
+    file for file in (ROOT / "src").rglob("*") if file.suffix in {".py", ".js", ".html"}
+)
+WORDS = set(re.findall(r"\w+", "\n".join(file.read_text(encoding="utf-8") for file in SOURCES)))
+# Names of other libraries.
+OTHERS = {"adaptive_avg_pool2d", "client_kwargs", "convnext_tiny", "label_names"}
+OTHERS |= {"remove_unused_columns", "row_group_size", "trust_env"}
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, a member of one, or a group of entry points."""
+    if name in GROUPS:
+        return True
+    parts = name.split(".")
+    for number in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:number]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[number:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+def unknown(text: str) -> Iterator[str]:
+    """Names of a page that the code does not have.
+
+    Dotted names anywhere, and names with an underscore (keys, columns, options of Python) in
+    code within the text; blocks are checked or run by other tests.
+    """
+    yield from (name for name in sorted(set(DOTTED.findall(text))) if not exists(name))
+    for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
+        yield from (
+            name for name in UNDERSCORED.findall(code) if name not in WORDS and name not in OTHERS
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_they_exist(page: Path) -> None:
+    assert not list(unknown(page.read_text(encoding="utf-8")))
+
+
+def test_wrong_names_are_found() -> None:
+    text = "`alpha_begin`, `alpha_start: 0.1`, `preceptor.gide`, `preceptor.saliency.cam.decision`"
+    assert list(unknown(text)) == [
+        "preceptor.gide",
+        "preceptor.saliency.cam.decision",
+        "alpha_begin",
+    ]
