@@ -124,7 +124,7 @@ class _UnfinishedShard:
     def write(self, digest: bytes, pixels: NDArray[np.uint8], size: tuple[int, int]) -> None:
         """Append an array."""
         assert pixels.shape == self.of.shape
-        _write(self.handle, memoryview(np.ascontiguousarray(pixels)).cast("B"))
+        _write(self.handle, np.ascontiguousarray(pixels).data.cast("B"))
         self.digests.append(digest)
         self.sizes.append(size)
 
