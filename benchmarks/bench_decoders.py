@@ -175,7 +175,7 @@ def decoders(folder: Path | None, turns: int) -> None:
     if folder is not None:
         paths = [path for path in images_in(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
         paths = paths[:: max(1, len(paths) // 200)]
-        compare_decoders(folder.name, [path.read_bytes() for path in paths], turns)
+        compare_decoders(str(folder), [path.read_bytes() for path in paths], turns)
         return
     for side, count in COUNTS.items():
         images = squares(side, count // 10)
@@ -244,7 +244,7 @@ def cache(folder: Path | None, turns: int) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         if folder is not None:
-            compare_filling(folder.name, images_in(folder), Path(temporary), turns)
+            compare_filling(str(folder), images_in(folder), Path(temporary), turns)
             return
         for side, count in COUNTS.items():
             (home := Path(temporary, str(side))).mkdir()
