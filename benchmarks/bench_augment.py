@@ -1,18 +1,20 @@
 """Host work of augmented training batches at 224 px, in images per second of one core.
 
-  python benchmarks/bench_augment.py [--before REVISION]
+  python benchmarks/bench_augment.py [--before REVISION] [--changes …]
 
 host       what the CPU does where the model is on a GPU: read canvases and maps, draw the changes,
            and copy the images once more, as into pinned memory
 all        the whole batch on the CPU, changes included
 before     the whole batch with the code of REVISION, by the same script, in the same turns
-torchvision, kornia
+torchvision, kornia, dali
            flip, crop and resize, color, blur: on a batch of tensors, one image at a time for
-           torchvision, whose transforms change all images of a batch alike. kornia is measured
-           where it is installed (Apache-2.0)
+           torchvision, whose transforms change all images of a batch alike. kornia (Apache-2.0)
+           and DALI (nvidia-dali-cuda120, Apache-2.0; its operators for the CPU) are measured where
+           they are installed
 
-Each side is a process with one thread; its CPU time counts, the best of several turns. What runs on
-a GPU is not measured here. DALI and FFCV's GPU pipelines need CUDA.
+Each side is a process with one thread; its CPU time counts, of all its threads (DALI computes in a
+thread of its own), the best of several turns. What runs on a GPU is not measured here. FFCV is not
+measured: pip cannot build it without the development files of OpenCV 4, which are not on PyPI.
 """
 
 from __future__ import annotations
@@ -173,7 +175,72 @@ def kornia(folder: Path, name: str) -> Callable[[], object]:
     return run
 
 
-SIDES = {"host": host, "all": whole, "before": whole, "torchvision": torchvision, "kornia": kornia}
+def dali(folder: Path, name: str) -> Callable[[], object]:
+    from nvidia.dali import fn, pipeline_def, types
+
+    settings = settings_of(name)
+    images = canvases_of(folder, Training(augmentation=settings).image_format(SIZE).side)
+
+    @pipeline_def(
+        batch_size=BATCH,
+        num_threads=1,
+        device_id=None,
+        seed=0,
+        exec_pipelined=False,
+        exec_async=False,
+        prefetch_queue_depth=1,
+        enable_conditionals=True,
+    )
+    def changes() -> Any:
+        factors = (1 - settings.color, 1 + settings.color)
+        batch = fn.external_source(name="images", layout="HWC", no_copy=True)
+        batch = fn.random_resized_crop(
+            batch,
+            size=(SIZE, SIZE),
+            random_area=(settings.crop_area, 1.0),
+            random_aspect_ratio=(1.0, 1.0),
+            antialias=True,
+        )
+        batch = fn.flip(batch, horizontal=fn.random.coin_flip())
+        batch = fn.color_twist(
+            batch,
+            brightness=fn.random.uniform(range=factors),
+            contrast=fn.random.uniform(range=factors),
+            saturation=fn.random.uniform(range=factors),
+        )
+        if fn.random.coin_flip(probability=settings.blur, dtype=types.BOOL):
+            batch = fn.gaussian_blur(
+                batch, window_size=13, sigma=fn.random.uniform(range=(0.1, 2.0))
+            )
+        return batch
+
+    pipeline = changes()
+    pipeline.build()
+
+    def run() -> None:
+        for start in range(0, COUNT, BATCH):
+            batch = images.canvases(np.arange(start, start + BATCH))
+            pipeline.run(images=batch)[0].as_tensor()
+
+    return run
+
+
+SIDES = {
+    "host": host,
+    "all": whole,
+    "before": whole,
+    "torchvision": torchvision,
+    "kornia": kornia,
+    "dali": dali,
+}
+OTHERS = {"kornia": "kornia", "dali": "nvidia.dali"}
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 def measure(side: str, folder: Path, name: str) -> float:
@@ -202,6 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", help="revision to compare with")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     parser.add_argument("--one", nargs=3, metavar=("SIDE", "FOLDER", "CHANGES"))
     options = parser.parse_args()
     if options.one:
@@ -218,10 +286,10 @@ def main() -> None:
             paths["before"] = str(source_of(options.before, folder))
         print("| changes | " + " | ".join(sides) + " |")
         print("| --- |" + " --- |" * len(sides))
-        for name in CHANGES:
+        for name in options.changes:
             also = ["torchvision"] if name == TARGET else []
-            if also and importlib.util.find_spec("kornia"):
-                also.append("kornia")
+            if also:
+                also += [side for side, module in OTHERS.items() if is_installed(module)]
             found = dict.fromkeys([*sides, *also], 0.0)
             for _ in range(options.turns):
                 for side in found:

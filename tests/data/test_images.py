@@ -4,6 +4,7 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from preceptor.data.images import ImageError, decode_image, decode_map, image_size, pixels_of
+from preceptor.config.image_format import Fit
+from preceptor.data.geometry import render
+from preceptor.data.images import (
+    ImageError,
+    decode_image,
+    decode_map,
+    image_size,
+    load_image,
+    pixels_of,
+)
 
 ORIENTATION = 0x0112
 no_fixture_check = settings(
@@ -94,6 +104,30 @@ def test_grey_becomes_three_equal_channels_or_one(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(decode_image(tmp_path / "grey.png", 1)[..., 0], grey)
     np.testing.assert_array_equal(decode_image(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
+
+
+def deep(mode: str) -> Image.Image:
+    """A grayscale picture of 16 bits or of reals."""
+    grey = np.asarray(Image.fromarray(corners()).convert("L"))
+    values = grey * np.uint16(257) if mode == "I;16" else grey / np.float32(255)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "F", "RGB", "RGBA", "CMYK"])
+def test_images_of_pillow_have_the_pixels_of_arrays(
+    tmp_path: Path, mode: str, channels: int
+) -> None:
+    path = tmp_path / "image.tiff"
+    picture = deep(mode) if mode in ("I;16", "F") else Image.fromarray(corners()).convert(mode)
+    if mode in ("LA", "RGBA"):
+        picture.putalpha(100)
+    picture.save(path)
+    loaded, decoded = load_image(path, channels), decode_image(path, channels)
+    assert loaded.mode == ("RGB" if channels == 3 else "L")
+    assert np.array_equal(np.asarray(loaded).reshape(decoded.shape), decoded)
+    for fit in get_args(Fit):
+        assert np.array_equal(render(loaded, fit, 16), render(decoded, fit, 16))
 
 
 def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:

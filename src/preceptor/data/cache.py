@@ -23,7 +23,7 @@ from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_index import FileIndex
 from preceptor.data.fingerprints import contents_of
 from preceptor.data.geometry import render
-from preceptor.data.images import decode_image, decode_map, image_size, read_file
+from preceptor.data.images import decode_map, image_size, load_image, read_file
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
@@ -74,7 +74,7 @@ class DecodedImages:
         paths = self.paths.iloc[rows].tolist()
         return np.stack(
             [
-                render(decode_image(path, self.channels, content), self.fit, self.side)
+                render(load_image(path, self.channels, content), self.fit, self.side)
                 for path, content in zip(paths, _read_remote(paths), strict=True)
             ]
         )

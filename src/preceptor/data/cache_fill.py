@@ -18,7 +18,7 @@ from preceptor.data.file_contents import FileContents, places_among
 from preceptor.data.file_index import KnownFiles
 from preceptor.data.file_table import FileTable
 from preceptor.data.geometry import render
-from preceptor.data.images import decode_image, decode_map
+from preceptor.data.images import decode_map, load_image
 from preceptor.data.shard_writer import ShardWriter
 from preceptor.data.shards import ShardFolder
 from preceptor.data.stored_map import stored_map
@@ -131,12 +131,11 @@ class CacheFill:
         """
         wanting = [(form, writer) for form, writer in self._images if writer.wants(digest)]
         for channels in dict.fromkeys(form.channels for form, _ in wanting) or (3,):
-            image = decode_image(path, channels, content)
-            size = image.shape[1], image.shape[0]
+            image = load_image(path, channels, content)
             for form, writer in wanting:
                 if form.channels == channels:
-                    writer.put(digest, render(image, form.fit, form.side), size)
-        return size
+                    writer.put(digest, render(image, form.fit, form.side), image.size)
+        return image.size
 
     def put_map(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
         """Decode a map and write it if it is missing; returns width and height.

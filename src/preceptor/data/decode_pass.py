@@ -28,7 +28,7 @@ from preceptor.data.dead_fills import fill_lock
 from preceptor.data.file_contents import FileContents
 from preceptor.data.file_index import FileIndex, KnownFiles
 from preceptor.data.file_table import Decoded, FileTable, WrongFiles
-from preceptor.data.images import ImageError, decode_image, decode_map, read_file
+from preceptor.data.images import ImageError, decode_map, load_image, read_file
 from preceptor.data.locations.read import reading_threads
 from preceptor.errors import RunFailedError
 from preceptor.runtime.checksums import content_hash
@@ -291,8 +291,7 @@ class _Reading:
     def _put_image(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
         if self.fill is not None:
             return self.fill.put_image(path, content, digest)
-        height, width, _ = decode_image(path, content=content).shape
-        return width, height
+        return load_image(path, content=content).size
 
     def _put_map(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
         if self.fill is not None:

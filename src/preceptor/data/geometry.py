@@ -130,26 +130,27 @@ def fit_boxes(sizes: NDArray[np.integer[Any]], fit: Fit, side: int) -> NDArray[n
     return np.concatenate([-start / inner, (side - start) / inner], axis=1)
 
 
-def render(image: NDArray[np.uint8], fit: Fit, side: int) -> NDArray[np.uint8]:
+def render(image: NDArray[np.uint8] | Image.Image, fit: Fit, side: int) -> NDArray[np.uint8]:
     """Resize an image to its square canvas, with antialiasing.
 
     Args:
-        image: (H, W, C) uint8 with C = 1 or 3.
+        image: (H, W, C) uint8 with C = 1 or 3, or an image of Pillow in mode L or RGB.
         fit: squash, letterbox or crop; `fit_box` returns the box of the result.
         side: Side of the canvas in pixels.
 
     Returns:
         (side, side, C) uint8.
     """
-    height, width, channels = image.shape
-    source = Image.fromarray(image[..., 0] if channels == 1 else image)
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    (width, height), channels = image.size, len(image.getbands())
     left, top, inner_width, inner_height = content_pixels(width, height, fit, side)
     region = (0.0, 0.0, float(width), float(height))
     if fit == "crop":
         box = fit_box(width, height, fit, side)
         region = (box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height)
     resized = np.asarray(
-        source.resize((inner_width, inner_height), Image.Resampling.BILINEAR, box=region)
+        image.resize((inner_width, inner_height), Image.Resampling.BILINEAR, box=region)
     ).reshape(inner_height, inner_width, channels)
     if (inner_height, inner_width) == (side, side):
         return resized

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from preceptor.data.locations.failures import LocationError
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import read_content
-from preceptor.data.pixels import as_map, as_pixels
+from preceptor.data.pixels import as_map, as_opaque, as_pixels
 from preceptor.errors import InputError
 
 SUFFIXES = frozenset(
@@ -105,6 +105,24 @@ def decode_image(
     try:
         return as_pixels(_load(path, content), channels)
     except Exception as error:  # Pillow's plugins raise many types of exceptions on corrupt files
+        raise _explain(path, error) from error
+
+
+def load_image(path: Path | str, channels: int = 3, content: bytes | None = None) -> Image.Image:
+    """Decode an image file as `decode_image`, without a copy of its pixels.
+
+    Args:
+        path, channels, content: Same as in `decode_image`.
+
+    Returns:
+        Image of Pillow in mode RGB (3 channels) or L (1).
+
+    Raises:
+        ImageError: Same as in `decode_image`.
+    """
+    try:
+        return as_opaque(_load(path, content), channels)
+    except Exception as error:
         raise _explain(path, error) from error
 
 

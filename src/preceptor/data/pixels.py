@@ -25,6 +25,18 @@ def as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: Its values have no known scale.
     """
+    pixels = np.array(as_opaque(image, channels))
+    return pixels if channels == 3 else pixels[..., None]
+
+
+def as_opaque(image: Image.Image, channels: int) -> Image.Image:
+    """Image of mode RGB (3 channels) or L (1) with the pixels of `as_pixels`.
+
+    It may be the given one.
+
+    Raises:
+        ValueError: Its values have no known scale.
+    """
     deep = _deep_grey(image)
     if image.mode == "I" and deep is None:
         raise ValueError(
@@ -37,15 +49,14 @@ def as_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
             "with 8 bits, or with 16 bits without a sign"
         )
     if deep is not None:
-        grey = np.rint(deep * np.float32(255)).astype(np.uint8)[..., None]
-        return grey if channels == 1 else np.repeat(grey, 3, axis=2)
+        image = Image.fromarray(np.rint(deep * np.float32(255)).astype(np.uint8))
     if _is_transparent(image):
         color = _to_rgba(image)
         white = Image.new("RGBA", color.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, color).convert("RGB")
-    if channels == 3:
-        return np.array(image.convert("RGB"))
-    return np.array(_to_grey(image))[..., None]
+    if channels == 1:
+        return _to_grey(image)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies, too
 
 
 def as_map(image: Image.Image) -> NDArray[np.float32]:

@@ -124,7 +124,7 @@ class _UnfinishedShard:
     def write(self, digest: bytes, pixels: NDArray[np.uint8], size: tuple[int, int]) -> None:
         """Append an array."""
         assert pixels.shape == self.of.shape
-        _write(self.handle, np.ascontiguousarray(pixels).tobytes())
+        _write(self.handle, np.ascontiguousarray(pixels).data.cast("B"))
         self.digests.append(digest)
         self.sizes.append(size)
 
@@ -149,7 +149,7 @@ class _UnfinishedShard:
         os.close(self.handle)
 
 
-def _write(handle: int, content: bytes) -> None:
+def _write(handle: int, content: bytes | memoryview) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(handle, left) :]
