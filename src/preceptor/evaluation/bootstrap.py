@@ -7,15 +7,28 @@ groups) is the same for every seed and side.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from preceptor.errors import InputError
 from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
 from preceptor.evaluation.arrays import Array
 from preceptor.evaluation.paired_tests import LEVEL
 from preceptor.evaluation.resampling import Resamples, contrast, image_share, percentiles, resample
 from preceptor.evaluation.units import unit_codes
+
+
+class Side(NamedTuple):
+    """Scores of one side on an evaluation set.
+
+    `labels`, `scores` (one row per seed) and `groups` are those of `two_level_bootstrap`.
+    """
+
+    labels: npt.ArrayLike
+    scores: npt.ArrayLike
+    groups: npt.ArrayLike | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +140,56 @@ def two_level_bootstrap(
     else:
         low, high = percentiles(replicates, level)
     return BootstrapResult(estimate, low, high, sample.redrawn, skipped, replicates)
+
+
+def two_set_bootstrap(
+    one: Side,
+    other: Side,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> BootstrapResult:
+    """Interval of the mean over seeds of the AUC of one side on a set minus that of another side on
+    another set.
+
+    As in `two_level_bootstrap`, with the same seeds on both sides; the images of the two sets are
+    drawn independently.
+
+    Args:
+        one, other: The two sides, with the same seeds.
+        resamples: Number of resamples R.
+        seed: Random seed; equal seeds give equal results.
+        level: Coverage of the interval, in (0, 1).
+
+    Raises:
+        InputError: A score is NaN, shapes do not match, or the numbers of seeds differ.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> labels = np.arange(200) % 2 == 0
+        >>> easy, hard = (rng.normal(size=(3, 200)) + gain * labels for gain in (2, 0.5))
+        >>> r = two_set_bootstrap(Side(labels, easy), Side(labels, hard), resamples=500)
+        >>> 0 < r.low < r.estimate < r.high
+        True
+    """
+    if len(np.asarray(one.scores)) != len(np.asarray(other.scores)):
+        raise InputError("both sides need the same seeds")
+    sides = [
+        resample(side.labels, [side.scores], side.groups, resamples, images, "auc", level)
+        for side, images in ((one, seed), (other, seed + 1))
+    ]
+    both = Resamples(
+        np.concatenate([side.estimates for side in sides]),
+        np.concatenate([side.values for side in sides]),
+        sides[0].shifts,
+        sum(side.redrawn for side in sides),
+    )
+    estimate, replicates = contrast(both, [1.0, -1.0])
+    low, high = percentiles(replicates, level)
+    return BootstrapResult(
+        estimate, low, high, both.redrawn, resamples - len(replicates), replicates
+    )
 
 
 def _area_interval(

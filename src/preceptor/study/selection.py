@@ -2,9 +2,10 @@
 
 The score of a configuration is its AUC on its worst validation set, averaged over seeds. With the
 rule `highest`, the highest score is selected. With the other rules, all configurations whose paired
-bootstrap interval of the difference to the best includes 0 are tied with it, and ties go to the
-best agreement with human maps of validation images (`guided`), or to the smaller α (`val_auc`). α
-is comparable only within one way of guiding; between several, the highest score is selected.
+bootstrap interval of the difference to the best (each on its own worst set) includes 0 are tied
+with it, and ties go to the best agreement with human maps of validation images (`guided`), or to
+the smaller α (`val_auc`). α is comparable only within one way of guiding; between several, the
+highest score is selected.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.evaluation.bootstrap import Side, two_level_bootstrap, two_set_bootstrap
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
 from preceptor.runtime.result_folder import digest
@@ -28,7 +29,7 @@ from preceptor.runtime.strict_json import with_nan
 from preceptor.study.setting import Setting
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
-_RULES = 2
+_RULES = 3
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
 Rule = Literal["highest", "guided", "val_auc"]
@@ -60,8 +61,9 @@ class Choice:
     Args:
         winner: Name of the selected candidate.
         reason: Reason, in one sentence.
-        table: One row per candidate: name, value (AUC on the worst set, mean over seeds), low and
-            high of the difference to the best, tied, agreement, alpha, guidance.
+        table: One row per candidate: name, value (AUC on its worst set, mean over seeds),
+            worst_set, low and high of the difference of the values to the best, tied, agreement,
+            alpha, guidance.
         evidence: Hash of the data of the choice, see `evidence_of`; "" if there was only one
             candidate.
     """
@@ -149,19 +151,18 @@ def choose(
         range(len(candidates)),
         key=lambda index: (-values[index], candidates[index].setting or _NO_SETTING),
     )
-    judged = sets[int(worst[best])]
     rows = []
     for index, candidate in enumerate(candidates):
         low = high = 0.0
         if index != best:
             if draws:
-                at = sets.index(judged)
-                paired = paired_difference(aucs[index, :, at], aucs[best, :, at])
+                ours, theirs = (aucs[one, :, worst[one]] for one in (index, best))
+                paired = paired_difference(ours, theirs)
                 low, high = paired.low, paired.high
             else:
-                low, high = _difference(
-                    candidate, candidates[best], judged, classes, positive, negatives
-                )
+                places = [sets[int(worst[one])] for one in (index, best)]
+                sides = (candidate, candidates[best])
+                low, high = _difference(sides, places, classes, positive, negatives)
         rows.append(
             {
                 "name": candidate.name,
@@ -175,27 +176,33 @@ def choose(
                 "guidance": "" if candidate.setting is None else candidate.setting.guidance,
             }
         )
+    judged = sets[int(worst[best])]
+    where = judged if len(sets) == 1 else f"the worst validation set ({judged})"
     tied = [index for index, row in enumerate(rows) if row["tied"]]
     agreements = np.array([candidates[index].agreement for index in tied])
-    equal = int((values == values[best]).sum())
+    equal = [index for index, value in enumerate(values) if value == values[best]]
+    among = f"of {len(tied)} tied on validation"
     if len(tied) == 1:
-        winner, why = best, f"it has the highest AUC on {judged}"
-        if equal > 1:
-            why = f"of {equal} with the same, highest AUC on {judged}, it has the smallest α"
+        winner, why = best, f"it has the highest AUC on {where}"
+        if len(equal) > 1:
+            reason = _by_alpha([candidates[index] for index in equal], candidates[best], "is first")
+            why = f"of {len(equal)} with the same, highest AUC on {where}, it {reason}"
     elif rule == "guided" and np.isfinite(agreements).all():
         winner = tied[int(agreements.argmax())]
         why = (
-            f"of {len(tied)} tied on validation, its maps agree best with human maps of validation "
-            f"images (r = {candidates[winner].agreement:.2f})"
+            f"{among}, its maps agree best with human maps of validation images "
+            f"(r = {candidates[winner].agreement:.2f})"
         )
     elif not _comparable(rows[index] for index in tied):
-        winner = best
-        why = f"of {len(tied)} tied on validation, it has the highest AUC on {judged}"
+        winner, why = best, f"{among}, it has the highest AUC on {where}"
     else:
         winner = min(
             tied, key=lambda index: (candidates[index].setting or _NO_SETTING, -values[index])
         )
-        why = f"of {len(tied)} tied on validation, it has the smallest α"
+        reason = _by_alpha(
+            [candidates[index] for index in tied], candidates[winner], "has the highest AUC"
+        )
+        why = f"{among}, it {reason}"
     return Choice(
         candidates[winner].name,
         f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}, best {values[best]:.3f}.",
@@ -304,16 +311,32 @@ def _comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
     return guided and len({row["guidance"] for row in known}) == 1
 
 
+def _by_alpha(candidates: Sequence[Candidate], winner: Candidate, then: str) -> str:
+    """What the smallest α decides among candidates; `then` decides between those with the same."""
+    alphas = [one.setting and one.setting.alpha for one in candidates]
+    equal = alphas.count(winner.setting and winner.setting.alpha)
+    if equal == 1:
+        return "has the smallest α"
+    return then if equal == len(alphas) else f"{then} of those with the smallest α"
+
+
 def _difference(
-    one: Candidate,
-    best: Candidate,
-    name: str,
+    sides: Sequence[Candidate],
+    names: Sequence[str],
     classes: Sequence[str],
     positive: str | None,
     negatives: str | None,
 ) -> tuple[float, float]:
-    """Interval of the AUC difference one − best on a validation set."""
-    labels, ours, groups = stack(one.scores, name, classes, positive, negatives)
-    _, theirs, _ = stack(best.scores, name, classes, positive, negatives)
-    result = two_level_bootstrap(labels, ours, theirs, groups, resamples=1000)
-    return float(result.low), float(result.high)
+    """Interval of the AUC of one candidate on a validation set minus that of another candidate on
+    the same or another set."""
+    one, other = (
+        Side(*stack(side.scores, name, classes, positive, negatives))
+        for side, name in zip(sides, names, strict=True)
+    )
+    if names[0] == names[1]:
+        result = two_level_bootstrap(
+            one.labels, one.scores, other.scores, one.groups, resamples=1000
+        )
+    else:
+        result = two_set_bootstrap(one, other, resamples=1000)
+    return result.low, result.high
