@@ -194,9 +194,7 @@ class Plan:
                 scored = [
                     _Scored(one.name, one.setting, runs[one.name], maps(one)) for one in contenders
                 ]
-                choice = self._decide(here, scored)
-            if last:
-                choice = with_dropped(choice, dropped, len(study.first_seeds))
+                choice = self._decide(here, scored, dropped if last else ())
             self.choices[here] = choice
             self.decided()
             if last:
@@ -226,8 +224,13 @@ class Plan:
                 self.members.setdefault(member)
         return steps
 
-    def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
-        """Earlier choice with the same scores, or a new one."""
+    def _decide(
+        self,
+        selection: Selection,
+        candidates: Sequence[_Scored],
+        dropped: Sequence[Mapping[str, Any]],
+    ) -> Choice:
+        """Earlier choice with the same scores and dropped candidates, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
         agreements = [
@@ -244,6 +247,7 @@ class Plan:
             study.selection,
             study.draws,
             study.validation_negatives,
+            dropped,
         )
         known = self.remembered.get(selection.name)
         if known is not None and known.evidence == evidence:
@@ -259,4 +263,5 @@ class Plan:
             draws=study.draws,
             negatives=study.validation_negatives,
         )
+        choice = with_dropped(choice, dropped, len(study.first_seeds))
         return replace(choice, evidence=evidence)

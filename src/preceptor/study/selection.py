@@ -217,7 +217,7 @@ def evidence_of(
 
     Args:
         candidates: Name, setting, checksums of the score tables and agreement of each candidate.
-        settings: Other arguments of `choose`.
+        settings: Other arguments of `choose`, and the candidates that were dropped before it.
     """
     known = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
     return digest([_RULES, known, settings])
@@ -245,12 +245,11 @@ def with_dropped(choice: Choice, dropped: Sequence[Mapping[str, Any]], seeds: in
     """Choice with the candidates that were dropped before it.
 
     Args:
-        choice: Choice among the remaining candidates.
+        choice: New choice among the remaining candidates.
         dropped: Rows of the dropped candidates, each with its number of seeds.
         seeds: Number of seeds of the study.
     """
-    known = {row["name"] for row in choice.table}  # a remembered choice has them already
-    if not dropped or any(row["name"] in known for row in dropped):
+    if not dropped:
         return choice
     told = "; ".join(f"{row['name']} after {row['seeds']} of {seeds} seeds" for row in dropped)
     whole = ({**row, "seeds": seeds} for row in choice.table)
