@@ -17,7 +17,8 @@ from preceptor.execution.graph import Graph
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
-from preceptor.study.selection import Candidate, choose, preferred, survivors
+from preceptor.study.search import preferred, survivors
+from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
 from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train

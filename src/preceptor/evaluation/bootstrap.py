@@ -6,6 +6,7 @@ groups) is the same for every seed and side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,13 +22,17 @@ from preceptor.evaluation.units import unit_codes
 
 
 class Side(NamedTuple):
-    """Scores of one side on an evaluation set.
+    """One side of a difference on an evaluation set, see `bootstrap_difference`.
 
-    `labels`, `scores` (one row per seed) and `groups` are those of `two_level_bootstrap`.
+    Args:
+        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
+        scores: Scores of each model, (S, n) or (S, n, C), one row per seed; the metric is the mean
+            over models.
+        groups: (n,) units that are resampled as a whole, see `two_level_bootstrap`.
     """
 
     labels: npt.ArrayLike
-    scores: npt.ArrayLike
+    scores: Sequence[npt.ArrayLike]
     groups: npt.ArrayLike | None = None
 
 
@@ -142,22 +147,25 @@ def two_level_bootstrap(
     return BootstrapResult(estimate, low, high, sample.redrawn, skipped, replicates)
 
 
-def two_set_bootstrap(
+def bootstrap_difference(
     one: Side,
     other: Side,
     *,
+    same_images: bool,
     resamples: int = 2000,
     seed: int = 0,
     level: float = LEVEL,
 ) -> BootstrapResult:
-    """Interval of the mean over seeds of the AUC of one side on a set minus that of another side on
-    another set.
+    """Interval of the mean AUC over seeds and models of one side minus that of another.
 
-    As in `two_level_bootstrap`, with the same seeds on both sides; the images of the two sets are
-    drawn independently.
+    That of `two_level_bootstrap`, for sides of several models, or on two evaluation sets. The
+    resampled seeds are the same for both sides and all models, and the resampled images are those
+    of the set.
 
     Args:
         one, other: The two sides, with the same seeds.
+        same_images: Whether the two sides have the same images in the same order; the images of two
+            sets are resampled independently.
         resamples: Number of resamples R.
         seed: Random seed; equal seeds give equal results.
         level: Coverage of the interval, in (0, 1).
@@ -169,27 +177,27 @@ def two_set_bootstrap(
         >>> rng = np.random.default_rng(0)
         >>> labels = np.arange(200) % 2 == 0
         >>> easy, hard = (rng.normal(size=(3, 200)) + gain * labels for gain in (2, 0.5))
-        >>> r = two_set_bootstrap(Side(labels, easy), Side(labels, hard), resamples=500)
+        >>> sides = Side(labels, [easy]), Side(labels, [hard])
+        >>> r = bootstrap_difference(*sides, same_images=False, resamples=500)
         >>> 0 < r.low < r.estimate < r.high
         True
     """
-    if len(np.asarray(one.scores)) != len(np.asarray(other.scores)):
-        raise InputError("both sides need the same seeds")
-    sides = [
-        resample(side.labels, [side.scores], side.groups, resamples, images, "auc", level)
-        for side, images in ((one, seed), (other, seed + 1))
+    samples = [
+        resample(side.labels, side.scores, side.groups, resamples, images, "auc", level)
+        for side, images in ((one, seed), (other, seed if same_images else seed + 1))
     ]
+    if samples[0].shifts.shape != samples[1].shifts.shape:
+        raise InputError("both sides need the same seeds")
     both = Resamples(
-        np.concatenate([side.estimates for side in sides]),
-        np.concatenate([side.values for side in sides]),
-        sides[0].shifts,
-        sum(side.redrawn for side in sides),
+        np.concatenate([sample.estimates for sample in samples]),
+        np.concatenate([sample.values for sample in samples]),
+        samples[0].shifts,
+        samples[0].redrawn if same_images else sum(sample.redrawn for sample in samples),
     )
-    estimate, replicates = contrast(both, [1.0, -1.0])
-    low, high = percentiles(replicates, level)
-    return BootstrapResult(
-        estimate, low, high, both.redrawn, resamples - len(replicates), replicates
-    )
+    shares = [np.full(len(side.scores), 1 / len(side.scores)) for side in (one, other)]
+    estimate, replicates = contrast(both, [*shares[0], *-shares[1]])
+    limits = percentiles(replicates, level)
+    return BootstrapResult(estimate, *limits, both.redrawn, resamples - len(replicates), replicates)
 
 
 def _area_interval(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import Side, two_level_bootstrap, two_set_bootstrap
+from preceptor.evaluation.bootstrap import Side, bootstrap_difference
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
 from preceptor.runtime.result_folder import digest
@@ -44,14 +44,17 @@ class Candidate:
         name: Unique name for messages and tables.
         setting: α, of which the smaller one breaks ties, and way of guiding; None for a Teacher
             without guidance.
-        scores: Score tables of validation rows, one per seed, in the same order for all.
+        scores: Score tables of validation rows, those of a seed one after another, in the same
+            order for all.
         agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
+        models: Number of models, and thus of score tables, per seed; their AUCs are averaged.
     """
 
     name: str
     setting: Setting | None
     scores: Sequence[pd.DataFrame]
     agreement: float = math.nan
+    models: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def choose(
     """Select one of the candidates by their validation scores.
 
     Args:
-        candidates: Candidates, at least one.
+        candidates: Candidates, at least one, with the same seeds and models per seed.
         classes: Class names in score order.
         positive: Positive class, or None.
         rule: highest, or the rule that breaks ties: guided or val_auc.
@@ -124,7 +127,7 @@ def choose(
         InputError: A candidate has no AUC on a validation set.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
-    # (candidates, seeds, sets)
+    # (candidates, seeds × models, sets)
     aucs = np.array(
         [
             [
@@ -139,10 +142,13 @@ def choose(
     )
     if np.isnan(aucs).any():
         at, seed, place = (int(found[0]) for found in np.isnan(aucs).nonzero())
+        seed //= candidates[at].models
         raise InputError(
             f"selection: {candidates[at].name} has no AUC on {sets[place]} (seed number {seed}); "
             "every validation set needs images of every class, or set validation_negatives"
         )
+    models = candidates[0].models
+    aucs = aucs.reshape(len(candidates), -1, models, len(sets)).mean(2)  # (candidates, seeds, sets)
     per_set = aucs.mean(1)
     worst = per_set.argmin(1)
     values = per_set.min(1)
@@ -193,7 +199,7 @@ def choose(
             f"{among}, its maps agree best with human maps of validation images "
             f"(r = {candidates[winner].agreement:.2f})"
         )
-    elif not _comparable(rows[index] for index in tied):
+    elif not comparable(rows[index] for index in tied):
         winner, why = best, f"{among}, it has the highest AUC on {where}"
     else:
         winner = min(
@@ -241,69 +247,7 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
         return {}
 
 
-def with_dropped(choice: Choice, dropped: Sequence[Mapping[str, Any]], seeds: int) -> Choice:
-    """Choice with the candidates that were dropped before it.
-
-    Args:
-        choice: New choice among the remaining candidates.
-        dropped: Rows of the dropped candidates, each with its number of seeds.
-        seeds: Number of seeds of the study.
-    """
-    if not dropped:
-        return choice
-    told = "; ".join(f"{row['name']} after {row['seeds']} of {seeds} seeds" for row in dropped)
-    whole = ({**row, "seeds": seeds} for row in choice.table)
-    rows = (*whole, *({**row, "tied": False} for row in dropped))
-    return replace(choice, reason=f"{choice.reason} Dropped: {told}.", table=rows)
-
-
-def preferred(choice: Choice, rule: Rule) -> list[str]:
-    """Names of the candidates of a choice, in the order in which its rule prefers them.
-
-    Candidates that are tied with the best come first, in the order that breaks ties; the others
-    follow by AUC.
-    """
-
-    def order(row: Mapping[str, Any]) -> tuple[float, ...]:
-        value = -float(row["value"])
-        if not row["tied"]:
-            return 1.0, value
-        agrees = float(row["agreement"])
-        by_map = rule == "guided" and all(
-            math.isfinite(float(one["agreement"])) for one in choice.table if one["tied"]
-        )
-        if by_map:
-            return 0.0, -agrees
-        by_alpha = _comparable(one for one in choice.table if one["tied"])
-        return (0.0, float(row["alpha"]), value) if by_alpha else (0.0, value)
-
-    rows = sorted(choice.table, key=order)
-    names = [str(row["name"]) for row in rows]
-    return [choice.winner, *(name for name in names if name != choice.winner)]
-
-
-def survivors(choice: Choice, rule: Rule, search: Literal["racing", "halving"]) -> list[str]:
-    """Names of the candidates that stay in a search after a comparison on some of the seeds.
-
-    Args:
-        choice: Comparison: the choice on these seeds only.
-        rule: Rule of the selection. By the rule `highest` nothing is tied, so that a candidate
-            stays if the interval of its difference to the best includes 0.
-        search: racing drops only candidates that are worse with significance; halving keeps at
-            most half of the candidates (rounded down, at least one) as well.
-
-    Returns:
-        The names, the preferred first.
-
-    Source:
-        Racing: Maron and Moore, 1997; successive halving: Jamieson and Talwalkar, 2016.
-    """
-    possible = {str(row["name"]) for row in choice.table if not float(row["high"]) < 0}
-    kept = [name for name in preferred(choice, rule) if name in possible]
-    return kept[: max(1, len(choice.table) // 2)] if search == "halving" else kept
-
-
-def _comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
+def comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the α of candidates are comparable: all are guided, in one way."""
     known = list(rows)
     guided = all(row["alpha"] is not None for row in known)
@@ -329,13 +273,25 @@ def _difference(
     """Interval of the AUC of one candidate on a validation set minus that of another candidate on
     the same or another set."""
     one, other = (
-        Side(*stack(side.scores, name, classes, positive, negatives))
-        for side, name in zip(sides, names, strict=True)
+        _side(candidate, name, classes, positive, negatives)
+        for candidate, name in zip(sides, names, strict=True)
     )
-    if names[0] == names[1]:
-        result = two_level_bootstrap(
-            one.labels, one.scores, other.scores, one.groups, resamples=1000
-        )
-    else:
-        result = two_set_bootstrap(one, other, resamples=1000)
+    same = names[0] == names[1]
+    result = bootstrap_difference(one, other, same_images=same, resamples=1000)
     return result.low, result.high
+
+
+def _side(
+    candidate: Candidate,
+    name: str,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None,
+) -> Side:
+    """Scores of a candidate on a validation set."""
+    stacks = [
+        stack(candidate.scores[model :: candidate.models], name, classes, positive, negatives)
+        for model in range(candidate.models)
+    ]
+    labels, _, groups = stacks[0]
+    return Side(labels, [scores for _, scores, _ in stacks], groups)
