@@ -21,7 +21,7 @@ def test_ties_of_draws_are_by_t_intervals() -> None:
 def test_every_way_to_break_a_tie_is_told() -> None:
     """A Teacher without human guidance has no α, and a candidate may have no agreement."""
     for rule in ("guided", "val_auc"):
-        said = selection_sentence(rule, draws=False)  # type: ignore[arg-type]
+        said = selection_sentence(rule, draws=False)
         assert "smaller α" in said
         assert said.endswith(", or by the higher AUC where the α cannot be compared.")
     assert "agreement" in selection_sentence("guided", draws=False)
