@@ -33,8 +33,11 @@ def test_a_run_whose_given_maps_were_edited_meanwhile_is_refused(tmp_path: Path)
         "training": {"input_size": 32, "epochs": 1},
     }
     study = read_study(parse_config(values, StudyConfig), tmp_path / "out")
-    steps = [one for one in study.start() if isinstance(one.work, Train)]
-    step = next(one for one in steps if one.work.arm.teacher == "masks (given maps)")
+    step = next(
+        one
+        for one in study.start()
+        if isinstance(one.work, Train) and one.work.arm.teacher == "masks (given maps)"
+    )
     there = pickle.loads(pickle.dumps(study.workspaces))
     first, second, *_ = sorted(given.iterdir())
     shutil.copyfile(first, second)
