@@ -28,7 +28,8 @@ from preceptor.inference.score import score_frame
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.result_folder import read_scores
 from preceptor.study.config import StudyConfig
-from preceptor.study.selection import Candidate, choose, survivors
+from preceptor.study.search import survivors
+from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
 from preceptor.training.run import train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _USER = re.compile(r"(?<=://)[^\s/]*@")
@@ -13,13 +13,19 @@ _USER = re.compile(r"(?<=://)[^\s/]*@")
 _QUERY = re.compile(r"[?#][^\s?'\"]*?=[^\s'\"]*?(?=::|[:;,)]?(?:\s|$)|['\"])")
 
 
-def without_secrets(text: str) -> str:
+def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     """Text whose URLs have no user name, password or query.
+
+    Args:
+        text: Text.
+        known: Secrets that are removed wherever they are.
 
     Example:
         >>> without_secrets("https://me:secret@host/a.tar?sig=1&x=2::b.png: there is no such file")
         'https://host/a.tar::b.png: there is no such file'
     """
+    for secret in known:
+        text = text.replace(secret, "…")
     return _QUERY.sub("", _USER.sub("", text)) if "://" in text else text
 
 
@@ -89,7 +95,7 @@ def quoted(value: str) -> str:
         >>> quoted("20 GB"), len(quoted("9" * 5000))
         ("'20 GB'", 455)
     """
-    return repr(_short(value))
+    return repr(_short(without_secrets(value)))
 
 
 @dataclass(frozen=True)
@@ -131,12 +137,13 @@ class ProblemsError(InputError):
         return type(self), (self.source, self.problems)
 
 
-def reason(error: BaseException, limit: int = 300) -> str:
+def reason(error: BaseException, limit: int = 300, known: Iterable[str] = ()) -> str:
     """Message of another library's exception in one line, or its type if the message is empty.
 
     Args:
         error: Any exception.
         limit: Maximum number of characters.
+        known: Secrets, which are removed as those of URLs are.
 
     Example:
         >>> reason(ValueError("two   words")), reason(KeyError())
@@ -150,4 +157,4 @@ def reason(error: BaseException, limit: int = 300) -> str:
         asserted = [line for line in lines if re.match(r"(torch\.)?_?assert\b", line)]
         if asserted:
             text += f": {asserted[-1]}"
-    return text[:limit]
+    return without_secrets(text, known)[:limit]  # half a secret could not be told from other text

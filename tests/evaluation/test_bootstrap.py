@@ -11,7 +11,7 @@ from scipy import stats
 from preceptor.errors import InputError
 from preceptor.evaluation import resampling
 from preceptor.evaluation.auc import auc, auc_weighted, macro_auc
-from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.evaluation.bootstrap import Side, bootstrap_difference, two_level_bootstrap
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.probabilities import accuracy
 from preceptor.evaluation.resampled_values import ResampledValues
@@ -138,6 +138,48 @@ def test_two_level_bootstrap_pairs_the_sides():
     assert one_way.estimate == pytest.approx(np.mean(per_seed))
     again = two_level_bootstrap(labels, a, b, resamples=50)
     np.testing.assert_array_equal(again.replicates, one_way.replicates)
+
+
+def test_a_difference_on_the_same_images_is_that_of_two_sides():
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 2 == 0, np.arange(120) // 3
+    a, b = (rng.normal(size=(3, 120)) + gain * labels for gain in (1.5, 0.5))
+    known = two_level_bootstrap(labels, a, b, groups, resamples=300)
+    sides = Side(labels, [a], groups), Side(labels, [b], groups)
+    found = bootstrap_difference(*sides, same_images=True, resamples=300)
+    assert (found.estimate, found.low, found.high) == (known.estimate, known.low, known.high)
+    assert (found.redrawn, found.skipped) == (known.redrawn, known.skipped)
+    several = Side(labels, [a, a, a], groups), Side(labels, [b, b, b], groups)
+    again = bootstrap_difference(*several, same_images=True, resamples=300)
+    assert np.allclose(again.replicates, known.replicates)
+
+
+def test_two_sets_share_seeds_and_not_images():
+    """With one seed, the variance is the sum of those of the sets; the spread over seeds that both
+    sides have in common cancels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2 == 0
+    one, other = (rng.normal(size=(1, 200)) + gain * labels for gain in (1.5, 0.5))
+    sides = Side(labels, [one]), Side(labels, [other])
+    found = bootstrap_difference(*sides, same_images=False, resamples=4000)
+    alone = [two_level_bootstrap(labels, side, resamples=4000) for side in (one, other)]
+    assert found.estimate == alone[0].estimate - alone[1].estimate
+    variances = [result.replicates.var() for result in (found, *alone)]
+    assert variances[0] == pytest.approx(variances[1] + variances[2], rel=0.08)
+
+    gains = np.linspace(0, 2, 6)[:, None] * labels  # seeds differ much, and equally on both sides
+    scores = rng.normal(size=200) + gains
+    same = bootstrap_difference(Side(labels, [scores]), Side(labels, [scores]), same_images=False)
+    assert same.estimate == 0
+    assert -0.2 < same.low < 0 < same.high < 0.2
+    assert same.replicates.std() < 0.7 * two_level_bootstrap(labels, scores).replicates.std()
+
+
+def test_two_sets_need_the_same_seeds():
+    labels = np.arange(20) % 2 == 0
+    sides = Side(labels, [np.ones((2, 20))]), Side(labels, [np.ones((3, 20))])
+    with pytest.raises(InputError, match="the same seeds"):
+        bootstrap_difference(*sides, same_images=False)
 
 
 def test_seed_spread_alone_gives_about_the_t_interval():

@@ -187,10 +187,15 @@ def test_domains() -> None:
         domain("boards", (0.1, 0.2), 0.4),
         domain("eyes", (-0.1, 0.2), 0.01),
     )
-    text = across_domains(pd.DataFrame([*won, *ahead, *lost]))
+    names = ["tiles", "boards", "eyes"]
+    text = across_domains(pd.DataFrame([*won, *ahead, *lost]), names)
     assert "above both baselines in 2 of 3 domains (tiles, boards)" in text
     assert "in 1 (tiles)" in text
     assert "does not extend to other domains" in text
-    text = across_domains(pd.DataFrame([*lost, *lost]))
+    text = across_domains(pd.DataFrame([*lost, *lost]), ["eyes"])
     assert "in 0 of 1 domains; significantly, after correction over all domains, in none" in text
-    assert "yet" in across_domains(pd.DataFrame())
+    assert "yet" in across_domains(pd.DataFrame(), names)
+    # A domain without results is one that the Student has not won.
+    text = across_domains(pd.DataFrame(won), names)
+    assert "above both baselines in 1 of 3 domains (tiles)" in text
+    assert "in 1 (tiles)" in text

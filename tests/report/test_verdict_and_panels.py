@@ -14,6 +14,7 @@ from preceptor.report.panels import choose_rows
 from preceptor.report.svg import ticks
 from preceptor.report.verdict import verdict
 from preceptor.results.domain import Results
+from preceptor.results.study import StudyResults
 from tests.report.ladders import ladder
 
 
@@ -83,6 +84,14 @@ def test_verdict(
     found = verdict(results(means, n=n, p=p))
     assert found.kind == kind
     assert words in found.headline + " " + found.text
+
+
+def test_several_domains_with_several_backbones_are_counted_in_pairs() -> None:
+    pair = {"a": (0.1, 0.2), "b": (0.1, -0.2)}
+    several = StudyResults({name: replace(results(pair), domain=name) for name in ("x", "y")})
+    found = verdict(several)
+    assert found.headline == "The Student is ahead for 2 of 4 pairs of domain and backbone"
+    assert "for x with a and y with a only" in found.text
 
 
 def test_a_missing_baseline_leaves_the_question_open() -> None:

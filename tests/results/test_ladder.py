@@ -131,7 +131,7 @@ def test_any_map_is_the_control_that_is_best_on_its_worst_validation_set(
     assert chosen is not None
     assert chosen.control == max(worst, key=lambda key: worst[key])
     assert chosen.among == ANY_MAP
-    assert chosen.reason.startswith("centre: it has the highest AUC on val")
+    assert chosen.reason.startswith("centre: it has the highest AUC on the worst validation set (")
 
 
 Changed = Callable[[Callable[[Plan, Member], None]], Results]

@@ -173,6 +173,24 @@ def test_who_renamed_a_living_lease_puts_it_back(tmp_path: Path) -> None:
     assert left(folder) == []
 
 
+def test_a_lease_file_without_content_is_taken_over_when_it_is_silent(tmp_path: Path) -> None:
+    """A machine that lost power leaves the name of a file whose content was not on the disk yet."""
+    folder, path = tmp_path / "run", tmp_path / ".run.lease"
+    path.touch()
+    with pytest.raises(HeldError, match="in use by another process"), lease(folder, wait=0.0):
+        pass
+    silent_for(path, 2 * leases.DEAD_AFTER)
+    with lease(folder, wait=0.0) as held:
+        held.check()
+    assert left(folder) == []
+
+
+def test_a_lease_that_could_not_be_read_for_a_moment_is_put_back(tmp_path: Path) -> None:
+    with lease(tmp_path / "run") as held:
+        leases.bury(tmp_path / ".run.lease", None)
+        held.check()
+
+
 RACE = """
 import os, sys, time
 from pathlib import Path

@@ -7,6 +7,7 @@ how much, is known; everything else (plan, selection, graph, files) is real.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from preceptor.execution.graph import Graph
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.config import StudyConfig
 from preceptor.study.plan import Plan
-from preceptor.study.selection import Candidate, choose, preferred, survivors
+from preceptor.study.search import preferred, survivors
+from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
 from preceptor.study.stages import first_steps
 from preceptor.study.steps import Arm, Evaluate, Select, Selection, Train
@@ -125,15 +127,35 @@ def test_survivors_are_ordered_by_the_rule() -> None:
         assert survivors(choice, rule, "halving")[0] == first  # type: ignore[arg-type]
 
 
-def test_a_second_start_remembers_every_comparison(tmp_path: Path) -> None:
-    plan, _ = finished(tmp_path, best_at(0.3), search="halving")
+def started_again(plan: Plan, **changes: object) -> Plan:
+    """A plan of the finished runs of another one, with its choices and other settings."""
+    study = plan.protocol.study.model_copy(update=changes)
     known = {selection.name: choice for selection, choice in plan.choices.items()}
-    again = Plan(plan.protocol, remembered=known)
+    again = Plan(replace(plan.protocol, study=study), remembered=known)
     graph = Graph(first_steps(again))
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
             graph.add(step.work.choose())
         graph.finish(step.id)
+    return again
+
+
+def test_candidates_that_a_study_had_once_are_not_called_dropped(tmp_path: Path) -> None:
+    plan, _ = finished(tmp_path, best_at(0.3), search="racing")
+    student = Selection("", "student", "test_byobnet")
+    before = plan.choices[student]
+    left = [row["alpha"] for row in before.table if row["seeds"] == SEEDS]
+    assert len(left) < len(ALPHAS)
+    assert "Dropped" in before.reason
+    now = started_again(plan, alphas=tuple(left)).choices[student]
+    assert now.setting == before.setting
+    assert "Dropped" not in now.reason
+    assert [row["alpha"] for row in now.table] == left
+
+
+def test_a_second_start_remembers_every_comparison(tmp_path: Path) -> None:
+    plan, _ = finished(tmp_path, best_at(0.3), search="halving")
+    again = started_again(plan)
     assert again.choices == plan.choices
     assert all(again.choices[key] is not None for key in plan.choices)
     reason = again.choices[Selection("", "student", "test_byobnet")].reason

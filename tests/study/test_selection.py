@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,71 @@ def test_the_worst_validation_set_counts(rule: str, draws: bool) -> None:
     assert found.winner == "sound"
     assert [row["tied"] for row in found.table] == [False, True]
     assert found.table[0]["worst_set"] == "val-unseen"
+
+
+@pytest.mark.parametrize("draws", [False, True])
+@pytest.mark.parametrize("rule", ["guided", "val_auc", "highest"])
+@pytest.mark.parametrize("worst", ["val", "val-unseen"])
+def test_a_tie_is_judged_on_the_worst_set_of_each(worst: str, rule: str, draws: bool) -> None:
+    shortcut = candidate("shortcut", {"val": 4.0, "val-unseen": 0.1}, agreement=0.9, alpha=0.1)
+    apart = {"val": 1.8, "val-unseen": 1.8} | {worst: 1.2}
+    sound = candidate("sound", apart)
+    found = choose([shortcut, sound], classes=CLASSES, positive="fake", rule=rule, draws=draws)
+    assert found.table[1]["worst_set"] == worst
+    assert found.winner == "sound"
+    assert found.table[0]["high"] < 0
+    assert f"highest AUC on the worst validation set ({worst});" in found.reason
+
+
+def test_the_reason_names_the_alpha_only_where_it_decided() -> None:
+    def equal(*alphas: float | None) -> list[Candidate]:
+        first = candidate("", {"val": 9.0})
+        return [
+            Candidate(f"{place}", None if alpha is None else Setting(alpha), first.scores)
+            for place, alpha in enumerate(alphas)
+        ]
+
+    settings: Any = {"classes": CLASSES, "positive": "fake"}
+
+    def reason(*alphas: float | None, rule: str = "highest") -> str:
+        return choose(equal(*alphas), **settings, rule=rule).reason.partition(";")[0]
+
+    of = "of 2 with the same, highest AUC on val, it"
+    assert reason(0.5, 0.1) == f"1: {of} has the smallest α"
+    assert reason(0.5, 0.5) == f"0: {of} is first"
+    assert reason(None, None) == f"0: {of} is first"
+    assert reason(0.5, 0.1, 0.1).endswith("it is first of those with the smallest α")
+    tied = "of 2 tied on validation, it"
+    assert reason(0.5, 0.1, rule="val_auc") == f"1: {tied} has the smallest α"
+    assert reason(0.5, 0.5, rule="val_auc") == f"0: {tied} has the highest AUC"
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_further_models_of_a_seed_are_no_further_seeds(draws: bool) -> None:
+    """With `plan: full`, every Teacher has several probe Students per seed."""
+
+    def repeated(one: Candidate, times: int) -> Candidate:
+        tables = [table for table in one.scores for _ in range(times)]
+        return replace(one, scores=tables, models=times)
+
+    # Seeds differ in who is ahead.
+    two = [
+        Candidate(
+            name,
+            Setting(0.5),
+            [
+                scores({"val": apart + spread * seed}, seed, images=60)
+                for seed, spread in enumerate(spreads)
+            ],
+        )
+        for name, apart, spreads in (("a", 1.2, (0.3, 0.1, 0.0)), ("b", 1.0, (0.0, 0.2, 0.1)))
+    ]
+    settings: Any = {"classes": CLASSES, "positive": "fake", "rule": "val_auc", "draws": draws}
+    once = choose(two, **settings).table
+    thrice = choose([repeated(one, 3) for one in two], **settings).table
+    for row, same in zip(once, thrice, strict=True):
+        for key in ("value", "low", "high"):
+            assert row[key] == pytest.approx(same[key], abs=1e-9)
 
 
 @pytest.mark.parametrize("draws", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class RowHashes:
         self._table, self._contents = manifest.table, contents_of(manifest, cache)
         self.map_weight = manifest.table["map_weight"].to_numpy(np.float64)
         self.has_map = manifest.map_mask
+        self._annotated = manifest.annotated_mask
         self._known: dict[str, str] = {}
 
     def of(
@@ -64,6 +66,18 @@ class RowHashes:
                 state.update(b"".join(self._lines(rows[part], with_map, weighted=weighted)))
             self._known[key] = state.hexdigest()
         return self._known[key]
+
+    @cached_property
+    def whole(self) -> str:
+        """Hash of the whole table, which tells whether another process has read the same one."""
+        state = hashlib.blake2b(self._contents.digest.encode(), digest_size=16)
+        for column in ("name", *_COLUMNS):
+            for start in range(0, len(self._table), _PART):
+                part = self._table[column].iloc[start : start + _PART].tolist()
+                state.update(json.dumps(part, default=float).encode())
+        for values in (self.map_weight, self.has_map, self._annotated):
+            state.update(values.tobytes())
+        return state.hexdigest()
 
     def _lines(
         self, rows: NDArray[np.int64], mapped: NDArray[np.bool_], *, weighted: bool

@@ -6,16 +6,34 @@ groups) is the same for every seed and side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from preceptor.errors import InputError
 from preceptor.evaluation.area_intervals import class_units, logit_interval, t_quantile
 from preceptor.evaluation.arrays import Array
 from preceptor.evaluation.paired_tests import LEVEL
 from preceptor.evaluation.resampling import Resamples, contrast, image_share, percentiles, resample
 from preceptor.evaluation.units import unit_codes
+
+
+class Side(NamedTuple):
+    """One side of a difference on an evaluation set, see `bootstrap_difference`.
+
+    Args:
+        labels: (n,) bool for scores (S, n), class indices for (S, n, C).
+        scores: Scores of each model, (S, n) or (S, n, C), one row per seed; the metric is the mean
+            over models.
+        groups: (n,) units that are resampled as a whole, see `two_level_bootstrap`.
+    """
+
+    labels: npt.ArrayLike
+    scores: Sequence[npt.ArrayLike]
+    groups: npt.ArrayLike | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +145,59 @@ def two_level_bootstrap(
     else:
         low, high = percentiles(replicates, level)
     return BootstrapResult(estimate, low, high, sample.redrawn, skipped, replicates)
+
+
+def bootstrap_difference(
+    one: Side,
+    other: Side,
+    *,
+    same_images: bool,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> BootstrapResult:
+    """Interval of the mean AUC over seeds and models of one side minus that of another.
+
+    That of `two_level_bootstrap`, for sides of several models, or on two evaluation sets. The
+    resampled seeds are the same for both sides and all models, and the resampled images are those
+    of the set.
+
+    Args:
+        one, other: The two sides, with the same seeds.
+        same_images: Whether the two sides have the same images in the same order; the images of two
+            sets are resampled independently.
+        resamples: Number of resamples R.
+        seed: Random seed; equal seeds give equal results.
+        level: Coverage of the interval, in (0, 1).
+
+    Raises:
+        InputError: A score is NaN, shapes do not match, or the numbers of seeds differ.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> labels = np.arange(200) % 2 == 0
+        >>> easy, hard = (rng.normal(size=(3, 200)) + gain * labels for gain in (2, 0.5))
+        >>> sides = Side(labels, [easy]), Side(labels, [hard])
+        >>> r = bootstrap_difference(*sides, same_images=False, resamples=500)
+        >>> 0 < r.low < r.estimate < r.high
+        True
+    """
+    samples = [
+        resample(side.labels, side.scores, side.groups, resamples, images, "auc", level)
+        for side, images in ((one, seed), (other, seed if same_images else seed + 1))
+    ]
+    if samples[0].shifts.shape != samples[1].shifts.shape:
+        raise InputError("both sides need the same seeds")
+    both = Resamples(
+        np.concatenate([sample.estimates for sample in samples]),
+        np.concatenate([sample.values for sample in samples]),
+        samples[0].shifts,
+        samples[0].redrawn if same_images else sum(sample.redrawn for sample in samples),
+    )
+    shares = [np.full(len(side.scores), 1 / len(side.scores)) for side in (one, other)]
+    estimate, replicates = contrast(both, [*shares[0], *-shares[1]])
+    limits = percentiles(replicates, level)
+    return BootstrapResult(estimate, *limits, both.redrawn, resamples - len(replicates), replicates)
 
 
 def _area_interval(

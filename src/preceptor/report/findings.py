@@ -51,7 +51,7 @@ def study_findings(study: StudyPlan, found: StudyResults) -> Findings:
     }
     if not study.has_domains:
         return Findings(parts[""].verdict, parts)
-    return Findings(verdict(found), parts, across_domains(found.domains))
+    return Findings(verdict(found), parts, across_domains(found.domains, [*study.plans]))
 
 
 def domain_findings(plan: Plan, results: Results) -> DomainFindings:

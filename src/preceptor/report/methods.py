@@ -26,7 +26,8 @@ from preceptor.study.selection import Rule
 from preceptor.training.record import RunRecord
 
 _BREAKS_TIES: dict[Rule, str] = {
-    "guided": "the agreement with human maps of validation images",
+    "guided": "the agreement with human maps of validation images (where it is unknown, the "
+    "smaller α)",
     "val_auc": "the smaller α",
 }
 
@@ -74,6 +75,7 @@ def methods(plan: Plan, results: Results) -> list[str]:
         ),
         "All selections used validation sets only, with the AUC on the worst of several sets. "
         + selection_sentence(study.selection, draws=study.draws)
+        + search_sentence(study)
         + (" Selections used the first seeds only." if study.looks else "")
         + " Test sets were scored "
         + ("after the selection only" if study.looks else "once, after the selection")
@@ -136,7 +138,20 @@ def selection_sentence(rule: Rule, *, draws: bool) -> str:
         found = "interval of their paired bootstrap difference"
     return (
         f"A candidate was tied with the best if the {found} included 0; ties were broken by "
-        f"{_BREAKS_TIES[rule]}."
+        f"{_BREAKS_TIES[rule]}, or by the higher AUC where the α cannot be compared."
+    )
+
+
+def search_sentence(study: StudyConfig) -> str:
+    """Which candidates of a selection were not trained with every seed; "" if all were."""
+    *rungs, _ = study.rungs
+    if not rungs:
+        return ""
+    halved = ", and at most half of the candidates were kept each time"
+    return (
+        f" Candidates were compared after {names_of(map(str, rungs))} seeds: those whose interval "
+        "of the difference to the best was below 0 got no further seeds"
+        f"{halved if study.search == 'halving' else ''}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,14 @@ def answers(plan: Plan, results: Results) -> dict[str, str]:
     return found
 
 
-def across_domains(found: pd.DataFrame) -> str:
+def across_domains(found: pd.DataFrame, names: Sequence[str]) -> str:
     """Answer to RQ4: results in each domain.
 
     Args:
         found: Results by domain, see `StudyResults.domains`.
+        names: All domains of the study, also those without results.
     """
-    names = list(dict.fromkeys(found["domain"])) if not found.empty else []
-    if not names:
+    if found.empty:
         return "No Student of any domain has been compared with a baseline yet."
     ahead = ahead_of_both(found, "domain")
     sure = _proven(found, "domain")
@@ -76,7 +77,7 @@ def _proven(family: pd.DataFrame, by: str) -> list[str]:
     ]
 
 
-def _some(which: list[str], of: list[str]) -> str:
+def _some(which: Sequence[str], of: Sequence[str]) -> str:
     """Names in brackets, unless they are all or none."""
     return f" ({', '.join(which)})" if 0 < len(which) < len(of) else ""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from preceptor.evaluation.paired_tests import floor_note
-from preceptor.results.rows import records
+from preceptor.results.rows import CONTROLS, records
 from preceptor.runtime.formatting import DASH, interval, number
 from preceptor.study.plan import Plan
+
+_OTHERS = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
 
 
 def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
@@ -20,10 +23,8 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
     if compared.empty:
         return ["No Student has been compared with a baseline yet."]
     for backbone in plan.protocol.study.students:
-        here = compared[(compared["backbone"] == backbone) & (compared["question"] == "RQ2")]
-        if here.empty:
-            continue
-        for line in records(here):
+        mine = compared[compared["backbone"] == backbone]
+        for line in records(mine[mine["question"] == "RQ2"]):
             seeds = interval_words(line["low"], line["high"])
             over = seeds_of(line["n"])
             if plan.protocol.study.draws:
@@ -36,19 +37,15 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
                 f"{gain_words(line['mean'], line['low'], line['high'])} {line['b']} "
                 f"({signed(line['mean'])}, 95 % interval {seeds} over {over})."
             )
-        for line in records(
-            compared[(compared["backbone"] == backbone) & (compared["question"] == "control")]
-        ):
-            own = plan.protocol.study.controls_alpha == "own"
-            whose = "its own" if own else "the Student's"
-            at = f"at {whose} α, {line['alpha_b']:g}"
-            at = "without guidance" if line["alpha_b"] == 1 else at
-            said.append(
-                f"{backbone}: the Student's AUC is "
-                f"{gain_words(line['mean'], line['low'], line['high'])} “{line['b']}” ({at}; "
-                f"{signed(line['mean'])}, 95 % interval "
-                f"{interval_words(line['low'], line['high'])})."
-            )
+        others = (mine[mine["question"] == one] for one in _OTHERS)
+        for line in records(pd.concat(others)):
+            gain = _gain(line, f"“{line['b']}”", _alpha(plan, line))
+            said.append(f"{backbone}: the Student's AUC is {gain}.")
+        for line in records(mine[mine["question"] == "start"]):
+            gain = _gain(line, f"“{line['b']}”")
+            said.append(f"{backbone}: “{line['a']}” is {gain}.")
+    for line in records(compared[compared["question"] == "overall"]):
+        said.append(f"Mean over backbones: the Student's AUC is {_gain(line, line['b'])}.")
     family = compared[compared["question"] == "RQ2"]
     if not family.empty:
         passed = family[family["p_holm"] <= 0.05]
@@ -66,20 +63,13 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
             f"(95 % interval {interval_words(line['low'], line['high'])})."
         )
     for line in records(compared[compared["question"] == "saliency"]):
-        better = gain_words(line["mean"], line["low"], line["high"])
-        said.append(
-            f"RISE or CAM: {line['a']} are {better} {line['b']} "
-            f"({signed(line['mean'])}, 95 % interval {interval_words(line['low'], line['high'])})."
-        )
+        said.append(f"RISE or CAM: {line['a']} are {_gain(line, line['b'])}.")
     choice = plan.teacher_choice
     if len(plan.protocol.study.saliency) > 1 and choice is not None:
         said.append(f"Teacher selected on validation: {choice.reason}")
     for line in records(compared[compared["question"] == "variant"]):
-        better = gain_words(line["mean"], line["low"], line["high"])
-        said.append(
-            f"{line['backbone']}: {line['a']} is {better} the study's own Student "
-            f"({signed(line['mean'])}, 95 % interval {interval_words(line['low'], line['high'])})."
-        )
+        gain = _gain(line, "the study's own Student")
+        said.append(f"{line['backbone']}: {line['a']} is {gain}.")
     for line in records(shares):
         whose = "the Student" if line["key"] == "student" else line["title"]
         if line["share"] is not None and np.isfinite(line["share"]):
@@ -94,6 +84,25 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
                 f"{line['reason']}."
             )
     return said
+
+
+def _gain(line: dict[str, Any], other: str, note: str = "") -> str:
+    """Relation to the other side of a comparison, with the difference and its interval."""
+    better = gain_words(line["mean"], line["low"], line["high"])
+    spread = interval_words(line["low"], line["high"])
+    return f"{better} {other} ({note}{signed(line['mean'])}, 95 % interval {spread})"
+
+
+def _alpha(plan: Plan, line: dict[str, Any]) -> str:
+    """Note on the α of a control; "" for other rows."""
+    if line["question"] != "control":
+        return ""
+    if line["alpha_b"] == 1:
+        return "without guidance; "
+    # Controls of plugins are trained at the Student's α alone.
+    own = plan.protocol.study.controls_alpha == "own" and line["key_b"] in CONTROLS
+    whose = "its own" if own else "the Student's"
+    return f"at {whose} α, {line['alpha_b']:g}; "
 
 
 def floor_words(family: pd.DataFrame) -> str:

@@ -15,32 +15,43 @@ from preceptor.results.rows import records
 from preceptor.runtime.formatting import DASH, duration, interval, number
 from preceptor.study.config import StudyConfig
 
+_BASELINES = ("baseline1", "baseline2")
+
 
 def domain_table(domains: pd.DataFrame) -> Table | None:
-    """Table on RQ4: Student and both baselines, one row per domain (and backbone)."""
+    """Table on RQ4: Student and both baselines, one row per domain (and backbone).
+
+    Which baseline is the stronger one is open where one of them has no results yet.
+    """
     if domains.empty:
         return None
     lines = []
     several = domains["backbone"].nunique() > 1
     for (domain, backbone), part in domains.groupby(["domain", "backbone"], sort=False):
-        rows = records(part)
-        hardest = min(rows, key=lambda row: row["mean"])
+        rows = {row["key_b"]: row for row in records(part)}
+        hardest = min(rows.values(), key=lambda row: row["mean"])
         heading = f"{domain}: {backbone}" if several else str(domain)
         cells = [Cell(f"{hardest['primary']}", f"{hardest['images']:,} images")]
-        cells += [Cell(mean_std_text(row["baseline"], row["baseline_std"])) for row in rows]
-        cells += [Cell()] * (2 - len(rows))
-        cells += [
-            Cell(mean_std_text(hardest["student"], hardest["student_std"])),
-            Cell(number(hardest["mean"], sign=True)),
-            Cell(interval(hardest["low"], hardest["high"])),
-            Cell(interval(hardest["image_low"], hardest["image_high"])),
-            Cell(number(max(row["p_holm"] for row in rows)), f"floor {number(rows[0]['p_floor'])}"),
-        ]
+        for key in _BASELINES:
+            row = rows.get(key)
+            cells.append(
+                Cell(mean_std_text(row["baseline"], row["baseline_std"])) if row else Cell()
+            )
+        cells.append(Cell(mean_std_text(hardest["student"], hardest["student_std"])))
+        if len(rows) == len(_BASELINES):
+            larger = max(row["p_holm"] for row in rows.values())
+            cells += [
+                Cell(number(hardest["mean"], sign=True)),
+                Cell(interval(hardest["low"], hardest["high"])),
+                Cell(interval(hardest["image_low"], hardest["image_high"])),
+                Cell(number(larger), f"floor {number(hardest['p_floor'])}"),
+            ]
+        else:
+            cells += [Cell()] * 4
         lines.append(Line(heading, cells))
     columns = [
         "Set",
-        "Baseline 1, best α",
-        "Baseline 2",
+        *map(short, _BASELINES),
         "Student",
         "Student − stronger baseline",
         "95 % interval, seeds",

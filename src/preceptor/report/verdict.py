@@ -66,8 +66,9 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
     worst = family.groupby(units, sort=False)["mean"].min()
     what = "domain" if several and family["backbone"].nunique() == 1 else "backbone"
     what = "domain and backbone" if several and what == "backbone" else what
+    many = f"pairs of {what}" if what == "domain and backbone" else f"{what}s"
     ahead, count, n = int((worst > 0).sum()), len(worst), int(family["n"].min())
-    where = f"{ahead} of {count} {what}s" if count > 1 else str(worst.index[0])
+    where = f"{ahead} of {count} {many}" if count > 1 else str(worst.index[0])
     if n < 2:
         lead = f"above both baselines for {where}" if ahead else "not above both baselines"
         return Verdict(

@@ -129,7 +129,7 @@ def lease(folder: Path, *, wait: float | None = None) -> Iterator[Lease]:
     pause = 0.02
     while not _take(path, holder):
         found = read_holder(path)
-        if found is not None and (found.died_here or _silence(path) > DEAD_AFTER):
+        if (found is not None and found.died_here) or _silence(path) > DEAD_AFTER:
             bury(path, found)
             continue
         if until is not None and time.monotonic() >= until:
@@ -178,11 +178,15 @@ def _take(path: Path, holder: Holder) -> bool:
     return True
 
 
-def bury(path: Path, dead: Holder) -> None:
+def bury(path: Path, dead: Holder | None) -> None:
     """Remove the lease file of a dead holder.
 
     If several processes find the holder dead, only one of them can rename the file. If the renamed
     file turns out to be a newer lease, it is renamed back.
+
+    Args:
+        path: Lease file.
+        dead: Its holder; None if it cannot be read, as after a loss of power.
     """
     grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
@@ -190,7 +194,7 @@ def bury(path: Path, dead: Holder) -> None:
     except FileNotFoundError:
         return
     found = read_holder(grave)
-    if found is not None and found.token != dead.token:
+    if found is not None and (dead is None or found.token != dead.token):
         with contextlib.suppress(FileExistsError):
             os.link(grave, path)
     grave.unlink()

@@ -13,14 +13,8 @@ from typing import Any
 from preceptor.runtime.result_folder import SCORES, checksum, read_scores
 from preceptor.study.looks import LookResult
 from preceptor.study.protocol import Protocol
-from preceptor.study.selection import (
-    Candidate,
-    Choice,
-    choose,
-    evidence_of,
-    survivors,
-    with_dropped,
-)
+from preceptor.study.search import survivors, with_dropped
+from preceptor.study.selection import Candidate, Choice, choose, evidence_of
 from preceptor.study.setting import Setting
 from preceptor.study.steps import Look, Member, Role, Select, Selection, Step, Train
 from preceptor.study.teacher import Teacher, teachers_of
@@ -52,13 +46,15 @@ class _Scored:
     Args:
         name: Name, unique among the candidates.
         setting: α and way of guiding, or None.
-        runs: Runs with the validation scores, one for each seed.
+        runs: Runs with the validation scores, those of a seed one after another.
+        seeds: Number of seeds.
         maps: Steps whose records contain the correlation of the maps with human maps.
     """
 
     name: str
     setting: Setting | None
     runs: Sequence[Step]
+    seeds: int
     maps: Sequence[Step]
 
 
@@ -192,11 +188,10 @@ class Plan:
                 choice = Choice(name, f"{name}: it is the only candidate.", ())
             else:
                 scored = [
-                    _Scored(one.name, one.setting, runs[one.name], maps(one)) for one in contenders
+                    _Scored(one.name, one.setting, runs[one.name], len(seeds), maps(one))
+                    for one in contenders
                 ]
-                choice = self._decide(here, scored)
-            if last:
-                choice = with_dropped(choice, dropped, len(study.first_seeds))
+                choice = self._decide(here, scored, dropped if last else ())
             self.choices[here] = choice
             self.decided()
             if last:
@@ -226,8 +221,13 @@ class Plan:
                 self.members.setdefault(member)
         return steps
 
-    def _decide(self, selection: Selection, candidates: Sequence[_Scored]) -> Choice:
-        """Earlier choice with the same scores, or a new one."""
+    def _decide(
+        self,
+        selection: Selection,
+        candidates: Sequence[_Scored],
+        dropped: Sequence[Mapping[str, Any]],
+    ) -> Choice:
+        """Earlier choice with the same scores and dropped candidates, or a new one."""
         study, manifest = self.protocol.study, self.protocol.workspace.manifest
         folders = [[self.protocol.folder(step) for step in one.runs] for one in candidates]
         agreements = [
@@ -244,13 +244,20 @@ class Plan:
             study.selection,
             study.draws,
             study.validation_negatives,
+            dropped,
         )
         known = self.remembered.get(selection.name)
         if known is not None and known.evidence == evidence:
             return known
         choice = choose(
             [
-                Candidate(one.name, one.setting, [read_scores(run) for run in runs], agreement)
+                Candidate(
+                    one.name,
+                    one.setting,
+                    [read_scores(run) for run in runs],
+                    agreement,
+                    models=len(runs) // one.seeds,
+                )
                 for one, runs, agreement in zip(candidates, folders, agreements, strict=True)
             ],
             classes=manifest.classes,
@@ -259,4 +266,5 @@ class Plan:
             draws=study.draws,
             negatives=study.validation_negatives,
         )
+        choice = with_dropped(choice, dropped, len(study.first_seeds))
         return replace(choice, evidence=evidence)

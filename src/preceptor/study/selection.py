@@ -2,9 +2,10 @@
 
 The score of a configuration is its AUC on its worst validation set, averaged over seeds. With the
 rule `highest`, the highest score is selected. With the other rules, all configurations whose paired
-bootstrap interval of the difference to the best includes 0 are tied with it, and ties go to the
-best agreement with human maps of validation images (`guided`), or to the smaller α (`val_auc`). α
-is comparable only within one way of guiding; between several, the highest score is selected.
+bootstrap interval of the difference to the best (each on its own worst set) includes 0 are tied
+with it, and ties go to the best agreement with human maps of validation images (`guided`), or to
+the smaller α (`val_auc`). α is comparable only within one way of guiding; between several, the
+highest score is selected.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from preceptor.errors import InputError
-from preceptor.evaluation.bootstrap import two_level_bootstrap
+from preceptor.evaluation.bootstrap import Side, bootstrap_difference
 from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.evaluation.scores import set_auc, stack, validation_rows
 from preceptor.runtime.result_folder import digest
@@ -28,7 +29,7 @@ from preceptor.runtime.strict_json import with_nan
 from preceptor.study.setting import Setting
 
 # Raised when the same scores would be judged otherwise, so that earlier choices are made again.
-_RULES = 2
+_RULES = 3
 _MAY_BE_NAN = ("value", "low", "high", "agreement")
 
 Rule = Literal["highest", "guided", "val_auc"]
@@ -43,14 +44,17 @@ class Candidate:
         name: Unique name for messages and tables.
         setting: α, of which the smaller one breaks ties, and way of guiding; None for a Teacher
             without guidance.
-        scores: Score tables of validation rows, one per seed, in the same order for all.
+        scores: Score tables of validation rows, those of a seed one after another, in the same
+            order for all.
         agreement: Mean correlation of its maps with human maps of validation images; NaN = none.
+        models: Number of models, and thus of score tables, per seed; their AUCs are averaged.
     """
 
     name: str
     setting: Setting | None
     scores: Sequence[pd.DataFrame]
     agreement: float = math.nan
+    models: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class Choice:
     Args:
         winner: Name of the selected candidate.
         reason: Reason, in one sentence.
-        table: One row per candidate: name, value (AUC on the worst set, mean over seeds), low and
-            high of the difference to the best, tied, agreement, alpha, guidance.
+        table: One row per candidate: name, value (AUC on its worst set, mean over seeds),
+            worst_set, low and high of the difference of the values to the best, tied, agreement,
+            alpha, guidance.
         evidence: Hash of the data of the choice, see `evidence_of`; "" if there was only one
             candidate.
     """
@@ -111,7 +116,7 @@ def choose(
     """Select one of the candidates by their validation scores.
 
     Args:
-        candidates: Candidates, at least one.
+        candidates: Candidates, at least one, with the same seeds and models per seed.
         classes: Class names in score order.
         positive: Positive class, or None.
         rule: highest, or the rule that breaks ties: guided or val_auc.
@@ -122,7 +127,7 @@ def choose(
         InputError: A candidate has no AUC on a validation set.
     """
     sets = list(dict.fromkeys(candidates[0].scores[0]["split"]))
-    # (candidates, seeds, sets)
+    # (candidates, seeds × models, sets)
     aucs = np.array(
         [
             [
@@ -137,10 +142,13 @@ def choose(
     )
     if np.isnan(aucs).any():
         at, seed, place = (int(found[0]) for found in np.isnan(aucs).nonzero())
+        seed //= candidates[at].models
         raise InputError(
             f"selection: {candidates[at].name} has no AUC on {sets[place]} (seed number {seed}); "
             "every validation set needs images of every class, or set validation_negatives"
         )
+    models = candidates[0].models
+    aucs = aucs.reshape(len(candidates), -1, models, len(sets)).mean(2)  # (candidates, seeds, sets)
     per_set = aucs.mean(1)
     worst = per_set.argmin(1)
     values = per_set.min(1)
@@ -149,19 +157,18 @@ def choose(
         range(len(candidates)),
         key=lambda index: (-values[index], candidates[index].setting or _NO_SETTING),
     )
-    judged = sets[int(worst[best])]
     rows = []
     for index, candidate in enumerate(candidates):
         low = high = 0.0
         if index != best:
             if draws:
-                at = sets.index(judged)
-                paired = paired_difference(aucs[index, :, at], aucs[best, :, at])
+                ours, theirs = (aucs[one, :, worst[one]] for one in (index, best))
+                paired = paired_difference(ours, theirs)
                 low, high = paired.low, paired.high
             else:
-                low, high = _difference(
-                    candidate, candidates[best], judged, classes, positive, negatives
-                )
+                places = [sets[int(worst[one])] for one in (index, best)]
+                sides = (candidate, candidates[best])
+                low, high = _difference(sides, places, classes, positive, negatives)
         rows.append(
             {
                 "name": candidate.name,
@@ -175,27 +182,33 @@ def choose(
                 "guidance": "" if candidate.setting is None else candidate.setting.guidance,
             }
         )
+    judged = sets[int(worst[best])]
+    where = judged if len(sets) == 1 else f"the worst validation set ({judged})"
     tied = [index for index, row in enumerate(rows) if row["tied"]]
     agreements = np.array([candidates[index].agreement for index in tied])
-    equal = int((values == values[best]).sum())
+    equal = [index for index, value in enumerate(values) if value == values[best]]
+    among = f"of {len(tied)} tied on validation"
     if len(tied) == 1:
-        winner, why = best, f"it has the highest AUC on {judged}"
-        if equal > 1:
-            why = f"of {equal} with the same, highest AUC on {judged}, it has the smallest α"
+        winner, why = best, f"it has the highest AUC on {where}"
+        if len(equal) > 1:
+            reason = _by_alpha([candidates[index] for index in equal], candidates[best], "is first")
+            why = f"of {len(equal)} with the same, highest AUC on {where}, it {reason}"
     elif rule == "guided" and np.isfinite(agreements).all():
         winner = tied[int(agreements.argmax())]
         why = (
-            f"of {len(tied)} tied on validation, its maps agree best with human maps of validation "
-            f"images (r = {candidates[winner].agreement:.2f})"
+            f"{among}, its maps agree best with human maps of validation images "
+            f"(r = {candidates[winner].agreement:.2f})"
         )
-    elif not _comparable(rows[index] for index in tied):
-        winner = best
-        why = f"of {len(tied)} tied on validation, it has the highest AUC on {judged}"
+    elif not comparable(rows[index] for index in tied):
+        winner, why = best, f"{among}, it has the highest AUC on {where}"
     else:
         winner = min(
             tied, key=lambda index: (candidates[index].setting or _NO_SETTING, -values[index])
         )
-        why = f"of {len(tied)} tied on validation, it has the smallest α"
+        reason = _by_alpha(
+            [candidates[index] for index in tied], candidates[winner], "has the highest AUC"
+        )
+        why = f"{among}, it {reason}"
     return Choice(
         candidates[winner].name,
         f"{candidates[winner].name}: {why}; AUC {values[winner]:.3f}, best {values[best]:.3f}.",
@@ -210,7 +223,7 @@ def evidence_of(
 
     Args:
         candidates: Name, setting, checksums of the score tables and agreement of each candidate.
-        settings: Other arguments of `choose`.
+        settings: Other arguments of `choose`, and the candidates that were dropped before it.
     """
     known = [(name, setting and asdict(setting), *rest) for name, setting, *rest in candidates]
     return digest([_RULES, known, settings])
@@ -234,86 +247,51 @@ def read_choices(file: Path, domains: Sequence[str]) -> dict[str, dict[str, Choi
         return {}
 
 
-def with_dropped(choice: Choice, dropped: Sequence[Mapping[str, Any]], seeds: int) -> Choice:
-    """Choice with the candidates that were dropped before it.
-
-    Args:
-        choice: Choice among the remaining candidates.
-        dropped: Rows of the dropped candidates, each with its number of seeds.
-        seeds: Number of seeds of the study.
-    """
-    known = {row["name"] for row in choice.table}  # a remembered choice has them already
-    if not dropped or any(row["name"] in known for row in dropped):
-        return choice
-    told = "; ".join(f"{row['name']} after {row['seeds']} of {seeds} seeds" for row in dropped)
-    whole = ({**row, "seeds": seeds} for row in choice.table)
-    rows = (*whole, *({**row, "tied": False} for row in dropped))
-    return replace(choice, reason=f"{choice.reason} Dropped: {told}.", table=rows)
-
-
-def preferred(choice: Choice, rule: Rule) -> list[str]:
-    """Names of the candidates of a choice, in the order in which its rule prefers them.
-
-    Candidates that are tied with the best come first, in the order that breaks ties; the others
-    follow by AUC.
-    """
-
-    def order(row: Mapping[str, Any]) -> tuple[float, ...]:
-        value = -float(row["value"])
-        if not row["tied"]:
-            return 1.0, value
-        agrees = float(row["agreement"])
-        by_map = rule == "guided" and all(
-            math.isfinite(float(one["agreement"])) for one in choice.table if one["tied"]
-        )
-        if by_map:
-            return 0.0, -agrees
-        by_alpha = _comparable(one for one in choice.table if one["tied"])
-        return (0.0, float(row["alpha"]), value) if by_alpha else (0.0, value)
-
-    rows = sorted(choice.table, key=order)
-    names = [str(row["name"]) for row in rows]
-    return [choice.winner, *(name for name in names if name != choice.winner)]
-
-
-def survivors(choice: Choice, rule: Rule, search: Literal["racing", "halving"]) -> list[str]:
-    """Names of the candidates that stay in a search after a comparison on some of the seeds.
-
-    Args:
-        choice: Comparison: the choice on these seeds only.
-        rule: Rule of the selection. By the rule `highest` nothing is tied, so that a candidate
-            stays if the interval of its difference to the best includes 0.
-        search: racing drops only candidates that are worse with significance; halving keeps at
-            most half of the candidates (rounded down, at least one) as well.
-
-    Returns:
-        The names, the preferred first.
-
-    Source:
-        Racing: Maron and Moore, 1997; successive halving: Jamieson and Talwalkar, 2016.
-    """
-    possible = {str(row["name"]) for row in choice.table if not float(row["high"]) < 0}
-    kept = [name for name in preferred(choice, rule) if name in possible]
-    return kept[: max(1, len(choice.table) // 2)] if search == "halving" else kept
-
-
-def _comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
+def comparable(rows: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the α of candidates are comparable: all are guided, in one way."""
     known = list(rows)
     guided = all(row["alpha"] is not None for row in known)
     return guided and len({row["guidance"] for row in known}) == 1
 
 
+def _by_alpha(candidates: Sequence[Candidate], winner: Candidate, then: str) -> str:
+    """What the smallest α decides among candidates; `then` decides between those with the same."""
+    alphas = [one.setting and one.setting.alpha for one in candidates]
+    equal = alphas.count(winner.setting and winner.setting.alpha)
+    if equal == 1:
+        return "has the smallest α"
+    return then if equal == len(alphas) else f"{then} of those with the smallest α"
+
+
 def _difference(
-    one: Candidate,
-    best: Candidate,
-    name: str,
+    sides: Sequence[Candidate],
+    names: Sequence[str],
     classes: Sequence[str],
     positive: str | None,
     negatives: str | None,
 ) -> tuple[float, float]:
-    """Interval of the AUC difference one − best on a validation set."""
-    labels, ours, groups = stack(one.scores, name, classes, positive, negatives)
-    _, theirs, _ = stack(best.scores, name, classes, positive, negatives)
-    result = two_level_bootstrap(labels, ours, theirs, groups, resamples=1000)
-    return float(result.low), float(result.high)
+    """Interval of the AUC of one candidate on a validation set minus that of another candidate on
+    the same or another set."""
+    one, other = (
+        _side(candidate, name, classes, positive, negatives)
+        for candidate, name in zip(sides, names, strict=True)
+    )
+    same = names[0] == names[1]
+    result = bootstrap_difference(one, other, same_images=same, resamples=1000)
+    return result.low, result.high
+
+
+def _side(
+    candidate: Candidate,
+    name: str,
+    classes: Sequence[str],
+    positive: str | None,
+    negatives: str | None,
+) -> Side:
+    """Scores of a candidate on a validation set."""
+    stacks = [
+        stack(candidate.scores[model :: candidate.models], name, classes, positive, negatives)
+        for model in range(candidate.models)
+    ]
+    labels, _, groups = stacks[0]
+    return Side(labels, [scores for _, scores, _ in stacks], groups)

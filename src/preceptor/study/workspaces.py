@@ -24,12 +24,14 @@ class Workspaces:
         caches: Folder of image caches and file hashes by manifest.
         opened: Workspaces opened so far.
         reading: Further arguments of `Manifest.read`.
+        known: Hashes of the tables that another process has read, see `RowHashes.whole`.
     """
 
     manifests: dict[int, Path]
     caches: dict[Path, Path]
     opened: dict[Path, Workspace] = field(default_factory=dict, repr=False)
     reading: dict[str, Any] = field(default_factory=dict)
+    known: dict[Path, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_study(cls, study: StudyConfig, store: Path) -> Workspaces:
@@ -45,21 +47,33 @@ class Workspaces:
         return cls({}, caches, opened)
 
     def __getstate__(self) -> dict[str, object]:
-        """State for another process: the paths, without the open tables."""
-        return self.__dict__ | {"opened": {}}
+        """State for another process: the paths, and of the open tables their hashes."""
+        known = {path: space.hashes.whole for path, space in self.opened.items()}
+        return self.__dict__ | {"opened": {}, "known": self.known | known}
 
     def of(self, seed: int) -> Workspace:
         """Workspace of a seed."""
         return self.at(self.manifests[seed])
 
     def at(self, manifest: Path) -> Workspace:
-        """Workspace of a manifest."""
+        """Workspace of a manifest.
+
+        Raises:
+            InputError: It is not the table of which steps and their ids were made.
+        """
         if manifest not in self.opened:
             cache_dir = self.caches[manifest]
             table = Manifest.read(
                 manifest, verify=False, decoding=DecodePass(cache_dir), **self.reading
             )
-            self.opened[manifest] = Workspace(table, cache_dir)
+            workspace = Workspace(table, cache_dir)
+            known = self.known.get(manifest)
+            if known is not None and known != workspace.hashes.whole:
+                raise InputError(
+                    f"{manifest}: its rows or files have changed since the command was started; "
+                    "start it again"
+                )
+            self.opened[manifest] = workspace
         return self.opened[manifest]
 
     @property

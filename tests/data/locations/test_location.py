@@ -15,7 +15,7 @@ from preceptor.data.locations.location import (
     TarMember,
     parse,
 )
-from preceptor.errors import InputError, without_secrets
+from preceptor.errors import InputError, quoted, reason, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_messages_have_no_credentials() -> None:
     assert without_secrets("'s3://b/c.png?sig=x': y") == "'s3://b/c.png': y"
     assert without_secrets("why? a=b") == "why? a=b"
     assert str(InputError("https://h/a?sig=1: bad")) == "https://h/a: bad"
+
+
+def test_long_credentials_are_removed_before_a_message_is_shortened() -> None:
+    secret = "s" * 1000
+    assert reason(OSError(f"cannot reach https://me:{secret}@host/a")) == (
+        "cannot reach https://host/a"
+    )
+    assert quoted(f"https://host/a?token={secret}&sig={secret}") == "'https://host/a'"
+    assert reason(OSError(f"bucket {secret}"), known=[secret]) == "bucket …"

@@ -197,6 +197,19 @@ def test_an_unknown_scheme_is_refused() -> None:
         read_file("nope://host/a.png")
 
 
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"it is no valid URL \(Invalid IPv6 URL\)"):
+        read_file("http://[::1/a.png")
+
+
+def test_credentials_in_the_place_of_a_bucket_are_in_no_message() -> None:
+    pytest.importorskip("s3fs", reason="of the extra `remote`")
+    with pytest.raises(ImageError) as caught:  # refused before any request is sent
+        read_file("s3://key:sec%2Fret@bucket/a.png")
+    assert "Invalid bucket name" in caught.value.reason
+    assert not any(part in str(caught.value) for part in ("key", "sec", "ret"))
+
+
 @pytest.mark.parametrize("missing", ["fsspec", "aiohttp"])
 def test_without_the_extra_it_is_named(missing: str, server: FaultServer) -> None:
     program = (

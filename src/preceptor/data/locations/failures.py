@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from preceptor.errors import reason as reason_in_one_line
-from preceptor.errors import without_secrets
 
 _TRY_AGAIN = {408, 425, 429}  # timeout, too early, too many requests
 _NO_CREDENTIALS = {
@@ -77,8 +77,13 @@ def _told(error: Error, reason: str, remedy: str) -> Error:
     return error
 
 
-def failure_of(error: BaseException) -> Failure:
-    """What an error of a file system of fsspec means."""
+def failure_of(error: BaseException, secrets: Iterable[str] = ()) -> Failure:
+    """What an error of a file system of fsspec means.
+
+    Args:
+        error: The error.
+        secrets: Texts that the reason must not contain, beside those that URLs show.
+    """
     if isinstance(error, LocationError):
         return Failure(error.reason, False, remedy=error.remedy)
     status = _status(error)
@@ -103,8 +108,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(str(error), True)
     if isinstance(error, FileNotFoundError):
         assert error.__cause__ is not None
-        return failure_of(error.__cause__)
-    told = without_secrets(reason_in_one_line(error, 200))
+        return failure_of(error.__cause__, secrets)
+    told = reason_in_one_line(error, 200, secrets)
     if isinstance(error, IsADirectoryError):
         return Failure("it is a folder", False)
     if isinstance(error, ModuleNotFoundError):

@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from preceptor.data.locations.failures import location_error
 from preceptor.data.locations.retries import Patience, repeated
 
 Result = TypeVar("Result")
@@ -100,7 +101,14 @@ def remote_listing(folder: str) -> dict[str, RemoteState]:
 
 
 def _asked(url: str, ask: Callable[[Patience], Result]) -> Result:
-    parts = urlsplit(url)
-    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise location_error(f"it is no valid URL ({error})", "correct the path") from error
+    user, _, host = parts.netloc.rpartition("@")
+    password = user.partition(":")[2]
+    # A bucket is no host: libraries tell the whole as its name.
+    secrets = [one for one in (user, password, unquote(password)) if one]
     patience = Patience.from_environment()
-    return repeated(lambda: ask(patience), server, patience)
+    server = f"{parts.scheme}://{host}"
+    return repeated(lambda: ask(patience), server, patience, secrets=secrets)

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -113,6 +113,7 @@ def repeated(
     patience: Patience,
     servers: Servers = SERVERS,
     wait: Callable[[float], None] = time.sleep,
+    secrets: Sequence[str] = (),
 ) -> Result:
     """Result of a request, which is repeated while its failures are temporary.
 
@@ -122,6 +123,7 @@ def repeated(
         patience: Number of attempts and waits.
         servers: Records of the servers.
         wait: Function that waits for a number of seconds.
+        secrets: Texts that no message must contain.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -137,7 +139,7 @@ def repeated(
         try:
             result = ask()
         except Exception as error:  # each library has its own
-            failure = failure_of(error)
+            failure = failure_of(error, secrets)
             if not failure.temporary:
                 servers.answered(server)
                 if failure.missing:

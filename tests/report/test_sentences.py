@@ -1,0 +1,109 @@
+"""Each comparison of a study has a sentence, which tells what was compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from preceptor.config.yaml_file import parse_config
+from preceptor.report.sentences import sentences
+from preceptor.results.rows import OVERALL
+from preceptor.study.config import StudyConfig
+from preceptor.study.plan import Plan
+from preceptor.study.protocol import Protocol
+from preceptor.study.workspaces import Workspaces
+from tests.datasets import squares
+
+SPREAD = "+0.100, 95 % interval +0.050 to +0.150"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squares(tmp_path_factory.mktemp("sentences"))
+
+
+def plan(manifest: Path, **changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "manifest": str(manifest),
+        "positive": "marked",
+        "primary": "test",
+        "teachers": ["net"],
+        "students": ["net", "other"],
+    }
+    study = parse_config(values | changes, StudyConfig)
+    store = manifest.parent / "store"
+    return Plan(Protocol(study, Workspaces.of_study(study, store), store))
+
+
+def line(question: str, b: str, key_b: str, **more: Any) -> dict[str, Any]:
+    """Comparison of a Student that is ahead by 0.1."""
+    plain = {
+        "question": question,
+        "backbone": "net",
+        "a": "Student",
+        "b": b,
+        "key_a": "student",
+        "key_b": key_b,
+        "alpha_a": 0.1,
+        "alpha_b": 0.9,
+        "n": 8,
+        "mean": 0.1,
+        "low": 0.05,
+        "high": 0.15,
+        "image_low": 0.0,
+        "image_high": 0.2,
+        "p_floor": 2 / 2**8,
+        "p_holm": 0.5,
+    }
+    return plain | more
+
+
+def said(plan: Plan, *lines: dict[str, Any]) -> list[str]:
+    return sentences(plan, pd.DataFrame(lines), pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("key", "controls_alpha", "words"),
+    [
+        ("centre", "own", "at its own α, 0.9"),
+        ("centre", "student", "at the Student's α, 0.9"),
+        ("control halves", "own", "at the Student's α, 0.9"),  # of a plugin
+    ],
+)
+def test_the_alpha_of_a_control_is_its_own_only_if_it_was_selected(
+    manifest: Path, key: str, controls_alpha: str, words: str
+) -> None:
+    (text,) = said(plan(manifest, controls_alpha=controls_alpha), line("control", "C", key))
+    assert text == f"net: the Student's AUC is above “C” ({words}; {SPREAD})."
+
+
+def test_every_comparison_has_a_sentence(manifest: Path) -> None:
+    found = said(
+        plan(manifest),
+        line("RQ2", "Baseline 2", "baseline2"),
+        line("RQ3", "Baseline 1: paper", "baseline1_paper"),
+        line("ceiling", "Ceiling", "ceiling"),
+        line("detector", "Mapper", "mapper"),
+        line("control", "Masked", "masked", alpha_b=1.0),
+        line("start", "Baseline 2 from M", "baseline2_started", a="Student from M"),
+        line("overall", "Baseline 2", "baseline2", backbone=OVERALL),
+        line("RQ1", "Students of D", "", a="Students of H"),
+        line("saliency", "Students of C", "", a="Students of R"),
+        line("variant", "Student", "student", a="Variant: tta"),
+    )
+    over = "over 8 seeds; over seeds and images 0.000 to +0.200"
+    assert found[1:] == [
+        f"net: the Student's AUC on test is above Baseline 2 ({SPREAD} {over}).",
+        f"net: the Student's AUC is above “Baseline 1: paper” ({SPREAD}).",
+        f"net: the Student's AUC is above “Masked” (without guidance; {SPREAD}).",
+        f"net: the Student's AUC is above “Mapper” ({SPREAD}).",
+        f"net: the Student's AUC is above “Ceiling” ({SPREAD}).",
+        f"net: “Student from M” is above “Baseline 2 from M” ({SPREAD}).",
+        f"Mean over backbones: the Student's AUC is above Baseline 2 ({SPREAD}).",
+        "RQ1: Students of H minus Students of D: AUC +0.100 (95 % interval +0.050 to +0.150).",
+        f"RISE or CAM: Students of R are above Students of C ({SPREAD}).",
+        f"net: Variant: tta is above the study's own Student ({SPREAD}).",
+    ]

@@ -1,0 +1,50 @@
+"""Tables of a whole study: each value is in the column of its own baseline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from preceptor.report.study_tables import domain_table
+from preceptor.runtime.formatting import DASH
+
+
+def row(domain: str, place: int, auc: float) -> dict[str, Any]:
+    """Student with AUC 0.8 against Baseline 1 or 2."""
+    return {
+        "domain": domain,
+        "backbone": "b",
+        "key_b": f"baseline{place}",
+        "primary": "test",
+        "images": 100,
+        "student": 0.8,
+        "student_std": 0.01,
+        "baseline": auc,
+        "baseline_std": 0.02,
+        "mean": 0.8 - auc,
+        "low": 0.75 - auc,
+        "high": 0.85 - auc,
+        "image_low": 0.7 - auc,
+        "image_high": 0.9 - auc,
+        "p_floor": 0.25,
+        "p_holm": 0.5,
+    }
+
+
+def test_a_baseline_that_is_missing_leaves_its_column_empty() -> None:
+    table = domain_table(
+        pd.DataFrame([row("tiles", 1, 0.7), row("tiles", 2, 0.6), row("eyes", 2, 0.6)])
+    )
+    assert table is not None
+    whole, part = (
+        dict(zip(table.columns, [cell.text for cell in line.cells], strict=True))
+        for line in table.lines
+    )
+    first, second = table.columns[1:3]
+    assert (first, second) == ("Baseline 1, best α", "Baseline 2")
+    assert (whole[first], whole[second]) == ("0.700 ± 0.020", "0.600 ± 0.020")
+    assert whole["Student − stronger baseline"] == "+0.100"
+    assert (part[first], part[second]) == (DASH, "0.600 ± 0.020")
+    assert part["Student"] == "0.800 ± 0.010"
+    assert part["Student − stronger baseline"] == DASH
