@@ -1,13 +1,17 @@
-"""Pictures of docs/report.md: the report of a finished study in Chromium.
+"""Pictures of docs/report.md: reports of finished studies in Chromium.
 
-    CIRCUIT_BOARDS=… preceptor study benchmarks/circuit_boards.yaml --out boards
-    python benchmarks/report_pictures.py boards --to docs/images
+    CIRCUIT_BOARDS=… preceptor report boards
+    python benchmarks/report_pictures.py --first boards
 
-    python benchmarks/report_pictures.py --budget squares --to docs/images
+    preceptor demo --out demo-study
+    python benchmarks/report_pictures.py --panels demo-study
 
-The first call takes the first page, the panels, the graph and the page on a phone from the report
-of a study. The second makes a small study of generated squares in the folder `squares`, which takes
-some minutes, and takes the section on the number of annotations from its report.
+    python benchmarks/report_pictures.py --budget squares
+
+The first page, the graph and the page on a phone are those of the study of circuit boards, of which
+`boards` is a copy of the archive. The panels are those of the demo, since images of other people's
+data sets are not shown. The section on the number of annotations is that of a small study of
+generated squares, which is made in the folder `squares` and takes some minutes.
 """
 
 from __future__ import annotations
@@ -99,20 +103,26 @@ def opened(chromium: Any, study: Path, width: int, height: int, **options: Any) 
     return page
 
 
-def report_pictures(chromium: Any, study: Path, to: Path) -> None:
-    """First page, panels, graph, and the page on a phone."""
+def first_pictures(chromium: Any, study: Path, to: Path) -> None:
+    """First page, graph, and the page on a phone."""
     page = opened(chromium, study, WIDTH, 1330)
     keep(page.screenshot(), to / "report.png")
-    top = page.locator(".filters").bounding_box()["y"]
-    panels = {"x": 0, "y": top, "width": WIDTH, "height": 1068}
-    page.locator("section[aria-labelledby=files]").scroll_into_view_if_needed()  # loads all maps
-    keep(page.screenshot(full_page=True, clip=panels), to / "report-panels.png")
     graph = page.locator("section[aria-labelledby=graph] figure").first
     keep(graph.screenshot(), to / "report-graph.png")
     page.close()
     phone = opened(chromium, study, 390, 844, device_scale_factor=2, color_scheme="dark")
     keep(phone.screenshot(), to / "report-phone.png")
     phone.close()
+
+
+def panels_picture(chromium: Any, study: Path, to: Path) -> None:
+    """Maps over images."""
+    page = opened(chromium, study, WIDTH, 1330)
+    top = page.locator(".filters").bounding_box()["y"]
+    panels = {"x": 0, "y": top, "width": WIDTH, "height": 1068}
+    page.locator("section[aria-labelledby=files]").scroll_into_view_if_needed()  # loads all maps
+    keep(page.screenshot(full_page=True, clip=panels), to / "report-panels.png")
+    page.close()
 
 
 def budget_picture(chromium: Any, study: Path, to: Path) -> None:
@@ -125,13 +135,16 @@ def budget_picture(chromium: Any, study: Path, to: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", type=Path, nargs="?", help="folder of a finished study")
+    parser.add_argument("--first", type=Path, help="folder of a finished study")
+    parser.add_argument("--panels", type=Path, help="folder of a finished study")
     parser.add_argument("--budget", type=Path, help="folder of the study of squares")
     parser.add_argument("--to", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     with browser() as chromium:
-        if options.study is not None:
-            report_pictures(chromium, options.study, options.to)
+        if options.first is not None:
+            first_pictures(chromium, options.first, options.to)
+        if options.panels is not None:
+            panels_picture(chromium, options.panels, options.to)
         if options.budget is not None:
             budget_picture(chromium, budget_study(options.budget), options.to)
 
