@@ -76,6 +76,29 @@ def test_study_init_has_a_mapper_where_there_can_be_one(
     assert yaml.safe_load(target.read_text())["mapper"] is possible
 
 
+def test_the_positive_class_of_study_init_is_the_one_with_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.cli.study_file.estimate_seconds", lambda *_: 60.0)
+    splits = {"train": 6, "val": 4, "test": 4}
+    manifest = squares(tmp_path / "data", splits=splits, classes=("plain", "marked"))
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    plain = table.index[(table["label"] == "plain") & (table["split"] == "train")]
+    rare = table.drop(plain[:1])
+    assert set(rare.loc[(rare["split"] == "train") & (rare["saliency"] != ""), "label"]) == {
+        "marked"
+    }
+    # Of equal images and maps in both classes, the rarer one is positive.
+    both = rare.assign(saliency=table.loc[table["saliency"] != "", "saliency"].iloc[0])
+    options = ["--backbone", "test_byobnet", "--weights", "none", "--size", "64"]
+    for name, rows, expected in (("one", rare, "marked"), ("both", both, "plain")):
+        rows.to_csv(manifest.with_name(f"{name}.csv"), index=False)
+        target = tmp_path / f"{name}.yaml"
+        done = here("study", "init", manifest.with_name(f"{name}.csv"), "--to", target, *options)
+        assert done.code == 0, done
+        assert yaml.safe_load(target.read_text())["positive"] == expected
+
+
 def test_study_init_and_doctor_have_one_rule_for_threads(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,7 +110,8 @@ def init(
     positive: Annotated[
         str | None,
         typer.Option(
-            help="Positive class (default: the rarest class of the training images).",
+            help="Positive class (default: the only class of the training images that has maps, "
+            "else the rarest one).",
             show_default=False,
         ),
     ] = None,

@@ -90,7 +90,8 @@ def write_study_file(
         backbone: Backbone of Teacher and Student.
         weights: Initial weights: hub, none or a .safetensors file.
         size: Side of the model's input in pixels.
-        positive: Positive class; None = the rarest class of the training images.
+        positive: Positive class; None = the only class of the training images that has maps, else
+            the rarest one.
 
     Returns:
         Time estimate as text.
@@ -105,8 +106,7 @@ def write_study_file(
         raise InputError(f"--to {target}: folder {target.parent} does not exist; create it first")
     manifest = Manifest.read(manifest_path, verify=False)
     training = manifest.table[manifest.train_mask]
-    counts = training["label"].value_counts()
-    positive = positive or str(counts.index[-1])
+    positive = positive or _likely_positive(manifest)
     if positive not in manifest.classes:
         raise InputError(f"--positive {positive!r} is not among the classes {manifest.classes}")
     if weights not in ("hub", "none"):  # paths in a config are relative to its file
@@ -156,10 +156,24 @@ def write_study_file(
     return as_time(seconds)
 
 
+def _likely_positive(manifest: Manifest) -> str:
+    """The only class that has maps, else the rarest class, of the training images."""
+    marked = _classes_with_maps(manifest)
+    if len(marked) == 1:
+        return marked.pop()
+    counts = manifest.table.loc[manifest.train_mask, "label"].value_counts()
+    return str(counts.index[-1])
+
+
+def _classes_with_maps(manifest: Manifest) -> set[str]:
+    """Classes of the annotated training images with maps."""
+    rows = manifest.train_mask & manifest.annotated_mask & manifest.map_mask
+    return set(manifest.table.loc[rows, "label"])
+
+
 def _mapper_is_possible(manifest: Manifest, positive: str) -> bool:
     """Whether there are two classes, and annotated images of the positive one with maps."""
-    rows = manifest.table[manifest.train_mask & manifest.annotated_mask & manifest.map_mask]
-    return len(manifest.classes) == 2 and bool((rows["label"] == positive).any())
+    return len(manifest.classes) == 2 and positive in _classes_with_maps(manifest)
 
 
 def _quoted(word: str) -> str:
