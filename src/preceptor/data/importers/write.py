@@ -89,11 +89,11 @@ def write_import(
         ProblemsError: Annotations, images or labels are invalid; lists all problems.
         InputError: A decision of the user is missing, or the folder exists.
     """
-    to = Path(os.path.abspath(to))  # noqa: PTH100
+    target = Path(os.path.abspath(to))  # noqa: PTH100
     options = options or ImportOptions()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise InputError(f"{to} exists already; name a new folder with --to")
-    if not to.parent.is_dir():
+    if not target.parent.is_dir():
         raise InputError(f"{to.parent}: there is no such folder; create it first")
     files = ImageFiles(Path(images))
     labels = read_labels(options.labels, files) if options.labels else None
@@ -101,7 +101,7 @@ def write_import(
     check_merge(options.merge, names)
     folders = annotator_folders(names)
     log = Log()
-    with replacing(to) as partial:
+    with replacing(target) as partial:
         partial.mkdir()
         with MapFiles(partial) as maps:
             drawer = MapDrawer(maps, folders, options.merge, options.raster)
