@@ -69,7 +69,7 @@ def finished(file: Path) -> Path:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often networks are built and selections bootstrap, both as they are."""
     found: Counter[str] = Counter()
-    for module, name in ((build, "create_network"), (selection, "two_level_bootstrap")):
+    for module, name in ((build, "create_network"), (selection, "bootstrap_difference")):
         function = getattr(module, name)
 
         def counted(*arguments: Any, _of: Any = function, _as: str = name, **words: Any) -> Any:
@@ -140,7 +140,7 @@ def test_a_choice_that_is_not_of_these_scores_is_made_again(
         file.write_text(json.dumps(choices))
     found = reopen(folder).first.choices
     expected = reopen(finished).first.choices
-    assert calls["two_level_bootstrap"] == 2  # Baseline 1 and the Students, of two α each
+    assert calls["bootstrap_difference"] == 2  # Baseline 1 and the Students, of two α each
     assert not calls["create_network"]
     assert [choice.reason for choice in found.values()] == [
         choice.reason for choice in expected.values()
