@@ -138,7 +138,7 @@ def map_quality(study: StudyConfig, work: Path, store: Path, known: Path, seed: 
 def trained(
     study: StudyConfig, work: Path, manifest: Path, alpha: float, seed: int
 ) -> dict[str, float]:
-    """AUC on each evaluation set of the Student of a mapper that was taught the marks."""
+    """AUC of a Student on each evaluation set, and map correlation of its mapper, after marking."""
     workspace = Workspace.open(manifest, work / "cache")
     mapper = teacher_config(study, 1, seed).run(manifest)
     mapper = mapper.model_copy(update={"positive": study.positive})

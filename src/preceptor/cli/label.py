@@ -194,16 +194,16 @@ def run(
     password = "" if password_file is None else _password(password_file)
     (own,) = _names("--name", name or None) or ("",)
     found = find_source(source)
-    known = None if honeypots is None else find_source(honeypots)
+    marked = None if honeypots is None else find_source(honeypots)
     path = database or found.database
-    read_rows = reader_of(path, [found] if known is None else [found, known], _rows)
+    read_rows = reader_of(path, [found] if marked is None else [found, marked], _rows)
     with serving(path):
         prepared = prepare(
             path,
             found,
             read_rows,
             {key: value for key, value in given.items() if value is not None},
-            known,
+            marked,
         )
         at = listen(host, port)
         hosts = Hosts.of(host, at.getsockname()[1], tuple(allow_host or ()))

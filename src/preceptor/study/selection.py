@@ -270,8 +270,7 @@ def _difference(
     positive: str | None,
     negatives: str | None,
 ) -> tuple[float, float]:
-    """Interval of the AUC of one candidate on a validation set minus that of another candidate on
-    the same or another set."""
+    """Interval of the difference of the AUCs of two candidates, each on its validation set."""
     one, other = (
         _side(candidate, name, classes, positive, negatives)
         for candidate, name in zip(sides, names, strict=True)

@@ -108,7 +108,7 @@ def _asked(url: str, ask: Callable[[Patience], Result]) -> Result:
     user, _, host = parts.netloc.rpartition("@")
     password = user.partition(":")[2]
     # A bucket is no host: libraries tell the whole as its name.
-    secrets = [one for one in (user, password, unquote(password)) if one]
+    hidden = [one for one in (user, password, unquote(password)) if one]
     patience = Patience.from_environment()
     server = f"{parts.scheme}://{host}"
-    return repeated(lambda: ask(patience), server, patience, secrets=secrets)
+    return repeated(lambda: ask(patience), server, patience, secrets=hidden)
