@@ -13,6 +13,7 @@ from scipy import stats
 
 from preceptor.config.yaml_file import parse_config
 from preceptor.errors import InputError
+from preceptor.report.budget_figure import budget_plot
 from preceptor.report.questions import answers
 from preceptor.results.budgets import Enough, annotation_minutes, budget_steps, enough
 from preceptor.results.domain import Results
@@ -116,6 +117,35 @@ def test_the_curve_is_the_figures_of_its_runs(results: Results) -> None:
     runs = results.runs[results.runs["role"] == "teacher @ 4"]
     small = maps[maps["size"] == 4]["mean"].item()
     assert small == pytest.approx(runs["val_map_correlation"].astype(float).mean())
+
+
+def test_the_curve_has_the_mapper_of_each_size(tmp_path: Path) -> None:
+    values = {"mapper": True, "manifest": squares(tmp_path / "data"), "students": ["test_resnet"]}
+    study = parse_config(SETTINGS | values, StudyConfig)
+    plan = walk(study, tmp_path / "store", compute=False)
+    # The mapper and the Students that are trained on its maps are better than the others.
+    teacher = "test_byobnet mapper"
+    write_down(StudyPlan.of(plan), lambda arm, seed: 0.5 + seed + (arm.teacher == teacher))
+    found = gather_study(StudyPlan.of(plan)).first
+    winner = plan.winner()
+    assert winner is not None
+    assert winner.kind == "mapper"
+    assert set(found.runs[found.runs["role"] == "mapper @ 4"]["backbone"]) == {"test_byobnet"}
+    for line in ("mapper", "teacher_maps"):
+        rows = found.budget[found.budget["line"] == line]
+        assert list(rows["backbone"].unique()) == ["test_resnet"]  # that of the Student
+        assert list(rows["size"]) == [4, 12]
+    tested = found.figures[
+        (found.figures["role"] == "mapper @ 4")
+        & (found.figures["set"] == "test-unseen")
+        & (found.figures["source"] == "")
+    ]
+    small = found.budget[(found.budget["line"] == "mapper") & (found.budget["size"] == 4)]
+    assert small["mean"].item() == pytest.approx(tested["auc"].mean())
+    drawn = budget_plot(found, "test_resnet", 0.01)
+    assert drawn is not None
+    assert "mapper" in drawn.series
+    assert answers(plan, found)["budget"]
 
 
 def test_minutes_are_known_where_every_drawn_image_has_a_time(

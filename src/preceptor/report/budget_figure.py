@@ -27,14 +27,21 @@ from preceptor.results.domain import Results
 from preceptor.results.rows import records
 from preceptor.runtime.formatting import number
 
-_NAMES = {"baseline1": "Baseline 1", "student": "Student", "teacher_maps": "Teacher's maps"}
+_NAMES = {
+    "baseline1": "Baseline 1",
+    "student": "Student",
+    "mapper": "Mapper",
+    "teacher_maps": "Teacher's maps",
+}
+_ALL_IMAGES = ("baseline2", "ceiling", "mapper_all")  # rows that use labels or maps of all images
 
 
 def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
-    """AUC of Baseline 1 and the Student on the primary set by number of annotated images.
+    """AUC of Baseline 1, the Student and a mapper on the primary set by number of annotated images.
 
-    Bands are 95 % intervals of the mean over seeds. Baseline 2 and the ceiling, which do not depend
-    on this number, are horizontal lines; the number after which more annotations increase the
+    Bands are 95 % intervals of the mean over seeds. Baseline 2, the ceiling and a mapper of the
+    same backbone that is trained on all human maps do not depend on this number and are horizontal
+    lines; the number after which more annotations increase the
     Student's AUC by less than `gain` is marked.
     """
     if results.budget.empty:
@@ -46,7 +53,7 @@ def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
         whole = results.table
         whole = whole[(whole["set"] == results.primary) & (whole["source"] == "")]
         means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
-        across = {key: float(means[key]) for key in ("baseline2", "ceiling") if key in means}
+        across = {key: float(means[key]) for key in _ALL_IMAGES if key in means}
     found = enough(results.budget_steps, backbone, "student", gain)
     mark = found.size if found is not None else None
     title = f"{backbone}: AUC on {results.primary} over the number of annotated images"

@@ -181,7 +181,8 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Blo
     blocks: list[Block | None] = [
         Text(
             "Bands are 95 % intervals of the mean over seeds, with a new draw of annotated images "
-            "for each seed; horizontal lines are Baseline 2 and the ceiling, which use all labels."
+            "for each seed; horizontal lines are the rows that use the labels or the human maps of "
+            "all training images."
         )
     ]
     for backbone in study.students:
@@ -197,6 +198,7 @@ def _annotations(plan: Plan, results: Results, shared: DomainTables) -> list[Blo
             if drawing is not None
         ]
         legend = [*_AT_BEST[:1], ("student", "Student"), *_AT_BEST[1:]]
+        legend += [("mapper", "Mapper, annotated"), ("mapper_all", "Mapper, all maps")]
         legend.append(("teacher", "Teacher's maps"))
         blocks.append(_drawn(f"curve-{slug(backbone)}", drawings, legend))
         table = shared.budgets.get(backbone)

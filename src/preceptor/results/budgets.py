@@ -15,12 +15,15 @@ from preceptor.evaluation.paired_tests import mean_std, paired_difference, t_int
 from preceptor.evaluation.scores import ALL_SOURCES
 from preceptor.results.map_agreement import map_agreement
 from preceptor.results.rows import records
+from preceptor.study.budget_runs import mapper_backbone
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm, Role
+from preceptor.study.teacher import Teacher
 
 LINES = {
     "baseline1": "Baseline 1: annotated alone",
     "student": "Student: all images, Teacher's maps",
+    "mapper": "Mapper as a detector: marks alone",
     "teacher_maps": "Teacher's maps (r with human maps)",
 }
 
@@ -44,7 +47,8 @@ class Enough:
 
 
 def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Results of Baseline 1, the Teacher's maps and the Student by number of annotated images.
+    """Results of Baseline 1, the Student, a mapper and the Teacher's maps by number of annotated
+    images.
 
     Args:
         plan: Plan of the study.
@@ -53,9 +57,9 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
     Returns:
         One row per backbone, line (`LINES`) and size: backbone, line, size, minutes (annotation
         time, mean over seeds; NaN if a time is unknown), mean, std, low, high (95 % t interval of
-        the mean over seeds), n, by_seed, seeds. The lines baseline1 and student are AUCs on the
-        primary set; teacher_maps is the correlation of the Teacher's maps with human maps of
-        validation images.
+        the mean over seeds), n, by_seed, seeds. The lines baseline1, student and mapper are AUCs on
+        the primary set; teacher_maps is the correlation of the Teacher's maps with human maps of
+        validation images. The mapper and the Teacher are the same for every backbone.
     """
     study, primary = plan.protocol.study, plan.protocol.primary
     winner, manifest = plan.winner(), plan.protocol.workspace.manifest
@@ -63,19 +67,17 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
     for size in study.budgets:
         minutes = annotation_minutes(plan, size)
         for backbone in study.students:
-            found: dict[str, pd.Series] = {}
-            roles: tuple[Role, ...] = ("baseline1", "student")
-            for role in roles:
-                here = figures[
-                    (figures["role"] == _label(role, size))
-                    & (figures["backbone"] == backbone)
-                    & (figures["set"] == primary)
-                    & (figures["source"] == ALL_SOURCES)
-                ]
-                found[role] = here.drop_duplicates("seed").set_index("seed")["auc"]
+            found = {
+                role: _aucs(figures, role, size, name, primary)
+                for role, name in (
+                    ("baseline1", backbone),
+                    ("student", backbone),
+                    ("mapper", mapper_backbone(plan)),
+                )
+            }
             if winner is not None and winner.kind != "given":
                 found["teacher_maps"] = _map_agreement(
-                    runs, size, winner.name, winner.alpha, manifest.eval_splits("val")
+                    runs, size, winner, manifest.eval_splits("val")
                 )
             for line, values in found.items():
                 values = values.dropna().sort_index()
@@ -153,13 +155,26 @@ def annotation_minutes(plan: Plan, size: int) -> float:
     return float(np.mean(found))
 
 
+def _aucs(
+    figures: pd.DataFrame, role: Role, size: int, backbone: str | None, primary: str
+) -> pd.Series:
+    """AUCs of a role on the primary set with a number of annotated images, by seed."""
+    here = figures[
+        (figures["role"] == _label(role, size))
+        & (figures["backbone"] == backbone)
+        & (figures["set"] == primary)
+        & (figures["source"] == ALL_SOURCES)
+    ]
+    return here.drop_duplicates("seed").set_index("seed")["auc"]
+
+
 def _map_agreement(
-    runs: pd.DataFrame, size: int, backbone: str, alpha: float, sets: Sequence[str]
+    runs: pd.DataFrame, size: int, winner: Teacher, sets: Sequence[str]
 ) -> pd.Series:
     """Agreement of the Teachers with a number of annotated images, by seed."""
-    label = _label("teacher", size)
-    mine = runs[(runs["role"] == label) & (runs["backbone"] == backbone) & (runs["alpha"] == alpha)]
-    return map_agreement(mine, sets)
+    label = _label("mapper" if winner.kind == "mapper" else "teacher", size)
+    of_backbone = (runs["role"] == label) & (runs["backbone"] == winner.name)
+    return map_agreement(runs[of_backbone & (runs["alpha"] == winner.alpha)], sets)
 
 
 def _label(role: Role, size: int) -> str:

@@ -111,8 +111,8 @@ class StudyConfig(GuidanceConfig):
             for the Teacher's maps but not for the control's; fewer trainings).
         variants: Students that differ from the study's own in some settings: name → settings.
         ceiling: Train on all images with all available human maps.
-        budget: Numbers of annotated images at which Baseline 1, the selected Teacher and its
-            Student are trained again, with a new draw for every seed.
+        budget: Numbers of annotated images at which Baseline 1, the selected Teacher, its Student
+            and a mapper, if any, are trained again, with a new draw for every seed.
         budget_gain: Smallest gain in AUC between successive numbers that is considered relevant.
         threshold: Rule of the decision threshold of each model on its validation scores: eer or
             fdr=x, see `fixed_threshold`.

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal, cast, get_args
 
 from preceptor.study.baseline_runs import annotated_run, full_run
+from preceptor.study.budget_runs import budget_mappers, budget_runs
 from preceptor.study.config import StudyConfig
 from preceptor.study.control_runs import added_control_run, control_run
 from preceptor.study.controls import Control
@@ -94,32 +95,6 @@ def variants_and_tests(plan: Plan, winner: Teacher, backbone: str, setting: Sett
             own = replace(setting, alpha=variant.alpha_of(setting.alpha))
             add(variant_run(protocol, name, winner, backbone, own, seed))
     return makers + runs + [protocol.evaluation(run) for run in runs]
-
-
-def budget_runs(
-    plan: Plan, role: Literal["baseline1", "student"], backbone: str, setting: Setting
-) -> list[Step]:
-    """Runs of Baseline 1 or of the Student for each number of annotated images.
-
-    Args:
-        plan: Plan of one domain.
-        role: baseline1 or student.
-        backbone: Backbone of the models.
-        setting: Setting selected for this role.
-    """
-    winner = plan.winner()
-    assert winner is not None
-    runs, makers = [], []
-    for size in plan.protocol.study.budgets:
-        protocol = plan.protocol.of_budget(size)
-        for seed in protocol.study.first_seeds:
-            if role == "baseline1":
-                runs.append(annotated_run(protocol, backbone, setting, seed))
-            elif winner.kind != "given":  # given maps do not depend on what is annotated
-                *before, run = student_run(protocol, winner, backbone, setting, seed)
-                makers += before
-                runs.append(run)
-    return makers + runs + [plan.protocol.evaluation(run) for run in runs]
 
 
 def detectors(plan: Plan) -> list[Step]:
@@ -285,7 +260,7 @@ def _after_setting(plan: Plan, role: Role, backbone: str, setting: Setting) -> l
             probes = _probe_chains(plan)  # a dropped Teacher lacks some seeds
             known = [chain[-1] for chain in probes if chain[-1].id in plan.steps]
             later += map(plan.protocol.evaluation, known)
-            later += detectors(plan)
+            later += detectors(plan) + budget_mappers(plan)
         return later + budget_runs(plan, "student", backbone, setting)
     paper = plan.protocol.study.paper_setting
     shown = sorted({setting, paper} if role == "baseline1" else {setting})
