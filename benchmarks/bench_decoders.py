@@ -7,10 +7,11 @@ decoders   CPU time from a file in memory to an array, and to an image of Pillow
            which the pixels differ from Pillow's; what becomes of files of other kinds. Pillow as in
            `decode_image` and `load_image`. simplejpeg (MIT) is measured where it is installed
 cache      plain loop: the files decoded and resized by Pillow, without this library, by as many
-           threads as cores, with the same pixels as in the cache
+           threads or processes as cores, with the same pixels as in the cache
            filling: a manifest of them opened with an empty cache, which also checks the table,
-           hashes the files and stores images and index on the disk. Speed of the filling ÷ speed of
-           the loop, in CPU time and in time, the median of the turns with smallest and largest
+           hashes the files and stores images and index on the disk; the processes that it starts
+           for many files count. Speed of the filling ÷ speed of each loop, in CPU time and in time,
+           the median of the turns with smallest and largest
 
 The files are squares from the two photographs of scikit-learn, or, with --folder, all images in a
 folder and its subfolders (decoders: the JPEG files among them).
@@ -21,11 +22,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import multiprocessing
+import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -46,7 +49,7 @@ from preceptor.data.workspace import Workspace
 from preceptor.runtime.cores import core_count
 
 FORM = ImageFormat(224)
-COUNTS = {64: 4000, 256: 2000, 1024: 200}
+COUNTS = {64: 12000, 256: 10000, 1024: 200}
 """Number of files of each side in pixels; a tenth of them for the decoders."""
 LEAST = 400  # side of the square that is cut from a photograph, if the file is smaller
 SUBSAMPLING = {"4:4:4": 0, "4:2:0": 2}
@@ -197,18 +200,27 @@ def fill(manifest: Path, caches: Path) -> None:
     Workspace.open(manifest, caches, verify=True, formats=[FORM])
 
 
-def plain_loop(paths: Sequence[Path]) -> None:
-    threads = core_count()
+def decode_and_resize(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with Image.open(path) as image:
+            size = (FORM.side, FORM.side)
+            np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 
-    def run(part: Sequence[Path]) -> None:
-        for path in part:
-            with Image.open(path) as image:
-                size = (FORM.side, FORM.side)
-                np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 
+def plain_loop(paths: Sequence[Path], pool: Executor) -> None:
     parts = [paths[start : start + 32] for start in range(0, len(paths), 32)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, parts))
+    with pool:
+        list(pool.map(decode_and_resize, parts))
+
+
+def forked() -> Executor:
+    return ProcessPoolExecutor(core_count(), multiprocessing.get_context("fork"))
+
+
+def cpu_seconds() -> float:
+    """Seconds of a core of this process and of its children that have ended."""
+    each = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in each)
 
 
 def compare_filling(title: str, paths: Sequence[Path], folder: Path, turns: int) -> None:
@@ -222,26 +234,32 @@ def compare_filling(title: str, paths: Sequence[Path], folder: Path, turns: int)
     caches = folder / "caches"
     seconds: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
-    sides = {"filling": lambda: fill(folder / "m.csv", caches), "loop": lambda: plain_loop(paths)}
+    sides = {
+        "filling": lambda: fill(folder / "m.csv", caches),
+        "threads": lambda: plain_loop(paths, ThreadPoolExecutor(core_count())),
+        "processes": lambda: plain_loop(paths, forked()),
+    }
     for turn in range(turns + 1):
         for name, run in sides.items():
-            started, used = time.perf_counter(), time.process_time()
+            started, used = time.perf_counter(), cpu_seconds()
             run()
             if turn:  # the first warms up
                 seconds.setdefault(name, []).append(time.perf_counter() - started)
-                cpu.setdefault(name, []).append(time.process_time() - used)
+                cpu.setdefault(name, []).append(cpu_seconds() - used)
         shutil.rmtree(caches)
     cells = []
     for clock in (cpu, seconds):
         cells += [f"{1e3 * median(clock[name]) / len(paths):.3f}" for name in sides]
-        middle, least, most = ratio(clock, "loop", "filling")
-        cells.append(f"{middle:.3f} ({least:.3f}-{most:.3f})")
+        for loop in ("threads", "processes"):
+            middle, least, most = ratio(clock, loop, "filling")
+            cells.append(f"{middle:.3f} ({least:.3f}-{most:.3f})")
     print(f"| {len(paths):,} files, {title} | " + " | ".join(cells) + " |", flush=True)
 
 
 def cache(folder: Path | None, turns: int) -> None:
-    print("| files | filling, CPU ms | loop | speed | filling, ms | loop | speed |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    sides = "threads | processes | ÷ threads | ÷ processes"
+    print(f"| files | filling, CPU ms | {sides} | filling, ms | {sides} |")
+    print("| --- |" + " --- |" * 10)
     with tempfile.TemporaryDirectory() as temporary:
         if folder is not None:
             compare_filling(str(folder), images_in(folder), Path(temporary), turns)

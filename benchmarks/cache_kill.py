@@ -37,14 +37,14 @@ from tests.fault_server import FaultServer, fault_server
 FILL = """
 import sys
 from pathlib import Path
-from preceptor.data import decode_pass, shards
+from preceptor.data import file_reading, shards
 from preceptor.config.image_format import ImageFormat
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest
 def told(done, total):
     print(done, total, flush=True)
 shards._SHARD_BYTES = 32 * 48 * 48 * 3
-decode_pass._STORED_AFTER = 0.1
+file_reading._STORED_AFTER = 0.1
 with DecodePass(Path(sys.argv[2]), [ImageFormat(48)]) as decoding:
     Manifest.read(Path(sys.argv[1]), decoding=decoding, progress=told)
 """

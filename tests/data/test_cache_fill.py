@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 
 from preceptor.config.image_format import ImageFormat
-from preceptor.data import cache_fill, decode_pass, shard_writer, shards
+from preceptor.data import (
+    cache_fill,
+    cache_writers,
+    file_parts,
+    file_reading,
+    shard_writer,
+    shards,
+)
 from preceptor.data.cache import open_images
 from preceptor.data.cache_view import VIEWS
 from preceptor.data.decode_pass import DecodePass
@@ -135,7 +142,7 @@ def build_together(folder: Path, caches: Path, barrier: Any, answers: Any) -> No
 
 def build_and_die(folder: Path, caches: Path) -> None:
     done = []
-    render = cache_fill.render
+    render = cache_writers.render
 
     def deadly(*arguments: Any) -> Any:
         if len(done) == 3:
@@ -143,7 +150,7 @@ def build_and_die(folder: Path, caches: Path) -> None:
         done.append(1)
         return render(*arguments)
 
-    cache_fill.render = deadly
+    cache_writers.render = deadly
     open_images(make_again(folder), side=24, cache_dir=caches, threads=1)
 
 
@@ -165,8 +172,8 @@ def store_and_die(folder: Path, caches: Path) -> None:
     The fourth is not read, so that the thread that reads is not far ahead on a busy machine.
     """
     shards._SHARD_BYTES = 2 * 24 * 24 * 3
-    decode_pass._STORED_AFTER = 0
-    reading, begun = decode_pass.read_file, []
+    file_reading._STORED_AFTER = 0
+    reading, begun = file_parts.read_file, []
 
     def read_three(path: str) -> bytes:
         begun.append(path)
@@ -174,14 +181,14 @@ def store_and_die(folder: Path, caches: Path) -> None:
             threading.Event().wait()
         return reading(path)
 
-    decode_pass.read_file = read_three
+    file_parts.read_file = read_three
 
     def deadly(done: int, total: int) -> None:
         if done == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
     table = make_again(folder).table
-    with DecodePass(caches, [ImageFormat(24)], threads=1) as decoding:
+    with DecodePass(caches, [ImageFormat(24)], workers=1) as decoding:
         decoding.decode(table["path"].tolist(), table["saliency"].tolist(), progress=deadly)
 
 
@@ -256,13 +263,13 @@ def test_a_killed_pass_goes_on_where_it_stopped(
     assert len(kept) >= 1
     assert 2 in map(images_in, kept)
     read: list[str] = []
-    original = decode_pass.read_file
+    original = file_parts.read_file
 
     def read_file(path: str) -> bytes:
         read.append(Path(path).name)
         return original(path)
 
-    monkeypatch.setattr(decode_pass, "read_file", read_file)
+    monkeypatch.setattr(file_parts, "read_file", read_file)
     images = open_images(manifest, side=24, cache_dir=caches)
     assert not {"0.png", "1.png"} & set(read)
     assert {"2.png", "3.png", "4.png", "map4.png"} <= set(read)  # not stored in the index

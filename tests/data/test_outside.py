@@ -17,6 +17,7 @@ from torch import Tensor
 
 from preceptor.config.training import Augmentation, OutsideKind
 from preceptor.data import augment, draws
+from preceptor.data.canvas_format import MAP_SIDE
 from preceptor.data.geometry import Turn, turn_array
 from preceptor.data.outside import (
     change_outside,
@@ -27,7 +28,6 @@ from preceptor.data.outside import (
 )
 from preceptor.data.prepared_changes import prepare
 from preceptor.data.rows import MapArray, MapTargets, Rows
-from preceptor.data.stored_map import MAP_SIDE
 from preceptor.data.stream import TrainingStream
 from tests.datasets import Noise
 from tests.no_reads import NoReads

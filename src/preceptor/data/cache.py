@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from preceptor.config.image_format import Fit, ImageFormat
 from preceptor.data.cache_view import open_view
-from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
 from preceptor.data.decode_pass import INDEX, DecodePass
 from preceptor.data.file_index import FileIndex
 from preceptor.data.fingerprints import contents_of
@@ -27,7 +27,7 @@ from preceptor.data.images import decode_map, image_size, load_image, read_file
 from preceptor.data.locations.location import is_plain
 from preceptor.data.locations.read import reading_threads
 from preceptor.data.manifest import Manifest
-from preceptor.data.stored_map import MAP_SIDE, stored_map
+from preceptor.data.stored_map import stored_map
 from preceptor.errors import RunFailedError
 
 

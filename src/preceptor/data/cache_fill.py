@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -12,16 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from preceptor.data.cache_writers import CacheTarget, CacheWriters
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.dead_fills import fill_prefix, remove_dead_fills
 from preceptor.data.file_contents import FileContents, places_among
 from preceptor.data.file_index import KnownFiles
 from preceptor.data.file_table import FileTable
-from preceptor.data.geometry import render
-from preceptor.data.images import decode_map, load_image
-from preceptor.data.shard_writer import ShardWriter
 from preceptor.data.shards import ShardFolder
-from preceptor.data.stored_map import stored_map
 from preceptor.errors import InputError
 
 # Bytes that must stay free on the disk after the cache is filled.
@@ -77,7 +73,8 @@ def bytes_missing(cache_dir: Path, formats: Sequence[CanvasFormat], contents: Fi
 
 
 class CacheFill:
-    """Writing of decoded images and maps into the shards of a cache.
+    """Filling of a cache: the check of its disk space, the hidden folder of its unfinished shards,
+    and the writers into them: `writers` of this process, and the `target` of others.
 
     Args:
         cache_dir: Folder of the cache.
@@ -101,12 +98,13 @@ class CacheFill:
         locked: bool,
     ) -> None:
         remove_dead_fills(cache_dir, key, locked=locked)  # before the free space is measured
-        folders = [ShardFolder.of_images(cache_dir, form) for form in formats]
-        folders.append(ShardFolder.of_maps(cache_dir))
-        for of in folders:
+        hidden = cache_dir / f"{fill_prefix(key)}{uuid.uuid4().hex}.tmp"
+        self.target = CacheTarget(cache_dir, hidden, tuple(formats))
+        for of in self.target.folders:
             of.remove_damaged()
         counts = [int(which.sum()) for which in (*missing.images, missing.maps)]
-        needed = sum(of.item_bytes * count for of, count in zip(folders, counts, strict=True))
+        sizes = [of.item_bytes for of in self.target.folders]
+        needed = sum(size * count for size, count in zip(sizes, counts, strict=True))
         free = shutil.disk_usage(cache_dir).free
         if needed + SPARE_DISK > free:
             raise InputError(
@@ -114,41 +112,8 @@ class CacheFill:
                 f"reserve, and {free / 2**20:,.0f} MiB are free; choose another folder or set "
                 "cache: none"
             )
-        self._hidden = cache_dir / f"{fill_prefix(key)}{uuid.uuid4().hex}.tmp"
-        self._hidden.mkdir()
-        writers = [
-            ShardWriter(of, self._hidden, count) for of, count in zip(folders, counts, strict=True)
-        ]
-        self._images = list(zip(formats, writers[:-1], strict=True))
-        self._maps = writers[-1]
-
-    def put_image(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
-        """Decode an image and write the canvases that are missing; returns width and height.
-
-        Raises:
-            ImageError: It cannot be decoded.
-            OSError: The disk is full, or cannot be written.
-        """
-        wanting = [(form, writer) for form, writer in self._images if writer.wants(digest)]
-        for channels in dict.fromkeys(form.channels for form, _ in wanting) or (3,):
-            image = load_image(path, channels, content)
-            for form, writer in wanting:
-                if form.channels == channels:
-                    writer.put(digest, render(image, form.fit, form.side), image.size)
-        return image.size
-
-    def put_map(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
-        """Decode a map and write it if it is missing; returns width and height.
-
-        Raises:
-            ImageError: It cannot be decoded.
-            OSError: The disk is full, or cannot be written.
-        """
-        values = decode_map(path, content)
-        size = values.shape[1], values.shape[0]
-        if self._maps.wants(digest):
-            self._maps.put(digest, stored_map(values), size)
-        return size
+        hidden.mkdir()
+        self.writers = CacheWriters(self.target, counts)
 
     def finish(self) -> None:
         """Publish the shards that are not full.
@@ -156,13 +121,11 @@ class CacheFill:
         Raises:
             OSError: The disk is full, or cannot be written.
         """
-        with contextlib.ExitStack() as every:  # also if one of them fails
-            for writer in (*(writer for _, writer in self._images), self._maps):
-                every.callback(writer.finish)
+        self.writers.finish()
 
     def close(self) -> None:
         """Remove what was not published."""
-        shutil.rmtree(self._hidden, ignore_errors=True)
+        shutil.rmtree(self.target.hidden, ignore_errors=True)
 
 
 def _absent(of: ShardFolder, files: KnownFiles, which: NDArray[np.bool_]) -> NDArray[np.bool_]:

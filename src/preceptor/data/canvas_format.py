@@ -1,4 +1,4 @@
-"""Format of the images of a cache."""
+"""Formats of the images and maps of a cache."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from preceptor.config.image_format import Fit, ImageFormat
 
 # Increased if the decoded pixels of the same file change.
 CACHE_FORMAT = 3
+MAP_SIDE = 128
+"""Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32)."""
 
 
 @dataclass(frozen=True)

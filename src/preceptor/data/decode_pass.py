@@ -7,10 +7,7 @@ images are in the cache.
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,25 +24,17 @@ from preceptor.data.checked_tables import CheckedTable, CheckedTables, TableKey
 from preceptor.data.dead_fills import fill_lock
 from preceptor.data.file_contents import FileContents
 from preceptor.data.file_index import FileIndex, KnownFiles
+from preceptor.data.file_reading import FileReading
 from preceptor.data.file_table import Decoded, FileTable, WrongFiles
-from preceptor.data.images import ImageError, decode_map, load_image, read_file
-from preceptor.data.locations.read import reading_threads
 from preceptor.errors import RunFailedError
-from preceptor.runtime.checksums import content_hash
 from preceptor.runtime.cores import core_count
 from preceptor.runtime.file_lock import locked
 from preceptor.runtime.progress import Progress
-from preceptor.runtime.progress import progress as progress_bar
 
 INDEX = "index"
 """Folder of a cache folder that remembers what is known of image files."""
 TABLES = "checked"
 """Folder of a cache folder with the tables that were found valid."""
-# Files of a task: submitting one costs as much as decoding a small image, and a kilobyte of memory.
-_PART = 32
-# Seconds after which the properties of the files that were read are stored: what a killed process
-# has decoded for longer is not decoded again.
-_STORED_AFTER = 30.0
 
 
 class DecodePass:
@@ -59,19 +48,20 @@ class DecodePass:
     Args:
         cache_dir: Folder of the cache and of the `FileIndex`; None = decode only.
         formats: Image formats whose images are written into the cache.
-        threads: Number of decoding threads; None = one per core.
+        workers: Number of threads that decode, or of processes if there are many files; None = one
+            per core.
     """
 
     def __init__(
         self,
         cache_dir: Path | None = None,
         formats: Collection[ImageFormat] = (),
-        threads: int | None = None,
+        workers: int | None = None,
     ) -> None:
         assert cache_dir is not None or not formats
         self._cache_dir = cache_dir
         self._formats = list(dict.fromkeys(CanvasFormat.of(form) for form in formats))
-        self._threads = threads or core_count()
+        self._workers = workers or core_count()
         self._valid: _Valid | None = None  # the table, if all of its files are valid
         self._locked = False
         self._stack = contextlib.ExitStack()
@@ -119,8 +109,8 @@ class DecodePass:
         found = WrongFiles()
         if unread.any():
             with self._filling(formats, table, missing) as fill:
-                read = _Reading(table, files, index, fill, self._threads)
-                found = read.run(np.flatnonzero(unread), progress)
+                reading = FileReading(table, files, index, fill, self._workers)
+                found = reading.run(np.flatnonzero(unread), progress)
         if complete and not found and (contents := table.contents(files)) is not None:
             self._valid = _Valid(contents, *table.states(files))
             self._are_there(contents)  # stores the views
@@ -211,116 +201,9 @@ class DecodePass:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """Reading and decoding of files.
-
-    Args:
-        table: Files.
-        files: What is known of them, which is filled in.
-        index: Index, which stores it.
-        fill: Cache into which it is written; None = decode only.
-        threads: Number of decoding threads.
-    """
-
-    table: FileTable
-    files: KnownFiles
-    index: FileIndex
-    fill: CacheFill | None
-    threads: int
-
-    def run(self, which: NDArray[np.int64], progress: Progress | None) -> WrongFiles:
-        """Read the files at these positions; returns the problems."""
-        self.files.known[which] = False
-        self.files.as_image[which] = self.files.as_map[which] = False
-        wrong = WrongFiles()
-        # Many threads wait for the network; a few of them decode, which takes cores and memory.
-        threads = reading_threads([self.table.paths[at] for at in which.tolist()], self.threads)
-        decoding: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if threads > self.threads:
-            decoding = threading.Semaphore(self.threads)
-
-        def read_part(part: NDArray[np.int64]) -> int:
-            for at in part.tolist():
-                self._read(at, decoding, wrong)
-            return len(part)
-
-        size = min(_PART, max(1, len(which) // (8 * threads)))
-        parts = np.array_split(which, -(-len(which) // size))
-        title, done, stored, when = f"reading {len(which):,} images", 0, 0, time.monotonic()
-        with ThreadPoolExecutor(threads) as pool, _shown(progress, title) as shown:
-            try:
-                for count in pool.map(read_part, parts):
-                    done += count
-                    shown(done, len(which))
-                    if time.monotonic() - when >= _STORED_AFTER:
-                        self._store(which[stored:done])
-                        stored, when = done, time.monotonic()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            finally:
-                self._store(which[stored:done])
-        return wrong
-
-    def _read(
-        self, at: int, decoding: contextlib.AbstractContextManager[object], wrong: WrongFiles
-    ) -> None:
-        path, files = self.table.paths[at], self.files
-        try:
-            content = read_file(path)
-        except ImageError as error:
-            wrong.images[at] = wrong.maps[at] = error.reason
-            return
-        digest = content_hash(content)
-        files.digest[at] = np.frombuffer(digest, np.uint8)
-        files.known[at] = True
-        with decoding:
-            if self.table.is_image[at]:
-                try:
-                    files.size[at] = self._put_image(path, content, digest)
-                    files.as_image[at] = True
-                except ImageError as error:
-                    wrong.images[at] = error.reason
-            if self.table.is_map[at]:
-                try:
-                    files.size[at] = self._put_map(path, content, digest)
-                    files.as_map[at] = True
-                except ImageError as error:
-                    wrong.maps[at] = error.reason
-
-    def _put_image(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
-        if self.fill is not None:
-            return self.fill.put_image(path, content, digest)
-        return load_image(path, content=content).size
-
-    def _put_map(self, path: str, content: bytes, digest: bytes) -> tuple[int, int]:
-        if self.fill is not None:
-            return self.fill.put_map(path, content, digest)
-        height, width = decode_map(path, content).shape
-        return width, height
-
-    def _store(self, which: NDArray[np.int64]) -> None:
-        """Store what is known of files that were read."""
-        read = np.zeros(len(self.table.paths), bool)
-        read[which] = True
-        self.index.remember(self.files, read & self.files.known)
-
-
-@dataclass(frozen=True)
 class _Valid:
     """Table with valid files: hashes of their contents, and states of images and maps by row."""
 
     contents: FileContents
     images: NDArray[np.int64]
     maps: NDArray[np.int64]
-
-
-@contextlib.contextmanager
-def _shown(progress: Progress | None, title: str) -> Iterator[Progress]:
-    """Progress function: that of the caller, or a progress bar."""
-    if progress is not None:
-        yield progress
-        return
-    with progress_bar() as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -275,7 +275,7 @@ def _check_files(
     workers = checks.get("workers")
     decoding = None
     if checks.get("verify", True):
-        decoding = checks.get("decoding") or DecodePass(threads=workers)
+        decoding = checks.get("decoding") or DecodePass(workers=workers)
     progress = checks.get("progress")
     check_files(table, rows, root, findings, decoding=decoding, workers=workers, progress=progress)
     findings.raise_if_any()

@@ -21,8 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preceptor.data.canvas_format import CACHE_FORMAT, CanvasFormat
-from preceptor.data.stored_map import MAP_SIDE
+from preceptor.data.canvas_format import CACHE_FORMAT, MAP_SIDE, CanvasFormat
 from preceptor.errors import RunFailedError
 from preceptor.runtime.checksums import DIGEST_BYTES
 

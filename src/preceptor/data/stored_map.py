@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preceptor.data.canvas_format import MAP_SIDE
 from preceptor.data.map_geometry import resample
 
-# Side of the stored maps: four cells per cell of the finest usual feature grid (32 × 32).
-MAP_SIDE = 128
 # Error of a mean of float32 values, relative to the largest: smaller differences are rounding.
 _ROUNDING = 1e-6
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])

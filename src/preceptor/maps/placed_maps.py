@@ -14,10 +14,11 @@ from PIL import Image
 from preceptor.config.image_format import Fit
 from preceptor.config.maps import KIND_NAMES, MapSource, Trust
 from preceptor.data.cache import ImageSource
+from preceptor.data.canvas_format import MAP_SIDE
 from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
 from preceptor.data.rows import MapArray
-from preceptor.data.stored_map import MAP_SIDE, on_unit_square
+from preceptor.data.stored_map import on_unit_square
 from preceptor.errors import InputError, without_secrets
 from preceptor.maps.plugin_maps import plugin_maps
 from preceptor.maps.principal_components import (

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from preceptor.config.run import RunConfig
 from preceptor.data.cache_fill import bytes_missing
-from preceptor.data.canvas_format import CanvasFormat
+from preceptor.data.canvas_format import MAP_SIDE, CanvasFormat
 from preceptor.data.file_contents import FileContents
-from preceptor.data.stored_map import MAP_SIDE
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.core_load import core_load
 from preceptor.study.config import StudyConfig
