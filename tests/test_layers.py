@@ -52,7 +52,6 @@ LATE = (
     "runtime.signatures",
     "serve.ray",
     "data.locations.remote_files",
-    "data.cache_writers",  # torch, which processes that decode images do not need
 )
 # Packages that hand on public names, when they are asked for; "" is the whole.
 HAND_ON = ("", "data.importers", "results")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ FORMATS = (ImageFormat(24), ImageFormat(16, "letterbox"), ImageFormat(16, channe
 PROGRAM = """
 import sys
 from pathlib import Path
+from typing import Any
 from preceptor.config.image_format import ImageFormat
 from preceptor.data import file_reading
 from preceptor.data.decode_pass import DecodePass
@@ -57,8 +59,8 @@ def many(monkeypatch: pytest.MonkeyPatch) -> list[DecodeProcesses]:
     started: list[DecodeProcesses] = []
 
     class Kept(DecodeProcesses):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)  # type: ignore[arg-type]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             started.append(self)
 
     monkeypatch.setattr(file_reading, "DecodeProcesses", Kept)

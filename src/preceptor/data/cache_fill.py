@@ -18,6 +18,7 @@ from preceptor.data.file_contents import FileContents, places_among
 from preceptor.data.file_index import KnownFiles
 from preceptor.data.file_table import FileTable
 from preceptor.data.shards import ShardFolder
+from preceptor.data.stored_map import stored_map
 from preceptor.errors import InputError
 
 # Bytes that must stay free on the disk after the cache is filled.
@@ -113,7 +114,7 @@ class CacheFill:
                 "cache: none"
             )
         hidden.mkdir()
-        self.writers = CacheWriters(self.target, counts)
+        self.writers = CacheWriters(self.target, counts, stored_map)
 
     def finish(self) -> None:
         """Publish the shards that are not full.

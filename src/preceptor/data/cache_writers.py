@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preceptor.data.canvas_format import CanvasFormat
 from preceptor.data.geometry import render
 from preceptor.data.images import decode_map, load_image
 from preceptor.data.shard_writer import ShardWriter
 from preceptor.data.shards import ShardFolder
+
+StoredMap = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,14 @@ class CacheWriters:
     Args:
         target: Place where they are written.
         counts: Numbers of images of each format, and of maps, that are expected at most.
+        stored: Function that makes the stored map of a decoded one (`stored_map`, which needs
+            torch); None = no maps are written.
     """
 
-    def __init__(self, target: CacheTarget, counts: Sequence[int]) -> None:
+    def __init__(
+        self, target: CacheTarget, counts: Sequence[int], stored: StoredMap | None
+    ) -> None:
+        self._stored = stored
         writers = [
             ShardWriter(of, target.hidden, count)
             for of, count in zip(target.folders, counts, strict=True)
@@ -73,12 +83,11 @@ class CacheWriters:
             ImageError: It cannot be decoded.
             OSError: The disk is full, or cannot be written.
         """
-        from preceptor.data.stored_map import stored_map  # torch, which images do not need
-
         values = decode_map(path, content)
         size = values.shape[1], values.shape[0]
         if self._maps.wants(digest):
-            self._maps.put(digest, stored_map(values), size)
+            assert self._stored is not None
+            self._maps.put(digest, self._stored(values), size)
         return size
 
     def finish(self) -> None:

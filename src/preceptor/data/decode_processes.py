@@ -19,7 +19,7 @@ from preceptor.data.cache_writers import CacheTarget
 from preceptor.data.file_parts import FilePart, PartRead
 from preceptor.errors import RunFailedError
 
-_MODULE = "preceptor.data.decode_worker"
+_IMAGES, _MAPS = "preceptor.data.decode_worker", "preceptor.data.decode_map_worker"
 
 
 class DecodeProcesses:
@@ -31,15 +31,16 @@ class DecodeProcesses:
     Args:
         count: Number of processes.
         target: Cache that is filled; None = decode only.
+        maps: Whether maps are written, too.
 
     Raises:
         OSError: They cannot be started.
     """
 
-    def __init__(self, count: int, target: CacheTarget | None) -> None:
+    def __init__(self, count: int, target: CacheTarget | None, *, maps: bool) -> None:
         self._all: list[subprocess.Popen[bytes]] = []
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        command = [sys.executable, "-P", "-m", _MODULE]
+        command = [sys.executable, "-P", "-m", _MAPS if maps else _IMAGES]
         places = [one for one in sys.path if one]  # the same packages, also of a program's own path
         env = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
         try:

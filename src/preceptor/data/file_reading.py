@@ -91,8 +91,10 @@ class FileReading:
         """
         if count < _MANY or self.workers == 1 or threads > self.workers:
             return None
+        target = None if self.fill is None else self.fill.target
+        maps = target is not None and bool(self.table.is_map.any())
         with contextlib.suppress(OSError):
-            return DecodeProcesses(self.workers, None if self.fill is None else self.fill.target)
+            return DecodeProcesses(self.workers, target, maps=maps)
         return None
 
     def _reader(
