@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--modes", nargs="+", default=["first", "after"])
+    parser.add_argument("--least-overlap", type=float, default=0.0, help="0: always proposed")
     asked = parser.parse_args()
     config = load_config(asked.config, TeacherConfig)
     rows = []
@@ -51,7 +52,13 @@ def done(
     folder = asked.to / f"{mode}-{seed}"
     if (folder / "simulation.csv").is_file():
         return pd.read_csv(folder / "simulation.csv")
-    settings = Simulation(images=asked.images, proposals=mode, teacher=config, seed=seed)
+    settings = Simulation(
+        images=asked.images,
+        proposals=mode,
+        teacher=config,
+        least_overlap=asked.least_overlap,
+        seed=seed,
+    )
     manifest = Path(str(asked.manifest).replace("{seed}", str(seed)))
     return simulate(manifest, folder, settings)
 

@@ -213,7 +213,7 @@ def test_another_person_in_the_same_browser_takes_no_marks(
         ) == [("Ada",)]
 
 
-def propose(server: Served) -> tuple[int, Mask]:
+def propose(server: Served, agreement: float = 0.71) -> tuple[int, Mask]:
     """A Teacher's proposal for each image: a box."""
     box = np.zeros((HEIGHT, WIDTH), bool)
     box[30:110, 60:150] = True
@@ -223,7 +223,7 @@ def propose(server: Served) -> tuple[int, Mask]:
     connection = connect(server.database)
     try:
         connection.execute("BEGIN")
-        teacher = add_teacher(connection, "teacher", 12, 0.71)
+        teacher = add_teacher(connection, "teacher", 12, agreement)
         images = [row[0] for row in connection.execute("SELECT id FROM images")]
         write_proposals(connection, teacher, [Proposal(one, *found, 0.9) for one in images])
         connection.execute("COMMIT")
@@ -285,6 +285,17 @@ def test_a_proposal_after_is_shown_after_the_first_own_mark(
             page.keyboard.press("a")
             saved(page)
             np.testing.assert_array_equal(server.mask("image-0.png"), box | line(page))
+
+
+def test_a_weak_teacher_proposes_nothing_and_the_page_says_why(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with served(images(tmp_path, 1), tmp_path, proposals="first") as server:
+        propose(server, 0.41)
+        with opened(browser, server) as page:
+            assert page.locator("#offer").is_hidden()
+            page.keyboard.press("a")
+            assert "agreement with people, 0.41, is below 0.60" in toast(page)
 
 
 def test_an_answer_from_before_an_undo_does_not_bring_its_stroke_back(

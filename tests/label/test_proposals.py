@@ -1,8 +1,9 @@
-"""Which images have a proposal: those of training splits, and others only where that is asked."""
+"""Which images have a proposal: their split, and the overlap of the Teacher with people's marks."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from preceptor.label.database import connect
@@ -34,3 +35,42 @@ def test_evaluation_sets_have_proposals_only_if_the_command_says_so(manifest: Pa
                 if proposal_for(connection, image, 1, settings) is not None
             }
         assert found == expected, option
+
+
+def test_a_teacher_that_overlaps_the_marks_too_little_proposes_nothing(manifest: Path) -> None:
+    database = manifest.with_name("manifest.label.sqlite")
+    with command(manifest, "--proposals", "first", "--splits", "train"):
+        pass
+    with closing(connect(database)) as connection:
+        image = connection.execute("SELECT id FROM images WHERE split = 'train'").fetchone()[0]
+
+        def shown(least: float = 0.6) -> int | None:
+            settings = replace(read_settings(connection), least_overlap=least)
+            found = proposal_for(connection, image, 1, settings)
+            return None if found is None else found["teacher"]
+
+        def teacher(agreement: float | None) -> int:
+            number = add_teacher(connection, "teacher", 2, agreement)
+            write_proposals(connection, number, [Proposal(image, 0, 0, 2, 1, bytes([0, 2]))])
+            return number
+
+        assert read_settings(connection).least_overlap == 0.6
+        weak = teacher(0.59)
+        assert shown() is None
+        assert shown(0.5) == shown(0.0) == weak
+        good = teacher(0.6)
+        assert shown() == good
+        weaker = teacher(0.3)
+        assert shown() == good  # the newest that overlaps enough
+        assert shown(0.0) == weaker
+        unknown = teacher(None)
+        assert shown() == unknown
+
+
+def test_the_least_overlap_is_an_option_of_the_command(manifest: Path) -> None:
+    database = manifest.with_name("manifest.label.sqlite")
+    for options, expected in ((("--least-overlap", "0.25"), 0.25), ((), 0.25)):
+        with command(manifest, *options):
+            pass
+        with closing(connect(database)) as connection:
+            assert read_settings(connection).least_overlap == expected

@@ -121,6 +121,17 @@ def run(
             show_default="no-proposals-on-evaluation",
         ),
     ] = None,
+    least_overlap: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Overlap with people's marks from which a Teacher's proposals are shown; 0 = "
+            "always.",
+            callback=finite,
+            show_default="0.6",
+        ),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -179,6 +190,7 @@ def run(
         "order": order,
         "proposals": proposals,
         "proposals_on_evaluation": proposals_on_evaluation,
+        "least_overlap": least_overlap,
         "seed": seed,
         "overlap": overlap,
         "overlap_share": overlap_share,

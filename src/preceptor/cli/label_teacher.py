@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preceptor.cli.options import LabelOrder, Proposals
+from preceptor.cli.options import LabelOrder, Proposals, finite
 
 if TYPE_CHECKING:
     from preceptor.label.teacher_config import TeacherConfig
@@ -49,6 +49,16 @@ def simulate(
     proposals: Annotated[
         Proposals, typer.Option(help="Time at which a Teacher's proposal is shown.")
     ] = "after",
+    least_overlap: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Overlap with people's marks from which a Teacher's proposals are shown; 0 = "
+            "always.",
+            callback=finite,
+        ),
+    ] = 0.6,
     teacher: Annotated[
         bool, typer.Option("--teacher/--no-teacher", help="Whether Teachers are trained.")
     ] = True,
@@ -74,6 +84,7 @@ def simulate(
             proposals,
             _teacher(config) if teacher else None,
             seed=seed,
+            least_overlap=least_overlap,
         ),
     )
     print(summary(found))

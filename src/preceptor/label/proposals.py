@@ -76,12 +76,25 @@ def write_proposals(connection: Connection, teacher: int, rows: Iterable[Proposa
     )
 
 
-def newest_proposal(connection: Connection, image: int) -> dict[str, Any] | None:
-    """Proposal of the newest Teacher that has one for an image, as JSON; None if there is none."""
+def newest_proposal(
+    connection: Connection, image: int, least_overlap: float
+) -> dict[str, Any] | None:
+    """Proposal for an image of the newest Teacher that has one and overlaps people's marks enough.
+
+    Args:
+        connection: Connection.
+        image: Number of the image.
+        least_overlap: Least overlap; a Teacher whose overlap is not known is not refused.
+
+    Returns:
+        Proposal with the overlap (`agreement`) and number of `images` of its Teacher, as JSON; None
+        if there is none.
+    """
     row = connection.execute(
-        "SELECT id, x, y, w, h, runs, teacher, score FROM proposals WHERE image = ? "
-        "ORDER BY teacher DESC LIMIT 1",
-        (image,),
+        "SELECT proposals.id, x, y, w, h, runs, teacher, score, images, agreement FROM proposals "
+        "JOIN teachers ON teachers.id = teacher WHERE image = ? "
+        "AND (agreement IS NULL OR agreement >= ?) ORDER BY teacher DESC LIMIT 1",
+        (image, least_overlap),
     ).fetchone()
     return None if row is None else dict(row) | {"runs": to_text(row["runs"])}
 
@@ -91,7 +104,8 @@ def proposal_for(
 ) -> dict[str, Any] | None:
     """Proposal that a person is shown now, or None.
 
-    With `after`, a person must have marked something first. Images of val and test splits have
+    With `after`, a person must have marked something first. The Teacher must overlap people's marks
+    by the `least_overlap` of the settings. Images of val and test splits have
     proposals only if the settings say so, honeypots never.
     """
     if settings.proposals == "never":
@@ -108,7 +122,7 @@ def proposal_for(
         ).fetchone()
         if own is None:
             return None
-    return newest_proposal(connection, image)
+    return newest_proposal(connection, image, settings.least_overlap)
 
 
 def is_evaluation(split: str) -> bool:

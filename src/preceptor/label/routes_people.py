@@ -171,6 +171,7 @@ def state(call: Call) -> Reply:
             "csrf": labeling.keys.csrf(session),
             "totals": totals,
             "teacher": newest_teacher(call.reading),
+            "least_overlap": settings.least_overlap,
             "keys_version": 1,
             "version": __version__,
         }

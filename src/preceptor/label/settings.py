@@ -28,6 +28,8 @@ class LabelSettings:
         overlap_share: Share of the images in the overlap.
         proposals: When a Teacher's proposal is shown.
         proposals_on_evaluation: Whether also on images of val and test splits.
+        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown; those
+            of a Teacher whose overlap is not known are shown, too.
     """
 
     classes: tuple[str, ...] = ("evidence",)
@@ -39,6 +41,7 @@ class LabelSettings:
     overlap_share: float = 0.0
     proposals: ProposalsMode = "after"
     proposals_on_evaluation: bool = False
+    least_overlap: float = 0.6  # below, a proposal costs more time than it saves
 
 
 def get(connection: Connection, key: str, default: Any = None) -> Any:

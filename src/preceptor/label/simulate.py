@@ -64,6 +64,7 @@ class Simulation:
         order: Order of the images.
         proposals: When a proposal is shown.
         teacher: Settings of the Teachers; None = no Teacher is trained.
+        least_overlap: Overlap with people's marks from which a Teacher's proposals are shown.
         costs: Seconds of each action.
         error: Deviation of marks from the known ones.
         seed: Random seed of the order and of the deviations. The deviation of an image does not
@@ -75,6 +76,7 @@ class Simulation:
     order: Order = "random"
     proposals: ProposalsMode = "never"
     teacher: TeacherConfig | None = None
+    least_overlap: float = 0.6
     costs: Costs = field(default_factory=Costs)
     error: Error = field(default_factory=Error)
     seed: int = 0
@@ -314,6 +316,7 @@ def _server(manifest: Path, database: Path, settings: Simulation) -> Iterator[st
     command = ["preceptor", "label", "run", str(manifest), "--no-open"]
     command += ["--database", str(database), *only, "--classes", CLASS]
     command += ["--order", settings.order, "--proposals", settings.proposals]
+    command += ["--least-overlap", str(settings.least_overlap)]
     command += ["--seed", str(settings.seed)]
     server = start_tied(command)
     try:

@@ -208,7 +208,8 @@ def _publish(
     opened = _open_images(connection, root, most)
     for start in range(0, len(opened), _AT_ONCE):
         made += _propose(connection, number, teacher, opened[start : start + _AT_ONCE], cache)
-    tell(f"Teacher {number}: {made:,} proposals; {_words(teacher.agreement)}")
+    least = read_settings(connection).least_overlap
+    tell(f"Teacher {number}: {made:,} proposals; {_words(teacher.agreement, least)}")
 
 
 def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[int, Path, bool]]:
@@ -284,7 +285,8 @@ def priority(proposed: Proposed, order: Order) -> float | None:
     return proposed.doubt * proposed.score if order == "gain" else None
 
 
-def _words(agreement: float | None) -> str:
+def _words(agreement: float | None, least: float) -> str:
     if agreement is None:
         return "no mark was held out, so that its agreement with people is not known"
-    return f"overlap with held-out marks {agreement:.2f}"
+    shown = f", below --least-overlap {least:.2f}: they are not shown" if agreement < least else ""
+    return f"overlap with held-out marks {agreement:.2f}{shown}"

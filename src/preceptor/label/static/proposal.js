@@ -24,9 +24,17 @@ export function showOffer() {
   const proposal = page.shown && allowed() ? proposalNow() : null;
   $("offer").hidden = proposal === null;
   if (proposal === null) return;
-  const { images, agreement } = page.state.teacher ?? {};
-  const made = images === undefined ? "" : ` of a Teacher trained on ${images} images`;
+  const { images, agreement } = page.entry.info.proposal;
+  const made = images === 0 ? "" : ` of a Teacher trained on ${images} images`;
   const agrees =
     typeof agreement === "number" ? `; agreement with people ${agreement.toFixed(2)}` : "";
   $("offer").firstElementChild.textContent = `Dashed: a proposal${made}${agrees}.`;
+}
+
+// Why there is no proposal, for a person who asks for one.
+export function noProposal() {
+  const { agreement } = page.state.teacher ?? {};
+  const least = page.state.least_overlap;
+  if (typeof agreement !== "number" || agreement >= least) return "There is no proposal here.";
+  return `There is no proposal here: the Teacher's agreement with people, ${agreement.toFixed(2)}, is below ${least.toFixed(2)}.`;
 }

@@ -5,7 +5,7 @@ import { draw, view } from "./canvas.js";
 import { Mask } from "./mask.js";
 import { allowed, page } from "./page.js";
 import { say } from "./panel.js";
-import { proposalNow } from "./proposal.js";
+import { noProposal, proposalNow } from "./proposal.js";
 import { showPanel } from "./refresh.js";
 import { toBase64 } from "./runs.js";
 import { save } from "./saving.js";
@@ -56,7 +56,7 @@ export function history(kind) {
 export function adopt() {
   const proposal = allowed() ? proposalNow() : null;
   if (proposal === null) {
-    say("There is no proposal here.");
+    say(noProposal());
     return;
   }
   draw.cancel();
