@@ -78,9 +78,8 @@ def with_last_layer_trained(model: GuidedModel, rows: Rows) -> GuidedModel:
         mean_features(model, rows), np.asarray(rows.labels), len(model.spec.classes)
     )
     if model.spec.head == "sigmoid":
-        positive = model.spec.positive_index
-        weight = (weight[positive] - weight[1 - positive])[None]
-        bias = (bias[positive] - bias[1 - positive])[None]
+        # The single logit is that of class 1 against class 0, whichever is the positive class.
+        weight, bias = (weight[1] - weight[0])[None], (bias[1] - bias[0])[None]
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weight))
         model.head.bias.copy_(torch.from_numpy(bias))
