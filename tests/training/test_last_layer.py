@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
+from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_scores
 from preceptor.training.last_layer import (
     STRENGTHS,
@@ -99,6 +101,24 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     scores = read_scores(run.folder)
     assert set(scores["split"]) == {"val", "val-clean"}
     assert not scores.equals(read_scores(base.folder))
+
+
+def test_a_base_from_the_store_gives_the_same_bits(tmp_path: Path) -> None:
+    """Of the threads of the run too, which a training sets that is not done again."""
+    manifest = squares(tmp_path / "data", splits=SPLITS, size=(64, 64))
+    values = {"training": TRAINING | {"input_size": 128, "threads": 1}}
+    first = train(config(manifest, last_layer="val-clean", **values), tmp_path / "a")
+    base = train(config(manifest, **values), tmp_path / "a")
+    shutil.copytree(base.folder, tmp_path / "b" / base.id)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        again = train(config(manifest, last_layer="val-clean", **values), tmp_path / "b")
+    finally:
+        torch.set_num_threads(threads)
+    assert first.id == again.id
+    for name in ("model/model.safetensors", "scores.parquet"):
+        assert file_digest(first.folder / name) == file_digest(again.folder / name)
 
 
 @pytest.mark.parametrize(
