@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.models.guide import guide
 from preceptor.models.model_folder import load_model
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_scores
 from preceptor.training.last_layer import (
     STRENGTHS,
     balanced_logistic_regression,
+    check_last_layer,
     mean_features,
 )
 from preceptor.training.run import train
@@ -101,6 +105,16 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     scores = read_scores(run.folder)
     assert set(scores["split"]) == {"val", "val-clean"}
     assert not scores.equals(read_scores(base.folder))
+
+
+def test_a_classifier_without_a_bias_is_refused() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    for bias, told in ((True, ""), (False, "bias of the classifier")):
+        network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2, bias))
+        model = guide(network, classes=["a", "b"], input_size=16, name="mine")
+        assert model.spec.cam == "cam"
+        with pytest.raises(InputError, match=told) if told else nullcontext():
+            check_last_layer(model)
 
 
 def test_a_base_from_the_store_gives_the_same_bits(tmp_path: Path) -> None:

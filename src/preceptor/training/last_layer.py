@@ -35,16 +35,22 @@ FOLDS = 5
 
 
 def check_last_layer(model: GuidedModel) -> None:
-    """Check that the logits of a model are linear in its mean features.
+    """Check that the logits of a model are linear in its mean features, with a bias.
 
     Raises:
-        InputError: The model has no exact class activation map, or its pooling is not the mean.
+        InputError: The model has no exact class activation map, its pooling is not the mean, or its
+            classifier has no bias.
     """
     spec = model.spec
     if spec.cam != "cam" or spec.cam_source != "head_input" or spec.pool.kind != "mean":
         raise InputError(
             f"{spec.backbone}: last_layer needs logits that are linear in the mean features (an "
             "exact class activation map, and pool: mean); use another backbone, or leave it out"
+        )
+    if model.head.bias is None:
+        raise InputError(
+            f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; use "
+            "another backbone, or leave it out"
         )
 
 
