@@ -296,6 +296,11 @@ class GuidedModel(nn.Module):
         return heads[0]
 
     @property
+    def logits_network(self) -> nn.Module:
+        """Network with the logits of the model: the backbone, or itself if it pools otherwise."""
+        return self.backbone if self.spec.pool.kind == "mean" else self
+
+    @property
     def class_weight(self) -> Tensor:
         """(C, Ch) weight of the logit of each class; for a sigmoid head ± half of its weight."""
         return class_weight(self.head)
