@@ -186,7 +186,7 @@ class GuidedModel(nn.Module):
         return raw, features
 
     def _attach(self) -> None:
-        """Take the features of a network from outside timm, which hands them to one model at a time.
+        """Take the features of a network from outside timm, which has them for one model at a time.
 
         Models that differ in their pooling share a network, and any of them may be called.
         """

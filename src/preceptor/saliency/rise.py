@@ -48,13 +48,13 @@ CHANCE = 1e-4
 class FeatureModel(Protocol):
     """Model with a grid of features, such as a `GuidedModel`.
 
-    Args:
-        logits_network: Network that maps (N, C, H, W) to the logits of the model, or to a tuple
-            that begins with them; the fastest one.
+    The model's logits may be pooled otherwise than those of the network in it.
     """
 
     @property
-    def logits_network(self) -> nn.Module: ...
+    def logits_network(self) -> nn.Module:
+        """Network that maps (N, C, H, W) to these logits, or to a tuple that begins with them."""
+        ...
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Size (h, w) of the features of (N, C, H, W) images."""

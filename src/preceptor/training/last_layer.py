@@ -49,8 +49,8 @@ def check_last_layer(model: GuidedModel) -> None:
         )
     if model.head.bias is None:
         raise InputError(
-            f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; use "
-            "another backbone, or leave it out"
+            f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; "
+            "use another backbone, or leave it out"
         )
 
 

@@ -48,7 +48,7 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if config.uses_maps and (maps.kind == "human" or maps.human == "keep"):
         mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
     chosen = config.guide_classes is not None and maps.shuffle_seed is None
-    # Masks also guide examined images without a map, and `labels: marks` reads those of all classes.
+    # Masks also guide examined images without a map; `labels: marks` reads the maps of all classes.
     if config.uses_maps and maps.kind == "human" and chosen and not config.guided_by_masks:
         # Classes without human maps cannot be guided by them; listing them has no effect.
         labels = workspace.manifest.table["label"].iloc[rows]
