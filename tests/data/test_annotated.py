@@ -82,6 +82,14 @@ def test_draws_are_exact_and_nested(data: st.DataObject, counts: list[int]) -> N
     share = data.draw(st.floats(0.01, 1))
     assert names(manifest, share, 3) <= names(manifest, 1.0, 3)
     assert names(manifest, share / 2, 3) <= names(manifest, share, 3)
+    if len(counts) == 2 and amount > 2:
+        assert names(manifest, amount - 1, 3) <= names(manifest, amount, 3)
+
+
+def test_with_three_classes_a_larger_number_may_have_less_of_one() -> None:
+    manifest = drawn_from({"a": 6, "b": 6, "c": 2})
+    found = [per_class(manifest, draw_annotated(manifest, amount, 0)) for amount in (10, 11)]
+    assert found == [{"a": 4, "b": 4, "c": 2}, {"a": 5, "b": 5, "c": 1}]
 
 
 def test_a_class_without_annotated_images_is_refused(folder: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preceptor.data import planted_files
+from preceptor.data.annotated import draw_annotated
 from preceptor.data.images import decode_image, decode_map
 from preceptor.data.manifest import Manifest
 from preceptor.data.plant import Planted, PlantSettings, plant
@@ -80,6 +81,17 @@ def test_a_class_is_marked_in_train_and_val_and_nowhere_else(
         assert where.any() == expected == (name in done.marks)
         if expected and share is not None:
             assert where.sum() == share
+
+
+def test_which_images_are_marked_is_independent_of_which_are_annotated(tmp_path: Path) -> None:
+    """Both are drawn from seed 0 unless told otherwise."""
+    images = {f"{number:03d}.png": Image.new("L", (8, 8), 90) for number in range(80)}
+    manifest = save(tmp_path / "data", images, annotated=[1] * 80)
+    done = planted(manifest, tmp_path / "out", kind="tint", label="a", rate=0.5)
+    names = read(done.manifest).table["name"]
+    drawn = set(names[draw_annotated(read(done.manifest), 0.5, 0)])
+    assert len(done.marks) == 20
+    assert 5 <= len(drawn & set(done.marks)) <= 15
 
 
 def test_a_moving_stamp_touches_no_map(data: Path, tmp_path: Path) -> None:

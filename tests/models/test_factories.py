@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from preceptor.config.network import NetworkFactory
 from preceptor.errors import InputError
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, with_pool
 from preceptor.models.factories import factory_of
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.pooling import Pool
@@ -98,6 +98,18 @@ def test_a_model_of_a_factory_and_its_folder(package: Path, tmp_path: Path) -> N
     assert sized.spec.module is not None
     assert (sized.spec.input_size, sized.spec.module.features) == (48, "0.1")
     assert sized.spec.mean == (0.5, 0.5, 0.5)
+
+
+def test_models_with_different_poolings_share_a_network(package: Path) -> None:
+    torch.manual_seed(0)
+    network = built("own_networks.nets:small")
+    mean = build_model("mine", CLASSES, input_size=32, in_chans=1, network=network).eval()
+    highest, smooth = (with_pool(mean, pool).eval() for pool in (Pool("top", top=3), Pool("lse")))
+    images, classes = torch.randn(2, 1, 32, 32), torch.tensor([0, 1])
+    found = [model(images, classes) for model in (smooth, highest, mean, smooth)]
+    assert torch.equal(found[0].logits, found[3].logits)
+    assert all(torch.equal(one.saliency, found[0].saliency) for one in found)
+    assert not torch.equal(found[1].logits, found[2].logits)
 
 
 def test_weights_of_a_factory(package: Path, tmp_path: Path) -> None:

@@ -211,6 +211,22 @@ def test_ties_go_row_by_row(name: str) -> None:
 
 
 @both
+def test_one_logit_is_that_of_two_classes(name: str) -> None:
+    def two(images: Tensor) -> Tensor:
+        one = 4 * images[:, 0, 0, 0] - 2
+        return torch.stack([-one, one], 1) / 2
+
+    def single(images: Tensor) -> Tensor:
+        return 4 * images[:, 0, :1, 0] - 2
+
+    images, maps = torch.ones(2, 1, 4, 4), torch.arange(4.0).flip(0).view(1, 2, 2).repeat(2, 1, 1)
+    classes = torch.tensor([0, 1])
+    expected = MEASURES[name](two, images, maps, classes).values
+    assert expected[0] != expected[1]
+    torch.testing.assert_close(MEASURES[name](single, images, maps, classes).values, expected)
+
+
+@both
 def test_scale_and_type_of_a_map_do_not_matter(name: str) -> None:
     model, images, maps, labels = example()
     whole = (100 * maps).round()

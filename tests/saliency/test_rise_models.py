@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from preceptor.models.build import build_model
+from preceptor.models.build import build_model, with_pool
 from preceptor.models.guided_model import GuidedModel
+from preceptor.models.pooling import Pool
 from preceptor.saliency.rise import RiseResult, rise
 from preceptor.saliency.rise_masks import full_block
 from tests.saliency.analytic_models import ONE, analytic, correlation
@@ -187,6 +188,21 @@ def test_a_guidable_model_is_marked_on_its_grid(head: Any, in_chans: int) -> Non
     last = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     close(rise(last, images.to(memory_format=torch.channels_last), classes, **how), found, 1e-4)
     assert rise(model, batch_of(1, in_chans, (64, 32)), ONE, max_masks=40).maps.shape == (1, 8, 4)
+
+
+@pytest.mark.parametrize("pool", [Pool("top", 0.05), Pool("lse")], ids=str)
+def test_the_scores_are_those_of_the_pooling_of_the_model(pool: Pool) -> None:
+    """Also after a read-out, whose model shares its network with one that pools otherwise."""
+    torch.manual_seed(0)
+    how: dict[str, Any] = {"input_size": 32, "backbone_args": {"output_stride": 8}}
+    mean = build_model("test_byobnet", ("a", "b"), positive="b", **how)
+    mean(torch.randn(64, 3, 32, 32))
+    mean.head.weight.data *= 6
+    model, images, classes = with_pool(mean, pool).eval(), batch_of(3), torch.tensor([0, 1, 1])
+    how = {"max_masks": 300, "size": (4, 4)}
+    found = rise(model, images, classes, **how)
+    close(rise(lambda x: model(x).logits, images, classes, **how), found, 1e-4)
+    assert not torch.allclose(rise(mean, images, classes, **how).maps, found.maps, rtol=0.1)
 
 
 @pytest.mark.parametrize("backbone", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])

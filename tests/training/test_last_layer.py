@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.models.guide import guide
 from preceptor.models.model_folder import load_model
+from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_scores
 from preceptor.training.last_layer import (
     STRENGTHS,
     balanced_logistic_regression,
+    check_last_layer,
     mean_features,
 )
 from preceptor.training.run import train
@@ -93,18 +99,40 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     weight, _ = balanced_logistic_regression(
         mean_features(models[1], rows), np.asarray(rows.labels), 2
     )
-    positive = models[1].spec.positive_index
-    difference = models[0].head.weight.detach().double().numpy()
-    if head == "softmax":
-        np.testing.assert_allclose(difference, weight, atol=1e-5)
-    else:
-        np.testing.assert_allclose(
-            difference[0], weight[positive] - weight[1 - positive], atol=1e-5
-        )
+    found = models[0].class_weight.detach().double().numpy()
+    np.testing.assert_allclose(found[1] - found[0], weight[1] - weight[0], atol=1e-5)
     assert run.record.metrics["loss"] == base.record.metrics["loss"]
     scores = read_scores(run.folder)
     assert set(scores["split"]) == {"val", "val-clean"}
     assert not scores.equals(read_scores(base.folder))
+
+
+def test_a_classifier_without_a_bias_is_refused() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    for bias, told in ((True, ""), (False, "bias of the classifier")):
+        network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2, bias))
+        model = guide(network, classes=["a", "b"], input_size=16, name="mine")
+        assert model.spec.cam == "cam"
+        with pytest.raises(InputError, match=told) if told else nullcontext():
+            check_last_layer(model)
+
+
+def test_a_base_from_the_store_gives_the_same_bits(tmp_path: Path) -> None:
+    """Of the threads of the run too, which a training sets that is not done again."""
+    manifest = squares(tmp_path / "data", splits=SPLITS, size=(64, 64))
+    values = {"training": TRAINING | {"input_size": 128, "threads": 1}}
+    first = train(config(manifest, last_layer="val-clean", **values), tmp_path / "a")
+    base = train(config(manifest, **values), tmp_path / "a")
+    shutil.copytree(base.folder, tmp_path / "b" / base.id)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        again = train(config(manifest, last_layer="val-clean", **values), tmp_path / "b")
+    finally:
+        torch.set_num_threads(threads)
+    assert first.id == again.id
+    for name in ("model/model.safetensors", "scores.parquet"):
+        assert file_digest(first.folder / name) == file_digest(again.folder / name)
 
 
 @pytest.mark.parametrize(

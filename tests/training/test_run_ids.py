@@ -6,15 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pytest
+
 from preceptor.config.maps import MapSource
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.data.workspace import Workspace
 from preceptor.runtime.checksums import file_digest
-from preceptor.training.prepare import run_id, run_id_of
-from preceptor.training.run import train
+from preceptor.training.prepare import guided_rows, run_id, run_id_of
+from preceptor.training.run import build_untrained, train
 from tests.datasets import squares
-from tests.training.small_runs import small
+from tests.training.small_runs import SMALL, small
 
 
 def test_a_finished_run_is_taken_from_the_store(manifest: Path, tmp_path: Path) -> None:
@@ -49,6 +52,33 @@ def test_ids_mean_what_is_computed(manifest: Path, tmp_path: Path) -> None:
     # All annotated images and all images differ, and so does the draw.
     few = small(manifest, rows="annotated", annotated=0.5)
     assert len({identity(few), same, identity(few.model_copy(update={"annotated_seed": 1}))}) == 3
+
+
+def test_masks_of_other_classes_change_the_id(manifest: Path, tmp_path: Path) -> None:
+    """Examined images of a class without maps are guided by masks that are 1 everywhere."""
+    workspace = Workspace.open(manifest, tmp_path)
+    cells = SMALL.model_copy(update={"distance": "cells", "cam_class": "decision"})
+    chosen: list[tuple[str, ...] | None] = [None, ("marked",), ("marked", "plain")]
+    configs = [small(manifest, training=cells, guide_classes=one) for one in chosen]
+    model = build_untrained(workspace, configs[0])
+    weights = [guided_rows(workspace, one, model).targets for one in configs]
+    guided = [0 if one is None else int((one.weight > 0).sum()) for one in weights]
+    assert guided == [24, 12, 24]
+    ids = [run_id_of(workspace, one) for one in configs]
+    assert ids[1] not in (ids[0], ids[2])
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+def test_marks_that_are_labels_change_the_id(manifest: Path, tmp_path: Path, alpha: float) -> None:
+    cells = SMALL.model_copy(update={"distance": "cells", "cam_class": "decision"})
+    config = small(manifest, training=cells, labels="marks", alpha=alpha)
+    table = pd.read_csv(manifest)
+    row = table.index[(table["split"] == "train") & table["saliency"].notna()][0]
+    table.loc[row, "saliency"], table["annotated"] = None, 1
+    less = manifest.with_name("less.csv")
+    table.to_csv(less, index=False)
+    ids = {run_id_of(Workspace.open(one, tmp_path), config) for one in (manifest, less)}
+    assert len(ids) == 2
 
 
 def test_ids_of_earlier_versions_are_known() -> None:

@@ -166,7 +166,7 @@ class Training(Settings):
         pool_top: Highest cells of `top`: a share of all cells, or a number.
         pool_sharpness: Sharpness r of `lse`.
         readout: none, or auto: after the training, the pooling of the model is replaced by the one
-            of `preceptor.models.readout` with the highest AUC on the worst validation set.
+            of `preceptor.training.readout` with the highest AUC on the worst validation set.
         optimizer: sgd or adamw.
         lr: Learning rate.
         momentum: Momentum of SGD (unused by adamw).

@@ -12,8 +12,9 @@ from preceptor.errors import InputError
 def draw_annotated(manifest: Manifest, amount: int | float | None, seed: int) -> NDArray[np.bool_]:
     """Draw a subset of the annotated training images with the same share of every class.
 
-    For the same seed, a smaller subset is part of a larger one. The subset does not depend on the
-    order of rows or on other splits.
+    For the same seed, a smaller share is part of a larger one, and so is a smaller number with two
+    classes; with more, a class may have one image less in a larger number (the Alabama paradox of
+    the largest remainder). The subset does not depend on the order of rows or on other splits.
 
     Args:
         manifest: Manifest.

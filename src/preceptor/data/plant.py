@@ -276,7 +276,9 @@ def _chosen_rows(manifest: Manifest, settings: PlantSettings) -> NDArray[np.int6
                 f"label {settings.label!r}: no image of the split train is of this class; name "
                 "another class, or assign some of its images to train"
             )
-        order = np.random.default_rng([settings.seed, position]).permutation(rows)
+        # The last number is above 0: numpy takes [seed, 0] for seed, and annotated images are drawn
+        # from that.
+        order = np.random.default_rng([settings.seed, position, 7]).permutation(rows)
         parts.append(order[: round(settings.rate * len(rows))])
     return np.sort(np.concatenate(parts))
 

@@ -60,8 +60,7 @@ class GuidedModel(nn.Module):
         self._watched: list[str] = []
         self._taps = spec.cam_source == "cyborg" or spec.tap != "" or spec.module is not None
         if isinstance(backbone, ModuleNetwork):
-            backbone.tap = self._tap
-            backbone.plain_attention = spec.cam == "gradcam"
+            self._attach()
         elif spec.cam_source == "cyborg":
             cyborg_taps(backbone, self._keep)
         elif spec.cam == "gradcam":
@@ -173,6 +172,8 @@ class GuidedModel(nn.Module):
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Input of the head, and the features (B, Ch, h, w) from which it is computed."""
+        if not torch.compiler.is_compiling():
+            self._attach()
         trunk = self._compiled if self.training and self._compiled is not None else self._trunk
         raw = trunk(images)
         if self._tapped is None:
@@ -183,6 +184,15 @@ class GuidedModel(nn.Module):
         else:
             features, self._tapped = self._tapped, None
         return raw, features
+
+    def _attach(self) -> None:
+        """Take the features of a network from outside timm, which has them for one model at a time.
+
+        Models that differ in their pooling share a network, and any of them may be called.
+        """
+        network = self.backbone
+        if isinstance(network, ModuleNetwork) and network.tap != self._tap:
+            network.tap, network.plain_attention = self._tap, self.spec.cam == "gradcam"
 
     def _from_tap(self, images: Tensor) -> Tensor:
         """Output of the trunk if the input of the tapped block is given to the block again."""
@@ -284,6 +294,11 @@ class GuidedModel(nn.Module):
                 f"{self.spec.backbone}: its classifier is {names}, not one linear layer"
             )
         return heads[0]
+
+    @property
+    def logits_network(self) -> nn.Module:
+        """Network with the logits of the model: the backbone, or itself if it pools otherwise."""
+        return self.backbone if self.spec.pool.kind == "mean" else self
 
     @property
     def class_weight(self) -> Tensor:

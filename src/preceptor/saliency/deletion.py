@@ -19,6 +19,7 @@ from torch import Tensor
 from preceptor.errors import InputError
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.agreement import Agreement
+from preceptor.saliency.cam import binary_logits
 from preceptor.saliency.normalise import informative
 
 # Every cell of a 7 × 7 map, one at a time.
@@ -45,7 +46,8 @@ def deletion(
 
     Args:
         model: Function of (N, C, H, W) images that returns logits (N, classes), or a tuple that
-            begins with them; on the device of the images. A module is in evaluation mode meanwhile.
+            begins with them; one logit is that of class 1 against class 0. It is on the device of
+            the images; a module is in evaluation mode meanwhile.
         images: (B, C, H, W) input of the model.
         maps: (B, h, w) with h ≤ H and w ≤ W, any scale.
         classes: (B,) int64, class of the probability.
@@ -200,7 +202,7 @@ def _curves(
             batch.masked_fill_(emptied[:, None, rows[:, None], columns], fill)
             output = model(batch)
             logits = output[0] if isinstance(output, tuple) else output
-            chances = logits.to(wide).softmax(1)
+            chances = binary_logits(logits.to(wide)).softmax(1)
             curves[part] = chances.gather(1, classes[used[which], None])[:, 0]
     values = torch.full((len(maps), points), torch.nan, dtype=wide, device=device)
     values[used] = curves.view(-1, points)

@@ -48,11 +48,13 @@ CHANCE = 1e-4
 class FeatureModel(Protocol):
     """Model with a grid of features, such as a `GuidedModel`.
 
-    Args:
-        backbone: Network that maps (N, C, H, W) to logits, or to a tuple that begins with them.
+    The model's logits may be pooled otherwise than those of the network in it.
     """
 
-    backbone: nn.Module
+    @property
+    def logits_network(self) -> nn.Module:
+        """Network that maps (N, C, H, W) to these logits, or to a tuple that begins with them."""
+        ...
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Size (h, w) of the features of (N, C, H, W) images."""
@@ -64,7 +66,7 @@ def _has_grid(model: object) -> TypeGuard[FeatureModel]:
 
     Not by `isinstance`: from Python 3.12 on, it does not see the submodules of a torch module.
     """
-    return hasattr(model, "grid_of") and hasattr(model, "backbone")
+    return hasattr(model, "grid_of") and hasattr(model, "logits_network")
 
 
 class RiseResult(NamedTuple):
@@ -283,7 +285,7 @@ def _logits_of(
 ) -> Callable[[Tensor], Tensor]:
     """Function that returns the logits only: of a module, by a copy with fused batch norms."""
     plain = cast("nn.Module | Callable[[Tensor], Any]", model)
-    network = model.backbone if _has_grid(model) else plain
+    network = model.logits_network if _has_grid(model) else plain
     if isinstance(network, nn.Module):
         network = fused(network, example)
 

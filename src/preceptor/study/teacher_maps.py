@@ -98,6 +98,9 @@ def make_maps(
     how: list[object] = ["tta"] if tta else []
     how += ["decision"] if decision else []
     how += [RISE_NUMERICS, rise.model_dump(mode="json")] if rise else []
+    # Maps of such Teachers were once those of mean pooling.
+    pooled = config.training.pool != "mean" or config.training.readout == "auto"
+    how += ["pooled"] if rise and pooled else []
     how += [source_digest(name) for name in METHOD_NAMES.functions([method])]
     # The record of the maps holds their correlation with human maps of validation images.
     compared = protocol.workspaces.at(config.manifest).validation_hash()

@@ -35,16 +35,22 @@ FOLDS = 5
 
 
 def check_last_layer(model: GuidedModel) -> None:
-    """Check that the logits of a model are linear in its mean features.
+    """Check that the logits of a model are linear in its mean features, with a bias.
 
     Raises:
-        InputError: The model has no exact class activation map, or its pooling is not the mean.
+        InputError: The model has no exact class activation map, its pooling is not the mean, or its
+            classifier has no bias.
     """
     spec = model.spec
     if spec.cam != "cam" or spec.cam_source != "head_input" or spec.pool.kind != "mean":
         raise InputError(
             f"{spec.backbone}: last_layer needs logits that are linear in the mean features (an "
             "exact class activation map, and pool: mean); use another backbone, or leave it out"
+        )
+    if model.head.bias is None:
+        raise InputError(
+            f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; "
+            "use another backbone, or leave it out"
         )
 
 
@@ -78,9 +84,8 @@ def with_last_layer_trained(model: GuidedModel, rows: Rows) -> GuidedModel:
         mean_features(model, rows), np.asarray(rows.labels), len(model.spec.classes)
     )
     if model.spec.head == "sigmoid":
-        positive = model.spec.positive_index
-        weight = (weight[positive] - weight[1 - positive])[None]
-        bias = (bias[positive] - bias[1 - positive])[None]
+        # The single logit is that of class 1 against class 0, whichever is the positive class.
+        weight, bias = (weight[1] - weight[0])[None], (bias[1] - bias[0])[None]
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(weight))
         model.head.bias.copy_(torch.from_numpy(bias))

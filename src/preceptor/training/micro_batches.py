@@ -2,7 +2,7 @@
 
 The optimizer step is that of the whole batch: the loss of each micro-batch is weighted by its share
 of the images. Without batch norm the gradient is the same up to rounding; batch norm uses the
-statistics of a micro-batch. Dropout masks differ.
+statistics of a micro-batch, and `alpha: auto` the losses of a micro-batch. Dropout masks differ.
 """
 
 from __future__ import annotations

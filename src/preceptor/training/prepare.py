@@ -48,7 +48,8 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
     if config.uses_maps and (maps.kind == "human" or maps.human == "keep"):
         mapped = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
     chosen = config.guide_classes is not None and maps.shuffle_seed is None
-    if config.uses_maps and maps.kind == "human" and chosen:
+    # Masks also guide examined images without a map; `labels: marks` reads the maps of all classes.
+    if config.uses_maps and maps.kind == "human" and chosen and not config.guided_by_masks:
         # Classes without human maps cannot be guided by them; listing them has no effect.
         labels = workspace.manifest.table["label"].iloc[rows]
         assert mapped is not None
@@ -71,6 +72,9 @@ def run_id_of(workspace: Workspace, config: RunConfig) -> str:
         annotated = workspace.human_maps_from(config)
         examined = (workspace.manifest.annotated_mask & annotated)[rows]
         used += digest([marked_classes(workspace.manifest, annotated), examined.tolist()])
+    if config.labels == "marks" and not config.guided_by_masks:
+        marked = hashes.has_map[rows] & workspace.human_maps_from(config)[rows]
+        used += digest(marked.tolist())  # which are the labels
     used += files_digest(config.backbone_args)
     network = resolved_network(config.backbone, config.network, config.backbone_args)
     if network is not None:

@@ -168,12 +168,12 @@ def _open_workspace(config: RunConfig) -> Workspace:
 def _compute(run: RunContext, workspace: Workspace, fabric: Fabric) -> None:
     """Train the run and write its folder."""
     config, settings, ranks = run.config, run.config.training, run.ranks
-    if config.last_layer is not None:
-        _compute_last_layer(run, workspace, fabric, config.last_layer)
-        return
     torch.set_num_threads(settings.threads)
     fix_order_of_sums()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    if config.last_layer is not None:
+        _compute_last_layer(run, workspace, fabric, config.last_layer)
+        return
     release_memory(fabric.device)
 
     model, rows, validation = ranks.first_then_all(lambda: _prepare(run, workspace, fabric.device))

@@ -51,6 +51,19 @@ def test_a_map_of_another_size_is_resampled_by_areas(tmp_path: Path) -> None:
     assert mask.shape == (4, 8)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_masks_of_0_and_1_are_exported(tmp_path: Path, kind: type) -> None:
+    save_image(tmp_path / "a.png", 8, 4)
+    inside = np.zeros((4, 8), kind)
+    inside[1:3, 2:6] = 1
+    Image.fromarray(inside).save(tmp_path / "map.png")
+    frame = pd.DataFrame({"path": ["a.png"], "label": ["x"], "saliency": ["map.png"]})
+    manifest = Manifest.from_frame(frame, tmp_path, need=())
+    done = write_export("masks", manifest_images(manifest), tmp_path / "out", ExportOptions())
+    assert done.marked == 1
+    assert (np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")) == inside * 255).all()
+
+
 def test_the_maps_of_one_annotator_come_back(tmp_path: Path) -> None:
     folder = annotated_folder(tmp_path / "in")
     Image.new("L", (100, 80)).save(folder / "annotators" / "cy" / "2.png")  # nothing marked

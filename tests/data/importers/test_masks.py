@@ -55,6 +55,24 @@ def test_gray_maps_are_kept(tmp_path: Path, images: Path) -> None:
     assert (maps["b.jpg"] == gray[::-1]).all()
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_masks_of_16_bits_keep_marks_of_small_values(
+    tmp_path: Path, images: Path, suffix: str
+) -> None:
+    """As programs write that number the regions of an image."""
+    numbers = np.where(INSIDE, 1, 0).astype(np.uint16)
+    (tmp_path / "m").mkdir()
+    Image.fromarray(numbers).save(tmp_path / "m" / f"a.{suffix}")
+    numbers[20:, :5] = 3
+    Image.fromarray(numbers).save(tmp_path / "m" / f"b.{suffix}")
+    Image.fromarray(np.zeros_like(numbers)).save(tmp_path / "m" / f"c.{suffix}")
+    imported = read_masks(tmp_path / "m")
+    _, maps = imported_maps(imported, images, tmp_path / "out")
+    assert sorted(maps) == ["a.jpg", "b.jpg"]
+    assert (maps["a.jpg"] == INSIDE * 255).all()
+    assert (maps["b.jpg"] == numbers * 85).all()
+
+
 @pytest.mark.parametrize("palette", [False, True])
 def test_one_color_a_class(tmp_path: Path, images: Path, palette: bool) -> None:
     values = np.where(INSIDE, 1, 0).astype(np.uint8)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from preceptor.data.exporters.coco import write_coco
 from preceptor.data.exporters.cvat import write_cvat
@@ -31,6 +33,8 @@ FORMATS: dict[str, Writer] = {
 }
 """Writers by the name of the format."""
 LABELS = "labels.csv"
+# Largest value, of 1, of a map whose gray levels have no other meaning than inside and outside.
+_LEAST_LEVEL = 1.5 / 255
 _UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 
@@ -129,7 +133,7 @@ def manifest_images(
         width, height = image_size(path)
         pixels = None
         if row["saliency"] and (not wanted or row["label"] in wanted):
-            pixels = decode_map(str(row["saliency"]))
+            pixels = _with_levels(decode_map(str(row["saliency"])))
             if pixels.shape != (height, width):
                 maps = torch.from_numpy(pixels)[None]
                 pixels = resample(maps, _UNIT, _UNIT, (height, width))[0].numpy()
@@ -145,6 +149,15 @@ def manifest_images(
         )
 
     yield from without_problems(table, read, str(manifest.source or manifest.root), progress)
+
+
+def _with_levels(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Map from 0 to 1; one of the values 0 and 1 of 255, as many programs write masks, is scaled.
+
+    The share of annotators who marked a pixel is larger.
+    """
+    largest = float(pixels.max())
+    return pixels / np.float32(largest) if 0 < largest < _LEAST_LEVEL else pixels
 
 
 def without_problems(

@@ -29,7 +29,7 @@ def open_mask(path: Path) -> Image.Image | str:
 
 def is_gray(image: Image.Image) -> bool:
     """Whether a mask has no colors: gray, or a palette or color image of gray pixels only."""
-    if image.mode in ("1", "L", "LA", "I", "I;16", "F"):
+    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
         return True
     rgb = np.asarray(image.convert("RGB"))
     return bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all())

@@ -31,9 +31,10 @@ def read_masks(source: Path | str, *, label: str = "positive") -> ImportedAnnota
     """A folder of mask images, each named as its image (or with `_mask` and the like behind).
 
     Gray images with two values are masks: the larger value is inside. Gray images with more values
-    are maps, kept as they are. Of palette and color images each color except black is a class; its
-    name is that of `labelmap.txt` (lines `name:red,green,blue::`) in the folder, or the color. A
-    mask without a pixel inside says that the image was examined.
+    are maps, kept as they are; those of more than 8 bits are divided by their largest value. Of
+    palette and color images each color except black is a class; its name is that of `labelmap.txt`
+    (lines `name:red,green,blue::`) in the folder, or the color. A mask without a pixel inside says
+    that the image was examined.
 
     Args:
         source: Folder of the masks.
@@ -111,12 +112,15 @@ def gray_mask(image: Image.Image, path: Path) -> Mask | None:
             Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")
         ).convert("L")
     if image.mode in ("1", "L", "P", "RGB"):
-        pixels = np.asarray(image.convert("RGB").convert("L"))
-    else:  # 16 bits and reals: scaled as maps are, which have no orientation
-        pixels = np.rint(decode_map(path) * 255).astype(np.uint8)
-    values = np.unique(pixels)
+        levels = np.asarray(image.convert("RGB").convert("L"))
+        middle, largest = 128.0, 255.0
+    else:  # 16 bits and reals, read as maps are; they have no orientation
+        levels = decode_map(path)
+        # Divided by the largest: as levels of 255, 0 and 1 or the numbers of regions would be 0.
+        middle, largest = 0.5, float(levels.max())
+    values = np.unique(levels)
     if len(values) <= 2:
-        if values[-1] == 0 or (len(values) == 1 and values[0] < 128):
+        if values[-1] == 0 or (len(values) == 1 and values[0] < middle):
             return None
-        pixels = np.where(pixels == values[-1], 255, 0).astype(np.uint8)
-    return cropped(pixels)
+        return cropped(np.where(levels == values[-1], 255, 0).astype(np.uint8))
+    return cropped(np.rint(levels * (255 / largest)).astype(np.uint8))
