@@ -24,8 +24,10 @@ from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
 from preceptor.inference.annotate import annotate
 from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
 from preceptor.maps.store import MapStore, read_store
+from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
-from preceptor.models.model_folder import load_model
+from preceptor.models.model_folder import load_model, save_model
+from preceptor.models.pooling import Pool
 from preceptor.runtime.leases import lease
 from preceptor.training.run import train
 from tests.commands import flags
@@ -176,6 +178,16 @@ def test_a_shard_that_cannot_be_marked_is_told_and_the_others_are_kept(
     assert "train-90.png" in done.stdout
     assert len(list(out.glob(f"{PARTIAL_FOLDER}/shards/*/run.json"))) == 3
     assert len(list(out.glob(f"{PARTIAL_FOLDER}/failed/*.log"))) == 1
+    # These shards are not those of a model with the same weights and another pooling.
+    other = tmp_path / "other"
+    save_model(with_pool(load_model(model), Pool("top")), other)
+    victim.write_bytes((data.parent / "images" / "train-90.png").read_bytes())
+    arguments[1] = other
+    assert run(command, arguments).returncode == 0
+    direct = annotate(
+        loaded(other), Manifest.read(manifest), "rise", out=tmp_path / "direct", rise=RISE
+    )
+    assert_same(read_store(out), direct)
 
 
 def test_two_at_once_on_one_folder_are_refused(data: Path, model: Path, tmp_path: Path) -> None:

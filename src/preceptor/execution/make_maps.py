@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +101,9 @@ def annotate_in_shards(
     shards = shards_of(workspace.manifest, splits, method, forwards, agreement=False)
     how = None if rise is None else rise.model_dump(mode="json")
     sources = [source_digest(name) for name in METHOD_NAMES.functions([method])]
-    identity = digest([whose, workspace.hashes.of(rows, None), splits, method, tta, how, *sources])
+    # The same weights with another pooling have other maps.
+    made_by, made_of = [whose, asdict(loaded.spec)], workspace.hashes.of(rows, None)
+    identity = digest([made_by, made_of, splits, method, tta, how, *sources])
     training = Training(threads=threads, device=device, cache=cache)
     run = RunConfig(manifest=manifest, backbone=loaded.spec.backbone, training=training)
     maps = MakeMaps(run, whose, method, tta, rise, shards[0], model=model)
