@@ -55,6 +55,10 @@ def test_manifests(folder: Path, suffix: str) -> None:
     ]
 
 
+def test_the_mark_of_an_editor_is_no_part_of_the_first_path(folder: Path) -> None:
+    assert names("-", lines=("\ufeffa.png\r\n", "b.png\r\n")) == ["a.png", "b.png"]
+
+
 def test_a_list_of_lines(folder: Path) -> None:
     lines = ("one.png\n", "\n", "two words.png\r\n", "last.png")
     images = ImageList(["scans/deep", "-"], lines)

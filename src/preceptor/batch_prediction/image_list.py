@@ -63,8 +63,9 @@ class ImageList:
     def __iter__(self) -> Iterator[ListedImage]:
         for part in self._parts:
             if part == LIST:
-                for line in self._lines:
-                    if path := line.rstrip("\r\n"):
+                for at, line in enumerate(self._lines):
+                    # Editors of Windows begin a file in UTF-8 with a mark.
+                    if path := line.rstrip("\r\n").removeprefix("" if at else "\ufeff"):
                         yield ListedImage(path, path)
             elif isinstance(part, str):
                 yield from _images_below(part, self._without)
