@@ -161,6 +161,9 @@ def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
     needs = ("a false alarm rate of 0.001 needs 999 validation images, and there are 240",)
     assert_refused(here(*run, *where, "--false-alarms", "0.001"), needs)
     assert_refused(here(*run, "--out", calibrated.model), ["exists already"])
+    inside = calibrated.model / "calibrated"
+    assert_refused(here(*run, "--out", inside), ["--out", "is inside", "which is copied"])
+    assert not inside.exists()
     again = here("calibrate", calibrated.folder, calibrated.manifest, *where)
     assert_refused(again, ["is calibrated already"])
     assert_refused(here("calibrate", tmp_path, calibrated.manifest, *where), ["no model.json"])
