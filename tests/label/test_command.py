@@ -203,6 +203,7 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         ([manifest, "--password-file", tmp_path / "short"], "8 or more characters"),
         ([manifest, "--password-file", tmp_path / "long", "--links", "a"], "choose one"),
         ([manifest, "--classes", "a,,b"], "1 to 60 characters"),
+        ([manifest, "--teacher-config", tmp_path / "a.yaml"], "settings of --teacher auto"),
         ([manifest, "--name", "a" * 61], "1 to 60 characters"),
         ([manifest, "--links", "ann,Ann"], "twice"),
         ([manifest, "--honeypots", tmp_path / "gone.csv"], "no such manifest"),

@@ -192,6 +192,8 @@ def run(
         raise InputError(
             f"--host {host}: others can reach this page; add --password-file or --links"
         )
+    if teacher_config is not None and teacher != "auto":
+        raise InputError("--teacher-config: these are settings of --teacher auto; add that option")
     password = "" if password_file is None else read_password(password_file)
     own = _checked_name("--name", name, name) if name else ""
     found = find_source(source)
