@@ -16,6 +16,7 @@ from preceptor.data.locations.location import Member, is_url, parse
 from preceptor.data.manifest_cells import absolute
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.errors import InputError
+from preceptor.runtime.walk import walk
 
 MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
 """Suffixes of manifests."""
@@ -128,12 +129,8 @@ def _rows(file: Path) -> list[ListedImage]:
 
 def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
     """Images of a folder and the folders below it; hidden ones and those of one folder left out."""
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            one
-            for one in folders
-            if not one.startswith(".") and not _is_below(os.path.join(base, one), without)
-        )
+    for base, folders, names in walk(folder):
+        folders[:] = [one for one in folders if not _is_below(os.path.join(base, one), without)]
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                 path = os.path.join(base, name)
