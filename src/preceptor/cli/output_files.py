@@ -26,4 +26,6 @@ def check_target(
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: folder {path.parent} does not exist; create it first")
     if copied is not None and copied.resolve() in path.resolve().parents:
-        raise InputError(f"{option} {path} is inside {copied}, which is copied; choose a place outside")
+        raise InputError(
+            f"{option} {path} is inside {copied}, which is copied; choose a place outside"
+        )
