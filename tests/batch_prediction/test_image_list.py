@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +12,7 @@ import pytest
 
 from preceptor.batch_prediction.image_list import ImageList, ListedImage
 from preceptor.errors import InputError
+from preceptor.label.sources import find_source, folder_rows
 
 
 @pytest.fixture
@@ -36,6 +40,28 @@ def test_folders_and_files_in_their_order(folder: Path) -> None:
     assert [image.path for image in images] == 2 * below
 
 
+def test_a_folder_that_cannot_be_read_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.scandir
+    (folder / "lost+found").mkdir()
+    closed = {"lost+found", "er"}
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="scans/deep/er"):
+        names("scans")
+    with pytest.raises(PermissionError, match="scans/deep/er"):
+        find_source(folder)
+    closed.remove("er")
+    assert len(names("scans")) == 4
+    assert len(folder_rows(find_source(folder))) == 4
+
+
 def test_patterns(folder: Path) -> None:
     assert names("scans/*.png") == ["scans/b.png", "scans/x[1].png"]
     assert names("scans/**/*.tif") == ["scans/deep/er/c.tif"]
@@ -53,6 +79,10 @@ def test_manifests(folder: Path, suffix: str) -> None:
         ListedImage("deep/er/c.tif", str(folder / "deep/er/c.tif")),
         ListedImage(absolute, absolute),
     ]
+
+
+def test_the_mark_of_an_editor_is_no_part_of_the_first_path(folder: Path) -> None:
+    assert names("-", lines=("\ufeffa.png\r\n", "b.png\r\n")) == ["a.png", "b.png"]
 
 
 def test_a_list_of_lines(folder: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import preceptor
-from preceptor.batch_prediction.image_list import ImageList
+from preceptor.batch_prediction.image_list import ImageList, ListedImage
+from preceptor.batch_prediction.map_files import map_file_name
 from preceptor.batch_prediction.unfinished import Unfinished
 from preceptor.data.images import decode_image, image_size
 from preceptor.maps.store import read_store
@@ -85,6 +86,11 @@ def test_without_an_output_the_table_is_printed(models: dict[str, Path], folder:
     assert (done.code, done.err) == (0, "")
     here("predict", models["plain"], "scans/a color.jpg", "--out", "a.csv", *DEVICE)
     assert done.out == (folder / "a.csv").read_text()
+
+
+def test_the_name_of_a_map_fits() -> None:
+    name = map_file_name(7, ListedImage("scans/" + "𠮷" * 60 + ".png", ""))
+    assert name == f"00000/00000007-{'𠮷' * 20}.png"
 
 
 @pytest.mark.parametrize("kind", ["overlay", "png"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import preceptor
-from preceptor.calibration.make_reference import alarm_interval
+from preceptor.calibration.make_reference import alarm_interval, smallest_rate
 from preceptor.errors import InputError
 from preceptor.models.model_folder import load_model
 from preceptor.predictor.reference import shares_at_least
@@ -38,6 +39,15 @@ def test_the_temperature_of_the_labels_is_found(calibrated: Calibrated) -> None:
     for text in ("## Calibration", "## Unfamiliar images", "T = 2.", "| `eer` | 0.5"):
         assert text in card
     assert (calibrated.folder / "reliability.svg").read_text().startswith("<svg")
+
+
+def test_the_rate_that_a_message_names_is_possible() -> None:
+    for images in range(2, 3000):
+        rate = smallest_rate(images)
+        low, _ = alarm_interval(images, rate)  # NaN if no validation image may be flagged
+        assert low > 0
+        assert images >= math.ceil(1 / rate - 1e-9) - 1
+        assert rate <= 1.1 / (images + 1)
 
 
 def test_the_model_itself_is_unchanged(calibrated: Calibrated) -> None:
@@ -151,6 +161,9 @@ def test_bad_input_is_one_line(calibrated: Calibrated, tmp_path: Path) -> None:
     needs = ("a false alarm rate of 0.001 needs 999 validation images, and there are 240",)
     assert_refused(here(*run, *where, "--false-alarms", "0.001"), needs)
     assert_refused(here(*run, "--out", calibrated.model), ["exists already"])
+    inside = calibrated.model / "calibrated"
+    assert_refused(here(*run, "--out", inside), ["--out", "is inside", "which is copied"])
+    assert not inside.exists()
     again = here("calibrate", calibrated.folder, calibrated.manifest, *where)
     assert_refused(again, ["is calibrated already"])
     assert_refused(here("calibrate", tmp_path, calibrated.manifest, *where), ["no model.json"])

@@ -41,6 +41,10 @@ def test_a_folder_is_checked_on_validation_images(tmp_path: Path) -> None:
     again = here("export", str(model), "--to", "folder", "--out", str(out))
     assert (again.code, again.out) == (2, "")
     assert "exists already" in again.err
+    inside = here("export", str(out), "--to", "folder", "--out", str(out / "copy"))
+    assert (inside.code, inside.out) == (2, "")
+    assert f"is inside {out}, which is copied" in inside.err
+    assert not (out / "copy").exists()
 
 
 def test_without_a_manifest_the_images_are_synthetic(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from preceptor.errors import InputError
 from preceptor.label.server import CSRF, WAYS
+from preceptor.label.sessions import read_password
 from preceptor.label.start import links_of
 from preceptor.web.hosts import Hosts
 from tests.label.serving import Client, Running, running
@@ -126,6 +128,15 @@ def test_a_session_outlives_the_server(manifest: Path) -> None:
         again.headers["cookie"] = f"{second.labeling.cookie_name}={cookie}"
         assert name != second.labeling.cookie_name
         assert again.get("/api/state").json["person"]["name"] == "ann"
+
+
+def test_the_mark_of_an_editor_is_no_part_of_a_password(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"\xef\xbb\xbfopen sesame\r\n")
+    assert read_password(file) == "open sesame"
+    file.write_bytes(b"\xef\xbb\xbfshort12"[:-1] + b"\n")
+    with pytest.raises(InputError, match="8 or more characters"):
+        read_password(file)
 
 
 def test_a_password_lets_people_in(manifest: Path) -> None:

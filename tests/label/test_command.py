@@ -23,11 +23,11 @@ SIZE = (40, 30)
 
 
 def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
-    with command(manifest, "--name", "Ann") as one:
+    with command(manifest, "--name", "Ann, of the museum") as one:
         assert "manifest.label.sqlite" in one.said
         assert "images: 12" in one.said
         ann = one.client()
-        assert ann.get("/api/state").json["person"]["name"] == "Ann"
+        assert ann.get("/api/state").json["person"]["name"] == "Ann, of the museum"
         image = ann.queue()[0]
         assert ann.stroke(image, blob(*SIZE)).status == 200
         # A second server is refused, an export is not.
@@ -39,7 +39,7 @@ def test_the_command_serves_until_it_is_interrupted(manifest: Path) -> None:
         assert "Traceback" not in out
     with command(manifest) as one:
         assert "images:" not in one.said
-        assert len(one.client("ann").image(image)["strokes"]) == 1
+        assert len(one.client("ann, of the museum").image(image)["strokes"]) == 1
         one.process.send_signal(signal.SIGTERM)
         assert one.process.wait(HANGS) == 0
 
@@ -203,6 +203,8 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
         ([manifest, "--password-file", tmp_path / "short"], "8 or more characters"),
         ([manifest, "--password-file", tmp_path / "long", "--links", "a"], "choose one"),
         ([manifest, "--classes", "a,,b"], "1 to 60 characters"),
+        ([manifest, "--teacher-config", tmp_path / "a.yaml"], "settings of --teacher auto"),
+        ([manifest, "--name", "a" * 61], "1 to 60 characters"),
         ([manifest, "--links", "ann,Ann"], "twice"),
         ([manifest, "--honeypots", tmp_path / "gone.csv"], "no such manifest"),
         ([manifest, "--database", tmp_path / "gone" / "a.sqlite"], "there is no folder"),

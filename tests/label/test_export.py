@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,28 @@ def test_a_folder_of_images_becomes_a_manifest(tmp_path: Path) -> None:
     assert rows["b.png"]["label"] == "negative"
     # One person alone has no folder of annotators.
     assert not (tmp_path / "out" / "annotators").exists()
+
+
+def test_an_image_that_was_never_readable_does_not_stop_an_export(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no image")
+    Image.new("RGB", SIZE).save(folder / "b.png")
+    database = tmp_path / "photos.label.sqlite"
+    with running(folder, labels=("x", "y")) as server:
+        ann = server.client("ann")
+        for state in ("marked", "nothing"):
+            told = ann.answer(1, state, label="x")
+            assert told.status == 409
+            assert "cannot be read" in told.error
+        assert ann.answer(1, "cannot_judge").status == 200
+        assert ann.answer(2, "nothing", label="x").status == 200
+    with closing(connect(database)) as connection:  # as an earlier version has stored it
+        connection.execute("UPDATE answers SET state = 'nothing', label = 'x' WHERE image = 1")
+    told = here("label", "export", database, "--to", tmp_path / "out")
+    assert told.code == 0, told
+    assert "images that were never readable have answers, which are left out (1)" in told.out
+    assert set(by_name(tmp_path / "out")) == {"b.png"}
 
 
 def test_a_folder_without_answers_is_not_exported(tmp_path: Path) -> None:

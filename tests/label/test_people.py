@@ -70,6 +70,32 @@ def test_images_of_the_overlap_are_marked_by_several(tmp_path: Path) -> None:
         assert set(answer_all(server.client("dee"), None)) == shared
 
 
+def test_one_person_may_write_the_name_in_any_case(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
+    with running(manifest) as server:
+
+        def person(name: str) -> int:
+            number = server.client(name).get("/api/state").json["person"]["id"]
+            assert isinstance(number, int)
+            return number
+
+        first = person("\u00d8rsted \u00e9")
+        assert person("\u00f8rsted \u00e9") == first
+        assert person("\u00d8RSTED e\u0301") == first  # an accent of its own
+        assert person("Orsted e") != first
+
+
+def test_chosen_labels_stay_when_the_manifest_changes(tmp_path: Path) -> None:
+    manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
+    with running(manifest, labels=("other", "unsure")) as server:
+        assert server.client("ann").get("/api/state").json["labels"] == ["other", "unsure"]
+    table = pd.read_csv(manifest, keep_default_na=False)
+    table.loc[0, "label"] = "new"
+    table.to_csv(manifest, index=False)
+    with running(manifest) as server:
+        assert server.client("ann").get("/api/state").json["labels"] == ["other", "unsure"]
+
+
 def test_a_skipped_image_is_left_to_others(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 3}, size=SIZE)
     with running(manifest) as server:

@@ -13,6 +13,7 @@ from preceptor.errors import InputError, RunFailedError
 from preceptor.label.database import connect
 from preceptor.label.simulate import Simulation, simulate, summary
 from preceptor.label.simulated_annotator import Error
+from tests.commands import assert_refused, here
 from tests.datasets import squares
 from tests.label.teachers import CONFIG
 from tests.small_files import files_up_to
@@ -91,6 +92,13 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(manifest: Path, tmp_pat
     assert str(refused.value).startswith(f"{folder}: the simulation has stopped: ")
     assert "the disk is full" in str(refused.value)
     assert not folder.exists()
+
+
+def test_settings_of_teachers_without_teachers_are_refused(manifest: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    arguments = ("--to", new, "--no-teacher", "--config", tmp_path / "teacher.yaml")
+    assert_refused(here("label", "simulate", manifest, *arguments), ["--no-teacher"])
+    assert not new.exists()
 
 
 def test_a_folder_that_is_not_empty_and_a_manifest_without_maps(

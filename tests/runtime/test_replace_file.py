@@ -109,8 +109,9 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_long_names_and_names_beyond_ascii_fit(tmp_path: Path) -> None:
-    path = tmp_path / ("ü" * 120 + ".csv")
+@pytest.mark.parametrize("letter", ["a", "ü", "像", "𠮷"])
+def test_long_names_and_names_beyond_ascii_fit(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (240 // len(letter.encode())) + ".csv")
     with replacing(path) as partial:
         partial.write_text("x")
     assert path.read_text() == "x"

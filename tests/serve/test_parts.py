@@ -120,6 +120,12 @@ def test_files_of_keys_that_are_refused(tmp_path: Path, content: bytes, reason: 
         ApiKeys.read(file)
 
 
+def test_a_file_of_keys_with_the_mark_of_an_editor(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbf0123456789abcdef\r\n")
+    assert ApiKeys.read(file).allow({"x-api-key": "0123456789abcdef"})
+
+
 def test_keys_are_needed_whole() -> None:
     keys = ApiKeys(["0123456789abcdef", "another-key-0123"])
     assert keys.allow({"authorization": "Bearer 0123456789abcdef"})

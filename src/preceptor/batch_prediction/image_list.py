@@ -16,6 +16,7 @@ from preceptor.data.locations.location import Member, is_url, parse
 from preceptor.data.manifest_cells import absolute
 from preceptor.data.manifest_io import Findings, read_table
 from preceptor.errors import InputError
+from preceptor.runtime.walk import walk
 
 MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
 """Suffixes of manifests."""
@@ -63,8 +64,9 @@ class ImageList:
     def __iter__(self) -> Iterator[ListedImage]:
         for part in self._parts:
             if part == LIST:
-                for line in self._lines:
-                    if path := line.rstrip("\r\n"):
+                for at, line in enumerate(self._lines):
+                    # Editors of Windows begin a file in UTF-8 with a mark.
+                    if path := line.rstrip("\r\n").removeprefix("" if at else "\ufeff"):
                         yield ListedImage(path, path)
             elif isinstance(part, str):
                 yield from _images_below(part, self._without)
@@ -127,12 +129,8 @@ def _rows(file: Path) -> list[ListedImage]:
 
 def _images_below(folder: str, without: str) -> Iterator[ListedImage]:
     """Images of a folder and the folders below it; hidden ones and those of one folder left out."""
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            one
-            for one in folders
-            if not one.startswith(".") and not _is_below(os.path.join(base, one), without)
-        )
+    for base, folders, names in walk(folder):
+        folders[:] = [one for one in folders if not _is_below(os.path.join(base, one), without)]
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
                 path = os.path.join(base, name)

@@ -19,7 +19,7 @@ from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.overlay import laid_over
 from preceptor.predictor.prediction import Prediction
-from preceptor.runtime.replace_file import replacing
+from preceptor.runtime.replace_file import beginning, replacing
 
 MapFiles = Literal["overlay", "png", "store"]
 """Maps over the grayscale image, grayscale maps of the size of the image, or a map store."""
@@ -35,7 +35,7 @@ def map_file_name(number: int, image: ListedImage) -> str:
         >>> map_file_name(1234, ListedImage("scans/a b.jpg", ""))
         '00001/00001234-a_b.png'
     """
-    stem = _UNSAFE.sub("_", Path(without_secrets(image.name)).stem)[:80]
+    stem = beginning(_UNSAFE.sub("_", Path(without_secrets(image.name)).stem), 80)
     return f"{number // _PER_FOLDER:05d}/{number:08d}-{stem}.png"
 
 

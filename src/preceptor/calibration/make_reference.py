@@ -156,6 +156,18 @@ def alarm_interval(images: int, rate: float) -> tuple[float, float]:
     return float(rates.ppf(0.025)), float(rates.ppf(0.975))
 
 
+def smallest_rate(images: int) -> float:
+    """Smallest rate of false alarms that validation images allow, to two digits, rounded up.
+
+    Example:
+        >>> smallest_rate(60), smallest_rate(99)
+        (0.017, 0.01)
+    """
+    rate = 1 / (images + 1)
+    step = 10.0 ** (math.floor(math.log10(rate)) - 1)
+    return float(f"{math.ceil(rate / step - 1e-9) * step:.2g}")
+
+
 def _check(valid: pd.DataFrame, train: pd.DataFrame, classes: tuple[str, ...], rate: float) -> None:
     if missing := sorted(set(classes) - set(valid["label"])):
         raise InputError(
@@ -166,7 +178,7 @@ def _check(valid: pd.DataFrame, train: pd.DataFrame, classes: tuple[str, ...], r
     if len(valid) < least:
         raise InputError(
             f"a false alarm rate of {rate:g} needs {least:,} validation images, and there are "
-            f"{len(valid):,}; add some, or set the rate to {1 / (len(valid) + 1):.2g} or more"
+            f"{len(valid):,}; add some, or set the rate to {smallest_rate(len(valid)):g} or more"
         )
     if len(train) < 2 or train["label"].nunique() == len(train):
         raise InputError(

@@ -50,8 +50,8 @@ def calibrate(
         from preceptor.predictor.referenced_network import referenced_info
         from preceptor.runtime.progress import progress
 
-    check_target("--out", out)
     check_uncalibrated(model)
+    check_target("--out", out, copied=model)
     predictor = load(model, device=device)
     table = Manifest.read(
         manifest, verify=False, need=("train", "val"), classes=predictor.info.classes

@@ -178,6 +178,7 @@ def run(
         ) from error
     from preceptor.label.auto_teacher import start_teacher
     from preceptor.label.database import serving
+    from preceptor.label.sessions import read_password
     from preceptor.label.sources import find_source
     from preceptor.label.start import labeling_of, links_of, prepare, reader_of
     from preceptor.web.hosts import Hosts, address_of, is_local
@@ -203,8 +204,10 @@ def run(
         raise InputError(
             f"--host {host}: others can reach this page; add --password-file or --links"
         )
-    password = "" if password_file is None else _password(password_file)
-    (own,) = _names("--name", name or None) or ("",)
+    if teacher_config is not None and teacher != "auto":
+        raise InputError("--teacher-config: these are settings of --teacher auto; add that option")
+    password = "" if password_file is None else read_password(password_file)
+    own = _checked_name("--name", name, name) if name else ""
     found = find_source(source)
     marked = None if honeypots is None else find_source(honeypots)
     path = database or found.database
@@ -248,18 +251,6 @@ def _access(invited: Sequence[str], password: str) -> Literal["local", "password
     return "password" if password else "local"
 
 
-def _password(file: Path) -> str:
-    from preceptor.errors import InputError
-
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"--password-file {file}: not a text in UTF-8") from error
-    if len(text) < 8 or "\n" in text:
-        raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
-    return text
-
-
 def _tell(prepared: Prepared) -> None:
     """Say which database it is, and what a changed manifest did."""
     print(f"marks: {prepared.path}")
@@ -280,17 +271,24 @@ def _tell(prepared: Prepared) -> None:
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...] | None:
-    from preceptor.errors import InputError, is_control
+    from preceptor.errors import InputError
 
     if text is None:
         return None
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if not 1 <= len(name) <= 60 or any(map(is_control, name)):
-            raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
+    names = tuple(_checked_name(option, text, name) for name in text.split(","))
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{option} {text!r}: a name occurs twice")
     return names
+
+
+def _checked_name(option: str, text: str, name: str) -> str:
+    """Name without blanks at its ends; `text` is the whole value of the option."""
+    from preceptor.errors import InputError, is_control
+
+    name = name.strip()
+    if not 1 <= len(name) <= 60 or any(map(is_control, name)):
+        raise InputError(f"{option} {text!r}: a name has 1 to 60 characters")
+    return name
 
 
 def _rows(source: Source) -> Sequence[Row]:

@@ -70,8 +70,11 @@ def simulate(
     They mark the human maps of the manifest, with small errors; their time is computed from assumed
     costs. Server, database and Teachers are the same as in real use.
     """
+    from preceptor.errors import InputError
     from preceptor.runtime.bulk_import import bulk_import
 
+    if config is not None and not teacher:
+        raise InputError("--config and --no-teacher: without Teachers there is nothing to set")
     with bulk_import():
         from preceptor.label.simulate import Simulation, simulate, summary
     found = simulate(

@@ -74,7 +74,7 @@ def export(
         from preceptor.model_export.export import ExportSettings, check_settings, export_model
         from preceptor.models.model_folder import load_model
 
-    check_target("--out", out)
+    check_target("--out", out, copied=model if to == "folder" else None)
     settings = ExportSettings(to, threshold, map_, input_type, not fixed_size, int8, int8_limit)
     found = None
     if manifest is not None:

@@ -12,6 +12,8 @@ from preceptor.label.strokes import has_marks
 from preceptor.web.refusal import conflict
 
 STATES = ("marked", "nothing", "cannot_judge", "skipped")
+JUDGED = ("marked", "nothing")
+"""States that say what is marked."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
     Raises:
         RefusedError: It contradicts the marks (409).
     """
-    if answer.state in ("marked", "nothing"):
+    if answer.state in JUDGED:
         marks = has_marks(connection, image, person)
         if answer.state == "marked" and not marks:
             raise conflict("nothing is marked; mark something, or answer: nothing to mark")

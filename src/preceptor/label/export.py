@@ -19,6 +19,7 @@ from preceptor.data.importers.shapes import Pixels
 from preceptor.data.manifest import Manifest
 from preceptor.data.merge_annotators import MERGES
 from preceptor.errors import InputError
+from preceptor.label.answers import JUDGED
 from preceptor.label.database import Connection
 from preceptor.label.export_table import ExportedColumns, map_name, source_table
 from preceptor.label.image_files import is_replaced
@@ -31,8 +32,8 @@ from preceptor.runtime.strict_json import strict_json
 from preceptor.version import __version__
 
 MANIFEST, RECORD = "manifest.csv", "import.json"
-JUDGED = ("marked", "nothing")
 REPLACED = "images have another size than the ones that were marked; their marks are left out"
+UNREADABLE = "images that were never readable have answers, which are left out"
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,12 @@ def _export(
                 if given and row is not None and is_replaced(row, root / path):
                     given = []
                     marks.notes[REPLACED] += 1
+                if row is not None and row["width"] is None and _judged(given):
+                    given = []
+                    marks.notes[UNREADABLE] += 1
                 if merge not in MERGES:  # a person, who is one of those that judged something
                     given = [one for one in given if people.get(one["person"]) == merge]
-                judged = [one for one in given if one["state"] in JUDGED]
+                judged = _judged(given)
                 saliency = ""
                 if judged and row is not None:
                     maps: dict[str, Pixels] = {}
@@ -192,6 +196,11 @@ def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:
     for row in rows:
         found.setdefault(row["image"], []).append(row)
     return found
+
+
+def _judged(given: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Answers that say what is marked."""
+    return [one for one in given if one["state"] in JUDGED]
 
 
 def _mask(

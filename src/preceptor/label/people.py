@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 
 from preceptor.errors import is_control
@@ -43,9 +44,19 @@ def check_name(name: object) -> str:
 
 
 def person_by_name(connection: Connection, name: str) -> Person | None:
-    """Person of a name, in any case of its letters."""
-    row = connection.execute("SELECT * FROM people WHERE name = ?", (name,)).fetchone()
-    return None if row is None else Person(row["id"], row["name"], bool(row["lead"]))
+    """Person of a name, in any case of its letters; of several, the one with these letters."""
+    rows = connection.execute("SELECT * FROM people").fetchall()
+    # SQLite knows the cases of ASCII letters alone.
+    found = [row for row in rows if _folded(row["name"]) == _folded(name)]
+    if not found:
+        return None
+    row = max(found, key=lambda one: (one["name"] == name, -one["id"]))
+    return Person(row["id"], row["name"], bool(row["lead"]))
+
+
+def _folded(name: str) -> str:
+    """Name without cases; an accent may be a character of its own."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def person_by_id(connection: Connection, number: int) -> Person | None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 
 from preceptor.label import bodies
-from preceptor.label.answers import save_answer
+from preceptor.label.answers import JUDGED, save_answer
 from preceptor.label.calls import Call
 from preceptor.label.database import Connection
 from preceptor.label.events import note
@@ -82,8 +82,11 @@ def redo_stroke(call: Call) -> Reply:
 
 def answer(call: Call) -> Reply:
     """Save an answer, and name the next image."""
-    person, row, body = call.someone, call.image(), call.body
+    person, body = call.someone, call.body
+    (row,) = sized(call.labeling, call.reading, [call.image()["id"]])
     given = bodies.answer(body, call.labeling.settings)
+    if given.state in JUDGED and row["width"] is None:
+        raise conflict("this image cannot be read, and cannot be judged")
     if given.proposal is not None:
         _check_proposal(call.reading, row, given.proposal)
     _own_tab(call, row["id"], body)

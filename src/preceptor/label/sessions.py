@@ -13,7 +13,10 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+
+from preceptor.errors import InputError
 
 Role = Literal["lead", "guest", "linked"]
 """lead: came by the link of the terminal; guest: by the password; linked: by a person's link."""
@@ -94,6 +97,22 @@ class Keys:
         first one cannot save marks under the other name.
         """
         return self._sign(f"csrf {session.role}.{session.person}.{session.nonce}")
+
+
+def read_password(file: Path) -> str:
+    """Password of a file with one line.
+
+    Raises:
+        InputError: The file is no text in UTF-8, or has no line of 8 or more characters.
+    """
+    try:
+        # Editors of Windows begin a file in UTF-8 with a mark, which nobody can type.
+        text = file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--password-file {file}: not a text in UTF-8") from error
+    if len(text) < 8 or "\n" in text:
+        raise InputError(f"--password-file {file}: one line of 8 or more characters is needed")
+    return text
 
 
 def same(a: str, b: str) -> bool:

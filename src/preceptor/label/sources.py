@@ -17,6 +17,7 @@ from pathlib import Path
 from preceptor.data.images import SUFFIXES
 from preceptor.errors import InputError, is_control
 from preceptor.runtime.checksums import file_digest
+from preceptor.runtime.walk import walk
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def folder_rows(source: Source) -> list[Row]:
 def _files(folder: Path) -> list[str]:
     """Image files below a folder, as paths from it, sorted; hidden ones are left out."""
     found = []
-    for base, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for base, _, names in walk(str(folder)):
         inside = os.path.relpath(base, folder)
         for name in names:
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:

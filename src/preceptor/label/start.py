@@ -94,8 +94,9 @@ def prepare(
         changes = None
         if not is_current(connection, source):
             rows = read_rows(source)
+            chosen = _labels_are_chosen(connection)
             changes = take_in(connection, source, rows)
-            if not source.is_folder:
+            if not source.is_folder and not chosen:
                 labels = sorted({row.label for row in rows})
                 stored.put(connection, "labels", labels)
         remember_place(connection, source, path)
@@ -115,6 +116,13 @@ def prepare(
         raise
     connection.close()
     return Prepared(path, source, settings, changes, first)
+
+
+def _labels_are_chosen(connection: Connection) -> bool:
+    """Whether the labels among which people choose are others than those of the images."""
+    listed = connection.execute("SELECT DISTINCT label FROM images WHERE listed = 1")
+    known = set(stored.get(connection, "labels", ()))
+    return bool(known) and known != {row[0] for row in listed}
 
 
 def _checked(settings: LabelSettings, connection: Connection) -> LabelSettings:

@@ -64,7 +64,19 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 def _hidden_beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex}.tmp")
+    return path.with_name(f".{beginning(path.name, 64)}.{uuid.uuid4().hex}.tmp")
+
+
+def beginning(name: str, most: int) -> str:
+    """Whole characters at the beginning of a file name that have at most so many bytes.
+
+    File systems limit the bytes of a name, and a character has up to four.
+
+    Example:
+        >>> beginning("größe", 4), beginning("größe", 3)
+        ('grö', 'gr')
+    """
+    return os.fsencode(name)[:most].decode("utf-8", "ignore")
 
 
 def _replace_folder(path: Path, new: Path) -> None:

@@ -34,7 +34,7 @@ class ApiKeys:
             InputError: The file cannot be read, has no keys, or a key is short or not ASCII.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # editors of Windows write a mark
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
             raise InputError(f"{path}: {reason}") from error
