@@ -213,6 +213,11 @@ def test_another_person_in_the_same_browser_takes_no_marks(
         ) == [("Ada",)]
 
 
+PROPOSALS_SHOWN = (
+    "SELECT path FROM events JOIN images ON images.id = image WHERE kind = 'proposal_shown'"
+)
+
+
 def propose(server: Served, agreement: float = 0.71) -> tuple[int, Mask]:
     """A Teacher's proposal for each image: a box."""
     box = np.zeros((HEIGHT, WIDTH), bool)
@@ -255,6 +260,8 @@ def test_a_proposal_first_is_adopted_and_edited(browser: Browser, tmp_path: Path
             assert rows == [("proposal", 0, 0), ("eraser", 1, 1)]
             page.keyboard.press("n")
             second = other_than(page, first)
+            saved(page)
+            assert server.ask(PROPOSALS_SHOWN) == [(first,)]  # the second was loaded in advance
             assert server.ask("SELECT proposals_mode, proposal IS NULL FROM answers") == [
                 ("first", 0)
             ]
@@ -281,10 +288,13 @@ def test_a_proposal_after_is_shown_after_the_first_own_mark(
             assert "no proposal" in toast(page)
             drag(page, LINE)
             page.locator("#offer").wait_for()
-            assert server.ask("SELECT count(*) FROM events WHERE kind = 'proposal_shown'") == [(1,)]
             page.keyboard.press("a")
             saved(page)
             np.testing.assert_array_equal(server.mask("image-0.png"), box | line(page))
+            page.keyboard.press("n")
+            page.locator("#card").wait_for()
+            saved(page)
+            assert server.ask(PROPOSALS_SHOWN) == [("image-0.png",)]
 
 
 def test_a_weak_teacher_proposes_nothing_and_the_page_says_why(
@@ -344,7 +354,7 @@ def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_pat
             page.wait_for_selector(SHOWN)
             page.evaluate(DRAWN)
             assert page.locator("#offer").is_hidden()
-            assert server.ask("SELECT count(*) FROM events WHERE kind = 'proposal_shown'") == [(0,)]
+            assert server.ask(PROPOSALS_SHOWN) == []
 
 
 def test_a_damaged_image_is_shown_as_such(browser: Browser, tmp_path: Path) -> None:

@@ -151,6 +151,11 @@ def answer(body: dict[str, Any], settings: LabelSettings) -> Answer:
         label,
         optional_whole(body, "certainty", 1, 3),
         seconds(body),
-        optional_whole(body, "proposal", 1, _NUMBER),
+        proposal(body),
         settings.proposals,
     )
+
+
+def proposal(body: dict[str, Any]) -> int | None:
+    """Number of a proposal that was shown, or None."""
+    return optional_whole(body, "proposal", 1, _NUMBER)

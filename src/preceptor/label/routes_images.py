@@ -11,7 +11,6 @@ from typing import Any
 from preceptor.label.answers import answer_of
 from preceptor.label.calls import Call, Labeling
 from preceptor.label.database import Connection
-from preceptor.label.events import note_proposal_shown
 from preceptor.label.image_files import (
     FileState,
     file_state,
@@ -126,10 +125,6 @@ def image(call: Call) -> Reply:
     proposal = None
     if row["problem"] is None:
         proposal = proposal_for(call.reading, row["id"], person.id, labeling.settings)
-    if proposal is not None:
-        labeling.database.write(
-            lambda writing: note_proposal_shown(writing, row["id"], person.id, proposal["id"])
-        )
     return told(
         {
             "id": row["id"],

@@ -9,7 +9,7 @@ from preceptor.label import bodies
 from preceptor.label.answers import JUDGED, save_answer
 from preceptor.label.calls import Call
 from preceptor.label.database import Connection
-from preceptor.label.events import note
+from preceptor.label.events import note, note_proposal_shown
 from preceptor.label.routes_images import hand_out, sized
 from preceptor.label.strokes import redo, save_stroke, undo
 from preceptor.web.refusal import conflict, malformed
@@ -90,24 +90,37 @@ def answer(call: Call) -> Reply:
     if given.proposal is not None:
         _check_proposal(call.reading, row, given.proposal)
     _own_tab(call, row["id"], body)
-    call.labeling.database.write(
-        lambda connection: save_answer(connection, row["id"], person.id, given)
-    )
+
+    def change(connection: Connection) -> None:
+        _note_shown(connection, row["id"], person.id, given.proposal)
+        save_answer(connection, row["id"], person.id, given)
+
+    call.labeling.database.write(change)
     call.labeling.claims.drop(row["id"], person.id)
     following = hand_out(call, 1, row["id"])
     return told({"ok": True, "next": following[0] if following else None})
 
 
 def seen(call: Call) -> Reply:
-    """Store from when until when an image was shown."""
+    """Store from when until when an image was shown, and with which proposal."""
     person, row, body = call.someone, call.image(), call.body
+    proposal = bodies.proposal(body)
+    if proposal is not None:
+        _check_proposal(call.reading, row, proposal)
     start, end, tab = bodies.time(body, "from"), bodies.time(body, "until"), bodies.tab(body)
     if end < start:
         raise malformed("until: it lies before from")
 
     def change(connection: Connection) -> None:
         note(connection, row["id"], person.id, "shown", {"tab": tab}, start)
+        _note_shown(connection, row["id"], person.id, proposal)
         note(connection, row["id"], person.id, "hidden", {"tab": tab}, end)
 
     call.labeling.database.write(change)
     return told({"ok": True})
+
+
+def _note_shown(connection: Connection, image: int, person: int, proposal: int | None) -> None:
+    """Store that a proposal was shown: an image that a page loads in advance is not shown yet."""
+    if proposal is not None:
+        note_proposal_shown(connection, image, person, proposal)

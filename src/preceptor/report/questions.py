@@ -21,6 +21,7 @@ from preceptor.report.sentences import (
 from preceptor.results.budgets import Enough, enough
 from preceptor.results.domain import Results
 from preceptor.results.rows import OVERALL, records
+from preceptor.runtime.formatting import percent
 from preceptor.study.plan import Plan
 
 QUESTIONS = {
@@ -152,8 +153,8 @@ def _how_much(plan: Plan, results: Results) -> str:
         one = records(known)[0]
         whose = f", {one['backbone']}" if len(plan.protocol.study.students) > 1 else ""
         said += (
-            f"; the Student covers {one['share']:.0%} of the way to the ceiling "
-            f"({one['low']:.0%} to {one['high']:.0%}{whose})"
+            f"; the Student covers {percent(one['share'])} of the way to the ceiling "
+            f"({percent(one['low'])} to {percent(one['high'])}{whose})"
         )
     return said + "."
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from preceptor.evaluation.paired_tests import floor_note
 from preceptor.results.rows import CONTROLS, records
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.formatting import DASH, interval, number, percent
 from preceptor.study.plan import Plan
 
 _OTHERS = ("RQ3", "control", "detector", "ceiling")  # beside the baselines
@@ -74,9 +74,9 @@ def sentences(plan: Plan, compared: pd.DataFrame, shares: pd.DataFrame) -> list[
         whose = "the Student" if line["key"] == "student" else line["title"]
         if line["share"] is not None and np.isfinite(line["share"]):
             said.append(
-                f"{line['backbone']}: {whose} covers {line['share']:.0%} of the way from its "
-                f"better baseline to the ceiling (95 % interval {line['low']:.0%} to "
-                f"{line['high']:.0%})."
+                f"{line['backbone']}: {whose} covers {percent(line['share'])} of the way "
+                "from its better baseline to the ceiling (95 % interval "
+                f"{percent(line['low'])} to {percent(line['high'])})."
             )
         else:
             said.append(

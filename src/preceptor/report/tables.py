@@ -13,7 +13,7 @@ from preceptor.report.cells import SHORT, Cell, Line, Table, mean_std_text, shor
 from preceptor.results.comparisons import BY_TEACHER
 from preceptor.results.domain import Results
 from preceptor.results.rows import DETECTORS, OVERALL, Row, control_keys, records, select_arm
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.formatting import DASH, interval, number, percent
 from preceptor.study.alphas import PAPER_ALPHA
 from preceptor.study.plan import Plan
 from preceptor.study.steps import Arm
@@ -209,8 +209,8 @@ def share_table(results: Results) -> Table | None:
     lines = []
     for row in records(results.shares):
         known = row["share"] is not None and math.isfinite(row["share"])
-        told = f"{row['share']:.0%}" if known else DASH
-        spread = f"{_percent(row['low'])} to {_percent(row['high'])}" if known else DASH
+        told = percent(row["share"]) if known else DASH
+        spread = f"{percent(row['low'])} to {percent(row['high'])}" if known else DASH
         cells = [Cell(short(row["baseline"])), Cell(told), Cell(spread), Cell(row["reason"])]
         heading = f"{row['backbone']}: {short(row['key'])}"
         lines.append(Line(heading, cells, row["key"] == "student"))
@@ -223,10 +223,6 @@ def share_table(results: Results) -> Table | None:
         f"{results.primary}; given only if the interval of the denominator lies above 0."
     )
     return Table(caption, "Backbone", columns, lines)
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0%}".replace("-", "−") if math.isfinite(value) else "∞"
 
 
 def teacher_table(plan: Plan, results: Results) -> Table | None:

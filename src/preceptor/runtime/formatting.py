@@ -36,6 +36,19 @@ def interval(low: Any, high: Any) -> str:
     return f"{number(low, sign=True)} to {number(high, sign=True)}"
 
 
+def percent(value: float) -> str:
+    """Share as a percentage, which may be infinite; a dash for NaN.
+
+    Example:
+        >>> percent(0.463), percent(-0.05), percent(float("-inf"))
+        ('46%', '−5%', '−∞')
+    """
+    if math.isnan(value):
+        return DASH
+    text = f"{value:.0%}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
+    return text.replace("-", "−")
+
+
 def duration(seconds: float) -> str:
     """Duration with its unit.
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from PIL import Image
 
 from preceptor.errors import InputError
+from preceptor.runtime.walk import walk
 
 _UPLOAD = re.compile(r"(?:^|/)data/upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$")
 
@@ -29,6 +30,7 @@ class ImageFiles:
 
     Raises:
         InputError: It is not a folder.
+        OSError: A folder below it cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,8 +40,7 @@ class ImageFiles:
         suffixes = Image.registered_extensions()
         self._paths: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
-        for base, folders, names in os.walk(self.folder):
-            folders[:] = sorted(one for one in folders if not one.startswith("."))
+        for base, _, names in walk(str(self.folder)):
             inside = os.path.relpath(base, self.folder)
             for name in sorted(names):
                 if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:  # noqa: PTH122

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from preceptor.errors import InputError
+from preceptor.runtime.walk import walk
 
 
 def files_of(source: Path | str | Sequence[Path | str], suffix: str) -> list[Path]:
@@ -18,6 +18,7 @@ def files_of(source: Path | str | Sequence[Path | str], suffix: str) -> list[Pat
 
     Raises:
         InputError: Something does not exist, or a folder has no such file.
+        OSError: A folder cannot be read.
     """
     given = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
     found: list[Path] = []
@@ -37,8 +38,7 @@ def files_of(source: Path | str | Sequence[Path | str], suffix: str) -> list[Pat
 def files_below(folder: Path, suffix: str) -> list[Path]:
     """Sorted files below a folder with a suffix."""
     found: list[Path] = []
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+    for base, _, names in walk(str(folder)):
         found += [
             Path(base, name)
             for name in sorted(names)

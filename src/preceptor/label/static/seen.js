@@ -22,7 +22,11 @@ export function look() {
 export function lookAway() {
   if (page.entry === null || page.clock === null) return;
   keepTime();
-  const body = { from: new Date(page.clock.from).toISOString(), until: new Date().toISOString() };
+  const body = {
+    from: new Date(page.clock.from).toISOString(),
+    until: new Date().toISOString(),
+    proposal: page.entry.seen ?? null,
+  };
   page.clock = null;
   save("seen", body);
 }

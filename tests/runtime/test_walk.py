@@ -1,0 +1,48 @@
+"""Walking through folders: hidden ones are left out, and one that cannot be read is an error."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from preceptor.data.importers.image_files import ImageFiles
+from preceptor.data.importers.source_files import files_below
+from preceptor.runtime.walk import walk
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/c", "a", ".hidden", "lost+found"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x.png").touch()
+    return tmp_path
+
+
+def bases(folder: Path) -> list[str]:
+    return [os.path.relpath(base, folder) for base, _, _ in walk(str(folder))]
+
+
+def test_folders_come_in_order_without_hidden_ones(folder: Path) -> None:
+    assert bases(folder) == [".", "a", "b", "b/c"]
+
+
+@pytest.mark.parametrize(
+    "use", [bases, ImageFiles, lambda folder: files_below(folder, ".png")], ids=["", "images", "s"]
+)
+def test_a_folder_that_cannot_be_read_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], object]
+) -> None:
+    whole = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name in ("c", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="b/c"):
+        use(folder)
