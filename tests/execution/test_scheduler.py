@@ -193,7 +193,7 @@ def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, rea
     steps = [plain_step("a"), plain_step("b", "a"), plain_step("c", "b"), plain_step("d")]
     executor = Scripted({"a": [[("epoch", "epoch 1/9"), ("failed", reason)]]})
     found = walked(tmp_path, steps, executor)
-    assert found.graph.failed["a"] == Failure(reason)
+    assert found.graph.failed["a"] == Failure("committee", "average maps of a", reason)
     assert set(found.graph.failed) == {"a", "b", "c"}
     assert found.graph.done == {"d"}
     assert executor.started == ["a", "d"]  # once: what has failed is not tried again
@@ -395,8 +395,10 @@ def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:
     found = walked(tmp_path, steps, Scripted(scripts, slots=3))
     assert found.graph.done == {"a", "b", "d", "a2", "b2", "d2"}
     assert found.graph.failed == {
-        "c": Failure("no"),
-        "c2": Failure("needs average maps of c, which failed", blocked=True),
+        "c": Failure("committee", "average maps of c", "no"),
+        "c2": Failure(
+            "committee", "average maps of c2", "needs average maps of c, which failed", blocked=True
+        ),
     }
     ends = {"a": True, "b": False, "d": True, "a2": True, "b2": True, "d2": True}
     told = [one for one in found.watcher.told if one[0] == "finished"]
