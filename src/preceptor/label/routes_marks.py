@@ -81,9 +81,10 @@ def redo_stroke(call: Call) -> Reply:
 
 
 def answer(call: Call) -> Reply:
-    """Save an answer, and name the next image."""
+    """Save an answer, and hand out the next image unless `next` is false."""
     person, row, body = call.someone, call.image(), call.body
     given = bodies.answer(body, call.labeling.settings)
+    is_next_wanted = bodies.yes_no(body, "next", default=True)
     if given.proposal is not None:
         _check_proposal(call.reading, row, given.proposal)
     _own_tab(call, row["id"], body)
@@ -91,7 +92,7 @@ def answer(call: Call) -> Reply:
         lambda connection: save_answer(connection, row["id"], person.id, given)
     )
     call.labeling.claims.drop(row["id"], person.id)
-    following = hand_out(call, 1, row["id"])
+    following = hand_out(call, 1, row["id"]) if is_next_wanted else []
     return told({"ok": True, "next": following[0] if following else None})
 
 
