@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import RunFailedError
 from preceptor.inference.annotate import compute_maps, map_correlations, maps_record
 from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
@@ -36,7 +36,6 @@ from preceptor.study.steps import (
     Train,
 )
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.prepare import run_id_of
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
 
@@ -77,20 +76,15 @@ def perform(
     if isinstance(work, Select):
         raise ValueError(f"{step.title}: selections are executed by the scheduler")
     if isinstance(work, Train):
-        workspace = workspaces.at(work.config.manifest)
-        if run_id_of(workspace, work.config) != step.id:  # nobody would look for its folder
-            raise InputError(
-                "maps, weights or code that it uses have changed since the study was started; "
-                "start it again"
-            )
         found = train(
             work.config,
             store / STEP_FOLDERS["train"],
-            workspace=workspace,
+            workspace=workspaces.at(work.config.manifest),
             tell=tell,
             tell_epoch=tell_epoch,
             wait=wait,
             exclusive=exclusive,
+            expected_id=step.id,
         )
         return found.trained
     folder = step.folder(store)
