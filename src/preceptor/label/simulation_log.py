@@ -113,8 +113,8 @@ class SimulationLog:
             if "taught" in line:
                 found.taught, found.taught_after = line["taught"], len(found.answers)
             elif len(found.answers) < len(known):
-                found.paths.append(line.pop("path"))
-                found.answers.append(SimulatedAnswer(**line))
+                found.paths.append(line["path"])
+                found.answers.append(SimulatedAnswer(**line["answer"]))
         logged = {(path, one.person) for path, one in zip(found.paths, found.answers, strict=True)}
         if not known or logged != known:
             return None
@@ -125,7 +125,7 @@ class SimulationLog:
         """Add an answer that is sent next."""
         self.paths.append(path)
         self.answers.append(answer)
-        self._write({"path": path} | asdict(answer))
+        self._write(_line(path, answer))
 
     def copy_database(self) -> None:
         """Copy the database, before a Teacher is trained."""
@@ -159,11 +159,15 @@ class SimulationLog:
     def _rewrite(self) -> None:
         """Write the log again, without a line that was cut and an answer that was not sent."""
         lines: list[dict[str, Any]] = [
-            {"path": path} | asdict(one) for path, one in zip(self.paths, self.answers, strict=True)
+            _line(path, one) for path, one in zip(self.paths, self.answers, strict=True)
         ]
         if self.taught_after:
             lines.insert(self.taught_after, {"taught": self.taught})
         write_atomically(self.folder / _LINES, "".join(json.dumps(one) + "\n" for one in lines))
+
+
+def _line(path: str, answer: SimulatedAnswer) -> dict[str, Any]:
+    return {"path": path, "answer": asdict(answer)}
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
