@@ -18,6 +18,7 @@ from preceptor.maps.store import MapStore, StoreInfo
 from preceptor.predictor.model_info import ModelInfo
 from preceptor.predictor.prediction import Prediction
 from preceptor.predictor.reference import Unfamiliar
+from preceptor.study.steps import Failure
 from tests.calibrated import Calibrated
 from tests.datasets import squares
 
@@ -110,10 +111,11 @@ def test_a_map_store(images: int) -> None:
 
 
 def test_a_study_and_its_tables(tmp_path: Path) -> None:
-    result = StudyResult(tmp_path / "study", {NAME: "no memory"}, missing=2, computed=5, seconds=3)
+    failed = {key: Failure("train", NAME, "no memory") for key in ("one-id", "other-id")}
+    result = StudyResult(tmp_path / "study", failed, missing=2, computed=5, seconds=3)
     texts = shown(result)
     assert "5 steps in 3.0 s" in texts
-    assert texts[-2:] == [f"failed: {NAME}", "no memory"]
+    assert texts[-4:] == [f"failed: {NAME}", "no memory"] * 2
     (tmp_path / "results.csv").write_text(
         f"role,auc,'{NAME.replace(chr(34), '')}'\nstudent,0.5,1\n"
     )

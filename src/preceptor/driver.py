@@ -24,7 +24,7 @@ from preceptor.runtime.leases import holder_of, lease
 from preceptor.runtime.result_folder import digest, write_atomically
 from preceptor.study.checks import check_devices
 from preceptor.study.config import StudyConfig
-from preceptor.study.steps import Look, Select, Step
+from preceptor.study.steps import Failure, Look, Select, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.study_folder import open_study, write_choices, write_progress
 from preceptor.tracking.trackers import Trackers, check_trackers, open_trackers
@@ -52,14 +52,14 @@ class StudyResult:
 
     Args:
         folder: Study folder, with results.csv, table.md, report.html and best/.
-        failed: Reasons of failed or blocked steps, by title.
+        failed: Failed and blocked steps, by step id.
         missing: Steps that were not reached.
         computed: Number of steps computed in this call.
         seconds: Wall time of this call.
     """
 
     folder: Path
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
     missing: int = 0
     computed: int = 0
     seconds: float = 0.0
@@ -68,13 +68,13 @@ class StudyResult:
         """Table of the outcome, for notebooks."""
         return facts_table(
             "Study",
-            {
-                "folder": self.folder,
-                "report": self.folder / "report.html",
-                "computed": f"{self.computed} steps in {duration(self.seconds)}",
-                "not reached": f"{self.missing} steps" if self.missing else None,
-                **{f"failed: {title}": reason for title, reason in self.failed.items()},
-            },
+            [
+                ("folder", self.folder),
+                ("report", self.folder / "report.html"),
+                ("computed", f"{self.computed} steps in {duration(self.seconds)}"),
+                ("not reached", f"{self.missing} steps" if self.missing else None),
+                *((f"failed: {one.title}", one.reason) for one in self.failed.values()),
+            ],
         )
 
 
@@ -159,14 +159,13 @@ def run_study(
             finally:
                 executor.close()
                 result.seconds = time.monotonic() - started
-            failed = {graph.steps[key].title: failure for key, failure in graph.failed.items()}
-            result.failed = {title: failure.reason for title, failure in failed.items()}
+            result.failed = dict(graph.failed)
             result.missing = len(graph.steps) - len(graph.done) - len(graph.failed)
 
             write_progress(opened, out)
             tells = digest([__version__, dump_config(study), _dated(opened, graph), result.failed])
             if track or not _is_reported(out, tells):
-                report = write_results(opened, out, failed)
+                report = write_results(opened, out, result.failed)
                 with contextlib.suppress(OSError):
                     write_atomically(out / _REPORTED, tells)
                 trackers.study(result.failed, report)

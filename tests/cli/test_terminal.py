@@ -22,6 +22,7 @@ from preceptor.errors import InputError
 from preceptor.execution.status import Running, Status, StudyStatus, is_held, read_status
 from preceptor.study.config import StudyConfig
 from preceptor.study.planned_runs import read_planned_runs
+from preceptor.study.steps import Failure
 from preceptor.study_folder import reopen
 from preceptor.training.run import train
 from tests import forked
@@ -78,7 +79,10 @@ def test_what_is_running_is_shown() -> None:
         3,
         10,
         [Running("train", "train student [x] seed 0", 100.0, "epoch 1/2 val AUC 0.500")],
-        {f"step {number}": "the disk is full" for number in range(7)},
+        {
+            f"id-{number}": Failure("train", f"step {number}", "the disk is full")
+            for number in range(7)
+        },
         90.0,
     )
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115

@@ -1,4 +1,4 @@
-"""Images and maps through one geometry, against point-by-point and sub-cell twins."""
+"""Images and maps through one geometry: marks stay where they are."""
 
 from __future__ import annotations
 
@@ -22,21 +22,19 @@ from preceptor.data import draws
 from preceptor.data.batch import Batch
 from preceptor.data.geometry import (
     OUTSIDE_COLOUR,
-    TURNS,
     Box,
-    Turn,
     content_pixels,
     fit_box,
     fit_boxes,
     render,
-    turn_array,
 )
-from preceptor.data.map_geometry import resample, turn_all, turn_maps
+from preceptor.data.map_geometry import resample
 from preceptor.data.rows import MapTargets, Rows
 from preceptor.data.stored_map import MAP_SIDE
 from preceptor.maps.store import MapStore, StoreInfo, write_store
 from preceptor.maps.targets import build_map_targets
 from preceptor.saliency.normalise import informative
+from tests.data.map_twin import twin
 
 FITS: list[Fit] = ["squash", "letterbox", "crop"]
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
@@ -175,105 +173,6 @@ def test_a_map_is_its_image_at_the_grid(fit: Fit, width: int, height: int, seed:
     torch.testing.assert_close(batch.maps, pooled, atol=6, rtol=0)
 
 
-def point_value(
-    grid: NDArray[np.float64],
-    region: tuple[float, ...],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The piecewise-constant map at points of the source plane, 0 beyond its region."""
-    height, width = grid.shape
-    column = np.floor((x - region[0]) / (region[2] - region[0]) * width).astype(int)
-    row = np.floor((y - region[1]) / (region[3] - region[1]) * height).astype(int)
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return np.where(inside, grid[row.clip(0, height - 1), column.clip(0, width - 1)], 0)
-
-
-def twin(
-    grid: NDArray[np.float64],
-    region: tuple[float, ...],
-    view: tuple[float, ...],
-    shape: tuple[int, int],
-    flip: bool = False,
-    quarters: int = 0,
-    fine: int = 60,
-) -> NDArray[np.float64]:
-    """Average a map over cells by walking fine points of the final view back to the source."""
-    h, w = shape
-    down, across = np.meshgrid(
-        (np.arange(h * fine) + 0.5) / (h * fine),
-        (np.arange(w * fine) + 0.5) / (w * fine),
-        indexing="ij",
-    )
-    for _ in range(quarters):  # undo one counter-clockwise turn: the right edge came to the top
-        across, down = 1 - down, across
-    if flip:
-        across = 1 - across
-    x = view[0] + across * (view[2] - view[0])
-    y = view[1] + down * (view[3] - view[1])
-    values = point_value(grid, region, x, y)
-    return values.reshape(h, fine, w, fine).mean((1, 3))
-
-
-boxes = st.tuples(
-    st.floats(-0.5, 0.8), st.floats(-0.5, 0.8), st.floats(0.2, 1.5), st.floats(0.2, 1.5)
-).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    region=boxes,
-    view=boxes,
-    seed=st.integers(0, 999),
-)
-def test_resample_is_the_integral(shape, grid, region, view, seed) -> None:  # type: ignore[no-untyped-def]
-    values = np.random.default_rng(seed).random(shape)
-    got = resample(
-        torch.from_numpy(values)[None], torch.tensor([region]), torch.tensor([view]), grid
-    )[0]
-    # A fine point falls on the wrong side of an edge by at most 1/60 of a cell, and at most 10
-    # edges an axis cross one cell: the twin's error, not the routine's.
-    expected = twin(values, region, view, grid)
-    crossings = 2 + max(
-        (view[2] - view[0]) / grid[1] / (region[2] - region[0]) * shape[1],
-        (view[3] - view[1]) / grid[0] / (region[3] - region[1]) * shape[0],
-    )
-    np.testing.assert_allclose(got.numpy(), expected, atol=2 * crossings / 60)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    times=st.integers(1, 4),
-    seed=st.integers(0, 99),
-)
-def test_whole_multiples_are_block_means(shape, times, seed) -> None:  # type: ignore[no-untyped-def]
-    values = np.random.default_rng(seed).random((shape[0] * times, shape[1] * times))
-    got = resample(torch.from_numpy(values)[None], UNIT, UNIT, shape)[0].numpy()
-    blocks = values.reshape(shape[0], times, shape[1], times).mean((1, 3))
-    np.testing.assert_allclose(got, blocks, rtol=1e-12)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    region=boxes,
-    seed=st.integers(0, 99),
-)
-def test_mass_is_kept_where_the_view_covers_the_map(shape, grid, region, seed) -> None:  # type: ignore[no-untyped-def]
-    values = torch.from_numpy(np.random.default_rng(seed).random(shape))[None]
-    view = (region[0] - 0.3, region[1] - 0.1, region[2] + 0.2, region[3] + 0.4)
-    got = resample(values, torch.tensor([region]), torch.tensor([view]), grid)
-
-    def area(box: tuple[float, ...]) -> float:
-        return (box[2] - box[0]) * (box[3] - box[1])
-
-    assert float(got.mean()) * area(view) == pytest.approx(float(values.mean()) * area(region))
-
-
 @given(width=st.integers(1, 4000), height=st.integers(1, 4000), side=st.integers(8, 320))
 def test_letterbox_box_says_exactly_where_the_content_is(
     width: int, height: int, side: int
@@ -302,39 +201,6 @@ def test_render_fits() -> None:
     grey = render(picture[..., :1], "letterbox", 16)
     assert grey.shape == (16, 16, 1)
     assert (grey[0] == round(sum(OUTSIDE_COLOUR) / 3)).all()
-
-
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("quarters", range(4))
-def test_maps_turn_as_images_do(flip: bool, quarters: int) -> None:
-    values = np.arange(16.0).reshape(4, 4)
-    turned = turn_array(values, Turn(flip, quarters))
-    stack = torch.from_numpy(np.stack([values, values]))
-    maps = turn_maps(stack, torch.tensor([flip, False]), torch.tensor([quarters, 0]))
-    np.testing.assert_array_equal(maps[0].numpy(), turned)
-    np.testing.assert_array_equal(maps[1].numpy(), values)
-    np.testing.assert_allclose(
-        twin(values, (0, 0, 1, 1), (0, 0, 1, 1), (4, 4), flip, quarters, fine=4), turned
-    )
-
-
-@pytest.mark.parametrize("turn", TURNS, ids=str)
-def test_a_turn_and_back_is_nothing(turn: Turn) -> None:
-    values = torch.arange(2 * 3 * 16).view(2, 3, 4, 4)
-    turned = turn_all(values, turn)
-    assert torch.equal(turn_all(turned, turn.back), values)
-    assert turn.back.back == turn
-    for one, other in zip(values.flatten(0, 1), turned.flatten(0, 1), strict=True):
-        np.testing.assert_array_equal(turn_array(one.numpy(), turn), other.numpy())
-    uneven = torch.arange(12).view(3, 4)
-    assert torch.equal(turn_all(turn_all(uneven, turn), turn.back), uneven)
-
-
-def test_the_turns_are_all_symmetries_of_the_square() -> None:
-    values = torch.arange(9).view(3, 3)
-    seen = {tuple(turn_all(values, turn).flatten().tolist()) for turn in TURNS}
-    assert len(TURNS) == len(seen) == 8
-    assert TURNS[0] == Turn()
 
 
 def test_boxes_nest() -> None:

@@ -52,14 +52,20 @@ def test_what_is_added_later_looks_at_what_is_done() -> None:
     assert taken(graph) == ["b"]
 
 
+def blocked(name: str, need: str) -> Failure:
+    """The failure of a plain step that needs another one."""
+    reason = f"needs average maps of {need}, which failed"
+    return Failure("committee", f"average maps of {name}", reason, blocked=True)
+
+
 def test_a_failure_blocks_what_needs_it_at_any_distance_and_nothing_else() -> None:
     graph = Graph([step("a"), step("b", "a"), step("c", "b"), step("d"), step("e", "d")])
     taken(graph)
     graph.fail("a", "it diverged")
     assert graph.failed == {
-        "a": Failure("it diverged"),
-        "b": Failure("needs average maps of a, which failed", blocked=True),
-        "c": Failure("needs average maps of b, which failed", blocked=True),
+        "a": Failure("committee", "average maps of a", "it diverged"),
+        "b": blocked("b", "a"),
+        "c": blocked("c", "b"),
     }
     graph.add([step("f", "c"), step("g", "f")])
     assert {"f", "g"} <= graph.failed.keys()

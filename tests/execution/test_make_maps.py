@@ -21,6 +21,7 @@ from preceptor.data.manifest import Manifest
 from preceptor.errors import InputError
 from preceptor.execution.executors import ExecutorOptions
 from preceptor.execution.make_maps import PARTIAL_FOLDER, annotate_in_shards
+from preceptor.execution.perform import perform
 from preceptor.inference.annotate import annotate
 from preceptor.inference.shards import RISE_IMAGES, SHARD_FORWARDS, Shard, shards_of
 from preceptor.maps.store import MapStore, read_store
@@ -29,6 +30,10 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.model_folder import load_model, save_model
 from preceptor.models.pooling import Pool
 from preceptor.runtime.leases import lease
+from preceptor.saliency.normalise import normalise
+from preceptor.saliency.rise_state import RiseState, write_state
+from preceptor.study.steps import MakeMaps, Step
+from preceptor.study.workspaces import Workspaces
 from preceptor.training.run import train
 from tests.commands import flags
 from tests.datasets import squares
@@ -203,3 +208,29 @@ def test_a_part_says_its_rows(data: Path) -> None:
     assert list(Shard("train", 2, 5).rows(manifest)) == list(
         np.flatnonzero((manifest.table["split"] == "train").to_numpy(bool))[2:5]
     )
+
+
+def test_a_shard_that_was_interrupted_continues_after_its_last_block(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    """Of which all blocks are done, so that its maps are those of the state that was left."""
+    run = RunConfig(manifest=data, backbone="test_byobnet", training=Training(device="cpu"))
+    work = MakeMaps(run, "a model", "rise", False, RISE, Shard("test", 0, 4), model=model)
+    step = Step("an-id", work, "a model")
+    workspaces = Workspaces({0: data}, {data: tmp_path / "cache"})
+    folder = step.folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "maps-00000.parquet").write_text("a part")
+    total = torch.randn(4, *loaded(model).grid(), dtype=torch.float64)
+    used = torch.full((4,), 126)
+    error, none = torch.full((4,), 0.125, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+    left = RiseState(torch.tensor(3), total, torch.zeros(4, dtype=torch.float64), used, error, none)
+    write_state(folder / "rise.safetensors", left)
+    assert perform(step, tmp_path, workspaces)
+    found = read_store(folder)
+    assert found.info.settings["masks"] == 4 * 126
+    assert found.error is not None
+    assert (found.error == 0.125).all()
+    expected = normalise((total / 3).float()).numpy().astype(np.float16)
+    np.testing.assert_array_equal(found.maps, expected)
+    assert {one.name for one in folder.iterdir()} == {"maps-00000.parquet", "run.json"}

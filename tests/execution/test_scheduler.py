@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from preceptor.execution.scheduler import Scheduler
 from preceptor.inference.shards import Shard
 from preceptor.runtime.result_folder import finish
 from preceptor.study.map_steps import map_steps
-from preceptor.study.steps import Failure, MakeMaps, Step
-from tests.studies import plain_step, selection_step
+from preceptor.study.plan import Plan
+from preceptor.study.stages import first_steps
+from preceptor.study.steps import Failure, MakeMaps, Selection, Step
+from tests.studies import plain_step, scored_study, selection_step
 
 Said = tuple[str, ...]
 
@@ -190,7 +193,7 @@ def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, rea
     steps = [plain_step("a"), plain_step("b", "a"), plain_step("c", "b"), plain_step("d")]
     executor = Scripted({"a": [[("epoch", "epoch 1/9"), ("failed", reason)]]})
     found = walked(tmp_path, steps, executor)
-    assert found.graph.failed["a"] == Failure(reason)
+    assert found.graph.failed["a"] == Failure("committee", "average maps of a", reason)
     assert set(found.graph.failed) == {"a", "b", "c"}
     assert found.graph.done == {"d"}
     assert executor.started == ["a", "d"]  # once: what has failed is not tried again
@@ -262,6 +265,51 @@ def test_a_selection_adds_steps_and_takes_no_room(tmp_path: Path) -> None:
     assert ("chosen", first.id) in found.watcher.told
     assert first.id in found.graph.done
     assert set(found.graph.failed) == {"b", "d"}  # d was added after its need had failed, or before
+
+
+class Remover(Recorder):
+    """An observer that removes a file or folder when it is told that a step has finished.
+
+    Args:
+        victim: Id of the step, and what is removed.
+    """
+
+    def __init__(self, identity: str, victim: Path) -> None:
+        super().__init__()
+        self.identity, self.victim = identity, victim
+
+    def already_done(self, step: Step) -> None:
+        super().already_done(step)
+        if step.id == self.identity:
+            shutil.rmtree(self.victim) if self.victim.is_dir() else self.victim.unlink()
+
+
+@pytest.mark.parametrize("name", ["", "scores.parquet"])
+def test_a_selection_whose_scores_are_gone_fails_alone(tmp_path: Path, name: str) -> None:
+    """They vanish between the check of their step and the selection that reads them."""
+    before = scored_study(
+        tmp_path, lambda arm, seed: arm.alpha, {"train": 16, "val": 8, "test": 8}, alphas=(0.5, 0.1)
+    )
+    store = before.protocol.store
+    plan = Plan(before.protocol)
+    steps = first_steps(plan)
+    run = next(step for step in steps if step.work.kind == "train" and "baseline1" in step.name)
+    victim = run.folder(store) / name
+    watcher, lines = Remover(run.id, victim), list[str]()
+    graph = Graph(steps)
+    Scheduler(graph, Scripted(), store, watcher, lines.append).run()
+
+    lost = Selection("", "baseline1", "test_byobnet")
+    failure = graph.failed.pop(lost.step_id)
+    assert str(victim) in failure.reason
+    assert failure.reason.endswith(f"(see failed/{lost.step_id}.log)")
+    assert "Traceback" in (store / "failed" / f"{lost.step_id}.log").read_text()
+    assert all(one.blocked for one in graph.failed.values())
+    assert not plan.is_decided(lost)
+    chosen = Selection("", "student", "test_byobnet")
+    assert ("chosen", chosen.step_id) in watcher.told
+    scored = [one for one in graph.done if graph.steps[one].kind == "evaluate"]
+    assert scored  # the test scores of the Students, which follow from the other selection
 
 
 def done_before(store: Path, step: Step) -> Path:
@@ -347,8 +395,10 @@ def test_every_end_leaves_a_graph_that_is_at_its_end(tmp_path: Path) -> None:
     found = walked(tmp_path, steps, Scripted(scripts, slots=3))
     assert found.graph.done == {"a", "b", "d", "a2", "b2", "d2"}
     assert found.graph.failed == {
-        "c": Failure("no"),
-        "c2": Failure("needs average maps of c, which failed", blocked=True),
+        "c": Failure("committee", "average maps of c", "no"),
+        "c2": Failure(
+            "committee", "average maps of c2", "needs average maps of c, which failed", blocked=True
+        ),
     }
     ends = {"a": True, "b": False, "d": True, "a2": True, "b2": True, "d2": True}
     told = [one for one in found.watcher.told if one[0] == "finished"]

@@ -134,6 +134,7 @@ def test_a_body_without_a_length_is_cut_off(lasting: Running) -> None:
         ("seconds", -1),
         ("seconds", "x"),
         ("proposal", 7),
+        ("next", 1),
         ("tab", None),
     ],
 )

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from preceptor.config.yaml_file import dump_config
 from preceptor.errors import InputError, RunFailedError
 from preceptor.label.database import connect
 from preceptor.label.simulate import Simulation, simulate, summary
 from preceptor.label.simulated_annotator import Error
-from tests.commands import assert_refused, here
+from tests import forked
+from tests.commands import assert_refused, flags, here, in_fork
 from tests.datasets import squares
+from tests.forked import Forked
 from tests.label.teachers import CONFIG
 from tests.small_files import files_up_to
 
@@ -61,8 +70,75 @@ def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) ->
     assert np.nanmin(helped["overlap"]) > 0.5
 
 
-def test_a_simulation_that_is_interrupted_can_be_repeated(tmp_path: Path) -> None:
-    """Before, the same command was refused, since the folder was not empty."""
+TABLES = {
+    "strokes": "image, person, number, tool, class, erase, x, y, w, h, runs, undone, proposal",
+    "answers": "image, person, state, label, certainty, seconds, proposal, proposals_mode",
+    "proposals": "id, image, teacher, x, y, w, h, runs, score",
+    "teachers": "id, images, agreement",
+    "events": "image, person, kind, detail",
+    "images": "id, path, position, priority, places",
+}
+
+
+def marks_of(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    """The tables of a simulation, without times and random names."""
+    with closing(connect(folder / "marks.sqlite", readonly=True)) as connection:
+        return {
+            table: sorted(
+                map(tuple, connection.execute(f"SELECT {columns} FROM {table}")), key=repr
+            )
+            for table, columns in TABLES.items()
+        }
+
+
+def interrupt(arguments: Sequence[object], reached: Callable[[], bool], sent: int) -> None:
+    """Start a simulation, and send it a signal at a point that it reaches."""
+    quiet = subprocess.DEVNULL
+    with Forked(forked.command, arguments, stdout=quiet, stderr=quiet) as process:
+        while process.poll() is None and not reached():
+            time.sleep(0.01)
+        process.send_signal(sent)
+
+
+def test_a_simulation_that_is_interrupted_is_resumed(manifest: Path, tmp_path: Path) -> None:
+    """It has the marks, proposals and rows of one that was not: everything but times."""
+    fast = CONFIG.training.model_copy(update={"steps": 6})
+    teacher = CONFIG.model_copy(update={"every": 20, "training": fast})
+    (tmp_path / "teacher.yaml").write_text(dump_config(teacher))
+
+    def command(folder: Path) -> list[object]:
+        given = flags(images=39, people="ada,bo", order="gain", proposals="first")
+        given += ["--config", tmp_path / "teacher.yaml", "--to", folder]
+        return ["label", "simulate", manifest, *given]
+
+    folder = tmp_path / "interrupted"
+    log = folder / "simulation.jsonl"
+
+    def lines() -> int:
+        return log.read_text().count("\n") if log.exists() else 0
+
+    interrupt(command(folder), lambda: lines() > 2, signal.SIGKILL)
+    interrupt(command(folder), (folder / "before-teacher.sqlite").exists, signal.SIGINT)
+    interrupt(command(folder), lambda: lines() > 22, signal.SIGKILL)
+    if not (folder / "simulation.csv").exists():  # it may have ended before the signal came
+        found = in_fork(*command(folder))
+        assert found.code == 0, found
+        assert re.search(r"interrupted: resumed after \d+ answers", found.out)
+    assert in_fork(*command(tmp_path / "whole")).code == 0
+    for one in (folder, tmp_path / "whole"):
+        assert {entry.name for entry in one.iterdir()} == {
+            ".marks.sqlite.lock",
+            "images.csv",
+            "marks.sqlite",
+            "simulation.csv",
+            "teachers",
+        }
+    rows = [(one / "simulation.csv").read_bytes() for one in (folder, tmp_path / "whole")]
+    assert rows[0] == rows[1]
+    assert marks_of(folder) == marks_of(tmp_path / "whole")
+
+
+def test_another_simulation_in_the_folder_of_an_interrupted_one_begins_anew(tmp_path: Path) -> None:
     manifest = squares(tmp_path / "data", splits={"train": 4, "val": 2})
     folder = tmp_path / "new"
 
@@ -71,8 +147,9 @@ def test_a_simulation_that_is_interrupted_can_be_repeated(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):  # where no image is left
         simulate(manifest, folder, Simulation(images=5), tell=interrupted)
-    assert not folder.exists()
-    assert len(simulate(manifest, folder, Simulation(images=4))) == 4
+    told: list[str] = []
+    assert len(simulate(manifest, folder, Simulation(images=4), tell=told.append)) == 4
+    assert not told
     assert {one.name for one in folder.iterdir()} == {
         ".marks.sqlite.lock",
         "images.csv",

@@ -127,8 +127,11 @@ def not_begun() -> Written:
         _write_manifests(folder)
         study = plans_of(folder)
         study.start()
-        full = Failure("the disk is full & more")
-        failed = {f"train teacher <{number}>": full for number in range(12)}
+        full = "the disk is full & more"
+        failed = {
+            f"run-{number}": Failure("train", f"train teacher <{number}>", full)
+            for number in range(12)
+        }
         write_results(study, folder / "out", failed)
 
     folder, _ = made_once("not-begun", make)

@@ -218,7 +218,9 @@ def test_empty_files_have_the_columns_of_full_ones(
 def test_nothing_finished(finished: Plan, tmp_path: Path) -> None:
     plan = walk(finished.protocol.study, tmp_path / "store", compute=False)
     write_results(
-        StudyPlan.of(plan), tmp_path, {"train teacher <x>": Failure("the disk is full & more")}
+        StudyPlan.of(plan),
+        tmp_path,
+        {"an-id": Failure("train", "train teacher <x>", "the disk is full & more")},
     )
     text, page = checked(tmp_path)
     assert "No answer yet" in text

@@ -54,6 +54,29 @@ def test_what_a_killed_process_left_is_begun_again(tmp_path: Path) -> None:
     assert (tmp_path / "sub" / "a.txt").read_text() == "whole"
 
 
+@pytest.mark.parametrize("content", ["the same", "other"])
+def test_what_an_interruption_left_is_kept_for_the_same_content(
+    tmp_path: Path, content: str
+) -> None:
+    folder = tmp_path / "new"
+    with pytest.raises(KeyboardInterrupt), new_folder(folder, "the same") as is_kept:  # noqa: PT012
+        assert not is_kept
+        (folder / "half.txt").touch()
+        raise KeyboardInterrupt
+    assert names(folder) == [MARK, "half.txt"]
+    with new_folder(folder, content) as is_kept:
+        assert is_kept == (content == "the same")
+        assert names(folder) == [MARK, *(["half.txt"] if is_kept else [])]
+    assert names(folder) == (["half.txt"] if is_kept else [])
+
+
+def test_an_error_leaves_nothing_of_any_content(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with pytest.raises(OSError, match="full"), new_folder(folder, "text"):
+        raise OSError("full")
+    assert not folder.exists()
+
+
 def test_a_folder_that_another_process_fills_is_refused(tmp_path: Path) -> None:
     (tmp_path / MARK).touch()
     (tmp_path / "a.txt").touch()

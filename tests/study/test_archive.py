@@ -92,7 +92,7 @@ def test_maps_that_were_left_out_are_named(study: Path, tmp_path: Path) -> None:
     values = yaml.safe_load((tmp_path / "more" / "study.yaml").read_text()) | {"alphas": [0.5, 0.2]}
     config = parse_config(values, StudyConfig)
     result = run_serially(config, tmp_path / "more")
-    told = {one for one in result.failed.values() if not one.startswith("needs ")}
+    told = {one.reason for one in result.failed.values() if not one.blocked}
     assert told
     for reason in told:
         found = re.fullmatch(

@@ -16,6 +16,7 @@ from preceptor.errors import InputError
 from preceptor.study.checks import check_devices, check_study
 from preceptor.study.config import StudyConfig
 from preceptor.study.options import Mapper
+from preceptor.study.steps import Selection
 from preceptor.study.teacher import teachers_of
 from preceptor.study.workspaces import Workspaces
 from preceptor.study_folder import open_study
@@ -67,8 +68,8 @@ def test_a_teacher_whose_maps_are_noise_can_be_left_out(tmp_path: Path) -> None:
     asked = study(squares(tmp_path / "data"), **values)
     failed = run_serially(asked, tmp_path / "out").failed
     noise = "test_byobnet human-guided α 0.5, RISE"
-    assert any("none of the" in why and "tolerance" in why for why in failed.values())
-    assert "choose among 2 Teachers" in failed
+    assert any("none of the" in one.reason and "tolerance" in one.reason for one in failed.values())
+    assert failed[Selection("", "teacher").step_id].title == "choose among 2 Teachers"
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("run.json")}
     fewer = asked.model_copy(update={"excluded_teachers": (noise,)})
     result = run_serially(fewer, tmp_path / "out")

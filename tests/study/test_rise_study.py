@@ -213,8 +213,8 @@ def test_a_study_whose_maps_never_settle_says_so(manifest: Path, tmp_path: Path)
     values = SETTINGS | {"manifest": manifest, "seeds": 1, "data_driven": False}
     values |= {"saliency": ["rise"], "rise": {"max_masks": 4, "tolerance": 0.01}}
     result = run_serially(parse_config(values, StudyConfig), tmp_path)
-    assert any("none of the 24 maps" in reason for reason in result.failed.values())
-    assert any("max_masks" in reason for reason in result.failed.values())
+    assert any("none of the 24 maps" in one.reason for one in result.failed.values())
+    assert any("max_masks" in one.reason for one in result.failed.values())
 
 
 def test_each_method_answers_for_its_own_maps(finished: Path) -> None:

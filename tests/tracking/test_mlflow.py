@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preceptor.study.steps import Step
+from preceptor.study.steps import Failure, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.mlflow import MlflowTracker
 from tests.tracking.conftest import Followed
@@ -191,7 +191,7 @@ def test_long_curves_and_names_that_mlflow_refuses(followed: Followed) -> None:
 
 def test_the_study(followed: Followed) -> None:
     tracker = opened(followed)
-    tracker.study({"train student": "no space left"}, followed.report)
+    tracker.study({"an-id": Failure("train", "train student", "no space left")}, followed.report)
     run = run_of(followed, "study")
     assert run.info.status == "FAILED"
     assert run.data.params["seeds"] == "1"

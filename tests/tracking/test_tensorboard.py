@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 
-from preceptor.study.steps import Step
+from preceptor.study.steps import Failure, Step
 from preceptor.tracking.tensorboard import TensorboardTracker
 from tests.tracking.conftest import Followed
 
@@ -171,7 +171,9 @@ def test_the_study(followed: Followed) -> None:
         followed.train(step)
         tracker.finished(step)
     for _ in range(2):
-        tracker.study({"train student": "no space left"}, followed.report)
+        tracker.study(
+            {"an-id": Failure("train", "train student", "no space left")}, followed.report
+        )
     tracker.close()
     folder = followed.out / "tensorboard" / "study"
     found = read(folder)

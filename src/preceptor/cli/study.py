@@ -230,8 +230,8 @@ def finish(result: StudyResult) -> None:
         print(summary.read_text(encoding="utf-8"))
     print(f"report {result.folder / 'report.html'}")
     if result.failed or result.missing:
-        for title, reason in result.failed.items():
-            print(f"failed: {title}: {reason}", file=sys.stderr)
+        for one in result.failed.values():
+            print(f"failed: {one.title}: {one.reason}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -60,8 +60,8 @@ def render(status: Status, now: float | None = None) -> RenderableType:
         places = [Text(one.where)] if cluster else []
         steps.add_row(Text(one.title), took, Text(one.line), *places)
     failed = [
-        Text(f"failed: {title}: {reason}", style="red")
-        for title, reason in list(status.failed.items())[:5]
+        Text(f"failed: {one.title}: {one.reason}", style="red")
+        for one in list(status.failed.values())[:5]
     ]
     more = len(status.failed) - len(failed)
     return Group(head, steps, *failed, *([Text(f"and {more} more")] if more else []))

@@ -88,7 +88,8 @@ class Graph:
     def fail(self, identity: str, reason: str) -> None:
         """Mark a step failed, and the steps that need it blocked."""
         self.release(identity)
-        self.failed[identity] = Failure(reason)
+        step = self.steps[identity]
+        self.failed[identity] = Failure(step.kind, step.title, reason)
         self._block_dependents(identity)
 
     def _block_dependents(self, identity: str) -> None:
@@ -98,16 +99,17 @@ class Graph:
             for one in self._dependents.pop(need, ()):
                 if one not in self.failed:
                     self._missing.pop(one, None)
-                    self.failed[one] = self._blocked_by(need)
+                    self.failed[one] = self._blocked(one, need)
                     lost.append(one)
 
     def _block(self, identity: str, need: str) -> None:
-        self.failed[identity] = self._blocked_by(need)
+        self.failed[identity] = self._blocked(identity, need)
         self._block_dependents(identity)
 
-    def _blocked_by(self, need: str) -> Failure:
-        title = self.steps[need].title if need in self.steps else need
-        return Failure(f"needs {title}, which failed", blocked=True)
+    def _blocked(self, identity: str, need: str) -> Failure:
+        step = self.steps[identity]
+        reason = f"needs {self.failed[need].title}, which failed"
+        return Failure(step.kind, step.title, reason, blocked=True)
 
     def _push(self, step: Step) -> None:
         first = -math.inf if step.kind == "select" else -step.cost

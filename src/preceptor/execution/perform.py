@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import torch
 
 from preceptor.config.run import RunConfig
-from preceptor.errors import InputError, RunFailedError
+from preceptor.errors import RunFailedError
 from preceptor.inference.annotate import compute_maps, map_correlations, maps_record
 from preceptor.inference.score import score_frame
 from preceptor.inference.shards import joined
@@ -36,9 +36,10 @@ from preceptor.study.steps import (
     Train,
 )
 from preceptor.study.workspaces import Workspaces
-from preceptor.training.prepare import run_id_of
 from preceptor.training.record import metric_name
 from preceptor.training.run import train
+
+_PROGRESS = "rise.safetensors"  # of maps that are not finished
 
 
 def perform(
@@ -77,20 +78,15 @@ def perform(
     if isinstance(work, Select):
         raise ValueError(f"{step.title}: selections are executed by the scheduler")
     if isinstance(work, Train):
-        workspace = workspaces.at(work.config.manifest)
-        if run_id_of(workspace, work.config) != step.id:  # nobody would look for its folder
-            raise InputError(
-                "maps, weights or code that it uses have changed since the study was started; "
-                "start it again"
-            )
         found = train(
             work.config,
             store / STEP_FOLDERS["train"],
-            workspace=workspace,
+            workspace=workspaces.at(work.config.manifest),
             tell=tell,
             tell_epoch=tell_epoch,
             wait=wait,
             exclusive=exclusive,
+            expected_id=step.id,
         )
         return found.trained
     folder = step.folder(store)
@@ -101,7 +97,7 @@ def perform(
         joined_id = work.joined if isinstance(work, MakeMaps) else ""
         if joined_id and is_finished(store / STEP_FOLDERS["maps"] / joined_id):
             return False  # another process joined the shards in the meantime
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
@@ -118,11 +114,21 @@ def perform(
                     assert_never(work)
             held.check()
             seconds = record.pop("seconds", 0.0) + time.monotonic() - started
+            (folder / _PROGRESS).unlink(missing_ok=True)
             finish(folder, {"id": step.id} | record | {"seconds": round(seconds, 3)})
         except OSError as error:
             raise RunFailedError(failed_write(error, folder)) from error
         drop_shards(step, store)
     return True
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an interrupted process has left, except the progress of RISE."""
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        elif left.name != _PROGRESS:
+            left.unlink(missing_ok=True)
 
 
 def drop_shards(step: Step, store: Path) -> None:
@@ -161,6 +167,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
             work.rise,
             training.speed.precision,
             cache=training.cache,
+            progress=folder / _PROGRESS,
         )
         return record | {"correlations": found}
     made = compute_maps(
@@ -174,6 +181,7 @@ def _make_maps(work: MakeMaps, store: Path, folder: Path, workspaces: Workspaces
         cam_class="decision" if work.decision else "label",
         precision=training.speed.precision,
         cache=training.cache,
+        progress=folder / _PROGRESS,
     )
     write_store(folder, made)
     return record | maps_record(made)

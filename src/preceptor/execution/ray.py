@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 from preceptor.errors import InputError, RunFailedError
 from preceptor.execution.events import Event, WorkerContext
+from preceptor.execution.failure_log import keep_reason, log_of
 from preceptor.execution.gpu_sharing import GpuPacking
 from preceptor.execution.ray_mailbox import Mailbox
 from preceptor.execution.ray_task import do
-from preceptor.execution.worker import keep_reason, log_of
 from preceptor.runtime.watchdog import hung
 from preceptor.study.steps import Step
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from preceptor.execution.events import Event, Executor
+from preceptor.execution.failure_log import keep_error
 from preceptor.execution.graph import Graph
 from preceptor.execution.perform import drop_shards
 from preceptor.runtime.result_folder import damaged_files, is_finished
@@ -100,7 +101,11 @@ class Scheduler:
 
     def _begin(self, step: Step) -> None:
         if isinstance(step.work, Select):
-            added = step.work.choose()
+            try:
+                added = step.work.choose()
+            except Exception as error:  # as of any other step, see `carry_out`
+                self._fail(step, keep_error(step, self.store, error))
+                return
             self.graph.finish(step.id)
             self.graph.add(added)
             self.observer.chosen(step)

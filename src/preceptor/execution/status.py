@@ -16,7 +16,7 @@ from preceptor.execution.graph import Graph
 from preceptor.runtime.leases import holder_of
 from preceptor.runtime.result_folder import write_atomically
 from preceptor.runtime.strict_json import strict_json
-from preceptor.study.steps import Kind, Step
+from preceptor.study.steps import Failure, Kind, Step
 from preceptor.study.study_plan import StudyPlan
 
 FILE = "status.json"
@@ -49,7 +49,7 @@ class Status:
     Args:
         done, total: Number of finished steps, and of all known or expected steps.
         running: Running steps.
-        failed: Reasons of failed steps, by title.
+        failed: Failed and blocked steps, by step id.
         left: Estimated remaining time in seconds; None before the first step has finished.
         updated: Time of the last update, in seconds since the epoch.
         host, pid: Host and process id of the study.
@@ -58,7 +58,7 @@ class Status:
     done: int = 0
     total: int = 0
     running: list[Running] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
     left: float | None = None
     updated: float = 0.0
     host: str = ""
@@ -131,9 +131,7 @@ class StudyStatus:
         self.status.done = graph.total_done
         self.status.total = max(self._foreseen, graph.total)
         if len(graph.failed) != len(self.status.failed):
-            self.status.failed = {
-                graph.steps[one].title: failure.reason for one, failure in graph.failed.items()
-            }
+            self.status.failed = dict(graph.failed)
         self._write()
 
     def _write(self) -> None:

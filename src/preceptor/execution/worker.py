@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Literal
 
 import torch
 
-from preceptor.errors import DeviceFullError, HeldError, LeaseLostError, PreceptorError
+from preceptor.errors import DeviceFullError, HeldError, LeaseLostError
 from preceptor.execution.events import Event, WorkerContext
+from preceptor.execution.failure_log import keep_error, log_of, logged
 from preceptor.execution.perform import perform
 from preceptor.runtime import watchdog
-from preceptor.runtime.failed_writes import failed_write
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
@@ -83,19 +80,9 @@ def carry_out(
     except Exception as error:
         if not exclusive and out_of_memory(error):
             return Event("out_of_memory", step.id, "out of memory on a shared device")
-        reason = str(error)
-        if isinstance(error, OSError):  # before the step has begun
-            reason = failed_write(error, step.folder(context.store))
-        elif not isinstance(error, PreceptorError):  # an unexpected error
-            reason = f"{type(error).__name__}: {' '.join(reason.split())[:200]}"
-        with contextlib.suppress(OSError):  # the log cannot be written on a full disk either
-            log.parent.mkdir(parents=True, exist_ok=True)
-            told = "".join(f"{line}\n" for line in lines)
-            log.write_text(f"{step.title}\n{told}{traceback.format_exc()}", encoding="utf-8")
-            reason += f" (see {logged(step.id)})"
+        return Event("failed", step.id, keep_error(step, context.store, error, lines))
     finally:
         _leave_device()
-    return Event("failed", step.id, reason)
 
 
 def _leave_device() -> None:
@@ -103,25 +90,6 @@ def _leave_device() -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def keep_reason(step: Step, store: Path, reason: str) -> str:
-    """Write the log of a step whose worker could not do so; returns the reason with its path."""
-    log = log_of(step.id, store)
-    with contextlib.suppress(OSError):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"{step.title}\n{reason}\n", encoding="utf-8")
-    return f"{reason} (see {logged(step.id)})"
-
-
-def log_of(identity: str, store: Path) -> Path:
-    """Log file of a failed step."""
-    return store / logged(identity)
-
-
-def logged(identity: str) -> str:
-    """Path of the log file relative to the store."""
-    return f"failed/{identity}.log"
 
 
 def silent(hang_timeout: float, identity: str) -> str:

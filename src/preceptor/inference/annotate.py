@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from preceptor.saliency.agreement import correlation
 from preceptor.saliency.normalise import normalise
 from preceptor.saliency.rise import RiseResult
 from preceptor.saliency.rise import rise as estimate_rise
+from preceptor.saliency.rise_state import read_state, write_state
 
 
 def annotate(
@@ -107,11 +109,13 @@ def compute_maps(
     teacher: str | None = None,
     cache: Literal["memmap", "none"] = "memmap",
     forward: Callable[..., Any] | None = None,
+    progress: Path | None = None,
 ) -> MapStore:
     """Saliency maps of manifest rows; arguments and errors as in `annotate`.
 
     Args:
         chosen: (n,) manifest rows.
+        progress: File of the progress of rise, see `rise_rows`.
     """
     check_method(method)
     if tta and method not in ("cam", "cells"):
@@ -136,7 +140,7 @@ def compute_maps(
         maps = plugin_method_maps(method, model, rows, classes)
     elif method == "rise":
         rise = rise or RiseSettings()
-        marked = rise_rows(model, rows, classes, rise, precision)
+        marked = rise_rows(model, rows, classes, rise, precision, progress)
         maps, error = marked.maps, marked.error.numpy()
         how |= rise.model_dump() | {"masks": int(marked.masks_used.sum())}
     return MapStore(
@@ -163,6 +167,7 @@ def rise_rows(
     classes: NDArray[np.int64],
     settings: RiseSettings,
     precision: Precision = "32-true",
+    progress: Path | None = None,
 ) -> RiseResult:
     """RISE maps of rows on the model's grid, on the CPU.
 
@@ -172,14 +177,25 @@ def rise_rows(
         classes: (n,) class of each map.
         settings: Settings of rise.
         precision: Precision of the forward passes.
+        progress: File that is replaced after each block of masks, from which an interrupted call
+            continues; only for rows of one batch. None = no file.
     """
+    if len(rows) > RISE_IMAGES:
+        progress = None
+    start = None if progress is None else read_state(progress)
+    keep = None if progress is None else partial(write_state, progress)
     parts: list[RiseResult] = []
     layout = uses_channels_last(model)
     for positions, batch in in_order(rows, RISE_IMAGES):
         images = model.preprocess(to_device(batch.images, model.device, layout))
         with autocast(model.device, precision):
             found = estimate_rise(
-                model, images, torch.from_numpy(classes[positions]), **settings.model_dump()
+                model,
+                images,
+                torch.from_numpy(classes[positions]),
+                **settings.model_dump(),
+                start=start,
+                keep=keep,
             )
         parts.append(RiseResult(*(part.cpu() for part in found)))
     return RiseResult(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -194,11 +210,12 @@ def map_correlations(
     precision: Precision = "32-true",
     *,
     cache: Literal["memmap", "none"] = "memmap",
+    progress: Path | None = None,
 ) -> list[float]:
     """Correlations of the maps of rise or of a plugin with human maps.
 
     Args:
-        model, workspace, method, rise, precision, cache: As in `compute_maps`.
+        model, workspace, method, rise, precision, cache, progress: As in `compute_maps`.
         chosen: (n,) manifest rows with human maps.
 
     Returns:
@@ -215,7 +232,8 @@ def map_correlations(
     )
     human = rows.maps_on_grid(np.arange(len(rows)))
     if method == "rise":
-        maps = rise_rows(model, rows, rows.labels, rise or RiseSettings(), precision).maps
+        rise = rise or RiseSettings()
+        maps = rise_rows(model, rows, rows.labels, rise, precision, progress).maps
     else:
         maps = plugin_method_maps(method, model, rows, rows.labels)
         whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(maps), 4)

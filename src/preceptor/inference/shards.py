@@ -21,7 +21,8 @@ from preceptor.maps.store import MapStore
 RISE_IMAGES = 32
 # Approximate number of RISE masks per image (the stopping rule determines the actual number).
 USUAL_MASKS = 1000
-# Number of model evaluations of a shard: seconds on a GPU, minutes on a core.
+# Number of model evaluations of a shard: seconds on a GPU, minutes on a core. A shard of RISE has
+# more, which `rise_rows` continues after an interruption.
 SHARD_FORWARDS = 4096
 
 

@@ -122,7 +122,7 @@ class LabelClient:
         seconds: float = 0.0,
         proposal: int | None = None,
     ) -> None:
-        """Save an answer.
+        """Save an answer; the next image is not handed out before `next_image`.
 
         Args:
             image: Number of the image.
@@ -140,6 +140,7 @@ class LabelClient:
                 "certainty": None,
                 "seconds": seconds,
                 "proposal": proposal,
+                "next": False,
             },
         )
 

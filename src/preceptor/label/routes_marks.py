@@ -81,12 +81,13 @@ def redo_stroke(call: Call) -> Reply:
 
 
 def answer(call: Call) -> Reply:
-    """Save an answer, and name the next image."""
+    """Save an answer, and hand out the next image unless `next` is false."""
     person, body = call.someone, call.body
     (row,) = sized(call.labeling, call.reading, [call.image()["id"]])
     given = bodies.answer(body, call.labeling.settings)
     if given.state in JUDGED and row["width"] is None:
         raise conflict("this image cannot be read, and cannot be judged")
+    is_next_wanted = bodies.yes_no(body, "next", default=True)
     if given.proposal is not None:
         _check_proposal(call.reading, row, given.proposal)
     _own_tab(call, row["id"], body)
@@ -97,7 +98,7 @@ def answer(call: Call) -> Reply:
 
     call.labeling.database.write(change)
     call.labeling.claims.drop(row["id"], person.id)
-    following = hand_out(call, 1, row["id"])
+    following = hand_out(call, 1, row["id"]) if is_next_wanted else []
     return told({"ok": True, "next": following[0] if following else None})
 
 

@@ -37,13 +37,16 @@ from preceptor.label.simulated_annotator import (
     mark,
     mark_after,
 )
+from preceptor.label.simulation_log import SimulatedAnswer, SimulationLog
 from preceptor.label.strokes import Patch
 from preceptor.label.teach import teach_database
 from preceptor.label.teacher import Mask, overlap
 from preceptor.label.teacher_config import TeacherConfig
 from preceptor.runtime.failed_writes import named_errors
-from preceptor.runtime.new_folder import new_folder
+from preceptor.runtime.new_folder import clear, new_folder
+from preceptor.runtime.result_folder import digest
 from preceptor.runtime.tied_command import start_tied
+from preceptor.version import __version__
 
 CLASS = "evidence"
 _KNOWN = ("path", "label", "saliency")
@@ -52,6 +55,23 @@ _KNOWN = ("path", "label", "saliency")
 class _Known(NamedTuple):
     label: str
     saliency: str
+
+
+class _Row(NamedTuple):
+    """The fields of `SimulatedAnswer` from seconds to overlap."""
+
+    seconds: float
+    strokes: int
+    proposed: bool
+    adopted: bool
+    proposal_overlap: float
+    overlap: float
+
+
+class _Work(NamedTuple):
+    row: _Row
+    has_marks: bool
+    proposal: int | None
 
 
 @dataclass(frozen=True)
@@ -82,34 +102,6 @@ class Simulation:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class SimulatedAnswer:
-    """What one person did on one image, a row of simulation.csv.
-
-    Args:
-        number: Place among all answers.
-        person, image: Names.
-        seconds: Counted time.
-        strokes: Number of strokes.
-        proposed: Whether a proposal was shown.
-        adopted: Whether it was adopted.
-        proposal_overlap: Intersection ÷ union of the proposal and the known mark; NaN without.
-        overlap: Intersection ÷ union of the mark and the known mark.
-        teacher_images: Images that the newest Teacher was taught; 0 = there is none.
-    """
-
-    number: int
-    person: str
-    image: str
-    seconds: float
-    strokes: int
-    proposed: bool
-    adopted: bool
-    proposal_overlap: float
-    overlap: float
-    teacher_images: int
-
-
 def simulate(
     manifest: Path,
     folder: Path,
@@ -124,7 +116,8 @@ def simulate(
 
     Args:
         manifest: Manifest with human maps.
-        folder: New folder: manifest without maps, database, Teachers, simulation.csv.
+        folder: New folder: manifest without maps, database, Teachers, simulation.csv; or that of
+            the same simulation that was interrupted, which is resumed at its last answer.
         settings: Settings.
         tell: Function that receives lines of progress.
 
@@ -133,7 +126,8 @@ def simulate(
 
     Raises:
         InputError: The manifest has no examined training images, or the folder is not empty.
-        OSError, RunFailedError: The folder cannot be written. It is then removed.
+        OSError, RunFailedError: The folder cannot be written. It is then removed, as after any
+            error; an interruption leaves it.
     """
     table = Manifest.read(manifest, verify=False, need=()).table
     of_training = table["split"].isin(["", "train"])
@@ -142,16 +136,31 @@ def simulate(
         raise InputError(f"{manifest}: no training image was examined by a person; none is known")
     if remote := [path for path in table["path"] if not is_local(path)]:
         raise InputError(f"{remote[0]}: is no local file; copy the images to a folder first")
-    with new_folder(folder), named_errors(folder):
-        result = _simulate(table, folder, settings, tell)
+    content = digest([__version__, repr(settings), table.to_csv(index=False)])
+    with new_folder(folder, content) as is_kept, named_errors(folder):
+        database = folder / "marks.sqlite"
+        log = SimulationLog.reopened(folder, database) if is_kept else None
+        if log is None:
+            clear(folder)
+            log = SimulationLog(folder, database)
+        else:
+            tell(f"{folder}: resumed after {len(log.answers):,} answers")
+        _simulate(table, folder, settings, log, tell)
+        names = [one.name for one in fields(SimulatedAnswer)]
+        result = pd.DataFrame(log.answers, columns=names)
         result.to_csv(folder / "simulation.csv", index=False)
+        log.remove()
     return result
 
 
 def _simulate(
-    table: pd.DataFrame, folder: Path, settings: Simulation, tell: Callable[[str], None]
-) -> pd.DataFrame:
-    """Rows of simulation.csv, from the images of a manifest that are known or not asked."""
+    table: pd.DataFrame,
+    folder: Path,
+    settings: Simulation,
+    log: SimulationLog,
+    tell: Callable[[str], None],
+) -> None:
+    """Add the answers that are left, for the images of a manifest that are known or not asked."""
     # The export of a simulation names the images as its manifest does: relative to the folder.
     relative = [os.path.relpath(path, folder.absolute()) for path in table["path"]]
     table = table.assign(path=relative)
@@ -161,32 +170,39 @@ def _simulate(
     }
     plain = folder / "images.csv"
     columns = ["path", "label", "split", "source", "group"]
-    table[columns].to_csv(plain, index=False)
-    database = folder / "marks.sqlite"
-    found: list[SimulatedAnswer] = []
+    if not plain.exists():
+        table[columns].to_csv(plain, index=False)
+    found, config = log.answers, settings.teacher
     with (
         _named_refusals(folder),
-        _server(plain, database, settings) as link,
-        contextlib.closing(connect(database, readonly=True)) as reading,
+        _server(plain, log.database, settings) as link,
+        contextlib.closing(connect(log.database, readonly=True)) as reading,
     ):
         clients = {name: LabelClient(link, name) for name in settings.people}
-        taught = 0
         while len(found) < settings.images:
-            name = settings.people[len(found) % len(settings.people)]
-            image = clients[name].next_image()
+            count = len(found)
+            if config is not None and count % config.every == 0 and log.taught_after < count:
+                log.copy_database()
+                log.add_teacher(_teach(log.database, folder, config, log.taught, tell))
+            name = settings.people[count % len(settings.people)]
+            client = clients[name]
+            image = client.next_image()
             if image is None:
                 tell(f"{name}: no image is left")
                 break
             (named,) = reading.execute("SELECT path FROM images WHERE id = ?", (image,)).fetchone()
             path = folder.absolute() / named
-            work = _mark_image(clients[name], image, path, known[named], settings, name)
-            found.append(SimulatedAnswer(len(found), name, path.name, *work, taught))
-            config = settings.teacher
-            if config is not None and len(found) % config.every == 0 < settings.images - len(found):
-                taught = _teach(database, folder, config, taught, tell)
+            work = _mark_image(client, image, path, known[named], settings, name)
+            log.add(named, SimulatedAnswer(count, name, path.name, *work.row, log.taught))
+            client.answer(
+                image,
+                "marked" if work.has_marks else "nothing",
+                label=known[named].label,
+                seconds=work.row.seconds,
+                proposal=work.proposal,
+            )
         for client in clients.values():
             client.close()
-    return pd.DataFrame(found, columns=[one.name for one in fields(SimulatedAnswer)])
 
 
 def summary(answers: pd.DataFrame) -> str:
@@ -212,8 +228,8 @@ def summary(answers: pd.DataFrame) -> str:
 
 def _mark_image(
     client: LabelClient, image: int, path: Path, known: _Known, settings: Simulation, name: str
-) -> tuple[float, int, bool, bool, float, float]:
-    """Mark and answer one image; the fields of `SimulatedAnswer` from seconds to overlap."""
+) -> _Work:
+    """Mark one image."""
     truth = _known_mark(known, image_size(path))
     # The deviation of a person on an image is the same in every simulation with this seed.
     digest = hashlib.blake2b(f"{settings.seed} {name} {path.name}".encode(), digest_size=8)
@@ -247,15 +263,8 @@ def _mark_image(
     _send(client, image, rest)
     for stroke in rest:
         mask = mask & ~stroke.pixels if stroke.erase else mask | stroke.pixels
-    client.answer(
-        image,
-        "marked" if mask.any() else "nothing",
-        label=known.label,
-        seconds=work.seconds,
-        proposal=None if shown is None else shown["id"],
-    )
     agreement = float("nan") if proposal is None else overlap(proposal, truth)
-    return (
+    row = _Row(
         work.seconds,
         len(work.strokes),
         proposal is not None,
@@ -263,6 +272,7 @@ def _mark_image(
         agreement,
         overlap(mask, truth),
     )
+    return _Work(row, bool(mask.any()), None if shown is None else shown["id"])
 
 
 def _send(client: LabelClient, image: int, strokes: Sequence[Stroke]) -> None:

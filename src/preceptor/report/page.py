@@ -73,7 +73,7 @@ def render_page(
         domains: The section over all domains, where there are several.
         chapters: One a domain.
         exports: Files of all figures and tables, see `export.exported`.
-        failed: Steps without a result, by title.
+        failed: Steps without a result, by step id.
         files: Names of the files beside the page.
     """
     top = findings.verdict
@@ -92,10 +92,7 @@ def render_page(
             for card in headlines(plan, found.by_domain[name])
         ],
         # Steps that failed before the steps that were blocked by them.
-        "failed": {
-            title: one.reason
-            for title, one in sorted(failed.items(), key=lambda entry: entry[1].blocked)
-        },
+        "failed": sorted(failed.values(), key=lambda one: one.blocked),
         "missing": [
             f"{one.domain}: {text}" if one.domain else text
             for one in found.by_domain.values()

@@ -65,8 +65,8 @@ def write_results(
     Args:
         study: Plan of the study; its choices determine which runs are shown.
         out: Study folder.
-        failed: Steps without a result, by title; None = those in the folder's summary.json that are
-            still missing.
+        failed: Steps without a result, by step id; None = those in the folder's summary.json that
+            are still missing.
 
     Returns:
         The files of the report.
@@ -85,7 +85,7 @@ def write_results(
     lead = {name: several[:1] for name, several in shown.items()}
     write_atomically(out / "summary.md", _markdown(study, across, lead, findings.verdict))
     summary = _summary(study, found, findings)
-    summary |= {"failed": {title: asdict(one) for title, one in failed.items()}}
+    summary |= {"failed": {identity: asdict(one) for identity, one in failed.items()}}
     write_atomically(out / "summary.json", strict_json(summary) + "\n")
 
     domains = domains_section(found, findings, across) if study.has_domains else None
@@ -172,8 +172,8 @@ def _failed_before(study: StudyPlan, file: Path) -> dict[str, Failure]:
         before = TypeAdapter(dict[str, Failure]).validate_python(stored)
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged
         return {}
-    done = {step.title for plan in study for step in plan.steps.values() if study.is_finished(step)}
-    return {title: failure for title, failure in before.items() if title not in done}
+    done = {step.id for plan in study for step in plan.steps.values() if study.is_finished(step)}
+    return {identity: one for identity, one in before.items() if identity not in done}
 
 
 def _markdown(

@@ -6,20 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 
-def facts_table(caption: str, facts: Mapping[str, object]) -> str:
+def facts_table(caption: str, facts: Mapping[str, object] | Iterable[tuple[str, object]]) -> str:
     """Table of names and values.
 
     Args:
         caption: Caption.
-        facts: Values by name; empty texts and None are left out.
+        facts: Values by name, or pairs of names and values, where a name may occur several times;
+            empty texts and None are left out.
 
     Example:
         >>> facts_table("Model", {"classes": "real, <fake>", "threshold": None})
         '<table><caption>Model</caption><tr><th scope="row">classes</th><td>real, &lt;fake&gt;</td></tr></table>'
     """  # noqa: E501
+    pairs = facts.items() if isinstance(facts, Mapping) else facts
     rows = (
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
-        for name, value in facts.items()
+        for name, value in pairs
         if value is not None and value != ""
     )
     return f"<table>{_caption(caption)}{''.join(rows)}</table>"

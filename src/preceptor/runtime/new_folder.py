@@ -1,4 +1,4 @@
-"""New folders that are filled in their place, and removed if they stay unfinished."""
+"""New folders that are filled in their place, and removed if they cannot be finished."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ MARK = ".unfinished"
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
-    """Context that fills a new or empty folder in its place, and removes it if the block raises.
+def new_folder(folder: Path, content: str = "") -> Iterator[bool]:
+    """Context that fills a new or empty folder in its place, and removes it after an error.
 
     For contents with paths of their own, or that other processes use in the meantime; everything
-    else is written by `replacing`. The contents that a killed process has left are removed at the
-    next start: such a folder contains `MARK`, whose lock is free.
+    else is written by `replacing`. Contents that an interrupted or killed process has left are kept
+    at the next start if they are of the same kind, and removed otherwise: such a folder contains
+    `MARK`, whose lock is free.
 
     Args:
         folder: Folder; parents are created.
+        content: Hash of all that the contents depend on; "" = contents are never kept.
+
+    Yields:
+        Whether contents of an earlier start are kept, see `clear`.
 
     Raises:
         InputError: The folder has other contents, or another process fills it.
@@ -50,14 +55,26 @@ def new_folder(folder: Path) -> Iterator[None]:
                 "has ended, or name a new folder"
             )
         try:
-            for left in folder.iterdir():
-                if left != mark:
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield
-        except BaseException:
+            is_kept = bool(content) and mark.read_text(encoding="utf-8") == content
+            if not is_kept:
+                clear(folder)
+                mark.write_text(content, encoding="utf-8")
+            yield is_kept
+        except Exception:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        except BaseException:  # an interruption
+            if not content:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     mark.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove all contents of an unfinished folder."""
+    for left in folder.iterdir():
+        if left.name != MARK:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _created(file: Path) -> bool:

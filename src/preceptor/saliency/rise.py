@@ -9,17 +9,18 @@ the error of the map. docs/saliency.md has the curves.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, cast, get_args
 
 import torch
-from scipy.special import fdtri
 from torch import Tensor, nn
 
 from preceptor.data.map_geometry import resample
 from preceptor.runtime.modes import evaluating
 from preceptor.saliency.fuse_batch_norm import fused
 from preceptor.saliency.masked_scores import Fill, MaskedScores, Score
+from preceptor.saliency.rise_error import centred, error_of
 from preceptor.saliency.rise_masks import (
     Block,
     balanced_block,
@@ -29,6 +30,7 @@ from preceptor.saliency.rise_masks import (
     render,
     spread_shift,
 )
+from preceptor.saliency.rise_state import RiseState
 
 Estimator = Literal["default", "published"]
 Size = Literal["grid", "image"] | tuple[int, int]
@@ -39,10 +41,6 @@ ON = 0.5
 # Smallest number of blocks of a finished map: one block has no error estimate, and two may agree by
 # chance.
 LEAST_BLOCKS = 3
-# Chance that blocks of pure noise agree as well as those of a map that counts as one. On grids of
-# 7 × 7 such agreement is asked for by the tolerance anyway; on 2 × 2, three numbers agree easily:
-# at each look 1 % of noise at tolerance 0.05, 13 % at 0.2.
-CHANCE = 1e-4
 
 
 class FeatureModel(Protocol):
@@ -123,6 +121,8 @@ def rise(
     seed: int = 0,
     cells: int = CELLS,
     batch_size: int | None = None,
+    start: RiseState | None = None,
+    keep: Callable[[RiseState], None] | None = None,
 ) -> RiseResult:
     """RISE maps of one class per image.
 
@@ -152,6 +152,9 @@ def rise(
         seed: Random seed of the masks.
         cells: Number of cells s per side.
         batch_size: Number of images per forward pass; None = depending on the device.
+        start: State of an interrupted call with the same arguments; its result is that of a call
+            that was not interrupted. One of another shape is ignored.
+        keep: Function that receives the state after each block.
 
     Raises:
         ValueError: A shape or a value is invalid.
@@ -181,6 +184,8 @@ def rise(
             tolerance=tolerance,
             estimator=estimator,
             seed=seed,
+            start=start,
+            keep=keep,
         )
 
 
@@ -193,6 +198,8 @@ def _estimate(
     tolerance: float,
     estimator: Estimator,
     seed: int,
+    start: RiseState | None,
+    keep: Callable[[RiseState], None] | None,
 ) -> RiseResult:
     """Add blocks until the map of each image reaches the tolerance."""
     height, width = seen.images.shape[-2:]
@@ -205,28 +212,31 @@ def _estimate(
     )
     rows, columns = rows.to(device), columns.to(device)
     count = len(seen.images)
-    total = torch.zeros(count, *grid, dtype=torch.float64, device=device)
-    squares = torch.zeros(count, dtype=torch.float64, device=device)
-    used = torch.zeros(count, dtype=torch.int64, device=device)
-    error = torch.ones(count, dtype=torch.float64, device=device)
-    active = torch.arange(count, device=device)
+    if start is None or start.total.shape != (count, *grid):
+        start = RiseState.empty(count, grid)
+    _, total, squares, used, error, active = start.to(device)
+    done = int(start.blocks)
     shifts = (len(rows), len(columns))
     # Degrees of freedom: the cells of the masks that the map resolves, minus the mean.
     freedom = max(min(grid[0] * grid[1], cells * cells) - 1, 1)
     size = min(full_block(cells), max(2, max_masks // LEAST_BLOCKS // 2 * 2))
-    for number, block in enumerate(_blocks(estimator, cells, size, shifts, seed), 1):
+    blocks = itertools.islice(_blocks(estimator, cells, size, shifts, seed), done, None)
+    for number, block in enumerate(blocks, done + 1):
+        if not len(active) or number * size > max_masks:
+            break
         block = Block(block.cells.to(device), block.shifts.to(device))
         scores = seen(active, render(block, rows, columns)).double()
         found = _block_map(estimator, scores, block, rows_out, columns_out)
         total[active] += found
-        squares[active] += _centred(found).square().sum((1, 2))
+        squares[active] += centred(found).square().sum((1, 2))
         used[active] += size
         if number >= LEAST_BLOCKS:
-            error[active] = _error(total[active], squares[active], number, freedom)
+            error[active] = error_of(total[active], squares[active], number, freedom)
             # The only synchronization per block: unfinished images. At tolerance 0 all continue.
             active = active[error[active] >= tolerance]
-        if not len(active) or (number + 1) * size > max_masks:
-            break
+        if keep is not None:
+            state = RiseState(torch.tensor(number), total, squares, used, error, active)
+            keep(state.to(torch.device("cpu")))
     maps = total / (used / size)[:, None, None]
     return RiseResult(maps.float(), used, error.float())
 
@@ -256,28 +266,6 @@ def _block_map(
     # All masks share their shift: covariance with the cells, upsampled like a mask.
     with_cells = covariance(scores, block.cells.double())
     return render(Block(with_cells, block.shifts), rows.double(), columns.double())
-
-
-def _error(total: Tensor, squares: Tensor, number: int, freedom: int) -> Tensor:
-    """(B,) 1 − estimated correlation of the mean map with its limit.
-
-    Let b_k be the maps of the blocks minus their means over the cells, b̄ the mean of the b_k over
-    k = 1 … K, and ν = Σ‖b_k − b̄‖² / (K (K − 1)) the noise variance of b̄. The reliability is
-    1 − ν / ‖b̄‖², and the correlation is its square root. For K = 2 the reliability is the
-    split-half correlation r corrected by the Spearman-Brown formula, 2r / (1 + r). For noise,
-    ‖b̄‖² / ν follows an F distribution; below its upper quantile `CHANCE` the error is set to 1.
-    """
-    mean = (_centred(total) / number).square().sum((1, 2))
-    noise = (squares / number - mean).clamp_min(0) / (number - 1)
-    reliability = 1 - noise / mean.clamp_min(torch.finfo(mean.dtype).tiny)
-    beyond = float(fdtri(freedom, freedom * (number - 1), 1 - CHANCE))
-    # Constant and non-finite maps are uninformative.
-    known = (mean > 0) & reliability.isfinite() & (mean > beyond * noise)
-    return 1 - torch.where(known, reliability.clamp(0, 1), 0).sqrt()
-
-
-def _centred(maps: Tensor) -> Tensor:
-    return maps - maps.mean((1, 2), keepdim=True)
 
 
 def _logits_of(

@@ -330,9 +330,13 @@ class Failure:
     """Failure of a step.
 
     Args:
+        kind: Kind of the step.
+        title: Title of the step, for people; several steps may have the same.
         reason: Reason, in one line.
         blocked: Whether the step was not started because a step that it needs failed.
     """
 
+    kind: Kind
+    title: str
     reason: str
     blocked: bool = False

@@ -19,7 +19,7 @@ from preceptor.report.write import WrittenReport
 from preceptor.results.read import read_table
 from preceptor.results.schema import CSV_FILES
 from preceptor.runtime.result_folder import digest
-from preceptor.study.steps import Step
+from preceptor.study.steps import Failure, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.mlflow_runs import (
@@ -125,13 +125,13 @@ class MlflowTracker:
         self._log.end(run, "FAILED")
         run.points = None
 
-    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
+    def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
         """Log the tables as metrics, and the files of the study folder as artifacts."""
         run = self._parent
         table, summary = self._out / "table.csv", self._out / "summary.md"
         if table.is_file():
             self._log.log(run, metrics=_table(read_table(table, CSV_FILES[table.name])))
-        lines = [f"- {title}: {reason}" for title, reason in failed.items()]
+        lines = [f"- {one.title}: {one.reason}" for one in failed.values()]
         text = summary.read_text(encoding="utf-8") if summary.is_file() else ""
         self._log.log(run, tags={_NOTE: text, _FAILED: "\n".join(lines)})
         for name in [*report.files, "report.html"]:

@@ -29,7 +29,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from preceptor.report.write import WrittenReport
 from preceptor.runtime.result_folder import write_atomically
-from preceptor.study.steps import Step
+from preceptor.study.steps import Failure, Step
 from preceptor.study.study_plan import StudyPlan
 from preceptor.tracking.curves import Curves, kept_epoch, read_curves
 from preceptor.tracking.parameters import Value, file_name, parameters
@@ -101,7 +101,7 @@ class TensorboardTracker:
         """Write the available curves and the reason of the failure."""
         self._bring(step, "failed", reason)
 
-    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
+    def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
         """Write the tables as text, the panels as images, and the columns of HPARAMS."""
         folder = self._root / STUDY
         shutil.rmtree(folder, ignore_errors=True)
@@ -149,7 +149,7 @@ class TensorboardTracker:
             self._folders[key] = self._root / f"{file_name(step)}-{key}"
         return self._folders[key]
 
-    def _results(self, failed: dict[str, str], report: WrittenReport) -> Iterator[Event]:
+    def _results(self, failed: dict[str, Failure], report: WrittenReport) -> Iterator[Event]:
         names = [
             metric_name(one, measure)
             for measure in _MEASURES
@@ -164,7 +164,7 @@ class TensorboardTracker:
                 shown = text if name.endswith(".md") else f"```\n{text}\n```"
                 yield _event(_text(name, shown))
         if failed:
-            lines = [f"- {title}: {reason}" for title, reason in failed.items()]
+            lines = [f"- {one.title}: {one.reason}" for one in failed.values()]
             yield _event(_text("failed", "\n".join(lines)))
         for panel in report.panels:
             png = (report.folder / panel.file).read_bytes()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from preceptor.errors import InputError, without_secrets
 from preceptor.report.write import WrittenReport
-from preceptor.study.steps import Step
+from preceptor.study.steps import Failure, Step
 from preceptor.study.study_plan import StudyPlan
 
 NAMES = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
@@ -31,7 +31,7 @@ class Tracker(Protocol):
     def failed(self, step: Step, reason: str) -> None:
         """A step failed."""
 
-    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
+    def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
         """The results of the study were written; `failed` as in `write_results`."""
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Trackers:
         """A step failed."""
         self._each(lambda tracker: tracker.failed(step, reason))
 
-    def study(self, failed: dict[str, str], report: WrittenReport) -> None:
+    def study(self, failed: dict[str, Failure], report: WrittenReport) -> None:
         """The results of the study were written."""
         self._each(lambda tracker: tracker.study(failed, report))
 

@@ -78,6 +78,7 @@ def train(
     tell_epoch: Callable[[str], None] | None = None,
     wait: float | None = None,
     exclusive: bool = True,
+    expected_id: str | None = None,
     ranks: Ranks | None = None,
     fabric: Fabric | None = None,
 ) -> RunResult:
@@ -93,6 +94,7 @@ def train(
             unlimited.
         exclusive: Whether no other step uses the device: only then a training that runs out of
             memory continues with micro-batches.
+        expected_id: Id of the run when it was planned; None = unknown.
         ranks, fabric: Process group and Fabric of a run on several devices, from
             `distributed.join`; None = a single process.
 
@@ -100,7 +102,7 @@ def train(
         The finished run.
 
     Raises:
-        InputError: The config or the data is invalid.
+        InputError: The config or the data is invalid, or the run has another id than expected.
         RunFailedError: The loss became NaN or infinite, or memory or the disk is full.
         DeviceFullError: Memory ran out on a shared device.
         HeldError: Another process trains the same run.
@@ -119,7 +121,13 @@ def train(
         def begin() -> tuple[Path, bool]:
             nonlocal workspace, held
             workspace = workspace or _open_workspace(config)
-            folder = Path(store) / run_id_of(workspace, config)
+            identity = run_id_of(workspace, config)
+            if expected_id not in (None, identity):  # nobody would look for its folder
+                raise InputError(
+                    "maps, weights or code that it uses have changed since the study was started; "
+                    "start it again"
+                )
+            folder = Path(store) / identity
             held = stack.enter_context(lease(folder, wait=wait))
             return folder, is_finished(folder)
 
