@@ -47,10 +47,10 @@ def test_a_folder_that_cannot_be_read_is_an_error(
     (folder / "lost+found").mkdir()
     closed = {"lost+found", "er"}
 
-    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
-        if Path(path).name in closed:
+    def scandir(path: str | int) -> Iterator[os.DirEntry[str]]:
+        if isinstance(path, str) and Path(path).name in closed:
             raise PermissionError(errno.EACCES, "Permission denied", path)
-        return whole(path)
+        return whole(path)  # type: ignore[return-value, type-var]
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PermissionError, match="scans/deep/er"):
