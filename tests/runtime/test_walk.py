@@ -41,7 +41,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(
     def scandir(path: str | int) -> Iterator[os.DirEntry[str]]:
         if isinstance(path, str) and Path(path).name in ("c", "lost+found"):
             raise PermissionError(errno.EACCES, "Permission denied", path)
-        return whole(path)  # type: ignore[return-value, type-var]
+        return whole(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PermissionError, match="b/c"):
