@@ -61,7 +61,7 @@ STUDIES = (
         "120 of 688",
     ),
     Shown(
-        "brain-mri", "brain_mri_ladder", "Brain MRI of other hospitals", "test-unseen", "seed",
+        "brain-mri", "brain_mri", "Brain MRI of other hospitals", "test-unseen", "seed",
         "12 %",
     ),
 )  # fmt: skip
