@@ -81,9 +81,7 @@ MEASURED = (
     MeasuredGain(
         "road cracks", "road_cracks", MarkPlaces(0.1303, 0.1726), -0.0030, -0.0364, 0.0304, 5
     ),
-    MeasuredGain(
-        "brain MRI", "brain_mri", MarkPlaces(0.0234, 0.1776), 0.0508, 0.0355, 0.0661, 8
-    ),
+    MeasuredGain("brain MRI", "brain_mri", MarkPlaces(0.0234, 0.1776), 0.0508, 0.0355, 0.0661, 8),
 )
 
 
