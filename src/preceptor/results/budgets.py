@@ -67,13 +67,13 @@ def budget_curve(plan: Plan, figures: pd.DataFrame, runs: pd.DataFrame) -> pd.Da
     for size in study.budgets:
         minutes = annotation_minutes(plan, size)
         for backbone in study.students:
-            found = {
-                role: _aucs(figures, role, size, name, primary)
-                for role, name in (
-                    ("baseline1", backbone),
-                    ("student", backbone),
-                    ("mapper", mapper_backbone(plan)),
-                )
+            sides: list[tuple[Role, str | None]] = [
+                ("baseline1", backbone),
+                ("student", backbone),
+                ("mapper", mapper_backbone(plan)),
+            ]
+            found: dict[str, pd.Series] = {
+                role: _aucs(figures, role, size, name, primary) for role, name in sides
             }
             if winner is not None and winner.kind != "given":
                 found["teacher_maps"] = _map_agreement(
