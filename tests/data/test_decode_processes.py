@@ -37,7 +37,7 @@ from preceptor.config.image_format import ImageFormat
 from preceptor.data import file_reading
 from preceptor.data.decode_pass import DecodePass
 from preceptor.data.manifest import Manifest
-file_reading._MANY = 1
+file_reading._MANY = file_reading._FILLING_THREADS = 1
 table = Manifest.read(sys.argv[1], verify=False).table
 with DecodePass(Path(sys.argv[2]), [ImageFormat(24)], workers=2) as decoding:
     decoding.decode(table["path"].tolist(), [""] * len(table), progress={progress})
@@ -56,6 +56,7 @@ def manifest(tmp_path: Path) -> Manifest:
 def many(monkeypatch: pytest.MonkeyPatch) -> list[DecodeProcesses]:
     """Processes decode however few files there are; those that were started."""
     monkeypatch.setattr(file_reading, "_MANY", 1)
+    monkeypatch.setattr(file_reading, "_FILLING_THREADS", 1)
     started: list[DecodeProcesses] = []
 
     class Kept(DecodeProcesses):

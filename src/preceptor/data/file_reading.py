@@ -28,6 +28,9 @@ _PROCESS_PART = 1024
 # Files from which on processes decode: the start of a process takes as long as some thousand small
 # images.
 _MANY = 10_000
+# Number of threads up to which threads fill a cache of many files: two are faster than two
+# processes, as most of the time is that of resizing and writing (benchmarks/RESULTS.md).
+_FILLING_THREADS = 2
 # Seconds after which the properties of the files that were read are stored: what a killed process
 # has decoded for longer is not decoded again.
 _STORED_AFTER = 30.0
@@ -85,11 +88,12 @@ class FileReading:
         return wrong
 
     def _processes(self, count: int, threads: int) -> DecodeProcesses | None:
-        """Processes that decode; None where threads do: for few files, or if locations are remote.
+        """Processes that decode; None where threads do: few files, few cores, or remote locations.
 
         If processes cannot be started, for instance for want of memory, threads decode, too.
         """
-        if count < _MANY or self.workers == 1 or threads > self.workers:
+        few = 1 if self.fill is None else _FILLING_THREADS
+        if count < _MANY or self.workers <= few or threads > self.workers:
             return None
         target = None if self.fill is None else self.fill.target
         maps = target is not None and bool(self.table.is_map.any())
