@@ -346,8 +346,10 @@ def test_an_answer_from_before_an_undo_does_not_bring_its_stroke_back(
 
 def test_a_proposal_is_never_shown_where_that_is_asked(browser: Browser, tmp_path: Path) -> None:
     with served(images(tmp_path, 1), tmp_path, proposals="never") as server:
-        propose(server)
+        propose(server, 0.41)
         with opened(browser, server) as page:
+            page.keyboard.press("a")
+            assert toast(page) == "There is no proposal here."
             drag(page, LINE)
             saved(page)
             page.reload()

@@ -33,8 +33,10 @@ export function showOffer() {
 
 // Why there is no proposal, for a person who asks for one.
 export function noProposal() {
-  const { agreement } = page.state.teacher ?? {};
-  const least = page.state.least_overlap;
-  if (typeof agreement !== "number" || agreement >= least) return "There is no proposal here.";
+  const { teacher, proposals, least_overlap: least } = page.state;
+  const agreement = teacher?.agreement;
+  if (proposals === "never" || typeof agreement !== "number" || agreement >= least) {
+    return "There is no proposal here.";
+  }
   return `There is no proposal here: the Teacher's agreement with people, ${agreement.toFixed(2)}, is below ${least.toFixed(2)}.`;
 }
