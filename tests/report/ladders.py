@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 
 from preceptor.evaluation.paired_tests import PairedResult, p_floor
-from preceptor.results.ladder import AnyMap, Gain, Ladder, Rung, RungName
+from preceptor.results.any_map import AnyMap
+from preceptor.results.ladder import ControlGain, Gain, Ladder, Rung, RungName
 from preceptor.study.setting import Setting
 
 
-def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobnet") -> Ladder:
+def ladder(
+    place: float,
+    half: float,
+    *,
+    n: int = 8,
+    backbone: str = "test_byobnet",
+    shuffled: float | None = None,
+) -> Ladder:
     """Ladder on the set "test" of which the Teacher's maps are better than any map by `place`.
 
     Args:
@@ -17,6 +25,8 @@ def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobn
         half: Half width of its interval; NaN for one seed.
         n: Number of seeds.
         backbone: Backbone of all models.
+        shuffled: Gain over the control with shuffled maps, of the same half width; None = 0.01 more
+            than over any map, the centred map.
     """
     names: dict[RungName, tuple[str, float]] = {
         "none": ("baseline2", 0.6),
@@ -40,4 +50,14 @@ def ladder(place: float, half: float, *, n: int = 8, backbone: str = "test_byobn
             Rung(name, key, f"Title of {key}", Setting(alpha), n, mean, spread, low, high, gain)
         )
     chosen = AnyMap("centre", ("shuffled", "centre", "pca"), "centre: it is the best.")
-    return Ladder(backbone, "test", tuple(rungs), chosen)
+    over = []
+    for control, gain_over in (
+        ("shuffled", place + 0.01 if shuffled is None else shuffled),
+        ("centre", place),
+        ("pca", place + 0.1),
+    ):
+        std = math.nan if n < 2 else 0.02
+        low, high = gain_over - half, gain_over + half
+        paired = PairedResult(gain_over, std, low, high, 0.5, p_floor(n), n)
+        over.append(ControlGain(control, paired))
+    return Ladder(backbone, "test", tuple(rungs), chosen, tuple(over))

@@ -18,8 +18,9 @@ from preceptor.report.ladder_words import (
     rung_sentences,
     rung_table,
 )
+from preceptor.results.any_map import AnyMap
 from preceptor.results.domain import Results
-from preceptor.results.ladder import AnyMap, Ladder
+from preceptor.results.ladder import Ladder
 from tests.report.ladders import ladder
 
 RAISES = "the place that the Teacher's maps show increases the AUC"
@@ -47,6 +48,31 @@ def test_the_place_of_one_backbone(place: float, half: float, n: int, words: str
         assert "(one seed has no interval)" in text
 
 
+NOT_OVER_ALL = "a gain from the place over every control is not shown"
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "also", "words"),
+    [
+        (0.06, "", RAISES),
+        (0.03, "; over another control (Shuffled maps) it is +0.030 (+0.010 to +0.050)", RAISES),
+        (
+            0.01,
+            "; over another control (Shuffled maps) it is +0.010 (−0.010 to +0.030)",
+            NOT_OVER_ALL,
+        ),
+    ],
+)
+def test_the_place_is_shown_over_every_control_or_not_at_all(
+    shuffled: float, also: str, words: str
+) -> None:
+    text = place_clause([ladder(0.05, 0.02, shuffled=shuffled)], "own")
+    assert text.endswith(f"over 8 seeds){also}: {words}")
+    drawn = ladder_plot([("a", ladder(0.05, 0.02, shuffled=shuffled))], "AUC on test")
+    assert drawn is not None
+    assert ("; over Shuffled maps +0.0" in drawn.title) == bool(also)
+
+
 def test_controls_at_the_students_alpha_support_no_conclusion() -> None:
     for found in ([ladder(0.05, 0.02)], [ladder(0.05, 0.02), ladder(-0.05, 0.02)]):
         text = place_clause(found, "student")
@@ -58,7 +84,10 @@ def test_several_backbones_are_counted() -> None:
     found = [ladder(0.05, 0.02), ladder(0.01, 0.02), ladder(-0.04, 0.01), ladder(0.03, 0.02)]
     text = place_clause(found, "own")
     assert "is −0.040 to +0.050 in 4 comparisons" in text
-    assert f"{RAISES} in 2, decreases it in 1, and makes no distinguishable difference in 1" in text
+    told = "over every control in 2, decreases it in 1, and makes no distinguishable difference in "
+    assert f"{RAISES} {told}1" in text
+    found.append(ladder(0.05, 0.02, shuffled=0.01))
+    assert f"{RAISES} {told}2" in place_clause(found, "own")
     assert ", is +0.050 in 2 comp" in place_clause([ladder(0.05, 0.02)] * 2, "own")
     one_seed = [ladder(0.05, math.nan, n=1)] * 2
     assert place_clause(one_seed, "own").endswith("one seed supports no conclusion")

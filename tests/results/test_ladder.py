@@ -16,8 +16,16 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from preceptor.evaluation.paired_tests import PairedResult
+from preceptor.results.any_map import ANY_MAP
 from preceptor.results.domain import Results, gather
-from preceptor.results.ladder import ANY_MAP, Gain, Ladder, Rung, ladder_table, ladders
+from preceptor.results.ladder import (
+    ControlGain,
+    Gain,
+    Ladder,
+    Rung,
+    ladder_table,
+    ladders,
+)
 from preceptor.results.schema import LADDER
 from preceptor.runtime.result_folder import finish, read_scores
 from preceptor.study.plan import Plan
@@ -132,6 +140,34 @@ def test_any_map_is_the_control_that_is_best_on_its_worst_validation_set(
     assert chosen.control == max(worst, key=lambda key: worst[key])
     assert chosen.among == ANY_MAP
     assert chosen.reason.startswith("centre: it has the highest AUC on the worst validation set (")
+
+
+def test_gains_over_the_controls_are_of_the_score_files(plan: Plan, whole: Results) -> None:
+    for ladder in whole.ladders:
+        ours = np.array(list(aucs(plan, "student", ladder.set, 0.5).values()))
+        assert [one.control for one in ladder.over_controls] == list(ANY_MAP)
+        for one in ladder.over_controls:
+            theirs = np.array(list(aucs(plan, one.control, ladder.set, 0.5).values()))
+            assert one.paired.mean == pytest.approx((ours - theirs).mean())
+            low, high = stats.t.interval(0.95, 2, (ours - theirs).mean(), stats.sem(ours - theirs))
+            assert (one.paired.low, one.paired.high) == pytest.approx((low, high))
+            if ladder.any_map is not None and one.control == ladder.any_map.control:
+                assert one.paired == ladder.place
+        means = {one.control: one.paired.mean for one in ladder.over_controls}
+        assert ladder.smallest is not None
+        assert ladder.smallest.control == min(means, key=lambda key: means[key])
+
+
+def test_the_student_is_above_all_controls_if_every_interval_is() -> None:
+    def over(control: Any, low: float) -> ControlGain:
+        return ControlGain(control, PairedResult(0.1, 0.1, low, 0.2, 0.01, 0.01, 8))
+
+    first, second = over("shuffled", 0.01), over("centre", 0.02)
+    assert Ladder("b", "test", (), None, (first, second)).above_all_controls
+    assert not Ladder("b", "test", (), None, (first, over("centre", -0.01))).above_all_controls
+    assert not Ladder("b", "test", (), None, (first, over("centre", math.nan))).above_all_controls
+    assert not Ladder("b", "test", (), None).above_all_controls
+    assert Ladder("b", "test", (), None).smallest is None
 
 
 Changed = Callable[[Callable[[Plan, Member], None]], Results]

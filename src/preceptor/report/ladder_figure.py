@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from preceptor.report.axis import Axis
-from preceptor.report.ladder_words import INSIDE, RUNGS
+from preceptor.report.cells import short
+from preceptor.report.ladder_words import INSIDE, RUNGS, other_smallest, place_figures
 from preceptor.report.svg import (
     LEFT,
     WIDTH,
@@ -19,7 +20,7 @@ from preceptor.report.svg import (
     svg,
 )
 from preceptor.results.ladder import Ladder, RungName
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.formatting import number
 
 SERIES: dict[RungName, str] = {
     "none": "baseline2",
@@ -85,6 +86,6 @@ def _place(ladder: Ladder) -> str:
     place = ladder.place
     if place is None or not math.isfinite(place.mean):
         return ""
-    spread = interval(place.low, place.high)
-    within = f" ({spread})" if spread != DASH else ""
-    return f"place {number(place.mean, sign=True)}{within}"
+    other = other_smallest(ladder)
+    also = "" if other is None else f"; over {short(other.control)} {place_figures(other.paired)}"
+    return f"place {place_figures(place)}{also}"

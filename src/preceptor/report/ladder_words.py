@@ -11,7 +11,7 @@ from preceptor.evaluation.paired_tests import PairedResult
 from preceptor.report.cells import Cell, Line, Table, mean_std_text, short
 from preceptor.report.sentences import interval_words, names_of, seeds_of, signed
 from preceptor.results.domain import Results
-from preceptor.results.ladder import Ladder, Rung, RungName
+from preceptor.results.ladder import ControlGain, Ladder, Rung, RungName
 from preceptor.results.study import StudyResults
 from preceptor.runtime.formatting import DASH, interval, number
 
@@ -66,7 +66,7 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
         ends = dict.fromkeys(signed(end(place.mean for _, place in known)) for end in (min, max))
         return (
             f"{lead}, is {' to '.join(ends)} in {len(known)} comparisons: "
-            f"{_several_words([place for _, place in known], controls_alpha)}"
+            f"{_several_words([one for one, _ in known], controls_alpha)}"
         )
     ((ladder, place),) = known
     rung = ladder.rung("any")
@@ -75,8 +75,8 @@ def place_clause(found: Iterable[Ladder], controls_alpha: ControlsAlpha) -> str:
     if place.n > 1:
         sure = f"95 % interval {interval_words(place.low, place.high)} over {seeds_of(place.n)}"
     return (
-        f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} ({sure}): "
-        f"{_one_words(place, controls_alpha)}"
+        f"{lead} ({short(rung.key)}, {rung.setting}), is {signed(place.mean)} ({sure})"
+        f"{_smallest_words(ladder)}: {_one_words(ladder, place, controls_alpha)}"
     )
 
 
@@ -106,8 +106,10 @@ def any_map_words(found: Iterable[Ladder]) -> str:
         else which
     )
     return (
-        f"Any map is a control whose maps have no information on where the evidence lies in their "
-        f"image: {best}. The gain of the Teacher's maps over any map is what the place is worth."
+        "Any map is a control whose maps have no information on where the evidence lies in their "
+        f"image: {best}. The gain of the Teacher's maps over any map is what the place is worth. "
+        "A control that is best on validation need not be best on other sets: the gain is "
+        "considered shown if the 95 % intervals over all of these controls are above 0."
     )
 
 
@@ -181,36 +183,60 @@ def _cells(rung: Rung) -> list[Cell]:
     ]
 
 
+def place_figures(paired: PairedResult) -> str:
+    """Gain with its interval, if it has one."""
+    spread = interval(paired.low, paired.high)
+    return f"{number(paired.mean, sign=True)}{f' ({spread})' if spread != DASH else ''}"
+
+
+def other_smallest(ladder: Ladder) -> ControlGain | None:
+    """Smallest gain over a control, if this control is not the one that stands for any map."""
+    found = ladder.smallest
+    if found is None or ladder.any_map is None or found.control == ladder.any_map.control:
+        return None
+    return found
+
+
+def _smallest_words(ladder: Ladder) -> str:
+    found = other_smallest(ladder)
+    if found is None:
+        return ""
+    return f"; over another control ({short(found.control)}) it is {place_figures(found.paired)}"
+
+
 def _place(ladder: Ladder) -> PairedResult | None:
     place = ladder.place
     return place if place is not None and np.isfinite(place.mean) else None
 
 
-def _one_words(place: PairedResult, controls_alpha: ControlsAlpha) -> str:
+def _one_words(ladder: Ladder, place: PairedResult, controls_alpha: ControlsAlpha) -> str:
     """Conclusion from one gain of the Teacher's maps over any map."""
     if controls_alpha == "student":
         return _NOT_ITS_OWN
     if interval(place.low, place.high) == DASH:
         return "one seed supports no conclusion"
-    if place.low > 0:
+    if place.low > 0 and ladder.above_all_controls:
         return "the place that the Teacher's maps show increases the AUC"
+    if place.low > 0:
+        return "a gain from the place over every control is not shown"
     if place.high < 0:
         return "maps that do not show the place guide better"
     return "a gain from the place is not shown"
 
 
-def _several_words(places: Sequence[PairedResult], controls_alpha: ControlsAlpha) -> str:
+def _several_words(found: Sequence[Ladder], controls_alpha: ControlsAlpha) -> str:
     """Conclusion from several gains of the Teacher's maps over any map."""
+    places = [place for ladder in found if (place := _place(ladder)) is not None]
     if controls_alpha == "student":
         return _NOT_ITS_OWN
     if all(interval(place.low, place.high) == DASH for place in places):
         return "one seed supports no conclusion"
-    above = sum(place.low > 0 for place in places)
+    above = sum(ladder.above_all_controls for ladder in found)
     below = sum(place.high < 0 for place in places)
     return (
         "by uncorrected 95 % intervals, the place that the Teacher's maps show increases the AUC "
-        f"in {above}, decreases it in {below}, and makes no distinguishable difference in "
-        f"{len(places) - above - below}"
+        f"over every control in {above}, decreases it in {below}, and makes no distinguishable "
+        f"difference in {len(places) - above - below}"
     )
 
 

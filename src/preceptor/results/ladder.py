@@ -4,7 +4,8 @@ The rungs are the AUC without maps (Baseline 2), with the best of the maps that 
 the evidence lies in their image (any map), with the Teacher's maps (the Student), and with all
 human maps (the ceiling). Each rung has its own setting, selected by one rule on the same validation
 sets. Which control is the best of any map is selected by the same rule, on validation alone. The
-gain of the Teacher's maps over any map is what the place is worth.
+gain of the Teacher's maps over any map is what the place is worth. A control that is best on
+validation need not be best on the other sets: a ladder therefore has the gain over every control.
 """
 
 from __future__ import annotations
@@ -20,36 +21,17 @@ import pandas as pd
 from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
 from preceptor.evaluation.split_names import kind_or_none
+from preceptor.results.any_map import AnyMap, select_any_map
 from preceptor.results.comparisons import set_aucs
 from preceptor.results.map_agreement import map_agreement
 from preceptor.results.rows import Row, select_arm, set_order
 from preceptor.results.score_files import ScoreFiles
 from preceptor.study.controls import Control
 from preceptor.study.plan import Plan
-from preceptor.study.selection import Candidate, choose
 from preceptor.study.setting import Setting
-from preceptor.training.record import mean_map_correlation
 
 RungName = Literal["none", "any", "teacher", "human"]
 """Maps of a rung: no maps, the best of any map, the Teacher's maps, all human maps."""
-
-ANY_MAP: tuple[Control, ...] = ("shuffled", "centre", "pca", "shuffled_human")
-"""Controls that guide by maps which do not know the place of the evidence in their image."""
-
-
-@dataclass(frozen=True)
-class AnyMap:
-    """Control that stands for any map, selected on validation.
-
-    Args:
-        control: Key of the control.
-        among: Keys of the controls that were compared.
-        reason: Reason of the selection, in one sentence.
-    """
-
-    control: Control
-    among: tuple[Control, ...]
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -66,6 +48,19 @@ class Gain:
     below: RungName
     paired: PairedResult
     by_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ControlGain:
+    """Gain of the Student over one of the controls of `ANY_MAP`, paired by seed.
+
+    Args:
+        control: Key of the control.
+        paired: Paired difference, Student minus control; corrected as in `Gain`.
+    """
+
+    control: Control
+    paired: PairedResult
 
 
 @dataclass(frozen=True)
@@ -106,12 +101,14 @@ class Ladder:
         set: Evaluation set.
         rungs: Rungs from the lowest to the highest.
         any_map: Control that stands for any map; None if no such control has finished.
+        over_controls: Gains of the Student over every control that any map was selected from.
     """
 
     backbone: str
     set: str
     rungs: tuple[Rung, ...]
     any_map: AnyMap | None
+    over_controls: tuple[ControlGain, ...] = ()
 
     def rung(self, name: RungName) -> Rung | None:
         """Rung of a name; None if it is absent."""
@@ -124,6 +121,21 @@ class Ladder:
         if teacher is None or teacher.gain is None or teacher.gain.below != "any":
             return None
         return teacher.gain.paired
+
+    @property
+    def smallest(self) -> ControlGain | None:
+        """Smallest of the gains over the controls on this set; None without such a gain."""
+        known = [one for one in self.over_controls if math.isfinite(one.paired.mean)]
+        return min(known, key=lambda one: one.paired.mean, default=None)
+
+    @property
+    def above_all_controls(self) -> bool:
+        """Whether the 95 % intervals of the gains over all controls are above 0.
+
+        All of them have to be (an intersection–union test), so that none needs a correction for
+        their number.
+        """
+        return bool(self.over_controls) and all(one.paired.low > 0 for one in self.over_controls)
 
 
 def ladders(
@@ -146,7 +158,7 @@ def ladders(
     found = []
     sets = [name for name in set_order(plan) if kind_or_none(name) == "val"]
     for backbone in plan.protocol.study.students:
-        chosen = _any_map(plan, rows, backbone, files)
+        chosen = select_any_map(plan, rows, backbone, files)
         agreement = {
             key: float(map_agreement(select_arm(runs, row.arms[backbone]), sets).mean())
             for key, row in rows.items()
@@ -155,7 +167,8 @@ def ladders(
         for name in set_order(plan):
             looks = plan.protocol.study.looks
             rungs = _rungs(rows, figures, backbone, name, chosen, looks, agreement)
-            ladder = Ladder(backbone, name, rungs, chosen)
+            over = _over_controls(rows, figures, backbone, name, chosen, looks)
+            ladder = Ladder(backbone, name, rungs, chosen, over)
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
     return found
@@ -166,42 +179,26 @@ def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
     return pd.DataFrame([_line(ladder, rung) for ladder in found for rung in ladder.rungs])
 
 
-def _any_map(
-    plan: Plan, rows: Mapping[str, Row], backbone: str, files: ScoreFiles
-) -> AnyMap | None:
-    """Best control of `ANY_MAP` on validation, among those whose every seed has finished.
-
-    As for all selections, only the seeds of the first look count.
-    """
-    protocol, study = plan.protocol, plan.protocol.study
-    candidates = []
-    for key in ANY_MAP:
-        if key not in rows or backbone not in rows[key].arms:
-            continue
-        arm = rows[key].arms[backbone]
-        members = {member.seed: member for member in plan.members if member.arm == arm}
-        of_seeds = [members[seed] for seed in study.first_seeds if seed in members]
-        scores = [
-            table
-            for member in of_seeds
-            if (table := files.validation(protocol, member)) is not None
-        ]
-        if len(scores) == len(study.first_seeds):
-            agreement = mean_map_correlation(protocol.run_folder(one.run) for one in of_seeds)
-            candidates.append(Candidate(key, arm.setting, scores, agreement))
-    if not candidates:
-        return None
-    choice = choose(
-        candidates,
-        classes=protocol.workspace.manifest.classes,
-        positive=study.positive,
-        rule=study.selection,
-        draws=study.draws,
-        negatives=study.validation_negatives,
-    )
-    among = tuple(key for key in ANY_MAP if key in {one.name for one in candidates})
-    (control,) = (key for key in among if key == choice.winner)
-    return AnyMap(control, among, choice.reason)
+def _over_controls(
+    rows: Mapping[str, Row],
+    figures: pd.DataFrame,
+    backbone: str,
+    evaluation: str,
+    chosen: AnyMap | None,
+    looks: Sequence[int],
+) -> tuple[ControlGain, ...]:
+    """Gains of the Student over the controls that any map was selected from."""
+    if chosen is None or "student" not in rows or backbone not in rows["student"].arms:
+        return ()
+    ours = set_aucs(figures, rows["student"].arms[backbone], evaluation).dropna()
+    found = []
+    for key in chosen.among:
+        theirs = set_aucs(figures, rows[key].arms[backbone], evaluation).dropna()
+        seeds = sorted(set(ours.index) & set(theirs.index))
+        if seeds:
+            paired = sequential_difference(ours.loc[seeds], theirs.loc[seeds], looks)
+            found.append(ControlGain(key, paired))
+    return tuple(found)
 
 
 def _rungs(
