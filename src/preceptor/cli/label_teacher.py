@@ -35,6 +35,9 @@ def teach(
     with bulk_import():
         from preceptor.label.auto_teacher import teachers_folder
         from preceptor.label.teach import teach_database
+        from preceptor.runtime.freed_memory import keep_freed_memory
+
+    keep_freed_memory()
     teach_database(database, to or teachers_folder(database), _teacher(config))
 
 
@@ -77,6 +80,9 @@ def simulate(
         raise InputError("--config and --no-teacher: without Teachers there is nothing to set")
     with bulk_import():
         from preceptor.label.simulate import Simulation, simulate, summary
+        from preceptor.runtime.freed_memory import keep_freed_memory
+
+    keep_freed_memory()
     found = simulate(
         manifest,
         to,

@@ -34,9 +34,11 @@ def train(
 
     with bulk_import():
         from preceptor.data.workspace import Workspace
+        from preceptor.runtime.freed_memory import keep_freed_memory
         from preceptor.training.prepare import image_formats
         from preceptor.training.run import train as train_run
 
+    keep_freed_memory()
     workspace = Workspace.open(
         settings.manifest, cache_dir, verify=True, formats=image_formats(settings)
     )

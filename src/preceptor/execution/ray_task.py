@@ -15,6 +15,7 @@ from preceptor.runtime.bulk_import import bulk_import
 with bulk_import():
     from preceptor.execution.events import Event, WorkerContext
     from preceptor.execution.worker import carry_out
+    from preceptor.runtime.freed_memory import keep_freed_memory
     from preceptor.runtime.progress import silence
     from preceptor.study.steps import Step
 
@@ -32,6 +33,7 @@ def do(token: str, context: WorkerContext, step: Step, mailbox: Any, exclusive: 
         exclusive: Whether no other step uses the device.
     """
     silence()
+    keep_freed_memory()
     context = _known.setdefault(token, context)
 
     def say(event: Event) -> None:

@@ -16,6 +16,7 @@ from preceptor.execution.events import Event, WorkerContext
 from preceptor.execution.failure_log import keep_error, log_of, logged
 from preceptor.execution.perform import perform
 from preceptor.runtime import watchdog
+from preceptor.runtime.freed_memory import keep_freed_memory
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.progress import silence
 from preceptor.study.steps import Step
@@ -26,6 +27,7 @@ KEPT_LINES = 200  # lines of progress in the log of a failed step
 def serve(pipe: Connection) -> None:
     """Execute the steps received through a pipe and send events, until the parent terminates."""
     silence()
+    keep_freed_memory()
     try:
         context = pipe.recv()
         pipe.send(Event("ready", ""))

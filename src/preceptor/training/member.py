@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from preceptor.config.run import RunConfig
 from preceptor.config.training import Training
 from preceptor.errors import PreceptorError, RunFailedError
+from preceptor.runtime.freed_memory import keep_freed_memory
 from preceptor.runtime.progress import silence
 from preceptor.training.distributed import RelayedError, join, lost, make_fabric
 from preceptor.training.fabric import DDPStrategy
@@ -48,6 +49,7 @@ def serve(pipe: Connection, config: RunConfig, store: str) -> None:
         config: Config of the run.
         store: Folder of run folders.
     """
+    keep_freed_memory()
     try:
         code = _take_part(config, store, pipe.send)
     except BaseException:  # an unexpected error: full traceback
