@@ -39,25 +39,47 @@ _ALL_IMAGES = ("baseline2", "ceiling", "mapper_all")  # rows that use labels or 
 def budget_plot(results: Results, backbone: str, gain: float) -> Figure | None:
     """AUC of Baseline 1, the Student and a mapper on the primary set by number of annotated images.
 
-    Bands are 95 % intervals of the mean over seeds. Baseline 2, the ceiling and a mapper of the
-    same backbone that is trained on all human maps do not depend on this number and are horizontal
-    lines; the number after which more annotations increase the
-    Student's AUC by less than `gain` is marked.
+    See `auc_curves`; the number after which more annotations increase the Student's AUC by less
+    than `gain` is marked.
     """
-    if results.budget.empty:
-        return None
-    curve = results.budget
-    curve = curve[(curve["backbone"] == backbone) & (curve["line"] != "teacher_maps")]
-    across: dict[str, float] = {}
-    if not results.table.empty:
-        whole = results.table
-        whole = whole[(whole["set"] == results.primary) & (whole["source"] == "")]
-        means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
-        across = {key: float(means[key]) for key in _ALL_IMAGES if key in means}
     found = enough(results.budget_steps, backbone, "student", gain)
     mark = found.size if found is not None else None
-    title = f"{backbone}: AUC on {results.primary} over the number of annotated images"
-    return _curves(curve, title, f"AUC on {results.primary}", across, mark)
+    return auc_curves(results.budget, results.table, results.primary, backbone, mark)
+
+
+def auc_curves(
+    budget: pd.DataFrame,
+    table: pd.DataFrame,
+    primary: str,
+    backbone: str,
+    mark: int | None = None,
+) -> Figure | None:
+    """AUC of Baseline 1, the Student and a mapper on a set by number of annotated images.
+
+    Bands are 95 % intervals of the mean over seeds. Baseline 2, the ceiling and a mapper of the
+    same backbone that is trained on all human maps do not depend on this number and are horizontal
+    lines.
+
+    Args:
+        budget: Curves, see `preceptor.results.budgets.budget_curve`.
+        table: Main table.
+        primary: Evaluation set of the curves.
+        backbone: Backbone of the curves.
+        mark: Number of annotated images with a vertical line; None = none.
+
+    Returns:
+        The figure; None without a curve.
+    """
+    if budget.empty:
+        return None
+    curve = budget[(budget["backbone"] == backbone) & (budget["line"] != "teacher_maps")]
+    across: dict[str, float] = {}
+    if not table.empty:
+        whole = table[(table["set"] == primary) & (table["source"] == "")]
+        means = dict(whole.loc[whole["backbone"] == backbone, ["key", "mean"]].to_numpy())
+        across = {key: float(means[key]) for key in _ALL_IMAGES if key in means}
+    title = f"{backbone}: AUC on {primary} over the number of annotated images"
+    return _curves(curve, title, f"AUC on {primary}", across, mark)
 
 
 def maps_plot(results: Results, backbone: str) -> Figure | None:
