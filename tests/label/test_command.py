@@ -221,6 +221,21 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
     assert_refused(here("label", manifest, "--no-open"), ["no SQLite database"])
 
 
+def test_a_share_of_the_overlap_needs_an_overlap(manifest: Path) -> None:
+    for arguments in ((), ("--overlap", 1)):
+        told = here("label", manifest, "--no-open", *arguments, "--overlap-share", 0.2)
+        assert_refused(told, ["--overlap-share", "add --overlap 2"])
+        assert not manifest.with_name("manifest.label.sqlite").exists()
+    with command(manifest, "--overlap", 2):
+        pass
+    with command(manifest, "--overlap-share", 0.2):  # that of the overlap of before
+        pass
+    stored = sqlite3.connect(manifest.with_name("manifest.label.sqlite"))
+    rows = stored.execute("SELECT key, value FROM settings WHERE key LIKE 'overlap%'").fetchall()
+    assert dict(rows) == {"overlap": "2", "overlap_share": "0.2"}
+    stored.close()
+
+
 def test_a_source_that_is_refused_leaves_no_file(manifest: Path, tmp_path: Path) -> None:
     """Not even the lock of a server."""
     empty, bad = tmp_path / "empty", manifest.with_name("bad.csv")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from preceptor.errors import InputError
 from preceptor.report.write import write_results
 from preceptor.results.score_files import ScoreFiles
 from preceptor.runtime.result_folder import read_scores
@@ -73,3 +74,23 @@ def test_a_step_that_finishes_later_does_not_appear(finished: Plan, tmp_path: Pa
     shutil.copytree(finished.protocol.store, protocol.store)
     assert files.validation(protocol, member) is None
     assert ScoreFiles().validation(protocol, member) is not None
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"), [("gone", "is missing"), ("short", "damaged"), ("changed", "damaged")]
+)
+def test_a_score_file_that_cannot_be_read_is_named_with_a_remedy(
+    finished: Plan, tmp_path: Path, harm: str, told: str
+) -> None:
+    member = next(iter(finished.members))
+    shutil.copytree(finished.protocol.run_folder(member.run), tmp_path / "run")
+    file = tmp_path / "run" / "scores.parquet"
+    content = file.read_bytes()
+    if harm == "gone":
+        file.unlink()
+    elif harm == "short":
+        file.write_bytes(content[:100])
+    else:
+        file.write_bytes(content[:60] + bytes(340) + content[400:])
+    with pytest.raises(InputError, match=rf"scores\.parquet(:)? {told}; run the study again"):
+        read_scores(tmp_path / "run")

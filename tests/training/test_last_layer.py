@@ -17,7 +17,7 @@ from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
 from preceptor.models.guide import guide
-from preceptor.models.model_folder import load_model
+from preceptor.models.model_folder import load_model, load_own_model
 from preceptor.runtime.checksums import file_digest
 from preceptor.runtime.result_folder import read_scores
 from preceptor.training.last_layer import (
@@ -27,7 +27,7 @@ from preceptor.training.last_layer import (
     mean_features,
 )
 from preceptor.training.run import train
-from preceptor.training.validation import validation_sets
+from preceptor.training.validation import validate, validation_sets
 from tests.datasets import squares
 
 SPLITS = {"train": 16, "val": 8, "val-clean": 12, "test": 4}
@@ -105,6 +105,22 @@ def test_only_the_last_layer_changes(tmp_path: Path, head: str) -> None:
     scores = read_scores(run.folder)
     assert set(scores["split"]) == {"val", "val-clean"}
     assert not scores.equals(read_scores(base.folder))
+
+
+def test_its_maps_are_compared_as_those_of_the_run_without_it(tmp_path: Path) -> None:
+    """A run that guides decision maps reports the correlation of decision maps."""
+    classes = ("plain", "marked", "other")
+    manifest = squares(tmp_path / "data", splits=SPLITS, classes=classes)
+    values = {"maps": {"kind": "human"}, "training": TRAINING | {"cam_class": "decision"}}
+    run = train(config(manifest, last_layer="val-clean", **values), tmp_path / "runs")
+    model = load_own_model(run.folder / "model")
+    sets = validation_sets(Workspace.open(manifest), model)
+    decision = validate(model, sets, model, cams="decision")
+    of_label = validate(model, sets, model, cams="label")
+    for name in ("val", "val-clean"):
+        found = run.record.sets[name].map_correlation
+        assert found == pytest.approx(decision[name].map_correlation, abs=1e-5)
+        assert found != pytest.approx(of_label[name].map_correlation, abs=1e-3)
 
 
 def test_a_classifier_without_a_bias_is_refused() -> None:

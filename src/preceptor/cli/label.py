@@ -183,7 +183,7 @@ def run(
     from preceptor.label.start import labeling_of, links_of, prepare, reader_of
     from preceptor.web.hosts import Hosts, address_of, is_local
 
-    if overlap is not None and overlap_share is None:
+    if overlap is not None and overlap > 1 and overlap_share is None:
         overlap_share = 1.0
     given = {
         "classes": _names("--classes", classes),

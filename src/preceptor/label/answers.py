@@ -53,8 +53,10 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
         "SELECT state FROM answers WHERE image = ? AND person = ?", (image, person)
     ).fetchone()
     before = old is not None and old["state"] != "skipped"
+    detail = {"state": answer.state, "label": answer.label, "certainty": answer.certainty}
+    event = note(connection, image, person, "answer", detail)
     connection.execute(
-        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             image,
             person,
@@ -65,6 +67,7 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
             answer.seconds,
             answer.proposal,
             answer.proposals_mode,
+            event,
         ),
     )
     change = before - (answer.state != "skipped")
@@ -72,8 +75,6 @@ def save_answer(connection: Connection, image: int, person: int, answer: Answer)
         connection.execute(
             "UPDATE images SET places = places + ? WHERE id = ? AND honeypot = 0", (change, image)
         )
-    detail = {"state": answer.state, "label": answer.label, "certainty": answer.certainty}
-    note(connection, image, person, "answer", detail)
 
 
 def answer_of(connection: Connection, image: int, person: int) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ def note(
     kind: str,
     detail: dict[str, Any] | None = None,
     at: str | None = None,
-) -> None:
+) -> int:
     """Store an event.
 
     Args:
@@ -25,12 +25,17 @@ def note(
         kind: shown, hidden, undo, redo, answer, proposal_shown or proposal_adopted.
         detail: What else is known.
         at: Time; None = now.
+
+    Returns:
+        Number of the event; later events have larger ones.
     """
     text = None if detail is None else json.dumps(detail, ensure_ascii=False)
-    connection.execute(
+    stored = connection.execute(
         "INSERT INTO events (image, person, at, kind, detail) VALUES (?, ?, ?, ?, ?)",
         (image, person, at or now(), kind, text),
     )
+    assert stored.lastrowid is not None
+    return stored.lastrowid
 
 
 def note_proposal_shown(connection: Connection, image: int, person: int, proposal: int) -> None:

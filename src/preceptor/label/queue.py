@@ -24,6 +24,8 @@ _EVALUATED = (
     "(split IN ('val', 'test') OR split LIKE 'val-%' OR split LIKE 'test-%' OR honeypot = 1)"
 )
 
+_LATER = 2**63 - 1  # than every event
+
 
 def open_images(
     connection: Connection,
@@ -113,12 +115,12 @@ def answered_before(
         count: Largest number of images.
     """
     row = connection.execute(
-        "SELECT at FROM answers WHERE image = ? AND person = ?", (image, person)
+        "SELECT event FROM answers WHERE image = ? AND person = ?", (image, person)
     ).fetchone()
     rows = connection.execute(
-        "SELECT image FROM answers WHERE person = ? AND image != ? AND at < ? "
-        "ORDER BY at DESC LIMIT ?",
-        (person, -1 if image is None else image, "~" if row is None else row[0], count),
+        "SELECT image FROM answers WHERE person = ? AND image != ? AND event < ? "
+        "ORDER BY event DESC LIMIT ?",
+        (person, -1 if image is None else image, _LATER if row is None else row[0], count),
     )
     return [row[0] for row in rows]
 
@@ -126,7 +128,7 @@ def answered_before(
 def skipped(connection: Connection, person: int, count: int) -> list[int]:
     """Images that a person has skipped, the earliest first."""
     rows = connection.execute(
-        "SELECT image FROM answers WHERE person = ? AND state = 'skipped' ORDER BY at LIMIT ?",
+        "SELECT image FROM answers WHERE person = ? AND state = 'skipped' ORDER BY event LIMIT ?",
         (person, count),
     )
     return [row[0] for row in rows]

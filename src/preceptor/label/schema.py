@@ -110,5 +110,16 @@ CREATE TABLE honeypots (
 );
 """
 
-STEPS: tuple[str, ...] = (_FIRST,)
+# Answers in the order of their events: a clock may be set back, and times may be equal.
+_ORDER_OF_ANSWERS = """
+ALTER TABLE answers ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
+UPDATE answers SET event = coalesce((
+    SELECT max(id) FROM events
+    WHERE events.image = answers.image AND events.person = answers.person AND kind = 'answer'
+), 0);
+DROP INDEX answers_person;
+CREATE INDEX answers_person ON answers (person, event);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _ORDER_OF_ANSWERS)
 """SQL that leads from each version to the next; an empty file has version 0."""

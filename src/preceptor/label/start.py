@@ -102,6 +102,11 @@ def prepare(
         remember_place(connection, source, path)
         before = read_settings(connection)
         settings = _checked(replace(before, **given), connection)
+        if settings.overlap == 1 and given.get("overlap_share"):
+            raise InputError(
+                "--overlap-share: it is the share of the images that several people mark, and one "
+                "person marks each; add --overlap 2"
+            )
         if settings != before or first:
             write_settings(connection, settings)
         if honeypots is not None and not are_current(connection, honeypots):

@@ -26,8 +26,9 @@ def mean_store(stores: Sequence[MapStore]) -> MapStore:
         Mean maps (not normalized again, since their maximum reflects the agreement of the members),
         mean scores and, if every member has them, mean probabilities. `agreement` is the mean
         correlation of the maps over the pairs of members, 0 for a pair with a constant map; None
-        for a single store. `error` is the mean error. Teacher ids are joined by "+"; method and
-        settings are those of the first store.
+        for a single store. `error` is the mean error: the members of a study use the same masks, so
+        that their noise is not independent, and the mean map has about as much of it as each of
+        them. Teacher ids are joined by "+"; method and settings are those of the first store.
 
     Raises:
         InputError: There is no store, or the stores cannot be averaged; the message has the

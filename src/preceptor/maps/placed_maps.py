@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from preceptor.config.image_format import Fit
 from preceptor.config.maps import KIND_NAMES, MapSource, Trust
@@ -19,7 +18,8 @@ from preceptor.data.geometry import fit_boxes
 from preceptor.data.images import decode_map
 from preceptor.data.rows import MapArray
 from preceptor.data.stored_map import on_unit_square
-from preceptor.errors import InputError, without_secrets
+from preceptor.errors import InputError
+from preceptor.maps.map_folder import map_files
 from preceptor.maps.plugin_maps import plugin_maps
 from preceptor.maps.principal_components import (
     principal_maps,
@@ -183,26 +183,10 @@ def _from_store(
 def _from_folder(
     path: Path, names: NDArray[np.object_], *, scaled: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Map images with the relative paths or file names of the images, with any image suffix."""
-    suffixes = Image.registered_extensions()
-    files = {
-        file.relative_to(path).with_suffix("").as_posix(): file
-        for file in sorted(path.rglob("*.*"))
-        if file.suffix.lower() in suffixes and not file.name.startswith(".")
-    }
-    by_name: dict[Path, str] = {}
+    """Map images of a folder over the whole images, see `map_files`."""
     maps: list[NDArray[np.float32]] = []
     index = np.full(len(names), -1, np.int64)
-    for position, name in enumerate(names):
-        stem = Path(without_secrets(str(name))).with_suffix("")
-        file = files.get(stem.as_posix())
-        if file is None and stem.name in files:
-            file = files[stem.name]
-            if by_name.setdefault(file, str(name)) != name:
-                raise InputError(
-                    f"maps: {file} matches both {by_name[file]} and {name}; use the folders of the "
-                    "images for the maps"
-                )
+    for position, file in enumerate(map_files(path, names.tolist())):
         if file is not None:
             index[position] = len(maps)
             found = on_unit_square(decode_map(file))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from preceptor.errors import InputError, reason
 from preceptor.models.decoder import PyramidNetwork, decoder_arguments
+from preceptor.models.tied_weights import with_tied
 from preceptor.runtime.memory import out_of_memory
 from preceptor.runtime.plugins import registered
 
@@ -218,6 +219,7 @@ def load_weights(module: nn.Module, head: str, weights: str, name: str) -> None:
     except Exception as error:  # a damaged file
         raise InputError(f"weights: {file} cannot be read: {reason(error)}") from error
     own = module.state_dict()
+    given = with_tied(given, own)
     inside = f"{head}." if head else None
     wrong = [
         key

@@ -18,6 +18,7 @@ from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
 from preceptor.models.probes import check_trained
 from preceptor.models.spec import ModelSpec, ModuleParts
+from preceptor.models.tied_weights import separate
 from preceptor.runtime.checksums import (
     CHECKSUMS,
     files_that_differ,
@@ -40,9 +41,8 @@ def save_model(
 ) -> None:
     """Write a model folder: `model.safetensors`, `model.json` and their checksums."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
     with tensors_to(folder / "model.safetensors"):
-        save_file(state, folder / "model.safetensors")
+        save_file(separate(model.backbone.state_dict()), folder / "model.safetensors")
     spec = replace(model.spec, thresholds=dict(thresholds or model.spec.thresholds))
     (folder / "model.json").write_text(strict_json(asdict(spec)) + "\n")
     write_checksums(folder, MODEL_FILES)

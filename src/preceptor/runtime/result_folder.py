@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preceptor.errors import InputError
@@ -103,8 +104,20 @@ def write_atomically(path: Path, text: str, *, flush: bool = True) -> None:
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
-    """Scores of a finished run or evaluation: path, label, source, split, one column per class."""
+    """Scores of a finished run or evaluation: path, label, source, split, one column per class.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
     # Not pandas.read_parquet: for a few hundred rows, a data set and threads take most of the time.
-    with pq.ParquetFile(folder / SCORES) as file:
-        table: pd.DataFrame = file.read(use_threads=False).to_pandas(use_threads=False)
+    path = folder / SCORES
+    try:
+        with pq.ParquetFile(path) as file:
+            table: pd.DataFrame = file.read(use_threads=False).to_pandas(use_threads=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; run the study again, which computes it") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, and not of the content
+            raise
+        raise InputError(f"{path}: damaged; run the study again, which computes it") from error
     return table

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from preceptor.models.tied_weights import separate
 from preceptor.runtime.failed_writes import tensors_to
 from preceptor.runtime.replace_file import replacing
 from preceptor.runtime.strict_json import strict_json, with_nan
@@ -73,7 +74,7 @@ def save_progress(
     }
     with replacing(path) as partial, tensors_to(partial):
         save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            separate({key: value.cpu() for key, value in tensors.items()}),
             partial,
             metadata={"state": strict_json(state, indent=None)},
         )

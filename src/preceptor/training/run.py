@@ -221,7 +221,13 @@ def _compute_last_layer(run: RunContext, workspace: Workspace, fabric: Fabric, n
         model = load_own_model(base.folder / "model").to(fabric.device)
         validation = validation_sets(workspace, model, config.training.cache)
         model = read_out(run, with_last_layer_trained(model, rows), validation)
-        metrics = validate(model, validation, model, negatives=config.validation_negatives)
+        metrics = validate(
+            model,
+            validation,
+            model,
+            negatives=config.validation_negatives,
+            cams=config.guided_map,
+        )
         record = replace(
             base.record,
             id=run.id,

@@ -1,0 +1,103 @@
+"""Images that a person answered before, in the order of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preceptor.label.answers import Answer, save_answer
+from preceptor.label.database import Connection, connect
+from preceptor.label.queue import answered_before, skipped
+from preceptor.label.schema import STEPS
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The times of the next answers: a real clock cannot be set back here."""
+    times: list[str] = []
+    for module in ("answers", "events"):
+        monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
+    return times
+
+
+def fill(connection: Connection) -> None:
+    """Five images and two people."""
+    for number in range(1, 6):
+        connection.execute(
+            "INSERT INTO images (id, path, position) VALUES (?, ?, ?)",
+            (number, f"{number}.png", number),
+        )
+    for number, name in enumerate(("ann", "bo"), 1):
+        connection.execute(
+            "INSERT INTO people (id, name, created) VALUES (?, ?, '')", (number, name)
+        )
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    found = connect(tmp_path / "a.sqlite", create=True)
+    fill(found)
+    yield found
+    found.close()
+
+
+def answer(
+    connection: Connection, image: int, person: int = 1, state: str = "cannot_judge"
+) -> None:
+    save_answer(connection, image, person, Answer(state, None, None, 1.0, None, "never"))
+
+
+def at(minute: int) -> str:
+    return f"2026-01-01T00:{minute:02d}:00.000Z"
+
+
+def test_a_clock_that_is_set_back_changes_no_order(
+    connection: Connection, clock: list[str]
+) -> None:
+    for image, minute in ((3, 10), (1, 20), (4, 5), (2, 5), (5, 6)):
+        clock.append(at(minute))
+        answer(connection, image)
+        answer(connection, 6 - image, person=2)
+    assert answered_before(connection, 1, None, 9) == [5, 2, 4, 1, 3]
+    assert answered_before(connection, 1, 4, 9) == [1, 3]
+    assert answered_before(connection, 1, 4, 1) == [1]
+    assert answered_before(connection, 1, 3, 9) == []
+    assert answered_before(connection, 2, None, 9) == [1, 4, 2, 5, 3]
+    clock.append(at(7))
+    answer(connection, 3)  # anew: it is the latest now
+    assert answered_before(connection, 1, None, 9) == [3, 5, 2, 4, 1]
+
+
+def test_skipped_images_come_back_in_the_order_of_skipping(
+    connection: Connection, clock: list[str]
+) -> None:
+    for image, minute in ((3, 10), (1, 20), (4, 5)):
+        clock.append(at(minute))
+        answer(connection, image, state="skipped")
+    assert skipped(connection, 1, 9) == [3, 1, 4]
+
+
+def test_answers_of_an_older_database_keep_the_order_of_their_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.sqlite"
+    with monkeypatch.context() as older:
+        older.setattr("preceptor.label.database.STEPS", STEPS[:1])
+        old = connect(path, create=True)
+    fill(old)
+    for image, minute in ((3, 10), (1, 20), (3, 5), (4, 6)):
+        old.execute(
+            "INSERT OR REPLACE INTO answers "
+            "VALUES (?, 1, 'nothing', NULL, NULL, ?, 1, NULL, 'never')",
+            (image, at(minute)),
+        )
+        old.execute(
+            "INSERT INTO events (image, person, at, kind) VALUES (?, 1, ?, 'answer')",
+            (image, at(minute)),
+        )
+    old.close()
+    connection = connect(path)
+    assert answered_before(connection, 1, None, 9) == [4, 3, 1]
+    connection.close()
