@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,8 +109,3 @@ def _cell(row: pd.Series) -> str:
 def _difference(found: PairedResult) -> str:
     text = f"{number(found.mean, sign=True)} ({interval(found.low, found.high)})"
     return f"**{text}**" if found.low > 0 else text
-
-
-def all_tables(budgets: Sequence[Budget] = BUDGETS) -> dict[str, str]:
-    """Table of each budget, by the name of its block."""
-    return {one.folder: budget_table(one) for one in budgets}

@@ -3,7 +3,7 @@
     python docs/evidence_tables.py
 
 Writes the blocks between `<!-- evidence: NAME -->` and `<!-- end -->` of all pages again, and the
-figure of docs/evidence.md. A test compares both with the archives.
+figures of docs/evidence.md. A test compares both with the archives.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from budget_tables import BUDGETS, budget_figure, budget_table
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 
 from preceptor.evaluation.split_names import kind_or_none
@@ -340,16 +341,23 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 def with_tables(page: str, rows: Sequence[Row]) -> str:
     """A page with its blocks as the archives give them."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]](rows)}\n\n{found[3]}", page)
+    budgets = {one.folder: one for one in BUDGETS}
+
+    def block(name: str) -> str:
+        return budget_table(budgets[name]) if name in budgets else BLOCKS[name](rows)
+
+    return BLOCK.sub(lambda found: f"{found[1]}\n{block(found[2])}\n\n{found[3]}", page)
 
 
 def main() -> None:
-    """Write the blocks of all pages and the figure."""
+    """Write the blocks of all pages and the figures."""
     rows = [row_of(study) for study in STUDIES]
     for name in PAGES:
         page = ROOT / name
         page.write_text(with_tables(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
     FIGURE.write_text(figure(rows), encoding="utf-8")
+    for budget in BUDGETS:
+        (FIGURE.parent / budget.figure).write_text(budget_figure(budget), encoding="utf-8")
 
 
 if __name__ == "__main__":

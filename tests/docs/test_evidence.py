@@ -11,6 +11,7 @@ from preceptor.results import read
 from tests.documents import PAGES, ROOT, docs_module
 
 gallery = docs_module("gallery_pages")
+budgets = docs_module("budget_tables")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]
 
@@ -33,6 +34,25 @@ def test_every_page_with_a_table_is_known() -> None:
 
 def test_the_figure_is_that_of_the_archives() -> None:
     assert evidence.FIGURE.read_text(encoding="utf-8") == evidence.figure(ROWS)
+
+
+@pytest.mark.parametrize("one", budgets.BUDGETS, ids=lambda one: one.folder)
+def test_the_figure_of_a_budget_is_that_of_its_archive(one: Any) -> None:
+    file = evidence.FIGURE.parent / one.figure
+    assert file.read_text(encoding="utf-8") == budgets.budget_figure(one)
+
+
+@pytest.mark.parametrize("one", budgets.BUDGETS, ids=lambda one: one.folder)
+def test_a_point_of_a_budget_has_the_numbers_of_every_seed(one: Any) -> None:
+    tables = read(gallery.EVIDENCE / one.folder)
+    for _, point in tables.budget.iterrows():
+        assert point["mean"] == pytest.approx(
+            sum(point["by_seed"]) / len(point["by_seed"]), abs=1e-5
+        )
+    text = budgets.budget_table(one)
+    for _, point in tables.budget[tables.budget["line"] == "student"].iterrows():
+        assert f"| {point['size']:,} |" in text
+        assert f" {point['mean']:.3f} ± " in text
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.study.folder)

@@ -12,6 +12,7 @@ from tests.documents import PAGES, ROOT
 IMAGES = sorted((ROOT / "docs" / "images").iterdir())
 SCRIPTS = {
     "annotations": "benchmarks/annotation_pictures.py",
+    "budget": "docs/evidence_tables.py",
     "evidence": "docs/evidence_tables.py",
     "front": "benchmarks/guidance_pictures.py",
     "guidance": "benchmarks/guidance_pictures.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ def test_a_run_leaves_what_the_design_says(manifest: Path, tmp_path: Path) -> No
         "run.json",
     }
     assert damaged_files(result.folder) == []
+    machine, instructions = result.record.versions["machine"].split(", ")
+    assert machine == platform.machine()
+    assert instructions == torch.backends.cpu.get_cpu_capability()
     metrics = pd.read_csv(result.folder / "metrics.csv")
     assert len(metrics) == 2
     for column in (

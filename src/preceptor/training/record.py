@@ -116,7 +116,8 @@ class RunRecord:
         peak_memory: Peak memory of a process in bytes; None if unknown.
         device_memory: Memory of the GPU in bytes; None on a CPU.
         device: Torch device.
-        versions: Versions of the libraries, and the machine.
+        versions: Versions of the libraries, and the machine with the largest instruction set that
+            torch uses on its processor (sums have another order with another one).
     """
 
     id: str

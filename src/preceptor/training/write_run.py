@@ -126,5 +126,5 @@ def _versions() -> dict[str, str]:
         "timm": timm.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "machine": platform.machine(),
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
     }
