@@ -38,6 +38,7 @@ from torch.nn.utils import clip_grad_norm_
 from preceptor.losses.guided import Targets, combine, guided_loss_terms
 from preceptor.models.build import build_model
 from preceptor.models.guided_model import GuidedModel
+from preceptor.runtime.freed_memory import keep_freed_memory
 
 ALPHAS = (0.9, 0.5, 0.1, 0.05)
 ARGUMENTS = {"test_byobnet": {"output_stride": 8}}
@@ -211,6 +212,7 @@ def largest_difference(task: Task, runs: list[int], dtype: torch.dtype) -> float
 
 def serve(link: Connection, kind: str, threads: int) -> None:
     """A process that builds the networks of each task that it gets, and trains when told to."""
+    keep_freed_memory()  # as the workers of a study
     torch.set_num_threads(threads)
     side: Single | Batched | None = None
     while (told := link.recv()) is not None:
