@@ -70,6 +70,11 @@ def test_the_table_has_every_side(undisturbed: Path) -> None:
     assert "http" not in html.replace("http://www.w3.org", "")
 
 
+def test_a_file_in_the_place_of_the_study_folder(study_file: Path) -> None:
+    done = here("study", study_file, "--out", study_file)
+    assert_refused(done, [f"--out {study_file}: it is a file; name a folder"])
+
+
 def test_again_nothing_is_repeated(study_file: Path, undisturbed: Path) -> None:
     runs = {file: file.stat().st_mtime_ns for file in undisturbed.glob("store/*/*/run.json")}
     lines: list[str] = []

@@ -124,6 +124,8 @@ def run_study(
     options = options.checked(study.training.threads, tell)
     check_trackers(track, track_uri)
     out = Path(out).absolute()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: it is a file; name a folder")
     if engine == "local":
         check_devices(study.training)
     try:

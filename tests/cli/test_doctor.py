@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -128,6 +129,8 @@ def test_what_works_is_measured(hub: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert "ray" in {one.name for one in found.extras}
     assert not {"dev", "bench"} & {one.name for one in found.extras}
     assert "Training works here." in as_text(found)
+    slow = dataclasses.replace(found, speed=(StepTime("32-true", 1, 0.42),))
+    assert "0.42 images/s with 32-true, 1 thread" in as_text(slow)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from tests.data.sound_manifest import HEADER, problems, sound, with_line, write
         (b"image,class,Split\na,b,c\n", "rename 'Split' to 'split'"),
         (b"pfad,labl,splt\na,b,c\n", "rename 'labl' to 'label'"),
         (b"x,y,z\na,b,c\n", "column 'path' is missing"),
+        (b"path,label\na,b\n", "column 'split' is missing; make it with `preceptor data split`"),
         (b"path,label,split,Group\na,b,train,c\n", "column 'Group' is not 'group'"),
         (b"path,label,split\na,b\n", "row 2: has 2 cells where 3 are expected"),
     ],

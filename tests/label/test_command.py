@@ -219,6 +219,8 @@ def test_wrong_options_are_refused(manifest: Path, tmp_path: Path) -> None:
     database.unlink(missing_ok=True)
     database.write_bytes(b"text" * 99)
     assert_refused(here("label", manifest, "--no-open"), ["no SQLite database"])
+    for use in (["status", manifest], ["export", manifest, "--to", tmp_path / "to"]):
+        assert_refused(here("label", *use), ["name the database of preceptor label"])
 
 
 def test_a_share_of_the_overlap_needs_an_overlap(manifest: Path) -> None:
@@ -241,11 +243,18 @@ def test_a_source_that_is_refused_leaves_no_file(manifest: Path, tmp_path: Path)
     empty, bad = tmp_path / "empty", manifest.with_name("bad.csv")
     empty.mkdir()
     bad.write_text("path,label\na.png,\n")
+    absent = manifest.with_name("absent.csv")
+    absent.write_text("path,label\ngone/a.png,real\ngone/b.png,fake\n")
     before = sorted(tmp_path.rglob("*"))
     cases: list[tuple[list[object], str]] = [
         ([empty], "no image"),
         ([empty, "--database", tmp_path / "own.sqlite"], "no image"),
         ([bad], "label is empty"),
+        (
+            [absent],
+            f"none of its 2 images exists; the first one is 'gone/a.png'; correct the paths, "
+            f"which start from {absent.parent}",
+        ),
         ([manifest, "--honeypots", bad], "label is empty"),
         ([manifest, "--honeypots", tmp_path / "gone.csv"], "no such manifest"),
     ]

@@ -329,3 +329,27 @@ def test_the_page_needs_nothing_from_elsewhere_and_no_inline_code() -> None:
             assert not re.findall(r"<style|<script(?![^>]*\bsrc=)|\bstyle=|\bon\w+=", text)
         assert "innerHTML" not in text
         assert "eval(" not in text
+
+
+@pytest.mark.parametrize("width", [390, 700])
+def test_the_head_of_a_narrow_page_overlaps_nowhere(
+    browser: Browser, server: Served, width: int
+) -> None:
+    how = {"viewport": {"width": width, "height": 800}, "image": f"image-{40 + width % 7}.png"}
+    with opened(browser, server, f"Ada Lovelace {width}", **how) as page:
+        before = page.get_attribute("body", "data-image")
+        page.keyboard.press("1")
+        page.keyboard.press("0")
+        page.wait_for_function("(id) => document.body.dataset.image !== id", arg=before)
+        page.keyboard.press("ArrowLeft")
+        page.get_by_text("Nothing to mark", exact=True).first.wait_for()
+        places = page.evaluate(
+            "() => ['about', 'progress', 'save', 'to-lead', 'who', 'to-help'].map((id) => {"
+            " const one = document.getElementById(id);"
+            " const { left, right } = one.getBoundingClientRect();"
+            " return [left, right, getComputedStyle(one).overflow]; })"
+        )
+        assert places[0][2] == "hidden"  # what does not fit is cut off
+        ends = [end for left, right, _ in places for end in (left, right)]
+        assert ends == sorted(ends)
+        assert ends[-1] <= width

@@ -122,6 +122,17 @@ def test_answers_are_recorded_and_lead_on_to_the_end(browser: Browser, tmp_path:
         assert events[0][1] == events[1][1] >= 5
 
 
+def test_images_that_cannot_be_shown_are_told_at_the_end(browser: Browser, tmp_path: Path) -> None:
+    folder = images(tmp_path, 3)
+    for damaged in sorted(folder.iterdir())[:2]:
+        damaged.write_bytes(b"no image")
+    with served(folder, tmp_path) as server, opened(browser, server) as page:
+        page.keyboard.press("0")
+        told = "2 images cannot be shown: the file is missing or damaged."
+        page.get_by_text(told).wait_for()
+        assert page.get_by_text("There is nothing left to mark for you now").count() == 0
+
+
 def test_two_people_do_not_see_each_other(browser: Browser, tmp_path: Path) -> None:
     with (
         served(images(tmp_path, 12), tmp_path) as server,

@@ -308,6 +308,11 @@ def test_models_that_cannot_be_loaded(models: dict[str, Path], tmp_path: Path) -
         preceptor.load(tmp_path)
     with pytest.raises(InputError, match=r"is not a model folder"):
         preceptor.load(tmp_path / "missing")
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "best").symlink_to(models["plain"])
+    with pytest.raises(InputError, match=f"^{study} is not .*; name {study / 'best'}$"):
+        preceptor.load(study)
     with pytest.raises(InputError, match=r"device 'tpu'"):
         preceptor.load(models["plain"], device="tpu")
     with pytest.raises(InputError, match=r"batch_size is 0"):

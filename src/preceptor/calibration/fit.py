@@ -80,12 +80,12 @@ def fit_calibration(
     if temperature < low * 1.001:
         raise InputError(
             f"no temperature above {low:g} is best: the validation images are classified without "
-            "an error; choose isotonic or none, or add validation images"
+            "an error; choose the method isotonic or none, or add validation images"
         )
     if temperature > high * 0.999:
         raise InputError(
             f"no temperature below {high:g} is best: the scores say nothing about the classes of "
-            "the validation images; choose none, and check the model"
+            "the validation images; choose the method none, and check the model"
         )
     return Calibration("temperature", temperature)
 

@@ -54,7 +54,8 @@ def _values(found: Installation) -> Iterator[tuple[str, str]]:
             yield "GPU", "none; training uses the CPU"
     for one in found.speed:
         threads = f"{one.threads} thread{'s' if one.threads != 1 else ''}"
-        yield "speed", f"{one.images:.0f} images/s with {one.precision}, {threads} (resnet18)"
+        rate = f"{one.images:.0f}" if one.images >= 10 else f"{one.images:.2g}"
+        yield "speed", f"{rate} images/s with {one.precision}, {threads} (resnet18)"
     for folder in found.folders:
         yield folder.use, f"{gibibytes(folder.free)} free, {folder.path}"
     for extra in found.extras:

@@ -56,7 +56,8 @@ def check_columns(columns: Sequence[str], required: Sequence[str], findings: Fin
         else:
             found = ", ".join(columns)
             found = found if len(found) <= 200 else found[:199] + "…"
-            fix = f"add it; the first row must contain the column names (found: {found})"
+            add = "make it with `preceptor data split`" if name == "split" else "add it"
+            fix = f"{add}; the first row must contain the column names (found: {found})"
         findings.add(None, f"column {name!r} is missing", fix, where="the header")
     for name in OPTIONAL:
         if name not in columns and name in lower:

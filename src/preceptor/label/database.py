@@ -68,7 +68,7 @@ def _prepare(connection: Connection, path: Path, readonly: bool) -> None:
     kind = _number(connection, "application_id")
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if (tables and kind != APPLICATION) or (not tables and readonly):
-        raise InputError(f"{path}: it is no database of preceptor label; name another --database")
+        raise InputError(f"{path}: it is no database of preceptor label; name another file")
     if version > len(STEPS):
         raise InputError(
             f"{path}: it was written by a newer version of preceptor (format {version}, known: "
@@ -132,7 +132,8 @@ def _told(path: Path, error: sqlite3.Error) -> PreceptorError:
         )
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return InputError(
-            f"{path}: it is no SQLite database, or damaged ({error}); name another --database"
+            f"{path}: it is no SQLite database, or damaged ({error}); name the database of "
+            "preceptor label"
         )
     if code in _DISK_CODES:  # also for reading alone, which needs a file beside it
         return RunFailedError(

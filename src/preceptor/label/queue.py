@@ -134,6 +134,15 @@ def skipped(connection: Connection, person: int, count: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def count_not_shown(connection: Connection) -> int:
+    """Number of images that people are still needed for and that cannot be shown."""
+    (count,) = connection.execute(
+        "SELECT count(*) FROM images WHERE places > 0 AND problem IS NOT NULL "
+        "AND (listed = 1 OR honeypot = 1)"
+    ).fetchone()
+    return int(count)
+
+
 def count_open(connection: Connection, person: int, claims: Claims) -> int:
     """Number of open images of a person."""
     total = connection.execute(

@@ -20,7 +20,13 @@ from preceptor.label.image_files import (
 )
 from preceptor.label.pictures import PictureError, version_of, view_of
 from preceptor.label.proposals import proposal_for
-from preceptor.label.queue import answered_before, count_open, open_images, skipped
+from preceptor.label.queue import (
+    answered_before,
+    count_not_shown,
+    count_open,
+    open_images,
+    skipped,
+)
 from preceptor.label.strokes import strokes_of
 from preceptor.web.refusal import RefusedError, unknown
 from preceptor.web.replies import Reply, refused, told
@@ -51,7 +57,10 @@ def queue(call: Call) -> Reply:
     for row in rows:
         if _view(row)["view"] == "tiles" and not row["problem"]:
             labeling.builder.submit(_build, labeling, row)
-    return told({"images": images, "left": count_open(call.reading, person.id, labeling.claims)})
+    told_of = {"images": images, "left": count_open(call.reading, person.id, labeling.claims)}
+    if not images or "skipped" in call.query:
+        told_of["not_shown"] = count_not_shown(call.reading)
+    return told(told_of)
 
 
 def hand_out(call: Call, count: int, without: int | None = None) -> list[int]:

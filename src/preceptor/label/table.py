@@ -56,12 +56,17 @@ def checked_table(source: Source) -> tuple[pd.DataFrame, list[str]]:
 
 
 def table_rows(source: Source) -> list[Row]:
-    """Rows of a manifest.
+    """Rows of a manifest. An image may be missing, but not all of them: then the paths are wrong.
 
     Raises:
         ProblemsError: The manifest is invalid; lists all problems.
     """
     table, paths = checked_table(source)
+    if not any(map(os.path.exists, table["path"])):
+        findings = Findings(str(source.place))
+        what = f"none of its {len(paths):,} images exists; the first one is {paths[0]!r}"
+        findings.add(None, what, f"correct the paths, which start from {source.root}")
+        findings.raise_if_any()
     columns = (table[name].tolist() for name in ("label", "split", "source", "saliency"))
     return [
         Row(path, label, split, origin, saliency, bool(annotated))

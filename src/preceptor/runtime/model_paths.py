@@ -6,6 +6,9 @@ from pathlib import Path
 
 from preceptor.errors import InputError
 
+# Model folders within the folder of a study, and of a run.
+_INSIDE = ("best", "model")
+
 
 def check_model_folder(folder: Path) -> None:
     """Check that a folder is a model folder; its files are not read.
@@ -14,4 +17,7 @@ def check_model_folder(folder: Path) -> None:
         InputError: It has no model.json.
     """
     if not (folder / "model.json").is_file():
-        raise InputError(f"{folder} is not a model folder: it has no model.json")
+        inside = (folder / name for name in _INSIDE)
+        found = next((one for one in inside if (one / "model.json").is_file()), None)
+        fix = "" if found is None else f"; name {found}"
+        raise InputError(f"{folder} is not a model folder: it has no model.json{fix}")

@@ -26,6 +26,8 @@ from preceptor.training.prepare import build_for
 
 # Share of marks under half a cell from which on a grid is noted as coarse.
 COARSE_SHARE = 0.25
+# Arguments of a backbone that make its grid finer.
+_FINER = {"output_stride": 8, "decoder": "fpn"}
 
 
 def check_study(
@@ -176,9 +178,11 @@ def _coarse_grid(
     rows = np.flatnonzero(workspace.train_mask & workspace.manifest.map_mask)
     small, seen = small_marks(workspace.images(form, training.cache), rows, grid)
     if seen and small / seen >= COARSE_SHARE:
+        given = model.spec.backbone_args
+        finer = [f"{{{key}: {value}}}" for key, value in _FINER.items() if key not in given]
+        arguments = f"backbone_args: {{{model.spec.backbone}: {' or '.join(finer)}}}"
         yield (
             f"{small / seen:.0%} of the human maps mark less than half a cell of the {grid[0]} × "
             f"{grid[1]} grid of {model.spec.backbone}, where guidance can hardly show them; a "
-            f"larger input_size, backbone_args: {{{model.spec.backbone}: {{output_stride: 8}}}} or "
-            "{decoder: fpn} has finer cells"
+            f"larger input_size{f' or {arguments}' if finer else ''} has finer cells"
         )

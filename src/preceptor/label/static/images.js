@@ -56,9 +56,19 @@ async function showEnd() {
   const title = "That was the last image.";
   const back = ["Previous image", previous];
   card(title, ["There is nothing left to mark for you now. Thank you."], [back]);
-  const skipped = await page.work.skipped().catch(() => []);
-  if (skipped.length === 0 || page.entry !== null) return;
-  card(title, ["There are images that you have skipped."], [
+  const { skipped, hidden } = await page.work.rest().catch(() => ({ skipped: [], hidden: 0 }));
+  if (page.entry !== null) return;
+  const lines = [];
+  if (hidden > 0) {
+    const what = hidden === 1 ? "1 image" : `${hidden} images`;
+    const where = page.state.person?.lead ? ' "Progress" has the reasons.' : "";
+    lines.push(`${what} cannot be shown: the file is missing or damaged.${where}`);
+  }
+  if (skipped.length === 0) {
+    if (hidden > 0) card("There is no further image.", lines, [back]);
+    return;
+  }
+  card(title, [...lines, "There are images that you have skipped."], [
     ["Look at them again", () => {
       page.work.takeUp(skipped);
       goOn();

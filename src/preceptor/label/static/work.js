@@ -125,9 +125,10 @@ export class Work {
     this.left = found.left;
   }
 
-  // Images that the person has skipped.
-  async skipped() {
-    return (await get("/api/queue?count=24&skipped=1")).images;
+  // Images that the person has skipped, and the number of those that cannot be shown.
+  async rest() {
+    const { images, not_shown: hidden } = await get("/api/queue?count=24&skipped=1");
+    return { skipped: images, hidden };
   }
 
   // Shows images again that were answered here.
