@@ -233,7 +233,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["study", "run", study, manifest, "--out", out], "give one study file"),
         (["study", study, "--out", tmp_path / "study", "--jobs", "0"], "--jobs 0"),
         (["study", study, manifest, "--out", out], "give one study file"),
-        (["study", study, "--out", manifest], "exists"),
+        (["study", study, "--out", manifest], "it is a file; name a folder"),
         (["study", "init"], "the manifest is missing"),
         (["study", "init", manifest, "--to", nowhere / "s.yaml"], "create it first"),
         (["study", "init", manifest, "--to", study], "exists already"),

@@ -196,6 +196,15 @@ def test_a_device_is_no_config() -> None:
         load_config("/dev/zero", RunConfig)
 
 
+@pytest.mark.parametrize("name", ["table.csv", "Tabelle März.PARQUET"])
+def test_a_table_is_no_config(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("path,label\n")
+    with pytest.raises(
+        InputError, match="is a table of images; name a YAML file, which `preceptor"
+    ):
+        load_config(tmp_path / name, RunConfig)
+
+
 def test_overrides_win(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, RUN + "seed: 3\n"), RunConfig, seed=5, alpha=0.25)
     assert (config.seed, config.alpha) == (5, 0.25)

@@ -21,6 +21,7 @@ Config = TypeVar("Config", bound=BaseModel)
 # More values than any config has, counting each use of an alias: a few lines of nested aliases can
 # expand to more values than fit into memory.
 _MOST_VALUES, _DEEPEST = 100_000, 40
+_TABLES = (".csv", ".parquet")
 _INT_BOUND = 2**63  # largest integers of torch, NumPy and Parquet
 
 
@@ -39,6 +40,11 @@ def load_config(path: str | Path, model: type[Config], **overrides: Any) -> Conf
     path = Path(path)
     if path.is_char_device() or path.is_block_device():
         raise InputError(f"config {path}: is a device; name a YAML file")
+    if path.suffix.lower() in _TABLES:
+        raise InputError(
+            f"config {path}: is a table of images; name a YAML file, which `preceptor study init` "
+            "writes for a table"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
