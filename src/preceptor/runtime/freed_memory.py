@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     """Keep the memory that this process frees for its next allocations.
 
     The C library returns large blocks to the system when they are freed. A training on a CPU frees
-    the same blocks in every step, so that the system has to map and clear their pages again: 15 to
-    20 % of the time of a small network. The results of a training do not change.
+    the same blocks in every step, so that the system has to map and clear their pages again: a
+    tenth to a fifth of the time of a small network. The results of a training do not change.
 
     The memory is returned when the process ends. Use it in processes that only train or annotate.
 
