@@ -5,8 +5,8 @@
 
 A network is NAME:PIXELS:BATCH. Each side is a process of its own, because the setting cannot be
 taken back; sides alternate. Printed are the medians over the turns of CPU time and page faults of a
-step, of the peak memory, and the median ratio of the CPU times of a turn. The losses of both sides
-must be equal, bit by bit.
+step, of the peak memory, and the median ratio of the CPU times of a turn. The sums of the outputs
+after three steps must be equal on both sides, bit by bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECONDS = 4.0
 
 
 def side(network: str, threads: int, keep: bool) -> dict[str, float]:
-    """CPU seconds and page faults of a step in this process, its peak in MB, and the last loss."""
+    """CPU seconds and page faults of a step in this process, its peak in MB, a sum of outputs."""
     if keep:
         keep_freed_memory()
     torch.set_num_threads(threads)
@@ -70,7 +70,7 @@ def in_process(network: str, threads: int, *more: str) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=5)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if options.side:
         print(json.dumps(side(options.side, options.threads, options.keep)))
         return

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
+from difference import Difference
 from gallery_pages import EVIDENCE, table
 
-from preceptor.evaluation.paired_tests import PairedResult, paired_difference
+from preceptor.evaluation.paired_tests import paired_difference
 from preceptor.report.budget_figure import auc_curves
 from preceptor.report.export import standalone
 from preceptor.results import read
-from preceptor.runtime.formatting import interval, number
+from preceptor.runtime.formatting import number
 
 BACKBONE = "test_byobnet"
 LEGEND = [
@@ -53,18 +53,14 @@ def budget_table(budget: Budget) -> str:
     for size, part in curve.groupby("size"):
         one = part.set_index("line")
         student, ours = one.loc["student"], one.loc["baseline1"]
-        over_none = _paired(student, without)
         lines.append(
             [
                 f"{size:,}", _cell(ours), _cell(student), _cell(one.loc["mapper"]),
                 number(one.loc["teacher_maps", "mean"], 2),
-                _difference(_paired(student, _seeds(ours))), _difference(over_none),
+                _minus(student, _seeds(ours)), _minus(student, without),
             ]
         )  # fmt: skip
-    ceiling, mapper = (
-        f"{number(whole.loc[key, 'mean'])} ± {number(whole.loc[key, 'std'])}"
-        for key in ("ceiling", "mapper_all")
-    )
+    ceiling, mapper = (_cell(whole.loc[key]) for key in ("ceiling", "mapper_all"))
     lines.append(["all", ceiling, ceiling, mapper, "", "", ""])
     header = [
         "examined", "Baseline 1", "Student", "mapper", "Teacher's maps, r",
@@ -93,19 +89,13 @@ def _seeds(row: pd.Series) -> dict[int, float]:
     return dict(zip(map(int, row["seeds"]), row["by_seed"], strict=True))
 
 
-def _paired(row: pd.Series, other: dict[int, float]) -> PairedResult:
+def _minus(row: pd.Series, other: dict[int, float]) -> str:
     """Paired difference of a point of a curve from another row, over the seeds of both."""
     own = _seeds(row)
     common = sorted(set(own) & set(other))
-    return paired_difference(
-        np.array([own[seed] for seed in common]), np.array([other[seed] for seed in common])
-    )
+    found = paired_difference([own[seed] for seed in common], [other[seed] for seed in common])
+    return Difference(found.mean, found.low, found.high, found.p).text
 
 
 def _cell(row: pd.Series) -> str:
     return f"{number(row['mean'])} ± {number(row['std'])}"
-
-
-def _difference(found: PairedResult) -> str:
-    text = f"{number(found.mean, sign=True)} ({interval(found.low, found.high)})"
-    return f"**{text}**" if found.low > 0 else text

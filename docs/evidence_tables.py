@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from budget_tables import BUDGETS, budget_figure, budget_table
+from difference import Difference
 from gallery_pages import EVIDENCE, STUDIES, Shown, table
 
 from preceptor.evaluation.split_names import kind_or_none
@@ -26,7 +27,7 @@ from preceptor.report.figures import differences
 from preceptor.results import StudyTables, read
 from preceptor.results.any_map import ANY_MAP
 from preceptor.results.map_agreement import map_agreement
-from preceptor.runtime.formatting import DASH, interval, number
+from preceptor.runtime.formatting import DASH, number
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,29 +39,6 @@ PAGES = (
     "docs/explanation/when-marks-help.md",
     "docs/index.md",
 )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean difference of AUCs.
-
-    Args:
-        mean, low, high: Mean and the ends of its 95 % interval.
-        p: Exact p value, corrected by Holm's method where the row is part of the tested family.
-        shown: Whether it is shown to be above 0; None = if its interval is.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    shown: bool | None = None
-
-    @property
-    def text(self) -> str:
-        """Mean and interval; bold if it is shown to be above 0."""
-        text = f"{number(self.mean, sign=True)} ({interval(self.low, self.high)})"
-        return f"**{text}**" if (self.low > 0 if self.shown is None else self.shown) else text
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from preceptor.results import read
 from tests.documents import PAGES, ROOT, docs_module
 
 gallery = docs_module("gallery_pages")
+docs_module("difference")
 budgets = docs_module("budget_tables")
 evidence = docs_module("evidence_tables")
 ROWS = [evidence.row_of(study) for study in gallery.STUDIES]

@@ -21,7 +21,7 @@ import pandas as pd
 from preceptor.evaluation.paired_tests import PairedResult, mean_std, t_interval
 from preceptor.evaluation.sequential import sequential_difference, sequential_level
 from preceptor.evaluation.split_names import kind_or_none
-from preceptor.results.any_map import AnyMap, select_any_map
+from preceptor.results.any_map import ANY_MAP, AnyMap, select_any_map
 from preceptor.results.comparisons import set_aucs
 from preceptor.results.map_agreement import map_agreement
 from preceptor.results.rows import Row, select_arm, set_order
@@ -32,6 +32,8 @@ from preceptor.study.setting import Setting
 
 RungName = Literal["none", "any", "teacher", "human"]
 """Maps of a rung: no maps, the best of any map, the Teacher's maps, all human maps."""
+
+_KEYS = ("baseline2", *ANY_MAP, "student", "ceiling")  # rows of the main table
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,15 @@ def ladders(
             for key, row in rows.items()
             if backbone in row.arms
         }
+        looks = plan.protocol.study.looks
         for name in set_order(plan):
-            looks = plan.protocol.study.looks
-            rungs = _rungs(rows, figures, backbone, name, chosen, looks, agreement)
-            over = _over_controls(rows, figures, backbone, name, chosen, looks)
+            aucs = {
+                key: set_aucs(figures, row.arms[backbone], name).dropna().sort_index()
+                for key, row in rows.items()
+                if key in _KEYS and backbone in row.arms
+            }
+            rungs = _rungs(rows, aucs, backbone, chosen, looks, agreement)
+            over = _over_controls(aucs, chosen, looks)
             ladder = Ladder(backbone, name, rungs, chosen, over)
             if ladder.rung("teacher") is not None:
                 found.append(ladder)
@@ -180,32 +187,23 @@ def ladder_table(found: Sequence[Ladder]) -> pd.DataFrame:
 
 
 def _over_controls(
-    rows: Mapping[str, Row],
-    figures: pd.DataFrame,
-    backbone: str,
-    evaluation: str,
-    chosen: AnyMap | None,
-    looks: Sequence[int],
+    aucs: Mapping[str, pd.Series], chosen: AnyMap | None, looks: Sequence[int]
 ) -> tuple[ControlGain, ...]:
     """Gains of the Student over the controls that any map was selected from."""
-    if chosen is None or "student" not in rows or backbone not in rows["student"].arms:
+    if chosen is None or "student" not in aucs:
         return ()
-    ours = set_aucs(figures, rows["student"].arms[backbone], evaluation).dropna()
-    found = []
-    for key in chosen.among:
-        theirs = set_aucs(figures, rows[key].arms[backbone], evaluation).dropna()
-        seeds = sorted(set(ours.index) & set(theirs.index))
-        if seeds:
-            paired = sequential_difference(ours.loc[seeds], theirs.loc[seeds], looks)
-            found.append(ControlGain(key, paired))
-    return tuple(found)
+    pairs = ((key, _common(aucs["student"], aucs[key])) for key in chosen.among)
+    return tuple(
+        ControlGain(key, sequential_difference(ours, theirs, looks))
+        for key, (ours, theirs) in pairs
+        if len(ours)
+    )
 
 
 def _rungs(
     rows: Mapping[str, Row],
-    figures: pd.DataFrame,
+    known: Mapping[str, pd.Series],
     backbone: str,
-    evaluation: str,
     chosen: AnyMap | None,
     looks: Sequence[int],
     agreement: Mapping[str, float],
@@ -219,11 +217,8 @@ def _rungs(
     aucs: dict[RungName, pd.Series] = {}
     of: dict[RungName, Row] = {}
     for name, key in keys.items():
-        if key is None or key not in rows or backbone not in rows[key].arms:
-            continue
-        values = set_aucs(figures, rows[key].arms[backbone], evaluation).dropna().sort_index()
-        if len(values):
-            aucs[name], of[name] = values, rows[key]
+        if key is not None and key in known and len(known[key]):
+            aucs[name], of[name] = known[key], rows[key]
     gains = {above: _gain(aucs, below, above, looks) for below, above in pairwise(aucs)}
     found = []
     for name, values in aucs.items():
@@ -250,12 +245,17 @@ def _gain(
     aucs: Mapping[RungName, pd.Series], below: RungName, above: RungName, looks: Sequence[int]
 ) -> Gain | None:
     """Gain between two rungs over the seeds that both have; None without such a seed."""
-    seeds = [seed for seed in aucs[above].index if seed in aucs[below].index]
-    if not seeds:
+    ours, theirs = _common(aucs[above], aucs[below])
+    if not len(ours):
         return None
-    ours, theirs = aucs[above].loc[seeds], aucs[below].loc[seeds]
     by_seed = tuple(round(float(value), 6) for value in ours - theirs)
     return Gain(below, sequential_difference(ours, theirs, looks), by_seed)
+
+
+def _common(ours: pd.Series, theirs: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Values of the seeds that both have, in the same order."""
+    seeds = [seed for seed in ours.index if seed in theirs.index]
+    return ours.loc[seeds], theirs.loc[seeds]
 
 
 def _line(ladder: Ladder, rung: Rung) -> dict[str, Any]:
