@@ -73,18 +73,26 @@ def test_without_its_fork_server_a_worker_imports_torch_itself(tmp_path: Path) -
 
 
 def test_a_step_whose_workers_die_twice_has_failed(tmp_path: Path) -> None:
-    _, plan, step = first_training(tmp_path)
-    executor = LocalExecutor(WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1)
-    told: list[str] = []
-    try:
-        executor.start(step)
-        for _ in range(2):
+    """Whether or not a worker was ready when it was killed: the step never ends by itself."""
+    told: list[Event] = []
+    with blocked_training(tmp_path) as (plan, step):
+        executor = LocalExecutor(
+            WorkerContext(plan.protocol.workspaces, plan.protocol.store), jobs=1
+        )
+        try:
+            executor.start(step)
             os.kill(worker(executor), signal.SIGKILL)
-            told += [event.text for event in executor.events()]
-    finally:
-        executor.close()
-    assert "tried once more" in told[0]
-    assert "died twice (exit code -9; it was killed, perhaps for want of memory)" in told[-1]
+            while not told:
+                told += executor.events()
+            os.kill(worker(executor), signal.SIGKILL)
+            while not told[-1].ends:
+                told += executor.events()
+        finally:
+            executor.close()
+    assert "tried once more" in told[0].text
+    assert told[-1].kind == "failed"
+    died = "died twice (exit code -9; it was killed, perhaps for want of memory)"
+    assert died in told[-1].text
 
 
 def test_a_step_that_hangs_is_ended_told_and_not_tried_again(tmp_path: Path) -> None:
