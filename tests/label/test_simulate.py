@@ -38,9 +38,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) -> None:
     plain = simulate(manifest, tmp_path / "plain", PLAIN)
+    (tmp_path / "deeper").mkdir()
     helped = simulate(
         manifest,
-        tmp_path / "helped",
+        tmp_path / "deeper" / "helped",  # the place of a simulation changes nothing
         replace(
             PLAIN,
             proposals="first",
@@ -56,7 +57,7 @@ def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) ->
     assert helped["proposed"][20:].any()  # about half of the 12 images are marked ones
     assert "proposals, overlap" in summary(helped)
     # What is in the database is what was counted.
-    connection = connect(tmp_path / "helped" / "marks.sqlite", readonly=True)
+    connection = connect(tmp_path / "deeper" / "helped" / "marks.sqlite", readonly=True)
     seconds = connection.execute("SELECT sum(seconds) FROM answers").fetchone()[0]
     assert seconds == pytest.approx(helped["seconds"].sum())
     adopted = connection.execute(
@@ -65,7 +66,7 @@ def test_proposals_save_time_at_equal_quality(manifest: Path, tmp_path: Path) ->
     assert adopted == helped["adopted"].sum()
     connection.close()
     # A folder that is moved with its images stays whole: no name is absolute.
-    named = pd.read_csv(tmp_path / "helped" / "images.csv")["path"]
+    named = pd.read_csv(tmp_path / "deeper" / "helped" / "images.csv")["path"]
     assert not any(Path(one).is_absolute() for one in named)
     assert np.nanmin(helped["overlap"]) > 0.5
 

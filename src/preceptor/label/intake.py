@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,8 +101,9 @@ def root_of(connection: Connection, database: Path) -> Path:
 def arrange(connection: Connection, settings: LabelSettings) -> None:
     """Order the images and count the people needed, if something of it has changed.
 
-    The overlap and the random position of an image depend on its path and the seed alone, so that
-    images that are added later change nothing.
+    The overlap and the random position of an image depend on the seed and on its path below the
+    common folder of the first images, so that neither images that are added later nor the place
+    of the database change anything.
     """
     key = [
         settings.order,
@@ -115,7 +117,8 @@ def arrange(connection: Connection, settings: LabelSettings) -> None:
     images = connection.execute(
         "SELECT id, path, split, source, honeypot, listed FROM images"
     ).fetchall()
-    draws = {row["id"]: _draws(settings.seed, row["path"]) for row in images}
+    below = _common_folder(connection, [row["path"] for row in images])
+    draws = {row["id"]: _draws(settings.seed, row["path"].removeprefix(below)) for row in images}
     by_source = settings.order == "source"
     ordered = sorted(
         images,
@@ -154,6 +157,21 @@ def _spread(ordered: list[sqlite3.Row]) -> list[sqlite3.Row]:
     keyed = [(at / max(len(others), 1), 0, row) for at, row in enumerate(others)]
     keyed += [((at + 0.5) / len(pots), 1, row) for at, row in enumerate(pots)]
     return [row for _, _, row in sorted(keyed, key=lambda one: one[:2])]
+
+
+def _common_folder(connection: Connection, paths: Sequence[str]) -> str:
+    """Common folder of the images that were arranged first, with a slash at its end, or ""."""
+    known: str | None = stored.get(connection, "common_folder")
+    if known is not None:
+        return known
+    try:
+        common = posixpath.commonpath({posixpath.dirname(path) for path in paths})
+    except ValueError:  # no image, or absolute and relative paths
+        common = ""
+    known = f"{common}/" if common else ""
+    if paths:
+        stored.put(connection, "common_folder", known)
+    return known
 
 
 def _draws(seed: int, path: str) -> tuple[int, float]:
