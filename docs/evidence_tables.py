@@ -50,7 +50,8 @@ class Row:
         repeats: Number of draws or seeds.
         student, baseline1, baseline2, any_map, ceiling: Mean AUC on the primary set.
         gain: Student minus the better of the two baselines.
-        place: Teacher's maps minus the best of any map, selected on validation.
+        place: Teacher's maps minus the best of any map, selected on validation; shown only if
+            `strongest` is as well.
         strongest: Student minus the control of any map that has the highest AUC on the primary set;
             shown if the intervals of the differences from all of these controls are above 0. p is
             the largest of all, an intersection–union test.
@@ -108,7 +109,8 @@ def row_of(study: Shown) -> Row:
     else:
         own = rungs[rungs["set"] == study.primary].set_index("rung")
         found: Any = own.loc["teacher"]
-        place = Difference(found["gain"], found["gain_low"], found["gain_high"], found["p"])
+        interval = (found["gain"], found["gain_low"], found["gain_high"])
+        place = Difference(*interval, found["p"], shown=found["gain_low"] > 0 and strongest.shown)
         any_map = float(own.loc["any", "mean"])
     return Row(
         study=study,
