@@ -1,4 +1,4 @@
-"""A clock that is set back, or answers at the same instant, change nothing that depends on order."""
+"""A clock that is set back, or answers at the same instant, change no order."""
 
 from __future__ import annotations
 

@@ -138,9 +138,7 @@ def test_a_hopeless_choice_is_given_up_early(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("limit", "steps"), [(0.0, 1), (6.5, 3)])
-def test_a_limit_ends_the_steps(
-    limit: float, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_ends_the_steps(limit: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is read at the start, and three times a step."""
     clock = SimpleNamespace(perf_counter=map(float, count()).__next__)
     monkeypatch.setattr(probe, "time", clock)

@@ -12,9 +12,10 @@ from preceptor.study.steps import Failure, Step
 class Graph:
     """Graph of the steps known so far; it grows with every selection.
 
-    A step is blocked when a step that it needs fails, and so is every step that needs it; steps that
-    have a result already, and the other steps, are not affected. The cost of a change depends on the steps that it concerns, not on the
-    size of the graph: a study may have tens of thousands of steps.
+    A step is blocked when a step that it needs fails, and so is every step that needs it; steps
+    that have a result already, and the other steps, are not affected. The cost of a change depends
+    on the steps that it concerns, not on the size of the graph: a study may have tens of thousands
+    of steps.
     """
 
     def __init__(self, steps: Iterable[Step]) -> None:
@@ -119,9 +120,7 @@ class Graph:
         lost = [(one, identity) for one in self._dependents.pop(identity, ())]
         return self._block(lost, has_result)
 
-    def _block(
-        self, lost: list[tuple[str, str]], has_result: Callable[[Step], bool]
-    ) -> list[Step]:
+    def _block(self, lost: list[tuple[str, str]], has_result: Callable[[Step], bool]) -> list[Step]:
         """Block steps, each with a failed need, and those that need them; see `fail`."""
         kept = []
         while lost:
