@@ -91,7 +91,8 @@ def inspect_installation() -> Installation:
         ),
     )
     hub = hub_answer.wait()
-    notes += [one.problem for one in (*speed, *folders, hub) if one.problem]
+    notes += [one.problem for one in speed if one.problem]
+    notes += [one.problem for one in (*folders, hub) if one.problem]
     return Installation(
         __version__,
         platform.python_version(),
