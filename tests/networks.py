@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from preceptor.models.factories import network_factory
 
@@ -39,3 +39,29 @@ def tied(num_classes: int, in_chans: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(8, num_classes),
     )
+
+
+class TiedHead(nn.Module):
+    """Features that are weighted by their own class scores, with the weight of the head."""
+
+    def __init__(self, num_classes: int, in_chans: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(in_chans, 8, 5, stride=4, padding=2), nn.ReLU())
+        self.scores = nn.Linear(8, num_classes)
+        self.features = nn.Identity()
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(8, num_classes)
+        self.head.weight = self.scores.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        cells = self.stem(images)
+        shares = self.scores(cells.permute(0, 2, 3, 1)).sigmoid().mean(-1)
+        logits: Tensor = self.head(self.pool(self.features(cells * (1 + shares[:, None]))))
+        return logits
+
+
+@network_factory
+def tied_head(num_classes: int, in_chans: int) -> nn.Module:
+    """Network whose head has the weight of a layer before the features."""
+    return TiedHead(num_classes, in_chans)

@@ -14,6 +14,7 @@ import yaml
 
 from preceptor.cli.runs_output import list_runs
 from preceptor.config.yaml_file import load_config
+from preceptor.errors import RunFailedError
 from preceptor.models import build
 from preceptor.study import selection
 from preceptor.study.config import StudyConfig
@@ -21,7 +22,7 @@ from preceptor.study_folder import reopen
 from tests import forked
 from tests.datasets import squares
 from tests.opened import OpenedFiles
-from tests.studies import run_serially
+from tests.studies import run_serially, same_tables
 
 SETTINGS: dict[str, Any] = {
     "manifest": "data/manifest.csv",
@@ -149,3 +150,29 @@ def test_a_choice_that_is_not_of_these_scores_is_made_again(
         pd.concat(pd.DataFrame(one.table) for one in found.values()),
         pd.concat(pd.DataFrame(one.table) for one in expected.values()),
     )
+
+
+def test_finished_trainings_are_scored_while_maps_before_them_fail(
+    file: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps that were removed cannot be made again; the Students that they guided are there."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "store" / "maps")
+    shutil.rmtree(out / "store" / "evaluations")
+    config = load_config(file, StudyConfig)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RunFailedError("the disk is full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("preceptor.execution.perform.compute_maps", full)
+        result = run_serially(config, out)
+    assert {one.kind for one in result.failed.values()} == {"maps"}
+    assert result.computed == len(list((out / "store" / "evaluations").iterdir())) > 0
+    assert len(reopen(out).first.members) == len(reopen(finished).first.members)
+    same_tables(out, finished)
+    again = run_serially(config, out)
+    assert not again.failed
+    assert again.computed > 0
+    assert not run_serially(config, out).computed

@@ -117,19 +117,30 @@ class Problem:
         return one_line(f"{': '.join(parts)}; {_short(self.fix)}")
 
 
-class ProblemsError(InputError):
-    """All problems of one input, listed up to a limit."""
+_LISTED = 20
 
-    limit = 20
+
+def listed(items: Sequence[object]) -> list[str]:
+    """Indented lines of the first 20 items, and of the number of the others.
+
+    Example:
+        >>> listed(range(22))[-2:]
+        ['  19', '  and 2 more']
+    """
+    lines = [f"  {item}" for item in items[:_LISTED]]
+    more = len(items) - len(lines)
+    return [*lines, f"  and {more:,} more"] if more else lines
+
+
+class ProblemsError(InputError):
+    """All problems of one input, of which the first ones are listed."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
         self.problems = list(problems)
         count = len(self.problems)
         lines = [f"{one_line(_short(source))}: {count:,} problem{'s' if count != 1 else ''}"]
-        lines += [f"  {problem}" for problem in self.problems[: self.limit]]
-        if count > self.limit:
-            lines.append(f"  and {count - self.limit:,} more")
+        lines += listed(self.problems)
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, list[Problem]]]:

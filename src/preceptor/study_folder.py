@@ -146,10 +146,12 @@ def _replay(study: StudyPlan) -> Graph:
     graph = Graph(study.start())
     while (step := graph.take()) is not None:
         if isinstance(step.work, Select):
-            graph.add(step.work.choose())
+            graph.add(step.work.choose(), study.is_finished)
             graph.finish(step.id)
         elif study.is_finished(step):
             graph.finish(step.id)
+        else:
+            graph.fail(step.id, "it has not finished", study.is_finished)
     return graph
 
 

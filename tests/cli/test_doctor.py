@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from preceptor.cli.doctor_output import as_text
+from preceptor.cli import inspect_installation as inspection
+from preceptor.cli.doctor_output import as_json, as_text
 from preceptor.cli.inspect_installation import (
     HubAnswer,
     advice_on,
@@ -117,6 +120,7 @@ def test_what_works_is_measured(hub: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HF_ENDPOINT", hub)
     for name, value in (("_WARM", 1), ("_TIMED", 1), ("_LEAST", 0.0)):
         monkeypatch.setattr(probe, name, value)
+    monkeypatch.setattr(inspection, "SPEED_SECONDS", math.inf)
     found = inspect_installation()
     assert not found.broken
     assert {one.name for one in found.packages} >= {"torch", "torchvision", "timm", "numpy"}
@@ -125,12 +129,33 @@ def test_what_works_is_measured(hub: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert found.devices is not None
     assert found.devices.cores >= 1
     assert found.speed[0].precision == "32-true"
-    assert all(one.images > 0 for one in found.speed)
+    assert all(one.images and one.images > 0 for one in found.speed)
     assert "ray" in {one.name for one in found.extras}
     assert not {"dev", "bench"} & {one.name for one in found.extras}
     assert "Training works here." in as_text(found)
     slow = dataclasses.replace(found, speed=(StepTime("32-true", 1, 0.42),))
     assert "0.42 images/s with 32-true, 1 thread" in as_text(slow)
+
+
+@pytest.mark.slow
+def test_a_busy_machine_has_speeds_that_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(inspection, "SPEED_SECONDS", 0.0)
+    steps: list[int] = []
+    original = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda one: (steps.append(1), original(one)))
+    found = inspect_installation()
+    assert len(steps) == 1
+    assert not found.broken
+    assert all(one.images is None for one in found.speed)
+    notes = [str(one) for one in found.notes if one.where == "speed"]
+    assert len(notes) == len(found.speed)
+    assert "32-true, 1 thread: not measured, since the machine is slow or busy" in notes[0]
+    assert "repeat preceptor doctor" in notes[0]
+    text = as_text(found)
+    assert "not measured with 32-true, 1 thread" in text
+    assert "Training works here." in text
+    assert json.loads(as_json(found))["speed"][0]["images"] is None
 
 
 @pytest.mark.parametrize(
@@ -179,7 +204,8 @@ def test_a_gpu_that_cannot_be_used_is_a_note() -> None:
 def test_advice_needs_a_gain() -> None:
     plain = StepTime("32-true", 1, 100.0)
     assert advice_on([]) == advice_on([plain, StepTime("bf16-mixed", 1, 105.0)]) == ()
-    (found,) = advice_on([plain, StepTime("32-true", 8, 400.0)])
+    (found,) = advice_on([plain, StepTime("bf16-mixed", 1, None), StepTime("32-true", 8, 400.0)])
+    assert advice_on([StepTime("32-true", 1, None), StepTime("bf16-mixed", 1, 5.0)]) == ()
     assert "threads: 8" in found
 
 

@@ -217,6 +217,7 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
     (data / "study.yaml").write_text(yaml.safe_dump(STUDY))
     study = data / "study.yaml"
     nowhere, out = tmp_path / "nowhere", tmp_path / "out"
+    out.mkdir()
     und = flags(train=nowhere, images=nowhere, heatmaps=nowhere, to=manifest)
     for arguments, expected in [
         (["evaluate", nowhere, manifest], "not a model folder"),
@@ -237,14 +238,39 @@ def test_requests_for_what_is_not_there(data: Path, tmp_path: Path) -> None:
         (["study", "init"], "the manifest is missing"),
         (["study", "init", manifest, "--to", nowhere / "s.yaml"], "create it first"),
         (["study", "init", manifest, "--to", study], "exists already"),
-        (["study", "init", manifest, "--to", out, "--positive", "lesion"], "'lesion'"),
+        (["study", "init", manifest, "--to", out / "s.yml", "--positive", "lesion"], "'lesion'"),
         (["data", "split", manifest, "--to", manifest], "exists already"),
         (["data", "split", manifest, "--to", nowhere / "m.csv"], "create it first"),
-        (["data", "split", manifest, "--to", out, "--hold-out", "kind 0"], "SOURCE=SPLIT"),
+        (["data", "split", manifest, "--to", out / "m.pq", "--hold-out", "kind 0"], "SOURCE=SPLIT"),
         (["data", "import", "und", *und], "exists already"),
     ]:
         assert_refused(here(*arguments), [expected])
-    assert not out.exists() or not any(out.iterdir())
+    assert not any(out.iterdir())
+
+
+def test_an_output_whose_suffix_is_of_another_format_is_refused_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    nowhere, model = tmp_path / "nowhere.csv", tmp_path / "model"
+    model.mkdir()
+    (model / "model.json").write_text("{}")
+    und = flags(train=nowhere, images=nowhere, heatmaps=nowhere)
+    table, tables = ".csv, .parquet, .pq", ".csv, .jsonl, .ndjson, .parquet, .pq"
+    for arguments, option, name, known in [
+        (["data", "split", nowhere], "--to", "x.txt", table),
+        (["data", "split", nowhere], "--to", "x", table),
+        (["data", "import", "und", *und], "--to", "x.tsv", table),
+        (["predict", nowhere, nowhere], "--out", "x.xlsx", tables),
+        (["evaluate", nowhere, nowhere], "--out", "x.csv", ".parquet, .pq"),
+        (["export", model, "--to", "onnx"], "--out", "x.bin", ".onnx"),
+        (["export", model, "--to", "torch_export"], "--out", "x.pt", ".pt2"),
+        (["study", "init", nowhere], "--to", "x.csv", ".yaml, .yml"),
+        (["explain", model, nowhere], "--out", "x.png", ".html, .htm"),
+    ]:
+        target = tmp_path / name
+        told = here(*arguments, option, target)
+        assert_refused(told, [f"{option} {target}: unknown format; name it {known}"])
+        assert told.err.rstrip().endswith(known)
 
 
 def test_a_seed_below_zero_is_refused(data: Path, tmp_path: Path) -> None:

@@ -75,10 +75,12 @@ def test_a_model_is_trained_marks_and_is_scored(data: Path, model: Path, tmp_pat
     for word in ("AUC", "EER", "accuracy", "kind 0", "kind 1"):
         assert word in done.out
     assert here("evaluate", model, manifest, "--out", scores).code == 0  # replaced
-    before = manifest.read_bytes()
-    refused = here("evaluate", model, manifest, "--out", manifest)
-    assert_refused(refused, ["manifest.csv exists already and is not a score table"])
-    assert manifest.read_bytes() == before
+    table = tmp_path / "manifest.parquet"
+    pd.read_csv(manifest).to_parquet(table)
+    before = table.read_bytes()
+    refused = here("evaluate", model, manifest, "--out", table)
+    assert_refused(refused, ["manifest.parquet exists already and is not a score table"])
+    assert table.read_bytes() == before
     written = pd.read_parquet(scores)
     assert list(written["split"].value_counts()[["val", "test"]]) == [10, 10]
     assert written[["score_marked", "score_plain"]].sum(axis=1).round(5).eq(1).all()

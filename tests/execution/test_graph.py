@@ -73,6 +73,20 @@ def test_a_failure_blocks_what_needs_it_at_any_distance_and_nothing_else() -> No
     assert taken(graph) == ["e"]
 
 
+def test_steps_with_a_result_are_done_when_what_they_need_fails() -> None:
+    graph = Graph([step("a"), step("b", "a"), step("c", "b"), step("d", "b", "a")])
+    taken(graph)
+    kept = graph.fail("a", "it diverged", lambda one: one.id in "bg")
+    assert [one.id for one in kept] == ["b"]
+    assert graph.failed.keys() == {"a", "d"}
+    assert taken(graph) == ["c"]
+    kept = graph.add([step("f", "a"), step("g", "f"), step("h", "g")], lambda one: one.id in "bg")
+    assert [one.id for one in kept] == ["g"]
+    assert graph.failed.keys() == {"a", "d", "f"}
+    assert taken(graph) == ["h"]
+    assert graph.done == {"b", "g"}
+
+
 def test_one_that_is_put_back_is_taken_again() -> None:
     graph = Graph([step("a")])
     assert taken(graph) == ["a"]

@@ -201,6 +201,23 @@ def test_a_failure_blocks_what_needs_it_and_the_rest_goes_on(tmp_path: Path, rea
     assert not found.watcher.of("b")
 
 
+def test_a_step_with_a_result_is_not_blocked_by_a_failure_before_it(tmp_path: Path) -> None:
+    """Its result exists, so that steps that need it can be computed: here d, but not e."""
+    for name in ("c", "f"):
+        folder = tmp_path / "maps" / name
+        folder.mkdir(parents=True)
+        finish(folder, {"id": name})
+    steps = [plain_step("a"), plain_step("b", "a"), plain_step("c", "b"), plain_step("d", "c")]
+    steps.append(plain_step("e", "b", "c"))
+    added = selection_step("teacher", (), lambda: [plain_step("f", "a"), plain_step("g", "f")])
+    executor = Scripted({"a": [[("failed", "the disk is full")]]})
+    found = walked(tmp_path, [*steps, added], executor)
+    assert set(found.graph.failed) == {"a", "b", "e"}
+    assert {"c", "d", "f", "g"} <= found.graph.done
+    assert sorted(executor.started) == ["a", "d", "g"]
+    assert found.watcher.of("c") == found.watcher.of("f") == [("already_done",)]
+
+
 def test_what_another_process_has_done_counts_as_done(tmp_path: Path) -> None:
     executor = Scripted({"a": [[("already_done",)]]})
     found = walked(tmp_path, [plain_step("a"), plain_step("b", "a")], executor)

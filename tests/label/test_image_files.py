@@ -13,7 +13,6 @@ from PIL import Image
 
 from preceptor.data.images import decode_map
 from preceptor.data.manifest import Manifest
-from preceptor.label import status
 from preceptor.label.database import connect
 from preceptor.label.image_files import look_again
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
@@ -164,7 +163,8 @@ def test_the_state_lists_a_bounded_number_of_images(
         for image in ann.queue()[:3]:
             ann.stroke(image, blob(*SIZE))
     (manifest.parent / "images").rename(manifest.parent / "elsewhere")
-    monkeypatch.setattr(status, "_PROBLEMS", 2)
+    monkeypatch.setattr("preceptor.errors._LISTED", 2)
     out = here("label", "status", database).out
     assert out.count("there is no such file") == 2
-    assert "and 1 more images that cannot be shown" in out
+    assert "3 images cannot be shown\n  " in out
+    assert out.endswith("\n  and 1 more\n")

@@ -24,8 +24,8 @@ from preceptor.study.protocol import Protocol
 from preceptor.study.stages import first_steps
 from preceptor.study.steps import Failure
 from preceptor.study.study_plan import StudyPlan
-from tests.datasets import squares
-from tests.studies import study, walk
+from tests.datasets import SPLITS, squares
+from tests.studies import scored_study, study, walk
 
 TABLES = ("results.csv", "table.csv", "table.md", "comparisons.csv")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -244,6 +244,28 @@ def test_no_student_yet(finished: Plan, tmp_path: Path) -> None:
     assert "No answer yet" in text
     assert "No Student has been scored" in text
     assert "Baseline 2" in text
+
+
+def test_trained_models_without_scores_of_the_test_sets_are_listed(tmp_path: Path) -> None:
+    """Their training has finished, so that nothing else says why the tables lack them."""
+    plan = scored_study(tmp_path, lambda arm, seed: 0.5, SPLITS)
+    scored = [one for one in plan.members if plan.protocol.evaluation_id(one) in plan.steps]
+    without = [one for one in scored if one.arm.role == "student"]
+    for member in without:
+        identity = plan.protocol.evaluation_id(member)
+        shutil.rmtree(plan.protocol.evaluation_folder(identity))
+    write_results(StudyPlan.of(plan), tmp_path / "out", {})
+    text, _ = checked(tmp_path / "out")
+    missing = json.loads((tmp_path / "out" / "summary.json").read_text())["missing"]
+    assert len(missing) == len(without) == 2
+    assert missing[0].startswith("student test_byobnet α 0.5 seed ")
+    assert all(one.endswith(" has no scores of the test sets") for one in missing)
+    assert all(one in text for one in missing)
+    runs = len({one.run for one in plan.members})
+    told = f"{runs} of {runs} trainings are finished, and 2 of them have no scores of the test sets"
+    assert told in text
+    assert "2 finished trainings have no scores of the test sets yet" in text
+    assert "have not finished" not in text
 
 
 def test_images_that_went_away_cost_the_panels_alone(finished: Plan, tmp_path: Path) -> None:

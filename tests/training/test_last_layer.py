@@ -13,9 +13,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from preceptor.config.network import NetworkFactory
 from preceptor.config.run import RunConfig
 from preceptor.data.workspace import Workspace
 from preceptor.errors import InputError
+from preceptor.models.build import build_model
 from preceptor.models.guide import guide
 from preceptor.models.model_folder import load_model, load_own_model
 from preceptor.runtime.checksums import file_digest
@@ -31,6 +33,7 @@ from preceptor.training.validation import validate, validation_sets
 from tests.datasets import squares
 
 SPLITS = {"train": 16, "val": 8, "val-clean": 12, "test": 4}
+TIED_HEAD = NetworkFactory(factory="tests.networks:tied_head")
 TRAINING: dict[str, Any] = {"input_size": 32, "epochs": 1, "batch_size": 8, "lr": 0.01}
 
 
@@ -131,6 +134,17 @@ def test_a_classifier_without_a_bias_is_refused() -> None:
         assert model.spec.cam == "cam"
         with pytest.raises(InputError, match=told) if told else nullcontext():
             check_last_layer(model)
+
+
+def test_a_classifier_whose_weight_another_layer_has_too_is_refused(tmp_path: Path) -> None:
+    """A new weight would change the features that it was computed from."""
+    manifest = squares(tmp_path / "data", splits=SPLITS)
+    values = {"backbone": "mine", "backbone_args": {}, "network": TIED_HEAD}
+    with pytest.raises(InputError, match="mine: last_layer changes the classifier alone, and the"):
+        train(config(manifest, last_layer="val-clean", **values), tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*/run.json"))
+    network = NetworkFactory(factory="tests.networks:tied")
+    check_last_layer(build_model("mine", ("a", "b"), input_size=32, network=network))
 
 
 def test_a_base_from_the_store_gives_the_same_bits(tmp_path: Path) -> None:

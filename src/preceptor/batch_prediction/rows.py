@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from preceptor.errors import InputError
 from preceptor.predictor.inputs import BadImage
 from preceptor.predictor.map_statistics import MAP_STATISTICS, map_statistics
 from preceptor.predictor.prediction import Prediction
@@ -171,15 +170,3 @@ WRITERS: dict[str, Callable[[Path, Columns, Path], None]] = {
     ".pq": _write_parquet,
 }
 """Function that writes a table from a file of JSON lines, by the suffix of the table."""
-
-
-def check_format(out: Path, log: Log | None = None) -> None:
-    """Check that the suffix of an output names a format, which can hold its columns.
-
-    Raises:
-        InputError: It does not.
-    """
-    if log == "features" and out.suffix.lower() == ".csv":
-        raise InputError(f"--out {out}: a CSV file has no features; name it .parquet or .jsonl")
-    if out.suffix.lower() not in WRITERS:
-        raise InputError(f"--out {out}: unknown format; name it {', '.join(WRITERS)}")

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from preceptor.cli.output_files import check_target
+from preceptor.cli.output_files import MANIFEST_FORMATS, check_target
 
 
 def import_und(
     train: Annotated[Path, typer.Option(help="Training CSV without header: split, class, path.")],
     images: Annotated[Path, typer.Option(help="Folder of the images.")],
     heatmaps: Annotated[Path, typer.Option(help="Folder of heat maps with the same file names.")],
-    to: Annotated[Path, typer.Option(help="Output manifest.")],
+    to: Annotated[Path, typer.Option(help="Output manifest, .csv or .parquet.")],
     test: Annotated[list[Path] | None, typer.Option(help="CSV of a test set. Repeatable.")] = None,
     join: Annotated[
         str | None,
@@ -28,7 +28,7 @@ def import_und(
     """Import the UND CYBORG release in its published form."""
     from preceptor.data.importers.und import read_und
 
-    check_target("--to", to)
+    check_target("--to", to, formats=MANIFEST_FORMATS)
     table = read_und(train, test or [], images, heatmaps, join=join)
     table.write(to)
     print(f"wrote {to}: {len(table):,} images")

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from preceptor.cli.options import ManifestPath
-from preceptor.cli.output_files import check_target
+from preceptor.cli.output_files import MANIFEST_FORMATS, check_target
 
 
 def data_split(
     manifest: ManifestPath,
-    to: Annotated[Path, typer.Option(help="Output manifest.")],
+    to: Annotated[Path, typer.Option(help="Output manifest, .csv or .parquet.")],
     train: Annotated[float, typer.Option(help="Share of the training split.")] = 0.6,
     val: Annotated[float, typer.Option(help="Share of the validation split.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of the test split.")] = 0.2,
@@ -40,7 +40,7 @@ def data_split(
         from preceptor.errors import InputError
         from preceptor.evaluation.split_names import kind_or_none
 
-    check_target("--to", to)
+    check_target("--to", to, formats=MANIFEST_FORMATS)
     held: dict[str, str] = {}
     for item in hold_out or []:
         source, separator, split = item.rpartition("=")

@@ -53,9 +53,11 @@ def _values(found: Installation) -> Iterator[tuple[str, str]]:
         if not found.devices.gpus:
             yield "GPU", "none; training uses the CPU"
     for one in found.speed:
-        threads = f"{one.threads} thread{'s' if one.threads != 1 else ''}"
+        if one.images is None:
+            yield "speed", f"not measured with {one.setting} (resnet18)"
+            continue
         rate = f"{one.images:.0f}" if one.images >= 10 else f"{one.images:.2g}"
-        yield "speed", f"{rate} images/s with {one.precision}, {threads} (resnet18)"
+        yield "speed", f"{rate} images/s with {one.setting} (resnet18)"
     for folder in found.folders:
         yield folder.use, f"{gibibytes(folder.free)} free, {folder.path}"
     for extra in found.extras:

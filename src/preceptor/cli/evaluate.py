@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from preceptor.cli.options import CacheDirOption, CacheOption, ManifestPath
-from preceptor.cli.output_files import check_target
+from preceptor.cli.output_files import PARQUET_FORMATS, check_target
 from preceptor.evaluation.terms import Field
 
 
@@ -52,7 +52,7 @@ def evaluate(
         from preceptor.models.model_folder import load_model
 
     if out is not None:
-        check_target("--out", out, replace=True)
+        check_target("--out", out, replace=True, formats=PARQUET_FORMATS)
         check_score_file(out)
     loaded = load_model(model)
     spec = loaded.spec

@@ -51,7 +51,7 @@ def explain(
         raise InputError(f"{model}: RISE needs the network itself; name its model folder")
     check_model_folder(model)
     with bulk_import():
-        from preceptor.cli.output_files import check_target
+        from preceptor.cli.output_files import PAGE_FORMATS, check_target
         from preceptor.data.manifest import Manifest
         from preceptor.explain.explanation import explain as explain_images
         from preceptor.explain.page import explain_page
@@ -60,7 +60,7 @@ def explain(
         from preceptor.runtime.progress import progress
         from preceptor.runtime.result_folder import write_atomically
 
-    check_target("--out", out)
+    check_target("--out", out, formats=PAGE_FORMATS)
     predictor = load(model, threshold=threshold, device="cpu")
     table = None
     if manifest is not None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -38,6 +40,8 @@ from preceptor.version import __version__
 
 HUB_SECONDS = 3.0
 """Seconds after which the model hub counts as not reachable."""
+SPEED_SECONDS = 60.0
+"""Seconds after which no further training step is measured, for instance beside other programs."""
 # Where the module is not called as the distribution is.
 _MODULES = {"pyyaml": "yaml", "pillow": "PIL"}
 # Extras for the development of the library, and for its examples.
@@ -49,7 +53,10 @@ _PROBE: dict[str, Any] = {"backbone": "resnet18", "training": {"input_size": 128
 
 
 def inspect_installation() -> Installation:
-    """State of this installation; takes some seconds for the measured training steps."""
+    """State of this installation; takes some seconds for the measured training steps.
+
+    On a busy machine, they take `SPEED_SECONDS` and one step at most.
+    """
     requirements: list[str] = []
     extra_names: list[str] = []
     unknown: list[Problem] = []
@@ -73,7 +80,7 @@ def inspect_installation() -> Installation:
         devices = _devices()
         notes += [devices.problem] if devices.problem else []
         try:
-            speed = measured_speed(devices)
+            speed = measured_speed(devices, SPEED_SECONDS)
         except Exception as error:  # whatever a broken driver or library raises
             fix = "reinstall torch and torchvision of one release, see pytorch.org"
             broken.append(Problem("training", f"a training step failed: {reason(error)}", fix))
@@ -84,6 +91,7 @@ def inspect_installation() -> Installation:
         ),
     )
     hub = hub_answer.wait()
+    notes += [one.problem for one in speed if one.problem]
     notes += [one.problem for one in (*folders, hub) if one.problem]
     return Installation(
         __version__,
@@ -182,24 +190,40 @@ def _devices() -> Devices:
     return Devices(cores, instructions, tuple(gpus), cuda, error)
 
 
-def measured_speed(devices: Devices) -> tuple[StepTime, ...]:
-    """Speed of training steps of a small network: precisions, and on a CPU numbers of threads."""
+def measured_speed(devices: Devices, limit: float) -> tuple[StepTime, ...]:
+    """Speed of training steps of a small network: precisions, and on a CPU numbers of threads.
+
+    Args:
+        devices: Devices of training.
+        limit: Seconds after which no further step begins; one step is always computed.
+    """
     from preceptor.config.run import RunConfig
     from preceptor.config.training import Precision, Speed
     from preceptor.training.probe import has_bf16, step_seconds
 
-    def measure(precision: Precision, threads: int) -> StepTime:
-        training = {**_PROBE["training"], "threads": threads}
-        config = RunConfig.model_validate({**_PROBE, "manifest": ".", "training": training})
-        seconds, _ = step_seconds(config, ["a", "b"], Speed(precision=precision))
-        return StepTime(precision, threads, config.training.batch_size / seconds)
-
     threads = [RUN_THREADS]
     if not devices.gpus and devices.cores > RUN_THREADS:
         threads.append(devices.cores)
-    found = [measure("32-true", count) for count in threads]
+    settings: list[tuple[Precision, int]] = [("32-true", count) for count in threads]
     if has_bf16("auto"):
-        found.append(measure("bf16-mixed", RUN_THREADS))
+        settings.append(("bf16-mixed", RUN_THREADS))
+    end = time.perf_counter() + limit
+    late = f"not measured, since the machine is slow or busy ({limit:g} s are over)"
+    found: list[StepTime] = []
+    for precision, count in settings:
+        left = end - time.perf_counter()
+        if found and left <= 0:
+            found.append(StepTime(precision, count, None, late))
+            continue
+        training = {**_PROBE["training"], "threads": count}
+        config = RunConfig.model_validate({**_PROBE, "manifest": ".", "training": training})
+        seconds, _ = step_seconds(config, ["a", "b"], Speed(precision=precision), limit=left)
+        if math.isfinite(seconds):
+            images = config.training.batch_size / seconds
+            found.append(StepTime(precision, count, images))
+        else:
+            error = late if math.isnan(seconds) else "not measured, since memory ran out"
+            found.append(StepTime(precision, count, None, error))
     return tuple(found)
 
 
@@ -214,8 +238,11 @@ def advice_on(speed: Sequence[StepTime]) -> tuple[str, ...]:
         ('bf16-mixed is 2.5 times as fast: set training.precision to auto in studies',)
     """
     found = []
+    default = speed[0].images if speed else None
     for one in speed[1:]:
-        gain = one.images / speed[0].images
+        if default is None or one.images is None:
+            continue
+        gain = one.images / default
         if gain < _GAIN:
             continue
         if one.threads > RUN_THREADS:

@@ -105,12 +105,27 @@ class StepTime:
     Args:
         precision: 32-true or bf16-mixed.
         threads: Number of CPU threads.
-        images: Images per second.
+        images: Images per second; None if it could not be measured.
+        error: Reason why it could not be measured, or "".
     """
 
     precision: str
     threads: int
-    images: float
+    images: float | None
+    error: str = ""
+
+    @property
+    def setting(self) -> str:
+        """Precision and number of threads in words."""
+        return f"{self.precision}, {self.threads} thread{'s' if self.threads != 1 else ''}"
+
+    @property
+    def problem(self) -> Problem | None:
+        """What could not be measured, and what to do."""
+        if self.images is not None:
+            return None
+        fix = "end other programs that use this machine, and repeat preceptor doctor"
+        return Problem("speed", f"{self.setting}: {self.error}", fix)
 
 
 @dataclass(frozen=True)
@@ -180,8 +195,8 @@ class Installation:
         packages: Required packages.
         extras: Optional extras.
         devices: Devices; None if torch cannot be imported.
-        speed: Measured speeds of training steps, the default setting first; () if it could not be
-            measured.
+        speed: Measured speeds of training steps, the default setting first; () if training is not
+            possible.
         folders: Current folder and cache folder.
         hub: Model hub.
         broken: Problems with what training needs.

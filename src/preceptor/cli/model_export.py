@@ -71,10 +71,16 @@ def export(
         from preceptor.data.workspace import Workspace
         from preceptor.errors import InputError
         from preceptor.model_export.check_images import validation_images
-        from preceptor.model_export.export import ExportSettings, check_settings, export_model
+        from preceptor.model_export.export import (
+            SUFFIXES,
+            ExportSettings,
+            check_settings,
+            export_model,
+        )
         from preceptor.models.model_folder import load_model
 
-    check_target("--out", out, copied=model if to == "folder" else None)
+    copied = model if to == "folder" else None
+    check_target("--out", out, copied=copied, formats=SUFFIXES.get(to))
     settings = ExportSettings(to, threshold, map_, input_type, not fixed_size, int8, int8_limit)
     found = None
     if manifest is not None:

@@ -39,7 +39,7 @@ def monitor(
     from preceptor.runtime.bulk_import import bulk_import
 
     with bulk_import():
-        from preceptor.cli.output_files import check_target
+        from preceptor.cli.output_files import PAGE_FORMATS, check_target
         from preceptor.errors import InputError
         from preceptor.monitor.drift import compare
         from preceptor.monitor.page import headline, monitor_page, sentences_of
@@ -49,7 +49,7 @@ def monitor(
 
     check_log(log)
     page = out or log.with_suffix(".html")
-    check_target("--out", page, replace=True)
+    check_target("--out", page, replace=True, formats=PAGE_FORMATS)
     predictor = load(reference, device="cpu")
     info, known = predictor.info, predictor.reference
     if known is None:

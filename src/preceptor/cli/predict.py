@@ -101,9 +101,9 @@ def predict(
             predict_files,
             print_predictions,
         )
-        from preceptor.batch_prediction.rows import check_format
+        from preceptor.batch_prediction.rows import WRITERS
         from preceptor.batch_prediction.unfinished import is_unfinished
-        from preceptor.cli.output_files import check_target
+        from preceptor.cli.output_files import check_suffix, check_target
         from preceptor.errors import InputError, PreceptorError, one_line, without_secrets
         from preceptor.predictor.load import files_digest, load
         from preceptor.runtime.progress import progress
@@ -117,7 +117,9 @@ def predict(
         if log == "features":
             raise InputError("a CSV table has no features; add --out FILE.parquet")
     else:
-        check_format(out, log)
+        check_suffix("--out", out, WRITERS)
+        if log == "features" and out.suffix.lower() == ".csv":
+            raise InputError(f"--out {out}: a CSV file has no features; name it .parquet or .jsonl")
         folder = maps_to or out.with_name(f"{out.stem}-maps")
         if not is_unfinished(out):
             check_target("--out", out)

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from preceptor.cli.output_files import CONFIG_FORMATS, check_target
 from preceptor.config.yaml_file import parse_config
 from preceptor.data.manifest import Manifest
 from preceptor.data.workspace import Workspace
@@ -100,10 +101,7 @@ def write_study_file(
         InputError: The manifest is invalid, the target exists, or the backbone cannot be guided at
             this size.
     """
-    if target.exists():
-        raise InputError(f"{target} exists already; choose another file with --to")
-    if not target.parent.is_dir():
-        raise InputError(f"--to {target}: folder {target.parent} does not exist; create it first")
+    check_target("--to", target, formats=CONFIG_FORMATS)
     manifest = Manifest.read(manifest_path, verify=False)
     training = manifest.table[manifest.train_mask]
     positive = positive or _likely_positive(manifest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from preceptor.study.steps import Failure, Step
 
@@ -12,9 +12,10 @@ from preceptor.study.steps import Failure, Step
 class Graph:
     """Graph of the steps known so far; it grows with every selection.
 
-    A step is blocked when a step that it needs fails, and so is every step that needs it; the other
-    steps are not affected. The cost of a change depends on the steps that it concerns, not on the
-    size of the graph: a study may have tens of thousands of steps.
+    A step is blocked when a step that it needs fails, and so is every step that needs it; steps
+    that have a result already, and the other steps, are not affected. The cost of a change depends
+    on the steps that it concerns, not on the size of the graph: a study may have tens of thousands
+    of steps.
     """
 
     def __init__(self, steps: Iterable[Step]) -> None:
@@ -29,8 +30,19 @@ class Graph:
         self._count = 0
         self.add(steps)
 
-    def add(self, steps: Iterable[Step]) -> None:
-        """Add steps; steps with known ids are the same work and are kept once."""
+    def add(
+        self, steps: Iterable[Step], has_result: Callable[[Step], bool] = lambda step: False
+    ) -> list[Step]:
+        """Add steps; steps with known ids are the same work and are kept once.
+
+        Args:
+            steps: The steps.
+            has_result: Whether the result of a step exists; called for steps that need failed ones.
+
+        Returns:
+            Steps that are done, since they have a result although a step that they need failed.
+        """
+        kept = []
         for step in steps:
             if step.id in self.steps:
                 continue
@@ -41,11 +53,12 @@ class Graph:
                 self._dependents.setdefault(need, []).append(step.id)
             lost = [need for need in open_needs if need in self.failed]
             if lost:
-                self._block(step.id, lost[0])
+                kept += self._block([(step.id, lost[0])], has_result)
             elif open_needs:
                 self._missing[step.id] = len(open_needs)
             else:
                 self._push(step)
+        return kept
 
     def take(self) -> Step | None:
         """Next ready step, which is marked as running.
@@ -85,26 +98,44 @@ class Graph:
                     del self._missing[one]
                     self._push(self.steps[one])
 
-    def fail(self, identity: str, reason: str) -> None:
-        """Mark a step failed, and the steps that need it blocked."""
+    def fail(
+        self,
+        identity: str,
+        reason: str,
+        has_result: Callable[[Step], bool] = lambda step: False,
+    ) -> list[Step]:
+        """Mark a step failed, and the steps that need it blocked.
+
+        Args:
+            identity: Id of the step.
+            reason: Reason, in one line.
+            has_result: Whether the result of a step exists; called for steps that need failed ones.
+
+        Returns:
+            Steps that are done, since they have a result although a step that they need failed.
+        """
         self.release(identity)
         step = self.steps[identity]
         self.failed[identity] = Failure(step.kind, step.title, reason)
-        self._block_dependents(identity)
+        lost = [(one, identity) for one in self._dependents.pop(identity, ())]
+        return self._block(lost, has_result)
 
-    def _block_dependents(self, identity: str) -> None:
-        lost = [identity]
+    def _block(self, lost: list[tuple[str, str]], has_result: Callable[[Step], bool]) -> list[Step]:
+        """Block steps, each with a failed need, and those that need them; see `fail`."""
+        kept = []
         while lost:
-            need = lost.pop()
-            for one in self._dependents.pop(need, ()):
-                if one not in self.failed:
-                    self._missing.pop(one, None)
-                    self.failed[one] = self._blocked(one, need)
-                    lost.append(one)
-
-    def _block(self, identity: str, need: str) -> None:
-        self.failed[identity] = self._blocked(identity, need)
-        self._block_dependents(identity)
+            identity, need = lost.pop()
+            if identity in self.failed or identity in self.done:
+                continue
+            self._missing.pop(identity, None)
+            step = self.steps[identity]
+            if has_result(step):
+                self.finish(identity)
+                kept.append(step)
+            else:
+                self.failed[identity] = self._blocked(identity, need)
+                lost += [(one, identity) for one in self._dependents.pop(identity, ())]
+        return kept
 
     def _blocked(self, identity: str, need: str) -> Failure:
         step = self.steps[identity]

@@ -55,7 +55,7 @@ class Scheduler:
     """Starts ready steps, longest first, until none is left.
 
     A step that another process is computing (of another study with the same store) is tried again
-    later.
+    later. A step that has a result is done, also if a step that it needs fails.
 
     Args:
         graph: Steps; selections add more.
@@ -107,8 +107,10 @@ class Scheduler:
                 self._fail(step, keep_error(step, self.store, error))
                 return
             self.graph.finish(step.id)
-            self.graph.add(added)
+            kept = self.graph.add(added, self._has_result)
             self.observer.chosen(step)
+            for one in kept:
+                self.observer.already_done(one)
             return
         try:
             done = self._is_done(step)
@@ -123,8 +125,10 @@ class Scheduler:
             self.executor.start(step)
 
     def _fail(self, step: Step, reason: str) -> None:
-        self.graph.fail(step.id, reason)
+        kept = self.graph.fail(step.id, reason, self._has_result)
         self.observer.failed(step, reason)
+        for one in kept:
+            self.observer.already_done(one)
 
     def _handle(self, event: Event) -> None:
         step, observer = self.graph.steps[event.step], self.observer
@@ -154,6 +158,13 @@ class Scheduler:
                 self._held.add(step.id)
                 self.graph.release(step.id)
                 heapq.heappush(self._later, (time.monotonic() + RETRY, step.id))
+
+    def _has_result(self, step: Step) -> bool:
+        """Whether a step is done although a step that it needs has failed."""
+        try:
+            return not isinstance(step.work, Select) and self._is_done(step)
+        except OSError:
+            return False
 
     def _is_done(self, step: Step) -> bool:
         """Whether the result of a step exists and is intact; a damaged one is computed again.

@@ -132,9 +132,9 @@ def count_answers(connection: Connection) -> int:
 
 
 def answers_before_newest(connection: Connection) -> int:
-    """Number of such answers before the newest Teacher was made."""
+    """Number of such answers that were there before the newest Teacher was trained."""
     found = connection.execute(
         "SELECT count(*) FROM answers WHERE state IN ('marked', 'nothing') "
-        "AND at <= (SELECT max(made) FROM teachers)"
+        "AND event <= (SELECT max(event) FROM teachers)"
     ).fetchone()[0]
     return int(found)

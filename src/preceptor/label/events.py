@@ -38,6 +38,12 @@ def note(
     return stored.lastrowid
 
 
+def newest_event(connection: Connection) -> int:
+    """Number of the latest event; 0 if there is none."""
+    found = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
+    return int(found)
+
+
 def note_proposal_shown(connection: Connection, image: int, person: int, proposal: int) -> None:
     """Store that a proposal was shown to a person, the first time."""
     detail = json.dumps({"proposal": proposal})

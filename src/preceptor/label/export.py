@@ -192,7 +192,9 @@ def _export(
 
 def _answers(connection: Connection) -> dict[int, list[sqlite3.Row]]:
     found: dict[int, list[sqlite3.Row]] = {}
-    rows = connection.execute("SELECT * FROM answers WHERE state != 'skipped' ORDER BY image, at")
+    rows = connection.execute(
+        "SELECT * FROM answers WHERE state != 'skipped' ORDER BY image, event"
+    )
     for row in rows:
         found.setdefault(row["image"], []).append(row)
     return found

@@ -66,7 +66,7 @@ def _person(
     connection: Connection, number: int, name: str, honeypots: list[float]
 ) -> dict[str, Any]:
     rows = connection.execute(
-        "SELECT state, seconds, at FROM answers WHERE person = ?", (number,)
+        "SELECT state, seconds, at FROM answers WHERE person = ? ORDER BY event", (number,)
     ).fetchall()
     states = {
         state: sum(row["state"] == state for row in rows)
@@ -78,7 +78,7 @@ def _person(
         **states,
         "done": len(rows) - states["skipped"],
         "minutes": _minutes(times),
-        "last": max((row["at"] for row in rows), default=None),
+        "last": rows[-1]["at"] if rows else None,
         "honeypots": len(honeypots),
         "honeypots_found": sum(one >= FOUND for one in honeypots),
         "honeypots_iou": _number(sum(honeypots) / len(honeypots) if honeypots else math.nan),

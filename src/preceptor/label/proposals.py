@@ -33,7 +33,12 @@ class Proposal:
 
 
 def add_teacher(
-    connection: Connection, folder: str, images: int, agreement: float | None = None
+    connection: Connection,
+    folder: str,
+    images: int,
+    agreement: float | None = None,
+    *,
+    event: int = 0,
 ) -> int:
     """Store a Teacher, within a transaction.
 
@@ -42,13 +47,14 @@ def add_teacher(
         folder: Its folder.
         images: Number of marked images that it was trained with.
         agreement: Agreement with people, or None.
+        event: Number of the latest event before its answers were read; 0 = none.
 
     Returns:
         Its number.
     """
     number = connection.execute(
-        "INSERT INTO teachers (folder, made, images, agreement) VALUES (?, ?, ?, ?)",
-        (folder, now(), images, agreement),
+        "INSERT INTO teachers (folder, made, images, agreement, event) VALUES (?, ?, ?, ?, ?)",
+        (folder, now(), images, agreement, event),
     ).lastrowid
     assert number is not None
     return number

@@ -121,5 +121,11 @@ DROP INDEX answers_person;
 CREATE INDEX answers_person ON answers (person, event);
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _ORDER_OF_ANSWERS)
+# Teachers in the same order; of earlier ones, only the time is known.
+_ORDER_OF_TEACHERS = """
+ALTER TABLE teachers ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
+UPDATE teachers SET event = coalesce((SELECT max(id) FROM events WHERE events.at <= made), 0);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _ORDER_OF_ANSWERS, _ORDER_OF_TEACHERS)
 """SQL that leads from each version to the next; an empty file has version 0."""

@@ -7,12 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
+from preceptor.errors import listed
 from preceptor.label.database import Connection
 from preceptor.label.figures import Remembered, figures
 from preceptor.label.image_files import changed_states
 from preceptor.runtime.printed_table import print_table
-
-_PROBLEMS = 100
 
 
 def print_status(connection: Connection, root: Path, console: Console) -> None:
@@ -51,19 +50,19 @@ def print_status(connection: Connection, root: Path, console: Console) -> None:
     columns = {"": "a", " ": "b", "images": "images", "both empty": "empty", "Dice": "dice"}
     _print(console, columns | {"IoU": "iou"}, found["pairs"])
     problems = _problems(connection, root)
-    for name, problem in problems[:_PROBLEMS]:
-        console.print(f"{name}: {problem}", markup=False, highlight=False, soft_wrap=True)
-    if len(problems) > _PROBLEMS:
-        console.print(f"and {len(problems) - _PROBLEMS:,} more images that cannot be shown")
+    if problems:
+        count = len(problems)
+        told = [f"{count:,} image{'s' if count > 1 else ''} cannot be shown", *listed(problems)]
+        console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
 
 
-def _problems(connection: Connection, root: Path) -> list[tuple[str, str]]:
-    """Names of the images that cannot be shown now, and why."""
+def _problems(connection: Connection, root: Path) -> list[str]:
+    """Images that cannot be shown now: the name of each, and why."""
     now = {row["id"]: (row, state.problem) for row, state in changed_states(connection, root)}
     stored = connection.execute("SELECT * FROM images WHERE problem IS NOT NULL")
     found = {row["id"]: (row, row["problem"]) for row in stored} | now
     return [
-        (PurePath(row["path"]).name, problem)
+        f"{PurePath(row['path']).name}: {problem}"
         for _, (row, problem) in sorted(found.items())
         if problem is not None
     ]

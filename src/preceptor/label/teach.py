@@ -16,6 +16,7 @@ from preceptor.data.decode_pass import DecodePass
 from preceptor.data.images import ImageError, image_size
 from preceptor.errors import PreceptorError
 from preceptor.label.database import Connection, connect, told_errors
+from preceptor.label.events import newest_event
 from preceptor.label.image_files import look_again, write_problem
 from preceptor.label.intake import root_of
 from preceptor.label.proposals import Proposal, add_teacher, write_proposals
@@ -69,12 +70,13 @@ def teach_database(
         named_errors(folder),
     ):
         root = root_of(connection, database)
+        event = newest_event(connection)
         images = _answered_now(connection, root)
         work = folder / f"teacher-{len(images)}"
         shutil.rmtree(work, ignore_errors=True)
         tell(f"training a Teacher on {len(images):,} images")
         teacher = teach(images, work, config, tell=tell)
-        _publish(connection, root, teacher, work, most, tell)
+        _publish(connection, root, teacher, event, work, most, tell)
     return teacher
 
 
@@ -145,8 +147,9 @@ def propose_with(
         named_errors(folder),
     ):
         root = root_of(connection, database)
+        event = newest_event(connection)
         teacher = given_teacher(model, _answered_now(connection, root), folder, method)
-        _publish(connection, root, teacher, folder, most, tell)
+        _publish(connection, root, teacher, event, folder, most, tell)
     return teacher
 
 
@@ -198,12 +201,16 @@ def _publish(
     connection: Connection,
     root: Path,
     teacher: LabelTeacher,
+    event: int,
     cache: Path,
     most: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Store a Teacher and its proposals, the first of the queue first."""
-    number = _store(connection, teacher)
+    """Store a Teacher and its proposals, the first of the queue first.
+
+    `event` is the latest one before its answers were read.
+    """
+    number = _store(connection, teacher, event)
     made = 0
     opened = _open_images(connection, root, most)
     for start in range(0, len(opened), _AT_ONCE):
@@ -225,9 +232,10 @@ def _open_images(connection: Connection, root: Path, most: int) -> list[tuple[in
     return [one for one in found if one[1].is_file()]
 
 
-def _store(connection: Connection, teacher: LabelTeacher) -> int:
+def _store(connection: Connection, teacher: LabelTeacher, event: int) -> int:
+    model, images = str(teacher.model), teacher.images
     connection.execute("BEGIN IMMEDIATE")
-    number = add_teacher(connection, str(teacher.model), teacher.images, teacher.agreement)
+    number = add_teacher(connection, model, images, teacher.agreement, event=event)
     connection.execute("COMMIT")
     return number
 

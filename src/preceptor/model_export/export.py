@@ -42,6 +42,8 @@ from preceptor.runtime.replace_file import copy_folder, replacing
 from preceptor.runtime.strict_json import strict_json
 
 Target = Literal["onnx", "torch_export", "folder"]
+SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "torch_export": (".pt2",)}
+"""Suffixes of the formats that are files."""
 InputType = Literal["uint8", "float32"]
 
 Made = TypeVar("Made")

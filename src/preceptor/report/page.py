@@ -93,11 +93,8 @@ def render_page(
         ],
         # Steps that failed before the steps that were blocked by them.
         "failed": sorted(failed.values(), key=lambda one: one.blocked),
-        "missing": [
-            f"{one.domain}: {text}" if one.domain else text
-            for one in found.by_domain.values()
-            for text in one.missing
-        ],
+        "missing": found.missing,
+        "unscored": found.unscored,
         "progress": found.progress,
         "domains": domains,
         "chapters": chapters,

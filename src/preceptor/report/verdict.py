@@ -49,6 +49,9 @@ def _against_baselines(results: Results | StudyResults) -> Verdict:
     family = results.family
     done, total = results.progress
     progress = f"{done} of {total} trainings are finished"
+    if unscored := len(results.unscored):
+        have = "have" if unscored > 1 else "has"
+        progress += f", and {unscored} of them {have} no scores of the test sets"
     if family.empty or family["mean"].isna().any():
         return Verdict(
             "open",

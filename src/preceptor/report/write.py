@@ -133,7 +133,7 @@ def _summary(study: StudyPlan, found: StudyResults, findings: Findings) -> dict[
             "answers": findings.by_domain[name].answers,
             "ladders": [asdict(ladder) for ladder in one.ladders_on(one.primary)],
             "sentences": findings.by_domain[name].sentences,
-            "missing": one.missing,
+            "missing": [*one.missing, *one.unscored],
         }
         | ({"looks": _looks(one)} if one.looks else {})
         for name, one in found.by_domain.items()

@@ -65,7 +65,9 @@ class Results:
             `schema.BUDGET`.
         budget_steps: Gains between budgets, see `budgets.budget_steps`.
         best: Selected Student; None if none has finished.
-        missing: Descriptions of missing results.
+        missing: Descriptions of trainings that have not finished.
+        unscored: Descriptions of finished trainings that the study scores on the test sets, and
+            that have no such scores.
         controls_alpha: own or student, see `StudyConfig`.
         domain: Domain, or "".
         looks: Numbers of seeds after which the study may stop; () if the number of seeds is fixed.
@@ -91,6 +93,7 @@ class Results:
     budget_steps: pd.DataFrame = field(default_factory=pd.DataFrame)
     best: Best | None = None
     missing: list[str] = field(default_factory=list)
+    unscored: list[str] = field(default_factory=list)
     controls_alpha: Literal["own", "student"] = "own"
     domain: str = ""
     looks: tuple[int, ...] = ()
@@ -134,7 +137,7 @@ def gather(plan: Plan) -> Results:
     protocol = plan.protocol
     classes, positive = protocol.workspace.manifest.classes, protocol.study.positive
     sets, files = set_order(plan), ScoreFiles()
-    runs, found, rates = [], [], []
+    runs, found, rates, unscored = [], [], [], set[str]()
     for member in plan.members:
         arm = member.arm
         identity: dict[str, Any] = {
@@ -148,6 +151,8 @@ def gather(plan: Plan) -> Results:
         }
         validated, tested = files.validation(protocol, member), files.test(protocol, member)
         done = validated is not None
+        if tested is None and protocol.evaluation_id(member) in plan.steps:
+            unscored.add(member.run)
         folder = protocol.run_folder(member.run)
         runs.append(identity | {"finished": done} | _recorded(folder if done else None))
         found += [
@@ -179,11 +184,12 @@ def gather(plan: Plan) -> Results:
         students=tuple(protocol.study.students),
     )
     results.rows = table_rows(plan)
-    results.missing = [
-        f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']} is not trained"
-        for row in records(pd.DataFrame(runs).drop_duplicates("run"))
-        if not row["finished"]
-    ]
+    for row in records(pd.DataFrame(runs).drop_duplicates("run")):
+        name = f"{row['role']} {row['backbone']} α {row['alpha']:g} seed {row['seed']}"
+        if not row["finished"]:
+            results.missing.append(f"{name} is not trained")
+        elif row["run"] in unscored:
+            results.unscored.append(f"{name} has no scores of the test sets")
     if not results.figures.empty:
         levels = {
             "set": sets,

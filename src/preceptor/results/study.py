@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -59,6 +60,23 @@ class StudyResults:
         """Numbers of finished and of known trainings."""
         counts = [one.progress for one in self.by_domain.values()]
         return sum(done for done, _ in counts), sum(total for _, total in counts)
+
+    @property
+    def missing(self) -> list[str]:
+        """Descriptions of trainings that have not finished, with their domain."""
+        return self._named(lambda one: one.missing)
+
+    @property
+    def unscored(self) -> list[str]:
+        """Descriptions of finished trainings without scores of the test sets, with their domain."""
+        return self._named(lambda one: one.unscored)
+
+    def _named(self, texts: Callable[[Results], list[str]]) -> list[str]:
+        return [
+            f"{one.domain}: {text}" if one.domain else text
+            for one in self.by_domain.values()
+            for text in texts(one)
+        ]
 
 
 def gather_study(study: StudyPlan) -> StudyResults:

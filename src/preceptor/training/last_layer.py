@@ -27,6 +27,7 @@ from preceptor.inference.predict import PREDICT_BATCH, to_device, uses_channels_
 from preceptor.models.build import with_pool
 from preceptor.models.guided_model import GuidedModel
 from preceptor.models.pooling import Pool
+from preceptor.models.probes import features_use_head
 from preceptor.runtime import watchdog
 
 # Strengths of the L2 penalty among which cross-validation chooses, the first of equal ones.
@@ -35,11 +36,11 @@ FOLDS = 5
 
 
 def check_last_layer(model: GuidedModel) -> None:
-    """Check that the logits of a model are linear in its mean features, with a bias.
+    """Check that the logits of a model are linear in its mean features, with weights of their own.
 
     Raises:
-        InputError: The model has no exact class activation map, its pooling is not the mean, or its
-            classifier has no bias.
+        InputError: The model has no exact class activation map, its pooling is not the mean, its
+            classifier has no bias, or its features depend on the weights of the classifier.
     """
     spec = model.spec
     if spec.cam != "cam" or spec.cam_source != "head_input" or spec.pool.kind != "mean":
@@ -51,6 +52,11 @@ def check_last_layer(model: GuidedModel) -> None:
         raise InputError(
             f"{spec.backbone}: last_layer trains the bias of the classifier too, and it has none; "
             "use another backbone, or leave it out"
+        )
+    if features_use_head(model):
+        raise InputError(
+            f"{spec.backbone}: last_layer changes the classifier alone, and the features depend on "
+            "its weights, which another layer shares; use another backbone, or leave it out"
         )
 
 

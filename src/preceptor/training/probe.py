@@ -32,7 +32,12 @@ _COMPILE_FROM = 1200.0
 
 
 def step_seconds(
-    config: RunConfig, classes: Sequence[str], speed: Speed, *, give_up: float = float("inf")
+    config: RunConfig,
+    classes: Sequence[str],
+    speed: Speed,
+    *,
+    give_up: float = math.inf,
+    limit: float = math.inf,
 ) -> tuple[float, float]:
     """Time of a guided training step on random images, and of the first step.
 
@@ -41,12 +46,14 @@ def step_seconds(
         classes: Class names.
         speed: Precision, memory layout and compilation.
         give_up: Stop after the warm-up if its last step took longer than this, in seconds.
+        limit: Seconds after which no further step begins; there is always a first one.
 
     Returns:
         Median time and time of the first step, which includes compilation, in seconds; infinite if
-        memory runs out.
+        memory runs out. The median is NaN if no step after the warm-up ended within the limit.
     """
     settings = config.training
+    end = time.perf_counter() + limit
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(settings.threads)
     fix_order_of_sums()
@@ -54,7 +61,7 @@ def step_seconds(
     device = torch.device("cuda" if cuda else "cpu")
     found = math.inf, math.inf
     try:
-        found = _timed_steps(config, classes, speed, device, give_up)
+        found = _timed_steps(config, classes, speed, device, give_up, end)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -71,6 +78,7 @@ def _timed_steps(
     speed: Speed,
     device: torch.device,
     give_up: float,
+    end: float,
 ) -> tuple[float, float]:
     settings = config.training
     model = build_for(config, classes, load_weights=False).to(device)
@@ -99,6 +107,8 @@ def _timed_steps(
         times.append(time.perf_counter() - started)
         if len(times) == _WARM and times[-1] > give_up:
             break
+        if time.perf_counter() >= end:
+            return median(times[_WARM:] or [math.nan]), times[0]
     return median(times[_WARM:] or times[-1:]), times[0]
 
 

@@ -1,0 +1,96 @@
+"""A clock that is set back, or answers at the same instant, change no order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from preceptor.label.answers import Answer, save_answer
+from preceptor.label.auto_teacher import answers_before_newest, count_answers
+from preceptor.label.database import Connection, connect
+from preceptor.label.events import newest_event
+from preceptor.label.figures import Remembered, figures
+from preceptor.label.proposals import add_teacher
+from preceptor.label.schema import STEPS
+
+ONE, TWO, THREE = (f"2026-01-01T00:0{minute}:00.000Z" for minute in (1, 2, 3))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The present time is the last one: a real clock cannot be set back here."""
+    times: list[str] = []
+    for module in ("answers", "events", "proposals"):
+        monkeypatch.setattr(f"preceptor.label.{module}.now", lambda: times[-1])
+    return times
+
+
+def fill(connection: Connection) -> None:
+    for number in range(1, 6):
+        connection.execute(
+            "INSERT INTO images (id, path, position) VALUES (?, ?, ?)",
+            (number, f"{number}.png", number),
+        )
+    connection.execute("INSERT INTO people (id, name, created) VALUES (1, 'ann', '')")
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with closing(connect(tmp_path / "a.sqlite", create=True)) as found:
+        fill(found)
+        yield found
+
+
+def answer(connection: Connection, image: int) -> None:
+    save_answer(connection, image, 1, Answer("nothing", None, None, 1.0, None, "never"))
+
+
+@pytest.mark.parametrize("times", [(THREE, ONE, ONE), (TWO, TWO, TWO), (ONE, TWO, THREE)])
+def test_the_next_teacher_counts_the_answers_since_the_newest_one(
+    connection: Connection, clock: list[str], times: tuple[str, str, str]
+) -> None:
+    assert answers_before_newest(connection) == 0
+    before, trained, after = times
+    clock.append(before)
+    answer(connection, 1)
+    answer(connection, 2)
+    known = newest_event(connection)
+    answer(connection, 3)  # while the Teacher is trained
+    clock.append(trained)
+    add_teacher(connection, "teacher", 2, event=known)
+    clock.append(after)
+    answer(connection, 4)
+    assert answers_before_newest(connection) == 2
+    assert count_answers(connection) == 4
+    answer(connection, 1)  # anew
+    assert answers_before_newest(connection) == 1
+
+
+def test_a_teacher_of_an_older_database_knows_the_answers_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[str]
+) -> None:
+    path = tmp_path / "old.sqlite"
+    with monkeypatch.context() as older:
+        older.setattr("preceptor.label.database.STEPS", STEPS[:2])
+        old = connect(path, create=True)
+    fill(old)
+    for image, time in ((1, ONE), (2, TWO), (3, THREE)):
+        clock.append(time)
+        answer(old, image)
+    old.execute(f"INSERT INTO teachers (folder, made, images) VALUES ('teacher', '{TWO}', 2)")
+    old.close()
+    with closing(connect(path)) as connection:
+        assert answers_before_newest(connection) == 2
+
+
+def test_the_time_of_the_last_answer_is_that_of_the_latest_one(
+    connection: Connection, clock: list[str]
+) -> None:
+    for image, time in ((1, ONE), (2, THREE), (3, TWO)):
+        clock.append(time)
+        answer(connection, image)
+    (person,) = figures(connection, Remembered())["people"]
+    assert person["last"] == TWO
